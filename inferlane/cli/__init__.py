@@ -1,0 +1,1 @@
+"""The `inferlane` command: one module per group of subcommands."""

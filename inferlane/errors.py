@@ -1,0 +1,87 @@
+"""Every error that Inferlane raises on purpose.
+
+InferlaneError
+├── ConfigurationError        settings, ports or files are not as they must be
+├── DecodeError               bytes do not hold what the contract says
+├── InvalidRequestError       the client's request cannot be served as it stands
+│   ├── InvalidInputError     shape, type or value of the instances
+│   ├── InvalidSplitError     weights of a traffic split
+│   ├── PayloadTooLargeError  a body, a record or a result over its limit
+│   └── UnknownModelError     a model or version that the catalog does not hold
+├── ModelError                the model itself failed on valid input
+└── UnavailableError          a part that we depend on does not answer now
+    └── OverloadedError       too much is waiting here already
+
+`code` is what the client, the dead letter and the metrics call it; it never changes once released.
+`retryable` says whether the same call may succeed later with nothing changed by the caller.
+"""
+
+from typing import ClassVar
+
+
+class InferlaneError(Exception):
+    """The root. Its message says what happened, the offending value, the limit and the remedy."""
+
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+
+class ConfigurationError(InferlaneError):
+    """Settings, ports or files are not as they must be. Remedy: the message names the setting to change."""
+
+    code = "configuration_error"
+
+
+class DecodeError(InferlaneError):
+    """Bytes do not hold what the contract says. Remedy: mend the producer; docs/topics.md has the format."""
+
+    code = "undecodable"
+
+
+class InvalidRequestError(InferlaneError):
+    """The request cannot be served as it stands. Remedy: change the request as the message says."""
+
+    code = "invalid_request"
+
+
+class InvalidInputError(InvalidRequestError):
+    """Instances do not fit the model's signature. Remedy: send the shape and type that the message names."""
+
+    code = "invalid_input"
+
+
+class InvalidSplitError(InvalidRequestError):
+    """Weights that no split can have. Remedy: name known versions, weights >= 0 that sum to more than 0."""
+
+    code = "invalid_split"
+
+
+class PayloadTooLargeError(InvalidRequestError):
+    """Over a size limit. Remedy: send fewer rows a request, or use the bulk lane."""
+
+    code = "payload_too_large"
+
+
+class UnknownModelError(InvalidRequestError):
+    """The catalog has no such model or version. Remedy: `GET /v1/models` lists what there is."""
+
+    code = "unknown_model"
+
+
+class ModelError(InferlaneError):
+    """The model failed on input that fits its signature. Remedy: look at the model, then replay the dead letter."""
+
+    code = "model_error"
+
+
+class UnavailableError(InferlaneError):
+    """A part that we depend on does not answer now. Remedy: send the same request again later."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class OverloadedError(UnavailableError):
+    """Too much is waiting here already. Remedy: send again after the seconds that `Retry-After` names."""
+
+    code = "overloaded"
