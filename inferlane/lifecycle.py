@@ -1,0 +1,38 @@
+"""How a process of ours runs: uvloop, and two signals: the first drains, the second kills."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import structlog
+import uvloop
+
+log = structlog.get_logger(__name__)
+
+_KILLED_BY_SECOND_SIGNAL = 130
+
+
+def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run `serve(stop)` on uvloop until it returns.
+
+    The first SIGTERM or SIGINT sets `stop`: `serve` must then finish what it holds and return. A second one
+    ends the process at once; what was not committed is redelivered to somebody else.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_with_signals(serve))
+
+
+async def _with_signals(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+
+    def on_signal(signum: int) -> None:
+        if stop.is_set():
+            os._exit(_KILLED_BY_SECOND_SIGNAL)
+        log.info("drain_requested", signal=signal.Signals(signum).name)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, on_signal, signum)
+    await serve(stop)
