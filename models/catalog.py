@@ -13,28 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from inferlane.errors import ConfigurationError, UnknownModelError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSpec:
-    """One input or output: its name, Open Inference Protocol datatype and shape, -1 for the row axis."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """The shape of one row: everything after the row axis."""
-        return self.shape[1:]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """What a version takes and gives."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+from inferlane.signature import Signature, TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,117 @@
+"""The request record: its Kafka headers, in CloudEvents 1.0 binary mode with our extensions.
+
+Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2 (headers carry a `ce_` prefix). All headers may be
+missing on a record that somebody else produced; the defaults are those of `read_headers`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from inferlane.errors import DecodeError
+
+Headers = Sequence[tuple[str, bytes]]
+
+SPEC_VERSION = ("ce_specversion", b"1.0")
+REQUEST_TYPE = ("ce_type", b"io.inferlane.request.v1")
+RESULT_TYPE = ("ce_type", b"io.inferlane.result.v1")
+DEAD_LETTER_TYPE = ("ce_type", b"io.inferlane.dead-letter.v1")
+
+JSON_CONTENT = b"application/json"
+BINARY_CONTENT = b"application/octet-stream"
+# Open Inference Protocol, binary tensor data extension: the length of the JSON part in bytes.
+JSON_LENGTH = "inference-header-content-length"
+
+
+class KafkaRecord(Protocol):
+    """What we need of a consumed record, whichever client read it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHeaders:
+    """What a request record says about itself, outside its payload.
+
+    `model` and `version` are None where the producer left the choice to us; times are seconds since the epoch.
+    """
+
+    request_id: str
+    model: str | None
+    version: str | None
+    accepted_s: float
+    deadline_s: float | None
+    reply_to: str | None
+    routing_key: str | None
+    attempt: int
+    batch_id: str | None
+    json_length: int | None
+
+
+def read_headers(record: KafkaRecord) -> RequestHeaders:
+    """Read the headers of a request record; what is missing gets its default.
+
+    The default id is `<topic>-<partition>-<offset>`, the default acceptance time the record's timestamp.
+
+    Raises:
+        DecodeError: a header that is there does not hold what it must.
+    """
+    named = dict(record.headers)
+    get = named.get
+    try:
+        request_id = get("ce_id")
+        accepted = get("ce_time")
+        deadline = get("ce_deadline")
+        attempt = get("ce_attempt")
+        json_length = get(JSON_LENGTH)
+        return RequestHeaders(
+            request_id=request_id.decode() if request_id else f"{record.topic}-{record.partition}-{record.offset}",
+            model=_text(get("ce_model")),
+            version=_text(get("ce_modelversion")),
+            accepted_s=parse_time(accepted) if accepted else record.timestamp / 1000,
+            deadline_s=parse_time(deadline) if deadline else None,
+            reply_to=_text(get("ce_replyto")),
+            routing_key=_text(get("ce_routingkey")),
+            attempt=int(attempt) if attempt else 1,
+            batch_id=_text(get("ce_batchid")),
+            json_length=int(json_length) if json_length else None,
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DecodeError(f"a header of the record cannot be read: {error}; docs/topics.md has each format") from error
+
+
+def lenient_request_id(record: KafkaRecord) -> str:
+    """The id under which a record whose headers cannot be read is answered."""
+    raw = dict(record.headers).get("ce_id")
+    try:
+        return raw.decode() if raw else f"{record.topic}-{record.partition}-{record.offset}"
+    except UnicodeDecodeError:
+        return f"{record.topic}-{record.partition}-{record.offset}"
+
+
+def _text(raw: bytes | None) -> str | None:
+    return raw.decode() if raw else None
+
+
+def format_time(seconds: float) -> bytes:
+    """RFC 3339 with microseconds, as CloudEvents asks of a Timestamp."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").encode()
+
+
+def parse_time(raw: bytes) -> float:
+    """Seconds since the epoch of an RFC 3339 timestamp.
+
+    Raises:
+        ValueError: it is none, or has no offset from UTC.
+    """
+    moment = datetime.fromisoformat(raw.decode())
+    if moment.tzinfo is None:
+        raise ValueError(f"time {raw.decode()!r} has no offset from UTC, write it as 2026-01-31T12:00:00Z")
+    return moment.timestamp()
