@@ -72,7 +72,7 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
         attempt = get("ce_attempt")
         json_length = get(JSON_LENGTH)
         return RequestHeaders(
-            request_id=request_id.decode() if request_id else f"{record.topic}-{record.partition}-{record.offset}",
+            request_id=request_id.decode() if request_id else _position(record),
             model=_text(get("ce_model")),
             version=_text(get("ce_modelversion")),
             accepted_s=parse_time(accepted) if accepted else record.timestamp / 1000,
@@ -87,13 +87,25 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
         raise DecodeError(f"a header of the record cannot be read: {error}; docs/topics.md has each format") from error
 
 
-def lenient_request_id(record: KafkaRecord) -> str:
-    """The id under which a record whose headers cannot be read is answered."""
-    raw = dict(record.headers).get("ce_id")
-    try:
-        return raw.decode() if raw else f"{record.topic}-{record.partition}-{record.offset}"
-    except UnicodeDecodeError:
-        return f"{record.topic}-{record.partition}-{record.offset}"
+def default_headers(record: KafkaRecord) -> RequestHeaders:
+    """The headers under which a record is answered whose own cannot be read: its id and waiter if those can."""
+    named = {name: value.decode(errors="replace") for name, value in record.headers if value}
+    return RequestHeaders(
+        request_id=named.get("ce_id") or _position(record),
+        model=None,
+        version=None,
+        accepted_s=record.timestamp / 1000,
+        deadline_s=None,
+        reply_to=named.get("ce_replyto"),
+        routing_key=None,
+        attempt=1,
+        batch_id=named.get("ce_batchid"),
+        json_length=None,
+    )
+
+
+def _position(record: KafkaRecord) -> str:
+    return f"{record.topic}-{record.partition}-{record.offset}"
 
 
 def _text(raw: bytes | None) -> str | None:

@@ -1,0 +1,1 @@
+"""The router: topic to version topic, and outcomes to windows."""

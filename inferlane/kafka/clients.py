@@ -1,0 +1,67 @@
+"""aiokafka clients with the settings that our promise needs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from inferlane.errors import UnavailableError
+from inferlane.topics import record_limit_bytes
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+
+# Fetches are bounded so that a backlog of large records does not fill the memory of a worker.
+_FETCH_MAX_BYTES = 32 * 1024 * 1024
+# How long one batch may take before the group gives up on us.
+_MAX_POLL_INTERVAL_MS = 600_000
+_HEARTBEATS_A_SESSION = 10
+
+
+def make_producer(settings: "Settings") -> AIOKafkaProducer:
+    """A producer whose acknowledgement means that every in-sync replica has the record."""
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        acks="all",
+        enable_idempotence=settings.kafka_idempotence,
+        max_request_size=record_limit_bytes(settings),
+        request_timeout_ms=settings.kafka_request_timeout_ms,
+    )
+
+
+def make_consumer(
+    settings: "Settings", *topics: str, group: str | None, fetch_max_wait_ms: int | None = None
+) -> AIOKafkaConsumer:
+    """A consumer that never commits by itself and starts a new group at the oldest record."""
+    return AIOKafkaConsumer(
+        *topics,
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=fetch_max_wait_ms or settings.fetch_max_wait_ms,
+        fetch_max_bytes=_FETCH_MAX_BYTES,
+        max_partition_fetch_bytes=record_limit_bytes(settings),
+        session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=settings.session_timeout_ms // _HEARTBEATS_A_SESSION,
+        max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
+        rebalance_timeout_ms=max(settings.session_timeout_ms, int(settings.drain_deadline_s * 1000)),
+        request_timeout_ms=max(settings.kafka_request_timeout_ms, settings.session_timeout_ms + 5_000),
+    )
+
+
+@contextmanager
+def broker_errors(bootstrap_servers: str) -> Iterator[None]:
+    """Turn the client's errors into ours.
+
+    Raises:
+        UnavailableError: the broker does not answer or refused the call.
+    """
+    try:
+        yield
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise UnavailableError(
+            f"the broker at {bootstrap_servers} did not take the call: {error!r}. Is it running?"
+        ) from error

@@ -1,0 +1,135 @@
+"""Consuming one lane of one group: what is taken is tracked, what is done is committed."""
+
+import asyncio
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from inferlane.kafka.clients import broker_errors, make_consumer
+from inferlane.kafka.offsets import OffsetTracker, Ticket
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Records that were taken together; hand `ticket` to `finish` when each has a durable result."""
+
+    records: Sequence[ConsumerRecord]
+    ticket: Ticket[TopicPartition]
+
+
+class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Takes records of a topic and commits them once they are finished, at most every `commit_interval_s`.
+
+    A lane has a consumer of its own: aiokafka fetches nothing from a broker while records of one of its partitions
+    lie unread, so a bulk backlog would stall the clients that wait.
+    """
+
+    def __init__(self, settings: "Settings", *, topic: str, group: str, fetch_max_wait_ms: int | None = None) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._group = group
+        self._fetch_max_wait_ms = fetch_max_wait_ms
+        self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._committer: asyncio.Task[None] | None = None
+        self._assigned = asyncio.Event()
+        self.last_progress_s = time.monotonic()
+
+    async def start(self) -> None:
+        """Join the group.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
+        self._consumer = make_consumer(self._settings, group=self._group, fetch_max_wait_ms=self._fetch_max_wait_ms)
+        try:
+            with broker_errors(self._settings.kafka_bootstrap_servers):
+                await self._consumer.start()
+                self._consumer.subscribe([self._topic], listener=self)
+        except BaseException:
+            await self._consumer.stop()
+            raise
+        self._committer = asyncio.create_task(self._commit_for_ever(), name=f"commit:{self._topic}")
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether the group has given us an assignment (which may be empty)."""
+        return self._assigned.is_set()
+
+    async def take(self, *, max_records: int, timeout_s: float) -> Take | None:
+        """Return what is there, at most `max_records`; wait up to `timeout_s` for the first one.
+
+        Raises:
+            UnavailableError: the broker refuses to serve us.
+        """
+        with broker_errors(self._settings.kafka_bootstrap_servers):
+            fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        self.last_progress_s = time.monotonic()
+        if not fetched:
+            return None
+        ticket = self._tracker.begin({partition: records[-1].offset + 1 for partition, records in fetched.items()})
+        self._idle.clear()
+        return Take([record for records in fetched.values() for record in records], ticket)
+
+    def finish(self, take: Take) -> None:
+        """Note that every record of `take` has a durable result; the offsets are committed soon."""
+        self._tracker.finish(take.ticket)
+        if self._tracker.is_idle:
+            self._idle.set()
+
+    async def close(self) -> None:
+        """Commit what is finished and leave the group; what is not finished is redelivered."""
+        if self._committer is not None:
+            self._committer.cancel()
+            await asyncio.gather(self._committer, return_exceptions=True)
+            await self._commit()
+        await self._consumer.stop()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Finish and commit before somebody else reads on from our commit."""
+        try:
+            async with asyncio.timeout(self._settings.drain_deadline_s):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning(
+                "revoked_with_work_unfinished", topic=self._topic, drain_deadline_s=self._settings.drain_deadline_s
+            )
+        await self._commit()
+        self._tracker.forget()
+        self._idle.set()
+        if revoked:
+            log.info("partitions_revoked", topic=self._topic, partitions=sorted(p.partition for p in revoked))
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Note that we take part."""
+        self._assigned.set()
+        log.info("partitions_assigned", topic=self._topic, partitions=sorted(p.partition for p in assigned))
+
+    async def _commit_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.commit_interval_s)
+            await self._commit()
+
+    async def _commit(self) -> None:
+        offsets = self._tracker.take_committable()
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError) as error:
+            # Somebody else owns the partition now and reads on from the last commit; results are idempotent.
+            log.info("commit_refused", topic=self._topic, reason=str(error))
+        except KafkaError as error:
+            # Later commits cover these offsets; until then a crash redelivers more.
+            log.warning("commit_failed", topic=self._topic, error=repr(error))

@@ -1,0 +1,124 @@
+"""Results in Redis: the first terminal write wins, a wake-up tells who waits, the key is the truth."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from inferlane.errors import UnavailableError
+from inferlane.results import (
+    Accepted,
+    Result,
+    decode_accepted,
+    decode_result,
+    encode_accepted,
+    encode_result,
+    encode_wake_up,
+)
+
+_RESULT_KEY = "inferlane:result:"
+_ACCEPTED_KEY = "inferlane:accepted:"
+_CONNECT_TIMEOUT_S = 5.0
+_ANSWER_TIMEOUT_S = 5.0
+
+
+def wake_up_channel(instance: str) -> str:
+    """The pub/sub channel of one API instance."""
+    return f"inferlane:wake:{instance}"
+
+
+def connect(redis_url: str) -> Redis:
+    """A client that fails fast; whoever calls decides whether to try again."""
+    return Redis.from_url(
+        redis_url,
+        socket_connect_timeout=_CONNECT_TIMEOUT_S,
+        socket_timeout=_ANSWER_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 1),
+    )
+
+
+@asynccontextmanager
+async def store_errors(redis_url: str) -> AsyncIterator[None]:
+    """Turn the client's errors into ours.
+
+    Raises:
+        UnavailableError: the store is down, full, or refuses the write.
+    """
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise UnavailableError(f"the result store at {redis_url} does not answer: {error!r}. Is it running?") from error
+
+
+class ResultStore:
+    """The keyed results. Safe for any number of tasks of one event loop."""
+
+    def __init__(self, redis: Redis, *, redis_url: str, result_ttl_s: float) -> None:
+        self._redis = redis
+        self._redis_url = redis_url
+        self._ttl_s = int(result_ttl_s)
+
+    async def put(self, results: Sequence[Result]) -> list[Result]:
+        """Store each result unless its request already has one; return the one that holds, in the same order.
+
+        One round trip for all. Source of `SET … NX GET`: Valkey and Redis from 7.0.
+
+        Raises:
+            UnavailableError: not every result was stored; storing them again is harmless.
+        """
+        if not results:
+            return []
+        async with store_errors(self._redis_url), self._redis.pipeline(transaction=False) as pipeline:
+            for result in results:
+                key = _RESULT_KEY + result.request_id
+                pipeline.set(key, encode_result(result), nx=True, get=True, ex=self._ttl_s)
+            earlier = await pipeline.execute()
+        return [result if raw is None else decode_result(raw) for result, raw in zip(results, earlier, strict=True)]
+
+    async def wake(self, instance: str, results: Sequence[Result]) -> None:
+        """Tell one API instance that these results are there. Nobody may be listening; the key is the truth.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            await self._redis.publish(wake_up_channel(instance), encode_wake_up(results))
+
+    async def get(self, request_ids: Sequence[str]) -> list[Result | None]:
+        """The results of these requests, None for each that has none (yet).
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        if not request_ids:
+            return []
+        async with store_errors(self._redis_url):
+            found = await self._redis.mget([_RESULT_KEY + request_id for request_id in request_ids])
+        return [None if raw is None else decode_result(_raw(raw)) for raw in found]
+
+    async def mark_accepted(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> None:
+        """Remember that a request was accepted, so that any replica can tell it from one never seen.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            await self._redis.set(_ACCEPTED_KEY + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
+
+    async def accepted(self, request_id: str) -> Accepted | None:
+        """What `mark_accepted` remembered, or None.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            raw = await self._redis.get(_ACCEPTED_KEY + request_id)
+        return None if raw is None else decode_accepted(_raw(raw))
+
+
+def _raw(value: bytes | str) -> bytes:
+    """redis-py's type says both; without `decode_responses` it is bytes."""
+    return value if isinstance(value, bytes) else value.encode()

@@ -1,0 +1,183 @@
+"""Traffic splits: weights of a model's versions, kept in a compacted topic that every replica reads whole."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+from aiokafka import TopicPartition
+
+from inferlane.errors import DecodeError, InvalidSplitError, UnavailableError
+from inferlane.kafka.clients import broker_errors, make_consumer, make_producer
+from inferlane.topics import SPLITS
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+    from inferlane.config import Settings
+
+log = structlog.get_logger(__name__)
+
+_PARTITION = TopicPartition(SPLITS, 0)
+_POLL_S = 0.5
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """The weights of one model's versions: not negative, summing to 1. Versions that are not named get nothing."""
+
+    model: str
+    weights: dict[str, float]
+    changed_s: float = 0.0
+
+
+def make_split(model: str, weights: Mapping[str, float], *, known: Iterable[str], changed_s: float) -> Split:
+    """Check and normalise weights.
+
+    Raises:
+        InvalidSplitError: no weight, a negative or infinite one, a sum of 0, or a version that is not known.
+    """
+    known = tuple(known)
+    unknown = sorted(set(weights) - set(known))
+    if unknown:
+        raise InvalidSplitError(f"model {model!r} has no version {unknown[0]!r}; it has: {', '.join(known)}")
+    for version, weight in weights.items():
+        if not 0 <= weight < float("inf"):
+            raise InvalidSplitError(f"the weight of {version!r} is {weight}; it must be a finite number >= 0")
+    total = sum(weights.values())
+    if not 0 < total < float("inf"):
+        raise InvalidSplitError(f"the weights sum to {total}; give at least one version a weight over 0")
+    return Split(
+        model=model,
+        weights={version: weight / total for version, weight in weights.items()},
+        changed_s=changed_s,
+    )
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Split).decode
+
+
+def decode_split(raw: bytes) -> Split:
+    """Read a record of the split topic.
+
+    Raises:
+        DecodeError: it holds no split.
+    """
+    try:
+        return _decode(raw)
+    except msgspec.DecodeError as error:
+        raise DecodeError(f"a record of {SPLITS} holds no split: {error}") from error
+
+
+class SplitTable:
+    """Every split in force on this replica, in the order of the topic."""
+
+    def __init__(self) -> None:
+        self._splits: dict[str, Split] = {}
+        self._applied_offset = -1
+        self._changed = asyncio.Condition()
+
+    def get(self, model: str) -> Split | None:
+        """The split of a model, or None while nobody has set one."""
+        return self._splits.get(model)
+
+    async def apply(self, offset: int, raw_key: bytes | None, raw_value: bytes | None) -> None:
+        """Apply one record; a tombstone removes the split, a record that cannot be read changes nothing."""
+        model = (raw_key or b"").decode(errors="replace")
+        try:
+            if raw_value is None:
+                self._splits.pop(model, None)
+            else:
+                split = decode_split(raw_value)
+                self._splits[split.model] = split
+        except DecodeError:
+            log.exception("split_undecodable", offset=offset)
+        async with self._changed:
+            self._applied_offset = offset
+            self._changed.notify_all()
+
+    async def wait_applied(self, offset: int, *, timeout_s: float) -> None:
+        """Return when the record at `offset` is in force here.
+
+        Raises:
+            UnavailableError: it was not within `timeout_s`.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(lambda: self._applied_offset >= offset)
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"the split is stored but not in force here after {timeout_s} s; ask again"
+            ) from error
+
+
+class SplitFollower:
+    """Keeps a table as the topic says, from its first record on. Has no group: every replica reads it all."""
+
+    def __init__(self, settings: "Settings", table: SplitTable) -> None:
+        self._settings = settings
+        self._table = table
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Return when the table holds all that was in the topic.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
+        consumer, end = await self._open()
+        self._task = asyncio.create_task(self._follow(consumer), name="splits")
+        if end > 0:
+            await self._table.wait_applied(end - 1, timeout_s=self._settings.kafka_request_timeout_ms / 1000)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether changes still reach the table."""
+        return self._task is not None and not self._task.done()
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _open(self) -> tuple["AIOKafkaConsumer", int]:
+        consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=100)
+        try:
+            with broker_errors(self._settings.kafka_bootstrap_servers):
+                await consumer.start()
+                consumer.assign([_PARTITION])
+                await consumer.seek_to_beginning(_PARTITION)
+                end = (await consumer.end_offsets([_PARTITION]))[_PARTITION]
+        except BaseException:
+            await consumer.stop()
+            raise
+        return consumer, end
+
+    async def _follow(self, consumer: "AIOKafkaConsumer") -> None:
+        try:
+            while True:
+                for records in (await consumer.getmany(timeout_ms=int(_POLL_S * 1000))).values():
+                    for record in records:
+                        await self._table.apply(record.offset, record.key, record.value)
+        finally:
+            await consumer.stop()
+
+
+async def publish_split(settings: "Settings", split: Split) -> int:
+    """Write a split to the topic and return its offset. Rare, so it opens a connection of its own.
+
+    Raises:
+        UnavailableError: the broker does not answer; the split may or may not be written.
+    """
+    producer = make_producer(settings)
+    try:
+        with broker_errors(settings.kafka_bootstrap_servers):
+            await producer.start()
+            written = await producer.send_and_wait(SPLITS, key=split.model.encode(), value=_encode(split), partition=0)
+            return int(written.offset)
+    finally:
+        await producer.stop()

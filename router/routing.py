@@ -1,0 +1,77 @@
+"""Choosing a version: a pure function of the record, so that redelivery takes the same one."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol
+
+from inferlane.errors import UnknownModelError
+from inferlane.record import RequestHeaders
+from inferlane.splits import Split
+from models.catalog import Catalog, Model
+
+
+class Splits(Protocol):
+    """Where the split of a model is looked up."""
+
+    def get(self, model: str, /) -> Split | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The version that serves a request."""
+
+    model: str
+    version: str
+
+
+def route(headers: RequestHeaders, splits: Splits, catalog: Catalog) -> Route:
+    """Choose the version: a pin wins, else the split decides by the routing key, or the request id if there is none.
+
+    Raises:
+        UnknownModelError: the catalog has no such model, or no such version of it.
+    """
+    model = catalog.model(headers.model)
+    if headers.version is not None:
+        return Route(model.name, model.version(headers.version).version)
+    split = splits.get(model.name)
+    if split is None:
+        return Route(model.name, model.default_version)
+    return Route(model.name, choose(headers.routing_key or headers.request_id, _servable(split, model)))
+
+
+def _servable(split: Split, model: Model) -> Mapping[str, float]:
+    """The split's weights without versions that left the catalog since; the default version if none remains."""
+    weights = {version: weight for version, weight in split.weights.items() if version in model.versions}
+    return weights if any(weights.values()) else {model.default_version: 1.0}
+
+
+def choose(key: str, weights: Mapping[str, float]) -> str:
+    """Weighted rendezvous hashing: each version draws `-ln(u) / weight` for the key, the smallest draw wins.
+
+    Draws are exponential, so a version wins with a probability of its share of the weights; and changing a weight
+    changes that version's draws only, so only keys that must move do. Source: Schindelhauer and Schomaker,
+    "Weighted Distributed Hash Tables", SPAA 2005.
+
+    Raises:
+        UnknownModelError: no weight is over 0.
+    """
+    candidates = [(version, weight) for version, weight in weights.items() if weight > 0]
+    if not candidates:
+        raise UnknownModelError("no version has a weight over 0")
+    if len(candidates) == 1:
+        return candidates[0][0]
+    raw_key = key.encode()
+    # The name breaks a tie, so that the order of the weights never matters.
+    return min((_draw(raw_key, version, weight), version) for version, weight in candidates)[1]
+
+
+_SCALE = 2.0**-64
+
+
+def _draw(raw_key: bytes, version: str, weight: float) -> float:
+    # The version is BLAKE2's salted key, so that no (key, version) pair can be spelled as another.
+    digest = blake2b(raw_key, digest_size=8, key=version.encode()[:64]).digest()
+    uniform = (int.from_bytes(digest, "big") + 0.5) * _SCALE
+    return -math.log(uniform) / weight
