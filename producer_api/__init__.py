@@ -1,0 +1,1 @@
+"""The HTTP edge: request to topic, result to HTTP. HTTP lives here alone."""

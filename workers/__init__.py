@@ -1,0 +1,1 @@
+"""Workers: take a batch, infer, store the results, commit."""

@@ -1,0 +1,76 @@
+"""The ASGI application: the hot calls straight, everything else through FastAPI."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from inferlane import __version__
+from inferlane.errors import InferlaneError
+from producer_api import predict_endpoint
+from producer_api.openapi import openapi
+from producer_api.problems import CONTENT_TYPE, problem, problem_of
+from producer_api.routes import health, models, predictions, version_metrics
+from producer_api.services import Services
+
+_DESCRIPTION = """Model predictions through a queue: a burst becomes backlog instead of errors.
+
+Errors are problem documents (RFC 9457) that say what happened, the value, the limit and the remedy."""
+
+
+def build_app(services: Services) -> Any:
+    """The ASGI app over these services."""
+    app = FastAPI(title="Inferlane", version=__version__, description=_DESCRIPTION)
+    app.state.services = services
+    hot = predict_endpoint.PredictEndpoint(services.settings, predictor=services.predictor, answerer=services.answerer)
+    # Registered for the other methods' 405 and for middleware-free tests; POSTs are dispatched before FastAPI.
+    app.router.routes.append(Route(predict_endpoint.PATH, hot, methods=["POST"]))
+    for module in (predictions, models, version_metrics, health):
+        app.include_router(module.router)
+    app.add_exception_handler(InferlaneError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return HotPath(app, {predict_endpoint.PATH: hot})
+
+
+class HotPath:
+    """Calls a hot endpoint before any middleware or routing: that machinery costs more than the call itself."""
+
+    def __init__(self, app: Any, hot: dict[str, Any]) -> None:
+        self._app = app
+        self._hot = hot
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            endpoint = self._hot.get(scope["path"])
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+async def _on_error(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, InferlaneError):
+        raise error
+    status, body, headers = problem_of(error)
+    return Response(body, status_code=status, headers=headers, media_type=CONTENT_TYPE)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> Response:
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    detail = "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in faults)
+    # A body that is no JSON at all is the one fault that pydantic reports under this type.
+    status = 400 if any(fault["type"] == "json_invalid" for fault in faults) else 422
+    code = "undecodable" if status == 400 else "invalid_parameter"  # noqa: PLR2004 - as the line above
+    return Response(problem(status, code, detail), status_code=status, media_type=CONTENT_TYPE)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    detail = f"{request.method} {request.url.path}: {error.detail}. GET /docs lists the calls."
+    body = problem(error.status_code, error.detail.lower().replace(" ", "_"), detail)
+    return Response(body, status_code=error.status_code, headers=error.headers, media_type=CONTENT_TYPE)

@@ -1,0 +1,60 @@
+"""Plain ASGI for the hot calls: read a body within its limit, send an answer."""
+
+from typing import Any
+
+from inferlane.errors import PayloadTooLargeError
+
+# What is read and thrown away of a body over its limit, so that the client can finish sending and read our answer.
+_DISCARD_FACTOR = 32
+
+
+async def read_body(scope: Any, receive: Any, limit_bytes: int) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        PayloadTooLargeError: it is over the limit; up to 32 times the limit was read and dropped.
+    """
+    announced = content_length(scope)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body") and len(body) <= limit_bytes:
+        return body
+    chunks = [body]
+    received = len(body)
+    while message.get("more_body") and received <= limit_bytes * _DISCARD_FACTOR:
+        message = await receive()
+        chunk = message.get("body", b"")
+        received += len(chunk)
+        if received <= limit_bytes:
+            chunks.append(chunk)
+        else:
+            chunks.clear()
+    if received > limit_bytes:
+        raise PayloadTooLargeError(
+            f"the body has {max(received, announced or 0)} bytes, the limit is {limit_bytes}; "
+            "send fewer rows a request, or use `inferlane batch submit`"
+        )
+    return b"".join(chunks)
+
+
+def content_length(scope: Any) -> int | None:
+    """What the client announced, or None."""
+    raw = header(scope, b"content-length")
+    return int(raw) if raw is not None and raw.isdigit() else None
+
+
+def header(scope: Any, name: bytes) -> bytes | None:
+    """The first header of that (lower-case) name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+async def send_answer(
+    send: Any, status: int, body: bytes, content_type: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    """Send a whole answer."""
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *extra]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

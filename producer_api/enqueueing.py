@@ -1,0 +1,66 @@
+"""Requests on their way to the topic: whatever gathers while one batch is under way is the next batch."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from inferlane.errors import InferlaneError, OverloadedError
+from inferlane.kafka.producing import BatchProducer, OutRecord
+
+OnAnswer = Callable[[InferlaneError | None], None]
+"""Called once with None when the record is acknowledged, or with the error for which it may not have been written."""
+
+
+class Enqueuer:
+    """Hands records to the broker without making any of them wait for company. One event loop."""
+
+    def __init__(self, producer: BatchProducer, *, max_pending: int) -> None:
+        self._producer = producer
+        self._max_pending = max_pending
+        self._pending: list[tuple[OutRecord, OnAnswer]] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to send."""
+        self._task = asyncio.create_task(self._send_for_ever(), name="enqueuer")
+
+    async def close(self) -> None:
+        """Stop; what is pending fails."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    @property
+    def is_running(self) -> bool:
+        """Whether records still reach the broker."""
+        return self._task is not None and not self._task.done()
+
+    def enqueue(self, record: OutRecord, on_answer: OnAnswer) -> None:
+        """Send soon and say how it went.
+
+        Raises:
+            OverloadedError: too many records are pending.
+        """
+        if len(self._pending) >= self._max_pending:
+            raise OverloadedError(
+                f"{len(self._pending)} requests wait for the broker, the limit is {self._max_pending}; send again later"
+            )
+        self._pending.append((record, on_answer))
+        self._wake.set()
+
+    async def _send_for_ever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._pending = self._pending, []
+            answer: InferlaneError | None = OverloadedError("the API stops; send the request again")
+            try:
+                await self._producer.send([record for record, _ in batch])
+                answer = None
+            except InferlaneError as error:
+                answer = error
+            finally:
+                for _, on_answer in batch:
+                    on_answer(answer)

@@ -1,0 +1,84 @@
+"""The API process, wired."""
+
+import asyncio
+import uuid
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from inferlane.clock import SystemClock
+from inferlane.kafka.producing import BatchProducer
+from inferlane.ops import serve_http
+from inferlane.result_store import ResultStore, connect
+from inferlane.splits import SplitFollower, SplitTable
+from models.catalog import load_catalog
+from producer_api.answering import Answerer
+from producer_api.app import build_app
+from producer_api.enqueueing import Enqueuer
+from producer_api.predicting import Predictor
+from producer_api.services import Services
+from producer_api.waiting import WaitingRoom
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(settings: "Settings", stop: asyncio.Event) -> None:
+    """Serve the API until `stop` is set; open calls are finished first.
+
+    Raises:
+        ConfigurationError: no models, or the port is taken.
+        UnavailableError: the broker or the store does not answer at start.
+    """
+    async with AsyncExitStack() as stack:
+        services = await _start(settings, stack)
+        http = serve_http(
+            build_app(services),
+            host=settings.api_host,
+            port=settings.api_port,
+            timeout_graceful_shutdown=int(settings.drain_deadline_s),
+            # What a client may send in its request line and headers; larger is answered 400.
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        port = await stack.enter_async_context(http)
+        log.info("api_started", host=settings.api_host, port=port, instance=services.room.instance)
+        await stop.wait()
+    log.info("api_stopped")
+
+
+async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
+    """Start every part in the order of its needs; the stack stops them in reverse."""
+    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    clock = SystemClock()
+    redis = await stack.enter_async_context(connect(settings.redis_url))
+    store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s)
+    producer = BatchProducer(settings)
+    await producer.start()
+    stack.push_async_callback(producer.close)
+    splits = SplitTable()
+    follower = SplitFollower(settings, splits)
+    await follower.start()
+    stack.push_async_callback(follower.close)
+    room = WaitingRoom(store, redis, instance=uuid.uuid4().hex, max_places=settings.max_waiting_requests)
+    await room.start()
+    stack.push_async_callback(room.close)
+    enqueuer = Enqueuer(producer, max_pending=settings.max_waiting_requests)
+    await enqueuer.start()
+    stack.push_async_callback(enqueuer.close)
+    predictor = Predictor(settings, catalog=catalog, enqueuer=enqueuer, room=room, store=store, clock=clock)
+    return Services(
+        settings=settings,
+        catalog=catalog,
+        clock=clock,
+        redis=redis,
+        store=store,
+        room=room,
+        enqueuer=enqueuer,
+        predictor=predictor,
+        answerer=Answerer(catalog),
+        splits=splits,
+        follower=follower,
+    )

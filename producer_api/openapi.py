@@ -1,0 +1,80 @@
+"""The OpenAPI document: FastAPI's own, with the hot calls described by hand since FastAPI does not serve them."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from producer_api.predict_endpoint import PATH
+from producer_api.problems import CONTENT_TYPE
+from producer_api.schemas import Prediction, PredictRequest, Problem, Queued
+
+_REF = "#/components/schemas/"
+_PROBLEMS = {
+    "400": "The body is not JSON.",
+    "404": "Unknown model or version.",
+    "413": "Body, rows or tensors over the limit.",
+    "422": "The instances do not fit the model.",
+    "500": "The model failed; the request is in the dead letters.",
+    "503": "The queue or the store does not answer, or too many are waiting; see `Retry-After`.",
+    "504": "The deadline passed before a worker could start.",
+}
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """Build the document once and keep it."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        _, shapes = models_json_schema(
+            [(shape, "validation") for shape in (PredictRequest, Prediction, Queued, Problem)],
+            ref_template=_REF + "{model}",
+        )
+        document.setdefault("components", {}).setdefault("schemas", {}).update(shapes["$defs"])
+        document["paths"][PATH] = {"post": _predict()}
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].setdefault("422", {})["description"] = "The request is not as it must be."
+                operation["responses"]["422"] = _problem(operation["responses"]["422"]["description"])
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _predict() -> dict[str, Any]:
+    return {
+        "tags": ["predictions"],
+        "summary": "Predict",
+        "operationId": "predict",
+        "description": "Enqueues the request and waits for its result. When the wait runs out, or with "
+        "`Prefer: respond-async`, answers 202 with the `Location` of the result.",
+        "parameters": [
+            {
+                "name": "Prefer",
+                "in": "header",
+                "required": False,
+                "description": "`respond-async`, or `wait=<seconds>` (RFC 7240).",
+                "schema": {"type": "string"},
+                "examples": {"async": {"value": "respond-async"}, "wait": {"value": "wait=2"}},
+            }
+        ],
+        "requestBody": {"required": True, "content": _json("PredictRequest")},
+        "responses": {
+            "200": {"description": "The predictions.", "content": _json("Prediction")},
+            "202": {
+                "description": "Accepted; the result will be at `Location`.",
+                "headers": {"Location": {"schema": {"type": "string"}}},
+                "content": _json("Queued"),
+            },
+            **{status: _problem(description) for status, description in _PROBLEMS.items()},
+        },
+    }
+
+
+def _json(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": _REF + name}}}
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {CONTENT_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}}}

@@ -1,0 +1,86 @@
+"""`POST /v1/models/predict` as a plain ASGI app: FastAPI's machinery would cost more than the request itself."""
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from inferlane.errors import InferlaneError
+from inferlane.metrics import API_ANSWERS, API_LATENCY
+from inferlane.results import Status
+from producer_api.answering import Answerer, encode_json
+from producer_api.asgi import header, read_body, send_answer
+from producer_api.problems import CONTENT_TYPE, problem, problem_of, status_of_code
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+    from inferlane.results import Result
+    from producer_api.predicting import Predictor
+
+log = structlog.get_logger(__name__)
+
+PATH = "/v1/models/predict"
+_JSON = b"application/json"
+_PROBLEM = CONTENT_TYPE.encode()
+_UNKNOWN_MODEL = "unknown"
+# RFC 7240, section 4: preferences of the `Prefer` header.
+_WAIT = re.compile(rb"\bwait=(\d{1,6})\b")
+_ASYNC = re.compile(rb"\brespond-async\b")
+
+
+class PredictEndpoint:
+    """The ASGI app of one path."""
+
+    def __init__(self, settings: "Settings", *, predictor: "Predictor", answerer: Answerer) -> None:
+        self._max_body_bytes = settings.max_body_bytes
+        self._predictor = predictor
+        self._answerer = answerer
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        model = _UNKNOWN_MODEL
+        started_s = time.perf_counter()
+        extra: dict[str, str] = {}
+        try:
+            body = await read_body(scope, receive, self._max_body_bytes)
+            prefer = header(scope, b"prefer") or b""
+            call = self._predictor.read(body, wait_s=_prefer_wait_s(prefer))
+            model = call.model
+            if prefer and _ASYNC.search(prefer):
+                await self._predictor.submit(call)
+                result = None
+            else:
+                result = await self._predictor.submit_and_wait(call)
+            status, answer = self._queued(call.request_id, extra) if result is None else self._terminal(result)
+        except InferlaneError as error:
+            status, answer, extra = problem_of(error)
+            if status >= 500:  # noqa: PLR2004 - the HTTP class of server errors
+                log.warning("predict_failed", model=model, code=error.code, error=str(error))
+        content_type = _JSON if status < 400 else _PROBLEM  # noqa: PLR2004 - the HTTP class of errors
+        await send_answer(send, status, answer, content_type, tuple((k.encode(), v.encode()) for k, v in extra.items()))
+        API_ANSWERS.labels(model, status).inc()
+        API_LATENCY.labels(model).observe(time.perf_counter() - started_s)
+
+    def _terminal(self, result: "Result") -> tuple[int, bytes]:
+        if result.status is Status.SUCCEEDED:
+            return 200, encode_json(self._answerer.body(result))
+        status = status_of_code(result.error_code)
+        return status, problem(
+            status,
+            result.error_code or "internal_error",
+            result.error_detail or "",
+            request_id=result.request_id,
+            prediction_status=result.status.value,
+        )
+
+    def _queued(self, request_id: str, extra: dict[str, str]) -> tuple[int, bytes]:
+        location = f"/v1/predictions/{request_id}"
+        extra["location"] = location
+        extra["retry-after"] = "1"
+        body = {"request_id": request_id, "status": Status.QUEUED.value, "location": location}
+        return 202, encode_json(body)
+
+
+def _prefer_wait_s(prefer: bytes) -> float | None:
+    found = _WAIT.search(prefer) if prefer else None
+    return float(found.group(1)) if found else None

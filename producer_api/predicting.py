@@ -1,0 +1,221 @@
+"""A predict call between HTTP and the queue: check it, enqueue it, wait for it."""
+
+import asyncio
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from inferlane.errors import DecodeError, PayloadTooLargeError
+from inferlane.kafka.producing import OutRecord
+from inferlane.record import BINARY_CONTENT, JSON_LENGTH, REQUEST_TYPE, SPEC_VERSION, format_time
+from inferlane.results import Accepted, Result
+from inferlane.topics import INGRESS, Lane
+from inferlane.wire.tensors import row_count
+from inferlane.wire.v1 import decode_instances
+from inferlane.wire.v2 import encode_binary_request
+from producer_api.problems import InvalidParameterError
+
+if TYPE_CHECKING:
+    from inferlane.clock import Clock
+    from inferlane.config import Settings
+    from inferlane.errors import InferlaneError
+    from inferlane.result_store import ResultStore
+    from models.catalog import Catalog
+    from producer_api.enqueueing import Enqueuer
+    from producer_api.waiting import Place, WaitingRoom
+
+_TOPIC = INGRESS[Lane.REQUESTS]
+_MAX_KEY_CHARS = 512
+
+
+class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/models/predict`."""
+
+    instances: msgspec.Raw
+    model: str | None = None
+    version: str | None = None
+    routing_key: str | None = None
+    timeout_s: float | None = None
+    deadline_s: float | None = None
+
+
+_decode_body = msgspec.json.Decoder(PredictBody).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A checked predict call. `wait_s` is how long the client waits, `deadline_s` when the answer is worth nothing."""
+
+    request_id: str
+    model: str
+    version: str | None
+    routing_key: str | None
+    tensors: Mapping[str, np.ndarray]
+    wait_s: float
+    accepted_s: float
+    deadline_s: float
+
+
+class Predictor:
+    """Takes predict calls in and hands their results out. One event loop."""
+
+    def __init__(
+        self,
+        settings: "Settings",
+        *,
+        catalog: "Catalog",
+        enqueuer: "Enqueuer",
+        room: "WaitingRoom",
+        store: "ResultStore",
+        clock: "Clock",
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._enqueuer = enqueuer
+        self._room = room
+        self._store = store
+        self._clock = clock
+        self._reply_to = ("ce_replyto", room.instance.encode())
+        # The same for each request of a model, so they are built once.
+        self._model_headers = {
+            name: (
+                SPEC_VERSION,
+                REQUEST_TYPE,
+                ("ce_source", b"inferlane/api"),
+                ("content-type", BINARY_CONTENT),
+                ("ce_model", name.encode()),
+                self._reply_to,
+            )
+            for name in catalog.models
+        }
+
+    def read(self, body: bytes, *, wait_s: float | None = None) -> Call:
+        """Check a body against the catalog. `wait_s` is what `Prefer: wait` asked for; the body's field wins.
+
+        Raises:
+            DecodeError: the body is not JSON.
+            InvalidRequestError: the body is not a predict call, or does not fit the model; nothing was enqueued.
+        """
+        try:
+            fields = _decode_body(body)
+        except msgspec.ValidationError as error:
+            raise InvalidParameterError(f"the body is not a predict call: {error}") from error
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise DecodeError(
+                f"the body is not valid JSON: {error}. NaN and Infinity are not JSON; "
+                'a body looks like {"instances": [[5.1, 3.5, 1.4, 0.2]]}'
+            ) from error
+        model = self._catalog.model(fields.model)
+        version = model.version(fields.version or model.default_version)
+        tensors = decode_instances(fields.instances, version.signature)
+        rows = row_count(tensors)
+        if rows > self._settings.max_rows:
+            raise PayloadTooLargeError(
+                f"{rows} rows in one request, the limit is {self._settings.max_rows}; "
+                "split the request, or use `inferlane batch submit`"
+            )
+        if fields.routing_key is not None and len(fields.routing_key) > _MAX_KEY_CHARS:
+            raise InvalidParameterError(
+                f"routing_key has {len(fields.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
+            )
+        return self._call(fields, model.name, tensors, wait_s)
+
+    def _call(self, fields: PredictBody, model: str, tensors: Mapping[str, np.ndarray], wait_s: float | None) -> Call:
+        settings = self._settings
+        now_s = self._clock.now_s()
+        asked_wait_s = fields.timeout_s if fields.timeout_s is not None else wait_s
+        return Call(
+            request_id=os.urandom(16).hex(),
+            model=model,
+            version=fields.version,
+            routing_key=fields.routing_key or None,
+            tensors=tensors,
+            wait_s=_seconds("timeout_s", asked_wait_s, settings.default_wait_s, settings.max_wait_s),
+            accepted_s=now_s,
+            deadline_s=now_s
+            + _seconds("deadline_s", fields.deadline_s, settings.default_deadline_s, settings.max_deadline_s),
+        )
+
+    async def submit_and_wait(self, call: Call) -> Result | None:
+        """Enqueue and return the result, or None when the wait ran out first; the request then goes on.
+
+        Raises:
+            OverloadedError: too many are waiting here; nothing was enqueued.
+            UnavailableError: the broker did not take the request.
+        """
+        place = self._room.enter(call.request_id)
+        try:
+            self._enqueuer.enqueue(self._record(call), lambda error: _fail(place, error))
+            result = await self._room.wait(place, min(call.wait_s, call.deadline_s - call.accepted_s))
+        finally:
+            self._room.leave(call.request_id)
+        if result is None:
+            (result,) = await self._store.get([call.request_id])
+        if result is None:
+            await self._mark_accepted(call)
+        return result
+
+    async def submit(self, call: Call) -> None:
+        """Enqueue and return when the broker has the request.
+
+        Raises:
+            OverloadedError: too many are pending here; nothing was enqueued.
+            UnavailableError: the broker did not take the request, or the store could not note it.
+        """
+        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._mark_accepted(call)
+        self._enqueuer.enqueue(self._record(call), lambda error: _acknowledge(acknowledged, error))
+        await acknowledged
+
+    async def _mark_accepted(self, call: Call) -> None:
+        accepted = Accepted(
+            model=call.model, version=call.version, accepted_s=call.accepted_s, deadline_s=call.deadline_s
+        )
+        ttl_s = call.deadline_s - call.accepted_s + self._settings.result_ttl_s
+        await self._store.mark_accepted(call.request_id, accepted, ttl_s=ttl_s)
+
+    def _record(self, call: Call) -> OutRecord:
+        payload, json_length = encode_binary_request(call.tensors)
+        if len(payload) > self._settings.max_body_bytes:
+            raise PayloadTooLargeError(
+                f"the tensors take {len(payload)} bytes, the limit is {self._settings.max_body_bytes}; split it"
+            )
+        headers = [
+            *self._model_headers[call.model],
+            ("ce_id", call.request_id.encode()),
+            ("ce_time", format_time(call.accepted_s)),
+            ("ce_deadline", format_time(call.deadline_s)),
+            (JSON_LENGTH, b"%d" % json_length),
+        ]
+        if call.version is not None:
+            headers.append(("ce_modelversion", call.version.encode()))
+        if call.routing_key is not None:
+            headers.append(("ce_routingkey", call.routing_key.encode()))
+        return OutRecord(_TOPIC, (call.routing_key or call.request_id).encode(), payload, headers)
+
+
+def _fail(place: "Place", error: "InferlaneError | None") -> None:
+    if error is not None and not place.done():
+        place.set_exception(error)
+
+
+def _acknowledge(acknowledged: "asyncio.Future[None]", error: "InferlaneError | None") -> None:
+    if acknowledged.done():
+        return
+    if error is None:
+        acknowledged.set_result(None)
+    else:
+        acknowledged.set_exception(error)
+
+
+def _seconds(name: str, asked: float | None, default: float, limit: float) -> float:
+    if asked is None:
+        return default
+    if not 0 <= asked <= limit or math.isnan(asked):
+        raise InvalidParameterError(f"{name} is {asked}; it must be between 0 and {limit} seconds")
+    return asked

@@ -1,0 +1,89 @@
+"""Errors as RFC 9457 problem documents; the only place that knows HTTP statuses."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from inferlane import errors
+
+CONTENT_TYPE = "application/problem+json"
+
+# Nearest class first: a status is looked up along an error's own ancestry.
+_STATUS_OF: Mapping[type[errors.InferlaneError], int] = {
+    errors.DecodeError: 400,
+    errors.InvalidRequestError: 422,
+    errors.UnknownModelError: 404,
+    errors.PayloadTooLargeError: 413,
+    errors.UnavailableError: 503,
+    errors.InferlaneError: 500,
+}
+_STATUS_OF_CODE = {
+    errors.DecodeError.code: 422,
+    errors.InvalidInputError.code: 422,
+    errors.UnknownModelError.code: 404,
+    errors.PayloadTooLargeError.code: 413,
+    errors.ModelError.code: 500,
+    "deadline_exceeded": 504,
+}
+_TITLES = {
+    errors.DecodeError.code: "The body cannot be read",
+    errors.InvalidInputError.code: "The instances do not fit the model",
+    errors.InvalidSplitError.code: "The weights make no traffic split",
+    errors.PayloadTooLargeError.code: "Too large",
+    errors.UnknownModelError.code: "No such model or version",
+    errors.ModelError.code: "The model failed",
+    errors.UnavailableError.code: "Unavailable for now",
+    errors.OverloadedError.code: "Too many requests are waiting",
+    "deadline_exceeded": "The deadline passed first",
+    "unknown_prediction": "No such prediction",
+    "invalid_parameter": "A parameter is not as it must be",
+}
+_RETRY_AFTER_S = 1
+
+
+class UnknownPredictionError(errors.InvalidRequestError):
+    """An id that no replica has accepted, or whose result was kept long enough and forgotten."""
+
+    code = "unknown_prediction"
+
+
+class InvalidParameterError(errors.InvalidRequestError):
+    """A field, header or query parameter beside the instances. Remedy: the message names the limit."""
+
+    code = "invalid_parameter"
+
+
+def status_of(error: errors.InferlaneError) -> int:
+    """The HTTP status of an error raised while the call was served."""
+    if isinstance(error, UnknownPredictionError):
+        return HTTPStatus.NOT_FOUND
+    return next(_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF)
+
+
+def status_of_code(code: str | None) -> int:
+    """The HTTP status of a terminal result that has this error code."""
+    return _STATUS_OF_CODE.get(code or "", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def problem(status: int, code: str, detail: str, *, retryable: bool = False, **more: Any) -> bytes:
+    """Encode a problem document. Source: RFC 9457, section 3."""
+    return msgspec.json.encode(
+        {
+            "type": f"urn:inferlane:problem:{code}",
+            "title": _TITLES.get(code) or HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            "code": code,
+            "retryable": retryable,
+            **more,
+        }
+    )
+
+
+def problem_of(error: errors.InferlaneError) -> tuple[int, bytes, dict[str, str]]:
+    """The status, document and extra headers of an error."""
+    status = status_of(error)
+    headers = {"retry-after": str(_RETRY_AFTER_S)} if error.retryable else {}
+    return status, problem(status, error.code, str(error), retryable=error.retryable), headers

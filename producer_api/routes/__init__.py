@@ -1,0 +1,1 @@
+"""Ordinary FastAPI routes: everything but the hot calls."""

@@ -1,0 +1,92 @@
+"""`GET /v1/models` and the traffic split."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from inferlane.splits import make_split, publish_split
+from models.catalog import Model, ModelVersion
+from producer_api.schemas import DefaultModelWeights, ModelList, ModelWeights, SplitInfo
+from producer_api.services import Services, Wired
+
+router = APIRouter(tags=["models"])
+
+_SPLIT_EXAMPLES: Any = {
+    "canary": {"summary": "10 % of the default model to v2", "value": {"v1": 90, "v2": 10}},
+    "named": {"summary": "another model", "value": {"model": "digits", "weights": {"v1": 1, "v2-quantized": 1}}},
+}
+
+
+@router.get("/v1/models", response_model=ModelList)
+async def list_models(services: Wired) -> dict[str, Any]:
+    """Every model and version that can be asked for, with signatures, sizes and weights."""
+    return {"models": [_about_model(services, model) for model in services.catalog.models.values()]}
+
+
+@router.get("/v1/traffic-split", response_model=SplitInfo, response_model_exclude_none=True)
+async def read_split(
+    services: Wired, model: Annotated[str | None, Query(description="The default model if absent.")] = None
+) -> dict[str, Any]:
+    """The weights in force on this replica; before the first change, all traffic goes to the default version."""
+    return _about_split(services, services.catalog.model(model))
+
+
+@router.post(
+    "/v1/traffic-split",
+    response_model=SplitInfo,
+    openapi_extra={"requestBody": {"content": {"application/json": {"examples": _SPLIT_EXAMPLES}}}},
+)
+async def change_split(change: ModelWeights | DefaultModelWeights, services: Wired) -> dict[str, Any]:
+    """Set the weights of a model's versions; they are normalised. Answers once they are in force here."""
+    if isinstance(change, ModelWeights):
+        model, weights = services.catalog.model(change.model), change.weights
+    else:
+        model, weights = services.catalog.model(), change.root
+    split = make_split(model.name, weights, known=model.versions, changed_s=services.clock.now_s())
+    offset = await publish_split(services.settings, split)
+    await services.splits.wait_applied(offset, timeout_s=services.settings.kafka_request_timeout_ms / 1000)
+    return _about_split(services, model)
+
+
+def _weights(services: Services, model: Model) -> dict[str, float]:
+    split = services.splits.get(model.name)
+    weights = {model.default_version: 1.0} if split is None else split.weights
+    return {version: weights.get(version, 0.0) for version in model.versions}
+
+
+def _about_split(services: Services, model: Model) -> dict[str, Any]:
+    split = services.splits.get(model.name)
+    return {
+        "model": model.name,
+        "weights": _weights(services, model),
+        "changed_s": None if split is None else split.changed_s,
+    }
+
+
+def _about_model(services: Services, model: Model) -> dict[str, Any]:
+    weights = _weights(services, model)
+    return {
+        "name": model.name,
+        "description": model.description,
+        "default": model.name == services.catalog.default_model,
+        "default_version": model.default_version,
+        "classes": next(iter(model.versions.values())).classes,
+        "versions": [_about_version(version, weights[version.version]) for version in model.versions.values()],
+    }
+
+
+def _about_version(version: ModelVersion, weight: float) -> dict[str, Any]:
+    def about(specs: Any) -> list[dict[str, Any]]:
+        return [{"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in specs]
+
+    return {
+        "version": version.version,
+        "weight": weight,
+        "quantization": version.quantization,
+        "size_bytes": version.size_bytes,
+        "digest": version.digest,
+        "inputs": about(version.signature.inputs),
+        "outputs": about(version.signature.outputs),
+        "metrics": version.metrics,
+        "quantized": version.quantized,
+    }

@@ -1,0 +1,75 @@
+"""`GET /v1/predictions/{id}`: the state or the result, from any replica."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from inferlane.record import RequestHeaders
+from inferlane.results import Accepted, Result, Status
+from producer_api.problems import UnknownPredictionError
+from producer_api.schemas import Prediction
+from producer_api.services import Services, Wired
+
+router = APIRouter(tags=["predictions"])
+
+
+@router.get("/v1/predictions/{request_id}", response_model=Prediction, response_model_exclude_none=True)
+async def read_prediction(
+    request_id: str,
+    services: Wired,
+    wait_s: Annotated[float, Query(ge=0, le=60, description="Wait this long for a result that is not there yet.")] = 0,
+) -> dict[str, Any]:
+    """The result, or `QUEUED` while there is none. A result is kept for an hour by default."""
+    result = await _find(services, request_id)
+    if result is not None:
+        return services.answerer.body(result)
+    accepted = await services.store.accepted(request_id)
+    if accepted is None:
+        raise UnknownPredictionError(
+            f"no prediction {request_id!r}: it was never accepted, or its result is older than "
+            f"{services.settings.result_ttl_s:.0f} s and forgotten"
+        )
+    if wait_s > 0:
+        result = await _wait(services, request_id, min(wait_s, services.settings.max_wait_s))
+    if result is None and services.clock.now_s() > accepted.deadline_s:
+        result = await _expire(services, request_id, accepted)
+    if result is not None:
+        return services.answerer.body(result)
+    return {
+        "request_id": request_id,
+        "status": Status.QUEUED.value,
+        "model": accepted.model,
+        "version": accepted.version,
+    }
+
+
+async def _find(services: Services, request_id: str) -> Result | None:
+    (result,) = await services.store.get([request_id])
+    return result
+
+
+async def _wait(services: Services, request_id: str, wait_s: float) -> Result | None:
+    """Wait on the tick of the waiting room: the worker's wake-up went to the replica that took the request."""
+    place = services.room.enter(request_id)
+    try:
+        return await services.room.wait(place, wait_s) or await _find(services, request_id)
+    finally:
+        services.room.leave(request_id)
+
+
+async def _expire(services: Services, request_id: str, accepted: Accepted) -> Result:
+    """End a request whose deadline has passed with no worker to say so, unless a result was written meanwhile."""
+    headers = RequestHeaders(
+        request_id=request_id,
+        model=accepted.model,
+        version=accepted.version,
+        accepted_s=accepted.accepted_s,
+        deadline_s=accepted.deadline_s,
+        reply_to=None,
+        routing_key=None,
+        attempt=1,
+        batch_id=None,
+        json_length=None,
+    )
+    (held,) = await services.store.put([Result.expired(headers, now_s=services.clock.now_s())])
+    return held

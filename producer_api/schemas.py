@@ -1,0 +1,135 @@
+"""The documented shapes of what the API takes and gives; nothing on the hot path is built from them."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+IRIS_ROW = [5.1, 3.5, 1.4, 0.2]
+
+
+class PredictRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"instances": [IRIS_ROW]},
+                {"instances": [IRIS_ROW, [6.7, 3.0, 5.2, 2.3]], "model": "iris", "version": "v2-quantized"},
+                {"instances": [IRIS_ROW], "routing_key": "user-42", "timeout_s": 2},
+            ]
+        },
+    )
+
+    instances: list[Any] = Field(description="Rows; each has the shape that `GET /v1/models` tells.", min_length=1)
+    model: str | None = Field(None, description="The default model if absent.")
+    version: str | None = Field(None, description="Pins a version; else the traffic split decides.")
+    routing_key: str | None = Field(
+        None, max_length=512, description="The same key gets the same version for as long as the weights allow."
+    )
+    timeout_s: float | None = Field(None, ge=0, description="How long to wait here before 202, in seconds.")
+    deadline_s: float | None = Field(
+        None, ge=0, description="After this many seconds the answer is worth nothing and is not computed."
+    )
+
+
+class Timings(BaseModel):
+    queue_wait: float = Field(description="Acceptance to the start of inference, ms.")
+    inference: float = Field(description="The run that this request was part of, ms.")
+    total: float = Field(description="Acceptance to the end of inference, ms.")
+
+
+class FailureReason(BaseModel):
+    code: str
+    detail: str
+
+
+class Prediction(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "request_id": "4f0f6b1c2d3e4a5b6c7d8e9f00112233",
+                    "status": "SUCCEEDED",
+                    "model": "iris",
+                    "version": "v1",
+                    "predictions": [{"label": "setosa", "probabilities": [0.97, 0.03, 0.0]}],
+                    "timings_ms": {"queue_wait": 3.1, "inference": 0.05, "total": 3.2},
+                }
+            ]
+        }
+    )
+
+    request_id: str
+    status: str = Field(description="SUCCEEDED, FAILED or EXPIRED; QUEUED until then.")
+    model: str | None = None
+    version: str | None = None
+    predictions: list[Any] | None = Field(None, description="One a row, in the order of the rows.")
+    error: FailureReason | None = None
+    timings_ms: Timings | None = None
+
+
+class Queued(BaseModel):
+    request_id: str
+    status: str = "QUEUED"
+    location: str = Field(description="Where the result will be; also in the `Location` header.")
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What happened, the value, the limit and the remedy.")
+    code: str
+    retryable: bool
+
+
+class TensorInfo(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int] = Field(description="-1 is the row axis.")
+
+
+class VersionInfo(BaseModel):
+    version: str
+    weight: float = Field(description="Share of the traffic that names no version.")
+    quantization: str
+    size_bytes: int
+    digest: str
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    metrics: dict[str, float | str]
+    quantized: dict[str, float | str]
+
+
+class ModelInfo(BaseModel):
+    name: str
+    description: str
+    default: bool = Field(description="Whether it answers requests that name no model.")
+    default_version: str
+    classes: list[str]
+    versions: list[VersionInfo]
+
+
+class ModelList(BaseModel):
+    models: list[ModelInfo]
+
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ModelWeights(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str | None = None
+    weights: dict[str, Weight] = Field(min_length=1)
+
+
+class DefaultModelWeights(RootModel[dict[str, Weight]]):
+    model_config = ConfigDict(strict=True)
+
+
+class SplitInfo(BaseModel):
+    model: str
+    weights: dict[str, float] = Field(description="Shares that sum to 1.")
+    changed_s: float | None = Field(None, description="When it was set, seconds since the epoch; absent for a default.")

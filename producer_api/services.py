@@ -1,0 +1,43 @@
+"""What the routes need, built once and handed to them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from inferlane.clock import Clock
+    from inferlane.config import Settings
+    from inferlane.result_store import ResultStore
+    from inferlane.splits import SplitFollower, SplitTable
+    from models.catalog import Catalog
+    from producer_api.answering import Answerer
+    from producer_api.enqueueing import Enqueuer
+    from producer_api.predicting import Predictor
+    from producer_api.waiting import WaitingRoom
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    settings: "Settings"
+    catalog: "Catalog"
+    clock: "Clock"
+    redis: "Redis"
+    store: "ResultStore"
+    room: "WaitingRoom"
+    enqueuer: "Enqueuer"
+    predictor: "Predictor"
+    answerer: "Answerer"
+    splits: "SplitTable"
+    follower: "SplitFollower"
+
+
+def services_of(request: Request) -> Services:
+    """The services of the app that serves `request`."""
+    services: Services = request.app.state.services
+    return services
+
+
+Wired = Annotated[Services, Depends(services_of)]

@@ -1,0 +1,146 @@
+"""Clients that wait: a wake-up resolves their future, the keyed result is the truth."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from inferlane.errors import DecodeError, OverloadedError, UnavailableError
+from inferlane.metrics import API_WAITING
+from inferlane.result_store import ResultStore, wake_up_channel
+from inferlane.results import Result, decode_wake_up
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.client import PubSub
+
+log = structlog.get_logger(__name__)
+
+Place = asyncio.Future["Result | None"]
+"""Resolved with the result, or with None when the wait ran out."""
+
+# How often the truth is read for those who still wait. Pub/sub may lose a message; this bounds what that costs.
+_TICK_S = 1.0
+_RECONNECT_S = 0.2
+_READ_AT_ONCE = 500
+
+
+class WaitingRoom:
+    """The places of one API instance. One event loop."""
+
+    def __init__(self, store: ResultStore, redis: "Redis", *, instance: str, max_places: int) -> None:
+        self.instance = instance
+        self._store = store
+        self._redis = redis
+        self._max_places = max_places
+        self._places: dict[str, Place] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._subscribed = asyncio.Event()
+        API_WAITING.set_function(self._places.__len__)
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether wake-ups reach us now."""
+        return self._subscribed.is_set()
+
+    async def start(self, *, timeout_s: float = 10.0) -> None:
+        """Return when wake-ups reach us.
+
+        Raises:
+            UnavailableError: the store did not answer within `timeout_s`.
+        """
+        self._tasks = [
+            asyncio.create_task(self._listen_for_ever(), name="wake-ups"),
+            asyncio.create_task(self._read_for_ever(), name="truth"),
+        ]
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._subscribed.wait()
+        except TimeoutError as error:
+            await self.close()
+            raise UnavailableError(f"the result store did not answer within {timeout_s} s. Is it running?") from error
+
+    async def close(self) -> None:
+        """Stop listening."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def enter(self, request_id: str) -> Place:
+        """Take a place; `leave` must follow.
+
+        Raises:
+            OverloadedError: every place is taken.
+        """
+        if len(self._places) >= self._max_places:
+            raise OverloadedError(
+                f"{len(self._places)} requests wait in this process, the limit is {self._max_places}; "
+                "send again later, or submit with `Prefer: respond-async`"
+            )
+        place: Place = asyncio.get_running_loop().create_future()
+        self._places[request_id] = place
+        return place
+
+    def leave(self, request_id: str) -> None:
+        """Give the place back."""
+        self._places.pop(request_id, None)
+
+    async def wait(self, place: Place, wait_s: float) -> Result | None:
+        """Return the result, or None when `wait_s` ran out first.
+
+        Raises:
+            UnavailableError: the request could not be enqueued (set on the place by whoever produced it).
+        """
+        timer = asyncio.get_running_loop().call_later(wait_s, _resolve, place, None)
+        try:
+            return await place
+        finally:
+            timer.cancel()
+
+    def _settle(self, results: Sequence[Result | None]) -> None:
+        for result in results:
+            if result is not None and (place := self._places.get(result.request_id)) is not None:
+                _resolve(place, result)
+
+    async def _listen_for_ever(self) -> None:
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await self._listen(pubsub)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._subscribed.clear()
+                log.warning("wake_ups_lost", error=repr(error), retry_s=_RECONNECT_S)
+                await asyncio.sleep(_RECONNECT_S)
+
+    async def _listen(self, pubsub: "PubSub") -> None:
+        await pubsub.subscribe(wake_up_channel(self.instance))
+        # What was published while we were away is read here.
+        await self._read_truth()
+        self._subscribed.set()
+        while True:
+            message = await pubsub.get_message(timeout=_TICK_S)
+            if message is None:
+                continue
+            try:
+                self._settle(decode_wake_up(message["data"]))
+            except DecodeError as error:
+                log.warning("wake_up_undecodable", error=str(error))
+
+    async def _read_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            with suppress(UnavailableError, DecodeError):
+                await self._read_truth()
+
+    async def _read_truth(self) -> None:
+        waiting = list(self._places)
+        for start in range(0, len(waiting), _READ_AT_ONCE):
+            self._settle(await self._store.get(waiting[start : start + _READ_AT_ONCE]))
+
+
+def _resolve(place: Place, result: Result | None) -> None:
+    if not place.done():
+        place.set_result(result)

@@ -1,0 +1,1 @@
+"""Traffic for an Inferlane API: what is sent, when, and what came of it. Over HTTP only."""

@@ -1,0 +1,160 @@
+"""A small client of the HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import aiohttp
+import msgspec
+
+from .documents import Models, Prediction, Problem, Split, VersionMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+JSON_HEADERS = {"content-type": "application/json"}
+OK = 200
+# A router applies a split when it has read the record, a moment after the API that answered. Shorter and the first
+# requests may still go by the old weights; longer and every change of weights costs that time.
+SPLIT_SETTLE_S = 1.0
+
+T = TypeVar("T")
+
+
+class ApiError(Exception):
+    """The API did not answer as asked; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An HTTP answer, undecoded."""
+
+    status: int
+    content_type: str
+    location: str | None
+    body: bytes
+
+    def document(self, kind: type[T]) -> T:
+        """Decode the body.
+
+        Raises:
+            ApiError: the body is not such a document.
+        """
+        try:
+            return msgspec.json.decode(self.body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ApiError(
+                f"the answer ({self.status}) is no {kind.__name__}: {error}; it begins with {self.body[:120]!r}"
+            ) from error
+
+
+class Api:
+    """Calls one Inferlane API. An async context manager; made and used on one event loop."""
+
+    def __init__(self, url: str, *, connections: int = 100, timeout_s: float = 10.0) -> None:
+        self.url = url.rstrip("/")
+        self._connections = connections
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+
+    async def __aenter__(self) -> Self:
+        # Environment proxies are not for a server that is measured.
+        connector = aiohttp.TCPConnector(limit=self._connections)
+        self.session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, trust_env=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send one request and return its answer, whatever the status.
+
+        Raises:
+            ApiError: no answer came.
+        """
+        payload = None if body is None else msgspec.json.encode(body)
+        try:
+            async with self.session.request(
+                method, self.url + path, data=payload, params=params, headers={**JSON_HEADERS, **(headers or {})}
+            ) as response:
+                return Reply(
+                    status=response.status,
+                    content_type=response.content_type,
+                    location=response.headers.get("location"),
+                    body=await response.read(),
+                )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise ApiError(
+                f"{method} {self.url}{path} got no answer: {reason}; start the server with ./start.sh, "
+                "or name another one with --url"
+            ) from error
+
+    async def models(self) -> Models:
+        return await self._get("/v1/models", Models)
+
+    async def model(self, name: str | None) -> tuple[Models, str]:
+        """Return what is served and the name of the model to use.
+
+        Raises:
+            ApiError: there is no such model, or none at all.
+        """
+        served = await self.models()
+        chosen = served.named(name)
+        if chosen is None or not chosen.versions:
+            known = ", ".join(model.name for model in served.models) or "none"
+            raise ApiError(f"model {name or '(default)'} is not served with any version; served models: {known}")
+        return served, chosen.name
+
+    async def split(self, model: str) -> Split:
+        return await self._get("/v1/traffic-split", Split, {"model": model})
+
+    async def set_split(self, model: str, weights: Mapping[str, float]) -> Split:
+        """Set the weights and wait until routers have had the time to apply them."""
+        reply = await self.call("POST", "/v1/traffic-split", body={"model": model, "weights": dict(weights)})
+        split = expect_ok(reply, "POST /v1/traffic-split").document(Split)
+        await asyncio.sleep(SPLIT_SETTLE_S)
+        return split
+
+    async def metrics(self, model: str, version: str, *, window_s: int) -> VersionMetrics:
+        params = {"model": model, "window_s": str(window_s)}
+        return await self._get(f"/v1/metrics/{version}", VersionMetrics, params)
+
+    async def predict(self, body: Mapping[str, object]) -> Prediction:
+        """Send one request and wait for its result.
+
+        Raises:
+            ApiError: the answer is not 200.
+        """
+        reply = await self.call("POST", "/v1/models/predict", body=body)
+        return expect_ok(reply, "POST /v1/models/predict").document(Prediction)
+
+    async def _get(self, path: str, kind: type[T], params: Mapping[str, str] | None = None) -> T:
+        reply = await self.call("GET", path, params=params)
+        return expect_ok(reply, f"GET {path}").document(kind)
+
+
+def expect_ok(reply: Reply, what: str) -> Reply:
+    """Return the reply if its status is 200.
+
+    Raises:
+        ApiError: it is not; the message is the problem document's.
+    """
+    if reply.status == OK:
+        return reply
+    try:
+        problem = reply.document(Problem)
+    except ApiError:
+        problem = Problem(detail=repr(reply.body[:200]))
+    detail = " ".join(part for part in (problem.title, problem.detail, problem.remedy) if part)
+    raise ApiError(f"{what} answered {reply.status} {problem.code}: {detail}")

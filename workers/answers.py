@@ -1,0 +1,90 @@
+"""From what a run gave to the terminal answers of its requests. Pure."""
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inferlane.delivery import Answer
+from inferlane.errors import InferlaneError, PayloadTooLargeError
+from inferlane.record import RequestHeaders
+from inferlane.results import Result, Status
+from inferlane.topics import Lane
+from inferlane.wire.v2 import encode_response
+
+if TYPE_CHECKING:
+    from inferlane.record import KafkaRecord
+    from models.catalog import ModelVersion
+    from workers.batching import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTimes:
+    """When a run started and ended, seconds since the epoch."""
+
+    started_s: float
+    ended_s: float
+
+
+class Answers:
+    """Builds the answers of one version's workers."""
+
+    def __init__(self, version: "ModelVersion", *, max_result_bytes: int, results_sample: float) -> None:
+        self._version = version
+        self._max_result_bytes = max_result_bytes
+        self._results_sample = results_sample
+
+    def of_outcome(self, outcome: "Outcome", times: RunTimes) -> Answer:
+        """The answer of a request that was run."""
+        request, headers = outcome.request, outcome.request.headers
+        if outcome.outputs is None:
+            error = outcome.error or InferlaneError("the run gave neither outputs nor an error")
+            return self.of_error(request.record, headers, request.lane, error, now_s=times.ended_s)
+        content, json_length = encode_response(
+            outcome.outputs,
+            model=self._version.model,
+            version=self._version.version,
+            request_id=headers.request_id,
+            binary=request.wants_binary,
+        )
+        if len(content) > self._max_result_bytes:
+            too_large = PayloadTooLargeError(
+                f"the result has {len(content)} bytes, the limit is {self._max_result_bytes}; send fewer rows a request"
+            )
+            return self.of_error(request.record, headers, request.lane, too_large, now_s=times.ended_s)
+        result = Result(
+            request_id=headers.request_id,
+            status=Status.SUCCEEDED,
+            model=self._version.model,
+            version=self._version.version,
+            attempt=headers.attempt,
+            accepted_s=headers.accepted_s,
+            finished_s=times.ended_s,
+            queue_wait_s=max(0.0, times.started_s - headers.accepted_s),
+            inference_s=times.ended_s - times.started_s,
+            rows=request.rows,
+            content=content,
+            json_length=json_length,
+        )
+        return self._answer(result, headers, request.lane, dead=None)
+
+    def of_expired(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
+        """The answer of a request whose deadline has passed."""
+        return self._answer(Result.expired(headers, now_s=now_s), headers, lane, dead=None)
+
+    def of_error(
+        self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, error: InferlaneError, *, now_s: float
+    ) -> Answer:
+        """The answer of a request that `error` ended; its record goes to the dead letters."""
+        return self._answer(Result.failed(headers, error, now_s=now_s), headers, lane, dead=record)
+
+    def _answer(self, result: Result, headers: RequestHeaders, lane: Lane, *, dead: "KafkaRecord | None") -> Answer:
+        nobody_waits = lane is Lane.BULK or headers.reply_to is None
+        sampled = self._results_sample > 0 and random.random() < self._results_sample  # noqa: S311 - a sample
+        return Answer(
+            result=result,
+            lane=lane,
+            reply_to=headers.reply_to,
+            batch_id=headers.batch_id,
+            to_topic=nobody_waits or sampled,
+            dead=dead,
+        )

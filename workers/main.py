@@ -1,0 +1,76 @@
+"""One worker process, wired."""
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from inferlane.clock import SystemClock
+from inferlane.delivery import Delivery
+from inferlane.kafka.producing import BatchProducer
+from inferlane.ops import OpsApp, serve_http
+from inferlane.result_store import ResultStore, connect
+from models.catalog import load_catalog
+from workers.observing import Observer
+from workers.outcomes import OutcomeRecorder
+from workers.pipeline import Pipeline
+from workers.reporting import report_outcomes
+from workers.session import OnnxModel
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, version: str) -> None:
+    """Serve one version until `stop` is set and what was taken is finished.
+
+    Raises:
+        UnknownModelError: the catalog has no such model or version.
+        ConfigurationError: the model cannot be loaded, or the ops port is taken.
+        UnavailableError: the broker does not answer at start.
+    """
+    served = load_catalog(settings.models_dir, default_model=settings.default_model).model(model).version(version)
+    onnx = OnnxModel(served, intra_op_num_threads=settings.intra_op_num_threads)
+    onnx.warm_up(settings.max_batch_rows)
+    clock = SystemClock()
+    recorder = OutcomeRecorder(
+        model=model, version=version, worker_id=uuid.uuid4().hex, clock=clock, classes=served.classes
+    )
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(connect(settings.redis_url))
+        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s)
+        producer = BatchProducer(settings)
+        await producer.start()
+        stack.push_async_callback(producer.close)
+        pipeline = Pipeline(
+            settings,
+            version=served,
+            model=onnx,
+            delivery=Delivery(store, producer),
+            observer=Observer(served, recorder),
+            clock=clock,
+        )
+
+        def live() -> Mapping[str, bool]:
+            return {"pipeline": not work.done()}
+
+        reports = asyncio.create_task(report_outcomes(recorder, producer, interval_s=settings.outcome_interval_s))
+        work = asyncio.create_task(pipeline.run(stop), name="pipeline")
+        ops = OpsApp(live=live, ready=lambda: live() | pipeline.ready())
+        port = await stack.enter_async_context(serve_http(ops, host=settings.ops_host, port=settings.ops_port))
+        log.info("worker_started", model=model, version=version, ops_port=port)
+        try:
+            done, _ = await asyncio.wait({work, reports}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            stop.set()
+            await asyncio.wait({work}, timeout=settings.drain_deadline_s)
+            reports.cancel()
+            await asyncio.gather(reports, return_exceptions=True)
+        log.info("worker_stopped", model=model, version=version)

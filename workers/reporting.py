@@ -1,0 +1,41 @@
+"""Sends a worker's summaries to the outcome topic."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from inferlane.outcomes import encode_summary
+
+from inferlane.errors import UnavailableError
+from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.record import JSON_CONTENT
+from inferlane.topics import OUTCOMES
+
+if TYPE_CHECKING:
+    from workers.outcomes import OutcomeRecorder
+
+log = structlog.get_logger(__name__)
+
+_HEADERS = [("content-type", JSON_CONTENT)]
+
+
+async def report_outcomes(recorder: "OutcomeRecorder", producer: BatchProducer, *, interval_s: float) -> None:
+    """Send one summary an interval for ever; the last one is sent when the task is cancelled."""
+    try:
+        while True:
+            await asyncio.sleep(interval_s)
+            await _report(recorder, producer)
+    finally:
+        await _report(recorder, producer)
+
+
+async def _report(recorder: "OutcomeRecorder", producer: BatchProducer) -> None:
+    summary = recorder.take_summary()
+    if summary is None:
+        return
+    key = f"{summary.model}/{summary.version}".encode()
+    try:
+        await producer.send([OutRecord(OUTCOMES, key, encode_summary(summary), _HEADERS)])
+    except UnavailableError as error:
+        # A gap in the windows, not in the results: nothing that was accepted depends on a summary.
+        log.warning("summary_lost", model=summary.model, version=summary.version, error=str(error))
