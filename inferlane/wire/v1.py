@@ -92,7 +92,8 @@ def _simd_matrix(raw: bytes | memoryview, spec: TensorSpec, kind: str) -> np.nda
     width = spec.row_shape[0]
     try:
         document: Any = _parsers.parser.parse(raw)
-        if any(len(row) != width for row in document):
+        # simdjson flattens whatever is nested: only a bracket a row, and one around them all, is a matrix.
+        if any(len(row) != width for row in document) or bytes(raw).count(b"[") != len(document) + 1:
             return None
         flat = np.frombuffer(document.as_buffer(of_type=element), dtype=dtype)
     except (ValueError, TypeError, RuntimeError):

@@ -1,0 +1,50 @@
+"""A consumed record without a broker, and the smallest catalog that routes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inferlane.signature import Signature, TensorSpec
+from models.catalog import Catalog, Model, ModelVersion
+
+IRIS = Signature(
+    inputs=(TensorSpec(name="input", datatype="FP32", shape=(-1, 4)),),
+    outputs=(
+        TensorSpec(name="label", datatype="INT64", shape=(-1,)),
+        TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 3)),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeRecord:
+    topic: str = "inferlane.requests"
+    partition: int = 0
+    offset: int = 7
+    timestamp: int = 1_700_000_000_000
+    key: bytes | None = None
+    value: bytes | None = b""
+    headers: tuple[tuple[str, bytes], ...] = field(default=())
+
+
+def make_version(version: str = "v1", model: str = "iris") -> ModelVersion:
+    return ModelVersion(
+        model=model,
+        version=version,
+        path=Path("model.onnx"),
+        signature=IRIS,
+        classes=("setosa", "versicolor", "virginica"),
+        digest="sha256:0",
+        size_bytes=1,
+        quantization="none",
+    )
+
+
+def make_catalog(*versions: str) -> Catalog:
+    names = versions or ("v1", "v2")
+    model = Model(
+        name="iris",
+        description="",
+        default_version=names[0],
+        versions={name: make_version(name) for name in names},
+    )
+    return Catalog(models={"iris": model}, default_model="iris")

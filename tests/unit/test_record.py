@@ -1,0 +1,49 @@
+"""Request headers: defaults for what is missing, DecodeError for what cannot be read."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferlane.errors import DecodeError
+from inferlane.record import default_headers, format_time, parse_time, read_headers
+from tests.fakes.records import FakeRecord
+
+
+def test_a_record_with_nothing_but_a_value_gets_the_defaults() -> None:
+    headers = read_headers(FakeRecord(value=b"x"))
+    assert headers.request_id == "inferlane.requests-0-7"
+    assert headers.accepted_s == 1_700_000_000.0
+    assert (headers.model, headers.version, headers.deadline_s, headers.reply_to) == (None, None, None, None)
+    assert headers.attempt == 1
+
+
+@given(st.floats(0, 4e9))
+def test_a_time_comes_back_to_the_microsecond(seconds: float) -> None:
+    assert parse_time(format_time(seconds)) == pytest.approx(seconds, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("ce_deadline", b"tomorrow"),
+        ("ce_time", b"2026-01-01T00:00:00"),
+        ("ce_attempt", b"one"),
+        ("ce_id", b"\xff"),
+        ("inference-header-content-length", b"x"),
+    ],
+)
+def test_a_header_that_cannot_be_read_is_a_decode_error_and_has_defaults(header: tuple[str, bytes]) -> None:
+    record = FakeRecord(headers=(header, ("ce_replyto", b"api-1")))
+    with pytest.raises(DecodeError):
+        read_headers(record)
+    assert default_headers(record).reply_to == "api-1"
+
+
+@given(st.lists(st.tuples(st.text(max_size=10), st.binary(max_size=10)), max_size=5))
+def test_arbitrary_headers_raise_only_decode_errors(headers: list[tuple[str, bytes]]) -> None:
+    record = FakeRecord(headers=tuple(headers))
+    default_headers(record)
+    try:
+        read_headers(record)
+    except DecodeError:
+        pass

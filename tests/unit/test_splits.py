@@ -1,0 +1,79 @@
+"""Traffic splits: known versions, honest weights, read your writes."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferlane.errors import DecodeError, InvalidSplitError, UnavailableError
+from inferlane.splits import SplitTable, decode_split, make_split
+
+KNOWN = ("v1", "v2")
+
+
+@given(st.floats(0, 1e6), st.floats(1e-3, 1e6))
+def test_weights_are_normalised_to_one(first: float, second: float) -> None:
+    split = make_split("iris", {"v1": first, "v2": second}, known=KNOWN, changed_s=1.0)
+    assert sum(split.weights.values()) == pytest.approx(1.0)
+    assert all(weight >= 0 for weight in split.weights.values())
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"v9": 1.0}, "no version 'v9'"),
+        ({"v1": -1.0, "v2": 2.0}, "-1.0"),
+        ({"v1": 0.0, "v2": 0.0}, "sum to 0"),
+        ({}, "sum to 0"),
+        ({"v1": float("nan")}, "nan"),
+        ({"v1": float("inf")}, "inf"),
+        ({"v1": 1e308, "v2": 1e308}, "sum to inf"),
+    ],
+)
+def test_weights_that_make_no_split_are_refused_with_the_reason(weights: dict[str, float], says: str) -> None:
+    with pytest.raises(InvalidSplitError, match=says):
+        make_split("iris", weights, known=KNOWN, changed_s=1.0)
+
+
+@given(st.binary(max_size=100))
+def test_arbitrary_bytes_raise_only_decode_errors(raw: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode_split(raw)
+
+
+GOOD = b'{"model":"iris","weights":{"v1":1.0}}'
+
+
+async def test_the_last_record_of_a_model_holds_and_a_tombstone_removes_it() -> None:
+    table = SplitTable()
+    await table.apply(0, b"iris", GOOD)
+    await table.apply(1, b"iris", b'{"model":"iris","weights":{"v2":1.0}}')
+    held = table.get("iris")
+    assert held is not None
+    assert held.weights == {"v2": 1.0}
+    await table.apply(2, b"iris", None)
+    assert table.get("iris") is None
+
+
+async def test_a_record_that_cannot_be_read_changes_nothing_and_does_not_stop_the_table() -> None:
+    table = SplitTable()
+    await table.apply(0, b"iris", GOOD)
+    await table.apply(1, b"iris", b"garbage")
+    assert table.get("iris") is not None
+    await table.wait_applied(1, timeout_s=1)
+
+
+async def test_a_writer_waits_until_its_own_record_is_in_force() -> None:
+    table = SplitTable()
+    waiting = asyncio.create_task(table.wait_applied(3, timeout_s=5))
+    await table.apply(2, b"iris", GOOD)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await table.apply(3, b"iris", GOOD)
+    await waiting
+
+
+async def test_a_table_that_does_not_hear_of_the_record_says_so() -> None:
+    with pytest.raises(UnavailableError):
+        await SplitTable().wait_applied(0, timeout_s=0.01)

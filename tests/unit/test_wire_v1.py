@@ -1,0 +1,108 @@
+"""V1 instances: JSON rows to arrays, and a message that names the first wrong one."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from inferlane.errors import DecodeError, InvalidInputError
+from inferlane.signature import Signature, TensorSpec
+from inferlane.wire.v1 import decode_instances, find_instances
+from tests.fakes.records import IRIS
+
+TWO_INPUTS = Signature(
+    inputs=(
+        TensorSpec(name="age", datatype="INT64", shape=(-1,)),
+        TensorSpec(name="features", datatype="FP32", shape=(-1, 2)),
+    ),
+    outputs=(),
+)
+SMALL_AND_LARGE = pytest.mark.parametrize("filler_rows", [0, 200], ids=["small body", "body over simdjson's threshold"])
+
+
+def rows_then(bad: str, filler_rows: int) -> bytes:
+    return ("[" + "[1.0,2.0,3.0,4.0]," * filler_rows + bad + "]").encode()
+
+
+@given(npst.arrays(np.float32, st.tuples(st.integers(1, 60), st.just(4)), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+def test_finite_rows_come_back_exactly(rows: np.ndarray) -> None:
+    decoded = decode_instances(json.dumps(rows.tolist()).encode(), IRIS)["input"]
+    assert decoded.dtype == np.float32
+    np.testing.assert_array_equal(decoded, rows)
+
+
+def test_whole_numbers_are_numbers_too() -> None:
+    np.testing.assert_array_equal(decode_instances(b"[[5, 3, 1, 0]]", IRIS)["input"], np.float32([[5, 3, 1, 0]]))
+
+
+@SMALL_AND_LARGE
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ('[1,2,"a",4]', "`str`"),
+        ("[1,2,true,4]", "`bool`"),
+        ("[1,2,null,4]", "`null`"),
+        ("[1,2,3]", "shape [3]"),
+        ("[1,2,3,4,5]", "shape [5]"),
+        ("[]", "shape [0]"),
+        ("3", "`int`"),
+        ("[1,2,3,1e300]", "1e+300"),
+        ("[1,2,3,1e999]", "range"),
+        ("[[1],2,3,4]", "`array`"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named(bad: str, says: str, filler_rows: int) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        decode_instances(rows_then(bad, filler_rows), IRIS)
+    assert says in str(caught.value)
+    assert f"[{filler_rows}]" in str(caught.value)
+
+
+@SMALL_AND_LARGE
+@pytest.mark.parametrize("bad", ["[1,2,3,NaN]", "[1,2,3,Infinity]", "[1,2,3"])
+def test_what_is_not_json_is_a_decode_error(bad: str, filler_rows: int) -> None:
+    with pytest.raises(DecodeError, match="NaN and Infinity are not JSON"):
+        decode_instances(rows_then(bad, filler_rows), IRIS)
+
+
+def test_no_row_at_all_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="empty"):
+        decode_instances(b"[]", IRIS)
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_raise_only_our_errors(raw: bytes) -> None:
+    try:
+        decode_instances(raw, IRIS)
+    except (DecodeError, InvalidInputError):
+        pass
+
+
+def test_a_model_with_several_inputs_takes_an_object_a_row() -> None:
+    decoded = decode_instances(b'[{"age": 3, "features": [1, 2]}, {"age": 4, "features": [3, 4]}]', TWO_INPUTS)
+    np.testing.assert_array_equal(decoded["age"], np.int64([3, 4]))
+    np.testing.assert_array_equal(decoded["features"], np.float32([[1, 2], [3, 4]]))
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b'[{"age": 3}]', "no field 'features'"),
+        (b'[{"age": 3.5, "features": [1, 2]}]', "whole numbers"),
+        (b'[{"age": "3", "features": [1, 2]}]', "INT64 numbers"),
+        (b'[{"age": 36893488147419103232, "features": [1, 2]}]', "INT64"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named(raw: bytes, says: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        decode_instances(raw, TWO_INPUTS)
+    assert says in str(caught.value)
+
+
+def test_instances_are_found_in_a_v1_payload_only() -> None:
+    assert find_instances(b'{"instances": [[1]], "model": "x"}') == b"[[1]]"
+    assert find_instances(b'{"inputs": []}') is None
+    assert find_instances(b"\xff") is None

@@ -1,0 +1,90 @@
+"""V2 payloads: what is encoded comes back, whatever is not a payload raises DecodeError alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from inferlane.errors import DecodeError
+from inferlane.wire.v2 import decode_request, decode_response, encode_binary_request, encode_response
+
+DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int8, np.uint16, np.bool_])
+TENSORS = st.dictionaries(
+    st.text(min_size=1, max_size=8),
+    DTYPES.flatmap(
+        lambda dtype: npst.arrays(
+            dtype,
+            npst.array_shapes(max_dims=3, max_side=4),
+            elements=npst.from_dtype(np.dtype(dtype), allow_nan=False, allow_infinity=False),
+        )
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def assert_same(got: dict[str, np.ndarray], sent: dict[str, np.ndarray]) -> None:
+    assert got.keys() == sent.keys()
+    for name, array in sent.items():
+        assert got[name].dtype == array.dtype
+        np.testing.assert_array_equal(got[name], array)
+
+
+@given(TENSORS)
+def test_a_binary_request_comes_back(tensors: dict[str, np.ndarray]) -> None:
+    got, wants_binary = decode_request(*encode_binary_request(tensors))
+    assert_same(got, tensors)
+    assert wants_binary
+
+
+@given(TENSORS, st.booleans())
+def test_a_response_comes_back(tensors: dict[str, np.ndarray], binary: bool) -> None:
+    payload, json_length = encode_response(tensors, model="m", version="v", request_id="r", binary=binary)
+    assert_same(decode_response(payload, json_length), tensors)
+
+
+def test_a_json_request_is_read_and_asks_for_json() -> None:
+    got, wants_binary = decode_request(
+        b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}', None
+    )
+    np.testing.assert_array_equal(got["x"], np.float32([[1, 2]]))
+    assert not wants_binary
+
+
+@given(st.binary(max_size=300), st.none() | st.integers(-5, 400))
+def test_arbitrary_bytes_raise_only_decode_errors(payload: bytes, json_length: int | None) -> None:
+    for decode in (decode_request, decode_response):
+        with pytest.raises(DecodeError):
+            decode(payload, json_length)
+
+
+BINARY = '"parameters": {"binary_data_size": %s}'
+
+
+@pytest.mark.parametrize(
+    ("entry", "body"),
+    [
+        ('"datatype": "FP32", "shape": [1, 2], ' + BINARY % 8, b"1234567"),
+        ('"datatype": "FP32", "shape": [1, 2], ' + BINARY % 8, b"123456789"),
+        ('"datatype": "FP32", "shape": [1, 3], ' + BINARY % 8, b"12345678"),
+        ('"datatype": "FP32", "shape": [-1, 2], ' + BINARY % 8, b"12345678"),
+        ('"datatype": "FP32", "shape": [], ' + BINARY % 4, b"1234"),
+        ('"datatype": "FP32", "shape": [1], ' + BINARY % -4, b""),
+        ('"datatype": "FP32", "shape": [1], ' + BINARY % '"4"', b"1234"),
+        ('"datatype": "BYTES", "shape": [1], ' + BINARY % 4, b"1234"),
+        ('"datatype": "FP32", "shape": [1]', b""),
+        ('"datatype": "INT8", "shape": [1], "data": [1000]', b""),
+        ('"datatype": "FP32", "shape": [2], "data": [1, "x"]', b""),
+    ],
+)
+def test_a_tensor_that_contradicts_itself_is_refused(entry: str, body: bytes) -> None:
+    header = ('{"inputs": [{"name": "x", %s}]}' % entry).encode()
+    with pytest.raises(DecodeError):
+        decode_request(header + body, len(header))
+
+
+def test_binary_tensors_are_views_of_the_payload() -> None:
+    payload, json_length = encode_binary_request({"x": np.ones((2, 3), np.float32)})
+    got, _ = decode_request(payload, json_length)
+    assert not got["x"].flags.owndata
