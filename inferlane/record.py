@@ -24,6 +24,17 @@ BINARY_CONTENT = b"application/octet-stream"
 JSON_LENGTH = "inference-header-content-length"
 
 
+def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes], ...]:
+    """The headers that every binary request of one producer to one model shares."""
+    return (
+        SPEC_VERSION,
+        REQUEST_TYPE,
+        ("ce_source", source.encode()),
+        ("content-type", BINARY_CONTENT),
+        ("ce_model", model.encode()),
+    )
+
+
 class KafkaRecord(Protocol):
     """What we need of a consumed record, whichever client read it."""
 

@@ -28,8 +28,8 @@ class ModelVersion:
     digest: str
     size_bytes: int
     quantization: str
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    quantized: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float | str] = field(default_factory=dict)
+    quantized: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ def load_catalog(models_dir: Path, *, default_model: str) -> Catalog:
             f"no models in {str(models_dir)!r} (INFERLANE_MODELS_DIR). "
             "Build the samples with `inferlane models build-samples`."
         )
-    models = {folder.name: _load_model(folder) for folder in folders}
+    models = {folder.name: load_model(folder) for folder in folders}
     if default_model not in models:
         raise ConfigurationError(
             f"the default model {default_model!r} is not in {str(models_dir)!r}, which has: {', '.join(models)}. "
@@ -99,7 +99,12 @@ def load_catalog(models_dir: Path, *, default_model: str) -> Catalog:
     return Catalog(models=models, default_model=default_model)
 
 
-def _load_model(folder: Path) -> Model:
+def load_model(folder: Path) -> Model:
+    """Read one model of a store.
+
+    Raises:
+        ConfigurationError: a file is missing, or does not hold what it must.
+    """
     about = _read_toml(folder / "model.toml")
     versions = {
         path.parent.name: _load_version(folder.name, path.parent, about)
@@ -149,6 +154,6 @@ def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error

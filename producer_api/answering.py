@@ -1,15 +1,16 @@
 """Results as the JSON that clients read."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from inferlane.results import Result, Status
+from inferlane.wire.v1 import encode_predictions
 from inferlane.wire.v2 import decode_response
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from models.catalog import Catalog
 
 encode_json = msgspec.json.Encoder().encode
@@ -37,7 +38,7 @@ class Answerer:
         }
         if result.status is Status.SUCCEEDED:
             outputs = decode_response(result.content, result.json_length)
-            answer["predictions"] = predictions(outputs, self._classes.get((result.model, result.version), ()))
+            answer["predictions"] = encode_predictions(outputs, self._classes.get((result.model, result.version), ()))
         else:
             answer["error"] = {"code": result.error_code, "detail": result.error_detail}
         answer["timings_ms"] = {
@@ -46,20 +47,3 @@ class Answerer:
             "total": round((result.finished_s - result.accepted_s) * 1000, 3),
         }
         return answer
-
-
-def predictions(outputs: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> list[Any]:
-    """One prediction a row, in TensorFlow Serving's row format: a value, or an object with a field an output."""
-    columns = {name: _column(array, classes) for name, array in outputs.items()}
-    if len(columns) == 1:
-        return next(iter(columns.values()))
-    names = tuple(columns)
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _column(array: np.ndarray, classes: tuple[str, ...]) -> list[Any]:
-    values: list[Any] = array.tolist()
-    # A whole number a row, of a model that names its classes, is a class index.
-    if classes and array.ndim == 1 and array.dtype.kind == "i":
-        return [classes[value] if 0 <= value < len(classes) else value for value in values]
-    return values

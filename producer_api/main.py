@@ -12,6 +12,7 @@ from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import serve_http
 from inferlane.result_store import ResultStore, connect
 from inferlane.splits import SplitFollower, SplitTable
+from inferlane.window_store import WindowStore
 from models.catalog import load_catalog
 from producer_api.answering import Answerer
 from producer_api.app import build_app
@@ -81,4 +82,7 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         answerer=Answerer(catalog),
         splits=splits,
         follower=follower,
+        windows=WindowStore(
+            redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=settings.outcome_window_s
+        ),
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from inferlane.errors import DecodeError, PayloadTooLargeError
 from inferlane.kafka.producing import OutRecord
-from inferlane.record import BINARY_CONTENT, JSON_LENGTH, REQUEST_TYPE, SPEC_VERSION, format_time
+from inferlane.record import JSON_LENGTH, fixed_request_headers, format_time
 from inferlane.results import Accepted, Result
 from inferlane.topics import INGRESS, Lane
 from inferlane.wire.tensors import row_count
@@ -80,17 +80,9 @@ class Predictor:
         self._room = room
         self._store = store
         self._clock = clock
-        self._reply_to = ("ce_replyto", room.instance.encode())
         # The same for each request of a model, so they are built once.
         self._model_headers = {
-            name: (
-                SPEC_VERSION,
-                REQUEST_TYPE,
-                ("ce_source", b"inferlane/api"),
-                ("content-type", BINARY_CONTENT),
-                ("ce_model", name.encode()),
-                self._reply_to,
-            )
+            name: (*fixed_request_headers(source="inferlane/api", model=name), ("ce_replyto", room.instance.encode()))
             for name in catalog.models
         }
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-IRIS_ROW = [5.1, 3.5, 1.4, 0.2]
+IRIS_ROW: Any = [5.1, 3.5, 1.4, 0.2]
 
 
 class PredictRequest(BaseModel):

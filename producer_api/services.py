@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from inferlane.config import Settings
     from inferlane.result_store import ResultStore
     from inferlane.splits import SplitFollower, SplitTable
+    from inferlane.window_store import WindowStore
     from models.catalog import Catalog
     from producer_api.answering import Answerer
     from producer_api.enqueueing import Enqueuer
@@ -32,6 +33,7 @@ class Services:
     answerer: "Answerer"
     splits: "SplitTable"
     follower: "SplitFollower"
+    windows: "WindowStore"
 
 
 def services_of(request: Request) -> Services:

@@ -61,7 +61,7 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
 
         reports = asyncio.create_task(report_outcomes(recorder, producer, interval_s=settings.outcome_interval_s))
         work = asyncio.create_task(pipeline.run(stop), name="pipeline")
-        ops = OpsApp(live=live, ready=lambda: live() | pipeline.ready())
+        ops = OpsApp(live=live, ready=lambda: {**live(), **pipeline.ready()})
         port = await stack.enter_async_context(serve_http(ops, host=settings.ops_host, port=settings.ops_port))
         log.info("worker_started", model=model, version=version, ops_port=port)
         try:

@@ -1,6 +1,6 @@
 """What a worker did, for Prometheus and for the outcome windows."""
 
-from collections import Counter
+from collections import Counter as Tally
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from inferlane.results import Result, Status
 from inferlane.topics import Lane
 
 if TYPE_CHECKING:
+    from prometheus_client import Counter
+
     from models.catalog import ModelVersion
     from workers.batching import Outcome
     from workers.outcomes import OutcomeRecorder
@@ -26,7 +28,7 @@ class Observer:
         self._rows = {lane: WORKER_BATCH_ROWS.labels(*names, lane) for lane in Lane}
         self._queue_wait = {lane: WORKER_QUEUE_WAIT.labels(*names, lane) for lane in Lane}
         self._inference = {lane: WORKER_INFERENCE.labels(*names, lane) for lane in Lane}
-        self._requests = {
+        self._requests: dict[tuple[Lane, Status], Counter] = {
             (lane, status): WORKER_REQUESTS.labels(*names, lane, status)
             for lane in Lane
             for status in Status
@@ -37,7 +39,7 @@ class Observer:
         """Count delivered results and the runs that they came from."""
         if not results:
             return
-        statuses = Counter(result.status for result in results)
+        statuses = Tally(result.status for result in results)
         for status, count in statuses.items():
             self._requests[lane, status].inc(count)
         done = [result for result in results if result.status is Status.SUCCEEDED]
@@ -54,7 +56,7 @@ class Observer:
             inference_s=np.array([result.inference_s for result in done]),
             total_s=np.array([result.finished_s - result.accepted_s for result in done]),
             labels=self._labels(outcomes),
-            failures=Counter(result.error_code or "unknown" for result in results if result.error_code is not None),
+            failures=Tally(result.error_code or "unknown" for result in results if result.error_code is not None),
         )
 
     def _labels(self, outcomes: "Sequence[Outcome]") -> np.ndarray | None:

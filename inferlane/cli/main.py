@@ -5,11 +5,28 @@ import sys
 import typer
 from rich.console import Console
 
-from inferlane.cli import models
+from inferlane import __version__
+from inferlane.cli import batch, models, processes, topics
+from inferlane.cli.doctor import doctor
+from inferlane.cli.up import down, status, up
 from inferlane.errors import InferlaneError
 
 app = typer.Typer(name="inferlane", no_args_is_help=True, help="Queue-based model server.", add_completion=False)
+
+STACK, PROCESSES = "The stack on this machine", "One process of it"
+for command in (up, down, status, doctor):
+    app.command(rich_help_panel=STACK)(command)
 app.add_typer(models.app, name="models")
+app.add_typer(batch.app, name="batch")
+app.add_typer(topics.app, name="topics")
+for command in (processes.api, processes.router, processes.worker):
+    app.command(rich_help_panel=PROCESSES)(command)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    Console().print(__version__)
 
 
 def main() -> None:

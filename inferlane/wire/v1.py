@@ -1,10 +1,11 @@
-"""V1 `instances`: JSON rows to arrays, against a signature.
+"""V1 `instances` and `predictions`: JSON rows to arrays, against a signature, and back.
 
 Source: TensorFlow Serving REST API, row format ("instances"). A model with one input takes each row as a (nested)
 list, a model with several takes each row as an object with one field for each input.
 """
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -167,3 +168,20 @@ def _checked(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
             "send finite numbers in range"
         )
     return array.astype(dtype)
+
+
+def encode_predictions(outputs: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> list[Any]:
+    """One prediction a row, in TensorFlow Serving's row format: a value, or an object with a field an output."""
+    columns = {name: _values(array, classes) for name, array in outputs.items()}
+    if len(columns) == 1:
+        return next(iter(columns.values()))
+    names = tuple(columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _values(array: np.ndarray, classes: tuple[str, ...]) -> list[Any]:
+    values: list[Any] = array.tolist()
+    # A whole number a row, of a model that names its classes, is a class index.
+    if classes and array.ndim == 1 and array.dtype.kind == "i":
+        return [classes[value] if 0 <= value < len(classes) else value for value in values]
+    return values

@@ -27,7 +27,11 @@ def rows_then(bad: str, filler_rows: int) -> bytes:
     return ("[" + "[1.0,2.0,3.0,4.0]," * filler_rows + bad + "]").encode()
 
 
-@given(npst.arrays(np.float32, st.tuples(st.integers(1, 60), st.just(4)), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+@given(
+    npst.arrays(
+        np.float32, st.tuples(st.integers(1, 60), st.just(4)), elements=st.floats(-(2.0**100), 2.0**100, width=32)
+    )
+)
 def test_finite_rows_come_back_exactly(rows: np.ndarray) -> None:
     decoded = decode_instances(json.dumps(rows.tolist()).encode(), IRIS)["input"]
     assert decoded.dtype == np.float32

@@ -1,0 +1,133 @@
+"""`inferlane doctor`: which part is broken, and what to do about it."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from inferlane.cli.up import load_targets
+from inferlane.config import load_settings
+from inferlane.errors import ConfigurationError, InferlaneError
+
+# The checks load the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
+# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+    from inferlane.stack.probe import Target
+    from inferlane.stack.runfile import RunRecord
+
+out = Console(highlight=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A line of the checklist; it is skipped when a part that it needs was found broken."""
+
+    name: str
+    needs: frozenset[str] = field(default=frozenset())
+    see: Callable[[], Awaitable[str]]
+
+
+def doctor(
+    api_url: Annotated[
+        str,
+        typer.Option(
+            envvar="INFERLANE_API_URL", help="The API to probe; empty is that of the settings.", show_default="''"
+        ),
+    ] = "",
+) -> None:
+    """Check every part, then send a request through every hop. Exit 1 if anything is broken."""
+    if asyncio.run(_examine(api_url)):
+        raise typer.Exit(1)
+
+
+async def _examine(api_url: str) -> set[str]:
+    """Print the checklist and return the names of what is broken."""
+    from inferlane.stack.pools import base_url
+    from inferlane.stack.profile import attached_settings
+    from inferlane.stack.runfile import RunFile
+
+    settings = load_settings()
+    record = RunFile(settings.state_dir).read()
+    record = record if record and record.is_running else None
+    if record:
+        settings = attached_settings(settings, record.environment)
+    out.print(f"[green]✓[/] settings: {f'of the stack that runs here, pid {record.pid}' if record else 'environment'}")
+    api_url = api_url or base_url(settings.api_host, settings.api_port)
+    broken: set[str] = set()
+    targets: tuple[Target, ...] = ()
+    if await _report(Check(name="models", see=partial(_verify_models, settings))):
+        targets = load_targets(settings)
+    else:
+        broken.add("models")
+    for check in _checks(settings, targets, api_url, record):
+        if unmet := check.needs & broken:
+            out.print(f"[dim]- {check.name}: skipped, it needs {', '.join(sorted(unmet))}[/]")
+        elif not await _report(check):
+            broken.add(check.name)
+    return broken
+
+
+def _checks(
+    settings: "Settings", targets: "tuple[Target, ...]", api_url: str, record: "RunRecord | None"
+) -> tuple[Check, ...]:
+    from inferlane.stack import checks
+    from inferlane.stack.hops import router_progress
+
+    needs_broker = frozenset({"broker"})
+    entries = record.processes if record else ()
+    processes = [
+        Check(name=entry.name, see=partial(checks.check_ready, entry.ops_url))
+        for entry in entries
+        if entry.ops_url and entry.pool != "api"
+    ]
+    predictions = [
+        Check(
+            name=f"predict {target.model} {target.version}",
+            needs=frozenset({"api"}),
+            see=partial(checks.check_prediction, settings, api_url, target),
+        )
+        for target in targets
+    ]
+    return (
+        Check(name="broker", see=partial(checks.check_broker, settings)),
+        Check(name="topics", needs=needs_broker, see=partial(checks.check_topics, settings, targets)),
+        Check(name="store", see=partial(checks.check_store, settings)),
+        *processes,
+        Check(name="router progress", needs=needs_broker | {"topics"}, see=partial(router_progress, settings)),
+        Check(name="api", see=partial(checks.check_ready, api_url)),
+        *predictions,
+    )
+
+
+async def _report(check: Check) -> bool:
+    try:
+        detail = await check.see()
+    except InferlaneError as error:
+        out.print(f"[bold red]✗ {check.name}[/]: {escape(str(error))}", soft_wrap=True)
+        return False
+    out.print(f"[green]✓[/] {check.name}: {escape(detail)}", soft_wrap=True)
+    return True
+
+
+async def _verify_models(settings: "Settings") -> str:
+    """Every model file has the digest that its description names.
+
+    Raises:
+        ConfigurationError: the store is malformed, or a file was changed.
+    """
+    from models.catalog import load_catalog
+
+    versions = load_catalog(settings.models_dir, default_model=settings.default_model).all_versions()
+    for entry in versions:
+        with entry.path.open("rb") as file:
+            digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        if digest != entry.digest:
+            raise ConfigurationError(f"{entry.path} has digest {digest}, not {entry.digest}. Build or copy it again.")
+    return f"{len(versions)} versions in {settings.models_dir}, digests as recorded"

@@ -1,0 +1,197 @@
+"""`inferlane up`, `down` and `status`: the whole stack on this machine."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from inferlane.config import load_settings
+
+# The stack loads the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
+# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inferlane.config import Settings
+    from inferlane.stack.probe import Target
+    from inferlane.stack.profile import Profile, StackOptions
+    from inferlane.stack.runfile import RunRecord
+
+out = Console(highlight=False)
+
+# What a stack may take to stop: API, workers and router drain one after the other, then broker and store.
+_DRAINS_IN_A_ROW = 4
+
+
+def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
+    workers: Annotated[
+        int, typer.Option(min=1, envvar="INFERLANE_WORKERS", help="Worker processes for each model version.")
+    ] = 1,
+    api_port: Annotated[
+        int, typer.Option(min=1, max=65535, envvar="INFERLANE_API_PORT", help="TCP port of the HTTP API.")
+    ] = 8000,
+    broker_port: Annotated[
+        int, typer.Option(min=1, max=65535, envvar="INFERLANE_BROKER_PORT", help="TCP port of the embedded broker.")
+    ] = 9092,
+    store_port: Annotated[
+        int, typer.Option(min=1, max=65535, envvar="INFERLANE_STORE_PORT", help="TCP port of the embedded store.")
+    ] = 6379,
+    ops_port: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=65535,
+            envvar="INFERLANE_FIRST_OPS_PORT",
+            help="First TCP port for metrics of router and workers.",
+        ),
+    ] = 8100,
+    store_memory: Annotated[
+        int, typer.Option(min=16, envvar="INFERLANE_STORE_MEMORY", help="Memory limit of the embedded store, MiB.")
+    ] = 512,
+    detach: Annotated[
+        bool, typer.Option("--detach/--foreground", help="Return once everything is ready, or stay and log.")
+    ] = False,
+) -> None:
+    """Start broker, store, router, workers and API here, and probe each model version through all of them."""
+    from inferlane.stack.profile import StackOptions, stack_profile
+
+    options = StackOptions(
+        workers=workers,
+        api_port=api_port,
+        broker_port=broker_port,
+        store_port=store_port,
+        first_ops_port=ops_port,
+        store_maxmemory_mib=store_memory,
+    )
+    profile = stack_profile(load_settings(), options)
+    if detach:
+        _up_detached(profile, options)
+    else:
+        _up_here(profile, options)
+
+
+def down() -> None:
+    """Stop the stack that `inferlane up` started here; what was taken is finished first."""
+    from inferlane.stack.detaching import stop_detached
+    from inferlane.stack.runfile import RunFile
+
+    settings = load_settings()
+    file = RunFile(settings.state_dir)
+    record = file.read()
+    if record is None:
+        out.print(f"no stack runs here ({file.path})")
+        return
+    started_s = time.monotonic()
+    with out.status("stopping: API, workers and router finish what they took"):
+        orphans = stop_detached(record, wait_s=_stop_within_s(settings))
+    file.remove()
+    if orphans:
+        out.print(f"[yellow]its supervisor had ended without them; stopped now:[/] {', '.join(orphans)}")
+    out.print(f"stopped {len(record.processes)} processes in {time.monotonic() - started_s:.1f} s")
+
+
+def status() -> None:
+    """Show each process of the stack: pid, state, restarts, uptime, readiness. Exit 1 unless all are ready."""
+    from inferlane.stack.reporting import readiness_of
+    from inferlane.stack.runfile import RunFile
+
+    file = RunFile(load_settings().state_dir)
+    record = file.read()
+    if record is None or not record.is_running:
+        out.print(f"no stack runs here ({file.path}); start one with `inferlane up`")
+        raise typer.Exit(1)
+    readiness = asyncio.run(readiness_of(record))
+    table = Table("process", "pid", "state", "restarts", "uptime", "port", "readiness", box=None)
+    for entry, ready in zip(record.processes, readiness, strict=True):
+        uptime = f"{time.time() - entry.create_time_s:.0f} s" if entry.pid else "-"
+        table.add_row(entry.name, str(entry.pid), entry.state, str(entry.restarts), uptime, str(entry.port), ready)
+    out.print(f"stack {record.phase}, supervisor pid {record.pid}, {record.api_url}")
+    out.print(table)
+    if record.phase != "ready" or any(ready != "ready" for ready in readiness):
+        raise typer.Exit(1)
+
+
+def load_targets(settings: "Settings") -> "tuple[Target, ...]":
+    """Every version of the catalog, as something that can be probed.
+
+    Raises:
+        ConfigurationError: there are no models, or a file of the store is malformed.
+    """
+    from inferlane.stack.probe import Target
+    from models.catalog import load_catalog
+
+    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    return tuple(
+        Target(model=entry.model, version=entry.version, signature=entry.signature) for entry in catalog.all_versions()
+    )
+
+
+def _up_here(profile: "Profile", options: "StackOptions") -> None:
+    from inferlane.lifecycle import run
+    from inferlane.logs import configure_logs
+    from inferlane.stack.running import RunningStack
+
+    configure_logs(profile.settings, service="supervisor")
+    _end_leftovers(profile.settings)
+    stack = RunningStack(profile, options, load_targets(profile.settings))
+    run(lambda stop: stack.run(stop, when_ready=_announce))
+
+
+def _up_detached(profile: "Profile", options: "StackOptions") -> None:
+    from inferlane.stack.detaching import start_detached
+    from inferlane.stack.reporting import progress_of
+    from inferlane.stack.runfile import RunFile
+    from inferlane.stack.running import RunningStack
+
+    file = RunFile(profile.settings.state_dir)
+    record = file.read()
+    if record and record.is_running and record.phase == "ready":
+        out.print(f"a stack is running already and ready (pid {record.pid})")
+        _announce(record)
+        return
+    _end_leftovers(profile.settings)
+    # Only to hear of a taken port or missing models here rather than from the log of the background process.
+    RunningStack(profile, options, load_targets(profile.settings))
+    with out.status("starting") as progress:
+        record = start_detached(
+            file,
+            _arguments(options),
+            on_change=lambda seen: progress.update(f"starting: {progress_of(seen)}"),
+        )
+    _announce(record)
+
+
+def _end_leftovers(settings: "Settings") -> None:
+    """End the processes of a supervisor that was killed, where the system did not do so itself."""
+    from inferlane.stack.detaching import stop_detached
+    from inferlane.stack.runfile import RunFile
+
+    record = RunFile(settings.state_dir).read()
+    if record and not record.is_running:
+        stop_detached(record, wait_s=_stop_within_s(settings))
+
+
+def _arguments(options: "StackOptions") -> "Sequence[str]":
+    values = {
+        "--workers": options.workers,
+        "--api-port": options.api_port,
+        "--broker-port": options.broker_port,
+        "--store-port": options.store_port,
+        "--ops-port": options.first_ops_port,
+        "--store-memory": options.store_maxmemory_mib,
+    }
+    return [part for flag, value in values.items() for part in (flag, str(value))]
+
+
+def _announce(record: "RunRecord") -> None:
+    from inferlane.stack.reporting import ready_lines
+
+    for line in ready_lines(record):
+        out.print(line, soft_wrap=True)
+
+
+def _stop_within_s(settings: "Settings") -> float:
+    return _DRAINS_IN_A_ROW * (settings.drain_deadline_s + 5.0)

@@ -1,0 +1,161 @@
+"""Keeps one process running until it is told to stop."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+from inferlane.errors import InferlaneError
+from inferlane.stack.backoff import Backoff
+from inferlane.stack.child import Child, ProcessSpec, start_child
+
+log = structlog.get_logger(__name__)
+
+# How often a process that starts is asked: too seldom delays the next one, too often takes its CPU.
+_READY_POLL_S = 0.05
+_READY_ANSWER_S = 2.0
+_LOG_TAIL_LINES = 20
+_LOG_TAIL_BYTES = 16 * 1024
+
+
+class StartError(InferlaneError):
+    """A process of the stack did not get ready. Remedy: its log, whose end is in the message."""
+
+    code = "start_failed"
+
+
+class State(StrEnum):
+    """Where a kept process is: `STARTING` → `READY` → (death) `WAITING` → `STARTING`, at the end `STOPPED`."""
+
+    STARTING = "starting"
+    READY = "ready"
+    WAITING = "waiting"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class Keeper:
+    """Runs a spec; after the first time that it was ready, a death is answered with a restart.
+
+    A process that fails before it was ever ready is not restarted: its settings are wrong, and whoever started the
+    stack must hear so. `run` is one task; everything else is called from the same event loop.
+    """
+
+    def __init__(self, spec: ProcessSpec, *, backoff: Backoff, on_change: Callable[[], None]) -> None:
+        self.spec = spec
+        self.state = State.STARTING
+        self.restarts = 0
+        self.child: Child | None = None
+        self.failure: StartError | None = None
+        # Set once it is known whether the first start went well, or does not matter any more.
+        self.settled = asyncio.Event()
+        self._backoff = backoff
+        self._on_change = on_change
+        self._grace_s = spec.stop_within_s
+        self._stop = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Start, watch and restart until `stop`; no process is left when it returns or is cancelled."""
+        deaths = 0
+        try:
+            while not self._stop.is_set():
+                self.child = child = await start_child(self.spec)
+                self._enter(State.STARTING)
+                code = await self._watch(child)
+                if self._stop.is_set() or self.failure:
+                    break
+                self.restarts += 1
+                ran_s = time.monotonic() - child.started_s
+                deaths = self._backoff.deaths_in_a_row(deaths, ran_s=ran_s)
+                delay_s = self._backoff.delay_s(deaths)
+                log.error(
+                    "process_died", name=self.spec.name, exit_code=code, ran_s=round(ran_s, 3), restart_in_s=delay_s
+                )
+                self._enter(State.WAITING)
+                await _either(self._stop.wait(), asyncio.sleep(delay_s))
+        finally:
+            if self.child is not None:
+                self.child.kill()
+                await self.child.wait()
+            self._enter(State.STOPPED)
+            self._ended.set()
+            self.settled.set()
+
+    async def stop(self) -> None:
+        """Drain the process and return when it is gone."""
+        self._stop.set()
+        if not self._ended.is_set():
+            self._enter(State.STOPPING)
+            await self._ended.wait()
+
+    def kill(self) -> None:
+        """End the process now, also one that drains, and do not restart it."""
+        self._grace_s = 0.0
+        self._stop.set()
+        if self.child is not None:
+            self.child.kill()
+
+    async def _watch(self, child: Child) -> int:
+        """Return the exit code of a process that died, was given up or was stopped."""
+        if await self._gets_ready(child):
+            self._enter(State.READY)
+            self.settled.set()
+            log.info("process_ready", name=self.spec.name, pid=child.pid, restarts=self.restarts)
+            await _either(self._stop.wait(), child.wait())
+        elif not self._stop.is_set():
+            fault = f"was not ready within {self.spec.ready_within_s:g} s" if child.is_running else "ended"
+            child.kill()
+            code = await child.wait()
+            if not self.settled.is_set():
+                self.failure = self._start_error(f"{fault} (exit code {code})")
+        return await child.stop(self._grace_s)
+
+    async def _gets_ready(self, child: Child) -> bool:
+        deadline_s = child.started_s + self.spec.ready_within_s
+        while not self._stop.is_set() and time.monotonic() < deadline_s:
+            if await self._is_ready():
+                return True
+            if await child.ends_within(_READY_POLL_S):
+                return False
+        return False
+
+    async def _is_ready(self) -> bool:
+        try:
+            async with asyncio.timeout(_READY_ANSWER_S):
+                ready = await self.spec.is_ready()
+            if ready:
+                await self.spec.prepare()
+        except (OSError, TimeoutError, InferlaneError) as error:
+            log.debug("not_ready_yet", name=self.spec.name, reason=repr(error))
+            return False
+        return ready
+
+    def _enter(self, state: State) -> None:
+        # A process that got ready while it was told to stop is still one that stops.
+        if not self._stop.is_set() or state in {State.STOPPING, State.STOPPED}:
+            self.state = state
+        self._on_change()
+
+    def _start_error(self, fault: str) -> StartError:
+        return StartError(f"{self.spec.name} {fault} before it was ready. End of {self.spec.log_path}:\n{self._tail()}")
+
+    def _tail(self) -> str:
+        with self.spec.log_path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _LOG_TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_TAIL_LINES:]) or "(empty)"
+
+
+async def _either(first: Coroutine[Any, Any, object], second: Coroutine[Any, Any, object]) -> None:
+    """Return when one of the two is done; the other is cancelled."""
+    tasks = {asyncio.ensure_future(first), asyncio.ensure_future(second)}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

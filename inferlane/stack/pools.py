@@ -1,0 +1,129 @@
+"""The pools of the local stack, in their order: broker and store, router, workers, API."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from inferlane.stack.broker import broker_answers, broker_argv
+from inferlane.stack.child import Ask, Prepare, ProcessSpec, nothing
+from inferlane.stack.ports import OpsPorts, claim_port
+from inferlane.stack.probe import Target, is_ready
+from inferlane.stack.profile import Profile, StackOptions
+from inferlane.stack.store import store_answers, store_argv
+from inferlane.stack.supervisor import Pool
+from inferlane.topics import create_topics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PARTS, _ROUTER, _WORKERS, _API = range(4)
+_STOP_MARGIN_S = 5.0
+# Nothing in memory is worth more patience than this.
+_PARTS_STOP_WITHIN_S = 5.0
+_PARTS_READY_WITHIN_S = 20.0
+_PARTS_ENVIRONMENT = {"PATH", "HOME", "TMPDIR", "RUST_LOG"}
+
+
+class StackPools:
+    """Builds the pools of a profile. Ports are checked when the pools are built, before anything runs."""
+
+    def __init__(self, profile: Profile, options: StackOptions, targets: Sequence[Target]) -> None:
+        self._profile = profile
+        self._settings = profile.settings
+        self._options = options
+        self._targets = targets
+        self._ops_ports = OpsPorts(options.first_ops_port, host=self._settings.ops_host)
+        self._log_dir: Path = self._settings.state_dir / "logs"
+
+    def all(self) -> tuple[Pool, ...]:
+        """Every pool.
+
+        Raises:
+            ConfigurationError: a port is taken, the message names by whom, or a binary is missing.
+        """
+        pools = list(self.parts())
+        pools.append(self._ours("router", _ROUTER, "router"))
+        for target in self._targets:
+            argv = ("worker", "--model", target.model, "--version", target.version)
+            pools.append(self._ours(worker_pool(target.model, target.version), _WORKERS, *argv))
+        pools.append(self._api())
+        return tuple(pools)
+
+    def parts(self) -> tuple[Pool, ...]:
+        """The embedded broker and store, as far as the user did not name others."""
+        broker = (self._broker(),) if self._profile.has_broker else ()
+        store = (self._store(),) if self._profile.has_store else ()
+        return (*broker, *store)
+
+    async def create_topics(self) -> None:
+        """Create the topics that this stack needs and that are missing.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
+        await create_topics(self._settings, [(target.model, target.version) for target in self._targets])
+
+    def _broker(self) -> Pool:
+        port = claim_port(self._options.broker_port, remedy="use --broker-port (INFERLANE_BROKER_PORT)")
+        answers = partial(broker_answers, self._settings.kafka_bootstrap_servers)
+        return self._part("broker", broker_argv(port), port, answers, self.create_topics)
+
+    def _store(self) -> Pool:
+        port = claim_port(self._options.store_port, remedy="use --store-port (INFERLANE_STORE_PORT)")
+        argv = store_argv(port, maxmemory_mib=self._options.store_maxmemory_mib)
+        return self._part("store", argv, port, partial(store_answers, self._settings.redis_url))
+
+    def _part(self, name: str, argv: tuple[str, ...], port: int, answers: Ask, prepare: Prepare = nothing) -> Pool:
+        spec = ProcessSpec(
+            name=name,
+            argv=argv,
+            # Tansu reads its options from the environment too: it is not handed the user's.
+            env={name: value for name, value in os.environ.items() if name in _PARTS_ENVIRONMENT},
+            log_path=self._log_dir / f"{name}.log",
+            is_ready=answers,
+            prepare=prepare,
+            port=port,
+            ready_within_s=_PARTS_READY_WITHIN_S,
+            stop_within_s=_PARTS_STOP_WITHIN_S,
+        )
+        return Pool(name=name, rank=_PARTS, make=lambda _: spec)
+
+    def _ours(self, pool: str, rank: int, *argv: str) -> Pool:
+        def make(number: int) -> ProcessSpec:
+            name = f"{pool}-{number}" if rank == _WORKERS else pool
+            port = self._ops_ports.port_of(name)
+            return self._spec(name, argv, port, host=self._settings.ops_host, env={"INFERLANE_OPS_PORT": str(port)})
+
+        return Pool(name=pool, rank=rank, size=self._options.workers if rank == _WORKERS else 1, make=make)
+
+    def _api(self) -> Pool:
+        host, port = self._settings.api_host, self._settings.api_port
+        claim_port(port, host=host, remedy="use --api-port (INFERLANE_API_PORT)")
+        spec = self._spec("api", ("api",), port, host=host, env={"INFERLANE_API_PORT": str(port)})
+        return Pool(name="api", rank=_API, make=lambda _: spec)
+
+    def _spec(self, name: str, argv: tuple[str, ...], port: int, *, host: str, env: Mapping[str, str]) -> ProcessSpec:
+        url = base_url(host, port)
+        return ProcessSpec(
+            name=name,
+            argv=(sys.executable, "-m", "inferlane", *argv),
+            env={**os.environ, **self._profile.environment, **env},
+            log_path=self._log_dir / f"{name}.log",
+            is_ready=partial(is_ready, url),
+            port=port,
+            ops_url=url,
+            stop_within_s=self._settings.drain_deadline_s + _STOP_MARGIN_S,
+        )
+
+
+def worker_pool(model: str, version: str) -> str:
+    """The name of the pool that serves a version."""
+    return f"worker-{model}-{version}"
+
+
+def base_url(host: str, port: int) -> str:
+    """The URL at which this machine reaches a server that binds `host`."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
+    return f"http://{here}:{port}"

@@ -1,0 +1,71 @@
+"""The settings of the local stack, layered under what the user set."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inferlane.config import load_settings
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackOptions:
+    """What the flags of `inferlane up` say."""
+
+    workers: int = 1
+    api_port: int = 8000
+    broker_port: int = 9092
+    store_port: int = 6379
+    first_ops_port: int = 8100
+    store_maxmemory_mib: int = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """The settings of every process of the stack, and the environment that gives them to it."""
+
+    settings: "Settings"
+    environment: Mapping[str, str]
+    has_broker: bool
+    has_store: bool
+
+
+def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
+    """Complete what the user chose by what suits one machine.
+
+    A broker or store that the user named is used; the embedded one is started only where none was named.
+    """
+    named = chosen.model_fields_set
+    has_broker = "kafka_bootstrap_servers" not in named
+    has_store = "redis_url" not in named
+    values: dict[str, object] = {"api_port": options.api_port}
+    if has_broker:
+        values |= {
+            "kafka_bootstrap_servers": f"127.0.0.1:{options.broker_port}",
+            # Tansu does not wake a waiting fetch, has no InitProducerId, makes a new group wait half the session
+            # timeout, and spends CPU on each partition that is polled.
+            "fetch_max_wait_ms": 5,
+            "kafka_idempotence": False,
+            "session_timeout_ms": 6_000,
+            "ingress_partitions": 1,
+            "work_partitions": 2,
+        }
+    if has_store:
+        values["redis_url"] = f"redis://127.0.0.1:{options.store_port}/0"
+    settings = load_settings(**(values | chosen.model_dump(include=named)))
+    return Profile(
+        settings=settings,
+        environment={
+            f"INFERLANE_{name.upper()}": str(getattr(settings, name)) for name in sorted(settings.model_fields_set)
+        },
+        has_broker=has_broker,
+        has_store=has_store,
+    )
+
+
+def attached_settings(chosen: "Settings", environment: Mapping[str, str]) -> "Settings":
+    """Complete what the user chose by the environment of a stack that runs, to reach its parts from outside."""
+    values = {name.removeprefix("INFERLANE_").lower(): value for name, value in environment.items()}
+    return load_settings(**(values | chosen.model_dump(include=chosen.model_fields_set)))

@@ -1,0 +1,107 @@
+"""Size, latency, accuracy and agreement of a version, measured on this machine."""
+
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from models.datasets import Rows
+from models.export import INPUT, LABEL
+
+# Rows of a batch: alone, and as many as a busy worker drains.
+BATCH_ROWS = (1, 64)
+
+# Enough for a steady median on a shared machine; the whole takes well under a second a version.
+_TURNS = 10
+_WARM_UP_RUNS = 5
+_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What became of a version by quantizing it: ratios over 1 are gains, a negative change is a loss."""
+
+    size_ratio: float
+    batch1_speedup: float
+    batch64_speedup: float
+    accuracy_change: float
+    top1_agreement: float
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Load a model on one thread of the CPU, as a worker does by default."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
+
+
+def predict_labels(session: onnxruntime.InferenceSession, features: np.ndarray) -> np.ndarray:
+    """Class indices `(rows,) int64` of `features`."""
+    labels: np.ndarray = session.run([LABEL], {INPUT: features})[0]
+    return labels
+
+
+def measure_accuracy(session: onnxruntime.InferenceSession, rows: Rows) -> float:
+    """The share of `rows` whose label the model gives."""
+    return float(np.mean(predict_labels(session, rows.features) == rows.labels))
+
+
+def measure_latencies_us(
+    *sessions: onnxruntime.InferenceSession, features: np.ndarray, batch_rows: int
+) -> tuple[float, ...]:
+    """Median latency in microseconds of one run of `batch_rows` rows, for each session.
+
+    The sessions take turns, so that a change in the machine's load touches all of them alike; a turn is many runs,
+    because a worker serves one model and finds its weights in the CPU's cache.
+    """
+    batch = np.resize(features, (batch_rows, features.shape[1]))
+    latencies_ns: list[list[int]] = [[] for _ in sessions]
+    for _ in range(_TURNS):
+        for session, samples in zip(sessions, latencies_ns, strict=True):
+            samples.extend(_run_turn(session, batch))
+    return tuple(statistics.median(samples) / 1_000 for samples in latencies_ns)
+
+
+def _run_turn(session: onnxruntime.InferenceSession, batch: np.ndarray) -> list[int]:
+    samples_ns = []
+    for _ in range(_WARM_UP_RUNS + _RUNS):
+        started_ns = time.perf_counter_ns()
+        session.run(None, {INPUT: batch})
+        samples_ns.append(time.perf_counter_ns() - started_ns)
+    return samples_ns[_WARM_UP_RUNS:]
+
+
+def compare(source: Path, quantized: Path, rows: Rows) -> Comparison:
+    """Measure what quantizing `source` into `quantized` gained and cost, on held-out `rows`."""
+    before, after = open_session(source), open_session(quantized)
+    speedups = []
+    for batch_rows in BATCH_ROWS:
+        before_us, after_us = measure_latencies_us(before, after, features=rows.features, batch_rows=batch_rows)
+        speedups.append(before_us / after_us)
+    agreement = predict_labels(before, rows.features) == predict_labels(after, rows.features)
+    return Comparison(
+        size_ratio=source.stat().st_size / quantized.stat().st_size,
+        batch1_speedup=speedups[0],
+        batch64_speedup=speedups[1],
+        accuracy_change=measure_accuracy(after, rows) - measure_accuracy(before, rows),
+        top1_agreement=float(np.mean(agreement)),
+    )
+
+
+def cpu_name() -> str:
+    """The CPU's own name, and whether it multiplies int8 in one instruction (VNNI), which decides what int8 gains."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    name = fields.get("model name") or platform.machine()
+    return f"{name}, VNNI" if "vnni" in fields.get("flags", "") else name

@@ -1,0 +1,87 @@
+"""Write the store that `models.catalog` reads."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferlane.signature import Signature, TensorSpec
+from models.toml import Table, dump_toml
+
+# The catalog never looks this deep for a version, so an unfinished one is never served.
+_UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionAbout:
+    """What version.toml says beside the digest and the size, which come from the file itself."""
+
+    quantization: str
+    signature: Signature
+    metrics: Mapping[str, float | str]
+    quantized: Mapping[str, float | str]
+
+
+def digest_of(path: Path) -> str:
+    """`sha256:<hex>` of the file at `path`."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def write_model(folder: Path, *, description: str, default_version: str, classes: Sequence[str]) -> None:
+    """Write model.toml of the model at `folder`; a reader sees the old file or the new one, never half of one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = dump_toml({"default_version": default_version, "description": description, "classes": list(classes)})
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=_UNFINISHED, delete=False) as file:
+        file.write(text)
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(folder / "model.toml")
+
+
+def write_version(
+    models_dir: Path,
+    *,
+    model: str,
+    version: str,
+    write_onnx: Callable[[Path], None],
+    describe: Callable[[Path], VersionAbout],
+) -> None:
+    """Write one version, whole or not at all.
+
+    `write_onnx` fills the path that it is given and `describe` then measures it; whatever either raises leaves the
+    store as it was. A version of the same name is replaced: between two renames there is none, and a crash there
+    leaves the model without it until the next build.
+    """
+    models_dir.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=models_dir, prefix=_UNFINISHED))
+    try:
+        fresh = scratch / "fresh"
+        fresh.mkdir()
+        onnx = fresh / "model.onnx"
+        write_onnx(onnx)
+        (fresh / "version.toml").write_text(_version_toml(onnx, describe(onnx)), encoding="utf-8")
+        target = models_dir / model / version
+        target.parent.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            target.rename(scratch / "replaced")
+        fresh.rename(target)
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _version_toml(onnx: Path, about: VersionAbout) -> str:
+    tables: dict[str, Table] = {"metrics": about.metrics}
+    if about.quantized:
+        tables["quantized"] = about.quantized
+    return dump_toml(
+        {"digest": digest_of(onnx), "size_bytes": onnx.stat().st_size, "quantization": about.quantization},
+        lists={"inputs": _tables(about.signature.inputs), "outputs": _tables(about.signature.outputs)},
+        tables=tables,
+    )
+
+
+def _tables(specs: Sequence[TensorSpec]) -> list[Table]:
+    return [{"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)} for spec in specs]

@@ -1,0 +1,27 @@
+"""`GET /v1/metrics/{version}`: what a version did lately, from the outcome windows."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from producer_api.answering import encode_json
+from producer_api.problems import InvalidParameterError
+from producer_api.services import Wired
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/v1/metrics/{version}")
+async def read_metrics(
+    version: str,
+    services: Wired,
+    model: Annotated[str | None, Query(description="The default model if absent.")] = None,
+    window_s: Annotated[float, Query(gt=0, description="How far back, in seconds.")] = 300,
+) -> Response:
+    """Rate, latency percentiles, errors, predictions and resources of a version, over all of its workers."""
+    known = services.catalog.model(model).version(version)
+    limit_s = services.settings.outcome_window_s
+    if window_s > limit_s:
+        raise InvalidParameterError(f"window_s is {window_s:g}; the windows hold {limit_s} s")
+    report = await services.windows.read(known.model, known.version, window_s=window_s, now_s=services.clock.now_s())
+    return Response(encode_json(report), media_type="application/json")

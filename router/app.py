@@ -1,0 +1,154 @@
+"""The router's Faust app: one agent on the outcomes, and the data path as a service of it.
+
+Why each setting is as it is: docs/adr has the engine's known faults; decisions live in pure modules, so that the engine
+stays replaceable.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+import faust
+from aiokafka import ConsumerRecord
+from faust.app.base import BootStrategy
+
+from inferlane.topics import OUTCOMES, OUTCOMES_GROUP
+from router.faust_transport import transport_class
+from router.progress import Progress
+from router.watched import Watched
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+    from router.state_path import StatePath
+
+# An outcome is shown once an interval, so a fetch may wait half of one: a broker that does not wake a waiting fetch is
+# asked twice a second instead of two hundred times.
+_FETCH_WAITS_AN_INTERVAL = 2
+_PROGRESS_CHECK_S = 10.0
+_HEARTBEATS_A_SESSION = 10
+
+
+class DataPath(Protocol):
+    """What the app carries besides its agent."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Forward until `stop` is set, then finish what was taken and return."""
+        ...
+
+    def ready(self) -> Mapping[str, bool]:
+        """Each part by name, and whether it does its work."""
+        ...
+
+
+class _Boot(BootStrategy):
+    enable_kafka_producer = False
+    enable_web = False
+    enable_sensors = False
+
+
+class RouterApp(faust.App):
+    """Create it inside the event loop that runs it. `start` returns when the outcome group is joined."""
+
+    BootStrategy = _Boot
+
+    def __init__(self, settings: "Settings", *, data_path: DataPath, state_path: "StatePath") -> None:
+        super().__init__(**_options(settings))
+        fetch_max_wait_ms = int(settings.outcome_interval_s * 1000 / _FETCH_WAITS_AN_INTERVAL)
+        transport = transport_class(fetch_max_wait_ms=max(settings.fetch_max_wait_ms, fetch_max_wait_ms))
+        self.transport = transport(self.conf.broker_consumer, self)
+        self._progress = Progress()
+        self._data_path = data_path
+        self._state_path = state_path
+        drain_deadline_s = settings.drain_deadline_s
+        self._publisher = Watched("publisher", state_path.run, drain_deadline_s=drain_deadline_s)
+        self._progress_check = Watched("progress_check", self._check_progress, drain_deadline_s=drain_deadline_s)
+        self._forwarder = Watched("forwarder", data_path.run, drain_deadline_s=drain_deadline_s)
+        self.on_partitions_assigned.connect(self._note_assignment)
+        self.agent(self.topic(OUTCOMES, value_type=bytes, value_serializer="raw"), name="outcomes")(self._read_outcomes)
+
+    def on_init_dependencies(self) -> Iterable[Any]:
+        """Faust's own services, then ours: started in this order, stopped in the reverse."""
+        return [*super().on_init_dependencies(), self._publisher, self._progress_check, self._forwarder]
+
+    async def on_first_start(self) -> None:
+        """Create no folders: there are no tables."""
+
+    def ready(self) -> Mapping[str, bool]:
+        """Whether requests move, and the windows are whole."""
+        return {**self.live(), **self._data_path.ready(), "outcomes": self._state_path.is_current}
+
+    def live(self) -> Mapping[str, bool]:
+        """Whether each part runs; False of one that only a restart can mend."""
+        return {
+            "forwarder": self._forwarder.is_running,
+            "publisher": self._publisher.is_running,
+            "outcome_progress": not self._progress.is_stuck(now_s=time.monotonic()),
+        }
+
+    async def drain(self) -> None:
+        """Stop the data path first: it is what clients wait for."""
+        await self._forwarder.stop()
+
+    async def _read_outcomes(self, stream: Any) -> None:
+        # Faust acknowledges an event when the loop goes on, whatever happened: `take` must end with a trace.
+        async for event in stream.events():
+            message = event.message
+            await self._state_path.take(_record(message))
+            self._progress.note_taken(message.partition, message.offset)
+
+    async def _note_assignment(self, _app: Any, /, *args: Any, **_: Any) -> None:
+        (assigned,) = args
+        self._progress.start_over()
+        self._state_path.assign([partition.partition for partition in assigned])
+
+    async def _check_progress(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PROGRESS_CHECK_S):
+                    await stop.wait()
+            if self._state_path.is_current and not stop.is_set():
+                await self._compare_with_ends()
+
+    async def _compare_with_ends(self) -> None:
+        partitions = self.consumer.assignment()
+        # A broker that is down says nothing about us.
+        with suppress(Exception):
+            async with asyncio.timeout(_PROGRESS_CHECK_S):
+                ends = await self.consumer.highwaters(*partitions) if partitions else {}
+            self._progress.note_ends({p.partition: end for p, end in ends.items()}, now_s=time.monotonic())
+
+
+def _options(settings: "Settings") -> dict[str, Any]:
+    session_timeout_s = settings.session_timeout_ms / 1000
+    return {
+        "id": OUTCOMES_GROUP,
+        "broker": [f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
+        "broker_session_timeout": session_timeout_s,
+        "broker_heartbeat_interval": session_timeout_s / _HEARTBEATS_A_SESSION,
+        "broker_request_timeout": max(settings.kafka_request_timeout_ms / 1000, session_timeout_s + 5),
+        "consumer_auto_offset_reset": "earliest",
+        "store": "memory://",
+        "table_standby_replicas": 0,
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "web_enabled": False,
+    }
+
+
+def _record(message: Any) -> ConsumerRecord:
+    """The message as aiokafka gave it to Faust."""
+    return ConsumerRecord(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp=int(message.timestamp * 1000),
+        timestamp_type=message.timestamp_type,
+        key=message.key,
+        value=message.value,
+        checksum=message.checksum,
+        serialized_key_size=message.serialized_key_size,
+        serialized_value_size=message.serialized_value_size,
+        headers=tuple(message.headers or ()),
+    )

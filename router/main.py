@@ -1,0 +1,97 @@
+"""One router process, wired."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from inferlane.clock import SystemClock
+from inferlane.delivery import Delivery
+from inferlane.kafka.producing import BatchProducer
+from inferlane.ops import OpsApp, serve_http
+from inferlane.result_store import ResultStore, connect
+from inferlane.splits import SplitFollower, SplitTable
+from inferlane.window_store import WindowStore
+from models.catalog import load_catalog
+from router.app import RouterApp
+from router.forwarder import Forwarder
+from router.state_path import StatePath
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+
+log = structlog.get_logger(__name__)
+
+# Leaving the outcome group is polite, not needed: the broker notices by itself.
+_STOP_DEADLINE_S = 10.0
+
+
+async def serve(settings: "Settings", stop: asyncio.Event) -> None:
+    """Route until `stop` is set and what was taken is forwarded and committed.
+
+    Raises:
+        ConfigurationError: the catalog cannot be read, or the ops port is taken.
+        UnavailableError: the broker does not answer at start.
+    """
+    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    splits = SplitTable()
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(connect(settings.redis_url))
+        producer = BatchProducer(settings)
+        await producer.start()
+        stack.push_async_callback(producer.close)
+        follower = SplitFollower(settings, splits)
+        await follower.start()
+        stack.push_async_callback(follower.close)
+        results = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s)
+        windows = WindowStore(
+            redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=settings.outcome_window_s
+        )
+        app = RouterApp(
+            settings,
+            data_path=Forwarder(
+                settings, catalog=catalog, splits=splits, producer=producer, delivery=Delivery(results, producer)
+            ),
+            state_path=StatePath(settings, store=windows, producer=producer, clock=SystemClock()),
+        )
+        ops = OpsApp(
+            live=lambda: {**app.live(), "splits": follower.is_running},
+            ready=lambda: {**app.ready(), "splits": follower.is_running},
+        )
+        port = await stack.enter_async_context(serve_http(ops, host=settings.ops_host, port=settings.ops_port))
+        log.info("router_started", ops_port=port)
+        await run_app(app, stop)
+        log.info("router_stopped")
+
+
+async def run_app(app: RouterApp, stop: asyncio.Event) -> None:
+    """Run the app until `stop` is set, the data path drained before the rest.
+
+    Raises:
+        Exception: what a part of the app died of.
+    """
+    running = asyncio.create_task(_until_stopped(app), name="faust")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+    finally:
+        stopping.cancel()
+        await app.drain()
+        running.cancel()
+        await asyncio.gather(running, stopping, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_STOP_DEADLINE_S):
+                await app.stop()
+        except TimeoutError:
+            log.warning("outcome_group_not_left", deadline_s=_STOP_DEADLINE_S)
+
+
+async def _until_stopped(app: RouterApp) -> None:
+    # `start` waits for the outcome group; the data path runs from its beginning.
+    await app.start()
+    await app.wait_until_stopped()
+    if app.crash_reason is not None:
+        raise app.crash_reason

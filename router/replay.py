@@ -1,0 +1,75 @@
+"""Reading the outcome topic's last window again, so that a router that starts knows what the one before it knew."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from inferlane.kafka.clients import broker_errors, make_consumer
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+    from inferlane.config import Settings
+
+# Records that are handled in one turn of the event loop, about 5 ms. More holds up the data path, less takes longer.
+_RECORDS_A_TURN = 100
+_POLL_MS = 200
+
+
+async def replay(
+    settings: "Settings", partitions: Collection[TopicPartition], *, since_s: float
+) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
+    """Yield what the partitions hold from `since_s` to the end that they have now. Has no group and commits nothing.
+
+    Raises:
+        UnavailableError: the broker does not answer, or stops answering on the way.
+    """
+    consumer = make_consumer(settings, group=None, fetch_max_wait_ms=_POLL_MS)
+    try:
+        with broker_errors(settings.kafka_bootstrap_servers):
+            await consumer.start()
+            consumer.assign(list(partitions))
+            ends = await _seek(consumer, partitions, since_s)
+        while ends:
+            with broker_errors(settings.kafka_bootstrap_servers):
+                async with asyncio.timeout(settings.kafka_request_timeout_ms / 1000):
+                    batch = await _take(consumer, ends)
+            for records in batch.values():
+                yield records
+            # Others of this event loop have their turn even if everything is in memory.
+            await asyncio.sleep(0)
+    finally:
+        await consumer.stop()
+
+
+async def _seek(
+    consumer: "AIOKafkaConsumer", partitions: Collection[TopicPartition], since_s: float
+) -> dict[TopicPartition, int]:
+    """Go to the first record of `since_s` or later; the end of each partition that has one."""
+    starts = await consumer.offsets_for_times(dict.fromkeys(partitions, int(since_s * 1000)))
+    ends = await consumer.end_offsets(list(partitions))
+    ahead = {}
+    for partition in partitions:
+        start = starts.get(partition)
+        if start is None or start.offset >= ends[partition]:
+            consumer.pause(partition)
+        else:
+            consumer.seek(partition, start.offset)
+            ahead[partition] = ends[partition]
+    return ahead
+
+
+async def _take(
+    consumer: "AIOKafkaConsumer", ends: dict[TopicPartition, int]
+) -> dict[TopicPartition, list[ConsumerRecord]]:
+    """Return the next records, none at the end; removes from `ends` each partition that is read."""
+    batch: dict[TopicPartition, list[ConsumerRecord]] = {}
+    while ends and not batch:
+        batch = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_RECORDS_A_TURN)
+        # The position, for the last offset before the end may be of no record.
+        for partition in [partition for partition, end in ends.items() if await consumer.position(partition) >= end]:
+            del ends[partition]
+            consumer.pause(partition)
+    return batch

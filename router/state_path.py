@@ -1,0 +1,144 @@
+"""The state path: outcome summaries to windows, windows to the store."""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import structlog
+from aiokafka import TopicPartition
+
+from inferlane.dead_letters import dead_letter
+from inferlane.errors import DecodeError, UnavailableError
+from inferlane.metrics import DEAD_LETTERS
+from inferlane.outcomes import decode_summary
+from inferlane.topics import OUTCOMES
+from router.replay import replay
+from router.windows import OutcomeWindows, Verdict
+
+if TYPE_CHECKING:
+    from inferlane.clock import Clock
+    from inferlane.config import Settings
+    from inferlane.kafka.producing import BatchProducer
+    from inferlane.record import KafkaRecord
+    from inferlane.window_store import WindowStore
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = 1.0
+# Slots of one round trip: 1 to 12 KB each.
+_SLOTS_A_WRITE = 100
+# Records are stamped after the time that they speak of, by clocks that may differ.
+_REPLAY_SLACK_S = 60.0
+
+
+class StatePath:
+    """Takes records one by one and publishes what changed. One event loop."""
+
+    def __init__(
+        self, settings: "Settings", *, store: "WindowStore", producer: "BatchProducer", clock: "Clock"
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._producer = producer
+        self._clock = clock
+        self._windows = OutcomeWindows(slot_s=settings.outcome_slot_s, window_s=settings.outcome_window_s)
+        self._publisher = uuid4().hex
+        self._to_rebuild: frozenset[int] | None = None
+        self._is_assigned = False
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the windows hold all that came before this router, and go on from there."""
+        return self._is_assigned and self._to_rebuild is None
+
+    def assign(self, partitions: Collection[int]) -> None:
+        """Note what is ours now. Somebody else may have read it meanwhile, so nothing is published before a replay."""
+        self._to_rebuild = frozenset(partitions)
+        self._is_assigned = True
+
+    async def take(self, record: "KafkaRecord") -> None:
+        """Add one record to the windows, or send it to the dead letters; returns when either is done."""
+        try:
+            summary = decode_summary(record.value or b"")
+        except DecodeError as error:
+            await self._bury(record, error)
+            return
+        verdict = self._windows.apply(summary, now_s=self._clock.now_s())
+        if verdict in (Verdict.AHEAD, Verdict.FULL):
+            log.warning(
+                "summary_refused",
+                reason=verdict.value,
+                model=summary.model,
+                version=summary.version,
+                worker_id=summary.worker_id,
+                to_s=summary.to_s,
+            )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publish every `outcome_interval_s` until `stop` is set, and once more then."""
+        is_last = False
+        while not is_last:
+            is_last = await _is_set(stop, within_s=self._settings.outcome_interval_s)
+            try:
+                await self._rebuild()
+                await self._publish()
+            except UnavailableError as error:
+                log.warning("windows_not_published", error=str(error))
+
+    async def _rebuild(self) -> None:
+        partitions = self._to_rebuild
+        if partitions is None:
+            return
+        since_s = self._clock.now_s() - self._settings.outcome_window_s - self._settings.outcome_slot_s
+        read = 0
+        if partitions:
+            ours = [TopicPartition(OUTCOMES, partition) for partition in sorted(partitions)]
+            async with aclosing(replay(self._settings, ours, since_s=since_s - _REPLAY_SLACK_S)) as batches:
+                async for records in batches:
+                    read += len(records)
+                    self._apply_again(records)
+        if self._to_rebuild is partitions:
+            self._to_rebuild = None
+        log.info("windows_rebuilt", partitions=sorted(partitions), records=read)
+
+    def _apply_again(self, records: "Collection[KafkaRecord]") -> None:
+        for record in records:
+            try:
+                summary = decode_summary(record.value or b"")
+            except DecodeError:
+                # The agent buries it, or has.
+                continue
+            self._windows.apply(summary, now_s=self._clock.now_s())
+
+    async def _publish(self) -> None:
+        if not self.is_current:
+            return
+        self._windows.drop_old(now_s=self._clock.now_s())
+        while slots := self._windows.changed(_SLOTS_A_WRITE):
+            is_known = await self._store.put(slots, publisher=self._publisher)
+            if not is_known:
+                self._windows.mark_all_changed()
+            self._windows.mark_published(slots)
+
+    async def _bury(self, record: "KafkaRecord", error: DecodeError) -> None:
+        letter = dead_letter(record, reason=error.code, detail=str(error), attempts=1)
+        while True:
+            try:
+                await self._producer.send([letter])
+            except UnavailableError as unavailable:
+                log.warning("dead_letter_retried", offset=record.offset, error=str(unavailable))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                break
+        DEAD_LETTERS.labels(error.code).inc()
+        log.warning("summary_undecodable", partition=record.partition, offset=record.offset, error=str(error))
+
+
+async def _is_set(stop: asyncio.Event, *, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            return await stop.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,63 @@
+"""A real broker and a real store for one test module."""
+
+import asyncio
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from inferlane.errors import UnavailableError
+from inferlane.stack.broker import broker_answers, broker_argv
+from inferlane.stack.store import store_answers, store_argv
+
+_POLL_S = 0.02
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+async def eventually(is_so: Callable[[], Awaitable[bool]], *, within_s: float = 30.0) -> None:
+    """Return when it is so; fail the test if it is not within the time."""
+    deadline_s = time.monotonic() + within_s
+    while not await is_so():
+        assert time.monotonic() < deadline_s, f"not so within {within_s} s"
+        await asyncio.sleep(_POLL_S)
+
+
+@asynccontextmanager
+async def running(argv: Sequence[str], answers: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
+    """Run a server; yields when it answers."""
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    async def is_up() -> bool:
+        with suppress(UnavailableError):
+            return await answers()
+        return False
+
+    try:
+        await eventually(is_up)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def embedded_broker() -> AsyncIterator[str]:
+    """Yields the bootstrap servers of a Tansu."""
+    port = free_port()
+    servers = f"127.0.0.1:{port}"
+    async with running(broker_argv(port), lambda: broker_answers(servers)):
+        yield servers
+
+
+@asynccontextmanager
+async def embedded_store() -> AsyncIterator[str]:
+    """Yields the URL of a Valkey."""
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    async with running(store_argv(port, maxmemory_mib=64), lambda: store_answers(url)):
+        yield url

@@ -1,0 +1,272 @@
+"""The state path with a real broker and a real store: summaries in, reports out, through crash and restart."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+
+from inferlane.clock import SystemClock
+from inferlane.config import Settings, load_settings
+from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.outcomes import encode_summary
+from inferlane.result_store import connect
+from inferlane.results import Status
+from inferlane.topics import DEAD_LETTERS, OUTCOMES, create_topics
+from inferlane.window_report import WindowReport
+from inferlane.window_store import WindowStore
+from router.app import RouterApp
+from router.main import run_app
+from router.state_path import StatePath
+from tests.integration._parts import embedded_broker, embedded_store, eventually
+from workers.outcomes import OutcomeRecorder
+
+WINDOW_S = 120
+DRAIN_S = 5.0
+
+
+class IdleForwarder:
+    """A data path with nothing to forward."""
+
+    def __init__(self) -> None:
+        self.has_drained = False
+        self.death = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        waiting = [asyncio.create_task(event.wait()) for event in (stop, self.death)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if self.death.is_set():
+            raise ZeroDivisionError("the forwarder died")
+        self.has_drained = True
+
+    def ready(self) -> Mapping[str, bool]:
+        return {"requests_lane": True}
+
+
+@pytest.fixture
+async def settings() -> AsyncIterator[Settings]:
+    async with embedded_broker() as servers, embedded_store() as redis_url:
+        settings = load_settings(
+            kafka_bootstrap_servers=servers,
+            redis_url=redis_url,
+            kafka_idempotence=False,
+            fetch_max_wait_ms=5,
+            session_timeout_ms=6_000,
+            outcome_interval_s=0.1,
+            outcome_window_s=WINDOW_S,
+            drain_deadline_s=DRAIN_S,
+        )
+        await create_topics(settings, [])
+        yield settings
+
+
+@pytest.fixture
+async def producer(settings: Settings) -> AsyncIterator[BatchProducer]:
+    producer = BatchProducer(settings)
+    await producer.start()
+    yield producer
+    await producer.close()
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[WindowStore]:
+    async with connect(settings.redis_url) as redis:
+        yield WindowStore(redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=WINDOW_S)
+
+
+@asynccontextmanager
+async def running_router(
+    settings: Settings, producer: BatchProducer, store: WindowStore
+) -> AsyncIterator[tuple[RouterApp, IdleForwarder]]:
+    forwarder = IdleForwarder()
+    state_path = StatePath(settings, store=store, producer=producer, clock=SystemClock())
+    app = RouterApp(settings, data_path=forwarder, state_path=state_path)
+    stop = asyncio.Event()
+    running = asyncio.create_task(run_app(app, stop))
+    try:
+        yield app, forwarder
+    finally:
+        stop.set()
+        with suppress(ZeroDivisionError):
+            await running
+
+
+async def produce_batches(producer: BatchProducer, *, worker_id: str, batches: int) -> None:
+    recorder = OutcomeRecorder(
+        model="iris", version="v1", worker_id=worker_id, clock=SystemClock(), classes=("setosa", "versicolor")
+    )
+    for _ in range(batches):
+        recorder.observe_batch(
+            statuses={Status.SUCCEEDED: 3, Status.FAILED: 1},
+            rows=3,
+            queue_wait_s=np.array([0.1, 0.2, 0.3]),
+            inference_s=np.full(3, 0.01),
+            total_s=np.array([0.11, 0.21, 0.31]),
+            labels=np.array([0, 0, 1]),
+            failures={"model_error": 1},
+        )
+        summary = recorder.take_summary()
+        assert summary is not None
+        await producer.send([OutRecord(OUTCOMES, b"iris/v1", encode_summary(summary), [])])
+
+
+async def read(store: WindowStore) -> WindowReport:
+    return await store.read("iris", "v1", window_s=60, now_s=time.time())
+
+
+async def wait_for_requests(store: WindowStore, requests: int) -> WindowReport:
+    async def is_there() -> bool:
+        return (await read(store)).requests >= requests
+
+    await eventually(is_there)
+    return await read(store)
+
+
+async def first_dead_letter(settings: Settings) -> ConsumerRecord:
+    consumer = AIOKafkaConsumer(
+        DEAD_LETTERS, bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        return await asyncio.wait_for(consumer.getone(), timeout=30)
+    finally:
+        await consumer.stop()
+
+
+async def test_summaries_of_two_workers_are_one_report(
+    settings: Settings, producer: BatchProducer, store: WindowStore
+) -> None:
+    async with running_router(settings, producer, store):
+        await produce_batches(producer, worker_id="a", batches=2)
+        await produce_batches(producer, worker_id="b", batches=3)
+        found = await wait_for_requests(store, 20)
+    assert found.requests == 20
+    assert found.outcomes == {"SUCCEEDED": 15, "FAILED": 5, "EXPIRED": 0}
+    assert found.prediction_distribution == {"setosa": 10, "versicolor": 5}
+    assert found.latency_ms.queue_wait.p50 == pytest.approx(200)
+    assert found.resources.workers == 2
+    assert found.resources.memory_bytes > 0
+
+
+async def test_a_record_that_cannot_be_read_is_buried_and_the_next_one_counts(
+    settings: Settings, producer: BatchProducer, store: WindowStore
+) -> None:
+    async with running_router(settings, producer, store):
+        await producer.send([OutRecord(OUTCOMES, b"who/knows", b"\x00 no summary", [("trace", b"1")])])
+        await produce_batches(producer, worker_id="a", batches=1)
+        await wait_for_requests(store, 4)
+        letter = await first_dead_letter(settings)
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value, headers["trace"]) == (b"who/knows", b"\x00 no summary", b"1")
+    assert headers["inferlane-dead-letter-reason"] == b"undecodable"
+    assert headers["inferlane-dead-letter-topic"] == OUTCOMES.encode()
+    assert headers["inferlane-dead-letter-offset"] == b"0"
+
+
+async def test_a_store_that_forgot_everything_is_filled_again(
+    settings: Settings, producer: BatchProducer, store: WindowStore
+) -> None:
+    async with running_router(settings, producer, store):
+        await produce_batches(producer, worker_id="a", batches=1)
+        await wait_for_requests(store, 4)
+        async with connect(settings.redis_url) as redis:
+            await redis.flushall()
+        await produce_batches(producer, worker_id="b", batches=1)
+        found = await wait_for_requests(store, 8)
+    assert found.requests == 8
+
+
+async def test_readiness_names_the_parts_and_follows_them(
+    settings: Settings, producer: BatchProducer, store: WindowStore
+) -> None:
+    async with running_router(settings, producer, store) as (app, _):
+
+        async def is_ready() -> bool:
+            return all(app.ready().values())
+
+        await eventually(is_ready)
+        assert app.ready().keys() == {"forwarder", "publisher", "outcome_progress", "requests_lane", "outcomes"}
+        assert all(app.live().values())
+
+
+async def test_the_data_path_is_drained_when_the_router_stops(
+    settings: Settings, producer: BatchProducer, store: WindowStore
+) -> None:
+    async with running_router(settings, producer, store) as (app, forwarder):
+
+        async def is_live() -> bool:
+            return all(app.live().values())
+
+        await eventually(is_live)
+    assert forwarder.has_drained
+
+
+async def test_the_router_dies_of_what_its_data_path_died_of(
+    settings: Settings, producer: BatchProducer, store: WindowStore
+) -> None:
+    forwarder = IdleForwarder()
+    state_path = StatePath(settings, store=store, producer=producer, clock=SystemClock())
+    forwarder.death.set()
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(
+            run_app(RouterApp(settings, data_path=forwarder, state_path=state_path), asyncio.Event()), timeout=30
+        )
+
+
+async def start_router_process(settings: Settings, models_dir: Path) -> asyncio.subprocess.Process:
+    chosen = {name: str(getattr(settings, name)) for name in settings.model_fields_set} | {
+        "models_dir": str(models_dir)
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from functools import partial; from inferlane.config import load_settings; from inferlane.lifecycle import run;"
+        "from router.main import serve; run(partial(serve, load_settings()))",
+        env=os.environ | {f"INFERLANE_{name.upper()}": value for name, value in chosen.items()},
+    )
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    version = tmp_path / "iris" / "v1"
+    version.mkdir(parents=True)
+    (tmp_path / "iris" / "model.toml").write_text('default_version = "v1"\nclasses = ["setosa", "versicolor"]\n')
+    (version / "model.onnx").touch()
+    spec = 'name = "x"\ndatatype = "FP32"\nshape = [-1, 4]\n'
+    (version / "version.toml").write_text(
+        f'digest = "sha256:0"\nsize_bytes = 0\nquantization = "none"\n[[inputs]]\n{spec}[[outputs]]\n{spec}'
+    )
+    return tmp_path
+
+
+async def test_windows_are_the_same_after_the_router_was_killed_and_the_store_emptied(
+    settings: Settings, producer: BatchProducer, store: WindowStore, models_dir: Path
+) -> None:
+    await create_topics(settings, [("iris", "v1")])
+    first = await start_router_process(settings, models_dir)
+    await produce_batches(producer, worker_id="a", batches=20)
+    before = await wait_for_requests(store, 80)
+    first.send_signal(signal.SIGKILL)
+    await first.wait()
+    async with connect(settings.redis_url) as redis:
+        await redis.flushall()
+    second = await start_router_process(settings, models_dir)
+    after = await wait_for_requests(store, 80)
+    assert after.outcomes == before.outcomes
+    assert after.latency_ms == before.latency_ms
+    assert after.prediction_distribution == before.prediction_distribution
+    assert after.resources.memory_bytes == before.resources.memory_bytes
+    # Nothing is counted twice when the agent reads what the first router had not committed.
+    await produce_batches(producer, worker_id="b", batches=1)
+    assert (await wait_for_requests(store, 84)).requests == 84
+    second.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(second.wait(), timeout=DRAIN_S * 6) == 0

@@ -1,0 +1,130 @@
+"""The real embedded broker and store under the supervisor."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from inferlane.config import load_settings
+from inferlane.errors import ConfigurationError
+from inferlane.result_store import connect
+from inferlane.signature import Signature
+from inferlane.stack.keeper import State
+from inferlane.stack.pools import StackPools
+from inferlane.stack.probe import Target
+from inferlane.stack.profile import Profile, StackOptions, stack_profile
+from inferlane.stack.supervisor import Supervisor
+from inferlane.topics import INGRESS
+
+WAIT_S = 60.0
+TARGETS = [Target(model="iris", version="v1", signature=Signature(inputs=(), outputs=()))]
+# A supervisor of its own process that says who its children are, for somebody to kill it.
+PROGRAM = """
+import asyncio, sys
+from inferlane.config import load_settings
+from inferlane.stack.pools import StackPools
+from inferlane.stack.profile import StackOptions, stack_profile
+from inferlane.stack.supervisor import Supervisor
+async def main():
+    options = StackOptions(broker_port=int(sys.argv[1]), store_port=int(sys.argv[2]))
+    profile = stack_profile(load_settings(state_dir=sys.argv[3]), options)
+    supervisor = Supervisor(StackPools(profile, options, []).parts())
+    async def say():
+        print("children", *(keeper.child.pid for _, keeper in supervisor.keepers()), flush=True)
+    await supervisor.run(asyncio.Event(), when_ready=say)
+asyncio.run(main())
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def options() -> StackOptions:
+    return StackOptions(broker_port=free_port(), store_port=free_port(), store_maxmemory_mib=32)
+
+
+@pytest.fixture
+def profile(options: StackOptions, tmp_path: Path) -> Profile:
+    return stack_profile(load_settings(state_dir=tmp_path), options)
+
+
+@asynccontextmanager
+async def running(pools: StackPools, changed: asyncio.Event) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(pools.parts(), on_change=changed.set)
+    stop, ready = asyncio.Event(), asyncio.Event()
+
+    async def when_ready() -> None:
+        ready.set()
+
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.run(stop, when_ready=when_ready))
+        await ready.wait()
+        yield supervisor
+        stop.set()
+    assert psutil.Process().children() == []
+
+
+async def topics_of(profile: Profile) -> set[str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=profile.settings.kafka_bootstrap_servers)
+    await admin.start()
+    try:
+        return set(await admin.list_topics())
+    finally:
+        await admin.close()
+
+
+async def test_broker_and_store_answer_with_what_we_promise_and_leave_nothing(
+    profile: Profile, options: StackOptions
+) -> None:
+    async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
+        assert {*INGRESS.values(), "inferlane.iris.v1.requests", "inferlane.splits"} <= await topics_of(profile)
+        async with connect(profile.settings.redis_url) as redis:
+            limits = await redis.config_get("maxmemory*")
+            assert limits["maxmemory-policy"] == "noeviction"
+            assert int(limits["maxmemory"]) == 32 * 1024 * 1024
+            assert (await redis.config_get("save"))["save"] == ""
+            assert (await redis.config_get("bind"))["bind"] == "127.0.0.1"
+
+
+async def test_a_killed_broker_comes_back_with_its_topics(profile: Profile, options: StackOptions) -> None:
+    changed = asyncio.Event()
+    async with running(StackPools(profile, options, TARGETS), changed) as supervisor:
+        broker = next(keeper for pool, keeper in supervisor.keepers() if pool == "broker")
+        assert broker.child is not None
+        psutil.Process(broker.child.pid).kill()
+        while not (broker.restarts == 1 and broker.state is State.READY):
+            changed.clear()
+            await changed.wait()
+        assert "inferlane.iris.v1.requests" in await topics_of(profile)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel kills orphans on Linux; elsewhere the next `up` does")
+def test_sigkill_of_the_supervisor_leaves_no_child(options: StackOptions, tmp_path: Path) -> None:
+    arguments = [str(options.broker_port), str(options.store_port), str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        # The supervisor's own log lines come first.
+        line = next(line for line in process.stdout if line.startswith("children "))
+        children = [psutil.Process(int(pid)) for pid in line.split()[1:]]
+        assert len(children) == 2
+        process.kill()
+        _, alive = psutil.wait_procs(children, timeout=WAIT_S)
+    assert alive == []
+
+
+def test_a_taken_port_stops_the_start_before_anything_runs(profile: Profile, options: StackOptions) -> None:
+    with (
+        socket.create_server(("127.0.0.1", options.store_port)),
+        pytest.raises(ConfigurationError, match=r"--store-port \(INFERLANE_STORE_PORT\)"),
+    ):
+        StackPools(profile, options, TARGETS).all()

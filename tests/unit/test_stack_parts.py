@@ -1,0 +1,95 @@
+"""Pure parts of the local stack: backoff, ports, profile, run file, zero rows."""
+
+import os
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferlane.config import load_settings
+from inferlane.errors import ConfigurationError
+from inferlane.signature import Signature, TensorSpec
+from inferlane.stack.backoff import Backoff
+from inferlane.stack.ports import OpsPorts, claim_port
+from inferlane.stack.probe import zero_row
+from inferlane.stack.profile import StackOptions, stack_profile
+from inferlane.stack.runfile import RunFile, RunRecord, lives
+
+
+def test_backoff_doubles_up_to_its_ceiling() -> None:
+    backoff = Backoff(first_s=0.5, ceiling_s=3.0)
+    assert [backoff.delay_s(deaths) for deaths in range(1, 6)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+def test_backoff_starts_over_after_a_stable_run() -> None:
+    backoff = Backoff(stable_after_s=30.0)
+    assert backoff.deaths_in_a_row(7, ran_s=29.9) == 8
+    assert backoff.deaths_in_a_row(7, ran_s=30.0) == 1
+
+
+@given(st.integers(min_value=1, max_value=10**9))
+def test_backoff_never_leaves_its_bounds(deaths: int) -> None:
+    backoff = Backoff()
+    assert backoff.first_s <= backoff.delay_s(deaths) <= backoff.ceiling_s
+
+
+def test_a_taken_port_is_refused_with_its_holder_and_the_remedy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigurationError) as refused:
+            claim_port(port, remedy="use --api-port")
+    assert f"port {port} on 127.0.0.1 is in use by pid {os.getpid()} (" in str(refused.value)
+    assert str(refused.value).endswith("Stop it, or use --api-port.")
+
+
+def test_a_process_keeps_its_ops_port_and_never_shares_it() -> None:
+    ports = OpsPorts(8100, free=lambda port, **_: port != 8101)
+    assert [ports.port_of(name) for name in ("router", "worker-1", "router", "worker-2")] == [8100, 8102, 8100, 8103]
+
+
+def test_the_profile_lies_under_what_the_user_set() -> None:
+    profile = stack_profile(load_settings(work_partitions=7), StackOptions(broker_port=19092))
+    assert profile.settings.work_partitions == 7
+    assert profile.settings.ingress_partitions == 1
+    assert profile.environment["INFERLANE_WORK_PARTITIONS"] == "7"
+    assert profile.environment["INFERLANE_KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:19092"
+
+
+def test_a_broker_of_the_user_replaces_the_embedded_one_and_its_settings() -> None:
+    profile = stack_profile(load_settings(kafka_bootstrap_servers="kafka:9092"), StackOptions())
+    assert not profile.has_broker
+    assert profile.has_store
+    assert profile.settings.kafka_idempotence
+    assert profile.settings.kafka_bootstrap_servers == "kafka:9092"
+
+
+def test_the_environment_of_a_profile_gives_a_process_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = stack_profile(load_settings(), StackOptions())
+    for name, value in profile.environment.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == profile.settings
+
+
+def test_a_recycled_pid_is_not_taken_for_the_process_that_had_it() -> None:
+    born_s = psutil.Process().create_time()
+    assert lives(os.getpid(), born_s)
+    assert not lives(os.getpid(), born_s - 10)
+
+
+def test_the_run_file_reads_what_was_written(tmp_path: Path) -> None:
+    file = RunFile(tmp_path / "state")
+    assert file.read() is None
+    record = RunRecord(pid=1, create_time_s=2.5, phase="ready", api_url="http://x", environment={"A": "b"})
+    file.write(record)
+    assert file.read() == record
+    assert file.path.stat().st_mode & 0o077 == 0, "it may hold the password of a store"
+
+
+def test_a_zero_row_has_the_shape_and_the_type_of_each_input() -> None:
+    one = TensorSpec(name="x", datatype="FP32", shape=(-1, 2, 3))
+    flag = TensorSpec(name="flag", datatype="BOOL", shape=(-1, 1))
+    assert zero_row(Signature(inputs=(one,), outputs=())) == [[0.0] * 3] * 2
+    assert zero_row(Signature(inputs=(one, flag), outputs=())) == {"x": [[0.0] * 3] * 2, "flag": [False]}

@@ -1,0 +1,227 @@
+"""The supervisor with small real processes: order, restarts, sizes, signals."""
+
+import asyncio
+import dataclasses
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.stack.backoff import Backoff
+from inferlane.stack.child import ProcessSpec
+from inferlane.stack.keeper import StartError, State
+from inferlane.stack.supervisor import Pool, Supervisor
+
+WAIT_S = 20.0
+# Writes one line when it starts and one when it is asked to stop, in a file that all processes share.
+DIARY = """
+import pathlib, signal, sys
+name, diary = sys.argv[1], pathlib.Path(sys.argv[2])
+def note(word):
+    with diary.open("a") as file: file.write(f"{word} {name}\\n")
+def stop(*_):
+    note("stopped"); sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+note("started")
+while True: signal.pause()
+"""
+DEAF = DIARY.replace("SIGTERM, stop", "SIGTERM, signal.SIG_IGN")
+
+
+class Stage:
+    """A supervisor under test, and the event that follows each change of a process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.diary = folder / "diary"
+        self.diary.touch()
+        self.folder = folder
+        self.stop = asyncio.Event()
+        self.changed = asyncio.Event()
+
+    def lines(self) -> list[str]:
+        return self.diary.read_text().splitlines()
+
+    def spec(self, name: str, *, program: str = DIARY, stop_within_s: float = WAIT_S) -> ProcessSpec:
+        starts_before = len([line for line in self.lines() if line == f"started {name}"])
+
+        async def is_ready() -> bool:
+            return self.lines().count(f"started {name}") > starts_before
+
+        return ProcessSpec(
+            name=name,
+            argv=(sys.executable, "-S", "-c", program, name, str(self.diary)),
+            env={},
+            log_path=self.folder / f"{name}.log",
+            is_ready=is_ready,
+            port=0,
+            ready_within_s=WAIT_S,
+            stop_within_s=stop_within_s,
+        )
+
+    def pool(self, name: str, rank: int, *, size: int = 1, program: str = DIARY, stop_within_s: float = WAIT_S) -> Pool:
+        return Pool(
+            name=name,
+            rank=rank,
+            size=size,
+            make=lambda number: self.spec(f"{name}-{number}", program=program, stop_within_s=stop_within_s),
+        )
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not holds():
+                self.changed.clear()
+                await self.changed.wait()
+
+    @asynccontextmanager
+    async def running(self, *pools: Pool) -> AsyncIterator[Supervisor]:
+        supervisor = Supervisor(pools, backoff=Backoff(first_s=0.01), on_change=self.changed.set)
+        async with self.supervising(supervisor):
+            yield supervisor
+
+    @asynccontextmanager
+    async def supervising(self, supervisor: Supervisor) -> AsyncIterator[None]:
+        """Run the block once all pools are ready; nothing may live after it."""
+        ready = asyncio.Event()
+
+        async def when_ready() -> None:
+            ready.set()
+
+        async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+            tasks.create_task(supervisor.run(self.stop, when_ready=when_ready))
+            await ready.wait()
+            yield
+            self.stop.set()
+        assert psutil.Process().children() == []
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+def pids(supervisor: Supervisor) -> dict[str, int]:
+    return {keeper.spec.name: keeper.child.pid for _, keeper in supervisor.keepers() if keeper.child}
+
+
+async def test_stop_order_is_the_reverse_of_start_order(stage: Stage) -> None:
+    async with stage.running(stage.pool("c", 2), stage.pool("a", 0), stage.pool("b", 1)):
+        assert stage.lines() == ["started a-1", "started b-1", "started c-1"]
+    assert stage.lines()[3:] == ["stopped c-1", "stopped b-1", "stopped a-1"]
+
+
+async def test_a_process_that_dies_comes_back(stage: Stage) -> None:
+    async with stage.running(stage.pool("a", 0)) as supervisor:
+        [(_, keeper)] = supervisor.keepers()
+        first = keeper.child
+        assert first is not None
+        psutil.Process(first.pid).kill()
+        await stage.until(lambda: keeper.restarts == 1 and keeper.state is State.READY)
+        assert keeper.child is not first
+
+
+async def test_a_restarted_process_is_prepared_again_before_it_counts_as_ready(stage: Stage) -> None:
+    prepared_in: list[State] = []
+
+    async def prepare() -> None:
+        prepared_in.extend(keeper.state for _, keeper in supervisor.keepers())
+
+    spec = dataclasses.replace(stage.spec("a-1"), prepare=prepare)
+    supervisor = Supervisor(
+        [Pool(name="a", rank=0, make=lambda _: spec)], backoff=Backoff(first_s=0.01), on_change=stage.changed.set
+    )
+    async with stage.supervising(supervisor):
+        psutil.Process(pids(supervisor)["a-1"]).kill()
+        await stage.until(lambda: len(prepared_in) == 2)
+    assert prepared_in == [State.STARTING, State.STARTING]
+
+
+async def test_a_pool_grows_and_shrinks_and_the_others_stay(stage: Stage) -> None:
+    async with stage.running(stage.pool("a", 0), stage.pool("b", 1)) as supervisor:
+        before = pids(supervisor)
+        await supervisor.scale("b", 3)
+        assert set(pids(supervisor)) == {"a-1", "b-1", "b-2", "b-3"}
+        await supervisor.scale("b", 1)
+        assert pids(supervisor) == before
+        assert sorted(stage.lines()[-2:]) == ["stopped b-2", "stopped b-3"]
+        await supervisor.scale("b", 0)
+        assert set(pids(supervisor)) == {"a-1"}
+
+
+async def test_an_unknown_pool_or_a_negative_size_is_refused(stage: Stage) -> None:
+    async with stage.running(stage.pool("a", 0)) as supervisor:
+        with pytest.raises(ConfigurationError, match="no pool 'x'; there are: a"):
+            await supervisor.scale("x", 1)
+        with pytest.raises(ConfigurationError, match="-1 processes"):
+            await supervisor.scale("a", -1)
+
+
+async def test_a_process_that_fails_at_start_stops_the_stack_and_shows_its_log(stage: Stage) -> None:
+    bad = stage.pool("bad", 1, program="raise SystemExit('no such model')")
+    with pytest.raises(ExceptionGroup) as raised:
+        async with stage.running(stage.pool("a", 0), bad, stage.pool("never", 2)):
+            pytest.fail("it became ready")
+    error = raised.value.exceptions[0]
+    assert isinstance(error, StartError)
+    assert "bad-1 ended (exit code 1)" in str(error)
+    assert "no such model" in str(error)
+    assert stage.lines() == ["started a-1", "stopped a-1"]
+    assert psutil.Process().children() == []
+
+
+async def test_a_failed_scale_leaves_the_pool_as_it_was(stage: Stage) -> None:
+    programs = iter([DIARY, "raise SystemExit(3)", DIARY])
+    pool = Pool(name="a", rank=0, make=lambda n: stage.spec(f"a-{n}", program=next(programs)))
+    async with stage.running(pool) as supervisor:
+        with pytest.raises(StartError):
+            await supervisor.scale("a", 2)
+        assert set(pids(supervisor)) == {"a-1"}
+        await supervisor.scale("a", 2)
+        assert set(pids(supervisor)) == {"a-1", "a-2"}
+
+
+async def test_a_process_that_ignores_sigterm_is_killed_when_its_grace_is_over(stage: Stage) -> None:
+    async with stage.running(stage.pool("deaf", 0, program=DEAF, stop_within_s=0.05)):
+        pass
+    assert stage.lines() == ["started deaf-1"]
+
+
+async def test_kill_ends_a_drain_that_takes_too_long(stage: Stage) -> None:
+    async with stage.running(stage.pool("deaf", 0, program=DEAF)) as supervisor:
+        [(_, keeper)] = supervisor.keepers()
+        stage.stop.set()
+        await stage.until(lambda: keeper.state is State.STOPPING)
+        supervisor.kill()
+
+
+async def test_stop_while_starting_leaves_nothing(stage: Stage) -> None:
+    supervisor = Supervisor([stage.pool("a", 0), stage.pool("b", 1)], on_change=stage.changed.set)
+
+    async def when_ready() -> None:
+        pytest.fail("it was told to stop")
+
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.run(stage.stop, when_ready=when_ready))
+        await stage.until(lambda: bool(pids(supervisor)))
+        stage.stop.set()
+    assert "started b-1" not in stage.lines()
+    assert psutil.Process().children() == []
+
+
+async def test_an_unanswered_probe_stops_the_stack(stage: Stage) -> None:
+    async def when_ready() -> None:
+        raise UnavailableError("no answer")
+
+    with pytest.raises(UnavailableError):
+        await Supervisor([stage.pool("a", 0)]).run(stage.stop, when_ready=when_ready)
+    assert stage.lines() == ["started a-1", "stopped a-1"]
+
+
+async def test_a_signal_to_our_process_group_does_not_reach_the_children(stage: Stage) -> None:
+    async with stage.running(stage.pool("a", 0)) as supervisor:
+        [pid] = pids(supervisor).values()
+        assert os.getpgid(pid) != os.getpgid(0)

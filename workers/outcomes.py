@@ -1,0 +1,148 @@
+"""What this worker did since it last said so."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import psutil
+
+from inferlane.clock import Clock
+from inferlane.outcomes import LatencySketches, OutcomeSummary
+from inferlane.results import Status
+from inferlane.sketches import Sketch
+
+# A worker without work still says that it is there. Shorter writes records that say nothing, longer makes the
+# shortest window (10 s) miss workers.
+_HEARTBEAT_S = 5.0
+# Where predictions go that the model names no class for.
+_OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a process has used since it started, and holds now."""
+
+    cpu_s: float
+    memory_bytes: int
+
+
+def process_usage() -> Usage:
+    """The usage of this process, threads included."""
+    process = psutil.Process()
+    times = process.cpu_times()
+    return Usage(cpu_s=times.user + times.system, memory_bytes=process.memory_info().rss)
+
+
+@dataclass(slots=True)
+class _Tally:
+    outcomes: Counter[Status] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    batches: int = 0
+    rows: int = 0
+    queue_wait: Sketch = field(default_factory=Sketch)
+    inference: Sketch = field(default_factory=Sketch)
+    total: Sketch = field(default_factory=Sketch)
+    # Predicted rows by class index + 1; the first and the last are indices out of range.
+    classes: np.ndarray | None = None
+    values: Sketch = field(default_factory=Sketch)
+
+
+class OutcomeRecorder:
+    """Adds up batches. All calls from one event loop; nothing waits and nothing costs a call a record."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        version: str,
+        worker_id: str,
+        clock: Clock,
+        classes: Sequence[str] = (),
+        usage: Callable[[], Usage] = process_usage,
+    ) -> None:
+        self._model = model
+        self._version = version
+        self._worker_id = worker_id
+        self._clock = clock
+        self._labels = tuple(classes)
+        self._usage = usage
+        self._used_cpu_s = usage().cpu_s
+        self._sequence = 0
+        self._from_s = clock.now_s()
+        self._reported_s = -float("inf")
+        self._tally = _Tally()
+
+    def observe_batch(  # noqa: PLR0913 - one batch has these sides
+        self,
+        *,
+        statuses: Mapping[Status, int],
+        rows: int,
+        queue_wait_s: np.ndarray,
+        inference_s: np.ndarray,
+        total_s: np.ndarray,
+        labels: np.ndarray | None = None,
+        values: np.ndarray | None = None,
+        failures: Mapping[str, int] | None = None,
+    ) -> None:
+        """Add one batch.
+
+        The latencies are float64 `(succeeded requests,)`. `labels` are class indices, any integer type and shape;
+        `values` are the predictions of a regression, any numeric type and shape.
+        """
+        tally = self._tally
+        tally.batches += 1
+        tally.rows += rows
+        tally.outcomes.update(statuses)
+        if failures:
+            tally.failures.update(failures)
+        tally.queue_wait.update(queue_wait_s)
+        tally.inference.update(inference_s)
+        tally.total.update(total_s)
+        if labels is not None:
+            bound = len(self._labels)
+            counts = np.bincount(labels.ravel().clip(-1, bound) + 1, minlength=bound + 2)
+            tally.classes = counts if tally.classes is None else tally.classes + counts
+        if values is not None:
+            tally.values.update(values[np.isfinite(values)])
+
+    def take_summary(self) -> OutcomeSummary | None:
+        """What was added since the last summary; None when nothing was and the last one is recent."""
+        tally = self._tally
+        at_s = self._clock.monotonic_s()
+        if not tally.batches and at_s - self._reported_s < _HEARTBEAT_S:
+            return None
+        self._tally, self._reported_s = _Tally(), at_s
+        usage = self._usage()
+        cpu_s, self._used_cpu_s = usage.cpu_s - self._used_cpu_s, usage.cpu_s
+        # A wall clock may be set back.
+        from_s, self._from_s = self._from_s, max(self._from_s, self._clock.now_s())
+        self._sequence += 1
+        return OutcomeSummary(
+            model=self._model,
+            version=self._version,
+            worker_id=self._worker_id,
+            sequence=self._sequence,
+            from_s=from_s,
+            to_s=self._from_s,
+            outcomes={status.value: count for status, count in tally.outcomes.items()},
+            failures=dict(tally.failures),
+            batches=tally.batches,
+            rows=tally.rows,
+            latency=LatencySketches(
+                queue_wait=tally.queue_wait.to_bytes(),
+                inference=tally.inference.to_bytes(),
+                total=tally.total.to_bytes(),
+            ),
+            classes=self._classes(tally.classes),
+            values=tally.values.to_bytes(),
+            cpu_s=max(0.0, cpu_s),
+            memory_bytes=usage.memory_bytes,
+        )
+
+    def _classes(self, counts: np.ndarray | None) -> dict[str, int]:
+        if counts is None:
+            return {}
+        named = {label: int(count) for label, count in zip(self._labels, counts[1:-1], strict=True) if count}
+        other = int(counts[0] + counts[-1])
+        return named | {_OTHER: named.get(_OTHER, 0) + other} if other else named
