@@ -19,8 +19,8 @@ for command in (up, down, status, doctor):
 app.add_typer(models.app, name="models")
 app.add_typer(batch.app, name="batch")
 app.add_typer(topics.app, name="topics")
-for command in (processes.api, processes.router, processes.worker):
-    app.command(rich_help_panel=PROCESSES)(command)
+for process in (processes.api, processes.router, processes.worker):
+    app.command(rich_help_panel=PROCESSES)(process)
 
 
 @app.command()

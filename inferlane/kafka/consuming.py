@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# A lane that was empty for this long lets its fetches rest at the broker for `idle_fetch_max_wait_ms`.
+_RESTS_AFTER_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Take:
@@ -38,13 +41,14 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._settings = settings
         self._topic = topic
         self._group = group
-        self._fetch_max_wait_ms = fetch_max_wait_ms
+        self._fetch_max_wait_ms = fetch_max_wait_ms or settings.fetch_max_wait_ms
+        self._idle_fetch_max_wait_ms = max(self._fetch_max_wait_ms, settings.idle_fetch_max_wait_ms)
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
         self._idle = asyncio.Event()
         self._idle.set()
         self._committer: asyncio.Task[None] | None = None
         self._assigned = asyncio.Event()
-        self.last_progress_s = time.monotonic()
+        self._last_record_s = time.monotonic()
 
     async def start(self) -> None:
         """Join the group.
@@ -75,12 +79,21 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """
         with broker_errors(self._settings.kafka_bootstrap_servers):
             fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-        self.last_progress_s = time.monotonic()
+        self._rest_when_idle(found=bool(fetched))
         if not fetched:
             return None
         ticket = self._tracker.begin({partition: records[-1].offset + 1 for partition, records in fetched.items()})
         self._idle.clear()
         return Take([record for records in fetched.values() for record in records], ticket)
+
+    def _rest_when_idle(self, *, found: bool) -> None:
+        """On a broker that does not wake a waiting fetch, an idle lane would ask hundreds of times a second."""
+        now_s = time.monotonic()
+        if found:
+            self._last_record_s = now_s
+        rests = now_s - self._last_record_s > _RESTS_AFTER_S
+        wait_ms = self._idle_fetch_max_wait_ms if rests else self._fetch_max_wait_ms
+        self._consumer._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - read anew for each fetch; no setter
 
     def finish(self, take: Take) -> None:
         """Note that every record of `take` has a durable result; the offsets are committed soon."""

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Sets up what the tests need and runs them all: lint, types, architecture, unit to end-to-end.
+# Needs Python >= 3.11 and the package registry; no Docker, no Java, nothing running.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+.ci/setup-venv.sh requirements-dev.lock
+bin=.venv/bin
+
+step() { printf '\n== %s\n' "$*"; }
+
+step lint
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+step types
+"$bin/mypy"
+step architecture
+"$bin/lint-imports"
+step tests
+"$bin/python" -m pytest "$@"
