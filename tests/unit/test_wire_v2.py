@@ -79,7 +79,7 @@ BINARY = '"parameters": {"binary_data_size": %s}'
     ],
 )
 def test_a_tensor_that_contradicts_itself_is_refused(entry: str, body: bytes) -> None:
-    header = ('{"inputs": [{"name": "x", %s}]}' % entry).encode()
+    header = b'{"inputs": [{"name": "x", ' + entry.encode() + b"}]}"
     with pytest.raises(DecodeError):
         decode_request(header + body, len(header))
 

@@ -1,0 +1,139 @@
+"""One running stack for the whole tier, started as the README says, in a copy of the tree."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+_START_TIMEOUT_S = 600
+_STOP_TIMEOUT_S = 180
+_HTTP_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.raw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Where the running stack is and how to speak to it."""
+
+    folder: Path
+    api_port: int
+    broker_port: int
+    store_port: int
+    environment: Mapping[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.folder / ".inferlane" / "models"
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"127.0.0.1:{self.broker_port}"
+
+    def call(self, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Answer:
+        """GET, or POST when there is a body; header names take `_` for `-`."""
+        payload = raw if raw is not None else None if body is None else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if payload is not None:
+            named.setdefault("content-type", "application/json")
+        request = urllib.request.Request(self.url + path, data=payload, headers=named)  # noqa: S310 - our own server
+        try:
+            with urllib.request.urlopen(request, timeout=_HTTP_TIMEOUT_S) as response:  # noqa: S310 - as above
+                return Answer(status=response.status, headers=response.headers, raw=response.read())
+        except urllib.error.HTTPError as error:
+            return Answer(status=error.code, headers=error.headers, raw=error.read())
+
+    def predict(self, row: list[Any], **fields: Any) -> Any:
+        answer = self.call("/v1/models/predict", {"instances": [row], **fields})
+        assert answer.status == 200, answer.raw
+        return answer.body
+
+    def run(self, *argv: str, timeout_s: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as a user would, in the folder of the stack."""
+        return subprocess.run(
+            argv,
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def inferlane(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        return self.run(".venv/bin/inferlane", *arguments, timeout_s=timeout_s)
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("clone")
+    _copy_tree(folder)
+    api_port, broker_port, store_port, ops_port = free_ports(4)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
+        "INFERLANE_API_PORT": str(api_port),
+        "INFERLANE_BROKER_PORT": str(broker_port),
+        "INFERLANE_STORE_PORT": str(store_port),
+        "INFERLANE_FIRST_OPS_PORT": str(ops_port),
+    }
+    running = Stack(
+        folder=folder, api_port=api_port, broker_port=broker_port, store_port=store_port, environment=environment
+    )
+    started = running.run("./start.sh", timeout_s=_START_TIMEOUT_S)
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield running
+    finally:
+        stopped = running.run("./stop.sh", timeout_s=_STOP_TIMEOUT_S)
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    for port in (api_port, broker_port, store_port, ops_port):
+        with socket.create_server(("127.0.0.1", port)):
+            pass  # Nothing is left that listens.
+
+
+def _copy_tree(folder: Path) -> None:
+    """What a clone has, with this tree's environment and models so that the tier does not build them again."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+    ).stdout
+    for name in filter(None, tracked.decode().split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    (folder / ".venv").symlink_to(REPOSITORY / ".venv")
+    built = REPOSITORY / ".inferlane" / "models"
+    if built.is_dir():
+        shutil.copytree(built, folder / ".inferlane" / "models")
