@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 500
     # The same for a lane that has been empty for a while: longer spares an idle machine, and is what the first request
     # after a pause may wait at each of its two hops.
-    idle_fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 20
+    idle_fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 100
     session_timeout_ms: Annotated[int, Field(ge=6_000)] = 30_000
     # Offsets are committed at most this often: too often costs the broker a write a batch, too seldom
     # redelivers more after a crash.

@@ -13,9 +13,9 @@ from datasketches import tdigest_double
 
 from inferlane.errors import DecodeError
 
-# Centroids that a sketch keeps. Smaller errs more at the p99 (100: under 0.2 % of the ranks), larger costs bytes:
-# 100 takes up to 2.3 KB.
-_COMPRESSION = 100
+# Larger costs bytes, smaller errs more. Measured on 100,000 lognormal values in 60 merges: 200 errs by 0.2 % of the
+# ranks at the p95 and 0.02 % at the p99 and takes up to 4.3 KB; 100 errs by 0.6 % and 0.1 % in 2.3 KB.
+_COMPRESSION = 200
 
 
 class Sketch:

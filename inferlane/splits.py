@@ -145,7 +145,7 @@ class SplitFollower:
                 await self._task
 
     async def _open(self) -> tuple["AIOKafkaConsumer", int]:
-        consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=100)
+        consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=200)
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
                 await consumer.start()

@@ -18,6 +18,7 @@ class WorkerUse(msgspec.Struct, frozen=True, kw_only=True):
 
     sequences: tuple[int, ...] = ()
     newest_s: float = 0.0
+    newest_sequence: int = 0
     memory_bytes: int = 0
     cpu_s: float = 0.0
 
@@ -53,10 +54,12 @@ def add(slot: Slot, summary: OutcomeSummary) -> Slot:
     use = slot.workers.get(summary.worker_id, WorkerUse())
     if summary.sequence in use.sequences:
         return slot
-    is_newest = summary.to_s >= use.newest_s
+    # A clock that was set back stands still for a while, so the time alone does not tell which is newer.
+    is_newest = (summary.to_s, summary.sequence) >= (use.newest_s, use.newest_sequence)
     use = WorkerUse(
         sequences=tuple(sorted((*use.sequences, summary.sequence))),
         newest_s=max(use.newest_s, summary.to_s),
+        newest_sequence=summary.sequence if is_newest else use.newest_sequence,
         memory_bytes=summary.memory_bytes if is_newest else use.memory_bytes,
         cpu_s=use.cpu_s + summary.cpu_s,
     )

@@ -20,7 +20,7 @@ def export_onnx(classifier: Any, *, features: int) -> onnx.ModelProto:
 
     `probabilities` is `(rows, classes) float32`; the row axis is dynamic in all three.
     """
-    model = to_onnx(
+    model: onnx.ModelProto = to_onnx(
         classifier,
         name="inferlane",
         initial_types=[(INPUT, FloatTensorType([None, features]))],

@@ -44,8 +44,8 @@ def quantize(source: Path, target: Path, *, calibration: np.ndarray) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        # uint8 activations with int8 weights is what VNNI multiplies. With int8 activations the same file format
-        # is 30 times slower in QOperator form, so the pair is not a free choice (docs/models.md).
+        # uint8 activations with int8 weights is the pair that VNNI multiplies in one instruction. int8 with int8
+        # falls off that path where onnxruntime does not convert it: 30 times slower as QOperator (docs/models.md).
         quantize_static(
             prepared,
             target,

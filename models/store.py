@@ -25,6 +25,11 @@ class VersionAbout:
     quantized: Mapping[str, float | str]
 
 
+def onnx_path(models_dir: Path, model: str, version: str) -> Path:
+    """Where the store keeps the model file of a version."""
+    return models_dir / model / version / "model.onnx"
+
+
 def digest_of(path: Path) -> str:
     """`sha256:<hex>` of the file at `path`."""
     with path.open("rb") as file:

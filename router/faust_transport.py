@@ -1,15 +1,33 @@
-"""Faust's Kafka driver with the one setting that it hard-codes."""
+"""Faust's Kafka driver: its fetch wait is ours to set, and its thread cannot hold up the exit."""
 
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from mode.threads import WorkerThread
+
+# Leaving the group takes a round trip. The event loop stands still meanwhile, so only after the data path is drained.
+_JOIN_S = 3.0
+
+
+class DaemonThread(WorkerThread):
+    """A consumer thread that dies with the process: one that waits for a broker that is gone must not keep it alive."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.daemon = True
+
+    def stop(self) -> None:
+        """Wait for the thread, but not for ever."""
+        self.join(_JOIN_S)
 
 
 def transport_class(*, fetch_max_wait_ms: int) -> type[Transport]:
     """A transport whose consumers let the broker hold an empty fetch for so long, where Faust says 1,500."""
 
     class _Thread(AIOKafkaConsumerThread):
+        Worker = DaemonThread
+
         def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
             consumer = super()._create_worker_consumer(transport)
             consumer._fetch_max_wait_ms = fetch_max_wait_ms  # noqa: SLF001 - read by the consumer's start()

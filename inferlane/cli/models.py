@@ -1,5 +1,6 @@
 """`inferlane models`: build, list and verify what can be served."""
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,8 @@ from models.catalog import load_catalog
 # scikit-learn and onnxruntime take seconds to load: commands that do not need them start without (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from models.catalog import Catalog, ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="Build, list and verify models.")
@@ -37,31 +40,28 @@ Force = Annotated[bool, typer.Option("--force", help="Build again what is there 
 @app.command("build-samples")
 def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
     """Train, export, quantize and measure the sample models; what is there and verifies is left alone."""
-    try:
-        from models import build
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        raise ConfigurationError(
-            f"building models needs {error.name!r}, which is not installed. "
-            "Install the extra: pip install 'inferlane[models]'"
-        ) from error
+    from models.build import build_samples as build
+    from models.build import count_versions
+
     folder = _settings(models_dir).models_dir
-    built = 0
+    total, built = count_versions(), 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
-        task = progress.add_task("building", total=build.count_versions())
-        for step in build.build_samples(folder, force=force):
+    with (
+        _missing_extra_explained(),
+        Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress,
+    ):
+        task = progress.add_task("building", total=total)
+        for step in build(folder, force=force):
             built += not step.skipped
             progress.update(task, advance=1, description=f"{step.model} {step.version}")
-    out.print(f"{built} built, {build.count_versions() - built} left as they were, in {escape(str(folder))}")
+    out.print(f"{built} built, {total - built} left as they were, in {escape(str(folder))}", soft_wrap=True)
 
 
 @app.command("list")
 def list_models(models_dir: ModelsDir = None) -> None:
     """List every version of every model, with what was measured when it was built."""
     table = Table("model", "version", "quantization")
-    for heading in ("size", "accuracy", "speed-up at 1 row", "at 64 rows"):
+    for heading in ("size", "accuracy", "speed-up at\n1 / 64 rows"):
         table.add_column(heading, justify="right")
     catalog = _catalog(models_dir)
     for version in catalog.all_versions():
@@ -72,8 +72,7 @@ def list_models(models_dir: ModelsDir = None) -> None:
             escape(version.quantization),
             f"{version.size_bytes / 1024:,.0f} KiB",
             _measured(version.metrics.get("held_out_accuracy"), "{:.1%}"),
-            _measured(version.quantized.get("batch1_speedup"), "{:.1f}x"),
-            _measured(version.quantized.get("batch64_speedup"), "{:.1f}x"),
+            " / ".join(_measured(version.quantized.get(f"batch{rows}_speedup"), "{:.1f}x") for rows in (1, 64)),
         )
     out.print(table)
 
@@ -89,6 +88,19 @@ def verify_models(models_dir: ModelsDir = None) -> None:
         out.print(f"{escape(version.model)} {escape(version.version)}: {verdict}", soft_wrap=True)
     if faults:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _missing_extra_explained() -> "Iterator[None]":
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise ConfigurationError(
+            f"building models needs {error.name!r}, which is not installed. "
+            "Install the extra: pip install 'inferlane[models]'"
+        ) from error
 
 
 def _fault_of(version: "ModelVersion") -> str | None:

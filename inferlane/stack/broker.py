@@ -1,15 +1,17 @@
 """The embedded broker: Tansu, in memory."""
 
+import asyncio
 import importlib.resources
 import os
 from pathlib import Path
 
 from aiokafka.client import AIOKafkaClient
 
-from inferlane.errors import ConfigurationError
+from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.kafka.clients import broker_errors
 
-_REQUEST_TIMEOUT_MS = 1_000
+# Patient: a machine that starts ten processes answers late.
+_REQUEST_TIMEOUT_MS = 5_000
 
 
 def broker_argv(port: int) -> tuple[str, ...]:
@@ -34,6 +36,7 @@ async def broker_answers(bootstrap_servers: str) -> bool:
     Raises:
         UnavailableError: it is not.
     """
+    await _accepts(bootstrap_servers)
     client = AIOKafkaClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS)
     with broker_errors(bootstrap_servers):
         try:
@@ -41,6 +44,18 @@ async def broker_answers(bootstrap_servers: str) -> bool:
         finally:
             await client.close()
     return True
+
+
+async def _accepts(bootstrap_servers: str) -> None:
+    """Connect to the first server: the client would log each refusal of a broker that only starts as an error."""
+    host, _, port = bootstrap_servers.split(",", maxsplit=1)[0].rpartition(":")
+    try:
+        async with asyncio.timeout(_REQUEST_TIMEOUT_MS / 1000):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.close()
+            await writer.wait_closed()
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UnavailableError(f"nobody answers at {bootstrap_servers} ({error}). Is the broker running?") from error
 
 
 def _binary() -> str:

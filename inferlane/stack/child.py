@@ -41,7 +41,9 @@ class ProcessSpec:
     prepare: Prepare = nothing
     port: int
     ops_url: str = ""
-    ready_within_s: float = 60.0
+    # A process that dies is noticed at once; this is only for one that hangs. Seven Pythons that start together on two
+    # busy cores were seen to take more than a minute.
+    ready_within_s: float = 180.0
     stop_within_s: float = 30.0
 
 

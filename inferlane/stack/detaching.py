@@ -12,7 +12,8 @@ from inferlane.stack.keeper import StartError
 from inferlane.stack.runfile import RunFile, RunRecord, same_process
 
 _POLL_S = 0.1
-_START_WITHIN_S = 300.0
+# Only for a supervisor that hangs: longer than the patience that it has with its own processes, rank by rank.
+_START_WITHIN_S = 900.0
 _LOG_TAIL_BYTES = 4096
 
 

@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 # How often a process that starts is asked: too seldom delays the next one, too often takes its CPU.
 _READY_POLL_S = 0.05
-_READY_ANSWER_S = 2.0
+_READY_ANSWER_S = 6.0
 _LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 16 * 1024
 

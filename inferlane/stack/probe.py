@@ -11,11 +11,11 @@ import aiohttp
 from inferlane.errors import UnavailableError
 from inferlane.signature import Signature, TensorSpec
 
-_READY_TIMEOUT_S = 2.0
+_READY_TIMEOUT_S = 5.0
 
 
 class UnansweredError(UnavailableError):
-    """A probe was accepted and not answered in time. Remedy: `inferlane doctor` names the hop that holds it."""
+    """Nobody refused a call, and nobody answered it in time. Remedy: `inferlane doctor` names the hop that holds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ async def predict(api_url: str, target: Target, *, wait_s: float) -> float:
     """Send one request through every hop and return its seconds.
 
     Raises:
-        UnansweredError: accepted, but not answered in time.
+        UnansweredError: not answered in time.
         UnavailableError: no API, or another answer than a prediction; the message has it.
     """
     started_s = time.monotonic()
@@ -94,5 +94,9 @@ async def _call(method: str, url: str, *, wait_s: float, body: object = None) ->
         async with aiohttp.ClientSession(timeout=timeout) as session, session.request(method, url, json=body) as answer:
             is_json = "json" in answer.content_type
             return answer.status, await answer.json(content_type=None) if is_json else await answer.text()
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise UnavailableError(f"{method} {url}: no answer ({error!r}). Is the process running?") from error
+    except TimeoutError as error:
+        raise UnansweredError(f"{method} {url}: no answer within {wait_s:g} s") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise UnavailableError(
+            f"{method} {url}: no answer ({str(error) or type(error).__name__}). Is it running?"
+        ) from error

@@ -48,7 +48,7 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
             # timeout, and spends CPU on each partition that is polled.
             "fetch_max_wait_ms": 5,
             "kafka_idempotence": False,
-            "session_timeout_ms": 6_000,
+            "session_timeout_ms": 10_000,
             "ingress_partitions": 1,
             "work_partitions": 2,
         }

@@ -122,7 +122,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def _copy_tree(folder: Path) -> None:
-    """What a clone has, with this tree's environment and models so that the tier does not build them again."""
+    """What a clone has, and the models of this tree so that the tier does not train them again."""
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY,
@@ -133,7 +133,6 @@ def _copy_tree(folder: Path) -> None:
         if (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name)
-    (folder / ".venv").symlink_to(REPOSITORY / ".venv")
     built = REPOSITORY / ".inferlane" / "models"
     if built.is_dir():
         shutil.copytree(built, folder / ".inferlane" / "models")

@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-import subprocess
 import time
+from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -19,7 +19,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def eventually(is_so: Callable[[], Awaitable[bool]], *, within_s: float = 30.0) -> None:
+async def eventually(is_so: Callable[[], Awaitable[bool]], *, within_s: float = 120.0) -> None:
     """Return when it is so; fail the test if it is not within the time."""
     deadline_s = time.monotonic() + within_s
     while not await is_so():
@@ -30,7 +30,7 @@ async def eventually(is_so: Callable[[], Awaitable[bool]], *, within_s: float = 
 @asynccontextmanager
 async def running(argv: Sequence[str], answers: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
     """Run a server; yields when it answers."""
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = await asyncio.create_subprocess_exec(*argv, stdout=DEVNULL, stderr=DEVNULL)
 
     async def is_up() -> bool:
         with suppress(UnavailableError):
@@ -42,7 +42,7 @@ async def running(argv: Sequence[str], answers: Callable[[], Awaitable[bool]]) -
         yield
     finally:
         process.kill()
-        process.wait()
+        await process.wait()
 
 
 @asynccontextmanager

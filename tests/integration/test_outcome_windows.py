@@ -28,8 +28,18 @@ from router.state_path import StatePath
 from tests.integration._parts import embedded_broker, embedded_store, eventually
 from workers.outcomes import OutcomeRecorder
 
-WINDOW_S = 120
+# Processes that import everything, on machines that do much else.
+pytestmark = pytest.mark.timeout(400)
+
+WINDOW_S = 600
 DRAIN_S = 5.0
+ROUTER_PROGRAM = """
+from functools import partial
+from inferlane.config import load_settings
+from inferlane.lifecycle import run
+from router.main import serve
+run(partial(serve, load_settings()))
+"""
 
 
 class IdleForwarder:
@@ -120,7 +130,7 @@ async def produce_batches(producer: BatchProducer, *, worker_id: str, batches: i
 
 
 async def read(store: WindowStore) -> WindowReport:
-    return await store.read("iris", "v1", window_s=60, now_s=time.time())
+    return await store.read("iris", "v1", window_s=WINDOW_S, now_s=time.time())
 
 
 async def wait_for_requests(store: WindowStore, requests: int) -> WindowReport:
@@ -222,17 +232,22 @@ async def test_the_router_dies_of_what_its_data_path_died_of(
         )
 
 
-async def start_router_process(settings: Settings, models_dir: Path) -> asyncio.subprocess.Process:
-    chosen = {name: str(getattr(settings, name)) for name in settings.model_fields_set} | {
-        "models_dir": str(models_dir)
-    }
-    return await asyncio.create_subprocess_exec(
+@asynccontextmanager
+async def router_process(settings: Settings, models_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    chosen = {name: str(getattr(settings, name)) for name in settings.model_fields_set}
+    chosen["models_dir"] = str(models_dir)
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "from functools import partial; from inferlane.config import load_settings; from inferlane.lifecycle import run;"
-        "from router.main import serve; run(partial(serve, load_settings()))",
+        ROUTER_PROGRAM,
         env=os.environ | {f"INFERLANE_{name.upper()}": value for name, value in chosen.items()},
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 @pytest.fixture
@@ -252,21 +267,19 @@ async def test_windows_are_the_same_after_the_router_was_killed_and_the_store_em
     settings: Settings, producer: BatchProducer, store: WindowStore, models_dir: Path
 ) -> None:
     await create_topics(settings, [("iris", "v1")])
-    first = await start_router_process(settings, models_dir)
-    await produce_batches(producer, worker_id="a", batches=20)
-    before = await wait_for_requests(store, 80)
-    first.send_signal(signal.SIGKILL)
-    await first.wait()
+    async with router_process(settings, models_dir):
+        await produce_batches(producer, worker_id="a", batches=20)
+        before = await wait_for_requests(store, 80)
     async with connect(settings.redis_url) as redis:
         await redis.flushall()
-    second = await start_router_process(settings, models_dir)
-    after = await wait_for_requests(store, 80)
+    async with router_process(settings, models_dir) as second:
+        after = await wait_for_requests(store, 80)
+        # Nothing is counted twice when the agent reads what the first router had not committed.
+        await produce_batches(producer, worker_id="b", batches=1)
+        assert (await wait_for_requests(store, 84)).requests == 84
+        second.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(second.wait(), timeout=DRAIN_S * 6) == 0
     assert after.outcomes == before.outcomes
     assert after.latency_ms == before.latency_ms
     assert after.prediction_distribution == before.prediction_distribution
     assert after.resources.memory_bytes == before.resources.memory_bytes
-    # Nothing is counted twice when the agent reads what the first router had not committed.
-    await produce_batches(producer, worker_id="b", batches=1)
-    assert (await wait_for_requests(store, 84)).requests == 84
-    second.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(second.wait(), timeout=DRAIN_S * 6) == 0

@@ -124,9 +124,11 @@ def test_percentiles_come_from_the_union_of_skewed_workers_not_from_their_averag
     slow = rng.lognormal(mean=0, sigma=0.3, size=2_000)
     merged = quantiles(merge_sketches([sketch_of(fast), sketch_of(slow)]), EVERY_RANK)
     assert merged is not None
-    assert merged == pytest.approx(list(np.quantile(np.concatenate([fast, slow]), EVERY_RANK)), rel=0.03)
-    averaged = (np.quantile(fast, 0.99) + np.quantile(slow, 0.99)) / 2
-    assert abs(averaged - merged[2]) > 0.1 * merged[2]
+    ranks = np.searchsorted(np.sort(np.concatenate([fast, slow])), merged) / 100_000
+    assert ranks[0] == pytest.approx(0.5, abs=0.02)
+    assert ranks[1:] == pytest.approx(EVERY_RANK[1:], abs=0.004)
+    averaged_p95 = (np.quantile(fast, 0.95) + np.quantile(slow, 0.95)) / 2
+    assert averaged_p95 > 10 * merged[1]
 
 
 def test_batches_are_added_up_until_a_summary_is_taken() -> None:

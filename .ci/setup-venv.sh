@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Makes .venv hold exactly what the lock file (an argument, from the root of the clone) names, and this project.
+# Takes seconds when nothing changed. Needs Python >= 3.11 and a package index, nothing else.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly UV_VERSION=0.13.9
+readonly LOCK="${1:?usage: $0 LOCK_FILE}"
+readonly DEV_LOCK=requirements-dev.lock
+
+fail() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+find_python() {
+  local name
+  for name in python3 python3.14 python3.13 python3.12 python3.11; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$name"
+      return
+    fi
+  done
+  fail "no Python >= 3.11 on PATH (python3 is: $(python3 --version 2>&1 || true)). Install one, or add it to PATH."
+}
+
+# What an environment made from this lock file would be: its lock, this project's metadata, and where it is, because
+# an environment cannot be moved.
+fingerprint() {
+  .venv/bin/python - "$1" pyproject.toml <<'PYTHON'
+import hashlib, os, pathlib, sys
+
+parts = [pathlib.Path(path).read_bytes() for path in sys.argv[1:]]
+print(hashlib.sha256(b"\0".join([*parts, os.getcwd().encode(), sys.version.encode()])).hexdigest())
+PYTHON
+}
+
+is_current() {
+  [[ -f "$STAMP" && -f "$1" && "$(cat "$STAMP")" == "$(fingerprint "$1")" ]]
+}
+
+readonly STAMP=.venv/.inferlane-setup
+if .venv/bin/python -c '' 2>/dev/null; then
+  # The tests' environment holds everything that running needs, so it is left alone.
+  if is_current "$LOCK" || is_current "$DEV_LOCK"; then
+    exit 0
+  fi
+else
+  python="$(find_python)"
+  printf 'making .venv with %s (%s)\n' "$python" "$("$python" --version)"
+  "$python" -m venv --clear .venv ||
+    fail "$python cannot make environments. On Debian and Ubuntu: apt-get install python3-venv"
+fi
+
+rm -f "$STAMP"
+printf 'installing %s\n' "$LOCK"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+# uv does not read pip's configuration: where pip was told of an index, uv is told of it too.
+if [[ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]]; then
+  index="${PIP_INDEX_URL:-$(.venv/bin/python -m pip config get global.index-url 2>/dev/null || true)}"
+  [[ -z "$index" ]] || export UV_DEFAULT_INDEX="$index"
+fi
+.venv/bin/uv pip sync --quiet --python .venv --require-hashes "$LOCK"
+.venv/bin/uv pip install --quiet --python .venv --no-deps --editable .
+fingerprint "$LOCK" >"$STAMP"

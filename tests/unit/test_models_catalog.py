@@ -1,0 +1,74 @@
+"""The catalog: a store that is not as it must be is refused with the file and the remedy."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inferlane.errors import ConfigurationError, UnknownModelError
+from models.catalog import load_catalog
+from tests.fakes.stores import write_tiny_store
+
+
+def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def spoil(models_dir: Path) -> None:
+        path = models_dir / "tiny" / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    return spoil
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda models_dir: (models_dir / "tiny" / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (remove("model.toml"), "inferlane models build-samples"),
+        (remove("v1/model.onnx"), r"no model\.onnx"),
+        (remove("v1/version.toml"), "the versions are: none"),
+        (replace("model.toml", '"v1"', '"v9"'), "default_version = 'v9'"),
+        (replace("model.toml", '"v1"', "v1"), "cannot read"),
+        (replace("v1/version.toml", "digest", "checksum"), "digest"),
+        (replace("v1/version.toml", "datatype", "dtype"), "datatype"),
+        (lambda models_dir: (models_dir / "tiny" / "model.toml").write_bytes(b"\xff"), "cannot read"),
+    ],
+)
+def test_a_store_that_is_not_whole_is_refused(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
+    write_tiny_store(tmp_path)
+    spoil(tmp_path)
+
+    with pytest.raises(ConfigurationError, match=message):
+        load_catalog(tmp_path, default_model="tiny")
+
+
+def test_a_store_that_does_not_exist_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="inferlane models build-samples"):
+        load_catalog(tmp_path / "nowhere", default_model="tiny")
+
+
+def test_a_default_model_that_the_store_lacks_is_refused(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path)
+
+    with pytest.raises(ConfigurationError, match="INFERLANE_DEFAULT_MODEL"):
+        load_catalog(tmp_path, default_model="iris")
+
+
+def test_an_unknown_model_or_version_is_named_with_those_that_exist(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path)
+    catalog = load_catalog(tmp_path, default_model="tiny")
+
+    with pytest.raises(UnknownModelError, match="'large'; there are: tiny"):
+        catalog.model("large")
+    with pytest.raises(UnknownModelError, match="'v9'; it has: v1"):
+        catalog.model().version("v9")
+
+
+def test_a_class_name_outside_ascii_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path)
+    replace("model.toml", '"a"', '"säge"')(tmp_path)
+
+    assert load_catalog(tmp_path, default_model="tiny").model().version("v1").classes[0] == "säge"
