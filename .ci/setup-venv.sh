@@ -62,4 +62,7 @@ if [[ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]]; then
 fi
 .venv/bin/uv pip sync --quiet --python .venv --require-hashes "$LOCK"
 .venv/bin/uv pip install --quiet --python .venv --no-deps --editable .
+# Compiled once here, not by each of the processes that start at the same time; also where the environment says not to.
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c \
+  'import inferlane.cli.main, inferlane.stack.running, producer_api.main, router.main, workers.main'
 fingerprint "$LOCK" >"$STAMP"

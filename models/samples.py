@@ -60,7 +60,7 @@ SAMPLES = (
         default_version="v1",
         held_out_share=0.2,
         recipes=(
-            # Fewer epochs fall under 95 % held out; more take the build past its minute for less than 1 %.
+            # Most of the build's time. Measured held out: 2 epochs reach 93.9 %, 6 reach 97.2 %, 8 reach 97.8 %.
             TrainedRecipe(version="v1", hidden_layers=(1024, 1024), epochs=6),
             QuantizedRecipe(version="v2-quantized", source="v1"),
         ),

@@ -9,6 +9,9 @@ from mode import Service
 
 log = structlog.get_logger(__name__)
 
+# Closing clients after the drain failed; whoever waits longer is killed anyway.
+_CANCEL_S = 2.0
+
 
 class Watched(Service):
     """Runs `run(stop)` while the app runs.
@@ -46,6 +49,7 @@ class Watched(Service):
         if not self._task.done():
             log.warning("drain_deadline_passed", part=self._name, drain_deadline_s=self._drain_deadline_s)
             self._task.cancel()
+            await asyncio.wait({self._task}, timeout=_CANCEL_S)
 
     async def _watch(self, task: asyncio.Future[None]) -> None:
         await asyncio.wait({task})

@@ -4,10 +4,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
-from inferlane.outcomes import encode_summary
 
 from inferlane.errors import UnavailableError
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.outcomes import encode_summary
 from inferlane.record import JSON_CONTENT
 from inferlane.topics import OUTCOMES
 

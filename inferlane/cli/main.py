@@ -4,6 +4,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from inferlane import __version__
 from inferlane.cli import batch, models, processes, topics
@@ -34,5 +35,7 @@ def main() -> None:
     try:
         app()
     except InferlaneError as error:
-        Console(stderr=True).print(f"[bold red]error[/] [dim]({error.code})[/] {error}", highlight=False)
+        # A remedy may hold brackets, as in `pip install 'inferlane[models]'`.
+        text = escape(str(error))
+        Console(stderr=True).print(f"[bold red]error[/] [dim]({error.code})[/] {text}", highlight=False, soft_wrap=True)
         sys.exit(1)

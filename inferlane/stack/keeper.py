@@ -112,7 +112,16 @@ class Keeper:
             code = await child.wait()
             if not self.settled.is_set():
                 self.failure = self._start_error(f"{fault} (exit code {code})")
-        return await child.stop(self._grace_s)
+        return await self._drain(child)
+
+    async def _drain(self, child: Child) -> int:
+        if not child.is_running:
+            return await child.wait()
+        started_s = time.monotonic()
+        code = await child.stop(self._grace_s)
+        took_s = round(time.monotonic() - started_s, 3)
+        log.info("process_stopped", name=self.spec.name, exit_code=code, took_s=took_s)
+        return code
 
     async def _gets_ready(self, child: Child) -> bool:
         deadline_s = child.started_s + self.spec.ready_within_s
