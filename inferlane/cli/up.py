@@ -85,12 +85,16 @@ def down() -> None:
         out.print(f"no stack runs here ({file.path})")
         return
     started_s = time.monotonic()
+    was_running = record.is_running
     with out.status("stopping: API, workers and router finish what they took"):
         orphans = stop_detached(record, wait_s=_stop_within_s(settings))
     file.remove()
     if orphans:
-        out.print(f"[yellow]its supervisor had ended without them; stopped now:[/] {', '.join(orphans)}")
-    out.print(f"stopped {len(record.processes)} processes in {time.monotonic() - started_s:.1f} s")
+        out.print(f"[yellow]left by a supervisor that was killed, stopped now:[/] {', '.join(orphans)}")
+    elif was_running:
+        out.print(f"stopped {len(record.processes)} processes in {time.monotonic() - started_s:.1f} s")
+    else:
+        out.print(f"no stack ran here any more; removed {file.path}")
 
 
 def status() -> None:

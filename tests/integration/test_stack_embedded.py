@@ -1,6 +1,7 @@
 """The real embedded broker and store under the supervisor."""
 
 import asyncio
+import dataclasses
 import socket
 import subprocess
 import sys
@@ -13,15 +14,18 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from inferlane.config import load_settings
-from inferlane.errors import ConfigurationError
+from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.kafka.clients import make_consumer, make_producer
 from inferlane.result_store import connect
 from inferlane.signature import Signature
+from inferlane.stack.checks import check_store, check_topics
+from inferlane.stack.hops import holding_hop, router_progress
 from inferlane.stack.keeper import State
 from inferlane.stack.pools import StackPools
 from inferlane.stack.probe import Target
 from inferlane.stack.profile import Profile, StackOptions, stack_profile
 from inferlane.stack.supervisor import Supervisor
-from inferlane.topics import INGRESS
+from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, work_topic, worker_group
 
 WAIT_S = 60.0
 TARGETS = [Target(model="iris", version="v1", signature=Signature(inputs=(), outputs=()))]
@@ -128,3 +132,39 @@ def test_a_taken_port_stops_the_start_before_anything_runs(profile: Profile, opt
         pytest.raises(ConfigurationError, match=r"--store-port \(INFERLANE_STORE_PORT\)"),
     ):
         StackPools(profile, options, TARGETS).all()
+
+
+async def test_the_hop_that_holds_a_request_is_named(profile: Profile, options: StackOptions) -> None:
+    settings, [target] = profile.settings, TARGETS
+    topic, work = INGRESS[Lane.REQUESTS], work_topic("iris", "v1", Lane.REQUESTS)
+    async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
+        assert await router_progress(settings) == "nothing waits for it"
+        await produce(profile, topic)
+        assert "the router has not taken it: 1 wait in inferlane.requests" in await holding_hop(settings, target)
+        await commit_all(profile, topic, ROUTER_GROUP)
+        await produce(profile, work)
+        assert "no worker has answered it: 1 wait in inferlane.iris.v1.requests" in await holding_hop(settings, target)
+        await commit_all(profile, work, worker_group("iris", "v1"))
+        assert "the API does not hear the store" in await holding_hop(settings, target)
+
+
+async def test_missing_and_differing_topics_are_named(profile: Profile, options: StackOptions) -> None:
+    async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
+        assert await check_topics(profile.settings, TARGETS) == "8 topics"
+        other = dataclasses.replace(TARGETS[0], version="v9")
+        with pytest.raises(UnavailableError, match=r"missing: inferlane\.iris\.v9\.requests"):
+            await check_topics(profile.settings, [other])
+        with pytest.raises(ConfigurationError, match=r"inferlane\.iris\.v1\.requests has 2, not 5"):
+            await check_topics(profile.settings.model_copy(update={"work_partitions": 5}), TARGETS)
+        assert "32 MiB" in await check_store(profile.settings)
+
+
+async def produce(profile: Profile, topic: str) -> None:
+    async with make_producer(profile.settings) as producer:
+        await producer.send_and_wait(topic, b"{}")
+
+
+async def commit_all(profile: Profile, topic: str, group: str) -> None:
+    async with make_consumer(profile.settings, topic, group=group) as consumer:
+        await consumer.getone()
+        await consumer.commit()

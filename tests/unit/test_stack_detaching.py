@@ -1,0 +1,55 @@
+"""Stopping a stack by its run file: only ever the processes that it names."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from inferlane.stack.detaching import stop_detached
+from inferlane.stack.runfile import ProcessRecord, RunRecord
+
+WAIT_S = 20.0
+
+
+@pytest.fixture
+def bystander() -> Iterator[psutil.Process]:
+    with subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"]) as process:
+        yield psutil.Process(process.pid)
+        process.kill()
+
+
+def record_of(process: psutil.Process, *, born_s: float) -> RunRecord:
+    """A supervisor that is gone and one process of it."""
+    entry = ProcessRecord(
+        name="router",
+        pool="router",
+        pid=process.pid,
+        create_time_s=born_s,
+        state="ready",
+        restarts=0,
+        port=0,
+        ops_url="",
+        log="",
+    )
+    return RunRecord(
+        pid=process.pid,
+        create_time_s=born_s - 1,
+        phase="ready",
+        api_url="",
+        environment={},
+        processes=(entry,),
+    )
+
+
+def test_a_recycled_pid_is_not_signalled(bystander: psutil.Process) -> None:
+    record = record_of(bystander, born_s=bystander.create_time() - 100)
+    assert stop_detached(record, wait_s=WAIT_S) == ()
+    assert bystander.is_running()
+
+
+def test_processes_that_outlived_their_supervisor_are_ended(bystander: psutil.Process) -> None:
+    record = record_of(bystander, born_s=bystander.create_time())
+    assert stop_detached(record, wait_s=WAIT_S) == ("router",)
+    assert not bystander.is_running() or bystander.status() == psutil.STATUS_ZOMBIE
