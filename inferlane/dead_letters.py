@@ -6,13 +6,16 @@ from inferlane.topics import DEAD_LETTERS
 
 # A reason is for a person to read in a list; a model's own message may be as long as it likes.
 _DETAIL_LIMIT_CHARS = 2_000
+# What fits beside a value of the largest size; a foreign record may have any headers.
+_HEADERS_LIMIT_BYTES = 32 * 1024
 _PREFIX = "inferlane-dead-letter-"
 
 
-def dead_letter(record: KafkaRecord, *, reason: str, detail: str, attempts: int) -> OutRecord:
+def dead_letter(record: KafkaRecord, *, reason: str, detail: str, attempts: int, limit_bytes: int) -> OutRecord:
     """The dead letter of `record`: its key, value and headers unchanged, and our headers about it added.
 
-    `reason` is an error code of `inferlane.errors`.
+    `reason` is an error code of `inferlane.errors`. A value over `limit_bytes` is cut to it, and a header tells its
+    whole length. The letter is stamped now: retention goes by the timestamp, and a replayed record may be old.
     """
     about = {
         "reason": reason,
@@ -21,7 +24,20 @@ def dead_letter(record: KafkaRecord, *, reason: str, detail: str, attempts: int)
         "topic": record.topic,
         "partition": str(record.partition),
         "offset": str(record.offset),
+        "timestamp": str(record.timestamp),
     }
     kept = [(name, value) for name, value in record.headers if not name.startswith(_PREFIX) and name != "ce_type"]
+    if sum(len(name) + len(value or b"") for name, value in kept) > _HEADERS_LIMIT_BYTES:
+        kept = [(name, value) for name, value in kept if name == "ce_id"]
     headers = [*kept, DEAD_LETTER_TYPE, *((_PREFIX + name, value.encode()) for name, value in about.items())]
-    return OutRecord(DEAD_LETTERS, record.key or b"", record.value or b"", headers, record.timestamp)
+    value = record.value or b""
+    if len(value) > limit_bytes:
+        # The head of it is better than nothing, and better than a lane that stops at a record that cannot be kept.
+        headers.append((_PREFIX + "value-bytes", str(len(value)).encode()))
+        value = value[:limit_bytes]
+    return OutRecord(DEAD_LETTERS, record.key or b"", value, headers)
+
+
+def reason_of(record: OutRecord) -> str:
+    """The reason that a dead letter gives."""
+    return dict(record.headers)[_PREFIX + "reason"].decode()

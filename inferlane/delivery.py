@@ -5,12 +5,13 @@ Only after `deliver` returns may the offset of the request be committed.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
-from inferlane.dead_letters import dead_letter
+from inferlane.dead_letters import dead_letter, reason_of
 from inferlane.errors import UnavailableError
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.metrics import DEAD_LETTERS
@@ -18,6 +19,8 @@ from inferlane.record import BINARY_CONTENT, JSON_CONTENT, JSON_LENGTH, RESULT_T
 from inferlane.result_store import ResultStore
 from inferlane.results import Result
 from inferlane.topics import RESULTS, Lane
+
+_T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
@@ -44,57 +47,64 @@ class Answer:
 class Delivery:
     """Delivers answers, and tries again for as long as the store or the broker is down."""
 
-    def __init__(self, store: ResultStore, producer: BatchProducer) -> None:
+    def __init__(self, store: ResultStore, producer: BatchProducer, *, max_dead_letter_bytes: int) -> None:
         self._store = store
         self._producer = producer
+        self._max_dead_letter_bytes = max_dead_letter_bytes
 
     async def deliver(self, answers: Sequence[Answer]) -> None:
-        """Return when every answer is durable. Cancelling leaves some undelivered: do not commit then."""
-        delay_s = _FIRST_RETRY_S
-        while True:
-            try:
-                await self._deliver_once(answers)
-            except UnavailableError as error:
-                log.warning("delivery_retried", answers=len(answers), retry_s=round(delay_s, 3), error=str(error))
-                # Jitter: workers that lost the same store must not come back in step.
-                await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
-                delay_s = min(delay_s * 2, _LONGEST_RETRY_S)
-            else:
-                return
+        """Return when every answer is durable. Cancelling leaves some undelivered: do not commit then.
 
-    async def _deliver_once(self, answers: Sequence[Answer]) -> None:
-        dead = [_dead_letter(answer, answer.dead) for answer in answers if answer.dead is not None]
-        await self._producer.send(dead)
+        Each stage is tried again by itself, so that a store that is down does not multiply the dead letters.
+        """
+        dead = [self._dead_letter(answer, answer.dead) for answer in answers if answer.dead is not None]
+        await _persist(lambda: self._producer.send(dead), "dead_letters")
+        for record in dead:
+            DEAD_LETTERS.labels(reason_of(record)).inc()
         stored = [answer for answer in answers if answer.lane is Lane.REQUESTS]
-        held = await self._store.put([answer.result for answer in stored])
+        held = await _persist(lambda: self._store.put([answer.result for answer in stored]), "store")
         held_by_id = {result.request_id: result for result in held}
-        await self._producer.send(
+        to_topic = [
             _result_record(answer, held_by_id.get(answer.result.request_id, answer.result))
             for answer in answers
             if answer.to_topic
-        )
+        ]
+        await _persist(lambda: self._producer.send(to_topic), "results")
         await self._wake(stored, held)
-        for answer in answers:
-            if answer.dead is not None:
-                DEAD_LETTERS.labels(answer.result.error_code or "unknown").inc()
 
     async def _wake(self, stored: Sequence[Answer], held: Sequence[Result]) -> None:
+        """Wake who waits. A wake-up that fails costs a tick: the stored result is the truth."""
         by_instance: dict[str, list[Result]] = {}
         for answer, result in zip(stored, held, strict=True):
             if answer.reply_to is not None:
                 by_instance.setdefault(answer.reply_to, []).append(result)
         for instance, results in by_instance.items():
-            await self._store.wake(instance, results)
+            try:
+                await self._store.wake(instance, results)
+            except UnavailableError as error:
+                log.warning("wake_up_failed", instance=instance, results=len(results), error=str(error))
+
+    def _dead_letter(self, answer: Answer, record: KafkaRecord) -> OutRecord:
+        result = answer.result
+        return dead_letter(
+            record,
+            reason=result.error_code or "unknown",
+            detail=result.error_detail or "",
+            attempts=result.attempt,
+            limit_bytes=self._max_dead_letter_bytes,
+        )
 
 
-def _dead_letter(answer: Answer, record: KafkaRecord) -> OutRecord:
-    result = answer.result
-    return dead_letter(
-        record,
-        reason=result.error_code or "unknown",
-        detail=result.error_detail or "",
-        attempts=result.attempt,
-    )
+async def _persist(stage: Callable[[], Awaitable[_T]], name: str) -> _T:
+    delay_s = _FIRST_RETRY_S
+    while True:
+        try:
+            return await stage()
+        except UnavailableError as error:
+            log.warning("delivery_retried", stage=name, retry_s=round(delay_s, 3), error=str(error))
+            # Jitter: workers that lost the same store must not come back in step.
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+            delay_s = min(delay_s * 2, _LONGEST_RETRY_S)
 
 
 def _result_record(answer: Answer, result: Result) -> OutRecord:

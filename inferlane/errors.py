@@ -9,6 +9,7 @@ InferlaneError
 │   ├── PayloadTooLargeError  a body, a record or a result over its limit
 │   └── UnknownModelError     a model or version that the catalog does not hold
 ├── ModelError                the model itself failed on valid input
+├── ConsumerBrokenError       a consumer that only a new process can replace
 └── UnavailableError          a part that we depend on does not answer now
     └── OverloadedError       too much is waiting here already
 
@@ -17,6 +18,11 @@ InferlaneError
 """
 
 from typing import ClassVar
+
+import msgspec
+
+# What msgspec raises for bytes that do not hold what they must: malformed, not UTF-8, or nested too deep.
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class InferlaneError(Exception):
@@ -72,6 +78,12 @@ class ModelError(InferlaneError):
     """The model failed on input that fits its signature. Remedy: look at the model, then replay the dead letter."""
 
     code = "model_error"
+
+
+class ConsumerBrokenError(InferlaneError):
+    """A consumer whose own tasks have ended. Remedy: let the process end; its supervisor starts another."""
+
+    code = "consumer_broken"
 
 
 class UnavailableError(InferlaneError):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from inferlane.errors import DecodeError
+from inferlane.errors import UNDECODABLE, DecodeError
 from inferlane.results import Status
 from inferlane.sketches import check_sketch
 
@@ -83,5 +83,5 @@ def decode_summary(raw: bytes) -> OutcomeSummary:
     """
     try:
         return _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise DecodeError(f"a record of inferlane.outcomes holds no summary of schema {SCHEMA}: {error}") from error

@@ -35,6 +35,11 @@ def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes]
     )
 
 
+_MAX_ID_BYTES = 512
+_MAX_ATTEMPT = 1_000_000
+_YEAR_10000_S = 253_402_300_800
+
+
 class KafkaRecord(Protocol):
     """What we need of a consumed record, whichever client read it."""
 
@@ -83,14 +88,14 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
         attempt = get("ce_attempt")
         json_length = get(JSON_LENGTH)
         return RequestHeaders(
-            request_id=request_id.decode() if request_id else _position(record),
+            request_id=_bounded_id(request_id) if request_id else _position(record),
             model=_text(get("ce_model")),
             version=_text(get("ce_modelversion")),
-            accepted_s=parse_time(accepted) if accepted else record.timestamp / 1000,
+            accepted_s=parse_time(accepted) if accepted else _stamped_s(record),
             deadline_s=parse_time(deadline) if deadline else None,
             reply_to=_text(get("ce_replyto")),
             routing_key=_text(get("ce_routingkey")),
-            attempt=int(attempt) if attempt else 1,
+            attempt=_attempt(attempt) if attempt else 1,
             batch_id=_text(get("ce_batchid")),
             json_length=int(json_length) if json_length else None,
         )
@@ -102,10 +107,10 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
     """The headers under which a record is answered whose own cannot be read: its id and waiter if those can."""
     named = {name: value.decode(errors="replace") for name, value in record.headers if value}
     return RequestHeaders(
-        request_id=named.get("ce_id") or _position(record),
+        request_id=(named.get("ce_id") or _position(record))[:_MAX_ID_BYTES],
         model=None,
         version=None,
-        accepted_s=record.timestamp / 1000,
+        accepted_s=_stamped_s(record),
         deadline_s=None,
         reply_to=named.get("ce_replyto"),
         routing_key=None,
@@ -113,6 +118,25 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
         batch_id=named.get("ce_batchid"),
         json_length=None,
     )
+
+
+def _bounded_id(raw: bytes) -> str:
+    if len(raw) > _MAX_ID_BYTES:
+        raise ValueError(f"ce_id has {len(raw)} bytes, the limit is {_MAX_ID_BYTES}")
+    return raw.decode()
+
+
+def _attempt(raw: bytes) -> int:
+    attempt = int(raw)
+    if not 1 <= attempt <= _MAX_ATTEMPT:
+        raise ValueError(f"ce_attempt is {attempt}; it counts from 1 to {_MAX_ATTEMPT}")
+    return attempt
+
+
+def _stamped_s(record: KafkaRecord) -> float:
+    """The record's timestamp; what no calendar holds (microseconds taken for milliseconds) counts as the epoch."""
+    seconds = record.timestamp / 1000
+    return seconds if 0 <= seconds < _YEAR_10000_S else 0.0
 
 
 def _position(record: KafkaRecord) -> str:

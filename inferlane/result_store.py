@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -23,6 +23,13 @@ _RESULT_KEY = "inferlane:result:"
 _ACCEPTED_KEY = "inferlane:accepted:"
 _CONNECT_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 5.0
+_MAX_CONNECTIONS = 32
+# A connection that was quiet for so long is asked first: one half-open would look subscribed for ever.
+_HEALTH_CHECK_S = 10
+# Results up to this travel in the wake-up itself; a larger one is left to the waiter's next read of the truth, so that
+# no message outgrows the store's buffer for subscribers.
+_WAKE_UP_CONTENT_BYTES = 64 * 1024
+_WAKE_UP_RESULTS = 256
 
 
 def wake_up_channel(instance: str) -> str:
@@ -32,12 +39,18 @@ def wake_up_channel(instance: str) -> str:
 
 def connect(redis_url: str) -> Redis:
     """A client that fails fast; whoever calls decides whether to try again."""
-    return Redis.from_url(
+    # Callers over the limit wait for a connection; redis-py's own default refuses them, which a burst would see as an
+    # outage.
+    pool = BlockingConnectionPool.from_url(
         redis_url,
+        max_connections=_MAX_CONNECTIONS,
+        timeout=_ANSWER_TIMEOUT_S,
         socket_connect_timeout=_CONNECT_TIMEOUT_S,
         socket_timeout=_ANSWER_TIMEOUT_S,
+        health_check_interval=_HEALTH_CHECK_S,
         retry=Retry(NoBackoff(), 1),
     )
+    return Redis.from_pool(pool)
 
 
 @asynccontextmanager
@@ -75,7 +88,10 @@ class ResultStore:
             for result in results:
                 key = _RESULT_KEY + result.request_id
                 pipeline.set(key, encode_result(result), nx=True, get=True, ex=self._ttl_s)
-            earlier = await pipeline.execute()
+            # The mark of acceptance lives longer than a result: left behind, it would make a forgotten result look
+            # as if it were still to come.
+            pipeline.delete(*(_ACCEPTED_KEY + result.request_id for result in results))
+            *earlier, _ = await pipeline.execute()
         return [result if raw is None else decode_result(raw) for result, raw in zip(results, earlier, strict=True)]
 
     async def wake(self, instance: str, results: Sequence[Result]) -> None:
@@ -84,8 +100,13 @@ class ResultStore:
         Raises:
             UnavailableError: the store does not answer.
         """
+        small = [result for result in results if len(result.content) <= _WAKE_UP_CONTENT_BYTES]
         async with store_errors(self._redis_url):
-            await self._redis.publish(wake_up_channel(instance), encode_wake_up(results))
+            for start in range(0, len(small), _WAKE_UP_RESULTS):
+                message = encode_wake_up(small[start : start + _WAKE_UP_RESULTS])
+                await self._redis.publish(wake_up_channel(instance), message)
+            if len(small) < len(results):
+                await self._redis.publish(wake_up_channel(instance), encode_wake_up([]))
 
     async def get(self, request_ids: Sequence[str]) -> list[Result | None]:
         """The results of these requests, None for each that has none (yet).

@@ -6,10 +6,14 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from inferlane.errors import DecodeError, InferlaneError
+from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError
 from inferlane.record import RequestHeaders
 
 _T = TypeVar("_T")
+
+
+# A detail travels in a header and a wake-up; a model's own message may be as long as it likes.
+_DETAIL_LIMIT_CHARS = 2_000
 
 
 class Status(StrEnum):
@@ -67,7 +71,7 @@ class Result(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
             finished_s=now_s,
             queue_wait_s=max(0.0, now_s - headers.accepted_s),
             error_code=code,
-            error_detail=detail,
+            error_detail=detail[:_DETAIL_LIMIT_CHARS],
         )
 
 
@@ -131,5 +135,5 @@ def decode_wake_up(raw: bytes) -> list[Result]:
 def _decoded(decode: Callable[[bytes], _T], raw: bytes) -> _T:
     try:
         return decode(raw)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise DecodeError(f"stored bytes are not what the contract says: {error}") from error

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 
-from inferlane.errors import DecodeError, InvalidSplitError, UnavailableError
+from inferlane.errors import UNDECODABLE, DecodeError, InvalidSplitError, UnavailableError
 from inferlane.kafka.clients import broker_errors, make_consumer, make_producer
 from inferlane.topics import SPLITS
 
@@ -22,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 _PARTITION = TopicPartition(SPLITS, 0)
 _POLL_S = 0.5
+_RETRY_S = 1.0
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +69,7 @@ def decode_split(raw: bytes) -> Split:
     """
     try:
         return _decode(raw)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise DecodeError(f"a record of {SPLITS} holds no split: {error}") from error
 
 
@@ -94,8 +96,12 @@ class SplitTable:
                 self._splits[split.model] = split
         except DecodeError:
             log.exception("split_undecodable", offset=offset)
+        await self.note_position(offset + 1)
+
+    async def note_position(self, position: int) -> None:
+        """Note that every record before `position` is in force."""
         async with self._changed:
-            self._applied_offset = offset
+            self._applied_offset = position - 1
             self._changed.notify_all()
 
     async def wait_applied(self, offset: int, *, timeout_s: float) -> None:
@@ -129,8 +135,11 @@ class SplitFollower:
         """
         consumer, end = await self._open()
         self._task = asyncio.create_task(self._follow(consumer), name="splits")
-        if end > 0:
+        try:
             await self._table.wait_applied(end - 1, timeout_s=self._settings.kafka_request_timeout_ms / 1000)
+        except BaseException:
+            await self.close()
+            raise
 
     @property
     def is_running(self) -> bool:
@@ -160,9 +169,16 @@ class SplitFollower:
     async def _follow(self, consumer: "AIOKafkaConsumer") -> None:
         try:
             while True:
-                for records in (await consumer.getmany(timeout_ms=int(_POLL_S * 1000))).values():
-                    for record in records:
-                        await self._table.apply(record.offset, record.key, record.value)
+                try:
+                    fetched = await consumer.getmany(timeout_ms=int(_POLL_S * 1000))
+                    for records in fetched.values():
+                        for record in records:
+                            await self._table.apply(record.offset, record.key, record.value)
+                    # Compaction and markers leave offsets that hold no record: the position passes them.
+                    await self._table.note_position(await consumer.position(_PARTITION))
+                except KafkaError as error:
+                    log.warning("splits_not_read", error=repr(error), retry_s=_RETRY_S)
+                    await asyncio.sleep(_RETRY_S)
         finally:
             await consumer.stop()
 

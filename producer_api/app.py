@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -10,10 +11,13 @@ from starlette.routing import Route
 from inferlane import __version__
 from inferlane.errors import InferlaneError
 from producer_api import predict_endpoint
+from producer_api.asgi import read_body, send_answer
 from producer_api.openapi import openapi
 from producer_api.problems import CONTENT_TYPE, problem, problem_of
 from producer_api.routes import health, models, predictions, version_metrics
 from producer_api.services import Services
+
+log = structlog.get_logger(__name__)
 
 _DESCRIPTION = """Model predictions through a queue: a burst becomes backlog instead of errors.
 
@@ -30,31 +34,55 @@ def build_app(services: Services) -> Any:
     for module in (predictions, models, version_metrics, health):
         app.include_router(module.router)
     app.add_exception_handler(InferlaneError, _on_error)
+    app.add_exception_handler(Exception, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return HotPath(app, {predict_endpoint.PATH: hot})
+    return HotPath(app, {predict_endpoint.PATH: hot}, max_body_bytes=services.settings.max_body_bytes)
 
 
 class HotPath:
-    """Calls a hot endpoint before any middleware or routing: that machinery costs more than the call itself."""
+    """Calls a hot endpoint before any middleware or routing: that machinery costs more than the call itself.
 
-    def __init__(self, app: Any, hot: dict[str, Any]) -> None:
+    Every other body is read here, within the limit, before FastAPI would read it whole.
+    """
+
+    def __init__(self, app: Any, hot: dict[str, Any], *, max_body_bytes: int) -> None:
         self._app = app
+        self._max_body_bytes = max_body_bytes
         self._hot = hot
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self._hot.get(scope["path"])
-            if endpoint is not None:
-                await endpoint(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        endpoint = self._hot.get(scope["path"])
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
+            return
+        try:
+            body = await read_body(scope, receive, self._max_body_bytes)
+        except InferlaneError as error:
+            status, document, _ = problem_of(error)
+            await send_answer(send, status, document, CONTENT_TYPE.encode())
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+
+def _replay(body: bytes, receive: Any) -> Any:
+    """A `receive` that gives the body that was read, then whatever comes after it."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Any:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, InferlaneError):
-        raise error
+        log.error("call_crashed", exc_info=error)
+        error = InferlaneError(f"an error that nobody foresaw: {type(error).__name__}")
     status, body, headers = problem_of(error)
     return Response(body, status_code=status, headers=headers, media_type=CONTENT_TYPE)
 

@@ -2,26 +2,30 @@
 
 from typing import Any
 
-from inferlane.errors import PayloadTooLargeError
+from inferlane.errors import DecodeError, PayloadTooLargeError
 
 # What is read and thrown away of a body over its limit, so that the client can finish sending and read our answer.
 _DISCARD_FACTOR = 32
+_GONE = "the client went away before its body was complete"
 
 
 async def read_body(scope: Any, receive: Any, limit_bytes: int) -> bytes:
     """Return the whole body.
 
     Raises:
+        DecodeError: the client went away in the middle of it.
         PayloadTooLargeError: it is over the limit; up to 32 times the limit was read and dropped.
     """
     announced = content_length(scope)
     message = await receive()
+    if message["type"] != "http.request":
+        raise DecodeError(_GONE)
     body: bytes = message.get("body", b"")
     if not message.get("more_body") and len(body) <= limit_bytes:
         return body
     chunks = [body]
     received = len(body)
-    while message.get("more_body") and received <= limit_bytes * _DISCARD_FACTOR:
+    while message.get("more_body") and message["type"] == "http.request" and received <= limit_bytes * _DISCARD_FACTOR:
         message = await receive()
         chunk = message.get("body", b"")
         received += len(chunk)
@@ -29,6 +33,8 @@ async def read_body(scope: Any, receive: Any, limit_bytes: int) -> bytes:
             chunks.append(chunk)
         else:
             chunks.clear()
+    if message["type"] != "http.request":
+        raise DecodeError(_GONE)
     if received > limit_bytes:
         raise PayloadTooLargeError(
             f"the body has {max(received, announced or 0)} bytes, the limit is {limit_bytes}; "

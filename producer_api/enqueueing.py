@@ -4,8 +4,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from inferlane.errors import InferlaneError, OverloadedError
+import structlog
+
+from inferlane.errors import InferlaneError, OverloadedError, UnavailableError
 from inferlane.kafka.producing import BatchProducer, OutRecord
+
+log = structlog.get_logger(__name__)
 
 OnAnswer = Callable[[InferlaneError | None], None]
 """Called once with None when the record is acknowledged, or with the error for which it may not have been written."""
@@ -61,6 +65,9 @@ class Enqueuer:
                 answer = None
             except InferlaneError as error:
                 answer = error
+            except Exception as error:  # the next batch must still be sent
+                log.exception("enqueue_failed", records=len(batch))
+                answer = UnavailableError(f"the queue did not take the request: {error!r}; send it again")
             finally:
                 for _, on_answer in batch:
                     on_answer(answer)

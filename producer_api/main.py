@@ -41,6 +41,9 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             host=settings.api_host,
             port=settings.api_port,
             timeout_graceful_shutdown=int(settings.drain_deadline_s),
+            # Longer than what clients and proxies keep an idle connection: whoever closes first loses a request that
+            # is already on its way.
+            timeout_keep_alive=75,
             # What a client may send in its request line and headers; larger is answered 400.
             h11_max_incomplete_event_size=64 * 1024,
         )

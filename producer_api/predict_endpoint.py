@@ -56,6 +56,9 @@ class PredictEndpoint:
             status, answer, extra = problem_of(error)
             if status >= 500:  # noqa: PLR2004 - the HTTP class of server errors
                 log.warning("predict_failed", model=model, code=error.code, error=str(error))
+        except Exception as error:  # a bug of ours is a problem document too
+            log.exception("predict_crashed", model=model)
+            status, answer, extra = problem_of(InferlaneError(f"an error that nobody foresaw: {type(error).__name__}"))
         content_type = _JSON if status < 400 else _PROBLEM  # noqa: PLR2004 - the HTTP class of errors
         await send_answer(send, status, answer, content_type, tuple((k.encode(), v.encode()) for k, v in extra.items()))
         API_ANSWERS.labels(model, status).inc()

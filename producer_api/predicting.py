@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from inferlane.errors import DecodeError, PayloadTooLargeError
+from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
 from inferlane.kafka.producing import OutRecord
 from inferlane.record import JSON_LENGTH, fixed_request_headers, format_time
 from inferlane.results import Accepted, Result
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from inferlane.result_store import ResultStore
     from models.catalog import Catalog
     from producer_api.enqueueing import Enqueuer
-    from producer_api.waiting import Place, WaitingRoom
+    from producer_api.waiting import WaitingRoom
 
 _TOPIC = INGRESS[Lane.REQUESTS]
 _MAX_KEY_CHARS = 512
@@ -97,7 +97,7 @@ class Predictor:
             fields = _decode_body(body)
         except msgspec.ValidationError as error:
             raise InvalidParameterError(f"the body is not a predict call: {error}") from error
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise DecodeError(
                 f"the body is not valid JSON: {error}. NaN and Infinity are not JSON; "
                 'a body looks like {"instances": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -120,7 +120,9 @@ class Predictor:
     def _call(self, fields: PredictBody, model: str, tensors: Mapping[str, np.ndarray], wait_s: float | None) -> Call:
         settings = self._settings
         now_s = self._clock.now_s()
-        asked_wait_s = fields.timeout_s if fields.timeout_s is not None else wait_s
+        # A preference that cannot be met is not an error (RFC 7240, section 2); a field of ours is.
+        preferred_s = None if wait_s is None else min(wait_s, settings.max_wait_s)
+        asked_wait_s = fields.timeout_s if fields.timeout_s is not None else preferred_s
         return Call(
             request_id=os.urandom(16).hex(),
             model=model,
@@ -141,15 +143,28 @@ class Predictor:
             UnavailableError: the broker did not take the request.
         """
         place = self._room.enter(call.request_id)
+        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def on_answer(error: "InferlaneError | None") -> None:
+            _acknowledge(acknowledged, error)
+            if error is not None and not place.done():
+                place.set_result(None)
+
         try:
-            self._enqueuer.enqueue(self._record(call), lambda error: _fail(place, error))
+            self._enqueuer.enqueue(self._record(call), on_answer)
             result = await self._room.wait(place, min(call.wait_s, call.deadline_s - call.accepted_s))
         finally:
-            self._room.leave(call.request_id)
+            self._room.leave(call.request_id, place)
         if result is None:
-            (result,) = await self._store.get([call.request_id])
-        if result is None:
-            await self._mark_accepted(call)
+            result = await self._give_up(call, acknowledged)
+        return result
+
+    async def _give_up(self, call: Call, acknowledged: "asyncio.Future[None]") -> Result | None:
+        """What a wait that ran out ends in: nothing is accepted before the broker has it."""
+        await acknowledged
+        # Marked before the last read: a result that comes between the two is seen, or takes the mark away.
+        await self._mark_accepted(call)
+        (result,) = await self._store.get([call.request_id])
         return result
 
     async def submit(self, call: Call) -> None:
@@ -189,11 +204,6 @@ class Predictor:
         if call.routing_key is not None:
             headers.append(("ce_routingkey", call.routing_key.encode()))
         return OutRecord(_TOPIC, (call.routing_key or call.request_id).encode(), payload, headers)
-
-
-def _fail(place: "Place", error: "InferlaneError | None") -> None:
-    if error is not None and not place.done():
-        place.set_exception(error)
 
 
 def _acknowledge(acknowledged: "asyncio.Future[None]", error: "InferlaneError | None") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from inferlane.errors import DecodeError, OverloadedError, UnavailableError
+from inferlane.errors import DecodeError, InferlaneError, OverloadedError, UnavailableError
 from inferlane.metrics import API_WAITING
 from inferlane.result_store import ResultStore, wake_up_channel
 from inferlane.results import Result, decode_wake_up
@@ -36,10 +36,15 @@ class WaitingRoom:
         self._store = store
         self._redis = redis
         self._max_places = max_places
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, list[Place]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._subscribed = asyncio.Event()
         API_WAITING.set_function(self._places.__len__)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the tasks run that hear wake-ups and read the truth."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     @property
     def is_subscribed(self) -> bool:
@@ -81,12 +86,14 @@ class WaitingRoom:
                 "send again later, or submit with `Prefer: respond-async`"
             )
         place: Place = asyncio.get_running_loop().create_future()
-        self._places[request_id] = place
+        self._places.setdefault(request_id, []).append(place)
         return place
 
-    def leave(self, request_id: str) -> None:
+    def leave(self, request_id: str, place: Place) -> None:
         """Give the place back."""
-        self._places.pop(request_id, None)
+        others = [other for other in self._places.pop(request_id, ()) if other is not place]
+        if others:
+            self._places[request_id] = others
 
     async def wait(self, place: Place, wait_s: float) -> Result | None:
         """Return the result, or None when `wait_s` ran out first.
@@ -102,15 +109,16 @@ class WaitingRoom:
 
     def _settle(self, results: Sequence[Result | None]) -> None:
         for result in results:
-            if result is not None and (place := self._places.get(result.request_id)) is not None:
-                _resolve(place, result)
+            if result is not None:
+                for place in self._places.get(result.request_id, ()):
+                    _resolve(place, result)
 
     async def _listen_for_ever(self) -> None:
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await self._listen(pubsub)
-            except (RedisError, OSError, TimeoutError) as error:
+            except (RedisError, OSError, TimeoutError, InferlaneError) as error:
                 self._subscribed.clear()
                 log.warning("wake_ups_lost", error=repr(error), retry_s=_RECONNECT_S)
                 await asyncio.sleep(_RECONNECT_S)
@@ -125,9 +133,14 @@ class WaitingRoom:
             if message is None:
                 continue
             try:
-                self._settle(decode_wake_up(message["data"]))
+                carried = decode_wake_up(message["data"])
             except DecodeError as error:
                 log.warning("wake_up_undecodable", error=str(error))
+                continue
+            self._settle(carried)
+            if not carried:
+                # Results too large to carry are there to be read.
+                await self._read_truth()
 
     async def _read_for_ever(self) -> None:
         while True:

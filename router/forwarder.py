@@ -11,11 +11,11 @@ import structlog
 from inferlane.delivery import Answer, Delivery
 from inferlane.errors import DecodeError, InferlaneError, UnavailableError
 from inferlane.kafka.consuming import LaneConsumer, Take
-from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.kafka.producing import BatchProducer, OutRecord, check_size
 from inferlane.metrics import ROUTER_DELAY, ROUTER_REFUSED, ROUTER_ROUTED
 from inferlane.record import RequestHeaders, default_headers, format_time, read_headers
 from inferlane.results import Result
-from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, work_topic
+from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, record_limit_bytes, work_topic
 from router.routing import Route, Splits, route
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Forwarder:
         self._splits = splits
         self._producer = producer
         self._delivery = delivery
+        self._limit_bytes = record_limit_bytes(settings)
         self._consumers = {
             lane: LaneConsumer(settings, topic=topic, group=ROUTER_GROUP) for lane, topic in INGRESS.items()
         }
@@ -91,9 +92,9 @@ class Forwarder:
                 chosen, out = decision
                 routed.append(out)
                 counts[chosen] += 1
+        await self._send(routed, lane)
         if refused:
             await self._delivery.deliver(refused)
-        await self._send(routed, lane)
         for chosen, count in counts.items():
             ROUTER_ROUTED.labels(chosen.model, chosen.version, lane).inc(count)
         ROUTER_DELAY.labels(lane).observe(max(0.0, time.time() - take.records[0].timestamp / 1000))
@@ -116,12 +117,20 @@ class Forwarder:
         except DecodeError as error:
             return _refuse(record, lane, default_headers(record), error)
         try:
-            chosen = route(headers, self._splits, self._catalog)
+            return self._route(record, lane, headers)
         except InferlaneError as error:
             return _refuse(record, lane, headers, error)
+        except Exception as error:  # a record must never stop the lane, whatever it holds
+            log.exception("record_unroutable", lane=lane, request_id=headers.request_id)
+            return _refuse(record, lane, headers, InferlaneError(f"routing failed: {error!r}"))
+
+    def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> tuple[Route, OutRecord]:
+        chosen = route(headers, self._splits, self._catalog)
         key = record.key or (headers.routing_key or headers.request_id).encode()
         topic = work_topic(chosen.model, chosen.version, lane)
-        return chosen, OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen))
+        out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen))
+        check_size(out, self._limit_bytes)
+        return chosen, out
 
 
 def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:
@@ -129,7 +138,7 @@ def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: R
     kept = [header for header in record.headers if header[0] not in ("ce_model", "ce_modelversion")]
     kept.append(("ce_model", chosen.model.encode()))
     kept.append(("ce_modelversion", chosen.version.encode()))
-    names = {name for name, _ in kept}
+    names = {name for name, value in kept if value}
     if "ce_id" not in names:
         kept.append(("ce_id", headers.request_id.encode()))
     if "ce_time" not in names:

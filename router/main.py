@@ -51,7 +51,11 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         app = RouterApp(
             settings,
             data_path=Forwarder(
-                settings, catalog=catalog, splits=splits, producer=producer, delivery=Delivery(results, producer)
+                settings,
+                catalog=catalog,
+                splits=splits,
+                producer=producer,
+                delivery=Delivery(results, producer, max_dead_letter_bytes=settings.max_body_bytes),
             ),
             state_path=StatePath(settings, store=windows, producer=producer, clock=SystemClock()),
         )

@@ -123,7 +123,9 @@ class StatePath:
             self._windows.mark_published(slots)
 
     async def _bury(self, record: "KafkaRecord", error: DecodeError) -> None:
-        letter = dead_letter(record, reason=error.code, detail=str(error), attempts=1)
+        letter = dead_letter(
+            record, reason=error.code, detail=str(error), attempts=1, limit_bytes=self._settings.max_body_bytes
+        )
         while True:
             try:
                 await self._producer.send([letter])

@@ -51,7 +51,7 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
             settings,
             version=served,
             model=onnx,
-            delivery=Delivery(store, producer),
+            delivery=Delivery(store, producer, max_dead_letter_bytes=settings.max_body_bytes),
             observer=Observer(served, recorder),
             clock=clock,
         )

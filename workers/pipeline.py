@@ -123,6 +123,9 @@ class Pipeline:
                 requests.append(decode(record, lane, self._version.signature))
             except UNREADABLE as error:
                 refused.append(self._refuse(record, lane, error))
+            except Exception as error:  # a record must never stop the lane, whatever it holds
+                log.exception("record_undecodable", topic=record.topic, offset=record.offset)
+                refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {error!r}")))
         if refused:
             await self._finish(refused, [], lane)
         for batch in split_by_rows(requests, self._settings.max_batch_rows):

@@ -161,14 +161,15 @@ class BulkJob:
                 )
 
     def _take(self, record: "ConsumerRecord") -> None:
-        headers = read_headers(record)
-        if headers.batch_id != self._batch_id:
+        named = dict(record.headers)
+        # The topic is everybody's: only our own records need be readable.
+        if named.get("ce_batchid") != self._batch_id.encode():
             return
+        headers = read_headers(record)
         sequence = int(headers.request_id.rpartition("-")[2])
         chunk = self._sent.get(sequence)
         if chunk is None:
             return  # A duplicate: workers deliver at least once.
-        named = dict(record.headers)
         if named["ce_status"] == Status.SUCCEEDED.value.encode():
             outputs = decode_response(record.value or b"", headers.json_length)
             predictions = encode_predictions(outputs, self._spec.classes)

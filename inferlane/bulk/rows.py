@@ -14,6 +14,9 @@ from inferlane.errors import ConfigurationError, DecodeError, InvalidInputError
 from inferlane.signature import Signature
 from inferlane.wire.v1 import decode_instances
 
+# Past this a float no longer holds each whole number.
+_EXACT_INTEGERS = 2.0**53
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
@@ -49,7 +52,7 @@ def read_chunks(path: Path, signature: Signature, *, rows_per_chunk: int) -> Ite
             while lines := list(islice(instances, rows_per_chunk)):
                 yield _chunk(lines, first_row, signature)
                 first_row += len(lines)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
 
 
@@ -79,15 +82,20 @@ def _csv_instances(file: TextIO) -> Iterator[str]:
 
 def _json_row(fields: list[str]) -> str:
     # A field that is no number becomes a string, which the signature's check then names.
-    return "[" + ",".join(field if _is_number(field) else json.dumps(field) for field in map(str.strip, fields)) + "]"
+    return "[" + ",".join(map(_json_field, fields)) + "]"
+
+
+def _json_field(field: str) -> str:
+    """A number as JSON spells it: `.5`, `+1` and `007` are numbers in CSV alone."""
+    try:
+        number = float(field)
+    except ValueError:
+        return json.dumps(field)
+    return str(int(number)) if number.is_integer() and abs(number) < _EXACT_INTEGERS else repr(number)
 
 
 def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
+    return not _json_field(field).startswith('"')
 
 
 def _chunk(lines: list[str], first_row: int, signature: Signature) -> Chunk:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from inferlane.config import load_settings
+from inferlane.cli.reaching import reachable_settings
 
 if TYPE_CHECKING:
     from inferlane.bulk.job import JobReport, JobSpec
@@ -44,7 +44,7 @@ def submit(
     from inferlane.bulk.job import JobSpec  # noqa: PLC0415 - keep `inferlane --help` fast
     from models.catalog import load_catalog  # noqa: PLC0415 - as above
 
-    settings = load_settings()
+    settings = reachable_settings()
     known = load_catalog(settings.models_dir, default_model=settings.default_model).model(model)
     served = known.version(version or known.default_version)
     spec = JobSpec(model=known.name, version=version, classes=served.classes, stall_timeout_s=stall_timeout_s)

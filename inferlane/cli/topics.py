@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from inferlane.config import load_settings
+from inferlane.cli.reaching import reachable_settings
 
 app = typer.Typer(no_args_is_help=True, help="Create and list the topics that the models need.")
 
@@ -16,7 +16,7 @@ def create() -> None:
     """Create the topics that do not exist yet; existing ones stay as they are."""
     from inferlane.topics import create_topics  # noqa: PLC0415 - keep `inferlane --help` fast
 
-    settings = load_settings()
+    settings = reachable_settings()
     created = asyncio.run(create_topics(settings, _versions()))
     Console().print(f"created {len(created)} topics" + "".join(f"\n  {name}" for name in created))
 
@@ -27,7 +27,7 @@ def list_topics() -> None:
     from inferlane.topics import topic_specs  # noqa: PLC0415 - keep `inferlane --help` fast
 
     table = Table("topic", "partitions", "settings")
-    for spec in topic_specs(load_settings(), _versions()):
+    for spec in topic_specs(reachable_settings(), _versions()):
         table.add_row(spec.name, str(spec.partitions), ", ".join(f"{k}={v}" for k, v in spec.config.items()))
     Console().print(table)
 
@@ -35,6 +35,6 @@ def list_topics() -> None:
 def _versions() -> list[tuple[str, str]]:
     from models.catalog import load_catalog  # noqa: PLC0415 - keep `inferlane --help` fast
 
-    settings = load_settings()
+    settings = reachable_settings()
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
     return [(version.model, version.version) for version in catalog.all_versions()]

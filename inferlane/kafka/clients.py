@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Fetches are bounded so that a backlog of large records does not fill the memory of a worker.
 _FETCH_MAX_BYTES = 32 * 1024 * 1024
+_MAX_BATCH_BYTES = 1024 * 1024
 # How long one batch may take before the group gives up on us.
 _MAX_POLL_INTERVAL_MS = 600_000
 _HEARTBEATS_A_SESSION = 10
@@ -27,6 +28,8 @@ def make_producer(settings: "Settings") -> AIOKafkaProducer:
         acks="all",
         enable_idempotence=settings.kafka_idempotence,
         max_request_size=record_limit_bytes(settings),
+        # A partition takes one batch a round trip; with no linger a large limit costs no latency.
+        max_batch_size=_MAX_BATCH_BYTES,
         request_timeout_ms=settings.kafka_request_timeout_ms,
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,16 +11,20 @@ import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from inferlane.errors import ConsumerBrokenError
 from inferlane.kafka.clients import broker_errors, make_consumer
 from inferlane.kafka.offsets import OffsetTracker, Ticket
 
 if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
     from inferlane.config import Settings
 
 log = structlog.get_logger(__name__)
 
 # A lane that was empty for this long lets its fetches rest at the broker for `idle_fetch_max_wait_ms`.
 _RESTS_AFTER_S = 5.0
+_CLOSE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._idle = asyncio.Event()
         self._idle.set()
         self._committer: asyncio.Task[None] | None = None
+        # One commit at a time: one that lingers must not go out after the partitions are somebody else's.
+        self._committing = asyncio.Lock()
+        self._consumer: AIOKafkaConsumer | None = None
         self._assigned = asyncio.Event()
         self._last_record_s = time.monotonic()
 
@@ -56,14 +64,15 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         Raises:
             UnavailableError: the broker does not answer.
         """
-        self._consumer = make_consumer(self._settings, group=self._group, fetch_max_wait_ms=self._fetch_max_wait_ms)
+        consumer = make_consumer(self._settings, group=self._group, fetch_max_wait_ms=self._fetch_max_wait_ms)
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
-                await self._consumer.start()
-                self._consumer.subscribe([self._topic], listener=self)
+                await consumer.start()
+                consumer.subscribe([self._topic], listener=self)
         except BaseException:
-            await self._consumer.stop()
+            await consumer.stop()
             raise
+        self._consumer = consumer
         self._committer = asyncio.create_task(self._commit_for_ever(), name=f"commit:{self._topic}")
 
     @property
@@ -75,25 +84,35 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """Return what is there, at most `max_records`; wait up to `timeout_s` for the first one.
 
         Raises:
-            UnavailableError: the broker refuses to serve us.
+            UnavailableError: the broker refuses to serve us now.
+            ConsumerBrokenError: this consumer will never take again; the process must be replaced.
         """
+        consumer = self._running()
         with broker_errors(self._settings.kafka_bootstrap_servers):
-            fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-        self._rest_when_idle(found=bool(fetched))
+            fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        self._rest_when_idle(consumer, found=bool(fetched))
         if not fetched:
             return None
         ticket = self._tracker.begin({partition: records[-1].offset + 1 for partition, records in fetched.items()})
         self._idle.clear()
         return Take([record for records in fetched.values() for record in records], ticket)
 
-    def _rest_when_idle(self, *, found: bool) -> None:
+    def _running(self) -> "AIOKafkaConsumer":
+        """The consumer, unless a task that it lives by has ended: then it would return nothing for ever, in silence."""
+        if self._consumer is None or self._committer is None:
+            raise ConsumerBrokenError(f"the consumer of {self._topic} was not started")
+        if self._committer.done() or self._consumer._fetcher.error_future.done():  # noqa: SLF001 - aiokafka hides it
+            raise ConsumerBrokenError(f"a task of the consumer of {self._topic} has ended; restart the process")
+        return self._consumer
+
+    def _rest_when_idle(self, consumer: "AIOKafkaConsumer", *, found: bool) -> None:
         """On a broker that does not wake a waiting fetch, an idle lane would ask hundreds of times a second."""
         now_s = time.monotonic()
         if found:
             self._last_record_s = now_s
         rests = now_s - self._last_record_s > _RESTS_AFTER_S
         wait_ms = self._idle_fetch_max_wait_ms if rests else self._fetch_max_wait_ms
-        self._consumer._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - read anew for each fetch; no setter
+        consumer._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - read anew for each fetch; no setter
 
     def finish(self, take: Take) -> None:
         """Note that every record of `take` has a durable result; the offsets are committed soon."""
@@ -106,8 +125,15 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
-            await self._commit()
-        await self._consumer.stop()
+        if self._consumer is None:
+            return
+        # A broker that is down must not keep the process: what is not committed is redelivered.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._commit()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._consumer.stop()
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Finish and commit before somebody else reads on from our commit."""
@@ -135,11 +161,14 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             await self._commit()
 
     async def _commit(self) -> None:
-        offsets = self._tracker.take_committable()
-        if not offsets:
-            return
+        async with self._committing:
+            offsets = self._tracker.take_committable()
+            if offsets and self._consumer is not None:
+                await self._commit_offsets(self._consumer, offsets)
+
+    async def _commit_offsets(self, consumer: "AIOKafkaConsumer", offsets: dict[TopicPartition, int]) -> None:
         try:
-            await self._consumer.commit(offsets)
+            await consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError) as error:
             # Somebody else owns the partition now and reads on from the last commit; results are idempotent.
             log.info("commit_refused", topic=self._topic, reason=str(error))

@@ -1,13 +1,15 @@
 """Producing by the batch: many records, one wait."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from inferlane.errors import UnavailableError
+from inferlane.errors import PayloadTooLargeError, UnavailableError
 from inferlane.kafka.clients import broker_errors, make_producer
 from inferlane.record import Headers
+from inferlane.topics import record_limit_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,6 +30,26 @@ class OutRecord:
     timestamp_ms: int | None = None
 
 
+# The frame of a record in its batch, and of each header, at their largest.
+_RECORD_FRAME_BYTES = 128
+_HEADER_FRAME_BYTES = 16
+
+
+def check_size(record: OutRecord, limit_bytes: int) -> None:
+    """Refuse what the broker would: after such an error an idempotent producer has lost its sequence.
+
+    Raises:
+        PayloadTooLargeError: the record with its key and headers is over the limit.
+    """
+    size_bytes = len(record.value) + len(record.key) + _RECORD_FRAME_BYTES
+    size_bytes += sum(len(name) + len(value or b"") + _HEADER_FRAME_BYTES for name, value in record.headers)
+    if size_bytes > limit_bytes:
+        raise PayloadTooLargeError(
+            f"a record for {record.topic} has {size_bytes} bytes with its headers, the limit is {limit_bytes}; "
+            "send fewer rows a request, or raise INFERLANE_MAX_BODY_BYTES and the topics' max.message.bytes"
+        )
+
+
 class BatchProducer:
     """Sends records as the batches that they form. Safe for any number of tasks of one event loop.
 
@@ -41,6 +63,7 @@ class BatchProducer:
         self._partitions: dict[str, int] = {}
         # Past this the broker has not answered although the client still waits: an idempotent producer never
         # gives up by itself.
+        self._limit_bytes = record_limit_bytes(settings)
         self._timeout_s = settings.kafka_request_timeout_ms / 1000
 
     async def start(self) -> None:
@@ -61,7 +84,10 @@ class BatchProducer:
     async def close(self) -> None:
         """Flush what is under way and disconnect."""
         if self._producer is not None:
-            await self._producer.stop()
+            # An idempotent producer never gives up a flush by itself; nobody waits for what is left.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timeout_s):
+                    await self._producer.stop()
 
     async def send(self, records: "Iterable[OutRecord]") -> None:
         """Return when every record is acknowledged by all in-sync replicas.
@@ -69,11 +95,13 @@ class BatchProducer:
         A record's partition is the CRC-32 of its key, as librdkafka's `consistent` partitioner.
 
         Raises:
+            PayloadTooLargeError: a record is over the limit; nothing was sent.
             UnavailableError: at least one record may not have been written; sending all again is harmless to
                 readers that know duplicates by id.
         """
         by_partition: dict[tuple[str, int], list[OutRecord]] = {}
         for record in records:
+            check_size(record, self._limit_bytes)
             count = self._partitions.get(record.topic) or await self._partition_count(record.topic)
             partition = crc32(record.key) % count if count > 1 else 0
             by_partition.setdefault((record.topic, partition), []).append(record)
@@ -81,16 +109,11 @@ class BatchProducer:
             return
         with broker_errors(self._settings.kafka_bootstrap_servers):
             async with asyncio.timeout(self._timeout_s):
-                acknowledgements = [
-                    acknowledgement
-                    for (topic, partition), group in by_partition.items()
-                    for acknowledgement in await self._send_group(topic, partition, group)
-                ]
-                await asyncio.gather(*acknowledgements)
+                await asyncio.gather(
+                    *(self._send_group(topic, partition, group) for (topic, partition), group in by_partition.items())
+                )
 
-    async def _send_group(
-        self, topic: str, partition: int, group: "Sequence[OutRecord]"
-    ) -> "list[asyncio.Future[object]]":
+    async def _send_group(self, topic: str, partition: int, group: "Sequence[OutRecord]") -> None:
         producer = self._connected()
         futures = []
         batch = producer.create_batch()
@@ -103,7 +126,7 @@ class BatchProducer:
                 batch = producer.create_batch()
                 batch.append(key=record.key, value=record.value, timestamp=record.timestamp_ms, headers=record.headers)
         futures.append(await producer.send_batch(batch, topic, partition=partition))
-        return futures
+        await asyncio.gather(*futures)
 
     async def _partition_count(self, topic: str) -> int:
         with broker_errors(self._settings.kafka_bootstrap_servers):

@@ -6,14 +6,15 @@ each tensor with `binary_data_size` follow in order.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from inferlane.errors import DecodeError
-from inferlane.wire.tensors import Tensors, datatype_of, numpy_dtype
+from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError
+from inferlane.wire.tensors import Tensors, cast_exactly, datatype_of, numpy_dtype
 
 
 class TensorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,7 +81,7 @@ def decode_request(payload: bytes, json_length: int | None) -> tuple[dict[str, n
     header, body = _split(payload, json_length)
     try:
         request = _cached_request(header) if len(header) <= _CACHED_HEADER_BYTES else _decode_request(header)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise DecodeError(f"not an Open Inference Protocol V2 request: {error}") from error
     if not request.inputs:
         raise DecodeError("the request has no inputs; name at least one tensor")
@@ -115,7 +116,7 @@ def decode_response(payload: bytes, json_length: int | None) -> dict[str, np.nda
     header, body = _split(payload, json_length)
     try:
         response = _cached_response(header) if len(header) <= _CACHED_HEADER_BYTES else _decode_response(header)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise DecodeError(f"not an Open Inference Protocol V2 response: {error}") from error
     return _read_tensors(response.outputs, body)
 
@@ -160,26 +161,29 @@ def _read_tensors(entries: list[TensorEntry], body: memoryview) -> dict[str, np.
             raise DecodeError(
                 f"tensor {entry.name!r}: binary_data_size is {size_bytes!r}, {len(body) - start} bytes are left"
             )
-        tensors[entry.name] = _shaped(entry, np.frombuffer, body[start : start + size_bytes])
+        tensors[entry.name] = _from_bytes(entry, body[start : start + size_bytes])
         start += size_bytes
     if start != len(body):
         raise DecodeError(f"{len(body) - start} bytes follow the last tensor; binary_data_size must cover them all")
     return tensors
 
 
+def _from_bytes(entry: TensorEntry, raw: memoryview) -> np.ndarray:
+    dtype = numpy_dtype(entry.datatype)
+    return _shaped(entry, lambda: np.frombuffer(raw, dtype=dtype))
+
+
 def _from_json(entry: TensorEntry) -> np.ndarray:
     if not isinstance(entry.data, list):
         raise DecodeError(f"tensor {entry.name!r} has neither a `data` array nor a `binary_data_size`")
-    return _shaped(entry, np.array, entry.data)
+    return _shaped(entry, lambda: cast_exactly(np.array(entry.data), entry.datatype, where=f"tensor {entry.name!r}"))
 
 
-def _shaped(entry: TensorEntry, make: Any, source: Any) -> np.ndarray:
-    dtype = numpy_dtype(entry.datatype)
+def _shaped(entry: TensorEntry, make: Callable[[], np.ndarray]) -> np.ndarray:
     # numpy would read -1 as "whatever fits"; the protocol has no such size, and every tensor has a row axis.
     if not entry.shape or min(entry.shape) < 0:
-        raise DecodeError(f"tensor {entry.name!r}: shape {entry.shape} is not a list of sizes, rows first")
+        raise DecodeError(f"tensor {entry.name!r}: the shape is not a list of sizes, rows first")
     try:
-        array: np.ndarray = make(source, dtype=dtype)
-        return array.reshape(entry.shape)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DecodeError(f"tensor {entry.name!r} is not {entry.datatype} {entry.shape}: {error}") from error
+        return make().reshape(entry.shape)
+    except (ValueError, TypeError, OverflowError, InvalidInputError) as error:
+        raise DecodeError(f"tensor {entry.name!r} is not {entry.datatype} of its shape: {error}") from error

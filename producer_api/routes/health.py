@@ -31,7 +31,11 @@ async def metrics() -> Response:
 
 def live_checks(services: Services) -> Mapping[str, bool]:
     """Each task that must never end, and whether it runs."""
-    return {"enqueuer": services.enqueuer.is_running, "splits": services.follower.is_running}
+    return {
+        "enqueuer": services.enqueuer.is_running,
+        "splits": services.follower.is_running,
+        "waiting_room": services.room.is_running,
+    }
 
 
 def _answer(checks: Mapping[str, bool]) -> Response:

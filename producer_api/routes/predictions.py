@@ -54,7 +54,7 @@ async def _wait(services: Services, request_id: str, wait_s: float) -> Result | 
     try:
         return await services.room.wait(place, wait_s) or await _find(services, request_id)
     finally:
-        services.room.leave(request_id)
+        services.room.leave(request_id, place)
 
 
 async def _expire(services: Services, request_id: str, accepted: Accepted) -> Result:

@@ -19,6 +19,11 @@ def test_a_record_with_nothing_but_a_value_gets_the_defaults() -> None:
     assert headers.attempt == 1
 
 
+@pytest.mark.parametrize("timestamp", [-1, 1_700_000_000_000_000_000, 2**63 - 1])
+def test_a_timestamp_that_no_calendar_holds_can_still_be_written(timestamp: int) -> None:
+    assert format_time(read_headers(FakeRecord(timestamp=timestamp)).accepted_s) == b"1970-01-01T00:00:00.000000+00:00"
+
+
 @given(st.floats(0, 4e9))
 def test_a_time_comes_back_to_the_microsecond(seconds: float) -> None:
     assert parse_time(format_time(seconds)) == pytest.approx(seconds, abs=1e-6)
@@ -30,6 +35,9 @@ def test_a_time_comes_back_to_the_microsecond(seconds: float) -> None:
         ("ce_deadline", b"tomorrow"),
         ("ce_time", b"2026-01-01T00:00:00"),
         ("ce_attempt", b"one"),
+        ("ce_attempt", b"99999999999999999999999"),
+        ("ce_attempt", b"0"),
+        ("ce_id", b"x" * 10_000),
         ("ce_id", b"\xff"),
         ("inference-header-content-length", b"x"),
     ],

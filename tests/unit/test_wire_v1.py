@@ -73,6 +73,12 @@ def test_what_is_not_json_is_a_decode_error(bad: str, filler_rows: int) -> None:
         decode_instances(rows_then(bad, filler_rows), IRIS)
 
 
+def test_text_that_is_not_utf8_is_refused_and_not_found() -> None:
+    with pytest.raises((DecodeError, InvalidInputError)):
+        decode_instances(b'[{"age": 1, "features": ["\xff", 1]}]', TWO_INPUTS)
+    assert find_instances(b'{"model": "\xff", "instances": [[1]]}') in {None, b"[[1]]"}
+
+
 def test_no_row_at_all_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="empty"):
         decode_instances(b"[]", IRIS)
@@ -95,7 +101,7 @@ def test_a_model_with_several_inputs_takes_an_object_a_row() -> None:
     [
         (b'[{"age": 3}]', "no field 'features'"),
         (b'[{"age": 3.5, "features": [1, 2]}]', "whole numbers"),
-        (b'[{"age": "3", "features": [1, 2]}]', "INT64 numbers"),
+        (b'[{"age": "3", "features": [1, 2]}]', "INT64 values"),
         (b'[{"age": 36893488147419103232, "features": [1, 2]}]', "INT64"),
     ],
 )

@@ -76,12 +76,22 @@ BINARY = '"parameters": {"binary_data_size": %s}'
         ('"datatype": "FP32", "shape": [1]', b""),
         ('"datatype": "INT8", "shape": [1], "data": [1000]', b""),
         ('"datatype": "FP32", "shape": [2], "data": [1, "x"]', b""),
+        ('"datatype": "FP32", "shape": [1], "data": ["1.5"]', b""),
+        ('"datatype": "FP32", "shape": [1], "data": [true]', b""),
+        ('"datatype": "INT64", "shape": [1], "data": [1.5]', b""),
+        ('"datatype": "BOOL", "shape": [1], "data": ["a"]', b""),
+        ('"datatype": "FP32", "shape": [1], "data": [1e300]', b""),
     ],
 )
 def test_a_tensor_that_contradicts_itself_is_refused(entry: str, body: bytes) -> None:
     header = b'{"inputs": [{"name": "x", ' + entry.encode() + b"}]}"
     with pytest.raises(DecodeError):
         decode_request(header + body, len(header))
+
+
+def test_text_that_is_not_utf8_is_a_decode_error() -> None:
+    with pytest.raises(DecodeError):
+        decode_request(b'{"inputs": [{"name": "\xff", "datatype": "FP32", "shape": [1], "data": [1]}]}', None)
 
 
 def test_binary_tensors_are_views_of_the_payload() -> None:

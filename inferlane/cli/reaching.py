@@ -1,0 +1,21 @@
+"""How a command finds the broker and the store: what the user set, else the stack that runs here."""
+
+from typing import TYPE_CHECKING
+
+from inferlane.config import load_settings
+from inferlane.stack.profile import attached_settings
+from inferlane.stack.runfile import RunFile
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+
+
+def reachable_settings() -> "Settings":
+    """The settings of the environment, completed by those of the stack that runs here, if one does.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+    settings = load_settings()
+    record = RunFile(settings.state_dir).read()
+    return attached_settings(settings, record.environment) if record and record.is_running else settings

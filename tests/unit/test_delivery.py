@@ -1,0 +1,124 @@
+"""Delivery: dead letters and results are durable before it returns, each stage tried again by itself."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from inferlane.dead_letters import dead_letter, reason_of
+from inferlane.delivery import Answer, Delivery
+from inferlane.errors import PayloadTooLargeError, UnavailableError
+from inferlane.kafka.producing import OutRecord, check_size
+from inferlane.results import Result, Status
+from inferlane.topics import DEAD_LETTERS, RESULTS, Lane
+from tests.fakes.records import FakeRecord
+
+
+@dataclass
+class FakeStore:
+    """Keeps results as the store does; fails as often as told."""
+
+    failures: int = 0
+    wake_fails: bool = False
+    held: dict[str, Result] = field(default_factory=dict)
+    woken: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    async def put(self, results: Sequence[Result]) -> list[Result]:
+        if self.failures:
+            self.failures -= 1
+            raise UnavailableError("the store is down")
+        return [self.held.setdefault(result.request_id, result) for result in results]
+
+    async def wake(self, instance: str, results: Sequence[Result]) -> None:
+        if self.wake_fails:
+            raise UnavailableError("the store is down")
+        self.woken.append((instance, [result.status.value for result in results]))
+
+
+@dataclass
+class FakeProducer:
+    sent: list[OutRecord] = field(default_factory=list)
+
+    async def send(self, records: Iterable[OutRecord]) -> None:
+        self.sent.extend(records)
+
+
+def make_answer(
+    *, status: Status = Status.SUCCEEDED, lane: Lane = Lane.REQUESTS, dead: FakeRecord | None = None
+) -> Answer:
+    code = None if status is Status.SUCCEEDED else "model_error"
+    result = Result(request_id="r", status=status, model="iris", version="v1", error_code=code)
+    waits = lane is Lane.REQUESTS
+    return Answer(
+        result=result, lane=lane, reply_to="api-1" if waits else None, batch_id=None, to_topic=not waits, dead=dead
+    )
+
+
+def make_delivery(store: FakeStore, producer: FakeProducer) -> Delivery:
+    return Delivery(store, producer, max_dead_letter_bytes=100)  # type: ignore[arg-type]  # fakes of the same shape
+
+
+async def deliver(store: FakeStore, producer: FakeProducer, *answers: Answer) -> None:
+    async with asyncio.timeout(30):
+        await make_delivery(store, producer).deliver(answers)
+
+
+async def test_a_store_that_was_down_gets_the_result_and_the_dead_letter_is_not_multiplied() -> None:
+    store, producer = FakeStore(failures=3), FakeProducer()
+    await deliver(store, producer, make_answer(status=Status.FAILED, dead=FakeRecord(value=b"x")))
+    assert store.held["r"].status is Status.FAILED
+    assert [record.topic for record in producer.sent] == [DEAD_LETTERS]
+
+
+async def test_the_first_terminal_result_is_the_one_that_wakes() -> None:
+    store, producer = FakeStore(), FakeProducer()
+    await deliver(store, producer, make_answer())
+    await deliver(store, producer, make_answer(status=Status.EXPIRED))
+    assert store.woken == [("api-1", ["SUCCEEDED"]), ("api-1", ["SUCCEEDED"])]
+
+
+async def test_a_wake_up_that_fails_does_not_hold_the_commit() -> None:
+    store = FakeStore(wake_fails=True)
+    await deliver(store, FakeProducer(), make_answer())
+    assert "r" in store.held
+
+
+async def test_a_bulk_result_goes_to_the_topic_alone() -> None:
+    store, producer = FakeStore(), FakeProducer()
+    await deliver(store, producer, make_answer(lane=Lane.BULK))
+    assert ([record.topic for record in producer.sent], store.held) == ([RESULTS], {})
+
+
+async def test_an_error_that_no_retry_mends_is_not_retried() -> None:
+    class Refusing(FakeProducer):
+        async def send(self, records: Iterable[OutRecord]) -> None:
+            raise PayloadTooLargeError(f"too large: {len(list(records))} records")
+
+    with pytest.raises(PayloadTooLargeError):
+        await deliver(FakeStore(), Refusing(), make_answer(lane=Lane.BULK))
+
+
+def test_a_dead_letter_keeps_the_record_and_says_where_it_was_and_why() -> None:
+    record = FakeRecord(key=b"k", value=b"v", headers=(("ce_id", b"r"), ("inferlane-dead-letter-reason", b"older")))
+    letter = dead_letter(record, reason="undecodable", detail="d", attempts=2, limit_bytes=10)
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value, headers["ce_id"], reason_of(letter)) == (b"k", b"v", b"r", "undecodable")
+    assert (headers["inferlane-dead-letter-offset"], headers["inferlane-dead-letter-attempts"]) == (b"7", b"2")
+
+
+def test_a_dead_letter_over_the_limit_is_cut_and_tells_its_length() -> None:
+    letter = dead_letter(FakeRecord(value=b"v" * 50), reason="r", detail="", attempts=1, limit_bytes=10)
+    assert (letter.value, dict(letter.headers)["inferlane-dead-letter-value-bytes"]) == (b"v" * 10, b"50")
+
+
+def test_headers_that_leave_no_room_are_dropped_but_for_the_id() -> None:
+    record = FakeRecord(headers=(("ce_id", b"r"), ("big", b"x" * 100_000)))
+    headers = dict(dead_letter(record, reason="r", detail="", attempts=1, limit_bytes=10).headers)
+    assert (headers.get("ce_id"), headers.get("big")) == (b"r", None)
+
+
+def test_a_record_is_measured_with_its_headers() -> None:
+    check_size(OutRecord("t", b"k", b"v" * 100, []), 1_000)
+    with pytest.raises(PayloadTooLargeError, match="the limit is 1000"):
+        check_size(OutRecord("t", b"k", b"v" * 100, [("h", b"x" * 900)]), 1_000)
