@@ -1,7 +1,7 @@
 """The router's Faust app: one agent on the outcomes, and the data path as a service of it.
 
-Why each setting is as it is: docs/adr has the engine's known faults; decisions live in pure modules, so that the engine
-stays replaceable.
+No tables, producer, web server or leader topic: what is known to fail in Faust is not used. Decisions live in pure
+modules, so that the engine stays replaceable.
 """
 
 import asyncio

@@ -67,7 +67,7 @@ class Stack:
             return Answer(status=error.code, headers=error.headers, raw=error.read())
 
     def predict(self, row: list[Any], **fields: Any) -> Any:
-        answer = self.call("/v1/models/predict", {"instances": [row], **fields})
+        answer = self.call("/v1/models/predict", {"instances": [row], "timeout_s": 60, **fields})
         assert answer.status == 200, answer.raw
         return answer.body
 

@@ -181,6 +181,6 @@ def test_the_openapi_document_describes_the_hot_call_with_examples(stack: Stack)
     assert predict["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("PredictRequest")
     examples = document["components"]["schemas"]["PredictRequest"]["examples"]
     for example in examples:
-        assert stack.call("/v1/models/predict", example).status == 200
+        assert stack.call("/v1/models/predict", {**example, "timeout_s": 60}).status == 200
     assert stack.call("/docs").status == 200
     assert b"inferlane_api_answers_total" in stack.call("/metrics").raw
