@@ -25,7 +25,10 @@ def test_the_readme_starts_and_stops_the_stack_as_the_fixture_does() -> None:
 def test_the_command_works(stack: Stack, command: str) -> None:
     here = command.replace("localhost:8000", f"127.0.0.1:{stack.api_port}")
     # The load of the README says something about an idle machine; a busy one need only do the same thing smaller.
-    for size, smaller in (("64 --requests 10000", "8 --requests 500"), ("--rate 500", "--rate 20")):
+    for size, smaller in (
+        ("64 --requests 10000", "8 --requests 500 --timeout 60"),
+        ("--rate 500", "--rate 20 --timeout 60"),
+    ):
         here = here.replace(size, smaller)
     done = stack.run("bash", "-euo", "pipefail", "-c", here, timeout_s=500, INFERLANE_URL=stack.url)
     assert done.returncode == 0, done.stdout + done.stderr
