@@ -26,20 +26,6 @@ def test_the_documented_example_is_answered(stack: Stack, client: str, label: in
     assert result["outputs"][0]["data"] == [label]
 
 
-@pytest.mark.ci
-def test_the_documented_kcat_example_is_answered(stack: Stack) -> None:
-    produce, consume = EXAMPLES["kcat"].replace("127.0.0.1:9092", stack.bootstrap_servers).strip().splitlines()
-    assert stack.run("bash", "-euo", "pipefail", "-c", produce).returncode == 0
-    for _ in range(60):
-        seen = stack.run("bash", "-euo", "pipefail", "-c", consume)
-        assert seen.returncode == 0, seen.stderr
-        answers = [line for line in seen.stdout.splitlines() if "ce_id=kcat-1" in line]
-        if answers:
-            break
-    assert "ce_status=SUCCEEDED" in answers[0]
-    assert '"data":[0]' in answers[0]
-
-
 def write_rows(path: Path, count: int) -> None:
     lines = ["sepal_length,sepal_width,petal_length,petal_width"]
     lines += [f"{4 + n % 37 / 10},{2 + n % 23 / 10},{1 + n % 59 / 10},{0.1 + n % 19 / 10}" for n in range(count)]
