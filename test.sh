@@ -16,5 +16,7 @@ step types
 "$bin/mypy"
 step architecture
 "$bin/lint-imports"
+step "sample models"
+"$bin/inferlane" models build-samples
 step tests
 "$bin/python" -m pytest "$@"

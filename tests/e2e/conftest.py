@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-_START_TIMEOUT_S = 600
+_START_TIMEOUT_S = 1_200
 _STOP_TIMEOUT_S = 180
 _HTTP_TIMEOUT_S = 60
 
