@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from inferlane.cli.reaching import reach
 from inferlane.cli.up import load_targets
-from inferlane.config import load_settings
 from inferlane.errors import ConfigurationError, InferlaneError
 
 # The checks load the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
@@ -50,14 +50,8 @@ def doctor(
 async def _examine(api_url: str) -> set[str]:
     """Print the checklist and return the names of what is broken."""
     from inferlane.stack.pools import base_url
-    from inferlane.stack.profile import attached_settings
-    from inferlane.stack.runfile import RunFile
 
-    settings = load_settings()
-    record = RunFile(settings.state_dir).read()
-    record = record if record and record.is_running else None
-    if record:
-        settings = attached_settings(settings, record.environment)
+    settings, record = reach()
     out.print(f"[green]✓[/] settings: {f'of the stack that runs here, pid {record.pid}' if record else 'environment'}")
     api_url = api_url or base_url(settings.api_host, settings.api_port)
     broken: set[str] = set()

@@ -8,14 +8,22 @@ from inferlane.stack.runfile import RunFile
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
+    from inferlane.stack.runfile import RunRecord
 
 
-def reachable_settings() -> "Settings":
-    """The settings of the environment, completed by those of the stack that runs here, if one does.
+def reach() -> "tuple[Settings, RunRecord | None]":
+    """The settings of the environment, completed by those of the stack that runs here, and that stack if one does.
 
     Raises:
         ConfigurationError: a value is out of its range.
     """
     settings = load_settings()
     record = RunFile(settings.state_dir).read()
-    return attached_settings(settings, record.environment) if record and record.is_running else settings
+    if record is None or not record.is_running:
+        return settings, None
+    return attached_settings(settings, record.environment), record
+
+
+def reachable_settings() -> "Settings":
+    """The settings alone of `reach`."""
+    return reach()[0]
