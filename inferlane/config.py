@@ -44,6 +44,12 @@ class Settings(BaseSettings):
     # How many requests one API process holds open at once. Too small refuses bursts that the queue could
     # take; too large spends memory on clients that will time out anyway.
     max_waiting_requests: Annotated[int, Field(ge=1)] = 10_000
+    max_pending_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024 * 1024
+    # Requests of one version that wait in the topics; past it new ones are refused whatever their deadline.
+    max_backlog_records: Annotated[int, Field(ge=1)] = 200_000
+    # How often the broker is asked for each version's backlog while requests come: too often costs it two calls and
+    # one a version each time, too seldom lets a burst be judged by numbers from before it.
+    backlog_poll_s: Seconds = 0.5
     result_ttl_s: Seconds = 3_600.0
 
     # Kafka. Few partitions embedded, as many as maxReplicaCount on a cluster.
