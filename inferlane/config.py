@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     bulk_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     # The share of the results of waiting clients that is copied to `inferlane.results`.
     results_sample: Annotated[float, Field(ge=0, le=1)] = 0.0
+    # A worker whose model failed on more than this share of its last `failure_window_requests` requests halts, and
+    # tries a few again after `failure_pause_s`. A small window halts on a burst of bad luck, a large one sends more
+    # requests into the dead letters first.
+    failure_share_limit: Annotated[float, Field(gt=0, le=1)] = 0.5
+    failure_window_requests: Annotated[int, Field(ge=1)] = 200
+    failure_pause_s: Seconds = 10.0
     drain_deadline_s: Seconds = 20.0
 
     # Outcome windows behind `GET /v1/metrics/{version}`.

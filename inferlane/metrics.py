@@ -51,4 +51,7 @@ WORKER_INFERENCE = Histogram(
     ("model", "version", "lane"),
     buckets=_LATENCY_BUCKETS_S,
 )
+WORKER_HALTED = Gauge(
+    "inferlane_worker_halted", "1 while a worker takes nothing because its model fails.", ("model", "version")
+)
 DEAD_LETTERS = Counter("inferlane_dead_letters_total", "Records sent to the dead letters.", ("reason",))
