@@ -23,7 +23,7 @@ class Settings(BaseSettings):
 
     # Where things are.
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: Annotated[str, Field(repr=False)] = "redis://127.0.0.1:6379/0"
     models_dir: Path = Path(".inferlane/models")
     state_dir: Path = Path(".inferlane")
     default_model: str = "iris"

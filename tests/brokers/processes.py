@@ -3,11 +3,11 @@
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import create_conn
@@ -16,6 +16,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 if TYPE_CHECKING:
     import subprocess
+
+T = TypeVar("T")
 
 _POLL_S = 0.1
 _REQUEST_TIMEOUT_MS = 5_000
@@ -59,10 +61,14 @@ def ask_node(server: str) -> Seen:
     if not _accepts(server):
         return Seen()
     with suppress(KafkaError, OSError, TimeoutError):
-        # In a loop of its own, whether or not one runs in this thread.
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(asyncio.run, _ask_node(server)).result()
+        return run_coroutine(_ask_node(server))
     return Seen()
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end in a loop of its own, whether or not one runs in this thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 async def _ask_node(server: str) -> Seen:

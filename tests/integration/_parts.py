@@ -7,6 +7,7 @@ from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from inferlane.config import load_settings
 from inferlane.errors import UnavailableError
 from inferlane.stack.broker import broker_answers, broker_argv
 from inferlane.stack.store import store_answers, store_argv
@@ -50,7 +51,7 @@ async def embedded_broker() -> AsyncIterator[str]:
     """Yields the bootstrap servers of a Tansu."""
     port = free_port()
     servers = f"127.0.0.1:{port}"
-    async with running(broker_argv(port), lambda: broker_answers(servers)):
+    async with running(broker_argv(port), lambda: broker_answers(load_settings(kafka_bootstrap_servers=servers))):
         yield servers
 
 
