@@ -27,6 +27,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Another broker than the default is for the tests that use one."""
+    if config.getoption("--broker") == EMBEDDED:
+        return
+    others = [item for item in items if "broker_kind" not in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+
+
 @pytest.fixture(scope="session")
 def broker_kind(request: pytest.FixtureRequest) -> str:
     return str(request.config.getoption("--broker"))

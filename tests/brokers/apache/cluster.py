@@ -36,7 +36,7 @@ class ApacheCluster(Broker):
 
     def __init__(self, folder: Path, *, nodes: int = 1, security: Security | None = None) -> None:
         self._folder = folder
-        self._security = security
+        self.security = security
         self._heap_mib = _HEAP_MIB_ALONE if nodes == 1 else _HEAP_MIB_IN_A_CLUSTER
         self._nodes = {number: _make_node(number, folder, has_secure=bool(security)) for number in range(1, nodes + 1)}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -60,7 +60,7 @@ class ApacheCluster(Broker):
     def open(self) -> None:
         """Format and start every node; returns when all of them serve."""
         for node in self._nodes.values():
-            write_properties(node, self._nodes, self._security)
+            write_properties(node, self._nodes, self.security)
         self._format()
         for node in self._nodes.values():
             self._launch(node)
@@ -121,7 +121,7 @@ class ApacheCluster(Broker):
     def _format(self) -> None:
         """Give each node's log its identity, all at once."""
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        scram = self._security.scram_users() if self._security else ()
+        scram = self.security.scram_users() if self.security else ()
         formatters = [
             subprocess.Popen(
                 _java(
