@@ -65,7 +65,8 @@ async def store_errors(redis_url: str) -> AsyncIterator[None]:
         yield
     except (RedisError, OSError, TimeoutError) as error:
         raise UnavailableError(
-            f"the result store at {without_password(redis_url)} does not answer: {error!r}. Is it running?"
+            f"the result store at {without_password(redis_url)} does not answer: {type(error).__name__}: {error}. "
+            "Is it running?"
         ) from error
 
 
