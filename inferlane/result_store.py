@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -64,7 +65,16 @@ async def store_errors(redis_url: str) -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise UnavailableError(f"the result store at {redis_url} does not answer: {error!r}. Is it running?") from error
+        raise UnavailableError(
+            f"the result store at {without_password(redis_url)} does not answer: {type(error).__name__}: {error}. "
+            "Is it running?"
+        ) from error
+
+
+def without_password(redis_url: str) -> str:
+    """The URL as it may be shown: scheme, host, port and database."""
+    parts = urlsplit(redis_url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class ResultStore:
