@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     # Offsets are committed at most this often: too often costs the broker a write a batch, too seldom
     # redelivers more after a crash.
     commit_interval_s: Seconds = 0.2
+    # A consumer whose records wait while nothing moves, for no cause outside of it, is replaced after this long. Too
+    # short kills one that works on a long batch, too long leaves clients waiting for one that will never move.
+    stuck_after_s: Annotated[float, Field(ge=1)] = 120.0
     kafka_request_timeout_ms: Annotated[int, Field(ge=100)] = 10_000
 
     # Workers.

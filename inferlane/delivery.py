@@ -3,11 +3,8 @@
 Only after `deliver` returns may the offset of the request be committed.
 """
 
-import asyncio
-import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import structlog
 
@@ -18,14 +15,10 @@ from inferlane.metrics import DEAD_LETTERS
 from inferlane.record import BINARY_CONTENT, JSON_CONTENT, JSON_LENGTH, RESULT_TYPE, SPEC_VERSION, KafkaRecord
 from inferlane.result_store import ResultStore
 from inferlane.results import Result
+from inferlane.retrying import Retrier
 from inferlane.topics import RESULTS, Lane
 
-_T = TypeVar("_T")
-
 log = structlog.get_logger(__name__)
-
-_FIRST_RETRY_S = 0.05
-_LONGEST_RETRY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +40,12 @@ class Answer:
 class Delivery:
     """Delivers answers, and tries again for as long as the store or the broker is down."""
 
-    def __init__(self, store: ResultStore, producer: BatchProducer, *, max_dead_letter_bytes: int) -> None:
+    def __init__(
+        self, store: ResultStore, producer: BatchProducer, retrier: Retrier, *, max_dead_letter_bytes: int
+    ) -> None:
         self._store = store
         self._producer = producer
+        self._retrier = retrier
         self._max_dead_letter_bytes = max_dead_letter_bytes
 
     async def deliver(self, answers: Sequence[Answer]) -> None:
@@ -58,18 +54,20 @@ class Delivery:
         Each stage is tried again by itself, so that a store that is down does not multiply the dead letters.
         """
         dead = [self._dead_letter(answer, answer.dead) for answer in answers if answer.dead is not None]
-        await _persist(lambda: self._producer.send(dead), "dead_letters")
+        await self._retrier.until_done(lambda: self._producer.send(dead), stage="dead_letters")
         for record in dead:
             DEAD_LETTERS.labels(reason_of(record)).inc()
         stored = [answer for answer in answers if answer.lane is Lane.REQUESTS]
-        held = await _persist(lambda: self._store.put([answer.result for answer in stored]), "store")
+        held = await self._retrier.until_done(
+            lambda: self._store.put([answer.result for answer in stored]), stage="results"
+        )
         held_by_id = {result.request_id: result for result in held}
         to_topic = [
             _result_record(answer, held_by_id.get(answer.result.request_id, answer.result))
             for answer in answers
             if answer.to_topic
         ]
-        await _persist(lambda: self._producer.send(to_topic), "results")
+        await self._retrier.until_done(lambda: self._producer.send(to_topic), stage="results_topic")
         await self._wake(stored, held)
 
     async def _wake(self, stored: Sequence[Answer], held: Sequence[Result]) -> None:
@@ -93,18 +91,6 @@ class Delivery:
             attempts=result.attempt,
             limit_bytes=self._max_dead_letter_bytes,
         )
-
-
-async def _persist(stage: Callable[[], Awaitable[_T]], name: str) -> _T:
-    delay_s = _FIRST_RETRY_S
-    while True:
-        try:
-            return await stage()
-        except UnavailableError as error:
-            log.warning("delivery_retried", stage=name, retry_s=round(delay_s, 3), error=str(error))
-            # Jitter: workers that lost the same store must not come back in step.
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
-            delay_s = min(delay_s * 2, _LONGEST_RETRY_S)
 
 
 def _result_record(answer: Answer, result: Result) -> OutRecord:

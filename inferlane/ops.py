@@ -1,12 +1,12 @@
 """The ops port of a process: /metrics, /livez and /readyz."""
 
 import asyncio
-import json
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Checks = Callable[[], Mapping[str, bool]]
 """Returns each dependency by name and whether it is well."""
 
+Consumers = Callable[[], Mapping[str, object]]
+"""Returns each consumer by name and what it does, a dataclass of plain values."""
+
 _STARTUP_TIMEOUT_S = 10.0
 _STARTUP_POLL_S = 0.01
 _BACKLOG = 2048
@@ -26,8 +29,9 @@ _BACKLOG = 2048
 class OpsApp:
     """A plain ASGI app; `live` and `ready` are asked anew for each request and must not block."""
 
-    def __init__(self, *, live: Checks, ready: Checks) -> None:
+    def __init__(self, *, live: Checks, ready: Checks, consumers: Consumers = dict) -> None:
         self._checks = {"/livez": live, "/readyz": ready}
+        self._consumers = consumers
 
     async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -36,20 +40,25 @@ class OpsApp:
         if path == "/metrics":
             await _respond(send, 200, generate_latest(REGISTRY), CONTENT_TYPE_LATEST)
         elif path in self._checks:
-            status, body = health_body(self._checks[path]())
+            status, body = health_body(self._checks[path](), self._consumers())
             await _respond(send, status, body, "application/json")
         else:
             await _respond(send, 404, b'{"detail":"this port has /metrics, /livez and /readyz"}', "application/json")
 
 
-def health_body(checks: Mapping[str, bool]) -> tuple[int, bytes]:
-    """Return the status (200 when every check holds, else 503) and the JSON body that names each check."""
+def health_body(checks: Mapping[str, bool], consumers: Mapping[str, object] | None = None) -> tuple[int, bytes]:
+    """Return the status (200 when every check holds, else 503) and the JSON body.
+
+    The body names each check, and says what each consumer (a dataclass of plain values) does.
+    """
     well = all(checks.values())
-    body = {
+    body: dict[str, object] = {
         "status": "ok" if well else "unavailable",
-        "checks": {k: "ok" if v else "failing" for k, v in checks.items()},
+        "checks": {name: "ok" if holds else "failing" for name, holds in checks.items()},
     }
-    return (200 if well else 503), json.dumps(body).encode()
+    if consumers:
+        body["consumers"] = consumers
+    return (200 if well else 503), msgspec.json.encode(body)
 
 
 async def _respond(send: Any, status: int, body: bytes, content_type: str) -> None:

@@ -16,6 +16,10 @@ _T = TypeVar("_T")
 _DETAIL_LIMIT_CHARS = 2_000
 
 
+CANCELLED = "cancelled"
+"""The `error_code` of a request that its client took back."""
+
+
 class Status(StrEnum):
     """Where a request is. All but QUEUED are terminal and never change again."""
 
@@ -58,6 +62,12 @@ class Result(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         late_s = now_s - (headers.deadline_s or now_s)
         detail = f"the deadline passed {late_s:.3f} s before a worker could start; allow more with deadline_s"
         return cls._ended(headers, Status.EXPIRED, "deadline_exceeded", detail, now_s)
+
+    @classmethod
+    def cancelled(cls, headers: RequestHeaders, *, now_s: float) -> Self:
+        """The result of a request that its client took back before it was computed."""
+        detail = "the client cancelled the request before a worker started it; submit it again if it is wanted"
+        return cls._ended(headers, Status.FAILED, CANCELLED, detail, now_s)
 
     @classmethod
     def _ended(cls, headers: RequestHeaders, status: Status, code: str, detail: str, now_s: float) -> Self:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.cancellations import Cancellations
 from inferlane.clock import SystemClock
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import serve_http
@@ -88,4 +89,5 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         windows=WindowStore(
             redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=settings.outcome_window_s
         ),
+        cancellations=Cancellations(redis, redis_url=settings.redis_url, clock=clock),
     )

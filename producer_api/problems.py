@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from inferlane import errors
+from inferlane.results import CANCELLED
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -26,6 +27,7 @@ _STATUS_OF_CODE = {
     errors.PayloadTooLargeError.code: 413,
     errors.ModelError.code: 500,
     "deadline_exceeded": 504,
+    CANCELLED: 410,
 }
 _TITLES = {
     errors.DecodeError.code: "The body cannot be read",
@@ -37,6 +39,7 @@ _TITLES = {
     errors.UnavailableError.code: "Unavailable for now",
     errors.OverloadedError.code: "Too many requests are waiting",
     "deadline_exceeded": "The deadline passed first",
+    CANCELLED: "The client took the request back",
     "unknown_prediction": "No such prediction",
     "invalid_parameter": "A parameter is not as it must be",
 }

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from inferlane.cancellations import Cancellations
     from inferlane.clock import Clock
     from inferlane.config import Settings
     from inferlane.result_store import ResultStore
@@ -34,6 +35,7 @@ class Services:
     splits: "SplitTable"
     follower: "SplitFollower"
     windows: "WindowStore"
+    cancellations: "Cancellations"
 
 
 def services_of(request: Request) -> Services:

@@ -6,16 +6,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
-from redis.exceptions import RedisError
 
-from inferlane.errors import DecodeError, InferlaneError, OverloadedError, UnavailableError
+from inferlane.channels import Listener, follow_channel
+from inferlane.errors import DecodeError, OverloadedError, UnavailableError
 from inferlane.metrics import API_WAITING
 from inferlane.result_store import ResultStore, wake_up_channel
 from inferlane.results import Result, decode_wake_up
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-    from redis.asyncio.client import PubSub
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +23,6 @@ Place = asyncio.Future["Result | None"]
 
 # How often the truth is read for those who still wait. Pub/sub may lose a message; this bounds what that costs.
 _TICK_S = 1.0
-_RECONNECT_S = 0.2
 _READ_AT_ONCE = 500
 
 
@@ -57,8 +55,10 @@ class WaitingRoom:
         Raises:
             UnavailableError: the store did not answer within `timeout_s`.
         """
+        channel = wake_up_channel(self.instance)
+        listener = Listener(on_open=self._begin_to_hear, on_message=self._hear, on_lost=self._subscribed.clear)
         self._tasks = [
-            asyncio.create_task(self._listen_for_ever(), name="wake-ups"),
+            asyncio.create_task(follow_channel(self._redis, channel, listener), name="wake-ups"),
             asyncio.create_task(self._read_for_ever(), name="truth"),
         ]
         try:
@@ -113,34 +113,21 @@ class WaitingRoom:
                 for place in self._places.get(result.request_id, ()):
                     _resolve(place, result)
 
-    async def _listen_for_ever(self) -> None:
-        while True:
-            try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await self._listen(pubsub)
-            except (RedisError, OSError, TimeoutError, InferlaneError) as error:
-                self._subscribed.clear()
-                log.warning("wake_ups_lost", error=repr(error), retry_s=_RECONNECT_S)
-                await asyncio.sleep(_RECONNECT_S)
+    async def _hear(self, message: bytes) -> None:
+        try:
+            carried = decode_wake_up(message)
+        except DecodeError as error:
+            log.warning("wake_up_undecodable", error=str(error))
+            return
+        self._settle(carried)
+        if not carried:
+            # Results too large to carry are there to be read.
+            await self._read_truth()
 
-    async def _listen(self, pubsub: "PubSub") -> None:
-        await pubsub.subscribe(wake_up_channel(self.instance))
+    async def _begin_to_hear(self) -> None:
         # What was published while we were away is read here.
         await self._read_truth()
         self._subscribed.set()
-        while True:
-            message = await pubsub.get_message(timeout=_TICK_S)
-            if message is None:
-                continue
-            try:
-                carried = decode_wake_up(message["data"])
-            except DecodeError as error:
-                log.warning("wake_up_undecodable", error=str(error))
-                continue
-            self._settle(carried)
-            if not carried:
-                # Results too large to carry are there to be read.
-                await self._read_truth()
 
     async def _read_for_ever(self) -> None:
         while True:

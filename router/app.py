@@ -14,9 +14,9 @@ import faust
 from aiokafka import ConsumerRecord
 from faust.app.base import BootStrategy
 
+from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
 from inferlane.topics import OUTCOMES, OUTCOMES_GROUP
 from router.faust_transport import transport_class
-from router.progress import Progress
 from router.watched import Watched
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ class DataPath(Protocol):
         """Each part by name, and whether it does its work."""
         ...
 
+    def live(self) -> Mapping[str, bool]:
+        """Each part by name; False of one that only a restart can mend."""
+        ...
+
+    def health(self) -> Mapping[str, ConsumerHealth]:
+        """Each consumer by name, and what it does."""
+        ...
+
 
 class _Boot(BootStrategy):
     enable_kafka_producer = False
@@ -58,7 +66,7 @@ class RouterApp(faust.App):
         fetch_max_wait_ms = int(settings.outcome_interval_s * 1000 / _FETCH_WAITS_AN_INTERVAL)
         transport = transport_class(fetch_max_wait_ms=max(settings.fetch_max_wait_ms, fetch_max_wait_ms))
         self.transport = transport(self.conf.broker_consumer, self)
-        self._progress = Progress()
+        self._progress = Progress(stuck_after_s=settings.stuck_after_s)
         self._data_path = data_path
         self._state_path = state_path
         drain_deadline_s = settings.drain_deadline_s
@@ -84,8 +92,16 @@ class RouterApp(faust.App):
         return {
             "forwarder": self._forwarder.is_running,
             "publisher": self._publisher.is_running,
-            "outcome_progress": not self._progress.is_stuck(now_s=time.monotonic()),
+            "outcome_progress": self._outcome_health().state is not ConsumerState.STUCK,
+            **self._data_path.live(),
         }
+
+    def health(self) -> Mapping[str, ConsumerHealth]:
+        """What each consumer does."""
+        return {**self._data_path.health(), "outcomes": self._outcome_health()}
+
+    def _outcome_health(self) -> ConsumerHealth:
+        return self._progress.health(now_s=time.monotonic())
 
     async def drain(self) -> None:
         """Stop the data path first: it is what clients wait for."""
@@ -96,7 +112,7 @@ class RouterApp(faust.App):
         async for event in stream.events():
             message = event.message
             await self._state_path.take(_record(message))
-            self._progress.note_taken(message.partition, message.offset)
+            self._progress.note_done(message.partition, message.offset + 1)
 
     async def _note_assignment(self, _app: Any, /, *args: Any, **_: Any) -> None:
         (assigned,) = args

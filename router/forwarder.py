@@ -1,20 +1,20 @@
 """The data path: take a fetch, choose a version for each record, produce the same bytes, then commit."""
 
-import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
 from inferlane.delivery import Answer, Delivery
-from inferlane.errors import DecodeError, InferlaneError, UnavailableError
+from inferlane.errors import DecodeError, InferlaneError
 from inferlane.kafka.consuming import LaneConsumer, Take
+from inferlane.kafka.lanes import LaneOptions, Lanes
 from inferlane.kafka.producing import BatchProducer, OutRecord, check_size
 from inferlane.metrics import ROUTER_DELAY, ROUTER_REFUSED, ROUTER_ROUTED
 from inferlane.record import RequestHeaders, default_headers, format_time, read_headers
 from inferlane.results import Result
+from inferlane.retrying import Retrier
 from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, record_limit_bytes, work_topic
 from router.routing import Route, Splits, route
 
@@ -28,59 +28,30 @@ log = structlog.get_logger(__name__)
 
 # Too small costs a round trip more for the same records, too large makes one slow batch of many.
 _MAX_RECORDS = 2_000
-_IDLE_WAIT_S = 0.5
-_RETRY_S = 0.2
 
 
 class Forwarder:
-    """Moves both lanes, each in a loop of its own so that bulk never delays a waiting client."""
+    """Forwards takes; one for each router."""
 
     def __init__(
-        self, settings: "Settings", *, catalog: "Catalog", splits: Splits, producer: BatchProducer, delivery: Delivery
+        self,
+        settings: "Settings",
+        *,
+        catalog: "Catalog",
+        splits: Splits,
+        producer: BatchProducer,
+        delivery: Delivery,
+        retrier: Retrier,
     ) -> None:
         self._catalog = catalog
         self._splits = splits
         self._producer = producer
         self._delivery = delivery
+        self._retrier = retrier
         self._limit_bytes = record_limit_bytes(settings)
-        self._consumers = {
-            lane: LaneConsumer(settings, topic=topic, group=ROUTER_GROUP) for lane, topic in INGRESS.items()
-        }
 
-    def ready(self) -> Mapping[str, bool]:
-        """Whether each lane has its place in the group."""
-        return {f"{lane}_lane": consumer.has_joined for lane, consumer in self._consumers.items()}
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Forward until `stop` is set, then finish what was taken, commit it and return.
-
-        Raises:
-            UnavailableError: the broker does not answer at start.
-        """
-        try:
-            for consumer in self._consumers.values():
-                await consumer.start()
-            async with asyncio.TaskGroup() as lanes:
-                for lane in self._consumers:
-                    lanes.create_task(self._run_lane(lane, stop), name=f"forward:{lane}")
-        finally:
-            for consumer in self._consumers.values():
-                await consumer.close()
-
-    async def _run_lane(self, lane: Lane, stop: asyncio.Event) -> None:
-        consumer = self._consumers[lane]
-        while not stop.is_set():
-            try:
-                take = await consumer.take(max_records=_MAX_RECORDS, timeout_s=_IDLE_WAIT_S)
-            except UnavailableError as error:
-                log.warning("take_retried", lane=lane, error=str(error))
-                await asyncio.sleep(_RETRY_S)
-                continue
-            if take is not None:
-                await self._forward(take, lane)
-                consumer.finish(take)
-
-    async def _forward(self, take: Take, lane: Lane) -> None:
+    async def forward(self, take: Take, lane: Lane) -> None:
+        """Return when each record is in the topic of its version, or answered because no version can serve it."""
         routed: list[OutRecord] = []
         refused: list[Answer] = []
         counts: Counter[Route] = Counter()
@@ -92,23 +63,13 @@ class Forwarder:
                 chosen, out = decision
                 routed.append(out)
                 counts[chosen] += 1
-        await self._send(routed, lane)
+        # What was written before a failure is written again: workers and the store know a request by its id.
+        await self._retrier.until_done(lambda: self._producer.send(routed), stage=f"forward:{lane}")
         if refused:
             await self._delivery.deliver(refused)
         for chosen, count in counts.items():
             ROUTER_ROUTED.labels(chosen.model, chosen.version, lane).inc(count)
         ROUTER_DELAY.labels(lane).observe(max(0.0, time.time() - take.records[0].timestamp / 1000))
-
-    async def _send(self, routed: Sequence[OutRecord], lane: Lane) -> None:
-        while True:
-            try:
-                await self._producer.send(routed)
-            except UnavailableError as error:
-                # What was written already is written again: workers and the store know a request by its id.
-                log.warning("forward_retried", lane=lane, records=len(routed), error=str(error))
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
 
     def _decide(self, record: "ConsumerRecord", lane: Lane) -> tuple[Route, OutRecord] | Answer:
         """The route and the record for its topic, or the terminal answer of a record that no version can serve."""
@@ -131,6 +92,17 @@ class Forwarder:
         out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen))
         check_size(out, self._limit_bytes)
         return chosen, out
+
+
+def router_lanes(settings: "Settings", forwarder: Forwarder, retrier: Retrier) -> Lanes:
+    """The data path: both ingress topics through the forwarder."""
+
+    def options(topic: str) -> LaneOptions:
+        consumer = LaneConsumer(settings, topic=topic, group=ROUTER_GROUP, is_excused=lambda: retrier.is_retrying)
+        return LaneOptions(consumer=consumer, max_records=_MAX_RECORDS)
+
+    lanes = {lane: options(topic) for lane, topic in INGRESS.items()}
+    return Lanes(lanes, work=forwarder.forward, retrier=retrier)
 
 
 def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:

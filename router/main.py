@@ -11,11 +11,12 @@ from inferlane.delivery import Delivery
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_http
 from inferlane.result_store import ResultStore, connect
+from inferlane.retrying import Retrier
 from inferlane.splits import SplitFollower, SplitTable
 from inferlane.window_store import WindowStore
 from models.catalog import load_catalog
 from router.app import RouterApp
-from router.forwarder import Forwarder
+from router.forwarder import Forwarder, router_lanes
 from router.state_path import StatePath
 
 if TYPE_CHECKING:
@@ -48,20 +49,24 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         windows = WindowStore(
             redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=settings.outcome_window_s
         )
+        retrier = Retrier()
+        forwarder = Forwarder(
+            settings,
+            catalog=catalog,
+            splits=splits,
+            producer=producer,
+            delivery=Delivery(results, producer, retrier, max_dead_letter_bytes=settings.max_body_bytes),
+            retrier=retrier,
+        )
         app = RouterApp(
             settings,
-            data_path=Forwarder(
-                settings,
-                catalog=catalog,
-                splits=splits,
-                producer=producer,
-                delivery=Delivery(results, producer, max_dead_letter_bytes=settings.max_body_bytes),
-            ),
-            state_path=StatePath(settings, store=windows, producer=producer, clock=SystemClock()),
+            data_path=router_lanes(settings, forwarder, retrier),
+            state_path=StatePath(settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()),
         )
         ops = OpsApp(
             live=lambda: {**app.live(), "splits": follower.is_running},
             ready=lambda: {**app.ready(), "splits": follower.is_running},
+            consumers=app.health,
         )
         port = await stack.enter_async_context(serve_http(ops, host=settings.ops_host, port=settings.ops_port))
         log.info("router_started", ops_port=port)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from inferlane.config import Settings
     from inferlane.kafka.producing import BatchProducer
     from inferlane.record import KafkaRecord
+    from inferlane.retrying import Retrier
     from inferlane.window_store import WindowStore
 
 log = structlog.get_logger(__name__)
 
-_RETRY_S = 1.0
 # Slots of one round trip: 1 to 12 KB each.
 _SLOTS_A_WRITE = 100
 # Records are stamped after the time that they speak of, by clocks that may differ.
@@ -37,11 +37,18 @@ class StatePath:
     """Takes records one by one and publishes what changed. One event loop."""
 
     def __init__(
-        self, settings: "Settings", *, store: "WindowStore", producer: "BatchProducer", clock: "Clock"
+        self,
+        settings: "Settings",
+        *,
+        store: "WindowStore",
+        producer: "BatchProducer",
+        retrier: "Retrier",
+        clock: "Clock",
     ) -> None:
         self._settings = settings
         self._store = store
         self._producer = producer
+        self._retrier = retrier
         self._clock = clock
         self._windows = OutcomeWindows(slot_s=settings.outcome_slot_s, window_s=settings.outcome_window_s)
         self._publisher = uuid4().hex
@@ -126,14 +133,7 @@ class StatePath:
         letter = dead_letter(
             record, reason=error.code, detail=str(error), attempts=1, limit_bytes=self._settings.max_body_bytes
         )
-        while True:
-            try:
-                await self._producer.send([letter])
-            except UnavailableError as unavailable:
-                log.warning("dead_letter_retried", offset=record.offset, error=str(unavailable))
-                await asyncio.sleep(_RETRY_S)
-            else:
-                break
+        await self._retrier.until_done(lambda: self._producer.send([letter]), stage="dead_letters")
         DEAD_LETTERS.labels(error.code).inc()
         log.warning("summary_undecodable", partition=record.partition, offset=record.offset, error=str(error))
 

@@ -71,6 +71,10 @@ class Answers:
         """The answer of a request whose deadline has passed."""
         return self._answer(Result.expired(headers, now_s=now_s), headers, lane, dead=None)
 
+    def of_cancelled(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
+        """The answer of a request that its client took back."""
+        return self._answer(Result.cancelled(headers, now_s=now_s), headers, lane, dead=None)
+
     def of_error(
         self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, error: InferlaneError, *, now_s: float
     ) -> Answer:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.cancellations import CancelledRequests
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_http
 from inferlane.result_store import ResultStore, connect
+from inferlane.retrying import Retrier
 from models.catalog import load_catalog
 from workers.observing import Observer
 from workers.outcomes import OutcomeRecorder
-from workers.pipeline import Pipeline
+from workers.pipeline import Pipeline, worker_lanes
 from workers.reporting import report_outcomes
 from workers.session import OnnxModel
 
@@ -47,21 +49,27 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         producer = BatchProducer(settings)
         await producer.start()
         stack.push_async_callback(producer.close)
+        retrier = Retrier()
+        cancelled = CancelledRequests(redis, clock=clock)
+        cancelled.start()
+        stack.push_async_callback(cancelled.close)
         pipeline = Pipeline(
             settings,
-            version=served,
             model=onnx,
-            delivery=Delivery(store, producer, max_dead_letter_bytes=settings.max_body_bytes),
+            delivery=Delivery(store, producer, retrier, max_dead_letter_bytes=settings.max_body_bytes),
             observer=Observer(served, recorder),
+            cancelled=cancelled,
             clock=clock,
         )
+        stack.callback(pipeline.close)
+        lanes = worker_lanes(settings, pipeline, served, retrier)
 
         def live() -> Mapping[str, bool]:
-            return {"pipeline": not work.done()}
+            return {"pipeline": not work.done(), "cancellations": cancelled.is_running, **lanes.live()}
 
         reports = asyncio.create_task(report_outcomes(recorder, producer, interval_s=settings.outcome_interval_s))
-        work = asyncio.create_task(pipeline.run(stop), name="pipeline")
-        ops = OpsApp(live=live, ready=lambda: {**live(), **pipeline.ready()})
+        work = asyncio.create_task(lanes.run(stop), name="pipeline")
+        ops = OpsApp(live=live, ready=lambda: {**live(), **lanes.ready()}, consumers=lanes.health)
         port = await stack.enter_async_context(serve_http(ops, host=settings.ops_host, port=settings.ops_port))
         log.info("worker_started", model=model, version=version, ops_port=port)
         try:

@@ -27,7 +27,7 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         # A spinning thread answers sooner and takes a core from everybody else on the machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._version = version
+        self.version = version
         self._output_names = [spec.name for spec in version.signature.outputs]
         try:
             self._session = onnxruntime.InferenceSession(
@@ -46,7 +46,7 @@ class OnnxModel:
             self.run(
                 {
                     spec.name: np.zeros((count, *spec.row_shape), dtype=numpy_dtype(spec.datatype))
-                    for spec in self._version.signature.inputs
+                    for spec in self.version.signature.inputs
                 }
             )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from inferlane.errors import ConsumerBrokenError
 from inferlane.kafka.clients import broker_errors, make_consumer
 from inferlane.kafka.offsets import OffsetTracker, Ticket
+from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
+from inferlane.kafka.watching import watch_progress
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -42,8 +44,19 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     lie unread, so a bulk backlog would stall the clients that wait.
     """
 
-    def __init__(self, settings: "Settings", *, topic: str, group: str, fetch_max_wait_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: "Settings",
+        *,
+        topic: str,
+        group: str,
+        is_excused: Callable[[], bool] = lambda: False,
+        fetch_max_wait_ms: int | None = None,
+    ) -> None:
+        """`is_excused` says whether standing still has a cause outside of this process."""
         self._settings = settings
+        self._is_excused = is_excused
+        self._progress = Progress(stuck_after_s=settings.stuck_after_s)
         self._topic = topic
         self._group = group
         self._fetch_max_wait_ms = fetch_max_wait_ms or settings.fetch_max_wait_ms
@@ -51,7 +64,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._committer: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
         # One commit at a time: one that lingers must not go out after the partitions are somebody else's.
         self._committing = asyncio.Lock()
         self._consumer: AIOKafkaConsumer | None = None
@@ -73,12 +86,24 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             await consumer.stop()
             raise
         self._consumer = consumer
-        self._committer = asyncio.create_task(self._commit_for_ever(), name=f"commit:{self._topic}")
+        watch = watch_progress(
+            consumer, self._progress, stuck_after_s=self._settings.stuck_after_s, is_excused=self._is_excused
+        )
+        self._tasks = (
+            asyncio.create_task(self._commit_for_ever(), name=f"commit:{self._topic}"),
+            asyncio.create_task(watch, name=f"watch:{self._topic}"),
+        )
 
     @property
     def has_joined(self) -> bool:
         """Whether the group has given us an assignment (which may be empty)."""
         return self._assigned.is_set()
+
+    def health(self) -> ConsumerHealth:
+        """How far it is behind and whether it moves."""
+        if not self.has_joined:
+            return ConsumerHealth(state=ConsumerState.JOINING, lag_records=0, still_s=0.0)
+        return self._progress.health(now_s=time.monotonic())
 
     async def take(self, *, max_records: int, timeout_s: float) -> Take | None:
         """Return what is there, at most `max_records`; wait up to `timeout_s` for the first one.
@@ -99,9 +124,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
 
     def _running(self) -> "AIOKafkaConsumer":
         """The consumer, unless a task that it lives by has ended: then it would return nothing for ever, in silence."""
-        if self._consumer is None or self._committer is None:
+        if self._consumer is None:
             raise ConsumerBrokenError(f"the consumer of {self._topic} was not started")
-        if self._committer.done() or self._consumer._fetcher.error_future.done():  # noqa: SLF001 - aiokafka hides it
+        if any(task.done() for task in self._tasks) or self._consumer._fetcher.error_future.done():  # noqa: SLF001 - aiokafka hides it
             raise ConsumerBrokenError(f"a task of the consumer of {self._topic} has ended; restart the process")
         return self._consumer
 
@@ -122,9 +147,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
 
     async def close(self) -> None:
         """Commit what is finished and leave the group; what is not finished is redelivered."""
-        if self._committer is not None:
-            self._committer.cancel()
-            await asyncio.gather(self._committer, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._consumer is None:
             return
         # A broker that is down must not keep the process: what is not committed is redelivered.
@@ -152,6 +177,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Note that we take part."""
+        self._progress.start_over()
         self._assigned.set()
         log.info("partitions_assigned", topic=self._topic, partitions=sorted(p.partition for p in assigned))
 
@@ -169,9 +195,12 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     async def _commit_offsets(self, consumer: "AIOKafkaConsumer", offsets: dict[TopicPartition, int]) -> None:
         try:
             await consumer.commit(offsets)
+            for partition, next_offset in offsets.items():
+                self._progress.note_done(partition.partition, next_offset)
         except (CommitFailedError, IllegalStateError) as error:
             # Somebody else owns the partition now and reads on from the last commit; results are idempotent.
             log.info("commit_refused", topic=self._topic, reason=str(error))
         except KafkaError as error:
-            # Later commits cover these offsets; until then a crash redelivers more.
+            # Tried again with the next commit; until then a crash redelivers more.
+            self._tracker.put_back(offsets)
             log.warning("commit_failed", topic=self._topic, error=repr(error))

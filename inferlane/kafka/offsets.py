@@ -44,6 +44,10 @@ class OffsetTracker(Generic[Partition]):
         committable, self._committable = self._committable, {}
         return committable
 
+    def put_back(self, offsets: Mapping[Partition, int]) -> None:
+        """Note that these were taken and could not be committed."""
+        self._committable = {**offsets, **self._committable}
+
     def forget(self) -> None:
         """Drop everything: the partitions are somebody else's now. Later `finish` calls of dropped tickets are void."""
         self._open.clear()

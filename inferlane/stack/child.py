@@ -37,6 +37,10 @@ class ProcessSpec:
     log_path: Path
     # Answers now; whoever asks bounds the time and takes an error for "not yet".
     is_ready: Ask
+    # Asked now and then once it was ready: whether it moves. Who says no, or nothing, again and again is replaced.
+    is_live: Ask | None = None
+    # Too short asks a process that has better to do, too long leaves one that hangs for three times as long.
+    live_poll_s: float = 5.0
     # What must be true before anybody may use it, done anew after each restart (the topics of a new broker).
     prepare: Prepare = nothing
     port: int

@@ -10,13 +10,15 @@ import structlog
 
 from inferlane.errors import InferlaneError
 from inferlane.stack.backoff import Backoff
-from inferlane.stack.child import Child, ProcessSpec, start_child
+from inferlane.stack.child import Ask, Child, ProcessSpec, start_child
 
 log = structlog.get_logger(__name__)
 
 # How often a process that starts is asked: too seldom delays the next one, too often takes its CPU.
 _READY_POLL_S = 0.05
 _READY_ANSWER_S = 6.0
+# A busy machine lets an answer or two be late; a process that hangs gives none.
+_NOT_LIVE_IN_A_ROW = 3
 _LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 16 * 1024
 
@@ -105,7 +107,11 @@ class Keeper:
             self._enter(State.READY)
             self.settled.set()
             log.info("process_ready", name=self.spec.name, pid=child.pid, restarts=self.restarts)
-            await _either(self._stop.wait(), child.wait())
+            await _either(self._stop.wait(), child.wait(), self._hangs())
+            if child.is_running and not self._stop.is_set():
+                log.error("process_stuck", name=self.spec.name, pid=child.pid, remedy="killed, to be started again")
+                child.kill()
+                return await child.wait()
         elif not self._stop.is_set():
             fault = f"was not ready within {self.spec.ready_within_s:g} s" if child.is_running else "ended"
             child.kill()
@@ -133,15 +139,32 @@ class Keeper:
         return False
 
     async def _is_ready(self) -> bool:
+        if not await self._answers_yes(self.spec.is_ready):
+            return False
         try:
-            async with asyncio.timeout(_READY_ANSWER_S):
-                ready = await self.spec.is_ready()
-            if ready:
-                await self.spec.prepare()
+            await self.spec.prepare()
         except (OSError, TimeoutError, InferlaneError) as error:
             log.debug("not_ready_yet", name=self.spec.name, reason=repr(error))
             return False
-        return ready
+        return True
+
+    async def _hangs(self) -> None:
+        """Return when the process said several times in a row that it does not move, or said nothing."""
+        if self.spec.is_live is None:
+            await self._stop.wait()
+            return
+        failures = 0
+        while failures < _NOT_LIVE_IN_A_ROW:
+            await asyncio.sleep(self.spec.live_poll_s)
+            failures = 0 if await self._answers_yes(self.spec.is_live) else failures + 1
+
+    async def _answers_yes(self, ask: Ask) -> bool:
+        try:
+            async with asyncio.timeout(_READY_ANSWER_S):
+                return await ask()
+        except (OSError, TimeoutError, InferlaneError) as error:
+            log.debug("no_answer", name=self.spec.name, reason=repr(error))
+            return False
 
     def _enter(self, state: State) -> None:
         # A process that got ready while it was told to stop is still one that stops.
@@ -160,9 +183,9 @@ class Keeper:
         return "\n".join(lines[-_LOG_TAIL_LINES:]) or "(empty)"
 
 
-async def _either(first: Coroutine[Any, Any, object], second: Coroutine[Any, Any, object]) -> None:
-    """Return when one of the two is done; the other is cancelled."""
-    tasks = {asyncio.ensure_future(first), asyncio.ensure_future(second)}
+async def _either(*ways: Coroutine[Any, Any, object]) -> None:
+    """Return when one of them is done; the others are cancelled."""
+    tasks = {asyncio.ensure_future(way) for way in ways}
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

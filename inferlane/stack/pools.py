@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from inferlane.stack.broker import broker_answers, broker_argv
 from inferlane.stack.child import Ask, Prepare, ProcessSpec, nothing
 from inferlane.stack.ports import OpsPorts, claim_port
-from inferlane.stack.probe import Target, is_ready
+from inferlane.stack.probe import Target, is_live, is_ready
 from inferlane.stack.profile import Profile, StackOptions
 from inferlane.stack.store import store_answers, store_argv
 from inferlane.stack.supervisor import Pool
@@ -112,6 +112,7 @@ class StackPools:
             env={**os.environ, **self._profile.environment, **env},
             log_path=self._log_dir / f"{name}.log",
             is_ready=partial(is_ready, url),
+            is_live=partial(is_live, url),
             port=port,
             ops_url=url,
             stop_within_s=self._settings.drain_deadline_s + _STOP_MARGIN_S,

@@ -58,6 +58,16 @@ async def is_ready(base_url: str) -> bool:
     return status == HTTPStatus.OK
 
 
+async def is_live(base_url: str) -> bool:
+    """Whether `/livez` answers 200: its tasks run and its consumers move.
+
+    Raises:
+        UnavailableError: nobody answers.
+    """
+    status, _ = await _call("GET", f"{base_url}/livez", wait_s=_READY_TIMEOUT_S)
+    return status == HTTPStatus.OK
+
+
 async def failing_checks(base_url: str) -> tuple[str, ...]:
     """Return the names of the checks of `/readyz` that fail.
 

@@ -1,11 +1,13 @@
-"""`GET /v1/predictions/{id}`: the state or the result, from any replica."""
+"""`GET` and `DELETE /v1/predictions/{id}`: the state or the result, and taking a request back, from any replica."""
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from inferlane.errors import UnavailableError
 from inferlane.record import RequestHeaders
-from inferlane.results import Accepted, Result, Status
+from inferlane.results import CANCELLED, Accepted, Result, Status
 from producer_api.problems import UnknownPredictionError
 from producer_api.schemas import Prediction
 from producer_api.services import Services, Wired
@@ -23,12 +25,7 @@ async def read_prediction(
     result = await _find(services, request_id)
     if result is not None:
         return services.answerer.body(result)
-    accepted = await services.store.accepted(request_id)
-    if accepted is None:
-        raise UnknownPredictionError(
-            f"no prediction {request_id!r}: it was never accepted, or its result is older than "
-            f"{services.settings.result_ttl_s:.0f} s and forgotten"
-        )
+    accepted = await _accepted(services, request_id)
     if wait_s > 0:
         result = await _wait(services, request_id, min(wait_s, services.settings.max_wait_s))
     if result is None and services.clock.now_s() > accepted.deadline_s:
@@ -41,6 +38,35 @@ async def read_prediction(
         "model": accepted.model,
         "version": accepted.version,
     }
+
+
+@router.delete("/v1/predictions/{request_id}", response_model=Prediction, response_model_exclude_none=True)
+async def cancel_prediction(request_id: str, services: Wired) -> dict[str, Any]:
+    """Take a request back: it ends `FAILED` with the code `cancelled`, and is not computed if no worker has begun.
+
+    A request that has ended already keeps its result, which is the answer. Calling it again changes nothing.
+    """
+    result = await _find(services, request_id)
+    if result is not None:
+        return services.answerer.body(result)
+    accepted = await _accepted(services, request_id)
+    cancelled = Result.cancelled(_headers_of(request_id, accepted), now_s=services.clock.now_s())
+    (held,) = await services.store.put([cancelled])
+    if held.error_code == CANCELLED:
+        # The result is what counts; a worker that does not hear of it computes in vain and changes nothing.
+        with suppress(UnavailableError):
+            await services.cancellations.add(request_id, until_s=accepted.deadline_s)
+    return services.answerer.body(held)
+
+
+async def _accepted(services: Services, request_id: str) -> Accepted:
+    accepted = await services.store.accepted(request_id)
+    if accepted is None:
+        raise UnknownPredictionError(
+            f"no prediction {request_id!r}: it was never accepted, or its result is older than "
+            f"{services.settings.result_ttl_s:.0f} s and forgotten"
+        )
+    return accepted
 
 
 async def _find(services: Services, request_id: str) -> Result | None:
@@ -59,7 +85,13 @@ async def _wait(services: Services, request_id: str, wait_s: float) -> Result | 
 
 async def _expire(services: Services, request_id: str, accepted: Accepted) -> Result:
     """End a request whose deadline has passed with no worker to say so, unless a result was written meanwhile."""
-    headers = RequestHeaders(
+    headers = _headers_of(request_id, accepted)
+    (held,) = await services.store.put([Result.expired(headers, now_s=services.clock.now_s())])
+    return held
+
+
+def _headers_of(request_id: str, accepted: Accepted) -> RequestHeaders:
+    return RequestHeaders(
         request_id=request_id,
         model=accepted.model,
         version=accepted.version,
@@ -71,5 +103,3 @@ async def _expire(services: Services, request_id: str, accepted: Accepted) -> Re
         batch_id=None,
         json_length=None,
     )
-    (held,) = await services.store.put([Result.expired(headers, now_s=services.clock.now_s())])
-    return held

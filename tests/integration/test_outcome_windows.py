@@ -16,9 +16,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from inferlane.clock import SystemClock
 from inferlane.config import Settings, load_settings
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.kafka.progress import ConsumerHealth, ConsumerState
 from inferlane.outcomes import encode_summary
 from inferlane.result_store import connect
 from inferlane.results import Status
+from inferlane.retrying import Retrier
 from inferlane.topics import DEAD_LETTERS, OUTCOMES, create_topics
 from inferlane.window_report import WindowReport
 from inferlane.window_store import WindowStore
@@ -68,6 +70,12 @@ class IdleForwarder:
     def ready(self) -> Mapping[str, bool]:
         return {"requests_lane": True}
 
+    def live(self) -> Mapping[str, bool]:
+        return {"requests_progress": True}
+
+    def health(self) -> Mapping[str, ConsumerHealth]:
+        return {"requests": ConsumerHealth(state=ConsumerState.IDLE, lag_records=0, still_s=0.0)}
+
 
 @pytest.fixture
 async def settings() -> AsyncIterator[Settings]:
@@ -105,7 +113,7 @@ async def running_router(
     settings: Settings, producer: BatchProducer, store: WindowStore
 ) -> AsyncIterator[tuple[RouterApp, IdleForwarder]]:
     forwarder = IdleForwarder()
-    state_path = StatePath(settings, store=store, producer=producer, clock=SystemClock())
+    state_path = StatePath(settings, store=store, producer=producer, retrier=Retrier(), clock=SystemClock())
     app = RouterApp(settings, data_path=forwarder, state_path=state_path)
     stop = asyncio.Event()
     running = asyncio.create_task(run_app(app, stop))

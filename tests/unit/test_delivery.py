@@ -11,6 +11,7 @@ from inferlane.delivery import Answer, Delivery
 from inferlane.errors import PayloadTooLargeError, UnavailableError
 from inferlane.kafka.producing import OutRecord, check_size
 from inferlane.results import Result, Status
+from inferlane.retrying import Retrier
 from inferlane.topics import DEAD_LETTERS, RESULTS, Lane
 from tests.fakes.records import FakeRecord
 
@@ -56,7 +57,7 @@ def make_answer(
 
 
 def make_delivery(store: FakeStore, producer: FakeProducer) -> Delivery:
-    return Delivery(store, producer, max_dead_letter_bytes=100)  # type: ignore[arg-type]  # fakes of the same shape
+    return Delivery(store, producer, Retrier(), max_dead_letter_bytes=100)  # type: ignore[arg-type]  # fakes of the same shape
 
 
 async def deliver(store: FakeStore, producer: FakeProducer, *answers: Answer) -> None:

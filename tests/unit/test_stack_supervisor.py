@@ -124,6 +124,44 @@ async def test_a_process_that_dies_comes_back(stage: Stage) -> None:
         assert keeper.child is not first
 
 
+async def test_a_process_that_runs_and_does_not_move_is_replaced(stage: Stage) -> None:
+    """Guards `Keeper._hangs`: taken out, a stuck worker stays until somebody looks."""
+    moves = True
+
+    async def is_live() -> bool:
+        return moves
+
+    spec = dataclasses.replace(stage.spec("a-1", program=DEAF), is_live=is_live, live_poll_s=0.01)
+    pool = Pool(name="a", rank=0, make=lambda _: dataclasses.replace(spec, stop_within_s=0.1))
+    async with stage.running(pool) as supervisor:
+        [(_, keeper)] = supervisor.keepers()
+        first = pids(supervisor)["a-1"]
+        moves = False
+        await stage.until(lambda: keeper.restarts >= 1)
+        moves = True
+        await stage.until(lambda: keeper.state is State.READY and pids(supervisor)["a-1"] != first)
+
+
+async def test_one_late_answer_does_not_kill(stage: Stage) -> None:
+    """Guards `_NOT_LIVE_IN_A_ROW`: a busy machine must not turn a pause into a restart."""
+    answers = 0
+    asked_often = asyncio.Event()
+
+    async def is_live() -> bool:
+        nonlocal answers
+        answers += 1
+        if answers > 20:
+            asked_often.set()
+        if answers % 3 == 0:
+            return True
+        raise TimeoutError
+
+    spec = dataclasses.replace(stage.spec("a-1"), is_live=is_live, live_poll_s=0.001)
+    async with stage.running(Pool(name="a", rank=0, make=lambda _: spec)) as supervisor:
+        await asked_often.wait()
+        assert [keeper.restarts for _, keeper in supervisor.keepers()] == [0]
+
+
 async def test_a_restarted_process_is_prepared_again_before_it_counts_as_ready(stage: Stage) -> None:
     prepared_in: list[State] = []
 

@@ -12,7 +12,6 @@ from inferlane.outcomes import LatencySketches, OutcomeSummary
 from inferlane.sketches import Sketch
 from inferlane.window_report import WindowReport, report
 from inferlane.windows import Slot, add, decode_slot, encode_slot
-from router.progress import Progress
 from router.windows import OutcomeWindows, Verdict
 
 SLOT_S = 5
@@ -191,21 +190,3 @@ def test_the_newest_slots_are_published_first() -> None:
         windows.apply(make_summary(sequence, to_s=NOW_S - age_s), now_s=NOW_S)
     indices = [slot.index for slot in windows.changed(2)]
     assert indices == [200_000, 199_996]
-
-
-def test_a_consumer_is_stuck_when_records_wait_and_none_is_taken() -> None:
-    progress = Progress()
-    progress.note_taken(0, 9)
-    progress.note_ends({0: 12}, now_s=0)
-    assert not progress.is_stuck(now_s=59)
-    progress.note_ends({0: 15}, now_s=50)
-    assert progress.is_stuck(now_s=61)
-    progress.note_taken(0, 10)
-    assert not progress.is_stuck(now_s=61)
-
-
-def test_an_idle_consumer_is_not_stuck() -> None:
-    progress = Progress()
-    progress.note_ends({0: 12}, now_s=0)
-    progress.note_ends({0: 12}, now_s=100)
-    assert not progress.is_stuck(now_s=1_000)

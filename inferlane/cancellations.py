@@ -1,0 +1,91 @@
+"""Requests that their clients took back: kept in the store, followed by the workers, looked up without a round trip."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from inferlane.channels import Listener, follow_channel
+from inferlane.result_store import store_errors
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from inferlane.clock import Clock
+
+_KEY = "inferlane:cancelled"
+_CHANNEL = "inferlane:cancel"
+# Past this many the ones whose time is over are dropped; more often costs, more seldom holds memory.
+_PRUNE_AT = 10_000
+
+
+class Cancellations:
+    """Writes cancellations. They are a saving, not the truth: the truth is the request's terminal result."""
+
+    def __init__(self, redis: "Redis", *, redis_url: str, clock: "Clock") -> None:
+        self._redis = redis
+        self._redis_url = redis_url
+        self._clock = clock
+
+    async def add(self, request_id: str, *, until_s: float) -> None:
+        """Tell every worker that the request need not be computed; forgotten at `until_s`, seconds since the epoch.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        now_s = self._clock.now_s()
+        async with store_errors(self._redis_url), self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zremrangebyscore(_KEY, "-inf", now_s)
+            pipeline.zadd(_KEY, {request_id: until_s})
+            # The key outlives every member that it holds: a later deadline than before prolongs it, never the reverse.
+            pipeline.expire(_KEY, max(1, int(until_s - now_s) + 1), nx=True)
+            pipeline.expire(_KEY, max(1, int(until_s - now_s) + 1), gt=True)
+            pipeline.publish(_CHANNEL, _message(request_id, until_s))
+            await pipeline.execute()
+
+
+class CancelledRequests:
+    """The ids that are cancelled now, followed in the background. One event loop."""
+
+    def __init__(self, redis: "Redis", *, clock: "Clock") -> None:
+        self._redis = redis
+        self._clock = clock
+        self._until_s: dict[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def __contains__(self, request_id: object) -> bool:
+        return request_id in self._until_s
+
+    @property
+    def is_running(self) -> bool:
+        """Whether cancellations still reach us."""
+        return self._task is not None and not self._task.done()
+
+    def start(self) -> None:
+        """Begin to follow. A store that is away is waited for in the background."""
+        listener = Listener(on_open=self._read_all, on_message=self._take, on_lost=lambda: None)
+        self._task = asyncio.create_task(follow_channel(self._redis, _CHANNEL, listener), name="cancellations")
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _read_all(self) -> None:
+        # redis-py's type covers every protocol and option; these give pairs of bytes and float.
+        held: Any = await self._redis.zrangebyscore(_KEY, self._clock.now_s(), "+inf", withscores=True)
+        self._until_s = {member.decode(errors="replace"): until_s for member, until_s in held}
+
+    async def _take(self, message: bytes) -> None:
+        until_s, _, request_id = message.decode(errors="replace").partition(" ")
+        try:
+            self._until_s[request_id] = float(until_s)
+        except ValueError:
+            # Somebody else's message: it names no request that we know.
+            return
+        if len(self._until_s) > _PRUNE_AT:
+            now_s = self._clock.now_s()
+            self._until_s = {held: until for held, until in self._until_s.items() if until > now_s}
+
+
+def _message(request_id: str, until_s: float) -> str:
+    return f"{until_s} {request_id}"

@@ -1,0 +1,46 @@
+"""Following a Redis channel for ever. A message may be lost, so whoever follows re-reads the truth when told to."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import structlog
+from redis.exceptions import RedisError
+
+from inferlane.errors import InferlaneError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 1.0
+_RECONNECT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """What to do with a channel. Errors of ours or of the store lead to a new subscription."""
+
+    # Subscribed; what was published before this moment is missed and must be read where it is kept.
+    on_open: Callable[[], Awaitable[None]]
+    on_message: Callable[[bytes], Awaitable[None]]
+    on_lost: Callable[[], None]
+
+
+async def follow_channel(redis: "Redis", channel: str, listener: Listener) -> NoReturn:
+    """Hand every message to the listener until cancelled; subscribes anew when the store was away."""
+    while True:
+        try:
+            async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(channel)
+                await listener.on_open()
+                while True:
+                    message = await pubsub.get_message(timeout=_POLL_S)
+                    if message is not None:
+                        await listener.on_message(message["data"])
+        except (RedisError, OSError, TimeoutError, InferlaneError) as error:
+            listener.on_lost()
+            log.warning("channel_lost", channel=channel, error=repr(error), retry_s=_RECONNECT_S)
+            await asyncio.sleep(_RECONNECT_S)

@@ -1,0 +1,88 @@
+"""The loop that every consuming process runs: for each lane take, work, finish."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from inferlane.kafka.consuming import LaneConsumer, Take
+from inferlane.kafka.progress import ConsumerHealth, ConsumerState
+from inferlane.retrying import Retrier
+from inferlane.topics import Lane
+
+log = structlog.get_logger(__name__)
+
+_IDLE_WAIT_S = 0.5
+
+Work = Callable[[Take, Lane], Awaitable[None]]
+"""Returns when every record of the take has a durable result. What it raises ends the process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneOptions:
+    """How a lane is read: records of one take at most, and takes that are worked on at once."""
+
+    consumer: LaneConsumer
+    max_records: int
+    in_flight: int = 1
+
+
+class Lanes:
+    """The lanes of one process, each in a loop of its own so that bulk never holds up a waiting client."""
+
+    def __init__(self, lanes: Mapping[Lane, LaneOptions], *, work: Work, retrier: Retrier) -> None:
+        self._lanes = lanes
+        self._work = work
+        self._retrier = retrier
+
+    def ready(self) -> Mapping[str, bool]:
+        """Whether each lane has its place in the group."""
+        return {f"{lane}_lane": options.consumer.has_joined for lane, options in self._lanes.items()}
+
+    def live(self) -> Mapping[str, bool]:
+        """Whether each lane moves, or has a reason not to; False of one that only a restart can mend."""
+        health = self.health()
+        return {f"{name}_progress": health[name].state is not ConsumerState.STUCK for name in health}
+
+    def health(self) -> Mapping[str, ConsumerHealth]:
+        """What each lane does."""
+        return {lane.value: options.consumer.health() for lane, options in self._lanes.items()}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish and commit what was taken, and return.
+
+        Raises:
+            UnavailableError: the broker does not answer at start.
+        """
+        try:
+            for options in self._lanes.values():
+                await options.consumer.start()
+            async with asyncio.TaskGroup() as loops:
+                for lane, options in self._lanes.items():
+                    loops.create_task(self._run_lane(lane, options, stop), name=f"lane:{lane}")
+        finally:
+            for options in self._lanes.values():
+                await options.consumer.close()
+
+    async def _run_lane(self, lane: Lane, options: LaneOptions, stop: asyncio.Event) -> None:
+        free = asyncio.Semaphore(options.in_flight)
+        async with asyncio.TaskGroup() as works:
+            while not stop.is_set():
+                await free.acquire()
+                take = await self._retrier.until_done(lambda: self._take(options, stop), stage=f"take:{lane}")
+                if take is None:
+                    free.release()
+                    continue
+                work = works.create_task(self._finish(options.consumer, take, lane))
+                work.add_done_callback(lambda _: free.release())
+
+    async def _take(self, options: LaneOptions, stop: asyncio.Event) -> Take | None:
+        # Asked anew at each try: a broker that is away must not keep a process that is told to stop.
+        if stop.is_set():
+            return None
+        return await options.consumer.take(max_records=options.max_records, timeout_s=_IDLE_WAIT_S)
+
+    async def _finish(self, consumer: LaneConsumer, take: Take, lane: Lane) -> None:
+        await self._work(take, lane)
+        consumer.finish(take)

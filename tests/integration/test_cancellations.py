@@ -1,0 +1,47 @@
+"""Cancellations through a real store: those made before a worker follows, and those made after."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from inferlane.cancellations import Cancellations, CancelledRequests
+from inferlane.clock import SystemClock
+from inferlane.result_store import connect
+from tests.integration._parts import embedded_store, eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[tuple[str, Redis]]:
+    async with embedded_store() as url, connect(url) as redis:
+        yield url, redis
+
+
+async def test_a_worker_knows_of_cancellations_before_and_after_it_began_to_follow(store: tuple[str, Redis]) -> None:
+    """Guards `_read_all` (before) and `_take` (after): each taken out, one of the two ids never shows."""
+    url, redis = store
+    clock = SystemClock()
+    cancellations = Cancellations(redis, redis_url=url, clock=clock)
+    await cancellations.add("before", until_s=clock.now_s() + 60)
+    await cancellations.add("over", until_s=clock.now_s() - 1)
+    cancelled = CancelledRequests(redis, clock=clock)
+    cancelled.start()
+    try:
+
+        async def knows_before() -> bool:
+            return "before" in cancelled
+
+        await eventually(knows_before)
+        await cancellations.add("after", until_s=clock.now_s() + 60)
+
+        async def knows_after() -> bool:
+            return "after" in cancelled
+
+        await eventually(knows_after)
+        assert "over" not in cancelled
+        assert "never" not in cancelled
+        assert 0 < await redis.ttl("inferlane:cancelled") <= 61
+    finally:
+        await cancelled.close()

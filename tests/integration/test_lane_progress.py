@@ -1,0 +1,79 @@
+"""A consumer's health on a real broker: it says when records wait and nothing moves."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from inferlane.config import Settings, load_settings
+from inferlane.kafka.consuming import LaneConsumer
+from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.kafka.progress import ConsumerState
+from inferlane.topics import create_topics
+from tests.integration._parts import embedded_broker, eventually
+
+pytestmark = pytest.mark.timeout(240)
+
+TOPIC = "inferlane.requests"
+
+
+@pytest.fixture
+async def settings() -> AsyncIterator[Settings]:
+    async with embedded_broker() as servers:
+        settings = load_settings(
+            kafka_bootstrap_servers=servers,
+            kafka_idempotence=False,
+            ingress_partitions=1,
+            fetch_max_wait_ms=5,
+            stuck_after_s=1.0,
+        )
+        await create_topics(settings, [])
+        yield settings
+
+
+async def test_a_consumer_that_takes_nothing_is_stuck_and_one_that_finishes_is_idle(settings: Settings) -> None:
+    """Guards `watch_progress`: taken out, `/livez` of a worker that stands still says ok for ever."""
+    producer = BatchProducer(settings)
+    consumer = LaneConsumer(settings, topic=TOPIC, group="g")
+    await producer.start()
+    await consumer.start()
+
+    async def is_stuck() -> bool:
+        return consumer.health().state is ConsumerState.STUCK
+
+    async def is_idle() -> bool:
+        return consumer.health().state is ConsumerState.IDLE
+
+    try:
+        await eventually(is_idle)
+        await producer.send([OutRecord(TOPIC, b"k", b"v", [])])
+        # Nobody takes it.
+        await eventually(is_stuck)
+        assert consumer.health().lag_records == 1
+        take = None
+        while take is None:
+            take = await consumer.take(max_records=10, timeout_s=1)
+        # Taken is not done: a worker that hangs on a batch is stuck too.
+        assert await is_stuck()
+        consumer.finish(take)
+        await eventually(is_idle)
+    finally:
+        await consumer.close()
+        await producer.close()
+
+
+async def test_standing_still_for_a_cause_outside_is_blocked(settings: Settings) -> None:
+    producer = BatchProducer(settings)
+    consumer = LaneConsumer(settings, topic=TOPIC, group="g", is_excused=lambda: True)
+    await producer.start()
+    await consumer.start()
+
+    async def is_blocked() -> bool:
+        health = consumer.health()
+        return health.state is ConsumerState.BLOCKED and health.lag_records == 1
+
+    try:
+        await producer.send([OutRecord(TOPIC, b"k", b"v", [])])
+        await eventually(is_blocked)
+    finally:
+        await consumer.close()
+        await producer.close()

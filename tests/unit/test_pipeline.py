@@ -1,0 +1,123 @@
+"""What a worker does with a take: who is computed, who is answered without, and that each is answered."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from inferlane.config import load_settings
+from inferlane.delivery import Answer
+from inferlane.kafka.consuming import Take
+from inferlane.kafka.offsets import Ticket
+from inferlane.record import format_time
+from inferlane.results import Result, Status
+from inferlane.topics import Lane
+from tests.fakes.clock import FakeClock
+from tests.fakes.records import FakeRecord, make_version
+from workers.batching import Outcome
+from workers.pipeline import Pipeline
+
+BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
+
+
+class FakeModel:
+    """Answers any rows and remembers how many it was given; unlike a session it cannot fail."""
+
+    version = make_version()
+
+    def __init__(self, outputs: Mapping[str, object] | None = None) -> None:
+        self.rows: list[int] = []
+        self._outputs = outputs
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+        rows = len(inputs["input"])
+        self.rows.append(rows)
+        return self._outputs or {
+            "label": np.zeros(rows, np.int64),
+            "probabilities": np.full((rows, 3), 1 / 3, np.float32),
+        }
+
+
+@dataclass
+class FakeDelivery:
+    answers: list[Answer] = field(default_factory=list)
+
+    async def deliver(self, answers: Sequence[Answer]) -> None:
+        self.answers.extend(answers)
+
+    def status_of(self, request_id: str) -> tuple[Status, str | None]:
+        (found,) = [answer.result for answer in self.answers if answer.result.request_id == request_id]
+        return found.status, found.error_code
+
+
+class FakeObserver:
+    def observe(self, lane: Lane, results: Sequence[Result], outcomes: Sequence[Outcome]) -> None:
+        """Counts nothing."""
+
+
+def make_record(request_id: str, *, deadline_s: float | None = None, value: bytes = BODY) -> FakeRecord:
+    headers = [("ce_id", request_id.encode()), ("ce_replyto", b"api")]
+    if deadline_s is not None:
+        headers.append(("ce_deadline", format_time(deadline_s)))
+    return FakeRecord(value=value, headers=tuple(headers))
+
+
+async def answer(
+    *records: FakeRecord, model: FakeModel, cancelled: Collection[str] = (), clock: FakeClock | None = None
+) -> FakeDelivery:
+    delivery = FakeDelivery()
+    pipeline = Pipeline(
+        load_settings(),
+        model=model,  # type: ignore[arg-type]  # fakes of the same shape
+        delivery=delivery,  # type: ignore[arg-type]  # as above
+        observer=FakeObserver(),  # type: ignore[arg-type]  # as above
+        cancelled=cancelled,
+        clock=clock or FakeClock(),
+    )
+    async with asyncio.timeout(30):
+        await pipeline.answer(Take(records, Ticket({})), Lane.REQUESTS)  # type: ignore[arg-type]  # as above
+    pipeline.close()
+    return delivery
+
+
+async def test_a_cancelled_request_is_answered_and_its_rows_are_not_computed() -> None:
+    """Guards `_answer_early`'s look at `cancelled`: taken out, the model sees two rows."""
+    model = FakeModel()
+    delivery = await answer(make_record("a"), make_record("b"), model=model, cancelled={"a"})
+    assert model.rows == [1]
+    assert delivery.status_of("a") == (Status.FAILED, "cancelled")
+    assert delivery.status_of("b") == (Status.SUCCEEDED, None)
+
+
+async def test_a_request_past_its_deadline_is_answered_and_its_rows_are_not_computed() -> None:
+    """Guards `_answer_early`'s look at the deadline: taken out, the model sees two rows."""
+    clock, model = FakeClock(), FakeModel()
+    late = make_record("late", deadline_s=clock.now_s() - 1)
+    delivery = await answer(late, make_record("due", deadline_s=clock.now_s() + 1), model=model, clock=clock)
+    assert model.rows == [1]
+    assert delivery.status_of("late")[0] is Status.EXPIRED
+    assert delivery.status_of("due")[0] is Status.SUCCEEDED
+
+
+async def test_a_batch_of_nothing_but_late_requests_runs_no_model() -> None:
+    clock, model = FakeClock(), FakeModel()
+    await answer(make_record("late", deadline_s=clock.now_s() - 1), model=model, clock=clock)
+    assert model.rows == []
+
+
+async def test_outputs_that_cannot_be_encoded_end_their_request_and_not_the_worker() -> None:
+    """Guards the `except` of `_answer`: taken out, the take raises, the process ends and meets the record again."""
+    model = FakeModel({"label": np.array([object()]), "probabilities": np.zeros((1, 3), np.float32)})
+    delivery = await answer(make_record("a"), model=model)
+    assert delivery.status_of("a") == (Status.FAILED, "model_error")
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff", b'{"instances": 1}', b'{"instances": [[1]]}', b"[]", b"{}"])
+async def test_a_record_that_cannot_be_read_is_answered_beside_one_that_can(value: bytes) -> None:
+    model = FakeModel()
+    delivery = await answer(make_record("bad", value=value), make_record("good"), model=model)
+    assert delivery.status_of("bad")[0] is Status.FAILED
+    assert delivery.status_of("good")[0] is Status.SUCCEEDED
+    assert [found.result.request_id for found in delivery.answers if found.dead is not None] == ["bad"]
