@@ -19,7 +19,7 @@ def faults(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     minutes: Annotated[float, typer.Option(min=0, help="Go on for at least this long, minutes.")] = 0,
     faults: Annotated[int, typer.Option(min=0, help="Do at least this many faults.")] = 24,
     requests: Annotated[int, typer.Option(min=1, help="Accept at least this many requests.")] = 400,
-    rate: Annotated[float, typer.Option(min=0.1, help="Requests a second.")] = 25,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests a second.")] = 15,
     seed: Annotated[int, typer.Option(help="The same seed gives the same order of faults.")] = 1,
     broker: Annotated[BrokerKind, typer.Option(help="Which Kafka.")] = BrokerKind.EMBEDDED,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of an Apache Kafka.")] = 3,

@@ -17,13 +17,13 @@ from tests.brokers import ApacheCluster, Broker
 from tests.faults.harness.loading import Load
 from tests.faults.harness.plan import Fault, Plan
 from tests.faults.harness.store import full_store
-from tests.faults.harness.system import WORKER_POOLS, System
+from tests.faults.harness.system import SESSION_TIMEOUT_MS, WORKER_POOLS, System
 
 log = structlog.get_logger(__name__)
 
-# Around the session timeout of 6 s: shorter is a hiccup, longer makes the group go on without the frozen member,
+# Around the session timeout: shorter is a hiccup, longer makes the group go on without the frozen member,
 # which comes back not knowing.
-_FREEZE_S = (0.5, 9.0)
+_FREEZE_S = (0.5, 1.4 * SESSION_TIMEOUT_MS / 1000)
 _FULL_S = (0.5, 3.0)
 _BREATH_S = (0.2, 1.5)
 # How often the next fault waits until everything has recovered; else faults meet what still recovers.
@@ -74,12 +74,11 @@ class Injector:
         return self._cluster is not None
 
     async def inject(self, fault: Fault) -> None:
-        """Do the fault while requests are in flight, and return when the next one may come.
+        """Do the fault to a part that works, and return when the next one may come.
 
         Raises:
             TimeoutError: what an earlier fault hit does not come back.
         """
-        await self._load.in_flight()
         await self._acts[fault]()
         if self._draw.random() < _LETS_RECOVER:
             await self._system.all_ready()
@@ -87,18 +86,26 @@ class Injector:
             await self._breathe(_BREATH_S)
 
     async def _kill(self, fault: Fault, *pools: str) -> None:
-        keeper = await self._system.pick(self._draw, *pools)
+        keeper = await self._pick(*pools)
         self._note(fault, keeper.spec.name)
         self._system.kill(keeper)
 
     async def _freeze(self, fault: Fault, *pools: str) -> None:
-        keeper = await self._system.pick(self._draw, *pools)
+        keeper = await self._pick(*pools)
         with _frozen(keeper.child) as is_frozen:
             if is_frozen:
                 self._note(fault, keeper.spec.name)
                 await self._breathe(_FREEZE_S)
                 if self._draw.random() < _SECOND_FAULT:
                     await self._kill_another(keeper)
+
+    async def _pick(self, *pools: str) -> Keeper:
+        """A process that works at a moment when answers are owed, and no later: do not await before the fault."""
+        while True:
+            keeper = await self._system.pick(self._draw, *pools)
+            await self._load.in_flight()
+            if keeper in self._system.ready(*pools):
+                return keeper
 
     async def _kill_another(self, frozen: Keeper) -> None:
         """SIGKILL of one process while another one is frozen: what is left must do."""

@@ -54,7 +54,7 @@ class Plan:
     faults: int = 24
     requests: int = 400
     minutes: float = 0.0
-    rate_per_s: float = 25.0
+    rate_per_s: float = 15.0
     clients: int = 12
     apis: int = 2
     routers: int = 1

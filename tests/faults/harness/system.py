@@ -31,6 +31,9 @@ _BACKOFF = Backoff(ceiling_s=1.0)
 _READY_WITHIN_S = 300.0
 _STORE_MAXMEMORY_MIB = 256
 _HOST = "127.0.0.1"
+# A member that was killed holds its partitions for this long. Shorter and a machine that stalls loses members that are
+# well, longer and each kill costs more waiting.
+SESSION_TIMEOUT_MS = 10_000
 # The same rank has nothing to wait for in each other.
 _STORE, _ROUTERS, _WORKERS, _APIS = range(4)
 
@@ -176,6 +179,9 @@ async def running_system(plan: Plan, broker: Broker, folder: Path, models_dir: P
         "ingress_partitions": 2,
         "work_partitions": 2,
         "log_format": "json",
+        "session_timeout_ms": SESSION_TIMEOUT_MS,
+        # A broker that does not wake a waiting fetch is asked less often than for a benchmark: the CPU is for restarts.
+        **({"fetch_max_wait_ms": 20, "idle_fetch_max_wait_ms": 100} if broker.is_embedded else {}),
     }
     settings = await asyncio.to_thread(broker.settings, **own)
     environment = await asyncio.to_thread(broker.environment, **own)
