@@ -44,6 +44,12 @@ class Settings(BaseSettings):
     # How many requests one API process holds open at once. Too small refuses bursts that the queue could
     # take; too large spends memory on clients that will time out anyway.
     max_waiting_requests: Annotated[int, Field(ge=1)] = 10_000
+    max_pending_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024 * 1024
+    # Requests of one version that wait in the topics; past it new ones are refused whatever their deadline.
+    max_backlog_records: Annotated[int, Field(ge=1)] = 200_000
+    # How often the broker is asked for each version's backlog while requests come: too often costs it two calls and
+    # one a version each time, too seldom lets a burst be judged by numbers from before it.
+    backlog_poll_s: Seconds = 0.5
     result_ttl_s: Seconds = 3_600.0
 
     # Kafka. Few partitions embedded, as many as maxReplicaCount on a cluster.
@@ -74,6 +80,12 @@ class Settings(BaseSettings):
     bulk_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     # The share of the results of waiting clients that is copied to `inferlane.results`.
     results_sample: Annotated[float, Field(ge=0, le=1)] = 0.0
+    # A worker whose model failed on more than this share of its last `failure_window_requests` requests halts, and
+    # tries a few again after `failure_pause_s`. A small window halts on a burst of bad luck, a large one sends more
+    # requests into the dead letters first.
+    failure_share_limit: Annotated[float, Field(gt=0, le=1)] = 0.5
+    failure_window_requests: Annotated[int, Field(ge=1)] = 200
+    failure_pause_s: Seconds = 10.0
     drain_deadline_s: Seconds = 20.0
 
     # Outcome windows behind `GET /v1/metrics/{version}`.

@@ -97,3 +97,8 @@ class OverloadedError(UnavailableError):
     """Too much is waiting here already. Remedy: send again after the seconds that `Retry-After` names."""
 
     code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        """`retry_after_s`: when the same call is worth another try."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

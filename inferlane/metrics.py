@@ -10,6 +10,14 @@ API_ANSWERS = Counter("inferlane_api_answers_total", "Answers of the predict cal
 API_LATENCY = Histogram(
     "inferlane_api_latency_seconds", "Predict call, from body read to answer.", ("model",), buckets=_LATENCY_BUCKETS_S
 )
+API_BACKLOG = Gauge(
+    "inferlane_api_backlog_records", "Records of the request lane that wait for a version.", ("model", "version")
+)
+API_SERVICE_RATE = Gauge(
+    "inferlane_api_service_rate_records",
+    "Records a second that a version finishes while it has work; 0 while unknown.",
+    ("model", "version"),
+)
 API_WAITING = Gauge("inferlane_api_waiting_requests", "Clients that wait for a result in this process.")
 
 ROUTER_ROUTED = Counter(
@@ -42,5 +50,8 @@ WORKER_INFERENCE = Histogram(
     "One inference run.",
     ("model", "version", "lane"),
     buckets=_LATENCY_BUCKETS_S,
+)
+WORKER_HALTED = Gauge(
+    "inferlane_worker_halted", "1 while a worker takes nothing because its model fails.", ("model", "version")
 )
 DEAD_LETTERS = Counter("inferlane_dead_letters_total", "Records sent to the dead letters.", ("reason",))

@@ -28,7 +28,9 @@ def build_app(services: Services) -> Any:
     """The ASGI app over these services."""
     app = FastAPI(title="Inferlane", version=__version__, description=_DESCRIPTION)
     app.state.services = services
-    hot = predict_endpoint.PredictEndpoint(services.settings, predictor=services.predictor, answerer=services.answerer)
+    hot = predict_endpoint.PredictEndpoint(
+        services.settings, predictor=services.predictor, once=services.once, answerer=services.answerer
+    )
     # Registered for the other methods' 405 and for middleware-free tests; POSTs are dispatched before FastAPI.
     app.router.routes.append(Route(predict_endpoint.PATH, hot, methods=["POST"]))
     for module in (predictions, models, version_metrics, health):

@@ -18,9 +18,11 @@ OnAnswer = Callable[[InferlaneError | None], None]
 class Enqueuer:
     """Hands records to the broker without making any of them wait for company. One event loop."""
 
-    def __init__(self, producer: BatchProducer, *, max_pending: int) -> None:
+    def __init__(self, producer: BatchProducer, *, max_pending: int, max_pending_bytes: int) -> None:
         self._producer = producer
         self._max_pending = max_pending
+        self._max_pending_bytes = max_pending_bytes
+        self._pending_bytes = 0
         self._pending: list[tuple[OutRecord, OnAnswer]] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -45,12 +47,18 @@ class Enqueuer:
         """Send soon and say how it went.
 
         Raises:
-            OverloadedError: too many records are pending.
+            OverloadedError: too many records, or too large ones, are pending.
         """
         if len(self._pending) >= self._max_pending:
             raise OverloadedError(
                 f"{len(self._pending)} requests wait for the broker, the limit is {self._max_pending}; send again later"
             )
+        if self._pending_bytes + len(record.value) > self._max_pending_bytes:
+            raise OverloadedError(
+                f"{self._pending_bytes} bytes of requests wait for the broker, the limit is {self._max_pending_bytes} "
+                "(INFERLANE_MAX_PENDING_BYTES); send again later"
+            )
+        self._pending_bytes += len(record.value)
         self._pending.append((record, on_answer))
         self._wake.set()
 
@@ -69,5 +77,6 @@ class Enqueuer:
                 log.exception("enqueue_failed", records=len(batch))
                 answer = UnavailableError(f"the queue did not take the request: {error!r}; send it again")
             finally:
+                self._pending_bytes -= sum(len(record.value) for record, _ in batch)
                 for _, on_answer in batch:
                     on_answer(answer)

@@ -15,9 +15,11 @@ from inferlane.result_store import ResultStore, connect
 from inferlane.splits import SplitFollower, SplitTable
 from inferlane.window_store import WindowStore
 from models.catalog import load_catalog
+from producer_api.admission import Admission
 from producer_api.answering import Answerer
 from producer_api.app import build_app
 from producer_api.enqueueing import Enqueuer
+from producer_api.idempotency import Claims, Once
 from producer_api.predicting import Predictor
 from producer_api.services import Services
 from producer_api.waiting import WaitingRoom
@@ -70,10 +72,16 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
     room = WaitingRoom(store, redis, instance=uuid.uuid4().hex, max_places=settings.max_waiting_requests)
     await room.start()
     stack.push_async_callback(room.close)
-    enqueuer = Enqueuer(producer, max_pending=settings.max_waiting_requests)
+    enqueuer = Enqueuer(
+        producer, max_pending=settings.max_waiting_requests, max_pending_bytes=settings.max_pending_bytes
+    )
     await enqueuer.start()
     stack.push_async_callback(enqueuer.close)
-    predictor = Predictor(settings, catalog=catalog, enqueuer=enqueuer, room=room, store=store, clock=clock)
+    admission = Admission(settings, catalog=catalog, splits=splits)
+    await admission.start()
+    stack.push_async_callback(admission.close)
+    predictor = Predictor(settings, catalog=catalog, enqueuer=enqueuer, room=room, admission=admission, clock=clock)
+    claims = Claims(redis, redis_url=settings.redis_url)
     return Services(
         settings=settings,
         catalog=catalog,
@@ -82,7 +90,9 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         store=store,
         room=room,
         enqueuer=enqueuer,
+        admission=admission,
         predictor=predictor,
+        once=Once(settings, claims=claims, predictor=predictor, store=store),
         answerer=Answerer(catalog),
         splits=splits,
         follower=follower,

@@ -14,10 +14,12 @@ _REF = "#/components/schemas/"
 _PROBLEMS = {
     "400": "The body is not JSON.",
     "404": "Unknown model or version.",
+    "410": "The request was cancelled meanwhile.",
     "413": "Body, rows or tensors over the limit.",
-    "422": "The instances do not fit the model.",
+    "422": "The instances do not fit the model, or the `Idempotency-Key` stands for another body.",
     "500": "The model failed; the request is in the dead letters.",
-    "503": "The queue or the store does not answer, or too many are waiting; see `Retry-After`.",
+    "503": "The queue or the store does not answer, or so much waits that the deadline cannot be met; "
+    "see `Retry-After`.",
     "504": "The deadline passed before a worker could start.",
 }
 
@@ -57,7 +59,16 @@ def _predict() -> dict[str, Any]:
                 "description": "`respond-async`, or `wait=<seconds>` (RFC 7240).",
                 "schema": {"type": "string"},
                 "examples": {"async": {"value": "respond-async"}, "wait": {"value": "wait=2"}},
-            }
+            },
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "description": "The same key with the same body is the same request: it is enqueued once, and every "
+                "call gets its result, also while it is under way. With another body: 422.",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+            },
         ],
         "requestBody": {"required": True, "content": _json("PredictRequest")},
         "responses": {

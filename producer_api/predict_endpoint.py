@@ -16,6 +16,7 @@ from producer_api.problems import CONTENT_TYPE, problem, problem_of, status_of_c
 if TYPE_CHECKING:
     from inferlane.config import Settings
     from inferlane.results import Result
+    from producer_api.idempotency import Once
     from producer_api.predicting import Predictor
 
 log = structlog.get_logger(__name__)
@@ -32,9 +33,10 @@ _ASYNC = re.compile(rb"\brespond-async\b")
 class PredictEndpoint:
     """The ASGI app of one path."""
 
-    def __init__(self, settings: "Settings", *, predictor: "Predictor", answerer: Answerer) -> None:
+    def __init__(self, settings: "Settings", *, predictor: "Predictor", once: "Once", answerer: Answerer) -> None:
         self._max_body_bytes = settings.max_body_bytes
         self._predictor = predictor
+        self._once = once
         self._answerer = answerer
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -46,7 +48,11 @@ class PredictEndpoint:
             prefer = header(scope, b"prefer") or b""
             call = self._predictor.read(body, wait_s=_prefer_wait_s(prefer))
             model = call.model
-            if prefer and _ASYNC.search(prefer):
+            is_async = bool(prefer and _ASYNC.search(prefer))
+            key = header(scope, b"idempotency-key")
+            if key is not None:
+                call, result = await self._once.predict(key, body, call, wait_s=0.0 if is_async else call.wait_s)
+            elif is_async:
                 await self._predictor.submit(call)
                 result = None
             else:

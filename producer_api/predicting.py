@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from inferlane.clock import Clock
     from inferlane.config import Settings
     from inferlane.errors import InferlaneError
-    from inferlane.result_store import ResultStore
     from models.catalog import Catalog
+    from producer_api.admission import Admission
     from producer_api.enqueueing import Enqueuer
     from producer_api.waiting import WaitingRoom
 
@@ -71,14 +71,14 @@ class Predictor:
         catalog: "Catalog",
         enqueuer: "Enqueuer",
         room: "WaitingRoom",
-        store: "ResultStore",
+        admission: "Admission",
         clock: "Clock",
     ) -> None:
         self._settings = settings
         self._catalog = catalog
+        self._admission = admission
         self._enqueuer = enqueuer
         self._room = room
-        self._store = store
         self._clock = clock
         # The same for each request of a model, so they are built once.
         self._model_headers = {
@@ -139,9 +139,10 @@ class Predictor:
         """Enqueue and return the result, or None when the wait ran out first; the request then goes on.
 
         Raises:
-            OverloadedError: too many are waiting here; nothing was enqueued.
+            OverloadedError: too many are waiting, or the deadline cannot be met; nothing was enqueued.
             UnavailableError: the broker did not take the request.
         """
+        self._admit(call)
         place = self._room.enter(call.request_id)
         acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -164,27 +165,49 @@ class Predictor:
         await acknowledged
         # Marked before the last read: a result that comes between the two is seen, or takes the mark away.
         await self._mark_accepted(call)
-        (result,) = await self._store.get([call.request_id])
+        (result,) = await self._room.store.get([call.request_id])
         return result
 
     async def submit(self, call: Call) -> None:
         """Enqueue and return when the broker has the request.
 
         Raises:
-            OverloadedError: too many are pending here; nothing was enqueued.
+            OverloadedError: too many are waiting, or the deadline cannot be met; nothing was enqueued.
             UnavailableError: the broker did not take the request, or the store could not note it.
         """
+        self._admit(call)
         acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._mark_accepted(call)
         self._enqueuer.enqueue(self._record(call), lambda error: _acknowledge(acknowledged, error))
         await acknowledged
+
+    async def join(self, call: Call, *, wait_s: float) -> Result | None:
+        """Return the result of a request that was enqueued before, or None when `wait_s` ran out first.
+
+        Raises:
+            OverloadedError: too many are waiting here.
+            UnavailableError: the store does not answer.
+        """
+        place = self._room.enter(call.request_id)
+        try:
+            (result,) = await self._room.store.get([call.request_id])
+            if result is None and wait_s > 0:
+                result = await self._room.wait(place, wait_s)
+        finally:
+            self._room.leave(call.request_id, place)
+        if result is None and wait_s > 0:
+            (result,) = await self._room.store.get([call.request_id])
+        return result
+
+    def _admit(self, call: Call) -> None:
+        self._admission.admit(call.model, call.version, within_s=max(0.0, call.deadline_s - self._clock.now_s()))
 
     async def _mark_accepted(self, call: Call) -> None:
         accepted = Accepted(
             model=call.model, version=call.version, accepted_s=call.accepted_s, deadline_s=call.deadline_s
         )
         ttl_s = call.deadline_s - call.accepted_s + self._settings.result_ttl_s
-        await self._store.mark_accepted(call.request_id, accepted, ttl_s=ttl_s)
+        await self._room.store.mark_accepted(call.request_id, accepted, ttl_s=ttl_s)
 
     def _record(self, call: Call) -> OutRecord:
         payload, json_length = encode_binary_request(call.tensors)

@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents; the only place that knows HTTP statuses."""
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -41,6 +42,7 @@ _TITLES = {
     "deadline_exceeded": "The deadline passed first",
     CANCELLED: "The client took the request back",
     "unknown_prediction": "No such prediction",
+    "idempotency_key_reused": "The key stands for another request",
     "invalid_parameter": "A parameter is not as it must be",
 }
 _RETRY_AFTER_S = 1
@@ -50,6 +52,12 @@ class UnknownPredictionError(errors.InvalidRequestError):
     """An id that no replica has accepted, or whose result was kept long enough and forgotten."""
 
     code = "unknown_prediction"
+
+
+class KeyReusedError(errors.InvalidRequestError):
+    """An `Idempotency-Key` that stands for another body. Remedy: a new key for a new request."""
+
+    code = "idempotency_key_reused"
 
 
 class InvalidParameterError(errors.InvalidRequestError):
@@ -85,8 +93,13 @@ def problem(status: int, code: str, detail: str, *, retryable: bool = False, **m
     )
 
 
+def _retry_after_s(error: errors.InferlaneError) -> int:
+    """Whole seconds, as RFC 9110 section 10.2.3 wants them, and never 0, which asks for the same answer again."""
+    return max(1, math.ceil(error.retry_after_s)) if isinstance(error, errors.OverloadedError) else _RETRY_AFTER_S
+
+
 def problem_of(error: errors.InferlaneError) -> tuple[int, bytes, dict[str, str]]:
     """The status, document and extra headers of an error."""
     status = status_of(error)
-    headers = {"retry-after": str(_RETRY_AFTER_S)} if error.retryable else {}
+    headers = {"retry-after": str(_retry_after_s(error))} if error.retryable else {}
     return status, problem(status, error.code, str(error), retryable=error.retryable), headers

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from inferlane.splits import SplitFollower, SplitTable
     from inferlane.window_store import WindowStore
     from models.catalog import Catalog
+    from producer_api.admission import Admission
     from producer_api.answering import Answerer
     from producer_api.enqueueing import Enqueuer
+    from producer_api.idempotency import Once
     from producer_api.predicting import Predictor
     from producer_api.waiting import WaitingRoom
 
@@ -30,7 +32,9 @@ class Services:
     store: "ResultStore"
     room: "WaitingRoom"
     enqueuer: "Enqueuer"
+    admission: "Admission"
     predictor: "Predictor"
+    once: "Once"
     answerer: "Answerer"
     splits: "SplitTable"
     follower: "SplitFollower"

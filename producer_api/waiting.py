@@ -31,7 +31,7 @@ class WaitingRoom:
 
     def __init__(self, store: ResultStore, redis: "Redis", *, instance: str, max_places: int) -> None:
         self.instance = instance
-        self._store = store
+        self.store = store
         self._redis = redis
         self._max_places = max_places
         self._places: dict[str, list[Place]] = {}
@@ -138,7 +138,7 @@ class WaitingRoom:
     async def _read_truth(self) -> None:
         waiting = list(self._places)
         for start in range(0, len(waiting), _READ_AT_ONCE):
-            self._settle(await self._store.get(waiting[start : start + _READ_AT_ONCE]))
+            self._settle(await self.store.get(waiting[start : start + _READ_AT_ONCE]))
 
 
 def _resolve(place: Place, result: Result | None) -> None:

@@ -16,6 +16,7 @@ from inferlane.ops import OpsApp, serve_http
 from inferlane.result_store import ResultStore, connect
 from inferlane.retrying import Retrier
 from models.catalog import load_catalog
+from workers.failure_limit import FailureLimit
 from workers.observing import Observer
 from workers.outcomes import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
@@ -53,23 +54,28 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         cancelled = CancelledRequests(redis, clock=clock)
         cancelled.start()
         stack.push_async_callback(cancelled.close)
+        limit = FailureLimit(settings, model=model, version=version, clock=clock)
         pipeline = Pipeline(
             settings,
             model=onnx,
             delivery=Delivery(store, producer, retrier, max_dead_letter_bytes=settings.max_body_bytes),
-            observer=Observer(served, recorder),
+            observer=Observer(served, recorder, limit),
             cancelled=cancelled,
             clock=clock,
         )
         stack.callback(pipeline.close)
-        lanes = worker_lanes(settings, pipeline, served, retrier)
+        lanes = worker_lanes(settings, pipeline, limit=limit, retrier=retrier)
 
         def live() -> Mapping[str, bool]:
             return {"pipeline": not work.done(), "cancellations": cancelled.is_running, **lanes.live()}
 
         reports = asyncio.create_task(report_outcomes(recorder, producer, interval_s=settings.outcome_interval_s))
         work = asyncio.create_task(lanes.run(stop), name="pipeline")
-        ops = OpsApp(live=live, ready=lambda: {**live(), **lanes.ready()}, consumers=lanes.health)
+        ops = OpsApp(
+            live=live,
+            ready=lambda: {**live(), **lanes.ready(), "failure_limit": not limit.is_halted},
+            consumers=lanes.health,
+        )
         port = await stack.enter_async_context(serve_http(ops, host=settings.ops_host, port=settings.ops_port))
         log.info("worker_started", model=model, version=version, ops_port=port)
         try:

@@ -1,4 +1,4 @@
-"""What a worker did, for Prometheus and for the outcome windows."""
+"""What a worker did, for Prometheus, for the outcome windows and for the limit of failures."""
 
 from collections import Counter as Tally
 from collections.abc import Sequence
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
     from models.catalog import ModelVersion
     from workers.batching import Outcome
+    from workers.failure_limit import FailureLimit
     from workers.outcomes import OutcomeRecorder
 
 
 class Observer:
     """Counts once a batch; nothing here costs a call a record."""
 
-    def __init__(self, version: "ModelVersion", recorder: "OutcomeRecorder") -> None:
+    def __init__(self, version: "ModelVersion", recorder: "OutcomeRecorder", limit: "FailureLimit") -> None:
+        self._limit = limit
         self._recorder = recorder
         names = (version.model, version.version)
         self._label = _label_output(version)
@@ -39,6 +41,7 @@ class Observer:
         """Count delivered results and the runs that they came from."""
         if not results:
             return
+        self._limit.note(results)
         statuses = Tally(result.status for result in results)
         for status, count in statuses.items():
             self._requests[lane, status].inc(count)

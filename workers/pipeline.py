@@ -15,6 +15,7 @@ from inferlane.retrying import Retrier
 from inferlane.topics import Lane, work_topic, worker_group
 from workers.answers import Answers, RunTimes
 from workers.batching import Outcome, run_batch, split_by_rows
+from workers.failure_limit import FailureLimit
 from workers.observing import Observer
 from workers.requests import UNREADABLE, Request, decode, headers_of
 from workers.turns import Turnstile
@@ -61,6 +62,11 @@ class Pipeline:
         self._turnstile = Turnstile(bulk_share=settings.bulk_share, clock=clock)
         # One thread: the session is the bottleneck, and a second one would only fight it for the core.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
+
+    @property
+    def version(self) -> "ModelVersion":
+        """The version that answers."""
+        return self._model.version
 
     def close(self) -> None:
         """Let the inference thread end."""
@@ -129,15 +135,16 @@ class Pipeline:
         return self._answers.of_error(record, headers_of(record), lane, error, now_s=self._clock.now_s())
 
 
-def worker_lanes(settings: "Settings", pipeline: Pipeline, version: "ModelVersion", retrier: Retrier) -> Lanes:
-    """Both work topics of a version through the pipeline."""
+def worker_lanes(settings: "Settings", pipeline: Pipeline, *, limit: FailureLimit, retrier: Retrier) -> Lanes:
+    """Both work topics of the pipeline's version, as far as the limit lets them be taken."""
+    version = pipeline.version
 
     def options(lane: Lane, *, max_records: int, fetch_max_wait_ms: int) -> LaneOptions:
         consumer = LaneConsumer(
             settings,
             topic=work_topic(version.model, version.version, lane),
             group=worker_group(version.model, version.version),
-            is_excused=lambda: retrier.is_retrying,
+            is_excused=lambda: retrier.is_retrying or limit.is_halted,
             fetch_max_wait_ms=fetch_max_wait_ms,
         )
         return LaneOptions(consumer=consumer, max_records=max_records, in_flight=settings.batches_in_flight)
@@ -149,4 +156,4 @@ def worker_lanes(settings: "Settings", pipeline: Pipeline, version: "ModelVersio
             Lane.BULK, max_records=_BULK_RECORDS_A_TAKE, fetch_max_wait_ms=max(wait_ms, _BULK_FETCH_MAX_WAIT_MS)
         ),
     }
-    return Lanes(lanes, work=pipeline.answer, retrier=retrier)
+    return Lanes(lanes, work=pipeline.answer, retrier=retrier, allowance=limit.allowance)

@@ -19,6 +19,15 @@ Work = Callable[[Take, Lane], Awaitable[None]]
 """Returns when every record of the take has a durable result. What it raises ends the process."""
 
 
+Allowance = Callable[[int], int]
+"""Of that many records, how many may be taken now; 0 for none yet."""
+
+
+def everything(max_records: int) -> int:
+    """The allowance of a process that never holds back."""
+    return max_records
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneOptions:
     """How a lane is read: records of one take at most, and takes that are worked on at once."""
@@ -31,8 +40,11 @@ class LaneOptions:
 class Lanes:
     """The lanes of one process, each in a loop of its own so that bulk never holds up a waiting client."""
 
-    def __init__(self, lanes: Mapping[Lane, LaneOptions], *, work: Work, retrier: Retrier) -> None:
+    def __init__(
+        self, lanes: Mapping[Lane, LaneOptions], *, work: Work, retrier: Retrier, allowance: Allowance = everything
+    ) -> None:
         self._lanes = lanes
+        self._allowance = allowance
         self._work = work
         self._retrier = retrier
 
@@ -81,7 +93,11 @@ class Lanes:
         # Asked anew at each try: a broker that is away must not keep a process that is told to stop.
         if stop.is_set():
             return None
-        return await options.consumer.take(max_records=options.max_records, timeout_s=_IDLE_WAIT_S)
+        max_records = self._allowance(options.max_records)
+        if max_records == 0:
+            await asyncio.sleep(_IDLE_WAIT_S)
+            return None
+        return await options.consumer.take(max_records=max_records, timeout_s=_IDLE_WAIT_S)
 
     async def _finish(self, consumer: LaneConsumer, take: Take, lane: Lane) -> None:
         await self._work(take, lane)

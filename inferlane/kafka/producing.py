@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+import structlog
+from aiokafka.errors import InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerFenced
+
 from inferlane.errors import PayloadTooLargeError, UnavailableError
 from inferlane.kafka.clients import broker_errors, make_producer
 from inferlane.record import Headers
@@ -17,6 +20,11 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
     from inferlane.config import Settings
+
+
+log = structlog.get_logger(__name__)
+
+_SPENT = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,9 @@ class BatchProducer:
     def __init__(self, settings: "Settings") -> None:
         self._settings = settings
         self._producer: AIOKafkaProducer | None = None
+        # An idempotent producer whose sequence the broker refuses is refused for ever after.
+        self._is_spent = False
+        self._renewing = asyncio.Lock()
         self._partitions: dict[str, int] = {}
         # Past this the broker has not answered although the client still waits: an idempotent producer never
         # gives up by itself.
@@ -83,11 +94,21 @@ class BatchProducer:
 
     async def close(self) -> None:
         """Flush what is under way and disconnect."""
-        if self._producer is not None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
             # An idempotent producer never gives up a flush by itself; nobody waits for what is left.
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timeout_s):
-                    await self._producer.stop()
+                    await producer.stop()
+
+    async def _renew(self) -> None:
+        """Replace a producer that is spent; what it held failed, and whoever sent it sends it again."""
+        async with self._renewing:
+            if self._is_spent:
+                log.warning("producer_renewed")
+                await self.close()
+                await self.start()
+                self._is_spent = False
 
     async def send(self, records: "Iterable[OutRecord]") -> None:
         """Return when every record is acknowledged by all in-sync replicas.
@@ -99,6 +120,8 @@ class BatchProducer:
             UnavailableError: at least one record may not have been written; sending all again is harmless to
                 readers that know duplicates by id.
         """
+        if self._is_spent:
+            await self._renew()
         by_partition: dict[tuple[str, int], list[OutRecord]] = {}
         for record in records:
             check_size(record, self._limit_bytes)
@@ -126,7 +149,11 @@ class BatchProducer:
                 batch = producer.create_batch()
                 batch.append(key=record.key, value=record.value, timestamp=record.timestamp_ms, headers=record.headers)
         futures.append(await producer.send_batch(batch, topic, partition=partition))
-        await asyncio.gather(*futures)
+        try:
+            await asyncio.gather(*futures)
+        except _SPENT:
+            self._is_spent = True
+            raise
 
     async def _partition_count(self, topic: str) -> int:
         with broker_errors(self._settings.kafka_bootstrap_servers):

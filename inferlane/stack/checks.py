@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from inferlane.config import Settings
 
-_PROBE_WAIT_S = 5.0
+# A probe takes milliseconds; a busy machine may make it wait its turn, a broken hop makes it wait for ever.
+_PROBE_WAIT_S = 15.0
 _PROBE_KEY_TTL_S = 10
 
 

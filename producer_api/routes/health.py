@@ -32,6 +32,7 @@ async def metrics() -> Response:
 def live_checks(services: Services) -> Mapping[str, bool]:
     """Each task that must never end, and whether it runs."""
     return {
+        "backlog": services.admission.is_running,
         "enqueuer": services.enqueuer.is_running,
         "splits": services.follower.is_running,
         "waiting_room": services.room.is_running,

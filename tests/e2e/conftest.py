@@ -53,13 +53,15 @@ class Stack:
     def bootstrap_servers(self) -> str:
         return f"127.0.0.1:{self.broker_port}"
 
-    def call(self, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Answer:
-        """GET, or POST when there is a body; header names take `_` for `-`."""
+    def call(
+        self, path: str, body: Any = None, *, raw: bytes | None = None, method: str | None = None, **headers: str
+    ) -> Answer:
+        """GET, or POST when there is a body, unless told the method; header names take `_` for `-`."""
         payload = raw if raw is not None else None if body is None else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if payload is not None:
             named.setdefault("content-type", "application/json")
-        request = urllib.request.Request(self.url + path, data=payload, headers=named)  # noqa: S310 - our own server
+        request = urllib.request.Request(self.url + path, data=payload, headers=named, method=method)  # noqa: S310 - our own server
         try:
             with urllib.request.urlopen(request, timeout=_HTTP_TIMEOUT_S) as response:  # noqa: S310 - as above
                 return Answer(status=response.status, headers=response.headers, raw=response.read())

@@ -1,4 +1,4 @@
-"""A process that dies comes back, and no accepted request is lost with it."""
+"""A process that dies or hangs comes back, and no accepted request is lost with it."""
 
 import os
 import signal
@@ -21,14 +21,21 @@ def pid_of(stack: Stack, pool: str) -> int:
     return next(process.pid for process in record.processes if process.pool == pool)
 
 
-@pytest.mark.parametrize("pool", ["worker-iris-v1", "router"])
-def test_requests_accepted_before_and_after_a_sigkill_are_all_answered(stack: Stack, pool: str) -> None:
+@pytest.mark.parametrize(
+    ("pool", "fault"),
+    [("worker-iris-v1", signal.SIGKILL), ("router", signal.SIGKILL), ("worker-iris-v1", signal.SIGSTOP)],
+)
+def test_requests_accepted_before_and_after_a_fault_are_all_answered(
+    stack: Stack, pool: str, fault: signal.Signals
+) -> None:
+    """A process that was stopped is replaced like one that was killed: guards `Keeper._hangs`."""
+
     def submit(_number: int) -> Answer:
         return stack.call("/v1/models/predict", GOOD, prefer="respond-async")
 
     with ThreadPoolExecutor(8) as clients:
         accepted = list(clients.map(submit, range(REQUESTS // 2)))
-        os.kill(pid_of(stack, pool), signal.SIGKILL)
+        os.kill(pid_of(stack, pool), fault)
         accepted += list(clients.map(submit, range(REQUESTS // 2)))
         assert {answer.status for answer in accepted} == {202}
 

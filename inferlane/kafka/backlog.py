@@ -1,0 +1,110 @@
+"""How much waits for a consumer group, as the broker knows it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from inferlane.kafka.clients import broker_errors, make_consumer
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+    from inferlane.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A topic and the group that reads it."""
+
+    topic: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Sums over the partitions of a topic: what the group committed, and the end."""
+
+    committed: int
+    end: int
+
+    @property
+    def lag_records(self) -> int:
+        return max(0, self.end - self.committed)
+
+
+class BacklogReader:
+    """Reads positions of groups that it does not belong to. One event loop, one caller at a time."""
+
+    def __init__(self, settings: "Settings") -> None:
+        self._settings = settings
+        self._consumer: AIOKafkaConsumer | None = None
+        self._admin: AIOKafkaAdminClient | None = None
+        self._coordinators: dict[str, int] = {}
+
+    async def read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]:
+        """Return the position of each subscription whose topic exists. Connects at the first call.
+
+        Raises:
+            UnavailableError: the broker does not answer; the next call connects anew.
+        """
+        try:
+            with broker_errors(self._settings.kafka_bootstrap_servers):
+                return await self._read(subscriptions)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Disconnect."""
+        consumer, admin = self._consumer, self._admin
+        self._consumer = self._admin = None
+        self._coordinators.clear()
+        if consumer is not None:
+            await consumer.stop()
+        if admin is not None:
+            await admin.close()
+
+    async def _read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]:
+        consumer, admin = await self._connected()
+        partitions = {
+            subscription: [TopicPartition(subscription.topic, n) for n in numbers]
+            for subscription in subscriptions
+            if (numbers := consumer.partitions_for_topic(subscription.topic))
+        }
+        every = [partition for group in partitions.values() for partition in group]
+        ends = await consumer.end_offsets(every)
+        beginnings = await consumer.beginning_offsets(every)
+        positions = {}
+        for subscription, ours in partitions.items():
+            held = await self._committed(admin, subscription.group, ours)
+            # What retention removed waits for nobody.
+            committed = sum(max(held.get(partition, 0), beginnings[partition]) for partition in ours)
+            positions[subscription] = Position(committed=committed, end=sum(ends[partition] for partition in ours))
+        return positions
+
+    async def _committed(
+        self, admin: AIOKafkaAdminClient, group: str, partitions: list[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
+        if group not in self._coordinators:
+            self._coordinators[group] = await admin.find_coordinator(group)
+        found = await admin.list_consumer_group_offsets(
+            group, group_coordinator_id=self._coordinators[group], partitions=partitions
+        )
+        return {partition: held.offset for partition, held in found.items()}
+
+    async def _connected(self) -> "tuple[AIOKafkaConsumer, AIOKafkaAdminClient]":
+        if self._consumer is None or self._admin is None:
+            await self.close()
+            self._consumer = make_consumer(self._settings, group=None)
+            self._admin = AIOKafkaAdminClient(
+                bootstrap_servers=self._settings.kafka_bootstrap_servers,
+                request_timeout_ms=self._settings.kafka_request_timeout_ms,
+            )
+            await self._consumer.start()
+            await self._admin.start()
+        # Topics of a version that was added since are seen here.
+        await self._consumer.topics()
+        return self._consumer, self._admin

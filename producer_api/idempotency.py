@@ -1,0 +1,160 @@
+"""`Idempotency-Key`: one key stands for one request, however often it is sent, to whichever replica.
+
+Source: The Idempotency-Key HTTP Header Field, draft-ietf-httpapi-idempotency-key-header-07. Where the draft lets a
+server answer a duplicate in flight with 409, duplicates join the first here.
+"""
+
+import asyncio
+from dataclasses import replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from inferlane.errors import UNDECODABLE, DecodeError
+from inferlane.result_store import store_errors
+from producer_api.problems import InvalidParameterError, KeyReusedError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from inferlane.config import Settings
+    from inferlane.result_store import ResultStore
+    from inferlane.results import Result
+    from producer_api.predicting import Call, Predictor
+
+_KEY = "inferlane:idempotency:"
+_MAX_KEY_BYTES = 255
+_FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True):
+    """What a key stands for. Until `is_enqueued` nobody knows whether the broker has the request."""
+
+    request_id: str
+    fingerprint: str
+    is_enqueued: bool
+
+
+class Claims:
+    """The claims in the store, shared by every replica."""
+
+    def __init__(self, redis: "Redis", *, redis_url: str) -> None:
+        self._redis = redis
+        self._redis_url = redis_url
+
+    async def take(self, key: str, wanted: Claim, *, ttl_s: float) -> Claim:
+        """Return the claim that holds for the key: the first one made.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            held = await self._redis.set(_KEY + key, _encode(wanted), nx=True, get=True, ex=_whole(ttl_s))
+        # redis-py's type covers every option; with `get` it is the earlier value or None.
+        return wanted if held is None else _decode(cast("bytes", held))
+
+    async def put(self, key: str, claim: Claim, *, ttl_s: float) -> None:
+        """Let the key stand for this claim from now on.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            await self._redis.set(_KEY + key, _encode(claim), ex=_whole(ttl_s))
+
+
+class Once:
+    """Predicts once for each key. One event loop."""
+
+    def __init__(self, settings: "Settings", *, claims: Claims, predictor: "Predictor", store: "ResultStore") -> None:
+        self._result_ttl_s = settings.result_ttl_s
+        self._claims = claims
+        self._predictor = predictor
+        self._store = store
+        self._submitting: dict[str, asyncio.Lock] = {}
+
+    async def predict(
+        self, raw_key: bytes, body: bytes, call: "Call", *, wait_s: float
+    ) -> "tuple[Call, Result | None]":
+        """Enqueue the call unless its key did before; return it under its lasting id, with its result if there is one.
+
+        Raises:
+            InvalidParameterError: the key is none.
+            KeyReusedError: the key stands for another body.
+            OverloadedError: too many are waiting, or the deadline cannot be met.
+            UnavailableError: the store or the broker does not answer; the same call may be sent again.
+        """
+        key = _digest(read_key(raw_key))
+        lock = self._submitting.setdefault(key, asyncio.Lock())
+        try:
+            # Duplicates that meet here wait for the first to be enqueued. Two replicas may both enqueue, under one id:
+            # the first terminal result is then the result of both.
+            async with lock:
+                call = await self._submit_once(key, fingerprint(body), call)
+        finally:
+            if not lock.locked():
+                self._submitting.pop(key, None)
+        return call, await self._predictor.join(call, wait_s=wait_s)
+
+    async def _submit_once(self, key: str, printed: str, call: "Call") -> "Call":
+        ttl_s = call.deadline_s - call.accepted_s + self._result_ttl_s
+        wanted = Claim(call.request_id, printed, is_enqueued=False)
+        held = await self._claims.take(key, wanted, ttl_s=ttl_s)
+        if held.fingerprint != printed:
+            raise KeyReusedError(
+                f"the Idempotency-Key stands for a request whose body has the fingerprint {held.fingerprint}, this one "
+                f"has {printed}; send the same bytes again, or use a new key for a new request"
+            )
+        if held.is_enqueued and not await self._is_forgotten(held.request_id):
+            return replace(call, request_id=held.request_id)
+        if not held.is_enqueued:
+            call = replace(call, request_id=held.request_id)
+        await self._predictor.submit(call)
+        await self._claims.put(key, Claim(call.request_id, printed, is_enqueued=True), ttl_s=ttl_s)
+        return call
+
+    async def _is_forgotten(self, request_id: str) -> bool:
+        """Whether the store has kept the request's result long enough, so that a join would wait for nothing."""
+        if await self._store.accepted(request_id) is not None:
+            return False
+        # The mark of acceptance goes when the result comes, so the result is looked for after it.
+        (result,) = await self._store.get([request_id])
+        return result is None
+
+
+def read_key(raw: bytes) -> bytes:
+    """Return the key of the header.
+
+    Raises:
+        InvalidParameterError: it is empty, too long or not printable ASCII.
+    """
+    if not 0 < len(raw) <= _MAX_KEY_BYTES or any(not _FIRST_PRINTABLE <= byte <= _LAST_PRINTABLE for byte in raw):
+        raise InvalidParameterError(
+            f"the Idempotency-Key has {len(raw)} bytes; it must be 1 to {_MAX_KEY_BYTES} printable ASCII characters, "
+            "such as a UUID"
+        )
+    return raw
+
+
+def fingerprint(body: bytes) -> str:
+    """What tells one body from another."""
+    return _digest(body)
+
+
+def _digest(raw: bytes) -> str:
+    return blake2b(raw, digest_size=16).hexdigest()
+
+
+def _whole(seconds: float) -> int:
+    return max(1, int(seconds))
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def _decode(raw: bytes) -> Claim:
+    try:
+        return msgspec.msgpack.decode(raw, type=Claim)
+    except UNDECODABLE as error:
+        raise DecodeError(f"a stored claim is not what the contract says: {error}") from error

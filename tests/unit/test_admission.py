@@ -1,0 +1,84 @@
+"""Who is let in: whoever can be answered in time, by what the broker last said."""
+
+import time
+from itertools import takewhile
+
+import pytest
+
+from inferlane.config import load_settings
+from inferlane.errors import OverloadedError
+from inferlane.kafka.backlog import Position
+from inferlane.splits import Split, SplitTable
+from producer_api.admission import Admission
+from producer_api.problems import problem_of
+from tests.fakes.records import make_catalog
+
+
+async def make_admission(*, weights: dict[str, float] | None = None, **settings: object) -> Admission:
+    splits = SplitTable()
+    if weights:
+        splits._splits["iris"] = Split(model="iris", weights=weights)
+    return Admission(load_settings(**settings), catalog=make_catalog(), splits=splits)
+
+
+def busy(admission: Admission, version: str, *, lag_records: int, rate: int) -> None:
+    """Let the version have this backlog and have been seen to finish `rate` records in the last second."""
+    now_s = time.monotonic()
+    observed = admission._versions["iris", version].rate
+    observed.note(Position(committed=0, end=lag_records + rate), at_s=now_s - 1)
+    observed.note(Position(committed=rate, end=lag_records + rate), at_s=now_s)
+
+
+async def test_a_deadline_that_the_backlog_cannot_meet_is_refused_with_the_time_to_come_back() -> None:
+    """Guards `wait_s > within_s`: taken out, the request is accepted to expire."""
+    admission = await make_admission()
+    busy(admission, "v1", lag_records=1_000, rate=100)
+    admission.admit("iris", "v1", within_s=60)
+    with pytest.raises(OverloadedError, match=r"1001 requests of iris wait") as refused:
+        admission.admit("iris", "v1", within_s=4)
+    # 10 s of backlog, 4 s of patience: in 6 s the same request will do.
+    status, _, headers = problem_of(refused.value)
+    assert (status, headers["retry-after"]) == (503, "7")
+
+
+async def test_a_pool_of_which_nothing_is_known_is_trusted() -> None:
+    admission = await make_admission()
+    for _ in range(1_000):
+        admission.admit("iris", None, within_s=0.1)
+
+
+async def test_what_was_accepted_since_the_last_look_counts() -> None:
+    """Guards `newer`: taken out, a burst between two looks at the broker is let in whole."""
+    admission = await make_admission()
+    busy(admission, "v1", lag_records=0, rate=100)
+    busy(admission, "v1", lag_records=10, rate=100)
+
+    def is_admitted() -> bool:
+        try:
+            admission.admit("iris", "v1", within_s=2)
+        except OverloadedError:
+            return False
+        return True
+
+    accepted = len(list(takewhile(bool, (is_admitted() for _ in range(10_000)))))
+    # The router and the version each have them before them, so it is fewer than the 200 of one hop.
+    assert 100 <= accepted <= 250
+
+
+async def test_one_slow_canary_refuses_nobody_and_a_slow_majority_does() -> None:
+    """Guards the weighted median: with the largest wait instead, a stuck 5 % stops the other 95 %."""
+    admission = await make_admission(weights={"v1": 95, "v2": 5})
+    busy(admission, "v2", lag_records=10_000, rate=20)
+    admission.admit("iris", None, within_s=5)
+    with pytest.raises(OverloadedError):
+        admission.admit("iris", "v2", within_s=5)
+    busy(admission, "v1", lag_records=10_000, rate=20)
+    with pytest.raises(OverloadedError):
+        admission.admit("iris", None, within_s=5)
+
+
+async def test_a_backlog_over_its_limit_refuses_whatever_the_deadline() -> None:
+    admission = await make_admission(max_backlog_records=50)
+    busy(admission, "v1", lag_records=50, rate=1_000_000)
+    with pytest.raises(OverloadedError, match="INFERLANE_MAX_BACKLOG_RECORDS"):
+        admission.admit("iris", "v1", within_s=1e6)
