@@ -91,6 +91,11 @@ def test_two_different_terminal_results_contradict_each_other(entry: Entry, orac
     assert len(verdict_on(entry, oracle, (right, 99.0), (EXPIRED, 101.0)).contradicted) == 1
 
 
+def test_a_key_that_stands_for_two_ids_is_a_contradiction(entry: Entry, oracle: Oracle) -> None:
+    entry.second_id = "another"
+    assert len(verdict_on(entry, oracle, (oracle.right_answer("v1", entry.question.rows), 1.0)).contradicted) == 1
+
+
 def test_the_longest_stall_is_counted_only_while_an_answer_is_owed(entry: Entry, oracle: Oracle) -> None:
     ledger = Ledger()
     right = oracle.right_answer("v1", entry.question.rows)

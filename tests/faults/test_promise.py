@@ -34,11 +34,10 @@ PLAN = plan_of_environment()
 
 
 @pytest.fixture
-def fault_kafka(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+def fault_kafka(broker_kind: str, tmp_path: Path) -> Iterator[Broker]:
     """The broker that was chosen, of this test alone; an Apache Kafka has three nodes that may fail."""
-    chosen = request.config.getoption("--broker", default=None) or os.environ.get("INFERLANE_TEST_BROKER", "embedded")
     nodes = int(os.environ.get("INFERLANE_FAULT_NODES", "3"))
-    with fault_broker(BrokerKind(chosen), tmp_path / "broker", nodes=nodes) as broker:
+    with fault_broker(BrokerKind(broker_kind), tmp_path / "broker", nodes=nodes) as broker:
         yield broker
 
 

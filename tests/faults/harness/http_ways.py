@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _TIMEOUT_S = 30.0
 _RETRY_S = 0.2
 _POLL_WAIT_S = (0.0, 2.0)
 _CANCELLED_SHARE = 0.1
+_KEYED_SHARE = 0.5
+_ASKED_TWICE_SHARE = 0.2
 
 
 class UnansweredError(Exception):
@@ -30,6 +33,9 @@ class UnansweredError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
+    """An answer of the API; `sent_s` is when its call was sent."""
+
+    sent_s: float
     status: int
     body: Mapping[str, Any]
 
@@ -67,16 +73,29 @@ class HttpWays:
         if question.version is not None:
             body["version"] = question.version
         headers = {"prefer": "respond-async"} if is_async else {}
+        is_keyed = self._draw.random() < _KEYED_SHARE
+        if is_keyed:
+            headers["idempotency-key"] = uuid.uuid4().hex
+        first_sent_s = time.time()
+        reply = await self._ask_until_accepted(body, headers)
+        # Under a key, a call that was not answered may be the one whose deadline counts.
+        entry = self._accepted(way, question, reply, first_sent_s if is_keyed else reply.sent_s)
+        if is_keyed and self._draw.random() < _ASKED_TWICE_SHARE:
+            again = await self._ask_until_accepted(body, headers)
+            if again.body["request_id"] == entry.request_id:
+                self._observe(entry.request_id, again)
+            else:
+                entry.second_id = again.body["request_id"]
+
+    async def _ask_until_accepted(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> _Reply:
         while True:
-            sent_s = time.time()
             try:
                 reply = await self._call("POST", _PATH, json=body, headers=headers)
             except UnansweredError:
                 self.unanswered += 1
             else:
                 if reply.status in (200, 202) or "prediction_status" in reply.body:
-                    self._accepted(way, question, reply, sent_s)
-                    return
+                    return reply
                 self.refused[reply.status] += 1
             await asyncio.sleep(_RETRY_S)
 
@@ -102,22 +121,21 @@ class HttpWays:
             await self._opened.wait()
         self._draw.choice(list(self._open)).cancel()
 
-    def _accepted(self, way: Way, question: Question, reply: _Reply, sent_s: float) -> None:
-        request_id, now_s = reply.body["request_id"], time.time()
-        self._ledger.expect(
-            Entry(
-                request_id=request_id,
-                way=way,
-                question=question,
-                due_from_s=sent_s + question.deadline_s,
-                due_by_s=now_s + question.deadline_s,
-                is_cancelled=way is Way.HTTP_ASYNC and self._draw.random() < _CANCELLED_SHARE,
-            )
+    def _accepted(self, way: Way, question: Question, reply: _Reply, sent_s: float) -> Entry:
+        now_s = time.time()
+        entry = Entry(
+            request_id=reply.body["request_id"],
+            way=way,
+            question=question,
+            due_from_s=sent_s + question.deadline_s,
+            due_by_s=now_s + question.deadline_s,
+            is_cancelled=way is Way.HTTP_ASYNC and self._draw.random() < _CANCELLED_SHARE,
         )
-        self._ledger.accept(request_id, at_s=now_s)
-        if reply.status != 202:
-            self._observe(request_id, reply.body)
-        self.follow(request_id)
+        self._ledger.expect(entry)
+        self._ledger.accept(entry.request_id, at_s=now_s)
+        self._observe(entry.request_id, reply)
+        self.follow(entry.request_id)
+        return entry
 
     async def _look_up(self, request_id: str) -> bool:
         """Whether the result was there."""
@@ -132,14 +150,16 @@ class HttpWays:
             self.unanswered += 1
             return False
         if reply.status == 200:
-            return self._observe(request_id, reply.body)
+            return self._observe(request_id, reply)
         if reply.status == 404 and entry.way is not Way.REQUESTS:
             entry.was_denied = True
         elif reply.status != 404:
             self.refused[reply.status] += 1
         return False
 
-    def _observe(self, request_id: str, body: Mapping[str, Any]) -> bool:
+    def _observe(self, request_id: str, reply: _Reply) -> bool:
+        """Note the terminal result in the reply; whether there was one."""
+        body = reply.body
         if "prediction_status" in body:
             body = {"status": body["prediction_status"], "version": "", "error": {"code": body["code"]}}
         answer = self._oracle.read_http(body)
@@ -165,5 +185,6 @@ class HttpWays:
             raise UnansweredError(f"{method} {url}: {error!r}") from error
 
     async def _exchange(self, request: Any) -> _Reply:
+        sent_s = time.time()
         async with request as response:
-            return _Reply(response.status, msgspec.json.decode(await response.read()))
+            return _Reply(sent_s, response.status, msgspec.json.decode(await response.read()))

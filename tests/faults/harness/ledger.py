@@ -20,6 +20,8 @@ class Entry:
     answered_s: float | None = None
     # Another terminal result for the same id, which no client may ever see.
     contradiction: Answer | None = None
+    # Another id that the API gave for the same Idempotency-Key.
+    second_id: str | None = None
     # How often it was answered: a bulk result may come twice, a poll may find it again.
     answers: int = 0
     is_cancelled: bool = False

@@ -14,7 +14,7 @@ _CLOCK_S = 0.05
 class Verdict:
     """Each broken promise in words; all empty when the promise held.
 
-    `contradicted` are ids of which clients saw two different terminal results. `repeats_differ` are bulk ids whose
+    `contradicted` are ids of which clients saw two different terminal results, or whose key stood for two ids. `repeats_differ` are bulk ids whose
     later result on `inferlane.results` differs from the first: there the first in its partition counts, for every
     reader (docs/topics.md).
     """
@@ -34,7 +34,7 @@ class Verdict:
 def judge(ledger: Ledger, oracle: Oracle, *, grace_s: float) -> Verdict:
     """The verdict over a run that has ended: what has no answer now will not get one."""
     accepted = list(ledger.accepted())
-    contradicted = [entry for entry in accepted if entry.contradiction is not None]
+    contradicted = [entry for entry in accepted if entry.contradiction is not None or entry.second_id is not None]
     return Verdict(
         lost=tuple(_lost(accepted)),
         hanging=tuple(_hanging(accepted, grace_s)),
@@ -73,6 +73,8 @@ def _wrong(accepted: list[Entry], oracle: Oracle) -> Iterator[str]:
 
 
 def _contradiction(entry: Entry) -> str:
+    if entry.second_id is not None:
+        return f"{_name(entry)}: its Idempotency-Key was answered with the id {entry.second_id} too"
     return f"{_name(entry)}: first {entry.answer}, then {entry.contradiction}"
 
 
