@@ -14,9 +14,9 @@ _CLOCK_S = 0.05
 class Verdict:
     """Each broken promise in words; all empty when the promise held.
 
-    `contradicted` are ids of which clients saw two different terminal results, or whose key stood for two ids. `repeats_differ` are bulk ids whose
-    later result on `inferlane.results` differs from the first: there the first in its partition counts, for every
-    reader (docs/topics.md).
+    `contradicted` are ids of which clients saw two different terminal results, or whose key stood for two ids.
+    `repeats_differ` are bulk ids whose later result on `inferlane.results` differs from the first: there the first in
+    its partition counts, for every reader (docs/delivery.md).
     """
 
     lost: tuple[str, ...]
