@@ -88,14 +88,15 @@ class ResultStore:
     async def put(self, results: Sequence[Result]) -> list[Result]:
         """Store each result unless its request already has one; return the one that holds, in the same order.
 
-        One round trip for all. Source of `SET … NX GET`: Valkey and Redis from 7.0.
+        One round trip for all, and all or nothing: a store that is full refuses the result and would still take away
+        the mark of acceptance. Source of `SET … NX GET`: Valkey and Redis from 7.0.
 
         Raises:
-            UnavailableError: not every result was stored; storing them again is harmless.
+            UnavailableError: the results may not have been stored; storing them again is harmless.
         """
         if not results:
             return []
-        async with store_errors(self._redis_url), self._redis.pipeline(transaction=False) as pipeline:
+        async with store_errors(self._redis_url), self._redis.pipeline(transaction=True) as pipeline:
             for result in results:
                 key = _RESULT_KEY + result.request_id
                 pipeline.set(key, encode_result(result), nx=True, get=True, ex=self._ttl_s)
@@ -130,6 +131,21 @@ class ResultStore:
         async with store_errors(self._redis_url):
             found = await self._redis.mget([_RESULT_KEY + request_id for request_id in request_ids])
         return [None if raw is None else decode_result(_raw(raw)) for raw in found]
+
+    async def find(self, request_id: str) -> Result | Accepted | None:
+        """The result, else the mark of acceptance, else None; read at one moment.
+
+        `put` takes the mark away as it stores the result: who asked for the one and then for the other could find
+        neither.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            result, accepted = await self._redis.mget(_RESULT_KEY + request_id, _ACCEPTED_KEY + request_id)
+        if result is not None:
+            return decode_result(_raw(result))
+        return None if accepted is None else decode_accepted(_raw(accepted))
 
     async def mark_accepted(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> None:
         """Remember that a request was accepted, so that any replica can tell it from one never seen.
