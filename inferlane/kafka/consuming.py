@@ -13,6 +13,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from inferlane.errors import ConsumerBrokenError
 from inferlane.kafka.clients import broker_errors, make_consumer
+from inferlane.kafka.foreign_names import accept_foreign_names
 from inferlane.kafka.offsets import OffsetTracker, Ticket
 
 if TYPE_CHECKING:
@@ -89,7 +90,13 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """
         consumer = self._running()
         with broker_errors(self._settings.kafka_bootstrap_servers):
-            fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+            try:
+                fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+            except UnicodeDecodeError as error:
+                # The position has not moved: the next take reads the same records.
+                log.warning("foreign_header_name", topic=self._topic, error=str(error))
+                accept_foreign_names()
+                return None
         self._rest_when_idle(consumer, found=bool(fetched))
         if not fetched:
             return None

@@ -58,7 +58,9 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
     return Profile(
         settings=settings,
         environment={
-            f"INFERLANE_{name.upper()}": str(getattr(settings, name)) for name in sorted(settings.model_fields_set)
+            f"INFERLANE_{name.upper()}": str(getattr(settings, name))
+            # The key is for our own calls: no process needs it, and it must not lie in the run file.
+            for name in sorted(settings.model_fields_set - {"api_key"})
         },
         has_broker=has_broker,
         has_store=has_store,
