@@ -34,6 +34,18 @@ class Settings(BaseSettings):
     ops_host: str = "127.0.0.1"
     ops_port: Port = 0
 
+    # Who may call the API: whoever has a key of the file (`inferlane keys`). With no file the API is open, and starts
+    # on loopback alone unless `api_auth` is `off`. `api_key` is what our own commands send as clients.
+    api_keys_file: Path | None = None
+    api_auth: Literal["auto", "off"] = "auto"
+    api_key: SecretStr | None = None
+    # What the head of a call (request line and headers) may be, and how long a client may take to send head and body:
+    # too short cuts off clients on slow lines, too long lets idle connections pile up.
+    max_head_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024
+    max_headers: Annotated[int, Field(ge=8)] = 100
+    head_timeout_s: Seconds = 10.0
+    body_timeout_s: Seconds = 60.0
+
     # The request: how long a client waits, how long an answer is worth computing, how large it may be.
     default_wait_s: Seconds = 10.0
     max_wait_s: Seconds = 60.0
@@ -116,8 +128,11 @@ class Settings(BaseSettings):
         return self
 
     def environment(self) -> dict[str, str]:
-        """What was chosen, passwords in the clear, as the environment that gives it to another process."""
-        chosen = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        """What was chosen, passwords in the clear, as the environment that gives it to another process.
+
+        Without the API key: it is for our own calls, so that no process needs it and it must not lie in the run file.
+        """
+        chosen = {name: getattr(self, name) for name in sorted(self.model_fields_set - {"api_key"})}
         return {f"INFERLANE_{name.upper()}": _plain(value) for name, value in chosen.items() if value is not None}
 
 

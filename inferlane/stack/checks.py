@@ -102,7 +102,7 @@ async def check_prediction(settings: "Settings", api_url: str, target: Target) -
         UnavailableError: it does not; the message names the hop that holds it.
     """
     try:
-        duration_s = await predict(api_url, target, wait_s=_PROBE_WAIT_S)
+        duration_s = await predict(api_url, target, wait_s=_PROBE_WAIT_S, api_key=settings.api_key)
     except UnansweredError as error:
         raise UnavailableError(f"{error}: {await holding_hop(settings, target)}") from error
     return f"{duration_s * 1000:.0f} ms"
