@@ -1,5 +1,6 @@
 """Names, partitions and retention of every topic, and the consumer groups that read them."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -84,6 +85,9 @@ def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tu
     return (*shared, *work)
 
 
+# Creating is done in milliseconds; a broker that is behind takes a second.
+_SHOWN_POLL_S = 0.05
+
 # Room for keys, headers and the batch frame around a value of the largest size that we accept.
 _FRAME_BYTES = 64 * 1024
 
@@ -101,6 +105,8 @@ def make_admin(settings: "Settings") -> AIOKafkaAdminClient:
 async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Create the topics that do not exist yet and return their names; existing ones stay as they are.
 
+    Returns when the broker shows the new ones: on Apache Kafka that is a little after it has made them.
+
     Raises:
         UnavailableError: the broker does not answer, or refuses a topic.
     """
@@ -112,7 +118,9 @@ async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]
         missing = [spec for spec in specs if spec.name not in existing]
         if missing:
             await _create(admin, settings, missing)
-    except (KafkaError, OSError) as error:
+            async with asyncio.timeout(settings.kafka_request_timeout_ms / 1000):
+                await _wait_until_shown(admin, {spec.name for spec in missing})
+    except (KafkaError, OSError, TimeoutError) as error:
         raise UnavailableError(
             f"cannot create topics on {settings.kafka_bootstrap_servers}: {error!r}. Is the broker running?"
         ) from error
@@ -139,3 +147,8 @@ async def _create(admin: AIOKafkaAdminClient, settings: "Settings", missing: lis
         if code and error is not TopicAlreadyExistsError:
             raise error(f"topic {name}")
     log.info("topics_created", topics=[spec.name for spec in missing])
+
+
+async def _wait_until_shown(admin: AIOKafkaAdminClient, names: set[str]) -> None:
+    while not names <= set(await admin.list_topics()):  # noqa: ASYNC110 - a broker has no event for it
+        await asyncio.sleep(_SHOWN_POLL_S)

@@ -8,12 +8,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from aiokafka import TopicPartition
-
 from inferlane.bulk.output import result_lines
 from inferlane.bulk.rows import Chunk
 from inferlane.errors import UnavailableError
-from inferlane.kafka.clients import broker_errors, make_consumer
+from inferlane.kafka.clients import broker_errors, make_consumer, partitions_of
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.record import JSON_LENGTH, fixed_request_headers, format_time, read_headers
 from inferlane.results import Status
@@ -92,16 +90,12 @@ class BulkJob:
         return self._report
 
     async def _listen(self, stack: AsyncExitStack) -> "AIOKafkaConsumer":
+        partitions = await partitions_of(self._settings, RESULTS)
         consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=50)
         with broker_errors(self._settings.kafka_bootstrap_servers):
             stack.push_async_callback(consumer.stop)
             await consumer.start()
-            # The cluster's topics are asked for first: partitions of one that was never named are not known.
-            await consumer.topics()
-            partitions = consumer.partitions_for_topic(RESULTS)
-            if not partitions:
-                raise UnavailableError(f"topic {RESULTS!r} does not exist; create it with `inferlane topics create`")
-            consumer.assign([TopicPartition(RESULTS, partition) for partition in partitions])
+            consumer.assign(partitions)
             await consumer.seek_to_end()
         return consumer
 

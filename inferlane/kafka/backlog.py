@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition
 
-from inferlane.kafka.clients import broker_errors, make_consumer
+from inferlane.kafka.clients import broker_errors, make_consumer, partitions_by_topic
 from inferlane.topics import make_admin
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ class BacklogReader:
 
     async def _read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]:
         consumer, admin = await self._connected()
+        # Topics of a version that was added since are seen here.
+        there = await partitions_by_topic(admin)
         partitions = {
-            subscription: [TopicPartition(subscription.topic, n) for n in numbers]
-            for subscription in subscriptions
-            if (numbers := consumer.partitions_for_topic(subscription.topic))
+            subscription: there[subscription.topic] for subscription in subscriptions if subscription.topic in there
         }
         every = [partition for group in partitions.values() for partition in group]
         ends = await consumer.end_offsets(every)
@@ -103,6 +103,4 @@ class BacklogReader:
             self._admin = make_admin(self._settings)
             await self._consumer.start()
             await self._admin.start()
-        # Topics of a version that was added since are seen here.
-        await self._consumer.topics()
         return self._consumer, self._admin

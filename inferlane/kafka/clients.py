@@ -1,18 +1,20 @@
 """aiokafka clients with the settings that our promise needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from inferlane.broker_access import client_arguments
 from inferlane.errors import UnavailableError
 from inferlane.kafka.foreign_headers import accept_foreign_headers
-from inferlane.topics import record_limit_bytes
+from inferlane.topics import make_admin, record_limit_bytes
 
 if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
+
     from inferlane.config import Settings
 
 # Fetches are bounded so that a backlog of large records does not fill the memory of a worker.
@@ -56,6 +58,36 @@ def make_consumer(
         rebalance_timeout_ms=max(settings.session_timeout_ms, int(settings.drain_deadline_s * 1000)),
         request_timeout_ms=max(settings.kafka_request_timeout_ms, settings.session_timeout_ms + 5_000),
     )
+
+
+async def partitions_by_topic(admin: "AIOKafkaAdminClient") -> Mapping[str, list[TopicPartition]]:
+    """The partitions of every topic that the broker has now.
+
+    A consumer knows only those of the topics that it reads (the embedded broker tells it all, Apache Kafka does not),
+    and asking for a topic by its name creates it where the broker is set to.
+    """
+    return {
+        topic["topic"]: [TopicPartition(topic["topic"], partition["partition"]) for partition in topic["partitions"]]
+        for topic in await admin.describe_topics()
+    }
+
+
+async def partitions_of(settings: "Settings", topic: str) -> list[TopicPartition]:
+    """The partitions of a topic. Rare, so it opens a connection of its own.
+
+    Raises:
+        UnavailableError: the broker does not answer, or has no such topic.
+    """
+    admin = make_admin(settings)
+    with broker_errors(settings.kafka_bootstrap_servers):
+        try:
+            await admin.start()
+            partitions = (await partitions_by_topic(admin)).get(topic)
+        finally:
+            await admin.close()
+    if not partitions:
+        raise UnavailableError(f"the broker has no topic {topic}. Create it with `inferlane topics create`.")
+    return partitions
 
 
 @contextmanager

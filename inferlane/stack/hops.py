@@ -3,10 +3,8 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from aiokafka import TopicPartition
-
 from inferlane.errors import UnavailableError
-from inferlane.kafka.clients import broker_errors, make_consumer
+from inferlane.kafka.clients import broker_errors, make_consumer, partitions_of
 from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, work_topic, worker_group
 
 if TYPE_CHECKING:
@@ -23,14 +21,11 @@ async def committed_and_end(settings: "Settings", topic: str, group: str) -> tup
     Raises:
         UnavailableError: the broker does not answer, or has no such topic.
     """
+    partitions = await partitions_of(settings, topic)
     consumer = make_consumer(settings, group=group)
     with broker_errors(settings.kafka_bootstrap_servers):
         try:
             await consumer.start()
-            await consumer.topics()
-            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-            if not partitions:
-                raise UnavailableError(f"the broker has no topic {topic}. Create it with `inferlane topics create`.")
             ends = await consumer.end_offsets(partitions)
             committed = [await consumer.committed(partition) or 0 for partition in partitions]
         finally:

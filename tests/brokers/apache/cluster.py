@@ -79,7 +79,7 @@ class ApacheCluster(Broker):
         return process is not None and process.poll() is None
 
     def kill(self, node: int) -> None:
-        """SIGKILL the node; returns when its process is gone. The others notice within about 6 s."""
+        """SIGKILL the node; returns when its process is gone. The others notice within about 9 s."""
         end(self._processes.pop(node))
 
     def stop(self, node: int) -> None:

@@ -22,8 +22,6 @@ _FOR_TESTS = {
     "log.index.size.max.bytes": str(1024 * 1024),
     "num.network.threads": "2",
     "num.io.threads": "4",
-    # How long a killed node is thought to live; too short and a machine that stalls loses nodes that are well.
-    "broker.session.timeout.ms": "6000",
     "broker.heartbeat.interval.ms": "1000",
     "controlled.shutdown.enable": "true",
 }
@@ -90,6 +88,9 @@ def _replication(node_count: int) -> dict[str, str]:
     replicas = min(_MAX_REPLICAS, node_count)
     in_sync = max(1, replicas - 1)
     return {
+        # How long a killed node is thought to live. Too short and a machine that stalls loses nodes that are well; a
+        # node that is alone has nobody to take over from it.
+        "broker.session.timeout.ms": "15000" if node_count == 1 else "9000",
         "default.replication.factor": str(replicas),
         "min.insync.replicas": str(in_sync),
         "offsets.topic.replication.factor": str(replicas),
