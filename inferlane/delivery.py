@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from inferlane.dead_letters import dead_letter, reason_of
+from inferlane.dead_letters import Cause, dead_letter, reason_of
 from inferlane.errors import UnavailableError
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.metrics import DEAD_LETTERS
@@ -26,7 +26,7 @@ class Answer:
     """A terminal result and where it goes.
 
     `reply_to` is the API instance that waits. `to_topic` also (or, for bulk, only) sends it to `inferlane.results`.
-    `dead` is the original record when it goes to the dead letters as well.
+    `dead` is the original record when it goes to the dead letters as well, `stack` where its error was raised.
     """
 
     result: Result
@@ -35,6 +35,7 @@ class Answer:
     batch_id: str | None
     to_topic: bool
     dead: KafkaRecord | None = None
+    stack: str = ""
 
 
 class Delivery:
@@ -84,13 +85,13 @@ class Delivery:
 
     def _dead_letter(self, answer: Answer, record: KafkaRecord) -> OutRecord:
         result = answer.result
-        return dead_letter(
-            record,
+        cause = Cause(
             reason=result.error_code or "unknown",
             detail=result.error_detail or "",
             attempts=result.attempt,
-            limit_bytes=self._max_dead_letter_bytes,
+            stack=answer.stack,
         )
+        return dead_letter(record, cause, limit_bytes=self._max_dead_letter_bytes)
 
 
 def _result_record(answer: Answer, result: Result) -> OutRecord:

@@ -35,7 +35,9 @@ def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes]
     )
 
 
-_MAX_ID_BYTES = 512
+# Ids and names travel on in keys, headers, channels and results, some of them twice: long ones would make a result that
+# nobody can write.
+MAX_NAME_BYTES = 512
 _MAX_ATTEMPT = 1_000_000
 _YEAR_10000_S = 253_402_300_800
 
@@ -43,13 +45,20 @@ _YEAR_10000_S = 253_402_300_800
 class KafkaRecord(Protocol):
     """What we need of a consumed record, whichever client read it."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,15 +97,15 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
         attempt = get("ce_attempt")
         json_length = get(JSON_LENGTH)
         return RequestHeaders(
-            request_id=_bounded_id(request_id) if request_id else _position(record),
-            model=_text(get("ce_model")),
-            version=_text(get("ce_modelversion")),
+            request_id=_name("ce_id", request_id) or _position(record),
+            model=_name("ce_model", get("ce_model")),
+            version=_name("ce_modelversion", get("ce_modelversion")),
             accepted_s=parse_time(accepted) if accepted else _stamped_s(record),
             deadline_s=parse_time(deadline) if deadline else None,
-            reply_to=_text(get("ce_replyto")),
+            reply_to=_name("ce_replyto", get("ce_replyto")),
             routing_key=_text(get("ce_routingkey")),
             attempt=_attempt(attempt) if attempt else 1,
-            batch_id=_text(get("ce_batchid")),
+            batch_id=_name("ce_batchid", get("ce_batchid")),
             json_length=int(json_length) if json_length else None,
         )
     except (ValueError, UnicodeDecodeError) as error:
@@ -105,9 +114,9 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
 
 def default_headers(record: KafkaRecord) -> RequestHeaders:
     """The headers under which a record is answered whose own cannot be read: its id and waiter if those can."""
-    named = {name: value.decode(errors="replace") for name, value in record.headers if value}
+    named = {name: value[:MAX_NAME_BYTES].decode(errors="replace") for name, value in record.headers if value}
     return RequestHeaders(
-        request_id=(named.get("ce_id") or _position(record))[:_MAX_ID_BYTES],
+        request_id=named.get("ce_id") or _position(record),
         model=None,
         version=None,
         accepted_s=_stamped_s(record),
@@ -120,10 +129,10 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
     )
 
 
-def _bounded_id(raw: bytes) -> str:
-    if len(raw) > _MAX_ID_BYTES:
-        raise ValueError(f"ce_id has {len(raw)} bytes, the limit is {_MAX_ID_BYTES}")
-    return raw.decode()
+def _name(header: str, raw: bytes | None) -> str | None:
+    if raw and len(raw) > MAX_NAME_BYTES:
+        raise ValueError(f"{header} has {len(raw)} bytes, the limit is {MAX_NAME_BYTES}")
+    return _text(raw)
 
 
 def _attempt(raw: bytes) -> int:

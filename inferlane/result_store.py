@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -12,6 +13,7 @@ from inferlane.errors import UnavailableError
 from inferlane.results import (
     Accepted,
     Result,
+    Status,
     decode_accepted,
     decode_result,
     encode_accepted,
@@ -63,7 +65,16 @@ async def store_errors(redis_url: str) -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise UnavailableError(f"the result store at {redis_url} does not answer: {error!r}. Is it running?") from error
+        raise UnavailableError(
+            f"the result store at {without_password(redis_url)} does not answer: {type(error).__name__}: {error}. "
+            "Is it running?"
+        ) from error
+
+
+def without_password(redis_url: str) -> str:
+    """The URL as it may be shown: scheme, host, port and database."""
+    parts = urlsplit(redis_url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class ResultStore:
@@ -144,6 +155,28 @@ class ResultStore:
         """
         async with store_errors(self._redis_url):
             await self._redis.set(_ACCEPTED_KEY + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
+
+    async def reopen(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> Status | None:
+        """Take a `FAILED` result away and mark the request accepted, at once; the one way back from a terminal result.
+
+        Returns None when the request is open now, else the status that it ended with and keeps.
+
+        Raises:
+            UnavailableError: the store does not answer, or others write the result again and again.
+        """
+        key = _RESULT_KEY + request_id
+        async with store_errors(self._redis_url), self._redis.pipeline(transaction=True) as pipeline:
+            # A result that is written between the look and the change makes EXEC fail.
+            await pipeline.watch(key)
+            raw = await pipeline.get(key)
+            held = None if raw is None else decode_result(_raw(raw))
+            if held is not None and held.status is not Status.FAILED:
+                return held.status
+            pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has not typed it
+            pipeline.delete(key)
+            pipeline.set(_ACCEPTED_KEY + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
+            await pipeline.execute()
+        return None
 
     async def accepted(self, request_id: str) -> Accepted | None:
         """What `mark_accepted` remembered, or None.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.dead_letters import stack_of
 from inferlane.delivery import Answer, Delivery
 from inferlane.errors import DecodeError, InferlaneError
 from inferlane.kafka.consuming import LaneConsumer, Take
@@ -127,4 +128,5 @@ def _refuse(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error
         batch_id=headers.batch_id,
         to_topic=lane is Lane.BULK or headers.reply_to is None,
         dead=record,
+        stack=stack_of(error),
     )

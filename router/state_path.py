@@ -9,12 +9,12 @@ from uuid import uuid4
 import structlog
 from aiokafka import TopicPartition
 
-from inferlane.dead_letters import dead_letter
+from inferlane.dead_letters import Cause, dead_letter, stack_of
 from inferlane.errors import DecodeError, UnavailableError
+from inferlane.kafka.reading import read_since
 from inferlane.metrics import DEAD_LETTERS
 from inferlane.outcomes import decode_summary
 from inferlane.topics import OUTCOMES
-from router.replay import replay
 from router.windows import OutcomeWindows, Verdict
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class StatePath:
         read = 0
         if partitions:
             ours = [TopicPartition(OUTCOMES, partition) for partition in sorted(partitions)]
-            async with aclosing(replay(self._settings, ours, since_s=since_s - _REPLAY_SLACK_S)) as batches:
+            async with aclosing(read_since(self._settings, ours, since_s=since_s - _REPLAY_SLACK_S)) as batches:
                 async for records in batches:
                     read += len(records)
                     self._apply_again(records)
@@ -130,9 +130,8 @@ class StatePath:
             self._windows.mark_published(slots)
 
     async def _bury(self, record: "KafkaRecord", error: DecodeError) -> None:
-        letter = dead_letter(
-            record, reason=error.code, detail=str(error), attempts=1, limit_bytes=self._settings.max_body_bytes
-        )
+        cause = Cause(reason=error.code, detail=str(error), attempts=1, stack=stack_of(error))
+        letter = dead_letter(record, cause, limit_bytes=self._settings.max_body_bytes)
         await self._retrier.until_done(lambda: self._producer.send([letter]), stage="dead_letters")
         DEAD_LETTERS.labels(error.code).inc()
         log.warning("summary_undecodable", partition=record.partition, offset=record.offset, error=str(error))

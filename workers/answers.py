@@ -1,9 +1,10 @@
 """From what a run gave to the terminal answers of its requests. Pure."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from inferlane.dead_letters import stack_of
 from inferlane.delivery import Answer
 from inferlane.errors import InferlaneError, PayloadTooLargeError
 from inferlane.record import RequestHeaders
@@ -65,23 +66,24 @@ class Answers:
             content=content,
             json_length=json_length,
         )
-        return self._answer(result, headers, request.lane, dead=None)
+        return self._answer(result, headers, request.lane)
 
     def of_expired(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
         """The answer of a request whose deadline has passed."""
-        return self._answer(Result.expired(headers, now_s=now_s), headers, lane, dead=None)
+        return self._answer(Result.expired(headers, now_s=now_s), headers, lane)
 
     def of_cancelled(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
         """The answer of a request that its client took back."""
-        return self._answer(Result.cancelled(headers, now_s=now_s), headers, lane, dead=None)
+        return self._answer(Result.cancelled(headers, now_s=now_s), headers, lane)
 
     def of_error(
         self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, error: InferlaneError, *, now_s: float
     ) -> Answer:
         """The answer of a request that `error` ended; its record goes to the dead letters."""
-        return self._answer(Result.failed(headers, error, now_s=now_s), headers, lane, dead=record)
+        answer = self._answer(Result.failed(headers, error, now_s=now_s), headers, lane)
+        return replace(answer, dead=record, stack=stack_of(error))
 
-    def _answer(self, result: Result, headers: RequestHeaders, lane: Lane, *, dead: "KafkaRecord | None") -> Answer:
+    def _answer(self, result: Result, headers: RequestHeaders, lane: Lane) -> Answer:
         nobody_waits = lane is Lane.BULK or headers.reply_to is None
         sampled = self._results_sample > 0 and random.random() < self._results_sample  # noqa: S311 - a sample
         return Answer(
@@ -90,5 +92,4 @@ class Answers:
             reply_to=headers.reply_to,
             batch_id=headers.batch_id,
             to_topic=nobody_waits or sampled,
-            dead=dead,
         )

@@ -6,26 +6,27 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.errors import InferlaneError, ModelError
+from inferlane.errors import ModelError
 from inferlane.metrics import WORKER_HALTED
+from inferlane.results import Result, Status
 
 if TYPE_CHECKING:
     from inferlane.clock import Clock
     from inferlane.config import Settings
-    from inferlane.results import Result
 
 log = structlog.get_logger(__name__)
 
 # What a worker that halted takes to see whether the model works again.
 _PROBE_RECORDS = 8
 _LONGEST_PAUSE_S = 600.0
-# The model's own failures. Requests that cannot be read or do not fit are their senders' fault: one bad producer must
-# not stop the pool for everybody.
-_FAULTS = {ModelError.code, InferlaneError.code}
 
 
 class FailureLimit:
-    """Watches the share of the last requests that the model failed on. One event loop.
+    """Watches the share of the last requests that the model failed on, of those that it was run on. One event loop.
+
+    A request that cannot be read or does not fit is its sender's fault, and one that expired or was cancelled says
+    nothing of the model: none of them counts on either side. One bad producer must not stop the pool for everybody, nor
+    hide that the model is broken, nor pass for a model that works again.
 
     Past the limit nothing is taken for `failure_pause_s`; then a few records are tried, and if those fail too the pause
     doubles, up to ten minutes. What waits in the topic stays there.
@@ -53,15 +54,16 @@ class FailureLimit:
             return max_records
         return min(max_records, _PROBE_RECORDS) if self._clock.monotonic_s() >= self._halted_until_s else 0
 
-    def note(self, results: Sequence["Result"]) -> None:
+    def note(self, results: Sequence[Result]) -> None:
         """Count terminal results as they are delivered."""
-        if not results:
+        failed = sum(result.error_code == ModelError.code for result in results)
+        judged = failed + sum(result.status is Status.SUCCEEDED for result in results)
+        if judged == 0:
             return
-        failed = sum(result.error_code in _FAULTS for result in results)
         if self.is_halted:
-            self._judge_probe(len(results), failed)
+            self._judge_probe(judged, failed)
             return
-        self._counts.append((len(results), failed))
+        self._counts.append((judged, failed))
         total = sum(count for count, _ in self._counts)
         while total - self._counts[0][0] >= self._window_requests:
             total -= self._counts.popleft()[0]

@@ -43,14 +43,23 @@ _RECORD_FRAME_BYTES = 128
 _HEADER_FRAME_BYTES = 16
 
 
+def headers_bytes(headers: Headers) -> int:
+    """What these headers take in a record, frames included, at most."""
+    return sum(_name_bytes(name) + len(value or b"") + _HEADER_FRAME_BYTES for name, value in headers)
+
+
+def _name_bytes(name: str) -> int:
+    # Asked of each header of each record: encoding the name would cost more than all the rest.
+    return len(name) if name.isascii() else len(name.encode(errors="replace"))
+
+
 def check_size(record: OutRecord, limit_bytes: int) -> None:
     """Refuse what the broker would: after such an error an idempotent producer has lost its sequence.
 
     Raises:
         PayloadTooLargeError: the record with its key and headers is over the limit.
     """
-    size_bytes = len(record.value) + len(record.key) + _RECORD_FRAME_BYTES
-    size_bytes += sum(len(name) + len(value or b"") + _HEADER_FRAME_BYTES for name, value in record.headers)
+    size_bytes = len(record.value) + len(record.key) + _RECORD_FRAME_BYTES + headers_bytes(record.headers)
     if size_bytes > limit_bytes:
         raise PayloadTooLargeError(
             f"a record for {record.topic} has {size_bytes} bytes with its headers, the limit is {limit_bytes}; "

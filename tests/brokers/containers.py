@@ -22,22 +22,28 @@ class ContainerBroker(Broker):
         return str(self._container.get_bootstrap_server())
 
     def open(self) -> None:
-        """Start the container.
-
-        Raises:
-            NoDockerError: nobody answers.
-        """
-        # Lazy: only this kind needs Docker's client.
-        import docker  # noqa: PLC0415
+        require_docker()
+        # Lazy: only this kind needs it.
         from testcontainers.kafka import KafkaContainer  # noqa: PLC0415
 
-        try:
-            docker.from_env().ping()
-        except docker.errors.DockerException as error:
-            raise NoDockerError(f"no Docker API answers: {error}") from error
         self._container = KafkaContainer().with_kraft()
         self._container.start()
 
     def close(self) -> None:
         if self._container is not None:
             self._container.stop()
+
+
+def require_docker() -> None:
+    """Return if a Docker API answers.
+
+    Raises:
+        NoDockerError: none does.
+    """
+    # Lazy: only this kind needs Docker's client.
+    import docker  # noqa: PLC0415
+
+    try:
+        docker.from_env().ping()
+    except docker.errors.DockerException as error:
+        raise NoDockerError(f"no Docker API answers: {error}") from error

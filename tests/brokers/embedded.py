@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from inferlane.stack.broker import broker_argv
 from tests.brokers.kinds import Broker, BrokerKind
-from tests.brokers.processes import brokers_seen, end, free_ports, wait_until
+from tests.brokers.processes import ask_node, end, free_ports, wait_until
 
 _READY_WITHIN_S = 60.0
 
@@ -27,7 +27,7 @@ class EmbeddedBroker(Broker):
     def open(self) -> None:
         self._process = subprocess.Popen(broker_argv(self._port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(
-            lambda: bool(brokers_seen(self.bootstrap_servers)),
+            lambda: bool(ask_node(self.bootstrap_servers).brokers),
             within_s=_READY_WITHIN_S,
             what=f"the embedded broker at {self.bootstrap_servers} answers",
         )

@@ -1,10 +1,15 @@
 """What a test may ask of a broker, whichever it is."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
 from inferlane.config import Settings, load_settings
+from inferlane.topics import make_admin
+from tests.brokers.processes import run_coroutine
+
+_FORGET_WITHIN_S = 120.0
 
 
 class BrokerKind(StrEnum):
@@ -51,6 +56,10 @@ class Broker(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def forget_topics(self) -> None:
+        """Delete every topic of ours, and with them what groups committed."""
+        run_coroutine(_delete_topics(self.settings()))
+
     def overrides(self, **more: object) -> dict[str, Any]:
         """The settings that suit this broker, with `more` on top: idempotent, `acks=all`, a fetch that is woken."""
         return {
@@ -69,3 +78,14 @@ class Broker(ABC):
     def environment(self, **more: object) -> dict[str, str]:
         """The same as the environment of a process of ours."""
         return {f"INFERLANE_{name.upper()}": str(value) for name, value in self.overrides(**more).items()}
+
+
+async def _delete_topics(settings: Settings) -> None:
+    admin = make_admin(settings)
+    try:
+        await admin.start()
+        async with asyncio.timeout(_FORGET_WITHIN_S):
+            while ours := [name for name in await admin.list_topics() if name.startswith("inferlane.")]:
+                await admin.delete_topics(ours)
+    finally:
+        await admin.close()

@@ -2,16 +2,20 @@
 
 import asyncio
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
+
+if TYPE_CHECKING:
+    import subprocess
 
 T = TypeVar("T")
 
@@ -44,46 +48,42 @@ def wait_until(is_so: Callable[[], bool], *, within_s: float, what: str) -> None
         time.sleep(_POLL_S)
 
 
-def brokers_seen(bootstrap_servers: str) -> frozenset[int]:
-    """The ids of the brokers that the metadata name; none when nobody answers."""
-    if not any(_accepts(server) for server in bootstrap_servers.split(",")):
-        return frozenset()
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The cluster as one node sees it, which may be behind what another sees."""
+
+    brokers: frozenset[int] = frozenset()
+    replicas_missing: int | None = None
+
+
+def ask_node(server: str) -> Seen:
+    """What this node knows; nothing when it does not answer."""
+    if not _accepts(server):
+        return Seen()
     with suppress(KafkaError, OSError, TimeoutError):
-        return _in_own_loop(_brokers_seen(bootstrap_servers))
-    return frozenset()
+        return run_coroutine(_ask_node(server))
+    return Seen()
 
 
-def replicas_missing(bootstrap_servers: str) -> int | None:
-    """How many replicas of all partitions are not in sync; None when the brokers do not say."""
-    with suppress(KafkaError, OSError, TimeoutError):
-        return _in_own_loop(_replicas_missing(bootstrap_servers))
-    return None
-
-
-def _in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, whether or not a loop runs in this thread."""
+def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end in a loop of its own, whether or not one runs in this thread."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()
 
 
-async def _brokers_seen(bootstrap_servers: str) -> frozenset[int]:
-    client = AIOKafkaClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS)
+async def _ask_node(server: str) -> Seen:
+    host, _, port = server.rpartition(":")
+    connection = await create_conn(host, int(port), request_timeout_ms=_REQUEST_TIMEOUT_MS)
     try:
-        await client.bootstrap()
-        return frozenset(broker.nodeId for broker in client.cluster.brokers())
+        cluster = ClusterMetadata()
+        cluster.update_metadata(await connection.send(MetadataRequest(None)))
     finally:
-        await client.close()
-
-
-async def _replicas_missing(bootstrap_servers: str) -> int:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS)
-    try:
-        await admin.start()
-        topics = await admin.describe_topics()
-    finally:
-        await admin.close()
-    partitions = [partition for topic in topics for partition in topic["partitions"]]
-    return sum(len(partition["replicas"]) - len(partition["isr"]) for partition in partitions)
+        connection.close()
+    partitions = [partition for topic in cluster._partitions.values() for partition in topic.values()]
+    return Seen(
+        brokers=frozenset(broker.nodeId for broker in cluster.brokers()),
+        replicas_missing=sum(len(partition.replicas) - len(partition.isr) for partition in partitions),
+    )
 
 
 def _accepts(server: str) -> bool:

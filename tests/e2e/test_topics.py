@@ -87,3 +87,36 @@ asyncio.run(main())
         "inferlane.results poison-1 undecodable",
         "inferlane.results poison-2 unknown_model",
     ]
+
+
+def test_a_dead_letter_is_shown_and_replayed_under_its_id(stack: Stack) -> None:
+    """Guards `ResultStore.reopen`: taken out, the client reads `FAILED` for ever."""
+    script = f"""
+import asyncio
+from aiokafka import AIOKafkaProducer
+async def main():
+    async with AIOKafkaProducer(bootstrap_servers={stack.bootstrap_servers!r}) as producer:
+        headers = [("ce_id", b"mislaid"), ("ce_modelversion", b"v9")]
+        await producer.send_and_wait("inferlane.requests", b'{{"instances": [[5.1, 3.5, 1.4, 0.2]]}}', headers=headers)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    failed = None
+    while failed is None or failed.status == 404:
+        failed = stack.call("/v1/predictions/mislaid")
+    assert failed.body["error"]["code"] == "unknown_model"
+    listed = stack.inferlane("dead-letters", "list", "--reason", "unknown_model", "--since", "1h")
+    assert "mislaid" in listed.stdout, listed.stderr
+    shown = stack.inferlane("dead-letters", "show", "mislaid")
+    assert "v9" in shown.stdout
+    assert "5.1, 3.5" in shown.stdout
+    dry = stack.inferlane("dead-letters", "replay", "mislaid", "--to-version", "v1", "--dry-run")
+    assert (dry.returncode, stack.call("/v1/predictions/mislaid").body["status"]) == (0, "FAILED")
+    replayed = stack.inferlane("dead-letters", "replay", "mislaid", "--to-version", "v1")
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    answered = stack.call("/v1/predictions/mislaid?wait_s=60").body
+    assert (answered["status"], answered["version"]) == ("SUCCEEDED", "v1")
+    again = stack.inferlane("dead-letters", "replay", "mislaid")
+    assert (again.returncode, "SUCCEEDED since" in again.stdout) == (1, True)
+    assert stack.inferlane("dead-letters", "replay").returncode == 2

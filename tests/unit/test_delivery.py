@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from inferlane.dead_letters import dead_letter, reason_of
+from inferlane.dead_letters import Cause, dead_letter, reason_of
 from inferlane.delivery import Answer, Delivery
 from inferlane.errors import PayloadTooLargeError, UnavailableError
 from inferlane.kafka.producing import OutRecord, check_size
@@ -102,20 +102,20 @@ async def test_an_error_that_no_retry_mends_is_not_retried() -> None:
 
 def test_a_dead_letter_keeps_the_record_and_says_where_it_was_and_why() -> None:
     record = FakeRecord(key=b"k", value=b"v", headers=(("ce_id", b"r"), ("inferlane-dead-letter-reason", b"older")))
-    letter = dead_letter(record, reason="undecodable", detail="d", attempts=2, limit_bytes=10)
+    letter = dead_letter(record, Cause(reason="undecodable", detail="d", attempts=2), limit_bytes=10)
     headers = dict(letter.headers)
     assert (letter.key, letter.value, headers["ce_id"], reason_of(letter)) == (b"k", b"v", b"r", "undecodable")
     assert (headers["inferlane-dead-letter-offset"], headers["inferlane-dead-letter-attempts"]) == (b"7", b"2")
 
 
 def test_a_dead_letter_over_the_limit_is_cut_and_tells_its_length() -> None:
-    letter = dead_letter(FakeRecord(value=b"v" * 50), reason="r", detail="", attempts=1, limit_bytes=10)
+    letter = dead_letter(FakeRecord(value=b"v" * 50), Cause(reason="r", detail="", attempts=1), limit_bytes=10)
     assert (letter.value, dict(letter.headers)["inferlane-dead-letter-value-bytes"]) == (b"v" * 10, b"50")
 
 
 def test_headers_that_leave_no_room_are_dropped_but_for_the_id() -> None:
     record = FakeRecord(headers=(("ce_id", b"r"), ("big", b"x" * 100_000)))
-    headers = dict(dead_letter(record, reason="r", detail="", attempts=1, limit_bytes=10).headers)
+    headers = dict(dead_letter(record, Cause(reason="r", detail="", attempts=1), limit_bytes=10).headers)
     assert (headers.get("ce_id"), headers.get("big")) == (b"r", None)
 
 

@@ -1,5 +1,7 @@
 """A pool whose model fails on everything stops taking, and tries again by itself."""
 
+import pytest
+
 from inferlane.config import load_settings
 from inferlane.results import Result, Status
 from tests.fakes.clock import FakeClock
@@ -15,7 +17,8 @@ def make_limit(clock: FakeClock) -> FailureLimit:
 
 
 def results(count: int, code: str | None = None) -> list[Result]:
-    status = Status.SUCCEEDED if code is None else Status.FAILED
+    failed = Status.EXPIRED if code == "deadline_exceeded" else Status.FAILED
+    status = Status.SUCCEEDED if code is None else failed
     return [Result(request_id="r", status=status, model="iris", version="v1", error_code=code) for _ in range(count)]
 
 
@@ -38,12 +41,39 @@ def test_a_few_failures_do_not_halt() -> None:
     assert not limit.is_halted
 
 
-def test_requests_that_do_not_fit_the_model_never_halt_it() -> None:
-    """Guards `_FAULTS`: counted in, one bad producer stops the pool for everybody."""
+SAYS_NOTHING = ("undecodable", "invalid_input", "payload_too_large", "deadline_exceeded", "cancelled", "internal_error")
+
+
+@pytest.mark.parametrize("code", SAYS_NOTHING)
+def test_what_says_nothing_of_the_model_never_halts_it(code: str) -> None:
+    """Guards the count of `failed` in `note`: with every error in it, one bad producer stops the pool for everybody."""
     limit = make_limit(FakeClock())
-    for code in ("undecodable", "invalid_input", "payload_too_large", "deadline_exceeded", "cancelled"):
-        limit.note(results(10 * WINDOW, code))
+    limit.note(results(10 * WINDOW, code))
     assert not limit.is_halted
+
+
+@pytest.mark.parametrize("code", SAYS_NOTHING)
+def test_what_says_nothing_of_the_model_hides_no_broken_one(code: str) -> None:
+    """Guards the count of `judged` in `note`: with every result in it, a bad producer beside a broken model keeps the
+    pool emptying the topic (seen to fail so)."""
+    limit = make_limit(FakeClock())
+    for _ in range(WINDOW):
+        limit.note(results(3, code))
+        limit.note(results(1, "model_error"))
+    assert limit.is_halted
+
+
+@pytest.mark.parametrize("code", SAYS_NOTHING)
+def test_a_probe_that_ran_no_model_resumes_nothing(code: str) -> None:
+    """Guards the early return of `note`: taken out, the first expired requests after a pause resume a broken pool (seen
+    to fail so)."""
+    clock = FakeClock()
+    limit = make_limit(clock)
+    limit.note(results(WINDOW, "model_error"))
+    clock.advance(PAUSE_S)
+    limit.note(results(8, code))
+    assert limit.is_halted
+    assert limit.allowance(256) == 8
 
 
 def test_old_failures_are_forgotten() -> None:

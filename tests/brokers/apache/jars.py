@@ -47,7 +47,7 @@ def java() -> str:
     found = shutil.which("java")
     if found is None:
         raise MissingPartError(
-            f"no `java` on PATH; Apache Kafka 4 needs Java {_MINIMUM_JAVA} or later: apt-get install default-jre-headless"
+            f"no `java` on PATH; Apache Kafka needs {_MINIMUM_JAVA} or later: apt-get install default-jre-headless"
         )
     return found
 

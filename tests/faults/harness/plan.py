@@ -46,6 +46,8 @@ _NODE_DECK: Mapping[Fault, int] = {Fault.KILL_NODE: 2, Fault.RESTART_NODE: 1, Fa
 class Plan:
     """One run. `faults` and `requests` are what it does at least; `minutes` makes it go on for that long.
 
+    After `limit_minutes` it ends with what it has done by then: a machine that is slow proves less, and the report says
+    how much.
     `grace_s` is how long after its deadline a request may still be without an answer, as it may become due while
     what answers it is down.
     """
@@ -54,6 +56,7 @@ class Plan:
     faults: int = 24
     requests: int = 400
     minutes: float = 0.0
+    limit_minutes: float = 24 * 60.0
     rate_per_s: float = 15.0
     clients: int = 12
     apis: int = 2

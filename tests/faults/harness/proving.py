@@ -1,6 +1,8 @@
 """A whole run: system, load, faults, an end in which everything is answered, and the verdict."""
 
+import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -32,7 +34,9 @@ async def prove(plan: Plan, broker: Broker, folder: Path, *, models_dir: Path) -
         try:
             await load.start()
             injector = await _inject(plan, system, broker, load)
-            await load.reach(plan.requests)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(plan.limit_minutes * 60 - (time.monotonic() - started_s)):
+                    await load.reach(plan.requests)
             await load.stop_asking()
             await load.settle(plan.drain_s)
         finally:
@@ -47,8 +51,9 @@ async def prove(plan: Plan, broker: Broker, folder: Path, *, models_dir: Path) -
 async def _inject(plan: Plan, system: System, broker: Broker, load: Load) -> Injector:
     injector = Injector(plan, system, broker, load)
     until_s = time.monotonic() + plan.minutes * 60
+    limit_s = time.monotonic() + plan.limit_minutes * 60
     faults = schedule(plan.seed, has_nodes=injector.has_nodes)
-    while len(injector.done) < plan.faults or time.monotonic() < until_s:
+    while (len(injector.done) < plan.faults or time.monotonic() < until_s) and time.monotonic() < limit_s:
         await injector.inject(next(faults))
     await system.all_ready()
     return injector

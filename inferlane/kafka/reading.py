@@ -1,4 +1,4 @@
-"""Reading the outcome topic's last window again, so that a router that starts knows what the one before it knew."""
+"""Reading what a topic holds, from a moment to its end, without a group."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Sequence
@@ -18,7 +18,7 @@ _RECORDS_A_TURN = 100
 _POLL_MS = 200
 
 
-async def replay(
+async def read_since(
     settings: "Settings", partitions: Collection[TopicPartition], *, since_s: float
 ) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
     """Yield what the partitions hold from `since_s` to the end that they have now. Has no group and commits nothing.

@@ -1,0 +1,72 @@
+"""Reopening a failed request in a real store: only a failed one, and never against a result that comes meanwhile."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from inferlane.result_store import ResultStore, connect
+from inferlane.results import Accepted, Result, Status
+from tests.integration._parts import embedded_store
+
+pytestmark = pytest.mark.timeout(120)
+
+ACCEPTED = Accepted(model="iris", version="v1", accepted_s=1.0, deadline_s=2.0)
+
+
+def make_result(status: Status, **more: object) -> Result:
+    return Result(request_id="r", status=status, model="iris", version="v1", **more)  # type: ignore[arg-type]  # fields
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[ResultStore]:
+    async with embedded_store() as url, connect(url) as redis:
+        yield ResultStore(redis, redis_url=url, result_ttl_s=60)
+
+
+async def test_a_failed_request_is_open_again_and_ends_anew(store: ResultStore) -> None:
+    await store.put([make_result(Status.FAILED, error_code="model_error")])
+    assert await store.reopen("r", ACCEPTED, ttl_s=60) is None
+    assert await store.get(["r"]) == [None]
+    assert await store.accepted("r") == ACCEPTED
+    (held,) = await store.put([make_result(Status.SUCCEEDED)])
+    assert held.status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.EXPIRED])
+async def test_a_request_that_ended_otherwise_keeps_its_result(store: ResultStore, status: Status) -> None:
+    """Guards the look at the status: taken out, a replay takes a good answer away."""
+    await store.put([make_result(status)])
+    assert await store.reopen("r", ACCEPTED, ttl_s=60) is status
+    (held,) = await store.get(["r"])
+    assert held is not None
+    assert held.status is status
+
+
+async def test_a_request_without_a_result_is_open(store: ResultStore) -> None:
+    assert await store.reopen("r", ACCEPTED, ttl_s=60) is None
+    assert await store.accepted("r") == ACCEPTED
+
+
+async def test_a_result_that_comes_during_the_reopening_is_kept(
+    store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards WATCH: taken out, the answer of a worker that was quicker is deleted."""
+    await store.put([make_result(Status.FAILED)])
+
+    def pipeline(self: Redis, **options: object) -> object:
+        made = original(self, **options)  # type: ignore[arg-type]  # as it was called
+        run = made.execute
+
+        async def execute() -> object:
+            await self.set("inferlane:result:r", "somebody else's")
+            return await run()
+
+        made.execute = execute  # type: ignore[assignment,method-assign]  # the moment between look and change
+        return made
+
+    original = Redis.pipeline
+    monkeypatch.setattr(Redis, "pipeline", pipeline)
+    with pytest.raises(Exception, match="does not answer"):
+        await store.reopen("r", ACCEPTED, ttl_s=60)
+    assert await store._redis.get("inferlane:result:r") == b"somebody else's"
