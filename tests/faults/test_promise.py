@@ -1,7 +1,8 @@
 """Nothing accepted is lost, whatever dies: the oracle over a seeded schedule of faults on real processes.
 
 `INFERLANE_FAULTS`, `INFERLANE_FAULT_REQUESTS`, `INFERLANE_FAULT_RATE`, `INFERLANE_FAULT_LIMIT_MINUTES` and
-`INFERLANE_FAULT_SEED` size it, `INFERLANE_FAULT_NODES` the Apache Kafka that `--broker apache` brings. docs/faults.md says what it proves.
+`INFERLANE_FAULT_SEED` size it, `INFERLANE_FAULT_NODES` the Apache Kafka that `--broker apache` brings. docs/faults.md
+says what it proves.
 """
 
 import os
