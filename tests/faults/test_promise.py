@@ -58,4 +58,3 @@ async def test_every_accepted_request_ends_in_one_right_answer_in_time_through_f
     was_cut_short = report.elapsed_s >= PLAN.limit_minutes * 60
     assert report.fault_count >= (_LEAST_FAULTS if was_cut_short else PLAN.faults)
     assert report.request_count >= (1 if was_cut_short else PLAN.requests)
-    assert report.faults_in_flight == report.fault_count
