@@ -81,6 +81,8 @@ class PredictEndpoint:
             result.error_code or "internal_error",
             result.error_detail or "",
             request_id=result.request_id,
+            model=result.model,
+            version=result.version,
             prediction_status=result.status.value,
         )
 

@@ -91,6 +91,10 @@ def test_two_different_terminal_results_contradict_each_other(entry: Entry, orac
     assert len(verdict_on(entry, oracle, (right, 99.0), (EXPIRED, 101.0)).contradicted) == 1
 
 
+def test_the_same_end_told_with_and_without_a_version_is_one_result(entry: Entry, oracle: Oracle) -> None:
+    assert verdict_on(entry, oracle, (EXPIRED, 101.0), (replace(EXPIRED, version="v1"), 102.0)).holds
+
+
 def test_a_key_that_stands_for_two_ids_is_a_contradiction(entry: Entry, oracle: Oracle) -> None:
     entry.second_id = "another"
     assert len(verdict_on(entry, oracle, (oracle.right_answer("v1", entry.question.rows), 1.0)).contradicted) == 1

@@ -169,7 +169,7 @@ class HttpWays:
 
     async def _call(self, method: str, path: str, **more: Any) -> _Reply:
         url = self._system.api_url(self._draw) + path
-        call = asyncio.create_task(self._exchange(self._session.request(method, url, **more)))
+        call = asyncio.create_task(self._exchange(method, url, more))
         self._open.add(call)
         self._opened.set()
         try:
@@ -184,7 +184,7 @@ class HttpWays:
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
             raise UnansweredError(f"{method} {url}: {error!r}") from error
 
-    async def _exchange(self, request: Any) -> _Reply:
+    async def _exchange(self, method: str, url: str, more: Mapping[str, Any]) -> _Reply:
         sent_s = time.time()
-        async with request as response:
+        async with self._session.request(method, url, **more) as response:
             return _Reply(sent_s, response.status, msgspec.json.decode(await response.read()))
