@@ -8,14 +8,16 @@ from inferlane.topics import DEAD_LETTERS
 _DETAIL_LIMIT_CHARS = 2_000
 # What fits beside a value of the largest size; a foreign record may have any headers.
 _HEADERS_LIMIT_BYTES = 32 * 1024
+_ID_LIMIT_BYTES = 512
 _PREFIX = "inferlane-dead-letter-"
 
 
 def dead_letter(record: KafkaRecord, *, reason: str, detail: str, attempts: int, limit_bytes: int) -> OutRecord:
     """The dead letter of `record`: its key, value and headers unchanged, and our headers about it added.
 
-    `reason` is an error code of `inferlane.errors`. A value over `limit_bytes` is cut to it, and a header tells its
-    whole length. The letter is stamped now: retention goes by the timestamp, and a replayed record may be old.
+    `reason` is an error code of `inferlane.errors`. A value that with its key is over `limit_bytes` is cut, and
+    a header tells its whole length. The letter is stamped now: retention goes by the timestamp, and a replayed record
+    may be old.
     """
     about = {
         "reason": reason,
@@ -28,14 +30,15 @@ def dead_letter(record: KafkaRecord, *, reason: str, detail: str, attempts: int,
     }
     kept = [(name, value) for name, value in record.headers if not name.startswith(_PREFIX) and name != "ce_type"]
     if sum(len(name) + len(value or b"") for name, value in kept) > _HEADERS_LIMIT_BYTES:
-        kept = [(name, value) for name, value in kept if name == "ce_id"]
+        kept = [(name, value) for name, value in kept if name == "ce_id" and len(value or b"") <= _ID_LIMIT_BYTES][:1]
     headers = [*kept, DEAD_LETTER_TYPE, *((_PREFIX + name, value.encode()) for name, value in about.items())]
-    value = record.value or b""
-    if len(value) > limit_bytes:
+    key, value = (record.key or b"")[:limit_bytes], record.value or b""
+    room_bytes = limit_bytes - len(key)
+    if len(value) > room_bytes:
         # The head of it is better than nothing, and better than a lane that stops at a record that cannot be kept.
         headers.append((_PREFIX + "value-bytes", str(len(value)).encode()))
-        value = value[:limit_bytes]
-    return OutRecord(DEAD_LETTERS, record.key or b"", value, headers)
+        value = value[:room_bytes]
+    return OutRecord(DEAD_LETTERS, key, value, headers)
 
 
 def reason_of(record: OutRecord) -> str:

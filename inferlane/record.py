@@ -36,6 +36,8 @@ def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes]
 
 
 _MAX_ID_BYTES = 512
+# Names and keys travel on in the headers and the key of the result, beside a content of the largest size.
+_MAX_TEXT_BYTES = 2048
 _MAX_ATTEMPT = 1_000_000
 _YEAR_10000_S = 253_402_300_800
 
@@ -105,9 +107,11 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
 
 def default_headers(record: KafkaRecord) -> RequestHeaders:
     """The headers under which a record is answered whose own cannot be read: its id and waiter if those can."""
-    named = {name: value.decode(errors="replace") for name, value in record.headers if value}
+    named = {
+        name: value[:_MAX_ID_BYTES].decode(errors="replace") for name, value in record.headers if value
+    }
     return RequestHeaders(
-        request_id=(named.get("ce_id") or _position(record))[:_MAX_ID_BYTES],
+        request_id=named.get("ce_id") or _position(record),
         model=None,
         version=None,
         accepted_s=_stamped_s(record),
@@ -144,7 +148,11 @@ def _position(record: KafkaRecord) -> str:
 
 
 def _text(raw: bytes | None) -> str | None:
-    return raw.decode() if raw else None
+    if not raw:
+        return None
+    if len(raw) > _MAX_TEXT_BYTES:
+        raise ValueError(f"a header has {len(raw)} bytes, the limit of a name or key is {_MAX_TEXT_BYTES}")
+    return raw.decode()
 
 
 def format_time(seconds: float) -> bytes:
