@@ -107,9 +107,7 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
 
 def default_headers(record: KafkaRecord) -> RequestHeaders:
     """The headers under which a record is answered whose own cannot be read: its id and waiter if those can."""
-    named = {
-        name: value[:_MAX_ID_BYTES].decode(errors="replace") for name, value in record.headers if value
-    }
+    named = {name: value[:_MAX_ID_BYTES].decode(errors="replace") for name, value in record.headers if value}
     return RequestHeaders(
         request_id=named.get("ce_id") or _position(record),
         model=None,
