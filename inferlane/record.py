@@ -38,6 +38,8 @@ def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes]
 # Ids and names travel on in keys, headers, channels and results, some of them twice: long ones would make a result that
 # nobody can write.
 MAX_NAME_BYTES = 512
+# What the API lets through in characters, at the four bytes that UTF-8 may take for each.
+_MAX_ROUTING_KEY_BYTES = 4 * 512
 _MAX_ATTEMPT = 1_000_000
 _YEAR_10000_S = 253_402_300_800
 
@@ -103,7 +105,7 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
             accepted_s=parse_time(accepted) if accepted else _stamped_s(record),
             deadline_s=parse_time(deadline) if deadline else None,
             reply_to=_name("ce_replyto", get("ce_replyto")),
-            routing_key=_text(get("ce_routingkey")),
+            routing_key=_name("ce_routingkey", get("ce_routingkey"), limit_bytes=_MAX_ROUTING_KEY_BYTES),
             attempt=_attempt(attempt) if attempt else 1,
             batch_id=_name("ce_batchid", get("ce_batchid")),
             json_length=int(json_length) if json_length else None,
@@ -129,10 +131,12 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
     )
 
 
-def _name(header: str, raw: bytes | None) -> str | None:
-    if raw and len(raw) > MAX_NAME_BYTES:
-        raise ValueError(f"{header} has {len(raw)} bytes, the limit is {MAX_NAME_BYTES}")
-    return _text(raw)
+def _name(header: str, raw: bytes | None, *, limit_bytes: int = MAX_NAME_BYTES) -> str | None:
+    if not raw:
+        return None
+    if len(raw) > limit_bytes:
+        raise ValueError(f"{header} has {len(raw)} bytes, the limit is {limit_bytes}")
+    return raw.decode()
 
 
 def _attempt(raw: bytes) -> int:
@@ -150,10 +154,6 @@ def _stamped_s(record: KafkaRecord) -> float:
 
 def _position(record: KafkaRecord) -> str:
     return f"{record.topic}-{record.partition}-{record.offset}"
-
-
-def _text(raw: bytes | None) -> str | None:
-    return raw.decode() if raw else None
 
 
 def format_time(seconds: float) -> bytes:

@@ -38,6 +38,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._in_body = False
         self._head_bytes = 0
+        self._packet_is_shared = False
         self._timer: asyncio.TimerHandle | None = None
         self._refusal = (HTTPStatus.BAD_REQUEST, "undecodable", "this is not HTTP/1.1 (RFC 9112)")
 
@@ -54,6 +55,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse, and see what of the call is still to come."""
         was_in_head, was_in_body = self._in_head, self._in_body
+        self._packet_is_shared = was_in_body
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -77,6 +79,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The whole call is there."""
         self._in_body = False
+        self._packet_is_shared = True
         self._stop_timer()
         super().on_message_complete()
 
@@ -91,10 +94,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _note_head(self, received_bytes: int, *, has_begun: bool) -> None:
         if not has_begun:
-            # Some bytes of this packet may be the end of another call: it is not counted.
             self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
-            return
-        self._head_bytes += received_bytes
+        # A packet that also brought the end of another call is not counted: how much of it is ours is not known.
+        if has_begun or not self._packet_is_shared:
+            self._head_bytes += received_bytes
         if self._head_bytes > self.settings.max_head_bytes:
             self._refuse_size(self._head_bytes)
             self.send_400_response("")

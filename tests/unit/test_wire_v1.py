@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from inferlane.errors import DecodeError, InvalidInputError
+from inferlane.errors import DecodeError, InvalidInputError, PayloadTooLargeError
 from inferlane.signature import Signature, TensorSpec
-from inferlane.wire.v1 import decode_instances, find_instances
+from inferlane.wire.v1 import decode_instances, encode_predictions, find_instances
 from tests.fakes.records import IRIS
 
 TWO_INPUTS = Signature(
@@ -115,3 +115,58 @@ def test_instances_are_found_in_a_v1_payload_only() -> None:
     assert find_instances(b'{"instances": [[1]], "model": "x"}') == b"[[1]]"
     assert find_instances(b'{"inputs": []}') is None
     assert find_instances(b"\xff") is None
+
+
+IMAGES = Signature(inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 2, 3)),), outputs=())
+
+
+@pytest.mark.parametrize(
+    ("signature", "row"),
+    [
+        (IRIS, "[1,2,3,4]"),
+        (IMAGES, "[[1,2,3],[4,5,6]]"),
+        (TWO_INPUTS, '{"age":1,"features":[1,2]}'),
+    ],
+)
+def test_more_rows_than_allowed_are_refused_unparsed_and_as_many_are_not(signature: Signature, row: str) -> None:
+    """Guards `_refuse_brackets_over` in `decode_instances`; fails when it is taken out, or counts too strictly."""
+    allowed = f"[{','.join([row] * 30)}]".encode()
+    (first, *_) = decode_instances(allowed, signature, max_rows=30).values()
+    assert len(first) == 30
+    with pytest.raises(PayloadTooLargeError, match="than 29 rows"):
+        decode_instances(allowed, signature, max_rows=29)
+    with pytest.raises(PayloadTooLargeError):
+        decode_instances(b"[" + b"[]," * 200, signature, max_rows=29)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(["age", "features"]), inner),
+    ),
+    st.sampled_from([IRIS, IMAGES, TWO_INPUTS]),
+)
+def test_any_json_raises_only_our_errors(document: object, signature: Signature) -> None:
+    with suppress(DecodeError, InvalidInputError):
+        decode_instances(json.dumps(document).encode(), signature)
+
+
+@pytest.mark.parametrize("signature", [IRIS, IMAGES, TWO_INPUTS])
+@pytest.mark.parametrize("depth", [60, 64, 65, 900, 5_000, 100_000])
+def test_nesting_of_any_depth_raises_only_our_errors(signature: Signature, depth: int) -> None:
+    """Guards `RecursionError` in `UNDECODABLE`; fails when it is taken out."""
+    nested = b"[" * depth + b"1" + b"]" * depth
+    for raw in (nested, b'[{"age": ' + nested + b', "features": [1, 2]}]', b"[" * depth):
+        with pytest.raises((DecodeError, InvalidInputError)):
+            decode_instances(raw, signature)
+    assert find_instances(b'{"instances": ' + nested + b"}") in {None, nested}
+
+
+@given(
+    npst.arrays(
+        np.float32, st.tuples(st.integers(1, 20), st.just(3)), elements=st.floats(-(2.0**100), 2.0**100, width=32)
+    )
+)
+def test_predictions_are_the_rows_of_the_outputs(array: np.ndarray) -> None:
+    predictions = json.loads(json.dumps(encode_predictions({"scores": array}, ())))
+    np.testing.assert_array_equal(np.float32(predictions), array)

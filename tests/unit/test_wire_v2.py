@@ -1,5 +1,8 @@
 """V2 payloads: what is encoded comes back, whatever is not a payload raises DecodeError alone."""
 
+import json
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from inferlane.errors import DecodeError
+from inferlane.wire.tensors import datatype_of
 from inferlane.wire.v2 import decode_request, decode_response, encode_binary_request, encode_response
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int8, np.uint16, np.bool_])
@@ -98,3 +102,40 @@ def test_binary_tensors_are_views_of_the_payload() -> None:
     payload, json_length = encode_binary_request({"x": np.ones((2, 3), np.float32)})
     got, _ = decode_request(payload, json_length)
     assert not got["x"].flags.owndata
+
+
+@given(TENSORS)
+def test_a_json_request_comes_back(tensors: dict[str, np.ndarray]) -> None:
+    inputs = [
+        {"name": name, "shape": list(array.shape), "datatype": datatype_of(array), "data": array.ravel().tolist()}
+        for name, array in tensors.items()
+    ]
+    got, wants_binary = decode_request(json.dumps({"inputs": inputs}).encode(), None)
+    assert_same(got, tensors)
+    assert not wants_binary
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+ALMOST_TENSORS = st.fixed_dictionaries(
+    {
+        "name": st.text(max_size=3),
+        "shape": st.lists(st.integers(-(2**70), 2**70) | st.integers(0, 3), max_size=4),
+        "datatype": st.sampled_from(["FP32", "INT8", "UINT64", "BOOL", "BYTES", ""]),
+    },
+    optional={
+        "data": ANY_JSON,
+        "parameters": st.fixed_dictionaries({"binary_data_size": ANY_JSON | st.integers(0, 16)}),
+    },
+)
+
+
+@given(st.sampled_from(["inputs", "outputs"]), st.lists(ALMOST_TENSORS, max_size=3), st.binary(max_size=16))
+def test_what_is_almost_a_payload_raises_only_decode_errors(field: str, entries: list[object], body: bytes) -> None:
+    header = json.dumps({field: entries, "model_name": "m", "model_version": "v"}).encode()
+    for decode in (decode_request, decode_response):
+        for json_length in (len(header), None):
+            with suppress(DecodeError):
+                decode(header + (body if json_length else b""), json_length)

@@ -1,0 +1,147 @@
+"""The API against whatever its own OpenAPI document allows, and against what no document would: never a 5xx.
+
+A real broker and a real store run behind it; no router and no worker do, so calls end in 202.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+
+from inferlane.api_keys import Scope, create_key
+from inferlane.config import load_settings
+from inferlane.topics import create_topics
+from producer_api.main import serve
+from tests.fakes.stores import write_tiny_store
+from tests.integration._parts import embedded_broker, embedded_store, eventually, free_port
+
+pytestmark = pytest.mark.timeout(900)
+
+EXAMPLES = 15
+TIMEOUT_S = 60.0
+# A server that is up may still say, truthfully, that a part behind it does not answer in time.
+TRUTHFUL_5XX = {503}
+
+
+@asynccontextmanager
+async def running_api(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
+    """Yields the URL of an API and a key that may everything."""
+    write_tiny_store(tmp_path / "models")
+    key = create_key(tmp_path / "keys.toml", name="tester", scopes=[Scope.ADMIN])
+    async with embedded_broker() as servers, embedded_store() as redis_url:
+        options = load_settings(
+            kafka_bootstrap_servers=servers,
+            kafka_idempotence=False,
+            fetch_max_wait_ms=10,
+            session_timeout_ms=10_000,
+            ingress_partitions=1,
+            work_partitions=1,
+            redis_url=redis_url,
+            models_dir=tmp_path / "models",
+            default_model="tiny",
+            api_port=free_port(),
+            api_keys_file=tmp_path / "keys.toml",
+            default_wait_s=0.01,
+            max_wait_s=0.02,
+        )
+        await create_topics(options, [("tiny", "v1")])
+        url = f"http://127.0.0.1:{options.api_port}"
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(options, stop))
+
+        async def is_up() -> bool:
+            assert not serving.done(), serving.result()
+            try:
+                async with aiohttp.ClientSession() as session, session.get(f"{url}/readyz") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        try:
+            await eventually(is_up)
+            yield url, key
+        finally:
+            stop.set()
+            await serving
+
+
+def attack(url: str, key: str) -> dict[str, set[int]]:
+    """Call every operation of the document with drawn arguments; return the statuses of each."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    statuses: dict[str, set[int]] = {}
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        seen = statuses.setdefault(operation.label, set())
+
+        @settings(
+            max_examples=EXAMPLES,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy())
+        def call(case: schemathesis.Case, seen: set[int] = seen) -> None:
+            answer = case.call(headers={"authorization": f"Bearer {key}"}, timeout=TIMEOUT_S)
+            seen.add(answer.status_code)
+            if answer.status_code >= 500:
+                assert answer.status_code in TRUTHFUL_5XX, answer.text
+                assert answer.json()["retryable"], answer.text
+            elif answer.status_code >= 400:
+                assert answer.json()["detail"], answer.text
+
+        call()
+    return statuses
+
+
+async def test_no_call_that_the_document_allows_is_a_5xx(tmp_path: Path) -> None:
+    """Guards every check of the API's input; fails, for one, when `_on_invalid` or `UNDECODABLE` is taken out."""
+    async with running_api(tmp_path) as (url, key):
+        statuses = await asyncio.to_thread(attack, url, key)
+    assert {"POST /v1/models/predict", "POST /v1/traffic-split", "GET /v1/predictions/{request_id}"} <= statuses.keys()
+    assert all(statuses.values()), statuses
+    assert 401 not in set().union(*statuses.values())
+    # The drawn calls get past the first check, too.
+    assert statuses["POST /v1/models/predict"] & {422, 202}, statuses
+
+
+DEEP = 100_000
+
+
+@pytest.mark.parametrize("path", ["/v1/models/predict", "/v1/traffic-split"])
+async def test_nested_or_swollen_json_is_a_problem_document(tmp_path: Path, path: str) -> None:
+    """Guards `RecursionError` in `UNDECODABLE` and `_refuse_brackets_over`; fails (500) when the first is taken out."""
+    bodies = {
+        "deep array": b'{"instances": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+        "deep object": b'{"instances": ' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b"}",
+        "deep elsewhere": b'{"weights": ' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b"}",
+        "unclosed": b"[" * DEEP,
+        "a million rows": b'{"instances": [' + b"[]," * 1_000_000 + b"[]]}",
+        "a huge number": b'{"instances": [[' + b"9" * DEEP + b",0,0]]}",
+        "a huge weight": b'{"v1": ' + b"9" * DEEP + b"}",
+        "a lone surrogate": b'{"routing_key": "\\ud800", "instances": [[0, 0, 0]]}',
+        "not utf-8": b'{"model": "\xff", "instances": [[0, 0, 0]]}',
+    }
+    async with (
+        running_api(tmp_path) as (url, key),
+        aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session,
+    ):
+        for name, body in bodies.items():
+            headers = {"content-type": "application/json"}
+            async with session.post(url + path, data=body, headers=headers) as answer:
+                text = await answer.text()
+                assert 400 <= answer.status < 500, (name, text[:300])
+                assert json.loads(text)["detail"], name
+        async with session.get(url + "/openapi.json") as answer:
+            document = await answer.json()
+    assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+    assert document["paths"]["/v1/traffic-split"]["post"]["security"] == [{"apiKey": ["admin"]}]
+    assert document["paths"]["/v1/models/predict"]["post"]["security"] == [{"apiKey": ["predict"]}]
+    assert "security" not in document["paths"]["/livez"]["get"]
