@@ -4,9 +4,10 @@ A profile (embedded, compose, Kubernetes) is a set of these values, never a bran
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inferlane.errors import ConfigurationError
@@ -22,7 +23,7 @@ class Settings(BaseSettings):
 
     # Where things are.
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: Annotated[str, Field(repr=False)] = "redis://127.0.0.1:6379/0"
     models_dir: Path = Path(".inferlane/models")
     state_dir: Path = Path(".inferlane")
     default_model: str = "iris"
@@ -32,6 +33,18 @@ class Settings(BaseSettings):
     api_port: Port = 8000
     ops_host: str = "127.0.0.1"
     ops_port: Port = 0
+
+    # Who may call the API: whoever has a key of the file (`inferlane keys`). With no file the API is open, and starts
+    # on loopback alone unless `api_auth` is `off`. `api_key` is what our own commands send as clients.
+    api_keys_file: Path | None = None
+    api_auth: Literal["auto", "off"] = "auto"
+    api_key: SecretStr | None = None
+    # What the head of a call (request line and headers) may be, and how long a client may take to send head and body:
+    # too short cuts off clients on slow lines, too long lets idle connections pile up.
+    max_head_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024
+    max_headers: Annotated[int, Field(ge=8)] = 100
+    head_timeout_s: Seconds = 10.0
+    body_timeout_s: Seconds = 60.0
 
     # The request: how long a client waits, how long an answer is worth computing, how large it may be.
     default_wait_s: Seconds = 10.0
@@ -72,6 +85,17 @@ class Settings(BaseSettings):
     stuck_after_s: Annotated[float, Field(ge=1)] = 120.0
     kafka_request_timeout_ms: Annotated[int, Field(ge=100)] = 10_000
 
+    # How to get in: docs/connections.md. `inferlane.broker_access` says which of these go together.
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_ssl_cafile: Path | None = None
+    kafka_ssl_certfile: Path | None = None
+    kafka_ssl_keyfile: Path | None = None
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    # The authority behind the certificate of a `rediss://` store; becomes part of `redis_url`.
+    redis_ssl_cafile: Path | None = None
+
     # Workers.
     max_batch_rows: Annotated[int, Field(ge=1)] = 256
     intra_op_num_threads: Annotated[int, Field(ge=1)] = 1
@@ -96,6 +120,21 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "console"] = "auto"
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        # Not a ValueError, which pydantic would report with every value, passwords too.
+        check_broker_access(self)
+        check_store_access(self)
+        return self
+
+    def environment(self) -> dict[str, str]:
+        """What was chosen, passwords in the clear, as the environment that gives it to another process.
+
+        Without the API key: it is for our own calls, so that no process needs it and it must not lie in the run file.
+        """
+        chosen = {name: getattr(self, name) for name in sorted(self.model_fields_set - {"api_key"})}
+        return {f"INFERLANE_{name.upper()}": _plain(value) for name, value in chosen.items() if value is not None}
+
 
 def load_settings(**overrides: object) -> Settings:
     """Read the settings from the environment, with `overrides` on top.
@@ -104,10 +143,82 @@ def load_settings(**overrides: object) -> Settings:
         ConfigurationError: a value is out of its range; the message names the variable, the value and the limit.
     """
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks each value
+        return _with_authority(Settings(**overrides))  # type: ignore[arg-type]  # pydantic checks each value
     except ValidationError as error:
         faults = "; ".join(
             f"INFERLANE_{'_'.join(str(part) for part in fault['loc']).upper()}={fault['input']!r}: {fault['msg']}"
             for fault in error.errors()
         )
         raise ConfigurationError(f"{faults}. Change or unset the variable.") from error
+
+
+def check_broker_access(settings: Settings) -> None:
+    """Refuse settings of the broker's security that contradict each other.
+
+    Raises:
+        ConfigurationError: the message names what is missing or in vain.
+    """
+    protocol = settings.kafka_security_protocol
+    tls: tuple[str, ...] = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
+    sasl: tuple[str, ...] = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
+    unused = () if protocol.endswith("SSL") else tls
+    unused += () if protocol.startswith("SASL") else sasl
+    if in_vain := [_variable(name) for name in unused if getattr(settings, name) is not None]:
+        raise ConfigurationError(
+            f"{', '.join(in_vain)} would not be used with INFERLANE_KAFKA_SECURITY_PROTOCOL={protocol}; "
+            "choose SSL, SASL_PLAINTEXT or SASL_SSL, or unset what is not used."
+        )
+    needed = sasl if protocol.startswith("SASL") else ()
+    if settings.kafka_ssl_keyfile is not None:
+        needed += ("kafka_ssl_certfile",)
+    if missing := [_variable(name) for name in needed if not getattr(settings, name)]:
+        raise ConfigurationError(
+            f"{', '.join(missing)} must be set too: INFERLANE_KAFKA_SECURITY_PROTOCOL={protocol}"
+            f"{', with a key' if settings.kafka_ssl_keyfile else ''}. docs/connections.md has an example."
+        )
+
+
+def check_store_access(settings: Settings) -> None:
+    """Refuse a store's URL that no client can use. Never says the URL, which may hold a password.
+
+    Raises:
+        ConfigurationError: the message names what is wrong with it.
+    """
+    try:
+        parts = urlsplit(settings.redis_url)
+        is_url = parts.scheme in {"redis", "rediss", "unix"} and (parts.port is None or bool(parts.hostname))
+    except ValueError:
+        is_url = False
+    if not is_url:
+        # `from None`: the parser's own message quotes what it could not read, which may be the password.
+        raise ConfigurationError(
+            "INFERLANE_REDIS_URL is no URL of a store; write redis://, rediss:// or unix://, as in "
+            "rediss://user:password@host:6379/0, with %-encoding for / # ? @ and : in a password."
+        ) from None
+    if settings.redis_ssl_cafile is not None and parts.scheme != "rediss":
+        raise ConfigurationError(
+            f"INFERLANE_REDIS_SSL_CAFILE would not be used: INFERLANE_REDIS_URL begins with {parts.scheme}://. "
+            "Write rediss:// for TLS, or unset the file."
+        )
+
+
+def _with_authority(settings: Settings) -> Settings:
+    """Put the authority in the URL, where redis-py reads it: then the URL is all that a client needs."""
+    if settings.redis_ssl_cafile is None or "ssl_ca_certs=" in settings.redis_url:
+        return settings
+    if not settings.redis_ssl_cafile.is_file():
+        raise ConfigurationError(
+            f"INFERLANE_REDIS_SSL_CAFILE={str(settings.redis_ssl_cafile)!r} is no file. Name a PEM file with the "
+            "authority that signed the store's certificate."
+        )
+    joint = "&" if "?" in settings.redis_url else "?"
+    url = f"{settings.redis_url}{joint}ssl_ca_certs={quote(str(settings.redis_ssl_cafile), safe='/')}"
+    return settings.model_copy(update={"redis_url": url})
+
+
+def _variable(name: str) -> str:
+    return f"INFERLANE_{name.upper()}"
+
+
+def _plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

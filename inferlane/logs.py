@@ -23,7 +23,8 @@ def configure_logs(settings: "Settings", *, service: str) -> None:
     ]
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     finish: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Without the local variables of each frame, which hold passwords and payloads.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False))]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -19,6 +19,7 @@ API_SERVICE_RATE = Gauge(
     ("model", "version"),
 )
 API_WAITING = Gauge("inferlane_api_waiting_requests", "Clients that wait for a result in this process.")
+API_DENIED = Counter("inferlane_api_denied_calls_total", "Calls that no key let in, by error code.", ("reason",))
 
 ROUTER_ROUTED = Counter(
     "inferlane_router_routed_records_total", "Records sent on to a version.", ("model", "version", "lane")

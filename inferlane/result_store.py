@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -65,7 +66,16 @@ async def store_errors(redis_url: str) -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise UnavailableError(f"the result store at {redis_url} does not answer: {error!r}. Is it running?") from error
+        raise UnavailableError(
+            f"the result store at {without_password(redis_url)} does not answer: {type(error).__name__}: {error}. "
+            "Is it running?"
+        ) from error
+
+
+def without_password(redis_url: str) -> str:
+    """The URL as it may be shown: scheme, host, port and database."""
+    parts = urlsplit(redis_url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class ResultStore:
@@ -79,14 +89,15 @@ class ResultStore:
     async def put(self, results: Sequence[Result]) -> list[Result]:
         """Store each result unless its request already has one; return the one that holds, in the same order.
 
-        One round trip for all. Source of `SET … NX GET`: Valkey and Redis from 7.0.
+        One round trip for all, and all or nothing: a store that is full refuses the result and would still take away
+        the mark of acceptance. Source of `SET … NX GET`: Valkey and Redis from 7.0.
 
         Raises:
-            UnavailableError: not every result was stored; storing them again is harmless.
+            UnavailableError: the results may not have been stored; storing them again is harmless.
         """
         if not results:
             return []
-        async with store_errors(self._redis_url), self._redis.pipeline(transaction=False) as pipeline:
+        async with store_errors(self._redis_url), self._redis.pipeline(transaction=True) as pipeline:
             for result in results:
                 key = _RESULT_KEY + result.request_id
                 pipeline.set(key, encode_result(result), nx=True, get=True, ex=self._ttl_s)
@@ -121,6 +132,21 @@ class ResultStore:
         async with store_errors(self._redis_url):
             found = await self._redis.mget([_RESULT_KEY + request_id for request_id in request_ids])
         return [None if raw is None else decode_result(_raw(raw)) for raw in found]
+
+    async def find(self, request_id: str) -> Result | Accepted | None:
+        """The result, else the mark of acceptance, else None; read at one moment.
+
+        `put` takes the mark away as it stores the result: who asked for the one and then for the other could find
+        neither.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            result, accepted = await self._redis.mget(_RESULT_KEY + request_id, _ACCEPTED_KEY + request_id)
+        if result is not None:
+            return decode_result(_raw(result))
+        return None if accepted is None else decode_accepted(_raw(accepted))
 
     async def mark_accepted(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> None:
         """Remember that a request was accepted, so that any replica can tell it from one never seen.

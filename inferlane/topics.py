@@ -9,6 +9,7 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from inferlane.broker_access import client_arguments
 from inferlane.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ def record_limit_bytes(settings: "Settings") -> int:
     return max(settings.max_body_bytes, settings.max_result_bytes) + _FRAME_BYTES
 
 
+def make_admin(settings: "Settings") -> AIOKafkaAdminClient:
+    """A client for topics and groups; call its `start()` and `close()`."""
+    return AIOKafkaAdminClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)
+
+
 async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Create the topics that do not exist yet and return their names; existing ones stay as they are.
 
@@ -99,9 +105,7 @@ async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]
         UnavailableError: the broker does not answer, or refuses a topic.
     """
     specs = topic_specs(settings, versions)
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=settings.kafka_request_timeout_ms
-    )
+    admin = make_admin(settings)
     try:
         await admin.start()
         existing = set(await admin.list_topics())

@@ -12,6 +12,8 @@ from inferlane import __version__
 from inferlane.errors import InferlaneError
 from producer_api import predict_endpoint
 from producer_api.asgi import read_body, send_answer
+from producer_api.gate import KeyGate
+from producer_api.key_ring import KeyRing
 from producer_api.openapi import openapi
 from producer_api.problems import CONTENT_TYPE, problem, problem_of
 from producer_api.routes import health, models, predictions, version_metrics
@@ -24,8 +26,8 @@ _DESCRIPTION = """Model predictions through a queue: a burst becomes backlog ins
 Errors are problem documents (RFC 9457) that say what happened, the value, the limit and the remedy."""
 
 
-def build_app(services: Services) -> Any:
-    """The ASGI app over these services."""
+def build_app(services: Services, keys: KeyRing | None = None) -> Any:
+    """The ASGI app over these services, behind the gate of `keys`, or open with None."""
     app = FastAPI(title="Inferlane", version=__version__, description=_DESCRIPTION)
     app.state.services = services
     hot = predict_endpoint.PredictEndpoint(
@@ -40,7 +42,8 @@ def build_app(services: Services) -> Any:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return HotPath(app, {predict_endpoint.PATH: hot}, max_body_bytes=services.settings.max_body_bytes)
+    inner = HotPath(app, {predict_endpoint.PATH: hot}, max_body_bytes=services.settings.max_body_bytes)
+    return inner if keys is None else KeyGate(inner, keys)
 
 
 class HotPath:

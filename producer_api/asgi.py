@@ -6,6 +6,8 @@ from inferlane.errors import DecodeError, PayloadTooLargeError
 
 # What is read and thrown away of a body over its limit, so that the client can finish sending and read our answer.
 _DISCARD_FACTOR = 32
+# Where the gate notes in the scope whose key it was; absent where the API is open.
+CALLER = "inferlane.caller"
 _GONE = "the client went away before its body was complete"
 
 

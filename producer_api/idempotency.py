@@ -5,7 +5,7 @@ server answer a duplicate in flight with 409, duplicates join the first here.
 """
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, cast
 
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 _KEY = "inferlane:idempotency:"
 _MAX_KEY_BYTES = 255
 _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimKey:
+    """A key as it was sent. Each caller has keys of its own: nobody can guess at another's requests."""
+
+    caller: str
+    key: bytes
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True):
@@ -75,7 +83,7 @@ class Once:
         self._submitting: dict[str, asyncio.Lock] = {}
 
     async def predict(
-        self, raw_key: bytes, body: bytes, call: "Call", *, wait_s: float
+        self, claimed: "ClaimKey", body: bytes, call: "Call", *, wait_s: float
     ) -> "tuple[Call, Result | None]":
         """Enqueue the call unless its key did before; return it under its lasting id, with its result if there is one.
 
@@ -85,7 +93,7 @@ class Once:
             OverloadedError: too many are waiting, or the deadline cannot be met.
             UnavailableError: the store or the broker does not answer; the same call may be sent again.
         """
-        key = _digest(read_key(raw_key))
+        key = _digest(claimed.caller.encode() + b"\0" + read_key(claimed.key))
         lock = self._submitting.setdefault(key, asyncio.Lock())
         try:
             # Duplicates that meet here wait for the first to be enqueued. Two replicas may both enqueue, under one id:

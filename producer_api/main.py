@@ -19,6 +19,8 @@ from producer_api.admission import Admission
 from producer_api.answering import Answerer
 from producer_api.app import build_app
 from producer_api.enqueueing import Enqueuer
+from producer_api.gate import open_key_ring
+from producer_api.http_limits import limited_protocol
 from producer_api.idempotency import Claims, Once
 from producer_api.predicting import Predictor
 from producer_api.services import Services
@@ -34,21 +36,21 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
     """Serve the API until `stop` is set; open calls are finished first.
 
     Raises:
-        ConfigurationError: no models, or the port is taken.
+        ConfigurationError: no models, the port is taken, or the API would be open to the network with no keys.
         UnavailableError: the broker or the store does not answer at start.
     """
+    keys = open_key_ring(settings, clock=SystemClock())
     async with AsyncExitStack() as stack:
         services = await _start(settings, stack)
         http = serve_http(
-            build_app(services),
+            build_app(services, keys),
+            http=limited_protocol(settings),
             host=settings.api_host,
             port=settings.api_port,
             timeout_graceful_shutdown=int(settings.drain_deadline_s),
             # Longer than what clients and proxies keep an idle connection: whoever closes first loses a request that
             # is already on its way.
             timeout_keep_alive=75,
-            # What a client may send in its request line and headers; larger is answered 400.
-            h11_max_incomplete_event_size=64 * 1024,
         )
         port = await stack.enter_async_context(http)
         log.info("api_started", host=settings.api_host, port=port, instance=services.room.instance)

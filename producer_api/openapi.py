@@ -6,11 +6,18 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from inferlane.api_keys import Scope
+from producer_api.gate import required_scope
 from producer_api.predict_endpoint import PATH
 from producer_api.problems import CONTENT_TYPE
 from producer_api.schemas import Prediction, PredictRequest, Problem, Queued
 
 _REF = "#/components/schemas/"
+_SECURITY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "Made by `inferlane keys create`. Not needed where the API is open: on loopback with no keys file.",
+}
 _PROBLEMS = {
     "400": "The body is not JSON.",
     "404": "Unknown model or version.",
@@ -36,12 +43,24 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         )
         document.setdefault("components", {}).setdefault("schemas", {}).update(shapes["$defs"])
         document["paths"][PATH] = {"post": _predict()}
-        for path in document["paths"].values():
-            for operation in path.values():
+        document["components"]["securitySchemes"] = {"apiKey": _SECURITY_SCHEME}
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                _secure(operation, required_scope(method.upper(), path))
                 operation["responses"].setdefault("422", {})["description"] = "The request is not as it must be."
                 operation["responses"]["422"] = _problem(operation["responses"]["422"]["description"])
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _secure(operation: dict[str, Any], scope: Scope | None) -> None:
+    if scope is None:
+        return
+    operation["security"] = [{"apiKey": [scope.value]}]
+    operation["responses"] |= {
+        "401": _problem("No key, or one that is not in force."),
+        "403": _problem(f"The key lacks the scope `{scope}`."),
+    }
 
 
 def _predict() -> dict[str, Any]:

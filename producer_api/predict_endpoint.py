@@ -10,7 +10,8 @@ from inferlane.errors import InferlaneError
 from inferlane.metrics import API_ANSWERS, API_LATENCY
 from inferlane.results import Status
 from producer_api.answering import Answerer, encode_json
-from producer_api.asgi import header, read_body, send_answer
+from producer_api.asgi import CALLER, header, read_body, send_answer
+from producer_api.idempotency import ClaimKey
 from producer_api.problems import CONTENT_TYPE, problem, problem_of, status_of_code
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class PredictEndpoint:
             is_async = bool(prefer and _ASYNC.search(prefer))
             key = header(scope, b"idempotency-key")
             if key is not None:
-                call, result = await self._once.predict(key, body, call, wait_s=0.0 if is_async else call.wait_s)
+                claimed = ClaimKey(caller=scope.get(CALLER, ""), key=key)
+                call, result = await self._once.predict(claimed, body, call, wait_s=0.0 if is_async else call.wait_s)
             elif is_async:
                 await self._predictor.submit(call)
                 result = None
@@ -79,6 +81,8 @@ class PredictEndpoint:
             result.error_code or "internal_error",
             result.error_detail or "",
             request_id=result.request_id,
+            model=result.model,
+            version=result.version,
             prediction_status=result.status.value,
         )
 

@@ -104,7 +104,7 @@ class Predictor:
             ) from error
         model = self._catalog.model(fields.model)
         version = model.version(fields.version or model.default_version)
-        tensors = decode_instances(fields.instances, version.signature)
+        tensors = decode_instances(fields.instances, version.signature, max_rows=self._settings.max_rows)
         rows = row_count(tensors)
         if rows > self._settings.max_rows:
             raise PayloadTooLargeError(

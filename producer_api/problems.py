@@ -43,6 +43,10 @@ _TITLES = {
     CANCELLED: "The client took the request back",
     "unknown_prediction": "No such prediction",
     "idempotency_key_reused": "The key stands for another request",
+    "unauthorized": "No valid key",
+    "forbidden": "The key does not allow this",
+    "head_too_large": "The head of the call is too large",
+    "too_slow": "The call came in too slowly",
     "invalid_parameter": "A parameter is not as it must be",
 }
 _RETRY_AFTER_S = 1
@@ -60,17 +64,40 @@ class KeyReusedError(errors.InvalidRequestError):
     code = "idempotency_key_reused"
 
 
+class UnauthorizedError(errors.InvalidRequestError):
+    """No key, or one that is not in force. Remedy: send `Authorization: Bearer <key>`."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(errors.InvalidRequestError):
+    """The key lacks the scope that the call needs. Remedy: use a key that has it."""
+
+    code = "forbidden"
+
+
 class InvalidParameterError(errors.InvalidRequestError):
     """A field, header or query parameter beside the instances. Remedy: the message names the limit."""
 
     code = "invalid_parameter"
 
 
+_OWN_STATUS_OF: Mapping[type[errors.InferlaneError], int] = {
+    UnknownPredictionError: HTTPStatus.NOT_FOUND,
+    UnauthorizedError: HTTPStatus.UNAUTHORIZED,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
+}
+# Source: RFC 6750, section 3.
+_CHALLENGE_OF: Mapping[type[errors.InferlaneError], str] = {
+    UnauthorizedError: 'Bearer realm="inferlane"',
+    ForbiddenError: 'Bearer realm="inferlane", error="insufficient_scope"',
+}
+
+
 def status_of(error: errors.InferlaneError) -> int:
     """The HTTP status of an error raised while the call was served."""
-    if isinstance(error, UnknownPredictionError):
-        return HTTPStatus.NOT_FOUND
-    return next(_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF)
+    own = _OWN_STATUS_OF.get(type(error))
+    return own or next(_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF)
 
 
 def status_of_code(code: str | None) -> int:
@@ -102,4 +129,6 @@ def problem_of(error: errors.InferlaneError) -> tuple[int, bytes, dict[str, str]
     """The status, document and extra headers of an error."""
     status = status_of(error)
     headers = {"retry-after": str(_retry_after_s(error))} if error.retryable else {}
+    if challenge := _CHALLENGE_OF.get(type(error)):
+        headers["www-authenticate"] = challenge
     return status, problem(status, error.code, str(error), retryable=error.retryable), headers

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import faust
 from aiokafka import ConsumerRecord
 from faust.app.base import BootStrategy
+from faust.auth import SASLCredentials, SSLCredentials
 
+from inferlane.broker_access import client_arguments
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
 from inferlane.topics import OUTCOMES, OUTCOMES_GROUP
 from router.faust_transport import transport_class
@@ -141,6 +143,7 @@ def _options(settings: "Settings") -> dict[str, Any]:
     return {
         "id": OUTCOMES_GROUP,
         "broker": [f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
+        "broker_credentials": _credentials(settings),
         "broker_session_timeout": session_timeout_s,
         "broker_heartbeat_interval": session_timeout_s / _HEARTBEATS_A_SESSION,
         "broker_request_timeout": max(settings.kafka_request_timeout_ms / 1000, session_timeout_s + 5),
@@ -151,6 +154,19 @@ def _options(settings: "Settings") -> dict[str, Any]:
         "topic_disable_leader": True,
         "web_enabled": False,
     }
+
+
+def _credentials(settings: "Settings") -> SASLCredentials | SSLCredentials | None:
+    """What `client_arguments` says, in Faust's words."""
+    access = client_arguments(settings)
+    if access["security_protocol"].startswith("SASL"):
+        return SASLCredentials(
+            mechanism=access["sasl_mechanism"],
+            username=access["sasl_plain_username"],
+            password=access["sasl_plain_password"],
+            ssl_context=access["ssl_context"],
+        )
+    return None if access["ssl_context"] is None else SSLCredentials(access["ssl_context"])
 
 
 def _record(message: Any) -> ConsumerRecord:

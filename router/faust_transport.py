@@ -6,6 +6,8 @@ from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from mode.threads import WorkerThread
 
+from inferlane.kafka.foreign_headers import accept_foreign_headers
+
 # Leaving the group takes a round trip. The event loop stands still meanwhile, so only after the data path is drained.
 _JOIN_S = 3.0
 
@@ -29,6 +31,7 @@ def transport_class(*, fetch_max_wait_ms: int) -> type[Transport]:
         Worker = DaemonThread
 
         def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
+            accept_foreign_headers()
             consumer = super()._create_worker_consumer(transport)
             consumer._fetch_max_wait_ms = fetch_max_wait_ms  # noqa: SLF001 - read by the consumer's start()
             return consumer

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inferlane.errors import DecodeError, InvalidInputError
+from inferlane.errors import DecodeError, InvalidInputError, PayloadTooLargeError
 from inferlane.record import RequestHeaders, default_headers, read_headers
 from inferlane.topics import Lane
 from inferlane.wire.check import check_tensors
@@ -15,6 +15,9 @@ from inferlane.wire.v2 import decode_request
 if TYPE_CHECKING:
     from inferlane.record import KafkaRecord
     from inferlane.signature import Signature
+
+# More rows take longer to parse than a group waits for a heartbeat; a record that somebody else produced may have any.
+_MAX_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +38,13 @@ def decode(record: "KafkaRecord", lane: Lane, signature: "Signature") -> Request
     Raises:
         DecodeError: headers or payload are not what the contract says.
         InvalidInputError: the tensors do not fit the signature.
+        PayloadTooLargeError: there are more rows than one record may have.
     """
     headers = read_headers(record)
     payload = record.value or b""
     instances = find_instances(payload) if headers.json_length is None else None
     if instances is not None:
-        tensors, wants_binary = decode_instances(instances, signature), False
+        tensors, wants_binary = decode_instances(instances, signature, max_rows=_MAX_ROWS), False
     else:
         tensors, wants_binary = decode_request(payload, headers.json_length)
     return Request(
@@ -61,5 +65,5 @@ def headers_of(record: "KafkaRecord") -> RequestHeaders:
         return default_headers(record)
 
 
-UNREADABLE = (DecodeError, InvalidInputError)
+UNREADABLE = (DecodeError, InvalidInputError, PayloadTooLargeError)
 """What `decode` raises for a record that no retry can mend."""

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
 from inferlane.kafka.clients import broker_errors, make_consumer
+from inferlane.topics import make_admin
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
+    from aiokafka.admin import AIOKafkaAdminClient
 
     from inferlane.config import Settings
 
@@ -86,7 +87,7 @@ class BacklogReader:
         return positions
 
     async def _committed(
-        self, admin: AIOKafkaAdminClient, group: str, partitions: list[TopicPartition]
+        self, admin: "AIOKafkaAdminClient", group: str, partitions: list[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
         if group not in self._coordinators:
             self._coordinators[group] = await admin.find_coordinator(group)
@@ -99,10 +100,7 @@ class BacklogReader:
         if self._consumer is None or self._admin is None:
             await self.close()
             self._consumer = make_consumer(self._settings, group=None)
-            self._admin = AIOKafkaAdminClient(
-                bootstrap_servers=self._settings.kafka_bootstrap_servers,
-                request_timeout_ms=self._settings.kafka_request_timeout_ms,
-            )
+            self._admin = make_admin(self._settings)
             await self._consumer.start()
             await self._admin.start()
         # Topics of a version that was added since are seen here.

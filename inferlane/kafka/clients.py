@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from inferlane.broker_access import client_arguments
 from inferlane.errors import UnavailableError
+from inferlane.kafka.foreign_headers import accept_foreign_headers
 from inferlane.topics import record_limit_bytes
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ _HEARTBEATS_A_SESSION = 10
 def make_producer(settings: "Settings") -> AIOKafkaProducer:
     """A producer whose acknowledgement means that every in-sync replica has the record."""
     return AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
+        **client_arguments(settings),
         acks="all",
         enable_idempotence=settings.kafka_idempotence,
         max_request_size=record_limit_bytes(settings),
@@ -38,9 +40,10 @@ def make_consumer(
     settings: "Settings", *topics: str, group: str | None, fetch_max_wait_ms: int | None = None
 ) -> AIOKafkaConsumer:
     """A consumer that never commits by itself and starts a new group at the oldest record."""
+    accept_foreign_headers()
     return AIOKafkaConsumer(
         *topics,
-        bootstrap_servers=settings.kafka_bootstrap_servers,
+        **client_arguments(settings),
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, CorruptRecordException, IllegalStateError, KafkaError
 
 from inferlane.errors import ConsumerBrokenError
 from inferlane.kafka.clients import broker_errors, make_consumer
@@ -114,7 +114,11 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """
         consumer = self._running()
         with broker_errors(self._settings.kafka_bootstrap_servers):
-            fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+            try:
+                fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+            except CorruptRecordException as error:
+                # aiokafka has forgotten what it decoded before this record, and goes on behind it.
+                raise ConsumerBrokenError(f"{self._topic} holds a record that cannot be read: {error}") from error
         self._rest_when_idle(consumer, found=bool(fetched))
         if not fetched:
             return None

@@ -4,11 +4,16 @@ import asyncio
 import importlib.resources
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiokafka.client import AIOKafkaClient
 
+from inferlane.broker_access import client_arguments
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.kafka.clients import broker_errors
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
 
 # Patient: a machine that starts ten processes answers late.
 _REQUEST_TIMEOUT_MS = 5_000
@@ -30,15 +35,15 @@ def broker_argv(port: int) -> tuple[str, ...]:
     )
 
 
-async def broker_answers(bootstrap_servers: str) -> bool:
+async def broker_answers(settings: "Settings") -> bool:
     """Whether a metadata request is answered.
 
     Raises:
         UnavailableError: it is not.
     """
-    await _accepts(bootstrap_servers)
-    client = AIOKafkaClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS)
-    with broker_errors(bootstrap_servers):
+    await _accepts(settings.kafka_bootstrap_servers)
+    client = AIOKafkaClient(**client_arguments(settings), request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    with broker_errors(settings.kafka_bootstrap_servers):
         try:
             await client.bootstrap()
         finally:

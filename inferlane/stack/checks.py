@@ -3,15 +3,13 @@
 import uuid
 from typing import TYPE_CHECKING
 
-from aiokafka.admin import AIOKafkaAdminClient
-
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.kafka.clients import broker_errors
 from inferlane.result_store import connect, store_errors
 from inferlane.stack.broker import broker_answers
 from inferlane.stack.hops import holding_hop
 from inferlane.stack.probe import Target, UnansweredError, failing_checks, predict
-from inferlane.topics import topic_specs
+from inferlane.topics import make_admin, topic_specs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +27,7 @@ async def check_broker(settings: "Settings") -> str:
     Raises:
         UnavailableError: it is not.
     """
-    await broker_answers(settings.kafka_bootstrap_servers)
+    await broker_answers(settings)
     return settings.kafka_bootstrap_servers
 
 
@@ -41,7 +39,7 @@ async def check_topics(settings: "Settings", targets: "Sequence[Target]") -> str
         ConfigurationError: a topic has another number of partitions.
     """
     expected = topic_specs(settings, [(target.model, target.version) for target in targets])
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    admin = make_admin(settings)
     with broker_errors(settings.kafka_bootstrap_servers):
         try:
             await admin.start()
@@ -104,7 +102,7 @@ async def check_prediction(settings: "Settings", api_url: str, target: Target) -
         UnavailableError: it does not; the message names the hop that holds it.
     """
     try:
-        duration_s = await predict(api_url, target, wait_s=_PROBE_WAIT_S)
+        duration_s = await predict(api_url, target, wait_s=_PROBE_WAIT_S, api_key=settings.api_key)
     except UnansweredError as error:
         raise UnavailableError(f"{error}: {await holding_hop(settings, target)}") from error
     return f"{duration_s * 1000:.0f} ms"

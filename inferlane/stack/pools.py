@@ -67,7 +67,7 @@ class StackPools:
 
     def _broker(self) -> Pool:
         port = claim_port(self._options.broker_port, remedy="use --broker-port (INFERLANE_BROKER_PORT)")
-        answers = partial(broker_answers, self._settings.kafka_bootstrap_servers)
+        answers = partial(broker_answers, self._settings)
         return self._part("broker", broker_argv(port), port, answers, self.create_topics)
 
     def _store(self) -> Pool:

@@ -7,8 +7,9 @@ from http import HTTPStatus
 from typing import Any
 
 import aiohttp
+from pydantic import SecretStr
 
-from inferlane.errors import UnavailableError
+from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.signature import Signature, TensorSpec
 
 _READY_TIMEOUT_S = 5.0
@@ -80,17 +81,25 @@ async def failing_checks(base_url: str) -> tuple[str, ...]:
     return failing or (() if status == HTTPStatus.OK else (f"HTTP {status}",))
 
 
-async def predict(api_url: str, target: Target, *, wait_s: float) -> float:
+async def predict(api_url: str, target: Target, *, wait_s: float, api_key: SecretStr | None = None) -> float:
     """Send one request through every hop and return its seconds.
 
     Raises:
         UnansweredError: not answered in time.
+        ConfigurationError: the API wants a key, and `api_key` is none that is in force.
         UnavailableError: no API, or another answer than a prediction; the message has it.
     """
     started_s = time.monotonic()
     body = target.body(timeout_s=wait_s)
     # The client's patience is longer than the server's, so that a 202 is told from silence.
-    status, answer = await _call("POST", f"{api_url}/v1/models/predict", body=body, wait_s=wait_s + _READY_TIMEOUT_S)
+    status, answer = await _call(
+        "POST", f"{api_url}/v1/models/predict", body=body, wait_s=wait_s + _READY_TIMEOUT_S, api_key=api_key
+    )
+    if status == HTTPStatus.UNAUTHORIZED:
+        raise ConfigurationError(
+            f"{api_url} wants a key with the scope predict; make one with `inferlane keys create` and set "
+            "INFERLANE_API_KEY"
+        )
     if status == HTTPStatus.ACCEPTED:
         raise UnansweredError(f"{target.model} {target.version} did not answer a probe within {wait_s:g} s")
     if status != HTTPStatus.OK:
@@ -98,10 +107,16 @@ async def predict(api_url: str, target: Target, *, wait_s: float) -> float:
     return time.monotonic() - started_s
 
 
-async def _call(method: str, url: str, *, wait_s: float, body: object = None) -> tuple[int, Any]:
+async def _call(
+    method: str, url: str, *, wait_s: float, body: object = None, api_key: SecretStr | None = None
+) -> tuple[int, Any]:
     timeout = aiohttp.ClientTimeout(total=wait_s)
+    headers = {} if api_key is None else {"authorization": f"Bearer {api_key.get_secret_value()}"}
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.request(method, url, json=body) as answer:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+            session.request(method, url, json=body) as answer,
+        ):
             is_json = "json" in answer.content_type
             return answer.status, await answer.json(content_type=None) if is_json else await answer.text()
     except TimeoutError as error:

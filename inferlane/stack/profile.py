@@ -57,9 +57,7 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
     settings = load_settings(**(values | chosen.model_dump(include=named)))
     return Profile(
         settings=settings,
-        environment={
-            f"INFERLANE_{name.upper()}": str(getattr(settings, name)) for name in sorted(settings.model_fields_set)
-        },
+        environment=settings.environment(),
         has_broker=has_broker,
         has_store=has_store,
     )

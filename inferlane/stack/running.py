@@ -56,7 +56,10 @@ class RunningStack:
 
         async def get_ready() -> None:
             await asyncio.gather(
-                *(predict(self._record.api_url, target, wait_s=_PROBE_WAIT_S) for target in self._targets)
+                *(
+                    predict(self._record.api_url, target, wait_s=_PROBE_WAIT_S, api_key=self._profile.settings.api_key)
+                    for target in self._targets
+                )
             )
             self._enter("ready")
             when_ready(self._record)

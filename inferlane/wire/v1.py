@@ -4,6 +4,7 @@ Source: TensorFlow Serving REST API, row format ("instances"). A model with one 
 list, a model with several takes each row as an object with one field for each input.
 """
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import msgspec
 import numpy as np
 import simdjson
 
-from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError
+from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError
 from inferlane.signature import Signature, TensorSpec
 from inferlane.wire.tensors import cast_exactly, numpy_dtype
 
@@ -56,13 +57,19 @@ def find_instances(payload: bytes) -> bytes | None:
     return None if isinstance(instances, msgspec.UnsetType) else bytes(instances)
 
 
-def decode_instances(raw: bytes | memoryview, signature: Signature) -> dict[str, np.ndarray]:
+def decode_instances(
+    raw: bytes | memoryview, signature: Signature, *, max_rows: int | None = None
+) -> dict[str, np.ndarray]:
     """Return one array `(rows, …)` for each input of the signature, finite and in its dtype.
 
     Raises:
         DecodeError: `raw` is not JSON.
         InvalidInputError: there is no row, or a row does not fit; the message names the first such row.
+        PayloadTooLargeError: there are more brackets than `max_rows` rows have. Nothing was parsed: millions of tiny
+            lists take seconds, in which an event loop does nothing else.
     """
+    if max_rows is not None and len(raw) > max_rows:
+        _refuse_brackets_over(raw, signature, max_rows)
     if len(signature.inputs) == 1:
         spec = signature.inputs[0]
         return {spec.name: cast_exactly(_matrix(raw, spec), spec.datatype, where="instances")}
@@ -71,6 +78,22 @@ def decode_instances(raw: bytes | memoryview, signature: Signature) -> dict[str,
         spec.name: cast_exactly(_column(rows, spec), spec.datatype, where=f"{spec.name} of instances")
         for spec in signature.inputs
     }
+
+
+def _refuse_brackets_over(raw: bytes | memoryview, signature: Signature, max_rows: int) -> None:
+    lists_a_row = sum(_lists_of(spec.row_shape) for spec in signature.inputs)
+    objects_a_row = 1 if len(signature.inputs) > 1 else 0
+    text = bytes(raw)
+    if text.count(b"[") > max_rows * lists_a_row + 1 or text.count(b"{") > max_rows * objects_a_row:
+        raise PayloadTooLargeError(
+            f"instances hold more lists or objects than {max_rows} rows have, which is the limit; split the request, "
+            "use `inferlane batch submit`, or send rows of the model's shape"
+        )
+
+
+def _lists_of(row_shape: tuple[int, ...]) -> int:
+    """How many lists the JSON of one row has: one for each element of each axis but the last."""
+    return sum(math.prod(row_shape[:axis]) for axis in range(len(row_shape)))
 
 
 def _matrix(raw: bytes | memoryview, spec: TensorSpec) -> np.ndarray:

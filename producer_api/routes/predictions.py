@@ -22,10 +22,10 @@ async def read_prediction(
     wait_s: Annotated[float, Query(ge=0, le=60, description="Wait this long for a result that is not there yet.")] = 0,
 ) -> dict[str, Any]:
     """The result, or `QUEUED` while there is none. A result is kept for an hour by default."""
-    result = await _find(services, request_id)
-    if result is not None:
-        return services.answerer.body(result)
-    accepted = await _accepted(services, request_id)
+    known = await _known(services, request_id)
+    if isinstance(known, Result):
+        return services.answerer.body(known)
+    accepted, result = known, None
     if wait_s > 0:
         result = await _wait(services, request_id, min(wait_s, services.settings.max_wait_s))
     if result is None and services.clock.now_s() > accepted.deadline_s:
@@ -46,10 +46,9 @@ async def cancel_prediction(request_id: str, services: Wired) -> dict[str, Any]:
 
     A request that has ended already keeps its result, which is the answer. Calling it again changes nothing.
     """
-    result = await _find(services, request_id)
-    if result is not None:
-        return services.answerer.body(result)
-    accepted = await _accepted(services, request_id)
+    accepted = await _known(services, request_id)
+    if isinstance(accepted, Result):
+        return services.answerer.body(accepted)
     cancelled = Result.cancelled(_headers_of(request_id, accepted), now_s=services.clock.now_s())
     (held,) = await services.store.put([cancelled])
     if held.error_code == CANCELLED:
@@ -59,14 +58,14 @@ async def cancel_prediction(request_id: str, services: Wired) -> dict[str, Any]:
     return services.answerer.body(held)
 
 
-async def _accepted(services: Services, request_id: str) -> Accepted:
-    accepted = await services.store.accepted(request_id)
-    if accepted is None:
+async def _known(services: Services, request_id: str) -> Result | Accepted:
+    known = await services.store.find(request_id)
+    if known is None:
         raise UnknownPredictionError(
             f"no prediction {request_id!r}: it was never accepted, or its result is older than "
             f"{services.settings.result_ttl_s:.0f} s and forgotten"
         )
-    return accepted
+    return known
 
 
 async def _find(services: Services, request_id: str) -> Result | None:

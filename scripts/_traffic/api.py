@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -52,7 +53,10 @@ class Reply:
 
 
 class Api:
-    """Calls one Inferlane API. An async context manager; made and used on one event loop."""
+    """Calls one Inferlane API, with the key of `INFERLANE_API_KEY` if there is one.
+
+    An async context manager; made and used on one event loop.
+    """
 
     def __init__(self, url: str, *, connections: int = 100, timeout_s: float = 10.0) -> None:
         self.url = url.rstrip("/")
@@ -62,7 +66,13 @@ class Api:
     async def __aenter__(self) -> Self:
         # Environment proxies are not for a server that is measured.
         connector = aiohttp.TCPConnector(limit=self._connections)
-        self.session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, trust_env=False)
+        key = os.environ.get("INFERLANE_API_KEY")
+        self.session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=self._timeout,
+            trust_env=False,
+            headers={"authorization": f"Bearer {key}"} if key else None,
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

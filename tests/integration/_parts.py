@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from inferlane.errors import UnavailableError
-from inferlane.stack.broker import broker_answers, broker_argv
 from inferlane.stack.store import store_answers, store_argv
 
 _POLL_S = 0.02
@@ -43,15 +42,6 @@ async def running(argv: Sequence[str], answers: Callable[[], Awaitable[bool]]) -
     finally:
         process.kill()
         await process.wait()
-
-
-@asynccontextmanager
-async def embedded_broker() -> AsyncIterator[str]:
-    """Yields the bootstrap servers of a Tansu."""
-    port = free_port()
-    servers = f"127.0.0.1:{port}"
-    async with running(broker_argv(port), lambda: broker_answers(servers)):
-        yield servers
 
 
 @asynccontextmanager

@@ -1,15 +1,14 @@
 """A consumer's health on a real broker: it says when records wait and nothing moves."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from inferlane.config import Settings, load_settings
+from inferlane.config import Settings
 from inferlane.kafka.consuming import LaneConsumer
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.kafka.progress import ConsumerState
 from inferlane.topics import create_topics
-from tests.integration._parts import embedded_broker, eventually
+from tests.brokers import Broker
+from tests.integration._parts import eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -17,17 +16,10 @@ TOPIC = "inferlane.requests"
 
 
 @pytest.fixture
-async def settings() -> AsyncIterator[Settings]:
-    async with embedded_broker() as servers:
-        settings = load_settings(
-            kafka_bootstrap_servers=servers,
-            kafka_idempotence=False,
-            ingress_partitions=1,
-            fetch_max_wait_ms=5,
-            stuck_after_s=1.0,
-        )
-        await create_topics(settings, [])
-        yield settings
+async def settings(broker: Broker) -> Settings:
+    settings = broker.settings(ingress_partitions=1, stuck_after_s=1.0)
+    await create_topics(settings, [])
+    return settings
 
 
 async def test_a_consumer_that_takes_nothing_is_stuck_and_one_that_finishes_is_idle(settings: Settings) -> None:

@@ -5,29 +5,27 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import ConsumerRecord
 
 from inferlane.clock import SystemClock
-from inferlane.config import Settings, load_settings
+from inferlane.config import Settings
+from inferlane.kafka.clients import make_consumer
 from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.kafka.progress import ConsumerHealth, ConsumerState
 from inferlane.outcomes import encode_summary
 from inferlane.result_store import connect
 from inferlane.results import Status
-from inferlane.retrying import Retrier
 from inferlane.topics import DEAD_LETTERS, OUTCOMES, create_topics
 from inferlane.window_report import WindowReport
 from inferlane.window_store import WindowStore
-from router.app import RouterApp
-from router.main import run_app
-from router.state_path import StatePath
-from tests.integration._parts import embedded_broker, embedded_store, eventually
+from tests.brokers import Broker
+from tests.integration._parts import embedded_store, eventually
+from tests.integration._router import running_router
 from workers.outcomes import OutcomeRecorder
 
 # Processes that import everything, on machines that do much else.
@@ -57,35 +55,11 @@ router.main.Forwarder = Forwarder
 """
 
 
-class IdleForwarder:
-    """A data path with nothing to forward."""
-
-    def __init__(self) -> None:
-        self.has_drained = False
-
-    async def run(self, stop: asyncio.Event) -> None:
-        await stop.wait()
-        self.has_drained = True
-
-    def ready(self) -> Mapping[str, bool]:
-        return {"requests_lane": True}
-
-    def live(self) -> Mapping[str, bool]:
-        return {"requests_progress": True}
-
-    def health(self) -> Mapping[str, ConsumerHealth]:
-        return {"requests": ConsumerHealth(state=ConsumerState.IDLE, lag_records=0, still_s=0.0)}
-
-
 @pytest.fixture
-async def settings() -> AsyncIterator[Settings]:
-    async with embedded_broker() as servers, embedded_store() as redis_url:
-        settings = load_settings(
-            kafka_bootstrap_servers=servers,
+async def settings(broker: Broker) -> AsyncIterator[Settings]:
+    async with embedded_store() as redis_url:
+        settings = broker.settings(
             redis_url=redis_url,
-            kafka_idempotence=False,
-            fetch_max_wait_ms=5,
-            session_timeout_ms=6_000,
             outcome_interval_s=0.1,
             outcome_window_s=WINDOW_S,
             drain_deadline_s=DRAIN_S,
@@ -106,22 +80,6 @@ async def producer(settings: Settings) -> AsyncIterator[BatchProducer]:
 async def store(settings: Settings) -> AsyncIterator[WindowStore]:
     async with connect(settings.redis_url) as redis:
         yield WindowStore(redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=WINDOW_S)
-
-
-@asynccontextmanager
-async def running_router(
-    settings: Settings, producer: BatchProducer, store: WindowStore
-) -> AsyncIterator[tuple[RouterApp, IdleForwarder]]:
-    forwarder = IdleForwarder()
-    state_path = StatePath(settings, store=store, producer=producer, retrier=Retrier(), clock=SystemClock())
-    app = RouterApp(settings, data_path=forwarder, state_path=state_path)
-    stop = asyncio.Event()
-    running = asyncio.create_task(run_app(app, stop))
-    try:
-        yield app, forwarder
-    finally:
-        stop.set()
-        await running
 
 
 async def produce_batches(producer: BatchProducer, *, worker_id: str, batches: int) -> None:
@@ -155,9 +113,7 @@ async def wait_for_requests(store: WindowStore, requests: int, *, now_s: float |
 
 
 async def first_dead_letter(settings: Settings) -> ConsumerRecord:
-    consumer = AIOKafkaConsumer(
-        DEAD_LETTERS, bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest"
-    )
+    consumer = make_consumer(settings, DEAD_LETTERS, group=None)
     await consumer.start()
     try:
         return await asyncio.wait_for(consumer.getone(), timeout=30)
@@ -237,13 +193,12 @@ async def test_the_data_path_is_drained_when_the_router_stops(
 async def router_process(
     settings: Settings, models_dir: Path, program: str = ROUTER_PROGRAM
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    chosen = {name: str(getattr(settings, name)) for name in settings.model_fields_set}
-    chosen["models_dir"] = str(models_dir)
+    chosen = settings.environment() | {"INFERLANE_MODELS_DIR": str(models_dir)}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         program,
-        env=os.environ | {f"INFERLANE_{name.upper()}": value for name, value in chosen.items()},
+        env=os.environ | chosen,
     )
     try:
         yield process

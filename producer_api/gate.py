@@ -1,0 +1,127 @@
+"""The one place where a call is let in: in front of the hot calls and of FastAPI alike."""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from inferlane.api_keys import ApiKey, Scope
+from inferlane.errors import ConfigurationError, InferlaneError
+from inferlane.metrics import API_DENIED
+from producer_api import predict_endpoint
+from producer_api.asgi import CALLER, header, send_answer
+from producer_api.key_ring import KeyRing
+from producer_api.problems import CONTENT_TYPE, ForbiddenError, UnauthorizedError, problem_of
+
+if TYPE_CHECKING:
+    from inferlane.clock import Clock
+    from inferlane.config import Settings
+
+log = structlog.get_logger(__name__)
+
+# For probes, scrapers and readers of the documentation: nothing here tells what clients ask.
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_PREDICTIONS = "/v1/predictions/"
+_BEARER = b"bearer "
+
+
+def required_scope(method: str, path: str) -> Scope | None:
+    """What a call needs; None if it is open to all. A write that nobody listed here needs `admin`."""
+    if path in OPEN_PATHS:
+        return None
+    if method in _READS or (method, path) == ("POST", predict_endpoint.PATH):
+        return Scope.PREDICT
+    if method == "DELETE" and path.startswith(_PREDICTIONS):
+        return Scope.PREDICT
+    return Scope.ADMIN
+
+
+def open_key_ring(settings: "Settings", *, clock: "Clock") -> KeyRing | None:
+    """The keys in force, or None where the API is open: by explicit setting, or on loopback with no keys file.
+
+    Raises:
+        ConfigurationError: the API would be open to the network without anybody having said so, or the keys file is
+            not as it must be.
+    """
+    if settings.api_auth == "off":
+        log.warning("api_is_open", host=settings.api_host, reason="INFERLANE_API_AUTH=off")
+        return None
+    if settings.api_keys_file is not None:
+        return KeyRing(settings.api_keys_file, clock=clock)
+    if not _is_loopback(settings.api_host):
+        raise ConfigurationError(
+            f"INFERLANE_API_HOST={settings.api_host} can be reached from other machines and there are no API keys. "
+            "Set INFERLANE_API_KEYS_FILE and make a key with `inferlane keys create`; or, where something in front "
+            "checks who calls, set INFERLANE_API_AUTH=off."
+        )
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`; of a name other than localhost we cannot know."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class KeyGate:
+    """Calls the app when the client's key allows it, else answers 401 or 403."""
+
+    def __init__(self, app: Any, keys: KeyRing) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            try:
+                self._admit(scope)
+            except InferlaneError as error:
+                API_DENIED.labels(error.code).inc()
+                status, document, extra = problem_of(error)
+                await send_answer(send, status, document, CONTENT_TYPE.encode(), _encoded(extra))
+                return
+        await self._app(scope, receive, send)
+
+    def _admit(self, scope: Any) -> None:
+        """Return if the call may go on.
+
+        Raises:
+            UnauthorizedError: no key, or one that is not in force.
+            ForbiddenError: the key lacks the scope.
+            UnavailableError: the keys cannot be read.
+        """
+        needed = required_scope(scope["method"], scope["path"])
+        if needed is None:
+            return
+        key = self._keys.find(_sent_key(scope))
+        if key is None:
+            raise UnauthorizedError("the key is not known here, or was revoked; `inferlane keys list` has the names")
+        if not key.may(needed):
+            raise _forbidden(key, needed, scope)
+        scope[CALLER] = key.name
+        if needed is Scope.ADMIN:
+            log.info("admin_call", key=key.name, method=scope["method"], path=scope["path"])
+
+
+def _sent_key(scope: Any) -> bytes:
+    sent = header(scope, b"authorization")
+    if sent is None:
+        raise UnauthorizedError("the call has no key; send `Authorization: Bearer <key>`")
+    if sent[: len(_BEARER)].lower() != _BEARER:
+        raise UnauthorizedError("the Authorization header is of another scheme; send `Authorization: Bearer <key>`")
+    return sent[len(_BEARER) :].strip()
+
+
+def _forbidden(key: ApiKey, needed: Scope, scope: Any) -> ForbiddenError:
+    return ForbiddenError(
+        f"the key {key.name!r} has the scopes {', '.join(key.scopes)}; {scope['method']} {scope['path']} needs {needed}"
+    )
+
+
+def _encoded(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.encode(), value.encode()) for name, value in headers.items())

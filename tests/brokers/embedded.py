@@ -1,0 +1,41 @@
+"""The embedded broker: Tansu, in memory."""
+
+import subprocess
+from typing import Any, ClassVar
+
+from inferlane.stack.broker import broker_argv
+from tests.brokers.kinds import Broker, BrokerKind
+from tests.brokers.processes import ask_node, end, free_ports, wait_until
+
+_READY_WITHIN_S = 60.0
+
+
+class EmbeddedBroker(Broker):
+    """A Tansu; it forgets everything when it stops."""
+
+    kind: ClassVar[BrokerKind] = BrokerKind.EMBEDDED
+    is_embedded: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        (self._port,) = free_ports(1)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def open(self) -> None:
+        self._process = subprocess.Popen(broker_argv(self._port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(
+            lambda: bool(ask_node(self.bootstrap_servers).brokers),
+            within_s=_READY_WITHIN_S,
+            what=f"the embedded broker at {self.bootstrap_servers} answers",
+        )
+
+    def close(self) -> None:
+        end(self._process)
+
+    def overrides(self, **more: object) -> dict[str, Any]:
+        """Tansu has no InitProducerId and does not wake a waiting fetch."""
+        embedded = {"kafka_idempotence": False, "fetch_max_wait_ms": 5, "idle_fetch_max_wait_ms": 5}
+        return super().overrides(**embedded | more)

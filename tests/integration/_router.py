@@ -1,0 +1,51 @@
+"""A router whose state path is real and whose data path does nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from inferlane.clock import SystemClock
+from inferlane.config import Settings
+from inferlane.kafka.producing import BatchProducer
+from inferlane.kafka.progress import ConsumerHealth, ConsumerState
+from inferlane.retrying import Retrier
+from inferlane.window_store import WindowStore
+from router.app import RouterApp
+from router.main import run_app
+from router.state_path import StatePath
+
+
+class IdleForwarder:
+    """A data path with nothing to forward."""
+
+    def __init__(self) -> None:
+        self.has_drained = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self.has_drained = True
+
+    def ready(self) -> Mapping[str, bool]:
+        return {"requests_lane": True}
+
+    def live(self) -> Mapping[str, bool]:
+        return {"requests_progress": True}
+
+    def health(self) -> Mapping[str, ConsumerHealth]:
+        return {"requests": ConsumerHealth(state=ConsumerState.IDLE, lag_records=0, still_s=0.0)}
+
+
+@asynccontextmanager
+async def running_router(
+    settings: Settings, producer: BatchProducer, store: WindowStore
+) -> AsyncIterator[tuple[RouterApp, IdleForwarder]]:
+    forwarder = IdleForwarder()
+    state_path = StatePath(settings, store=store, producer=producer, retrier=Retrier(), clock=SystemClock())
+    app = RouterApp(settings, data_path=forwarder, state_path=state_path)
+    stop = asyncio.Event()
+    running = asyncio.create_task(run_app(app, stop))
+    try:
+        yield app, forwarder
+    finally:
+        stop.set()
+        await running

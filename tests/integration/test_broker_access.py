@@ -1,0 +1,122 @@
+"""Getting in to Apache Kafka with TLS, a client certificate or a password: every client of ours, and nobody else."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferlane.config import Settings
+from inferlane.errors import UnavailableError
+from inferlane.kafka.consuming import LaneConsumer
+from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.result_store import connect
+from inferlane.splits import Split, SplitFollower, SplitTable, publish_split
+from inferlane.stack.broker import broker_answers
+from inferlane.stack.hops import committed_and_end
+from inferlane.topics import Lane, create_topics, work_topic
+from inferlane.window_store import WindowStore
+from tests.brokers import ApacheCluster, Broker
+from tests.brokers.apache.security import Security
+from tests.integration._parts import embedded_store, eventually
+from tests.integration._router import running_router
+
+pytestmark = pytest.mark.timeout(400)
+
+TOPIC = work_topic("iris", "v1", Lane.REQUESTS)
+WAIT_S = 120.0
+WAYS_IN = [
+    ("SSL", None),
+    ("SASL_SSL", "SCRAM-SHA-512"),
+    ("SASL_SSL", "SCRAM-SHA-256"),
+    ("SASL_PLAINTEXT", "PLAIN"),
+]
+
+
+@pytest.fixture
+def cluster(broker: Broker) -> ApacheCluster:
+    if not isinstance(broker, ApacheCluster):
+        pytest.skip(f"the {broker.kind} broker has no such listeners; run with --broker apache")
+    return broker
+
+
+def secure(cluster: ApacheCluster, protocol: str, mechanism: str | None, **more: object) -> Settings:
+    """The settings of a client that is let in."""
+    security = cluster.security
+    assert security is not None
+    chosen: dict[str, Any] = {
+        "kafka_bootstrap_servers": cluster.secure_servers(protocol),
+        "kafka_security_protocol": protocol,
+        "ingress_partitions": 1,
+        "work_partitions": 1,
+    }
+    if protocol.endswith("SSL"):
+        chosen["kafka_ssl_cafile"] = security.ca_path
+    if protocol == "SSL":
+        chosen["kafka_ssl_certfile"] = security.client_path
+    if mechanism is not None:
+        chosen |= {
+            "kafka_sasl_mechanism": mechanism,
+            "kafka_sasl_username": security.username,
+            "kafka_sasl_password": security.password,
+        }
+    return cluster.settings(**chosen | more)
+
+
+@pytest.mark.parametrize(("protocol", "mechanism"), WAYS_IN)
+async def test_every_client_of_ours_gets_in(cluster: ApacheCluster, protocol: str, mechanism: str | None) -> None:
+    settings = secure(cluster, protocol, mechanism)
+    assert await broker_answers(settings)
+    await create_topics(settings, [("iris", "v1")])
+    producer = BatchProducer(settings)
+    consumer = LaneConsumer(settings, topic=TOPIC, group="inferlane.access")
+    follower = SplitFollower(settings, table := SplitTable())
+    try:
+        await producer.start()
+        await producer.send([OutRecord(TOPIC, b"", b"let in", [])])
+        await consumer.start()
+        async with asyncio.timeout(WAIT_S):
+            while (take := await consumer.take(max_records=1, timeout_s=1)) is None:
+                pass
+        assert take.records[0].value == b"let in"
+        consumer.finish(take)
+        await publish_split(settings, Split(model="iris", weights={"v1": 1.0}))
+        await follower.start()
+        assert table.get("iris") is not None
+    finally:
+        await follower.close()
+        await consumer.close()
+        await producer.close()
+    assert await committed_and_end(settings, TOPIC, "inferlane.access") == (1, 1)
+
+
+@pytest.mark.parametrize(("protocol", "mechanism"), WAYS_IN[:2])
+async def test_the_routers_faust_app_gets_in(cluster: ApacheCluster, protocol: str, mechanism: str | None) -> None:
+    async with embedded_store() as redis_url:
+        settings = secure(cluster, protocol, mechanism, redis_url=redis_url, drain_deadline_s=5.0)
+        await create_topics(settings, [])
+        producer = BatchProducer(settings)
+        await producer.start()
+        async with connect(redis_url) as redis:
+            store = WindowStore(redis, redis_url=redis_url, slot_s=5, keep_s=600)
+            async with running_router(settings, producer, store) as (app, _):
+
+                async def is_ready() -> bool:
+                    return all(app.ready().values())
+
+                await eventually(is_ready)
+        await producer.close()
+
+
+async def test_strangers_are_refused_and_no_message_says_the_password(cluster: ApacheCluster, tmp_path: Path) -> None:
+    other = Security.make(tmp_path / "other")
+    strangers = [
+        secure(cluster, "SASL_SSL", "SCRAM-SHA-512", kafka_sasl_password="wr0ng"),  # noqa: S106 - which is the point
+        secure(cluster, "SASL_SSL", "SCRAM-SHA-512", kafka_ssl_cafile=other.ca_path),
+        secure(cluster, "SSL", None, kafka_ssl_certfile=other.client_path),
+        secure(cluster, "SSL", None, kafka_ssl_certfile=None),
+    ]
+    for settings in strangers:
+        with pytest.raises(UnavailableError) as caught:
+            await broker_answers(settings)
+        assert "wr0ng" not in str(caught.value)

@@ -1,0 +1,51 @@
+"""The result store on a real Valkey, where its promises meet a store that is full."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from inferlane.errors import UnavailableError
+from inferlane.result_store import ResultStore, connect
+from inferlane.results import Accepted, Result, Status
+from tests.faults.harness.store import full_store
+from tests.integration._parts import embedded_store
+
+ACCEPTED = Accepted(model="iris", version="v1", accepted_s=1.0, deadline_s=2.0)
+
+
+def result(request_id: str, status: Status = Status.SUCCEEDED) -> Result:
+    # Large enough that a full store has no room for it in some slack of its own.
+    return Result(request_id=request_id, status=status, model="iris", version="v1", content=b"x" * 100_000)
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with embedded_store() as url:
+        yield url
+
+
+async def test_a_full_store_refuses_a_result_and_keeps_the_mark_of_acceptance(url: str) -> None:
+    """Guarded by the transaction in `ResultStore.put`: as a plain pipeline, the mark is deleted (seen to fail so)."""
+    async with connect(url) as redis:
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60)
+        await store.mark_accepted("full", ACCEPTED, ttl_s=60)
+        async with full_store(url):
+            with pytest.raises(UnavailableError, match="OutOfMemoryError"):
+                await store.put([result("full")])
+            assert await store.find("full") == ACCEPTED
+        assert await store.put([result("full")]) == [result("full")]
+        assert await store.find("full") == result("full")
+        assert await store.accepted("full") is None
+
+
+async def test_the_first_terminal_result_holds(url: str) -> None:
+    async with connect(url) as redis:
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60)
+        assert await store.put([result("first")]) == [result("first")]
+        assert await store.put([result("first", Status.EXPIRED), result("other")]) == [result("first"), result("other")]
+        assert await store.get(["first", "never"]) == [result("first"), None]
+
+
+async def test_an_id_that_nobody_accepted_is_unknown(url: str) -> None:
+    async with connect(url) as redis:
+        assert await ResultStore(redis, redis_url=url, result_ttl_s=60).find("never") is None

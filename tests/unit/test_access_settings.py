@@ -1,0 +1,104 @@
+"""Settings of TLS and passwords: what does not go together is refused, and no secret is printed."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from inferlane.broker_access import client_arguments
+from inferlane.config import load_settings
+from inferlane.errors import ConfigurationError
+from inferlane.result_store import without_password
+from inferlane.stack.profile import StackOptions, attached_settings, stack_profile
+
+SASL = {
+    "kafka_security_protocol": "SASL_PLAINTEXT",
+    "kafka_sasl_mechanism": "SCRAM-SHA-512",
+    "kafka_sasl_username": "ann",
+    "kafka_sasl_password": "s3cret",
+}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"kafka_security_protocol": "SASL_SSL"}, "INFERLANE_KAFKA_SASL_MECHANISM, .*USERNAME, .*PASSWORD must be set"),
+        (SASL | {"kafka_sasl_password": ""}, "INFERLANE_KAFKA_SASL_PASSWORD must be set"),
+        (SASL | {"kafka_security_protocol": "PLAINTEXT"}, "INFERLANE_KAFKA_SASL_MECHANISM, .* would not be used"),
+        (SASL | {"kafka_security_protocol": "SSL"}, "INFERLANE_KAFKA_SASL_MECHANISM, .* would not be used"),
+        ({"kafka_ssl_cafile": "ca.pem"}, "INFERLANE_KAFKA_SSL_CAFILE would not be used"),
+        (SASL | {"kafka_ssl_certfile": "c.pem"}, "INFERLANE_KAFKA_SSL_CERTFILE would not be used"),
+        ({"kafka_security_protocol": "SSL", "kafka_ssl_keyfile": "key.pem"}, "INFERLANE_KAFKA_SSL_CERTFILE must be"),
+        ({"kafka_security_protocol": "TLS"}, "INFERLANE_KAFKA_SECURITY_PROTOCOL='TLS'"),
+        ({"redis_ssl_cafile": "ca.pem"}, "INFERLANE_REDIS_SSL_CAFILE would not be used"),
+        (
+            {"redis_url": "rediss://h:1/0", "redis_ssl_cafile": "none.pem"},
+            "INFERLANE_REDIS_SSL_CAFILE='none.pem' is no",
+        ),
+        ({"redis_url": "http://h:1/0"}, "INFERLANE_REDIS_URL is no URL of a store"),
+        ({"redis_url": "redis://:s3cret/x@h:6379/0"}, "INFERLANE_REDIS_URL is no URL of a store"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_by_name(overrides: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        load_settings(**overrides)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_without_settings_clients_connect_in_the_clear() -> None:
+    access = client_arguments(load_settings())
+    assert (access["security_protocol"], access["ssl_context"]) == ("PLAINTEXT", None)
+
+
+def test_a_password_goes_to_the_client_and_to_no_log() -> None:
+    settings = load_settings(**SASL)
+    access = client_arguments(settings)
+    assert (access["sasl_mechanism"], access["sasl_plain_username"]) == ("SCRAM-SHA-512", "ann")
+    assert access["sasl_plain_password"] == "s3cret"  # noqa: S105 - of nobody
+    assert "s3cret" not in repr(settings) + str(settings)
+
+
+def test_tls_checks_the_name_of_the_broker() -> None:
+    context = client_arguments(load_settings(kafka_security_protocol="SSL"))["ssl_context"]
+    assert context is not None
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize("name", ["kafka_ssl_cafile", "kafka_ssl_certfile"])
+def test_a_file_that_is_no_certificate_is_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "nothing.pem"
+    path.write_text("nothing")
+    settings = load_settings(kafka_security_protocol="SSL", **{name: path})
+    with pytest.raises(ConfigurationError, match=rf"INFERLANE_{name.upper()}='{path}'"):
+        client_arguments(settings)
+
+
+def test_processes_of_the_stack_get_the_password_and_so_does_who_attaches() -> None:
+    profile = stack_profile(load_settings(kafka_bootstrap_servers="kafka:9092", **SASL), StackOptions())
+    assert profile.environment["INFERLANE_KAFKA_SASL_PASSWORD"] == "s3cret"  # noqa: S105 - of nobody
+    attached = attached_settings(load_settings(), profile.environment)
+    assert client_arguments(attached)["sasl_plain_password"] == "s3cret"  # noqa: S105 - of nobody
+
+
+def test_the_authority_of_the_store_is_in_its_url_once(tmp_path: Path) -> None:
+    authority = tmp_path / "an authority.pem"
+    authority.touch()
+    first = load_settings(redis_url="rediss://u:p%40@h:1/0", redis_ssl_cafile=authority)
+    again = load_settings(redis_url=first.redis_url, redis_ssl_cafile=authority)
+    assert first.redis_url == again.redis_url
+    assert first.redis_url.startswith("rediss://u:p%40@h:1/0?ssl_ca_certs=")
+    assert first.redis_url.endswith("an%20authority.pem")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("rediss://user:pass@host:6380/1?ssl_ca_certs=/x&password=pass", "rediss://host:6380/1"),
+        ("redis://:p%40ss@host/0", "redis://host/0"),
+        ("unix://user:pass@/run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_an_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown
