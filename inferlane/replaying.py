@@ -1,20 +1,22 @@
 """Sending dead letters again: the same request under the same id, so that whoever asks for it gets the new answer."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from inferlane.clock import SystemClock
 from inferlane.errors import DecodeError, InvalidRequestError
-from inferlane.kafka.producing import OutRecord
+from inferlane.kafka.producing import BatchProducer, OutRecord, check_size
 from inferlane.record import REQUEST_TYPE, RequestHeaders, default_headers, format_time, read_headers
+from inferlane.result_store import ResultStore, connect
 from inferlane.results import Accepted
-from inferlane.topics import INGRESS, OUTCOMES, Lane
+from inferlane.topics import INGRESS, OUTCOMES, Lane, record_limit_bytes
 
 if TYPE_CHECKING:
     from inferlane.clock import Clock
     from inferlane.config import Settings
     from inferlane.dead_letters import DeadLetter
-    from inferlane.kafka.producing import BatchProducer
-    from inferlane.result_store import ResultStore
 
 # What a replay says anew.
 _REPLACED = {"ce_type", "ce_id", "ce_attempt", "ce_deadline", "ce_time"}
@@ -52,6 +54,7 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
 
     Raises:
         NotReplayableError: it was no request, or was not kept whole.
+        PayloadTooLargeError: it is over the limit of these settings.
     """
     original = letter.original
     if original.topic == OUTCOMES:
@@ -72,25 +75,22 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
     ]
     if to_version:
         out.append(("ce_modelversion", to_version.encode()))
-    return Replay(
-        request_id=headers.request_id,
-        lane=lane,
-        record=OutRecord(INGRESS[lane], original.key or headers.request_id.encode(), original.value or b"", out),
-        accepted=Accepted(
-            model=headers.model or settings.default_model,
-            version=to_version or headers.version,
-            accepted_s=now_s,
-            deadline_s=deadline_s,
-        ),
+    record = OutRecord(INGRESS[lane], original.key or headers.request_id.encode(), original.value or b"", out)
+    # Before the failed result is taken away: a request that is open and never sent would only expire.
+    check_size(record, record_limit_bytes(settings))
+    accepted = Accepted(
+        model=headers.model or settings.default_model,
+        version=to_version or headers.version,
+        accepted_s=now_s,
+        deadline_s=deadline_s,
     )
+    return Replay(request_id=headers.request_id, lane=lane, record=record, accepted=accepted)
 
 
 class Replayer:
     """Sends replays. One event loop."""
 
-    def __init__(
-        self, settings: "Settings", *, store: "ResultStore", producer: "BatchProducer", clock: "Clock"
-    ) -> None:
+    def __init__(self, settings: "Settings", *, store: ResultStore, producer: BatchProducer, clock: "Clock") -> None:
         self._settings = settings
         self._store = store
         self._producer = producer
@@ -99,18 +99,37 @@ class Replayer:
     async def send(self, letter: "DeadLetter", *, to_version: str | None) -> Replay:
         """Send the letter's request again; returns when the broker has it.
 
-        A request of the request lane is `QUEUED` again from here on: its `FAILED` result is taken away, which only an
-        operator's replay may do (docs/adr/0004-replay-reopens-a-failed-request.md).
+        A request of the request lane is `QUEUED` again from here on: its result without an answer is taken away, which
+        only an operator's replay may do (docs/adr/0004-replay-reopens-a-failed-request.md).
 
         Raises:
-            NotReplayableError: it is no whole request, or has been answered since.
+            NotReplayableError: it is no whole request, or has been answered or taken back since.
+            PayloadTooLargeError: it is over the limit of these settings.
             UnavailableError: the store or the broker does not answer; the letter may be replayed again.
         """
         replay = prepare(letter, self._settings, to_version=to_version, now_s=self._clock.now_s())
         if replay.lane is Lane.REQUESTS:
             ttl_s = self._settings.default_deadline_s + self._settings.result_ttl_s
-            status = await self._store.reopen(replay.request_id, replay.accepted, ttl_s=ttl_s)
-            if status is not None:
-                raise NotReplayableError(f"it ended {status.value} since; nothing is left to answer")
+            held = await self._store.reopen(replay.request_id, replay.accepted, ttl_s=ttl_s)
+            if held is not None:
+                code = f" ({held.error_code})" if held.error_code else ""
+                raise NotReplayableError(f"it ended {held.status.value}{code} since; nothing is left to answer")
         await self._producer.send([replay.record])
         return replay
+
+
+@asynccontextmanager
+async def open_replayer(settings: "Settings") -> AsyncGenerator[Replayer, None]:
+    """A replayer with its own connections, while the block runs.
+
+    Raises:
+        UnavailableError: the broker does not answer.
+    """
+    producer = BatchProducer(settings)
+    async with connect(settings.redis_url) as redis:
+        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s)
+        await producer.start()
+        try:
+            yield Replayer(settings, store=store, producer=producer, clock=SystemClock())
+        finally:
+            await producer.close()

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from inferlane.errors import UnavailableError
 from inferlane.results import (
+    CANCELLED,
     Accepted,
     Result,
     Status,
@@ -156,13 +157,14 @@ class ResultStore:
         async with store_errors(self._redis_url):
             await self._redis.set(_ACCEPTED_KEY + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
 
-    async def reopen(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> Status | None:
-        """Take a `FAILED` result away and mark the request accepted, at once; the one way back from a terminal result.
+    async def reopen(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> Result | None:
+        """Take a result without an answer away and mark the request accepted, at once: the one way back from an end.
 
-        Returns None when the request is open now, else the status that it ended with and keeps.
+        Returns None when the request is open now, else the result that it keeps: an answer, or `FAILED` because its
+        client took it back.
 
         Raises:
-            UnavailableError: the store does not answer, or others write the result again and again.
+            UnavailableError: the store does not answer, or a result came in this very moment; try again.
         """
         key = _RESULT_KEY + request_id
         async with store_errors(self._redis_url), self._redis.pipeline(transaction=True) as pipeline:
@@ -170,9 +172,9 @@ class ResultStore:
             await pipeline.watch(key)
             raw = await pipeline.get(key)
             held = None if raw is None else decode_result(_raw(raw))
-            if held is not None and held.status is not Status.FAILED:
-                return held.status
-            pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has not typed it
+            if held is not None and (held.status is Status.SUCCEEDED or held.error_code == CANCELLED):
+                return held
+            pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py left it untyped
             pipeline.delete(key)
             pipeline.set(_ACCEPTED_KEY + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
             await pipeline.execute()

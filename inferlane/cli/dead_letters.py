@@ -1,65 +1,44 @@
 """`inferlane dead-letters`: look at what could not be served, and send it again."""
 
 import asyncio
-import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from inferlane.cli.reaching import reachable_settings
 
+# Reading the topic loads the Kafka and Redis clients: commands that do not need them start without (PLC0415).
+# ruff: noqa: PLC0415
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from inferlane.cli.letters import Found, Wanted
     from inferlane.config import Settings
-    from inferlane.dead_letters import DeadLetter
+    from inferlane.errors import DecodeError
 
 app = typer.Typer(no_args_is_help=True, help="Look at what could not be served, and send it again.")
 # Details and values hold brackets, which are no markup.
 out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_PREVIEW_BYTES = 2_000
-_SECONDS_OF_30_DAYS = 30 * 86_400
-
-Ids = Annotated[list[str] | None, typer.Argument(help="Request ids; none means every letter that the options leave.")]
-Reason = Annotated[str | None, typer.Option(help="Only letters with this reason, e.g. model_error.")]
-Model = Annotated[str | None, typer.Option(help="Only requests of this model.")]
-Version = Annotated[str | None, typer.Option(help="Only requests that were routed or pinned to this version.")]
+Ids = Annotated[
+    list[str] | None, typer.Argument(help="Request ids or offsets of letters. Default: all that the options leave.")
+]
+Reason = Annotated[str | None, typer.Option(help="Only letters with this reason, e.g. model_error. Default: any.")]
+Model = Annotated[str | None, typer.Option(help="Only requests of this model. Default: any.")]
+Version = Annotated[
+    str | None, typer.Option(help="Only requests that were routed or pinned to this version. Default: any.")
+]
 Since = Annotated[
     str | None, typer.Option(help="Only letters since then: 30s, 15m, 2h, 7d ago, or an RFC 3339 time. Default: all.")
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which letters a command is about."""
-
-    ids: frozenset[str]
-    reason: str | None
-    model: str | None
-    version: str | None
-    since_s: float
-
-    def holds(self, letter: "DeadLetter") -> bool:
-        """Whether the letter is one of them."""
-        from inferlane.replaying import headers_of  # noqa: PLC0415 - keep `inferlane --help` fast
-
-        headers = headers_of(letter)
-        return (
-            (not self.ids or headers.request_id in self.ids)
-            and self.reason in (None, letter.cause.reason)
-            and self.model in (None, headers.model)
-            and self.version in (None, headers.version)
-        )
 
 
 @app.command("list")
@@ -69,14 +48,19 @@ def list_letters(
     version: Version = None,
     since: Since = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most so many, the newest.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line. Default: a table.")] = False,
 ) -> None:
     """List dead letters, the newest last, and how many there are for each reason."""
-    from inferlane.replaying import headers_of  # noqa: PLC0415 - keep `inferlane --help` fast
+    from inferlane.cli.letters import Wanted, since_seconds
 
-    letters = _read(_wanted((), reason, model, version, since))
+    wanted = Wanted(reason=reason, model=model, version=version, since_s=since_seconds(since))
+    letters = asyncio.run(_read(reachable_settings(), wanted))
+    if as_json:
+        _write_json(letters[-limit:])
+        return
     table = Table("offset", "buried", "reason", "request id", "model", "version", "attempts", "detail", box=None)
-    for letter in letters[-limit:]:
-        headers = headers_of(letter)
+    for found in letters[-limit:]:
+        letter, headers = found.letter, found.headers
         table.add_row(
             str(letter.offset),
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.buried_s)),
@@ -85,24 +69,28 @@ def list_letters(
             headers.model or "-",
             headers.version or "-",
             str(letter.cause.attempts),
-            letter.cause.detail.splitlines()[0] if letter.cause.detail else "",
+            letter.cause.detail.partition("\n")[0],
         )
     out.print(table)
-    reasons = Counter(letter.cause.reason for letter in letters)
+    reasons = Counter(found.letter.cause.reason for found in letters)
     counts = ", ".join(f"{count:,} {name}" for name, count in reasons.most_common()) or "none"
     out.print(f"{len(letters):,} dead letters: {counts}")
 
 
 @app.command()
-def show(request_id: Annotated[str, typer.Argument(help="The request id, or the offset of the letter.")]) -> None:
-    """Show one letter whole: why, where, its headers and the head of its value. Exit 1 when there is none."""
-    letters = _read(_wanted((), None, None, None, None))
-    found = [letter for letter in letters if request_id in (_id_of(letter), str(letter.offset))]
-    if not found:
-        out.print(f"no dead letter {request_id!r}; `inferlane dead-letters list` shows what there is")
+def show(
+    name: Annotated[str, typer.Argument(help="The request id, or the offset of the letter.")],
+) -> None:
+    """Show the letters of a request whole: why, where, headers and the head of the value. Exit 1 if there is none."""
+    from inferlane.cli.letters import Wanted, since_seconds
+
+    wanted = Wanted(ids=frozenset({name}), since_s=since_seconds(None))
+    letters = asyncio.run(_read(reachable_settings(), wanted, whole=True))
+    for found in letters:
+        _print(found)
+    if not letters:
+        err.print(f"no dead letter {name!r}; `inferlane dead-letters list` shows what there is")
         raise typer.Exit(1)
-    for letter in found:
-        _print(letter)
 
 
 @app.command()
@@ -112,7 +100,9 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     model: Model = None,
     version: Version = None,
     since: Since = None,
-    to_version: Annotated[str | None, typer.Option(help="Pin the requests to this version instead.")] = None,
+    to_version: Annotated[
+        str | None, typer.Option(help="Pin the requests to this version. Default: the one that they had.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Needed to replay every letter that there is.")] = False,
 ) -> None:
@@ -120,125 +110,128 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
     A request is sent once however many letters it has. One that has been answered since is left alone.
     """
+    from inferlane.cli.letters import Wanted, since_seconds
+
     if not (ids or reason or model or version or since or every):
         raise typer.BadParameter("name request ids, narrow it down with an option, or say --all")
+    settings = reachable_settings()
+    wanted = Wanted(ids=frozenset(ids or ()), reason=reason, model=model, version=version, since_s=since_seconds(since))
+    # The newest letter of each request.
+    letters = {found.headers.request_id: found for found in asyncio.run(_read(settings, wanted))}
     if to_version is not None:
-        _refuse_unknown_version(model, to_version)
-    letters = {_id_of(letter): letter for letter in _read(_wanted(ids or (), reason, model, version, since))}
-    if dry_run:
-        for request_id, letter in letters.items():
-            out.print(f"{request_id}  {letter.cause.reason}  from {letter.original.topic}")
-        out.print(f"would send {len(letters):,} requests; nothing was sent")
-        return
-    sent, refused = asyncio.run(_replay(reachable_settings(), list(letters.values()), to_version))
-    for line in refused:
-        out.print(f"not sent: {line}", style="yellow")
-    out.print(f"sent {sent:,} requests again, {len(refused):,} not")
-    missing = set(ids or ()) - set(letters)
+        _refuse_unknown_version(settings, {found.headers.model for found in letters.values()}, to_version)
+    names = {name for found in letters.values() for name in (found.headers.request_id, str(found.letter.offset))}
+    missing = sorted(wanted.ids - names)
     if missing:
-        out.print(f"no dead letters of: {', '.join(sorted(missing))}")
-    if refused or missing:
+        out.print(f"no dead letters of: {', '.join(missing)}")
+    if dry_run:
+        for request_id, found in letters.items():
+            out.print(f"{request_id}  {found.letter.cause.reason}  {found.letter.cut or ''}".rstrip())
+        out.print(f"would send {len(letters):,} requests; nothing was sent")
+    elif not asyncio.run(_replay(settings, wanted, letters, to_version)):
+        raise typer.Exit(1)
+    if missing:
         raise typer.Exit(1)
 
 
 async def _replay(
-    settings: "Settings", letters: "Sequence[DeadLetter]", to_version: str | None
-) -> tuple[int, list[str]]:
-    from inferlane.clock import SystemClock  # noqa: PLC0415 - keep `inferlane --help` fast
-    from inferlane.kafka.producing import BatchProducer  # noqa: PLC0415 - as above
-    from inferlane.replaying import NotReplayableError, Replayer  # noqa: PLC0415 - as above
-    from inferlane.result_store import ResultStore, connect  # noqa: PLC0415 - as above
+    settings: "Settings", wanted: "Wanted", letters: "Mapping[str, Found]", to_version: str | None
+) -> bool:
+    """Send, report, and return whether all were sent."""
+    from inferlane.cli.letters import wanted_letters
+    from inferlane.errors import InvalidRequestError, UnavailableError
+    from inferlane.replaying import open_replayer
 
-    sent = 0
-    refused = []
-    producer = BatchProducer(settings)
-    async with connect(settings.redis_url) as redis:
-        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s)
-        await producer.start()
+    offsets = {found.letter.offset for found in letters.values()}
+    sent = refused = 0
+    failure: UnavailableError | None = None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
+        bar = progress.add_task("replaying", total=len(offsets))
         try:
-            replayer = Replayer(settings, store=store, producer=producer, clock=SystemClock())
-            for letter in track(letters, "replaying", console=Console(stderr=True), disable=not sys.stderr.isatty()):
-                try:
-                    await replayer.send(letter, to_version=to_version)
-                    sent += 1
-                except NotReplayableError as error:
-                    refused.append(f"{_id_of(letter)} (offset {letter.offset}): {error}")
-        finally:
-            await producer.close()
-    return sent, refused
+            # Read once more rather than kept: the values of a month may not fit in memory.
+            letters_again = wanted_letters(settings, wanted, on_skipped=lambda _: None)
+            async with open_replayer(settings) as replayer, aclosing(letters_again) as stream:
+                async for found in stream:
+                    if found.letter.offset not in offsets:
+                        continue
+                    try:
+                        await replayer.send(found.letter, to_version=to_version)
+                        sent += 1
+                    except InvalidRequestError as error:
+                        refused += 1
+                        out.print(f"not sent: {found.headers.request_id} (offset {found.letter.offset}): {error}")
+                    progress.advance(bar)
+        except UnavailableError as error:
+            failure = error
+    out.print(f"sent {sent:,} requests again, each with {settings.default_deadline_s:g} s to be answered")
+    if refused:
+        out.print(f"{refused:,} could not be sent, for the reasons above")
+    if failure is not None:
+        out.print(f"stopped with {len(offsets) - sent - refused:,} left; the same command goes on from here: {failure}")
+    return sent == len(offsets)
 
 
-def _read(wanted: Wanted) -> "list[DeadLetter]":
-    letters = asyncio.run(_read_all(reachable_settings(), wanted.since_s))
-    return [letter for letter in letters if wanted.holds(letter)]
+async def _read(settings: "Settings", wanted: "Wanted", *, whole: bool = False) -> "list[Found]":
+    from inferlane.cli.letters import wanted_letters
+
+    async with aclosing(wanted_letters(settings, wanted, on_skipped=_say_skipped)) as stream:
+        return [found if whole else found.without_value() async for found in stream]
 
 
-async def _read_all(settings: "Settings", since_s: float) -> "list[DeadLetter]":
-    from aiokafka import TopicPartition  # noqa: PLC0415 - keep `inferlane --help` fast
-
-    from inferlane.dead_letters import read_dead_letter  # noqa: PLC0415 - as above
-    from inferlane.errors import DecodeError  # noqa: PLC0415 - as above
-    from inferlane.kafka.reading import read_since  # noqa: PLC0415 - as above
-    from inferlane.topics import DEAD_LETTERS  # noqa: PLC0415 - as above
-
-    letters = []
-    async with aclosing(read_since(settings, [TopicPartition(DEAD_LETTERS, 0)], since_s=since_s)) as batches:
-        async for records in batches:
-            for record in records:
-                try:
-                    letters.append(read_dead_letter(record))
-                except DecodeError as error:
-                    out.print(f"skipped: {error}", style="yellow")
-    return letters
+def _say_skipped(error: "DecodeError") -> None:
+    err.print(f"skipped: {error}", style="yellow")
 
 
-def _wanted(
-    ids: Sequence[str], reason: str | None, model: str | None, version: str | None, since: str | None
-) -> Wanted:
-    return Wanted(ids=frozenset(ids), reason=reason, model=model, version=version, since_s=_since_s(since))
+def _refuse_unknown_version(settings: "Settings", models: "set[str | None]", version: str) -> None:
+    """Return if each of these models has the version.
+
+    Raises:
+        UnknownModelError: one has not; nothing was sent.
+    """
+    from models.catalog import load_catalog
+
+    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    for model in models:
+        catalog.model(model).version(version)
 
 
-def _since_s(since: str | None) -> float:
-    from inferlane.record import parse_time  # noqa: PLC0415 - keep `inferlane --help` fast
+def _write_json(letters: "list[Found]") -> None:
+    import msgspec
 
-    now_s = time.time()
-    if since is None:
-        # Longer than the topic keeps them.
-        return now_s - _SECONDS_OF_30_DAYS * 2
-    if found := _DURATION.fullmatch(since):
-        return now_s - float(found.group(1)) * _UNIT_S[found.group(2)]
-    try:
-        return parse_time(since.encode())
-    except ValueError as error:
-        raise typer.BadParameter(f"--since {since!r} is neither 30s, 15m, 2h, 7d nor an RFC 3339 time") from error
-
-
-def _refuse_unknown_version(model: str | None, version: str) -> None:
-    from models.catalog import load_catalog  # noqa: PLC0415 - keep `inferlane --help` fast
-
-    settings = reachable_settings()
-    load_catalog(settings.models_dir, default_model=settings.default_model).model(model).version(version)
-
-
-def _id_of(letter: "DeadLetter") -> str:
-    from inferlane.replaying import headers_of  # noqa: PLC0415 - keep `inferlane --help` fast
-
-    return headers_of(letter).request_id
+    for found in letters:
+        letter, headers = found.letter, found.headers
+        line = {
+            "offset": letter.offset,
+            "buried_s": letter.buried_s,
+            "reason": letter.cause.reason,
+            "detail": letter.cause.detail,
+            "stack": letter.cause.stack.splitlines(),
+            "attempts": letter.cause.attempts,
+            "request_id": headers.request_id,
+            "model": headers.model,
+            "version": headers.version,
+            "topic": letter.original.topic,
+            "replayable": letter.cut is None,
+        }
+        sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
 
 
-def _print(letter: "DeadLetter") -> None:
+def _print(found: "Found") -> None:
+    from inferlane.cli.letters import preview
+
+    letter = found.letter
     original, cause = letter.original, letter.cause
     table = Table(show_header=False, box=None)
-    table.add_row("request id", _id_of(letter))
+    table.add_row("request id", found.headers.request_id)
     table.add_row("reason", cause.reason)
     table.add_row("detail", cause.detail)
     table.add_row("attempts", str(cause.attempts))
     table.add_row("raised at", cause.stack or "-")
     table.add_row("letter", f"offset {letter.offset}, {time.ctime(letter.buried_s)}")
     table.add_row("was at", f"{original.topic}, partition {original.partition}, offset {original.offset}")
-    table.add_row("replayable", letter.cut or "yes")
+    table.add_row("replayable", f"no: {letter.cut}" if letter.cut else "yes")
     for name, value in original.headers:
-        table.add_row(f"header {name}", value.decode(errors="backslashreplace"))
-    value = original.value or b""
-    table.add_row(f"value, {len(value):,} bytes", value[:_PREVIEW_BYTES].decode(errors="backslashreplace"))
+        table.add_row(f"header {name}", (value or b"").decode(errors="backslashreplace"))
+    table.add_row(f"value, {len(original.value or b''):,} bytes", preview(found))
     out.print(table)

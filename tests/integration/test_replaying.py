@@ -1,4 +1,4 @@
-"""Reopening a failed request in a real store: only a failed one, and never against a result that comes meanwhile."""
+"""Reopening a request in a real store: only one without an answer, never against a result that comes meanwhile."""
 
 from collections.abc import AsyncIterator
 
@@ -24,8 +24,12 @@ async def store() -> AsyncIterator[ResultStore]:
         yield ResultStore(redis, redis_url=url, result_ttl_s=60)
 
 
-async def test_a_failed_request_is_open_again_and_ends_anew(store: ResultStore) -> None:
-    await store.put([make_result(Status.FAILED, error_code="model_error")])
+@pytest.mark.parametrize(("status", "code"), [(Status.FAILED, "model_error"), (Status.EXPIRED, "deadline_exceeded")])
+async def test_a_request_that_ended_without_an_answer_is_open_again_and_ends_anew(
+    store: ResultStore, status: Status, code: str
+) -> None:
+    """An expired one too: a replay that came before the model was mended must not be the last."""
+    await store.put([make_result(status, error_code=code)])
     assert await store.reopen("r", ACCEPTED, ttl_s=60) is None
     assert await store.get(["r"]) == [None]
     assert await store.accepted("r") == ACCEPTED
@@ -33,14 +37,16 @@ async def test_a_failed_request_is_open_again_and_ends_anew(store: ResultStore) 
     assert held.status is Status.SUCCEEDED
 
 
-@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.EXPIRED])
-async def test_a_request_that_ended_otherwise_keeps_its_result(store: ResultStore, status: Status) -> None:
-    """Guards the look at the status: taken out, a replay takes a good answer away."""
-    await store.put([make_result(status)])
-    assert await store.reopen("r", ACCEPTED, ttl_s=60) is status
-    (held,) = await store.get(["r"])
-    assert held is not None
-    assert held.status is status
+@pytest.mark.parametrize(("status", "code"), [(Status.SUCCEEDED, None), (Status.FAILED, "cancelled")])
+async def test_a_request_that_was_answered_or_taken_back_keeps_its_result(
+    store: ResultStore, status: Status, code: str | None
+) -> None:
+    """Guards the look at the held result: taken out, a replay takes a good answer away (seen to fail so)."""
+    result = make_result(status, error_code=code)
+    await store.put([result])
+    assert await store.reopen("r", ACCEPTED, ttl_s=60) == result
+    assert await store.get(["r"]) == [result]
+    assert await store.accepted("r") is None
 
 
 async def test_a_request_without_a_result_is_open(store: ResultStore) -> None:
