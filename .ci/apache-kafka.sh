@@ -4,11 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-missing=()
-command -v java >/dev/null || missing+=(default-jre-headless)
-command -v mvn >/dev/null || missing+=(maven)
-if ((${#missing[@]})); then
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
-fi
+packages=()
+command -v java >/dev/null || packages+=(default-jre-headless)
+command -v mvn >/dev/null || packages+=(maven)
+.ci/apt-install.sh "${packages[@]}"
 .venv/bin/python -m tests.brokers.apache.jars
