@@ -1,0 +1,25 @@
+"""What the documents point at exists: files named in links and in code spans, and anchors of no other page."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("*/README.md")],
+    key=str,
+)
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+# A path of this repository in a code span: it begins with one of our folders and ends in a file's suffix.
+FOLDERS = "inferlane|producer_api|router|workers|models|tests|docs|k8s|dashboards|scripts|benchmarks"
+NAMED = re.compile(rf"`((?:{FOLDERS})/[\w./-]+\.\w+)`")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=[str(path.relative_to(REPOSITORY)) for path in DOCUMENTS])
+def test_every_file_that_a_document_names_exists(document: Path) -> None:
+    text = document.read_text()
+    linked = [document.parent / target for target in LINK.findall(text) if "://" not in target]
+    named = [REPOSITORY / target for target in NAMED.findall(text)]
+    missing = [str(path) for path in [*linked, *named] if not path.exists()]
+    assert not missing
