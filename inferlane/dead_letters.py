@@ -154,8 +154,3 @@ def _what_was_cut(about: Mapping[str, str]) -> str | None:
         if size_bytes := about.get(f"{part}-bytes"):
             return f"of the {size_bytes} bytes of its {part} only the first were kept"
     return "its headers were too large to keep" if "headers-dropped" in about else None
-
-
-def reason_of(record: OutRecord) -> str:
-    """The reason that a dead letter gives."""
-    return dict(record.headers)[_PREFIX + "reason"].decode()

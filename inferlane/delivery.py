@@ -8,10 +8,19 @@ from dataclasses import dataclass
 
 import structlog
 
-from inferlane.dead_letters import Cause, dead_letter, reason_of
-from inferlane.errors import UnavailableError
+from inferlane.dead_letters import Cause, dead_letter
+from inferlane.errors import (
+    DecodeError,
+    InferlaneError,
+    InvalidInputError,
+    ModelError,
+    PayloadTooLargeError,
+    UnavailableError,
+    UnknownModelError,
+)
 from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.metrics import DEAD_LETTERS
+from inferlane.metrics.consuming import DEAD_LETTERS
+from inferlane.metrics.labels import UNKNOWN, bounded
 from inferlane.record import BINARY_CONTENT, JSON_CONTENT, JSON_LENGTH, RESULT_TYPE, SPEC_VERSION, KafkaRecord
 from inferlane.result_store import ResultStore
 from inferlane.results import Result
@@ -19,6 +28,10 @@ from inferlane.retrying import Retrier
 from inferlane.topics import RESULTS, Lane
 
 log = structlog.get_logger(__name__)
+
+# Of what a record can die.
+_DEADLY = (DecodeError, InferlaneError, InvalidInputError, ModelError, PayloadTooLargeError, UnknownModelError)
+_DEADLY_CODES = frozenset(error.code for error in _DEADLY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +55,23 @@ class Delivery:
     """Delivers answers, and tries again for as long as the store or the broker is down."""
 
     def __init__(
-        self, store: ResultStore, producer: BatchProducer, retrier: Retrier, *, max_dead_letter_bytes: int
+        self,
+        store: ResultStore,
+        producer: BatchProducer,
+        retrier: Retrier,
+        *,
+        max_dead_letter_bytes: int,
+        pool: tuple[str, str] = (UNKNOWN, UNKNOWN),
     ) -> None:
+        """`pool` is the model and version that answers: what dead letters are counted under, whatever a record says."""
         self._store = store
         self._producer = producer
         self._retrier = retrier
         self._max_dead_letter_bytes = max_dead_letter_bytes
+        self._pool = pool
+        for lane in Lane:
+            for reason in _DEADLY_CODES:
+                DEAD_LETTERS.labels(*pool, lane, reason)
 
     async def deliver(self, answers: Sequence[Answer]) -> None:
         """Return when every answer is durable. Cancelling leaves some undelivered: do not commit then.
@@ -56,8 +80,10 @@ class Delivery:
         """
         dead = [self._dead_letter(answer, answer.dead) for answer in answers if answer.dead is not None]
         await self._retrier.until_done(lambda: self._producer.send(dead), stage="dead_letters")
-        for record in dead:
-            DEAD_LETTERS.labels(reason_of(record)).inc()
+        for answer in answers:
+            if answer.dead is not None:
+                reason = bounded(answer.result.error_code, _DEADLY_CODES)
+                DEAD_LETTERS.labels(*self._pool, answer.lane, reason).inc()
         stored = [answer for answer in answers if answer.lane is Lane.REQUESTS]
         held = await self._retrier.until_done(
             lambda: self._store.put([answer.result for answer in stored]), stage="results"

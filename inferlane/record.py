@@ -4,6 +4,7 @@ Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2 (headers carry a `
 missing on a record that somebody else produced; the defaults are those of `read_headers`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ DEAD_LETTER_TYPE = ("ce_type", b"io.inferlane.dead-letter.v1")
 
 JSON_CONTENT = b"application/json"
 BINARY_CONTENT = b"application/octet-stream"
+TRACE_PARENT = "traceparent"
 # Open Inference Protocol, binary tensor data extension: the length of the JSON part in bytes.
 JSON_LENGTH = "inference-header-content-length"
 
@@ -171,3 +173,12 @@ def parse_time(raw: bytes) -> float:
     if moment.tzinfo is None:
         raise ValueError(f"time {raw.decode()!r} has no offset from UTC, write it as 2026-01-31T12:00:00Z")
     return moment.timestamp()
+
+
+_TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def trace_id_of(traceparent: bytes | None) -> str | None:
+    """The trace id of a `traceparent` header, None if there is none. Source: W3C Trace Context, section 3.2."""
+    found = _TRACE_ID.fullmatch((traceparent or b"").decode("ascii", errors="replace"))
+    return found.group(1) if found else None

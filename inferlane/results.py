@@ -20,6 +20,10 @@ CANCELLED = "cancelled"
 """The `error_code` of a request that its client took back."""
 
 
+EXPIRED = "deadline_exceeded"
+"""The `error_code` of a request whose deadline passed first."""
+
+
 class Status(StrEnum):
     """Where a request is. All but QUEUED are terminal and never change again."""
 
@@ -61,7 +65,7 @@ class Result(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         """The result of a request whose deadline passed before it was computed."""
         late_s = now_s - (headers.deadline_s or now_s)
         detail = f"the deadline passed {late_s:.3f} s before a worker could start; allow more with deadline_s"
-        return cls._ended(headers, Status.EXPIRED, "deadline_exceeded", detail, now_s)
+        return cls._ended(headers, Status.EXPIRED, EXPIRED, detail, now_s)
 
     @classmethod
     def cancelled(cls, headers: RequestHeaders, *, now_s: float) -> Self:

@@ -11,7 +11,7 @@ import structlog
 
 from inferlane.errors import OverloadedError, UnavailableError
 from inferlane.kafka.backlog import BacklogReader, Subscription
-from inferlane.metrics import API_BACKLOG, API_SERVICE_RATE
+from inferlane.metrics.api import BACKLOG, SERVICE_RATE
 from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, work_topic, worker_group
 from producer_api.service_rate import ServiceRate
 
@@ -149,7 +149,7 @@ class Admission:
             position = positions.get(version.subscription)
             if position is not None:
                 version.rate.note(position, at_s=at_s)
-                API_BACKLOG.labels(model, name).set(position.lag_records)
-                API_SERVICE_RATE.labels(model, name).set(version.rate.records_a_second or 0.0)
+                BACKLOG.labels(model, name).set(position.lag_records)
+                SERVICE_RATE.labels(model, name).set(version.rate.records_a_second or 0.0)
         if any(position.lag_records for position in positions.values()):
             self._came.set()

@@ -31,7 +31,11 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     app = FastAPI(title="Inferlane", version=__version__, description=_DESCRIPTION)
     app.state.services = services
     hot = predict_endpoint.PredictEndpoint(
-        services.settings, predictor=services.predictor, once=services.once, answerer=services.answerer
+        services.settings,
+        predictor=services.predictor,
+        once=services.once,
+        answerer=services.answerer,
+        counts=services.counts,
     )
     # Registered for the other methods' 405 and for middleware-free tests; POSTs are dispatched before FastAPI.
     app.router.routes.append(Route(predict_endpoint.PATH, hot, methods=["POST"]))

@@ -8,6 +8,7 @@ import structlog
 
 from inferlane.errors import InferlaneError, OverloadedError, UnavailableError
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.metrics.api import ENQUEUE
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +70,8 @@ class Enqueuer:
             batch, self._pending = self._pending, []
             answer: InferlaneError | None = OverloadedError("the API stops; send the request again")
             try:
-                await self._producer.send([record for record, _ in batch])
+                with ENQUEUE.time():
+                    await self._producer.send([record for record, _ in batch])
                 answer = None
             except InferlaneError as error:
                 answer = error

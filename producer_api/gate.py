@@ -8,7 +8,7 @@ import structlog
 
 from inferlane.api_keys import ApiKey, Scope
 from inferlane.errors import ConfigurationError, InferlaneError
-from inferlane.metrics import API_DENIED
+from inferlane.metrics.api import DENIED
 from producer_api import predict_endpoint
 from producer_api.asgi import CALLER, header, send_answer
 from producer_api.key_ring import KeyRing
@@ -81,7 +81,7 @@ class KeyGate:
             try:
                 self._admit(scope)
             except InferlaneError as error:
-                API_DENIED.labels(error.code).inc()
+                DENIED.labels(error.code).inc()
                 status, document, extra = problem_of(error)
                 await send_answer(send, status, document, CONTENT_TYPE.encode(), _encoded(extra))
                 return

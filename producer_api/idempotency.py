@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inferlane.config import Settings
     from inferlane.result_store import ResultStore
     from inferlane.results import Result
+    from producer_api.counting import AnswerCounts
     from producer_api.predicting import Call, Predictor
 
 _KEY = "inferlane:idempotency:"
@@ -75,11 +76,20 @@ class Claims:
 class Once:
     """Predicts once for each key. One event loop."""
 
-    def __init__(self, settings: "Settings", *, claims: Claims, predictor: "Predictor", store: "ResultStore") -> None:
+    def __init__(
+        self,
+        settings: "Settings",
+        *,
+        claims: Claims,
+        predictor: "Predictor",
+        store: "ResultStore",
+        counts: "AnswerCounts",
+    ) -> None:
         self._result_ttl_s = settings.result_ttl_s
         self._claims = claims
         self._predictor = predictor
         self._store = store
+        self._counts = counts
         self._submitting: dict[str, asyncio.Lock] = {}
 
     async def predict(
@@ -114,7 +124,9 @@ class Once:
                 f"the Idempotency-Key stands for a request whose body has the fingerprint {held.fingerprint}, this one "
                 f"has {printed}; send the same bytes again, or use a new key for a new request"
             )
-        if held.is_enqueued and not await self._is_forgotten(held.request_id):
+        is_replay = held.is_enqueued and not await self._is_forgotten(held.request_id)
+        self._counts.idempotent(is_replay=is_replay)
+        if is_replay:
             return replace(call, request_id=held.request_id)
         if not held.is_enqueued:
             call = replace(call, request_id=held.request_id)

@@ -18,6 +18,7 @@ from models.catalog import load_catalog
 from producer_api.admission import Admission
 from producer_api.answering import Answerer
 from producer_api.app import build_app
+from producer_api.counting import AnswerCounts
 from producer_api.enqueueing import Enqueuer
 from producer_api.gate import open_key_ring
 from producer_api.http_limits import limited_protocol
@@ -82,6 +83,7 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
     admission = Admission(settings, catalog=catalog, splits=splits)
     await admission.start()
     stack.push_async_callback(admission.close)
+    counts = AnswerCounts(catalog)
     predictor = Predictor(settings, catalog=catalog, enqueuer=enqueuer, room=room, admission=admission, clock=clock)
     claims = Claims(redis, redis_url=settings.redis_url)
     return Services(
@@ -94,7 +96,8 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         enqueuer=enqueuer,
         admission=admission,
         predictor=predictor,
-        once=Once(settings, claims=claims, predictor=predictor, store=store),
+        once=Once(settings, claims=claims, predictor=predictor, store=store, counts=counts),
+        counts=counts,
         answerer=Answerer(catalog),
         splits=splits,
         follower=follower,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from inferlane.errors import InferlaneError
-from inferlane.metrics import API_ANSWERS, API_LATENCY
+from inferlane.record import TRACE_PARENT, trace_id_of
 from inferlane.results import Status
 from producer_api.answering import Answerer, encode_json
 from producer_api.asgi import CALLER, header, read_body, send_answer
@@ -17,15 +17,16 @@ from producer_api.problems import CONTENT_TYPE, problem, problem_of, status_of_c
 if TYPE_CHECKING:
     from inferlane.config import Settings
     from inferlane.results import Result
+    from producer_api.counting import AnswerCounts
     from producer_api.idempotency import Once
-    from producer_api.predicting import Predictor
+    from producer_api.predicting import Call, Predictor
 
 log = structlog.get_logger(__name__)
 
 PATH = "/v1/models/predict"
 _JSON = b"application/json"
 _PROBLEM = CONTENT_TYPE.encode()
-_UNKNOWN_MODEL = "unknown"
+_TRACE_PARENT = TRACE_PARENT.encode()
 # RFC 7240, section 4: preferences of the `Prefer` header.
 _WAIT = re.compile(rb"\bwait=(\d{1,6})\b")
 _ASYNC = re.compile(rb"\brespond-async\b")
@@ -34,21 +35,32 @@ _ASYNC = re.compile(rb"\brespond-async\b")
 class PredictEndpoint:
     """The ASGI app of one path."""
 
-    def __init__(self, settings: "Settings", *, predictor: "Predictor", once: "Once", answerer: Answerer) -> None:
+    def __init__(
+        self,
+        settings: "Settings",
+        *,
+        predictor: "Predictor",
+        once: "Once",
+        answerer: Answerer,
+        counts: "AnswerCounts",
+    ) -> None:
         self._max_body_bytes = settings.max_body_bytes
         self._predictor = predictor
         self._once = once
         self._answerer = answerer
+        self._counts = counts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        model = _UNKNOWN_MODEL
+        call: Call | None = None
+        result: Result | None = None
+        reason: str | None = None
         started_s = time.perf_counter()
         extra: dict[str, str] = {}
+        trace_parent = header(scope, _TRACE_PARENT)
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
             prefer = header(scope, b"prefer") or b""
-            call = self._predictor.read(body, wait_s=_prefer_wait_s(prefer))
-            model = call.model
+            call = self._predictor.read(body, wait_s=_prefer_wait_s(prefer), trace_parent=trace_parent)
             is_async = bool(prefer and _ASYNC.search(prefer))
             key = header(scope, b"idempotency-key")
             if key is not None:
@@ -56,21 +68,26 @@ class PredictEndpoint:
                 call, result = await self._once.predict(claimed, body, call, wait_s=0.0 if is_async else call.wait_s)
             elif is_async:
                 await self._predictor.submit(call)
-                result = None
             else:
                 result = await self._predictor.submit_and_wait(call)
             status, answer = self._queued(call.request_id, extra) if result is None else self._terminal(result)
+            reason = result.error_code if result else None
         except InferlaneError as error:
             status, answer, extra = problem_of(error)
+            reason = error.code
             if status >= 500:  # noqa: PLR2004 - the HTTP class of server errors
-                log.warning("predict_failed", model=model, code=error.code, error=str(error))
+                log.warning("predict_failed", **_named(call, trace_parent), code=error.code, error=str(error))
         except Exception as error:  # a bug of ours is a problem document too
-            log.exception("predict_crashed", model=model)
+            log.exception("predict_crashed", **_named(call, trace_parent))
             status, answer, extra = problem_of(InferlaneError(f"an error that nobody foresaw: {type(error).__name__}"))
+            reason = InferlaneError.code
         content_type = _JSON if status < 400 else _PROBLEM  # noqa: PLR2004 - the HTTP class of errors
         await send_answer(send, status, answer, content_type, tuple((k.encode(), v.encode()) for k, v in extra.items()))
-        API_ANSWERS.labels(model, status).inc()
-        API_LATENCY.labels(model).observe(time.perf_counter() - started_s)
+        model, version = (call.model, call.version) if call else (None, None)
+        if result is not None:
+            model, version = result.model, result.version
+        took_s = time.perf_counter() - started_s
+        self._counts.answered(model or None, version or None, status=status, reason=reason, took_s=took_s)
 
     def _terminal(self, result: "Result") -> tuple[int, bytes]:
         if result.status is Status.SUCCEEDED:
@@ -92,6 +109,15 @@ class PredictEndpoint:
         extra["retry-after"] = "1"
         body = {"request_id": request_id, "status": Status.QUEUED.value, "location": location}
         return 202, encode_json(body)
+
+
+def _named(call: "Call | None", trace_parent: bytes | None) -> dict[str, str | None]:
+    """What a line of the log says of a call, to find it again in other processes."""
+    return {
+        "model": call.model if call else None,
+        "request_id": call.request_id if call else None,
+        "trace_id": trace_id_of(trace_parent),
+    }
 
 
 def _prefer_wait_s(prefer: bytes) -> float | None:

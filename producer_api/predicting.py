@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +12,8 @@ import numpy as np
 
 from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
 from inferlane.kafka.producing import OutRecord
-from inferlane.record import JSON_LENGTH, fixed_request_headers, format_time
+from inferlane.metrics.api import ACCEPTED
+from inferlane.record import JSON_LENGTH, TRACE_PARENT, fixed_request_headers, format_time, trace_id_of
 from inferlane.results import Accepted, Result
 from inferlane.topics import INGRESS, Lane
 from inferlane.wire.tensors import row_count
@@ -59,6 +60,7 @@ class Call:
     wait_s: float
     accepted_s: float
     deadline_s: float
+    trace_parent: bytes | None = None
 
 
 class Predictor:
@@ -75,6 +77,7 @@ class Predictor:
         clock: "Clock",
     ) -> None:
         self._settings = settings
+        self._accepted = {model: ACCEPTED.labels(model) for model in catalog.models}
         self._catalog = catalog
         self._admission = admission
         self._enqueuer = enqueuer
@@ -86,8 +89,10 @@ class Predictor:
             for name in catalog.models
         }
 
-    def read(self, body: bytes, *, wait_s: float | None = None) -> Call:
+    def read(self, body: bytes, *, wait_s: float | None = None, trace_parent: bytes | None = None) -> Call:
         """Check a body against the catalog. `wait_s` is what `Prefer: wait` asked for; the body's field wins.
+
+        `trace_parent` is the client's W3C header; one that is malformed is dropped, as the standard wants.
 
         Raises:
             DecodeError: the body is not JSON.
@@ -115,7 +120,8 @@ class Predictor:
             raise InvalidParameterError(
                 f"routing_key has {len(fields.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
             )
-        return self._call(fields, model.name, tensors, wait_s)
+        call = self._call(fields, model.name, tensors, wait_s)
+        return replace(call, trace_parent=trace_parent) if trace_id_of(trace_parent) else call
 
     def _call(self, fields: PredictBody, model: str, tensors: Mapping[str, np.ndarray], wait_s: float | None) -> Call:
         settings = self._settings
@@ -147,7 +153,7 @@ class Predictor:
         acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def on_answer(error: "InferlaneError | None") -> None:
-            _acknowledge(acknowledged, error)
+            self._acknowledge(acknowledged, call, error)
             if error is not None and not place.done():
                 place.set_result(None)
 
@@ -178,7 +184,7 @@ class Predictor:
         self._admit(call)
         acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._mark_accepted(call)
-        self._enqueuer.enqueue(self._record(call), lambda error: _acknowledge(acknowledged, error))
+        self._enqueuer.enqueue(self._record(call), lambda error: self._acknowledge(acknowledged, call, error))
         await acknowledged
 
     async def join(self, call: Call, *, wait_s: float) -> Result | None:
@@ -198,6 +204,11 @@ class Predictor:
         if result is None and wait_s > 0:
             (result,) = await self._room.store.get([call.request_id])
         return result
+
+    def _acknowledge(self, acknowledged: "asyncio.Future[None]", call: Call, error: "InferlaneError | None") -> None:
+        if error is None:
+            self._accepted[call.model].inc()
+        _acknowledge(acknowledged, error)
 
     def _admit(self, call: Call) -> None:
         self._admission.admit(call.model, call.version, within_s=max(0.0, call.deadline_s - self._clock.now_s()))
@@ -226,6 +237,8 @@ class Predictor:
             headers.append(("ce_modelversion", call.version.encode()))
         if call.routing_key is not None:
             headers.append(("ce_routingkey", call.routing_key.encode()))
+        if call.trace_parent is not None:
+            headers.append((TRACE_PARENT, call.trace_parent))
         return OutRecord(_TOPIC, (call.routing_key or call.request_id).encode(), payload, headers)
 
 

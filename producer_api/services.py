@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from models.catalog import Catalog
     from producer_api.admission import Admission
     from producer_api.answering import Answerer
+    from producer_api.counting import AnswerCounts
     from producer_api.enqueueing import Enqueuer
     from producer_api.idempotency import Once
     from producer_api.predicting import Predictor
@@ -35,6 +36,7 @@ class Services:
     admission: "Admission"
     predictor: "Predictor"
     once: "Once"
+    counts: "AnswerCounts"
     answerer: "Answerer"
     splits: "SplitTable"
     follower: "SplitFollower"

@@ -9,7 +9,7 @@ import structlog
 
 from inferlane.channels import Listener, follow_channel
 from inferlane.errors import DecodeError, OverloadedError, UnavailableError
-from inferlane.metrics import API_WAITING
+from inferlane.metrics.api import WAITING
 from inferlane.result_store import ResultStore, wake_up_channel
 from inferlane.results import Result, decode_wake_up
 
@@ -37,7 +37,7 @@ class WaitingRoom:
         self._places: dict[str, list[Place]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._subscribed = asyncio.Event()
-        API_WAITING.set_function(self._places.__len__)
+        WAITING.set_function(self._places.__len__)
 
     @property
     def is_running(self) -> bool:

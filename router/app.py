@@ -17,6 +17,7 @@ from faust.auth import SASLCredentials, SSLCredentials
 
 from inferlane.broker_access import client_arguments
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
+from inferlane.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
 from inferlane.topics import OUTCOMES, OUTCOMES_GROUP
 from router.faust_transport import transport_class
 from router.watched import Watched
@@ -75,6 +76,9 @@ class RouterApp(faust.App):
         self._publisher = Watched("publisher", state_path.run, drain_deadline_s=drain_deadline_s)
         self._progress_check = Watched("progress_check", self._check_progress, drain_deadline_s=drain_deadline_s)
         self._forwarder = Watched("forwarder", data_path.run, drain_deadline_s=drain_deadline_s)
+        CONSUMER_LAG.labels(OUTCOMES).set_function(lambda: self._outcome_health().lag_records)
+        CONSUMER_STILL.labels(OUTCOMES).set_function(lambda: self._outcome_health().still_s)
+        self._rebalances = REBALANCES.labels(OUTCOMES)
         self.on_partitions_assigned.connect(self._note_assignment)
         self.agent(self.topic(OUTCOMES, value_type=bytes, value_serializer="raw"), name="outcomes")(self._read_outcomes)
 
@@ -118,6 +122,7 @@ class RouterApp(faust.App):
 
     async def _note_assignment(self, _app: Any, /, *args: Any, **_: Any) -> None:
         (assigned,) = args
+        self._rebalances.inc()
         self._progress.start_over()
         self._state_path.assign([partition.partition for partition in assigned])
 

@@ -1,7 +1,6 @@
 """The data path: take a fetch, choose a version for each record, produce the same bytes, then commit."""
 
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,11 +11,11 @@ from inferlane.errors import DecodeError, InferlaneError
 from inferlane.kafka.consuming import LaneConsumer, Take
 from inferlane.kafka.lanes import LaneOptions, Lanes
 from inferlane.kafka.producing import BatchProducer, OutRecord, check_size
-from inferlane.metrics import ROUTER_DELAY, ROUTER_REFUSED, ROUTER_ROUTED
 from inferlane.record import RequestHeaders, default_headers, format_time, read_headers
 from inferlane.results import Result
 from inferlane.retrying import Retrier
 from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, record_limit_bytes, work_topic
+from router.lane_metrics import LaneMetrics
 from router.routing import Route, Splits, route
 
 if TYPE_CHECKING:
@@ -50,12 +49,14 @@ class Forwarder:
         self._delivery = delivery
         self._retrier = retrier
         self._limit_bytes = record_limit_bytes(settings)
+        self._metrics = {lane: LaneMetrics(catalog, lane) for lane in Lane}
 
     async def forward(self, take: Take, lane: Lane) -> None:
         """Return when each record is in the topic of its version, or answered because no version can serve it."""
+        taken_s = time.time()
         routed: list[OutRecord] = []
         refused: list[Answer] = []
-        counts: Counter[Route] = Counter()
+        stamps_ms: dict[Route, list[int]] = {}
         for record in take.records:
             decision = self._decide(record, lane)
             if isinstance(decision, Answer):
@@ -63,14 +64,15 @@ class Forwarder:
             else:
                 chosen, out = decision
                 routed.append(out)
-                counts[chosen] += 1
+                stamps_ms.setdefault(chosen, []).append(record.timestamp)
         # What was written before a failure is written again: workers and the store know a request by its id.
         await self._retrier.until_done(lambda: self._producer.send(routed), stage=f"forward:{lane}")
         if refused:
             await self._delivery.deliver(refused)
-        for chosen, count in counts.items():
-            ROUTER_ROUTED.labels(chosen.model, chosen.version, lane).inc(count)
-        ROUTER_DELAY.labels(lane).observe(max(0.0, time.time() - take.records[0].timestamp / 1000))
+        metrics = self._metrics[lane]
+        for chosen, stamps in stamps_ms.items():
+            metrics.note_routed(chosen, stamps, taken_s=taken_s)
+        metrics.note_take(refused, took_s=time.time() - taken_s)
 
     def _decide(self, record: "ConsumerRecord", lane: Lane) -> tuple[Route, OutRecord] | Answer:
         """The route and the record for its topic, or the terminal answer of a record that no version can serve."""
@@ -120,7 +122,6 @@ def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: R
 
 
 def _refuse(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error: InferlaneError) -> Answer:
-    ROUTER_REFUSED.labels(lane, error.code).inc()
     return Answer(
         result=Result.failed(headers, error, now_s=time.time()),
         lane=lane,

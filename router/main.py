@@ -16,6 +16,7 @@ from inferlane.splits import SplitFollower, SplitTable
 from inferlane.window_store import WindowStore
 from models.catalog import load_catalog
 from router.app import RouterApp
+from router.deployment import DeploymentWatch
 from router.forwarder import Forwarder, router_lanes
 from router.state_path import StatePath
 
@@ -63,8 +64,11 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             data_path=router_lanes(settings, forwarder, retrier),
             state_path=StatePath(settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()),
         )
+        watch = DeploymentWatch(settings, catalog=catalog, splits=splits, redis=redis)
+        watching = asyncio.create_task(watch.run(), name="deployment")
+        stack.push_async_callback(_end, watching)
         ops = OpsApp(
-            live=lambda: {**app.live(), "splits": follower.is_running},
+            live=lambda: {**app.live(), "splits": follower.is_running, "deployment": not watching.done()},
             ready=lambda: {**app.ready(), "splits": follower.is_running},
             consumers=app.health,
         )
@@ -96,6 +100,11 @@ async def run_app(app: RouterApp, stop: asyncio.Event) -> None:
                 await app.stop()
         except TimeoutError:
             log.warning("outcome_group_not_left", deadline_s=_STOP_DEADLINE_S)
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _until_stopped(app: RouterApp) -> None:

@@ -35,14 +35,14 @@ def route(headers: RequestHeaders, splits: Splits, catalog: Catalog) -> Route:
     model = catalog.model(headers.model)
     if headers.version is not None:
         return Route(model.name, model.version(headers.version).version)
+    return Route(model.name, choose(headers.routing_key or headers.request_id, weights_of(model, splits)))
+
+
+def weights_of(model: Model, splits: Splits) -> Mapping[str, float]:
+    """The weights in force: those of the split without versions that left the catalog since, else the default alone."""
     split = splits.get(model.name)
     if split is None:
-        return Route(model.name, model.default_version)
-    return Route(model.name, choose(headers.routing_key or headers.request_id, _servable(split, model)))
-
-
-def _servable(split: Split, model: Model) -> Mapping[str, float]:
-    """The split's weights without versions that left the catalog since; the default version if none remains."""
+        return {model.default_version: 1.0}
     weights = {version: weight for version, weight in split.weights.items() if version in model.versions}
     return weights if any(weights.values()) else {model.default_version: 1.0}
 

@@ -12,7 +12,8 @@ from aiokafka import TopicPartition
 from inferlane.dead_letters import Cause, dead_letter, stack_of
 from inferlane.errors import DecodeError, UnavailableError
 from inferlane.kafka.reading import read_since
-from inferlane.metrics import DEAD_LETTERS
+from inferlane.metrics.consuming import DEAD_LETTERS
+from inferlane.metrics.labels import NONE, UNKNOWN
 from inferlane.outcomes import decode_summary
 from inferlane.topics import OUTCOMES
 from router.windows import OutcomeWindows, Verdict
@@ -133,7 +134,7 @@ class StatePath:
         cause = Cause(reason=error.code, detail=str(error), attempts=1, stack=stack_of(error))
         letter = dead_letter(record, cause, limit_bytes=self._settings.max_body_bytes)
         await self._retrier.until_done(lambda: self._producer.send([letter]), stage="dead_letters")
-        DEAD_LETTERS.labels(error.code).inc()
+        DEAD_LETTERS.labels(UNKNOWN, UNKNOWN, NONE, error.code).inc()
         log.warning("summary_undecodable", partition=record.partition, offset=record.offset, error=str(error))
 
 

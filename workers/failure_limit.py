@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import ModelError
-from inferlane.metrics import WORKER_HALTED
+from inferlane.metrics.worker import HALTED
 from inferlane.results import Result, Status
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class FailureLimit:
         self._counts: deque[tuple[int, int]] = deque()
         self._pause_s = self._first_pause_s
         self._halted_until_s: float | None = None
-        WORKER_HALTED.labels(*self._labels).set(0)
+        HALTED.labels(*self._labels).set(0)
 
     @property
     def is_halted(self) -> bool:
@@ -82,13 +82,13 @@ class FailureLimit:
             self._halt(total)
             return
         self._halted_until_s, self._pause_s = None, self._first_pause_s
-        WORKER_HALTED.labels(*self._labels).set(0)
+        HALTED.labels(*self._labels).set(0)
         log.info("pool_resumed", model=self._labels[0], version=self._labels[1])
 
     def _halt(self, requests: int) -> None:
         self._counts.clear()
         self._halted_until_s = self._clock.monotonic_s() + self._pause_s
-        WORKER_HALTED.labels(*self._labels).set(1)
+        HALTED.labels(*self._labels).set(1)
         log.error(
             "pool_halted",
             model=self._labels[0],

@@ -58,7 +58,9 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         pipeline = Pipeline(
             settings,
             model=onnx,
-            delivery=Delivery(store, producer, retrier, max_dead_letter_bytes=settings.max_body_bytes),
+            delivery=Delivery(
+                store, producer, retrier, max_dead_letter_bytes=settings.max_body_bytes, pool=(model, version)
+            ),
             observer=Observer(served, recorder, limit),
             cancelled=cancelled,
             clock=clock,

@@ -1,75 +1,101 @@
-"""What a worker did, for Prometheus, for the outcome windows and for the limit of failures."""
+"""What a worker did, for Prometheus, for the log, for the outcome windows and for the limit of failures."""
 
 from collections import Counter as Tally
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import structlog
 
-from inferlane.metrics import WORKER_BATCH_ROWS, WORKER_INFERENCE, WORKER_QUEUE_WAIT, WORKER_REQUESTS
-from inferlane.results import Result, Status
+from inferlane.record import TRACE_PARENT, trace_id_of
+from inferlane.results import Status
 from inferlane.topics import Lane
+from workers.lane_metrics import LaneMetrics
+from workers.predictions import PredictionCounts, Predictions
 
 if TYPE_CHECKING:
-    from prometheus_client import Counter
+    from collections.abc import Sequence
 
+    from inferlane.delivery import Answer
+    from inferlane.record import KafkaRecord
     from models.catalog import ModelVersion
+    from workers.answers import RunTimes
     from workers.batching import Outcome
     from workers.failure_limit import FailureLimit
     from workers.outcomes import OutcomeRecorder
 
+log = structlog.get_logger(__name__)
+
+_MS = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What was answered together. `run` is None if nothing had to be inferred; times are seconds since the epoch."""
+
+    lane: Lane
+    taken_s: float
+    run: "RunTimes | None" = None
+    outcomes: "Sequence[Outcome]" = ()
+
 
 class Observer:
-    """Counts once a batch; nothing here costs a call a record."""
+    """Counts once a batch; nothing here costs a call a record, but for records that failed."""
 
     def __init__(self, version: "ModelVersion", recorder: "OutcomeRecorder", limit: "FailureLimit") -> None:
         self._limit = limit
         self._recorder = recorder
-        names = (version.model, version.version)
-        self._label = _label_output(version)
-        self._rows = {lane: WORKER_BATCH_ROWS.labels(*names, lane) for lane in Lane}
-        self._queue_wait = {lane: WORKER_QUEUE_WAIT.labels(*names, lane) for lane in Lane}
-        self._inference = {lane: WORKER_INFERENCE.labels(*names, lane) for lane in Lane}
-        self._requests: dict[tuple[Lane, Status], Counter] = {
-            (lane, status): WORKER_REQUESTS.labels(*names, lane, status)
-            for lane in Lane
-            for status in Status
-            if status is not Status.QUEUED
-        }
+        self._lanes = {lane: LaneMetrics(version.model, version.version, lane) for lane in Lane}
+        self._predictions = Predictions(version)
+        self._counts = PredictionCounts(version)
+        self._log = log.bind(model=version.model, version=version.version)
 
-    def observe(self, lane: Lane, results: Sequence[Result], outcomes: "Sequence[Outcome]") -> None:
-        """Count delivered results and the runs that they came from."""
-        if not results:
+    def observe_take(self, records: "Sequence[KafkaRecord]", lane: Lane, *, now_s: float) -> None:
+        """Count records that came from the router."""
+        stamped_s = np.array([record.timestamp for record in records], np.float64) * _MS
+        self._lanes[lane].topic_wait.observe_many(np.maximum(now_s - stamped_s, 0.0))
+
+    def observe(self, batch: Batch, answers: "Sequence[Answer]", *, now_s: float) -> None:
+        """Count delivered answers and the run that they came from; `now_s` is when they were durable."""
+        if not answers:
             return
+        lane = self._lanes[batch.lane]
+        results = [answer.result for answer in answers]
         self._limit.note(results)
-        statuses = Tally(result.status for result in results)
-        for status, count in statuses.items():
-            self._requests[lane, status].inc(count)
+        lane.count(results)
         done = [result for result in results if result.status is Status.SUCCEEDED]
         rows = sum(result.rows for result in done)
         queue_wait_s = np.array([result.queue_wait_s for result in done])
-        if done:
-            self._rows[lane].observe(rows)
-            self._inference[lane].observe(done[0].inference_s)
-            self._queue_wait[lane].observe(float(queue_wait_s.max()))
+        accepted_s = np.array([result.accepted_s for result in done])
+        if batch.run is not None:
+            lane.note_run(taken_s=batch.taken_s, run=batch.run, stored_s=now_s, rows=rows)
+        lane.queue_wait.observe_many(queue_wait_s)
+        lane.total.observe_many(np.maximum(now_s - accepted_s, 0.0))
+        classes, values = self._predictions.of(batch.outcomes)
+        self._counts.add(classes, values)
         self._recorder.observe_batch(
-            statuses=statuses,
+            statuses=Tally(result.status for result in results),
             rows=rows,
             queue_wait_s=queue_wait_s,
             inference_s=np.array([result.inference_s for result in done]),
             total_s=np.array([result.finished_s - result.accepted_s for result in done]),
-            labels=self._labels(outcomes),
+            labels=classes,
+            values=values,
             failures=Tally(result.error_code or "unknown" for result in results if result.error_code is not None),
         )
+        self._say(batch, answers, rows)
 
-    def _labels(self, outcomes: "Sequence[Outcome]") -> np.ndarray | None:
-        found = [outcome.outputs[self._label] for outcome in outcomes if self._label and outcome.outputs is not None]
-        return np.concatenate(found) if found else None
-
-
-def _label_output(version: "ModelVersion") -> str | None:
-    """The output that holds class indices: one whole number a row, of a model that names its classes."""
-    for spec in version.signature.outputs:
-        if version.classes and not spec.row_shape and spec.datatype.startswith("INT"):
-            return spec.name
-    return None
+    def _say(self, batch: Batch, answers: "Sequence[Answer]", rows: int) -> None:
+        # At DEBUG: alone, a request is a batch, and a line each would cost as much as its inference.
+        inference_s = batch.run.ended_s - batch.run.started_s if batch.run else 0.0
+        self._log.debug("batch_answered", lane=batch.lane, requests=len(answers), rows=rows, inference_s=inference_s)
+        for answer in answers:
+            if answer.dead is not None:
+                self._log.warning(
+                    "request_failed",
+                    lane=batch.lane,
+                    request_id=answer.result.request_id,
+                    trace_id=trace_id_of(dict(answer.dead.headers).get(TRACE_PARENT)),
+                    code=answer.result.error_code,
+                    attempt=answer.result.attempt,
+                )

@@ -16,7 +16,7 @@ from inferlane.topics import Lane, work_topic, worker_group
 from workers.answers import Answers, RunTimes
 from workers.batching import Outcome, run_batch, split_by_rows
 from workers.failure_limit import FailureLimit
-from workers.observing import Observer
+from workers.observing import Batch, Observer
 from workers.requests import UNREADABLE, Request, decode, headers_of
 from workers.turns import Turnstile
 
@@ -74,6 +74,8 @@ class Pipeline:
 
     async def answer(self, take: Take, lane: Lane) -> None:
         """Return when every record of the take has a durable terminal result."""
+        taken_s = self._clock.now_s()
+        self._observer.observe_take(take.records, lane, now_s=taken_s)
         requests: list[Request] = []
         refused: list[Answer] = []
         for record in take.records:
@@ -85,11 +87,11 @@ class Pipeline:
                 log.exception("record_undecodable", topic=record.topic, offset=record.offset)
                 refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {error!r}")))
         if refused:
-            await self._finish(refused, [], lane)
+            await self._finish(refused, Batch(lane=lane, taken_s=taken_s))
         for batch in split_by_rows(requests, self._max_batch_rows):
-            await self._infer(batch, lane)
+            await self._infer(batch, lane, taken_s)
 
-    async def _infer(self, batch: Sequence[Request], lane: Lane) -> None:
+    async def _infer(self, batch: Sequence[Request], lane: Lane, taken_s: float) -> None:
         async with self._turnstile.turn(lane):
             started_s = self._clock.now_s()
             due: list[Request] = []
@@ -103,7 +105,7 @@ class Pipeline:
             outcomes = await self._run(due) if due else []
             times = RunTimes(started_s=started_s, ended_s=self._clock.now_s())
         answers += [self._answer(outcome, lane, times) for outcome in outcomes]
-        await self._finish(answers, outcomes, lane)
+        await self._finish(answers, Batch(lane=lane, taken_s=taken_s, run=times if due else None, outcomes=outcomes))
 
     def _answer_early(self, request: Request, lane: Lane, now_s: float) -> Answer | None:
         """The answer of a request whose rows are not worth computing any more, else None."""
@@ -127,9 +129,9 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, run_batch, self._model.run, batch)
 
-    async def _finish(self, answers: Sequence[Answer], outcomes: Sequence[Outcome], lane: Lane) -> None:
+    async def _finish(self, answers: Sequence[Answer], batch: Batch) -> None:
         await self._delivery.deliver(answers)
-        self._observer.observe(lane, [answer.result for answer in answers], outcomes)
+        self._observer.observe(batch, answers, now_s=self._clock.now_s())
 
     def _refuse(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> Answer:
         return self._answers.of_error(record, headers_of(record), lane, error, now_s=self._clock.now_s())

@@ -36,6 +36,19 @@ class Position:
         return max(0, self.end - self.committed)
 
 
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """What a group committed and where each partition of its topic ends, by partition number."""
+
+    committed: Mapping[int, int]
+    ends: Mapping[int, int]
+
+    @property
+    def position(self) -> Position:
+        """The sums."""
+        return Position(committed=sum(self.committed.values()), end=sum(self.ends.values()))
+
+
 class BacklogReader:
     """Reads positions of groups that it does not belong to. One event loop, one caller at a time."""
 
@@ -50,6 +63,16 @@ class BacklogReader:
 
         Raises:
             UnavailableError: the broker does not answer; the next call connects anew.
+        """
+        return {
+            subscription: offsets.position for subscription, offsets in (await self.read_offsets(subscriptions)).items()
+        }
+
+    async def read_offsets(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Offsets]:
+        """Like `read`, partition by partition.
+
+        Raises:
+            UnavailableError: as `read`.
         """
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
@@ -68,7 +91,7 @@ class BacklogReader:
         if admin is not None:
             await admin.close()
 
-    async def _read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]:
+    async def _read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Offsets]:
         consumer, admin = await self._connected()
         # Topics of a version that was added since are seen here.
         there = await partitions_by_topic(admin)
@@ -78,13 +101,13 @@ class BacklogReader:
         every = [partition for group in partitions.values() for partition in group]
         ends = await consumer.end_offsets(every)
         beginnings = await consumer.beginning_offsets(every)
-        positions = {}
+        found = {}
         for subscription, ours in partitions.items():
             held = await self._committed(admin, subscription.group, ours)
             # What retention removed waits for nobody.
-            committed = sum(max(held.get(partition, 0), beginnings[partition]) for partition in ours)
-            positions[subscription] = Position(committed=committed, end=sum(ends[partition] for partition in ours))
-        return positions
+            committed = {p.partition: max(held.get(p, 0), beginnings[p]) for p in ours}
+            found[subscription] = Offsets(committed, {p.partition: ends[p] for p in ours})
+        return found
 
     async def _committed(
         self, admin: "AIOKafkaAdminClient", group: str, partitions: list[TopicPartition]

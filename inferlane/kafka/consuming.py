@@ -16,6 +16,7 @@ from inferlane.kafka.clients import broker_errors, make_consumer
 from inferlane.kafka.offsets import OffsetTracker, Ticket
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
 from inferlane.kafka.watching import watch_progress
+from inferlane.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -70,6 +71,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._consumer: AIOKafkaConsumer | None = None
         self._assigned = asyncio.Event()
         self._last_record_s = time.monotonic()
+        self._rebalances = REBALANCES.labels(topic)
+        CONSUMER_LAG.labels(topic).set_function(lambda: self.health().lag_records)
+        CONSUMER_STILL.labels(topic).set_function(lambda: self.health().still_s)
 
     async def start(self) -> None:
         """Join the group.
@@ -183,6 +187,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """Note that we take part."""
         self._progress.start_over()
         self._assigned.set()
+        self._rebalances.inc()
         log.info("partitions_assigned", topic=self._topic, partitions=sorted(p.partition for p in assigned))
 
     async def _commit_for_ever(self) -> None:

@@ -14,6 +14,7 @@ from inferlane.stack.pools import StackPools, base_url
 from inferlane.stack.probe import Target, predict
 from inferlane.stack.profile import Profile, StackOptions
 from inferlane.stack.runfile import ProcessRecord, RunFile, RunRecord
+from inferlane.stack.scraping import TargetFile
 from inferlane.stack.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class RunningStack:
         settings = profile.settings
         self._file = RunFile(settings.state_dir)
         refuse_second(self._file)
+        self._scraped = TargetFile(settings.state_dir)
         self._pools = StackPools(profile, options, targets)
         self._supervisor = Supervisor(self._pools.all(), on_change=self._write)
         self._record = RunRecord(
@@ -75,6 +77,7 @@ class RunningStack:
             raise
         else:
             self._file.remove()
+            self._scraped.remove()
         finally:
             stopping.cancel()
 
@@ -90,6 +93,7 @@ class RunningStack:
         processes = tuple(_process_record(pool, keeper) for pool, keeper in self._supervisor.keepers())
         self._record = msgspec.structs.replace(self._record, processes=processes)
         self._file.write(self._record)
+        self._scraped.write(processes)
 
 
 def refuse_second(file: RunFile) -> None:

@@ -12,11 +12,11 @@ from inferlane.delivery import Answer
 from inferlane.kafka.consuming import Take
 from inferlane.kafka.offsets import Ticket
 from inferlane.record import format_time
-from inferlane.results import Result, Status
+from inferlane.results import Status
 from inferlane.topics import Lane
 from tests.fakes.clock import FakeClock
 from tests.fakes.records import FakeRecord, make_version
-from workers.batching import Outcome
+from workers.observing import Batch
 from workers.pipeline import Pipeline
 
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -53,8 +53,11 @@ class FakeDelivery:
 
 
 class FakeObserver:
-    def observe(self, lane: Lane, results: Sequence[Result], outcomes: Sequence[Outcome]) -> None:
-        """Counts nothing."""
+    """Counts nothing."""
+
+    def observe_take(self, records: Sequence[FakeRecord], lane: Lane, *, now_s: float) -> None: ...
+
+    def observe(self, batch: Batch, answers: Sequence[Answer], *, now_s: float) -> None: ...
 
 
 def make_record(request_id: str, *, deadline_s: float | None = None, value: bytes = BODY) -> FakeRecord:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import DecodeError
-from inferlane.record import default_headers, format_time, parse_time, read_headers
+from inferlane.record import default_headers, format_time, parse_time, read_headers, trace_id_of
 from tests.fakes.records import FakeRecord
 
 
@@ -70,3 +70,18 @@ def test_no_header_makes_a_result_that_cannot_be_written(length: int, name: str)
         headers = read_headers(record)
     for text in (headers.request_id, headers.reply_to, headers.batch_id):
         assert text is None or len(text) <= 512
+
+
+@pytest.mark.parametrize(
+    ("header", "trace_id"),
+    [
+        (b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "4bf92f3577b34da6a3ce929d0e0e4736"),
+        (b"00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", None),
+        (b"\xff", None),
+        (None, None),
+    ],
+)
+def test_a_trace_id_is_read_from_a_traceparent_as_the_standard_writes_it(
+    header: bytes | None, trace_id: str | None
+) -> None:
+    assert trace_id_of(header) == trace_id

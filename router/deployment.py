@@ -1,0 +1,95 @@
+"""What the whole deployment looks like from the router: backlog of every topic, ages, split weights, the store."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from inferlane.errors import UnavailableError
+from inferlane.kafka.ages import OldestAge
+from inferlane.kafka.backlog import BacklogReader, Offsets, Subscription
+from inferlane.metrics import router as metrics
+from inferlane.result_store import store_errors
+from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, work_topic, worker_group
+from router.routing import weights_of
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from inferlane.config import Settings
+    from models.catalog import Catalog, Model
+    from router.routing import Splits
+
+log = structlog.get_logger(__name__)
+
+# Each look costs the broker a call a group and lane. Seldom makes ages coarse, often spends an idle broker's CPU.
+_LOOK_S = 5.0
+_Pool = tuple[str, str, Lane]
+
+
+class DeploymentWatch:
+    """Keeps the gauges that no other process can know while a pool sleeps. One event loop; `run` never raises ours."""
+
+    def __init__(self, settings: "Settings", *, catalog: "Catalog", splits: "Splits", redis: "Redis") -> None:
+        self._settings = settings
+        self._redis = redis
+        self._reader = BacklogReader(settings)
+        self._ingress = {Subscription(topic, ROUTER_GROUP): lane for lane, topic in INGRESS.items()}
+        self._pools: dict[Subscription, _Pool] = {
+            Subscription(
+                work_topic(version.model, version.version, lane), worker_group(version.model, version.version)
+            ): (version.model, version.version, lane)
+            for version in catalog.all_versions()
+            for lane in Lane
+        }
+        self._ages: dict[Subscription, OldestAge] = {
+            subscription: OldestAge() for subscription in (*self._ingress, *self._pools)
+        }
+        for model in catalog.models.values():
+            for name in model.versions:
+                weight = metrics.SPLIT_WEIGHT.labels(model.name, name)
+                weight.set_function(partial(_weight, model, name, splits))
+
+    async def run(self) -> None:
+        """Look every few seconds until cancelled; what does not answer keeps its last numbers."""
+        try:
+            while True:
+                await self._look()
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            await self._reader.close()
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
+                self._note(await self._reader.read_offsets([*self._ingress, *self._pools]))
+                await self._note_store()
+        except (UnavailableError, TimeoutError) as error:
+            log.warning("deployment_not_seen", error=str(error), retry_s=_LOOK_S)
+
+    def _note(self, found: Mapping[Subscription, Offsets]) -> None:
+        at_s = time.monotonic()
+        for subscription, offsets in found.items():
+            age_s = self._ages[subscription].note(offsets.committed, offsets.ends, at_s=at_s)
+            lag_records = offsets.position.lag_records
+            if (lane := self._ingress.get(subscription)) is not None:
+                metrics.INGRESS_LAG.labels(lane).set(lag_records)
+                metrics.INGRESS_AGE.labels(lane).set(age_s)
+            else:
+                pool = self._pools[subscription]
+                metrics.POOL_LAG.labels(*pool).set(lag_records)
+                metrics.POOL_AGE.labels(*pool).set(age_s)
+                metrics.POOL_MAX.labels(*pool[:2]).set(len(offsets.ends))
+
+    async def _note_store(self) -> None:
+        async with store_errors(self._settings.redis_url):
+            memory = await self._redis.info("memory")
+        metrics.STORE_USED.set(memory["used_memory"])
+        metrics.STORE_MAX.set(memory["maxmemory"])
+
+
+def _weight(model: "Model", version: str, splits: "Splits") -> float:
+    return weights_of(model, splits).get(version, 0.0)

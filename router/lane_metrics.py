@@ -1,0 +1,42 @@
+"""The Prometheus children of one lane of the router, bound once."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inferlane.errors import DecodeError, InferlaneError, PayloadTooLargeError, UnknownModelError
+from inferlane.metrics import router as metrics
+from inferlane.metrics.labels import OTHER, bounded
+from router.routing import Route
+
+if TYPE_CHECKING:
+    from inferlane.delivery import Answer
+    from inferlane.topics import Lane
+    from models.catalog import Catalog
+
+_MS = 1e-3
+# Why the router can refuse a record.
+_REASONS = (*(error.code for error in (DecodeError, InferlaneError, PayloadTooLargeError, UnknownModelError)), OTHER)
+
+
+class LaneMetrics:
+    """Every series is there from the start. Counts once a take and version."""
+
+    def __init__(self, catalog: "Catalog", lane: "Lane") -> None:
+        routes = [Route(version.model, version.version) for version in catalog.all_versions()]
+        self._routed = {route: metrics.ROUTED.labels(route.model, route.version, lane) for route in routes}
+        self._wait = {route: metrics.INGRESS_WAIT.labels(route.model, route.version, lane) for route in routes}
+        self._refused = {reason: metrics.REFUSED.labels(lane, reason) for reason in _REASONS}
+        self._forward = metrics.FORWARD.labels(lane)
+
+    def note_routed(self, chosen: Route, stamps_ms: Sequence[int], *, taken_s: float) -> None:
+        """Count records of one take that went to one version, by their timestamps."""
+        self._routed[chosen].inc(len(stamps_ms))
+        self._wait[chosen].observe_many(np.maximum(taken_s - np.array(stamps_ms, np.float64) * _MS, 0.0))
+
+    def note_take(self, refused: "Sequence[Answer]", *, took_s: float) -> None:
+        """Count a take that is done, and what no version could serve of it."""
+        self._forward.observe(max(0.0, took_s))
+        for answer in refused:
+            self._refused[bounded(answer.result.error_code, _REASONS)].inc()
