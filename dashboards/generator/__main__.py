@@ -1,0 +1,5 @@
+"""Write every dashboard."""
+
+from dashboards.generator.files import write_all
+
+write_all()

@@ -1,0 +1,141 @@
+"""Stable beside canary: every version of a model on the same axes."""
+
+from dashboards.generator import foreign
+from dashboards.generator.page import Page, Panel, Query, Section, Shape
+from dashboards.generator.promql import CHOSEN, of_workers, quantile, rate, value
+from inferlane.metrics import worker
+from inferlane.metrics.declaring import Collector
+
+_POOL = "model, version"
+_NAME = "{{model}}/{{version}}"
+_CPU = f"rate({foreign.CPU_S}[$__rate_interval])"
+_WAITED_FOR = f'{CHOSEN}, lane="requests"'
+
+
+def _quantiles(title: str, about: str, histogram: Collector, *ranks: float) -> Panel:
+    return Panel(
+        title=title,
+        about=about,
+        unit="s",
+        queries=tuple(
+            Query(quantile(rank, histogram, by=_POOL, where=_WAITED_FOR), f"{_NAME} p{rank * 100:g}") for rank in ranks
+        ),
+    )
+
+
+def _roles(title: str, unit: str, recorded: str) -> Panel:
+    return Panel(
+        title=title,
+        about="Stable has the largest weight of its model's split; each other version with a weight is a canary.",
+        unit=unit,
+        queries=(
+            Query(f"{recorded}{{{CHOSEN}}} and on (model, version) {foreign.STABLE}", f"stable {_NAME}"),
+            Query(f"{recorded}{{{CHOSEN}}} and on (model, version) {foreign.CANARY}", f"canary {_NAME}"),
+        ),
+    )
+
+
+PAGE = Page(
+    uid="inferlane-versions",
+    title="Inferlane: versions",
+    about="Stable beside canary: traffic, failures, time, predictions and what each version uses.",
+    sections=(
+        Section(
+            title="Stable against canary, by the split's weights",
+            panels=(
+                _roles("Errors", "percentunit", foreign.ERROR_RATIO),
+                _roles("p95", "s", foreign.P95_S),
+            ),
+        ),
+        Section(
+            title="Each version",
+            panels=(
+                Panel(
+                    title="Requests",
+                    about="Ended a second.",
+                    unit="reqps",
+                    queries=(Query(rate(worker.REQUESTS, by=_POOL, where=CHOSEN), _NAME),),
+                ),
+                Panel(
+                    title="Errors by reason",
+                    about="FAILED and EXPIRED. invalid_input, undecodable: the sender's. model_error: the model's.",
+                    unit="reqps",
+                    queries=(
+                        Query(
+                            rate(worker.REQUESTS, by=f"{_POOL}, reason", where=f'{CHOSEN}, status!="SUCCEEDED"'),
+                            f"{_NAME} {{{{reason}}}}",
+                        ),
+                    ),
+                ),
+                _quantiles(
+                    "Total",
+                    "From acceptance to the durable result, for waiting clients.",
+                    worker.TOTAL,
+                    0.5,
+                    0.95,
+                    0.99,
+                ),
+                _quantiles(
+                    "Queue wait", "To the start of inference: high means too few workers.", worker.QUEUE_WAIT, 0.5, 0.95
+                ),
+                _quantiles(
+                    "Inference", "One run: high means a slow model or large batches.", worker.INFERENCE, 0.5, 0.95
+                ),
+                Panel(
+                    title="Predicted classes",
+                    about="Share of the rows. Other classes than stable on the same traffic: look at the canary.",
+                    unit="percentunit",
+                    queries=(
+                        Query(
+                            f"{rate(worker.PREDICTIONS, by=f'{_POOL}, class', where=CHOSEN)} / on (model, version) "
+                            f"group_left {rate(worker.PREDICTIONS, by=_POOL, where=CHOSEN)}",
+                            f"{_NAME} {{{{class}}}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Predicted values",
+                    about="Quantiles of a regression's predictions, coarse: a bucket a decade.",
+                    unit="short",
+                    queries=tuple(
+                        Query(
+                            quantile(rank, worker.PREDICTION_VALUE, by=_POOL, where=CHOSEN), f"{_NAME} p{rank * 100:g}"
+                        )
+                        for rank in (0.05, 0.5, 0.95)
+                    ),
+                ),
+            ),
+        ),
+        Section(
+            title="What it uses",
+            panels=(
+                Panel(
+                    title="CPU",
+                    about="Cores, all workers of the version.",
+                    unit="short",
+                    queries=(
+                        Query(
+                            f"sum by ({_POOL}) ({of_workers(_CPU, worker.MODEL_SIZE)})",
+                            _NAME,
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Memory",
+                    about="Resident, all workers of the version.",
+                    unit="bytes",
+                    queries=(
+                        Query(f"sum by ({_POOL}) ({of_workers(foreign.MEMORY_BYTES, worker.MODEL_SIZE)})", _NAME),
+                    ),
+                    shape=Shape.STACK,
+                ),
+                Panel(
+                    title="Model size",
+                    about="The file that is served: what quantization saved.",
+                    unit="bytes",
+                    queries=(Query(value(worker.MODEL_SIZE, by=_POOL, where=CHOSEN, op="max"), _NAME),),
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,81 @@
+"""Every query of every dashboard and rule has data, on a real stack under load."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dashboards.generator import foreign
+from dashboards.generator.files import pages
+from dashboards.generator.promql import names_in
+from tests.observability._prometheus import Prometheus
+
+_DATA_WITHIN_S = 150
+_POLL_S = 2
+# Why a query has no data when all is well, and none on one machine.
+EMPTY = {
+    ("inferlane-queue", "What KEDA wants"): "there is no KEDA here",
+    ("inferlane-api", "Calls that no key let in"): "on loopback without a keys file nobody is asked for one",
+    ("inferlane-versions", "Predicted values"): "the samples are classifiers",
+}
+PANELS = [
+    pytest.param(query.expr, id=f"{page.uid}: {panel.title}, {query.legend}")
+    for page in pages()
+    for panel in page.panels
+    for query in panel.queries
+    if (page.uid, panel.title) not in EMPTY
+]
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + _DATA_WITHIN_S
+    while not holds():
+        assert time.monotonic() < deadline_s, "still nothing"
+        time.sleep(_POLL_S)
+
+
+def as_grafana_asks(expr: str) -> str:
+    return expr.replace("$__rate_interval", "30s").replace("$model", ".*")
+
+
+def test_every_process_of_the_target_list_is_up(prometheus: Prometheus, folder: Path) -> None:
+    written = json.loads((folder / ".inferlane" / "prometheus-targets.json").read_text())
+    processes = {group["labels"]["process"] for group in written}
+    assert {"api", "router", "worker-iris-v1-1"} <= processes
+
+    def are_up() -> bool:
+        found = prometheus.targets()
+        return {one["labels"]["process"] for one in found if one["health"] == "up"} == processes
+
+    until(are_up)
+
+
+@pytest.mark.parametrize("expr", PANELS)
+def test_a_panel_has_data(expr: str, prometheus: Prometheus) -> None:
+    until(lambda: prometheus.values(as_grafana_asks(expr)))
+
+
+@pytest.mark.parametrize("name", sorted(foreign.RECORDED))
+def test_a_recording_rule_has_data(name: str, prometheus: Prometheus) -> None:
+    until(lambda: prometheus.values(name))
+
+
+def test_every_rule_is_evaluated_and_every_name_in_an_alert_has_data(prometheus: Prometheus) -> None:
+    until(lambda: all(rule["health"] == "ok" for rule in prometheus.rules()))
+    alerts = [rule for rule in prometheus.rules() if rule["type"] == "alerting"]
+    assert alerts
+    for name in {name for alert in alerts for name in names_in(alert["query"])}:
+        until(lambda name=name: prometheus.values(f"count({name})"))
+
+
+def test_what_is_called_empty_is(prometheus: Prometheus) -> None:
+    found = {
+        (page.uid, panel.title)
+        for page in pages()
+        for panel in page.panels
+        if (page.uid, panel.title) in EMPTY
+        and not any(prometheus.values(as_grafana_asks(query.expr)) for query in panel.queries)
+    }
+    assert found == set(EMPTY)
