@@ -143,5 +143,5 @@ class Api:
         except TimeoutError as error:
             raise UnavailableError(f"the API at {self.base_url} did not answer within {wait_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            reason = str(error) or type(error).__name__
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
             raise UnavailableError(f"the API at {self.base_url} does not answer ({reason})") from error
