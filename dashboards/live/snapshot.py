@@ -106,7 +106,9 @@ class Sighting:
 
 def build_snapshot(seen: Sighting, *, speeds: Speeds, history: History) -> Snapshot:
     """Put what was seen together, and add its point to the history."""
-    models = tuple(_model_card(model, seen, speeds) for model in seen.models)
+    # The default model first: it is what most requests are about.
+    ordered = sorted(seen.models, key=lambda model: not model.default)
+    models = tuple(_model_card(model, seen, speeds) for model in ordered)
     router = speeds.queue(ROUTER_QUEUE)
     flow = _flow(router, models)
     point = point_of(models, router_lag_records=router.lag_records, at_s=seen.at_s)

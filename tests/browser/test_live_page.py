@@ -65,8 +65,9 @@ def test_a_split_is_changed_by_keyboard_alone_after_confirmation_and_with_a_key(
     press_until(page, slider)
     for _ in range(10):
         page.keyboard.press("ArrowRight")
-    expect(page.locator(".slide", has=slider).locator("output")).to_have_text("10 %")
-    press_until(page, page.get_by_role("button", name="Change split…").first)
+    expect(page.locator(".slide", has=slider).locator(".percent")).to_have_text("10 %")
+    split = page.get_by_role("form", name="Traffic split of iris")
+    press_until(page, split.get_by_role("button", name="Change split…"))
     page.keyboard.press("Enter")
 
     dialog = page.get_by_role("dialog", name="Change the traffic split of iris?")

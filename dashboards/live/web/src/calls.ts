@@ -11,8 +11,6 @@ export function useKey(value: string): void {
   key = value;
 }
 
-export const hasKey = (): boolean => key !== "";
-
 /** The answer, also one that says what is wrong; status 0 if there was none. */
 export async function call(path: string, body?: unknown): Promise<Answer> {
   const headers: Record<string, string> = {};

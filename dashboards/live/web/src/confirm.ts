@@ -1,4 +1,4 @@
-import { hasKey, isRefused, problemOf, useKey, type Answer } from "./calls";
+import { isRefused, problemOf, useKey, type Answer } from "./calls";
 import { byId, say } from "./dom";
 
 export interface Question {
@@ -24,7 +24,7 @@ export function confirmed(question: Question): Promise<Answer | null> {
   say(yes, question.yes);
   say(byId("confirm-key-hint"), `Needs the scope ${question.scope}. It stays in this page and is forgotten with it.`);
   say(problem, "");
-  keyPart.hidden = question.needsKey !== true && !hasKey();
+  keyPart.hidden = question.needsKey !== true;
   return new Promise((resolve) => {
     let result: Answer | null = null;
     const form = dialog.querySelector("form");

@@ -65,7 +65,7 @@ export function startFlow(root: HTMLElement): (snapshot: Snapshot) => void {
       return own === null ? most : Math.max(own, most ?? 0);
     }, null);
     const ms = milliseconds(p95);
-    set(clients, rate(flow.router.arriving_per_s), "/s", "requests that were accepted");
+    set(clients, rate(flow.router.arriving_per_s), "/s", "requests accepted");
     if (apiSource.error === null) set(api, ms, p95 === null || ms.endsWith("s") ? "" : "ms", "p95 of the slowest version");
     else set(api, "no answer", "", "numbers are from before", "bad");
     const brokerTone = broker.error === null ? "" : "bad";
@@ -75,8 +75,8 @@ export function startFlow(root: HTMLElement): (snapshot: Snapshot) => void {
     set(
       results,
       errors === null ? "–" : share(1 - errors),
-      errors === null ? "" : "good",
-      errors === null ? "no answer in a minute" : `${share(errors)} errors in a minute`,
+      errors === null ? "" : "succeeded",
+      errors === null ? "no request in the last minute" : `${share(errors)} errors, last minute`,
       errors !== null && errors >= 0.01 ? (errors >= 0.1 ? "bad" : "warn") : "",
     );
     move(toApi, flow.router.arriving_per_s, null);

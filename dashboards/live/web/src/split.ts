@@ -34,7 +34,7 @@ export function makeSplit(model: ModelCard, firstColour: number): { node: HTMLEl
   const sliders = names.map((name) =>
     el("input", { type: "range", min: 0, max: 100, step: 1, "aria-label": `Share of ${model.name} ${name} in percent`, disabled: names.length < 2 }),
   );
-  const outputs = names.map(() => el("output"));
+  const outputs = names.map(() => el("span", { class: "percent" }));
   const bar = el("div", { class: "bar tall", "aria-hidden": "true" });
   const segments = names.map((_, index) => el("span", { class: `solid ${colour(firstColour + index)}` }));
   bar.append(...segments);

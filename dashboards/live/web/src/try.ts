@@ -68,6 +68,8 @@ export function startTry(): (models: ModelCard[]) => void {
     const answer = await askUntilDone(body);
     button.disabled = false;
     say(button, "Predict");
+    // A dialog gives the focus back to a button that could not take it then.
+    if (document.activeElement === document.body) button.focus();
     if (answer !== null) result.replaceChildren(...shown(answer));
   };
   form.addEventListener("submit", (event) => {
