@@ -169,6 +169,6 @@ def open_page(stack: Stack, browser: Browser) -> Iterator[Open]:
 
     yield opened
     for page, errors in pages:
-        violations = page.evaluate("window.violations")
+        violations = page.evaluate("window.violations ?? []")
         page.context.close()
         assert (errors, violations) == ([], [])
