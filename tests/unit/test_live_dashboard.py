@@ -188,6 +188,13 @@ def test_a_snapshot_puts_reports_lag_and_processes_together() -> None:
     assert msgspec.json.decode(msgspec.json.encode(snapshot))["models"][0]["versions"][0]["report"]["requests"] == 300
 
 
+def test_the_default_model_comes_first() -> None:
+    other = ModelInfo(name="digits", description="", default=False, versions=(version_info("v1", 1.0),))
+    snapshot = build_snapshot(Sighting(at_s=1.0, models=(other, IRIS)), speeds=Speeds(), history=History())
+    assert [model.name for model in snapshot.models] == ["iris", "digits"]
+    assert list(snapshot.point.versions) == ["iris/v1", "iris/v2", "digits/v1"]
+
+
 def test_before_anything_answered_a_snapshot_says_who_does_not() -> None:
     seen = Sighting(at_s=1.0, api=Source(error="nobody there"), broker=Source(error="nobody there either"))
     snapshot = build_snapshot(seen, speeds=Speeds(), history=History())
