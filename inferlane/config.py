@@ -33,6 +33,10 @@ class Settings(BaseSettings):
     api_port: Port = 8000
     ops_host: str = "127.0.0.1"
     ops_port: Port = 0
+    # The live dashboard, and where it finds the API; empty is that of api_host and api_port.
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: Port = 3000
+    api_url: str = ""
 
     # Who may call the API: whoever has a key of the file (`inferlane keys`). With no file the API is open, and starts
     # on loopback alone unless `api_auth` is `off`. `api_key` is what our own commands send as clients.

@@ -1,6 +1,5 @@
 """The one place where a call is let in: in front of the hot calls and of FastAPI alike."""
 
-import ipaddress
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ import structlog
 
 from inferlane.api_keys import ApiKey, Scope
 from inferlane.errors import ConfigurationError, InferlaneError
+from inferlane.loopback import is_loopback
 from inferlane.metrics.api import DENIED
 from producer_api import predict_endpoint
 from producer_api.asgi import CALLER, header, send_answer
@@ -50,23 +50,13 @@ def open_key_ring(settings: "Settings", *, clock: "Clock") -> KeyRing | None:
         return None
     if settings.api_keys_file is not None:
         return KeyRing(settings.api_keys_file, clock=clock)
-    if not _is_loopback(settings.api_host):
+    if not is_loopback(settings.api_host):
         raise ConfigurationError(
             f"INFERLANE_API_HOST={settings.api_host} can be reached from other machines and there are no API keys. "
             "Set INFERLANE_API_KEYS_FILE and make a key with `inferlane keys create`; or, where something in front "
             "checks who calls, set INFERLANE_API_AUTH=off."
         )
     return None
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`; of a name other than localhost we cannot know."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class KeyGate:

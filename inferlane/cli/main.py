@@ -22,7 +22,7 @@ app.add_typer(batch.app, name="batch")
 app.add_typer(topics.app, name="topics")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(keys.app, name="keys")
-for process in (processes.api, processes.router, processes.worker):
+for process in (processes.api, processes.router, processes.worker, processes.dashboard):
     app.command(rich_help_panel=PROCESSES)(process)
 
 

@@ -1,4 +1,4 @@
-"""`inferlane api`, `router` and `worker`: one process each, as the supervisor and the images start them."""
+"""`inferlane api`, `router`, `worker` and `dashboard`: one process each, as supervisor and images start them."""
 
 import asyncio
 import sys
@@ -41,6 +41,13 @@ def worker(
         await serve(settings, stop, model=model, version=version)
 
     _run("worker", serve_version)
+
+
+def dashboard() -> None:
+    """Show the live page: what the API and the broker say, once a second for all who look."""
+    from dashboards.live.main import serve  # noqa: PLC0415 - each process loads only its own service
+
+    _run("dashboard", serve)
 
 
 def _run(service: str, serve: "Callable[[Settings, asyncio.Event], Awaitable[None]]") -> None:

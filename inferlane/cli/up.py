@@ -51,11 +51,17 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
     store_memory: Annotated[
         int, typer.Option(min=16, envvar="INFERLANE_STORE_MEMORY", help="Memory limit of the embedded store, MiB.")
     ] = 512,
+    dashboard_port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, envvar="INFERLANE_DASHBOARD_PORT", help="TCP port of the live dashboard; 0 is none."
+        ),
+    ] = 3000,
     detach: Annotated[
         bool, typer.Option("--detach/--foreground", help="Return once everything is ready, or stay and log.")
     ] = False,
 ) -> None:
-    """Start broker, store, router, workers and API here, and probe each model version through all of them."""
+    """Start broker, store, router, workers, API and dashboard here, and probe each model version through them."""
     from inferlane.stack.profile import StackOptions, stack_profile
 
     options = StackOptions(
@@ -65,6 +71,7 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         store_port=store_port,
         first_ops_port=ops_port,
         store_maxmemory_mib=store_memory,
+        dashboard_port=dashboard_port,
     )
     profile = stack_profile(load_settings(), options)
     if detach:
@@ -186,6 +193,7 @@ def _arguments(options: "StackOptions") -> "Sequence[str]":
         "--store-port": options.store_port,
         "--ops-port": options.first_ops_port,
         "--store-memory": options.store_maxmemory_mib,
+        "--dashboard-port": options.dashboard_port,
     }
     return [part for flag, value in values.items() for part in (flag, str(value))]
 

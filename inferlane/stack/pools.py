@@ -1,4 +1,4 @@
-"""The pools of the local stack, in their order: broker and store, router, workers, API."""
+"""The pools of the local stack, in their order: broker and store, router, workers, API and dashboard."""
 
 import os
 import sys
@@ -17,6 +17,8 @@ from inferlane.topics import create_topics
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+DASHBOARD = "dashboard"
 
 _PARTS, _ROUTER, _WORKERS, _API = range(4)
 _STOP_MARGIN_S = 5.0
@@ -49,6 +51,8 @@ class StackPools:
             argv = ("worker", "--model", target.model, "--version", target.version)
             pools.append(self._ours(worker_pool(target.model, target.version), _WORKERS, *argv))
         pools.append(self._api())
+        if self._options.dashboard_port:
+            pools.append(self._dashboard())
         return tuple(pools)
 
     def parts(self) -> tuple[Pool, ...]:
@@ -103,6 +107,13 @@ class StackPools:
         claim_port(port, host=host, remedy="use --api-port (INFERLANE_API_PORT)")
         spec = self._spec("api", ("api",), port, host=host, env={"INFERLANE_API_PORT": str(port)})
         return Pool(name="api", rank=_API, make=lambda _: spec)
+
+    def _dashboard(self) -> Pool:
+        host, port = self._settings.dashboard_host, self._options.dashboard_port
+        claim_port(port, host=host, remedy="use --dashboard-port (INFERLANE_DASHBOARD_PORT), 0 for no dashboard")
+        spec = self._spec(DASHBOARD, (DASHBOARD,), port, host=host, env={"INFERLANE_DASHBOARD_PORT": str(port)})
+        # With the API, on which it does not wait: it shows what is there.
+        return Pool(name=DASHBOARD, rank=_API, make=lambda _: spec)
 
     def _spec(self, name: str, argv: tuple[str, ...], port: int, *, host: str, env: Mapping[str, str]) -> ProcessSpec:
         url = base_url(host, port)

@@ -20,6 +20,8 @@ class StackOptions:
     store_port: int = 6379
     first_ops_port: int = 8100
     store_maxmemory_mib: int = 512
+    # 0 is no dashboard.
+    dashboard_port: int = 3000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
     named = chosen.model_fields_set
     has_broker = "kafka_bootstrap_servers" not in named
     has_store = "redis_url" not in named
-    values: dict[str, object] = {"api_port": options.api_port}
+    values: dict[str, object] = {"api_port": options.api_port, "dashboard_port": options.dashboard_port}
     if has_broker:
         values |= {
             "kafka_bootstrap_servers": f"127.0.0.1:{options.broker_port}",

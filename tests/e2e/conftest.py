@@ -39,6 +39,7 @@ class Stack:
     api_port: int
     broker_port: int
     store_port: int
+    dashboard_port: int
     environment: Mapping[str, str]
 
     @property
@@ -101,15 +102,21 @@ def free_ports(count: int) -> list[int]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("clone")
     _copy_tree(folder)
-    api_port, broker_port, store_port, ops_port = free_ports(4)
+    api_port, broker_port, store_port, ops_port, dashboard_port = free_ports(5)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
         "INFERLANE_API_PORT": str(api_port),
         "INFERLANE_BROKER_PORT": str(broker_port),
         "INFERLANE_STORE_PORT": str(store_port),
         "INFERLANE_FIRST_OPS_PORT": str(ops_port),
+        "INFERLANE_DASHBOARD_PORT": str(dashboard_port),
     }
     running = Stack(
-        folder=folder, api_port=api_port, broker_port=broker_port, store_port=store_port, environment=environment
+        folder=folder,
+        api_port=api_port,
+        broker_port=broker_port,
+        store_port=store_port,
+        dashboard_port=dashboard_port,
+        environment=environment,
     )
     started = running.run("./start.sh", timeout_s=_START_TIMEOUT_S)
     try:
@@ -118,7 +125,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     finally:
         stopped = running.run("./stop.sh", timeout_s=_STOP_TIMEOUT_S)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    for port in (api_port, broker_port, store_port, ops_port):
+    for port in (api_port, broker_port, store_port, ops_port, dashboard_port):
         with socket.create_server(("127.0.0.1", port)):
             pass  # Nothing is left that listens.
 

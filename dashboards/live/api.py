@@ -1,0 +1,147 @@
+"""The API as the dashboard sees it: what it reads for all pages, and what it passes on for one of them."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from inferlane.errors import UNDECODABLE, ConfigurationError, UnavailableError
+from inferlane.window_report import WindowReport
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+# A page shows that the API is silent after this long; a busy machine answers later than an idle one.
+_READ_WITHIN_S = 4.0
+
+T = TypeVar("T")
+
+
+class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An input of a version; -1 is the row axis."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What `GET /v1/models` says of a version, as far as the page shows it; `weight` is a share of 1."""
+
+    version: str
+    weight: float
+    quantization: str
+    size_bytes: int
+    inputs: tuple[TensorInfo, ...]
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What `GET /v1/models` says of a model."""
+
+    name: str
+    description: str
+    default: bool
+    versions: tuple[VersionInfo, ...]
+
+
+class _ModelList(msgspec.Struct, frozen=True):
+    models: tuple[ModelInfo, ...]
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that the API's documentation shows; no model means the default one."""
+
+    instances: list[Any]
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the API answered a call that was passed on."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Api:
+    """Calls of one API. Our own key is for reading alone: what a page asks goes with the key of its user, or none."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, *, key: "SecretStr | None") -> None:
+        self._session = session
+        self.base_url = base_url
+        self._headers = {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """Every model with the weights in force.
+
+        Raises:
+            UnavailableError: no answer, or another one than expected.
+            ConfigurationError: the API wants a key, and ours is none that is in force.
+        """
+        return (await self._read("/v1/models", _ModelList)).models
+
+    async def report(self, model: str, version: str, *, window_s: float) -> WindowReport:
+        """What a version did over the last `window_s` seconds.
+
+        Raises:
+            UnavailableError, ConfigurationError: as `models`.
+        """
+        query = {"model": model, "window_s": f"{window_s:g}"}
+        return await self._read(f"/v1/metrics/{version}", WindowReport, query)
+
+    async def examples(self) -> tuple[Example, ...]:
+        """The example requests of the API's own documentation.
+
+        Raises:
+            UnavailableError: no answer, or a document without them.
+        """
+        document = await self._read("/openapi.json", dict[str, Any])
+        try:
+            examples = document["components"]["schemas"]["PredictRequest"]["examples"]
+            return msgspec.convert(examples, tuple[Example, ...])
+        except (KeyError, TypeError, msgspec.ValidationError) as error:
+            raise UnavailableError(
+                f"{self.base_url}/openapi.json shows no example of a prediction: {error!r}"
+            ) from error
+
+    async def pass_on(
+        self, method: str, path: str, *, body: bytes | None, authorization: str | None, wait_s: float
+    ) -> Answer:
+        """Make a call for a user and return its answer, whatever it is.
+
+        Raises:
+            UnavailableError: no answer within `wait_s` seconds.
+        """
+        headers = {"content-type": "application/json"} if body is not None else {}
+        if authorization is not None:
+            headers["authorization"] = authorization
+        status, content_type, raw = await self._call(method, path, wait_s=wait_s, headers=headers, data=body)
+        return Answer(status=status, content_type=content_type, body=raw)
+
+    async def _read(self, path: str, kind: type[T], query: dict[str, str] | None = None) -> T:
+        status, _, raw = await self._call("GET", path, wait_s=_READ_WITHIN_S, headers=self._headers, params=query)
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            raise ConfigurationError(
+                f"the API refuses the dashboard's key (HTTP {status}). Make one with `inferlane keys create --name "
+                "dashboard --scope predict` and start the dashboard with it in INFERLANE_API_KEY."
+            )
+        if status != HTTPStatus.OK:
+            raise UnavailableError(f"GET {path} answered HTTP {status}")
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except UNDECODABLE as error:
+            raise UnavailableError(f"GET {path} answered something else than expected: {error}") from error
+
+    async def _call(self, method: str, path: str, *, wait_s: float, **options: Any) -> tuple[int, str, bytes]:
+        timeout = aiohttp.ClientTimeout(total=wait_s)
+        try:
+            async with self._session.request(method, self.base_url + path, timeout=timeout, **options) as answer:
+                return answer.status, answer.content_type, await answer.read()
+        except TimeoutError as error:
+            raise UnavailableError(f"the API at {self.base_url} did not answer within {wait_s:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+            raise UnavailableError(f"the API at {self.base_url} does not answer ({reason})") from error

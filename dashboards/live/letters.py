@@ -1,0 +1,117 @@
+"""The newest dead letters and how many there are of each reason, read as they come."""
+
+from collections import Counter, deque
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiokafka import TopicPartition
+
+from inferlane.dead_letters import DeadLetter, read_dead_letter
+from inferlane.errors import DecodeError
+from inferlane.kafka.reading import read_since
+from inferlane.replaying import headers_of
+from inferlane.topics import DEAD_LETTERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inferlane.clock import Clock
+    from inferlane.config import Settings
+    from inferlane.kafka.backlog import Position
+    from inferlane.record import KafkaRecord
+
+# How far back the page looks when it starts: far enough for "since yesterday", near enough to read at once.
+LOOK_BACK_S = 24 * 3600.0
+_SHOWN = 20
+_DETAIL_CHARS = 300
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter without its value. `cut` says why it cannot be replayed, if so; times are since the epoch."""
+
+    offset: int
+    request_id: str
+    buried_s: float
+    reason: str
+    detail: str
+    model: str | None
+    version: str | None
+    attempts: int
+    cut: str | None
+
+
+class Letters(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the dead letters. `kept` is what the topic holds; the rest is of the last day."""
+
+    kept: int = 0
+    by_reason: dict[str, int] = {}
+    newest: tuple[Letter, ...] = ()
+
+
+class LetterBox:
+    """Counts every letter once. One event loop, one caller at a time."""
+
+    def __init__(self, settings: "Settings", *, clock: "Clock") -> None:
+        self._settings = settings
+        self._clock = clock
+        self._forget()
+
+    def _forget(self) -> None:
+        self._next_offset = 0
+        self._since_s: float | None = None
+        self._by_reason: Counter[str] = Counter()
+        self._newest: deque[Letter] = deque(maxlen=_SHOWN)
+
+    async def look(self, position: "Position") -> Letters:
+        """Read what came since the last look; nothing is asked of the broker when `position` has not moved.
+
+        Raises:
+            UnavailableError: the broker does not answer; the next look goes on where this one ended.
+        """
+        if position.end < self._next_offset:
+            # The topic was made anew.
+            self._forget()
+        if position.end > self._next_offset:
+            since_s = self._clock.now_s() - LOOK_BACK_S if self._since_s is None else self._since_s
+            partitions = [TopicPartition(DEAD_LETTERS, 0)]
+            async with aclosing(read_since(self._settings, partitions, since_s=since_s)) as batches:
+                async for records in batches:
+                    self.add(records)
+            # Also past what is too old to be read, or is no letter.
+            self._next_offset = max(self._next_offset, position.end)
+        return Letters(
+            kept=position.lag_records,
+            by_reason=dict(self._by_reason.most_common()),
+            newest=tuple(reversed(self._newest)),
+        )
+
+    def add(self, records: "Sequence[KafkaRecord]") -> None:
+        """Count these records, those that were counted before left out."""
+        for record in records:
+            if record.offset < self._next_offset:
+                continue
+            self._next_offset = record.offset + 1
+            # Letters of the same millisecond may follow: they are read from here and told by their offset.
+            self._since_s = record.timestamp / 1000
+            try:
+                letter = read_dead_letter(record)
+            except DecodeError:
+                continue
+            self._by_reason[letter.cause.reason] += 1
+            self._newest.append(_shown(letter))
+
+
+def _shown(letter: DeadLetter) -> Letter:
+    headers = headers_of(letter)
+    return Letter(
+        offset=letter.offset,
+        request_id=headers.request_id,
+        buried_s=letter.buried_s,
+        reason=letter.cause.reason,
+        detail=letter.cause.detail.partition("\n")[0][:_DETAIL_CHARS],
+        model=headers.model,
+        version=headers.version,
+        attempts=letter.cause.attempts,
+        cut=letter.cut,
+    )

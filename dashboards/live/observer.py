@@ -1,0 +1,135 @@
+"""Looks at every part of a deployment and keeps what each one said last."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from dashboards.live.history import History, Point
+from dashboards.live.hops import LETTERS, Speeds, subscriptions
+from dashboards.live.letters import Letters
+from dashboards.live.snapshot import Sighting, Snapshot, Source, VersionKey, build_snapshot
+from inferlane.errors import InferlaneError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dashboards.live.api import Api, ModelInfo
+    from dashboards.live.letters import LetterBox
+    from inferlane.clock import Clock
+    from inferlane.kafka.backlog import BacklogReader
+    from inferlane.stack.runfile import RunFile
+    from inferlane.window_report import WindowReport
+
+log = structlog.get_logger(__name__)
+
+# What the cards speak of. Shorter jumps with each batch, longer hides that something changed just now.
+WINDOW_S = 60.0
+FAILURES_OVER_S = 300.0
+# The longer window costs the API a merge of many slots, and failures are no less true a few seconds later.
+_FAILURES_EVERY_S = 10.0
+_BROKER_WITHIN_S = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What there is to look at."""
+
+    api: "Api"
+    backlog: "BacklogReader"
+    letters: "LetterBox"
+    run_file: "RunFile"
+
+
+class Observer:
+    """Takes one snapshot a call, one call at a time; a part that does not answer costs at most a few seconds."""
+
+    def __init__(self, parts: Parts, *, clock: "Clock") -> None:
+        self._parts = parts
+        self._clock = clock
+        self._speeds = Speeds()
+        self._history = History()
+        self._models: tuple[ModelInfo, ...] = ()
+        self._examples: dict[str, list[Any]] | None = None
+        self._reports: Mapping[VersionKey, WindowReport] = {}
+        self._failures: Mapping[VersionKey, Mapping[str, int]] = {}
+        self._failures_at_s = -float("inf")
+        self._letters = Letters()
+        self._api_at_s: float | None = None
+        self._broker_at_s: float | None = None
+
+    @property
+    def history(self) -> tuple[Point, ...]:
+        """The points of the snapshots that were taken lately."""
+        return self._history.points
+
+    async def look(self) -> Snapshot:
+        """Look at everything once; who does not answer is named in the snapshot."""
+        api_error, broker_error = await asyncio.gather(_said(self._ask_api()), _said(self._ask_broker()))
+        now_s = self._clock.monotonic_s()
+        run = self._parts.run_file.read()
+        seen = Sighting(
+            at_s=self._clock.now_s(),
+            api=Source(age_s=_age(self._api_at_s, now_s), error=api_error),
+            broker=Source(age_s=_age(self._broker_at_s, now_s), error=broker_error),
+            models=self._models,
+            examples=self._examples or {},
+            reports=self._reports,
+            failures=self._failures,
+            letters=self._letters,
+            processes=run.processes if run and run.is_running else (),
+        )
+        return build_snapshot(seen, speeds=self._speeds, history=self._history)
+
+    async def _ask_api(self) -> None:
+        api = self._parts.api
+        self._models = await api.models()
+        if self._examples is None:
+            self._examples = await self._ask_examples()
+        self._reports = await self._ask_reports(WINDOW_S)
+        now_s = self._clock.monotonic_s()
+        if now_s - self._failures_at_s >= _FAILURES_EVERY_S:
+            reports = await self._ask_reports(FAILURES_OVER_S)
+            self._failures = {key: report.failures for key, report in reports.items()}
+            self._failures_at_s = now_s
+        self._api_at_s = self._clock.monotonic_s()
+
+    async def _ask_reports(self, window_s: float) -> "Mapping[VersionKey, WindowReport]":
+        keys = [(model.name, version.version) for model in self._models for version in model.versions]
+        reports = await asyncio.gather(*(self._parts.api.report(*key, window_s=window_s) for key in keys))
+        return dict(zip(keys, reports, strict=True))
+
+    async def _ask_examples(self) -> dict[str, list[Any]]:
+        """The first documented example of each model; a page makes one up where there is none."""
+        try:
+            examples = await self._parts.api.examples()
+        except UnavailableError as error:
+            log.warning("no_examples", error=str(error))
+            return {}
+        default = next((model.name for model in self._models if model.default), "")
+        return {example.model or default: example.instances for example in reversed(examples)}
+
+    async def _ask_broker(self) -> None:
+        try:
+            async with asyncio.timeout(_BROKER_WITHIN_S):
+                positions = await self._parts.backlog.read(subscriptions(self._models))
+                self._speeds.note(positions, at_s=self._clock.monotonic_s())
+                if LETTERS in positions:
+                    self._letters = await self._parts.letters.look(positions[LETTERS])
+        except TimeoutError as error:
+            raise UnavailableError(f"the broker did not answer within {_BROKER_WITHIN_S:g} s") from error
+        self._broker_at_s = self._clock.monotonic_s()
+
+
+async def _said(asking: Any) -> str | None:
+    """What went wrong, None if nothing did."""
+    try:
+        await asking
+    except InferlaneError as error:
+        return str(error)
+    return None
+
+
+def _age(at_s: float | None, now_s: float) -> float | None:
+    return None if at_s is None else round(max(0.0, now_s - at_s), 1)

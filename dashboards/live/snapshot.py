@@ -1,0 +1,196 @@
+"""What every open page is sent each second, and how it follows from what was seen. Pure."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from dashboards.live.api import ModelInfo, TensorInfo
+from dashboards.live.history import History, Point, point_of
+from dashboards.live.hops import ROUTER_QUEUE, Queue, Speeds, total, version_queue
+from dashboards.live.letters import Letters
+from dashboards.live.verdict import Signs, Verdict, judge
+from inferlane.stack.runfile import ProcessRecord
+from inferlane.window_report import WindowReport
+
+VersionKey = tuple[str, str]
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a part that is read answered the last time; `age_s` is since when its values are, None without any."""
+
+    age_s: float | None = None
+    error: str | None = None
+
+
+class VersionCard(msgspec.Struct, frozen=True, kw_only=True):
+    """A version: what it is, what waits for it, and what it did over the report's window."""
+
+    version: str
+    weight: float
+    quantization: str
+    size_bytes: int
+    queue: Queue
+    report: WindowReport | None
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """A model and its versions; `example` is a row to try, None to make one of the inputs."""
+
+    name: str
+    description: str
+    default: bool
+    inputs: tuple[TensorInfo, ...]
+    example: list[Any] | None
+    versions: tuple[VersionCard, ...]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """How many requests of a version ended with an error code over `FAILURES_OVER_S`."""
+
+    model: str
+    version: str
+    code: str
+    count: int
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of the stack on this machine, as its supervisor last saw it."""
+
+    name: str
+    state: str
+    restarts: int
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """All versions together. `error_share` is of the reports' window, None without any request."""
+
+    router: Queue
+    workers: Queue
+    workers_alive: int
+    error_share: float | None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything on the page but the history before `point`."""
+
+    at_s: float
+    verdict: Verdict
+    api: Source
+    broker: Source
+    flow: Flow
+    models: tuple[ModelCard, ...]
+    failures: tuple[Failure, ...]
+    letters: Letters
+    parts: tuple[Part, ...]
+    point: Point
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """What was seen at `at_s` (since the epoch); of a part that does not answer, what it said last."""
+
+    at_s: float
+    api: Source = field(default_factory=Source)
+    broker: Source = field(default_factory=Source)
+    models: tuple[ModelInfo, ...] = ()
+    # Bodies to try, by model.
+    examples: Mapping[str, list[Any]] = field(default_factory=dict)
+    reports: Mapping[VersionKey, WindowReport] = field(default_factory=dict)
+    failures: Mapping[VersionKey, Mapping[str, int]] = field(default_factory=dict)
+    letters: Letters = field(default_factory=Letters)
+    processes: tuple[ProcessRecord, ...] = ()
+
+
+def build_snapshot(seen: Sighting, *, speeds: Speeds, history: History) -> Snapshot:
+    """Put what was seen together, and add its point to the history."""
+    # The default model first: it is what most requests are about.
+    ordered = sorted(seen.models, key=lambda model: not model.default)
+    models = tuple(_model_card(model, seen, speeds) for model in ordered)
+    router = speeds.queue(ROUTER_QUEUE)
+    flow = _flow(router, models)
+    point = point_of(models, router_lag_records=router.lag_records, at_s=seen.at_s)
+    history.add(point)
+    return Snapshot(
+        at_s=seen.at_s,
+        verdict=judge(_signs(seen, flow, models, history)),
+        api=seen.api,
+        broker=seen.broker,
+        flow=flow,
+        models=models,
+        failures=_failures(seen),
+        letters=seen.letters,
+        parts=tuple(Part(name=entry.name, state=entry.state, restarts=entry.restarts) for entry in seen.processes),
+        point=point,
+    )
+
+
+def _model_card(model: ModelInfo, seen: Sighting, speeds: Speeds) -> ModelCard:
+    return ModelCard(
+        name=model.name,
+        description=model.description,
+        default=model.default,
+        inputs=model.versions[0].inputs if model.versions else (),
+        example=seen.examples.get(model.name),
+        versions=tuple(
+            VersionCard(
+                version=version.version,
+                weight=version.weight,
+                quantization=version.quantization,
+                size_bytes=version.size_bytes,
+                queue=speeds.queue(version_queue(model.name, version.version)),
+                report=seen.reports.get((model.name, version.version)),
+            )
+            for version in model.versions
+        ),
+    )
+
+
+def _flow(router: Queue, models: tuple[ModelCard, ...]) -> Flow:
+    cards = [card for model in models for card in model.versions]
+    reports = [card.report for card in cards if card.report]
+    requests = sum(report.requests for report in reports)
+    return Flow(
+        router=router,
+        workers=total(card.queue for card in cards),
+        workers_alive=sum(report.resources.workers for report in reports),
+        error_share=sum((report.error_rate or 0.0) * report.requests for report in reports) / requests
+        if requests
+        else None,
+    )
+
+
+def _signs(seen: Sighting, flow: Flow, models: tuple[ModelCard, ...], history: History) -> Signs:
+    cards = [(f"{model.name} {card.version}", card) for model in models for card in model.versions]
+    return Signs(
+        api_error=seen.api.error,
+        broker_error=seen.broker.error,
+        finished_per_s=flow.workers.leaving_per_s or 0.0,
+        lag_records=flow.router.lag_records + flow.workers.lag_records,
+        lag_records_before=history.lag_before(Signs.GROWTH_OVER_S),
+        without_workers=tuple(
+            name
+            for name, card in cards
+            if card.queue.lag_records and not (card.report and card.report.resources.workers)
+        ),
+        error_shares={name: card.report.error_rate for name, card in cards if card.report and card.report.error_rate},
+        error_share=flow.error_share,
+        slowest_p95_ms=max((card.report.latency_ms.total.p95 or 0.0 for _, card in cards if card.report), default=0.0),
+        restarting=tuple(entry.name for entry in seen.processes if entry.state == "waiting"),
+    )
+
+
+def _failures(seen: Sighting) -> tuple[Failure, ...]:
+    counted = Counter(
+        {
+            (model, version, code): count
+            for (model, version), codes in seen.failures.items()
+            for code, count in codes.items()
+        }
+    )
+    return tuple(
+        Failure(model=model, version=version, code=code, count=count)
+        for (model, version, code), count in counted.most_common()
+    )
