@@ -55,4 +55,10 @@ WORKER_INFERENCE = Histogram(
 WORKER_HALTED = Gauge(
     "inferlane_worker_halted", "1 while a worker takes nothing because its model fails.", ("model", "version")
 )
+AUTOSCALER_WANTED = Gauge(
+    "inferlane_autoscaler_wanted_workers", "Workers that the local autoscaler wants.", ("model", "version")
+)
+AUTOSCALER_LAG = Gauge(
+    "inferlane_autoscaler_lag_records", "Records that wait, as the local autoscaler last saw them.", ("topic",)
+)
 DEAD_LETTERS = Counter("inferlane_dead_letters_total", "Records sent to the dead letters.", ("reason",))

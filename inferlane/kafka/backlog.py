@@ -25,6 +25,25 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionPosition:
+    """One partition: the first offset that retention left, what the group committed (None: never), and the end."""
+
+    beginning: int
+    committed: int | None
+    end: int
+
+    @property
+    def done(self) -> int:
+        """The offset before which nothing waits: what retention removed waits for nobody."""
+        return max(self.committed or 0, self.beginning)
+
+    @property
+    def lag_records(self) -> int:
+        """What waits."""
+        return max(0, self.end - self.done)
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """Sums over the partitions of a topic: what the group committed, and the end."""
 
@@ -51,6 +70,23 @@ class BacklogReader:
         Raises:
             UnavailableError: the broker does not answer; the next call connects anew.
         """
+        found = await self.read_partitions(subscriptions)
+        return {
+            subscription: Position(
+                committed=sum(partition.done for partition in partitions),
+                end=sum(partition.end for partition in partitions),
+            )
+            for subscription, partitions in found.items()
+        }
+
+    async def read_partitions(
+        self, subscriptions: Sequence[Subscription]
+    ) -> Mapping[Subscription, Sequence[PartitionPosition]]:
+        """Return every partition of each subscription whose topic exists. Connects at the first call.
+
+        Raises:
+            UnavailableError: the broker does not answer; the next call connects anew.
+        """
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
                 return await self._read(subscriptions)
@@ -68,7 +104,7 @@ class BacklogReader:
         if admin is not None:
             await admin.close()
 
-    async def _read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]:
+    async def _read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Sequence[PartitionPosition]]:
         consumer, admin = await self._connected()
         # Topics of a version that was added since are seen here.
         there = await partitions_by_topic(admin)
@@ -81,9 +117,10 @@ class BacklogReader:
         positions = {}
         for subscription, ours in partitions.items():
             held = await self._committed(admin, subscription.group, ours)
-            # What retention removed waits for nobody.
-            committed = sum(max(held.get(partition, 0), beginnings[partition]) for partition in ours)
-            positions[subscription] = Position(committed=committed, end=sum(ends[partition] for partition in ours))
+            positions[subscription] = [
+                PartitionPosition(beginning=beginnings[partition], committed=held.get(partition), end=ends[partition])
+                for partition in ours
+            ]
         return positions
 
     async def _committed(
@@ -94,7 +131,8 @@ class BacklogReader:
         found = await admin.list_consumer_group_offsets(
             group, group_coordinator_id=self._coordinators[group], partitions=partitions
         )
-        return {partition: held.offset for partition, held in found.items()}
+        # A partition that the group never committed has the offset -1, or is not named.
+        return {partition: held.offset for partition, held in found.items() if held.offset >= 0}
 
     async def _connected(self) -> "tuple[AIOKafkaConsumer, AIOKafkaAdminClient]":
         if self._consumer is None or self._admin is None:
