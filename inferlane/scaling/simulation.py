@@ -103,11 +103,12 @@ def simulate(model: PoolModel, load: Load) -> PoolRun:
         done[step] = taken
         wanted[step], ready[step] = scaler.replicas, members.ready
     return PoolRun(
-        time_s=np.arange(steps) * load.step_s,
+        time_s=np.arange(steps, dtype=np.float64) * load.step_s,
         arrived=load.rates * load.step_s,
         wanted=wanted,
         ready=ready,
-        lag_records=came * partitions - done.sum(axis=2),
+        # Sums of fractions: an empty queue may come out a hair below 0.
+        lag_records=np.maximum(came * partitions - done.sum(axis=2), 0.0),
         wait_s=_waits(came, done, load),
     )
 
