@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import structlog
 
 from inferlane.errors import UnavailableError
 from inferlane.kafka.ages import OldestAge
-from inferlane.kafka.backlog import BacklogReader, Offsets, Subscription
+from inferlane.kafka.backlog import BacklogReader, PartitionPosition, Position, Subscription
 from inferlane.metrics import router as metrics
 from inferlane.result_store import store_errors
 from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, work_topic, worker_group
@@ -65,16 +65,16 @@ class DeploymentWatch:
     async def _look(self) -> None:
         try:
             async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
-                self._note(await self._reader.read_offsets([*self._ingress, *self._pools]))
+                self._note(await self._reader.read_partitions([*self._ingress, *self._pools]))
                 await self._note_store()
         except (UnavailableError, TimeoutError) as error:
             log.warning("deployment_not_seen", error=str(error), retry_s=_LOOK_S)
 
-    def _note(self, found: Mapping[Subscription, Offsets]) -> None:
+    def _note(self, found: Mapping[Subscription, Sequence[PartitionPosition]]) -> None:
         at_s = time.monotonic()
-        for subscription, offsets in found.items():
-            age_s = self._ages[subscription].note(offsets.committed, offsets.ends, at_s=at_s)
-            lag_records = offsets.position.lag_records
+        for subscription, partitions in found.items():
+            age_s = self._ages[subscription].note(partitions, at_s=at_s)
+            lag_records = Position.of(partitions).lag_records
             if (lane := self._ingress.get(subscription)) is not None:
                 metrics.INGRESS_LAG.labels(lane).set(lag_records)
                 metrics.INGRESS_AGE.labels(lane).set(age_s)
@@ -82,7 +82,7 @@ class DeploymentWatch:
                 pool = self._pools[subscription]
                 metrics.POOL_LAG.labels(*pool).set(lag_records)
                 metrics.POOL_AGE.labels(*pool).set(age_s)
-                metrics.POOL_MAX.labels(*pool[:2]).set(len(offsets.ends))
+                metrics.POOL_MAX.labels(*pool[:2]).set(len(partitions))
 
     async def _note_store(self) -> None:
         async with store_errors(self._settings.redis_url):

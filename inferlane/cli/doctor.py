@@ -73,6 +73,7 @@ def _checks(
 ) -> tuple[Check, ...]:
     from inferlane.stack import checks
     from inferlane.stack.hops import router_progress
+    from inferlane.stack.pools import worker_pool
 
     needs_broker = frozenset({"broker"})
     entries = record.processes if record else ()
@@ -81,11 +82,14 @@ def _checks(
         for entry in entries
         if entry.ops_url and entry.pool != "api"
     ]
+    asleep = {pool.name for pool in record.scaled_pools if pool.workers == 0} if record else set()
     predictions = [
         Check(
             name=f"predict {target.model} {target.version}",
             needs=frozenset({"api"}),
-            see=partial(checks.check_prediction, settings, api_url, target),
+            see=_say_asleep
+            if worker_pool(target.model, target.version) in asleep
+            else partial(checks.check_prediction, settings, api_url, target),
         )
         for target in targets
     ]
@@ -108,6 +112,11 @@ async def _report(check: Check) -> bool:
         return False
     out.print(f"[green]✓[/] {check.name}: {escape(detail)}", soft_wrap=True)
     return True
+
+
+async def _say_asleep() -> str:
+    """A probe would wake the pool, which is no broken part."""
+    return "asleep by its ScaledObject; not probed, its next request wakes it"
 
 
 async def _verify_models(settings: "Settings") -> str:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from inferlane import __version__
-from inferlane.cli import batch, dead_letters, keys, models, processes, topics
+from inferlane.cli import batch, dead_letters, keys, models, processes, scale, topics
 from inferlane.cli.doctor import doctor
 from inferlane.cli.up import down, status, up
 from inferlane.errors import InferlaneError
@@ -22,6 +22,7 @@ app.add_typer(batch.app, name="batch")
 app.add_typer(topics.app, name="topics")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(keys.app, name="keys")
+app.add_typer(scale.app, name="scale")
 for process in (processes.api, processes.router, processes.worker, processes.dashboard):
     app.command(rich_help_panel=PROCESSES)(process)
 

@@ -1,7 +1,9 @@
 """`inferlane up`, `down` and `status`: the whole stack on this machine."""
 
 import asyncio
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,12 +59,36 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
             min=0, max=65535, envvar="INFERLANE_DASHBOARD_PORT", help="TCP port of the live dashboard; 0 is none."
         ),
     ] = 3000,
+    autoscale: Annotated[
+        bool,
+        typer.Option(
+            "--autoscale/--fixed",
+            envvar="INFERLANE_AUTOSCALE",
+            help="Scale each pool by its ScaledObject, to zero too; or keep its size.",
+        ),
+    ] = False,
+    scaled_objects: Annotated[
+        Path, typer.Option(envvar="INFERLANE_SCALED_OBJECTS", help="Manifest with the ScaledObjects of the pools.")
+    ] = Path("k8s/hpa.yaml"),
+    max_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            envvar="INFERLANE_MAX_WORKERS",
+            help="Most workers of one pool when it is scaled, whatever its ScaledObject says.",
+            show_default="the number of CPUs",
+        ),
+    ] = None,
+    hpa_sync: Annotated[
+        float,
+        typer.Option(min=0.1, envvar="INFERLANE_HPA_SYNC_S", help="Seconds from one step of the HPA to the next."),
+    ] = 15.0,
     detach: Annotated[
         bool, typer.Option("--detach/--foreground", help="Return once everything is ready, or stay and log.")
     ] = False,
 ) -> None:
     """Start broker, store, router, workers, API and dashboard here, and probe each model version through them."""
-    from inferlane.stack.profile import StackOptions, stack_profile
+    from inferlane.stack.profile import AutoscaleOptions, StackOptions, stack_profile
 
     options = StackOptions(
         workers=workers,
@@ -72,6 +98,11 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         first_ops_port=ops_port,
         store_maxmemory_mib=store_memory,
         dashboard_port=dashboard_port,
+        autoscale=AutoscaleOptions(
+            scaled_objects=scaled_objects, max_workers=max_workers or os.cpu_count() or 1, hpa_sync_s=hpa_sync
+        )
+        if autoscale
+        else None,
     )
     profile = stack_profile(load_settings(), options)
     if detach:
@@ -121,6 +152,8 @@ def status() -> None:
         table.add_row(entry.name, str(entry.pid), entry.state, str(entry.restarts), uptime, str(entry.port), ready)
     out.print(f"stack {record.phase}, supervisor pid {record.pid}, {record.api_url}")
     out.print(table)
+    if record.scaled_pools:
+        out.print(_scaled_table(record))
     if record.phase != "ready" or any(ready != "ready" for ready in readiness):
         raise typer.Exit(1)
 
@@ -186,7 +219,7 @@ def _end_leftovers(settings: "Settings") -> None:
 
 
 def _arguments(options: "StackOptions") -> "Sequence[str]":
-    values = {
+    values: dict[str, object] = {
         "--workers": options.workers,
         "--api-port": options.api_port,
         "--broker-port": options.broker_port,
@@ -195,7 +228,23 @@ def _arguments(options: "StackOptions") -> "Sequence[str]":
         "--store-memory": options.store_maxmemory_mib,
         "--dashboard-port": options.dashboard_port,
     }
-    return [part for flag, value in values.items() for part in (flag, str(value))]
+    if options.autoscale:
+        values |= {
+            "--scaled-objects": options.autoscale.scaled_objects,
+            "--max-workers": options.autoscale.max_workers,
+            "--hpa-sync": options.autoscale.hpa_sync_s,
+        }
+    flags = [part for flag, value in values.items() for part in (flag, str(value))]
+    return [*flags, "--autoscale" if options.autoscale else "--fixed"]
+
+
+def _scaled_table(record: "RunRecord") -> Table:
+    table = Table("scaled pool", "workers", "wanted", "bounds", "lag", "last change", box=None)
+    for pool in record.scaled_pools:
+        ready = sum(entry.pool == pool.name and entry.state == "ready" for entry in record.processes)
+        lag = "?" if pool.lag_records is None else str(pool.lag_records)
+        table.add_row(pool.name, str(ready), str(pool.workers), f"{pool.least}-{pool.most}", lag, pool.reason)
+    return table
 
 
 def _announce(record: "RunRecord") -> None:

@@ -1,7 +1,9 @@
 """For how long the oldest waiting record has waited, without reading a record. Pure."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Sequence
+
+from inferlane.kafka.backlog import PartitionPosition
 
 # Ends that are remembered for one partition. With a look every 5 s an hour and a half of standing still is told
 # exactly; of a longer one the age keeps growing from the oldest look that is left.
@@ -18,9 +20,9 @@ class OldestAge:
     def __init__(self) -> None:
         self._ends: dict[int, deque[tuple[float, int]]] = {}
 
-    def note(self, committed: Mapping[int, int], ends: Mapping[int, int], *, at_s: float) -> float:
-        """Note a look (offsets by partition, `at_s` monotonic) and return the age in seconds; 0 if nothing waits."""
-        return max((self._note(number, committed.get(number, 0), end, at_s) for number, end in ends.items()), default=0)
+    def note(self, partitions: Sequence[PartitionPosition], *, at_s: float) -> float:
+        """Note a look (every partition by number, `at_s` monotonic); return the age in seconds, 0 if nothing waits."""
+        return max((self._note(number, part.done, part.end, at_s) for number, part in enumerate(partitions)), default=0)
 
     def _note(self, number: int, committed: int, end: int, at_s: float) -> float:
         seen = self._ends.setdefault(number, deque())

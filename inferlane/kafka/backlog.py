@@ -25,6 +25,25 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionPosition:
+    """One partition: the first offset that retention left, what the group committed (None: never), and the end."""
+
+    beginning: int
+    committed: int | None
+    end: int
+
+    @property
+    def done(self) -> int:
+        """The offset before which nothing waits: what retention removed waits for nobody."""
+        return max(self.committed or 0, self.beginning)
+
+    @property
+    def lag_records(self) -> int:
+        """What waits."""
+        return max(0, self.end - self.done)
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """Sums over the partitions of a topic: what the group committed, and the end."""
 
@@ -35,18 +54,10 @@ class Position:
     def lag_records(self) -> int:
         return max(0, self.end - self.committed)
 
-
-@dataclass(frozen=True, slots=True)
-class Offsets:
-    """What a group committed and where each partition of its topic ends, by partition number."""
-
-    committed: Mapping[int, int]
-    ends: Mapping[int, int]
-
-    @property
-    def position(self) -> Position:
+    @classmethod
+    def of(cls, partitions: "Sequence[PartitionPosition]") -> "Position":
         """The sums."""
-        return Position(committed=sum(self.committed.values()), end=sum(self.ends.values()))
+        return cls(committed=sum(part.done for part in partitions), end=sum(part.end for part in partitions))
 
 
 class BacklogReader:
@@ -64,15 +75,16 @@ class BacklogReader:
         Raises:
             UnavailableError: the broker does not answer; the next call connects anew.
         """
-        return {
-            subscription: offsets.position for subscription, offsets in (await self.read_offsets(subscriptions)).items()
-        }
+        found = await self.read_partitions(subscriptions)
+        return {subscription: Position.of(partitions) for subscription, partitions in found.items()}
 
-    async def read_offsets(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Offsets]:
-        """Like `read`, partition by partition.
+    async def read_partitions(
+        self, subscriptions: Sequence[Subscription]
+    ) -> Mapping[Subscription, Sequence[PartitionPosition]]:
+        """Return every partition, by number, of each subscription whose topic exists. Connects at the first call.
 
         Raises:
-            UnavailableError: as `read`.
+            UnavailableError: the broker does not answer; the next call connects anew.
         """
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
@@ -91,7 +103,7 @@ class BacklogReader:
         if admin is not None:
             await admin.close()
 
-    async def _read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Offsets]:
+    async def _read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Sequence[PartitionPosition]]:
         consumer, admin = await self._connected()
         # Topics of a version that was added since are seen here.
         there = await partitions_by_topic(admin)
@@ -104,9 +116,10 @@ class BacklogReader:
         found = {}
         for subscription, ours in partitions.items():
             held = await self._committed(admin, subscription.group, ours)
-            # What retention removed waits for nobody.
-            committed = {p.partition: max(held.get(p, 0), beginnings[p]) for p in ours}
-            found[subscription] = Offsets(committed, {p.partition: ends[p] for p in ours})
+            found[subscription] = [
+                PartitionPosition(beginning=beginnings[partition], committed=held.get(partition), end=ends[partition])
+                for partition in ours
+            ]
         return found
 
     async def _committed(
@@ -117,7 +130,8 @@ class BacklogReader:
         found = await admin.list_consumer_group_offsets(
             group, group_coordinator_id=self._coordinators[group], partitions=partitions
         )
-        return {partition: held.offset for partition, held in found.items()}
+        # A partition that the group never committed has the offset -1, or is not named.
+        return {partition: held.offset for partition, held in found.items() if held.offset >= 0}
 
     async def _connected(self) -> "tuple[AIOKafkaConsumer, AIOKafkaAdminClient]":
         if self._consumer is None or self._admin is None:

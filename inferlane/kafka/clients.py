@@ -61,13 +61,13 @@ def make_consumer(
 
 
 async def partitions_by_topic(admin: "AIOKafkaAdminClient") -> Mapping[str, list[TopicPartition]]:
-    """The partitions of every topic that the broker has now.
+    """The partitions, by number, of every topic that the broker has now.
 
     A consumer knows only those of the topics that it reads (the embedded broker tells it all, Apache Kafka does not),
     and asking for a topic by its name creates it where the broker is set to.
     """
     return {
-        topic["topic"]: [TopicPartition(topic["topic"], partition["partition"]) for partition in topic["partitions"]]
+        topic["topic"]: sorted(TopicPartition(topic["topic"], part["partition"]) for part in topic["partitions"])
         for topic in await admin.describe_topics()
     }
 

@@ -1,6 +1,7 @@
 """The whole catalogue: every metric of every process, for documents, dashboards and their tests."""
 
 import inferlane.metrics.api
+import inferlane.metrics.autoscaler
 import inferlane.metrics.consuming
 import inferlane.metrics.router
 import inferlane.metrics.worker  # noqa: F401 - what they declare is what is wanted

@@ -61,6 +61,10 @@ class StackPools:
         store = (self._store(),) if self._profile.has_store else ()
         return (*broker, *store)
 
+    def ops_port(self, name: str) -> int:
+        """The ops port of a process that is none of the pools."""
+        return self._ops_ports.port_of(name)
+
     async def create_topics(self) -> None:
         """Create the topics that this stack needs and that are missing.
 

@@ -5,9 +5,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inferlane.config import load_settings
+from inferlane.scaling.pool import HPA_SYNC_S
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from inferlane.config import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoscaleOptions:
+    """Where the ScaledObjects are, the most workers a pool may have here, and how often the HPA would step."""
+
+    scaled_objects: "Path"
+    max_workers: int
+    hpa_sync_s: float = HPA_SYNC_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +34,8 @@ class StackOptions:
     store_maxmemory_mib: int = 512
     # 0 is no dashboard.
     dashboard_port: int = 3000
+    # None: every pool keeps its size.
+    autoscale: AutoscaleOptions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

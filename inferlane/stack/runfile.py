@@ -27,6 +27,17 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     log: str
 
 
+class PoolRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool that the local autoscaler scales: what it wants, why it last changed, and what waits (None: not known)."""
+
+    name: str
+    workers: int
+    least: int
+    most: int
+    reason: str
+    lag_records: int | None
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The whole stack. `phase` is `starting`, `ready`, `stopping` or `failed`; `failure` says why it failed."""
 
@@ -36,6 +47,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     api_url: str
     environment: Mapping[str, str]
     processes: tuple[ProcessRecord, ...] = ()
+    scaled_pools: tuple[PoolRecord, ...] = ()
     failure: str | None = None
 
     @property

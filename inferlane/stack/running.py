@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import psutil
+import structlog
 
 from inferlane.errors import ConfigurationError, InferlaneError
+from inferlane.kafka.backlog import BacklogReader
+from inferlane.ops import OpsApp, serve_http
+from inferlane.stack.autoscaling import Autoscaler
 from inferlane.stack.pools import StackPools, base_url
 from inferlane.stack.probe import Target, predict
 from inferlane.stack.profile import Profile, StackOptions
-from inferlane.stack.runfile import ProcessRecord, RunFile, RunRecord
+from inferlane.stack.runfile import PoolRecord, ProcessRecord, RunFile, RunRecord
+from inferlane.stack.scaled_pools import read_scaled_pools
 from inferlane.stack.scraping import TargetFile
 from inferlane.stack.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from inferlane.stack.autoscaling import ScaledState
     from inferlane.stack.keeper import Keeper
+
+log = structlog.get_logger(__name__)
 
 _PROBE_WAIT_S = 30.0
 
@@ -27,7 +35,7 @@ class RunningStack:
     """One stack from start to stop; `run` is its whole life, on the main thread's event loop.
 
     Raises:
-        ConfigurationError: a stack runs here already, or a port is taken.
+        ConfigurationError: a stack runs here already, a port is taken, or there are no ScaledObjects to scale by.
     """
 
     def __init__(self, profile: Profile, options: StackOptions, targets: Sequence[Target]) -> None:
@@ -39,6 +47,9 @@ class RunningStack:
         self._scraped = TargetFile(settings.state_dir)
         self._pools = StackPools(profile, options, targets)
         self._supervisor = Supervisor(self._pools.all(), on_change=self._write)
+        self._workers = options.workers
+        self._autoscaler = self._make_autoscaler(options)
+        self._scaling: asyncio.Task[None] | None = None
         self._record = RunRecord(
             pid=os.getpid(),
             create_time_s=psutil.Process().create_time(),
@@ -64,6 +75,8 @@ class RunningStack:
                 )
             )
             self._enter("ready")
+            if self._autoscaler:
+                self._scaling = asyncio.create_task(self._autoscale(self._autoscaler, stop), name="stack:autoscale")
             when_ready(self._record)
 
         self._write()
@@ -80,9 +93,37 @@ class RunningStack:
             self._scraped.remove()
         finally:
             stopping.cancel()
+            if self._scaling:
+                self._scaling.cancel()
+                await asyncio.wait([self._scaling])
+
+    def _make_autoscaler(self, options: StackOptions) -> Autoscaler | None:
+        if options.autoscale is None:
+            return None
+        chosen = options.autoscale
+        return Autoscaler(
+            read_scaled_pools(chosen.scaled_objects, self._targets, max_workers=chosen.max_workers),
+            reader=BacklogReader(self._profile.settings),
+            scale=self._supervisor.scale,
+            hpa_sync_s=chosen.hpa_sync_s,
+            on_look=self._write,
+        )
+
+    async def _autoscale(self, autoscaler: Autoscaler, stop: asyncio.Event) -> None:
+        """Scale, and serve the numbers of it, until the stack stops; a stack whose autoscaler died stops too."""
+        host, port = self._profile.settings.ops_host, self._pools.ops_port("autoscaler")
+        try:
+            async with serve_http(OpsApp(live=dict, ready=dict), host=host, port=port):
+                log.info("autoscaler_metrics", url=f"{base_url(host, port)}/metrics")
+                await autoscaler.run(workers=self._workers)
+        except Exception:
+            log.exception("autoscaler_died", remedy="start the stack again; it stops now")
+            stop.set()
 
     async def _note_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
+        if self._scaling:
+            self._scaling.cancel()
         self._enter("stopping")
 
     def _enter(self, phase: str, *, failure: str | None = None) -> None:
@@ -91,7 +132,8 @@ class RunningStack:
 
     def _write(self) -> None:
         processes = tuple(_process_record(pool, keeper) for pool, keeper in self._supervisor.keepers())
-        self._record = msgspec.structs.replace(self._record, processes=processes)
+        pools = tuple(_pool_record(state) for state in self._autoscaler.states) if self._autoscaler else ()
+        self._record = msgspec.structs.replace(self._record, processes=processes, scaled_pools=pools)
         self._file.write(self._record)
         self._scraped.write(processes)
 
@@ -121,6 +163,18 @@ def _process_record(pool: str, keeper: "Keeper") -> ProcessRecord:
         port=keeper.spec.port,
         ops_url=keeper.spec.ops_url,
         log=str(keeper.spec.log_path),
+    )
+
+
+def _pool_record(state: "ScaledState") -> PoolRecord:
+    numbers = state.scaler.numbers
+    return PoolRecord(
+        name=state.pool.name,
+        workers=state.scaler.replicas,
+        least=numbers.min_replicas,
+        most=numbers.max_replicas,
+        reason=state.reason,
+        lag_records=state.lag_records,
     )
 
 

@@ -109,6 +109,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "INFERLANE_STORE_PORT": str(store_port),
         "INFERLANE_FIRST_OPS_PORT": str(ops_port),
         "INFERLANE_DASHBOARD_PORT": str(dashboard_port),
+        # One pool is scaled, which no other test asks anything of; at DEBUG the supervisor logs each look at its lag.
+        "INFERLANE_AUTOSCALE": "1",
+        "INFERLANE_SCALED_OBJECTS": "tests/e2e/scaled_objects.yaml",
+        "INFERLANE_HPA_SYNC_S": "1",
+        "INFERLANE_LOG_LEVEL": "DEBUG",
     }
     running = Stack(
         folder=folder,

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inferlane.errors import InvalidInputError, ModelError, UnknownModelError
 from inferlane.kafka.ages import OldestAge
+from inferlane.kafka.backlog import PartitionPosition
 from inferlane.metrics.batch_histogram import BatchHistogram
 from inferlane.metrics.catalogue import metrics
 from inferlane.metrics.declaring import Kind, Metric
@@ -98,30 +99,34 @@ def test_labels_of_another_number_are_refused() -> None:
         histogram.labels("a", "b")
 
 
+def positions(*committed_and_end: tuple[int, int]) -> list[PartitionPosition]:
+    return [PartitionPosition(beginning=0, committed=committed, end=end) for committed, end in committed_and_end]
+
+
 def test_the_age_is_that_of_the_oldest_waiting_record() -> None:
     age = OldestAge()
-    assert age.note({0: 10}, {0: 10}, at_s=0) == 0
-    assert age.note({0: 10}, {0: 15}, at_s=5) == 0  # Seen for the first time now.
-    assert age.note({0: 10}, {0: 20}, at_s=10) == 5
-    assert age.note({0: 15}, {0: 20}, at_s=15) == 5  # What came by 5 is done; what came by 10 waits.
-    assert age.note({0: 20}, {0: 20}, at_s=20) == 0
+    assert age.note(positions((10, 10)), at_s=0) == 0
+    assert age.note(positions((10, 15)), at_s=5) == 0  # Seen for the first time now.
+    assert age.note(positions((10, 20)), at_s=10) == 5
+    assert age.note(positions((15, 20)), at_s=15) == 5  # What came by 5 is done; what came by 10 waits.
+    assert age.note(positions((20, 20)), at_s=20) == 0
 
 
 def test_one_partition_that_stands_still_makes_the_age() -> None:
     age = OldestAge()
-    age.note({0: 0, 1: 0}, {0: 1, 1: 1}, at_s=0)
-    assert age.note({0: 0, 1: 100}, {0: 1, 1: 120}, at_s=60) == 60
+    age.note(positions((0, 1), (0, 1)), at_s=0)
+    assert age.note(positions((0, 1), (100, 120)), at_s=60) == 60
 
 
 def test_a_topic_that_was_made_anew_starts_over() -> None:
     age = OldestAge()
-    age.note({0: 0}, {0: 100}, at_s=0)
-    assert age.note({0: 0}, {0: 1}, at_s=60) == 0
+    age.note(positions((0, 100)), at_s=0)
+    assert age.note(positions((0, 1)), at_s=60) == 0
 
 
 def test_a_long_stand_keeps_its_age_in_bounded_memory() -> None:
     age = OldestAge()
     for second in range(3_000):
-        found = age.note({0: 0}, {0: second + 1}, at_s=second)
+        found = age.note(positions((0, second + 1)), at_s=second)
     assert found == 2_999
     assert len(age._ends[0]) <= 1_024
