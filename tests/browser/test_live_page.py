@@ -146,6 +146,7 @@ def test_the_page_is_accessible_and_fits(stack: Stack, open_page: Open, size: st
         expect(card(page, "iris", "v2").locator(".predictions")).to_contain_text("setosa")
         page.wait_for_timeout(5_000)
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.evaluate("window.scrollTo(0, 0)")
         page.screenshot(path=SCREENSHOTS / f"live-{scheme}-{size}.png", full_page=True)
     # In the page's own world: its policy forbids scripts of others.
     page.evaluate(AXE.read_text(encoding="utf-8"))

@@ -95,5 +95,5 @@ function distribution(report: Report | null): Node[] {
   });
   const named = classes.slice(0, CLASSES_SHOWN).map(([name, rows]) => `${name} ${share(rows / total)}`);
   const rest = classes.length - CLASSES_SHOWN;
-  return [bar, el("p", { class: "hint" }, named.join(" · ") + (rest > 0 ? ` · ${rest} more` : ""))];
+  return [bar, el("p", { class: "hint" }, `Predicts ${named.join(" · ")}` + (rest > 0 ? ` · ${rest} more` : ""))];
 }

@@ -94,7 +94,7 @@ class Chart {
         y: { range: (_chart, _low, high) => [0, Math.max(this.kind.stepped === true ? 2 : 1, (high ?? 0) * 1.1)] },
       },
       axes: [
-        { stroke: ink, font, grid: { show: false }, ticks: { show: false }, space: 70, values: "{HH}:{mm}" },
+        { stroke: ink, font, grid: { show: false }, ticks: { show: false }, size: 26, space: 70, values: "{HH}:{mm}" },
         {
           stroke: ink,
           font,

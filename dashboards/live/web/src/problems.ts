@@ -22,7 +22,7 @@ function empty(text: string): Node {
 
 function failures(snapshot: Snapshot): Node[] {
   if (snapshot.failures.length === 0) return [empty("None in the last five minutes.")];
-  const head = el("tr", {}, ...["Version", "Error", "Last 5 min"].map((name) => el("th", { scope: "col" }, name)));
+  const head = el("tr", {}, ...["Version", "Error", "Last 5 min"].map((name, index) => el("th", { scope: "col", class: index === 2 ? "number" : "" }, name)));
   const rows = snapshot.failures.slice(0, SHOWN).map((failure) =>
     el(
       "tr",
