@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .stage import Stage
 
 CONCURRENCY = 32
-LIMIT_S = 60.0
+# Seconds at most for a phase that a machine of two free cores ends in two.
+LIMIT_S = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

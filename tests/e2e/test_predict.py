@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -155,7 +156,15 @@ def test_a_wait_that_runs_out_is_a_202_and_the_result_comes_later(stack: Stack) 
 
 
 def test_a_request_past_its_deadline_is_answered_expired_and_not_computed(stack: Stack) -> None:
-    accepted = stack.call("/v1/models/predict", {"instances": GOOD, "deadline_s": 0}, prefer="respond-async")
+    late = {"instances": GOOD, "deadline_s": 0}
+    accepted = stack.call("/v1/models/predict", late, prefer="respond-async")
+    for _ in range(60):
+        if accepted.status != 503:
+            break
+        # What an earlier test left in the queue is worked off first: no deadline of 0 s can be met behind it.
+        time.sleep(float(accepted.headers["retry-after"]))
+        accepted = stack.call("/v1/models/predict", late, prefer="respond-async")
+    assert accepted.status == 202, accepted.raw
     result = stack.call(accepted.headers["location"] + "?wait_s=30").body
     assert (result["status"], result["error"]["code"]) == ("EXPIRED", "deadline_exceeded")
 

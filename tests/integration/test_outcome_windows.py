@@ -173,7 +173,14 @@ async def test_readiness_names_the_parts_and_follows_them(
             return all(app.ready().values())
 
         await eventually(is_ready)
-        assert app.ready().keys() == {"forwarder", "publisher", "outcome_progress", "requests_lane", "outcomes"}
+        assert app.ready().keys() == {
+            "forwarder",
+            "publisher",
+            "outcome_progress",
+            "requests_progress",
+            "requests_lane",
+            "outcomes",
+        }
         assert all(app.live().values())
 
 
