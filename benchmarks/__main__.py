@@ -1,7 +1,9 @@
 """`python -m benchmarks`: one command for each comparison."""
 
 import asyncio
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +30,8 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 @app.callback()
 def main() -> None:
     """Each command starts what it measures and stops it."""
+    # As Ctrl-C: a harness that just ended would leave what it started behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @app.command(name="compare")

@@ -1,5 +1,6 @@
 """One comparison: every system in turn, in rounds of alternating order."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
@@ -11,29 +12,32 @@ from benchmarks.machine import this_machine
 from benchmarks.measured import Closed, Comparison, Measured, merged
 from benchmarks.systems.inferlane import serve_inferlane
 from benchmarks.systems.peers import serve_peer
-from benchmarks.systems.running import NAME, Running
+from benchmarks.systems.running import NAME, NotReadyError, Running
 
 
 def compare(case: Case, names: Sequence[str], plan: Plan, *, rounds: int) -> Comparison:
     """Measure each system `rounds` times; only one of them runs at a time.
 
     Raises:
-        NotReadyError: a system did not start.
         WrkError: wrk is missing or failed.
     """
     closed: dict[str, list[Closed]] = {name: [] for name in names}
     seen: dict[str, Running] = {}
     for number, name in _turns(names, rounds):
         print(f"round {number + 1}: {name}", flush=True)
-        with serve(name, case) as running:
-            seen[name] = running
-            closed[name].append(measure_closed(running, case, plan, number=number))
+        try:
+            with serve(name, case) as running:
+                seen[name] = running
+                closed[name].append(measure_closed(running, case, plan, number=number))
+        except NotReadyError as error:
+            # One that does not start must not cost the figures of all the others; it is missing from the tables.
+            print(f"{name} is left out of this round: {error}", file=sys.stderr, flush=True)
     return Comparison(
         case=case.name,
         machine=this_machine(),
         rounds=rounds,
         bounds=measure_bounds(case),
-        systems=tuple(_measured(seen[name], merged(closed[name])) for name in names),
+        systems=tuple(_measured(seen[name], merged(closed[name])) for name in names if closed[name]),
     )
 
 

@@ -18,7 +18,7 @@ from inferlane.stack.store import store_argv
 from tests.brokers.processes import ask_node, free_ports
 
 PEERS = Path(__file__).parents[1] / "peers"
-_READY_WITHIN_S = 120.0
+_READY_WITHIN_S = 300.0
 _STORE_MIB = 512
 
 
