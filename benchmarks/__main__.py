@@ -1,0 +1,96 @@
+"""`python -m benchmarks`: one command for each comparison."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from benchmarks.burst import Burst, bursts_to_markdown, send_burst
+from benchmarks.cases import load_case
+from benchmarks.closed_loop import Plan
+from benchmarks.comparison import compare, serve
+from benchmarks.hops import hops_to_markdown, measure_hops
+from benchmarks.report import to_markdown
+from benchmarks.systems.peers import peer_names
+from benchmarks.systems.running import NAME
+from benchmarks.venvs import environment_of
+
+_HERE = Path(__file__).parent
+RESULTS = _HERE / "results"
+_PLOT = _HERE / "plot"
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """Each command starts what it measures and stops it."""
+    # As Ctrl-C: a harness that just ended would leave what it started behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+@app.command(name="compare")
+def compare_systems(
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
+    concurrency: Annotated[str, typer.Option(help="Requests under way, separated by commas.")] = "1,16,64,256",
+    systems: Annotated[str, typer.Option(help="Which, separated by commas; all by default.")] = "",
+    windows: Annotated[int, typer.Option(min=1, help="Windows of 1 s for each system, concurrency and round.")] = 6,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every other one in reverse order.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for JSON, Markdown and PNG.")] = RESULTS,
+) -> None:
+    """Run Inferlane and its peers side by side in a closed loop."""
+    names = tuple(systems.split(",")) if systems else (NAME, *peer_names())
+    plan = Plan(concurrencies=tuple(int(part) for part in concurrency.split(",")), windows=windows)
+    comparison = compare(load_case(model), names, plan, rounds=rounds)
+    base = out / comparison.case
+    _save(base, comparison, to_markdown(comparison))
+    python = environment_of(_PLOT) / "python"
+    subprocess.run([python, _PLOT / "draw.py", base.with_suffix(".json"), base.with_suffix(".png")], check=True)
+
+
+@app.command()
+def burst(
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second; three times what the system can is a burst.")],
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "mlp",
+    systems: Annotated[str, typer.Option(help="Which, separated by commas; all by default.")] = "",
+    duration: Annotated[float, typer.Option(min=1, help="Seconds that the burst lasts.")] = 10,
+    patience: Annotated[float, typer.Option(min=1, help="Seconds after which a request counts as lost.")] = 30,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Send at a constant rate whatever the systems do, and count who is answered."""
+    case = load_case(model)
+    found: list[Burst] = []
+    for name in systems.split(",") if systems else (NAME, *peer_names()):
+        with serve(name, case) as running:
+            sending = send_burst(running, case, rate_per_s=rate, duration_s=duration, patience_s=patience)
+            found.append(asyncio.run(sending))
+    _save(out / f"burst-{model}", found, bursts_to_markdown(found))
+
+
+@app.command()
+def hops(
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 64,
+    seconds: Annotated[int, typer.Option(min=1, help="How long the load lasts.")] = 20,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Split latency and CPU of one request by hop."""
+    found = measure_hops(load_case(model), concurrency=concurrency, seconds=seconds)
+    _save(out / f"hops-{model}", found, hops_to_markdown(found))
+
+
+def _save(base: Path, found: object, table: str) -> None:
+    """Write `<base>.json` and `<base>.md`, and show the table."""
+    base.parent.mkdir(parents=True, exist_ok=True)
+    base.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    base.with_suffix(".md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,54 @@
+"""The HTTP side: publishes a request, waits for the reply with the same correlation id."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from faststream.kafka import KafkaBroker, KafkaMessage
+from pydantic import BaseModel
+
+broker = KafkaBroker(os.environ["BENCH_KAFKA"])
+waiting: dict[str, asyncio.Future[Any]] = {}
+
+
+@broker.subscriber("replies", fetch_max_wait_ms=5)
+async def on_reply(answer: dict[str, Any], message: KafkaMessage) -> None:
+    future = waiting.get(message.correlation_id)
+    if future is not None and not future.done():
+        future.set_result(answer)
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async with broker:
+        await broker.start()
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+class Body(BaseModel):
+    """Rows of features."""
+
+    instances: list[list[float]]
+
+
+@app.post("/predict")
+async def predict(body: Body) -> Any:
+    correlation_id = uuid.uuid4().hex
+    future = waiting[correlation_id] = asyncio.get_running_loop().create_future()
+    try:
+        await broker.publish(body.instances, "requests", correlation_id=correlation_id, reply_to="replies")
+        return await asyncio.wait_for(future, 60)
+    finally:
+        del waiting[correlation_id]
+
+
+@app.get("/ready")
+async def ready() -> dict[str, bool]:
+    return {"ready": True}

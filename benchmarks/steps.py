@@ -1,0 +1,126 @@
+"""The pure steps of one request, timed one by one: what each costs of a core when nothing else happens."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from benchmarks.cases import Case
+from inferlane.config import load_settings
+from inferlane.record import (
+    JSON_LENGTH,
+    Headers,
+    KafkaRecord,
+    fixed_request_headers,
+    format_time,
+    read_headers,
+)
+from inferlane.results import Result, decode_wake_up, encode_result, encode_wake_up
+from inferlane.splits import SplitTable
+from inferlane.topics import Lane
+from inferlane.wire.v1 import decode_instances
+from inferlane.wire.v2 import encode_binary_request
+from models.catalog import load_catalog
+from producer_api.answering import Answerer, encode_json
+from router.routing import route
+from workers.answers import Answers, RunTimes
+from workers.batching import run_batch, stack
+from workers.requests import decode
+from workers.session import OnnxModel
+
+_TURNS = 200
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """CPU microseconds of one step for one request: the median of many turns, with a batch's cost shared out."""
+
+    hop: str
+    step: str
+    cpu_us: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """A record as a consumer hands it over."""
+
+    value: bytes
+    headers: Headers
+    topic: str = "benchmark"
+    partition: int = 0
+    offset: int = 0
+    timestamp: int = 0
+    key: bytes | None = None
+
+
+def time_steps(case: Case, *, batch: int) -> tuple[Step, ...]:
+    """Every step of a request in the order in which it takes them, with batches of `batch` requests."""
+    return tuple(_steps(case, batch))
+
+
+def _steps(case: Case, batch: int) -> Iterator[Step]:
+    catalog = load_catalog(case.models_dir, default_model=case.model)
+    model = catalog.model()
+    version = model.version(model.default_version)
+    raw = json.dumps([[float(str(number)) for number in case.rows[0]]]).encode()
+    tensors = decode_instances(raw, version.signature, max_rows=100)
+    yield _timed("parse", "rows from JSON", lambda: decode_instances(raw, version.signature, max_rows=100))
+    yield _timed("produce", "record", lambda: _record(case.model, tensors))
+    records: list[KafkaRecord] = [_record(case.model, tensors) for _ in range(batch)]
+    headers = read_headers(records[0])
+    splits = SplitTable()
+    yield _timed("route", "headers", lambda: read_headers(records[0]))
+    yield _timed("route", "version", lambda: route(headers, splits, catalog))
+    requests = [decode(record, Lane.REQUESTS, version.signature) for record in records]
+    yield _timed("batch", "record to tensors", lambda: decode(records[0], Lane.REQUESTS, version.signature))
+    yield _timed("batch", "one array of all", lambda: stack(requests), share=batch)
+    session = OnnxModel(version, intra_op_num_threads=load_settings().intra_op_num_threads)
+    block = stack(requests)
+    yield _timed("infer", f"run of {batch}", lambda: session.run(block), share=batch)
+    outcomes = run_batch(session.run, requests)
+    answers = Answers(version, max_result_bytes=1 << 20, results_sample=0.0)
+    times = RunTimes(started_s=1.0, ended_s=2.0)
+    yield _timed("store", "result", lambda: answers.of_outcome(outcomes[0], times))
+    results: list[Result] = [answers.of_outcome(outcome, times).result for outcome in outcomes]
+    yield _timed("store", "result to bytes", lambda: encode_result(results[0]))
+    message = encode_wake_up(results)
+    yield _timed("wake-up", "results to bytes", lambda: encode_wake_up(results), share=batch)
+    yield _timed("wake-up", "results from bytes", lambda: decode_wake_up(message), share=batch)
+    answerer = Answerer(catalog)
+    yield _timed("respond", "JSON of the answer", lambda: encode_json(answerer.body(results[0])))
+
+
+def _record(model: str, tensors: dict[str, np.ndarray]) -> _Record:
+    payload, json_length = encode_binary_request(tensors)
+    headers = [
+        *fixed_request_headers(source="inferlane/benchmarks", model=model),
+        ("ce_replyto", b"0" * 32),
+        ("ce_id", b"0" * 32),
+        ("ce_time", format_time(1.0)),
+        ("ce_deadline", format_time(300.0)),
+        (JSON_LENGTH, b"%d" % json_length),
+    ]
+    return _Record(value=payload, headers=headers)
+
+
+def _timed(hop: str, step: str, do: Callable[[], object], *, share: int = 1) -> Step:
+    """Time by the thread's own CPU: a machine that is stopped does not spend it."""
+    repeat = _repeat(do)
+    costs_us = []
+    for _ in range(_TURNS):
+        started_ns = time.thread_time_ns()
+        for _ in range(repeat):
+            do()
+        costs_us.append((time.thread_time_ns() - started_ns) / repeat / 1000)
+    return Step(hop=hop, step=step, cpu_us=round(statistics.median(costs_us) / share, 3))
+
+
+def _repeat(do: Callable[[], object]) -> int:
+    """How often a turn does it, so that a turn lasts about 0.2 ms: the clock itself costs a microsecond."""
+    started_ns = time.thread_time_ns()
+    do()
+    once_ns = max(1, time.thread_time_ns() - started_ns)
+    return max(1, 200_000 // once_ns)

@@ -1,0 +1,1 @@
+"""What is measured: Inferlane and its peers, started and stopped alike."""

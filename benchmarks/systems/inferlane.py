@@ -1,0 +1,64 @@
+"""Inferlane as `inferlane up` starts it, with the one model of the case."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import distributions
+
+from benchmarks.cases import Case
+from benchmarks.systems.running import NAME, NotReadyError, Running, process, wait_ready
+from benchmarks.venvs import STATE
+from inferlane.stack.runfile import RunFile, RunRecord
+from tests.brokers.processes import free_ports
+
+_PARTS = {"broker", "store"}
+_READY_WITHIN_S = 300.0
+
+
+@contextmanager
+def serve_inferlane(case: Case) -> Iterator[Running]:
+    """The embedded stack; its supervisor counts as one of its own processes."""
+    api, broker, store, ops = free_ports(4)
+    state = STATE.absolute() / "stack"
+    shutil.rmtree(state, ignore_errors=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
+        "INFERLANE_STATE_DIR": str(state),
+        "INFERLANE_MODELS_DIR": str(case.models_dir),
+        "INFERLANE_DEFAULT_MODEL": case.model,
+        "INFERLANE_LOG_LEVEL": "WARNING",
+    }
+    argv = [sys.executable, "-m", "inferlane", "up", "--api-port", str(api), "--broker-port", str(broker)]
+    argv += ["--store-port", str(store), "--ops-port", str(ops)]
+    log = STATE / "logs" / f"{NAME}.log"
+    log.unlink(missing_ok=True)
+    file = RunFile(state)
+    with process(argv, log=log, env=environment) as supervisor:
+
+        def is_ready() -> bool:
+            if supervisor.poll() is not None:
+                raise NotReadyError(f"`inferlane up` ended:\n{log.read_text(errors='replace')[-2000:]}")
+            record = file.read()
+            return record is not None and record.phase == "ready"
+
+        wait_ready(is_ready, within_s=_READY_WITHIN_S, what="inferlane", logs=[log])
+        record = file.read()
+        if record is None:
+            raise NotReadyError("the stack stopped by itself")
+        yield _running(record, supervisor.pid, api)
+
+
+def _running(record: RunRecord, supervisor: int, api_port: int) -> Running:
+    parts = tuple(entry.pid for entry in record.processes if entry.pool in _PARTS)
+    own = tuple(entry.pid for entry in record.processes if entry.pool not in _PARTS)
+    return Running(
+        name=NAME,
+        title="Inferlane",
+        url=f"http://127.0.0.1:{api_port}/v1/models/predict",
+        protocol="v1",
+        own_pids=(supervisor, *own),
+        parts_pids=parts,
+        versions=tuple(sorted(f"{found.name}=={found.version}" for found in distributions())),
+        processes={"supervisor": supervisor, **{entry.name: entry.pid for entry in record.processes}},
+    )

@@ -1,0 +1,132 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.figures import Window, best_windows, figure_of, spread_of
+from benchmarks.measured import Checked, Closed, Comparison, Machine, Measured, merged
+from benchmarks.report import to_markdown
+from benchmarks.systems.peers import peer_names, read_peer
+from benchmarks.systems.running import Running, probabilities_in
+from benchmarks.wrk import WrkError, parse_wrk
+
+MACHINE = Machine(cpu="x", cores=2, memory_gib=1.0, kernel="x", python="x", measured_at="x")
+
+
+def window(**changed: float) -> Window:
+    values = {
+        "round": 0,
+        "elapsed_s": 1.0,
+        "available": 1.0,
+        "answered": 1000,
+        "errors": 0,
+        "p50_ms": 10.0,
+        "p99_ms": 20.0,
+        "own_cpu_s": 0.3,
+        "parts_cpu_s": 0.1,
+        "rss_mib": 100.0,
+    }
+    return Window(**(values | changed))  # type: ignore[arg-type]
+
+
+def test_a_machine_that_stands_still_half_the_time_has_the_same_rate_by_running_time() -> None:
+    whole, half = window(), window(answered=500, available=0.5)
+    assert figure_of([whole]).running_per_s == figure_of([half]).running_per_s == 1000
+    assert figure_of([half]).answered_per_s == 500
+
+
+def test_best_is_taken_from_the_windows_with_the_most_running_time() -> None:
+    windows = [window(available=0.1 * n, answered=100 * n, p50_ms=100 - n) for n in range(1, 9)]
+    assert [best.answered for best in best_windows(windows)] == [800, 700]
+    assert figure_of(windows).best_per_s == 750
+    assert figure_of(windows).p50_ms == 92.5
+
+
+def test_cpu_is_summed_over_windows_so_that_one_empty_window_does_not_hide_it() -> None:
+    figure = figure_of([window(own_cpu_s=0.2, answered=1000), window(own_cpu_s=0.1, answered=0)])
+    assert figure.own_cpu_s_per_1000 == pytest.approx(0.3)
+
+
+def test_cpu_of_no_answer_at_all_is_infinite() -> None:
+    assert math.isinf(figure_of([window(answered=0)]).own_cpu_s_per_1000)
+
+
+def test_no_window_is_no_figure() -> None:
+    with pytest.raises(ValueError, match="no window"):
+        figure_of([])
+
+
+@given(st.lists(st.floats(min_value=1, max_value=1e6), min_size=1), st.floats(min_value=0.1, max_value=100))
+def test_spread_does_not_depend_on_the_unit(values: list[float], factor: float) -> None:
+    assert spread_of([value * factor for value in values]) == pytest.approx(spread_of(values), rel=1e-6, abs=1e-9)
+
+
+def test_rounds_are_merged_window_by_window() -> None:
+    first = Closed(windows={1: [window()]}, checked=Checked(equal=3, unequal=1))
+    second = Closed(windows={1: [window(round=1)]}, checked=Checked(equal=4, failed=2))
+    both = merged([first, second])
+    assert [taken.round for taken in both.windows[1]] == [0, 1]
+    assert both.checked == Checked(equal=7, unequal=1, failed=2)
+
+
+def test_the_line_of_wrk_is_found_among_what_else_it_prints() -> None:
+    line = '@{"answered": 5, "duration_us": 1000000, "errors": 1, "p50_us": 10, "p99_us": 20}'
+    assert parse_wrk(f"Running 1s test\n{line}\n").answered == 5
+
+
+def test_wrk_that_says_nothing_is_an_error_with_its_words() -> None:
+    with pytest.raises(WrkError, match="unable to connect"):
+        parse_wrk("unable to connect to 127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"predictions": [{"label": "a", "probabilities": [0.25, 0.75]}]},
+        {"labels": [1], "probabilities": [[0.25, 0.75]]},
+        [{"label": 1, "probabilities": [0.25, 0.75]}],
+        {"outputs": [{"name": "label", "data": [1]}, {"name": "probabilities", "data": [0.25, 0.75]}]},
+    ],
+)
+def test_the_answer_of_every_system_is_understood(answer: object) -> None:
+    assert probabilities_in(answer) == [0.25, 0.75]
+
+
+@pytest.mark.parametrize("name", peer_names())
+def test_every_peer_says_how_it_is_started_and_pins_what_it_runs(name: str) -> None:
+    peer = read_peer(name)
+    assert peer.commands
+    assert all(command[0].startswith("{bin}/") for command in peer.commands)
+
+
+def measured(name: str, *, answered: int) -> Measured:
+    windows = {64: [window(answered=answered)]}
+    figures = {64: figure_of(windows[64])}
+    return Measured(
+        name=name, title=name, versions=(), figures=figures, checked=Checked(equal=9, unequal=1), windows=windows
+    )
+
+
+def test_the_table_says_how_many_times_a_peer_inferlane_is_and_how_many_answers_were_wrong() -> None:
+    comparison = Comparison(
+        case="iris",
+        machine=MACHINE,
+        rounds=1,
+        bounds=(),
+        systems=(measured("inferlane", answered=3000), measured("other", answered=1500)),
+    )
+    (row,) = [line for line in to_markdown(comparison).splitlines() if line.startswith("| other")]
+    assert "| 2.00x |" in row
+    assert "| 1 of 10 |" in row
+
+
+def test_the_body_asks_in_the_protocol_of_the_system() -> None:
+
+    row = np.array([1.5, 2.5], dtype=np.float32)
+    common = {"name": "x", "title": "x", "url": "", "own_pids": (), "parts_pids": (), "versions": ()}
+    assert json.loads(Running(protocol="v1", **common).body(row)) == {"instances": [[1.5, 2.5]]}  # type: ignore[arg-type]
+    asked = json.loads(Running(protocol="v2", **common).body(row))  # type: ignore[arg-type]
+    assert asked["inputs"][0]["shape"] == [1, 2]
