@@ -18,5 +18,13 @@ step architecture
 "$bin/lint-imports"
 step "sample models"
 "$bin/inferlane" models build-samples
-step tests
-"$bin/python" -m pytest "$@"
+if (($#)); then
+  step tests
+  "$bin/python" -m pytest "$@"
+else
+  step "unit tests"
+  "$bin/python" -m pytest -n auto tests/architecture tests/unit
+  # One after the other: a stack wants the whole machine.
+  step "tests on real parts"
+  "$bin/python" -m pytest tests/contract tests/integration tests/e2e tests/faults
+fi

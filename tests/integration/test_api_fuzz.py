@@ -1,12 +1,13 @@
 """The API against whatever its own OpenAPI document allows, and against what no document would: never a 5xx.
 
-A real broker and a real store run behind it; no router and no worker do, so calls end in 202.
+A real broker and a real store run behind it; no router and no worker do, so calls end in 202. Which broker it is
+makes no difference here, so it is always the embedded one.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from inferlane.api_keys import Scope, create_key
 from inferlane.topics import create_topics
 from producer_api.main import serve
-from tests.brokers import Broker
+from tests.brokers.embedded import EmbeddedBroker
 from tests.fakes.stores import write_tiny_store
 from tests.integration._parts import embedded_store, eventually, free_port
 
@@ -30,11 +31,15 @@ TRUTHFUL_5XX = {503}
 
 
 @asynccontextmanager
-async def running_api(broker: Broker, tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
+async def running_api(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
     """Yields the URL of an API and a key that may everything."""
     write_tiny_store(tmp_path / "models")
     key = create_key(tmp_path / "keys.toml", name="tester", scopes=[Scope.ADMIN])
-    async with embedded_store() as redis_url:
+    broker = EmbeddedBroker()
+    await asyncio.to_thread(broker.open)
+    async with AsyncExitStack() as stack:
+        stack.callback(broker.close)
+        redis_url = await stack.enter_async_context(embedded_store())
         options = broker.settings(
             ingress_partitions=1,
             work_partitions=1,
@@ -100,9 +105,9 @@ def statuses_of(operation: schemathesis.APIOperation, key: str) -> set[int]:
     return statuses
 
 
-async def test_no_call_that_the_document_allows_is_a_5xx(broker: Broker, tmp_path: Path) -> None:
+async def test_no_call_that_the_document_allows_is_a_5xx(tmp_path: Path) -> None:
     """Guards every check of the API's input; fails, for one, when `_on_invalid` or `UNDECODABLE` is taken out."""
-    async with running_api(broker, tmp_path) as (url, key):
+    async with running_api(tmp_path) as (url, key):
         statuses = await asyncio.to_thread(attack, url, key)
     assert {"POST /v1/models/predict", "POST /v1/traffic-split", "GET /v1/predictions/{request_id}"} <= statuses.keys()
     assert all(statuses.values()), statuses
@@ -115,7 +120,7 @@ DEEP = 100_000
 
 
 @pytest.mark.parametrize("path", ["/v1/models/predict", "/v1/traffic-split"])
-async def test_nested_or_swollen_json_is_a_problem_document(broker: Broker, tmp_path: Path, path: str) -> None:
+async def test_nested_or_swollen_json_is_a_problem_document(tmp_path: Path, path: str) -> None:
     """Guards `RecursionError` in `UNDECODABLE` and `_refuse_brackets_over`; fails (500) when the first is taken out."""
     bodies = {
         "deep array": b'{"instances": ' + b"[" * DEEP + b"]" * DEEP + b"}",
@@ -129,7 +134,7 @@ async def test_nested_or_swollen_json_is_a_problem_document(broker: Broker, tmp_
         "not utf-8": b'{"model": "\xff", "instances": [[0, 0, 0]]}',
     }
     async with (
-        running_api(broker, tmp_path) as (url, key),
+        running_api(tmp_path) as (url, key),
         aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session,
     ):
         for name, body in bodies.items():

@@ -15,7 +15,7 @@ from tests.observability._load import Load
 from tests.observability._prometheus import Prometheus
 
 REPOSITORY = Path(__file__).parents[2]
-_UP_TIMEOUT_S = 300
+_UP_TIMEOUT_S = 600
 _PROMETHEUS_READY_S = 60
 
 
@@ -42,6 +42,7 @@ def stack(folder: Path) -> Iterator[Load]:
         "INFERLANE_BROKER_PORT": str(broker_port),
         "INFERLANE_STORE_PORT": str(free_port()),
         "INFERLANE_FIRST_OPS_PORT": str(free_port()),
+        "INFERLANE_DASHBOARD_PORT": "0",
     }
 
     def inferlane(*arguments: str) -> None:
