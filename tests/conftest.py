@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from tests.brokers import Broker
 
 # A deadline for one example is a timed test, and a busy machine fails it; the suite has its own time limits.
-settings.register_profile("inferlane", deadline=None)
+# Half of the default examples: the suite runs on every change, and draws others each time.
+settings.register_profile("inferlane", deadline=None, max_examples=50)
 settings.load_profile("inferlane")
 
 EMBEDDED = "embedded"
