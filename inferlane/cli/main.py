@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from inferlane import __version__
-from inferlane.cli import batch, dead_letters, keys, models, processes, scale, topics
+from inferlane.cli import batch, dead_letters, k8s, keys, models, processes, scale, topics
 from inferlane.cli.doctor import doctor
 from inferlane.cli.up import down, status, up
 from inferlane.errors import InferlaneError
@@ -23,6 +23,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(keys.app, name="keys")
 app.add_typer(scale.app, name="scale")
+app.add_typer(k8s.app, name="k8s")
 for process in (processes.api, processes.router, processes.worker, processes.dashboard):
     app.command(rich_help_panel=PROCESSES)(process)
 

@@ -123,8 +123,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         dashboard_port=dashboard_port,
         environment=environment,
     )
-    started = running.run("./start.sh", timeout_s=_START_TIMEOUT_S)
     try:
+        started = running.run("./start.sh", timeout_s=_START_TIMEOUT_S)
         assert started.returncode == 0, started.stdout + started.stderr
         yield running
     finally:

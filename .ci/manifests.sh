@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Checks the Dockerfile, every manifest in k8s/, and what kustomize makes of each overlay: hadolint, the schemas of
+# Kubernetes and of the custom resources, and our own rules. A kind or a key that is not known fails.
+# Needs .venv; installs the tools into .inferlane/manifests. Debian or Ubuntu, root, where Go is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly KEDA=github.com/kedacore/keda/v2@v2.20.0
+readonly PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
+readonly TOOLS=.inferlane/manifests
+
+[[ -x $TOOLS/bin/python ]] || .venv/bin/python -m venv "$TOOLS"
+"$TOOLS/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+  -r .ci/manifests.lock
+
+command -v go >/dev/null || .ci/apt-install.sh golang-go
+# Prints the folder that the module was unpacked to.
+module() {
+  go mod download -json "$1" | "$TOOLS/bin/python" -c 'import json, sys; print(json.load(sys.stdin)["Dir"])'
+}
+keda="$(module "$KEDA")"
+operator="$(module "$PROMETHEUS_OPERATOR")"
+
+"$TOOLS/bin/hadolint" Dockerfile
+
+built="$(mktemp -d)"
+trap 'rm -rf "$built"' EXIT
+for overlay in k8s/overlays/*/; do
+  "$TOOLS/bin/kubectl" kustomize "$overlay" >"$built/$(basename "$overlay").yaml"
+done
+cp k8s/*.yaml "$built/"
+
+"$TOOLS/bin/python" tests/manifests/schemas.py \
+  --crd "$keda/config/crd/bases/keda.sh_scaledobjects.yaml" \
+  --crd "$keda/config/crd/bases/keda.sh_triggerauthentications.yaml" \
+  --crd "$operator/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml" \
+  "$built"/*.yaml
+.venv/bin/python -m tests.manifests "$built"/*.yaml

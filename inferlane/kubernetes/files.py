@@ -1,0 +1,93 @@
+"""The folder `k8s/`: which file holds which objects."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+
+from inferlane.kubernetes.autoscalers import api_autoscaler, pool_scaled_object, router_scaled_object
+from inferlane.kubernetes.kafka import cluster_documents, topic_documents, user_document
+from inferlane.kubernetes.monitors import monitor_document
+from inferlane.kubernetes.names import Document, document
+from inferlane.kubernetes.network import kafka_policy, policy_documents
+from inferlane.kubernetes.plan import Plan, PoolPlan
+from inferlane.kubernetes.store import store_documents
+from inferlane.kubernetes.workloads import api_documents, pool_documents, router_documents
+
+HEADER = "# Made by `inferlane k8s render` from catalogue and settings; a test compares. Change those, not this.\n"
+_RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+
+
+def files(plan: Plan) -> Mapping[str, str]:
+    """Return the text of every rendered file by its path in `k8s/`; the overlays are written by hand.
+
+    A pool's Deployment is in two files: kustomize does not read files outside of a component's own folder, and
+    `kubectl apply -f k8s/inference-service-v1.yaml` wants it by that name.
+    """
+    texts = {f"{pool.name}.yaml": _text(pool_documents(plan, pool)) for pool in plan.pools}
+    texts["hpa.yaml"] = _text(
+        [
+            *(pool_scaled_object(plan, pool) for pool in plan.pools),
+            router_scaled_object(plan),
+            api_autoscaler(plan),
+        ]
+    )
+    texts |= _folder("base", "Kustomization", _base(plan))
+    texts |= _folder("components/kafka", "Component", _kafka(plan))
+    texts |= _folder("components/monitoring", "Component", {"pod-monitor.yaml": [monitor_document(plan)]})
+    for pool in plan.pools:
+        texts |= _folder(f"components/{pool.name}", "Component", _pool(plan, pool))
+    return texts
+
+
+def write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write the files below `folder`; others in it are left alone."""
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def _base(plan: Plan) -> Mapping[str, list[Document]]:
+    namespace = document("v1", "Namespace", {"name": plan.namespace, "labels": _RESTRICTED})
+    return {
+        "namespace.yaml": [namespace],
+        "api.yaml": [*api_documents(plan), api_autoscaler(plan)],
+        "router.yaml": [*router_documents(plan), router_scaled_object(plan)],
+        "store.yaml": store_documents(plan),
+        "network-policies.yaml": policy_documents(plan),
+    }
+
+
+def _kafka(plan: Plan) -> Mapping[str, list[Document]]:
+    return {
+        "cluster.yaml": [*cluster_documents(plan), kafka_policy(plan)],
+        "topics.yaml": topic_documents(plan),
+        "user.yaml": [user_document(plan)],
+    }
+
+
+def _pool(plan: Plan, pool: PoolPlan) -> Mapping[str, list[Document]]:
+    return {
+        "deployment.yaml": pool_documents(plan, pool),
+        "scaled-object.yaml": [pool_scaled_object(plan, pool)],
+    }
+
+
+def _folder(name: str, kind: str, parts: Mapping[str, list[Document]]) -> Mapping[str, str]:
+    version = "v1alpha1" if kind == "Component" else "v1beta1"
+    index = {"apiVersion": f"kustomize.config.k8s.io/{version}", "kind": kind, "resources": list(parts)}
+    texts = {f"{name}/{part}": _text(documents) for part, documents in parts.items()}
+    return {**texts, f"{name}/kustomization.yaml": _text([index])}
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML ships no types
+    """Writes what is used twice out twice: an alias saves nothing in a manifest and hides what it stands for."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's hook
+        return True
+
+
+def _text(documents: Iterable[Document]) -> str:
+    parts = [yaml.dump(each, Dumper=_Dumper, sort_keys=False, width=120) for each in documents]
+    return HEADER + "---\n".join(parts)

@@ -1,0 +1,93 @@
+"""The cluster, user and topics as resources of the Strimzi operator."""
+
+from inferlane.kubernetes.names import KAFKA, KAFKA_NODES, KAFKA_USER, Document, document, kafka_labels, object_name
+from inferlane.kubernetes.plan import KAFKA_PORT, Plan
+from inferlane.topics import topic_specs
+
+_API = "kafka.strimzi.io/v1"
+_WEEK_MINUTES = 7 * 24 * 60
+
+
+def cluster_documents(plan: Plan) -> list[Document]:
+    """Return a cluster of one node with one unencrypted listener; the production overlay makes it three, with TLS."""
+    metadata = {"name": KAFKA, "namespace": plan.namespace}
+    replicas = plan.settings.replication_factor
+    cluster = document(
+        _API,
+        "Kafka",
+        metadata,
+        spec={
+            "kafka": {
+                "listeners": [{"name": "plain", "port": KAFKA_PORT, "type": "internal", "tls": False}],
+                "config": {
+                    "auto.create.topics.enable": False,
+                    "default.replication.factor": replicas,
+                    "min.insync.replicas": max(1, replicas - 1),
+                    "offsets.topic.replication.factor": replicas,
+                    "transaction.state.log.replication.factor": replicas,
+                    "transaction.state.log.min.isr": max(1, replicas - 1),
+                    # Longer than the topics' retention, or a pool that slept would start over.
+                    "offsets.retention.minutes": _WEEK_MINUTES,
+                },
+            },
+            "entityOperator": {"topicOperator": {}, "userOperator": {}},
+        },
+    )
+    nodes = document(
+        _API,
+        "KafkaNodePool",
+        {"name": KAFKA_NODES, "namespace": plan.namespace, "labels": kafka_labels()},
+        spec={
+            "replicas": replicas,
+            "roles": ["controller", "broker"],
+            "storage": {
+                "type": "jbod",
+                "volumes": [{"id": 0, "type": "persistent-claim", "size": "10Gi", "deleteClaim": False}],
+            },
+            "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+        },
+    )
+    return [cluster, nodes]
+
+
+def topic_documents(plan: Plan) -> list[Document]:
+    """Return a KafkaTopic for each topic that the code uses, with the partitions and settings that it wants."""
+    return [
+        document(
+            _API,
+            "KafkaTopic",
+            {"name": object_name(spec.name), "namespace": plan.namespace, "labels": kafka_labels()},
+            spec={
+                "topicName": spec.name,
+                "partitions": spec.partitions,
+                "replicas": plan.settings.replication_factor,
+                "config": {key: int(value) if value.isdigit() else value for key, value in spec.config.items()},
+            },
+        )
+        for spec in topic_specs(plan.settings, plan.versions)
+    ]
+
+
+def user_document(plan: Plan) -> Document:
+    """Return the user of every process and of KEDA, with the rights that docs/connections.md names."""
+
+    def rule(kind: str, operations: list[str]) -> Document:
+        prefix = {"type": kind, "name": "inferlane.", "patternType": "prefix"}
+        return {"resource": prefix, "operations": operations}
+
+    return document(
+        _API,
+        "KafkaUser",
+        {"name": KAFKA_USER, "namespace": plan.namespace, "labels": kafka_labels()},
+        spec={
+            "authentication": {"type": "scram-sha-512"},
+            "authorization": {
+                "type": "simple",
+                "acls": [
+                    rule("topic", ["Create", "Describe", "Read", "Write"]),
+                    rule("group", ["Describe", "Read"]),
+                    {"resource": {"type": "cluster"}, "operations": ["IdempotentWrite"]},
+                ],
+            },
+        },
+    )
