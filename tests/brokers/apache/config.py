@@ -23,6 +23,8 @@ _FOR_TESTS = {
     "num.network.threads": "2",
     "num.io.threads": "4",
     "broker.heartbeat.interval.ms": "1000",
+    # A node that cannot register within a minute, the default, ends itself. A busy machine elects a leader more slowly.
+    "initial.broker.registration.timeout.ms": "300000",
     "controlled.shutdown.enable": "true",
 }
 _MAX_REPLICAS = 3
