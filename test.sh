@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 .ci/setup-venv.sh requirements-dev.lock
 bin=.venv/bin
 
-step() { printf '\n== %s\n' "$*"; }
+step() { printf '\n== %s (at %d:%02d)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 
 step lint
 "$bin/ruff" check .

@@ -25,6 +25,10 @@ _FOR_TESTS = {
     "broker.heartbeat.interval.ms": "1000",
     # A node that cannot register within a minute, the default, ends itself. A busy machine elects a leader more slowly.
     "initial.broker.registration.timeout.ms": "300000",
+    # The defaults (2 s, 1 s, 2 s) elect a new leader at each stall of a busy machine, without end.
+    "controller.quorum.fetch.timeout.ms": "8000",
+    "controller.quorum.election.timeout.ms": "4000",
+    "controller.quorum.request.timeout.ms": "8000",
     "controlled.shutdown.enable": "true",
 }
 _MAX_REPLICAS = 3
