@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_POLL_S = 0.1
+_POLL_S = 0.3
 _REQUEST_TIMEOUT_MS = 5_000
 
 

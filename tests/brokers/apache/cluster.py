@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Patient: machines that do much else start three JVMs in minutes.
 _READY_WITHIN_S = 300.0
 _STOP_WITHIN_S = 60.0
-_IN_SYNC_WITHIN_S = 180.0
+_IN_SYNC_WITHIN_S = 300.0
 _FORMAT_WITHIN_S = 180.0
 _HEAP_MIB_ALONE = 512
 _HEAP_MIB_IN_A_CLUSTER = 256
