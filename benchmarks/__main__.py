@@ -18,7 +18,9 @@ from benchmarks.hops import hops_to_markdown, measure_hops
 from benchmarks.report import to_markdown
 from benchmarks.systems.peers import peer_names
 from benchmarks.systems.running import NAME
+from benchmarks.traces import time_traces, traces_to_markdown
 from benchmarks.venvs import environment_of
+from models.catalog import load_catalog
 
 _HERE = Path(__file__).parent
 RESULTS = _HERE / "results"
@@ -82,6 +84,19 @@ def hops(
     """Split latency and CPU of one request by hop."""
     found = measure_hops(load_case(model), concurrency=concurrency, seconds=seconds)
     _save(out / f"hops-{model}", found, hops_to_markdown(found))
+
+
+@app.command()
+def traces(
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
+    batch: Annotated[int, typer.Option(min=1, help="Requests in a batch.")] = 16,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Time the spans of one request: kept, not kept, not asked for."""
+    case = load_case(model)
+    served = load_catalog(case.models_dir, default_model=case.model).model()
+    found = time_traces(served.version(served.default_version), batch=batch)
+    _save(out / "traces", found, traces_to_markdown(found))
 
 
 def _save(base: Path, found: object, table: str) -> None:

@@ -67,30 +67,30 @@ def _steps(case: Case, batch: int) -> Iterator[Step]:
     version = model.version(model.default_version)
     raw = json.dumps([[float(str(number)) for number in case.rows[0]]]).encode()
     tensors = decode_instances(raw, version.signature, max_rows=100)
-    yield _timed("parse", "rows from JSON", lambda: decode_instances(raw, version.signature, max_rows=100))
-    yield _timed("produce", "record", lambda: _record(case.model, tensors))
+    yield timed("parse", "rows from JSON", lambda: decode_instances(raw, version.signature, max_rows=100))
+    yield timed("produce", "record", lambda: _record(case.model, tensors))
     records: list[KafkaRecord] = [_record(case.model, tensors) for _ in range(batch)]
     headers = read_headers(records[0])
     splits = SplitTable()
-    yield _timed("route", "headers", lambda: read_headers(records[0]))
-    yield _timed("route", "version", lambda: route(headers, splits, catalog))
+    yield timed("route", "headers", lambda: read_headers(records[0]))
+    yield timed("route", "version", lambda: route(headers, splits, catalog))
     requests = [decode(record, Lane.REQUESTS, version.signature) for record in records]
-    yield _timed("batch", "record to tensors", lambda: decode(records[0], Lane.REQUESTS, version.signature))
-    yield _timed("batch", "one array of all", lambda: stack(requests), share=batch)
+    yield timed("batch", "record to tensors", lambda: decode(records[0], Lane.REQUESTS, version.signature))
+    yield timed("batch", "one array of all", lambda: stack(requests), share=batch)
     session = OnnxModel(version, intra_op_num_threads=load_settings().intra_op_num_threads)
     block = stack(requests)
-    yield _timed("infer", f"run of {batch}", lambda: session.run(block), share=batch)
+    yield timed("infer", f"run of {batch}", lambda: session.run(block), share=batch)
     outcomes = run_batch(session.run, requests)
     answers = Answers(version, max_result_bytes=1 << 20, results_sample=0.0)
     times = RunTimes(started_s=1.0, ended_s=2.0)
-    yield _timed("store", "result", lambda: answers.of_outcome(outcomes[0], times))
+    yield timed("store", "result", lambda: answers.of_outcome(outcomes[0], times))
     results: list[Result] = [answers.of_outcome(outcome, times).result for outcome in outcomes]
-    yield _timed("store", "result to bytes", lambda: encode_result(results[0]))
+    yield timed("store", "result to bytes", lambda: encode_result(results[0]))
     message = encode_wake_up(results)
-    yield _timed("wake-up", "results to bytes", lambda: encode_wake_up(results), share=batch)
-    yield _timed("wake-up", "results from bytes", lambda: decode_wake_up(message), share=batch)
+    yield timed("wake-up", "results to bytes", lambda: encode_wake_up(results), share=batch)
+    yield timed("wake-up", "results from bytes", lambda: decode_wake_up(message), share=batch)
     answerer = Answerer(catalog)
-    yield _timed("respond", "JSON of the answer", lambda: encode_json(answerer.body(results[0])))
+    yield timed("respond", "JSON of the answer", lambda: encode_json(answerer.body(results[0])))
 
 
 def _record(model: str, tensors: dict[str, np.ndarray]) -> _Record:
@@ -106,8 +106,8 @@ def _record(model: str, tensors: dict[str, np.ndarray]) -> _Record:
     return _Record(value=payload, headers=headers)
 
 
-def _timed(hop: str, step: str, do: Callable[[], object], *, share: int = 1) -> Step:
-    """Time by the thread's own CPU: a machine that is stopped does not spend it."""
+def timed(hop: str, step: str, do: Callable[[], object], *, share: int = 1) -> Step:
+    """Time by the thread's own CPU: a machine that is stopped does not spend it. `share` requests share one `do`."""
     repeat = _repeat(do)
     costs_us = []
     for _ in range(_TURNS):

@@ -21,7 +21,15 @@ from inferlane.errors import (
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.metrics.consuming import DEAD_LETTERS
 from inferlane.metrics.labels import UNKNOWN, bounded
-from inferlane.record import BINARY_CONTENT, JSON_CONTENT, JSON_LENGTH, RESULT_TYPE, SPEC_VERSION, KafkaRecord
+from inferlane.record import (
+    BINARY_CONTENT,
+    JSON_CONTENT,
+    JSON_LENGTH,
+    RESULT_TYPE,
+    SPEC_VERSION,
+    TRACE_PARENT,
+    KafkaRecord,
+)
 from inferlane.result_store import ResultStore
 from inferlane.results import Result
 from inferlane.retrying import Retrier
@@ -40,6 +48,7 @@ class Answer:
 
     `reply_to` is the API instance that waits. `to_topic` also (or, for bulk, only) sends it to `inferlane.results`.
     `dead` is the original record when it goes to the dead letters as well, `stack` where its error was raised.
+    `trace_parent` is the request's W3C header, which its result on the topic has too.
     """
 
     result: Result
@@ -49,6 +58,7 @@ class Answer:
     to_topic: bool
     dead: KafkaRecord | None = None
     stack: str = ""
+    trace_parent: bytes | None = None
 
 
 class Delivery:
@@ -135,6 +145,8 @@ def _result_record(answer: Answer, result: Result) -> OutRecord:
         headers.append((JSON_LENGTH, str(result.json_length).encode()))
     if answer.batch_id is not None:
         headers.append(("ce_batchid", answer.batch_id.encode()))
+    if answer.trace_parent is not None:
+        headers.append((TRACE_PARENT, answer.trace_parent))
     if result.error_code is not None:
         headers.append(("ce_errorcode", result.error_code.encode()))
         headers.append(("ce_errordetail", (result.error_detail or "").encode()))

@@ -70,6 +70,7 @@ class RequestHeaders:
     """What a request record says about itself, outside its payload.
 
     `model` and `version` are None where the producer left the choice to us; times are seconds since the epoch.
+    `trace_parent` is as it came, and may be malformed.
     """
 
     request_id: str
@@ -82,6 +83,7 @@ class RequestHeaders:
     attempt: int
     batch_id: str | None
     json_length: int | None
+    trace_parent: bytes | None = None
 
 
 def read_headers(record: KafkaRecord) -> RequestHeaders:
@@ -111,6 +113,7 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
             attempt=_attempt(attempt) if attempt else 1,
             batch_id=_name("ce_batchid", get("ce_batchid")),
             json_length=int(json_length) if json_length else None,
+            trace_parent=get(TRACE_PARENT),
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise DecodeError(f"a header of the record cannot be read: {error}; docs/topics.md has each format") from error
@@ -130,6 +133,7 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
         attempt=1,
         batch_id=named.get("ce_batchid"),
         json_length=None,
+        trace_parent=dict(record.headers).get(TRACE_PARENT),
     )
 
 

@@ -36,6 +36,7 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
         once=services.once,
         answerer=services.answerer,
         counts=services.counts,
+        tracing=services.tracing,
     )
     # Registered for the other methods' 405 and for middleware-free tests; POSTs are dispatched before FastAPI.
     app.router.routes.append(Route(predict_endpoint.PATH, hot, methods=["POST"]))

@@ -13,6 +13,7 @@ from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import serve_http
 from inferlane.result_store import ResultStore, connect
 from inferlane.splits import SplitFollower, SplitTable
+from inferlane.tracing import enter_tracing
 from inferlane.window_store import WindowStore
 from models.catalog import load_catalog
 from producer_api.admission import Admission
@@ -25,6 +26,7 @@ from producer_api.http_limits import limited_protocol
 from producer_api.idempotency import Claims, Once
 from producer_api.predicting import Predictor
 from producer_api.services import Services
+from producer_api.spans import TracedEnqueuer
 from producer_api.waiting import WaitingRoom
 
 if TYPE_CHECKING:
@@ -84,7 +86,15 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
     await admission.start()
     stack.push_async_callback(admission.close)
     counts = AnswerCounts(catalog)
-    predictor = Predictor(settings, catalog=catalog, enqueuer=enqueuer, room=room, admission=admission, clock=clock)
+    tracing = await enter_tracing(stack, "api")
+    predictor = Predictor(
+        settings,
+        catalog=catalog,
+        enqueuer=enqueuer if tracing is None else TracedEnqueuer(enqueuer, tracing),
+        room=room,
+        admission=admission,
+        clock=clock,
+    )
     claims = Claims(redis, redis_url=settings.redis_url)
     return Services(
         settings=settings,
@@ -98,6 +108,7 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         predictor=predictor,
         once=Once(settings, claims=claims, predictor=predictor, store=store, counts=counts),
         counts=counts,
+        tracing=tracing,
         answerer=Answerer(catalog),
         splits=splits,
         follower=follower,

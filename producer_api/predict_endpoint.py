@@ -13,10 +13,12 @@ from producer_api.answering import Answerer, encode_json
 from producer_api.asgi import CALLER, header, read_body, send_answer
 from producer_api.idempotency import ClaimKey
 from producer_api.problems import CONTENT_TYPE, problem, problem_of, status_of_code
+from producer_api.spans import begin_call, end_call
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
     from inferlane.results import Result
+    from inferlane.tracing.spans import Span, Tracing
     from producer_api.counting import AnswerCounts
     from producer_api.idempotency import Once
     from producer_api.predicting import Call, Predictor
@@ -43,12 +45,14 @@ class PredictEndpoint:
         once: "Once",
         answerer: Answerer,
         counts: "AnswerCounts",
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._max_body_bytes = settings.max_body_bytes
         self._predictor = predictor
         self._once = once
         self._answerer = answerer
         self._counts = counts
+        self._tracing = tracing
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         call: Call | None = None
@@ -57,6 +61,10 @@ class PredictEndpoint:
         started_s = time.perf_counter()
         extra: dict[str, str] = {}
         trace_parent = header(scope, _TRACE_PARENT)
+        span: Span | None = None
+        if self._tracing is not None:
+            span = begin_call(self._tracing, PATH, parent=trace_parent)
+            trace_parent = span.traceparent
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
             prefer = header(scope, b"prefer") or b""
@@ -86,6 +94,8 @@ class PredictEndpoint:
         model, version = (call.model, call.version) if call else (None, None)
         if result is not None:
             model, version = result.model, result.version
+        if span is not None:
+            end_call(span, call, status=status, version=version, error=reason)
         took_s = time.perf_counter() - started_s
         self._counts.answered(model or None, version or None, status=status, reason=reason, took_s=took_s)
 

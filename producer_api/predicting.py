@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from inferlane.errors import InferlaneError
     from models.catalog import Catalog
     from producer_api.admission import Admission
-    from producer_api.enqueueing import Enqueuer
+    from producer_api.spans import Enqueue
     from producer_api.waiting import WaitingRoom
 
 _TOPIC = INGRESS[Lane.REQUESTS]
@@ -71,7 +71,7 @@ class Predictor:
         settings: "Settings",
         *,
         catalog: "Catalog",
-        enqueuer: "Enqueuer",
+        enqueuer: "Enqueue",
         room: "WaitingRoom",
         admission: "Admission",
         clock: "Clock",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from inferlane.config import Settings
     from inferlane.result_store import ResultStore
     from inferlane.splits import SplitFollower, SplitTable
+    from inferlane.tracing.spans import Tracing
     from inferlane.window_store import WindowStore
     from models.catalog import Catalog
     from producer_api.admission import Admission
@@ -42,6 +43,7 @@ class Services:
     follower: "SplitFollower"
     windows: "WindowStore"
     cancellations: "Cancellations"
+    tracing: "Tracing | None" = None
 
 
 def services_of(request: Request) -> Services:

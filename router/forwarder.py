@@ -17,11 +17,13 @@ from inferlane.retrying import Retrier
 from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, record_limit_bytes, work_topic
 from router.lane_metrics import LaneMetrics
 from router.routing import Route, Splits, route
+from router.spans import TakeSpans
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
     from inferlane.config import Settings
+    from inferlane.tracing.spans import Tracing
     from models.catalog import Catalog
 
 log = structlog.get_logger(__name__)
@@ -33,7 +35,7 @@ _MAX_RECORDS = 2_000
 class Forwarder:
     """Forwards takes; one for each router."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
         settings: "Settings",
         *,
@@ -42,12 +44,14 @@ class Forwarder:
         producer: BatchProducer,
         delivery: Delivery,
         retrier: Retrier,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._catalog = catalog
         self._splits = splits
         self._producer = producer
         self._delivery = delivery
         self._retrier = retrier
+        self._tracing = tracing
         self._limit_bytes = record_limit_bytes(settings)
         self._metrics = {lane: LaneMetrics(catalog, lane) for lane in Lane}
 
@@ -57,18 +61,23 @@ class Forwarder:
         routed: list[OutRecord] = []
         refused: list[Answer] = []
         stamps_ms: dict[Route, list[int]] = {}
+        spans = None if self._tracing is None else TakeSpans(self._tracing, lane, taken_s=taken_s)
         for record in take.records:
             decision = self._decide(record, lane)
             if isinstance(decision, Answer):
                 refused.append(decision)
+                if spans is not None:
+                    spans.refused(decision)
             else:
                 chosen, out = decision
-                routed.append(out)
+                routed.append(out if spans is None else spans.routed(chosen, out))
                 stamps_ms.setdefault(chosen, []).append(record.timestamp)
         # What was written before a failure is written again: workers and the store know a request by its id.
         await self._retrier.until_done(lambda: self._producer.send(routed), stage=f"forward:{lane}")
         if refused:
             await self._delivery.deliver(refused)
+        if spans is not None:
+            spans.end()
         metrics = self._metrics[lane]
         for chosen, stamps in stamps_ms.items():
             metrics.note_routed(chosen, stamps, taken_s=taken_s)
@@ -130,4 +139,5 @@ def _refuse(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error
         to_topic=lane is Lane.BULK or headers.reply_to is None,
         dead=record,
         stack=stack_of(error),
+        trace_parent=headers.trace_parent,
     )

@@ -13,6 +13,7 @@ from inferlane.ops import OpsApp, serve_http
 from inferlane.result_store import ResultStore, connect
 from inferlane.retrying import Retrier
 from inferlane.splits import SplitFollower, SplitTable
+from inferlane.tracing import enter_tracing
 from inferlane.window_store import WindowStore
 from models.catalog import load_catalog
 from router.app import RouterApp
@@ -58,6 +59,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             producer=producer,
             delivery=Delivery(results, producer, retrier, max_dead_letter_bytes=settings.max_body_bytes),
             retrier=retrier,
+            tracing=await enter_tracing(stack, "router"),
         )
         app = RouterApp(
             settings,

@@ -92,4 +92,5 @@ class Answers:
             reply_to=headers.reply_to,
             batch_id=headers.batch_id,
             to_topic=nobody_waits or sampled,
+            trace_parent=headers.trace_parent,
         )

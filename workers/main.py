@@ -15,6 +15,7 @@ from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_http
 from inferlane.result_store import ResultStore, connect
 from inferlane.retrying import Retrier
+from inferlane.tracing import enter_tracing
 from models.catalog import load_catalog
 from workers.failure_limit import FailureLimit
 from workers.observing import Observer
@@ -22,6 +23,7 @@ from workers.outcomes import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
 from workers.reporting import report_outcomes
 from workers.session import OnnxModel
+from workers.spans import BatchSpans
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
@@ -54,6 +56,7 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         cancelled = CancelledRequests(redis, clock=clock)
         cancelled.start()
         stack.push_async_callback(cancelled.close)
+        tracing = await enter_tracing(stack, "worker")
         limit = FailureLimit(settings, model=model, version=version, clock=clock)
         pipeline = Pipeline(
             settings,
@@ -61,7 +64,7 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
             delivery=Delivery(
                 store, producer, retrier, max_dead_letter_bytes=settings.max_body_bytes, pool=(model, version)
             ),
-            observer=Observer(served, recorder, limit),
+            observer=Observer(served, recorder, limit, spans=BatchSpans(tracing, served) if tracing else None),
             cancelled=cancelled,
             clock=clock,
         )

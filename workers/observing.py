@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from inferlane.record import TRACE_PARENT, trace_id_of
+from inferlane.record import trace_id_of
 from inferlane.results import Status
 from inferlane.topics import Lane
 from workers.lane_metrics import LaneMetrics
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workers.batching import Outcome
     from workers.failure_limit import FailureLimit
     from workers.outcomes import OutcomeRecorder
+    from workers.spans import BatchSpans
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +43,16 @@ class Batch:
 class Observer:
     """Counts once a batch; nothing here costs a call a record, but for records that failed."""
 
-    def __init__(self, version: "ModelVersion", recorder: "OutcomeRecorder", limit: "FailureLimit") -> None:
+    def __init__(
+        self,
+        version: "ModelVersion",
+        recorder: "OutcomeRecorder",
+        limit: "FailureLimit",
+        *,
+        spans: "BatchSpans | None" = None,
+    ) -> None:
         self._limit = limit
+        self._spans = spans
         self._recorder = recorder
         self._lanes = {lane: LaneMetrics(version.model, version.version, lane) for lane in Lane}
         self._predictions = Predictions(version)
@@ -84,6 +93,8 @@ class Observer:
             failures=Tally(result.error_code or "unknown" for result in results if result.error_code is not None),
         )
         self._say(batch, answers, rows)
+        if self._spans is not None:
+            self._spans.add(batch, answers, stored_s=now_s)
 
     def _say(self, batch: Batch, answers: "Sequence[Answer]", rows: int) -> None:
         # At DEBUG: alone, a request is a batch, and a line each would cost as much as its inference.
@@ -95,7 +106,7 @@ class Observer:
                     "request_failed",
                     lane=batch.lane,
                     request_id=answer.result.request_id,
-                    trace_id=trace_id_of(dict(answer.dead.headers).get(TRACE_PARENT)),
+                    trace_id=trace_id_of(answer.trace_parent),
                     code=answer.result.error_code,
                     attempt=answer.result.attempt,
                 )

@@ -1,0 +1,64 @@
+"""The spans of a predict call: the call itself, and handing it to the broker."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from inferlane.record import TRACE_PARENT
+from inferlane.tracing import Kind
+
+if TYPE_CHECKING:
+    from inferlane.errors import InferlaneError
+    from inferlane.kafka.producing import OutRecord
+    from inferlane.tracing.spans import Span, Tracing
+    from producer_api.enqueueing import OnAnswer
+    from producer_api.predicting import Call
+
+
+def begin_call(tracing: "Tracing", path: str, *, parent: bytes | None) -> "Span":
+    """Begin the span of a call; `parent` is the client's `traceparent`."""
+    attributes = {"http.request.method": "POST", "http.route": path, "url.path": path}
+    return tracing.begin(f"POST {path}", kind=Kind.SERVER, parent=parent, attributes=attributes)
+
+
+def end_call(span: "Span", call: "Call | None", *, status: int, version: str | None, error: str | None) -> None:
+    """End it with what was answered; `error` is the code of a call that failed, which is ours to mend from 500 on."""
+    attributes: dict[str, str | int] = {"http.response.status_code": status}
+    if call is not None:
+        attributes |= {"messaging.message.id": call.request_id, "inferlane.model": call.model}
+    if version is not None:
+        attributes["inferlane.version"] = version
+    span.end(error=error if status >= 500 else None, attributes=attributes)  # noqa: PLR2004 - the HTTP class
+
+
+class Enqueue(Protocol):
+    """What takes records to the broker."""
+
+    def enqueue(self, record: "OutRecord", on_answer: "OnAnswer") -> None: ...
+
+
+class TracedEnqueuer:
+    """An enqueuer with a span for each record, which ends with the broker's acknowledgement."""
+
+    def __init__(self, enqueuer: Enqueue, tracing: "Tracing") -> None:
+        self._enqueuer = enqueuer
+        self._tracing = tracing
+
+    def enqueue(self, record: "OutRecord", on_answer: "OnAnswer") -> None:
+        """As `Enqueuer.enqueue`; the record's own `traceparent` becomes that of the span."""
+        headers = dict(record.headers)
+        span = self._tracing.begin(
+            f"send {record.topic}",
+            kind=Kind.PRODUCER,
+            parent=headers.get(TRACE_PARENT),
+            attributes={
+                "messaging.system": "kafka",
+                "messaging.destination.name": record.topic,
+                "messaging.message.id": headers["ce_id"].decode(),
+            },
+        )
+
+        def end(error: "InferlaneError | None") -> None:
+            span.end(error=None if error is None else error.code)
+            on_answer(error)
+
+        self._enqueuer.enqueue(replace(record, headers=span.put_into(record.headers)), end)

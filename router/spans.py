@@ -1,0 +1,55 @@
+"""The spans of a take: one for each record, from the fetch until it was produced again."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from inferlane.record import TRACE_PARENT
+from inferlane.topics import INGRESS, Lane
+from inferlane.tracing import Kind
+
+if TYPE_CHECKING:
+    from inferlane.delivery import Answer
+    from inferlane.kafka.producing import OutRecord
+    from inferlane.tracing.spans import Span, Tracing
+    from router.routing import Route
+
+
+class TakeSpans:
+    """Spans that begin with a take and end together when it was forwarded."""
+
+    def __init__(self, tracing: "Tracing", lane: Lane, *, taken_s: float) -> None:
+        self._tracing = tracing
+        self._topic = INGRESS[lane]
+        self._taken_s = taken_s
+        self._open: list[tuple[Span, str | None]] = []
+
+    def routed(self, chosen: "Route", out: "OutRecord") -> "OutRecord":
+        """Begin the span of a routed record; what a worker does with the record that is returned is its child."""
+        headers = dict(out.headers)
+        span = self._begin(headers.get(TRACE_PARENT), request_id=headers.get("ce_id", b"").decode(errors="replace"))
+        span.say({"inferlane.model": chosen.model, "inferlane.version": chosen.version})
+        self._open.append((span, None))
+        return replace(out, headers=span.put_into(out.headers))
+
+    def refused(self, answer: "Answer") -> None:
+        """Begin the span of a record that no version can serve."""
+        span = self._begin(answer.trace_parent, request_id=answer.result.request_id)
+        self._open.append((span, answer.result.error_code))
+
+    def end(self) -> None:
+        """End them all: the take is forwarded and its refusals are answered."""
+        for span, error in self._open:
+            span.end(error=error)
+
+    def _begin(self, parent: bytes | None, *, request_id: str) -> "Span":
+        return self._tracing.begin(
+            f"route {self._topic}",
+            kind=Kind.CONSUMER,
+            parent=parent,
+            at_s=self._taken_s,
+            attributes={
+                "messaging.system": "kafka",
+                "messaging.destination.name": self._topic,
+                "messaging.message.id": request_id,
+            },
+        )

@@ -1,0 +1,165 @@
+"""One request is one trace through every process, sent as OTLP to whoever listens.
+
+API, router and worker run here on a real broker and a real store. Which broker makes no difference, so it is the
+embedded one.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import aiohttp
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+import producer_api.main
+import router.main
+import workers.main
+from inferlane.config import Settings
+from inferlane.topics import create_topics
+from tests.brokers.embedded import EmbeddedBroker
+from tests.fakes.stores import write_tiny_store
+from tests.integration._parts import embedded_store, eventually, free_port
+
+pytestmark = pytest.mark.timeout(600)
+
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+CLIENT_SPAN_ID = "00f067aa0ba902b7"
+HOPS = [
+    "POST /v1/models/predict",
+    "send inferlane.requests",
+    "route inferlane.requests",
+    "process inferlane.tiny.v1.requests",
+]
+
+
+class Collector:
+    """What was sent to it, by the name of the service."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, Span]] = []
+
+    def add(self, body: bytes) -> None:
+        for part in ExportTraceServiceRequest.FromString(body).resource_spans:
+            names = {attribute.key: attribute.value.string_value for attribute in part.resource.attributes}
+            self.spans += [(names["service.name"], span) for scope in part.scope_spans for span in scope.spans]
+
+    def of_trace(self, trace_id: str) -> dict[str, tuple[str, Span]]:
+        return {span.name: (service, span) for service, span in self.spans if span.trace_id.hex() == trace_id}
+
+
+@contextmanager
+def collecting() -> Iterator[tuple[Collector, str]]:
+    """Yields a collector and its OTLP endpoint."""
+    collector = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/v1/traces"
+            collector.add(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield collector, f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[str]:
+    """Yields the URL of an API with a router and a worker behind it; ends them all, which sends the last spans."""
+    await create_topics(settings, [("tiny", "v1")])
+    stop = asyncio.Event()
+    services = [
+        producer_api.main.serve(settings, stop),
+        router.main.serve(settings, stop),
+        workers.main.serve(settings, stop, model="tiny", version="v1"),
+    ]
+    tasks = [asyncio.create_task(service) for service in services]
+    url = f"http://127.0.0.1:{settings.api_port}"
+
+    async def is_up() -> bool:
+        assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"{url}/readyz") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    try:
+        await eventually(is_up)
+        yield url
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+
+async def predict(url: str, body: dict[str, Any], **headers: str) -> tuple[int, Any]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/v1/models/predict", json={"timeout_s": 60, **body}, headers=headers) as answer,
+    ):
+        return answer.status, await answer.json(content_type=None)
+
+
+async def test_a_request_is_one_trace_through_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_store(tmp_path / "models")
+    began_s = time.time()
+    async with AsyncExitStack() as stack:
+        collector, endpoint = stack.enter_context(collecting())
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_on")
+        broker = EmbeddedBroker()
+        await asyncio.to_thread(broker.open)
+        stack.callback(broker.close)
+        settings = broker.settings(
+            ingress_partitions=1,
+            work_partitions=1,
+            redis_url=await stack.enter_async_context(embedded_store()),
+            models_dir=tmp_path / "models",
+            default_model="tiny",
+            api_port=free_port(),
+        )
+        async with running(settings) as url:
+            ask = partial(predict, url, {"instances": [[1.0, 2.0, 3.0]]})
+            status, answer = await ask(traceparent=f"00-{TRACE_ID}-{CLIENT_SPAN_ID}-01")
+            assert status == 200, answer
+            # The client's sampler said no: nobody makes a span of it.
+            unsampled = TRACE_ID[::-1]
+            assert (await ask(traceparent=f"00-{unsampled}-{CLIENT_SPAN_ID}-00"))[0] == 200
+    trace = collector.of_trace(TRACE_ID)
+    assert set(trace) == {*HOPS, "infer", "store result"}
+    assert collector.of_trace(unsampled) == {}
+    parents = [CLIENT_SPAN_ID, *(trace[name][1].span_id.hex() for name in HOPS)]
+    assert [trace[name][1].parent_span_id.hex() for name in HOPS] == parents[:-1]
+    assert {trace[name][1].parent_span_id.hex() for name in ("infer", "store result")} == {parents[-1]}
+    assert [trace[name][0] for name in HOPS] == [f"inferlane-{part}" for part in ("api", "api", "router", "worker")]
+    request_ids = {
+        attribute.value.string_value
+        for name in HOPS
+        for attribute in trace[name][1].attributes
+        if attribute.key == "messaging.message.id"
+    }
+    assert request_ids == {answer["request_id"]}
+    for _, span in trace.values():
+        assert began_s * 1e9 <= span.start_time_unix_nano <= span.end_time_unix_nano
+        assert span.status.code != Status.STATUS_CODE_ERROR
+    (batch,) = [span for _, span in collector.spans if span.name == "batch tiny v1"]
+    process = trace[HOPS[-1]][1]
+    assert [link.span_id for link in batch.links] == [process.span_id]
+    assert [link.span_id for link in process.links] == [batch.span_id]
