@@ -132,10 +132,15 @@ def test_values_of_a_regression_are_a_histogram_and_a_sketch() -> None:
 
 @pytest.mark.parametrize("code", ["model_error", "a-code-from-another-release"])
 def test_a_failed_request_is_one_line_that_says_which_and_why(code: str) -> None:
-    record = FakeRecord(headers=(("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01".encode()),))
     result = Result(request_id="r", status=Status.FAILED, model="rose", version="v9", error_code=code)
     failed = Answer(
-        result=result, lane=Lane.REQUESTS, reply_to=None, batch_id=None, to_topic=False, dead=record, stack=""
+        result=result,
+        lane=Lane.REQUESTS,
+        reply_to=None,
+        batch_id=None,
+        to_topic=False,
+        dead=FakeRecord(),
+        trace_parent=f"00-{TRACE}-00f067aa0ba902b7-01".encode(),
     )
     with capture_logs() as lines:
         observer, _ = make_observer(make_version(f"failing-{code}"))
