@@ -33,6 +33,8 @@ cp k8s/*.yaml "$built/"
 "$TOOLS/bin/python" tests/manifests/schemas.py \
   --crd "$keda/config/crd/bases/keda.sh_scaledobjects.yaml" \
   --crd "$keda/config/crd/bases/keda.sh_triggerauthentications.yaml" \
+  --crd tests/manifests/strimzi/kafka.yaml --crd tests/manifests/strimzi/kafkanodepool.yaml \
+  --crd tests/manifests/strimzi/kafkatopic.yaml --crd tests/manifests/strimzi/kafkauser.yaml \
   --crd "$operator/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml" \
   "$built"/*.yaml
 .venv/bin/python -m tests.manifests "$built"/*.yaml

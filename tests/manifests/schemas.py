@@ -20,10 +20,6 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
 KUBERNETES = "1.37.0"
-# No registry here has Strimzi's definitions: tests/unit/test_k8s_manifests.py holds these kinds to the code instead.
-WITHOUT_SCHEMA = frozenset(
-    {("kafka.strimzi.io/v1", kind) for kind in ("Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser")}
-)
 SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{KUBERNETES}-local-strict"
 # Where the schemas of Kubernetes say that their common parts are.
 DEFINITIONS = "/api/_definitions.json"
@@ -95,8 +91,6 @@ def main() -> int:
         for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader):
             kind = (document["apiVersion"], document["kind"])
             where = f"{path.name}: {kind[1]} {document['metadata']['name']}"
-            if kind in WITHOUT_SCHEMA:
-                continue
             schema = customs.get(kind) or kubernetes_schema(kind)
             told = (
                 [f"{kind[0]} {kind[1]} is no kind that is known"] if schema is None else list(faults(document, schema))
