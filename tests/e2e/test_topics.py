@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,7 @@ asyncio.run(main())
     assert done.returncode == 0, done.stderr
     failed = None
     while failed is None or failed.status == 404:
+        time.sleep(0.2)
         failed = stack.call("/v1/predictions/mislaid")
     assert failed.body["error"]["code"] == "unknown_model"
     listed = stack.inferlane("dead-letters", "list", "--reason", "unknown_model", "--since", "1h")
