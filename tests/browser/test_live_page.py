@@ -1,6 +1,5 @@
 """The live page in a real Chromium, in front of a real stack that wants keys."""
 
-import asyncio
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from playwright.sync_api import Page, expect
 
+from tests.brokers.processes import run_coroutine
 from tests.browser.conftest import REPOSITORY, SCREENSHOTS, WAIT_MS, Open, Stack
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def test_a_split_is_changed_by_keyboard_alone_after_confirmation_and_with_a_key(
 def test_the_form_gets_a_real_prediction_from_its_own_example(stack: Stack, open_page: Open) -> None:
     page = open_page(expected=REFUSED)
     expect(page.get_by_label("Row")).to_have_value("[5.1, 3.5, 1.4, 0.2]")
-    page.get_by_label("Version").select_option("v2-quantized")
+    page.get_by_role("combobox", name="Version").select_option("v2-quantized")
     page.get_by_role("button", name="Predict", exact=True).click()
     dialog = page.get_by_role("dialog", name="The API asks for a key")
     dialog.get_by_label("API key").fill(stack.admin_key)
@@ -101,7 +101,7 @@ def test_the_form_gets_a_real_prediction_from_its_own_example(stack: Stack, open
     expect(page.locator("#try-result .answer")).to_contain_text("setosa")
     expect(page.locator("#try-result")).to_contain_text("iris v2-quantized answered in")
 
-    page.get_by_label("Model").select_option("digits")
+    page.get_by_role("combobox", name="Model").select_option("digits")
     page.get_by_role("button", name="Predict", exact=True).click()
     expect(page.locator("#try-result")).to_contain_text("digits v")
     page.get_by_label("Row").fill("[1, 2")
@@ -116,7 +116,7 @@ def test_a_dead_letter_shows_with_the_command_that_replays_it(stack: Stack, open
             await producer.send_and_wait("inferlane.requests", b"no json", headers=[("ce_id", b"letter-of-the-page")])
 
     page = open_page()
-    asyncio.run(produce())
+    run_coroutine(produce())
     letter = page.locator(".letters li").first
     expect(letter).to_be_visible()
     letter.locator("summary").click()
