@@ -7,6 +7,8 @@ from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
+import aiohttp
+
 from inferlane.errors import UnavailableError
 from inferlane.stack.store import store_answers, store_argv
 
@@ -24,6 +26,15 @@ async def eventually(is_so: Callable[[], Awaitable[bool]], *, within_s: float = 
     while not await is_so():
         assert time.monotonic() < deadline_s, f"not so within {within_s} s"
         await asyncio.sleep(_POLL_S)
+
+
+async def is_ready(url: str) -> bool:
+    """Whether the process at `url` says that it is."""
+    try:
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/readyz") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:
+        return False
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from inferlane.topics import create_topics
 from producer_api.main import serve
 from tests.brokers.embedded import EmbeddedBroker
 from tests.fakes.stores import write_tiny_store
-from tests.integration._parts import embedded_store, eventually, free_port
+from tests.integration._parts import embedded_store, eventually, free_port, is_ready
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -58,11 +58,7 @@ async def running_api(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
 
         async def is_up() -> bool:
             assert not serving.done(), serving.result()
-            try:
-                async with aiohttp.ClientSession() as session, session.get(f"{url}/readyz") as answer:
-                    return answer.status == 200
-            except aiohttp.ClientError:
-                return False
+            return await is_ready(url)
 
         try:
             await eventually(is_up)

@@ -26,7 +26,7 @@ from inferlane.config import Settings
 from inferlane.topics import create_topics
 from tests.brokers.embedded import EmbeddedBroker
 from tests.fakes.stores import write_tiny_store
-from tests.integration._parts import embedded_store, eventually, free_port
+from tests.integration._parts import embedded_store, eventually, free_port, is_ready
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -95,11 +95,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
 
     async def is_up() -> bool:
         assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
-        try:
-            async with aiohttp.ClientSession() as session, session.get(f"{url}/readyz") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
+        return await is_ready(url)
 
     try:
         await eventually(is_up)
