@@ -116,6 +116,8 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "INFERLANE_STORE_PORT": str(store_port),
         "INFERLANE_FIRST_OPS_PORT": str(ops_port),
         "INFERLANE_DASHBOARD_PORT": str(dashboard_port),
+        # A machine that stands still for longer than the default must not look like a broker that is away.
+        "INFERLANE_KAFKA_REQUEST_TIMEOUT_MS": "30000",
     }
     if any(item.path.name == "test_autoscaling.py" for item in request.session.items):
         environment |= _SCALED

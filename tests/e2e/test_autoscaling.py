@@ -74,14 +74,14 @@ def test_a_burst_on_a_sleeping_pool_is_answered_whole_and_the_pool_sleeps_again(
     looks = [event for event in logged if event["event"] == "pool_looked_at"]
     decided = [look["workers"] for look in looks]
     assert decided == predicted(looks, start, hpa_sync_s=float(stack.environment["INFERLANE_HPA_SYNC_S"]))
-    # One worker wakes first, unless the burst is all there at the first look.
+    # One worker wakes first, unless more than one can do is there at the first look.
     sizes = [size for size, _ in groupby(look["workers"] for look in looks if look["now_s"] >= began_s)]
-    assert [size for size in sizes if size][-2:] == [2, 1]
-    assert sizes[-1] == 0
+    woken_sizes = sizes[1:] if sizes[0] == 0 else sizes
+    assert woken_sizes in ([1, 2, 1, 0], [2, 1, 0])
     # What ran: the supervisor says so when the new ones are ready and the spare ones drained.
     woken = next(n for n, event in enumerate(logged) if n >= events_before and event.get("reason") == "activated")
     ran = [event["size"] for event in logged[woken:] if event["event"] == "pool_scaled"]
-    assert (max(ran), ran[-1]) == (2, 0)
+    assert (ran[0] in woken_sizes[:2], max(ran), ran[-1]) == (True, 2, 0)
 
 
 def test_status_and_doctor_know_of_a_pool_that_sleeps(stack: Stack) -> None:

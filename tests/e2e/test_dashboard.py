@@ -37,13 +37,15 @@ def test_the_stream_shows_what_the_stack_did(stack: Stack) -> None:
     for snapshot in snapshots(stack):
         model = next(model for model in snapshot["models"] if model["name"] == "iris")
         card = next(card for card in model["versions"] if card["version"] == "v1")
-        if card["report"]["requests"] >= 20 and card["queue"]["lag_records"] == 0:
+        # Of a pool that is scaled: a worker that has drained is thought alive for half a minute more.
+        workers = [part for part in snapshot["parts"] if part["name"].startswith("worker-")]
+        are_counted = snapshot["flow"]["workers_alive"] == len(workers)
+        if card["report"]["requests"] >= 20 and card["queue"]["lag_records"] == 0 and are_counted:
             break
     assert card["report"]["latency_ms"]["total"]["p95"] > 0
     assert card["report"]["prediction_distribution"]["setosa"] >= 20
     assert model["example"] == [ROW]
-    # The fifth pool is the one that the autoscaler lets sleep.
-    assert snapshot["flow"]["workers_alive"] in (4, 5)
+    assert snapshot["flow"]["workers_alive"] == len(workers) >= 4
     assert (snapshot["api"]["error"], snapshot["broker"]["error"]) == (None, None)
     assert {part["name"] for part in snapshot["parts"]} >= {"broker", "store", "router", "api", "dashboard"}
     assert "iris/v1" in snapshot["point"]["versions"]
@@ -92,4 +94,5 @@ def test_the_page_is_served_with_a_policy_that_lets_nothing_else_in(stack: Stack
     for name in ("app.js", "style.css", "favicon.svg"):
         assert ask(stack, "GET", f"/{name}").status == 200
     assert ask(stack, "GET", "/../pyproject.toml").status == 404
-    assert str(stack.dashboard_port) in stack.inferlane("status").stdout
+    (row,) = [line.split() for line in stack.inferlane("status").stdout.splitlines() if line.startswith(" dashboard ")]
+    assert str(stack.dashboard_port) in row

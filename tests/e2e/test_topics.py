@@ -4,11 +4,11 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.brokers.processes import wait_until
 from tests.e2e.conftest import REPOSITORY, Stack
 
 pytestmark = pytest.mark.timeout(600)
@@ -103,10 +103,12 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    failed = None
-    while failed is None or failed.status == 404:
-        time.sleep(0.2)
-        failed = stack.call("/v1/predictions/mislaid")
+
+    def is_answered() -> bool:
+        return stack.call("/v1/predictions/mislaid").status != 404
+
+    wait_until(is_answered, within_s=120, what="the request for an unknown version is answered")
+    failed = stack.call("/v1/predictions/mislaid")
     assert failed.body["error"]["code"] == "unknown_model"
     listed = stack.inferlane("dead-letters", "list", "--reason", "unknown_model", "--since", "1h")
     assert "mislaid" in listed.stdout, listed.stderr

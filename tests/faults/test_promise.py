@@ -21,8 +21,8 @@ from tests.faults.harness.opening import fault_broker
 DEFAULT_FAULTS = 12
 DEFAULT_REQUESTS = 200
 DEFAULT_LIMIT_MINUTES = 4.0
-# What a run that was cut short must have done to be called one; the report says how many it did.
-_LEAST_FAULTS = 1
+# What a run that was cut short must have done to be called one.
+_LEAST_FAULTS = 3
 _START_AND_END_S = 1_500
 
 
