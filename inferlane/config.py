@@ -1,4 +1,4 @@
-"""Settings of every process: the one place that reads the environment.
+"""Settings of every process: the one place that reads the environment, but for OpenTelemetry's own variables.
 
 A profile (embedded, compose, Kubernetes) is a set of these values, never a branch in the code.
 """

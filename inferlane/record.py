@@ -70,7 +70,7 @@ class RequestHeaders:
     """What a request record says about itself, outside its payload.
 
     `model` and `version` are None where the producer left the choice to us; times are seconds since the epoch.
-    `trace_parent` is as it came, and may be malformed.
+    `trace_parent` is None also where it was malformed.
     """
 
     request_id: str
@@ -113,7 +113,7 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
             attempt=_attempt(attempt) if attempt else 1,
             batch_id=_name("ce_batchid", get("ce_batchid")),
             json_length=int(json_length) if json_length else None,
-            trace_parent=get(TRACE_PARENT),
+            trace_parent=valid_trace_parent(get(TRACE_PARENT)),
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise DecodeError(f"a header of the record cannot be read: {error}; docs/topics.md has each format") from error
@@ -133,7 +133,7 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
         attempt=1,
         batch_id=named.get("ce_batchid"),
         json_length=None,
-        trace_parent=dict(record.headers).get(TRACE_PARENT),
+        trace_parent=valid_trace_parent(dict(record.headers).get(TRACE_PARENT)),
     )
 
 
@@ -179,10 +179,18 @@ def parse_time(raw: bytes) -> float:
     return moment.timestamp()
 
 
-_TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACE_ID = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def trace_id_of(traceparent: bytes | None) -> str | None:
+def trace_id_of(trace_parent: bytes | None) -> str | None:
     """The trace id of a `traceparent` header, None if there is none. Source: W3C Trace Context, section 3.2."""
-    found = _TRACE_ID.fullmatch((traceparent or b"").decode("ascii", errors="replace"))
-    return found.group(1) if found else None
+    found = _TRACE_ID.fullmatch(trace_parent or b"")
+    return found.group(1).decode() if found else None
+
+
+def valid_trace_parent(raw: bytes | None) -> bytes | None:
+    """A `traceparent` header as it came, or None if it is malformed, as the standard wants.
+
+    What is kept travels on to results, so it must not have any length.
+    """
+    return raw if raw and _TRACE_ID.fullmatch(raw) else None

@@ -13,7 +13,7 @@ import numpy as np
 from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
 from inferlane.kafka.producing import OutRecord
 from inferlane.metrics.api import ACCEPTED
-from inferlane.record import JSON_LENGTH, TRACE_PARENT, fixed_request_headers, format_time, trace_id_of
+from inferlane.record import JSON_LENGTH, TRACE_PARENT, fixed_request_headers, format_time, valid_trace_parent
 from inferlane.results import Accepted, Result
 from inferlane.topics import INGRESS, Lane
 from inferlane.wire.tensors import row_count
@@ -121,7 +121,7 @@ class Predictor:
                 f"routing_key has {len(fields.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
             )
         call = self._call(fields, model.name, tensors, wait_s)
-        return replace(call, trace_parent=trace_parent) if trace_id_of(trace_parent) else call
+        return replace(call, trace_parent=valid_trace_parent(trace_parent)) if trace_parent else call
 
     def _call(self, fields: PredictBody, model: str, tensors: Mapping[str, np.ndarray], wait_s: float | None) -> Call:
         settings = self._settings

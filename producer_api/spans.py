@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from inferlane.record import TRACE_PARENT
-from inferlane.tracing import Kind
+from inferlane.tracing import message_attributes
 
 if TYPE_CHECKING:
     from inferlane.errors import InferlaneError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def begin_call(tracing: "Tracing", path: str, *, parent: bytes | None) -> "Span":
     """Begin the span of a call; `parent` is the client's `traceparent`."""
     attributes = {"http.request.method": "POST", "http.route": path, "url.path": path}
-    return tracing.begin(f"POST {path}", kind=Kind.SERVER, parent=parent, attributes=attributes)
+    return tracing.begin(f"POST {path}", kind="SERVER", parent=parent, attributes=attributes)
 
 
 def end_call(span: "Span", call: "Call | None", *, status: int, version: str | None, error: str | None) -> None:
@@ -48,13 +48,9 @@ class TracedEnqueuer:
         headers = dict(record.headers)
         span = self._tracing.begin(
             f"send {record.topic}",
-            kind=Kind.PRODUCER,
+            kind="PRODUCER",
             parent=headers.get(TRACE_PARENT),
-            attributes={
-                "messaging.system": "kafka",
-                "messaging.destination.name": record.topic,
-                "messaging.message.id": headers["ce_id"].decode(),
-            },
+            attributes=message_attributes(record.topic, headers["ce_id"].decode()),
         )
 
         def end(error: "InferlaneError | None") -> None:

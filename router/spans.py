@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from inferlane.record import TRACE_PARENT
 from inferlane.topics import INGRESS, Lane
-from inferlane.tracing import Kind
+from inferlane.tracing import message_attributes, version_attributes
 
 if TYPE_CHECKING:
     from inferlane.delivery import Answer
     from inferlane.kafka.producing import OutRecord
-    from inferlane.tracing.spans import Span, Tracing
+    from inferlane.tracing.spans import Attributes, Span, Tracing
     from router.routing import Route
 
 
@@ -26,14 +26,17 @@ class TakeSpans:
     def routed(self, chosen: "Route", out: "OutRecord") -> "OutRecord":
         """Begin the span of a routed record; what a worker does with the record that is returned is its child."""
         headers = dict(out.headers)
-        span = self._begin(headers.get(TRACE_PARENT), request_id=headers.get("ce_id", b"").decode(errors="replace"))
-        span.say({"inferlane.model": chosen.model, "inferlane.version": chosen.version})
+        span = self._begin(
+            headers.get(TRACE_PARENT),
+            message_attributes(self._topic, (headers.get("ce_id") or b"").decode(errors="replace"))
+            | version_attributes(chosen.model, chosen.version),
+        )
         self._open.append((span, None))
         return replace(out, headers=span.put_into(out.headers))
 
     def refused(self, answer: "Answer") -> None:
         """Begin the span of a record that no version can serve."""
-        span = self._begin(answer.trace_parent, request_id=answer.result.request_id)
+        span = self._begin(answer.trace_parent, message_attributes(self._topic, answer.result.request_id))
         self._open.append((span, answer.result.error_code))
 
     def end(self) -> None:
@@ -41,15 +44,7 @@ class TakeSpans:
         for span, error in self._open:
             span.end(error=error)
 
-    def _begin(self, parent: bytes | None, *, request_id: str) -> "Span":
+    def _begin(self, parent: bytes | None, attributes: "Attributes") -> "Span":
         return self._tracing.begin(
-            f"route {self._topic}",
-            kind=Kind.CONSUMER,
-            parent=parent,
-            at_s=self._taken_s,
-            attributes={
-                "messaging.system": "kafka",
-                "messaging.destination.name": self._topic,
-                "messaging.message.id": request_id,
-            },
+            f"route {self._topic}", kind="CONSUMER", parent=parent, at_s=self._taken_s, attributes=attributes
         )

@@ -18,7 +18,7 @@ from _environment import require_packages
 require_packages("aiohttp", "msgspec", "numpy", "rich")
 
 # The imports below need the packages that the call above provides, hence E402.
-from _tour.canary import run_canary  # noqa: E402
+from _tour.canary import WAIT_S, run_canary  # noqa: E402
 from _tour.measured import show_metrics  # noqa: E402
 from _tour.predictions import (  # noqa: E402
     ask_once,
@@ -28,7 +28,7 @@ from _tour.predictions import (  # noqa: E402
     show_models,
 )
 from _tour.stage import ExpectationError, Stage, set_stage  # noqa: E402
-from _traffic.api import DEFAULT_URL, Api, ApiError  # noqa: E402
+from _traffic.api import ANSWER_GRACE_S, DEFAULT_URL, Api, ApiError  # noqa: E402
 from _traffic.report import make_console  # noqa: E402
 
 FAILED = 1
@@ -38,8 +38,6 @@ DEFAULT_REQUESTS = 2_000
 FEWEST_REQUESTS = 100
 MOST_REQUESTS = 100_000
 RESTORE_LIMIT_S = 5.0
-# Longer than any wait that a request asks for: the server should be the one to give up.
-REQUEST_LIMIT_S = 60.0
 
 
 async def take_tour(url: str, model_name: str | None, requests: int) -> None:
@@ -53,7 +51,7 @@ async def take_tour(url: str, model_name: str | None, requests: int) -> None:
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     console = make_console()
-    async with Api(url, timeout_s=REQUEST_LIMIT_S) as api:
+    async with Api(url, timeout_s=WAIT_S + ANSWER_GRACE_S) as api:
         served, chosen = await api.model(model_name)
         model = next(model for model in served.models if model.name == chosen)
         stage = set_stage(api, console, served, model, requests=requests)

@@ -22,7 +22,7 @@ require_packages("aiohttp", "msgspec", "numpy", "rich", "uvloop")
 
 # The imports below need the packages that the call above provides, hence E402.
 import uvloop  # noqa: E402
-from _traffic.api import Api, ApiError  # noqa: E402
+from _traffic.api import ANSWER_GRACE_S, Api, ApiError  # noqa: E402
 from _traffic.arrivals import ClosedLimit, OpenSchedule, send_closed, send_open  # noqa: E402
 from _traffic.consistency import Consistency  # noqa: E402
 from _traffic.options import MOST_REQUESTS, URL_VARIABLE, Options, parse_options  # noqa: E402
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 FAILED = 1
-# How much longer than its own timeout a request may take before the client gives up: the server should be the one
-# that answers that time ran out. Too small hides its answer; too large holds the end of a run that got none.
-ANSWER_GRACE_S = 5.0
 
 
 class UsageError(Exception):

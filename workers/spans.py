@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from inferlane.results import Status
-from inferlane.topics import work_topic
-from inferlane.tracing import Kind
+from inferlane.topics import Lane, work_topic
+from inferlane.tracing import message_attributes, version_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,9 @@ class BatchSpans:
 
     def __init__(self, tracing: "Tracing", version: "ModelVersion") -> None:
         self._tracing = tracing
-        self._version = version
-        self._attributes = {"inferlane.model": version.model, "inferlane.version": version.version}
+        self._name = f"batch {version.model} {version.version}"
+        self._topics = {lane: work_topic(version.model, version.version, lane) for lane in Lane}
+        self._attributes = version_attributes(version.model, version.version)
 
     def add(self, batch: "Batch", answers: "Sequence[Answer]", *, stored_s: float) -> None:
         """Make the spans of delivered answers; `stored_s` is when they were durable."""
@@ -31,8 +32,8 @@ class BatchSpans:
         if not kept:
             return
         whole = self._tracing.begin(
-            f"batch {self._version.model} {self._version.version}",
-            kind=Kind.INTERNAL,
+            self._name,
+            kind="INTERNAL",
             at_s=batch.taken_s,
             links=[span for _, span in kept],
             attributes={
@@ -52,27 +53,20 @@ class BatchSpans:
         whole.end(at_s=stored_s)
 
     def _begin(self, batch: "Batch", answer: "Answer") -> "Span":
-        topic = work_topic(self._version.model, self._version.version, batch.lane)
+        topic = self._topics[batch.lane]
         return self._tracing.begin(
             f"process {topic}",
-            kind=Kind.CONSUMER,
+            kind="CONSUMER",
             parent=answer.trace_parent,
             at_s=batch.taken_s,
-            attributes={
-                **self._attributes,
-                "messaging.system": "kafka",
-                "messaging.destination.name": topic,
-                "messaging.message.id": answer.result.request_id,
-            },
+            attributes=message_attributes(topic, answer.result.request_id) | self._attributes,
         )
 
     def _stages(self, batch: "Batch", answer: "Answer", span: "Span", stored_s: float) -> None:
-        stored_from_s = answer.result.finished_s
         if batch.run is not None and answer.result.status is Status.SUCCEEDED:
-            infer = self._tracing.begin("infer", kind=Kind.INTERNAL, parent=span.traceparent, at_s=batch.run.started_s)
+            infer = self._tracing.begin("infer", kind="INTERNAL", parent=span.traceparent, at_s=batch.run.started_s)
             infer.end(at_s=batch.run.ended_s)
-            stored_from_s = batch.run.ended_s
         store = self._tracing.begin(
-            "store result", kind=Kind.CLIENT, parent=span.traceparent, at_s=stored_from_s, attributes=_STORE
+            "store result", kind="CLIENT", parent=span.traceparent, at_s=answer.result.finished_s, attributes=_STORE
         )
         store.end(at_s=stored_s)

@@ -4,7 +4,7 @@ OpenTelemetry's own environment variables ask for it and steer it: where spans g
 is called. Off, nothing of OpenTelemetry is imported and a hop pays one comparison.
 """
 
-from inferlane.tracing.kinds import Kind
+from inferlane.tracing.attributes import message_attributes, version_attributes
 from inferlane.tracing.opening import enter_tracing, open_tracing
 
-__all__ = ["Kind", "enter_tracing", "open_tracing"]
+__all__ = ["enter_tracing", "message_attributes", "open_tracing", "version_attributes"]

@@ -4,6 +4,7 @@ Source: W3C Trace Context, section 3.2.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
@@ -12,9 +13,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from inferlane import __version__
 from inferlane.record import TRACE_PARENT, Headers
-from inferlane.tracing.kinds import Kind
 
 Attributes = Mapping[str, str | int | float | bool]
+Kind = Literal["SERVER", "PRODUCER", "CONSUMER", "CLIENT", "INTERNAL"]
+"""What a span is to the other end of its hop; the names are OpenTelemetry's."""
 
 
 class Span:
@@ -24,9 +26,14 @@ class Span:
         self._span = span
 
     @property
+    def context(self) -> otel.SpanContext:
+        """What names it to others."""
+        return self._span.get_span_context()
+
+    @property
     def traceparent(self) -> bytes:
         """The header that makes a span elsewhere a child of this one."""
-        context = self._span.get_span_context()
+        context = self.context
         return b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
 
     def put_into(self, headers: Headers) -> list[tuple[str, bytes]]:
@@ -40,17 +47,12 @@ class Span:
 
     def link(self, other: "Span") -> None:
         """Say that `other`, of another trace, has to do with this one."""
-        self._span.add_link(other._span.get_span_context())  # noqa: SLF001 - of the same class
-
-    def say(self, attributes: Attributes) -> None:
-        """Add attributes to it."""
-        if self.is_kept:
-            self._span.set_attributes(attributes)
+        self._span.add_link(other.context)
 
     def end(self, *, at_s: float | None = None, error: str | None = None, attributes: Attributes | None = None) -> None:
         """End it now, or at `at_s`, seconds since the epoch. `error` is the code of what went wrong."""
         if attributes is not None:
-            self.say(attributes)
+            self._span.set_attributes(attributes)
         if error is not None:
             self._span.set_attribute("error.type", error)
             self._span.set_status(otel.StatusCode.ERROR, error)
@@ -63,7 +65,6 @@ class Tracing:
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer("inferlane", __version__)
-        self._kinds = {kind: otel.SpanKind[kind.value] for kind in Kind}
         self._extract = TraceContextTextMapPropagator().extract
 
     def begin(
@@ -84,9 +85,9 @@ class Tracing:
             self._tracer.start_span(
                 name,
                 context=self._context(parent),
-                kind=self._kinds[kind],
+                kind=otel.SpanKind[kind],
                 attributes=attributes,
-                links=[otel.Link(link._span.get_span_context()) for link in links],  # noqa: SLF001 - Span is ours
+                links=[otel.Link(link.context) for link in links],
                 start_time=None if at_s is None else _ns(at_s),
             )
         )

@@ -21,6 +21,9 @@ OK = 200
 # A router applies a split when it has read the record, a moment after the API that answered. Shorter and the first
 # requests may still go by the old weights; longer and every change of weights costs that time.
 SPLIT_SETTLE_S = 1.0
+# How much longer than its own timeout a request may take before the client gives up: the server should be the one
+# that answers that time ran out. Too small hides its answer; too large holds the end of a run that got none.
+ANSWER_GRACE_S = 5.0
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from tests.brokers.embedded import EmbeddedBroker
 from tests.fakes.stores import write_tiny_store
 from tests.integration._parts import embedded_store, eventually, free_port, is_ready
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(600)
 
 EXAMPLES = 15
 TIMEOUT_S = 60.0

@@ -1,5 +1,6 @@
 """Request headers: defaults for what is missing, DecodeError for what cannot be read."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -7,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import DecodeError
-from inferlane.record import default_headers, format_time, parse_time, read_headers, trace_id_of
+from inferlane.record import (
+    TRACE_PARENT,
+    RequestHeaders,
+    default_headers,
+    format_time,
+    parse_time,
+    read_headers,
+    trace_id_of,
+)
 from tests.fakes.records import FakeRecord
 
 
@@ -85,3 +94,13 @@ def test_a_trace_id_is_read_from_a_traceparent_as_the_standard_writes_it(
     header: bytes | None, trace_id: str | None
 ) -> None:
     assert trace_id_of(header) == trace_id
+
+
+@pytest.mark.parametrize("raw", [b"", b"00-zz-11-01", b"\xff\xfe", b"0" * 1_000_000])
+@pytest.mark.parametrize("read", [read_headers, default_headers])
+def test_a_trace_parent_that_is_none_does_not_travel_on(
+    read: Callable[[FakeRecord], RequestHeaders], raw: bytes
+) -> None:
+    assert read(FakeRecord(headers=((TRACE_PARENT, raw),))).trace_parent is None
+    good = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert read(FakeRecord(headers=((TRACE_PARENT, good),))).trace_parent == good

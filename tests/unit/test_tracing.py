@@ -15,7 +15,7 @@ from inferlane.kafka.producing import OutRecord
 from inferlane.record import TRACE_PARENT
 from inferlane.results import Result, Status
 from inferlane.topics import Lane
-from inferlane.tracing import Kind, open_tracing
+from inferlane.tracing import open_tracing
 from inferlane.tracing.spans import Tracing
 from router.routing import Route
 from router.spans import TakeSpans
@@ -102,7 +102,7 @@ def test_a_missing_extra_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch
 def test_a_parent_that_cannot_be_read_makes_a_new_trace(
     tracing: Tracing, exporter: InMemorySpanExporter, parent: bytes | None
 ) -> None:
-    tracing.begin("a", kind=Kind.SERVER, parent=parent).end()
+    tracing.begin("a", kind="SERVER", parent=parent).end()
     (span,) = exporter.get_finished_spans()
     assert span.parent is None
 
