@@ -26,5 +26,5 @@ else
   "$bin/python" -m pytest -n auto tests/architecture tests/unit
   # One after the other: a stack wants the whole machine.
   step "tests on real parts"
-  "$bin/python" -m pytest tests/contract tests/integration tests/e2e tests/faults
+  "$bin/python" -m pytest --durations=20 tests/contract tests/integration tests/e2e tests/faults
 fi
