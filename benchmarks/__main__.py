@@ -16,11 +16,13 @@ from benchmarks.closed_loop import Plan
 from benchmarks.comparison import compare, serve
 from benchmarks.hops import hops_to_markdown, measure_hops
 from benchmarks.report import to_markdown
+from benchmarks.routing import measure_routing, routing_to_markdown
 from benchmarks.systems.peers import peer_names
 from benchmarks.systems.running import NAME
 from benchmarks.traces import time_traces, traces_to_markdown
 from benchmarks.venvs import environment_of
 from models.catalog import load_catalog
+from tests.brokers.kinds import BrokerKind
 
 _HERE = Path(__file__).parent
 RESULTS = _HERE / "results"
@@ -84,6 +86,18 @@ def hops(
     """Split latency and CPU of one request by hop."""
     found = measure_hops(load_case(model), concurrency=concurrency, seconds=seconds)
     _save(out / f"hops-{model}", found, hops_to_markdown(found))
+
+
+@app.command()
+def router(
+    broker: Annotated[BrokerKind, typer.Option(help="The Kafka that it runs on.")] = BrokerKind.EMBEDDED,
+    records: Annotated[int, typer.Option(min=1, help="Records that wait for the router.")] = 40_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every other one in reverse order.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Let the router's data path and Faust agents drain the same records."""
+    found = measure_routing(broker, records=records, rounds=rounds)
+    _save(out / f"router-{broker}", found, routing_to_markdown(found))
 
 
 @app.command()

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.venvs import STATE
 
-_SAMPLES = Path(".inferlane/models")
+SAMPLES = Path(".inferlane/models")
 _VERSION = "v1"
 _SEED = 4
 _ASKED_ROWS = 64
@@ -45,7 +45,7 @@ def load_case(name: str) -> Case:
 def _iris() -> Case:
     models_dir = _models_dir("iris")
     if not (models_dir / "iris" / "model.toml").is_file():
-        source = _SAMPLES / "iris"
+        source = SAMPLES / "iris"
         if not source.is_dir():
             raise FileNotFoundError(f"no {source}; build it with `.venv/bin/inferlane models build-samples`")
         shutil.copytree(source / _VERSION, models_dir / "iris" / _VERSION, dirs_exist_ok=True)

@@ -33,6 +33,7 @@ from workers.requests import decode
 from workers.session import OnnxModel
 
 _TURNS = 200
+_DEADLINE_S = 300.0
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,16 +95,24 @@ def _steps(case: Case, batch: int) -> Iterator[Step]:
 
 
 def _record(model: str, tensors: dict[str, np.ndarray]) -> _Record:
+    payload, headers = request_record(model, tensors, request_id="0" * 32, now_s=1.0)
+    return _Record(value=payload, headers=headers)
+
+
+def request_record(
+    model: str, tensors: dict[str, np.ndarray], *, request_id: str, now_s: float
+) -> tuple[bytes, Headers]:
+    """The payload and headers of a record as the API makes it."""
     payload, json_length = encode_binary_request(tensors)
     headers = [
         *fixed_request_headers(source="inferlane/benchmarks", model=model),
         ("ce_replyto", b"0" * 32),
-        ("ce_id", b"0" * 32),
-        ("ce_time", format_time(1.0)),
-        ("ce_deadline", format_time(300.0)),
+        ("ce_id", request_id.encode()),
+        ("ce_time", format_time(now_s)),
+        ("ce_deadline", format_time(now_s + _DEADLINE_S)),
         (JSON_LENGTH, b"%d" % json_length),
     ]
-    return _Record(value=payload, headers=headers)
+    return payload, headers
 
 
 def timed(hop: str, step: str, do: Callable[[], object], *, share: int = 1) -> Step:

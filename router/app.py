@@ -65,7 +65,7 @@ class RouterApp(faust.App):
     BootStrategy = _Boot
 
     def __init__(self, settings: "Settings", *, data_path: DataPath, state_path: "StatePath") -> None:
-        super().__init__(**_options(settings))
+        super().__init__(**faust_options(settings))
         fetch_max_wait_ms = int(settings.outcome_interval_s * 1000 / _FETCH_WAITS_AN_INTERVAL)
         transport = transport_class(fetch_max_wait_ms=max(settings.fetch_max_wait_ms, fetch_max_wait_ms))
         self.transport = transport(self.conf.broker_consumer, self)
@@ -117,7 +117,7 @@ class RouterApp(faust.App):
         # Faust acknowledges an event when the loop goes on, whatever happened: `take` must end with a trace.
         async for event in stream.events():
             message = event.message
-            await self._state_path.take(_record(message))
+            await self._state_path.take(faust_record(message))
             self._progress.note_done(message.partition, message.offset + 1)
 
     async def _note_assignment(self, _app: Any, /, *args: Any, **_: Any) -> None:
@@ -143,7 +143,8 @@ class RouterApp(faust.App):
             self._progress.note_ends({p.partition: end for p, end in ends.items()}, now_s=time.monotonic())
 
 
-def _options(settings: "Settings") -> dict[str, Any]:
+def faust_options(settings: "Settings") -> dict[str, Any]:
+    """Settings of a Faust app that has no tables, leader or web server."""
     session_timeout_s = settings.session_timeout_ms / 1000
     return {
         "id": OUTCOMES_GROUP,
@@ -174,7 +175,7 @@ def _credentials(settings: "Settings") -> SASLCredentials | SSLCredentials | Non
     return None if access["ssl_context"] is None else SSLCredentials(access["ssl_context"])
 
 
-def _record(message: Any) -> ConsumerRecord:
+def faust_record(message: Any) -> ConsumerRecord:
     """The message as aiokafka gave it to Faust."""
     return ConsumerRecord(
         topic=message.topic,

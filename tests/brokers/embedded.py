@@ -36,6 +36,9 @@ class EmbeddedBroker(Broker):
         end(self._process)
 
     def overrides(self, **more: object) -> dict[str, Any]:
-        """Tansu has no InitProducerId and does not wake a waiting fetch."""
-        embedded = {"kafka_idempotence": False, "fetch_max_wait_ms": 5, "idle_fetch_max_wait_ms": 5}
+        """Tansu has no InitProducerId, and does not wake a waiting fetch.
+
+        It is asked less often than `inferlane up` does: lanes that find nothing would take the CPU of those that do.
+        """
+        embedded = {"kafka_idempotence": False, "fetch_max_wait_ms": 20, "idle_fetch_max_wait_ms": 100}
         return super().overrides(**embedded | more)

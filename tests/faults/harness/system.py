@@ -180,8 +180,6 @@ async def running_system(plan: Plan, broker: Broker, folder: Path, models_dir: P
         "work_partitions": 2,
         "log_format": "json",
         "session_timeout_ms": SESSION_TIMEOUT_MS,
-        # A broker that does not wake a waiting fetch is asked less often than for a benchmark: the CPU is for restarts.
-        **({"fetch_max_wait_ms": 20, "idle_fetch_max_wait_ms": 100} if broker.is_embedded else {}),
     }
     settings = await asyncio.to_thread(broker.settings, **own)
     environment = await asyncio.to_thread(broker.environment, **own)
