@@ -26,6 +26,7 @@ def test_the_command_works(stack: Stack, command: str) -> None:
     here = command.replace("localhost:8000", f"127.0.0.1:{stack.api_port}")
     # The load of the README says something about an idle machine; a busy one need only do the same thing smaller.
     for size, smaller in (
+        ("scripts/demo.py", "scripts/demo.py --requests 500"),
         ("64 --requests 10000", "8 --requests 500 --timeout 60"),
         ("--rate 500", "--rate 20 --timeout 60"),
     ):
