@@ -42,8 +42,8 @@ WAYS: Mapping[str, tuple[str, ...]] = {
     "Faust agent, event by event": (*_MODULE, "benchmarks.systems.faust_agents", "events"),
 }
 _READY_WITHIN_S = 120.0
-_DRAIN_WITHIN_S = 300.0
-_POLL_S = 0.01
+_DRAIN_WITHIN_S = 120.0
+_POLL_S = 0.05
 _FILL_AT_ONCE = 2_000
 # A process that is stopped while its topic is filled keeps its place in the group.
 _SESSION_TIMEOUT_MS = 60_000
