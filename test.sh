@@ -25,7 +25,7 @@ else
   step "unit tests"
   "$bin/python" -m pytest -n auto tests/architecture tests/unit
   step "tests on a real broker and a real store"
-  "$bin/python" -m pytest -n auto --dist loadfile --durations=10 tests/contract tests/integration
+  "$bin/python" -m pytest -n auto --dist worksteal --durations=10 tests/contract tests/integration
   # One after the other: a stack wants the whole machine, and that of the end-to-end tests stays until they all are done.
   step "faults, and end to end"
   "$bin/python" -m pytest --durations=10 tests/faults tests/e2e

@@ -25,13 +25,13 @@ find_python() {
 }
 
 # What an environment made from this lock file would be: its lock, this project's metadata, and where it is, because
-# an environment cannot be moved.
+# an environment cannot be moved (a link to it can).
 fingerprint() {
   .venv/bin/python - "$1" pyproject.toml <<'PYTHON'
 import hashlib, os, pathlib, sys
 
 parts = [pathlib.Path(path).read_bytes() for path in sys.argv[1:]]
-print(hashlib.sha256(b"\0".join([*parts, os.getcwd().encode(), sys.version.encode()])).hexdigest())
+print(hashlib.sha256(b"\0".join([*parts, os.path.realpath(".venv").encode(), sys.version.encode()])).hexdigest())
 PYTHON
 }
 

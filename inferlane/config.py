@@ -77,9 +77,9 @@ class Settings(BaseSettings):
     # How long the broker holds a fetch that found nothing. Apache Kafka wakes a waiting fetch at once, so long
     # is cheap; Tansu does not, so there this is a floor of the latency.
     fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 500
-    # The same for a lane that has been empty for a while: longer spares an idle machine, and is what the first request
-    # after a pause may wait at each of its two hops.
-    idle_fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 100
+    # What that grows to while a lane stays empty, by 10 ms a second: longer spares an idle machine, and is what the
+    # first request after a pause may wait at each of its two hops.
+    idle_fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 250
     session_timeout_ms: Annotated[int, Field(ge=6_000)] = 30_000
     # Offsets are committed at most this often: too often costs the broker a write a batch, too seldom
     # redelivers more after a crash.

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,6 +24,7 @@ Consumers = Callable[[], Mapping[str, object]]
 _STARTUP_TIMEOUT_S = 10.0
 _STARTUP_POLL_S = 0.01
 _BACKLOG = 2048
+_TICK_S = 1.0
 
 
 class OpsApp:
@@ -68,11 +69,27 @@ async def _respond(send: Any, status: int, body: bytes, content_type: str) -> No
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the signals to the process that runs it (`inferlane.lifecycle`)."""
+    """A server that leaves the signals to the process that runs it (`inferlane.lifecycle`), and wakes it seldom."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stop = asyncio.Event()
 
     @contextmanager
     def capture_signals(self) -> "Generator[None]":
         yield
+
+    async def main_loop(self) -> None:
+        """Keep the `Date` header true until told to stop; uvicorn's own loop does little more, 10 times a second."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._stop.wait()
+
+    def stop(self) -> None:
+        """Begin to shut down."""
+        self.should_exit = True
+        self._stop.set()
 
 
 @asynccontextmanager
@@ -96,6 +113,6 @@ async def serve_http(app: Any, *, host: str, port: int, **options: Any) -> "Asyn
                 await asyncio.sleep(_STARTUP_POLL_S)
         yield listener.getsockname()[1]
     finally:
-        server.should_exit = True
+        server.stop()
         await task
         listener.close()

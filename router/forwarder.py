@@ -109,11 +109,13 @@ class Forwarder:
 def router_lanes(settings: "Settings", forwarder: Forwarder, retrier: Retrier) -> Lanes:
     """The data path: both ingress topics through the forwarder."""
 
-    def options(topic: str) -> LaneOptions:
-        consumer = LaneConsumer(settings, topic=topic, group=ROUTER_GROUP, is_excused=lambda: retrier.is_retrying)
+    def options(lane: Lane, topic: str) -> LaneOptions:
+        consumer = LaneConsumer(
+            settings, topic=topic, group=ROUTER_GROUP, lane=lane, is_excused=lambda: retrier.is_retrying
+        )
         return LaneOptions(consumer=consumer, max_records=_MAX_RECORDS)
 
-    lanes = {lane: options(topic) for lane, topic in INGRESS.items()}
+    lanes = {lane: options(lane, topic) for lane, topic in INGRESS.items()}
     return Lanes(lanes, work=forwarder.forward, retrier=retrier)
 
 

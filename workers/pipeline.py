@@ -32,8 +32,6 @@ log = structlog.get_logger(__name__)
 
 # Bulk records hold hundreds of rows each: a few fill a run, and a longer turn keeps waiting clients longer.
 _BULK_RECORDS_A_TAKE = 4
-# Bulk has no client that counts milliseconds, so its idle fetches may rest longer at the broker.
-_BULK_FETCH_MAX_WAIT_MS = 100
 
 
 class Pipeline:
@@ -141,21 +139,18 @@ def worker_lanes(settings: "Settings", pipeline: Pipeline, *, limit: FailureLimi
     """Both work topics of the pipeline's version, as far as the limit lets them be taken."""
     version = pipeline.version
 
-    def options(lane: Lane, *, max_records: int, fetch_max_wait_ms: int) -> LaneOptions:
+    def options(lane: Lane, *, max_records: int) -> LaneOptions:
         consumer = LaneConsumer(
             settings,
             topic=work_topic(version.model, version.version, lane),
             group=worker_group(version.model, version.version),
+            lane=lane,
             is_excused=lambda: retrier.is_retrying or limit.is_halted,
-            fetch_max_wait_ms=fetch_max_wait_ms,
         )
         return LaneOptions(consumer=consumer, max_records=max_records, in_flight=settings.batches_in_flight)
 
-    wait_ms = settings.fetch_max_wait_ms
     lanes = {
-        Lane.REQUESTS: options(Lane.REQUESTS, max_records=settings.max_batch_rows, fetch_max_wait_ms=wait_ms),
-        Lane.BULK: options(
-            Lane.BULK, max_records=_BULK_RECORDS_A_TAKE, fetch_max_wait_ms=max(wait_ms, _BULK_FETCH_MAX_WAIT_MS)
-        ),
+        Lane.REQUESTS: options(Lane.REQUESTS, max_records=settings.max_batch_rows),
+        Lane.BULK: options(Lane.BULK, max_records=_BULK_RECORDS_A_TAKE),
     }
     return Lanes(lanes, work=pipeline.answer, retrier=retrier, allowance=limit.allowance)

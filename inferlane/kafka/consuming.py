@@ -13,10 +13,12 @@ from aiokafka.errors import CommitFailedError, CorruptRecordException, IllegalSt
 
 from inferlane.errors import ConsumerBrokenError
 from inferlane.kafka.clients import broker_errors, make_consumer
+from inferlane.kafka.fetch_wait import FetchWait
 from inferlane.kafka.offsets import OffsetTracker, Ticket
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
 from inferlane.kafka.watching import watch_progress
 from inferlane.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
+from inferlane.topics import Lane
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# A lane that was empty for this long lets its fetches rest at the broker for `idle_fetch_max_wait_ms`.
-_RESTS_AFTER_S = 5.0
 _CLOSE_TIMEOUT_S = 5.0
 
 
@@ -51,8 +51,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         *,
         topic: str,
         group: str,
+        lane: Lane = Lane.REQUESTS,
         is_excused: Callable[[], bool] = lambda: False,
-        fetch_max_wait_ms: int | None = None,
     ) -> None:
         """`is_excused` says whether standing still has a cause outside of this process."""
         self._settings = settings
@@ -60,11 +60,11 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._progress = Progress(stuck_after_s=settings.stuck_after_s)
         self._topic = topic
         self._group = group
-        self._fetch_max_wait_ms = fetch_max_wait_ms or settings.fetch_max_wait_ms
-        self._idle_fetch_max_wait_ms = max(self._fetch_max_wait_ms, settings.idle_fetch_max_wait_ms)
+        self._fetch_wait = FetchWait.for_lane(settings, lane)
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._has_finished = asyncio.Event()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         # One commit at a time: one that lingers must not go out after the partitions are somebody else's.
         self._committing = asyncio.Lock()
@@ -81,7 +81,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         Raises:
             UnavailableError: the broker does not answer.
         """
-        consumer = make_consumer(self._settings, group=self._group, fetch_max_wait_ms=self._fetch_max_wait_ms)
+        consumer = make_consumer(self._settings, group=self._group, fetch_max_wait_ms=self._fetch_wait.busy_ms)
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
                 await consumer.start()
@@ -139,17 +139,15 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         return self._consumer
 
     def _rest_when_idle(self, consumer: "AIOKafkaConsumer", *, found: bool) -> None:
-        """On a broker that does not wake a waiting fetch, an idle lane would ask hundreds of times a second."""
         now_s = time.monotonic()
         if found:
             self._last_record_s = now_s
-        rests = now_s - self._last_record_s > _RESTS_AFTER_S
-        wait_ms = self._idle_fetch_max_wait_ms if rests else self._fetch_max_wait_ms
-        consumer._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - read anew for each fetch; no setter
+        consumer._fetcher._fetch_max_wait_ms = self._fetch_wait.after(now_s - self._last_record_s)  # noqa: SLF001 - read anew for each fetch; no setter
 
     def finish(self, take: Take) -> None:
         """Note that every record of `take` has a durable result; the offsets are committed soon."""
         self._tracker.finish(take.ticket)
+        self._has_finished.set()
         if self._tracker.is_idle:
             self._idle.set()
 
@@ -192,7 +190,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
 
     async def _commit_for_ever(self) -> None:
         while True:
+            await self._has_finished.wait()
             await asyncio.sleep(self._settings.commit_interval_s)
+            self._has_finished.clear()
             await self._commit()
 
     async def _commit(self) -> None:
@@ -212,4 +212,5 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         except KafkaError as error:
             # Tried again with the next commit; until then a crash redelivers more.
             self._tracker.put_back(offsets)
+            self._has_finished.set()
             log.warning("commit_failed", topic=self._topic, error=repr(error))

@@ -31,12 +31,17 @@ _FLAGS = [
     "--disable-sync",
 ]
 # A busy machine is slow, and every wait ends as soon as what it waits for is there.
-WAIT_MS = 90_000
+WAIT_MS = 180_000
 _START_TIMEOUT_S = 600
 _SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-# What a page may not do, kept where a test can ask for it.
+# What a page may not do, and what it said for a moment, kept where a test can ask for it.
 _WATCH = """
 window.violations = [];
+window.toasts = [];
+document.addEventListener("DOMContentLoaded", () => {
+  const toast = document.getElementById("toast");
+  new MutationObserver(() => window.toasts.push(toast.textContent)).observe(toast, {childList: true, subtree: true});
+});
 document.addEventListener("securitypolicyviolation", (event) =>
   window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
 """

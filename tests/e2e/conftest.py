@@ -142,7 +142,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def _copy_tree(folder: Path) -> None:
-    """What a clone has, and the models of this tree so that the tier does not train them again."""
+    """What a clone has, and this tree's environment and models so that the tier does not make them again."""
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY,
@@ -153,6 +153,9 @@ def _copy_tree(folder: Path) -> None:
         if (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name)
+    # Brought up to date here: what `start.sh` finds current, it leaves alone.
+    subprocess.run([".ci/setup-venv.sh", "requirements-dev.lock"], cwd=REPOSITORY, check=True)
+    (folder / ".venv").symlink_to(REPOSITORY / ".venv")
     built = REPOSITORY / ".inferlane" / "models"
     if built.is_dir():
         shutil.copytree(built, folder / ".inferlane" / "models")

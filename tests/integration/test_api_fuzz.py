@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import product
 from pathlib import Path
 
 import aiohttp
@@ -115,8 +116,7 @@ async def test_no_call_that_the_document_allows_is_a_5xx(tmp_path: Path) -> None
 DEEP = 100_000
 
 
-@pytest.mark.parametrize("path", ["/v1/models/predict", "/v1/traffic-split"])
-async def test_nested_or_swollen_json_is_a_problem_document(tmp_path: Path, path: str) -> None:
+async def test_nested_or_swollen_json_is_a_problem_document(tmp_path: Path) -> None:
     """Guards `RecursionError` in `UNDECODABLE` and `_refuse_brackets_over`; fails (500) when the first is taken out."""
     bodies = {
         "deep array": b'{"instances": ' + b"[" * DEEP + b"]" * DEEP + b"}",
@@ -133,12 +133,12 @@ async def test_nested_or_swollen_json_is_a_problem_document(tmp_path: Path, path
         running_api(tmp_path) as (url, key),
         aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session,
     ):
-        for name, body in bodies.items():
-            headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json"}
+        for path, (name, body) in product(["/v1/models/predict", "/v1/traffic-split"], bodies.items()):
             async with session.post(url + path, data=body, headers=headers) as answer:
                 text = await answer.text()
-                assert 400 <= answer.status < 500, (name, text[:300])
-                assert json.loads(text)["detail"], name
+                assert 400 <= answer.status < 500, (path, name, text[:300])
+                assert json.loads(text)["detail"], (path, name)
         async with session.get(url + "/openapi.json") as answer:
             document = await answer.json()
     assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
