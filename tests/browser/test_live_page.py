@@ -41,7 +41,7 @@ def press_until(page: Page, target: "Locator", *, key: str = "Tab", limit: int =
 
 
 def await_answer(page: Page, text: str) -> None:
-    """Wait for a prediction, and ask again, as a person would, where a busy machine did not make it in the page's time."""
+    """Wait for a prediction, and ask again, as a person would, where a busy machine took longer than the page waits."""
     for _ in range(_ASKED_AGAIN_AT_MOST):
         with suppress(AssertionError):
             return expect(page.locator("#try-result")).to_contain_text(text, timeout=_ANSWERED_MS)
