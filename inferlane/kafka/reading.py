@@ -32,10 +32,11 @@ async def read_since(
             await consumer.start()
             consumer.assign(list(partitions))
             ends = await _seek(consumer, partitions, since_s)
+        fresh = set(ends)
         while ends:
             with broker_errors(settings.kafka_bootstrap_servers):
                 async with asyncio.timeout(settings.kafka_request_timeout_ms / 1000):
-                    batch = await _take(consumer, ends)
+                    batch = await _take(consumer, ends, fresh)
             for records in batch.values():
                 yield records
             # Others of this event loop have their turn even if everything is in memory.
@@ -62,12 +63,19 @@ async def _seek(
 
 
 async def _take(
-    consumer: "AIOKafkaConsumer", ends: dict[TopicPartition, int]
+    consumer: "AIOKafkaConsumer", ends: dict[TopicPartition, int], fresh: set[TopicPartition]
 ) -> dict[TopicPartition, list[ConsumerRecord]]:
-    """Return the next records, none at the end; removes from `ends` each partition that is read."""
+    """Return the next records, none at the end; removes from `ends` each partition that is read.
+
+    Of `fresh`, those of which nothing was fetched so far, the fetch corrects the end: asked for it, Tansu says where
+    the last batch begins. Once only, or what is written in answer to the records would be read, too, without end.
+    """
     batch: dict[TopicPartition, list[ConsumerRecord]] = {}
     while ends and not batch:
         batch = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_RECORDS_A_TURN)
+        for partition in fresh.intersection(batch):
+            ends[partition] = max(ends[partition], consumer.highwater(partition))
+            fresh.remove(partition)
         # The position, for the last offset before the end may be of no record.
         for partition in [partition for partition, end in ends.items() if await consumer.position(partition) >= end]:
             del ends[partition]

@@ -4,17 +4,19 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 
 from inferlane.config import Settings
 from inferlane.errors import PayloadTooLargeError
 from inferlane.kafka.clients import make_producer
 from inferlane.kafka.consuming import LaneConsumer, Take
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.kafka.reading import read_since
 from inferlane.splits import Split, SplitFollower, SplitTable, publish_split
 from inferlane.stack.hops import committed_and_end
 from inferlane.topics import Lane, create_topics, record_limit_bytes, work_topic
@@ -42,6 +44,9 @@ async def main():
     await asyncio.Event().wait()
 asyncio.run(main())
 """
+
+
+MANY = 250
 
 
 @pytest.fixture
@@ -98,6 +103,17 @@ async def committed(settings: Settings) -> int:
     """The sum of what the group committed."""
     count, _ = await committed_and_end(settings, TOPIC, GROUP)
     return count
+
+
+async def test_reading_to_the_end_finds_every_record_of_a_large_last_batch(
+    settings: Settings, producer: BatchProducer
+) -> None:
+    """Guards the end that `_take` corrects: without it Tansu's ends hide all but the first take of this batch."""
+    since_s = time.time() - 60
+    await producer.send([OutRecord(TOPIC, b"one key", b"%d" % n, []) for n in range(MANY)])
+    partitions = [TopicPartition(TOPIC, partition) for partition in range(settings.work_partitions)]
+    read = [record async for batch in read_since(settings, partitions, since_s=since_s) for record in batch]
+    assert [int(record.value) for record in read] == list(range(MANY))
 
 
 async def test_what_was_acknowledged_is_taken_whole_and_in_the_order_of_its_partition(
