@@ -10,6 +10,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.brokers import Broker
+    from tests.keyed_stack import KeyedStack
 
 # A deadline for one example is a timed test, and a busy machine fails it; the suite has its own time limits.
 # Half of the default examples: the suite runs on every change, and draws others each time.
@@ -59,6 +60,15 @@ def broker(broker_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> 
         shared: Broker = request.getfixturevalue("shared_broker")
         shared.forget_topics()
         yield shared
+
+
+@pytest.fixture(scope="session")
+def keyed_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["KeyedStack"]:
+    """A running stack for the tiers that look at one from outside, alone or one after the other."""
+    from tests.keyed_stack import running_stack  # noqa: PLC0415 - as below
+
+    with running_stack(tmp_path_factory.mktemp("clone")) as stack:
+        yield stack
 
 
 def _open(kind: str, folder: Path) -> "Broker":

@@ -10,7 +10,8 @@ from aiokafka import AIOKafkaProducer
 from playwright.sync_api import Page, expect
 
 from tests.brokers.processes import run_coroutine
-from tests.browser.conftest import REPOSITORY, SCREENSHOTS, WAIT_MS, Open, Stack
+from tests.browser.conftest import SCREENSHOTS, WAIT_MS, Open, traffic
+from tests.keyed_stack import REPOSITORY, KeyedStack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
@@ -49,9 +50,9 @@ def await_answer(page: Page, text: str) -> None:
     return expect(page.locator("#try-result")).to_contain_text(text)
 
 
-def test_the_cards_and_the_flow_fill_under_real_traffic(stack: Stack, open_page: Open) -> None:
+def test_the_cards_and_the_flow_fill_under_real_traffic(keyed_stack: KeyedStack, open_page: Open) -> None:
     page = open_page()
-    with stack.traffic(IRIS, DIGITS, {**IRIS, "version": "v2"}):
+    with traffic(keyed_stack, IRIS, DIGITS, {**IRIS, "version": "v2"}):
         mine = card(page, "iris", "v1")
         expect(mine.locator(".predictions")).to_contain_text("setosa")
         expect(mine.locator(".latency tbody tr").first.locator("td").nth(1)).not_to_have_text("\u2013")
@@ -67,8 +68,10 @@ def test_the_cards_and_the_flow_fill_under_real_traffic(stack: Stack, open_page:
         assert page.locator(".plot canvas").count() == 3
 
 
-def test_a_split_is_changed_by_keyboard_alone_after_confirmation_and_with_a_key(stack: Stack, open_page: Open) -> None:
-    stack.call("/v1/traffic-split", {"v1": 100})
+def test_a_split_is_changed_by_keyboard_alone_after_confirmation_and_with_a_key(
+    keyed_stack: KeyedStack, open_page: Open
+) -> None:
+    keyed_stack.call("/v1/traffic-split", {"v1": 100})
     page = open_page(expected=REFUSED)
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
@@ -87,28 +90,28 @@ def test_a_split_is_changed_by_keyboard_alone_after_confirmation_and_with_a_key(
     expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    assert stack.call("/v1/traffic-split")["weights"]["v1"] == 1
+    assert keyed_stack.call("/v1/traffic-split")["weights"]["v1"] == 1
 
     page.keyboard.press("Enter")
     press_until(page, dialog.get_by_role("button", name="Change split"))
     page.keyboard.press("Enter")
     expect(dialog.get_by_role("alert")).to_contain_text("key")
     expect(dialog.get_by_label("API key")).to_be_focused()
-    page.keyboard.type(stack.admin_key)
+    page.keyboard.type(keyed_stack.admin_key)
     page.keyboard.press("Enter")
     expect(dialog).to_be_hidden()
     page.wait_for_function("window.toasts.some((text) => text.includes('v2 10 %'))")
-    assert stack.call("/v1/traffic-split")["weights"] == pytest.approx({"v1": 0.9, "v2": 0.1, "v2-quantized": 0})
+    assert keyed_stack.call("/v1/traffic-split")["weights"] == pytest.approx({"v1": 0.9, "v2": 0.1, "v2-quantized": 0})
     expect(card(page, "iris", "v2").locator(".weight")).to_have_text("10 % of traffic")
 
 
-def test_the_form_gets_a_real_prediction_from_its_own_example(stack: Stack, open_page: Open) -> None:
+def test_the_form_gets_a_real_prediction_from_its_own_example(keyed_stack: KeyedStack, open_page: Open) -> None:
     page = open_page(expected=REFUSED)
     expect(page.get_by_label("Row")).to_have_value("[5.1, 3.5, 1.4, 0.2]")
     page.get_by_role("combobox", name="Version").select_option("v2-quantized")
     page.get_by_role("button", name="Predict", exact=True).click()
     dialog = page.get_by_role("dialog", name="The API asks for a key")
-    dialog.get_by_label("API key").fill(stack.admin_key)
+    dialog.get_by_label("API key").fill(keyed_stack.admin_key)
     dialog.get_by_role("button", name="Predict").click()
     await_answer(page, "iris v2-quantized answered in")
     expect(page.locator("#try-result .answer")).to_contain_text("setosa")
@@ -122,9 +125,9 @@ def test_the_form_gets_a_real_prediction_from_its_own_example(stack: Stack, open
     expect(page.get_by_label("Row")).to_be_focused()
 
 
-def test_a_dead_letter_shows_with_the_command_that_replays_it(stack: Stack, open_page: Open) -> None:
+def test_a_dead_letter_shows_with_the_command_that_replays_it(keyed_stack: KeyedStack, open_page: Open) -> None:
     async def produce() -> None:
-        async with AIOKafkaProducer(bootstrap_servers=f"127.0.0.1:{stack.broker_port}") as producer:
+        async with AIOKafkaProducer(bootstrap_servers=f"127.0.0.1:{keyed_stack.broker_port}") as producer:
             await producer.send_and_wait("inferlane.requests", b"no json", headers=[("ce_id", b"letter-of-the-page")])
 
     page = open_page()
@@ -139,9 +142,11 @@ def test_a_dead_letter_shows_with_the_command_that_replays_it(stack: Stack, open
     assert page.evaluate("navigator.clipboard.readText()").endswith("letter-of-the-page")
 
 
-def test_the_page_says_that_the_stack_is_gone_and_comes_back_by_itself(stack: Stack, open_page: Open) -> None:
+def test_the_page_says_that_the_stack_is_gone_and_comes_back_by_itself(
+    keyed_stack: KeyedStack, open_page: Open
+) -> None:
     page = open_page(expected=("ERR_", "Failed to load"))
-    os.kill(stack.process("dashboard").pid, signal.SIGKILL)
+    os.kill(keyed_stack.process("dashboard").pid, signal.SIGKILL)
     expect(page.locator("#freshness")).to_have_attribute("data-state", "lost")
     expect(page.locator("#verdict")).to_have_text("The dashboard does not answer")
     expect(page.locator("#freshness")).to_have_attribute("data-state", "live")
@@ -150,9 +155,9 @@ def test_the_page_says_that_the_stack_is_gone_and_comes_back_by_itself(stack: St
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_accessible_and_fits(stack: Stack, open_page: Open, size: str, scheme: str) -> None:
+def test_the_page_is_accessible_and_fits(keyed_stack: KeyedStack, open_page: Open, size: str, scheme: str) -> None:
     page = open_page(size=size, scheme=scheme)
-    with stack.traffic(IRIS, DIGITS, {**IRIS, "version": "v2"}):
+    with traffic(keyed_stack, IRIS, DIGITS, {**IRIS, "version": "v2"}):
         expect(card(page, "iris", "v2").locator(".predictions")).to_contain_text("setosa")
         page.wait_for_timeout(5_000)
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)

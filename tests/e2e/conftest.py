@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.brokers.processes import free_ports
+
 REPOSITORY = Path(__file__).parents[2]
 _START_TIMEOUT_S = 2_400
 # One pool is scaled, which no other test asks anything of; at DEBUG the supervisor logs each look at its lag.
@@ -95,14 +97,6 @@ class Stack:
 
     def inferlane(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         return self.run(".venv/bin/inferlane", *arguments, timeout_s=timeout_s)
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture(scope="session")

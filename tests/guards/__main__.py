@@ -40,7 +40,7 @@ LIBRARIES = [
     "redis",
     "simdjson",
 ]
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, kw_only=True)

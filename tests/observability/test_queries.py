@@ -3,13 +3,13 @@
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from dashboards.generator import foreign
 from dashboards.generator.files import pages
 from dashboards.generator.promql import names_in
+from tests.keyed_stack import KeyedStack
 from tests.observability._prometheus import Prometheus
 
 _DATA_WITHIN_S = 150
@@ -17,7 +17,6 @@ _POLL_S = 2
 # Why a query has no data when all is well, and none on one machine.
 EMPTY = {
     ("inferlane-queue", "What KEDA wants"): "there is no KEDA here",
-    ("inferlane-api", "Calls that no key let in"): "on loopback without a keys file nobody is asked for one",
     ("inferlane-versions", "Predicted values"): "the samples are classifiers",
 }
 PANELS = [
@@ -40,8 +39,8 @@ def as_grafana_asks(expr: str) -> str:
     return expr.replace("$__rate_interval", "30s").replace("$model", ".*")
 
 
-def test_every_process_of_the_target_list_is_up(prometheus: Prometheus, folder: Path) -> None:
-    written = json.loads((folder / ".inferlane" / "prometheus-targets.json").read_text())
+def test_every_process_of_the_target_list_is_up(prometheus: Prometheus, keyed_stack: KeyedStack) -> None:
+    written = json.loads((keyed_stack.folder / ".inferlane" / "prometheus-targets.json").read_text())
     processes = {group["labels"]["process"] for group in written}
     assert {"api", "router", "worker-iris-v1-1"} <= processes
 
