@@ -8,4 +8,4 @@ packages=()
 command -v java >/dev/null || packages+=(default-jre-headless)
 command -v mvn >/dev/null || packages+=(maven)
 .ci/apt-install.sh "${packages[@]}"
-.venv/bin/python -m tests.brokers.apache.jars
+.venv/bin/python -m tests.brokers.apache

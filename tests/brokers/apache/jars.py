@@ -1,13 +1,12 @@
 """The server's jars: copied once by Maven, kept under `.inferlane/kafka`.
 
-`python -m tests.brokers.apache.jars` fetches them and prints where they are.
+`python -m tests.brokers.apache` fetches them and prints where they are.
 """
 
 import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 _POM = Path(__file__).with_name("pom.xml")
@@ -71,10 +70,3 @@ def _fetch(folder: Path) -> None:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    try:
-        sys.stdout.write(f"{jars_dir()}\n")
-    except MissingPartError as error:
-        sys.exit(f"error: {error}")
