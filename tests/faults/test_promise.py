@@ -5,11 +5,13 @@
 says what it proves.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from rich.console import Console
 
 from inferlane.config import load_settings
@@ -38,6 +40,14 @@ def plan_of_environment() -> Plan:
 
 
 PLAN = plan_of_environment()
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    """Not each look at a process that is not there yet."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
