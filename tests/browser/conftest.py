@@ -56,8 +56,9 @@ def traffic(stack: KeyedStack, *bodies: dict[str, Any]) -> Iterator[None]:
         sender.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser() -> Iterator[Browser]:
+    """A Chromium of this test alone: one that hangs when it opens a page takes no other test along."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS, timeout=WAIT_MS)
         yield chromium

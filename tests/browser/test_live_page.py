@@ -16,7 +16,7 @@ from tests.keyed_stack import REPOSITORY, KeyedStack
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(420)
 expect.set_options(timeout=WAIT_MS)
 _ANSWERED_MS = 45_000
 _ASKED_AGAIN_AT_MOST = 3
