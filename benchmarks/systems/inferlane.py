@@ -60,5 +60,6 @@ def _running(record: RunRecord, supervisor: int, api_port: int) -> Running:
         own_pids=(supervisor, *own),
         parts_pids=parts,
         versions=tuple(sorted(f"{found.name}=={found.version}" for found in distributions())),
+        knows_deadlines=True,
         processes={"supervisor": supervisor, **{entry.name: entry.pid for entry in record.processes}},
     )
