@@ -3,14 +3,18 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import distributions
+from pathlib import Path
 
 from benchmarks.cases import Case
-from benchmarks.systems.running import NAME, NotReadyError, Running, process, wait_ready
+from benchmarks.systems.running import NAME, NAME_ON_APACHE, NotReadyError, Running, process, wait_ready
 from benchmarks.venvs import STATE
 from inferlane.stack.runfile import RunFile, RunRecord
+from tests.brokers import ApacheCluster
 from tests.brokers.processes import free_ports
 
 _PARTS = {"broker", "store"}
@@ -18,8 +22,24 @@ _READY_WITHIN_S = 300.0
 
 
 @contextmanager
-def serve_inferlane(case: Case) -> Iterator[Running]:
-    """The embedded stack; its supervisor counts as one of its own processes."""
+def serve_inferlane_on_apache(case: Case) -> Iterator[Running]:
+    """The stack on an Apache Kafka of one node, with the embedded store."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ApacheCluster(Path(folder)) as broker,
+        serve_inferlane(case, settings=broker.environment()) as running,
+    ):
+        yield replace(
+            running,
+            name=NAME_ON_APACHE,
+            title="Inferlane on Apache Kafka",
+            parts_pids=(*running.parts_pids, *broker.pids),
+        )
+
+
+@contextmanager
+def serve_inferlane(case: Case, *, settings: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """The embedded stack, `INFERLANE_*` variables apart; its supervisor counts as one of its own processes."""
     api, broker, store, ops = free_ports(4)
     state = STATE.absolute() / "stack"
     shutil.rmtree(state, ignore_errors=True)
@@ -28,6 +48,7 @@ def serve_inferlane(case: Case) -> Iterator[Running]:
         "INFERLANE_MODELS_DIR": str(case.models_dir),
         "INFERLANE_DEFAULT_MODEL": case.model,
         "INFERLANE_LOG_LEVEL": "WARNING",
+        **(settings or {}),
     }
     argv = [sys.executable, "-m", "inferlane", "up", "--api-port", str(api), "--broker-port", str(broker)]
     argv += ["--store-port", str(store), "--ops-port", str(ops)]

@@ -17,6 +17,8 @@ import numpy as np
 
 NAME = "inferlane"
 """What we are called among the systems."""
+NAME_ON_APACHE = "inferlane-apache"
+"""The same with an Apache Kafka in place of the embedded broker; not among the default systems, as it needs Java."""
 
 _STOP_WITHIN_S = 30.0
 _POLL_S = 0.1
