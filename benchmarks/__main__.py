@@ -10,13 +10,17 @@ from typing import Annotated
 import msgspec
 import typer
 
+from benchmarks.bulk import bulk_to_markdown, measure_bulk
 from benchmarks.burst import Burst, bursts_to_markdown, send_burst
 from benchmarks.cases import load_case
 from benchmarks.closed_loop import Plan
 from benchmarks.comparison import compare, serve
+from benchmarks.cost import Deployment, Load, cost_to_markdown, measure_cost
 from benchmarks.hops import hops_to_markdown, measure_hops
+from benchmarks.idle import idle_to_markdown, measure_idle
 from benchmarks.report import to_markdown
 from benchmarks.routing import measure_routing, routing_to_markdown
+from benchmarks.state import Pool, measure_state, state_to_markdown
 from benchmarks.systems.peers import peer_names
 from benchmarks.systems.running import NAME
 from benchmarks.traces import time_traces, traces_to_markdown
@@ -89,6 +93,20 @@ def hops(
 
 
 @app.command()
+def bulk(
+    records: Annotated[int, typer.Option(min=1, help="Records of 256 rows that wait for the worker.")],
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "mlp-int8",
+    broker: Annotated[BrokerKind, typer.Option(help="The Kafka that it runs on.")] = BrokerKind.APACHE,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every other one in reverse order.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Let one worker drain bulk records, beside onnxruntime alone."""
+    _refuse_embedded(broker)
+    found = measure_bulk(load_case(model), broker, records=records, rounds=rounds)
+    _save(out / f"bulk-{model}", found, bulk_to_markdown(found))
+
+
+@app.command()
 def router(
     broker: Annotated[BrokerKind, typer.Option(help="The Kafka that it runs on.")] = BrokerKind.APACHE,
     records: Annotated[int, typer.Option(min=1, help="Records that wait for the router.")] = 40_000,
@@ -96,10 +114,51 @@ def router(
     out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
 ) -> None:
     """Let the router's data path and Faust agents drain the same records."""
-    if broker is BrokerKind.EMBEDDED:
-        raise typer.BadParameter("the embedded broker tells a topic's end to within a batch, too coarse to count by")
+    _refuse_embedded(broker)
     found = measure_routing(broker, records=records, rounds=rounds)
     _save(out / f"router-{broker}", found, routing_to_markdown(found))
+
+
+@app.command()
+def cost(
+    deployments: Annotated[str, typer.Option(help="Versions x partitions, separated by commas.")] = "2x12,20x24",
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 500,
+    seconds: Annotated[float, typer.Option(min=1, help="How long the load lasts, and the idle spell before it.")] = 20,
+    broker: Annotated[BrokerKind, typer.Option(help="The Kafka that it runs on.")] = BrokerKind.APACHE,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every other one in reverse order.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """CPU of one iris request with few versions and partitions, and with many."""
+    load = Load(rate_per_s=rate, seconds=seconds)
+    chosen = [Deployment.parse(part) for part in deployments.split(",")]
+    found = measure_cost(load_case("iris"), broker, chosen, load, rounds=rounds)
+    _save(out / f"cost-{broker}", found, cost_to_markdown(found))
+
+
+@app.command()
+def idle(
+    broker: Annotated[BrokerKind, typer.Option(help="The Kafka that it runs on.")] = BrokerKind.EMBEDDED,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds without a request before.")] = 120,
+    seconds: Annotated[float, typer.Option(min=1, help="How long it is measured.")] = 30,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """CPU of the stack by process while nobody asks."""
+    found = measure_idle(load_case("iris"), broker, settle_s=settle, seconds=seconds)
+    _save(out / f"idle-{broker}", found, idle_to_markdown(found))
+
+
+@app.command()
+def state(
+    workers: Annotated[int, typer.Option(min=1, help="Workers that send summaries.")] = 12,
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second that they answer between them.")] = 3000,
+    seconds: Annotated[float, typer.Option(min=1, help="How long each spell lasts.")] = 20,
+    broker: Annotated[BrokerKind, typer.Option(help="The Kafka that it runs on.")] = BrokerKind.APACHE,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every other one in reverse order.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """CPU of the router's state path: the workers' summaries in, windows out."""
+    found = measure_state(broker, Pool(workers=workers, rate_per_s=rate), seconds=seconds, rounds=rounds)
+    _save(out / f"state-{broker}", found, state_to_markdown(found))
 
 
 @app.command()
@@ -113,6 +172,11 @@ def traces(
     served = load_catalog(case.models_dir, default_model=case.model).model()
     found = time_traces(served.version(served.default_version), batch=batch)
     _save(out / "traces", found, traces_to_markdown(found))
+
+
+def _refuse_embedded(broker: BrokerKind) -> None:
+    if broker is BrokerKind.EMBEDDED:
+        raise typer.BadParameter("the embedded broker tells a topic's end to within a batch, too coarse to count by")
 
 
 def _save(base: Path, found: object, table: str) -> None:

@@ -3,7 +3,6 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from benchmarks.stalls import StallGauge
 from benchmarks.steps import Step, time_steps
 from benchmarks.systems.inferlane import serve_inferlane
 from benchmarks.systems.running import Running, post
-from benchmarks.usage import usage_of
+from benchmarks.usage import cpu_by_process
 from benchmarks.wrk import run_wrk
 
 _SAMPLES = 200
@@ -54,13 +53,13 @@ def measure_hops(case: Case, *, concurrency: int, seconds: int) -> Hops:
         body = Path(folder) / "body.json"
         body.write_bytes(running.body(case.rows[0]))
         run_wrk(running.url, body, concurrency=concurrency, seconds=1)
-        before, stalled_s, started_s = _cpu_by_process(running), gauge.stalled_s, time.perf_counter()
+        before, stalled_s, started_s = cpu_by_process(running.processes), gauge.stalled_s, time.perf_counter()
         with ThreadPoolExecutor(1) as beside:
             sampling = beside.submit(_sample, running, case, until_s=started_s + seconds)
             result = run_wrk(running.url, body, concurrency=concurrency, seconds=seconds)
             latency = sampling.result()
         available = 1.0 - (gauge.stalled_s - stalled_s) / (time.perf_counter() - started_s)
-        after = _cpu_by_process(running)
+        after = cpu_by_process(running.processes)
     answered = result.answered + latency.samples
     return Hops(
         case=case.name,
@@ -72,15 +71,6 @@ def measure_hops(case: Case, *, concurrency: int, seconds: int) -> Hops:
         cpu_s_per_1000={name: per_thousand(after[name] - before[name], answered) for name in before},
         steps=time_steps(case, batch=_BATCH),
     )
-
-
-def _cpu_by_process(running: Running) -> Mapping[str, float]:
-    return {name: usage_of([pid], without=_others(running, pid)).cpu_s for name, pid in running.processes.items()}
-
-
-def _others(running: Running, pid: int) -> list[int]:
-    """The supervisor is the parent of all the others, which are counted by themselves."""
-    return [other for other in running.processes.values() if other != pid]
 
 
 def _sample(running: Running, case: Case, *, until_s: float) -> Latency:

@@ -1,6 +1,6 @@
 """CPU time and memory of process trees."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -26,6 +26,15 @@ def usage_of(roots: Iterable[int], *, without: Iterable[int] = ()) -> Usage:
                 cpu_s += times.user + times.system
                 rss_bytes += process.memory_info().rss
     return Usage(cpu_s=cpu_s, rss_bytes=rss_bytes)
+
+
+def cpu_by_process(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU seconds by name, each of its tree without the trees in it that have a name of their own."""
+    found = {}
+    for name, pid in pids.items():
+        below = {process.pid for process in _trees([pid])} - {pid}
+        found[name] = usage_of([pid], without=below.intersection(pids.values())).cpu_s
+    return found
 
 
 def _trees(roots: Iterable[int]) -> Iterator[psutil.Process]:

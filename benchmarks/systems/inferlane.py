@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
+from types import MappingProxyType
 
 from benchmarks.cases import Case
 from benchmarks.systems.running import NAME, NAME_ON_APACHE, NotReadyError, Running, process, wait_ready
@@ -19,6 +20,7 @@ from tests.brokers.processes import free_ports
 
 _PARTS = {"broker", "store"}
 _READY_WITHIN_S = 300.0
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def serve_inferlane_on_apache(case: Case) -> Iterator[Running]:
     with (
         tempfile.TemporaryDirectory() as folder,
         ApacheCluster(Path(folder)) as broker,
-        serve_inferlane(case, settings=broker.environment()) as running,
+        serve_inferlane(case, environment=broker.environment()) as running,
     ):
         yield replace(
             running,
@@ -38,24 +40,24 @@ def serve_inferlane_on_apache(case: Case) -> Iterator[Running]:
 
 
 @contextmanager
-def serve_inferlane(case: Case, *, settings: Mapping[str, str] | None = None) -> Iterator[Running]:
-    """The embedded stack, `INFERLANE_*` variables apart; its supervisor counts as one of its own processes."""
-    api, broker, store, ops = free_ports(4)
+def serve_inferlane(case: Case, *, environment: Mapping[str, str] = _NOTHING) -> Iterator[Running]:
+    """The stack, embedded as far as `environment` names no broker; its supervisor is one of its own processes."""
+    api, broker, store, ops, dashboard = free_ports(5)
     state = STATE.absolute() / "stack"
     shutil.rmtree(state, ignore_errors=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
+    chosen = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
         "INFERLANE_STATE_DIR": str(state),
         "INFERLANE_MODELS_DIR": str(case.models_dir),
         "INFERLANE_DEFAULT_MODEL": case.model,
         "INFERLANE_LOG_LEVEL": "WARNING",
-        **(settings or {}),
+        **environment,
     }
     argv = [sys.executable, "-m", "inferlane", "up", "--api-port", str(api), "--broker-port", str(broker)]
-    argv += ["--store-port", str(store), "--ops-port", str(ops)]
+    argv += ["--store-port", str(store), "--ops-port", str(ops), "--dashboard-port", str(dashboard)]
     log = STATE / "logs" / f"{NAME}.log"
     log.unlink(missing_ok=True)
     file = RunFile(state)
-    with process(argv, log=log, env=environment) as supervisor:
+    with process(argv, log=log, env=chosen) as supervisor:
 
         def is_ready() -> bool:
             if supervisor.poll() is not None:
