@@ -1,4 +1,4 @@
-"""The HTTP side: publishes a request, waits for the reply with the same correlation id."""
+"""The HTTP side: publishes a request, waits for the reply with the same id."""
 
 import asyncio
 import os
@@ -8,18 +8,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka import KafkaBroker
 from pydantic import BaseModel
 
 broker = KafkaBroker(os.environ["BENCH_KAFKA"])
 waiting: dict[str, asyncio.Future[Any]] = {}
 
 
-@broker.subscriber("replies", fetch_max_wait_ms=5)
-async def on_reply(answer: dict[str, Any], message: KafkaMessage) -> None:
-    future = waiting.get(message.correlation_id)
-    if future is not None and not future.done():
-        future.set_result(answer)
+@broker.subscriber("replies", batch=True, fetch_max_wait_ms=5)
+async def on_replies(answers: list[dict[str, Any]]) -> None:
+    for answer in answers:
+        future = waiting.get(answer.pop("id"))
+        if future is not None and not future.done():
+            future.set_result(answer)
 
 
 @asynccontextmanager
@@ -40,13 +41,13 @@ class Body(BaseModel):
 
 @app.post("/predict")
 async def predict(body: Body) -> Any:
-    correlation_id = uuid.uuid4().hex
-    future = waiting[correlation_id] = asyncio.get_running_loop().create_future()
+    request_id = uuid.uuid4().hex
+    future = waiting[request_id] = asyncio.get_running_loop().create_future()
     try:
-        await broker.publish(body.instances, "requests", correlation_id=correlation_id, reply_to="replies")
+        await broker.publish({"id": request_id, "instances": body.instances}, "requests")
         return await asyncio.wait_for(future, 60)
     finally:
-        del waiting[correlation_id]
+        del waiting[request_id]
 
 
 @app.get("/ready")

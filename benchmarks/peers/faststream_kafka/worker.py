@@ -1,4 +1,4 @@
-"""The worker: a FastStream subscriber that answers each message to its `reply_to` topic."""
+"""The worker: a FastStream batch subscriber that runs what a poll brought at once and answers as a batch."""
 
 import os
 from typing import Any
@@ -15,7 +15,14 @@ broker = KafkaBroker(os.environ["BENCH_KAFKA"])
 app = FastStream(broker)
 
 
-@broker.subscriber("requests", group_id="workers", auto_offset_reset="earliest", fetch_max_wait_ms=5)
-async def infer(instances: list[list[float]]) -> dict[str, Any]:
-    labels, probabilities = session.run(None, {"input": np.array(instances, dtype=np.float32)})
-    return {"labels": labels.tolist(), "probabilities": probabilities.tolist()}
+@broker.subscriber("requests", batch=True, group_id="workers", auto_offset_reset="earliest", fetch_max_wait_ms=5)
+async def infer(asked: list[dict[str, Any]]) -> None:
+    rows = np.array([row for one in asked for row in one["instances"]], dtype=np.float32)
+    labels, probabilities = session.run(None, {"input": rows})
+    answers, start = [], 0
+    for one in asked:
+        end = start + len(one["instances"])
+        found = {"labels": labels[start:end].tolist(), "probabilities": probabilities[start:end].tolist()}
+        answers.append({"id": one["id"], **found})
+        start = end
+    await broker.publish_batch(*answers, topic="replies")
