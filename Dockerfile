@@ -47,7 +47,8 @@ LABEL org.opencontainers.image.title="inferlane" \
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends tini \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin inferlane
+ && groupadd --gid 10001 inferlane \
+ && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin inferlane
 COPY --from=install /opt/inferlane/venv /opt/inferlane/venv
 COPY --from=build /samples/models/iris /opt/inferlane/models/iris
 ENV PATH=/opt/inferlane/venv/bin:$PATH \

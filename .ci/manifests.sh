@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
 # Checks the Dockerfile, every manifest in k8s/, and what kustomize makes of each overlay: hadolint, the schemas of
-# Kubernetes and of the custom resources, and our own rules. A kind or a key that is not known fails.
-# Needs .venv; installs the tools into .inferlane/manifests. Debian or Ubuntu, root, where Go is missing.
+# Kubernetes and of the custom resources, checkov's policies, and our own rules. A kind or a key that is not known fails.
+# Needs .venv; installs the tools into .inferlane/manifests and .inferlane/checkov. Debian or Ubuntu, root, where Go is
+# missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly KEDA=github.com/kedacore/keda/v2@v2.20.0
 readonly PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
 readonly TOOLS=.inferlane/manifests
+# Apart: its hundred packages are not to choose the versions of the others.
+readonly CHECKOV=.inferlane/checkov
 
-[[ -x $TOOLS/bin/python ]] || .venv/bin/python -m venv "$TOOLS"
-"$TOOLS/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
-  -r .ci/manifests.lock
+# Makes a folder an environment with what a lock file names.
+environment() {
+  [[ -x $1/bin/python ]] || .venv/bin/python -m venv "$1"
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$2"
+}
+environment "$TOOLS" .ci/manifests.lock
+environment "$CHECKOV" .ci/checkov.lock
 
 command -v go >/dev/null || .ci/apt-install.sh golang-go
 # Prints the folder that the module was unpacked to.
@@ -37,4 +44,5 @@ cp k8s/*.yaml "$built/"
   --crd tests/manifests/strimzi/kafkatopic.yaml --crd tests/manifests/strimzi/kafkauser.yaml \
   --crd "$operator/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml" \
   "$built"/*.yaml
+"$CHECKOV/bin/checkov" --config-file .ci/checkov.yaml --directory "$built"
 .venv/bin/python -m tests.manifests "$built"/*.yaml

@@ -67,7 +67,7 @@ def burst(
     model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "mlp",
     systems: Annotated[str, typer.Option(help="Which, separated by commas; all by default.")] = "",
     duration: Annotated[float, typer.Option(min=1, help="Seconds that the burst lasts.")] = 10,
-    patience: Annotated[float, typer.Option(min=1, help="Seconds after which a request counts as lost.")] = 30,
+    patience: Annotated[float, typer.Option(min=1, help="Seconds after which an answer is worth nothing.")] = 30,
     out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
 ) -> None:
     """Send at a constant rate whatever the systems do, and count who is answered."""
@@ -77,7 +77,7 @@ def burst(
         with serve(name, case) as running:
             sending = send_burst(running, case, rate_per_s=rate, duration_s=duration, patience_s=patience)
             found.append(asyncio.run(sending))
-    _save(out / f"burst-{model}", found, bursts_to_markdown(found))
+    _save(out / f"burst-{model}-{patience:g}s", found, bursts_to_markdown(found))
 
 
 @app.command()

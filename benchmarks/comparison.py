@@ -1,7 +1,7 @@
 """One comparison: every system in turn, in rounds of alternating order."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from benchmarks.bounds import measure_bounds
@@ -10,9 +10,14 @@ from benchmarks.closed_loop import Plan, measure_closed
 from benchmarks.figures import figure_of
 from benchmarks.machine import this_machine
 from benchmarks.measured import Closed, Comparison, Measured, merged
-from benchmarks.systems.inferlane import serve_inferlane
+from benchmarks.systems.inferlane import serve_inferlane, serve_inferlane_on_apache
 from benchmarks.systems.peers import serve_peer
-from benchmarks.systems.running import NAME, NotReadyError, Running
+from benchmarks.systems.running import NAME, NAME_ON_APACHE, NotReadyError, Running
+
+_OURS: Mapping[str, Callable[[Case], AbstractContextManager[Running]]] = {
+    NAME: serve_inferlane,
+    NAME_ON_APACHE: serve_inferlane_on_apache,
+}
 
 
 def compare(case: Case, names: Sequence[str], plan: Plan, *, rounds: int) -> Comparison:
@@ -43,7 +48,7 @@ def compare(case: Case, names: Sequence[str], plan: Plan, *, rounds: int) -> Com
 
 def serve(name: str, case: Case) -> AbstractContextManager[Running]:
     """The system of that name, running while the context is entered."""
-    return serve_inferlane(case) if name == NAME else serve_peer(name, case)
+    return _OURS[name](case) if name in _OURS else serve_peer(name, case)
 
 
 def _turns(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:

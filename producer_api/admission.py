@@ -81,6 +81,8 @@ class Admission:
         Raises:
             OverloadedError: it would not be; the error says after how many seconds another try is worth while.
         """
+        # Also for one that is refused: somebody must look again, or what is wrong by now would refuse for ever.
+        self._came.set()
         wait_s, lag_records = self._expected(model, version)
         limit = self._settings.max_backlog_records
         if lag_records >= limit:
@@ -96,7 +98,6 @@ class Admission:
                 retry_after_s=wait_s - within_s,
             )
         self._accepted += 1
-        self._came.set()
 
     def _expected(self, model: str, version: str | None) -> tuple[float, int]:
         """The wait of half of the traffic, and how much waits before it: one slow canary must not refuse everybody."""
@@ -147,9 +148,12 @@ class Admission:
             self._router.note(positions[_INGRESS], at_s=at_s)
         for (model, name), version in self._versions.items():
             position = positions.get(version.subscription)
-            if position is not None:
-                version.rate.note(position, at_s=at_s)
-                BACKLOG.labels(model, name).set(position.lag_records)
-                SERVICE_RATE.labels(model, name).set(version.rate.records_a_second or 0.0)
+            if position is None:
+                # Its topic is gone, and with it what waited there.
+                version.rate = ServiceRate()
+                continue
+            version.rate.note(position, at_s=at_s)
+            BACKLOG.labels(model, name).set(position.lag_records)
+            SERVICE_RATE.labels(model, name).set(version.rate.records_a_second or 0.0)
         if any(position.lag_records for position in positions.values()):
             self._came.set()

@@ -4,15 +4,19 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import distributions
+from pathlib import Path
 from types import MappingProxyType
 
 from benchmarks.cases import Case
-from benchmarks.systems.running import NAME, NotReadyError, Running, process, wait_ready
+from benchmarks.systems.running import NAME, NAME_ON_APACHE, NotReadyError, Running, process, wait_ready
 from benchmarks.venvs import STATE
 from inferlane.stack.runfile import RunFile, RunRecord
+from tests.brokers import ApacheCluster
 from tests.brokers.processes import free_ports
 
 _PARTS = {"broker", "store"}
@@ -22,6 +26,22 @@ _OPS_PORTS = range(20_000, 30_000)
 # More than the processes of any stack that is measured.
 _OPS_PORTS_A_STACK = 50
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@contextmanager
+def serve_inferlane_on_apache(case: Case) -> Iterator[Running]:
+    """The stack on an Apache Kafka of one node, with the embedded store."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ApacheCluster(Path(folder)) as broker,
+        serve_inferlane(case, environment=broker.environment()) as running,
+    ):
+        yield replace(
+            running,
+            name=NAME_ON_APACHE,
+            title="Inferlane on Apache Kafka",
+            parts_pids=(*running.parts_pids, *broker.pids),
+        )
 
 
 @contextmanager
@@ -81,5 +101,6 @@ def _running(record: RunRecord, supervisor: int, api_port: int) -> Running:
         own_pids=(supervisor, *own),
         parts_pids=parts,
         versions=tuple(sorted(f"{found.name}=={found.version}" for found in distributions())),
+        knows_deadlines=True,
         processes={"supervisor": supervisor, **{entry.name: entry.pid for entry in record.processes}},
     )

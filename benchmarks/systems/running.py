@@ -17,6 +17,8 @@ import numpy as np
 
 NAME = "inferlane"
 """What we are called among the systems."""
+NAME_ON_APACHE = "inferlane-apache"
+"""The same with an Apache Kafka in place of the embedded broker; not among the default systems, as it needs Java."""
 
 _STOP_WITHIN_S = 30.0
 _POLL_S = 0.1
@@ -33,7 +35,7 @@ class NotReadyError(Exception):
 class Running:
     """`own_pids` are the roots of the system's own processes, `parts_pids` those of its broker and store.
 
-    `processes` names the pids where that is known.
+    `processes` names the pids where that is known. `knows_deadlines` is whether a request may say how long it may take.
     """
 
     name: str
@@ -44,11 +46,13 @@ class Running:
     parts_pids: tuple[int, ...]
     versions: tuple[str, ...]
     processes: Mapping[str, int] = field(default_factory=dict)
+    knows_deadlines: bool = False
 
-    def body(self, row: np.ndarray) -> bytes:
-        """The HTTP body that asks for `row`, `(features,) float32`."""
+    def body(self, row: np.ndarray, *, within_s: float | None = None) -> bytes:
+        """The HTTP body that asks for `row`, `(features,) float32`, and says, where it can, how long that may take."""
         if self.protocol == "v1":
-            return json.dumps({"instances": [_numbers(row)]}).encode()
+            limits = {"timeout_s": within_s, "deadline_s": within_s} if within_s and self.knows_deadlines else {}
+            return json.dumps({"instances": [_numbers(row)], **limits}).encode()
         tensor = {"name": "input", "shape": [1, len(row)], "datatype": "FP32", "data": _numbers(row)}
         return json.dumps({"inputs": [tensor]}).encode()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition
+from aiokafka.errors import NotCoordinatorForGroupError
 
 from inferlane.kafka.clients import broker_errors, make_consumer, partitions_by_topic
 from inferlane.topics import make_admin
@@ -130,7 +131,10 @@ class BacklogReader:
         found = await admin.list_consumer_group_offsets(
             group, group_coordinator_id=self._coordinators[group], partitions=partitions
         )
-        # A partition that the group never committed has the offset -1, or is not named.
+        # The client drops an error of the whole answer, which then names no partition: a group that moved to another
+        # coordinator would seem to have committed nothing. A partition that was never committed is named, with -1.
+        if missing := [partition for partition in partitions if partition not in found]:
+            raise NotCoordinatorForGroupError(f"offsets of {group} are not told for {missing}")
         return {partition: held.offset for partition, held in found.items() if held.offset >= 0}
 
     async def _connected(self) -> "tuple[AIOKafkaConsumer, AIOKafkaAdminClient]":

@@ -82,3 +82,12 @@ async def test_a_backlog_over_its_limit_refuses_whatever_the_deadline() -> None:
     busy(admission, "v1", lag_records=50, rate=1_000_000)
     with pytest.raises(OverloadedError, match="INFERLANE_MAX_BACKLOG_RECORDS"):
         admission.admit("iris", "v1", within_s=1e6)
+
+
+async def test_a_refusal_makes_it_look_again() -> None:
+    """Guards `_came.set()` before the refusal: else a backlog that was seen once, and is gone, refuses for ever."""
+    admission = await make_admission()
+    busy(admission, "v1", lag_records=1_000, rate=100)
+    with pytest.raises(OverloadedError):
+        admission.admit("iris", "v1", within_s=4)
+    assert admission._came.is_set()

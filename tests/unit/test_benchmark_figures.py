@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.burst import Burst, bursts_to_markdown
 from benchmarks.figures import Window, best_windows, figure_of, spread_of
 from benchmarks.measured import Checked, Closed, Comparison, Machine, Measured, merged
 from benchmarks.report import to_markdown
@@ -130,3 +131,42 @@ def test_the_body_asks_in_the_protocol_of_the_system() -> None:
     assert json.loads(Running(protocol="v1", **common).body(row)) == {"instances": [[1.5, 2.5]]}  # type: ignore[arg-type]
     asked = json.loads(Running(protocol="v2", **common).body(row))  # type: ignore[arg-type]
     assert asked["inputs"][0]["shape"] == [1, 2]
+
+
+@pytest.mark.parametrize(("knows_deadlines", "said"), [(True, {"timeout_s": 5.0, "deadline_s": 5.0}), (False, {})])
+def test_only_a_system_that_knows_deadlines_is_told_one(knows_deadlines: bool, said: dict[str, float]) -> None:
+    running = Running(
+        name="x",
+        title="x",
+        url="",
+        protocol="v1",
+        own_pids=(),
+        parts_pids=(),
+        versions=(),
+        knows_deadlines=knows_deadlines,
+    )
+    body = json.loads(running.body(np.array([1.5], dtype=np.float32), within_s=5.0))
+    assert body == {"instances": [[1.5]], **said}
+
+
+def test_what_was_refused_was_not_accepted_and_the_rest_should_be_answered() -> None:
+    burst = Burst(
+        name="x",
+        rate_per_s=10,
+        duration_s=1,
+        patience_s=5,
+        sent=10,
+        refused=4,
+        answered=5,
+        statuses={"200": 5, "503": 4, "timeout": 1},
+        p50_ms=1.0,
+        p99_ms=2.0,
+        refusal_p99_ms=3.0,
+        refusal_max_ms=4.0,
+        available=1.0,
+    )
+    assert (burst.answered_share, burst.kept_share) == (0.5, pytest.approx(5 / 6))
+    assert (
+        "| x | 10 | 10 | 50.0% | 4 | 83.3% | 1 | 2 | 3, 4 | 200: 5, 503: 4, timeout: 1 | 100% |"
+        in bursts_to_markdown([burst])
+    )

@@ -37,9 +37,15 @@ def test_a_service_of_ours_has_known_settings_and_time_to_drain(name: str) -> No
 def test_a_service_is_limited_restarted_and_its_image_has_a_version(name: str) -> None:
     service = SERVICES[name]
     assert service["deploy"]["resources"]["limits"]["memory"]
+    assert service["logging"]["options"]["max-size"]
     # Topics are made once.
     assert service["restart"] == ("no" if name == "topics" else "unless-stopped")
     assert re.search(r":-?[\w./-]+:[\w.-]*\d[\w.-]*}$", service["image"])
+
+
+@pytest.mark.parametrize("name", ["kafka", "valkey"])
+def test_what_keeps_data_has_more_time_to_close_it_than_an_engine_gives_by_itself(name: str) -> None:
+    assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > 10
 
 
 def test_ports_are_published_on_loopback_alone() -> None:

@@ -73,6 +73,11 @@ class ApacheCluster(Broker):
             end(process)
         self._processes.clear()
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of the nodes that were started and not killed."""
+        return tuple(process.pid for process in self._processes.values())
+
     def is_running(self, node: int) -> bool:
         """Whether the node's process lives (which a paused one does)."""
         process = self._processes.get(node)

@@ -35,6 +35,7 @@ class Ledger:
 
     entries: dict[str, Entry] = field(default_factory=dict)
     longest_stall_s: float = 0.0
+    last_accepted_s: float = 0.0
     _pending: set[str] = field(default_factory=set)
     _moved_s: float = 0.0
 
@@ -55,7 +56,7 @@ class Ledger:
         """Note that the client holds an acceptance: from now on an answer is owed."""
         entry = self.entries[request_id]
         if entry.accepted_s is None:
-            entry.accepted_s = at_s
+            entry.accepted_s = self.last_accepted_s = at_s
             if entry.answer is None:
                 if not self._pending:
                     self._moved_s = at_s

@@ -36,6 +36,7 @@ class Load:
 
     async def start(self) -> None:
         """Begin to ask."""
+        self.ledger.last_accepted_s = time.time()
         self._tasks = [asyncio.create_task(self.http.follow_for_ever()) for _ in range(_FOLLOWERS)]
         self._tasks.append(asyncio.create_task(self.topics.read_for_ever()))
         self._clients = [asyncio.create_task(self._client()) for _ in range(self._plan.clients)]
@@ -83,11 +84,14 @@ class Load:
         return Counter(entry.way for entry in self.ledger.accepted())
 
     def _check(self) -> None:
-        """Raise what a part of the load died of: a load that stands still proves nothing."""
+        """Raise what a part of the load died of, or that nobody is let in: a load that stands still proves nothing."""
         for task in [*self._tasks, *self._clients]:
             if task.done() and not self._stop.is_set():
                 task.result()
                 raise InferlaneError("a part of the load ended by itself")
+        refused_s = time.time() - self.ledger.last_accepted_s
+        if not self._stop.is_set() and refused_s > self._plan.grace_s:
+            raise InferlaneError(f"nothing was accepted for {refused_s:.0f} s: {dict(self.http.refused)} by status")
 
     async def _client(self) -> None:
         ways, weights = zip(*_SHARES.items(), strict=True)
