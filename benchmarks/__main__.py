@@ -132,7 +132,7 @@ def cost(
     load = Load(rate_per_s=rate, seconds=seconds)
     chosen = [Deployment.parse(part) for part in deployments.split(",")]
     found = measure_cost(load_case("iris"), broker, chosen, load, rounds=rounds)
-    _save(out / f"cost-{broker}", found, cost_to_markdown(found))
+    _save(out / f"cost-{broker}-{rate:g}", found, cost_to_markdown(found))
 
 
 @app.command()

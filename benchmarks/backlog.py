@@ -12,6 +12,7 @@ import msgspec
 from aiokafka import TopicPartition
 
 from benchmarks.bench import READY_WITHIN_S, Bench
+from benchmarks.queueing import QueueGauge
 from benchmarks.spells import SpellMeter
 from benchmarks.systems.running import NotReadyError
 from inferlane.config import Settings
@@ -27,18 +28,25 @@ _SEND_BYTES = 4 * 1024 * 1024
 class Drain(msgspec.Struct, frozen=True, kw_only=True):
     """`records` that waited, and what they took.
 
-    `available` is the share of `elapsed_s` that the machine ran; CPU seconds are of the one process that did the work.
+    `available` is the share of `elapsed_s` that the machine ran; CPU seconds are of the one process that did the work,
+    and `waited_s` are those in which its busiest thread was ready and others had the cores.
     """
 
     records: int
     elapsed_s: float
     available: float
     cpu_s: float
+    waited_s: float
 
     @property
     def per_running_s(self) -> float:
         """Records a second of the time that the machine ran."""
         return self.records / (self.elapsed_s * self.available)
+
+    @property
+    def per_served_s(self) -> float:
+        """Records a second of the time that the machine ran and the busiest thread did not wait for a core."""
+        return self.records / (self.elapsed_s * self.available - self.waited_s)
 
     @property
     def per_cpu_s(self) -> float:
@@ -69,11 +77,15 @@ def time_drain(bench: Bench, argv: Sequence[str], backlog: Backlog) -> Drain:
         _wait_held(bench, backlog.outputs, 1, within_s=READY_WITHIN_S)
         with _stopped(worker.pid):
             asyncio.run(_write(bench.settings, map(backlog.make, range(1, backlog.count + 1))))
-        with SpellMeter({"it": worker.pid}) as meter:
+        with SpellMeter({"it": worker.pid}) as meter, QueueGauge(worker.pid) as queue:
             _wait_held(bench, backlog.outputs, backlog.count + 1, within_s=_DRAIN_WITHIN_S)
     spell = meter.spell
     return Drain(
-        records=backlog.count, elapsed_s=spell.elapsed_s, available=spell.available, cpu_s=sum(spell.cpu_s.values())
+        records=backlog.count,
+        elapsed_s=spell.elapsed_s,
+        available=spell.available,
+        cpu_s=sum(spell.cpu_s.values()),
+        waited_s=queue.waited_s,
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,8 +31,24 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Bulk records hold hundreds of rows each: a few fill a run, and a longer turn keeps waiting clients longer.
-_BULK_RECORDS_A_TAKE = 4
+# Bulk records hold hundreds of rows each, and each run waits for its turn. Fewer make more round trips for the same
+# results and run dry while more are fetched; more hold memory, and decoding them holds up the event loop.
+_BULK_RECORDS_A_TAKE = 8
+# Bulk results that are held back until all of a take are there. More in one send could take longer than a request to
+# the broker may.
+_HELD_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A batch and its answers, not delivered yet."""
+
+    batch: Batch
+    answers: Sequence[Answer]
+
+    @property
+    def content_bytes(self) -> int:
+        return sum(len(answer.result.content) for answer in self.answers)
 
 
 class Pipeline:
@@ -85,11 +102,18 @@ class Pipeline:
                 log.exception("record_undecodable", topic=record.topic, offset=record.offset)
                 refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {error!r}")))
         if refused:
-            await self._finish(refused, Batch(lane=lane, taken_s=taken_s))
+            await self._finish([_Done(Batch(lane=lane, taken_s=taken_s), refused)])
+        held: list[_Done] = []
         for batch in split_by_rows(requests, self._max_batch_rows):
-            await self._infer(batch, lane, taken_s)
+            held.append(await self._infer(batch, lane, taken_s))
+            # Nobody waits for a bulk result: those of a take go out together, in one round trip.
+            if lane is Lane.REQUESTS or sum(done.content_bytes for done in held) >= _HELD_BYTES:
+                await self._finish(held)
+                held = []
+        if held:
+            await self._finish(held)
 
-    async def _infer(self, batch: Sequence[Request], lane: Lane, taken_s: float) -> None:
+    async def _infer(self, batch: Sequence[Request], lane: Lane, taken_s: float) -> _Done:
         async with self._turnstile.turn(lane):
             started_s = self._clock.now_s()
             due: list[Request] = []
@@ -103,7 +127,7 @@ class Pipeline:
             outcomes = await self._run(due) if due else []
             times = RunTimes(started_s=started_s, ended_s=self._clock.now_s())
         answers += [self._answer(outcome, lane, times) for outcome in outcomes]
-        await self._finish(answers, Batch(lane=lane, taken_s=taken_s, run=times if due else None, outcomes=outcomes))
+        return _Done(Batch(lane=lane, taken_s=taken_s, run=times if due else None, outcomes=outcomes), answers)
 
     def _answer_early(self, request: Request, lane: Lane, now_s: float) -> Answer | None:
         """The answer of a request whose rows are not worth computing any more, else None."""
@@ -127,9 +151,11 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, run_batch, self._model.run, batch)
 
-    async def _finish(self, answers: Sequence[Answer], batch: Batch) -> None:
-        await self._delivery.deliver(answers)
-        self._observer.observe(batch, answers, now_s=self._clock.now_s())
+    async def _finish(self, held: Sequence[_Done]) -> None:
+        await self._delivery.deliver([answer for done in held for answer in done.answers])
+        now_s = self._clock.now_s()
+        for done in held:
+            self._observer.observe(done.batch, done.answers, now_s=now_s)
 
     def _refuse(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> Answer:
         return self._answers.of_error(record, headers_of(record), lane, error, now_s=self._clock.now_s())

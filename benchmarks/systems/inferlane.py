@@ -2,10 +2,11 @@
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
@@ -20,6 +21,10 @@ from tests.brokers.processes import free_ports
 
 _PARTS = {"broker", "store"}
 _READY_WITHIN_S = 300.0
+# Below the ports that the system gives to clients (from 32768 on Linux): of many in a row there, one is soon taken.
+_OPS_PORTS = range(20_000, 30_000)
+# More than the processes of any stack that is measured.
+_OPS_PORTS_A_STACK = 50
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -42,7 +47,7 @@ def serve_inferlane_on_apache(case: Case) -> Iterator[Running]:
 @contextmanager
 def serve_inferlane(case: Case, *, environment: Mapping[str, str] = _NOTHING) -> Iterator[Running]:
     """The stack, embedded as far as `environment` names no broker; its supervisor is one of its own processes."""
-    api, broker, store, ops, dashboard = free_ports(5)
+    api, broker, store, dashboard = free_ports(4)
     state = STATE.absolute() / "stack"
     shutil.rmtree(state, ignore_errors=True)
     chosen = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
@@ -53,7 +58,7 @@ def serve_inferlane(case: Case, *, environment: Mapping[str, str] = _NOTHING) ->
         **environment,
     }
     argv = [sys.executable, "-m", "inferlane", "up", "--api-port", str(api), "--broker-port", str(broker)]
-    argv += ["--store-port", str(store), "--ops-port", str(ops), "--dashboard-port", str(dashboard)]
+    argv += ["--store-port", str(store), "--ops-port", str(_first_ops_port()), "--dashboard-port", str(dashboard)]
     log = STATE / "logs" / f"{NAME}.log"
     log.unlink(missing_ok=True)
     file = RunFile(state)
@@ -70,6 +75,19 @@ def serve_inferlane(case: Case, *, environment: Mapping[str, str] = _NOTHING) ->
         if record is None:
             raise NotReadyError("the stack stopped by itself")
         yield _running(record, supervisor.pid, api)
+
+
+def _first_ops_port() -> int:
+    """The first of ports in a row that nobody listens on."""
+    step = _OPS_PORTS_A_STACK
+    return next(first for first in _OPS_PORTS[::step] if all(_is_free(first + number) for number in range(step)))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def _running(record: RunRecord, supervisor: int, api_port: int) -> Running:

@@ -9,6 +9,7 @@ from benchmarks.bulk import ALONE, WORKER, Bulk, BulkRun, bulk_to_markdown
 from benchmarks.cost import CostRun, Deployment
 from benchmarks.idle import Idle, idle_to_markdown
 from benchmarks.measured import Checked, Machine
+from benchmarks.queueing import busiest_wait_s
 from benchmarks.spells import Spell, SpellMeter
 from benchmarks.systems.deployed import SERVING, by_kind
 from benchmarks.usage import cpu_by_process
@@ -83,7 +84,7 @@ def test_a_deployment_is_read_as_versions_by_partitions() -> None:
 
 
 def bulk_run(way: str, *, cpu_s: float, **checked: int) -> BulkRun:
-    drain = Drain(records=100, elapsed_s=4.0, available=0.5, cpu_s=cpu_s)
+    drain = Drain(records=100, elapsed_s=4.0, available=0.5, cpu_s=cpu_s, waited_s=1.0)
     return BulkRun(way=way, drain=drain, checked=Checked(**checked))
 
 
@@ -91,4 +92,11 @@ def test_the_bulk_table_compares_cpu_and_counts_records_without_a_right_result()
     runs = (bulk_run(ALONE, cpu_s=1.0), bulk_run(WORKER, cpu_s=2.0, equal=98, unequal=1, failed=1))
     table = bulk_to_markdown(Bulk(case="iris", broker="apache", machine=MACHINE, runs=runs))
     (row,) = [line for line in table.splitlines() if line.startswith(f"| {WORKER}")]
-    assert row == "| one worker | 12,800 | 100.0% | 12,800 | 50.0% | 20,000 | 2 of 100 | 1 | 50% |"
+    assert row == ("| one worker | 12,800 | 100.0% | 25,600 | 100.0% | 12,800 | 50.0% | 20,000 | 2 of 100 | 1 | 50% |")
+
+
+def test_the_wait_for_a_core_is_that_of_the_thread_that_used_most_cpu() -> None:
+    before = {"1": (10, 0), "2": (0, 7)}
+    after = {"1": (20, 900), "2": (10**9, 10**9 // 2 + 7), "3": (5, 5)}
+    assert busiest_wait_s(before, after) == pytest.approx(0.5)
+    assert busiest_wait_s(before, {}) == 0.0
