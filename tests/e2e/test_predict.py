@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 from router.routing import choose
+from tests.brokers.processes import wait_until
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(900)
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.timeout(900)
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 # CI asks for more; a laptop's test run is content with fewer.
 REQUESTS = int(os.environ.get("INFERLANE_E2E_REQUESTS", "2000"))
+# Workers publish one a second; the API sums them.
+SUMMARIES_S = 3
 
 
 def iris_row(generator: random.Random) -> list[float]:
@@ -169,15 +172,27 @@ def test_a_request_past_its_deadline_is_answered_expired_and_not_computed(stack:
     assert (result["status"], result["error"]["code"]) == ("EXPIRED", "deadline_exceeded")
 
 
+def settled_requests(stack: Stack, version: str) -> int:
+    """What the version has answered, once the summaries of the last second are in."""
+    counts = [-1]
+    while counts[-1] != (now := stack.call(f"/v1/metrics/{version}?window_s=600").body["requests"]):
+        counts.append(now)
+        time.sleep(SUMMARIES_S)
+    return counts[-1]
+
+
 def test_metrics_of_a_version_count_what_it_answered(stack: Stack) -> None:
-    before = stack.call("/v1/metrics/v2-quantized?window_s=600").body["requests"]
+    before = settled_requests(stack, "v2-quantized")
     for _ in range(5):
         stack.predict(SETOSA, version="v2-quantized")
-    for _ in range(600):
-        report = stack.call("/v1/metrics/v2-quantized?window_s=600").body
-        if report["requests"] >= before + 5:
-            break
-    assert report["requests"] == before + 5
+
+    def report() -> dict[str, Any]:
+        body: dict[str, Any] = stack.call("/v1/metrics/v2-quantized?window_s=600").body
+        return body
+
+    wait_until(lambda: report()["requests"] >= before + 5, within_s=60, what="the five requests are counted")
+    assert settled_requests(stack, "v2-quantized") == before + 5
+    report = report()
     assert report["latency_ms"]["total"]["p99"] >= report["latency_ms"]["inference"]["p50"] > 0
     assert report["prediction_distribution"]["setosa"] >= 5
     assert report["resources"]["workers"] == 1
