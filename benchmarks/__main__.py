@@ -89,7 +89,7 @@ def hops(
 ) -> None:
     """Split latency and CPU of one request by hop."""
     found = measure_hops(load_case(model), concurrency=concurrency, seconds=seconds)
-    _save(out / f"hops-{model}", found, hops_to_markdown(found))
+    _save(out / f"hops-{model}-{concurrency}", found, hops_to_markdown(found))
 
 
 @app.command()

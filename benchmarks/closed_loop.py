@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +31,17 @@ class Plan:
 def measure_closed(running: Running, case: Case, plan: Plan, *, number: int) -> Closed:
     """Load the system as planned; `number` is the round, for the windows."""
     windows: dict[int, list[Window]] = {}
-    with tempfile.TemporaryDirectory() as folder, StallGauge() as gauge, Probe(running, case) as probe:
+    probe = Probe(running, case)
+    with tempfile.TemporaryDirectory() as folder, StallGauge() as gauge:
         body = Path(folder) / "body.json"
         body.write_bytes(running.body(case.rows[0]))
         for concurrency in plan.concurrencies:
-            taken = [
-                _window(running, body, gauge, concurrency=concurrency, number=number)
-                for _ in range(plan.warm_up + plan.windows)
-            ]
+            taken = []
+            for _ in range(plan.warm_up + plan.windows):
+                # One request under way is one: beside it, the probe would be a second.
+                with probe.asking() if concurrency > 1 else nullcontext():
+                    taken.append(_window(running, body, gauge, concurrency=concurrency, number=number))
+                probe.ask()
             windows[concurrency] = taken[plan.warm_up :]
     checked = Checked(equal=probe.equal, unequal=probe.unequal, failed=probe.failed)
     return Closed(windows=windows, checked=checked)

@@ -1,6 +1,5 @@
-"""Where the time of one request goes: latency by hop from the answers' own timings, CPU by process, CPU by step."""
+"""Where the time of one request goes: latency by hop from traces, CPU by process, CPU by step."""
 
-import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,26 +11,17 @@ from benchmarks.cases import Case
 from benchmarks.figures import per_thousand
 from benchmarks.machine import this_machine
 from benchmarks.measured import Machine
+from benchmarks.milestones import ENVIRONMENT, Latency, ask_beside, split_latency
 from benchmarks.stalls import StallGauge
 from benchmarks.steps import Step, time_steps
 from benchmarks.systems.inferlane import serve_inferlane
-from benchmarks.systems.running import Running, post
 from benchmarks.usage import cpu_by_process
 from benchmarks.wrk import run_wrk
+from tests.collecting import collecting
 
 _SAMPLES = 200
 # About what a worker finds waiting at concurrency 64.
 _BATCH = 16
-
-
-class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Medians in milliseconds of answers that were asked beside the load, and their parts."""
-
-    total_ms: float
-    until_infer_ms: float
-    infer_ms: float
-    after_ms: float
-    samples: int
 
 
 class Hops(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,46 +38,41 @@ class Hops(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure_hops(case: Case, *, concurrency: int, seconds: int) -> Hops:
-    """Load the embedded stack for so long and split what it spends."""
-    with serve_inferlane(case) as running, StallGauge() as gauge, tempfile.TemporaryDirectory() as folder:
+    """Load the embedded stack for so long and split what it spends.
+
+    CPU is measured on a stack without traces, latency on a second one that traces what is asked beside the load.
+    """
+    with tempfile.TemporaryDirectory() as folder:
         body = Path(folder) / "body.json"
-        body.write_bytes(running.body(case.rows[0]))
-        run_wrk(running.url, body, concurrency=concurrency, seconds=1)
-        before, stalled_s, started_s = cpu_by_process(running.processes), gauge.stalled_s, time.perf_counter()
-        with ThreadPoolExecutor(1) as beside:
-            sampling = beside.submit(_sample, running, case, until_s=started_s + seconds)
+        with serve_inferlane(case) as running, StallGauge() as gauge:
+            body.write_bytes(running.body(case.rows[0]))
+            run_wrk(running.url, body, concurrency=concurrency, seconds=1)
+            before, stalled_s, started_s = cpu_by_process(running.processes), gauge.stalled_s, time.perf_counter()
             result = run_wrk(running.url, body, concurrency=concurrency, seconds=seconds)
-            latency = sampling.result()
-        available = 1.0 - (gauge.stalled_s - stalled_s) / (time.perf_counter() - started_s)
-        after = cpu_by_process(running.processes)
-    answered = result.answered + latency.samples
+            available = 1.0 - (gauge.stalled_s - stalled_s) / (time.perf_counter() - started_s)
+            after = cpu_by_process(running.processes)
+        with collecting() as (collector, endpoint):
+            traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **ENVIRONMENT}
+            with serve_inferlane(case, environment=traced) as running, ThreadPoolExecutor(1) as beside:
+                run_wrk(running.url, body, concurrency=concurrency, seconds=1)
+                until_s = time.perf_counter() + seconds
+                # What is asked beside the load is one of those under way; alone, it is the load.
+                sampling = beside.submit(ask_beside, running, case, until_s=until_s, at_most=_SAMPLES)
+                if concurrency > 1:
+                    run_wrk(running.url, body, concurrency=concurrency - 1, seconds=seconds)
+                asked = sampling.result()
+            # The last spans were sent when the stack ended.
+            latency = split_latency(asked, collector)
     return Hops(
         case=case.name,
         machine=this_machine(),
         concurrency=concurrency,
-        answered=answered,
+        answered=result.answered,
         available=available,
         latency=latency,
-        cpu_s_per_1000={name: per_thousand(after[name] - before[name], answered) for name in before},
+        cpu_s_per_1000={name: per_thousand(after[name] - before[name], result.answered) for name in before},
         steps=time_steps(case, batch=_BATCH),
     )
-
-
-def _sample(running: Running, case: Case, *, until_s: float) -> Latency:
-    """Ask beside the load and read the timings of the answers.
-
-    The time until inference spans parse, produce, broker, route, broker and the wait in the worker; the time after it
-    store, wake-up and respond.
-    """
-    parts: list[tuple[float, float, float]] = []
-    while time.perf_counter() < until_s and len(parts) < _SAMPLES:
-        started_s = time.perf_counter()
-        timings = post(running.url, running.body(case.rows[0]))["timings_ms"]
-        total_ms = (time.perf_counter() - started_s) * 1000
-        parts.append((total_ms, timings["queue_wait"], timings["inference"]))
-    total_ms, until_ms, infer_ms = (statistics.median(part) for part in zip(*parts, strict=True))
-    after_ms = statistics.median(total - until - infer for total, until, infer in parts)
-    return Latency(total_ms=total_ms, until_infer_ms=until_ms, infer_ms=infer_ms, after_ms=after_ms, samples=len(parts))
 
 
 def hops_to_markdown(hops: Hops) -> str:
@@ -98,12 +83,10 @@ def hops_to_markdown(hops: Hops) -> str:
         "",
         f"{hops.answered:,} answers; the machine ran {hops.available:.0%} of the time; {hops.machine.measured_at}.",
         "",
-        f"| part of the latency | median ms of {latency.samples} answers |",
+        f"| hop | median ms of {latency.samples} requests |",
         "|---|---:|",
-        f"| parse, produce, broker, route, broker, queue wait | {latency.until_infer_ms:.2f} |",
-        f"| batch, infer | {latency.infer_ms:.2f} |",
-        f"| store, wake-up, respond, and the client | {latency.after_ms:.2f} |",
-        f"| whole | {latency.total_ms:.2f} |",
+        *(f"| {hop} | {duration_ms:.2f} |" for hop, duration_ms in latency.hops_ms.items()),
+        f"| whole | {latency.whole_ms:.2f} |",
         "",
         "| process | CPU-s for 1,000 requests |",
         "|---|---:|",

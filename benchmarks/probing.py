@@ -1,7 +1,8 @@
 """Correctness under load: rows asked beside wrk, their answers held against onnxruntime's."""
 
 import threading
-from typing import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -15,37 +16,44 @@ _PAUSE_S = 0.1
 
 
 class Probe:
-    """A thread that asks one row after the other while it is entered."""
+    """Asks one row after the other and counts how many answers are right."""
 
     def __init__(self, running: Running, case: Case) -> None:
         self._running = running
         self._rows = case.rows
         self._tolerance = case.tolerance
         (self._expected,) = open_session(case.onnx).run([PROBABILITIES], {INPUT: case.rows})
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask_for_ever, name="probe", daemon=True)
+        self._number = 0
         self.equal = 0
         self.unequal = 0
         self.failed = 0
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """A thread asks while the context is entered: one request more than the load's."""
+        stop = threading.Event()
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        def ask_for_ever() -> None:
+            while not stop.wait(_PAUSE_S):
+                self.ask()
 
-    def _ask_for_ever(self) -> None:
-        number = 0
-        while not self._stop.wait(_PAUSE_S):
-            number = (number + 1) % len(self._rows)
-            try:
-                answer = post(self._running.url, self._running.body(self._rows[number]))
-            except OSError:
-                self.failed += 1
-                continue
-            if np.allclose(probabilities_in(answer), self._expected[number], rtol=0, atol=self._tolerance):
-                self.equal += 1
-            else:
-                self.unequal += 1
+        thread = threading.Thread(target=ask_for_ever, name="probe", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def ask(self) -> None:
+        """Ask the next row."""
+        self._number = (self._number + 1) % len(self._rows)
+        try:
+            answer = post(self._running.url, self._running.body(self._rows[self._number]))
+        except OSError:
+            self.failed += 1
+            return
+        if np.allclose(probabilities_in(answer), self._expected[self._number], rtol=0, atol=self._tolerance):
+            self.equal += 1
+        else:
+            self.unequal += 1
