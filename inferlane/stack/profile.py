@@ -62,7 +62,7 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
             "kafka_bootstrap_servers": f"127.0.0.1:{options.broker_port}",
             # Tansu does not wake a waiting fetch, has no InitProducerId, makes a new group wait half the session
             # timeout, and spends CPU on each partition that is polled.
-            "fetch_max_wait_ms": 5,
+            "fetch_max_wait_ms": 2,
             "kafka_idempotence": False,
             "session_timeout_ms": 10_000,
             "ingress_partitions": 1,

@@ -15,7 +15,7 @@ broker = KafkaBroker(os.environ["BENCH_KAFKA"])
 waiting: dict[str, asyncio.Future[Any]] = {}
 
 
-@broker.subscriber("replies", batch=True, fetch_max_wait_ms=5)
+@broker.subscriber("replies", batch=True, fetch_max_wait_ms=2)
 async def on_replies(answers: list[dict[str, Any]]) -> None:
     for answer in answers:
         future = waiting.get(answer.pop("id"))

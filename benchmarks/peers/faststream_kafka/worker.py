@@ -15,7 +15,7 @@ broker = KafkaBroker(os.environ["BENCH_KAFKA"])
 app = FastStream(broker)
 
 
-@broker.subscriber("requests", batch=True, group_id="workers", auto_offset_reset="earliest", fetch_max_wait_ms=5)
+@broker.subscriber("requests", batch=True, group_id="workers", auto_offset_reset="earliest", fetch_max_wait_ms=2)
 async def infer(asked: list[dict[str, Any]]) -> None:
     rows = np.array([row for one in asked for row in one["instances"]], dtype=np.float32)
     labels, probabilities = session.run(None, {"input": rows})
