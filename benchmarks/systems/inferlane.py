@@ -65,12 +65,10 @@ def serve_inferlane(case: Case, *, environment: Mapping[str, str] = _NOTHING) ->
     with process(argv, log=log, env=chosen) as supervisor:
 
         def is_ready() -> bool:
-            if supervisor.poll() is not None:
-                raise NotReadyError(f"`inferlane up` ended:\n{log.read_text(errors='replace')[-2000:]}")
             record = file.read()
             return record is not None and record.phase == "ready"
 
-        wait_ready(is_ready, within_s=_READY_WITHIN_S, what="inferlane", logs=[log])
+        wait_ready(is_ready, within_s=_READY_WITHIN_S, what="inferlane", logs=[log], processes=[supervisor])
         record = file.read()
         if record is None:
             raise NotReadyError("the stack stopped by itself")

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -80,21 +81,22 @@ def serve_peer(name: str, case: Case) -> Iterator[Running]:
         own = [
             stack.enter_context(
                 process([part.format(**places) for part in command], log=log, cwd=folder, env=environment)
-            ).pid
+            )
             for command in peer.commands
         ]
         base = f"http://127.0.0.1:{port}"
-        wait_ready(lambda: answers_get(base + peer.ready), within_s=_READY_WITHIN_S, what=name, logs=[log])
+        wait = partial(wait_ready, within_s=_READY_WITHIN_S, logs=[log], processes=own)
+        wait(lambda: answers_get(base + peer.ready), what=name)
         running = Running(
             name=name,
             title=peer.title,
             url=base + peer.predict,
             protocol=peer.protocol,
-            own_pids=tuple(own),
+            own_pids=tuple(each.pid for each in own),
             parts_pids=tuple(parts),
             versions=tuple(versions_in(programs)),
         )
-        wait_ready(lambda: _predicts(running, case), within_s=_READY_WITHIN_S, what=f"{name}'s worker", logs=[log])
+        wait(lambda: _predicts(running, case), what=f"{name}'s worker")
         yield running
 
 

@@ -93,17 +93,29 @@ def process(
         child.wait()
 
 
-def wait_ready(is_ready: Callable[[], bool], *, within_s: float, what: str, logs: Sequence[Path]) -> None:
+def wait_ready(
+    is_ready: Callable[[], bool],
+    *,
+    within_s: float,
+    what: str,
+    logs: Sequence[Path],
+    processes: Sequence["subprocess.Popen[bytes]"] = (),
+) -> None:
     """Return when it is so.
 
     Raises:
-        NotReadyError: it is not within the time.
+        NotReadyError: it is not within the time, or one of the processes has ended.
     """
     deadline_s = time.monotonic() + within_s
     while not is_ready():
-        if time.monotonic() > deadline_s:
+        why = None
+        if any(process.poll() is not None for process in processes):
+            why = "ended as it started"
+        elif time.monotonic() > deadline_s:
+            why = f"was not ready within {within_s:g} s"
+        if why is not None:
             tails = "\n".join(log.read_text(errors="replace")[-2000:] for log in logs if log.is_file())
-            raise NotReadyError(f"{what} was not ready within {within_s:g} s\n{tails}")
+            raise NotReadyError(f"{what} {why}\n{tails}")
         time.sleep(_POLL_S)
 
 
