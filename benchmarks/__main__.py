@@ -45,7 +45,7 @@ def main() -> None:
 @app.command(name="compare")
 def compare_systems(
     model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
-    concurrency: Annotated[str, typer.Option(help="Requests under way, separated by commas.")] = "1,16,64,256",
+    concurrency: Annotated[str, typer.Option(help="Requests under way, in this order.")] = "64,16,1,256",
     systems: Annotated[str, typer.Option(help="Which, separated by commas; all by default.")] = "",
     windows: Annotated[int, typer.Option(min=1, help="Windows of 1 s for each system, concurrency and round.")] = 6,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; every other one in reverse order.")] = 2,
