@@ -3,9 +3,9 @@
 Only after `deliver` returns may the offset of the request be committed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
+import msgspec
 import structlog
 
 from inferlane.dead_letters import Cause, dead_letter
@@ -42,8 +42,7 @@ _DEADLY = (DecodeError, InferlaneError, InvalidInputError, ModelError, PayloadTo
 _DEADLY_CODES = frozenset(error.code for error in _DEADLY)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A terminal result and where it goes.
 
     `reply_to` is the API instance that waits. `to_topic` also (or, for bulk, only) sends it to `inferlane.results`.
@@ -95,9 +94,9 @@ class Delivery:
                 reason = bounded(answer.result.error_code, _DEADLY_CODES)
                 DEAD_LETTERS.labels(*self._pool, answer.lane, reason).inc()
         stored = [answer for answer in answers if answer.lane is Lane.REQUESTS]
-        held = await self._retrier.until_done(
-            lambda: self._store.put([answer.result for answer in stored]), stage="results"
-        )
+        results = [answer.result for answer in stored]
+        waiting = _by_instance(stored, results)
+        held = await self._retrier.until_done(lambda: self._store.put(results, wake=waiting), stage="results")
         held_by_id = {result.request_id: result for result in held}
         to_topic = [
             _result_record(answer, held_by_id.get(answer.result.request_id, answer.result))
@@ -105,15 +104,13 @@ class Delivery:
             if answer.to_topic
         ]
         await self._retrier.until_done(lambda: self._producer.send(to_topic), stage="results_topic")
-        await self._wake(stored, held)
+        # The store has told who waits, unless another result than ours holds.
+        if any(result is not ours for result, ours in zip(held, results, strict=True)):
+            await self._wake(_by_instance(stored, held))
 
-    async def _wake(self, stored: Sequence[Answer], held: Sequence[Result]) -> None:
+    async def _wake(self, waiting: Mapping[str, Sequence[Result]]) -> None:
         """Wake who waits. A wake-up that fails costs a tick: the stored result is the truth."""
-        by_instance: dict[str, list[Result]] = {}
-        for answer, result in zip(stored, held, strict=True):
-            if answer.reply_to is not None:
-                by_instance.setdefault(answer.reply_to, []).append(result)
-        for instance, results in by_instance.items():
+        for instance, results in waiting.items():
             try:
                 await self._store.wake(instance, results)
             except UnavailableError as error:
@@ -128,6 +125,15 @@ class Delivery:
             stack=answer.stack,
         )
         return dead_letter(record, cause, limit_bytes=self._max_dead_letter_bytes)
+
+
+def _by_instance(answers: Sequence[Answer], results: Sequence[Result]) -> Mapping[str, Sequence[Result]]:
+    """The results that each API instance waits for."""
+    waiting: dict[str, list[Result]] = {}
+    for answer, result in zip(answers, results, strict=True):
+        if answer.reply_to is not None:
+            waiting.setdefault(answer.reply_to, []).append(result)
+    return waiting
 
 
 def _result_record(answer: Answer, result: Result) -> OutRecord:

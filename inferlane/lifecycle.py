@@ -1,6 +1,7 @@
 """How a process of ours runs: uvloop, and two signals: the first drains, the second kills."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,10 @@ import uvloop
 log = structlog.get_logger(__name__)
 
 _KILLED_BY_SECOND_SIGNAL = 130
+# Net allocations between two looks for garbage. What a request leaves behind is freed by its reference count, so with
+# Python's own 700 every batch is looked through for nothing (5-8 % of the CPU under load); too many keeps cycles, those
+# of tracebacks mostly, for longer.
+_GARBAGE_THRESHOLD = 20_000
 
 
 def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
@@ -19,6 +24,9 @@ def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     The first SIGTERM or SIGINT sets `stop`: `serve` must then finish what it holds and return. A second one
     ends the process at once; what was not committed is redelivered to somebody else.
     """
+    # The modules are there for good: no need to look through them ever again.
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_with_signals(serve))
 

@@ -6,9 +6,10 @@ missing on a record that somebody else produced; the defaults are those of `read
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
+
+import msgspec
 
 from inferlane.errors import DecodeError
 
@@ -65,8 +66,7 @@ class KafkaRecord(Protocol):
     def headers(self) -> Headers: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestHeaders:
+class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
     """What a request record says about itself, outside its payload.
 
     `model` and `version` are None where the producer left the choice to us; times are seconds since the epoch.

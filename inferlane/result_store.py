@@ -1,7 +1,8 @@
 """Results in Redis: the first terminal write wins, a wake-up tells who waits, the key is the truth."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -33,6 +34,26 @@ _HEALTH_CHECK_S = 10
 # no message outgrows the store's buffer for subscribers.
 _WAKE_UP_CONTENT_BYTES = 64 * 1024
 _WAKE_UP_RESULTS = 256
+# One command for a batch: to pack and to read one for each result costs five times the CPU, and a wake-up by itself a
+# round trip. A script is whole or not at all: a full store refuses its first write, and then it has done nothing.
+# The mark of acceptance lives longer than a result: left behind, it would make a forgotten result look as if it were
+# still to come. KEYS: those of the results, then those of the marks. ARGV: the seconds to live, the results, then a
+# channel and a message for each wake-up.
+_PUT = """
+local count, held, is_first = #KEYS / 2, {}, true
+for i = 1, count do
+  held[i] = redis.call('SET', KEYS[i], ARGV[i + 1], 'NX', 'GET', 'EX', ARGV[1])
+  redis.call('DEL', KEYS[count + i])
+  is_first = is_first and not held[i]
+end
+if is_first then
+  for i = count + 2, #ARGV, 2 do
+    redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
+  end
+end
+return held
+"""
+_NOBODY: Mapping[str, Sequence[Result]] = MappingProxyType({})
 
 
 def wake_up_channel(instance: str) -> str:
@@ -85,26 +106,29 @@ class ResultStore:
         self._redis = redis
         self._redis_url = redis_url
         self._ttl_s = int(result_ttl_s)
+        self._put = redis.register_script(_PUT)
 
-    async def put(self, results: Sequence[Result]) -> list[Result]:
+    async def put(self, results: Sequence[Result], *, wake: Mapping[str, Sequence[Result]] = _NOBODY) -> list[Result]:
         """Store each result unless its request already has one; return the one that holds, in the same order.
 
-        One round trip for all, and all or nothing: a store that is full refuses the result and would still take away
-        the mark of acceptance. Source of `SET … NX GET`: Valkey and Redis from 7.0.
+        The very object that was given is returned where it is the first. If all are, the API instances in `wake` are
+        told of theirs; if not, that is left to the caller. One round trip for all, and all or nothing: a store that is
+        full refuses the result and would still take away the mark of acceptance. Source of `SET … NX GET`: Valkey and
+        Redis from 7.0.
 
         Raises:
             UnavailableError: the results may not have been stored; storing them again is harmless.
         """
         if not results:
             return []
-        async with store_errors(self._redis_url), self._redis.pipeline(transaction=True) as pipeline:
-            for result in results:
-                key = _RESULT_KEY + result.request_id
-                pipeline.set(key, encode_result(result), nx=True, get=True, ex=self._ttl_s)
-            # The mark of acceptance lives longer than a result: left behind, it would make a forgotten result look
-            # as if it were still to come.
-            pipeline.delete(*(_ACCEPTED_KEY + result.request_id for result in results))
-            *earlier, _ = await pipeline.execute()
+        keys = [_RESULT_KEY + result.request_id for result in results]
+        keys += [_ACCEPTED_KEY + result.request_id for result in results]
+        arguments: list[int | str | bytes] = [self._ttl_s, *map(encode_result, results)]
+        for instance, woken in wake.items():
+            for message in _wake_ups(woken):
+                arguments += (wake_up_channel(instance), message)
+        async with store_errors(self._redis_url):
+            earlier = await self._put(keys=keys, args=arguments)
         return [result if raw is None else decode_result(raw) for result, raw in zip(results, earlier, strict=True)]
 
     async def wake(self, instance: str, results: Sequence[Result]) -> None:
@@ -113,13 +137,9 @@ class ResultStore:
         Raises:
             UnavailableError: the store does not answer.
         """
-        small = [result for result in results if len(result.content) <= _WAKE_UP_CONTENT_BYTES]
         async with store_errors(self._redis_url):
-            for start in range(0, len(small), _WAKE_UP_RESULTS):
-                message = encode_wake_up(small[start : start + _WAKE_UP_RESULTS])
+            for message in _wake_ups(results):
                 await self._redis.publish(wake_up_channel(instance), message)
-            if len(small) < len(results):
-                await self._redis.publish(wake_up_channel(instance), encode_wake_up([]))
 
     async def get(self, request_ids: Sequence[str]) -> list[Result | None]:
         """The results of these requests, None for each that has none (yet).
@@ -189,6 +209,15 @@ class ResultStore:
         async with store_errors(self._redis_url):
             raw = await self._redis.get(_ACCEPTED_KEY + request_id)
         return None if raw is None else decode_accepted(_raw(raw))
+
+
+def _wake_ups(results: Sequence[Result]) -> Iterator[bytes]:
+    """The messages for one API instance; an empty one says that there are results too large to carry."""
+    small = [result for result in results if len(result.content) <= _WAKE_UP_CONTENT_BYTES]
+    for start in range(0, len(small), _WAKE_UP_RESULTS):
+        yield encode_wake_up(small[start : start + _WAKE_UP_RESULTS])
+    if len(small) < len(results):
+        yield encode_wake_up([])
 
 
 def _raw(value: bytes | str) -> bytes:

@@ -23,8 +23,22 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 2.0
+# For how long, and for how many requests, an estimate of the wait stands: making one costs a request as much as reading
+# it does. Both are far less than what the broker's numbers are behind.
+_ESTIMATE_S = 0.005
+_ESTIMATE_REQUESTS = 32
 
 _INGRESS = Subscription(INGRESS[Lane.REQUESTS], ROUTER_GROUP)
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """The wait of a new request, how much waits before it, and what the numbers were made from."""
+
+    wait_s: float
+    lag_records: int
+    accepted: int
+    until_s: float
 
 
 @dataclass(slots=True)
@@ -56,6 +70,7 @@ class Admission:
             for version in catalog.all_versions()
         }
         self._accepted = 0
+        self._estimates: dict[tuple[str, str | None], _Estimate] = {}
         self._came = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -83,7 +98,13 @@ class Admission:
         """
         # Also for one that is refused: somebody must look again, or what is wrong by now would refuse for ever.
         self._came.set()
-        wait_s, lag_records = self._expected(model, version)
+        now_s = time.monotonic()
+        estimate = self._estimates.get((model, version))
+        newer = self._accepted - estimate.accepted if estimate else 0
+        if estimate is None or now_s >= estimate.until_s or newer >= _ESTIMATE_REQUESTS:
+            estimate, newer = self._estimate(model, version, now_s=now_s), 0
+            self._estimates[model, version] = estimate
+        wait_s, lag_records = estimate.wait_s, estimate.lag_records + newer
         limit = self._settings.max_backlog_records
         if lag_records >= limit:
             raise OverloadedError(
@@ -99,9 +120,8 @@ class Admission:
             )
         self._accepted += 1
 
-    def _expected(self, model: str, version: str | None) -> tuple[float, int]:
+    def _estimate(self, model: str, version: str | None, *, now_s: float) -> _Estimate:
         """The wait of half of the traffic, and how much waits before it: one slow canary must not refuse everybody."""
-        now_s = time.monotonic()
         routed_s = self._router.expected_wait_s(now_s=now_s, newer_records=self._accepted)
         weights = {version: 1.0} if version else self._weights(model)
         total = sum(weights.values())
@@ -113,7 +133,12 @@ class Admission:
         waits.sort()
         shares = accumulate(weight for _, _, weight in waits)
         wait_s, lag_records, _ = next(wait for wait, share in zip(waits, shares, strict=True) if share >= total / 2)
-        return routed_s + wait_s, self._router.lag_records + lag_records
+        return _Estimate(
+            wait_s=routed_s + wait_s,
+            lag_records=self._router.lag_records + lag_records,
+            accepted=self._accepted,
+            until_s=now_s + _ESTIMATE_S,
+        )
 
     def _weights(self, model: str) -> Mapping[str, float]:
         split = self._splits.get(model)
@@ -144,6 +169,7 @@ class Admission:
         at_s = time.monotonic()
         # What came while the broker was asked may or may not be in its answer; counted twice for a moment is safer.
         self._accepted -= accepted
+        self._estimates.clear()
         if _INGRESS in positions:
             self._router.note(positions[_INGRESS], at_s=at_s)
         for (model, name), version in self._versions.items():

@@ -6,10 +6,11 @@ memory or our sockets before any of our code runs. Proxies have such limits too;
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from producer_api.one_write import OneWrite
 from producer_api.problems import CONTENT_TYPE, problem
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a head."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", OneWrite(transport, self.loop)))
         self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -5,11 +5,12 @@ server answer a duplicate in flight with 409, duplicates join the first here.
 """
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from inferlane.errors import UNDECODABLE, DecodeError
 from inferlane.result_store import store_errors

@@ -54,6 +54,8 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             # Longer than what clients and proxies keep an idle connection: whoever closes first loses a request that
             # is already on its way.
             timeout_keep_alive=75,
+            # Who stands in front of us is of no use here, and asking costs every call.
+            proxy_headers=False,
         )
         port = await stack.enter_async_context(http)
         log.info("api_started", host=settings.api_host, port=port, instance=services.room.instance)

@@ -4,7 +4,6 @@ import asyncio
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,8 +47,7 @@ class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
 _decode_body = msgspec.json.Decoder(PredictBody).decode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A checked predict call. `wait_s` is how long the client waits, `deadline_s` when the answer is worth nothing."""
 
     request_id: str
@@ -121,7 +119,7 @@ class Predictor:
                 f"routing_key has {len(fields.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
             )
         call = self._call(fields, model.name, tensors, wait_s)
-        return replace(call, trace_parent=valid_trace_parent(trace_parent)) if trace_parent else call
+        return msgspec.structs.replace(call, trace_parent=valid_trace_parent(trace_parent)) if trace_parent else call
 
     def _call(self, fields: PredictBody, model: str, tensors: Mapping[str, np.ndarray], wait_s: float | None) -> Call:
         settings = self._settings
@@ -150,7 +148,7 @@ class Predictor:
         """
         self._admit(call)
         place = self._room.enter(call.request_id)
-        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        acknowledged: asyncio.Future[None] = place.get_loop().create_future()
 
         def on_answer(error: "InferlaneError | None") -> None:
             self._acknowledge(acknowledged, call, error)
@@ -239,7 +237,8 @@ class Predictor:
             headers.append(("ce_routingkey", call.routing_key.encode()))
         if call.trace_parent is not None:
             headers.append((TRACE_PARENT, call.trace_parent))
-        return OutRecord(_TOPIC, (call.routing_key or call.request_id).encode(), payload, headers)
+        key = (call.routing_key or call.request_id).encode()
+        return OutRecord(_TOPIC, key, payload, headers, is_free=call.routing_key is None)
 
 
 def _acknowledge(acknowledged: "asyncio.Future[None]", error: "InferlaneError | None") -> None:

@@ -1,7 +1,8 @@
 """The spans of a predict call: the call itself, and handing it to the broker."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
 
 from inferlane.record import TRACE_PARENT
 from inferlane.tracing import message_attributes

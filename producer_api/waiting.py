@@ -101,7 +101,7 @@ class WaitingRoom:
         Raises:
             UnavailableError: the request could not be enqueued (set on the place by whoever produced it).
         """
-        timer = asyncio.get_running_loop().call_later(wait_s, _resolve, place, None)
+        timer = place.get_loop().call_later(wait_s, _resolve, place, None)
         try:
             return await place
         finally:

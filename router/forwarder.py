@@ -101,7 +101,9 @@ class Forwarder:
         chosen = route(headers, self._splits, self._catalog)
         key = record.key or (headers.routing_key or headers.request_id).encode()
         topic = work_topic(chosen.model, chosen.version, lane)
-        out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen))
+        # A key of the producer's own keeps its order.
+        is_free = headers.routing_key is None and key == headers.request_id.encode()
+        out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen), is_free=is_free)
         check_size(out, self._limit_bytes)
         return chosen, out
 

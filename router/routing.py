@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
+
+import msgspec
 
 from inferlane.errors import UnknownModelError
 from inferlane.record import RequestHeaders
@@ -18,8 +19,7 @@ class Splits(Protocol):
     def get(self, model: str, /) -> Split | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """The version that serves a request."""
 
     model: str

@@ -1,7 +1,8 @@
 """The spans of a take: one for each record, from the fetch until it was produced again."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from inferlane.record import TRACE_PARENT
 from inferlane.topics import INGRESS, Lane

@@ -1,8 +1,10 @@
 """From what a run gave to the terminal answers of its requests. Pure."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from inferlane.dead_letters import stack_of
 from inferlane.delivery import Answer

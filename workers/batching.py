@@ -1,8 +1,8 @@
 """Batches: rows of many requests in one run, and back. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from inferlane.errors import ModelError
@@ -11,8 +11,7 @@ from workers.requests import Request
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of one request in a run: its rows of each output, or the error that it alone caused."""
 
     request: Request

@@ -1,6 +1,7 @@
 """The pool member's work: take, decode, infer, deliver, commit; stages of successive batches overlap."""
 
 import asyncio
+import time
 from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from workers.batching import Outcome, run_batch, split_by_rows
 from workers.failure_limit import FailureLimit
 from workers.observing import Batch, Observer
 from workers.requests import UNREADABLE, Request, decode, headers_of
+from workers.row_cost import RowCost
 from workers.turns import Turnstile
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ _BULK_RECORDS_A_TAKE = 8
 # Bulk results that are held back until all of a take are there. More in one send could take longer than a request to
 # the broker may.
 _HELD_BYTES = 1024 * 1024
+# A run that takes no longer is made on the event loop: to hand it to the thread and back costs as much. A larger one
+# would hold up heartbeats and fetches.
+_INLINE_S = 0.0003
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Pipeline:
             model.version, max_result_bytes=settings.max_result_bytes, results_sample=settings.results_sample
         )
         self._turnstile = Turnstile(bulk_share=settings.bulk_share, clock=clock)
+        self._row_cost = RowCost()
         # One thread: the session is the bottleneck, and a second one would only fight it for the core.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
 
@@ -148,8 +154,16 @@ class Pipeline:
             return self._answers.of_error(request.record, request.headers, lane, failure, now_s=times.ended_s)
 
     async def _run(self, batch: Sequence[Request]) -> list[Outcome]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, run_batch, self._model.run, batch)
+        rows = sum(request.rows for request in batch)
+        if self._row_cost.of(rows) <= _INLINE_S:
+            return self._timed_run(batch, rows)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._timed_run, batch, rows)
+
+    def _timed_run(self, batch: Sequence[Request], rows: int) -> list[Outcome]:
+        started_s = time.thread_time()
+        outcomes = run_batch(self._model.run, batch)
+        self._row_cost.note(rows, time.thread_time() - started_s)
+        return outcomes
 
     async def _finish(self, held: Sequence[_Done]) -> None:
         await self._delivery.deliver([answer for done in held for answer in done.answers])

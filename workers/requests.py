@@ -1,8 +1,8 @@
 """A record as a request that can be batched."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from inferlane.errors import DecodeError, InvalidInputError, PayloadTooLargeError
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 _MAX_ROWS = 100_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A decoded request; each tensor is `(rows, …)`."""
 
     record: "KafkaRecord"

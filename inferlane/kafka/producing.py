@@ -1,11 +1,12 @@
 """Producing by the batch: many records, one wait."""
 
 import asyncio
+import secrets
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+import msgspec
 import structlog
 from aiokafka.errors import InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerFenced
 
@@ -27,20 +28,26 @@ log = structlog.get_logger(__name__)
 _SPENT = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
 
 
-@dataclass(frozen=True, slots=True)
-class OutRecord:
-    """A record on its way out; `timestamp_ms` None means now."""
+class OutRecord(msgspec.Struct, frozen=True):
+    """A record on its way out; `timestamp_ms` None means now.
+
+    One that `is_free` goes to any partition, in company; the others of a key go to the same, in their order.
+    """
 
     topic: str
     key: bytes
     value: bytes
     headers: Headers
     timestamp_ms: int | None = None
+    is_free: bool = False
 
 
 # The frame of a record in its batch, and of each header, at their largest.
 _RECORD_FRAME_BYTES = 128
 _HEADER_FRAME_BYTES = 16
+# Free records go to one partition until they fill so much, then to the next: a record by itself in each partition costs
+# broker and consumers a batch each. Too large gives a burst to too few workers. Source: KIP-480 and KIP-794.
+_FREE_BYTES = 64 * 1024
 
 
 def headers_bytes(headers: Headers) -> int:
@@ -53,8 +60,10 @@ def _name_bytes(name: str) -> int:
     return len(name) if name.isascii() else len(name.encode(errors="replace"))
 
 
-def check_size(record: OutRecord, limit_bytes: int) -> None:
-    """Refuse what the broker would: after such an error an idempotent producer has lost its sequence.
+def check_size(record: OutRecord, limit_bytes: int) -> int:
+    """Refuse what the broker would, else return the record's size at most, in bytes.
+
+    After the broker's own refusal an idempotent producer has lost its sequence.
 
     Raises:
         PayloadTooLargeError: the record with its key and headers is over the limit.
@@ -65,6 +74,7 @@ def check_size(record: OutRecord, limit_bytes: int) -> None:
             f"a record for {record.topic} has {size_bytes} bytes with its headers, the limit is {limit_bytes}; "
             "send fewer rows a request, or raise INFERLANE_MAX_BODY_BYTES and the topics' max.message.bytes"
         )
+    return size_bytes
 
 
 class BatchProducer:
@@ -81,6 +91,8 @@ class BatchProducer:
         self._is_spent = False
         self._renewing = asyncio.Lock()
         self._partitions: dict[str, int] = {}
+        # Counts up; where free records go, modulo the number of partitions. Not the same for each process.
+        self._turn = secrets.randbelow(1 << 16)
         # Past this the broker has not answered although the client still waits: an idempotent producer never
         # gives up by itself.
         self._limit_bytes = record_limit_bytes(settings)
@@ -122,7 +134,7 @@ class BatchProducer:
     async def send(self, records: "Iterable[OutRecord]") -> None:
         """Return when every record is acknowledged by all in-sync replicas.
 
-        A record's partition is the CRC-32 of its key, as librdkafka's `consistent` partitioner.
+        A record's partition is the CRC-32 of its key, as librdkafka's `consistent` partitioner, unless it is free.
 
         Raises:
             PayloadTooLargeError: a record is over the limit; nothing was sent.
@@ -132,10 +144,18 @@ class BatchProducer:
         if self._is_spent:
             await self._renew()
         by_partition: dict[tuple[str, int], list[OutRecord]] = {}
+        # Another partition than the last time: that one may have a batch under way.
+        self._turn += 1
+        free_bytes: dict[str, int] = {}
         for record in records:
-            check_size(record, self._limit_bytes)
+            size_bytes = check_size(record, self._limit_bytes)
             count = self._partitions.get(record.topic) or await self._partition_count(record.topic)
-            partition = crc32(record.key) % count if count > 1 else 0
+            if record.is_free:
+                before = free_bytes.get(record.topic, 0)
+                free_bytes[record.topic] = before + size_bytes
+                partition = (self._turn + before // _FREE_BYTES) % count
+            else:
+                partition = crc32(record.key) % count
             by_partition.setdefault((record.topic, partition), []).append(record)
         if not by_partition:
             return

@@ -3,10 +3,11 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 
 from inferlane.errors import UnavailableError
-from inferlane.result_store import ResultStore, connect
-from inferlane.results import Accepted, Result, Status
+from inferlane.result_store import ResultStore, connect, wake_up_channel
+from inferlane.results import Accepted, Result, Status, decode_wake_up
 from tests.faults.harness.store import full_store
 from tests.integration._parts import embedded_store
 
@@ -25,7 +26,7 @@ async def url() -> AsyncIterator[str]:
 
 
 async def test_a_full_store_refuses_a_result_and_keeps_the_mark_of_acceptance(url: str) -> None:
-    """Guarded by the transaction in `ResultStore.put`: as a plain pipeline, the mark is deleted (seen to fail so)."""
+    """Guarded by the script in `ResultStore.put`: as a plain pipeline, the mark is deleted (seen to fail so)."""
     async with connect(url) as redis:
         store = ResultStore(redis, redis_url=url, result_ttl_s=60)
         await store.mark_accepted("full", ACCEPTED, ttl_s=60)
@@ -44,6 +45,22 @@ async def test_the_first_terminal_result_holds(url: str) -> None:
         assert await store.put([result("first")]) == [result("first")]
         assert await store.put([result("first", Status.EXPIRED), result("other")]) == [result("first"), result("other")]
         assert await store.get(["first", "never"]) == [result("first"), None]
+
+
+async def test_who_waits_is_told_in_the_same_step_unless_another_result_holds(url: str) -> None:
+    """Guarded by `if is_first`: without it a client may be answered with what is not stored."""
+    async with connect(url) as redis, redis.pubsub(ignore_subscribe_messages=True) as heard:
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60)
+        await heard.subscribe(wake_up_channel("api"))
+        small = replace(result("r"), content=b"small")
+        await store.put([small], wake={"api": [small]})
+        late = replace(small, status=Status.EXPIRED)
+        assert await store.put([late], wake={"api": [late]}) == [small]
+        large = result("large")
+        await store.put([large], wake={"api": [large]})
+        messages = [await anext(aiter(heard.listen())) for _ in range(2)]
+        # The large one is left to be read.
+        assert [decode_wake_up(message["data"]) for message in messages] == [[small], []]
 
 
 async def test_an_id_that_nobody_accepted_is_unknown(url: str) -> None:

@@ -82,3 +82,37 @@ async def test_a_passing_error_keeps_the_producer(made: list[FakeProducer]) -> N
     await producer.send([RECORD])
     assert len(made) == 1
     await producer.close()
+
+
+@pytest.mark.parametrize(
+    ("is_free", "size_bytes", "partitions"), [(True, 10, 1), (True, 40_000, 3), (False, 10, 3)], ids=str
+)
+async def test_free_records_keep_company_until_there_are_enough_bytes(
+    made: list[FakeProducer], monkeypatch: pytest.MonkeyPatch, is_free: bool, size_bytes: int, partitions: int
+) -> None:
+    """Guards `before // _FREE_BYTES`: without it a burst goes to one worker; without `is_free` each goes by itself."""
+    used: list[int] = []
+
+    async def partitions_for(_self: FakeProducer, _topic: str) -> set[int]:
+        return {0, 1, 2, 3}
+
+    original = FakeProducer.send_batch
+
+    async def send_batch(self: FakeProducer, batch: FakeBatch, topic: str, *, partition: int) -> "asyncio.Future[int]":
+        used.append(partition)
+        return await original(self, batch, topic, partition=partition)
+
+    made.append(FakeProducer(None))
+    monkeypatch.setattr(FakeProducer, "partitions_for", partitions_for)
+    monkeypatch.setattr(FakeProducer, "send_batch", send_batch)
+    producer = BatchProducer(load_settings())
+    await producer.start()
+    value = b"v" * size_bytes
+    await producer.send([OutRecord("t", b"%d" % key, value, [], is_free=is_free) for key in range(5)])
+    first = set(used)
+    assert len(first) == partitions
+    used.clear()
+    await producer.send([OutRecord("t", b"1", value, [], is_free=True)])
+    if is_free and partitions == 1:
+        # The last one may still be under way.
+        assert set(used) != first

@@ -131,7 +131,8 @@ class ApacheCluster(Broker):
             subprocess.Popen(
                 _java(
                     "kafka.tools.StorageTool",
-                    *("format", "--cluster-id", cluster_id, "--config", str(node.properties_path)),
+                    # With `=`: an id may begin with a dash.
+                    *("format", f"--cluster-id={cluster_id}", "--config", str(node.properties_path)),
                     *(part for user in scram for part in ("--add-scram", user)),
                     heap_mib=64,
                 ),
