@@ -23,6 +23,7 @@ from benchmarks.routing import measure_routing, routing_to_markdown
 from benchmarks.state import Pool, measure_state, state_to_markdown
 from benchmarks.systems.peers import peer_names
 from benchmarks.systems.running import NAME
+from benchmarks.targets import read_targets, targets_to_markdown
 from benchmarks.traces import time_traces, traces_to_markdown
 from benchmarks.venvs import environment_of
 from models.catalog import load_catalog
@@ -172,6 +173,12 @@ def traces(
     served = load_catalog(case.models_dir, default_model=case.model).model()
     found = time_traces(served.version(served.default_version), batch=batch)
     _save(out / "traces", found, traces_to_markdown(found))
+
+
+@app.command()
+def targets(results: Annotated[Path, typer.Option(help="Folder of the kept results.")] = RESULTS) -> None:
+    """Show each target beside what was measured, from the kept results."""
+    print(targets_to_markdown(read_targets(results)), end="")
 
 
 def _refuse_embedded(broker: BrokerKind) -> None:

@@ -1,9 +1,6 @@
 """The pool member's work: take, decode, infer, deliver, commit; stages of successive batches overlap."""
 
-import asyncio
-import time
 from collections.abc import Container, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +13,11 @@ from inferlane.kafka.lanes import LaneOptions, Lanes
 from inferlane.retrying import Retrier
 from inferlane.topics import Lane, work_topic, worker_group
 from workers.answers import Answers, RunTimes
-from workers.batching import Outcome, run_batch, split_by_rows
+from workers.batching import Outcome, split_by_rows
 from workers.failure_limit import FailureLimit
 from workers.observing import Batch, Observer
 from workers.requests import UNREADABLE, Request, decode, headers_of
-from workers.row_cost import RowCost
+from workers.running import HELD_BYTES, Runner
 from workers.turns import Turnstile
 
 if TYPE_CHECKING:
@@ -36,12 +33,6 @@ log = structlog.get_logger(__name__)
 # Bulk records hold hundreds of rows each, and each run waits for its turn. Fewer make more round trips for the same
 # results and run dry while more are fetched; more hold memory, and decoding them holds up the event loop.
 _BULK_RECORDS_A_TAKE = 8
-# Bulk results that are held back until all of a take are there. More in one send could take longer than a request to
-# the broker may.
-_HELD_BYTES = 1024 * 1024
-# A run that takes no longer is made on the event loop: to hand it to the thread and back costs as much. A larger one
-# would hold up heartbeats and fetches.
-_INLINE_S = 0.0003
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +70,7 @@ class Pipeline:
         self._answers = Answers(
             model.version, max_result_bytes=settings.max_result_bytes, results_sample=settings.results_sample
         )
-        self._turnstile = Turnstile(bulk_share=settings.bulk_share, clock=clock)
-        self._row_cost = RowCost()
-        # One thread: the session is the bottleneck, and a second one would only fight it for the core.
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
+        self._runner = Runner(model.run, turnstile=Turnstile(bulk_share=settings.bulk_share, clock=clock), clock=clock)
 
     @property
     def version(self) -> "ModelVersion":
@@ -91,7 +79,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Let the inference thread end."""
-        self._executor.shutdown(wait=False)
+        self._runner.close()
 
     async def answer(self, take: Take, lane: Lane) -> None:
         """Return when every record of the take has a durable terminal result."""
@@ -109,31 +97,44 @@ class Pipeline:
                 refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {error!r}")))
         if refused:
             await self._finish([_Done(Batch(lane=lane, taken_s=taken_s), refused)])
+        batches = list(split_by_rows(requests, self._max_batch_rows))
         held: list[_Done] = []
-        for batch in split_by_rows(requests, self._max_batch_rows):
-            held.append(await self._infer(batch, lane, taken_s))
-            # Nobody waits for a bulk result: those of a take go out together, in one round trip.
-            if lane is Lane.REQUESTS or sum(done.content_bytes for done in held) >= _HELD_BYTES:
+        while batches:
+            # Nobody waits for a bulk result: those of a take are run in a row, and go out together in one round trip.
+            done = await self._infer(batches[:1] if lane is Lane.REQUESTS else batches, lane, taken_s)
+            batches = batches[len(done) :]
+            held += done
+            if lane is Lane.REQUESTS or sum(part.content_bytes for part in held) >= HELD_BYTES:
                 await self._finish(held)
                 held = []
         if held:
             await self._finish(held)
 
-    async def _infer(self, batch: Sequence[Request], lane: Lane, taken_s: float) -> _Done:
-        async with self._turnstile.turn(lane):
-            started_s = self._clock.now_s()
-            due: list[Request] = []
-            answers: list[Answer] = []
-            for request in batch:
-                early = self._answer_early(request, lane, started_s)
-                if early is None:
-                    due.append(request)
-                else:
-                    answers.append(early)
-            outcomes = await self._run(due) if due else []
-            times = RunTimes(started_s=started_s, ended_s=self._clock.now_s())
-        answers += [self._answer(outcome, lane, times) for outcome in outcomes]
-        return _Done(Batch(lane=lane, taken_s=taken_s, run=times if due else None, outcomes=outcomes), answers)
+    async def _infer(self, batches: Sequence[Sequence[Request]], lane: Lane, taken_s: float) -> list[_Done]:
+        """Run the batches in one turn, at least the first; those behind it only while no client waits for a turn."""
+        async with self._runner.turn(lane):
+            now_s = self._clock.now_s()
+            sorted_out = [self._sort_out(batch, lane, now_s) for batch in batches]
+            runs = await self._runner.run([due for due, _ in sorted_out])
+        return [
+            _Done(
+                Batch(lane=lane, taken_s=taken_s, run=run.times if due else None, outcomes=run.outcomes),
+                early + [self._answer(outcome, lane, run.times) for outcome in run.outcomes],
+            )
+            for (due, early), run in zip(sorted_out, runs, strict=False)
+        ]
+
+    def _sort_out(self, batch: Sequence[Request], lane: Lane, now_s: float) -> tuple[list[Request], list[Answer]]:
+        """The requests to compute, and the answers of the others."""
+        due: list[Request] = []
+        answers: list[Answer] = []
+        for request in batch:
+            early = self._answer_early(request, lane, now_s)
+            if early is None:
+                due.append(request)
+            else:
+                answers.append(early)
+        return due, answers
 
     def _answer_early(self, request: Request, lane: Lane, now_s: float) -> Answer | None:
         """The answer of a request whose rows are not worth computing any more, else None."""
@@ -152,18 +153,6 @@ class Pipeline:
             log.exception("result_not_encoded", request_id=request.headers.request_id)
             failure = ModelError(f"the model's outputs cannot be encoded: {error!r}")
             return self._answers.of_error(request.record, request.headers, lane, failure, now_s=times.ended_s)
-
-    async def _run(self, batch: Sequence[Request]) -> list[Outcome]:
-        rows = sum(request.rows for request in batch)
-        if self._row_cost.of(rows) <= _INLINE_S:
-            return self._timed_run(batch, rows)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._timed_run, batch, rows)
-
-    def _timed_run(self, batch: Sequence[Request], rows: int) -> list[Outcome]:
-        started_s = time.thread_time()
-        outcomes = run_batch(self._model.run, batch)
-        self._row_cost.note(rows, time.thread_time() - started_s)
-        return outcomes
 
     async def _finish(self, held: Sequence[_Done]) -> None:
         await self._delivery.deliver([answer for done in held for answer in done.answers])

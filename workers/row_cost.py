@@ -11,7 +11,7 @@ class RowCost:
 
     def of(self, rows: int) -> float:
         """Seconds that so many rows would take; without end before the first run."""
-        return rows * self._row_s
+        return rows * self._row_s if rows else 0.0
 
     def note(self, rows: int, spent_s: float) -> None:
         """Note a run."""

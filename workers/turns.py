@@ -46,6 +46,11 @@ class Turnstile:
         self._busy = False
         self._queues: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
 
+    @property
+    def is_wanted_by_clients(self) -> bool:
+        """Whether somebody waits for a turn whose client waits for an answer. May be asked from any thread."""
+        return bool(self._queues[Lane.REQUESTS])
+
     @asynccontextmanager
     async def turn(self, lane: Lane) -> AsyncIterator[None]:
         """Hold the model while the block runs."""

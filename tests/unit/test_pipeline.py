@@ -150,3 +150,41 @@ async def test_large_bulk_results_are_not_held_back_for_the_rest_of_the_take() -
     records = [make_record("a"), make_record("b")]
     delivery = await answer(*records, model=model, lane=Lane.BULK, max_batch_rows=1)
     assert delivery.sizes == [1, 1]
+
+
+async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
+    """Guards `is_wanted_by_clients`: taken out, a client waits for the whole take instead of one run of it."""
+    pipeline: Pipeline
+    waiting: list[asyncio.Task[None]] = []
+    served: list[str] = []
+
+    class Model(FakeModel):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            served.append("client" if len(inputs["input"]) == 2 else "bulk")
+            if served == ["bulk"]:
+                # A client comes while the first bulk run is in the thread.
+                come = asyncio.run_coroutine_threadsafe(queue(), loop)
+                come.result(30)
+            return super().run(inputs)
+
+    async def queue() -> None:
+        two = make_record("client", value=b'{"instances": [[1, 1, 1, 1], [1, 1, 1, 1]]}')
+        take = Take([two], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
+        waiting.append(asyncio.create_task(pipeline.answer(take, Lane.REQUESTS)))
+        await asyncio.sleep(0)
+
+    loop = asyncio.get_running_loop()
+    pipeline = Pipeline(
+        load_settings(max_batch_rows=1),
+        model=Model(),  # type: ignore[arg-type]  # fakes of the same shape
+        delivery=FakeDelivery(),  # type: ignore[arg-type]  # as above
+        observer=FakeObserver(),  # type: ignore[arg-type]  # as above
+        cancelled=(),
+        clock=FakeClock(),
+    )
+    records = [make_record(name) for name in "abc"]
+    async with asyncio.timeout(30):
+        await pipeline.answer(Take(records, Ticket({})), Lane.BULK)  # type: ignore[arg-type]  # as above
+        await asyncio.gather(*waiting)
+    pipeline.close()
+    assert served == ["bulk", "client", "bulk", "bulk"]

@@ -1,0 +1,221 @@
+"""Each target beside what was measured, from the results that are kept. A result that is not there is not met."""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from benchmarks.bulk import ALONE, ROWS_A_RECORD, WORKER, Bulk
+from benchmarks.burst import Burst
+from benchmarks.cost import Cost
+from benchmarks.figures import Figure, per_thousand
+from benchmarks.idle import Idle
+from benchmarks.measured import Comparison
+from benchmarks.routing import WAYS, Routing
+from benchmarks.state import NOTHING, SUMMARIES, State
+from benchmarks.systems.deployed import SERVING
+from benchmarks.systems.running import NAME, NAME_ON_APACHE
+
+if TYPE_CHECKING:
+    from benchmarks.backlog import Drain
+
+_T = TypeVar("_T")
+_OURS = {NAME: "embedded", NAME_ON_APACHE: "on Apache Kafka"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One line: what was wanted, what was measured, and whether that is enough."""
+
+    what: str
+    wanted: str
+    measured: str
+    is_met: bool
+
+
+def read_targets(results: Path) -> list[Target]:
+    """Every target, by the files in `results`."""
+    return [
+        *_iris(results),
+        *_mlp(results),
+        *_bulk(results),
+        *_router(results),
+        *_cost(results),
+        *_burst(results),
+    ]
+
+
+def targets_to_markdown(targets: list[Target]) -> str:
+    """One table."""
+    lines = ["| what | target | measured | met |", "|---|---|---|---|"]
+    lines += [
+        f"| {one.what} | {one.wanted} | {one.measured} | {'yes' if one.is_met else '**no**'} |" for one in targets
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: Path, kind: type[_T]) -> _T | None:
+    return msgspec.json.decode(path.read_bytes(), type=kind) if path.is_file() else None
+
+
+def _absent(what: str, wanted: str) -> Target:
+    return Target(what=what, wanted=wanted, measured="not measured", is_met=False)
+
+
+def _figures(comparison: Comparison | None, concurrency: int) -> dict[str, Figure]:
+    systems = comparison.systems if comparison else ()
+    return {one.name: one.figures[concurrency] for one in systems if concurrency in one.figures}
+
+
+def _ratio(figures: dict[str, Figure], peer: str, *, what: str, least: float) -> Target:
+    """The rate of each Inferlane by the peer's; the better one counts."""
+    wanted = f"≥ {least:g}x"
+    theirs = figures[peer].running_per_s if peer in figures else 0.0
+    ratios = {
+        title: figures[name].running_per_s / theirs for name, title in _OURS.items() if name in figures and theirs
+    }
+    if not ratios:
+        return _absent(what, wanted)
+    measured = ", ".join(f"{ratio:.2f}x {title}" for title, ratio in ratios.items())
+    return Target(what=what, wanted=wanted, measured=measured, is_met=max(ratios.values()) >= least)
+
+
+def _iris(results: Path) -> Iterator[Target]:
+    comparison = _read(results / "iris.json", Comparison)
+    wanted = {
+        64: {"mlserver": 2.2, "taskiq_redis": 4.0, "faststream_kafka": 1.2, "fastapi_onnx": 1.2},
+        256: {"mlserver": 3.0, "faststream_kafka": 2.0},
+    }
+    titles = {one.name: one.title for one in comparison.systems} if comparison else {}
+    for concurrency, peers in wanted.items():
+        for peer, least in peers.items():
+            what = f"iris, concurrency {concurrency}, beside {titles.get(peer, peer)}"
+            yield _ratio(_figures(comparison, concurrency), peer, what=what, least=least)
+    figures = _figures(comparison, 64)
+    cpu = {title: figures[name].own_cpu_s_per_1000 for name, title in _OURS.items() if name in figures}
+    yield Target(
+        what="iris, concurrency 64, CPU-seconds of our processes for 1,000 requests",
+        wanted="≤ 0.30",
+        measured=", ".join(f"{spent:.3f} {title}" for title, spent in cpu.items()) or "not measured",
+        is_met=bool(cpu) and max(cpu.values()) <= 0.30,  # noqa: PLR2004 - the target
+    )
+    for name, most_ms in ((NAME_ON_APACHE, 5.0), (NAME, 7.0)):
+        figure = _figures(comparison, 1).get(name)
+        yield Target(
+            what=f"iris, one request at a time, p50, {_OURS[name]}",
+            wanted=f"≤ {most_ms:g} ms",
+            measured=f"{figure.p50_ms:.1f} ms" if figure else "not measured",
+            is_met=figure is not None and figure.p50_ms <= most_ms,
+        )
+
+
+def _mlp(results: Path) -> Iterator[Target]:
+    plain = _figures(_read(results / "mlp.json", Comparison), 64)
+    quantized = _figures(_read(results / "mlp-int8.json", Comparison), 64)
+    for title, figures, least in (("MLP", plain, 1.6), ("MLP int8", quantized, 1.0)):
+        peers = {name: figure for name, figure in figures.items() if name not in _OURS}
+        best = max(peers, key=lambda name: peers[name].running_per_s, default="")
+        yield _ratio(figures, best, what=f"{title}, concurrency 64, beside the best peer ({best})", least=least)
+    what, wanted = "MLP int8 beside our own float32, concurrency 64", "≥ 1.3x"
+    if NAME not in plain or NAME not in quantized:
+        yield _absent(what, wanted)
+        return
+    gain = quantized[NAME].running_per_s / plain[NAME].running_per_s
+    yield Target(what=what, wanted=wanted, measured=f"{gain:.3f}x", is_met=gain >= 1.3)  # noqa: PLR2004 - the target
+
+
+def _median_served(bulk: Bulk, way: str) -> float:
+    return ROWS_A_RECORD * statistics.median(run.drain.per_served_s for run in bulk.runs if run.way == way)
+
+
+def _bulk(results: Path) -> Iterator[Target]:
+    heavy, iris = _read(results / "bulk-mlp-int8.json", Bulk), _read(results / "bulk-iris.json", Bulk)
+    share = _median_served(heavy, WORKER) / _median_served(heavy, ALONE) if heavy else 0.0
+    yield Target(
+        what="bulk, MLP int8, rows/s of a worker core by onnxruntime's alone",
+        wanted="≥ 90 %",
+        measured=f"{share:.0%}" if heavy else "not measured",
+        is_met=share >= 0.9,  # noqa: PLR2004 - the target
+    )
+    rows_a_second = _median_served(iris, WORKER) if iris else 0.0
+    yield Target(
+        what="bulk, iris, rows/s of a worker core",
+        wanted="≥ 300,000",
+        measured=f"{rows_a_second:,.0f}" if iris else "not measured",
+        is_met=rows_a_second >= 300_000,  # noqa: PLR2004 - the target
+    )
+
+
+def _router(results: Path) -> Iterator[Target]:
+    found = _read(results / "router-apache.json", list[Routing]) or []
+    drains: list[Drain] = [one.drain for one in found if one.way == next(iter(WAYS))]
+    rate = statistics.median(drain.per_running_s for drain in drains) if drains else 0.0
+    cpu_s = statistics.median(per_thousand(drain.cpu_s, drain.records) for drain in drains) if drains else 1.0
+    yield Target(
+        what="router, records/s of a process on Apache Kafka",
+        wanted="≥ 30,000",
+        measured=f"{rate:,.0f}" if drains else "not measured",
+        is_met=rate >= 30_000,  # noqa: PLR2004 - the target
+    )
+    yield Target(
+        what="router, CPU-seconds for 1,000 records",
+        wanted="≤ 0.03",
+        measured=f"{cpu_s:.4f}" if drains else "not measured",
+        is_met=cpu_s <= 0.03,  # noqa: PLR2004 - the target
+    )
+    state = _read(results / "state-apache.json", State)
+    shares = {
+        way: statistics.median(run.share for run in state.runs if run.way == way) if state else 0.0
+        for way in (NOTHING, SUMMARIES)
+    }
+    spent = shares[SUMMARIES] - shares[NOTHING]
+    yield Target(
+        what="router's state path at 3,000 requests/s, of a core",
+        wanted="≤ 3 %",
+        measured=f"{spent:.2%}" if state else "not measured",
+        is_met=state is not None and spent <= 0.03,  # noqa: PLR2004 - the target
+    )
+
+
+def _cost(results: Path) -> Iterator[Target]:
+    cost = _read(results / "cost-apache-500.json", Cost)
+    ratio = 0.0
+    if cost:
+        few, many = (
+            statistics.median(run.per_1000(SERVING) for run in cost.runs if run.deployment == deployment)
+            for deployment in dict.fromkeys(run.deployment for run in cost.runs)
+        )
+        ratio = many / few
+    yield Target(
+        what="CPU of a request with 20 versions and 24 partitions by that with 2 and 12, 500 requests/s",
+        wanted="≤ 1.15x",
+        measured=f"{ratio:.2f}x" if cost else "not measured",
+        is_met=0 < ratio <= 1.15,  # noqa: PLR2004 - the target
+    )
+    idle = _read(results / "idle-embedded.json", Idle)
+    share = sum(idle.spell.cpu_s.values()) / idle.spell.running_s if idle else 1.0
+    yield Target(
+        what="the idle stack with broker and store, of a core",
+        wanted="≤ 5 %",
+        measured=f"{share:.1%}" if idle else "not measured",
+        is_met=share <= 0.05,  # noqa: PLR2004 - the target
+    )
+
+
+def _burst(results: Path) -> Iterator[Target]:
+    what, wanted = "burst of 3,000 requests/s for 10 s, MLP: accepted requests that were answered within 30 s", "100 %"
+    bursts = _read(results / "burst-mlp-30s.json", list[Burst]) or []
+    ours = next((burst for burst in bursts if burst.name == NAME), None)
+    if ours is None:
+        yield _absent(what, wanted)
+        return
+    peers = ", ".join(f"{one.name} {one.kept_share:.0%}" for one in bursts if one is not ours)
+    yield Target(
+        what=what,
+        wanted=wanted,
+        measured=f"{ours.kept_share:.1%} of {ours.sent - ours.refused:,} ({ours.refused:,} refused); {peers}",
+        is_met=ours.kept_share >= 1.0,
+    )
