@@ -86,11 +86,14 @@ def hops(
     model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 64,
     seconds: Annotated[int, typer.Option(min=1, help="How long the load lasts.")] = 20,
+    broker: Annotated[BrokerKind, typer.Option(help="embedded or apache.")] = BrokerKind.EMBEDDED,
     out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
 ) -> None:
     """Split latency and CPU of one request by hop."""
-    found = measure_hops(load_case(model), concurrency=concurrency, seconds=seconds)
-    _save(out / f"hops-{model}-{concurrency}", found, hops_to_markdown(found))
+    if broker not in (BrokerKind.EMBEDDED, BrokerKind.APACHE):
+        raise typer.BadParameter(f"{broker}: this one starts its own stack, on embedded or apache")
+    found = measure_hops(load_case(model), broker, concurrency=concurrency, seconds=seconds)
+    _save(out / f"hops-{broker}-{model}-{concurrency}", found, hops_to_markdown(found))
 
 
 @app.command()

@@ -14,9 +14,10 @@ from benchmarks.measured import Machine
 from benchmarks.milestones import ENVIRONMENT, Latency, ask_beside, split_latency
 from benchmarks.stalls import StallGauge
 from benchmarks.steps import Step, time_steps
-from benchmarks.systems.inferlane import serve_inferlane
+from benchmarks.systems.inferlane import serve_inferlane, serve_inferlane_on_apache
 from benchmarks.usage import cpu_by_process
 from benchmarks.wrk import run_wrk
+from tests.brokers.kinds import BrokerKind
 from tests.collecting import collecting
 
 _SAMPLES = 200
@@ -29,6 +30,7 @@ class Hops(msgspec.Struct, frozen=True, kw_only=True):
 
     case: str
     machine: Machine
+    broker: str
     concurrency: int
     answered: int
     available: float
@@ -37,14 +39,18 @@ class Hops(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...]
 
 
-def measure_hops(case: Case, *, concurrency: int, seconds: int) -> Hops:
-    """Load the embedded stack for so long and split what it spends.
+_SERVE = {BrokerKind.EMBEDDED: serve_inferlane, BrokerKind.APACHE: serve_inferlane_on_apache}
+
+
+def measure_hops(case: Case, broker: BrokerKind, *, concurrency: int, seconds: int) -> Hops:
+    """Load the stack for so long and split what it spends.
 
     CPU is measured on a stack without traces, latency on a second one that traces what is asked beside the load.
     """
+    serve = _SERVE[broker]
     with tempfile.TemporaryDirectory() as folder:
         body = Path(folder) / "body.json"
-        with serve_inferlane(case) as running, StallGauge() as gauge:
+        with serve(case) as running, StallGauge() as gauge:
             body.write_bytes(running.body(case.rows[0]))
             run_wrk(running.url, body, concurrency=concurrency, seconds=1)
             before, stalled_s, started_s = cpu_by_process(running.processes), gauge.stalled_s, time.perf_counter()
@@ -53,7 +59,7 @@ def measure_hops(case: Case, *, concurrency: int, seconds: int) -> Hops:
             after = cpu_by_process(running.processes)
         with collecting() as (collector, endpoint):
             traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **ENVIRONMENT}
-            with serve_inferlane(case, environment=traced) as running, ThreadPoolExecutor(1) as beside:
+            with serve(case, environment=traced) as running, ThreadPoolExecutor(1) as beside:
                 run_wrk(running.url, body, concurrency=concurrency, seconds=1)
                 until_s = time.perf_counter() + seconds
                 # What is asked beside the load is one of those under way; alone, it is the load.
@@ -66,6 +72,7 @@ def measure_hops(case: Case, *, concurrency: int, seconds: int) -> Hops:
     return Hops(
         case=case.name,
         machine=this_machine(),
+        broker=broker,
         concurrency=concurrency,
         answered=result.answered,
         available=available,
@@ -79,7 +86,7 @@ def hops_to_markdown(hops: Hops) -> str:
     """Three tables: latency, CPU by process, CPU by step."""
     latency = hops.latency
     lines = [
-        f"## Where the time goes: {hops.case}, concurrency {hops.concurrency}",
+        f"## Where the time goes: {hops.case}, concurrency {hops.concurrency}, {hops.broker} broker",
         "",
         f"{hops.answered:,} answers; the machine ran {hops.available:.0%} of the time; {hops.machine.measured_at}.",
         "",
@@ -87,6 +94,7 @@ def hops_to_markdown(hops: Hops) -> str:
         "|---|---:|",
         *(f"| {hop} | {duration_ms:.2f} |" for hop, duration_ms in latency.hops_ms.items()),
         f"| whole | {latency.whole_ms:.2f} |",
+        f"| of it in the router, until acknowledged | {latency.router_ms or 0.0:.2f} |",
         "",
         "| process | CPU-s for 1,000 requests |",
         "|---|---:|",

@@ -42,12 +42,14 @@ _NS_PER_MS = 1e6
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
     """Medians of `samples` requests in milliseconds: `whole_ms` as the client saw it, and its `hops_ms`.
 
+    `router_ms` is what lies in one of them: from taking a record to its acknowledgement in the topic of its version.
     Medians of parts need not add up to the median of the whole.
     """
 
     whole_ms: float
     hops_ms: dict[str, float]
     samples: int
+    router_ms: float | None = None
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,11 +89,8 @@ def split_latency(asked: Sequence[Asked], collector: Collector) -> Latency:
     traces: dict[str, dict[str, Span]] = {}
     for _, span in collector.spans:
         traces.setdefault(span.trace_id.hex(), {})[span.name.partition(" ")[0]] = span
-    rows = [
-        [one.sent_ns, *milestones, one.answered_ns]
-        for one in asked
-        if (milestones := _milestones(traces.get(one.trace_id, {}))) is not None
-    ]
+    whole = {one: milestones for one in asked if (milestones := _milestones(traces.get(one.trace_id, {}))) is not None}
+    rows = [[one.sent_ns, *milestones, one.answered_ns] for one, milestones in whole.items()]
     if not rows:
         raise ValueError(f"none of {len(asked)} traces is whole; see the log of the stack")
     parts = [[(end - begin) / _NS_PER_MS for begin, end in pairwise(row)] for row in rows]
@@ -100,7 +99,12 @@ def split_latency(asked: Sequence[Asked], collector: Collector) -> Latency:
         whole_ms=statistics.median((row[-1] - row[0]) / _NS_PER_MS for row in rows),
         hops_ms=dict(zip(HOPS, medians, strict=True)),
         samples=len(rows),
+        router_ms=statistics.median(_duration_ms(traces[one.trace_id]["route"]) for one in whole),
     )
+
+
+def _duration_ms(span: Span) -> float:
+    return float(span.end_time_unix_nano - span.start_time_unix_nano) / _NS_PER_MS
 
 
 def _milestones(spans: Mapping[str, Span]) -> list[int] | None:

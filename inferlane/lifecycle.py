@@ -25,6 +25,7 @@ def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     ends the process at once; what was not committed is redelivered to somebody else.
     """
     # The modules are there for good: no need to look through them ever again.
+    gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 2.0
-# For how long, and for how many requests, an estimate of the wait stands: making one costs a request as much as reading
-# it does. Both are far less than what the broker's numbers are behind.
+# For how long, and for how many requests, an estimate stands that each of them adds to: making one costs a request as
+# much as reading it does.
 _ESTIMATE_S = 0.005
 _ESTIMATE_REQUESTS = 32
 
@@ -33,9 +33,10 @@ _INGRESS = Subscription(INGRESS[Lane.REQUESTS], ROUTER_GROUP)
 
 @dataclass(frozen=True, slots=True)
 class _Estimate:
-    """The wait of a new request, how much waits before it, and what the numbers were made from."""
+    """The wait of a new request, how much waits before it, what each newer one adds, and what they were made from."""
 
     wait_s: float
+    record_s: float
     lag_records: int
     accepted: int
     until_s: float
@@ -104,7 +105,7 @@ class Admission:
         if estimate is None or now_s >= estimate.until_s or newer >= _ESTIMATE_REQUESTS:
             estimate, newer = self._estimate(model, version, now_s=now_s), 0
             self._estimates[model, version] = estimate
-        wait_s, lag_records = estimate.wait_s, estimate.lag_records + newer
+        wait_s, lag_records = estimate.wait_s + newer * estimate.record_s, estimate.lag_records + newer
         limit = self._settings.max_backlog_records
         if lag_records >= limit:
             raise OverloadedError(
@@ -129,12 +130,15 @@ class Admission:
         for name, weight in weights.items():
             rate = self._versions[model, name].rate
             newer = int(self._accepted * weight / total)
-            waits.append((rate.expected_wait_s(now_s=now_s, newer_records=newer), rate.lag_records + newer, weight))
+            wait_s = rate.expected_wait_s(now_s=now_s, newer_records=newer)
+            waits.append((wait_s, rate.lag_records + newer, weight, rate.record_s * weight / total))
         waits.sort()
-        shares = accumulate(weight for _, _, weight in waits)
-        wait_s, lag_records, _ = next(wait for wait, share in zip(waits, shares, strict=True) if share >= total / 2)
+        shares = accumulate(weight for _, _, weight, _ in waits)
+        median = next(wait for wait, share in zip(waits, shares, strict=True) if share >= total / 2)
+        wait_s, lag_records, _, record_s = median
         return _Estimate(
             wait_s=routed_s + wait_s,
+            record_s=self._router.record_s + record_s,
             lag_records=self._router.lag_records + lag_records,
             accepted=self._accepted,
             until_s=now_s + _ESTIMATE_S,

@@ -51,6 +51,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_timer()
+        cast("OneWrite", self.transport).forget()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

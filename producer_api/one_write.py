@@ -37,6 +37,10 @@ class OneWrite:
         self._flush()
         self._transport.close()
 
+    def forget(self) -> None:
+        """Drop what is held: the connection is gone."""
+        self._head = None
+
     def _flush(self) -> None:
         head, self._head = self._head, None
         if head is not None:

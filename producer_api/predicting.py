@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _TOPIC = INGRESS[Lane.REQUESTS]
 _MAX_KEY_CHARS = 512
+# Records of one send that may lie in one partition: the router reads them all, so company costs nobody.
+_TOGETHER = 1_000
 
 
 class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -238,7 +240,7 @@ class Predictor:
         if call.trace_parent is not None:
             headers.append((TRACE_PARENT, call.trace_parent))
         key = (call.routing_key or call.request_id).encode()
-        return OutRecord(_TOPIC, key, payload, headers, is_free=call.routing_key is None)
+        return OutRecord(_TOPIC, key, payload, headers, together=0 if call.routing_key else _TOGETHER)
 
 
 def _acknowledge(acknowledged: "asyncio.Future[None]", error: "InferlaneError | None") -> None:

@@ -31,6 +31,11 @@ class ServiceRate:
         """What waited when it was last seen."""
         return self._seen.position.lag_records if self._seen else 0
 
+    @property
+    def record_s(self) -> float:
+        """The seconds that a record more adds to the wait; 0 of a rate that was never seen."""
+        return 1 / self.records_a_second if self.records_a_second else 0.0
+
     def note(self, position: Position, *, at_s: float) -> None:
         """Note where the group stands now."""
         before, self._seen = self._seen, _Seen(at_s=at_s, position=position)

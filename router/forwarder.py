@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 # Too small costs a round trip more for the same records, too large makes one slow batch of many.
 _MAX_RECORDS = 2_000
+# Records that go to one partition together. Too few makes a batch of each for broker and worker, too many gives all
+# that wait at one moment to one worker of the pool.
+_TOGETHER = 16
 
 
 class Forwarder:
@@ -102,8 +105,8 @@ class Forwarder:
         key = record.key or (headers.routing_key or headers.request_id).encode()
         topic = work_topic(chosen.model, chosen.version, lane)
         # A key of the producer's own keeps its order.
-        is_free = headers.routing_key is None and key == headers.request_id.encode()
-        out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen), is_free=is_free)
+        together = _TOGETHER if headers.routing_key is None and key == headers.request_id.encode() else 0
+        out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen), together=together)
         check_size(out, self._limit_bytes)
         return chosen, out
 

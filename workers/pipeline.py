@@ -70,7 +70,12 @@ class Pipeline:
         self._answers = Answers(
             model.version, max_result_bytes=settings.max_result_bytes, results_sample=settings.results_sample
         )
-        self._runner = Runner(model.run, turnstile=Turnstile(bulk_share=settings.bulk_share, clock=clock), clock=clock)
+        self._runner = Runner(
+            model.run,
+            turnstile=Turnstile(bulk_share=settings.bulk_share, clock=clock),
+            clock=clock,
+            threads=settings.intra_op_num_threads,
+        )
 
     @property
     def version(self) -> "ModelVersion":
@@ -101,7 +106,7 @@ class Pipeline:
         held: list[_Done] = []
         while batches:
             # Nobody waits for a bulk result: those of a take are run in a row, and go out together in one round trip.
-            done = await self._infer(batches[:1] if lane is Lane.REQUESTS else batches, lane, taken_s)
+            done = await self._infer(batches[:1] if lane is Lane.REQUESTS else _in_a_row(batches), lane, taken_s)
             batches = batches[len(done) :]
             held += done
             if lane is Lane.REQUESTS or sum(part.content_bytes for part in held) >= HELD_BYTES:
@@ -162,6 +167,16 @@ class Pipeline:
 
     def _refuse(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> Answer:
         return self._answers.of_error(record, headers_of(record), lane, error, now_s=self._clock.now_s())
+
+
+def _in_a_row(batches: Sequence[Sequence[Request]]) -> Sequence[Sequence[Request]]:
+    """The first, and those behind it that have no deadline: it may pass before it is their turn."""
+    late = (
+        number
+        for number, batch in enumerate(batches)
+        if number and any(request.headers.deadline_s is not None for request in batch)
+    )
+    return batches[: next(late, len(batches))]
 
 
 def worker_lanes(settings: "Settings", pipeline: Pipeline, *, limit: FailureLimit, retrier: Retrier) -> Lanes:

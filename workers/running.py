@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from workers.answers import RunTimes
 from workers.batching import Outcome, Run, run_batch
-from workers.row_cost import RowCost
+from workers.run_cost import RunCost
 
 if TYPE_CHECKING:
     from inferlane.clock import Clock
@@ -36,17 +36,21 @@ class Ran:
     @property
     def output_bytes(self) -> int:
         """What the outputs take."""
-        return sum(array.nbytes for outcome in self.outcomes for array in (outcome.outputs or {}).values())
+        outputs = (array for outcome in self.outcomes for array in (outcome.outputs or {}).values())
+        # An output that is no array is found out where it is encoded.
+        return sum(getattr(array, "nbytes", 0) for array in outputs)
 
 
 class Runner:
     """Runs batches of one model. One event loop, and one thread: a second would only fight it for the core."""
 
-    def __init__(self, run: Run, *, turnstile: "Turnstile", clock: "Clock") -> None:
+    def __init__(self, run: Run, *, turnstile: "Turnstile", clock: "Clock", threads: int) -> None:
+        """`threads` is what one run of the model may use."""
         self._run = run
         self._turnstile = turnstile
         self._clock = clock
-        self._row_cost = RowCost()
+        self._cost = RunCost()
+        self._threads = threads
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
 
     def close(self) -> None:
@@ -63,7 +67,7 @@ class Runner:
         A way back to the event loop between two runs would leave the model without work whenever the loop has some.
         """
         rows = sum(request.rows for batch in batches for request in batch)
-        if self._row_cost.of(rows) <= _INLINE_S:
+        if self._cost.of(rows) <= _INLINE_S:
             return self._run_in_a_row(batches)
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._run_in_a_row, batches)
 
@@ -80,6 +84,9 @@ class Runner:
     def _run_batch(self, batch: "Sequence[Request]") -> Ran:
         started_s, before_s = self._clock.now_s(), time.thread_time()
         outcomes = run_batch(self._run, batch) if batch else []
-        if batch:
-            self._row_cost.note(sum(request.rows for request in batch), time.thread_time() - before_s)
+        # A run that failed says nothing of one that does not.
+        if batch and not any(outcome.error for outcome in outcomes):
+            # Of the threads of a run this one's time is known alone.
+            spent_s = (time.thread_time() - before_s) * self._threads
+            self._cost.note(sum(request.rows for request in batch), spent_s)
         return Ran(outcomes, RunTimes(started_s=started_s, ended_s=self._clock.now_s()))

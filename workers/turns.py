@@ -44,6 +44,8 @@ class Turnstile:
         self._share = FairShare(bulk_share)
         self._clock = clock
         self._busy = False
+        # When the first of those that wait now began to.
+        self._wanted_since_s = 0.0
         self._queues: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
 
     @property
@@ -60,13 +62,17 @@ class Turnstile:
             yield
         finally:
             contended = any(self._queues.values())
-            self._share.note(lane, self._clock.monotonic_s() - started_s, contended=contended)
+            # A turn may be long: only the part of it counts that somebody else wanted.
+            since_s = max(started_s, self._wanted_since_s)
+            self._share.note(lane, self._clock.monotonic_s() - since_s, contended=contended)
             self._pass_on()
 
     async def _enter(self, lane: Lane) -> None:
         if not self._busy:
             self._busy = True
             return
+        if not any(self._queues.values()):
+            self._wanted_since_s = self._clock.monotonic_s()
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues[lane].append(place)
         try:

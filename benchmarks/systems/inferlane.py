@@ -29,12 +29,12 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @contextmanager
-def serve_inferlane_on_apache(case: Case) -> Iterator[Running]:
+def serve_inferlane_on_apache(case: Case, *, environment: Mapping[str, str] = _NOTHING) -> Iterator[Running]:
     """The stack on an Apache Kafka of one node, with the embedded store."""
     with (
         tempfile.TemporaryDirectory() as folder,
         ApacheCluster(Path(folder)) as broker,
-        serve_inferlane(case, environment=broker.environment()) as running,
+        serve_inferlane(case, environment={**broker.environment(), **environment}) as running,
     ):
         yield replace(
             running,

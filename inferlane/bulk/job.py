@@ -134,7 +134,7 @@ class BulkJob:
         ]
         if self._spec.version is not None:
             headers.append(("ce_modelversion", self._spec.version.encode()))
-        return OutRecord(INGRESS[Lane.BULK], request_id.encode(), payload, headers, is_free=True)
+        return OutRecord(INGRESS[Lane.BULK], request_id.encode(), payload, headers, together=1)
 
     async def _collect(self, consumer: "AIOKafkaConsumer", out: BinaryIO) -> None:
         last_s = time.monotonic()

@@ -12,6 +12,7 @@ from aiokafka.errors import InvalidProducerEpoch, OutOfOrderSequenceNumber, Prod
 
 from inferlane.errors import PayloadTooLargeError, UnavailableError
 from inferlane.kafka.clients import broker_errors, make_producer
+from inferlane.kafka.spreading import Spread
 from inferlane.record import Headers
 from inferlane.topics import record_limit_bytes
 
@@ -31,7 +32,8 @@ _SPENT = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
 class OutRecord(msgspec.Struct, frozen=True):
     """A record on its way out; `timestamp_ms` None means now.
 
-    One that `is_free` goes to any partition, in company; the others of a key go to the same, in their order.
+    With `together` it goes to any partition, in the company of so many at most; without, all of a key go to the same,
+    in their order.
     """
 
     topic: str
@@ -39,15 +41,12 @@ class OutRecord(msgspec.Struct, frozen=True):
     value: bytes
     headers: Headers
     timestamp_ms: int | None = None
-    is_free: bool = False
+    together: int = 0
 
 
 # The frame of a record in its batch, and of each header, at their largest.
 _RECORD_FRAME_BYTES = 128
 _HEADER_FRAME_BYTES = 16
-# Free records go to one partition until they fill so much, then to the next: a record by itself in each partition costs
-# broker and consumers a batch each. Too large gives a burst to too few workers. Source: KIP-480 and KIP-794.
-_FREE_BYTES = 64 * 1024
 
 
 def headers_bytes(headers: Headers) -> int:
@@ -91,8 +90,7 @@ class BatchProducer:
         self._is_spent = False
         self._renewing = asyncio.Lock()
         self._partitions: dict[str, int] = {}
-        # Counts up; where free records go, modulo the number of partitions. Not the same for each process.
-        self._turn = secrets.randbelow(1 << 16)
+        self._spreads: dict[str, Spread] = {}
         # Past this the broker has not answered although the client still waits: an idempotent producer never
         # gives up by itself.
         self._limit_bytes = record_limit_bytes(settings)
@@ -134,7 +132,8 @@ class BatchProducer:
     async def send(self, records: "Iterable[OutRecord]") -> None:
         """Return when every record is acknowledged by all in-sync replicas.
 
-        A record's partition is the CRC-32 of its key, as librdkafka's `consistent` partitioner, unless it is free.
+        A record's partition is the CRC-32 of its key, as librdkafka's `consistent` partitioner, unless it may go
+        together with others.
 
         Raises:
             PayloadTooLargeError: a record is over the limit; nothing was sent.
@@ -144,16 +143,16 @@ class BatchProducer:
         if self._is_spent:
             await self._renew()
         by_partition: dict[tuple[str, int], list[OutRecord]] = {}
-        # Another partition than the last time: that one may have a batch under way.
-        self._turn += 1
-        free_bytes: dict[str, int] = {}
+        moved: set[str] = set()
         for record in records:
             size_bytes = check_size(record, self._limit_bytes)
             count = self._partitions.get(record.topic) or await self._partition_count(record.topic)
-            if record.is_free:
-                before = free_bytes.get(record.topic, 0)
-                free_bytes[record.topic] = before + size_bytes
-                partition = (self._turn + before // _FREE_BYTES) % count
+            if record.together:
+                spread = self._spreads[record.topic]
+                if record.topic not in moved:
+                    spread.move_on()
+                    moved.add(record.topic)
+                partition = spread.place(size_bytes, together=record.together)
             else:
                 partition = crc32(record.key) % count
             by_partition.setdefault((record.topic, partition), []).append(record)
@@ -191,6 +190,7 @@ class BatchProducer:
         if not partitions:
             raise UnavailableError(f"topic {topic!r} does not exist; create it with `inferlane topics create`")
         self._partitions[topic] = len(partitions)
+        self._spreads[topic] = Spread(len(partitions), first=secrets.randbelow(len(partitions)))
         return len(partitions)
 
     def _connected(self) -> "AIOKafkaProducer":

@@ -49,3 +49,14 @@ async def test_closing_writes_what_is_held_first() -> None:
     await asyncio.sleep(0)
     assert inner.written == [HEAD]
     assert transport.is_closing()
+
+
+async def test_what_is_held_is_not_written_to_a_connection_that_is_gone() -> None:
+    """Guards `forget`: uvloop raises on a write to a closed transport, which would be an error in the log."""
+    inner = FakeTransport()
+    transport = OneWrite(inner, asyncio.get_running_loop())
+    transport.write(HEAD)
+    inner.is_closed = True
+    transport.forget()
+    await asyncio.sleep(0)
+    assert inner.written == []

@@ -152,6 +152,22 @@ async def test_large_bulk_results_are_not_held_back_for_the_rest_of_the_take() -
     assert delivery.sizes == [1, 1]
 
 
+async def test_bulk_records_with_a_deadline_are_looked_at_when_it_is_their_turn() -> None:
+    """Guards `_in_a_row`: without it a record that expires during the run before is computed all the same."""
+    clock = FakeClock()
+
+    class Model(FakeModel):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            clock.advance(10)
+            return super().run(inputs)
+
+    model = Model()
+    records = [make_record("a"), make_record("b", deadline_s=clock.now_s() + 5)]
+    delivery = await answer(*records, model=model, lane=Lane.BULK, clock=clock, max_batch_rows=1)
+    assert model.rows == [1]
+    assert delivery.status_of("b")[0] is Status.EXPIRED
+
+
 async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
     """Guards `is_wanted_by_clients`: taken out, a client waits for the whole take instead of one run of it."""
     pipeline: Pipeline

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from zlib import crc32
 
 import pytest
 from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber
@@ -84,13 +85,10 @@ async def test_a_passing_error_keeps_the_producer(made: list[FakeProducer]) -> N
     await producer.close()
 
 
-@pytest.mark.parametrize(
-    ("is_free", "size_bytes", "partitions"), [(True, 10, 1), (True, 40_000, 3), (False, 10, 3)], ids=str
-)
-async def test_free_records_keep_company_until_there_are_enough_bytes(
-    made: list[FakeProducer], monkeypatch: pytest.MonkeyPatch, is_free: bool, size_bytes: int, partitions: int
+@pytest.mark.parametrize(("together", "partitions"), [(1_000, 1), (2, 3), (0, 3)], ids=str)
+async def test_records_without_an_order_keep_company(
+    made: list[FakeProducer], monkeypatch: pytest.MonkeyPatch, together: int, partitions: int
 ) -> None:
-    """Guards `before // _FREE_BYTES`: without it a burst goes to one worker; without `is_free` each goes by itself."""
     used: list[int] = []
 
     async def partitions_for(_self: FakeProducer, _topic: str) -> set[int]:
@@ -107,12 +105,10 @@ async def test_free_records_keep_company_until_there_are_enough_bytes(
     monkeypatch.setattr(FakeProducer, "send_batch", send_batch)
     producer = BatchProducer(load_settings())
     await producer.start()
-    value = b"v" * size_bytes
-    await producer.send([OutRecord("t", b"%d" % key, value, [], is_free=is_free) for key in range(5)])
-    first = set(used)
-    assert len(first) == partitions
+    await producer.send([OutRecord("t", b"%d" % key, b"v", [], together=together) for key in range(5)])
+    assert len(used) == len(set(used)) == partitions
+    last = used[-1]
     used.clear()
-    await producer.send([OutRecord("t", b"1", value, [], is_free=True)])
-    if is_free and partitions == 1:
-        # The last one may still be under way.
-        assert set(used) != first
+    await producer.send([OutRecord("t", b"1", b"v", [], together=together)])
+    # Of a key it is always the same; without an order not the last one, which may still be under way.
+    assert used == [crc32(b"1") % 4] if not together else used != [last]

@@ -83,3 +83,20 @@ async def test_a_cancelled_waiter_does_not_keep_the_turn() -> None:
             waiter.cancel()
             await asyncio.gather(waiter, return_exceptions=True)
         await queue()
+
+
+async def test_only_the_part_of_a_turn_counts_that_somebody_else_wanted() -> None:
+    """Guards `_wanted_since_s`: without it bulk that ran alone for long would owe for all of it to one client."""
+    clock = FakeClock()
+    turnstile = Turnstile(bulk_share=0.5, clock=clock)
+
+    async def queue() -> None:
+        async with turnstile.turn(Lane.REQUESTS):
+            clock.advance(1)
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks, turnstile.turn(Lane.BULK):
+        clock.advance(100)
+        tasks.create_task(queue())
+        await asyncio.sleep(0)
+        clock.advance(1)
+    assert turnstile._share._used_s[Lane.BULK] == pytest.approx(1)
