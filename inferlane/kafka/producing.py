@@ -89,7 +89,6 @@ class BatchProducer:
         # An idempotent producer whose sequence the broker refuses is refused for ever after.
         self._is_spent = False
         self._renewing = asyncio.Lock()
-        self._partitions: dict[str, int] = {}
         self._spreads: dict[str, Spread] = {}
         # Past this the broker has not answered although the client still waits: an idempotent producer never
         # gives up by itself.
@@ -146,15 +145,14 @@ class BatchProducer:
         moved: set[str] = set()
         for record in records:
             size_bytes = check_size(record, self._limit_bytes)
-            count = self._partitions.get(record.topic) or await self._partition_count(record.topic)
+            spread = self._spreads.get(record.topic) or await self._learn_partitions(record.topic)
             if record.together:
-                spread = self._spreads[record.topic]
                 if record.topic not in moved:
                     spread.move_on()
                     moved.add(record.topic)
                 partition = spread.place(size_bytes, together=record.together)
             else:
-                partition = crc32(record.key) % count
+                partition = crc32(record.key) % spread.partitions
             by_partition.setdefault((record.topic, partition), []).append(record)
         if not by_partition:
             return
@@ -183,15 +181,14 @@ class BatchProducer:
             self._is_spent = True
             raise
 
-    async def _partition_count(self, topic: str) -> int:
+    async def _learn_partitions(self, topic: str) -> Spread:
         with broker_errors(self._settings.kafka_bootstrap_servers):
             async with asyncio.timeout(self._timeout_s):
                 partitions = await self._connected().partitions_for(topic)
         if not partitions:
             raise UnavailableError(f"topic {topic!r} does not exist; create it with `inferlane topics create`")
-        self._partitions[topic] = len(partitions)
-        self._spreads[topic] = Spread(len(partitions), first=secrets.randbelow(len(partitions)))
-        return len(partitions)
+        spread = self._spreads[topic] = Spread(len(partitions), first=secrets.randbelow(len(partitions)))
+        return spread
 
     def _connected(self) -> "AIOKafkaProducer":
         if self._producer is None:

@@ -10,11 +10,11 @@ _STRIDE = 0.618
 
 
 class Spread:
-    """The partitions of one topic in turn. Source of the idea: KIP-480 and KIP-794, for records without a key."""
+    """The `partitions` of one topic in turn. Source of the idea: KIP-480 and KIP-794, for records without a key."""
 
     def __init__(self, partitions: int, *, first: int) -> None:
         """Begin at `first`, modulo `partitions`: not every process should begin at the same."""
-        self._partitions = partitions
+        self.partitions = partitions
         steps = range(max(1, round(partitions * _STRIDE)), 2 * partitions)
         self._stride = next(step for step in steps if math.gcd(step, partitions) == 1)
         self._partition = first % partitions
@@ -23,7 +23,7 @@ class Spread:
 
     def move_on(self) -> None:
         """Take the next partition: the one before may have a batch under way."""
-        self._partition = (self._partition + self._stride) % self._partitions
+        self._partition = (self._partition + self._stride) % self.partitions
         self._records = self._bytes = 0
 
     def place(self, size_bytes: int, *, together: int) -> int:

@@ -31,6 +31,19 @@ def busy(admission: Admission, version: str, *, lag_records: int, rate: int) -> 
     admission._estimates.clear()
 
 
+def count_admitted(admission: Admission, *, within_s: float, at_most: int) -> int:
+    """How many are let in, one after the other, until one is refused."""
+
+    def is_admitted(_: int) -> bool:
+        try:
+            admission.admit("iris", "v1", within_s=within_s)
+        except OverloadedError:
+            return False
+        return True
+
+    return sum(1 for _ in takewhile(is_admitted, range(at_most)))
+
+
 async def test_a_deadline_that_the_backlog_cannot_meet_is_refused_with_the_time_to_come_back() -> None:
     """Guards `wait_s > within_s`: taken out, the request is accepted to expire."""
     admission = await make_admission()
@@ -54,15 +67,7 @@ async def test_what_was_accepted_since_the_last_look_counts() -> None:
     admission = await make_admission()
     busy(admission, "v1", lag_records=0, rate=100)
     busy(admission, "v1", lag_records=10, rate=100)
-
-    def is_admitted() -> bool:
-        try:
-            admission.admit("iris", "v1", within_s=2)
-        except OverloadedError:
-            return False
-        return True
-
-    accepted = len(list(takewhile(bool, (is_admitted() for _ in range(10_000)))))
+    accepted = count_admitted(admission, within_s=2, at_most=10_000)
     # The router and the version each have them before them, so it is fewer than the 200 of one hop.
     assert 100 <= accepted <= 250
 
@@ -99,13 +104,5 @@ async def test_requests_of_one_moment_count_each_other() -> None:
     """Guards `newer * estimate.record_s`: without it a burst for a slow model is let in to expire."""
     admission = await make_admission()
     busy(admission, "v1", lag_records=10, rate=10)
-
-    def is_admitted() -> bool:
-        try:
-            admission.admit("iris", "v1", within_s=2)
-        except OverloadedError:
-            return False
-        return True
-
     # Ten wait for a second; another ten fill the two.
-    assert 9 <= len(list(takewhile(bool, (is_admitted() for _ in range(64))))) <= 11
+    assert 9 <= count_admitted(admission, within_s=2, at_most=64) <= 11
