@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 
 readonly KEDA=github.com/kedacore/keda/v2@v2.20.0
 readonly PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
+# Has the pods that Kubernetes tests the level `restricted` with.
+readonly POD_SECURITY=k8s.io/pod-security-admission@v0.35.0
 readonly TOOLS=.inferlane/manifests
 # Apart: its hundred packages are not to choose the versions of the others.
 readonly CHECKOV=.inferlane/checkov
@@ -27,6 +29,7 @@ module() {
 }
 keda="$(module "$KEDA")"
 operator="$(module "$PROMETHEUS_OPERATOR")"
+pod_security="$(module "$POD_SECURITY")"
 
 "$TOOLS/bin/hadolint" Dockerfile
 
@@ -45,4 +48,4 @@ cp k8s/*.yaml "$built/"
   --crd "$operator/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml" \
   "$built"/*.yaml
 "$CHECKOV/bin/checkov" --config-file .ci/checkov.yaml --directory "$built"
-.venv/bin/python -m tests.manifests "$built"/*.yaml
+.venv/bin/python -m tests.manifests --pod-security "$pod_security/test/testdata/restricted/v1.35" "$built"/*.yaml

@@ -2,10 +2,12 @@
 
 from inferlane.kubernetes.names import KAFKA, KAFKA_NODES, KAFKA_USER, Document, document, kafka_labels, object_name
 from inferlane.kubernetes.plan import KAFKA_PORT, Plan
+from inferlane.kubernetes.pods import RESTRICTED_CONTAINER, RESTRICTED_POD, resources
 from inferlane.topics import topic_specs
 
 _API = "kafka.strimzi.io/v1"
 _WEEK_MINUTES = 7 * 24 * 60
+_OPERATOR_SIZE = {"cpu": "50m", "memory": "256Mi", "memory_limit": "512Mi"}
 
 
 def cluster_documents(plan: Plan) -> list[Document]:
@@ -18,6 +20,8 @@ def cluster_documents(plan: Plan) -> list[Document]:
         metadata,
         spec={
             "kafka": {
+                # Group 0 owns the volume: the image's user has that group and no other.
+                "template": _template({**RESTRICTED_POD, "fsGroup": 0}, ("kafkaContainer", "initContainer")),
                 "listeners": [{"name": "plain", "port": KAFKA_PORT, "type": "internal", "tls": False}],
                 "config": {
                     "auto.create.topics.enable": False,
@@ -30,7 +34,10 @@ def cluster_documents(plan: Plan) -> list[Document]:
                     "offsets.retention.minutes": _WEEK_MINUTES,
                 },
             },
-            "entityOperator": {"topicOperator": {}, "userOperator": {}},
+            "entityOperator": {
+                **{name: {"resources": resources(**_OPERATOR_SIZE)} for name in ("topicOperator", "userOperator")},
+                "template": _template(RESTRICTED_POD, ("topicOperatorContainer", "userOperatorContainer")),
+            },
         },
     )
     nodes = document(
@@ -44,10 +51,16 @@ def cluster_documents(plan: Plan) -> list[Document]:
                 "type": "jbod",
                 "volumes": [{"id": 0, "type": "persistent-claim", "size": "10Gi", "deleteClaim": False}],
             },
-            "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+            "resources": resources(cpu="500m", memory="1Gi", memory_limit="2Gi"),
         },
     )
     return [cluster, nodes]
+
+
+def _template(pod: Document, containers: tuple[str, ...]) -> Document:
+    """Return a template that passes the namespace's Pod Security level; Strimzi's own contexts do not."""
+    contexts = {name: {"securityContext": RESTRICTED_CONTAINER} for name in containers}
+    return {"pod": {"securityContext": pod}, **contexts}
 
 
 def topic_documents(plan: Plan) -> list[Document]:

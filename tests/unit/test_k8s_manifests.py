@@ -2,6 +2,7 @@ import functools
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from inferlane.kubernetes.pods import grace_period_s
 from inferlane.scaling.manifest import read_scaled_objects
 from inferlane.scaling.threshold import WorkerPace
 from models.samples import SAMPLES
+from tests.manifests.pod_security import pods_of
 from tests.manifests.rules import faults
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,6 +59,52 @@ def test_no_rendered_file_of_a_version_that_is_gone_stays() -> None:
 
 def test_what_is_rendered_holds_to_every_rule() -> None:
     assert faults(whole(), versions=VERSIONS) == []
+
+
+def documents() -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(whole()) if document]
+
+
+def test_every_kind_that_makes_pods_is_held_to_the_namespaces_level() -> None:
+    found = {name for name, _ in pods_of(documents())}
+    assert found == {
+        "Deployment inferlane-api",
+        "Deployment inferlane-router",
+        *(f"Deployment {pool.name}" for pool in plan().pools),
+        "StatefulSet inferlane-valkey",
+        "Kafka inferlane, entityOperator",
+        "KafkaNodePool nodes",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("Kafka", "spec.kafka.template", {}),
+        ("Kafka", "spec.kafka.template.pod.securityContext.runAsNonRoot", False),
+        ("Kafka", "spec.kafka.template.kafkaContainer.securityContext.capabilities", {"drop": ["ALL"], "add": ["X"]}),
+        ("Kafka", "spec.kafka.template.initContainer", {}),
+        ("Kafka", "spec.entityOperator.template.pod", {}),
+        ("Kafka", "spec.entityOperator.template.userOperatorContainer.securityContext.allowPrivilegeEscalation", True),
+        ("Kafka", "spec.kafkaExporter", {}),
+        # A pool's own template takes the place of the cluster's.
+        ("KafkaNodePool", "spec.template", {"pod": {"securityContext": {"fsGroup": 0}}}),
+        ("StatefulSet", "spec.template.spec.securityContext.seccompProfile", {"type": "Unconfined"}),
+        ("StatefulSet", "spec.template.spec.initContainers", [{"name": "chown", "securityContext": {"runAsUser": 0}}]),
+        ("StatefulSet", "spec.template.spec.volumes", [{"name": "node", "hostPath": {"path": "/"}}]),
+        ("StatefulSet", "spec.template.spec.hostNetwork", True),
+        ("StatefulSet", "kind", "Unheard"),
+        ("Namespace", "metadata.labels", {}),
+    ],
+)
+def test_a_pod_that_the_namespace_would_refuse_is_found(kind: str, path: str, value: object) -> None:
+    altered = documents()
+    place = next(document for document in altered if document["kind"] == kind)
+    *parents, last = path.split(".")
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    assert faults(yaml.safe_dump_all(altered), versions=VERSIONS)
 
 
 @pytest.mark.parametrize(
