@@ -56,14 +56,15 @@ def _document(plan: Plan, numbers: ScaledObject) -> Document:
     for direction in behavior.values():
         # The cluster's default, and a field that clusters before 1.33 refuse.
         del direction["tolerance"]
+    periods = {"pollingInterval": numbers.polling_interval_s, "cooldownPeriod": numbers.cooldown_s}
     return document(
         "keda.sh/v1alpha1",
         "ScaledObject",
         {"name": numbers.name, "namespace": plan.namespace, "labels": {"app.kubernetes.io/part-of": "inferlane"}},
         spec={
             "scaleTargetRef": {"name": numbers.target},
-            "pollingInterval": numbers.polling_interval_s,
-            "cooldownPeriod": numbers.cooldown_s,
+            # KEDA warns of what has no meaning: only a pool that sleeps is polled, and cools down, by KEDA itself.
+            **(periods if numbers.min_replicas == 0 else {}),
             "minReplicaCount": numbers.min_replicas,
             "maxReplicaCount": numbers.max_replicas,
             "fallback": msgspec.to_builtins(numbers.fallback),

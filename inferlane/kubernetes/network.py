@@ -9,7 +9,7 @@ from inferlane.kubernetes.names import (
     document,
     kafka_labels,
 )
-from inferlane.kubernetes.plan import API_PORT, KAFKA_PORT, KAFKA_TLS_PORT, OPS_PORT, STORE_PORT, Plan
+from inferlane.kubernetes.plan import API_PORT, KAFKA_PORT, KAFKA_TLS_PORT, OPS_PORT, STORE_PORT, TRACES_PORT, Plan
 
 _COMPONENT = "app.kubernetes.io/component"
 _KAFKA_PORTS = (KAFKA_PORT, KAFKA_TLS_PORT)
@@ -28,6 +28,7 @@ def policy_documents(plan: Plan) -> list[Document]:
     to_parts = [
         {"to": [{"podSelector": _STORE}], "ports": _ports(STORE_PORT)},
         {"to": [{"podSelector": _KAFKA}], "ports": _ports(*_KAFKA_PORTS)},
+        {"to": [_namespace(MONITORING_NAMESPACE)], "ports": _ports(TRACES_PORT)},
     ]
     scraped = {"from": [_namespace(MONITORING_NAMESPACE)], "ports": _ports(API_PORT, OPS_PORT)}
     api = {"matchLabels": {_COMPONENT: "api"}}

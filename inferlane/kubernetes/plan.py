@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from inferlane.config import Settings
 
 API_PORT, OPS_PORT, STORE_PORT, KAFKA_PORT, KAFKA_TLS_PORT = 8000, 8100, 6379, 9092, 9093
+# OTLP over HTTP, where a collector listens by OpenTelemetry's own default.
+TRACES_PORT = 4318
 # To plan with; a forwarding loop of this kind did ten times that on two cores, which a busy machine does not have.
 ROUTER_RECORDS_PER_S = 5_000.0
 _ROUTER_BATCH_RECORDS = 500

@@ -1,5 +1,6 @@
 """Reads ScaledObjects out of the text of a Kubernetes manifest, and refuses every key that is none."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,8 +17,8 @@ _Positive = Annotated[int, msgspec.Meta(ge=1)]
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """The custom resource's own form, of which `ScaledObject` keeps what decides.
 
-    Fields of KEDA 2.20.0, apis/keda/v1alpha1/scaledobject_types.go. `scalingModifiers` and metric types other than
-    `AverageValue` are not modelled and so not known here.
+    Fields of KEDA 2.20.0, apis/keda/v1alpha1/scaledobject_types.go. The formula of `scalingModifiers` and metric types
+    other than `AverageValue` are not modelled and so not known here.
     """
 
 
@@ -43,7 +44,17 @@ class _HpaConfig(_Struct, frozen=True, kw_only=True):
     behavior: Behavior = Behavior()
 
 
+class _ScalingModifiers(_Struct, frozen=True, kw_only=True):
+    """Refused where a formula is set; KEDA writes an empty one into every object that it has seen."""
+
+    formula: Literal[""] = ""
+    target: str = ""
+    activation_target: str = ""
+    metric_type: Literal["AverageValue", "Value"] = "AverageValue"
+
+
 class _Advanced(_Struct, frozen=True, kw_only=True):
+    scaling_modifiers: _ScalingModifiers = _ScalingModifiers()
     restore_to_original_replica_count: bool = False
     horizontal_pod_autoscaler_config: _HpaConfig = _HpaConfig()
 
@@ -71,10 +82,14 @@ class _Document(_Struct, frozen=True, kw_only=True):
     kind: Literal["ScaledObject"]
     metadata: _ObjectMeta
     spec: _Spec
+    # What the cluster says of the object when it gives it back; nothing in it decides.
+    status: dict[str, Any] = {}
 
 
 def read_scaled_objects(text: str, *, source: str) -> tuple[ScaledObject, ...]:
     """Return the ScaledObjects of a manifest in their order; documents of other kinds are left out.
+
+    Also what `kubectl get scaledobject -o yaml` or `-o json` gives back, with what the cluster wrote into it.
 
     `source` names the text in messages.
 
@@ -87,8 +102,20 @@ def read_scaled_objects(text: str, *, source: str) -> tuple[ScaledObject, ...]:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{source} is no YAML: {error}. Mend the file.") from error
     return tuple(
-        _scaled_object(document, source=source) for document in documents if document.get("kind") == "ScaledObject"
+        _scaled_object(document, source=source)
+        for document in _unlisted(documents)
+        if document.get("kind") == "ScaledObject"
     )
+
+
+def _unlisted(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the objects, those of a List one by one: `kubectl get -o yaml` gives several as one document."""
+    for document in documents:
+        items = document.get("items")
+        if str(document.get("kind", "")).endswith("List") and isinstance(items, list):
+            yield from (item for item in items if isinstance(item, dict))
+        else:
+            yield document
 
 
 def _scaled_object(document: dict[str, Any], *, source: str) -> ScaledObject:

@@ -27,8 +27,9 @@ class PoolScaler:
     """Decides the size of one pool; it is the size that was last decided, whatever the processes are up to.
 
     `look` whenever `next_look_s` has come, with the offsets of each trigger in the order of the ScaledObject. Times are
-    of one clock that never goes back. The pool counts as active when it is made, so that a stack that has just started
-    is not put to sleep before its first client came.
+    of one clock that never goes back. Where no trigger can be read the broker is away, and nothing changes. The pool
+    counts as active when it is made, so that a stack that has just started is not put to sleep before its first client
+    came.
     """
 
     def __init__(self, numbers: ScaledObject, *, replicas: int, now_s: float, hpa_sync_s: float = HPA_SYNC_S) -> None:
@@ -66,6 +67,10 @@ class PoolScaler:
         return Decision(replicas=self.replicas, reason=reason)
 
     def _poll(self, offsets: Sequence[Offsets], *, now_s: float) -> None:
+        if _broker_is_away(offsets):
+            # Without a broker KEDA cannot make its client, and leaves the pool before it decides (`checkScalers` of
+            # KEDA 2.20.0 returns when `GetScalersCache` fails): it neither wakes nor sleeps.
+            return
         metrics, is_active = self._read(offsets)
         self.replicas = self._activation.step(
             self.replicas, is_active=is_active, has_error=None in metrics, now_s=now_s
@@ -74,9 +79,12 @@ class PoolScaler:
     def _read(self, offsets: Sequence[Offsets]) -> tuple[list[Metric | None], bool]:
         """Return each trigger's metric, None for one that fails, and whether any is active.
 
-        A trigger that failed more often than the fallback's threshold counts as active with the metric of as many
-        replicas as the fallback names (`GetMetricsWithFallback` and `getScalerState` of KEDA 2.20.0).
+        A trigger that failed more often than the fallback's threshold, while the broker answers, counts as active with
+        the metric of as many replicas as the fallback names (`GetMetricsWithFallback` and `getScalerState` of KEDA
+        2.20.0). While the broker is away nothing is counted: kedacore/keda#5525 and #8056.
         """
+        if _broker_is_away(offsets):
+            return [None] * len(offsets), False
         metrics: list[Metric | None] = []
         is_active = False
         for number, (trigger, partitions) in enumerate(zip(self.numbers.triggers, offsets, strict=True)):
@@ -95,3 +103,7 @@ class PoolScaler:
             else:
                 metrics.append(None)
         return metrics, is_active
+
+
+def _broker_is_away(offsets: Sequence[Offsets]) -> bool:
+    return all(partitions is None for partitions in offsets)

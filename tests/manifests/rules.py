@@ -15,6 +15,8 @@ Document = dict[str, Any]
 Version = tuple[str, str]
 PREFIX = "INFERLANE_"
 ENFORCED = "pod-security.kubernetes.io/enforce"
+# Where every process of ours connects to.
+_WAYS_OUT = {53: "names", 6379: "the store", 4318: "traces"}
 # In C where PyYAML was built so: ten times faster.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -29,6 +31,7 @@ def faults(text: str, *, versions: Iterable[Version]) -> list[str]:
         *_workload_faults(documents),
         *(fault for name, pod in pods_of(documents) for fault in restricted_faults(name, pod)),
         *_namespace_faults(documents),
+        *_policy_faults(documents),
     ]
 
 
@@ -51,6 +54,7 @@ def _scaling_faults(text: str, documents: list[Document], versions: list[Version
             yield f"{name}: maxReplicaCount {spec.get('maxReplicaCount')} is not the {partitions} partitions of a topic"
         if spec.get("fallback", {}).get("behavior") != "currentReplicasIfHigher":
             yield f"{name}: fallback.behavior must be currentReplicasIfHigher"
+        yield from _period_faults(name, spec)
         by_group: dict[str, set[str]] = {}
         for trigger in spec["triggers"]:
             metadata = trigger["metadata"]
@@ -60,6 +64,13 @@ def _scaling_faults(text: str, documents: list[Document], versions: list[Version
         for group, topics in by_group.items():
             if groups.get(group) != topics:
                 yield f"{name}: group {group} with topics {sorted(topics)} is not of the code"
+
+
+def _period_faults(name: str, spec: Document) -> Iterator[str]:
+    if not spec.get("minReplicaCount", 0) or spec.get("idleReplicaCount") == 0:
+        return
+    for key in sorted({"pollingInterval", "cooldownPeriod"} & spec.keys()):
+        yield f"{name}: {key} has no meaning where the minimum is {spec['minReplicaCount']}, and KEDA warns of it"
 
 
 def _topic_faults(documents: list[Document], versions: list[Version]) -> Iterator[str]:
@@ -120,6 +131,32 @@ def _namespace_faults(documents: list[Document]) -> Iterator[str]:
         labels = document["metadata"].get("labels", {})
         if document["kind"] == "Namespace" and labels.get(ENFORCED) != "restricted":
             yield f"{document['metadata']['name']}: the namespace does not enforce the Pod Security level restricted"
+
+
+def _policy_faults(documents: list[Document]) -> Iterator[str]:
+    """Ways out that each of our pods needs; a set without policies restricts nothing."""
+    policies = [each for each in documents if each["kind"] == "NetworkPolicy"]
+    for document in documents if policies else ():
+        if document["kind"] != "Deployment":
+            continue
+        labels = document["spec"]["template"]["metadata"]["labels"]
+        open_ports = {
+            port["port"]
+            for policy in policies
+            if _selects(policy["spec"]["podSelector"], labels)
+            for rule in policy["spec"].get("egress", ())
+            for port in rule.get("ports", ())
+        }
+        for port, what in _WAYS_OUT.items():
+            if port not in open_ports:
+                yield f"{document['metadata']['name']}: no network policy lets it out to port {port}, for {what}"
+
+
+def _selects(selector: Document, labels: dict[str, str]) -> bool:
+    """Whether a label selector, of the operator `In` alone, selects these labels."""
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
+        labels.get(each["key"]) in each["values"] for each in selector.get("matchExpressions", ())
+    )
 
 
 def _security_faults(name: str, pod: Document) -> Iterator[str]:

@@ -122,6 +122,8 @@ def test_a_pod_that_the_namespace_would_refuse_is_found(kind: str, path: str, va
         ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "root file system"),
         ("runAsNonRoot: true", "runAsNonRoot: false", "non-root"),
         ("path: /livez", "path: /live", "must ask /livez"),
+        ("minReplicaCount: 0", "minReplicaCount: 1", "KEDA warns of it"),
+        ("port: 4318", "port: 4317", "for traces"),
     ],
 )
 def test_a_planted_mistake_is_found(before: str, after: str, said: str) -> None:

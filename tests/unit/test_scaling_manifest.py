@@ -91,3 +91,47 @@ def test_a_cap_lowers_the_maximum_and_with_it_the_minimum() -> None:
     )
     assert (numbers.capped(2).min_replicas, numbers.capped(2).max_replicas) == (2, 2)
     assert numbers.capped(20).max_replicas == 12
+
+
+WRITTEN_BACK = """
+apiVersion: v1
+kind: List
+metadata: {resourceVersion: ""}
+items:
+- apiVersion: keda.sh/v1alpha1
+  kind: ScaledObject
+  metadata:
+    name: pool
+    namespace: inferlane
+    annotations: {kubectl.kubernetes.io/last-applied-configuration: "{}"}
+    creationTimestamp: "2026-11-26T08:00:00Z"
+    finalizers: [finalizer.keda.sh]
+    generation: 2
+    labels: {scaledobject.keda.sh/name: pool}
+    managedFields: [{manager: keda, operation: Update, fieldsType: FieldsV1, fieldsV1: {"f:spec": {}}}]
+    resourceVersion: "815"
+    uid: 6f3c
+  spec:
+    scaleTargetRef: {name: pool, apiVersion: apps/v1, kind: Deployment}
+    advanced:
+      horizontalPodAutoscalerConfig:
+        behavior: {scaleUp: {policies: [{periodSeconds: 15, type: Pods, value: 4}], selectPolicy: Max}}
+      scalingModifiers: {}
+    triggers:
+    - type: kafka
+      metadata: {consumerGroup: g, topic: t, lagThreshold: "5"}
+      authenticationRef: {name: kafka, kind: TriggerAuthentication}
+  status:
+    conditions: [{type: Ready, status: "True", reason: ScaledObjectReady, message: ok}]
+    externalMetricNames: [s0-kafka-t]
+    hpaName: keda-hpa-pool
+    originalReplicaCount: 1
+    scaleTargetGVKR: {group: apps, kind: Deployment, resource: deployments, version: v1}
+"""
+
+
+def test_an_object_is_read_as_the_cluster_gives_it_back() -> None:
+    (numbers,) = read_scaled_objects(WRITTEN_BACK, source="back.yaml")
+    assert (numbers.name, numbers.triggers[0].lag_threshold) == ("pool", 5)
+    with pytest.raises(ConfigurationError, match="formula"):
+        read_scaled_objects(WRITTEN_BACK.replace("scalingModifiers: {}", "scalingModifiers: {formula: a}"), source="x")

@@ -1,14 +1,17 @@
 """A pool's life: from zero, up by its numbers, down, and to zero again."""
 
+from typing import get_args
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.scaling.kafka_trigger import KafkaTrigger
 from inferlane.scaling.lag import PartitionOffsets
 from inferlane.scaling.pool import Offsets, PoolScaler
-from inferlane.scaling.scaled_object import Fallback, ScaledObject
+from inferlane.scaling.scaled_object import Fallback, FallbackBehavior, ScaledObject
 
 PARTITIONS = 12
+BEHAVIORS: tuple[FallbackBehavior, ...] = get_args(FallbackBehavior)
 
 
 def scaled_object(**fields: object) -> ScaledObject:
@@ -68,24 +71,34 @@ def test_a_burst_grows_by_the_rules_to_what_the_lag_asks_for() -> None:
     assert [size for size, before in zip(sizes, [0, *sizes], strict=False) if size != before] == [5, 10, 12]
 
 
-def test_lag_that_cannot_be_read_changes_nothing_without_a_fallback() -> None:
-    scaler = PoolScaler(scaled_object(), replicas=4, now_s=0.0)
-    assert set(run(scaler, None, None, until_s=600)) == {4}
-    asleep = PoolScaler(scaled_object(), replicas=0, now_s=0.0)
-    assert set(run(asleep, None, None, until_s=600)) == {0}
+@given(st.integers(0, 20), st.integers(0, 12), st.integers(0, 5), st.sampled_from(BEHAVIORS))
+def test_while_the_broker_is_away_no_fallback_fires_and_nothing_changes(
+    fallback_replicas: int, size: int, threshold: int, behavior: FallbackBehavior
+) -> None:
+    """Seen with KEDA 2.20: a pool at 3 stays at 3, one at 0 stays at 0 (kedacore/keda#5525, #8056)."""
+    fallback = Fallback(failure_threshold=threshold, replicas=fallback_replicas, behavior=behavior)
+    for numbers in (scaled_object(fallback=fallback), scaled_object()):
+        scaler = PoolScaler(numbers, replicas=size, now_s=0.0)
+        assert set(run(scaler, None, None, until_s=600)) == {size}
 
 
-def test_a_fallback_holds_the_larger_of_its_replicas_and_the_pool() -> None:
+def test_a_pool_wakes_and_sleeps_again_when_the_broker_is_back() -> None:
+    scaler = PoolScaler(scaled_object(fallback=Fallback(failure_threshold=3, replicas=1)), replicas=0, now_s=0.0)
+    run(scaler, None, None, until_s=600)
+    assert run(scaler, lag_of(1), lag_of(0), until_s=610)[-1] == 1
+    assert run(scaler, lag_of(0), lag_of(0), until_s=700)[-1] == 0
+
+
+def test_a_fallback_holds_the_larger_of_its_replicas_and_the_pool_where_one_topic_cannot_be_read() -> None:
     """KEDA's fallback_test.go: 10 of 10 where the pool has fewer, the pool's own where it has more."""
     fallback = Fallback(failure_threshold=3, replicas=10, behavior="currentReplicasIfHigher")
     small = PoolScaler(scaled_object(fallback=fallback), replicas=2, now_s=0.0)
-    assert run(small, None, None, until_s=120)[-1] == 10
+    assert run(small, None, lag_of(0), until_s=120)[-1] == 10
     large = PoolScaler(scaled_object(fallback=fallback), replicas=11, now_s=0.0)
-    assert set(run(large, None, None, until_s=120)) == {11}
-    assert [
-        Fallback(failure_threshold=0, replicas=10, behavior=behavior).replicas_for(6)
-        for behavior in ("static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower")
-    ] == [10, 6, 10, 6]
+    assert set(run(large, None, lag_of(0), until_s=120)) == {11}
+    assert [Fallback(failure_threshold=0, replicas=10, behavior=each).replicas_for(6) for each in BEHAVIORS] == [
+        *(10, 6, 10, 6)
+    ]
 
 
 def test_an_idle_replica_count_is_where_a_pool_sleeps() -> None:
