@@ -24,13 +24,15 @@ from benchmarks.queueing import QueueGauge
 from benchmarks.stalls import StallGauge
 from inferlane.kafka.producing import OutRecord
 from inferlane.kafka.reading import read_since
+from inferlane.naming import Lane, Names
 from inferlane.record import JSON_LENGTH, fixed_request_headers, format_time, read_headers
-from inferlane.topics import RESULTS, Lane, work_topic
 from inferlane.wire.v2 import decode_response, encode_binary_request
 from models.catalog import ModelVersion
 from models.export import INPUT, PROBABILITIES
 from models.measure import open_session
 from tests.brokers.kinds import BrokerKind
+
+NAMES = Names()
 
 ROWS_A_RECORD = 256
 ALONE = "onnxruntime alone"
@@ -115,7 +117,7 @@ def _drain(case: Case, kind: BrokerKind, blocks: _Blocks, *, records: int) -> Bu
     with open_bench(kind, case) as bench:
         model = bench.catalog.model()
         version = model.version(model.default_version)
-        outputs = [TopicPartition(RESULTS, partition) for partition in range(bench.settings.ingress_partitions)]
+        outputs = [TopicPartition(NAMES.results, partition) for partition in range(bench.settings.ingress_partitions)]
         argv = (sys.executable, "-m", "inferlane", "worker", "--model", version.model, "--version", version.version)
         backlog = Backlog(make=_bulk_records(version, blocks), count=records, outputs=outputs)
         drain = time_drain(bench, argv, backlog)
@@ -127,7 +129,7 @@ def _bulk_records(version: ModelVersion, blocks: _Blocks) -> Callable[[int], Out
     """Records as `inferlane batch submit` makes them and the router forwards them."""
     payloads = [encode_binary_request({INPUT: block}) for block in blocks.inputs]
     fixed = (*fixed_request_headers(source="inferlane/benchmarks", model=version.model), ("ce_batchid", _JOB.encode()))
-    topic = work_topic(version.model, version.version, Lane.BULK)
+    topic = NAMES.work_topic(version.model, version.version, Lane.BULK)
 
     def make(number: int) -> OutRecord:
         payload, json_length = payloads[number % _BLOCKS]

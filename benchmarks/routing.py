@@ -16,10 +16,12 @@ from benchmarks.cases import SAMPLES, Case, load_case
 from benchmarks.figures import per_thousand
 from benchmarks.steps import request_record
 from inferlane.kafka.producing import OutRecord
-from inferlane.topics import INGRESS, Lane, work_topic
+from inferlane.naming import Lane, Names
 from inferlane.wire.v1 import decode_instances
 from models.catalog import Catalog
 from tests.brokers.kinds import BrokerKind
+
+NAMES = Names()
 
 _MODULE = (sys.executable, "-m")
 WAYS: Mapping[str, tuple[str, ...]] = {
@@ -51,7 +53,7 @@ def measure_routing(broker: BrokerKind, *, records: int, rounds: int) -> list[Ro
 
 def _backlog(bench: Bench, case: Case, records: int) -> Backlog:
     outputs = [
-        TopicPartition(work_topic(version.model, version.version, Lane.REQUESTS), partition)
+        TopicPartition(NAMES.work_topic(version.model, version.version, Lane.REQUESTS), partition)
         for version in bench.catalog.all_versions()
         for partition in range(bench.settings.work_partitions)
     ]
@@ -69,7 +71,7 @@ def _requests(case: Case, catalog: Catalog) -> Callable[[int], OutRecord]:
         payload, headers = request_record(
             case.model, tensors[number % len(tensors)], request_id=request_id, now_s=time.time()
         )
-        return OutRecord(INGRESS[Lane.REQUESTS], request_id.encode(), payload, headers)
+        return OutRecord(NAMES.ingress[Lane.REQUESTS], request_id.encode(), payload, headers)
 
     return make
 

@@ -24,14 +24,16 @@ from benchmarks.steps import Step, timed
 from benchmarks.systems.running import answers_get
 from inferlane.clock import SystemClock
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.naming import Names
 from inferlane.outcomes import OutcomeSummary, decode_summary, encode_summary
 from inferlane.results import Status
-from inferlane.topics import OUTCOMES
 from inferlane.windows import Slot, add, encode_slot
 from models.catalog import ModelVersion
 from tests.brokers.kinds import BrokerKind
 from tests.brokers.processes import wait_until
 from workers.outcomes import OutcomeRecorder
+
+NAMES = Names()
 
 NOTHING = "without summaries"
 SUMMARIES = "with summaries"
@@ -159,7 +161,7 @@ async def _spell(bench: Bench, router_pid: int, way: str, reports: _Reports, sec
 
 def _record(summary: OutcomeSummary) -> OutRecord:
     key = f"{summary.model}/{summary.version}".encode()
-    return OutRecord(OUTCOMES, key, encode_summary(summary), [("content-type", b"application/json")])
+    return OutRecord(NAMES.outcomes, key, encode_summary(summary), [("content-type", b"application/json")])
 
 
 def _time_steps(summary: OutcomeSummary) -> tuple[Step, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.cases import Case
 from inferlane.config import load_settings
+from inferlane.naming import Lane
 from inferlane.record import (
     JSON_LENGTH,
     Headers,
@@ -21,7 +22,6 @@ from inferlane.record import (
 )
 from inferlane.results import Result, decode_wake_up, encode_result, encode_wake_up
 from inferlane.splits import SplitTable
-from inferlane.topics import Lane
 from inferlane.wire.v1 import decode_instances
 from inferlane.wire.v2 import encode_binary_request
 from models.catalog import load_catalog

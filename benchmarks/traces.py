@@ -10,9 +10,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from benchmarks.steps import Step, timed
 from inferlane.delivery import Answer
 from inferlane.kafka.producing import OutRecord
+from inferlane.naming import Lane, Names
 from inferlane.record import TRACE_PARENT
 from inferlane.results import Result, Status
-from inferlane.topics import INGRESS, Lane
 from inferlane.tracing.spans import Tracing
 from models.catalog import ModelVersion
 from producer_api.enqueueing import OnAnswer
@@ -22,6 +22,8 @@ from router.spans import TakeSpans
 from workers.answers import RunTimes
 from workers.observing import Batch
 from workers.spans import BatchSpans
+
+NAMES = Names()
 
 _ID = "0" * 32
 
@@ -66,17 +68,17 @@ def _all_hops(version: ModelVersion, sampler: Sampler, batch: int) -> Callable[[
     tracing = Tracing(provider)
     broker = _Acknowledge()
     enqueuer = TracedEnqueuer(broker, tracing)
-    spans = BatchSpans(tracing, version)
+    spans = BatchSpans(tracing, version, Names())
     chosen = Route(version.model, version.version)
     done = Batch(lane=Lane.REQUESTS, taken_s=1.0, run=RunTimes(started_s=1.0, ended_s=2.0))
 
     def go() -> None:
         answers = []
-        take = TakeSpans(tracing, Lane.REQUESTS, taken_s=1.0)
+        take = TakeSpans(tracing, Names().ingress[Lane.REQUESTS], taken_s=1.0)
         for _ in range(batch):
             call = begin_call(tracing, "/v1/models/predict", parent=None)
             headers = [("ce_id", _ID.encode()), (TRACE_PARENT, call.traceparent)]
-            enqueuer.enqueue(OutRecord(INGRESS[Lane.REQUESTS], b"", b"", headers), lambda _: None)
+            enqueuer.enqueue(OutRecord(NAMES.ingress[Lane.REQUESTS], b"", b"", headers), lambda _: None)
             routed = take.routed(chosen, broker.last)
             answers.append(_answer(version, dict(routed.headers)[TRACE_PARENT]))
             end_call(call, None, status=200, version=version.version, error=None)

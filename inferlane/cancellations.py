@@ -10,9 +10,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from inferlane.clock import Clock
+    from inferlane.naming import Names
 
-_KEY = "inferlane:cancelled"
-_CHANNEL = "inferlane:cancel"
 # Past this many the ones whose time is over are dropped; more often costs, more seldom holds memory.
 _PRUNE_AT = 10_000
 
@@ -20,10 +19,11 @@ _PRUNE_AT = 10_000
 class Cancellations:
     """Writes cancellations. They are a saving, not the truth: the truth is the request's terminal result."""
 
-    def __init__(self, redis: "Redis", *, redis_url: str, clock: "Clock") -> None:
+    def __init__(self, redis: "Redis", *, redis_url: str, clock: "Clock", names: "Names") -> None:
         self._redis = redis
         self._redis_url = redis_url
         self._clock = clock
+        self._key, self._channel = _key_and_channel(names)
 
     async def add(self, request_id: str, *, until_s: float) -> None:
         """Tell every worker that the request need not be computed; forgotten at `until_s`, seconds since the epoch.
@@ -33,21 +33,22 @@ class Cancellations:
         """
         now_s = self._clock.now_s()
         async with store_errors(self._redis_url), self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.zremrangebyscore(_KEY, "-inf", now_s)
-            pipeline.zadd(_KEY, {request_id: until_s})
+            pipeline.zremrangebyscore(self._key, "-inf", now_s)
+            pipeline.zadd(self._key, {request_id: until_s})
             # The key outlives every member that it holds: a later deadline than before prolongs it, never the reverse.
-            pipeline.expire(_KEY, max(1, int(until_s - now_s) + 1), nx=True)
-            pipeline.expire(_KEY, max(1, int(until_s - now_s) + 1), gt=True)
-            pipeline.publish(_CHANNEL, _message(request_id, until_s))
+            pipeline.expire(self._key, max(1, int(until_s - now_s) + 1), nx=True)
+            pipeline.expire(self._key, max(1, int(until_s - now_s) + 1), gt=True)
+            pipeline.publish(self._channel, _message(request_id, until_s))
             await pipeline.execute()
 
 
 class CancelledRequests:
     """The ids that are cancelled now, followed in the background. One event loop."""
 
-    def __init__(self, redis: "Redis", *, clock: "Clock") -> None:
+    def __init__(self, redis: "Redis", *, clock: "Clock", names: "Names") -> None:
         self._redis = redis
         self._clock = clock
+        self._key, self._channel = _key_and_channel(names)
         self._until_s: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -62,7 +63,7 @@ class CancelledRequests:
     def start(self) -> None:
         """Begin to follow. A store that is away is waited for in the background."""
         listener = Listener(on_open=self._read_all, on_message=self._take, on_lost=lambda: None)
-        self._task = asyncio.create_task(follow_channel(self._redis, _CHANNEL, listener), name="cancellations")
+        self._task = asyncio.create_task(follow_channel(self._redis, self._channel, listener), name="cancellations")
 
     async def close(self) -> None:
         """Stop following."""
@@ -72,7 +73,7 @@ class CancelledRequests:
 
     async def _read_all(self) -> None:
         # redis-py's type covers every protocol and option; these give pairs of bytes and float.
-        held: Any = await self._redis.zrangebyscore(_KEY, self._clock.now_s(), "+inf", withscores=True)
+        held: Any = await self._redis.zrangebyscore(self._key, self._clock.now_s(), "+inf", withscores=True)
         self._until_s = {member.decode(errors="replace"): until_s for member, until_s in held}
 
     async def _take(self, message: bytes) -> None:
@@ -85,6 +86,10 @@ class CancelledRequests:
         if len(self._until_s) > _PRUNE_AT:
             now_s = self._clock.now_s()
             self._until_s = {held: until for held, until in self._until_s.items() if until > now_s}
+
+
+def _key_and_channel(names: "Names") -> tuple[str, str]:
+    return names.store_key("cancelled"), names.store_key("cancel")
 
 
 def _message(request_id: str, until_s: float) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inferlane.errors import ConfigurationError
+from inferlane.naming import DEFAULT_PREFIX, PREFIX_RULE, Names
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -20,6 +21,10 @@ class Settings(BaseSettings):
     """All settings, each from `INFERLANE_<NAME>`; the defaults suit one machine."""
 
     model_config = SettingsConfigDict(env_prefix="INFERLANE_", frozen=True, extra="ignore")
+
+    # What every topic, consumer group, store key and channel of this stack begins with: two stacks on one broker or one
+    # store need two prefixes. Changing it is starting anew: nothing of the old prefix is read again.
+    prefix: Annotated[str, Field(pattern=PREFIX_RULE)] = DEFAULT_PREFIX
 
     # Where things are.
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
@@ -130,6 +135,11 @@ class Settings(BaseSettings):
         check_broker_access(self)
         check_store_access(self)
         return self
+
+    @property
+    def names(self) -> Names:
+        """What things are called on the broker and in the store."""
+        return Names(self.prefix)
 
     def environment(self) -> dict[str, str]:
         """What was chosen, passwords in the clear, as the environment that gives it to another process.

@@ -8,7 +8,6 @@ from pathlib import Path
 from inferlane.errors import DecodeError
 from inferlane.kafka.producing import OutRecord, headers_bytes
 from inferlane.record import DEAD_LETTER_TYPE, MAX_NAME_BYTES, Headers, KafkaRecord
-from inferlane.topics import DEAD_LETTERS
 
 # A reason is for a person to read in a list; a model's own message may be as long as it likes.
 _DETAIL_LIMIT_CHARS = 2_000
@@ -32,8 +31,8 @@ class Cause:
     stack: str = ""
 
 
-def dead_letter(record: KafkaRecord, cause: Cause, *, limit_bytes: int) -> OutRecord:
-    """The dead letter of `record`: its key, value and headers unchanged, and our headers about it added.
+def dead_letter(record: KafkaRecord, cause: Cause, *, topic: str, limit_bytes: int) -> OutRecord:
+    """The dead letter of `record` for `topic`: its key, value and headers unchanged, and our headers about it added.
 
     Any record has one that can be written, or a single record would stop its lane for ever. A value over `limit_bytes`
     is cut to it; a key or headers that leave no room are cut too; and the letter tells which. The letter is stamped
@@ -62,7 +61,7 @@ def dead_letter(record: KafkaRecord, cause: Cause, *, limit_bytes: int) -> OutRe
     if absent := [part for part in ("key", "value") if getattr(record, part) is None]:
         about["absent"] = " ".join(absent)
     ours = [(_PREFIX + name, text.encode(errors="replace")) for name, text in about.items()]
-    return OutRecord(DEAD_LETTERS, key[:_KEY_LIMIT_BYTES], value[:limit_bytes], [*kept, DEAD_LETTER_TYPE, *ours])
+    return OutRecord(topic, key[:_KEY_LIMIT_BYTES], value[:limit_bytes], [*kept, DEAD_LETTER_TYPE, *ours])
 
 
 def _own_header(header: tuple[str, bytes]) -> tuple[str, bytes]:

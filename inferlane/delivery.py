@@ -21,6 +21,7 @@ from inferlane.errors import (
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.metrics.consuming import DEAD_LETTERS
 from inferlane.metrics.labels import UNKNOWN, bounded
+from inferlane.naming import Lane, Names
 from inferlane.record import (
     BINARY_CONTENT,
     JSON_CONTENT,
@@ -33,7 +34,6 @@ from inferlane.record import (
 from inferlane.result_store import ResultStore
 from inferlane.results import Result
 from inferlane.retrying import Retrier
-from inferlane.topics import RESULTS, Lane
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +69,7 @@ class Delivery:
         producer: BatchProducer,
         retrier: Retrier,
         *,
+        names: Names,
         max_dead_letter_bytes: int,
         pool: tuple[str, str] = (UNKNOWN, UNKNOWN),
     ) -> None:
@@ -76,6 +77,7 @@ class Delivery:
         self._store = store
         self._producer = producer
         self._retrier = retrier
+        self._names = names
         self._max_dead_letter_bytes = max_dead_letter_bytes
         self._pool = pool
         for lane in Lane:
@@ -99,7 +101,7 @@ class Delivery:
         held = await self._retrier.until_done(lambda: self._store.put(results, wake=waiting), stage="results")
         held_by_id = {result.request_id: result for result in held}
         to_topic = [
-            _result_record(answer, held_by_id.get(answer.result.request_id, answer.result))
+            _result_record(self._names.results, answer, held_by_id.get(answer.result.request_id, answer.result))
             for answer in answers
             if answer.to_topic
         ]
@@ -124,7 +126,7 @@ class Delivery:
             attempts=result.attempt,
             stack=answer.stack,
         )
-        return dead_letter(record, cause, limit_bytes=self._max_dead_letter_bytes)
+        return dead_letter(record, cause, topic=self._names.dead_letters, limit_bytes=self._max_dead_letter_bytes)
 
 
 def _by_instance(answers: Sequence[Answer], results: Sequence[Result]) -> Mapping[str, Sequence[Result]]:
@@ -136,7 +138,7 @@ def _by_instance(answers: Sequence[Answer], results: Sequence[Result]) -> Mappin
     return waiting
 
 
-def _result_record(answer: Answer, result: Result) -> OutRecord:
+def _result_record(topic: str, answer: Answer, result: Result) -> OutRecord:
     headers = [
         SPEC_VERSION,
         RESULT_TYPE,
@@ -156,4 +158,4 @@ def _result_record(answer: Answer, result: Result) -> OutRecord:
     if result.error_code is not None:
         headers.append(("ce_errorcode", result.error_code.encode()))
         headers.append(("ce_errordetail", (result.error_detail or "").encode()))
-    return OutRecord(RESULTS, (answer.batch_id or result.request_id).encode(), result.content, headers)
+    return OutRecord(topic, (answer.batch_id or result.request_id).encode(), result.content, headers)

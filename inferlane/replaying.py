@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from inferlane.clock import SystemClock
 from inferlane.errors import DecodeError, InvalidRequestError
 from inferlane.kafka.producing import BatchProducer, OutRecord, check_size
+from inferlane.naming import Lane
 from inferlane.record import REQUEST_TYPE, RequestHeaders, default_headers, format_time, read_headers
 from inferlane.result_store import ResultStore, connect
 from inferlane.results import Accepted
-from inferlane.topics import INGRESS, OUTCOMES, Lane, record_limit_bytes
+from inferlane.topics import record_limit_bytes
 
 if TYPE_CHECKING:
     from inferlane.clock import Clock
@@ -57,7 +58,7 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
         PayloadTooLargeError: it is over the limit of these settings.
     """
     original = letter.original
-    if original.topic == OUTCOMES:
+    if original.topic == settings.names.outcomes:
         raise NotReplayableError("it is a summary of outcomes and no request; its moment has passed")
     if letter.cut is not None:
         raise NotReplayableError(f"it was not kept whole: {letter.cut}")
@@ -75,7 +76,8 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
     ]
     if to_version:
         out.append(("ce_modelversion", to_version.encode()))
-    record = OutRecord(INGRESS[lane], original.key or headers.request_id.encode(), original.value or b"", out)
+    topic = settings.names.ingress[lane]
+    record = OutRecord(topic, original.key or headers.request_id.encode(), original.value or b"", out)
     # Before the failed result is taken away: a request that is open and never sent would only expire.
     check_size(record, record_limit_bytes(settings))
     accepted = Accepted(
@@ -127,7 +129,9 @@ async def open_replayer(settings: "Settings") -> AsyncGenerator[Replayer, None]:
     """
     producer = BatchProducer(settings)
     async with connect(settings.redis_url) as redis:
-        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s)
+        store = ResultStore(
+            redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
+        )
         await producer.start()
         try:
             yield Replayer(settings, store=store, producer=producer, clock=SystemClock())

@@ -11,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from inferlane.errors import UnavailableError
+from inferlane.naming import Names
 from inferlane.results import (
     CANCELLED,
     Accepted,
@@ -23,8 +24,6 @@ from inferlane.results import (
     encode_wake_up,
 )
 
-_RESULT_KEY = "inferlane:result:"
-_ACCEPTED_KEY = "inferlane:accepted:"
 _CONNECT_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 5.0
 _MAX_CONNECTIONS = 32
@@ -54,11 +53,6 @@ end
 return held
 """
 _NOBODY: Mapping[str, Sequence[Result]] = MappingProxyType({})
-
-
-def wake_up_channel(instance: str) -> str:
-    """The pub/sub channel of one API instance."""
-    return f"inferlane:wake:{instance}"
 
 
 def connect(redis_url: str) -> Redis:
@@ -102,11 +96,18 @@ def without_password(redis_url: str) -> str:
 class ResultStore:
     """The keyed results. Safe for any number of tasks of one event loop."""
 
-    def __init__(self, redis: Redis, *, redis_url: str, result_ttl_s: float) -> None:
+    def __init__(self, redis: Redis, *, redis_url: str, result_ttl_s: float, names: Names) -> None:
         self._redis = redis
         self._redis_url = redis_url
         self._ttl_s = int(result_ttl_s)
         self._put = redis.register_script(_PUT)
+        self._names = names
+        self._result_key = names.store_key("result", "")
+        self._accepted_key = names.store_key("accepted", "")
+
+    def wake_up_channel(self, instance: str) -> str:
+        """The pub/sub channel of one API instance."""
+        return self._names.store_key("wake", instance)
 
     async def put(self, results: Sequence[Result], *, wake: Mapping[str, Sequence[Result]] = _NOBODY) -> list[Result]:
         """Store each result unless its request already has one; return the one that holds, in the same order.
@@ -121,12 +122,12 @@ class ResultStore:
         """
         if not results:
             return []
-        keys = [_RESULT_KEY + result.request_id for result in results]
-        keys += [_ACCEPTED_KEY + result.request_id for result in results]
+        keys = [self._result_key + result.request_id for result in results]
+        keys += [self._accepted_key + result.request_id for result in results]
         arguments: list[int | str | bytes] = [self._ttl_s, *map(encode_result, results)]
         for instance, woken in wake.items():
             for message in _wake_ups(woken):
-                arguments += (wake_up_channel(instance), message)
+                arguments += (self.wake_up_channel(instance), message)
         async with store_errors(self._redis_url):
             earlier = await self._put(keys=keys, args=arguments)
         return [result if raw is None else decode_result(raw) for result, raw in zip(results, earlier, strict=True)]
@@ -139,7 +140,7 @@ class ResultStore:
         """
         async with store_errors(self._redis_url):
             for message in _wake_ups(results):
-                await self._redis.publish(wake_up_channel(instance), message)
+                await self._redis.publish(self.wake_up_channel(instance), message)
 
     async def get(self, request_ids: Sequence[str]) -> list[Result | None]:
         """The results of these requests, None for each that has none (yet).
@@ -150,7 +151,7 @@ class ResultStore:
         if not request_ids:
             return []
         async with store_errors(self._redis_url):
-            found = await self._redis.mget([_RESULT_KEY + request_id for request_id in request_ids])
+            found = await self._redis.mget([self._result_key + request_id for request_id in request_ids])
         return [None if raw is None else decode_result(_raw(raw)) for raw in found]
 
     async def find(self, request_id: str) -> Result | Accepted | None:
@@ -163,7 +164,7 @@ class ResultStore:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            result, accepted = await self._redis.mget(_RESULT_KEY + request_id, _ACCEPTED_KEY + request_id)
+            result, accepted = await self._redis.mget(self._result_key + request_id, self._accepted_key + request_id)
         if result is not None:
             return decode_result(_raw(result))
         return None if accepted is None else decode_accepted(_raw(accepted))
@@ -175,7 +176,7 @@ class ResultStore:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            await self._redis.set(_ACCEPTED_KEY + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
+            await self._redis.set(self._accepted_key + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
 
     async def reopen(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> Result | None:
         """Take a result without an answer away and mark the request accepted, at once: the one way back from an end.
@@ -186,7 +187,7 @@ class ResultStore:
         Raises:
             UnavailableError: the store does not answer, or a result came in this very moment; try again.
         """
-        key = _RESULT_KEY + request_id
+        key = self._result_key + request_id
         async with store_errors(self._redis_url), self._redis.pipeline(transaction=True) as pipeline:
             # A result that is written between the look and the change makes EXEC fail.
             await pipeline.watch(key)
@@ -196,7 +197,7 @@ class ResultStore:
                 return held
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py left it untyped
             pipeline.delete(key)
-            pipeline.set(_ACCEPTED_KEY + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
+            pipeline.set(self._accepted_key + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
             await pipeline.execute()
         return None
 
@@ -207,7 +208,7 @@ class ResultStore:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            raw = await self._redis.get(_ACCEPTED_KEY + request_id)
+            raw = await self._redis.get(self._accepted_key + request_id)
         return None if raw is None else decode_accepted(_raw(raw))
 
 

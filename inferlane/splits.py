@@ -12,7 +12,6 @@ from aiokafka.errors import KafkaError
 
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidSplitError, UnavailableError
 from inferlane.kafka.clients import broker_errors, make_consumer, make_producer
-from inferlane.topics import SPLITS
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_PARTITION = TopicPartition(SPLITS, 0)
 _POLL_S = 0.5
 _RETRY_S = 1.0
 
@@ -70,7 +68,7 @@ def decode_split(raw: bytes) -> Split:
     try:
         return _decode(raw)
     except UNDECODABLE as error:
-        raise DecodeError(f"a record of {SPLITS} holds no split: {error}") from error
+        raise DecodeError(f"a record of the split topic holds no split: {error}") from error
 
 
 class SplitTable:
@@ -124,6 +122,7 @@ class SplitFollower:
 
     def __init__(self, settings: "Settings", table: SplitTable) -> None:
         self._settings = settings
+        self._partition = TopicPartition(settings.names.splits, 0)
         self._table = table
         self._task: asyncio.Task[None] | None = None
 
@@ -158,9 +157,9 @@ class SplitFollower:
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
                 await consumer.start()
-                consumer.assign([_PARTITION])
-                await consumer.seek_to_beginning(_PARTITION)
-                end = (await consumer.end_offsets([_PARTITION]))[_PARTITION]
+                consumer.assign([self._partition])
+                await consumer.seek_to_beginning(self._partition)
+                end = (await consumer.end_offsets([self._partition]))[self._partition]
         except BaseException:
             await consumer.stop()
             raise
@@ -175,7 +174,7 @@ class SplitFollower:
                         for record in records:
                             await self._table.apply(record.offset, record.key, record.value)
                     # Compaction and markers leave offsets that hold no record: the position passes them.
-                    await self._table.note_position(await consumer.position(_PARTITION))
+                    await self._table.note_position(await consumer.position(self._partition))
                 except KafkaError as error:
                     log.warning("splits_not_read", error=repr(error), retry_s=_RETRY_S)
                     await asyncio.sleep(_RETRY_S)
@@ -193,7 +192,8 @@ async def publish_split(settings: "Settings", split: Split) -> int:
     try:
         with broker_errors(settings.kafka_bootstrap_servers):
             await producer.start()
-            written = await producer.send_and_wait(SPLITS, key=split.model.encode(), value=_encode(split), partition=0)
+            topic, key = settings.names.splits, split.model.encode()
+            written = await producer.send_and_wait(topic, key=key, value=_encode(split), partition=0)
             return int(written.offset)
     finally:
         await producer.stop()

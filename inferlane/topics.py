@@ -1,9 +1,8 @@
-"""Names, partitions and retention of every topic, and the consumer groups that read them."""
+"""Partitions and retention of every topic; their names are in `inferlane.naming`."""
 
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,39 +11,12 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from inferlane.broker_access import client_arguments
 from inferlane.errors import UnavailableError
+from inferlane.naming import Lane
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
 
 log = structlog.get_logger(__name__)
-
-
-class Lane(StrEnum):
-    """Whether somebody waits (`requests`) or throughput counts (`bulk`)."""
-
-    REQUESTS = "requests"
-    BULK = "bulk"
-
-
-INGRESS = {Lane.REQUESTS: "inferlane.requests", Lane.BULK: "inferlane.bulk"}
-RESULTS = "inferlane.results"
-OUTCOMES = "inferlane.outcomes"
-DEAD_LETTERS = "inferlane.dead-letters"
-SPLITS = "inferlane.splits"
-
-ROUTER_GROUP = "inferlane.router"
-# The Faust agent that reads outcomes; Faust makes its app id the group.
-OUTCOMES_GROUP = "inferlane.router.outcomes"
-
-
-def work_topic(model: str, version: str, lane: Lane) -> str:
-    """The topic that the workers of one version read."""
-    return f"inferlane.{model}.{version}.{lane}"
-
-
-def worker_group(model: str, version: str) -> str:
-    """The consumer group of one version's workers."""
-    return f"inferlane.{model}.{version}"
 
 
 _DAY_MS = 24 * 3600 * 1000
@@ -66,19 +38,23 @@ class TopicSpec:
 def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[TopicSpec, ...]:
     """Every topic that these `(model, version)` pairs need."""
     retention = {"retention.ms": str(_RETENTION_MS), "max.message.bytes": str(record_limit_bytes(settings))}
+    names = settings.names
     shared = [
-        *(TopicSpec(name=name, partitions=settings.ingress_partitions, config=retention) for name in INGRESS.values()),
-        TopicSpec(name=RESULTS, partitions=settings.ingress_partitions, config=retention),
-        TopicSpec(name=OUTCOMES, partitions=1, config={"retention.ms": str(_OUTCOMES_RETENTION_MS)}),
+        *(
+            TopicSpec(name=name, partitions=settings.ingress_partitions, config=retention)
+            for name in names.ingress.values()
+        ),
+        TopicSpec(name=names.results, partitions=settings.ingress_partitions, config=retention),
+        TopicSpec(name=names.outcomes, partitions=1, config={"retention.ms": str(_OUTCOMES_RETENTION_MS)}),
         TopicSpec(
-            name=DEAD_LETTERS,
+            name=names.dead_letters,
             partitions=1,
             config=retention | {"retention.ms": str(_DEAD_LETTERS_RETENTION_MS)},
         ),
-        TopicSpec(name=SPLITS, partitions=1, config={"cleanup.policy": "compact"}),
+        TopicSpec(name=names.splits, partitions=1, config={"cleanup.policy": "compact"}),
     ]
     work = [
-        TopicSpec(name=work_topic(model, version, lane), partitions=settings.work_partitions, config=retention)
+        TopicSpec(name=names.work_topic(model, version, lane), partitions=settings.work_partitions, config=retention)
         for model, version in versions
         for lane in Lane
     ]

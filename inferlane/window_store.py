@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
+from inferlane.naming import Names
 from inferlane.result_store import store_errors
 from inferlane.window_report import WindowReport, report
 from inferlane.windows import Slot, decode_slot, encode_slot, slot_indices
 
-_SLOT_KEY = "inferlane:window:"
-_PUBLISHER_KEY = "inferlane:window-publisher:"
 # Longer than the window by what clocks and reports may be late.
 _SLACK_S = 120
 
@@ -17,10 +16,11 @@ _SLACK_S = 120
 class WindowStore:
     """The slots of every version. Safe for any number of tasks of one event loop."""
 
-    def __init__(self, redis: Redis, *, redis_url: str, slot_s: int, keep_s: int) -> None:
+    def __init__(self, redis: Redis, *, redis_url: str, slot_s: int, keep_s: int, names: Names) -> None:
         self._redis = redis
         self._redis_url = redis_url
         self._slot_s = slot_s
+        self._names = names
         self._ttl_s = keep_s + slot_s + _SLACK_S
 
     async def put(self, slots: Sequence[Slot], *, publisher: str) -> bool:
@@ -32,9 +32,9 @@ class WindowStore:
             UnavailableError: not every slot was stored; storing them again is harmless.
         """
         async with store_errors(self._redis_url), self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(_PUBLISHER_KEY + publisher, b"", get=True, ex=self._ttl_s)
+            pipeline.set(self._names.store_key("window-publisher", publisher), b"", get=True, ex=self._ttl_s)
             for slot in slots:
-                pipeline.set(_key(slot.model, slot.version, slot.index), encode_slot(slot), ex=self._ttl_s)
+                pipeline.set(self._key(slot.model, slot.version, slot.index), encode_slot(slot), ex=self._ttl_s)
             known, *_ = await pipeline.execute()
         return known is not None
 
@@ -47,10 +47,9 @@ class WindowStore:
         """
         indices = slot_indices(window_s=window_s, now_s=now_s, slot_s=self._slot_s)
         async with store_errors(self._redis_url):
-            stored = await self._redis.mget([_key(model, version, index) for index in indices])
+            stored = await self._redis.mget([self._key(model, version, index) for index in indices])
         slots = [decode_slot(raw) for raw in stored if raw is not None]
         return report(slots, model=model, version=version, window_s=window_s, now_s=now_s, slot_s=self._slot_s)
 
-
-def _key(model: str, version: str, index: int) -> str:
-    return f"{_SLOT_KEY}{model}:{version}:{index}"
+    def _key(self, model: str, version: str, index: int) -> str:
+        return self._names.store_key("window", model, version, index)

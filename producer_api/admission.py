@@ -12,7 +12,7 @@ import structlog
 from inferlane.errors import OverloadedError, UnavailableError
 from inferlane.kafka.backlog import BacklogReader, Subscription
 from inferlane.metrics.api import BACKLOG, SERVICE_RATE
-from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, work_topic, worker_group
+from inferlane.naming import Lane
 from producer_api.service_rate import ServiceRate
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ _RETRY_S = 2.0
 # much as reading it does.
 _ESTIMATE_S = 0.005
 _ESTIMATE_REQUESTS = 32
-
-_INGRESS = Subscription(INGRESS[Lane.REQUESTS], ROUTER_GROUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +59,13 @@ class Admission:
         self._splits = splits
         self._reader = BacklogReader(settings)
         self._router = ServiceRate()
+        names = settings.names
+        self._ingress = Subscription(names.ingress[Lane.REQUESTS], names.router_group)
         self._versions = {
             (version.model, version.version): _Version(
                 Subscription(
-                    work_topic(version.model, version.version, Lane.REQUESTS),
-                    worker_group(version.model, version.version),
+                    names.work_topic(version.model, version.version, Lane.REQUESTS),
+                    names.worker_group(version.model, version.version),
                 )
             )
             for version in catalog.all_versions()
@@ -168,14 +168,14 @@ class Admission:
 
     async def _look(self) -> None:
         accepted = self._accepted
-        watched = [_INGRESS, *(version.subscription for version in self._versions.values())]
+        watched = [self._ingress, *(version.subscription for version in self._versions.values())]
         positions = await self._reader.read(watched)
         at_s = time.monotonic()
         # What came while the broker was asked may or may not be in its answer; counted twice for a moment is safer.
         self._accepted -= accepted
         self._estimates.clear()
-        if _INGRESS in positions:
-            self._router.note(positions[_INGRESS], at_s=at_s)
+        if self._ingress in positions:
+            self._router.note(positions[self._ingress], at_s=at_s)
         for (model, name), version in self._versions.items():
             position = positions.get(version.subscription)
             if position is None:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from inferlane.config import Settings
+    from inferlane.naming import Names
     from inferlane.result_store import ResultStore
     from inferlane.results import Result
     from producer_api.counting import AnswerCounts
     from producer_api.predicting import Call, Predictor
 
-_KEY = "inferlane:idempotency:"
 _MAX_KEY_BYTES = 255
 _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
 
@@ -49,8 +49,9 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
 class Claims:
     """The claims in the store, shared by every replica."""
 
-    def __init__(self, redis: "Redis", *, redis_url: str) -> None:
+    def __init__(self, redis: "Redis", *, redis_url: str, names: "Names") -> None:
         self._redis = redis
+        self._names = names
         self._redis_url = redis_url
 
     async def take(self, key: str, wanted: Claim, *, ttl_s: float) -> Claim:
@@ -60,7 +61,9 @@ class Claims:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            held = await self._redis.set(_KEY + key, _encode(wanted), nx=True, get=True, ex=_whole(ttl_s))
+            held = await self._redis.set(
+                self._names.store_key("idempotency", key), _encode(wanted), nx=True, get=True, ex=_whole(ttl_s)
+            )
         # redis-py's type covers every option; with `get` it is the earlier value or None.
         return wanted if held is None else _decode(cast("bytes", held))
 
@@ -71,7 +74,7 @@ class Claims:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            await self._redis.set(_KEY + key, _encode(claim), ex=_whole(ttl_s))
+            await self._redis.set(self._names.store_key("idempotency", key), _encode(claim), ex=_whole(ttl_s))
 
 
 class Once:

@@ -68,7 +68,7 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
     clock = SystemClock()
     redis = await stack.enter_async_context(connect(settings.redis_url))
-    store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s)
+    store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names)
     producer = BatchProducer(settings)
     await producer.start()
     stack.push_async_callback(producer.close)
@@ -97,7 +97,7 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         admission=admission,
         clock=clock,
     )
-    claims = Claims(redis, redis_url=settings.redis_url)
+    claims = Claims(redis, redis_url=settings.redis_url, names=settings.names)
     return Services(
         settings=settings,
         catalog=catalog,
@@ -115,7 +115,11 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         splits=splits,
         follower=follower,
         windows=WindowStore(
-            redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=settings.outcome_window_s
+            redis,
+            redis_url=settings.redis_url,
+            slot_s=settings.outcome_slot_s,
+            keep_s=settings.outcome_window_s,
+            names=settings.names,
         ),
-        cancellations=Cancellations(redis, redis_url=settings.redis_url, clock=clock),
+        cancellations=Cancellations(redis, redis_url=settings.redis_url, clock=clock, names=settings.names),
     )

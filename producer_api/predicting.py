@@ -12,9 +12,9 @@ import numpy as np
 from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
 from inferlane.kafka.producing import OutRecord
 from inferlane.metrics.api import ACCEPTED
+from inferlane.naming import Lane
 from inferlane.record import JSON_LENGTH, TRACE_PARENT, fixed_request_headers, format_time, valid_trace_parent
 from inferlane.results import Accepted, Result
-from inferlane.topics import INGRESS, Lane
 from inferlane.wire.tensors import row_count
 from inferlane.wire.v1 import decode_instances
 from inferlane.wire.v2 import encode_binary_request
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from producer_api.spans import Enqueue
     from producer_api.waiting import WaitingRoom
 
-_TOPIC = INGRESS[Lane.REQUESTS]
 _MAX_KEY_CHARS = 512
 # Records of one send that may lie in one partition: the router reads them all, so company costs nobody.
 _TOGETHER = 1_000
@@ -77,6 +76,7 @@ class Predictor:
         clock: "Clock",
     ) -> None:
         self._settings = settings
+        self._topic = settings.names.ingress[Lane.REQUESTS]
         self._accepted = {model: ACCEPTED.labels(model) for model in catalog.models}
         self._catalog = catalog
         self._admission = admission
@@ -240,7 +240,7 @@ class Predictor:
         if call.trace_parent is not None:
             headers.append((TRACE_PARENT, call.trace_parent))
         key = (call.routing_key or call.request_id).encode()
-        return OutRecord(_TOPIC, key, payload, headers, together=0 if call.routing_key else _TOGETHER)
+        return OutRecord(self._topic, key, payload, headers, together=0 if call.routing_key else _TOGETHER)
 
 
 def _acknowledge(acknowledged: "asyncio.Future[None]", error: "InferlaneError | None") -> None:

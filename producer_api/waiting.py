@@ -10,7 +10,7 @@ import structlog
 from inferlane.channels import Listener, follow_channel
 from inferlane.errors import DecodeError, OverloadedError, UnavailableError
 from inferlane.metrics.api import WAITING
-from inferlane.result_store import ResultStore, wake_up_channel
+from inferlane.result_store import ResultStore
 from inferlane.results import Result, decode_wake_up
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class WaitingRoom:
         Raises:
             UnavailableError: the store did not answer within `timeout_s`.
         """
-        channel = wake_up_channel(self.instance)
+        channel = self.store.wake_up_channel(self.instance)
         listener = Listener(on_open=self._begin_to_hear, on_message=self._hear, on_lost=self._subscribed.clear)
         self._tasks = [
             asyncio.create_task(follow_channel(self._redis, channel, listener), name="wake-ups"),

@@ -18,7 +18,6 @@ from faust.auth import SASLCredentials, SSLCredentials
 from inferlane.broker_access import client_arguments
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
 from inferlane.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
-from inferlane.topics import OUTCOMES, OUTCOMES_GROUP
 from router.faust_transport import transport_class
 from router.watched import Watched
 
@@ -69,6 +68,7 @@ class RouterApp(faust.App):
         fetch_max_wait_ms = int(settings.outcome_interval_s * 1000 / _FETCH_WAITS_AN_INTERVAL)
         transport = transport_class(fetch_max_wait_ms=max(settings.fetch_max_wait_ms, fetch_max_wait_ms))
         self.transport = transport(self.conf.broker_consumer, self)
+        outcomes = settings.names.outcomes
         self._progress = Progress(stuck_after_s=settings.stuck_after_s)
         self._data_path = data_path
         self._state_path = state_path
@@ -76,11 +76,11 @@ class RouterApp(faust.App):
         self._publisher = Watched("publisher", state_path.run, drain_deadline_s=drain_deadline_s)
         self._progress_check = Watched("progress_check", self._check_progress, drain_deadline_s=drain_deadline_s)
         self._forwarder = Watched("forwarder", data_path.run, drain_deadline_s=drain_deadline_s)
-        CONSUMER_LAG.labels(OUTCOMES).set_function(lambda: self._outcome_health().lag_records)
-        CONSUMER_STILL.labels(OUTCOMES).set_function(lambda: self._outcome_health().still_s)
-        self._rebalances = REBALANCES.labels(OUTCOMES)
+        CONSUMER_LAG.labels(outcomes).set_function(lambda: self._outcome_health().lag_records)
+        CONSUMER_STILL.labels(outcomes).set_function(lambda: self._outcome_health().still_s)
+        self._rebalances = REBALANCES.labels(outcomes)
         self.on_partitions_assigned.connect(self._note_assignment)
-        self.agent(self.topic(OUTCOMES, value_type=bytes, value_serializer="raw"), name="outcomes")(self._read_outcomes)
+        self.agent(self.topic(outcomes, value_type=bytes, value_serializer="raw"), name="outcomes")(self._read_outcomes)
 
     def on_init_dependencies(self) -> Iterable[Any]:
         """Faust's own services, then ours: started in this order, stopped in the reverse."""
@@ -147,7 +147,7 @@ def faust_options(settings: "Settings") -> dict[str, Any]:
     """Settings of a Faust app that has no tables, leader or web server."""
     session_timeout_s = settings.session_timeout_ms / 1000
     return {
-        "id": OUTCOMES_GROUP,
+        "id": settings.names.outcomes_group,
         "broker": [f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
         "broker_credentials": _credentials(settings),
         "broker_session_timeout": session_timeout_s,

@@ -12,8 +12,8 @@ from inferlane.errors import UnavailableError
 from inferlane.kafka.ages import OldestAge
 from inferlane.kafka.backlog import BacklogReader, PartitionPosition, Position, Subscription
 from inferlane.metrics import router as metrics
+from inferlane.naming import Lane
 from inferlane.result_store import store_errors
-from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, work_topic, worker_group
 from router.routing import weights_of
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ class DeploymentWatch:
         self._settings = settings
         self._redis = redis
         self._reader = BacklogReader(settings)
-        self._ingress = {Subscription(topic, ROUTER_GROUP): lane for lane, topic in INGRESS.items()}
+        names = settings.names
+        self._ingress = {Subscription(topic, names.router_group): lane for lane, topic in names.ingress.items()}
         self._pools: dict[Subscription, _Pool] = {
             Subscription(
-                work_topic(version.model, version.version, lane), worker_group(version.model, version.version)
+                names.work_topic(version.model, version.version, lane),
+                names.worker_group(version.model, version.version),
             ): (version.model, version.version, lane)
             for version in catalog.all_versions()
             for lane in Lane

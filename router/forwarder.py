@@ -11,10 +11,11 @@ from inferlane.errors import DecodeError, InferlaneError
 from inferlane.kafka.consuming import LaneConsumer, Take
 from inferlane.kafka.lanes import LaneOptions, Lanes
 from inferlane.kafka.producing import BatchProducer, OutRecord, check_size
+from inferlane.naming import Lane
 from inferlane.record import RequestHeaders, default_headers, format_time, read_headers
 from inferlane.results import Result
 from inferlane.retrying import Retrier
-from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, record_limit_bytes, work_topic
+from inferlane.topics import record_limit_bytes
 from router.lane_metrics import LaneMetrics
 from router.routing import Route, Splits, route
 from router.spans import TakeSpans
@@ -49,6 +50,8 @@ class Forwarder:
         retrier: Retrier,
         tracing: "Tracing | None" = None,
     ) -> None:
+        self._names = settings.names
+        self._ingress = settings.names.ingress
         self._catalog = catalog
         self._splits = splits
         self._producer = producer
@@ -64,7 +67,7 @@ class Forwarder:
         routed: list[OutRecord] = []
         refused: list[Answer] = []
         stamps_ms: dict[Route, list[int]] = {}
-        spans = None if self._tracing is None else TakeSpans(self._tracing, lane, taken_s=taken_s)
+        spans = None if self._tracing is None else TakeSpans(self._tracing, self._ingress[lane], taken_s=taken_s)
         for record in take.records:
             decision = self._decide(record, lane)
             if isinstance(decision, Answer):
@@ -103,7 +106,7 @@ class Forwarder:
     def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> tuple[Route, OutRecord]:
         chosen = route(headers, self._splits, self._catalog)
         key = record.key or (headers.routing_key or headers.request_id).encode()
-        topic = work_topic(chosen.model, chosen.version, lane)
+        topic = self._names.work_topic(chosen.model, chosen.version, lane)
         # A key of the producer's own keeps its order.
         together = _TOGETHER if headers.routing_key is None and key == headers.request_id.encode() else 0
         out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen), together=together)
@@ -116,11 +119,11 @@ def router_lanes(settings: "Settings", forwarder: Forwarder, retrier: Retrier) -
 
     def options(lane: Lane, topic: str) -> LaneOptions:
         consumer = LaneConsumer(
-            settings, topic=topic, group=ROUTER_GROUP, lane=lane, is_excused=lambda: retrier.is_retrying
+            settings, topic=topic, group=settings.names.router_group, lane=lane, is_excused=lambda: retrier.is_retrying
         )
         return LaneOptions(consumer=consumer, max_records=_MAX_RECORDS)
 
-    lanes = {lane: options(lane, topic) for lane, topic in INGRESS.items()}
+    lanes = {lane: options(lane, topic) for lane, topic in settings.names.ingress.items()}
     return Lanes(lanes, work=forwarder.forward, retrier=retrier)
 
 

@@ -12,7 +12,7 @@ from router.routing import Route
 
 if TYPE_CHECKING:
     from inferlane.delivery import Answer
-    from inferlane.topics import Lane
+    from inferlane.naming import Lane
     from models.catalog import Catalog
 
 _MS = 1e-3

@@ -47,9 +47,15 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         follower = SplitFollower(settings, splits)
         await follower.start()
         stack.push_async_callback(follower.close)
-        results = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s)
+        results = ResultStore(
+            redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
+        )
         windows = WindowStore(
-            redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=settings.outcome_window_s
+            redis,
+            redis_url=settings.redis_url,
+            slot_s=settings.outcome_slot_s,
+            keep_s=settings.outcome_window_s,
+            names=settings.names,
         )
         retrier = Retrier()
         forwarder = Forwarder(
@@ -57,7 +63,13 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             catalog=catalog,
             splits=splits,
             producer=producer,
-            delivery=Delivery(results, producer, retrier, max_dead_letter_bytes=settings.max_body_bytes),
+            delivery=Delivery(
+                results,
+                producer,
+                retrier,
+                names=settings.names,
+                max_dead_letter_bytes=settings.max_body_bytes,
+            ),
             retrier=retrier,
             tracing=await enter_tracing(stack, "router"),
         )

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from inferlane.record import TRACE_PARENT
-from inferlane.topics import INGRESS, Lane
 from inferlane.tracing import message_attributes, version_attributes
 
 if TYPE_CHECKING:
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
 class TakeSpans:
     """Spans that begin with a take and end together when it was forwarded."""
 
-    def __init__(self, tracing: "Tracing", lane: Lane, *, taken_s: float) -> None:
+    def __init__(self, tracing: "Tracing", topic: str, *, taken_s: float) -> None:
         self._tracing = tracing
-        self._topic = INGRESS[lane]
+        self._topic = topic
         self._taken_s = taken_s
         self._open: list[tuple[Span, str | None]] = []
 

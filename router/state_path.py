@@ -15,7 +15,6 @@ from inferlane.kafka.reading import read_since
 from inferlane.metrics.consuming import DEAD_LETTERS
 from inferlane.metrics.labels import NONE, UNKNOWN
 from inferlane.outcomes import decode_summary
-from inferlane.topics import OUTCOMES
 from router.windows import OutcomeWindows, Verdict
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class StatePath:
         since_s = self._clock.now_s() - self._settings.outcome_window_s - self._settings.outcome_slot_s
         read = 0
         if partitions:
-            ours = [TopicPartition(OUTCOMES, partition) for partition in sorted(partitions)]
+            ours = [TopicPartition(self._settings.names.outcomes, partition) for partition in sorted(partitions)]
             async with aclosing(read_since(self._settings, ours, since_s=since_s - _REPLAY_SLACK_S)) as batches:
                 async for records in batches:
                     read += len(records)
@@ -132,7 +131,12 @@ class StatePath:
 
     async def _bury(self, record: "KafkaRecord", error: DecodeError) -> None:
         cause = Cause(reason=error.code, detail=str(error), attempts=1, stack=stack_of(error))
-        letter = dead_letter(record, cause, limit_bytes=self._settings.max_body_bytes)
+        letter = dead_letter(
+            record,
+            cause,
+            topic=self._settings.names.dead_letters,
+            limit_bytes=self._settings.max_body_bytes,
+        )
         await self._retrier.until_done(lambda: self._producer.send([letter]), stage="dead_letters")
         DEAD_LETTERS.labels(UNKNOWN, UNKNOWN, NONE, error.code).inc()
         log.warning("summary_undecodable", partition=record.partition, offset=record.offset, error=str(error))

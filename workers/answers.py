@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from inferlane.dead_letters import stack_of
 from inferlane.delivery import Answer
 from inferlane.errors import InferlaneError, PayloadTooLargeError
+from inferlane.naming import Lane
 from inferlane.record import RequestHeaders
 from inferlane.results import Result, Status
-from inferlane.topics import Lane
 from inferlane.wire.v2 import encode_response
 
 if TYPE_CHECKING:

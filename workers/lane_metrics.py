@@ -9,7 +9,7 @@ from inferlane.metrics.labels import NONE, OTHER, bounded
 from inferlane.results import CANCELLED, EXPIRED, Result, Status
 
 if TYPE_CHECKING:
-    from inferlane.topics import Lane
+    from inferlane.naming import Lane
     from workers.answers import RunTimes
 
 # What a worker can end a request with.

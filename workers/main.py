@@ -48,12 +48,14 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
     )
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(connect(settings.redis_url))
-        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s)
+        store = ResultStore(
+            redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
+        )
         producer = BatchProducer(settings)
         await producer.start()
         stack.push_async_callback(producer.close)
         retrier = Retrier()
-        cancelled = CancelledRequests(redis, clock=clock)
+        cancelled = CancelledRequests(redis, clock=clock, names=settings.names)
         cancelled.start()
         stack.push_async_callback(cancelled.close)
         tracing = await enter_tracing(stack, "worker")
@@ -62,9 +64,16 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
             settings,
             model=onnx,
             delivery=Delivery(
-                store, producer, retrier, max_dead_letter_bytes=settings.max_body_bytes, pool=(model, version)
+                store,
+                producer,
+                retrier,
+                names=settings.names,
+                max_dead_letter_bytes=settings.max_body_bytes,
+                pool=(model, version),
             ),
-            observer=Observer(served, recorder, limit, spans=BatchSpans(tracing, served) if tracing else None),
+            observer=Observer(
+                served, recorder, limit, spans=BatchSpans(tracing, served, settings.names) if tracing else None
+            ),
             cancelled=cancelled,
             clock=clock,
         )
@@ -74,7 +83,9 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         def live() -> Mapping[str, bool]:
             return {"pipeline": not work.done(), "cancellations": cancelled.is_running, **lanes.live()}
 
-        reports = asyncio.create_task(report_outcomes(recorder, producer, interval_s=settings.outcome_interval_s))
+        reports = asyncio.create_task(
+            report_outcomes(recorder, producer, topic=settings.names.outcomes, interval_s=settings.outcome_interval_s)
+        )
         work = asyncio.create_task(lanes.run(stop), name="pipeline")
         ops = OpsApp(
             live=live,

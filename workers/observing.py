@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
+from inferlane.naming import Lane
 from inferlane.record import trace_id_of
 from inferlane.results import Status
-from inferlane.topics import Lane
 from workers.lane_metrics import LaneMetrics
 from workers.predictions import PredictionCounts, Predictions
 

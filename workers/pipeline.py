@@ -10,8 +10,8 @@ from inferlane.delivery import Answer, Delivery
 from inferlane.errors import InferlaneError, ModelError
 from inferlane.kafka.consuming import LaneConsumer, Take
 from inferlane.kafka.lanes import LaneOptions, Lanes
+from inferlane.naming import Lane
 from inferlane.retrying import Retrier
-from inferlane.topics import Lane, work_topic, worker_group
 from workers.answers import Answers, RunTimes
 from workers.batching import Outcome, split_by_rows
 from workers.failure_limit import FailureLimit
@@ -186,8 +186,8 @@ def worker_lanes(settings: "Settings", pipeline: Pipeline, *, limit: FailureLimi
     def options(lane: Lane, *, max_records: int) -> LaneOptions:
         consumer = LaneConsumer(
             settings,
-            topic=work_topic(version.model, version.version, lane),
-            group=worker_group(version.model, version.version),
+            topic=settings.names.work_topic(version.model, version.version, lane),
+            group=settings.names.worker_group(version.model, version.version),
             lane=lane,
             is_excused=lambda: retrier.is_retrying or limit.is_halted,
         )

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 
 from inferlane.errors import DecodeError, InvalidInputError, PayloadTooLargeError
+from inferlane.naming import Lane
 from inferlane.record import RequestHeaders, default_headers, read_headers
-from inferlane.topics import Lane
 from inferlane.wire.check import check_tensors
 from inferlane.wire.v1 import decode_instances, find_instances
 from inferlane.wire.v2 import decode_request

@@ -14,7 +14,7 @@ from workers.run_cost import RunCost
 
 if TYPE_CHECKING:
     from inferlane.clock import Clock
-    from inferlane.topics import Lane
+    from inferlane.naming import Lane
     from workers.requests import Request
     from workers.turns import Turnstile
 

@@ -2,14 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from inferlane.naming import Lane
 from inferlane.results import Status
-from inferlane.topics import Lane, work_topic
 from inferlane.tracing import message_attributes, version_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inferlane.delivery import Answer
+    from inferlane.naming import Names
     from inferlane.tracing.spans import Span, Tracing
     from models.catalog import ModelVersion
     from workers.observing import Batch
@@ -20,10 +21,10 @@ _STORE = {"db.system.name": "redis", "db.operation.name": "put"}
 class BatchSpans:
     """Makes the spans of one version's batches, after the fact: a batch is not slowed down before it is answered."""
 
-    def __init__(self, tracing: "Tracing", version: "ModelVersion") -> None:
+    def __init__(self, tracing: "Tracing", version: "ModelVersion", names: "Names") -> None:
         self._tracing = tracing
         self._name = f"batch {version.model} {version.version}"
-        self._topics = {lane: work_topic(version.model, version.version, lane) for lane in Lane}
+        self._topics = {lane: names.work_topic(version.model, version.version, lane) for lane in Lane}
         self._attributes = version_attributes(version.model, version.version)
 
     def add(self, batch: "Batch", answers: "Sequence[Answer]", *, stored_s: float) -> None:

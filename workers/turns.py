@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from inferlane.topics import Lane
+from inferlane.naming import Lane
 
 if TYPE_CHECKING:
     from inferlane.clock import Clock

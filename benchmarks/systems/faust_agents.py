@@ -13,13 +13,15 @@ import faust
 import uvloop
 
 from inferlane.config import load_settings
+from inferlane.naming import Lane, Names
 from inferlane.record import read_headers
 from inferlane.splits import SplitFollower, SplitTable
-from inferlane.topics import INGRESS, Lane, work_topic
 from models.catalog import load_catalog
 from router.app import faust_options, faust_record
 from router.faust_transport import transport_class
 from router.routing import route
+
+NAMES = Names()
 
 _LANE = Lane.REQUESTS
 # As many as the data path takes at once.
@@ -41,7 +43,7 @@ async def run(way: str) -> None:
     app.transport = transport(app.conf.broker_consumer, app)
     raw: dict[str, Any] = {"key_type": bytes, "key_serializer": "raw", "value_type": bytes, "value_serializer": "raw"}
     topics = {
-        (version.model, version.version): app.topic(work_topic(version.model, version.version, _LANE), **raw)
+        (version.model, version.version): app.topic(NAMES.work_topic(version.model, version.version, _LANE), **raw)
         for version in catalog.all_versions()
     }
 
@@ -61,7 +63,7 @@ async def run(way: str) -> None:
             for event in events:
                 await forward(event)
 
-    app.agent(app.topic(INGRESS[_LANE], **raw), name="router")({"events": by_events, "takes": by_takes}[way])
+    app.agent(app.topic(NAMES.ingress[_LANE], **raw), name="router")({"events": by_events, "takes": by_takes}[way])
     await app.start()
     await asyncio.Event().wait()
 

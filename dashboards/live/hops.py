@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from inferlane.kafka.backlog import Position, Subscription
-from inferlane.topics import DEAD_LETTERS, INGRESS, ROUTER_GROUP, Lane, work_topic, worker_group
+from inferlane.naming import Lane
 
 if TYPE_CHECKING:
     from dashboards.live.api import ModelInfo
+    from inferlane.naming import Names
 
 Positions = Mapping[Subscription, Position]
 
 # Offsets are committed a few times a second, in jumps: a shorter time shows the jumps, a longer one is late.
 _RATE_OVER_S = 5.0
-
-ROUTER_QUEUE = tuple(Subscription(INGRESS[lane], ROUTER_GROUP) for lane in Lane)
-# Nobody commits in this group, so that its lag is what the topic holds.
-LETTERS = Subscription(DEAD_LETTERS, "inferlane.dashboard")
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,15 +27,26 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     leaving_per_s: float | None = None
 
 
-def version_queue(model: str, version: str) -> tuple[Subscription, ...]:
+def router_queue(names: "Names") -> tuple[Subscription, ...]:
+    """The topics that the router reads."""
+    return tuple(Subscription(topic, names.router_group) for topic in names.ingress.values())
+
+
+def version_queue(names: "Names", model: str, version: str) -> tuple[Subscription, ...]:
     """The topics of both lanes of a version."""
-    return tuple(Subscription(work_topic(model, version, lane), worker_group(model, version)) for lane in Lane)
+    group = names.worker_group(model, version)
+    return tuple(Subscription(names.work_topic(model, version, lane), group) for lane in Lane)
 
 
-def subscriptions(models: "Iterable[ModelInfo]") -> list[Subscription]:
+def letters_queue(names: "Names") -> Subscription:
+    """The dead letters, by a group in which nobody commits: its lag is what the topic holds."""
+    return Subscription(names.dead_letters, names.dashboard_group)
+
+
+def subscriptions(names: "Names", models: "Iterable[ModelInfo]") -> list[Subscription]:
     """Everything to ask the broker for."""
-    queues = [version_queue(model.name, version.version) for model in models for version in model.versions]
-    return [*ROUTER_QUEUE, *(subscription for queue in queues for subscription in queue), LETTERS]
+    queues = [version_queue(names, model.name, version.version) for model in models for version in model.versions]
+    return [*router_queue(names), *(subscription for queue in queues for subscription in queue), letters_queue(names)]
 
 
 class Speeds:

@@ -11,7 +11,6 @@ from inferlane.dead_letters import DeadLetter, read_dead_letter
 from inferlane.errors import DecodeError
 from inferlane.kafka.reading import read_since
 from inferlane.replaying import headers_of
-from inferlane.topics import DEAD_LETTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +73,7 @@ class LetterBox:
             self._forget()
         if position.end > self._next_offset:
             since_s = self._clock.now_s() - LOOK_BACK_S if self._since_s is None else self._since_s
-            partitions = [TopicPartition(DEAD_LETTERS, 0)]
+            partitions = [TopicPartition(self._settings.names.dead_letters, 0)]
             async with aclosing(read_since(self._settings, partitions, since_s=since_s)) as batches:
                 async for records in batches:
                     self.add(records)

@@ -44,7 +44,13 @@ async def serve(settings: "Settings", stop: "asyncio.Event") -> None:
         backlog = BacklogReader(settings)
         stack.push_async_callback(backlog.close)
         letters = LetterBox(settings, clock=clock)
-        parts = Parts(api=api, backlog=backlog, letters=letters, run_file=RunFile(settings.state_dir))
+        parts = Parts(
+            api=api,
+            backlog=backlog,
+            letters=letters,
+            run_file=RunFile(settings.state_dir),
+            names=settings.names,
+        )
         observer = Observer(parts, clock=clock)
         feed = Feed(observer.look, lambda: observer.history)
         app = build_app(feed, api, loopback_only=is_loopback(settings.dashboard_host))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dashboards.live.history import History, Point
-from dashboards.live.hops import LETTERS, Speeds, subscriptions
+from dashboards.live.hops import Speeds, letters_queue, subscriptions
 from dashboards.live.letters import Letters
 from dashboards.live.snapshot import Sighting, Snapshot, Source, VersionKey, build_snapshot
 from inferlane.errors import InferlaneError, UnavailableError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dashboards.live.letters import LetterBox
     from inferlane.clock import Clock
     from inferlane.kafka.backlog import BacklogReader
+    from inferlane.naming import Names
     from inferlane.stack.runfile import RunFile
     from inferlane.window_report import WindowReport
 
@@ -40,6 +41,7 @@ class Parts:
     backlog: "BacklogReader"
     letters: "LetterBox"
     run_file: "RunFile"
+    names: "Names"
 
 
 class Observer:
@@ -71,6 +73,7 @@ class Observer:
         run = self._parts.run_file.read()
         seen = Sighting(
             at_s=self._clock.now_s(),
+            names=self._parts.names,
             api=Source(age_s=_age(self._api_at_s, now_s), error=api_error),
             broker=Source(age_s=_age(self._broker_at_s, now_s), error=broker_error),
             models=self._models,
@@ -113,10 +116,11 @@ class Observer:
     async def _ask_broker(self) -> None:
         try:
             async with asyncio.timeout(_BROKER_WITHIN_S):
-                positions = await self._parts.backlog.read(subscriptions(self._models))
+                positions = await self._parts.backlog.read(subscriptions(self._parts.names, self._models))
                 self._speeds.note(positions, at_s=self._clock.monotonic_s())
-                if LETTERS in positions:
-                    self._letters = await self._parts.letters.look(positions[LETTERS])
+                letters = letters_queue(self._parts.names)
+                if letters in positions:
+                    self._letters = await self._parts.letters.look(positions[letters])
         except TimeoutError as error:
             raise UnavailableError(f"the broker did not answer within {_BROKER_WITHIN_S:g} s") from error
         self._broker_at_s = self._clock.monotonic_s()

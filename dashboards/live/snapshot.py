@@ -9,9 +9,10 @@ import msgspec
 
 from dashboards.live.api import ModelInfo, TensorInfo
 from dashboards.live.history import History, Point, point_of
-from dashboards.live.hops import ROUTER_QUEUE, Queue, Speeds, total, version_queue
+from dashboards.live.hops import Queue, Speeds, router_queue, total, version_queue
 from dashboards.live.letters import Letters
 from dashboards.live.verdict import Signs, Verdict, judge
+from inferlane.naming import Names
 from inferlane.stack.runfile import ProcessRecord
 from inferlane.window_report import WindowReport
 
@@ -93,6 +94,7 @@ class Sighting:
     """What was seen at `at_s` (since the epoch); of a part that does not answer, what it said last."""
 
     at_s: float
+    names: Names = field(default_factory=Names)
     api: Source = field(default_factory=Source)
     broker: Source = field(default_factory=Source)
     models: tuple[ModelInfo, ...] = ()
@@ -109,7 +111,7 @@ def build_snapshot(seen: Sighting, *, speeds: Speeds, history: History) -> Snaps
     # The default model first: it is what most requests are about.
     ordered = sorted(seen.models, key=lambda model: not model.default)
     models = tuple(_model_card(model, seen, speeds) for model in ordered)
-    router = speeds.queue(ROUTER_QUEUE)
+    router = speeds.queue(router_queue(seen.names))
     flow = _flow(router, models)
     point = point_of(models, router_lag_records=router.lag_records, at_s=seen.at_s)
     history.add(point)
@@ -140,7 +142,7 @@ def _model_card(model: ModelInfo, seen: Sighting, speeds: Speeds) -> ModelCard:
                 weight=version.weight,
                 quantization=version.quantization,
                 size_bytes=version.size_bytes,
-                queue=speeds.queue(version_queue(model.name, version.version)),
+                queue=speeds.queue(version_queue(seen.names, model.name, version.version)),
                 report=seen.reports.get((model.name, version.version)),
             )
             for version in model.versions

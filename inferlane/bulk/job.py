@@ -13,9 +13,9 @@ from inferlane.bulk.rows import Chunk
 from inferlane.errors import UnavailableError
 from inferlane.kafka.clients import broker_errors, make_consumer, partitions_of
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.naming import Lane
 from inferlane.record import JSON_LENGTH, fixed_request_headers, format_time, read_headers
 from inferlane.results import Status
-from inferlane.topics import INGRESS, RESULTS, Lane
 from inferlane.wire.tensors import row_count
 from inferlane.wire.v1 import encode_predictions
 from inferlane.wire.v2 import decode_response, encode_binary_request
@@ -62,6 +62,7 @@ class BulkJob:
         self._on_progress = on_progress
         self._batch_id = uuid.uuid4().hex
         self._report = JobReport(self._batch_id)
+        self._topic = settings.names.ingress[Lane.BULK]
         self._fixed = fixed_request_headers(source="inferlane/cli", model=spec.model)
         self._sent: dict[int, Chunk] = {}
         self._lines: dict[int, bytes] = {}
@@ -90,7 +91,7 @@ class BulkJob:
         return self._report
 
     async def _listen(self, stack: AsyncExitStack) -> "AIOKafkaConsumer":
-        partitions = await partitions_of(self._settings, RESULTS)
+        partitions = await partitions_of(self._settings, self._settings.names.results)
         consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=50)
         with broker_errors(self._settings.kafka_bootstrap_servers):
             stack.push_async_callback(consumer.stop)
@@ -134,7 +135,7 @@ class BulkJob:
         ]
         if self._spec.version is not None:
             headers.append(("ce_modelversion", self._spec.version.encode()))
-        return OutRecord(INGRESS[Lane.BULK], request_id.encode(), payload, headers, together=1)
+        return OutRecord(self._topic, request_id.encode(), payload, headers, together=1)
 
     async def _collect(self, consumer: "AIOKafkaConsumer", out: BinaryIO) -> None:
         last_s = time.monotonic()

@@ -15,7 +15,6 @@ from inferlane.errors import DecodeError
 from inferlane.kafka.reading import read_since
 from inferlane.record import RequestHeaders, parse_time
 from inferlane.replaying import headers_of
-from inferlane.topics import DEAD_LETTERS
 from inferlane.wire.v2 import decode_request
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ async def wanted_letters(
     Raises:
         UnavailableError: the broker does not answer.
     """
-    partitions = [TopicPartition(DEAD_LETTERS, 0)]
+    partitions = [TopicPartition(settings.names.dead_letters, 0)]
     async with aclosing(read_since(settings, partitions, since_s=wanted.since_s)) as batches:
         async for records in batches:
             for record in records:

@@ -15,6 +15,7 @@ from inferlane.errors import ConfigurationError
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from inferlane.naming import Names
     from inferlane.scaling.load import Load, Pattern
     from inferlane.scaling.scaled_object import ScaledObject
     from inferlane.scaling.simulation import PoolModel, PoolRun
@@ -84,9 +85,11 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
         load = draw_pattern(_pattern(pattern), rate_per_s=rate, bulk_per_s=bulk_rate, duration_s=duration, step_s=step)
     chosen = model or settings.default_model
     numbers = (
-        _from_manifest(scaled_object, chosen, version)
+        _from_manifest(scaled_object, chosen, version, settings.names)
         if scaled_object
-        else _by_wait(pace, chosen, version, waits_s=(target_wait, bulk_wait), partitions=partitions)
+        else _by_wait(
+            pace, chosen, version, waits_s=(target_wait, bulk_wait), partitions=partitions, names=settings.names
+        )
     )
     pool = PoolModel(
         numbers=numbers,
@@ -180,35 +183,32 @@ def _opened(path: Path) -> "TextIO":
         raise ConfigurationError(f"cannot read {path}: {error.strerror}. Name another file.") from error
 
 
-def _from_manifest(path: Path, model: str, version: str) -> "ScaledObject":
+def _from_manifest(path: Path, model: str, version: str, names: "Names") -> "ScaledObject":
     from inferlane.scaling.manifest import read_scaled_objects
-    from inferlane.topics import worker_group
 
     with _opened(path) as file:
         found = read_scaled_objects(file.read(), source=str(path))
-    group = worker_group(model, version)
+    group = names.worker_group(model, version)
     for numbers in found:
         if any(trigger.consumer_group == group for trigger in numbers.triggers):
             return numbers
-    names = ", ".join(numbers.name for numbers in found) or "none"
-    raise ConfigurationError(
-        f"{path} has no ScaledObject for the group {group}; it has: {names}. Name another version."
-    )
+    has = ", ".join(numbers.name for numbers in found) or "none"
+    raise ConfigurationError(f"{path} has no ScaledObject for the group {group}; it has: {has}. Name another version.")
 
 
 def _by_wait(
-    pace: "WorkerPace", model: str, version: str, *, waits_s: tuple[float, float], partitions: int
+    pace: "WorkerPace", model: str, version: str, *, waits_s: tuple[float, float], partitions: int, names: "Names"
 ) -> "ScaledObject":
+    from inferlane.naming import Lane
     from inferlane.scaling.numbers import scaled_object
     from inferlane.scaling.threshold import lag_threshold_records
-    from inferlane.topics import Lane, work_topic, worker_group
 
     return scaled_object(
         name=f"{model}-{version}",
         target=f"{model}-{version}",
-        group=worker_group(model, version),
+        group=names.worker_group(model, version),
         thresholds={
-            work_topic(model, version, lane): lag_threshold_records(pace, target_wait_s=wait_s)
+            names.work_topic(model, version, lane): lag_threshold_records(pace, target_wait_s=wait_s)
             for lane, wait_s in zip((Lane.REQUESTS, Lane.BULK), waits_s, strict=True)
         },
         max_replicas=partitions,

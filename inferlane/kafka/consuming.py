@@ -18,7 +18,7 @@ from inferlane.kafka.offsets import OffsetTracker, Ticket
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
 from inferlane.kafka.watching import watch_progress
 from inferlane.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
-from inferlane.topics import Lane
+from inferlane.naming import Lane
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from inferlane.topics import Lane
+from inferlane.naming import Lane
 
 if TYPE_CHECKING:
     from inferlane.config import Settings

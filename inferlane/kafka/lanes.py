@@ -8,8 +8,8 @@ import structlog
 
 from inferlane.kafka.consuming import LaneConsumer, Take
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState
+from inferlane.naming import Lane
 from inferlane.retrying import Retrier
-from inferlane.topics import Lane
 
 log = structlog.get_logger(__name__)
 

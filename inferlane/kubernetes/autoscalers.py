@@ -6,7 +6,6 @@ from inferlane.kubernetes.names import Document, document, labels
 from inferlane.kubernetes.plan import Plan, PoolPlan
 from inferlane.scaling.numbers import scaled_object
 from inferlane.scaling.scaled_object import ScaledObject
-from inferlane.topics import ROUTER_GROUP, worker_group
 
 _API_CPU_PERCENT = 70
 _API_REPLICAS = (1, 12)
@@ -17,7 +16,7 @@ def pool_scaled_object(plan: Plan, pool: PoolPlan) -> Document:
     numbers = scaled_object(
         name=pool.name,
         target=pool.name,
-        group=worker_group(pool.model, pool.version),
+        group=plan.settings.names.worker_group(pool.model, pool.version),
         thresholds=pool.thresholds,
         max_replicas=plan.settings.work_partitions,
     )
@@ -29,7 +28,7 @@ def router_scaled_object(plan: Plan) -> Document:
     numbers = scaled_object(
         name="inferlane-router",
         target="inferlane-router",
-        group=ROUTER_GROUP,
+        group=plan.settings.names.router_group,
         thresholds=plan.router_thresholds,
         max_replicas=plan.settings.ingress_partitions,
     )

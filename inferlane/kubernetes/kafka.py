@@ -85,7 +85,7 @@ def user_document(plan: Plan) -> Document:
     """Return the user of every process and of KEDA, with the rights that docs/connections.md names."""
 
     def rule(kind: str, operations: list[str]) -> Document:
-        prefix = {"type": kind, "name": "inferlane.", "patternType": "prefix"}
+        prefix = {"type": kind, "name": f"{plan.settings.prefix}.", "patternType": "prefix"}
         return {"resource": prefix, "operations": operations}
 
     return document(

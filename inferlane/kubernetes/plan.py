@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from inferlane.config import load_settings
 from inferlane.kubernetes.names import KAFKA, KEYS_FILE, KEYS_FOLDER, STORE, service_name
+from inferlane.naming import Lane
 from inferlane.scaling.threshold import WorkerPace, lag_threshold_records
-from inferlane.topics import INGRESS, Lane, work_topic
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
@@ -107,13 +107,16 @@ def make_plan(
                 version=version,
                 name=service_name(model, version, default_model=settings.default_model),
                 thresholds={
-                    work_topic(model, version, lane): lag_threshold_records(pace, target_wait_s=waits.of(lane))
+                    settings.names.work_topic(model, version, lane): lag_threshold_records(
+                        pace, target_wait_s=waits.of(lane)
+                    )
                     for lane in Lane
                 },
             )
             for model, version in versions
         ),
         router_thresholds={
-            topic: lag_threshold_records(router, target_wait_s=waits.of(lane)) for lane, topic in INGRESS.items()
+            topic: lag_threshold_records(router, target_wait_s=waits.of(lane))
+            for lane, topic in settings.names.ingress.items()
         },
     )

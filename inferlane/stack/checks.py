@@ -70,7 +70,7 @@ async def check_store(settings: "Settings") -> str:
         UnavailableError: it does not answer or takes no write.
         ConfigurationError: it may evict results.
     """
-    key = f"inferlane:doctor:{uuid.uuid4().hex}"
+    key = settings.names.store_key("doctor", uuid.uuid4().hex)
     async with store_errors(settings.redis_url), connect(settings.redis_url) as redis:
         await redis.set(key, b"1", ex=_PROBE_KEY_TTL_S)
         if await redis.get(key) is None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from inferlane.errors import UnavailableError
 from inferlane.kafka.clients import broker_errors, make_consumer, partitions_of
-from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, work_topic, worker_group
+from inferlane.naming import Lane
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
@@ -39,12 +39,12 @@ async def router_progress(settings: "Settings") -> str:
     Raises:
         UnavailableError: records wait and none of them is taken.
     """
-    topic = INGRESS[Lane.REQUESTS]
-    before, end = await committed_and_end(settings, topic, ROUTER_GROUP)
+    topic, group = settings.names.ingress[Lane.REQUESTS], settings.names.router_group
+    before, end = await committed_and_end(settings, topic, group)
     if before >= end:
         return "nothing waits for it"
     await asyncio.sleep(_PROGRESS_WITHIN_S)
-    after, _ = await committed_and_end(settings, topic, ROUTER_GROUP)
+    after, _ = await committed_and_end(settings, topic, group)
     if after == before:
         raise UnavailableError(
             f"{end - before} records wait in {topic}; none was taken for {_PROGRESS_WITHIN_S:g} s. Restart the router."
@@ -58,14 +58,15 @@ async def holding_hop(settings: "Settings", target: "Target") -> str:
     Raises:
         UnavailableError: the broker does not answer.
     """
-    ingress = INGRESS[Lane.REQUESTS]
-    committed, end = await committed_and_end(settings, ingress, ROUTER_GROUP)
+    names = settings.names
+    ingress = names.ingress[Lane.REQUESTS]
+    committed, end = await committed_and_end(settings, ingress, names.router_group)
     if committed < end:
         return (
             f"the router has not taken it: {end - committed} wait in {ingress}. Look at the router's log, restart it."
         )
-    topic = work_topic(target.model, target.version, Lane.REQUESTS)
-    committed, end = await committed_and_end(settings, topic, worker_group(target.model, target.version))
+    topic = names.work_topic(target.model, target.version, Lane.REQUESTS)
+    committed, end = await committed_and_end(settings, topic, names.worker_group(target.model, target.version))
     if committed < end:
         return (
             f"no worker has answered it: {end - committed} wait in {topic}. "

@@ -102,7 +102,9 @@ class RunningStack:
             return None
         chosen = options.autoscale
         return Autoscaler(
-            read_scaled_pools(chosen.scaled_objects, self._targets, max_workers=chosen.max_workers),
+            read_scaled_pools(
+                chosen.scaled_objects, self._targets, max_workers=chosen.max_workers, names=self._profile.settings.names
+            ),
             reader=BacklogReader(self._profile.settings),
             scale=self._supervisor.scale,
             hpa_sync_s=chosen.hpa_sync_s,

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from inferlane.errors import ConfigurationError
 from inferlane.kafka.backlog import Subscription
+from inferlane.naming import Lane
 from inferlane.scaling.manifest import read_scaled_objects
 from inferlane.stack.pools import worker_pool
-from inferlane.topics import Lane, work_topic, worker_group
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from inferlane.naming import Names
     from inferlane.scaling.scaled_object import ScaledObject
     from inferlane.stack.probe import Target
 
@@ -32,7 +33,9 @@ class ScaledPool:
         return tuple(Subscription(trigger.topic, trigger.consumer_group) for trigger in self.numbers.triggers)
 
 
-def read_scaled_pools(path: "Path", targets: "Sequence[Target]", *, max_workers: int) -> tuple[ScaledPool, ...]:
+def read_scaled_pools(
+    path: "Path", targets: "Sequence[Target]", *, max_workers: int, names: "Names"
+) -> tuple[ScaledPool, ...]:
     """Return the pools of `targets` that the file has a ScaledObject for, each with at most `max_workers`.
 
     ScaledObjects of other pools are left out: the file is that of a cluster, which may serve more.
@@ -48,7 +51,7 @@ def read_scaled_pools(path: "Path", targets: "Sequence[Target]", *, max_workers:
             f"cannot read the ScaledObjects in {path}: {error.strerror}. Name the file with --scaled-objects."
         ) from error
     versions = {
-        work_topic(target.model, target.version, lane): (target.model, target.version)
+        names.work_topic(target.model, target.version, lane): (target.model, target.version)
         for target in targets
         for lane in Lane
     }
@@ -57,7 +60,7 @@ def read_scaled_pools(path: "Path", targets: "Sequence[Target]", *, max_workers:
         of_triggers = {versions.get(trigger.topic) for trigger in numbers.triggers}
         if of_triggers == {None}:
             continue
-        pool = _pool(numbers.capped(max_workers), of_triggers, source=str(path))
+        pool = _pool(numbers.capped(max_workers), of_triggers, source=str(path), names=names)
         if pool.name in pools:
             raise ConfigurationError(
                 f"{path}: {pools[pool.name].numbers.name} and {numbers.name} both scale {pool.name}. Remove one."
@@ -71,7 +74,9 @@ def read_scaled_pools(path: "Path", targets: "Sequence[Target]", *, max_workers:
     return tuple(pools.values())
 
 
-def _pool(numbers: "ScaledObject", of_triggers: Iterable[tuple[str, str] | None], *, source: str) -> ScaledPool:
+def _pool(
+    numbers: "ScaledObject", of_triggers: Iterable[tuple[str, str] | None], *, source: str, names: "Names"
+) -> ScaledPool:
     """Check that every trigger is of one version and of the group that reads it."""
     first, *others = of_triggers
     if first is None or others:
@@ -79,7 +84,7 @@ def _pool(numbers: "ScaledObject", of_triggers: Iterable[tuple[str, str] | None]
         raise ConfigurationError(
             f"{source}: ScaledObject {numbers.name} looks at {topics}, not the topics of one version. Mend it."
         )
-    group = worker_group(*first)
+    group = names.worker_group(*first)
     if other := [trigger.consumer_group for trigger in numbers.triggers if trigger.consumer_group != group]:
         raise ConfigurationError(
             f"{source}: ScaledObject {numbers.name} looks at the group {other[0]}, not at {group}, which reads its "

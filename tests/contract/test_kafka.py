@@ -17,16 +17,18 @@ from inferlane.kafka.clients import make_producer
 from inferlane.kafka.consuming import LaneConsumer, Take
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.kafka.reading import read_since
+from inferlane.naming import Lane, Names
 from inferlane.splits import Split, SplitFollower, SplitTable, publish_split
 from inferlane.stack.hops import committed_and_end
-from inferlane.topics import Lane, create_topics, record_limit_bytes, work_topic
+from inferlane.topics import create_topics, record_limit_bytes
 from tests.brokers import Broker
 from tests.fakes.foreign import OddName, python_builder
 
 # A group that lost a member waits for its session to end, and machines that do much else take their time.
 pytestmark = pytest.mark.timeout(300)
 
-TOPIC = work_topic("iris", "v1", Lane.REQUESTS)
+NAMES = Names()
+TOPIC = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
 GROUP = "inferlane.contract"
 WAIT_S = 120.0
 # Takes what there is, says so, and never finishes it.

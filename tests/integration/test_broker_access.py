@@ -10,20 +10,23 @@ from inferlane.config import Settings
 from inferlane.errors import UnavailableError
 from inferlane.kafka.consuming import LaneConsumer
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.naming import Lane, Names
 from inferlane.result_store import connect
 from inferlane.splits import Split, SplitFollower, SplitTable, publish_split
 from inferlane.stack.broker import broker_answers
 from inferlane.stack.hops import committed_and_end
-from inferlane.topics import Lane, create_topics, work_topic
+from inferlane.topics import create_topics
 from inferlane.window_store import WindowStore
 from tests.brokers import ApacheCluster, Broker
 from tests.brokers.apache.security import Security
 from tests.integration._parts import embedded_store, eventually
 from tests.integration._router import running_router
 
+NAMES = Names()
+
 pytestmark = pytest.mark.timeout(400)
 
-TOPIC = work_topic("iris", "v1", Lane.REQUESTS)
+TOPIC = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
 WAIT_S = 120.0
 WAYS_IN = [
     ("SSL", None),
@@ -98,7 +101,7 @@ async def test_the_routers_faust_app_gets_in(cluster: ApacheCluster, protocol: s
         producer = BatchProducer(settings)
         await producer.start()
         async with connect(redis_url) as redis:
-            store = WindowStore(redis, redis_url=redis_url, slot_s=5, keep_s=600)
+            store = WindowStore(redis, redis_url=redis_url, slot_s=5, keep_s=600, names=Names())
             async with running_router(settings, producer, store) as (app, _):
 
                 async def is_ready() -> bool:

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from inferlane.cancellations import Cancellations, CancelledRequests
 from inferlane.clock import SystemClock
+from inferlane.naming import Names
 from inferlane.result_store import connect
 from tests.integration._parts import embedded_store, eventually
 
@@ -23,10 +24,10 @@ async def test_a_worker_knows_of_cancellations_before_and_after_it_began_to_foll
     """Guards `_read_all` (before) and `_take` (after): each taken out, one of the two ids never shows."""
     url, redis = store
     clock = SystemClock()
-    cancellations = Cancellations(redis, redis_url=url, clock=clock)
+    cancellations = Cancellations(redis, redis_url=url, clock=clock, names=Names())
     await cancellations.add("before", until_s=clock.now_s() + 60)
     await cancellations.add("over", until_s=clock.now_s() - 1)
-    cancelled = CancelledRequests(redis, clock=clock)
+    cancelled = CancelledRequests(redis, clock=clock, names=Names())
     cancelled.start()
     try:
 

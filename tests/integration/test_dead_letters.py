@@ -14,11 +14,12 @@ from inferlane.delivery import Delivery
 from inferlane.errors import DecodeError, ModelError
 from inferlane.kafka.lanes import Lanes
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.naming import Lane, Names
 from inferlane.replaying import open_replayer
 from inferlane.result_store import ResultStore, connect
 from inferlane.results import Status
 from inferlane.retrying import Retrier
-from inferlane.topics import DEAD_LETTERS, INGRESS, Lane, create_topics, work_topic
+from inferlane.topics import create_topics
 from router.forwarder import Forwarder, router_lanes
 from tests.brokers import Broker
 from tests.fakes.records import make_catalog, make_version
@@ -27,6 +28,8 @@ from workers.failure_limit import FailureLimit
 from workers.observing import Observer
 from workers.outcomes import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
+
+NAMES = Names()
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -64,7 +67,9 @@ class Parts:
         self.store = store
         self.retrier = Retrier()
         self.producer = producer
-        self.delivery = Delivery(store, producer, self.retrier, max_dead_letter_bytes=settings.max_body_bytes)
+        self.delivery = Delivery(
+            store, producer, self.retrier, names=Names(), max_dead_letter_bytes=settings.max_body_bytes
+        )
 
     @asynccontextmanager
     async def worker(self, *, is_broken: bool) -> AsyncIterator[FailureLimit]:
@@ -134,14 +139,14 @@ async def parts(broker: Broker) -> AsyncIterator[Parts]:
         settings = settings.model_copy(update={"redis_url": url})
         producer = BatchProducer(settings)
         await producer.start()
-        yield Parts(settings, ResultStore(redis, redis_url=url, result_ttl_s=600), producer)
+        yield Parts(settings, ResultStore(redis, redis_url=url, result_ttl_s=600, names=Names()), producer)
         await producer.close()
 
 
 async def test_a_broken_model_halts_its_pool_and_a_mend_and_a_replay_answer_every_request(parts: Parts) -> None:
     """Guards `allowance` in `Lanes._take` and `reopen` in `Replayer.send`: without the one every request becomes a dead
     letter, without the other those that did stay `FAILED`."""
-    work = work_topic("iris", "v1", Lane.REQUESTS)
+    work = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
     requests = [
         OutRecord(
             work,
@@ -153,7 +158,7 @@ async def test_a_broken_model_halts_its_pool_and_a_mend_and_a_replay_answer_ever
     ]
     # Somebody else's record among the letters stops nobody.
     await parts.producer.send(
-        [*requests, OutRecord(DEAD_LETTERS, b"", b"", [("inferlane-dead-letter-reason", b"\xff")])]
+        [*requests, OutRecord(NAMES.dead_letters, b"", b"", [("inferlane-dead-letter-reason", b"\xff")])]
     )
 
     async with parts.worker(is_broken=True) as limit:
@@ -178,7 +183,7 @@ async def test_a_broken_model_halts_its_pool_and_a_mend_and_a_replay_answer_ever
         async with open_replayer(parts.settings) as replayer:
             for found in letters:
                 sent = await replayer.send(found.letter, to_version=None)
-                assert sent.record.topic == INGRESS[Lane.REQUESTS]
+                assert sent.record.topic == NAMES.ingress[Lane.REQUESTS]
 
         async def all_are_answered() -> bool:
             return await parts.all_ended(IDS, Status.SUCCEEDED)

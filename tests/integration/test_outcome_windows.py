@@ -17,10 +17,11 @@ from inferlane.clock import SystemClock
 from inferlane.config import Settings
 from inferlane.kafka.clients import make_consumer
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.naming import Names
 from inferlane.outcomes import encode_summary
 from inferlane.result_store import connect
 from inferlane.results import Status
-from inferlane.topics import DEAD_LETTERS, OUTCOMES, create_topics
+from inferlane.topics import create_topics
 from inferlane.window_report import WindowReport
 from inferlane.window_store import WindowStore
 from tests.brokers import Broker
@@ -29,6 +30,7 @@ from tests.integration._router import running_router
 from workers.outcomes import OutcomeRecorder
 
 # Processes that import everything, on machines that do much else.
+NAMES = Names()
 pytestmark = pytest.mark.timeout(400)
 
 WINDOW_S = 600
@@ -79,7 +81,9 @@ async def producer(settings: Settings) -> AsyncIterator[BatchProducer]:
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[WindowStore]:
     async with connect(settings.redis_url) as redis:
-        yield WindowStore(redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=WINDOW_S)
+        yield WindowStore(
+            redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=WINDOW_S, names=Names()
+        )
 
 
 async def produce_batches(producer: BatchProducer, *, worker_id: str, batches: int) -> None:
@@ -98,7 +102,7 @@ async def produce_batches(producer: BatchProducer, *, worker_id: str, batches: i
         )
         summary = recorder.take_summary()
         assert summary is not None
-        await producer.send([OutRecord(OUTCOMES, b"iris/v1", encode_summary(summary), [])])
+        await producer.send([OutRecord(NAMES.outcomes, b"iris/v1", encode_summary(summary), [])])
 
 
 async def wait_for_requests(store: WindowStore, requests: int, *, now_s: float | None = None) -> WindowReport:
@@ -113,7 +117,7 @@ async def wait_for_requests(store: WindowStore, requests: int, *, now_s: float |
 
 
 async def first_dead_letter(settings: Settings) -> ConsumerRecord:
-    consumer = make_consumer(settings, DEAD_LETTERS, group=None)
+    consumer = make_consumer(settings, NAMES.dead_letters, group=None)
     await consumer.start()
     try:
         return await asyncio.wait_for(consumer.getone(), timeout=30)
@@ -140,14 +144,14 @@ async def test_a_record_that_cannot_be_read_is_buried_and_the_next_one_counts(
     settings: Settings, producer: BatchProducer, store: WindowStore
 ) -> None:
     async with running_router(settings, producer, store):
-        await producer.send([OutRecord(OUTCOMES, b"who/knows", b"\x00 no summary", [("trace", b"1")])])
+        await producer.send([OutRecord(NAMES.outcomes, b"who/knows", b"\x00 no summary", [("trace", b"1")])])
         await produce_batches(producer, worker_id="a", batches=1)
         await wait_for_requests(store, 4)
         letter = await first_dead_letter(settings)
     headers = dict(letter.headers)
     assert (letter.key, letter.value, headers["trace"]) == (b"who/knows", b"\x00 no summary", b"1")
     assert headers["inferlane-dead-letter-reason"] == b"undecodable"
-    assert headers["inferlane-dead-letter-topic"] == OUTCOMES.encode()
+    assert headers["inferlane-dead-letter-topic"] == NAMES.outcomes.encode()
     assert headers["inferlane-dead-letter-offset"] == b"0"
 
 

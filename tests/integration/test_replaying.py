@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from inferlane.naming import Names
 from inferlane.result_store import ResultStore, connect
 from inferlane.results import Accepted, Result, Status
 from tests.integration._parts import embedded_store
@@ -21,7 +22,7 @@ def make_result(status: Status, **more: object) -> Result:
 @pytest.fixture
 async def store() -> AsyncIterator[ResultStore]:
     async with embedded_store() as url, connect(url) as redis:
-        yield ResultStore(redis, redis_url=url, result_ttl_s=60)
+        yield ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names())
 
 
 @pytest.mark.parametrize(("status", "code"), [(Status.FAILED, "model_error"), (Status.EXPIRED, "deadline_exceeded")])

@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from inferlane.errors import UnavailableError
-from inferlane.result_store import ResultStore, connect, wake_up_channel
+from inferlane.naming import Names
+from inferlane.result_store import ResultStore, connect
 from inferlane.results import Accepted, Result, Status, decode_wake_up
 from tests.faults.harness.store import full_store
 from tests.integration._parts import embedded_store
@@ -28,7 +29,7 @@ async def url() -> AsyncIterator[str]:
 async def test_a_full_store_refuses_a_result_and_keeps_the_mark_of_acceptance(url: str) -> None:
     """Guarded by the script in `ResultStore.put`: as a plain pipeline, the mark is deleted (seen to fail so)."""
     async with connect(url) as redis:
-        store = ResultStore(redis, redis_url=url, result_ttl_s=60)
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names())
         await store.mark_accepted("full", ACCEPTED, ttl_s=60)
         async with full_store(url):
             with pytest.raises(UnavailableError, match="OutOfMemoryError"):
@@ -41,7 +42,7 @@ async def test_a_full_store_refuses_a_result_and_keeps_the_mark_of_acceptance(ur
 
 async def test_the_first_terminal_result_holds(url: str) -> None:
     async with connect(url) as redis:
-        store = ResultStore(redis, redis_url=url, result_ttl_s=60)
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names())
         assert await store.put([result("first")]) == [result("first")]
         assert await store.put([result("first", Status.EXPIRED), result("other")]) == [result("first"), result("other")]
         assert await store.get(["first", "never"]) == [result("first"), None]
@@ -50,8 +51,8 @@ async def test_the_first_terminal_result_holds(url: str) -> None:
 async def test_who_waits_is_told_in_the_same_step_unless_another_result_holds(url: str) -> None:
     """Guarded by `if is_first`: without it a client may be answered with what is not stored."""
     async with connect(url) as redis, redis.pubsub(ignore_subscribe_messages=True) as heard:
-        store = ResultStore(redis, redis_url=url, result_ttl_s=60)
-        await heard.subscribe(wake_up_channel("api"))
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names())
+        await heard.subscribe(store.wake_up_channel("api"))
         small = replace(result("r"), content=b"small")
         await store.put([small], wake={"api": [small]})
         late = replace(small, status=Status.EXPIRED)
@@ -65,4 +66,4 @@ async def test_who_waits_is_told_in_the_same_step_unless_another_result_holds(ur
 
 async def test_an_id_that_nobody_accepted_is_unknown(url: str) -> None:
     async with connect(url) as redis:
-        assert await ResultStore(redis, redis_url=url, result_ttl_s=60).find("never") is None
+        assert await ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names()).find("never") is None

@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from inferlane.config import load_settings
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.kafka.clients import make_consumer, make_producer
+from inferlane.naming import Lane, Names
 from inferlane.result_store import connect
 from inferlane.signature import Signature
 from inferlane.stack.checks import check_store, check_topics
@@ -25,9 +26,9 @@ from inferlane.stack.pools import StackPools
 from inferlane.stack.probe import Target
 from inferlane.stack.profile import Profile, StackOptions, stack_profile
 from inferlane.stack.supervisor import Supervisor
-from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, work_topic, worker_group
 
 WAIT_S = 60.0
+NAMES = Names()
 TARGETS = [Target(model="iris", version="v1", signature=Signature(inputs=(), outputs=()))]
 # A supervisor of its own process that says who its children are, for somebody to kill it.
 PROGRAM = """
@@ -36,6 +37,7 @@ from inferlane.config import load_settings
 from inferlane.stack.pools import StackPools
 from inferlane.stack.profile import StackOptions, stack_profile
 from inferlane.stack.supervisor import Supervisor
+
 async def main():
     options = StackOptions(broker_port=int(sys.argv[1]), store_port=int(sys.argv[2]))
     profile = stack_profile(load_settings(state_dir=sys.argv[3]), options)
@@ -91,7 +93,7 @@ async def test_broker_and_store_answer_with_what_we_promise_and_leave_nothing(
     profile: Profile, options: StackOptions
 ) -> None:
     async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
-        assert {*INGRESS.values(), "inferlane.iris.v1.requests", "inferlane.splits"} <= await topics_of(profile)
+        assert {*NAMES.ingress.values(), "inferlane.iris.v1.requests", "inferlane.splits"} <= await topics_of(profile)
         async with connect(profile.settings.redis_url) as redis:
             limits = await redis.config_get("maxmemory*")
             assert limits["maxmemory-policy"] == "noeviction"
@@ -136,15 +138,15 @@ def test_a_taken_port_stops_the_start_before_anything_runs(profile: Profile, opt
 
 async def test_the_hop_that_holds_a_request_is_named(profile: Profile, options: StackOptions) -> None:
     settings, [target] = profile.settings, TARGETS
-    topic, work = INGRESS[Lane.REQUESTS], work_topic("iris", "v1", Lane.REQUESTS)
+    topic, work = NAMES.ingress[Lane.REQUESTS], NAMES.work_topic("iris", "v1", Lane.REQUESTS)
     async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
         assert await router_progress(settings) == "nothing waits for it"
         await produce(profile, topic)
         assert "the router has not taken it: 1 wait in inferlane.requests" in await holding_hop(settings, target)
-        await commit_all(profile, topic, ROUTER_GROUP)
+        await commit_all(profile, topic, NAMES.router_group)
         await produce(profile, work)
         assert "no worker has answered it: 1 wait in inferlane.iris.v1.requests" in await holding_hop(settings, target)
-        await commit_all(profile, work, worker_group("iris", "v1"))
+        await commit_all(profile, work, NAMES.worker_group("iris", "v1"))
         assert "the API does not hear the store" in await holding_hop(settings, target)
 
 

@@ -12,6 +12,7 @@ from redis.exceptions import NoPermissionError
 
 from inferlane.config import Settings, load_settings
 from inferlane.errors import UnavailableError
+from inferlane.naming import Names
 from inferlane.result_store import ResultStore, connect
 from inferlane.results import Result, Status
 from inferlane.stack.checks import check_store
@@ -48,7 +49,7 @@ async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
 async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settings: Settings) -> None:
     result = Result(request_id="a", status=Status.FAILED, model="iris", version="v1", error_code="model_error")
     async with connect(settings.redis_url) as redis:
-        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=60)
+        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=60, names=Names())
         room = WaitingRoom(store, redis, instance="api-1", max_places=1)
         await room.start()
         place = room.enter("a")
@@ -57,7 +58,7 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
         assert await room.wait(place, 60) == result
         await room.close()
         assert await store.get(["a"]) == [result]
-        windows = WindowStore(redis, redis_url=settings.redis_url, slot_s=5, keep_s=60)
+        windows = WindowStore(redis, redis_url=settings.redis_url, slot_s=5, keep_s=60, names=Names())
         assert not await windows.put([], publisher="router")
         assert (await windows.read("iris", "v1", window_s=10, now_s=1000)).requests == 0
         assert "noeviction" in await check_store(settings)

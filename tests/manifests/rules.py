@@ -7,9 +7,12 @@ import yaml
 
 from inferlane.config import Settings
 from inferlane.errors import ConfigurationError
+from inferlane.naming import Lane, Names
 from inferlane.scaling.manifest import read_scaled_objects
-from inferlane.topics import INGRESS, ROUTER_GROUP, Lane, topic_specs, work_topic, worker_group
+from inferlane.topics import topic_specs
 from tests.manifests.pod_security import pods_of, restricted_faults
+
+NAMES = Names()
 
 Document = dict[str, Any]
 Version = tuple[str, str]
@@ -42,8 +45,8 @@ def _scaling_faults(text: str, documents: list[Document], versions: list[Version
         yield str(error)
         return
     partitions = Settings.model_fields["work_partitions"].default
-    groups = {ROUTER_GROUP: frozenset(INGRESS.values())} | {
-        worker_group(model, version): frozenset(work_topic(model, version, lane) for lane in Lane)
+    groups = {NAMES.router_group: frozenset(NAMES.ingress.values())} | {
+        NAMES.worker_group(model, version): frozenset(NAMES.work_topic(model, version, lane) for lane in Lane)
         for model, version in versions
     }
     for document in documents:

@@ -8,8 +8,10 @@ from typing import Self
 
 from inferlane.config import load_settings
 from inferlane.kafka.clients import make_producer
-from inferlane.topics import INGRESS, Lane
+from inferlane.naming import Lane, Names
 from tests.keyed_stack import KeyedStack
+
+NAMES = Names()
 
 _ROW = [5.1, 3.5, 1.4, 0.2]
 _PAUSE_S = 0.05
@@ -58,5 +60,5 @@ class Load:
 
     async def _produce(self) -> None:
         async with make_producer(self._settings) as producer:
-            await producer.send_and_wait(INGRESS[Lane.BULK], _FOREIGN)
-            await producer.send_and_wait(INGRESS[Lane.REQUESTS], b"not a request")
+            await producer.send_and_wait(NAMES.ingress[Lane.BULK], _FOREIGN)
+            await producer.send_and_wait(NAMES.ingress[Lane.REQUESTS], b"not a request")

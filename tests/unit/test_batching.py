@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import ModelError
+from inferlane.naming import Lane
 from inferlane.record import read_headers
-from inferlane.topics import Lane
 from tests.fakes.records import FakeRecord
 from workers.batching import run_batch, split_by_rows, stack, unstack
 from workers.requests import Request

@@ -8,10 +8,13 @@ from inferlane.config import load_settings
 from inferlane.dead_letters import Cause, dead_letter, read_dead_letter, stack_of
 from inferlane.errors import DecodeError, ModelError
 from inferlane.kafka.producing import check_size
+from inferlane.naming import Lane, Names
 from inferlane.record import parse_time
 from inferlane.replaying import NotReplayableError, prepare
-from inferlane.topics import OUTCOMES, Lane, record_limit_bytes, work_topic
+from inferlane.topics import record_limit_bytes
 from tests.fakes.records import FakeRecord
+
+STACK = Names()
 
 CAUSE = Cause(reason="model_error", detail="the model failed", attempts=2, stack="session.py:60 run\nModelError")
 NOW_S = 1_700_000_000.0
@@ -19,7 +22,7 @@ NOW_S = 1_700_000_000.0
 
 def bury(record: FakeRecord, *, limit_bytes: int = 1_000, cause: Cause = CAUSE) -> FakeRecord:
     """The letter as a consumer reads it."""
-    letter = dead_letter(record, cause, limit_bytes=limit_bytes)
+    letter = dead_letter(record, cause, topic="dead", limit_bytes=limit_bytes)
     return FakeRecord(
         topic=letter.topic, offset=3, key=letter.key, value=letter.value, headers=tuple(letter.headers), timestamp=5_000
     )
@@ -62,7 +65,9 @@ def test_every_record_has_a_letter_that_can_be_written(
         key=b"k" * key_bytes, value=value, headers=(("ce_id", b"i" * id_bytes), *[("h", b"x" * size)] * count)
     )
     cause = Cause(reason="undecodable", detail="\N{SNOWMAN}" * 5_000, attempts=1_000_000, stack="s" * 9_000)
-    check_size(dead_letter(record, cause, limit_bytes=settings.max_body_bytes), record_limit_bytes(settings))
+    check_size(
+        dead_letter(record, cause, topic="dead", limit_bytes=settings.max_body_bytes), record_limit_bytes(settings)
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,7 @@ def test_a_record_that_is_no_letter_says_so(headers: tuple[tuple[str, bytes], ..
 
 def test_a_replay_is_the_same_request_with_another_attempt_and_a_fresh_deadline() -> None:
     """Guards that `ce_id` is said: the default id is made of a position, and a replay has another one."""
-    work = work_topic("iris", "v1", Lane.REQUESTS)
+    work = STACK.work_topic("iris", "v1", Lane.REQUESTS)
     headers = (("ce_modelversion", b"v1"), ("ce_replyto", b"api"), ("ce_deadline", b"2020-01-01T00:00:00Z"))
     letter = read_dead_letter(bury(FakeRecord(topic=work, partition=2, offset=9, value=b"v", headers=headers)))
     replay = prepare(letter, load_settings(default_deadline_s=60), to_version=None, now_s=NOW_S)
@@ -105,7 +110,7 @@ def test_a_replay_is_the_same_request_with_another_attempt_and_a_fresh_deadline(
 
 
 def test_a_replay_can_go_to_another_version_and_keeps_its_lane() -> None:
-    record = FakeRecord(topic=work_topic("iris", "v1", Lane.BULK), headers=(("ce_modelversion", b"v1"),))
+    record = FakeRecord(topic=STACK.work_topic("iris", "v1", Lane.BULK), headers=(("ce_modelversion", b"v1"),))
     replay = prepare(read_dead_letter(bury(record)), load_settings(), to_version="v2", now_s=NOW_S)
     assert replay.record.topic == "inferlane.bulk"
     assert [value for name, value in replay.record.headers if name == "ce_modelversion"] == [b"v2"]
@@ -120,7 +125,7 @@ def test_a_record_that_was_not_kept_whole_is_not_replayed() -> None:
 
 
 def test_a_summary_of_outcomes_is_not_replayed() -> None:
-    letter = read_dead_letter(bury(FakeRecord(topic=OUTCOMES)))
+    letter = read_dead_letter(bury(FakeRecord(topic=STACK.outcomes)))
     with pytest.raises(NotReplayableError, match="no request"):
         prepare(letter, load_settings(), to_version=None, now_s=NOW_S)
 

@@ -10,10 +10,12 @@ from inferlane.dead_letters import Cause, dead_letter
 from inferlane.delivery import Answer, Delivery
 from inferlane.errors import PayloadTooLargeError, UnavailableError
 from inferlane.kafka.producing import OutRecord, check_size
+from inferlane.naming import Lane, Names
 from inferlane.results import Result, Status
 from inferlane.retrying import Retrier
-from inferlane.topics import DEAD_LETTERS, RESULTS, Lane
 from tests.fakes.records import FakeRecord
+
+NAMES = Names()
 
 
 @dataclass
@@ -60,7 +62,7 @@ def make_answer(
 
 
 def make_delivery(store: FakeStore, producer: FakeProducer) -> Delivery:
-    return Delivery(store, producer, Retrier(), max_dead_letter_bytes=100)  # type: ignore[arg-type]  # fakes of the same shape
+    return Delivery(store, producer, Retrier(), names=Names(), max_dead_letter_bytes=100)  # type: ignore[arg-type]  # fakes of the same shape
 
 
 async def deliver(store: FakeStore, producer: FakeProducer, *answers: Answer) -> None:
@@ -72,7 +74,7 @@ async def test_a_store_that_was_down_gets_the_result_and_the_dead_letter_is_not_
     store, producer = FakeStore(failures=3), FakeProducer()
     await deliver(store, producer, make_answer(status=Status.FAILED, dead=FakeRecord(value=b"x")))
     assert store.held["r"].status is Status.FAILED
-    assert [record.topic for record in producer.sent] == [DEAD_LETTERS]
+    assert [record.topic for record in producer.sent] == [NAMES.dead_letters]
 
 
 async def test_the_first_terminal_result_is_the_one_that_wakes() -> None:
@@ -93,7 +95,7 @@ async def test_a_wake_up_that_fails_does_not_hold_the_commit() -> None:
 async def test_a_bulk_result_goes_to_the_topic_alone() -> None:
     store, producer = FakeStore(), FakeProducer()
     await deliver(store, producer, make_answer(lane=Lane.BULK))
-    assert ([record.topic for record in producer.sent], store.held) == ([RESULTS], {})
+    assert ([record.topic for record in producer.sent], store.held) == ([NAMES.results], {})
 
 
 async def test_an_error_that_no_retry_mends_is_not_retried() -> None:
@@ -107,7 +109,7 @@ async def test_an_error_that_no_retry_mends_is_not_retried() -> None:
 
 def test_a_dead_letter_keeps_the_record_and_says_where_it_was_and_why() -> None:
     record = FakeRecord(key=b"k", value=b"v", headers=(("ce_id", b"r"), ("inferlane-dead-letter-reason", b"older")))
-    letter = dead_letter(record, Cause(reason="undecodable", detail="d", attempts=2), limit_bytes=10)
+    letter = dead_letter(record, Cause(reason="undecodable", detail="d", attempts=2), topic="dead", limit_bytes=10)
     headers = dict(letter.headers)
     reason = headers["inferlane-dead-letter-reason"]
     assert (letter.key, letter.value, headers["ce_id"], reason) == (b"k", b"v", b"r", b"undecodable")
@@ -115,13 +117,15 @@ def test_a_dead_letter_keeps_the_record_and_says_where_it_was_and_why() -> None:
 
 
 def test_a_dead_letter_over_the_limit_is_cut_and_tells_its_length() -> None:
-    letter = dead_letter(FakeRecord(value=b"v" * 50), Cause(reason="r", detail="", attempts=1), limit_bytes=10)
+    letter = dead_letter(
+        FakeRecord(value=b"v" * 50), Cause(reason="r", detail="", attempts=1), topic="dead", limit_bytes=10
+    )
     assert (letter.value, dict(letter.headers)["inferlane-dead-letter-value-bytes"]) == (b"v" * 10, b"50")
 
 
 def test_headers_that_leave_no_room_are_dropped_but_for_the_id() -> None:
     record = FakeRecord(headers=(("ce_id", b"r"), ("big", b"x" * 100_000)))
-    headers = dict(dead_letter(record, Cause(reason="r", detail="", attempts=1), limit_bytes=10).headers)
+    headers = dict(dead_letter(record, Cause(reason="r", detail="", attempts=1), topic="dead", limit_bytes=10).headers)
     assert (headers.get("ce_id"), headers.get("big")) == (b"r", None)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from inferlane.config import load_settings
 from inferlane.kafka.fetch_wait import FetchWait
-from inferlane.topics import Lane
+from inferlane.naming import Lane
 
 
 @pytest.mark.parametrize(

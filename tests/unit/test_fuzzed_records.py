@@ -11,11 +11,12 @@ from inferlane.config import load_settings
 from inferlane.dead_letters import Cause, dead_letter
 from inferlane.delivery import Answer, _result_record
 from inferlane.kafka.producing import check_size
+from inferlane.naming import Lane
 from inferlane.record import JSON_LENGTH
 from inferlane.results import Status, decode_result, encode_result
 from inferlane.retrying import Retrier
 from inferlane.splits import SplitTable
-from inferlane.topics import Lane, record_limit_bytes
+from inferlane.topics import record_limit_bytes
 from router.forwarder import Forwarder
 from tests.fakes.records import IRIS, FakeRecord, make_catalog, make_version
 from workers.answers import Answers
@@ -92,9 +93,9 @@ def assert_deliverable(answer: Answer, record: Any) -> None:
     cause = Cause(
         reason=result.error_code, detail=result.error_detail or "", attempts=result.attempt, stack=answer.stack
     )
-    letter = dead_letter(record, cause, limit_bytes=SETTINGS.max_body_bytes)
+    letter = dead_letter(record, cause, topic="dead", limit_bytes=SETTINGS.max_body_bytes)
     check_size(letter, LIMIT_BYTES)
-    check_size(_result_record(answer, result), LIMIT_BYTES)
+    check_size(_result_record("results", answer, result), LIMIT_BYTES)
 
 
 @given(record=RECORDS, lane=st.sampled_from(Lane))

@@ -17,7 +17,7 @@ CAUSE = Cause(reason="model_error", detail="d", attempts=1)
 
 
 def find(record: FakeRecord, *, offset: int = 3) -> Found:
-    out = dead_letter(record, CAUSE, limit_bytes=100_000)
+    out = dead_letter(record, CAUSE, topic="dead", limit_bytes=100_000)
     letter = read_dead_letter(
         FakeRecord(topic=out.topic, offset=offset, key=out.key, value=out.value, headers=tuple(out.headers))
     )

@@ -14,7 +14,7 @@ from dashboards.live.api import ModelInfo, TensorInfo, VersionInfo
 from dashboards.live.feed import Feed
 from dashboards.live.guard import Guard, refusal, refuse_open_network
 from dashboards.live.history import KEPT_S, History, Point, VersionPoint
-from dashboards.live.hops import ROUTER_QUEUE, Queue, Speeds, subscriptions, total, version_queue
+from dashboards.live.hops import Queue, Speeds, router_queue, subscriptions, total, version_queue
 from dashboards.live.letters import LetterBox
 from dashboards.live.snapshot import Sighting, Snapshot, Source, build_snapshot
 from dashboards.live.verdict import Signs, Tone, judge
@@ -22,12 +22,14 @@ from inferlane.config import load_settings
 from inferlane.dead_letters import Cause, dead_letter
 from inferlane.errors import ConfigurationError, OverloadedError
 from inferlane.kafka.backlog import Position, Subscription
+from inferlane.naming import Names
 from inferlane.stack.runfile import ProcessRecord
 from inferlane.window_report import LatencyReport, Percentiles, ResourceReport, WindowReport
 from tests.fakes.clock import FakeClock
 from tests.fakes.records import FakeRecord
 
-REQUESTS, BULK = ROUTER_QUEUE
+NAMES = Names()
+ROUTER_QUEUE = REQUESTS, BULK = router_queue(NAMES)
 
 
 def version_info(version: str, weight: float) -> VersionInfo:
@@ -62,7 +64,7 @@ def report(version: str, *, requests: int = 600, error_rate: float = 0.0, worker
 
 
 def everywhere(models: tuple[ModelInfo, ...], *, committed: int, end: int) -> Mapping[Subscription, Position]:
-    return {part: Position(committed=committed, end=end) for part in subscriptions(models)}
+    return {part: Position(committed=committed, end=end) for part in subscriptions(NAMES, models)}
 
 
 def test_a_rate_is_what_moved_over_the_last_seconds() -> None:
@@ -107,7 +109,7 @@ def test_a_total_adds_what_is_known() -> None:
 
 
 def test_every_queue_of_every_version_is_asked_for() -> None:
-    asked = subscriptions([IRIS])
+    asked = subscriptions(NAMES, [IRIS])
     assert {part.topic for part in asked} == {
         "inferlane.requests",
         "inferlane.bulk",
@@ -204,7 +206,7 @@ def test_before_anything_answered_a_snapshot_says_who_does_not() -> None:
 
 def test_requests_that_wait_with_no_worker_there_are_the_headline() -> None:
     speeds = Speeds()
-    (own, _) = version_queue("iris", "v2")
+    (own, _) = version_queue(NAMES, "iris", "v2")
     speeds.note({own: Position(committed=0, end=5)}, at_s=0)
     seen = Sighting(at_s=1.0, models=(IRIS,), reports={("iris", "v2"): report("v2", workers=0)})
     snapshot = build_snapshot(seen, speeds=speeds, history=History())
@@ -229,6 +231,7 @@ def letter_record(number: int, *, reason: str = "model_error") -> Any:
     buried = dead_letter(
         FakeRecord(value=b"{}", headers=headers),
         Cause(reason=reason, detail="it broke\nat a line", attempts=2),
+        topic="dead",
         limit_bytes=1_000,
     )
     return FakeRecord(value=buried.value, headers=tuple(buried.headers), offset=number, timestamp=1_000 * number)

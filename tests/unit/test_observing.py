@@ -11,9 +11,9 @@ from inferlane.config import load_settings
 from inferlane.delivery import Answer
 from inferlane.errors import ModelError
 from inferlane.metrics.labels import OTHER
+from inferlane.naming import Lane
 from inferlane.results import Result, Status
 from inferlane.signature import Signature, TensorSpec
-from inferlane.topics import Lane
 from models.catalog import ModelVersion
 from tests.fakes.clock import FakeClock
 from tests.fakes.records import FakeRecord, make_version

@@ -11,9 +11,9 @@ from inferlane.config import load_settings
 from inferlane.delivery import Answer
 from inferlane.kafka.consuming import Take
 from inferlane.kafka.offsets import Ticket
+from inferlane.naming import Lane
 from inferlane.record import format_time
 from inferlane.results import Status
-from inferlane.topics import Lane
 from tests.fakes.clock import FakeClock
 from tests.fakes.records import FakeRecord, make_version
 from workers.observing import Batch

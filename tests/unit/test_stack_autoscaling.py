@@ -10,6 +10,7 @@ import pytest
 
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.kafka.backlog import PartitionPosition, Subscription
+from inferlane.naming import Names
 from inferlane.signature import Signature
 from inferlane.stack.autoscaling import Autoscaler
 from inferlane.stack.keeper import StartError
@@ -51,7 +52,7 @@ spec:
 def pools(folder: Path, text: str = MANIFEST, *, max_workers: int = 3) -> tuple[ScaledPool, ...]:
     path = folder / "hpa.yaml"
     path.write_text(text)
-    return read_scaled_pools(path, TARGETS, max_workers=max_workers)
+    return read_scaled_pools(path, TARGETS, max_workers=max_workers, names=Names())
 
 
 class Broker:
@@ -162,4 +163,4 @@ def test_scaled_objects_that_do_not_fit_are_refused(tmp_path: Path, written: str
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.yaml.*--scaled-objects"):
-        read_scaled_pools(tmp_path / "none.yaml", TARGETS, max_workers=2)
+        read_scaled_pools(tmp_path / "none.yaml", TARGETS, max_workers=2, names=Names())

@@ -12,9 +12,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from inferlane.delivery import Answer
 from inferlane.errors import ConfigurationError
 from inferlane.kafka.producing import OutRecord
+from inferlane.naming import Lane, Names
 from inferlane.record import TRACE_PARENT
 from inferlane.results import Result, Status
-from inferlane.topics import Lane
 from inferlane.tracing import open_tracing
 from inferlane.tracing.spans import Tracing
 from router.routing import Route
@@ -111,7 +111,7 @@ def test_the_spans_of_a_batch_say_where_each_request_spent_its_time(
     tracing: Tracing, exporter: InMemorySpanExporter
 ) -> None:
     batch = Batch(lane=Lane.REQUESTS, taken_s=10.0, run=RunTimes(started_s=12.0, ended_s=13.0))
-    BatchSpans(tracing, make_version()).add(batch, [answer("a")], stored_s=13.5)
+    BatchSpans(tracing, make_version(), Names()).add(batch, [answer("a")], stored_s=13.5)
     spans = spans_of(exporter)
     process, whole = spans["process inferlane.iris.v1.requests"], spans["batch iris v1"]
     assert process.parent is not None
@@ -131,7 +131,7 @@ def test_a_request_that_failed_is_an_error_with_its_code_and_was_not_inferred(
 ) -> None:
     batch = Batch(lane=Lane.REQUESTS, taken_s=10.0, run=RunTimes(started_s=12.0, ended_s=13.0))
     failed = answer("a", Status.EXPIRED, error="deadline_exceeded")
-    BatchSpans(tracing, make_version()).add(batch, [failed], stored_s=13.5)
+    BatchSpans(tracing, make_version(), Names()).add(batch, [failed], stored_s=13.5)
     spans = spans_of(exporter)
     process = spans["process inferlane.iris.v1.requests"]
     assert process.status.status_code is StatusCode.ERROR
@@ -144,7 +144,7 @@ def test_the_router_puts_its_span_in_place_of_the_one_that_came(
     tracing: Tracing, exporter: InMemorySpanExporter
 ) -> None:
     headers = [("ce_id", b"a"), (TRACE_PARENT, PARENT), ("mine", b"kept")]
-    take = TakeSpans(tracing, Lane.BULK, taken_s=10.0)
+    take = TakeSpans(tracing, Names().ingress[Lane.BULK], taken_s=10.0)
     out = take.routed(Route("iris", "v1"), OutRecord("inferlane.iris.v1.bulk", b"k", b"{}", headers))
     take.refused(answer("b", Status.FAILED, error="unknown_model"))
     take.end()

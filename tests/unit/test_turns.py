@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from inferlane.topics import Lane
+from inferlane.naming import Lane
 from tests.fakes.clock import FakeClock
 from workers.turns import FairShare, Turnstile
 

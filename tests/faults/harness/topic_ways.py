@@ -14,13 +14,15 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from inferlane.kafka.clients import make_consumer, make_producer
+from inferlane.naming import Lane, Names
 from inferlane.record import format_time
-from inferlane.topics import INGRESS, RESULTS, Lane
 from tests.faults.harness.ledger import Entry, Ledger
 from tests.faults.harness.questions import MODEL, Oracle, Question, Way
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
+
+NAMES = Names()
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +79,7 @@ class TopicWays:
 
     async def read_for_ever(self) -> None:
         """Read what `inferlane.results` says, from its beginning."""
-        consumer = make_consumer(self._settings, RESULTS, group=None)
+        consumer = make_consumer(self._settings, NAMES.results, group=None)
         try:
             await consumer.start()
             while True:
@@ -153,7 +155,7 @@ def _make_record(way: Way, question: Question, request_id: str, now_s: float, du
     if question.version is not None:
         headers.append(("ce_modelversion", question.version.encode()))
     return _Record(
-        topic=INGRESS[_LANE_OF[way]],
+        topic=NAMES.ingress[_LANE_OF[way]],
         key=request_id.encode(),
         value=msgspec.json.encode({"instances": question.rows}),
         headers=tuple(headers),

@@ -1,0 +1,78 @@
+"""What the topics, consumer groups, store keys and channels of one stack are called.
+
+All begin with the prefix of the stack (`INFERLANE_PREFIX`): two stacks on one broker and one store share nothing.
+A prefix holds no dot and no underscore: the first dot ends it, and no name of one stack can be spelled in another, not
+even in Kafka's metrics, which write `.` as `_`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+DEFAULT_PREFIX = "inferlane"
+PREFIX_RULE = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
+
+
+class Lane(StrEnum):
+    """Whether somebody waits (`requests`) or throughput counts (`bulk`)."""
+
+    REQUESTS = "requests"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of one stack."""
+
+    prefix: str = DEFAULT_PREFIX
+
+    @property
+    def ingress(self) -> dict[Lane, str]:
+        """The topic that each lane's requests enter by."""
+        return {lane: f"{self.prefix}.{lane}" for lane in Lane}
+
+    @property
+    def results(self) -> str:
+        """The topic of results."""
+        return f"{self.prefix}.results"
+
+    @property
+    def outcomes(self) -> str:
+        """The topic of the workers' summaries."""
+        return f"{self.prefix}.outcomes"
+
+    @property
+    def dead_letters(self) -> str:
+        """The topic of the dead letters."""
+        return f"{self.prefix}.dead-letters"
+
+    @property
+    def splits(self) -> str:
+        """The compacted topic of the traffic splits."""
+        return f"{self.prefix}.splits"
+
+    def work_topic(self, model: str, version: str, lane: Lane) -> str:
+        """The topic that the workers of one version read."""
+        return f"{self.prefix}.{model}.{version}.{lane}"
+
+    @property
+    def router_group(self) -> str:
+        """The consumer group of the routers' data path."""
+        return f"{self.prefix}.router"
+
+    @property
+    def outcomes_group(self) -> str:
+        """The group of the Faust agent that reads outcomes; Faust makes its app id the group."""
+        return f"{self.prefix}.router.outcomes"
+
+    @property
+    def dashboard_group(self) -> str:
+        """A group in which nobody commits, so that its lag is what a topic holds."""
+        return f"{self.prefix}.dashboard"
+
+    def worker_group(self, model: str, version: str) -> str:
+        """The consumer group of one version's workers."""
+        return f"{self.prefix}.{model}.{version}"
+
+    def store_key(self, kind: str, *parts: object) -> str:
+        """The key in the store of one thing of a kind, such as `inferlane:result:<id>`; a channel is named alike."""
+        return ":".join((self.prefix, kind, *map(str, parts)))
