@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunTimes:
-    """When a run started and ended, seconds since the epoch."""
+    """When a run started and ended, seconds since the epoch; during `waited_s` of it the model ran for others."""
 
     started_s: float
     ended_s: float
+    waited_s: float = 0.0
+
+    @property
+    def inference_s(self) -> float:
+        """For how long the model ran."""
+        return max(0.0, self.ended_s - self.started_s - self.waited_s)
 
 
 class Answers:
@@ -63,7 +69,7 @@ class Answers:
             accepted_s=headers.accepted_s,
             finished_s=times.ended_s,
             queue_wait_s=max(0.0, times.started_s - headers.accepted_s),
-            inference_s=times.ended_s - times.started_s,
+            inference_s=times.inference_s,
             rows=request.rows,
             content=content,
             json_length=json_length,

@@ -20,7 +20,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def split_by_rows(requests: Sequence[Request], max_rows: int) -> Iterator[list[Request]]:
-    """Cut into batches of at most `max_rows` rows, in order; a larger request is a batch of its own."""
+    """Cut into batches of at most `max_rows` rows, in order; a larger request is alone in its batch."""
     batch: list[Request] = []
     rows = 0
     for request in requests:
@@ -31,6 +31,28 @@ def split_by_rows(requests: Sequence[Request], max_rows: int) -> Iterator[list[R
         rows += request.rows
     if batch:
         yield batch
+
+
+def pieces_of(request: Request, max_rows: int) -> list[Request]:
+    """The request as parts of at most `max_rows` rows each, as views, in order."""
+    return [
+        msgspec.structs.replace(
+            request,
+            tensors={name: array[start : start + max_rows] for name, array in request.tensors.items()},
+            rows=min(max_rows, request.rows - start),
+        )
+        for start in range(0, request.rows, max_rows)
+    ]
+
+
+def join(request: Request, pieces: Sequence[Outcome]) -> Outcome:
+    """The outcome of a request from those of its pieces, in order; the error of a piece is that of the request."""
+    outputs: list[dict[str, np.ndarray]] = []
+    for piece in pieces:
+        if piece.outputs is None:
+            return Outcome(request, None, piece.error)
+        outputs.append(piece.outputs)
+    return Outcome(request, {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]})
 
 
 def stack(requests: Sequence[Request]) -> dict[str, np.ndarray]:

@@ -54,10 +54,9 @@ class LaneMetrics:
 
     def note_run(self, *, taken_s: float, run: "RunTimes", stored_s: float, rows: int) -> None:
         """Count one run of `rows` rows that succeeded, and the time before and after it."""
-        inference_s = run.ended_s - run.started_s
         self._batch_wait.observe(max(0.0, run.started_s - taken_s))
-        self._inference.observe(inference_s)
-        self._busy.inc(max(0.0, inference_s))
+        self._inference.observe(run.inference_s)
+        self._busy.inc(run.inference_s)
         self._store.observe(max(0.0, stored_s - run.ended_s))
         if rows:
             self._rows.observe(rows)

@@ -98,7 +98,7 @@ class Observer:
 
     def _say(self, batch: Batch, answers: "Sequence[Answer]", rows: int) -> None:
         # At DEBUG: alone, a request is a batch, and a line each would cost as much as its inference.
-        inference_s = batch.run.ended_s - batch.run.started_s if batch.run else 0.0
+        inference_s = batch.run.inference_s if batch.run else 0.0
         self._log.debug("batch_answered", lane=batch.lane, requests=len(answers), rows=rows, inference_s=inference_s)
         for answer in answers:
             if answer.dead is not None:

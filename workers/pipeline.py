@@ -13,12 +13,12 @@ from inferlane.kafka.lanes import LaneOptions, Lanes
 from inferlane.naming import Lane
 from inferlane.retrying import Retrier
 from workers.answers import Answers, RunTimes
-from workers.batching import Outcome, split_by_rows
+from workers.batching import Outcome, join, pieces_of, split_by_rows
 from workers.failure_limit import FailureLimit
+from workers.lane_scheduler import LaneScheduler
 from workers.observing import Batch, Observer
 from workers.requests import UNREADABLE, Request, decode, headers_of
 from workers.running import HELD_BYTES, Runner
-from workers.turns import Turnstile
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -72,7 +72,7 @@ class Pipeline:
         )
         self._runner = Runner(
             model.run,
-            turnstile=Turnstile(bulk_share=settings.bulk_share, clock=clock),
+            scheduler=LaneScheduler(bulk_share=settings.bulk_share, clock=clock),
             clock=clock,
             threads=settings.intra_op_num_threads,
         )
@@ -106,7 +106,8 @@ class Pipeline:
         held: list[_Done] = []
         while batches:
             # Nobody waits for a bulk result: those of a take are run in a row, and go out together in one round trip.
-            done = await self._infer(batches[:1] if lane is Lane.REQUESTS else _in_a_row(batches), lane, taken_s)
+            turn = batches[:1] if lane is Lane.REQUESTS else _in_a_row(batches, self._max_batch_rows)
+            done = await self._infer(turn, lane, taken_s)
             batches = batches[len(done) :]
             held += done
             if lane is Lane.REQUESTS or sum(part.content_bytes for part in held) >= HELD_BYTES:
@@ -117,6 +118,8 @@ class Pipeline:
 
     async def _infer(self, batches: Sequence[Sequence[Request]], lane: Lane, taken_s: float) -> list[_Done]:
         """Run the batches in one turn, at least the first; those behind it only while no client waits for a turn."""
+        if batches[0][0].rows > self._max_batch_rows:
+            return [await self._infer_in_pieces(batches[0][0], lane, taken_s)]
         async with self._runner.turn(lane):
             now_s = self._clock.now_s()
             sorted_out = [self._sort_out(batch, lane, now_s) for batch in batches]
@@ -128,6 +131,33 @@ class Pipeline:
             )
             for (due, early), run in zip(sorted_out, runs, strict=False)
         ]
+
+    async def _infer_in_pieces(self, request: Request, lane: Lane, taken_s: float) -> _Done:
+        """Run a request that is larger than a batch, one turn a piece, so that it holds nobody up for longer."""
+        outcomes: list[Outcome] = []
+        runs: list[RunTimes] = []
+        for piece in pieces_of(request, self._max_batch_rows):
+            async with self._runner.turn(lane):
+                early = self._answer_early(request, lane, self._clock.now_s())
+                if early is not None:
+                    return _Done(Batch(lane=lane, taken_s=taken_s), [early])
+                (run,) = await self._runner.run([[piece]])
+            outcomes += run.outcomes
+            runs.append(run.times)
+            if outcomes[-1].error is not None:
+                break
+        started_s, ended_s = runs[0].started_s, runs[-1].ended_s
+        waited_s = ended_s - started_s - sum(times.inference_s for times in runs)
+        times = RunTimes(started_s=started_s, ended_s=ended_s, waited_s=waited_s)
+        whole = self._join(request, outcomes)
+        return _Done(Batch(lane=lane, taken_s=taken_s, run=times, outcomes=[whole]), [self._answer(whole, lane, times)])
+
+    def _join(self, request: Request, pieces: Sequence[Outcome]) -> Outcome:
+        try:
+            return join(request, pieces)
+        except Exception as error:  # outputs that do not fit together are one request's failure
+            log.exception("pieces_not_joined", request_id=request.headers.request_id)
+            return Outcome(request, None, ModelError(f"the outputs of its pieces do not fit together: {error!r}"))
 
     def _sort_out(self, batch: Sequence[Request], lane: Lane, now_s: float) -> tuple[list[Request], list[Answer]]:
         """The requests to compute, and the answers of the others."""
@@ -169,14 +199,14 @@ class Pipeline:
         return self._answers.of_error(record, headers_of(record), lane, error, now_s=self._clock.now_s())
 
 
-def _in_a_row(batches: Sequence[Sequence[Request]]) -> Sequence[Sequence[Request]]:
-    """The first, and those behind it that have no deadline: it may pass before it is their turn."""
-    late = (
+def _in_a_row(batches: Sequence[Sequence[Request]], max_rows: int) -> Sequence[Sequence[Request]]:
+    """The first, and those behind it that have no deadline, which may pass before it is their turn, and fit a run."""
+    ends = (
         number
         for number, batch in enumerate(batches)
-        if number and any(request.headers.deadline_s is not None for request in batch)
+        if number and (batch[0].rows > max_rows or any(request.headers.deadline_s is not None for request in batch))
     )
-    return batches[: next(late, len(batches))]
+    return batches[: next(ends, len(batches))]
 
 
 def worker_lanes(settings: "Settings", pipeline: Pipeline, *, limit: FailureLimit, retrier: Retrier) -> Lanes:

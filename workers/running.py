@@ -15,8 +15,8 @@ from workers.run_cost import RunCost
 if TYPE_CHECKING:
     from inferlane.clock import Clock
     from inferlane.naming import Lane
+    from workers.lane_scheduler import LaneScheduler
     from workers.requests import Request
-    from workers.turns import Turnstile
 
 # Bulk results that are held back until all of a take are there. More in one send could take longer than a request to
 # the broker may.
@@ -44,10 +44,10 @@ class Ran:
 class Runner:
     """Runs batches of one model. One event loop, and one thread: a second would only fight it for the core."""
 
-    def __init__(self, run: Run, *, turnstile: "Turnstile", clock: "Clock", threads: int) -> None:
+    def __init__(self, run: Run, *, scheduler: "LaneScheduler", clock: "Clock", threads: int) -> None:
         """`threads` is what one run of the model may use."""
         self._run = run
-        self._turnstile = turnstile
+        self._scheduler = scheduler
         self._clock = clock
         self._cost = RunCost()
         self._threads = threads
@@ -59,7 +59,7 @@ class Runner:
 
     def turn(self, lane: "Lane") -> AbstractAsyncContextManager[None]:
         """Hold the model while the block runs."""
-        return self._turnstile.turn(lane)
+        return self._scheduler.turn(lane)
 
     async def run(self, batches: "Sequence[Sequence[Request]]") -> list[Ran]:
         """Run the batches within a turn, at least the first; those behind it only while no client waits for a turn.
@@ -77,7 +77,7 @@ class Runner:
         for batch in batches:
             ran.append(self._run_batch(batch))
             output_bytes += ran[-1].output_bytes
-            if self._turnstile.is_wanted_by_clients or output_bytes >= HELD_BYTES:
+            if self._scheduler.has_waiting_client or output_bytes >= HELD_BYTES:
                 break
         return ran
 

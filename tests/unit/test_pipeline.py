@@ -4,22 +4,26 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import pytest
 
 from inferlane.config import load_settings
 from inferlane.delivery import Answer
+from inferlane.errors import ModelError
 from inferlane.kafka.consuming import Take
 from inferlane.kafka.offsets import Ticket
 from inferlane.naming import Lane
 from inferlane.record import format_time
 from inferlane.results import Status
+from inferlane.wire.v2 import decode_response
 from tests.fakes.clock import FakeClock
 from tests.fakes.records import FakeRecord, make_version
 from workers.observing import Batch
 from workers.pipeline import Pipeline
 
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
+TWO_ROWS = b'{"instances": [[1, 1, 1, 1], [1, 1, 1, 1]]}'
 
 
 class FakeModel:
@@ -169,14 +173,14 @@ async def test_bulk_records_with_a_deadline_are_looked_at_when_it_is_their_turn(
 
 
 async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
-    """Guards `is_wanted_by_clients`: taken out, a client waits for the whole take instead of one run of it."""
+    """Guards `has_waiting_client`: taken out, a client waits for the whole take instead of one run of it."""
     pipeline: Pipeline
     waiting: list[asyncio.Task[None]] = []
     served: list[str] = []
 
     class Model(FakeModel):
         def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
-            served.append("client" if len(inputs["input"]) == 2 else "bulk")
+            served.append("bulk" if len(inputs["input"]) == 2 else "client")
             if served == ["bulk"]:
                 # A client comes while the first bulk run is in the thread.
                 come = asyncio.run_coroutine_threadsafe(queue(), loop)
@@ -184,23 +188,126 @@ async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
             return super().run(inputs)
 
     async def queue() -> None:
-        two = make_record("client", value=b'{"instances": [[1, 1, 1, 1], [1, 1, 1, 1]]}')
-        take = Take([two], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
+        take = Take([make_record("client")], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
         waiting.append(asyncio.create_task(pipeline.answer(take, Lane.REQUESTS)))
         await asyncio.sleep(0)
 
     loop = asyncio.get_running_loop()
     pipeline = Pipeline(
-        load_settings(max_batch_rows=1),
+        load_settings(max_batch_rows=2),
         model=Model(),  # type: ignore[arg-type]  # fakes of the same shape
         delivery=FakeDelivery(),  # type: ignore[arg-type]  # as above
         observer=FakeObserver(),  # type: ignore[arg-type]  # as above
         cancelled=(),
         clock=FakeClock(),
     )
-    records = [make_record(name) for name in "abc"]
+    records = [make_record(name, value=TWO_ROWS) for name in "abc"]
     async with asyncio.timeout(30):
         await pipeline.answer(Take(records, Ticket({})), Lane.BULK)  # type: ignore[arg-type]  # as above
         await asyncio.gather(*waiting)
     pipeline.close()
     assert served == ["bulk", "client", "bulk", "bulk"]
+
+
+class RowSums(FakeModel):
+    """Answers each row by its own numbers, so that a row in the wrong place shows."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+        super().run(inputs)
+        sums = inputs["input"].sum(axis=1)
+        return {"label": sums.astype(np.int64), "probabilities": np.stack([sums, sums, sums], axis=1)}
+
+
+def rows_record(request_id: str, rows: int, **more: float) -> FakeRecord:
+    body = msgspec.json.encode({"instances": [[float(row), 0, 0, 0] for row in range(rows)]})
+    return make_record(request_id, value=body, **more)
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_a_request_larger_than_a_batch_is_run_in_pieces_and_answered_whole(lane: Lane) -> None:
+    """Guards `_infer_in_pieces`: taken out, one run of any size takes the memory and the time that it likes."""
+    model = RowSums()
+    records = [rows_record("a", 1), rows_record("large", 23), rows_record("b", 2)]
+    delivery = await answer(*records, model=model, lane=lane, max_batch_rows=5)
+    assert model.rows == [1, 5, 5, 5, 5, 3, 2]
+    results = {found.result.request_id: found.result for found in delivery.answers}
+    assert [found.result.request_id for found in delivery.answers] == ["a", "large", "b"]
+    outputs = decode_response(results["large"].content, results["large"].json_length)
+    assert outputs["label"].tolist() == list(range(23))
+    assert results["large"].rows == 23
+
+
+async def test_a_large_request_ends_at_the_piece_that_fails_and_nobody_else_does() -> None:
+    class Failing(RowSums):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            outputs = super().run(inputs)
+            if (inputs["input"][:, 0] == 12).any():
+                raise ModelError("a dozen")
+            return outputs
+
+    model = Failing()
+    delivery = await answer(rows_record("large", 23), rows_record("b", 2), model=model, max_batch_rows=5)
+    assert model.rows == [5, 5, 5, 2]
+    assert delivery.status_of("large") == (Status.FAILED, "model_error")
+    assert delivery.status_of("b") == (Status.SUCCEEDED, None)
+
+
+async def test_a_large_request_is_not_run_to_its_end_past_its_deadline() -> None:
+    clock = FakeClock()
+
+    class Slow(RowSums):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            clock.advance(1)
+            return super().run(inputs)
+
+    model = Slow()
+    large = rows_record("large", 23, deadline_s=clock.now_s() + 1.5)
+    delivery = await answer(large, model=model, clock=clock, max_batch_rows=5)
+    assert model.rows == [5, 5]
+    assert delivery.status_of("large")[0] is Status.EXPIRED
+
+
+async def test_pieces_whose_outputs_do_not_fit_together_fail_their_request() -> None:
+    class Uneven(FakeModel):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            rows = len(inputs["input"])
+            super().run(inputs)
+            return {"label": np.zeros(rows, np.int64), "probabilities": np.zeros((rows, rows), np.float32)}
+
+    delivery = await answer(rows_record("large", 3), model=Uneven(), max_batch_rows=2)
+    assert delivery.status_of("large") == (Status.FAILED, "model_error")
+
+
+async def test_a_client_has_its_turn_between_two_pieces_of_a_large_bulk_request() -> None:
+    """Guards the turn a piece: in one turn for all, a client waits for as many runs as a record has rows for."""
+    pipeline: Pipeline
+    waiting: list[asyncio.Task[None]] = []
+    rows: list[int] = []
+
+    class Model(FakeModel):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            rows.append(len(inputs["input"]))
+            if len(rows) == 1:
+                asyncio.run_coroutine_threadsafe(come(), loop).result(30)
+            return super().run(inputs)
+
+    async def come() -> None:
+        take = Take([make_record("client")], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
+        waiting.append(asyncio.create_task(pipeline.answer(take, Lane.REQUESTS)))
+        await asyncio.sleep(0)
+
+    loop = asyncio.get_running_loop()
+    pipeline = Pipeline(
+        load_settings(max_batch_rows=2),
+        model=Model(),  # type: ignore[arg-type]  # fakes of the same shape
+        delivery=FakeDelivery(),  # type: ignore[arg-type]  # as above
+        observer=FakeObserver(),  # type: ignore[arg-type]  # as above
+        cancelled=(),
+        clock=FakeClock(),
+    )
+    async with asyncio.timeout(30):
+        large = Take([rows_record("large", 8)], Ticket({}))  # type: ignore[arg-type, list-item]  # as above
+        await pipeline.answer(large, Lane.BULK)
+        await asyncio.gather(*waiting)
+    pipeline.close()
+    assert rows == [2, 1, 2, 2, 2]
