@@ -7,6 +7,7 @@ from pathlib import Path
 
 from inferlane.errors import DecodeError
 from inferlane.kafka.producing import OutRecord, headers_bytes
+from inferlane.quoting import clipped
 from inferlane.record import DEAD_LETTER_TYPE, MAX_NAME_BYTES, Headers, KafkaRecord
 
 # A reason is for a person to read in a list; a model's own message may be as long as it likes.
@@ -139,7 +140,9 @@ def read_dead_letter(record: KafkaRecord) -> DeadLetter:
             cut=_what_was_cut(text),
         )
     except (KeyError, ValueError) as error:
-        raise DecodeError(f"the record at offset {record.offset} is no dead letter of ours: {error!r}") from error
+        raise DecodeError(
+            f"the record at offset {record.offset} is no dead letter of ours: {clipped(repr(error))}"
+        ) from error
 
 
 def _original_headers(letter: KafkaRecord) -> Headers:

@@ -21,8 +21,15 @@ from typing import ClassVar
 
 import msgspec
 
+from inferlane.quoting import clipped
+
 # What msgspec raises for bytes that do not hold what they must: malformed, not UTF-8, or nested too deep.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+# A message is copied into answers, headers, dead letters and logs. What it quotes is cut by `inferlane.quoting` where
+# it is written, so that the remedy stays in sight; this is the bound for whatever was not.
+MESSAGE_LIMIT_CHARS = 2_000
 
 
 class InferlaneError(Exception):
@@ -30,6 +37,10 @@ class InferlaneError(Exception):
 
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "") -> None:
+        """The message is cut to `MESSAGE_LIMIT_CHARS` and can always be encoded."""
+        super().__init__(clipped(message, limit_chars=MESSAGE_LIMIT_CHARS))
 
 
 class ConfigurationError(InferlaneError):

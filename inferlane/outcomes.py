@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from inferlane.errors import UNDECODABLE, DecodeError
+from inferlane.quoting import clipped, quoted
 from inferlane.results import Status
 from inferlane.sketches import check_sketch
 
@@ -67,7 +68,7 @@ class OutcomeSummary(msgspec.Struct, frozen=True, kw_only=True):
         unknown = self.outcomes.keys() - TERMINAL
         if unknown:
             raise DecodeError(
-                f"outcome {min(unknown)!r} is no terminal status; they are: {', '.join(sorted(TERMINAL))}"
+                f"outcome {quoted(min(unknown))} is no terminal status; they are: {', '.join(sorted(TERMINAL))}"
             )
 
 
@@ -84,4 +85,6 @@ def decode_summary(raw: bytes) -> OutcomeSummary:
     try:
         return _decode(raw)
     except UNDECODABLE as error:
-        raise DecodeError(f"a record of inferlane.outcomes holds no summary of schema {SCHEMA}: {error}") from error
+        raise DecodeError(
+            f"a record of inferlane.outcomes holds no summary of schema {SCHEMA}: {clipped(str(error))}"
+        ) from error

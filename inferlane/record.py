@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from inferlane.errors import DecodeError
+from inferlane.quoting import clipped, quoted
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -116,7 +117,9 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
             trace_parent=valid_trace_parent(get(TRACE_PARENT)),
         )
     except (ValueError, UnicodeDecodeError) as error:
-        raise DecodeError(f"a header of the record cannot be read: {error}; docs/topics.md has each format") from error
+        raise DecodeError(
+            f"a header of the record cannot be read: {clipped(str(error))}; docs/topics.md has each format"
+        ) from error
 
 
 def default_headers(record: KafkaRecord) -> RequestHeaders:
@@ -175,7 +178,7 @@ def parse_time(raw: bytes) -> float:
     """
     moment = datetime.fromisoformat(raw.decode())
     if moment.tzinfo is None:
-        raise ValueError(f"time {raw.decode()!r} has no offset from UTC, write it as 2026-01-31T12:00:00Z")
+        raise ValueError(f"time {quoted(raw)} has no offset from UTC, write it as 2026-01-31T12:00:00Z")
     return moment.timestamp()
 
 

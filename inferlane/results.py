@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError
+from inferlane.quoting import clipped
 from inferlane.record import RequestHeaders
 
 _T = TypeVar("_T")
@@ -150,4 +151,4 @@ def _decoded(decode: Callable[[bytes], _T], raw: bytes) -> _T:
     try:
         return decode(raw)
     except UNDECODABLE as error:
-        raise DecodeError(f"stored bytes are not what the contract says: {error}") from error
+        raise DecodeError(f"stored bytes are not what the contract says: {clipped(str(error))}") from error

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidSplitError, UnavailableError
 from inferlane.kafka.clients import broker_errors, make_consumer, make_producer
+from inferlane.quoting import clipped, quoted
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -41,10 +42,10 @@ def make_split(model: str, weights: Mapping[str, float], *, known: Iterable[str]
     known = tuple(known)
     unknown = sorted(set(weights) - set(known))
     if unknown:
-        raise InvalidSplitError(f"model {model!r} has no version {unknown[0]!r}; it has: {', '.join(known)}")
+        raise InvalidSplitError(f"model {model!r} has no version {quoted(unknown[0])}; it has: {', '.join(known)}")
     for version, weight in weights.items():
         if not 0 <= weight < float("inf"):
-            raise InvalidSplitError(f"the weight of {version!r} is {weight}; it must be a finite number >= 0")
+            raise InvalidSplitError(f"the weight of {quoted(version)} is {weight}; it must be a finite number >= 0")
     total = sum(weights.values())
     if not 0 < total < float("inf"):
         raise InvalidSplitError(f"the weights sum to {total}; give at least one version a weight over 0")
@@ -68,7 +69,7 @@ def decode_split(raw: bytes) -> Split:
     try:
         return _decode(raw)
     except UNDECODABLE as error:
-        raise DecodeError(f"a record of the split topic holds no split: {error}") from error
+        raise DecodeError(f"a record of the split topic holds no split: {clipped(str(error))}") from error
 
 
 class SplitTable:

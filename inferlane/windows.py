@@ -10,6 +10,7 @@ import msgspec
 
 from inferlane.errors import DecodeError
 from inferlane.outcomes import LatencySketches, OutcomeSummary
+from inferlane.quoting import clipped
 from inferlane.sketches import merge_sketches
 
 
@@ -108,4 +109,4 @@ def decode_slot(raw: bytes | str) -> Slot:
     try:
         return _decode_slot(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DecodeError(f"stored bytes hold no outcome slot: {error}") from error
+        raise DecodeError(f"stored bytes hold no outcome slot: {clipped(str(error))}") from error

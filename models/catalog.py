@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from inferlane.errors import ConfigurationError, UnknownModelError
+from inferlane.quoting import quoted
 from inferlane.signature import Signature, TensorSpec
 
 
@@ -51,7 +52,7 @@ class Model:
             return self.versions[name]
         except KeyError:
             known = ", ".join(self.versions)
-            raise UnknownModelError(f"model {self.name!r} has no version {name!r}; it has: {known}") from None
+            raise UnknownModelError(f"model {self.name!r} has no version {quoted(name)}; it has: {known}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ class Catalog:
         try:
             return self.models[wanted]
         except KeyError:
-            raise UnknownModelError(f"no model {wanted!r}; there are: {', '.join(self.models)}") from None
+            raise UnknownModelError(f"no model {quoted(wanted)}; there are: {', '.join(self.models)}") from None
 
     def all_versions(self) -> tuple[ModelVersion, ...]:
         """Every version of every model, in the order of their names."""

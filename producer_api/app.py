@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from inferlane import __version__
 from inferlane.errors import InferlaneError
+from inferlane.quoting import clipped
 from producer_api import predict_endpoint
 from producer_api.asgi import read_body, send_answer
 from producer_api.gate import KeyGate
@@ -20,6 +21,9 @@ from producer_api.routes import health, models, predictions, version_metrics
 from producer_api.services import Services
 
 log = structlog.get_logger(__name__)
+
+# Of what is wrong with a body, the first few: each of 400,000 bad weights would make a reply of 50 MB.
+_FAULTS_NAMED = 5
 
 _DESCRIPTION = """Model predictions through a queue: a burst becomes backlog instead of errors.
 
@@ -99,7 +103,11 @@ async def _on_error(_request: Request, error: Exception) -> Response:
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
     faults = error.errors() if isinstance(error, RequestValidationError) else []
-    detail = "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in faults)
+    named = [
+        f"{'.'.join(clipped(str(part), limit_chars=60) for part in fault['loc'])}: {clipped(fault['msg'])}"
+        for fault in faults[:_FAULTS_NAMED]
+    ]
+    detail = "; ".join(named) + (f"; and {len(faults) - _FAULTS_NAMED} more" if len(faults) > _FAULTS_NAMED else "")
     # A body that is no JSON at all is the one fault that pydantic reports under this type.
     status = 400 if any(fault["type"] == "json_invalid" for fault in faults) else 422
     code = "undecodable" if status == 400 else "invalid_parameter"  # noqa: PLR2004 - as the line above
@@ -109,6 +117,6 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    detail = f"{request.method} {request.url.path}: {error.detail}. GET /docs lists the calls."
+    detail = f"{request.method} {clipped(request.url.path)}: {error.detail}. GET /docs lists the calls."
     body = problem(error.status_code, error.detail.lower().replace(" ", "_"), detail)
     return Response(body, status_code=error.status_code, headers=error.headers, media_type=CONTENT_TYPE)

@@ -9,6 +9,7 @@ import structlog
 from inferlane.errors import InferlaneError, OverloadedError, UnavailableError
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.metrics.api import ENQUEUE
+from inferlane.quoting import clipped
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +78,7 @@ class Enqueuer:
                 answer = error
             except Exception as error:  # the next batch must still be sent
                 log.exception("enqueue_failed", records=len(batch))
-                answer = UnavailableError(f"the queue did not take the request: {error!r}; send it again")
+                answer = UnavailableError(f"the queue did not take the request: {clipped(repr(error))}; send it again")
             finally:
                 self._pending_bytes -= sum(len(record.value) for record, _ in batch)
                 for _, on_answer in batch:

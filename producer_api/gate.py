@@ -9,6 +9,7 @@ from inferlane.api_keys import ApiKey, Scope
 from inferlane.errors import ConfigurationError, InferlaneError
 from inferlane.loopback import is_loopback
 from inferlane.metrics.api import DENIED
+from inferlane.quoting import clipped
 from producer_api import predict_endpoint
 from producer_api.asgi import CALLER, header, send_answer
 from producer_api.key_ring import KeyRing
@@ -109,7 +110,8 @@ def _sent_key(scope: Any) -> bytes:
 
 def _forbidden(key: ApiKey, needed: Scope, scope: Any) -> ForbiddenError:
     return ForbiddenError(
-        f"the key {key.name!r} has the scopes {', '.join(key.scopes)}; {scope['method']} {scope['path']} needs {needed}"
+        f"the key {key.name!r} has the scopes {', '.join(key.scopes)}; "
+        f"{scope['method']} {clipped(scope['path'])} needs {needed}"
     )
 
 

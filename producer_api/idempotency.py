@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from inferlane.errors import UNDECODABLE, DecodeError
+from inferlane.quoting import clipped
 from inferlane.result_store import store_errors
 from producer_api.problems import InvalidParameterError, KeyReusedError
 
@@ -181,4 +182,4 @@ def _decode(raw: bytes) -> Claim:
     try:
         return msgspec.msgpack.decode(raw, type=Claim)
     except UNDECODABLE as error:
-        raise DecodeError(f"a stored claim is not what the contract says: {error}") from error
+        raise DecodeError(f"a stored claim is not what the contract says: {clipped(str(error))}") from error

@@ -13,6 +13,7 @@ from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
 from inferlane.kafka.producing import OutRecord
 from inferlane.metrics.api import ACCEPTED
 from inferlane.naming import Lane
+from inferlane.quoting import clipped
 from inferlane.record import JSON_LENGTH, TRACE_PARENT, fixed_request_headers, format_time, valid_trace_parent
 from inferlane.results import Accepted, Result
 from inferlane.wire.tensors import row_count
@@ -101,10 +102,10 @@ class Predictor:
         try:
             fields = _decode_body(body)
         except msgspec.ValidationError as error:
-            raise InvalidParameterError(f"the body is not a predict call: {error}") from error
+            raise InvalidParameterError(f"the body is not a predict call: {clipped(str(error))}") from error
         except UNDECODABLE as error:
             raise DecodeError(
-                f"the body is not valid JSON: {error}. NaN and Infinity are not JSON; "
+                f"the body is not valid JSON: {clipped(str(error))}. NaN and Infinity are not JSON; "
                 'a body looks like {"instances": [[5.1, 3.5, 1.4, 0.2]]}'
             ) from error
         model = self._catalog.model(fields.model)

@@ -12,6 +12,7 @@ from inferlane.kafka.consuming import LaneConsumer, Take
 from inferlane.kafka.lanes import LaneOptions, Lanes
 from inferlane.kafka.producing import BatchProducer, OutRecord, check_size
 from inferlane.naming import Lane
+from inferlane.quoting import clipped
 from inferlane.record import RequestHeaders, default_headers, format_time, read_headers
 from inferlane.results import Result
 from inferlane.retrying import Retrier
@@ -101,7 +102,7 @@ class Forwarder:
             return _refuse(record, lane, headers, error)
         except Exception as error:  # a record must never stop the lane, whatever it holds
             log.exception("record_unroutable", lane=lane, request_id=headers.request_id)
-            return _refuse(record, lane, headers, InferlaneError(f"routing failed: {error!r}"))
+            return _refuse(record, lane, headers, InferlaneError(f"routing failed: {clipped(repr(error))}"))
 
     def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> tuple[Route, OutRecord]:
         chosen = route(headers, self._splits, self._catalog)

@@ -11,6 +11,7 @@ from inferlane.errors import InferlaneError, ModelError
 from inferlane.kafka.consuming import LaneConsumer, Take
 from inferlane.kafka.lanes import LaneOptions, Lanes
 from inferlane.naming import Lane
+from inferlane.quoting import clipped
 from inferlane.retrying import Retrier
 from workers.answers import Answers, RunTimes
 from workers.batching import Outcome, join, pieces_of, split_by_rows
@@ -99,7 +100,7 @@ class Pipeline:
                 refused.append(self._refuse(record, lane, error))
             except Exception as error:  # a record must never stop the lane, whatever it holds
                 log.exception("record_undecodable", topic=record.topic, offset=record.offset)
-                refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {error!r}")))
+                refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {clipped(repr(error))}")))
         if refused:
             await self._finish([_Done(Batch(lane=lane, taken_s=taken_s), refused)])
         batches = list(split_by_rows(requests, self._max_batch_rows))
@@ -186,7 +187,7 @@ class Pipeline:
         except Exception as error:  # outputs that cannot be encoded are one request's failure, not the batch's
             request = outcome.request
             log.exception("result_not_encoded", request_id=request.headers.request_id)
-            failure = ModelError(f"the model's outputs cannot be encoded: {error!r}")
+            failure = ModelError(f"the model's outputs cannot be encoded: {clipped(repr(error))}")
             return self._answers.of_error(request.record, request.headers, lane, failure, now_s=times.ended_s)
 
     async def _finish(self, held: Sequence[_Done]) -> None:

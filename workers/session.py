@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 
 from inferlane.errors import ConfigurationError, ModelError
+from inferlane.quoting import clipped
 from inferlane.wire.tensors import numpy_dtype
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ class OnnxModel:
         try:
             arrays = self._session.run(self._output_names, dict(inputs))
         except Exception as error:  # as above: no common base
-            raise ModelError(f"onnxruntime failed on a batch of {rows} rows: {error}") from error
+            raise ModelError(
+                f"onnxruntime failed on a batch of {rows} rows: {clipped(str(error), limit_chars=1_000)}"
+            ) from error
         for name, array in zip(self._output_names, arrays, strict=True):
             if len(array) != rows:
                 raise ModelError(f"output {name!r} has {len(array)} rows for {rows} rows of input")

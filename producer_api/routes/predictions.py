@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from inferlane.errors import UnavailableError
+from inferlane.quoting import quoted
 from inferlane.record import RequestHeaders
 from inferlane.results import CANCELLED, Accepted, Result, Status
 from producer_api.problems import UnknownPredictionError
@@ -62,7 +63,7 @@ async def _known(services: Services, request_id: str) -> Result | Accepted:
     known = await services.store.find(request_id)
     if known is None:
         raise UnknownPredictionError(
-            f"no prediction {request_id!r}: it was never accepted, or its result is older than "
+            f"no prediction {quoted(request_id)}: it was never accepted, or its result is older than "
             f"{services.settings.result_ttl_s:.0f} s and forgotten"
         )
     return known
