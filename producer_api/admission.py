@@ -1,21 +1,21 @@
 """Whether a request can be answered before its deadline: the backlog of each version against what it finishes."""
 
 import asyncio
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from inferlane.errors import OverloadedError, UnavailableError
-from inferlane.kafka.backlog import BacklogReader, Subscription
+from inferlane.kafka.backlog import Position, Subscription
 from inferlane.metrics.api import BACKLOG, SERVICE_RATE
 from inferlane.naming import Lane
 from producer_api.service_rate import ServiceRate
 
 if TYPE_CHECKING:
+    from inferlane.clock import Clock
     from inferlane.config import Settings
     from inferlane.splits import SplitTable
     from models.catalog import Catalog
@@ -27,16 +27,36 @@ _RETRY_S = 2.0
 # much as reading it does.
 _ESTIMATE_S = 0.005
 _ESTIMATE_REQUESTS = 32
+# Of what is refused one request is let in this often, so that an estimate that is wrong is found out. Seldom refuses
+# for long what could be answered, often gives more clients an answer that comes too late.
+_PROBE_INTERVAL_S = 1.0
+# A little less than it, for shares that do not add up to 1 in binary.
+_HALF = 0.5 - 1e-9
 
 
-@dataclass(frozen=True, slots=True)
+class Positions(Protocol):
+    """Who knows where groups stand: `BacklogReader` of the broker."""
+
+    async def read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Estimate:
-    """The wait of a new request, how much waits before it, what each newer one adds, and what they were made from."""
+    """What a new request of a target meets, and the counts from which that was made.
+
+    `routed_s` of `wait_s` is the wait for the router, before which `routed` records of all models wait; before the
+    version wait `lag_records`, all of this model. A newer request of the target adds `record_s`.
+    """
 
     wait_s: float
-    record_s: float
+    routed_s: float
+    routed: int
     lag_records: int
+    record_s: float
     accepted: int
+    accepted_here: int
     until_s: float
 
 
@@ -46,18 +66,32 @@ class _Version:
     rate: ServiceRate = field(default_factory=ServiceRate)
 
 
+@dataclass(slots=True)
+class _Target:
+    """One version that was asked for by name, or a model's split; `accepted` since the last look at the broker."""
+
+    accepted: int = 0
+    estimate: _Estimate | None = None
+    # When it was refused for the first time since it was last let in.
+    refused_since_s: float | None = None
+
+
 class Admission:
     """Refuses what cannot be answered in time, before it is accepted. One event loop.
 
     The broker's own numbers count, so what other replicas and producers sent is seen too. They are asked for while
-    requests come or wait, and not on an idle machine.
+    requests come or wait, and not on an idle machine. Requests of one model never count against another: what they
+    share is the router, and of that only its own backlog counts.
     """
 
-    def __init__(self, settings: "Settings", *, catalog: "Catalog", splits: "SplitTable") -> None:
+    def __init__(
+        self, settings: "Settings", *, catalog: "Catalog", splits: "SplitTable", positions: Positions, clock: "Clock"
+    ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._splits = splits
-        self._reader = BacklogReader(settings)
+        self._positions = positions
+        self._clock = clock
         self._router = ServiceRate()
         names = settings.names
         self._ingress = Subscription(names.ingress[Lane.REQUESTS], names.router_group)
@@ -70,8 +104,8 @@ class Admission:
             )
             for version in catalog.all_versions()
         }
+        self._targets: dict[tuple[str, str | None], _Target] = {}
         self._accepted = 0
-        self._estimates: dict[tuple[str, str | None], _Estimate] = {}
         self._came = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -84,7 +118,7 @@ class Admission:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._reader.close()
+        await self._positions.close()
 
     @property
     def is_running(self) -> bool:
@@ -99,59 +133,84 @@ class Admission:
         """
         # Also for one that is refused: somebody must look again, or what is wrong by now would refuse for ever.
         self._came.set()
-        now_s = time.monotonic()
-        estimate = self._estimates.get((model, version))
-        newer = self._accepted - estimate.accepted if estimate else 0
-        if estimate is None or now_s >= estimate.until_s or newer >= _ESTIMATE_REQUESTS:
-            estimate, newer = self._estimate(model, version, now_s=now_s), 0
-            self._estimates[model, version] = estimate
-        wait_s, lag_records = estimate.wait_s + newer * estimate.record_s, estimate.lag_records + newer
+        now_s = self._clock.monotonic_s()
+        target = self._target(model, version)
+        estimate = target.estimate
+        if estimate is None or now_s >= estimate.until_s or self._accepted - estimate.accepted >= _ESTIMATE_REQUESTS:
+            estimate = target.estimate = self._estimate(model, version, now_s=now_s)
+        newer, newer_here = self._accepted - estimate.accepted, target.accepted - estimate.accepted_here
+        wait_s = estimate.wait_s + newer * self._router.record_s + newer_here * estimate.record_s
         limit = self._settings.max_backlog_records
-        if lag_records >= limit:
-            raise OverloadedError(
-                f"{lag_records} requests of {model} wait, the limit is {limit} (INFERLANE_MAX_BACKLOG_RECORDS); "
-                "send again later, or grow the pool",
-                retry_after_s=max(1.0, wait_s / 2),
+        is_over = estimate.lag_records + newer_here >= limit or estimate.routed + newer >= limit
+        if (is_over or wait_s > within_s) and not self._is_probe(target, now_s=now_s):
+            raise _refusal(
+                model,
+                replace(
+                    estimate,
+                    wait_s=wait_s,
+                    routed=estimate.routed + newer,
+                    lag_records=estimate.lag_records + newer_here,
+                ),
+                within_s=within_s,
+                limit=limit,
             )
-        if wait_s > within_s:
-            raise OverloadedError(
-                f"{lag_records} requests of {model} wait, a new one for about {wait_s:.1f} s, and it must be answered "
-                f"within {within_s:.1f} s; send again after the seconds of Retry-After, or allow more with deadline_s",
-                retry_after_s=wait_s - within_s,
-            )
+        if target.refused_since_s is not None and wait_s <= within_s:
+            target.refused_since_s = None
         self._accepted += 1
+        target.accepted += 1
+
+    def _target(self, model: str, version: str | None) -> _Target:
+        found = self._targets.get((model, version))
+        if found is None:
+            found = self._targets[model, version] = _Target()
+        return found
+
+    def _is_probe(self, target: _Target, *, now_s: float) -> bool:
+        """Whether a request that would be refused is let in all the same: where nobody gets in, nothing is learnt."""
+        since_s = target.refused_since_s
+        is_probe = since_s is not None and now_s - since_s >= _PROBE_INTERVAL_S
+        if since_s is None or is_probe:
+            target.refused_since_s = now_s
+        return is_probe
 
     def _estimate(self, model: str, version: str | None, *, now_s: float) -> _Estimate:
         """The wait of half of the traffic, and how much waits before it: one slow canary must not refuse everybody."""
-        routed_s = self._router.expected_wait_s(now_s=now_s, newer_records=self._accepted)
-        weights = {version: 1.0} if version else self._weights(model)
-        total = sum(weights.values())
+        split = self._split_shares(model)
+        of_split = self._target(model, None).accepted
         waits = []
-        for name, weight in weights.items():
+        for name, share in ({version: 1.0} if version else split).items():
             rate = self._versions[model, name].rate
-            newer = int(self._accepted * weight / total)
+            newer = self._target(model, name).accepted + int(of_split * split.get(name, 0.0))
             wait_s = rate.expected_wait_s(now_s=now_s, newer_records=newer)
-            waits.append((wait_s, rate.lag_records + newer, weight, rate.record_s * weight / total))
+            waits.append((wait_s, rate.lag_records + newer, share, rate.record_s * share))
         waits.sort()
-        shares = accumulate(weight for _, _, weight, _ in waits)
-        median = next(wait for wait, share in zip(waits, shares, strict=True) if share >= total / 2)
+        shares = accumulate(share for _, _, share, _ in waits)
+        median = next(wait for wait, share in zip(waits, shares, strict=True) if share >= _HALF)
         wait_s, lag_records, _, record_s = median
+        routed_s = self._router.expected_wait_s(now_s=now_s, newer_records=self._accepted)
         return _Estimate(
             wait_s=routed_s + wait_s,
-            record_s=self._router.record_s + record_s,
-            lag_records=self._router.lag_records + lag_records,
+            routed_s=routed_s,
+            routed=self._router.lag_records + self._accepted,
+            lag_records=lag_records,
+            record_s=record_s,
             accepted=self._accepted,
+            accepted_here=self._target(model, version).accepted,
             until_s=now_s + _ESTIMATE_S,
         )
 
-    def _weights(self, model: str) -> Mapping[str, float]:
+    def _split_shares(self, model: str) -> Mapping[str, float]:
+        """The share of a model's traffic that each of its versions gets, of requests that name none."""
         split = self._splits.get(model)
         weights = {
             name: weight
             for name, weight in (split.weights.items() if split else ())
             if weight > 0 and (model, name) in self._versions
         }
-        return weights or {self._catalog.model(model).default_version: 1.0}
+        total = sum(weights.values())
+        if not weights:
+            return {self._catalog.model(model).default_version: 1.0}
+        return {name: weight / total for name, weight in weights.items()}
 
     async def _watch_for_ever(self) -> None:
         while True:
@@ -167,13 +226,15 @@ class Admission:
             await asyncio.sleep(self._settings.backlog_poll_s)
 
     async def _look(self) -> None:
-        accepted = self._accepted
+        accepted = {key: target.accepted for key, target in self._targets.items()}
         watched = [self._ingress, *(version.subscription for version in self._versions.values())]
-        positions = await self._reader.read(watched)
-        at_s = time.monotonic()
+        positions = await self._positions.read(watched)
+        at_s = self._clock.monotonic_s()
         # What came while the broker was asked may or may not be in its answer; counted twice for a moment is safer.
-        self._accepted -= accepted
-        self._estimates.clear()
+        self._accepted -= sum(accepted.values())
+        for key, target in self._targets.items():
+            target.accepted -= accepted.get(key, 0)
+            target.estimate = None
         if self._ingress in positions:
             self._router.note(positions[self._ingress], at_s=at_s)
         for (model, name), version in self._versions.items():
@@ -187,3 +248,28 @@ class Admission:
             SERVICE_RATE.labels(model, name).set(version.rate.records_a_second or 0.0)
         if any(position.lag_records for position in positions.values()):
             self._came.set()
+
+
+def _refusal(model: str, met: _Estimate, *, within_s: float, limit: int) -> OverloadedError:
+    """The error of a request that meets so much; it names what it would wait for, and for how long."""
+    if met.lag_records >= limit or met.routed >= limit:
+        is_router = met.lag_records < limit
+        return OverloadedError(
+            f"{_waiting(model, met, is_router=is_router)}, the limit is {limit} (INFERLANE_MAX_BACKLOG_RECORDS); "
+            "send again later, or grow the pool",
+            retry_after_s=max(1.0, met.wait_s / 2),
+        )
+    is_router = met.routed_s > met.wait_s - met.routed_s
+    return OverloadedError(
+        f"{_waiting(model, met, is_router=is_router)}, a new one for about {met.wait_s:.1f} s, and it must be answered "
+        f"within {within_s:.1f} s; send again after the seconds of Retry-After, or allow more with deadline_s",
+        retry_after_s=met.wait_s - within_s,
+    )
+
+
+def _waiting(model: str, met: _Estimate, *, is_router: bool) -> str:
+    return (
+        f"{met.routed} requests of all models wait for the router"
+        if is_router
+        else (f"{met.lag_records} requests of {model} wait")
+    )

@@ -9,6 +9,7 @@ import structlog
 
 from inferlane.cancellations import Cancellations
 from inferlane.clock import SystemClock
+from inferlane.kafka.backlog import BacklogReader
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import serve_http
 from inferlane.result_store import ResultStore, connect
@@ -84,7 +85,7 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
     )
     await enqueuer.start()
     stack.push_async_callback(enqueuer.close)
-    admission = Admission(settings, catalog=catalog, splits=splits)
+    admission = Admission(settings, catalog=catalog, splits=splits, positions=BacklogReader(settings), clock=clock)
     await admission.start()
     stack.push_async_callback(admission.close)
     counts = AnswerCounts(catalog)

@@ -39,12 +39,15 @@ def make_version(version: str = "v1", model: str = "iris") -> ModelVersion:
     )
 
 
-def make_catalog(*versions: str) -> Catalog:
+def make_catalog(*versions: str, models: tuple[str, ...] = ("iris",)) -> Catalog:
     names = versions or ("v1", "v2")
-    model = Model(
-        name="iris",
-        description="",
-        default_version=names[0],
-        versions={name: make_version(name) for name in names},
-    )
-    return Catalog(models={"iris": model}, default_model="iris")
+    made = {
+        model: Model(
+            name=model,
+            description="",
+            default_version=names[0],
+            versions={name: make_version(name, model) for name in names},
+        )
+        for model in models
+    }
+    return Catalog(models=made, default_model=models[0])

@@ -1,6 +1,5 @@
 """Who is let in: whoever can be answered in time, by what the broker last said."""
 
-import time
 from itertools import takewhile
 
 import pytest
@@ -11,24 +10,31 @@ from inferlane.kafka.backlog import Position
 from inferlane.splits import Split, SplitTable
 from producer_api.admission import Admission
 from producer_api.problems import problem_of
+from tests.fakes.clock import FakeClock
 from tests.fakes.records import make_catalog
+from tests.fakes.simulated_queue import SimulatedQueue
 
 
 async def make_admission(*, weights: dict[str, float] | None = None, **settings: object) -> Admission:
     splits = SplitTable()
     if weights:
         splits._splits["iris"] = Split(model="iris", weights=weights)
-    return Admission(load_settings(**settings), catalog=make_catalog(), splits=splits)
+    config = load_settings(**settings)
+    clock = FakeClock()
+    return Admission(
+        config, catalog=make_catalog(), splits=splits, positions=SimulatedQueue(config, clock, {}), clock=clock
+    )
 
 
 def busy(admission: Admission, version: str, *, lag_records: int, rate: int) -> None:
     """Let the version have this backlog and have been seen to finish `rate` records in the last second."""
-    now_s = time.monotonic()
+    now_s = admission._clock.monotonic_s()
     observed = admission._versions["iris", version].rate
     observed.note(Position(committed=0, end=lag_records + rate), at_s=now_s - 1)
     observed.note(Position(committed=rate, end=lag_records + rate), at_s=now_s)
     # As after a look at the broker.
-    admission._estimates.clear()
+    for target in admission._targets.values():
+        target.estimate = None
 
 
 def count_admitted(admission: Admission, *, within_s: float, at_most: int) -> int:
