@@ -18,7 +18,7 @@ from inferlane.record import (
     KafkaRecord,
     fixed_request_headers,
     format_time,
-    read_headers,
+    read_unidentified,
 )
 from inferlane.results import Result, decode_wake_up, encode_result, encode_wake_up
 from inferlane.splits import SplitTable
@@ -71,9 +71,9 @@ def _steps(case: Case, batch: int) -> Iterator[Step]:
     yield timed("parse", "rows from JSON", lambda: decode_instances(raw, version.signature, max_rows=100))
     yield timed("produce", "record", lambda: _record(case.model, tensors))
     records: list[KafkaRecord] = [_record(case.model, tensors) for _ in range(batch)]
-    headers = read_headers(records[0])
+    headers = read_unidentified(records[0])
     splits = SplitTable()
-    yield timed("route", "headers", lambda: read_headers(records[0]))
+    yield timed("route", "headers", lambda: read_unidentified(records[0]))
     yield timed("route", "version", lambda: route(headers, splits, catalog))
     requests = [decode(record, Lane.REQUESTS, version.signature) for record in records]
     yield timed("batch", "record to tensors", lambda: decode(records[0], Lane.REQUESTS, version.signature))

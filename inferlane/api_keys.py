@@ -32,9 +32,10 @@ Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Scope(StrEnum):
-    """What a key may do; `admin` may all that `predict` may."""
+    """What a key may do. `all-requests` may what `predict` may, for the requests of every key; `admin` may all."""
 
     PREDICT = "predict"
+    ALL_REQUESTS = "all-requests"
     ADMIN = "admin"
 
 
@@ -48,7 +49,8 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def may(self, scope: Scope) -> bool:
         """Whether the key may do what needs `scope`."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+        held = self.scopes
+        return scope in held or Scope.ADMIN in held or (scope is Scope.PREDICT and Scope.ALL_REQUESTS in held)
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,7 @@ from inferlane.record import (
     BINARY_CONTENT,
     JSON_CONTENT,
     JSON_LENGTH,
+    POSITION,
     RESULT_TYPE,
     SPEC_VERSION,
     TRACE_PARENT,
@@ -47,7 +48,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     `reply_to` is the API instance that waits. `to_topic` also (or, for bulk, only) sends it to `inferlane.results`.
     `dead` is the original record when it goes to the dead letters as well, `stack` where its error was raised.
-    `trace_parent` is the request's W3C header, which its result on the topic has too.
+    `trace_parent` is the request's W3C header, which its result on the topic has too. `source` and `position` are what
+    a foreign producer said of itself, and where its record lay: there they tell whose the result is.
     """
 
     result: Result
@@ -58,6 +60,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     dead: KafkaRecord | None = None
     stack: str = ""
     trace_parent: bytes | None = None
+    source: bytes = b""
+    position: str | None = None
 
 
 class Delivery:
@@ -99,9 +103,9 @@ class Delivery:
         results = [answer.result for answer in stored]
         waiting = _by_instance(stored, results)
         held = await self._retrier.until_done(lambda: self._store.put(results, wake=waiting), stage="results")
-        held_by_id = {result.request_id: result for result in held}
+        held_by_key = {result.key: result for result in held}
         to_topic = [
-            _result_record(self._names.results, answer, held_by_id.get(answer.result.request_id, answer.result))
+            _result_record(self._names.results, answer, held_by_key.get(answer.result.key, answer.result))
             for answer in answers
             if answer.to_topic
         ]
@@ -153,6 +157,10 @@ def _result_record(topic: str, answer: Answer, result: Result) -> OutRecord:
         headers.append((JSON_LENGTH, str(result.json_length).encode()))
     if answer.batch_id is not None:
         headers.append(("ce_batchid", answer.batch_id.encode()))
+    if answer.source:
+        headers.append(("ce_requestsource", answer.source))
+    if answer.position is not None:
+        headers.append((POSITION, answer.position.encode()))
     if answer.trace_parent is not None:
         headers.append((TRACE_PARENT, answer.trace_parent))
     if result.error_code is not None:

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from inferlane.errors import DecodeError
+from inferlane.identity import UNKNOWN_KEY, committed_id, default_id, foreign_key
 from inferlane.quoting import clipped, quoted
 
 Headers = Sequence[tuple[str, bytes]]
@@ -26,6 +28,11 @@ BINARY_CONTENT = b"application/octet-stream"
 TRACE_PARENT = "traceparent"
 # Open Inference Protocol, binary tensor data extension: the length of the JSON part in bytes.
 JSON_LENGTH = "inference-header-content-length"
+# What shows that a record is the API's own (`inferlane.identity`), and which API key it came with.
+PROOF = "ce_proof"
+CALLER = "ce_caller"
+# Where a record of another producer lay in its request topic; written by the router.
+POSITION = "ce_position"
 
 
 def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes], ...]:
@@ -85,12 +92,49 @@ class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
     batch_id: str | None
     json_length: int | None
     trace_parent: bytes | None = None
+    # Whose it is, from `identified`: what its result is kept under, and the API key that asked, empty if none did.
+    key: str = UNKNOWN_KEY
+    caller: str = ""
+    # What a foreign producer said of itself, and where its record lay.
+    source: bytes = b""
+    position: str | None = None
 
 
 def read_headers(record: KafkaRecord) -> RequestHeaders:
-    """Read the headers of a request record; what is missing gets its default.
+    """Read the headers of a request record and find out whose it is; what is missing gets its default.
 
-    The default id is `<topic>-<partition>-<offset>`, the default acceptance time the record's timestamp.
+    The default id is a digest of the record and its position, the default acceptance time the record's timestamp.
+    Reads the payload: who only needs to know where a record goes calls `read_unidentified`.
+
+    Raises:
+        DecodeError: a header that is there does not hold what it must.
+    """
+    return identified(read_unidentified(record), record)
+
+
+def identified(headers: RequestHeaders, record: KafkaRecord) -> RequestHeaders:
+    """The headers with `key` and `caller`: the API's own only with its proof, and only the API has one who waits."""
+    named = dict(record.headers)
+    payload = record.value or b""
+    proof = named.get(PROOF)
+    if proof:
+        caller = named.get(CALLER) or b""
+        source, model = named.get("ce_source") or b"", named.get("ce_model") or b""
+        committed = committed_id(proof, source=source, caller=caller, model=model, payload=payload)
+        if committed == headers.request_id:
+            return replace(headers, key=committed, caller=caller.decode(errors="replace"))
+    source = named.get("ce_source") or b""
+    return replace(
+        headers,
+        key=foreign_key(source, headers.request_id, payload),
+        reply_to=None,
+        source=source[:MAX_NAME_BYTES],
+        position=(named.get(POSITION) or b"")[:MAX_NAME_BYTES].decode(errors="replace") or position_of(record),
+    )
+
+
+def read_unidentified(record: KafkaRecord) -> RequestHeaders:
+    """Read the headers alone: `reply_to` is what the record claims, and `key` is that of no request.
 
     Raises:
         DecodeError: a header that is there does not hold what it must.
@@ -104,7 +148,7 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
         attempt = get("ce_attempt")
         json_length = get(JSON_LENGTH)
         return RequestHeaders(
-            request_id=_name("ce_id", request_id) or _position(record),
+            request_id=_name("ce_id", request_id) or _default_id(record),
             model=_name("ce_model", get("ce_model")),
             version=_name("ce_modelversion", get("ce_modelversion")),
             accepted_s=parse_time(accepted) if accepted else _stamped_s(record),
@@ -125,8 +169,8 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
 def default_headers(record: KafkaRecord) -> RequestHeaders:
     """The headers under which a record is answered whose own cannot be read: its id and waiter if those can."""
     named = {name: value[:MAX_NAME_BYTES].decode(errors="replace") for name, value in record.headers if value}
-    return RequestHeaders(
-        request_id=named.get("ce_id") or _position(record),
+    headers = RequestHeaders(
+        request_id=named.get("ce_id") or _default_id(record),
         model=None,
         version=None,
         accepted_s=_stamped_s(record),
@@ -138,6 +182,7 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
         json_length=None,
         trace_parent=valid_trace_parent(dict(record.headers).get(TRACE_PARENT)),
     )
+    return identified(headers, record)
 
 
 def _name(header: str, raw: bytes | None, *, limit_bytes: int = MAX_NAME_BYTES) -> str | None:
@@ -161,8 +206,14 @@ def _stamped_s(record: KafkaRecord) -> float:
     return seconds if 0 <= seconds < _YEAR_10000_S else 0.0
 
 
-def _position(record: KafkaRecord) -> str:
+def position_of(record: KafkaRecord) -> str:
+    """Where the record lies: `<topic>-<partition>-<offset>`."""
     return f"{record.topic}-{record.partition}-{record.offset}"
+
+
+def _default_id(record: KafkaRecord) -> str:
+    place = f"{position_of(record)} {record.timestamp}".encode()
+    return default_id(place, record.key or b"", record.value or b"")
 
 
 def format_time(seconds: float) -> bytes:

@@ -33,7 +33,7 @@ class NotReplayableError(InvalidRequestError):
 class Replay:
     """A record that is ready to be sent again, and what the API must know of it meanwhile."""
 
-    request_id: str
+    key: str
     lane: Lane
     record: OutRecord
     accepted: Accepted
@@ -85,8 +85,9 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
         version=to_version or headers.version,
         accepted_s=now_s,
         deadline_s=deadline_s,
+        caller=headers.caller,
     )
-    return Replay(request_id=headers.request_id, lane=lane, record=record, accepted=accepted)
+    return Replay(key=headers.key, lane=lane, record=record, accepted=accepted)
 
 
 class Replayer:
@@ -112,7 +113,7 @@ class Replayer:
         replay = prepare(letter, self._settings, to_version=to_version, now_s=self._clock.now_s())
         if replay.lane is Lane.REQUESTS:
             ttl_s = self._settings.default_deadline_s + self._settings.result_ttl_s
-            held = await self._store.reopen(replay.request_id, replay.accepted, ttl_s=ttl_s)
+            held = await self._store.reopen(replay.key, replay.accepted, ttl_s=ttl_s)
             if held is not None:
                 code = f" ({held.error_code})" if held.error_code else ""
                 raise NotReplayableError(f"it ended {held.status.value}{code} since; nothing is left to answer")

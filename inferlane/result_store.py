@@ -11,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from inferlane.errors import UnavailableError
+from inferlane.identity import FOREIGN, name_of
 from inferlane.naming import Names
 from inferlane.results import (
     CANCELLED,
@@ -24,6 +25,8 @@ from inferlane.results import (
     encode_wake_up,
 )
 
+# Under a name when two payloads had it.
+_AMBIGUOUS = b""
 _CONNECT_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 5.0
 _MAX_CONNECTIONS = 32
@@ -104,6 +107,8 @@ class ResultStore:
         self._names = names
         self._result_key = names.store_key("result", "")
         self._accepted_key = names.store_key("accepted", "")
+        # Which key the result of a foreign id is kept under; empty once two payloads had one name.
+        self._name_key = names.store_key("name", "")
 
     def wake_up_channel(self, instance: str) -> str:
         """The pub/sub channel of one API instance."""
@@ -122,14 +127,15 @@ class ResultStore:
         """
         if not results:
             return []
-        keys = [self._result_key + result.request_id for result in results]
-        keys += [self._accepted_key + result.request_id for result in results]
+        keys = [self._result_key + result.key for result in results]
+        keys += [self._accepted_key + result.key for result in results]
         arguments: list[int | str | bytes] = [self._ttl_s, *map(encode_result, results)]
         for instance, woken in wake.items():
             for message in _wake_ups(woken):
                 arguments += (self.wake_up_channel(instance), message)
         async with store_errors(self._redis_url):
             earlier = await self._put(keys=keys, args=arguments)
+        await self._name([result.foreign_key for result in results if result.foreign_key])
         return [result if raw is None else decode_result(raw) for result, raw in zip(results, earlier, strict=True)]
 
     async def wake(self, instance: str, results: Sequence[Result]) -> None:
@@ -141,6 +147,31 @@ class ResultStore:
         async with store_errors(self._redis_url):
             for message in _wake_ups(results):
                 await self._redis.publish(self.wake_up_channel(instance), message)
+
+    async def foreign_key(self, name: str) -> str | None:
+        """The key of the one request with this name (`inferlane.identity`); None if there is none, or more than one.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            raw = await self._redis.get(self._name_key + name)
+        return _raw(raw).decode() or None if raw is not None else None
+
+    async def _name(self, foreign_keys: Sequence[str]) -> None:
+        """Note what these keys are asked by. Before their offsets are committed, so that a crash between is mended."""
+        if not foreign_keys:
+            return
+        names = [self._name_key + name_of(key) for key in foreign_keys]
+        async with store_errors(self._redis_url):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for name, key in zip(names, foreign_keys, strict=True):
+                    pipeline.set(name, key, nx=True, get=True, ex=self._ttl_s)
+                held = await pipeline.execute()
+            for name, key, earlier in zip(names, foreign_keys, held, strict=True):
+                if earlier is not None and _raw(earlier) != key.encode():
+                    # Nobody can tell which of the two is asked for, and another's answer is worse than none.
+                    await self._redis.set(name, _AMBIGUOUS, ex=self._ttl_s)
 
     async def get(self, request_ids: Sequence[str]) -> list[Result | None]:
         """The results of these requests, None for each that has none (yet).
@@ -199,6 +230,7 @@ class ResultStore:
             pipeline.delete(key)
             pipeline.set(self._accepted_key + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
             await pipeline.execute()
+        await self._name([request_id] if request_id.startswith(FOREIGN) else [])
         return None
 
     async def accepted(self, request_id: str) -> Accepted | None:

@@ -55,6 +55,15 @@ class Result(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     json_length: int | None = None
     error_code: str | None = None
     error_detail: str | None = None
+    # What it is kept under if the request was a foreign one (`inferlane.identity`), else empty: then it is the id.
+    foreign_key: str = ""
+    # The API key that asked; empty if none did.
+    caller: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the store keeps it under."""
+        return self.foreign_key or self.request_id
 
     @classmethod
     def failed(cls, headers: RequestHeaders, error: InferlaneError, *, now_s: float) -> Self:
@@ -87,6 +96,8 @@ class Result(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
             queue_wait_s=max(0.0, now_s - headers.accepted_s),
             error_code=code,
             error_detail=detail[:_DETAIL_LIMIT_CHARS],
+            foreign_key=foreign_key_of(headers),
+            caller=headers.caller,
         )
 
 
@@ -97,6 +108,13 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     version: str | None
     accepted_s: float
     deadline_s: float
+    # As in `Result`.
+    caller: str = ""
+
+
+def foreign_key_of(headers: RequestHeaders) -> str:
+    """What `Result.foreign_key` is for a request with these headers."""
+    return "" if headers.key == headers.request_id else headers.key
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -8,6 +8,8 @@ from inferlane.errors import DecodeError, PayloadTooLargeError
 _DISCARD_FACTOR = 32
 # Where the gate notes in the scope whose key it was; absent where the API is open.
 CALLER = "inferlane.caller"
+# Whether that key may read and cancel the requests of others too; absent where the API is open, which means yes.
+SEES_ALL = "inferlane.sees_all"
 _GONE = "the client went away before its body was complete"
 
 

@@ -11,7 +11,7 @@ from inferlane.loopback import is_loopback
 from inferlane.metrics.api import DENIED
 from inferlane.quoting import clipped
 from producer_api import predict_endpoint
-from producer_api.asgi import CALLER, header, send_answer
+from producer_api.asgi import CALLER, SEES_ALL, header, send_answer
 from producer_api.key_ring import KeyRing
 from producer_api.problems import CONTENT_TYPE, ForbiddenError, UnauthorizedError, problem_of
 
@@ -95,6 +95,7 @@ class KeyGate:
         if not key.may(needed):
             raise _forbidden(key, needed, scope)
         scope[CALLER] = key.name
+        scope[SEES_ALL] = key.may(Scope.ALL_REQUESTS)
         if needed is Scope.ADMIN:
             log.info("admin_call", key=key.name, method=scope["method"], path=scope["path"])
 

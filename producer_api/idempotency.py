@@ -45,6 +45,8 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     request_id: str
     fingerprint: str
     is_enqueued: bool
+    # What its id is bound to: two replicas that enqueue for one key do it under one id.
+    proof: bytes = b""
 
 
 class Claims:
@@ -122,7 +124,7 @@ class Once:
 
     async def _submit_once(self, key: str, printed: str, call: "Call") -> "Call":
         ttl_s = call.deadline_s - call.accepted_s + self._result_ttl_s
-        wanted = Claim(call.request_id, printed, is_enqueued=False)
+        wanted = Claim(call.request_id, printed, is_enqueued=False, proof=call.proof)
         held = await self._claims.take(key, wanted, ttl_s=ttl_s)
         if held.fingerprint != printed:
             raise KeyReusedError(
@@ -134,9 +136,9 @@ class Once:
         if is_replay:
             return replace(call, request_id=held.request_id)
         if not held.is_enqueued:
-            call = replace(call, request_id=held.request_id)
+            call = call.bound_to(held.proof)
         await self._predictor.submit(call)
-        await self._claims.put(key, Claim(call.request_id, printed, is_enqueued=True), ttl_s=ttl_s)
+        await self._claims.put(key, Claim(call.request_id, printed, is_enqueued=True, proof=call.proof), ttl_s=ttl_s)
         return call
 
     async def _is_forgotten(self, request_id: str) -> bool:

@@ -68,11 +68,12 @@ class PredictEndpoint:
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
             prefer = header(scope, b"prefer") or b""
-            call = self._predictor.read(body, wait_s=_prefer_wait_s(prefer), trace_parent=trace_parent)
+            caller = scope.get(CALLER, "")
+            call = self._predictor.read(body, wait_s=_prefer_wait_s(prefer), trace_parent=trace_parent, caller=caller)
             is_async = bool(prefer and _ASYNC.search(prefer))
             key = header(scope, b"idempotency-key")
             if key is not None:
-                claimed = ClaimKey(caller=scope.get(CALLER, ""), key=key)
+                claimed = ClaimKey(caller=caller, key=key)
                 call, result = await self._once.predict(claimed, body, call, wait_s=0.0 if is_async else call.wait_s)
             elif is_async:
                 await self._predictor.submit(call)

@@ -2,19 +2,25 @@
 
 import asyncio
 import math
-import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
+from inferlane.identity import committed_id, make_proof
 from inferlane.kafka.producing import OutRecord
 from inferlane.metrics.api import ACCEPTED
 from inferlane.naming import Lane
 from inferlane.quoting import clipped
-from inferlane.record import JSON_LENGTH, TRACE_PARENT, fixed_request_headers, format_time, valid_trace_parent
+from inferlane.record import (
+    CALLER,
+    JSON_LENGTH,
+    PROOF,
+    TRACE_PARENT,
+    fixed_request_headers,
+    format_time,
+    valid_trace_parent,
+)
 from inferlane.results import Accepted, Result
 from inferlane.wire.tensors import row_count
 from inferlane.wire.v1 import decode_instances
@@ -22,6 +28,10 @@ from inferlane.wire.v2 import encode_binary_request
 from producer_api.problems import InvalidParameterError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from inferlane.clock import Clock
     from inferlane.config import Settings
     from inferlane.errors import InferlaneError
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
     from producer_api.spans import Enqueue
     from producer_api.waiting import WaitingRoom
 
+_SOURCE = b"inferlane/api"
 _MAX_KEY_CHARS = 512
 # Records of one send that may lie in one partition: the router reads them all, so company costs nobody.
 _TOGETHER = 1_000
@@ -50,17 +61,29 @@ _decode_body = msgspec.json.Decoder(PredictBody).decode
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked predict call. `wait_s` is how long the client waits, `deadline_s` when the answer is worth nothing."""
+    """A checked predict call. `wait_s` is how long the client waits, `deadline_s` when the answer is worth nothing.
+
+    `request_id` is bound to `proof`, caller, model and payload (`inferlane.identity`). `caller` is the name of the API
+    key that it came with, empty if it came with none.
+    """
 
     request_id: str
+    proof: bytes
+    caller: str
     model: str
     version: str | None
     routing_key: str | None
-    tensors: Mapping[str, np.ndarray]
+    payload: bytes
+    json_length: int
     wait_s: float
     accepted_s: float
     deadline_s: float
     trace_parent: bytes | None = None
+
+    def bound_to(self, proof: bytes) -> "Call":
+        """The same call under the id that this proof gives it."""
+        request_id = _bound_id(proof, caller=self.caller, model=self.model, payload=self.payload)
+        return msgspec.structs.replace(self, proof=proof, request_id=request_id)
 
 
 class Predictor:
@@ -86,11 +109,13 @@ class Predictor:
         self._clock = clock
         # The same for each request of a model, so they are built once.
         self._model_headers = {
-            name: (*fixed_request_headers(source="inferlane/api", model=name), ("ce_replyto", room.instance.encode()))
+            name: (*fixed_request_headers(source=_SOURCE.decode(), model=name), ("ce_replyto", room.instance.encode()))
             for name in catalog.models
         }
 
-    def read(self, body: bytes, *, wait_s: float | None = None, trace_parent: bytes | None = None) -> Call:
+    def read(
+        self, body: bytes, *, wait_s: float | None = None, trace_parent: bytes | None = None, caller: str = ""
+    ) -> Call:
         """Check a body against the catalog. `wait_s` is what `Prefer: wait` asked for; the body's field wins.
 
         `trace_parent` is the client's W3C header; one that is malformed is dropped, as the standard wants.
@@ -121,21 +146,32 @@ class Predictor:
             raise InvalidParameterError(
                 f"routing_key has {len(fields.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
             )
-        call = self._call(fields, model.name, tensors, wait_s)
+        call = self._call(fields, model.name, tensors, wait_s, caller)
         return msgspec.structs.replace(call, trace_parent=valid_trace_parent(trace_parent)) if trace_parent else call
 
-    def _call(self, fields: PredictBody, model: str, tensors: Mapping[str, np.ndarray], wait_s: float | None) -> Call:
+    def _call(
+        self, fields: PredictBody, model: str, tensors: "Mapping[str, np.ndarray]", wait_s: float | None, caller: str
+    ) -> Call:
         settings = self._settings
+        payload, json_length = encode_binary_request(tensors)
+        if len(payload) > settings.max_body_bytes:
+            raise PayloadTooLargeError(
+                f"the tensors take {len(payload)} bytes, the limit is {settings.max_body_bytes}; split it"
+            )
+        proof = make_proof()
         now_s = self._clock.now_s()
         # A preference that cannot be met is not an error (RFC 7240, section 2); a field of ours is.
         preferred_s = None if wait_s is None else min(wait_s, settings.max_wait_s)
         asked_wait_s = fields.timeout_s if fields.timeout_s is not None else preferred_s
         return Call(
-            request_id=os.urandom(16).hex(),
+            request_id=_bound_id(proof, caller=caller, model=model, payload=payload),
+            proof=proof,
+            caller=caller,
             model=model,
             version=fields.version,
             routing_key=fields.routing_key or None,
-            tensors=tensors,
+            payload=payload,
+            json_length=json_length,
             wait_s=_seconds("timeout_s", asked_wait_s, settings.default_wait_s, settings.max_wait_s),
             accepted_s=now_s,
             deadline_s=now_s
@@ -216,24 +252,26 @@ class Predictor:
 
     async def _mark_accepted(self, call: Call) -> None:
         accepted = Accepted(
-            model=call.model, version=call.version, accepted_s=call.accepted_s, deadline_s=call.deadline_s
+            model=call.model,
+            version=call.version,
+            accepted_s=call.accepted_s,
+            deadline_s=call.deadline_s,
+            caller=call.caller,
         )
         ttl_s = call.deadline_s - call.accepted_s + self._settings.result_ttl_s
         await self._room.store.mark_accepted(call.request_id, accepted, ttl_s=ttl_s)
 
     def _record(self, call: Call) -> OutRecord:
-        payload, json_length = encode_binary_request(call.tensors)
-        if len(payload) > self._settings.max_body_bytes:
-            raise PayloadTooLargeError(
-                f"the tensors take {len(payload)} bytes, the limit is {self._settings.max_body_bytes}; split it"
-            )
         headers = [
             *self._model_headers[call.model],
             ("ce_id", call.request_id.encode()),
+            (PROOF, call.proof),
             ("ce_time", format_time(call.accepted_s)),
             ("ce_deadline", format_time(call.deadline_s)),
-            (JSON_LENGTH, b"%d" % json_length),
+            (JSON_LENGTH, b"%d" % call.json_length),
         ]
+        if call.caller:
+            headers.append((CALLER, call.caller.encode()))
         if call.version is not None:
             headers.append(("ce_modelversion", call.version.encode()))
         if call.routing_key is not None:
@@ -241,7 +279,11 @@ class Predictor:
         if call.trace_parent is not None:
             headers.append((TRACE_PARENT, call.trace_parent))
         key = (call.routing_key or call.request_id).encode()
-        return OutRecord(self._topic, key, payload, headers, together=0 if call.routing_key else _TOGETHER)
+        return OutRecord(self._topic, key, call.payload, headers, together=0 if call.routing_key else _TOGETHER)
+
+
+def _bound_id(proof: bytes, *, caller: str, model: str, payload: bytes) -> str:
+    return committed_id(proof, source=_SOURCE, caller=caller.encode(), model=model.encode(), payload=payload)
 
 
 def _acknowledge(acknowledged: "asyncio.Future[None]", error: "InferlaneError | None") -> None:

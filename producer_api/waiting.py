@@ -35,9 +35,10 @@ class WaitingRoom:
         self._redis = redis
         self._max_places = max_places
         self._places: dict[str, list[Place]] = {}
+        self._taken = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._subscribed = asyncio.Event()
-        WAITING.set_function(self._places.__len__)
+        WAITING.set_function(lambda: self._taken)
 
     @property
     def is_running(self) -> bool:
@@ -74,26 +75,31 @@ class WaitingRoom:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def enter(self, request_id: str) -> Place:
-        """Take a place; `leave` must follow.
+    def enter(self, key: str) -> Place:
+        """Take a place for the result that the store keeps under `key`; `leave` must follow.
+
+        Each who waits counts, however many wait for one result.
 
         Raises:
             OverloadedError: every place is taken.
         """
-        if len(self._places) >= self._max_places:
+        if self._taken >= self._max_places:
             raise OverloadedError(
-                f"{len(self._places)} requests wait in this process, the limit is {self._max_places}; "
+                f"{self._taken} calls wait in this process, the limit is {self._max_places}; "
                 "send again later, or submit with `Prefer: respond-async`"
             )
         place: Place = asyncio.get_running_loop().create_future()
-        self._places.setdefault(request_id, []).append(place)
+        self._places.setdefault(key, []).append(place)
+        self._taken += 1
         return place
 
-    def leave(self, request_id: str, place: Place) -> None:
+    def leave(self, key: str, place: Place) -> None:
         """Give the place back."""
-        others = [other for other in self._places.pop(request_id, ()) if other is not place]
-        if others:
-            self._places[request_id] = others
+        places = self._places[key]
+        places.remove(place)
+        self._taken -= 1
+        if not places:
+            del self._places[key]
 
     async def wait(self, place: Place, wait_s: float) -> Result | None:
         """Return the result, or None when `wait_s` ran out first.
@@ -110,7 +116,7 @@ class WaitingRoom:
     def _settle(self, results: Sequence[Result | None]) -> None:
         for result in results:
             if result is not None:
-                for place in self._places.get(result.request_id, ()):
+                for place in self._places.get(result.key, ()):
                     _resolve(place, result)
 
     async def _hear(self, message: bytes) -> None:

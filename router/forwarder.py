@@ -13,7 +13,16 @@ from inferlane.kafka.lanes import LaneOptions, Lanes
 from inferlane.kafka.producing import BatchProducer, OutRecord, check_size
 from inferlane.naming import Lane
 from inferlane.quoting import clipped
-from inferlane.record import RequestHeaders, default_headers, format_time, read_headers
+from inferlane.record import (
+    POSITION,
+    PROOF,
+    RequestHeaders,
+    default_headers,
+    format_time,
+    identified,
+    position_of,
+    read_unidentified,
+)
 from inferlane.results import Result
 from inferlane.retrying import Retrier
 from inferlane.topics import record_limit_bytes
@@ -35,6 +44,8 @@ _MAX_RECORDS = 2_000
 # Records that go to one partition together. Too few makes a batch of each for broker and worker, too many gives all
 # that wait at one moment to one worker of the pool.
 _TOGETHER = 16
+# Headers that the router writes, whatever a record says there.
+_ROUTERS_OWN = frozenset({"ce_model", "ce_modelversion", POSITION})
 
 
 class Forwarder:
@@ -93,16 +104,18 @@ class Forwarder:
     def _decide(self, record: "ConsumerRecord", lane: Lane) -> tuple[Route, OutRecord] | Answer:
         """The route and the record for its topic, or the terminal answer of a record that no version can serve."""
         try:
-            headers = read_headers(record)
+            # Whose it is costs a look at the payload, which only an answer needs.
+            headers = read_unidentified(record)
         except DecodeError as error:
             return _refuse(record, lane, default_headers(record), error)
         try:
             return self._route(record, lane, headers)
         except InferlaneError as error:
-            return _refuse(record, lane, headers, error)
+            return _refuse(record, lane, identified(headers, record), error)
         except Exception as error:  # a record must never stop the lane, whatever it holds
             log.exception("record_unroutable", lane=lane, request_id=headers.request_id)
-            return _refuse(record, lane, headers, InferlaneError(f"routing failed: {clipped(repr(error))}"))
+            failure = InferlaneError(f"routing failed: {clipped(repr(error))}")
+            return _refuse(record, lane, identified(headers, record), failure)
 
     def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> tuple[Route, OutRecord]:
         chosen = route(headers, self._splits, self._catalog)
@@ -130,7 +143,7 @@ def router_lanes(settings: "Settings", forwarder: Forwarder, retrier: Retrier) -
 
 def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:
     """The record's own headers, with the choice and with what the record left to us."""
-    kept = [header for header in record.headers if header[0] not in ("ce_model", "ce_modelversion")]
+    kept = [header for header in record.headers if header[0] not in _ROUTERS_OWN]
     kept.append(("ce_model", chosen.model.encode()))
     kept.append(("ce_modelversion", chosen.version.encode()))
     names = {name for name, value in kept if value}
@@ -138,6 +151,8 @@ def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: R
         kept.append(("ce_id", headers.request_id.encode()))
     if "ce_time" not in names:
         kept.append(("ce_time", format_time(headers.accepted_s)))
+    if PROOF not in names:
+        kept.append((POSITION, position_of(record).encode()))
     return kept
 
 
@@ -151,4 +166,6 @@ def _refuse(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error
         dead=record,
         stack=stack_of(error),
         trace_parent=headers.trace_parent,
+        source=headers.source,
+        position=headers.position,
     )

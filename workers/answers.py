@@ -11,7 +11,7 @@ from inferlane.delivery import Answer
 from inferlane.errors import InferlaneError, PayloadTooLargeError
 from inferlane.naming import Lane
 from inferlane.record import RequestHeaders
-from inferlane.results import Result, Status
+from inferlane.results import Result, Status, foreign_key_of
 from inferlane.wire.v2 import encode_response
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class Answers:
             rows=request.rows,
             content=content,
             json_length=json_length,
+            foreign_key=foreign_key_of(headers),
+            caller=headers.caller,
         )
         return self._answer(result, headers, request.lane)
 
@@ -101,4 +103,6 @@ class Answers:
             batch_id=headers.batch_id,
             to_topic=nobody_waits or sampled,
             trace_parent=headers.trace_parent,
+            source=headers.source,
+            position=headers.position,
         )

@@ -61,7 +61,7 @@ class Pipeline:
         cancelled: Container[str],
         clock: "Clock",
     ) -> None:
-        """`cancelled` holds the ids of requests that nobody wants any more."""
+        """`cancelled` holds the keys of requests that nobody wants any more."""
         self._max_batch_rows = settings.max_batch_rows
         self._model = model
         self._delivery = delivery
@@ -177,7 +177,7 @@ class Pipeline:
         headers = request.headers
         if headers.deadline_s is not None and now_s > headers.deadline_s:
             return self._answers.of_expired(headers, lane, now_s=now_s)
-        if headers.request_id in self._cancelled:
+        if headers.key in self._cancelled:
             return self._answers.of_cancelled(headers, lane, now_s=now_s)
         return None
 

@@ -1,6 +1,7 @@
 """One bulk job: records out on the bulk lane, their results back from the results topic, in order."""
 
 import asyncio
+import secrets
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from inferlane.errors import UnavailableError
 from inferlane.kafka.clients import broker_errors, make_consumer, partitions_of
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.naming import Lane
-from inferlane.record import JSON_LENGTH, fixed_request_headers, format_time, read_headers
+from inferlane.record import JSON_LENGTH, fixed_request_headers, format_time, read_unidentified
 from inferlane.results import Status
 from inferlane.wire.tensors import row_count
 from inferlane.wire.v1 import encode_predictions
@@ -65,6 +66,8 @@ class BulkJob:
         self._topic = settings.names.ingress[Lane.BULK]
         self._fixed = fixed_request_headers(source="inferlane/cli", model=spec.model)
         self._sent: dict[int, Chunk] = {}
+        # The end of each id is drawn: who has seen one result cannot name the next, to answer it first.
+        self._sequence_of: dict[str, int] = {}
         self._lines: dict[int, bytes] = {}
         self._next_line = 0
         self._slots = asyncio.Semaphore(_IN_FLIGHT)
@@ -125,7 +128,8 @@ class BulkJob:
 
     def _record(self, sequence: int, chunk: Chunk) -> OutRecord:
         payload, json_length = encode_binary_request(chunk.tensors)
-        request_id = f"{self._batch_id}-{sequence}"
+        request_id = f"{self._batch_id}-{sequence}-{secrets.token_hex(16)}"
+        self._sequence_of[request_id] = sequence
         headers = [
             *self._fixed,
             ("ce_id", request_id.encode()),
@@ -160,11 +164,11 @@ class BulkJob:
         # The topic is everybody's: only our own records need be readable.
         if named.get("ce_batchid") != self._batch_id.encode():
             return
-        headers = read_headers(record)
-        sequence = int(headers.request_id.rpartition("-")[2])
-        chunk = self._sent.get(sequence)
-        if chunk is None:
-            return  # A duplicate: workers deliver at least once.
+        headers = read_unidentified(record)
+        sequence = self._sequence_of.pop(headers.request_id, None)
+        if sequence is None:
+            return  # A duplicate, as workers deliver at least once, or none of ours.
+        chunk = self._sent[sequence]
         if named["ce_status"] == Status.SUCCEEDED.value.encode():
             outputs = decode_response(record.value or b"", headers.json_length)
             predictions = encode_predictions(outputs, self._spec.classes)

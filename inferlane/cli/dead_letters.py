@@ -117,7 +117,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     settings = reachable_settings()
     wanted = Wanted(ids=frozenset(ids or ()), reason=reason, model=model, version=version, since_s=since_seconds(since))
     # The newest letter of each request.
-    letters = {found.headers.request_id: found for found in asyncio.run(_read(settings, wanted))}
+    letters = {found.headers.key: found for found in asyncio.run(_read(settings, wanted))}
     if to_version is not None:
         _refuse_unknown_version(settings, {found.headers.model for found in letters.values()}, to_version)
     names = {name for found in letters.values() for name in (found.headers.request_id, str(found.letter.offset))}
@@ -125,8 +125,8 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     if missing:
         out.print(f"no dead letters of: {', '.join(missing)}")
     if dry_run:
-        for request_id, found in letters.items():
-            out.print(f"{request_id}  {found.letter.cause.reason}  {found.letter.cut or ''}".rstrip())
+        for found in letters.values():
+            out.print(f"{found.headers.request_id}  {found.letter.cause.reason}  {found.letter.cut or ''}".rstrip())
         out.print(f"would send {len(letters):,} requests; nothing was sent")
     elif not asyncio.run(_replay(settings, wanted, letters, to_version)):
         raise typer.Exit(1)

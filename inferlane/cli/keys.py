@@ -23,7 +23,11 @@ File = Annotated[
 def create(
     name: Annotated[str, typer.Option(help="Who will use it; shown in lists and logs.")],
     scope: Annotated[
-        list[Scope] | None, typer.Option(help="What it may do; repeat for several. admin may all that predict may.")
+        list[Scope] | None,
+        typer.Option(
+            help="What it may do; repeat for several. predict sees its own requests alone, all-requests those of every "
+            "key; admin may all."
+        ),
     ] = None,
     file: File = None,
 ) -> None:

@@ -1,36 +1,59 @@
 """`GET` and `DELETE /v1/predictions/{id}`: the state or the result, and taking a request back, from any replica."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from inferlane.errors import UnavailableError
+from inferlane.identity import foreign_name, is_own_id
 from inferlane.quoting import quoted
 from inferlane.record import RequestHeaders
 from inferlane.results import CANCELLED, Accepted, Result, Status
+from producer_api.asgi import CALLER, SEES_ALL
 from producer_api.problems import UnknownPredictionError
 from producer_api.schemas import Prediction
 from producer_api.services import Services, Wired
 
 router = APIRouter(tags=["predictions"])
 
+_MAX_SOURCE_CHARS = 2_048
+Source = Annotated[
+    str,
+    Query(
+        max_length=_MAX_SOURCE_CHARS,
+        description="The `ce_source` of a request that was produced to Kafka, if it had one. Needs the scope "
+        "`all-requests` where the API has keys.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request that whoever asks may see: what the store keeps it under, and what is known of it."""
+
+    key: str
+    known: Result | Accepted
+
 
 @router.get("/v1/predictions/{request_id}", response_model=Prediction, response_model_exclude_none=True)
 async def read_prediction(
     request_id: str,
+    request: Request,
     services: Wired,
     wait_s: Annotated[float, Query(ge=0, le=60, description="Wait this long for a result that is not there yet.")] = 0,
+    source: Source = "",
 ) -> dict[str, Any]:
     """The result, or `QUEUED` while there is none. A result is kept for an hour by default."""
-    known = await _known(services, request_id)
-    if isinstance(known, Result):
-        return services.answerer.body(known)
-    accepted, result = known, None
+    asked = await _find(services, request, request_id, source)
+    if isinstance(asked.known, Result):
+        return services.answerer.body(asked.known)
+    accepted, result = asked.known, None
     if wait_s > 0:
-        result = await _wait(services, request_id, min(wait_s, services.settings.max_wait_s))
+        result = await _wait(services, asked.key, min(wait_s, services.settings.max_wait_s))
     if result is None and services.clock.now_s() > accepted.deadline_s:
-        result = await _expire(services, request_id, accepted)
+        result = await _expire(services, request_id, asked.key, accepted)
     if result is not None:
         return services.answerer.body(result)
     return {
@@ -42,55 +65,59 @@ async def read_prediction(
 
 
 @router.delete("/v1/predictions/{request_id}", response_model=Prediction, response_model_exclude_none=True)
-async def cancel_prediction(request_id: str, services: Wired) -> dict[str, Any]:
+async def cancel_prediction(request_id: str, request: Request, services: Wired, source: Source = "") -> dict[str, Any]:
     """Take a request back: it ends `FAILED` with the code `cancelled`, and is not computed if no worker has begun.
 
     A request that has ended already keeps its result, which is the answer. Calling it again changes nothing.
     """
-    accepted = await _known(services, request_id)
-    if isinstance(accepted, Result):
-        return services.answerer.body(accepted)
-    cancelled = Result.cancelled(_headers_of(request_id, accepted), now_s=services.clock.now_s())
-    (held,) = await services.store.put([cancelled])
+    asked = await _find(services, request, request_id, source)
+    if isinstance(asked.known, Result):
+        return services.answerer.body(asked.known)
+    headers = _headers_of(request_id, asked.key, asked.known)
+    (held,) = await services.store.put([Result.cancelled(headers, now_s=services.clock.now_s())])
     if held.error_code == CANCELLED:
         # The result is what counts; a worker that does not hear of it computes in vain and changes nothing.
         with suppress(UnavailableError):
-            await services.cancellations.add(request_id, until_s=accepted.deadline_s)
+            await services.cancellations.add(asked.key, until_s=asked.known.deadline_s)
     return services.answerer.body(held)
 
 
-async def _known(services: Services, request_id: str) -> Result | Accepted:
-    known = await services.store.find(request_id)
-    if known is None:
+async def _find(services: Services, request: Request, request_id: str, source: str) -> _Asked:
+    """What is known of the request, for whoever may see it; of another's it says the same as of one never seen."""
+    sees_all = request.scope.get(SEES_ALL, True)
+    key: str | None = request_id
+    if source or not is_own_id(request_id):
+        # A request that was produced to Kafka: no key of the API asked for it.
+        key = await services.store.foreign_key(foreign_name(source.encode(), request_id)) if sees_all else None
+    known = None if key is None else await services.store.find(key)
+    if key is None or known is None or not (sees_all or known.caller == request.scope.get(CALLER)):
         raise UnknownPredictionError(
-            f"no prediction {quoted(request_id)}: it was never accepted, or its result is older than "
-            f"{services.settings.result_ttl_s:.0f} s and forgotten"
+            f"no prediction {quoted(request_id)}: it was never accepted, its result is older than "
+            f"{services.settings.result_ttl_s:.0f} s and forgotten, or it is another key's"
         )
-    return known
+    return _Asked(key, known)
 
 
-async def _find(services: Services, request_id: str) -> Result | None:
-    (result,) = await services.store.get([request_id])
-    return result
-
-
-async def _wait(services: Services, request_id: str, wait_s: float) -> Result | None:
+async def _wait(services: Services, key: str, wait_s: float) -> Result | None:
     """Wait on the tick of the waiting room: the worker's wake-up went to the replica that took the request."""
-    place = services.room.enter(request_id)
+    place = services.room.enter(key)
     try:
-        return await services.room.wait(place, wait_s) or await _find(services, request_id)
+        result = await services.room.wait(place, wait_s)
+        if result is None:
+            (result,) = await services.store.get([key])
+        return result
     finally:
-        services.room.leave(request_id, place)
+        services.room.leave(key, place)
 
 
-async def _expire(services: Services, request_id: str, accepted: Accepted) -> Result:
+async def _expire(services: Services, request_id: str, key: str, accepted: Accepted) -> Result:
     """End a request whose deadline has passed with no worker to say so, unless a result was written meanwhile."""
-    headers = _headers_of(request_id, accepted)
+    headers = _headers_of(request_id, key, accepted)
     (held,) = await services.store.put([Result.expired(headers, now_s=services.clock.now_s())])
     return held
 
 
-def _headers_of(request_id: str, accepted: Accepted) -> RequestHeaders:
+def _headers_of(request_id: str, key: str, accepted: Accepted) -> RequestHeaders:
     return RequestHeaders(
         request_id=request_id,
         model=accepted.model,
@@ -102,4 +129,6 @@ def _headers_of(request_id: str, accepted: Accepted) -> RequestHeaders:
         attempt=1,
         batch_id=None,
         json_length=None,
+        key=key,
+        caller=accepted.caller,
     )

@@ -1,5 +1,6 @@
 """One request, once: keys that stand for a request, requests taken back, requests refused in time."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from inferlane.stack.runfile import RunFile
 from tests.e2e.conftest import Answer, Stack
@@ -135,3 +137,36 @@ def test_a_pool_that_stands_still_refuses_what_it_cannot_answer_in_time(stack: S
     assert int(refused.headers["retry-after"]) >= 1
     # What was accepted still ends, in one of the two ways.
     assert {await_terminal(stack, request_id)["status"] for request_id in accepted[-5:]} <= {"SUCCEEDED", "EXPIRED"}
+
+
+@pytest.mark.parametrize("source", [None, b"elsewhere", b"inferlane/api"])
+def test_a_record_with_the_id_of_a_request_that_waits_is_another_request(stack: Stack, source: bytes | None) -> None:
+    """Guards `inferlane.identity` on the whole way: taken out, the client reads the answer to another's rows."""
+    with paused(stack, "worker-iris-v1"):
+        request_id = stack.call(PATH, BODY, prefer="respond-async").body["request_id"]
+        produce(stack, b'{"instances": [[6.7, 3.0, 5.2, 2.3]]}', request_id=request_id, source=source)
+    answered = await_terminal(stack, request_id)
+    assert (answered["status"], answered["predictions"][0]["label"]) == ("SUCCEEDED", "setosa")
+    # After it has ended, neither.
+    produce(stack, b'{"instances": [[6.7, 3.0, 5.2, 2.3]]}', request_id=request_id, source=source)
+    assert stack.call(f"/v1/predictions/{request_id}").body == answered
+
+
+def produce(stack: Stack, value: bytes, *, request_id: str, source: bytes | None) -> None:
+    """Produce a record of one's own, and return when its result is on the topic."""
+
+    async def ask_and_read() -> None:
+        consumer = AIOKafkaConsumer("inferlane.results", bootstrap_servers=stack.bootstrap_servers)
+        async with consumer, AIOKafkaProducer(bootstrap_servers=stack.bootstrap_servers) as producer:
+            await consumer.seek_to_end()
+            headers = [("ce_id", request_id.encode()), ("ce_modelversion", b"v2")]
+            headers += [] if source is None else [("ce_source", source)]
+            await producer.send_and_wait("inferlane.requests", value, headers=headers)
+            async with asyncio.timeout(60):
+                async for record in consumer:
+                    found = dict(record.headers)
+                    if found["ce_id"].decode() == request_id:
+                        assert found.get("ce_requestsource") == source
+                        return
+
+    asyncio.run(ask_and_read())

@@ -12,6 +12,7 @@ from inferlane.clock import SystemClock
 from inferlane.config import Settings
 from inferlane.delivery import Delivery
 from inferlane.errors import DecodeError, ModelError
+from inferlane.identity import foreign_key
 from inferlane.kafka.lanes import Lanes
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.naming import Lane, Names
@@ -37,6 +38,11 @@ BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
 REQUESTS = 200
 WINDOW = 20
 IDS = [f"r-{number}" for number in range(REQUESTS)]
+
+
+def keys(ids: list[str]) -> list[str]:
+    """What the store keeps the results of these records under, which name no source."""
+    return [foreign_key(b"", request_id, BODY) for request_id in ids]
 
 
 class Model:
@@ -110,7 +116,7 @@ class Parts:
         return found
 
     async def all_ended(self, ids: list[str], status: Status) -> bool:
-        return all(held is not None and held.status is status for held in await self.store.get(ids))
+        return all(held is not None and held.status is status for held in await self.store.get(keys(ids)))
 
 
 @asynccontextmanager
@@ -189,5 +195,5 @@ async def test_a_broken_model_halts_its_pool_and_a_mend_and_a_replay_answer_ever
             return await parts.all_ended(IDS, Status.SUCCEEDED)
 
         await eventually(all_are_answered)
-    held = await parts.store.get(failed)
+    held = await parts.store.get(keys(failed))
     assert {result.attempt for result in held if result is not None} == {2}

@@ -9,7 +9,7 @@ from inferlane.dead_letters import Cause, dead_letter, read_dead_letter, stack_o
 from inferlane.errors import DecodeError, ModelError
 from inferlane.kafka.producing import check_size
 from inferlane.naming import Lane, Names
-from inferlane.record import parse_time
+from inferlane.record import parse_time, read_headers
 from inferlane.replaying import NotReplayableError, prepare
 from inferlane.topics import record_limit_bytes
 from tests.fakes.records import FakeRecord
@@ -96,14 +96,16 @@ def test_a_record_that_is_no_letter_says_so(headers: tuple[tuple[str, bytes], ..
 
 
 def test_a_replay_is_the_same_request_with_another_attempt_and_a_fresh_deadline() -> None:
-    """Guards that `ce_id` is said: the default id is made of a position, and a replay has another one."""
+    """Guards that `ce_id` is said: the default id is made of the position too, and a replay has another one."""
     work = STACK.work_topic("iris", "v1", Lane.REQUESTS)
     headers = (("ce_modelversion", b"v1"), ("ce_replyto", b"api"), ("ce_deadline", b"2020-01-01T00:00:00Z"))
-    letter = read_dead_letter(bury(FakeRecord(topic=work, partition=2, offset=9, value=b"v", headers=headers)))
+    original = FakeRecord(topic=work, partition=2, offset=9, value=b"v", headers=headers)
+    letter = read_dead_letter(bury(original))
     replay = prepare(letter, load_settings(default_deadline_s=60), to_version=None, now_s=NOW_S)
     sent = dict(replay.record.headers)
     assert replay.record.topic == "inferlane.requests"
-    assert (sent["ce_id"], replay.request_id) == (f"{work}-2-9".encode(), f"{work}-2-9")
+    asked = read_headers(original)
+    assert (sent["ce_id"], replay.key) == (asked.request_id.encode(), asked.key)
     assert (sent["ce_attempt"], sent["ce_modelversion"], sent["ce_replyto"]) == (b"3", b"v1", b"api")
     assert parse_time(sent["ce_deadline"]) == NOW_S + 60
     assert len(sent) == len(replay.record.headers)

@@ -14,7 +14,7 @@ from inferlane.errors import ModelError
 from inferlane.kafka.consuming import Take
 from inferlane.kafka.offsets import Ticket
 from inferlane.naming import Lane
-from inferlane.record import format_time
+from inferlane.record import format_time, read_headers
 from inferlane.results import Status
 from inferlane.wire.v2 import decode_response
 from tests.fakes.clock import FakeClock
@@ -99,7 +99,9 @@ async def answer(
 async def test_a_cancelled_request_is_answered_and_its_rows_are_not_computed() -> None:
     """Guards `_answer_early`'s look at `cancelled`: taken out, the model sees two rows."""
     model = FakeModel()
-    delivery = await answer(make_record("a"), make_record("b"), model=model, cancelled={"a"})
+    delivery = await answer(
+        make_record("a"), make_record("b"), model=model, cancelled={read_headers(make_record("a")).key}
+    )
     assert model.rows == [1]
     assert delivery.status_of("a") == (Status.FAILED, "cancelled")
     assert delivery.status_of("b") == (Status.SUCCEEDED, None)
