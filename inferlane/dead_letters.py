@@ -9,6 +9,7 @@ from inferlane.errors import DecodeError
 from inferlane.kafka.producing import OutRecord, headers_bytes
 from inferlane.quoting import clipped
 from inferlane.record import DEAD_LETTER_TYPE, MAX_NAME_BYTES, Headers, KafkaRecord
+from inferlane.unreadable import is_unreadable, last_offset, refuse_unreadable
 
 # A reason is for a person to read in a list; a model's own message may be as long as it likes.
 _DETAIL_LIMIT_CHARS = 2_000
@@ -57,6 +58,8 @@ def dead_letter(record: KafkaRecord, cause: Cause, *, topic: str, limit_bytes: i
     # The head of it is better than nothing, and better than a lane that stops at a record that cannot be kept.
     if len(key) > _KEY_LIMIT_BYTES:
         about["key-bytes"] = str(len(key))
+    if is_unreadable(record.headers):
+        about["last-offset"] = last_offset(record.headers)
     if len(value) > limit_bytes:
         about["value-bytes"] = str(len(value))
     if absent := [part for part in ("key", "value") if getattr(record, part) is None]:
@@ -102,7 +105,8 @@ class DeadLetter:
     buried_s: float
     cause: Cause
     original: Original
-    # Not None when the value, the key or the headers were too large to keep: such a record cannot be replayed.
+    # Not None when the value, the key or the headers were too large to keep, or for a whole batch that could not be
+    # read: such a record cannot be replayed.
     cut: str | None
 
 
@@ -112,6 +116,7 @@ def read_dead_letter(record: KafkaRecord) -> DeadLetter:
     Raises:
         DecodeError: it is no dead letter of ours.
     """
+    refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
     try:
         text = {
             name.removeprefix(_PREFIX): (value or b"").decode()
@@ -152,6 +157,8 @@ def _original_headers(letter: KafkaRecord) -> Headers:
 
 
 def _what_was_cut(about: Mapping[str, str]) -> str | None:
+    if last := about.get("last-offset"):
+        return f"it stands for the batch with the offsets {about['offset']} to {last}, which could not be read"
     for part in ("value", "key"):
         if size_bytes := about.get(f"{part}-bytes"):
             return f"of the {size_bytes} bytes of its {part} only the first were kept"

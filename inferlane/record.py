@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from inferlane.errors import DecodeError
 from inferlane.identity import UNKNOWN_KEY, committed_id, default_id, foreign_key
 from inferlane.quoting import clipped, quoted
+from inferlane.unreadable import refuse_unreadable
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -137,8 +138,9 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
     """Read the headers alone: `reply_to` is what the record claims, and `key` is that of no request.
 
     Raises:
-        DecodeError: a header that is there does not hold what it must.
+        DecodeError: a header that is there does not hold what it must, or the record stands for an unreadable batch.
     """
+    refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
     named = dict(record.headers)
     get = named.get
     try:

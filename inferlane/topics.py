@@ -73,6 +73,15 @@ def record_limit_bytes(settings: "Settings") -> int:
     return max(settings.max_body_bytes, settings.max_result_bytes) + _FRAME_BYTES
 
 
+# A producer compresses several records together, of which each must be within the limit.
+_BATCH_LIMITS = 4
+
+
+def batch_limit_bytes(settings: "Settings") -> int:
+    """What the records of one compressed batch may take when they are decompressed."""
+    return _BATCH_LIMITS * record_limit_bytes(settings)
+
+
 def make_admin(settings: "Settings") -> AIOKafkaAdminClient:
     """A client for topics and groups; call its `start()` and `close()`."""
     return AIOKafkaAdminClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)

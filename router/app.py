@@ -66,7 +66,7 @@ class RouterApp(faust.App):
     def __init__(self, settings: "Settings", *, data_path: DataPath, state_path: "StatePath") -> None:
         super().__init__(**faust_options(settings))
         fetch_max_wait_ms = int(settings.outcome_interval_s * 1000 / _FETCH_WAITS_AN_INTERVAL)
-        transport = transport_class(fetch_max_wait_ms=max(settings.fetch_max_wait_ms, fetch_max_wait_ms))
+        transport = transport_class(settings, fetch_max_wait_ms=max(settings.fetch_max_wait_ms, fetch_max_wait_ms))
         self.transport = transport(self.conf.broker_consumer, self)
         outcomes = settings.names.outcomes
         self._progress = Progress(stuck_after_s=settings.stuck_after_s)

@@ -1,12 +1,16 @@
 """Faust's Kafka driver: its fetch wait is ours to set, and its thread cannot hold up the exit."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from mode.threads import WorkerThread
 
-from inferlane.kafka.foreign_headers import accept_foreign_headers
+from inferlane.kafka.fetching import guard_fetches
+from inferlane.topics import batch_limit_bytes
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
 
 # Leaving the group takes a round trip. The event loop stands still meanwhile, so only after the data path is drained.
 _JOIN_S = 3.0
@@ -24,16 +28,18 @@ class DaemonThread(WorkerThread):
         self.join(_JOIN_S)
 
 
-def transport_class(*, fetch_max_wait_ms: int) -> type[Transport]:
-    """A transport whose consumers let the broker hold an empty fetch for so long, where Faust says 1,500."""
+def transport_class(settings: "Settings", *, fetch_max_wait_ms: int) -> type[Transport]:
+    """A transport whose consumers read as ours do, and let the broker hold an empty fetch for so long."""
 
     class _Thread(AIOKafkaConsumerThread):
         Worker = DaemonThread
 
         def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
-            accept_foreign_headers()
+            guard_fetches(batch_limit_bytes=batch_limit_bytes(settings))
             consumer = super()._create_worker_consumer(transport)
-            consumer._fetch_max_wait_ms = fetch_max_wait_ms  # noqa: SLF001 - read by the consumer's start()
+            # Both are read by the consumer's start(). Faust says 1,500 ms, and commits only what it was given.
+            consumer._fetch_max_wait_ms = fetch_max_wait_ms  # noqa: SLF001 - no setter
+            consumer._isolation_level = "read_committed"  # noqa: SLF001 - no setter
             return consumer
 
     class _Consumer(Consumer):

@@ -15,6 +15,7 @@ from inferlane.kafka.reading import read_since
 from inferlane.metrics.consuming import DEAD_LETTERS
 from inferlane.metrics.labels import NONE, UNKNOWN
 from inferlane.outcomes import decode_summary
+from inferlane.unreadable import refuse_unreadable
 from router.windows import OutcomeWindows, Verdict
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class StatePath:
     async def take(self, record: "KafkaRecord") -> None:
         """Add one record to the windows, or send it to the dead letters; returns when either is done."""
         try:
+            refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
             summary = decode_summary(record.value or b"")
         except DecodeError as error:
             await self._bury(record, error)

@@ -39,7 +39,7 @@ async def run(way: str) -> None:
     follower = SplitFollower(settings, splits)
     await follower.start()
     app = faust.App(**faust_options(settings) | {"id": "benchmark.router"}, producer_linger=_LINGER_S, producer_acks=-1)
-    transport = transport_class(fetch_max_wait_ms=settings.fetch_max_wait_ms)
+    transport = transport_class(settings, fetch_max_wait_ms=settings.fetch_max_wait_ms)
     app.transport = transport(app.conf.broker_consumer, app)
     raw: dict[str, Any] = {"key_type": bytes, "key_serializer": "raw", "value_type": bytes, "value_serializer": "raw"}
     topics = {

@@ -9,8 +9,8 @@ from aiokafka.errors import KafkaError
 
 from inferlane.broker_access import client_arguments
 from inferlane.errors import UnavailableError
-from inferlane.kafka.foreign_headers import accept_foreign_headers
-from inferlane.topics import make_admin, record_limit_bytes
+from inferlane.kafka.fetching import guard_fetches
+from inferlane.topics import batch_limit_bytes, make_admin, record_limit_bytes
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
@@ -42,13 +42,15 @@ def make_consumer(
     settings: "Settings", *topics: str, group: str | None, fetch_max_wait_ms: int | None = None
 ) -> AIOKafkaConsumer:
     """A consumer that never commits by itself and starts a new group at the oldest record."""
-    accept_foreign_headers()
+    guard_fetches(batch_limit_bytes=batch_limit_bytes(settings))
     return AIOKafkaConsumer(
         *topics,
         **client_arguments(settings),
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        # What a producer took back, or has not decided on yet, is no request.
+        isolation_level="read_committed",
         fetch_max_wait_ms=fetch_max_wait_ms or settings.fetch_max_wait_ms,
         fetch_max_bytes=_FETCH_MAX_BYTES,
         max_partition_fetch_bytes=record_limit_bytes(settings),

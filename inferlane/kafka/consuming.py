@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, CorruptRecordException, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from inferlane.errors import ConsumerBrokenError
 from inferlane.kafka.clients import broker_errors, make_consumer
 from inferlane.kafka.fetch_wait import FetchWait
+from inferlane.kafka.fetching import positions
 from inferlane.kafka.offsets import OffsetTracker, Ticket
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
 from inferlane.kafka.watching import watch_progress
@@ -62,6 +63,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._group = group
         self._fetch_wait = FetchWait.for_lane(settings, lane)
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
+        # The position of each partition as of the last take.
+        self._taken: dict[TopicPartition, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._has_finished = asyncio.Event()
@@ -118,17 +121,22 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """
         consumer = self._running()
         with broker_errors(self._settings.kafka_bootstrap_servers):
-            try:
-                fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-            except CorruptRecordException as error:
-                # aiokafka has forgotten what it decoded before this record, and goes on behind it.
-                raise ConsumerBrokenError(f"{self._topic} holds a record that cannot be read: {error}") from error
+            fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         self._rest_when_idle(consumer, found=bool(fetched))
+        take = Take([record for records in fetched.values() for record in records], self._begin(consumer))
         if not fetched:
+            # Nothing, or what nobody is given: it is passed all the same, or it would count as lag for ever.
+            self.finish(take)
             return None
-        ticket = self._tracker.begin({partition: records[-1].offset + 1 for partition, records in fetched.items()})
         self._idle.clear()
-        return Take([record for records in fetched.values() for record in records], ticket)
+        return take
+
+    def _begin(self, consumer: "AIOKafkaConsumer") -> Ticket[TopicPartition]:
+        """Note that everything before the positions was taken, of partitions whose position moved."""
+        now = positions(consumer)
+        moved = {partition: position for partition, position in now.items() if self._taken.get(partition) != position}
+        self._taken.update(moved)
+        return self._tracker.begin(moved)
 
     def _running(self) -> "AIOKafkaConsumer":
         """The consumer, unless a task that it lives by has ended: then it would return nothing for ever, in silence."""
@@ -147,7 +155,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     def finish(self, take: Take) -> None:
         """Note that every record of `take` has a durable result; the offsets are committed soon."""
         self._tracker.finish(take.ticket)
-        self._has_finished.set()
+        if self._tracker.has_committable:
+            self._has_finished.set()
         if self._tracker.is_idle:
             self._idle.set()
 
@@ -177,6 +186,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             )
         await self._commit()
         self._tracker.forget()
+        self._taken.clear()
         self._idle.set()
         if revoked:
             log.info("partitions_revoked", topic=self._topic, partitions=sorted(p.partition for p in revoked))

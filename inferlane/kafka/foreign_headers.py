@@ -1,8 +1,7 @@
 r"""Reading records whose header names are not UTF-8.
 
-Kafka's own clients and brokers take any bytes as the name of a header. aiokafka raises on the first such record of a
-fetch, forgets the records of the fetch that it had decoded before, and raises again for ever. Here such a name is read
-with each odd byte as `\xNN`, so that the record is served, answered or buried like any other.
+Kafka's own clients and brokers take any bytes as the name of a header. aiokafka raises on such a record. Here such a
+name is read with each odd byte as `\xNN`, so that the record is served, answered or buried like any other.
 """
 
 from collections.abc import Iterator
@@ -10,31 +9,12 @@ from itertools import islice
 from typing import Any, SupportsIndex
 
 import structlog
-from aiokafka.consumer import fetcher
-from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
-from aiokafka.record.memory_records import _MemoryRecordsPy
+from aiokafka.record.default_records import _DefaultRecordBatchPy
 
 log = structlog.get_logger(__name__)
 
 
-def accept_foreign_headers() -> None:
-    """Let every consumer of this process read such records; calling it again changes nothing.
-
-    aiokafka offers no place for this: its fetcher takes the class that splits a fetch into batches from its module.
-    """
-    fetcher.MemoryRecords = _Records
-
-
-class _Records(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka has no types
-    """The batches of a fetch. One Python call a batch; the records are decoded by aiokafka's C code as before."""
-
-    def next_batch(self) -> Any:
-        raw = self._next_slice
-        batch = super().next_batch()
-        return _Batch(batch, raw) if isinstance(batch, DefaultRecordBatch) else batch
-
-
-class _Batch:
+class LenientBatch:
     """A batch that is read anew, leniently, from the first record on that aiokafka cannot decode."""
 
     def __init__(self, batch: Any, raw: memoryview) -> None:
@@ -56,10 +36,10 @@ class _Batch:
                 decoded += 1
         except UnicodeDecodeError as error:
             log.warning("header_name_not_utf8", base_offset=self._batch.base_offset, name=repr(error.object))
-            yield from islice(_LenientBatch(self._raw), decoded, None)
+            yield from islice(_PythonBatch(self._raw), decoded, None)
 
 
-class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # as above
+class _PythonBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # aiokafka has no types
     """aiokafka's batch in Python, which decodes nothing as text but the names of headers."""
 
     def _maybe_uncompress(self) -> None:

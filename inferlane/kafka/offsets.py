@@ -54,6 +54,11 @@ class OffsetTracker(Generic[Partition]):
         self._committable.clear()
 
     @property
+    def has_committable(self) -> bool:
+        """Whether `take_committable` would return something."""
+        return bool(self._committable)
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is taken and unfinished."""
         return not self._open

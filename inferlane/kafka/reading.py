@@ -74,7 +74,7 @@ async def _take(
     while ends and not batch:
         batch = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_RECORDS_A_TURN)
         for partition in fresh.intersection(batch):
-            ends[partition] = max(ends[partition], consumer.highwater(partition))
+            ends[partition] = max(ends[partition], consumer.last_stable_offset(partition) or 0)
             fresh.remove(partition)
         # The position, for the last offset before the end may be of no record.
         for partition in [partition for partition, end in ends.items() if await consumer.position(partition) >= end]:

@@ -51,9 +51,10 @@ async def _compare(consumer: "AIOKafkaConsumer", progress: Progress) -> None:
     if fresh:
         await _note_start(consumer, progress, fresh)
     ends = await consumer.end_offsets(ours)
-    # Asked for an end, Tansu says where the last batch begins; a fetch knows better, once there was one.
+    # Asked for an end, Tansu says where the last batch begins; a fetch knows better, once there was one. What an open
+    # transaction holds back is not to be had yet, by nobody.
     ends = {
-        partition.partition: max(ends[partition], consumer.highwater(partition) or 0)
+        partition.partition: max(ends[partition], consumer.last_stable_offset(partition) or 0)
         for partition in ours & consumer.assignment()
     }
     progress.note_ends(ends, now_s=time.monotonic())

@@ -3,12 +3,12 @@
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
-from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.kafka.foreign_headers import accept_foreign_headers
+from inferlane.kafka.fetching import guard_fetches
 from tests.fakes.foreign import OddName, python_builder
 
 NONE, GZIP = 0, 1
@@ -33,10 +33,10 @@ def fetched(batches: list[list[list[bytes]]], *, compression: int = NONE) -> byt
 
 def read(raw: bytes, *, from_offset: int = 0) -> list[ConsumerRecord]:
     """As aiokafka's fetcher does."""
-    accept_foreign_headers()
+    guard_fetches(batch_limit_bytes=1 << 20)
     records = fetcher.MemoryRecords(raw)
     partition = TopicPartition("topic", 0)
-    return list(PartitionRecords(partition, records, [], from_offset, None, None, True, READ_UNCOMMITTED))
+    return list(fetcher.PartitionRecords(partition, records, [], from_offset, None, None, True, READ_UNCOMMITTED))
 
 
 @pytest.mark.parametrize("compression", [NONE, GZIP])
