@@ -1,10 +1,13 @@
 """Structured logs: events with fields, JSON for machines and colour for people."""
 
+import io
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import structlog
+
+from inferlane.quoting import printable
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
@@ -23,8 +26,7 @@ def configure_logs(settings: "Settings", *, service: str) -> None:
     ]
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     finish: list[structlog.typing.Processor] = (
-        # Without the local variables of each frame, which hold passwords and payloads.
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False))]
+        [_show_plainly, structlog.dev.ConsoleRenderer(exception_formatter=_format_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -47,3 +49,14 @@ def configure_logs(settings: "Settings", *, service: str) -> None:
     root.handlers[:] = [handler]
     # Libraries speak only when something is wrong; their INFO is one line a poll.
     root.setLevel(max(level, logging.WARNING))
+
+
+def _show_plainly(_logger: object, _method: str, event: "structlog.typing.EventDict") -> "structlog.typing.EventDict":
+    """What others wrote must not steer the terminal; JSON escapes it by itself."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _format_traceback(stream: TextIO, exc_info: "structlog.typing.ExcInfo") -> None:
+    """The traceback without the values of its frames, which are passwords and payloads."""
+    structlog.dev.plain_traceback(text := io.StringIO(), exc_info)
+    stream.write(printable(text.getvalue()))

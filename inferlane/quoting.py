@@ -4,6 +4,8 @@ An error goes into answers, result headers, dead letters and logs. Whoever sends
 each of them, and half a surrogate pair must not make a message that nobody can encode.
 """
 
+import re
+
 # Enough to recognise a value by; a longer part only moves the remedy out of sight.
 _QUOTED_CHARS = 60
 # A whole number with more digits is not converted: that takes time that grows with their square.
@@ -24,6 +26,18 @@ def quoted(value: object, *, limit_chars: int = _QUOTED_CHARS) -> str:
     if isinstance(value, int | float):
         return repr(value)
     return _kind_of(value)
+
+
+# What steers a terminal (escape sequences, C1 controls), what turns the direction of the text around it or is not seen
+# at all, and halves of surrogate pairs. Tabs and line ends stay. Source: Unicode TR 36, section 3.6.
+_STEERS = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb\\ud800-\\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """The text with whatever would steer a terminal written out in the manner of Python, fit to be shown to people."""
+    return _STEERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def clipped(text: str, *, limit_chars: int = 300) -> str:

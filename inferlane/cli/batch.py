@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from inferlane.cli.console import err
 from inferlane.cli.reaching import reachable_settings
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def submit(
     report = _run(settings, spec, served.signature, rows=rows, out=out, rows_per_record=rows_per_record)
     seconds = time.monotonic() - started_s
     total = report.succeeded + report.failed + report.invalid
-    Console(stderr=True, highlight=False).print(
+    err.print(
         f"batch {report.batch_id}: {total:,} rows in {seconds:.1f} s ({total / seconds:,.0f} rows/s): "
         f"{report.succeeded:,} succeeded, {report.failed:,} failed, {report.invalid:,} invalid; results in {out}"
     )
@@ -66,15 +66,14 @@ def _run(
     from inferlane.bulk.job import BulkJob  # noqa: PLC0415 - keep `inferlane --help` fast
     from inferlane.bulk.rows import count_rows, read_chunks  # noqa: PLC0415 - as above
 
-    console = Console(stderr=True)
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
+        console=err,
+        disable=not err.is_terminal,
     )
     # Results appear under their own name only when all are there.
     partial = out.with_name(out.name + ".partial")

@@ -1,17 +1,16 @@
 """`inferlane dead-letters`: look at what could not be served, and send it again."""
 
 import asyncio
-import sys
 import time
 from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from inferlane.cli.console import err, out, write_json
 from inferlane.cli.reaching import reachable_settings
 
 # Reading the topic loads the Kafka and Redis clients: commands that do not need them start without (PLC0415).
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from inferlane.errors import DecodeError
 
 app = typer.Typer(no_args_is_help=True, help="Look at what could not be served, and send it again.")
-# Details and values hold brackets, which are no markup.
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
 
 Ids = Annotated[
     list[str] | None, typer.Argument(help="Request ids or offsets of letters. Default: all that the options leave.")
@@ -145,7 +141,7 @@ async def _replay(
     offsets = {found.letter.offset for found in letters.values()}
     sent = refused = 0
     failure: UnavailableError | None = None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
         bar = progress.add_task("replaying", total=len(offsets))
         try:
@@ -197,8 +193,6 @@ def _refuse_unknown_version(settings: "Settings", models: "set[str | None]", ver
 
 
 def _write_json(letters: "list[Found]") -> None:
-    import msgspec
-
     for found in letters:
         letter, headers = found.letter, found.headers
         line = {
@@ -214,7 +208,7 @@ def _write_json(letters: "list[Found]") -> None:
             "topic": letter.original.topic,
             "replayable": letter.cut is None,
         }
-        sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+        write_json(line)
 
 
 def _print(found: "Found") -> None:

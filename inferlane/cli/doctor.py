@@ -8,9 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from inferlane.cli.console import out, styled
 from inferlane.cli.reaching import reach
 from inferlane.cli.up import load_targets
 from inferlane.errors import ConfigurationError, InferlaneError
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from inferlane.config import Settings
     from inferlane.stack.probe import Target
     from inferlane.stack.runfile import RunRecord
-
-out = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +49,7 @@ async def _examine(api_url: str) -> set[str]:
     from inferlane.stack.pools import base_url
 
     settings, record = reach()
-    out.print(f"[green]✓[/] settings: {f'of the stack that runs here, pid {record.pid}' if record else 'environment'}")
+    _say_well("settings", f"of the stack that runs here, pid {record.pid}" if record else "environment")
     api_url = api_url or base_url(settings.api_host, settings.api_port)
     broken: set[str] = set()
     targets: tuple[Target, ...] = ()
@@ -62,7 +59,8 @@ async def _examine(api_url: str) -> set[str]:
         broken.add("models")
     for check in _checks(settings, targets, api_url, record):
         if unmet := check.needs & broken:
-            out.print(f"[dim]- {check.name}: skipped, it needs {', '.join(sorted(unmet))}[/]")
+            skipped = f"- {check.name}: skipped, it needs {', '.join(sorted(unmet))}"
+            out.print(styled((skipped, "dim")), soft_wrap=True)
         elif not await _report(check):
             broken.add(check.name)
     return broken
@@ -108,10 +106,14 @@ async def _report(check: Check) -> bool:
     try:
         detail = await check.see()
     except InferlaneError as error:
-        out.print(f"[bold red]✗ {check.name}[/]: {escape(str(error))}", soft_wrap=True)
+        out.print(styled((f"✗ {check.name}", "bold red"), f": {error}"), soft_wrap=True)
         return False
-    out.print(f"[green]✓[/] {check.name}: {escape(detail)}", soft_wrap=True)
+    _say_well(check.name, detail)
     return True
+
+
+def _say_well(name: str, detail: str) -> None:
+    out.print(styled(("✓", "green"), f" {name}: {detail}"), soft_wrap=True)
 
 
 async def _say_asleep() -> str:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from inferlane import __version__
+from inferlane.cli.console import out
 from inferlane.config import load_settings
 from inferlane.errors import ConfigurationError
 
@@ -14,7 +14,6 @@ from inferlane.errors import ConfigurationError
 # ruff: noqa: PLC0415
 
 app = typer.Typer(no_args_is_help=True, help="Write the manifests of a deployment on Kubernetes.")
-out = Console(highlight=False)
 
 
 @app.callback()

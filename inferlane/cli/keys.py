@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from inferlane.api_keys import Scope, create_key, read_keys, revoke_key
+from inferlane.cli.console import err, out
 from inferlane.config import load_settings
 from inferlane.errors import ConfigurationError
 
@@ -34,9 +34,8 @@ def create(
     """Make a key and print it, once: the file keeps its digest alone."""
     path = _path(file)
     key = create_key(path, name=name, scopes=scope or [Scope.PREDICT])
-    Console(stderr=True).print(
+    err.print(
         f"added {name} to {path}. The key is not shown again; send it as `Authorization: Bearer <key>`.",
-        highlight=False,
         soft_wrap=True,
     )
     # Alone on standard output, so that `$(inferlane keys create …)` is the key.
@@ -49,7 +48,7 @@ def list_keys(file: File = None) -> None:
     table = Table("name", "scopes", "created", "sha256 starts with")
     for key in read_keys(_path(file)):
         table.add_row(key.name, ", ".join(key.scopes), f"{key.created:%Y-%m-%d %H:%M} UTC", key.sha256[:12])
-    Console().print(table)
+    out.print(table)
 
 
 @app.command()
@@ -57,7 +56,7 @@ def revoke(name: Annotated[str, typer.Argument(help="The name of the key.")], fi
     """Remove a key; APIs that run refuse it within a second or so, without a restart."""
     path = _path(file)
     revoke_key(path, name)
-    Console().print(f"revoked {name} in {path}", highlight=False, soft_wrap=True)
+    out.print(f"revoked {name} in {path}", soft_wrap=True)
 
 
 def _path(file: Path | None) -> Path:

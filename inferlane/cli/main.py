@@ -3,11 +3,10 @@
 import sys
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from inferlane import __version__
 from inferlane.cli import batch, dead_letters, k8s, keys, models, processes, scale, topics
+from inferlane.cli.console import err, out, styled
 from inferlane.cli.doctor import doctor
 from inferlane.cli.up import down, status, up
 from inferlane.errors import InferlaneError
@@ -31,7 +30,7 @@ for process in (processes.api, processes.router, processes.worker, processes.das
 @app.command()
 def version() -> None:
     """Print the version."""
-    Console().print(__version__)
+    out.print(__version__)
 
 
 def main() -> None:
@@ -39,7 +38,6 @@ def main() -> None:
     try:
         app()
     except InferlaneError as error:
-        # A remedy may hold brackets, as in `pip install 'inferlane[models]'`.
-        text = escape(str(error))
-        Console(stderr=True).print(f"[bold red]error[/] [dim]({error.code})[/] {text}", highlight=False, soft_wrap=True)
+        line = styled(("error", "bold red"), " ", (f"({error.code})", "dim"), f" {error}")
+        err.print(line, soft_wrap=True)
         sys.exit(1)

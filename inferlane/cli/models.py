@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from inferlane.cli.console import err, out, styled
 from inferlane.config import Settings, load_settings
 from inferlane.errors import ConfigurationError
 from models.catalog import load_catalog
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from models.catalog import Catalog, ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="Build, list and verify models.")
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 _EXTRA = frozenset({"onnx", "skl2onnx", "sklearn", "threadpoolctl"})
 
@@ -45,7 +42,7 @@ def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
 
     folder = _settings(models_dir).models_dir
     total, built = count_versions(), 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         _missing_extra_explained(),
         Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress,
@@ -54,7 +51,7 @@ def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
         for step in build(folder, force=force):
             built += not step.skipped
             progress.update(task, advance=1, description=f"{step.model} {step.version}")
-    out.print(f"{built} built, {total - built} left as they were, in {escape(str(folder))}", soft_wrap=True)
+    out.print(f"{built} built, {total - built} left as they were, in {folder}", soft_wrap=True)
 
 
 @app.command("list")
@@ -67,9 +64,9 @@ def list_models(models_dir: ModelsDir = None) -> None:
     for version in catalog.all_versions():
         default = catalog.model(version.model).default_version == version.version
         table.add_row(
-            escape(version.model),
-            f"{escape(version.version)}{' (default)' if default else ''}",
-            escape(version.quantization),
+            version.model,
+            f"{version.version}{' (default)' if default else ''}",
+            version.quantization,
             f"{version.size_bytes / 1024:,.0f} KiB",
             _measured(version.metrics.get("held_out_accuracy"), "{:.1%}"),
             " / ".join(_measured(version.quantized.get(f"batch{rows}_speedup"), "{:.1f}x") for rows in (1, 64)),
@@ -84,8 +81,8 @@ def verify_models(models_dir: ModelsDir = None) -> None:
     for version in _catalog(models_dir).all_versions():
         fault = _fault_of(version)
         faults += fault is not None
-        verdict = "[green]ok[/]" if fault is None else f"[bold red]failed[/] {escape(fault)}"
-        out.print(f"{escape(version.model)} {escape(version.version)}: {verdict}", soft_wrap=True)
+        verdict = (("ok", "green"),) if fault is None else (("failed", "bold red"), f" {fault}")
+        out.print(styled(f"{version.model} {version.version}: ", *verdict), soft_wrap=True)
     if faults:
         raise typer.Exit(1)
 

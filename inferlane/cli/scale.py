@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import track
 
+from inferlane.cli.console import err, out
 from inferlane.config import load_settings
 from inferlane.errors import ConfigurationError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from inferlane.scaling.threshold import WorkerPace
 
 app = typer.Typer(no_args_is_help=True, help="Try the scaling of a pool, and plan a deployment, before there is one.")
-out = Console(highlight=False)
 
 ServiceTime = Annotated[
     float, typer.Option(min=1e-7, help="Seconds a worker takes for one row of a full batch.", show_default=True)
@@ -149,7 +148,7 @@ def _runs(pool: "PoolModel", load: "Load", *, versions: int, skew: float) -> "li
         counts[share] = counts.get(share, 0) + 1
     return [
         (run_pool(pool, load.share(share)), count)
-        for share, count in track(counts.items(), "simulating", console=Console(stderr=True), transient=True)
+        for share, count in track(counts.items(), "simulating", console=err, transient=True)
     ]
 
 

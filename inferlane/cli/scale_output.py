@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from inferlane.cli.console import styled
 from inferlane.errors import ConfigurationError
 from inferlane.scaling.load import LANES
 
@@ -26,7 +27,7 @@ def print_run(out: "Console", pool: "PoolModel", run: "PoolRun", summary: "Summa
     numbers = pool.numbers
     _say(
         out,
-        f"[bold]{numbers.name}[/]: {numbers.min_replicas} to {numbers.max_replicas} workers a version, "
+        f"{numbers.name}: {numbers.min_replicas} to {numbers.max_replicas} workers a version, "
         f"{versions} version{'s' * (versions > 1)}, poll every {numbers.polling_interval_s} s, "
         f"asleep after {numbers.cooldown_s} s without lag",
     )
@@ -78,12 +79,17 @@ def print_plan(out: "Console", demand: "Demand", capacity: "Capacity", plan: "Pl
     table.add_row(
         "produced", f"{plan.produced_mb_per_s:,.1f} MB/s", "every record goes to two topics; without replicas"
     )
-    out.print(f"[bold]{demand.rate_per_s:,.0f} requests/s over {versions} versions[/]")
+    out.print(styled((f"{demand.rate_per_s:,.0f} requests/s over {versions} versions", "bold")))
     out.print(table)
     if plan.short_versions:
         out.print(
-            f"[yellow]{plan.short_versions} of the versions need more workers than their topics have partitions "
-            f"({demand.work_partitions})[/]: give them more, and maxReplicaCount with them, or send less to them."
+            styled(
+                (
+                    f"{plan.short_versions} of the versions need more workers than their topics have partitions",
+                    "yellow",
+                ),
+                f" ({demand.work_partitions}): give them more, and maxReplicaCount with them, or send less to them.",
+            )
         )
 
 

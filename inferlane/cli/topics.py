@@ -3,9 +3,9 @@
 import asyncio
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from inferlane.cli.console import out
 from inferlane.cli.reaching import reachable_settings
 
 app = typer.Typer(no_args_is_help=True, help="Create and list the topics that the models need.")
@@ -18,7 +18,7 @@ def create() -> None:
 
     settings = reachable_settings()
     created = asyncio.run(create_topics(settings, _versions()))
-    Console().print(f"created {len(created)} topics" + "".join(f"\n  {name}" for name in created))
+    out.print(f"created {len(created)} topics" + "".join(f"\n  {name}" for name in created))
 
 
 @app.command("list")
@@ -29,7 +29,7 @@ def list_topics() -> None:
     table = Table("topic", "partitions", "settings")
     for spec in topic_specs(reachable_settings(), _versions()):
         table.add_row(spec.name, str(spec.partitions), ", ".join(f"{k}={v}" for k, v in spec.config.items()))
-    Console().print(table)
+    out.print(table)
 
 
 def _versions() -> list[tuple[str, str]]:

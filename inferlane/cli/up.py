@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from inferlane.cli.console import out, styled
 from inferlane.config import load_settings
 
 # The stack loads the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from inferlane.stack.probe import Target
     from inferlane.stack.profile import Profile, StackOptions
     from inferlane.stack.runfile import RunRecord
-
-out = Console(highlight=False)
 
 # What a stack may take to stop: API, workers and router drain one after the other, then broker and store.
 _DRAINS_IN_A_ROW = 4
@@ -128,7 +126,8 @@ def down() -> None:
         orphans = stop_detached(record, wait_s=_stop_within_s(settings))
     file.remove()
     if orphans:
-        out.print(f"[yellow]left by a supervisor that was killed, stopped now:[/] {', '.join(orphans)}")
+        said = ("left by a supervisor that was killed, stopped now:", "yellow")
+        out.print(styled(said, f" {', '.join(orphans)}"), soft_wrap=True)
     elif was_running:
         out.print(f"stopped {len(record.processes)} processes in {time.monotonic() - started_s:.1f} s")
     else:
@@ -203,7 +202,7 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
         record = start_detached(
             file,
             _arguments(options),
-            on_change=lambda seen: progress.update(f"starting: {progress_of(seen)}"),
+            on_change=lambda seen: progress.update(styled(f"starting: {progress_of(seen)}")),
         )
     _announce(record)
 

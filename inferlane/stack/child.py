@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
@@ -99,7 +100,7 @@ async def start_child(spec: ProcessSpec) -> Child:
     spec.log_path.parent.mkdir(parents=True, exist_ok=True)
     if spec.log_path.exists() and spec.log_path.stat().st_size > _LOG_LIMIT_BYTES:
         spec.log_path.replace(spec.log_path.with_suffix(".log.1"))
-    with spec.log_path.open("ab") as log:
+    with open_log(spec.log_path) as log:
         process = await asyncio.create_subprocess_exec(
             *spec.argv,
             env=spec.env,
@@ -110,6 +111,12 @@ async def start_child(spec: ProcessSpec) -> Child:
             preexec_fn=_die_with(os.getpid()),
         )
     return Child(process)
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log to append to, never through a link: whoever may write to the folder must not choose what we write."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o644), "ab")
 
 
 def _die_with(parent_pid: int) -> Callable[[], None] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from inferlane.stack.broker import broker_answers, broker_argv
 from inferlane.stack.child import Ask, Prepare, ProcessSpec, nothing
+from inferlane.stack.environment import child_environment
 from inferlane.stack.ports import OpsPorts, claim_port
 from inferlane.stack.probe import Target, is_live, is_ready
 from inferlane.stack.profile import Profile, StackOptions
@@ -124,7 +125,7 @@ class StackPools:
         return ProcessSpec(
             name=name,
             argv=(sys.executable, "-m", "inferlane", *argv),
-            env={**os.environ, **self._profile.environment, **env},
+            env=child_environment(argv[0], os.environ, self._profile.environment, env),
             log_path=self._log_dir / f"{name}.log",
             is_ready=partial(is_ready, url),
             is_live=partial(is_live, url),

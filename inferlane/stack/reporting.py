@@ -9,12 +9,12 @@ from inferlane.stack.runfile import ProcessRecord, RunRecord
 
 
 def ready_lines(record: RunRecord) -> tuple[str, ...]:
-    """Where everything is, with rich markup."""
+    """Where everything is."""
     embedded = [entry.name for entry in record.processes if not entry.ops_url]
     ops = (f"{entry.name} :{entry.port}" for entry in record.processes if entry.ops_url not in {"", record.api_url})
     pages = (f"  live     {entry.ops_url}" for entry in record.processes if entry.pool == DASHBOARD)
     lines = (
-        "[bold green]ready[/]: a probe went through every hop for each model version",
+        "ready: a probe went through every hop for each model version",
         *pages,
         f"  API      {record.api_url}",
         f"  docs     {record.api_url}/docs",

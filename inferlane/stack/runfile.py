@@ -1,12 +1,15 @@
 """`up.json`: who runs the local stack, and what it runs."""
 
-import contextlib
 import os
+import pwd
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import psutil
+
+from inferlane.errors import ConfigurationError
 
 # psutil and the kernel round the start of a process; a recycled pid begins much later.
 _SAME_START_S = 0.05
@@ -62,11 +65,15 @@ def lives(pid: int, create_time_s: float) -> bool:
 
 
 def same_process(pid: int, create_time_s: float) -> psutil.Process | None:
-    """Return the process if it is still the one that was recorded, else nothing: a pid may belong to others now."""
+    """Return the process if it is still the one that was recorded, else nothing: a pid may belong to others now.
+
+    A process of another user is none that a stack of ours started.
+    """
     try:
         process = psutil.Process(pid) if pid > 0 else None
         if (
             process is None
+            or process.uids().real != os.getuid()
             or abs(process.create_time() - create_time_s) > _SAME_START_S
             or process.status() == psutil.STATUS_ZOMBIE
         ):
@@ -77,27 +84,73 @@ def same_process(pid: int, create_time_s: float) -> psutil.Process | None:
 
 
 class RunFile:
-    """The file; written whole by the supervisor alone, read by anybody at any time."""
+    """The file; written whole by the supervisor alone, read by anybody of the same user at any time."""
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "up.json"
 
     def write(self, record: RunRecord) -> None:
-        """Replace the file at once, so that a reader sees the old or the new one."""
+        """Replace the file at once, so that a reader sees the old or the new one.
+
+        Raises:
+            OSError: it cannot be written, and is as it was.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        # The environment may hold the password of a store.
-        draft.touch(mode=0o600)
-        draft.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
-        draft.replace(self.path)
+        draft.unlink(missing_ok=True)
+        # Made anew, for nobody else to read: the environment may hold the password of a store.
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(record)))
+            draft.replace(self.path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
     def read(self) -> RunRecord | None:
-        """Return the record; nothing if there is none, or it is of another release and cannot be read."""
+        """Return the record; nothing if there is none, or it is of another release and cannot be read.
+
+        Raises:
+            ConfigurationError: somebody else may have written it. It names processes to end and servers to send
+                passwords to, so it is not heeded.
+        """
         try:
-            return msgspec.json.decode(self.path.read_bytes(), type=RunRecord)
-        except (FileNotFoundError, msgspec.MsgspecError):
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise ConfigurationError(
+                f"the run file {self.path} cannot be read ({error.strerror}). Run the command as the user who started "
+                "the stack, or set INFERLANE_STATE_DIR to a folder of your own."
+            ) from error
+        with os.fdopen(descriptor, "rb") as file:
+            self._refuse_foreign(os.fstat(descriptor))
+            try:
+                return msgspec.json.decode(file.read(), type=RunRecord)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                return None
+
+    def _refuse_foreign(self, status: os.stat_result) -> None:
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022:
+            return
+        raise ConfigurationError(
+            f"the run file {self.path} belongs to {_user_name(status.st_uid)}, mode {stat.filemode(status.st_mode)}; "
+            f"only a plain file of {_user_name(os.getuid())} that nobody else can write is trusted. Run the command as "
+            "its owner, remove the file, or set INFERLANE_STATE_DIR to a folder of your own."
+        )
 
     def remove(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+        """Take the file away.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        self.path.unlink(missing_ok=True)
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"

@@ -1,0 +1,53 @@
+"""The one way in which our commands write to a terminal.
+
+Names, ids, messages and values come from records, clients and other people's files. None of it may steer the terminal
+or be read as markup: there is no markup here at all, styles are given as `rich.text.Text`, and what would steer a
+terminal is written out (`inferlane.quoting.printable`) whatever it is part of.
+"""
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from inferlane.quoting import printable
+
+if TYPE_CHECKING:
+    from rich.style import StyleType
+
+
+class PlainConsole(Console):
+    """A console that shows text as it is: no markup, no `:emoji:`, no highlighting, no control characters."""
+
+    def __init__(self, *, stderr: bool = False, **options: Any) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Every text on its way out, whichever table, bar or line it is in."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def styled(*parts: "str | tuple[str, StyleType]") -> Text:
+    """A line of parts, each plain or `(text, style)`."""
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    return Text.assemble(*((printable(text), style) for text, style in pairs))
+
+
+def write_json(value: object) -> None:
+    """Write one JSON line to standard output; what would steer a terminal is escaped, as JSON allows everywhere."""
+    line = msgspec.json.encode(value).decode()
+    sys.stdout.write("".join(char if char.isprintable() else _escaped(char) for char in line) + "\n")
+
+
+def _escaped(char: str) -> str:
+    raw = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{raw[at : at + 2].hex()}" for at in range(0, len(raw), 2))
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True)
