@@ -85,7 +85,10 @@ class Settings(BaseSettings):
     # What that grows to while a lane stays empty, by 10 ms a second: longer spares an idle machine, and is what the
     # first request after a pause may wait at each of its two hops.
     idle_fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 250
-    session_timeout_ms: Annotated[int, Field(ge=6_000)] = 30_000
+    # How long a group waits for a member that says nothing before it gives its partitions to others: so long a killed
+    # router or worker keeps clients waiting. Heartbeats run on the event loop, a tenth of it apart, and nothing of ours
+    # holds that for a second. Too long makes every crash an outage, too short takes a pause of the machine for one.
+    session_timeout_ms: Annotated[int, Field(ge=6_000)] = 7_000
     # Offsets are committed at most this often: too often costs the broker a write a batch, too seldom
     # redelivers more after a crash.
     commit_interval_s: Seconds = 0.2

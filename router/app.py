@@ -6,7 +6,7 @@ modules, so that the engine stays replaceable.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,6 +70,7 @@ class RouterApp(faust.App):
         self.transport = transport(self.conf.broker_consumer, self)
         outcomes = settings.names.outcomes
         self._progress = Progress(stuck_after_s=settings.stuck_after_s)
+        self._positions: Mapping[int, int] = {}
         self._data_path = data_path
         self._state_path = state_path
         drain_deadline_s = settings.drain_deadline_s
@@ -124,6 +125,7 @@ class RouterApp(faust.App):
         (assigned,) = args
         self._rebalances.inc()
         self._progress.start_over()
+        self._positions = {}
         self._state_path.assign([partition.partition for partition in assigned])
 
     async def _check_progress(self, stop: asyncio.Event) -> None:
@@ -140,7 +142,20 @@ class RouterApp(faust.App):
         with suppress(Exception):
             async with asyncio.timeout(_PROGRESS_CHECK_S):
                 ends = await self.consumer.highwaters(*partitions) if partitions else {}
+                await self._note_passed(partitions)
             self._progress.note_ends({p.partition: end for p, end in ends.items()}, now_s=time.monotonic())
+
+    async def _note_passed(self, partitions: Collection[Any]) -> None:
+        """Note positions that did not move since the last check, while nothing that was read is unfinished.
+
+        They are past what no agent is given: markers of transactions, and records of aborted ones.
+        """
+        before = self._positions
+        self._positions = {tp.partition: await self.consumer.position(tp) or 0 for tp in partitions}
+        if not self.consumer.unacked:
+            for partition, position in self._positions.items():
+                if before.get(partition) == position:
+                    self._progress.note_done(partition, position)
 
 
 def faust_options(settings: "Settings") -> dict[str, Any]:

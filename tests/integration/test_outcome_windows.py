@@ -5,18 +5,22 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import confluent_kafka
 import numpy as np
 import pytest
 from aiokafka import ConsumerRecord
+from faust.types import TP
 
+import router.app
 from inferlane.clock import SystemClock
 from inferlane.config import Settings
 from inferlane.kafka.clients import make_consumer
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.kafka.progress import ConsumerState
 from inferlane.naming import Names
 from inferlane.outcomes import encode_summary
 from inferlane.result_store import connect
@@ -259,3 +263,58 @@ async def test_windows_are_the_same_after_the_router_was_killed_and_the_store_em
 async def test_the_process_ends_with_1_when_its_data_path_dies(settings: Settings, models_dir: Path) -> None:
     async with router_process(settings, models_dir, DYING_PROGRAM) as process:
         assert await asyncio.wait_for(process.wait(), timeout=200) == 1
+
+
+async def test_what_nobody_is_given_of_transactions_does_not_make_the_outcome_consumer_stuck(
+    broker: Broker,
+    settings: Settings,
+    producer: BatchProducer,
+    store: WindowStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards `RouterApp._note_passed`: a marker at the end of the topic got a healthy router killed."""
+    if broker.is_embedded:
+        pytest.skip("the embedded broker has no transactions; run with --broker apache")
+    monkeypatch.setattr(router.app, "_PROGRESS_CHECK_S", 0.2)
+    settings = settings.model_copy(update={"stuck_after_s": 1.0})
+    foreign = confluent_kafka.Producer(
+        {"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": "outcomes"}
+    )
+
+    def abort_one() -> None:
+        foreign.init_transactions(60)
+        foreign.begin_transaction()
+        foreign.produce(NAMES.outcomes, b"taken back")
+        foreign.flush(60)
+        foreign.abort_transaction(60)
+
+    async with running_router(settings, producer, store) as (app, _):
+        await produce_batches(producer, worker_id="a", batches=1)
+        await wait_for_requests(store, 4)
+        await asyncio.to_thread(abort_one)
+        partition = TP(NAMES.outcomes, 0)
+
+        async def is_passed() -> bool:
+            return await app.consumer.position(partition) == (await app.consumer.highwaters(partition))[partition]
+
+        await eventually(is_passed)
+
+        async def is_idle() -> bool:
+            return app.health()["outcomes"].state is ConsumerState.IDLE
+
+        await eventually(is_idle)
+        checked = app._progress.note_ends
+        looks: list[ConsumerState] = []
+
+        def note_ends(ends: Mapping[int, int], *, now_s: float) -> None:
+            checked(ends, now_s=now_s)
+            looks.append(app.health()["outcomes"].state)
+
+        monkeypatch.setattr(app._progress, "note_ends", note_ends)
+
+        async def was_looked_at() -> bool:
+            # For twice as long as it takes to be called stuck.
+            return len(looks) >= 10
+
+        await eventually(was_looked_at)
+        assert set(looks) == {ConsumerState.IDLE}

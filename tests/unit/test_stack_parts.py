@@ -11,12 +11,27 @@ from hypothesis import strategies as st
 
 from inferlane.config import load_settings
 from inferlane.errors import ConfigurationError
+from inferlane.kafka.clients import make_consumer
 from inferlane.signature import Signature, TensorSpec
 from inferlane.stack.backoff import Backoff
 from inferlane.stack.ports import OpsPorts, claim_port
 from inferlane.stack.probe import zero_row
 from inferlane.stack.profile import StackOptions, stack_profile
 from inferlane.stack.runfile import RunFile, RunRecord, lives
+
+
+@pytest.mark.parametrize("broker", [{}, {"INFERLANE_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}], ids=["embedded", "named"])
+async def test_a_killed_member_is_given_up_in_well_under_ten_seconds_unless_somebody_says_otherwise(
+    broker: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in broker.items():
+        monkeypatch.setenv(name, value)
+    profile = stack_profile(load_settings(), StackOptions())
+    assert profile.settings.session_timeout_ms <= 8_000
+    consumer = make_consumer(profile.settings, group="g")
+    assert consumer._session_timeout_ms <= 8_000
+    # Several heartbeats may be late before the group gives a living member up.
+    assert consumer._heartbeat_interval_ms * 3 < consumer._session_timeout_ms
 
 
 def test_backoff_doubles_up_to_its_ceiling() -> None:

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from inferlane.config import Settings
 from inferlane.stack.backoff import Backoff
 from inferlane.stack.child import ProcessSpec
 from inferlane.stack.keeper import Keeper, State
@@ -23,17 +23,14 @@ from tests.brokers.processes import free_ports
 from tests.faults.harness.plan import Plan
 from tests.faults.harness.questions import MODEL, VERSIONS
 
-if TYPE_CHECKING:
-    from inferlane.config import Settings
-
 # A process that is killed again and again is not one that fails by itself: it comes back at once.
 _BACKOFF = Backoff(ceiling_s=1.0)
 _READY_WITHIN_S = 300.0
 _STORE_MAXMEMORY_MIB = 256
 _HOST = "127.0.0.1"
-# A member that was killed holds its partitions for this long. Shorter and a machine that stalls loses members that are
-# well, longer and each kill costs more waiting.
-SESSION_TIMEOUT_MS = 10_000
+# A member that was killed holds its partitions for this long. The default, for what a fault costs here is what it costs
+# a user.
+SESSION_TIMEOUT_MS: int = Settings.model_fields["session_timeout_ms"].default
 # The same rank has nothing to wait for in each other.
 _STORE, _ROUTERS, _WORKERS, _APIS = range(4)
 
