@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     # The request: how long a client waits, how long an answer is worth computing, how large it may be.
     default_wait_s: Seconds = 10.0
     max_wait_s: Seconds = 60.0
+    # What a call may take past its wait to find out whether broker and store have its request. Short says "unknown"
+    # where a busy broker would have said "accepted", long lets clients wait for parts that are away.
+    answer_grace_s: Seconds = 1.0
+    # Whether a predict call without an Idempotency-Key whose client closes its connection is taken back: nobody else
+    # knows its id. Off, it is computed as any other.
+    cancel_on_disconnect: bool = False
     default_deadline_s: Seconds = 300.0
     max_deadline_s: Seconds = 86_400.0
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024

@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 _POLL_S = 0.5
 _RETRY_S = 1.0
+_STOP_TIMEOUT_S = 0.5
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,4 +198,7 @@ async def publish_split(settings: "Settings", split: Split) -> int:
             written = await producer.send_and_wait(topic, key=key, value=_encode(split), partition=0)
             return int(written.offset)
     finally:
-        await producer.stop()
+        # An idempotent producer never gives up a flush by itself, and somebody waits for the answer.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await producer.stop()

@@ -36,7 +36,8 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     app.state.services = services
     hot = predict_endpoint.PredictEndpoint(
         services.settings,
-        predictor=services.predictor,
+        reader=services.reader,
+        submitter=services.submitter,
         once=services.once,
         answerer=services.answerer,
         counts=services.counts,

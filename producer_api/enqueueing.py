@@ -1,6 +1,7 @@
 """Requests on their way to the topic: whatever gathers while one batch is under way is the next batch."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -25,7 +26,8 @@ class Enqueuer:
         self._max_pending = max_pending
         self._max_pending_bytes = max_pending_bytes
         self._pending_bytes = 0
-        self._pending: list[tuple[OutRecord, OnAnswer]] = []
+        self._pending: dict[int, tuple[OutRecord, OnAnswer]] = {}
+        self._tickets = itertools.count()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -45,8 +47,8 @@ class Enqueuer:
         """Whether records still reach the broker."""
         return self._task is not None and not self._task.done()
 
-    def enqueue(self, record: OutRecord, on_answer: OnAnswer) -> None:
-        """Send soon and say how it went.
+    def enqueue(self, record: OutRecord, on_answer: OnAnswer) -> int:
+        """Send soon and say how it went. Returns what `withdraw` wants.
 
         Raises:
             OverloadedError: too many records, or too large ones, are pending.
@@ -61,14 +63,24 @@ class Enqueuer:
                 "(INFERLANE_MAX_PENDING_BYTES); send again later"
             )
         self._pending_bytes += len(record.value)
-        self._pending.append((record, on_answer))
+        ticket = next(self._tickets)
+        self._pending[ticket] = (record, on_answer)
         self._wake.set()
+        return ticket
+
+    def withdraw(self, ticket: int) -> bool:
+        """Take a record back; False if it is on its way already. Its `on_answer` is not called if it was."""
+        entry = self._pending.pop(ticket, None)
+        if entry is None:
+            return False
+        self._pending_bytes -= len(entry[0].value)
+        return True
 
     async def _send_for_ever(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            batch, self._pending = self._pending, []
+            batch, self._pending = list(self._pending.values()), {}
             answer: InferlaneError | None = OverloadedError("the API stops; send the request again")
             try:
                 with ENQUEUE.time():

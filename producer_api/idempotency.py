@@ -5,16 +5,19 @@ server answer a duplicate in flight with 409, duplicates join the first here.
 """
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, cast
 
 import msgspec
+import structlog
 from msgspec.structs import replace
 
-from inferlane.errors import UNDECODABLE, DecodeError
+from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError
 from inferlane.quoting import clipped
 from inferlane.result_store import store_errors
+from producer_api.answer_time import answer_within, store_is_late
 from producer_api.problems import InvalidParameterError, KeyReusedError
 
 if TYPE_CHECKING:
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
     from inferlane.result_store import ResultStore
     from inferlane.results import Result
     from producer_api.counting import AnswerCounts
-    from producer_api.predicting import Call, Predictor
+    from producer_api.predicting import Call
+    from producer_api.submitting import Submitter
+
+log = structlog.get_logger(__name__)
 
 _MAX_KEY_BYTES = 255
 _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
@@ -88,21 +94,23 @@ class Once:
         settings: "Settings",
         *,
         claims: Claims,
-        predictor: "Predictor",
+        submitter: "Submitter",
         store: "ResultStore",
         counts: "AnswerCounts",
     ) -> None:
         self._result_ttl_s = settings.result_ttl_s
         self._claims = claims
-        self._predictor = predictor
+        self._submitter = submitter
         self._store = store
         self._counts = counts
         self._submitting: dict[str, asyncio.Lock] = {}
 
     async def predict(
-        self, claimed: "ClaimKey", body: bytes, call: "Call", *, wait_s: float
+        self, claimed: "ClaimKey", body: bytes, call: "Call", *, is_patient: bool
     ) -> "tuple[Call, Result | None]":
         """Enqueue the call unless its key did before; return it under its lasting id, with its result if there is one.
+
+        The result is waited for if `is_patient`.
 
         Raises:
             InvalidParameterError: the key is none.
@@ -115,31 +123,50 @@ class Once:
         try:
             # Duplicates that meet here wait for the first to be enqueued. Two replicas may both enqueue, under one id:
             # the first terminal result is then the result of both.
-            async with lock:
+            busy = UnavailableError(
+                "another call with this Idempotency-Key is still being enqueued; send the call again with the same key"
+            )
+            async with answer_within(self._submitter.left_s(call), busy):
+                await lock.acquire()
+            try:
                 call = await self._submit_once(key, fingerprint(body), call)
+            finally:
+                lock.release()
         finally:
             if not lock.locked():
                 self._submitting.pop(key, None)
-        return call, await self._predictor.join(call, wait_s=wait_s)
+        return call, await self._submitter.join(call, is_patient=is_patient)
 
     async def _submit_once(self, key: str, printed: str, call: "Call") -> "Call":
         ttl_s = call.deadline_s - call.accepted_s + self._result_ttl_s
         wanted = Claim(call.request_id, printed, is_enqueued=False, proof=call.proof)
-        held = await self._claims.take(key, wanted, ttl_s=ttl_s)
+        async with self._in_time(call):
+            held = await self._claims.take(key, wanted, ttl_s=ttl_s)
         if held.fingerprint != printed:
             raise KeyReusedError(
                 f"the Idempotency-Key stands for a request whose body has the fingerprint {held.fingerprint}, this one "
                 f"has {printed}; send the same bytes again, or use a new key for a new request"
             )
-        is_replay = held.is_enqueued and not await self._is_forgotten(held.request_id)
+        async with self._in_time(call):
+            is_replay = held.is_enqueued and not await self._is_forgotten(held.request_id)
         self._counts.idempotent(is_replay=is_replay)
         if is_replay:
             return replace(call, request_id=held.request_id)
         if not held.is_enqueued:
             call = call.bound_to(held.proof)
-        await self._predictor.submit(call)
-        await self._claims.put(key, Claim(call.request_id, printed, is_enqueued=True, proof=call.proof), ttl_s=ttl_s)
+        await self._submitter.submit(call)
+        enqueued = Claim(call.request_id, printed, is_enqueued=True, proof=call.proof)
+        try:
+            async with self._in_time(call):
+                await self._claims.put(key, enqueued, ttl_s=ttl_s)
+        except UnavailableError as error:
+            # It is accepted all the same; the next call with the key enqueues it again, under the same id.
+            log.warning("claim_not_completed", request_id=call.request_id, error=str(error))
         return call
+
+    def _in_time(self, call: "Call") -> AbstractAsyncContextManager[None]:
+        time_s = self._submitter.left_s(call)
+        return answer_within(time_s, store_is_late(time_s, done="send the call again with the same Idempotency-Key"))
 
     async def _is_forgotten(self, request_id: str) -> bool:
         """Whether the store has kept the request's result long enough, so that a join would wait for nothing."""

@@ -25,9 +25,10 @@ from producer_api.enqueueing import Enqueuer
 from producer_api.gate import open_key_ring
 from producer_api.http_limits import limited_protocol
 from producer_api.idempotency import Claims, Once
-from producer_api.predicting import Predictor
+from producer_api.predicting import CallReader
 from producer_api.services import Services
 from producer_api.spans import TracedEnqueuer
+from producer_api.submitting import Submitter
 from producer_api.waiting import WaitingRoom
 
 if TYPE_CHECKING:
@@ -90,12 +91,14 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
     stack.push_async_callback(admission.close)
     counts = AnswerCounts(catalog)
     tracing = await enter_tracing(stack, "api")
-    predictor = Predictor(
+    cancellations = Cancellations(redis, redis_url=settings.redis_url, clock=clock, names=settings.names)
+    submitter = Submitter(
         settings,
         catalog=catalog,
         enqueuer=enqueuer if tracing is None else TracedEnqueuer(enqueuer, tracing),
         room=room,
         admission=admission,
+        cancellations=cancellations,
         clock=clock,
     )
     claims = Claims(redis, redis_url=settings.redis_url, names=settings.names)
@@ -108,8 +111,9 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         room=room,
         enqueuer=enqueuer,
         admission=admission,
-        predictor=predictor,
-        once=Once(settings, claims=claims, predictor=predictor, store=store, counts=counts),
+        reader=CallReader(settings, catalog=catalog, clock=clock),
+        submitter=submitter,
+        once=Once(settings, claims=claims, submitter=submitter, store=store, counts=counts),
         counts=counts,
         tracing=tracing,
         answerer=Answerer(catalog),
@@ -122,5 +126,5 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
             keep_s=settings.outcome_window_s,
             names=settings.names,
         ),
-        cancellations=Cancellations(redis, redis_url=settings.redis_url, clock=clock, names=settings.names),
+        cancellations=cancellations,
     )

@@ -1,5 +1,6 @@
 """`POST /v1/models/predict` as a plain ASGI app: FastAPI's machinery would cost more than the request itself."""
 
+import asyncio
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from producer_api.asgi import CALLER, header, read_body, send_answer
 from producer_api.idempotency import ClaimKey
 from producer_api.problems import CONTENT_TYPE, problem, problem_of, status_of_code
 from producer_api.spans import begin_call, end_call
+from producer_api.submitting import Departure
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from inferlane.tracing.spans import Span, Tracing
     from producer_api.counting import AnswerCounts
     from producer_api.idempotency import Once
-    from producer_api.predicting import Call, Predictor
+    from producer_api.predicting import Call, CallReader
+    from producer_api.submitting import Submitter
 
 log = structlog.get_logger(__name__)
 
@@ -37,18 +40,21 @@ _ASYNC = re.compile(rb"\brespond-async\b")
 class PredictEndpoint:
     """The ASGI app of one path."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
         settings: "Settings",
         *,
-        predictor: "Predictor",
+        reader: "CallReader",
+        submitter: "Submitter",
         once: "Once",
         answerer: Answerer,
         counts: "AnswerCounts",
         tracing: "Tracing | None" = None,
     ) -> None:
         self._max_body_bytes = settings.max_body_bytes
-        self._predictor = predictor
+        self._cancels_on_disconnect = settings.cancel_on_disconnect
+        self._reader = reader
+        self._submitter = submitter
         self._once = once
         self._answerer = answerer
         self._counts = counts
@@ -69,16 +75,18 @@ class PredictEndpoint:
             body = await read_body(scope, receive, self._max_body_bytes)
             prefer = header(scope, b"prefer") or b""
             caller = scope.get(CALLER, "")
-            call = self._predictor.read(body, wait_s=_prefer_wait_s(prefer), trace_parent=trace_parent, caller=caller)
+            call = self._reader.read(body, wait_s=_prefer_wait_s(prefer), trace_parent=trace_parent, caller=caller)
             is_async = bool(prefer and _ASYNC.search(prefer))
             key = header(scope, b"idempotency-key")
             if key is not None:
                 claimed = ClaimKey(caller=caller, key=key)
-                call, result = await self._once.predict(claimed, body, call, wait_s=0.0 if is_async else call.wait_s)
+                call, result = await self._once.predict(claimed, body, call, is_patient=not is_async)
             elif is_async:
-                await self._predictor.submit(call)
+                await self._submitter.submit(call)
+            elif self._cancels_on_disconnect:
+                result = await self._submit_and_watch(call, receive)
             else:
-                result = await self._predictor.submit_and_wait(call)
+                result = await self._submitter.submit_and_wait(call)
             status, answer = self._queued(call.request_id, extra) if result is None else self._terminal(result)
             reason = result.error_code if result else None
         except InferlaneError as error:
@@ -99,6 +107,22 @@ class PredictEndpoint:
             end_call(span, call, status=status, version=version, error=reason)
         took_s = time.perf_counter() - started_s
         self._counts.answered(model or None, version or None, status=status, reason=reason, took_s=took_s)
+
+    async def _submit_and_watch(self, call: "Call", receive: Any) -> "Result | None":
+        """As `submit_and_wait`, and takes the request back when the client closes its connection meanwhile."""
+        departure = Departure()
+
+        async def watch() -> None:
+            # The body is read: what comes now is that the client has gone.
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            departure.note()
+
+        watching = asyncio.create_task(watch())
+        try:
+            return await self._submitter.submit_and_wait(call, departure=departure)
+        finally:
+            watching.cancel()
 
     def _terminal(self, result: "Result") -> tuple[int, bytes]:
         if result.status is Status.SUCCEEDED:

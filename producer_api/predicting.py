@@ -1,6 +1,5 @@
 """A predict call between HTTP and the queue: check it, enqueue it, wait for it."""
 
-import asyncio
 import math
 from typing import TYPE_CHECKING
 
@@ -8,20 +7,10 @@ import msgspec
 
 from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
 from inferlane.identity import committed_id, make_proof
-from inferlane.kafka.producing import OutRecord
-from inferlane.metrics.api import ACCEPTED
-from inferlane.naming import Lane
 from inferlane.quoting import clipped
 from inferlane.record import (
-    CALLER,
-    JSON_LENGTH,
-    PROOF,
-    TRACE_PARENT,
-    fixed_request_headers,
-    format_time,
     valid_trace_parent,
 )
-from inferlane.results import Accepted, Result
 from inferlane.wire.tensors import row_count
 from inferlane.wire.v1 import decode_instances
 from inferlane.wire.v2 import encode_binary_request
@@ -34,16 +23,10 @@ if TYPE_CHECKING:
 
     from inferlane.clock import Clock
     from inferlane.config import Settings
-    from inferlane.errors import InferlaneError
     from models.catalog import Catalog
-    from producer_api.admission import Admission
-    from producer_api.spans import Enqueue
-    from producer_api.waiting import WaitingRoom
 
-_SOURCE = b"inferlane/api"
+SOURCE = b"inferlane/api"
 _MAX_KEY_CHARS = 512
-# Records of one send that may lie in one partition: the router reads them all, so company costs nobody.
-_TOGETHER = 1_000
 
 
 class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,6 +46,8 @@ _decode_body = msgspec.json.Decoder(PredictBody).decode
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A checked predict call. `wait_s` is how long the client waits, `deadline_s` when the answer is worth nothing.
 
+    `wait_until_s` is when the wait is over, monotonic: what is looked up or enqueued before is a part of it.
+
     `request_id` is bound to `proof`, caller, model and payload (`inferlane.identity`). `caller` is the name of the API
     key that it came with, empty if it came with none.
     """
@@ -76,6 +61,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
     json_length: int
     wait_s: float
+    wait_until_s: float
     accepted_s: float
     deadline_s: float
     trace_parent: bytes | None = None
@@ -86,32 +72,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, proof=proof, request_id=request_id)
 
 
-class Predictor:
-    """Takes predict calls in and hands their results out. One event loop."""
+class CallReader:
+    """Reads predict calls and checks them against the catalog."""
 
-    def __init__(
-        self,
-        settings: "Settings",
-        *,
-        catalog: "Catalog",
-        enqueuer: "Enqueue",
-        room: "WaitingRoom",
-        admission: "Admission",
-        clock: "Clock",
-    ) -> None:
+    def __init__(self, settings: "Settings", *, catalog: "Catalog", clock: "Clock") -> None:
         self._settings = settings
-        self._topic = settings.names.ingress[Lane.REQUESTS]
-        self._accepted = {model: ACCEPTED.labels(model) for model in catalog.models}
         self._catalog = catalog
-        self._admission = admission
-        self._enqueuer = enqueuer
-        self._room = room
         self._clock = clock
-        # The same for each request of a model, so they are built once.
-        self._model_headers = {
-            name: (*fixed_request_headers(source=_SOURCE.decode(), model=name), ("ce_replyto", room.instance.encode()))
-            for name in catalog.models
-        }
 
     def read(
         self, body: bytes, *, wait_s: float | None = None, trace_parent: bytes | None = None, caller: str = ""
@@ -163,6 +130,7 @@ class Predictor:
         # A preference that cannot be met is not an error (RFC 7240, section 2); a field of ours is.
         preferred_s = None if wait_s is None else min(wait_s, settings.max_wait_s)
         asked_wait_s = fields.timeout_s if fields.timeout_s is not None else preferred_s
+        wait_s = _seconds("timeout_s", asked_wait_s, settings.default_wait_s, settings.max_wait_s)
         return Call(
             request_id=_bound_id(proof, caller=caller, model=model, payload=payload),
             proof=proof,
@@ -172,127 +140,16 @@ class Predictor:
             routing_key=fields.routing_key or None,
             payload=payload,
             json_length=json_length,
-            wait_s=_seconds("timeout_s", asked_wait_s, settings.default_wait_s, settings.max_wait_s),
+            wait_s=wait_s,
+            wait_until_s=self._clock.monotonic_s() + wait_s,
             accepted_s=now_s,
             deadline_s=now_s
             + _seconds("deadline_s", fields.deadline_s, settings.default_deadline_s, settings.max_deadline_s),
         )
 
-    async def submit_and_wait(self, call: Call) -> Result | None:
-        """Enqueue and return the result, or None when the wait ran out first; the request then goes on.
-
-        Raises:
-            OverloadedError: too many are waiting, or the deadline cannot be met; nothing was enqueued.
-            UnavailableError: the broker did not take the request.
-        """
-        self._admit(call)
-        place = self._room.enter(call.request_id)
-        acknowledged: asyncio.Future[None] = place.get_loop().create_future()
-
-        def on_answer(error: "InferlaneError | None") -> None:
-            self._acknowledge(acknowledged, call, error)
-            if error is not None and not place.done():
-                place.set_result(None)
-
-        try:
-            self._enqueuer.enqueue(self._record(call), on_answer)
-            result = await self._room.wait(place, min(call.wait_s, call.deadline_s - call.accepted_s))
-        finally:
-            self._room.leave(call.request_id, place)
-        if result is None:
-            result = await self._give_up(call, acknowledged)
-        return result
-
-    async def _give_up(self, call: Call, acknowledged: "asyncio.Future[None]") -> Result | None:
-        """What a wait that ran out ends in: nothing is accepted before the broker has it."""
-        await acknowledged
-        # Marked before the last read: a result that comes between the two is seen, or takes the mark away.
-        await self._mark_accepted(call)
-        (result,) = await self._room.store.get([call.request_id])
-        return result
-
-    async def submit(self, call: Call) -> None:
-        """Enqueue and return when the broker has the request.
-
-        Raises:
-            OverloadedError: too many are waiting, or the deadline cannot be met; nothing was enqueued.
-            UnavailableError: the broker did not take the request, or the store could not note it.
-        """
-        self._admit(call)
-        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self._mark_accepted(call)
-        self._enqueuer.enqueue(self._record(call), lambda error: self._acknowledge(acknowledged, call, error))
-        await acknowledged
-
-    async def join(self, call: Call, *, wait_s: float) -> Result | None:
-        """Return the result of a request that was enqueued before, or None when `wait_s` ran out first.
-
-        Raises:
-            OverloadedError: too many are waiting here.
-            UnavailableError: the store does not answer.
-        """
-        place = self._room.enter(call.request_id)
-        try:
-            (result,) = await self._room.store.get([call.request_id])
-            if result is None and wait_s > 0:
-                result = await self._room.wait(place, wait_s)
-        finally:
-            self._room.leave(call.request_id, place)
-        if result is None and wait_s > 0:
-            (result,) = await self._room.store.get([call.request_id])
-        return result
-
-    def _acknowledge(self, acknowledged: "asyncio.Future[None]", call: Call, error: "InferlaneError | None") -> None:
-        if error is None:
-            self._accepted[call.model].inc()
-        _acknowledge(acknowledged, error)
-
-    def _admit(self, call: Call) -> None:
-        self._admission.admit(call.model, call.version, within_s=max(0.0, call.deadline_s - self._clock.now_s()))
-
-    async def _mark_accepted(self, call: Call) -> None:
-        accepted = Accepted(
-            model=call.model,
-            version=call.version,
-            accepted_s=call.accepted_s,
-            deadline_s=call.deadline_s,
-            caller=call.caller,
-        )
-        ttl_s = call.deadline_s - call.accepted_s + self._settings.result_ttl_s
-        await self._room.store.mark_accepted(call.request_id, accepted, ttl_s=ttl_s)
-
-    def _record(self, call: Call) -> OutRecord:
-        headers = [
-            *self._model_headers[call.model],
-            ("ce_id", call.request_id.encode()),
-            (PROOF, call.proof),
-            ("ce_time", format_time(call.accepted_s)),
-            ("ce_deadline", format_time(call.deadline_s)),
-            (JSON_LENGTH, b"%d" % call.json_length),
-        ]
-        if call.caller:
-            headers.append((CALLER, call.caller.encode()))
-        if call.version is not None:
-            headers.append(("ce_modelversion", call.version.encode()))
-        if call.routing_key is not None:
-            headers.append(("ce_routingkey", call.routing_key.encode()))
-        if call.trace_parent is not None:
-            headers.append((TRACE_PARENT, call.trace_parent))
-        key = (call.routing_key or call.request_id).encode()
-        return OutRecord(self._topic, key, call.payload, headers, together=0 if call.routing_key else _TOGETHER)
-
 
 def _bound_id(proof: bytes, *, caller: str, model: str, payload: bytes) -> str:
-    return committed_id(proof, source=_SOURCE, caller=caller.encode(), model=model.encode(), payload=payload)
-
-
-def _acknowledge(acknowledged: "asyncio.Future[None]", error: "InferlaneError | None") -> None:
-    if acknowledged.done():
-        return
-    if error is None:
-        acknowledged.set_result(None)
-    else:
-        acknowledged.set_exception(error)
+    return committed_id(proof, source=SOURCE, caller=caller.encode(), model=model.encode(), payload=payload)
 
 
 def _seconds(name: str, asked: float | None, default: float, limit: float) -> float:

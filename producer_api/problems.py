@@ -41,6 +41,8 @@ _TITLES = {
     errors.OverloadedError.code: "Too many requests are waiting",
     "deadline_exceeded": "The deadline passed first",
     CANCELLED: "The client took the request back",
+    "unconfirmed": "Whether the request was accepted is not known",
+    "client_gone": "The client went away",
     "unknown_prediction": "No such prediction",
     "idempotency_key_reused": "The key stands for another request",
     "unauthorized": "No valid key",
@@ -82,10 +84,29 @@ class InvalidParameterError(errors.InvalidRequestError):
     code = "invalid_parameter"
 
 
+class UnconfirmedError(errors.UnavailableError):
+    """Nobody knows yet whether the request was accepted. Remedy: send it again with the same `Idempotency-Key`."""
+
+    code = "unconfirmed"
+
+    def __init__(self, message: str, *, request_id: str) -> None:
+        """`request_id`: under which it is answered if it was accepted."""
+        super().__init__(message)
+        self.request_id = request_id
+
+
+class ClientGoneError(errors.InvalidRequestError):
+    """The client closed its connection before the answer was there; nobody reads this."""
+
+    code = "client_gone"
+
+
 _OWN_STATUS_OF: Mapping[type[errors.InferlaneError], int] = {
     UnknownPredictionError: HTTPStatus.NOT_FOUND,
     UnauthorizedError: HTTPStatus.UNAUTHORIZED,
     ForbiddenError: HTTPStatus.FORBIDDEN,
+    # Of nginx, for the log and the metrics: such an answer reaches nobody.
+    ClientGoneError: 499,
 }
 # Source: RFC 6750, section 3.
 _CHALLENGE_OF: Mapping[type[errors.InferlaneError], str] = {
@@ -131,4 +152,5 @@ def problem_of(error: errors.InferlaneError) -> tuple[int, bytes, dict[str, str]
     headers = {"retry-after": str(_retry_after_s(error))} if error.retryable else {}
     if challenge := _CHALLENGE_OF.get(type(error)):
         headers["www-authenticate"] = challenge
-    return status, problem(status, error.code, str(error), retryable=error.retryable), headers
+    more = {"request_id": error.request_id} if isinstance(error, UnconfirmedError) else {}
+    return status, problem(status, error.code, str(error), retryable=error.retryable, **more), headers

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from producer_api.counting import AnswerCounts
     from producer_api.enqueueing import Enqueuer
     from producer_api.idempotency import Once
-    from producer_api.predicting import Predictor
+    from producer_api.predicting import CallReader
+    from producer_api.submitting import Submitter
     from producer_api.waiting import WaitingRoom
 
 
@@ -35,7 +36,8 @@ class Services:
     room: "WaitingRoom"
     enqueuer: "Enqueuer"
     admission: "Admission"
-    predictor: "Predictor"
+    reader: "CallReader"
+    submitter: "Submitter"
     once: "Once"
     counts: "AnswerCounts"
     answerer: "Answerer"

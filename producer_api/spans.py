@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
+from inferlane.errors import UnavailableError
 from inferlane.record import TRACE_PARENT
 from inferlane.tracing import message_attributes
 
@@ -34,7 +35,9 @@ def end_call(span: "Span", call: "Call | None", *, status: int, version: str | N
 class Enqueue(Protocol):
     """What takes records to the broker."""
 
-    def enqueue(self, record: "OutRecord", on_answer: "OnAnswer") -> None: ...
+    def enqueue(self, record: "OutRecord", on_answer: "OnAnswer") -> int: ...
+
+    def withdraw(self, ticket: int) -> bool: ...
 
 
 class TracedEnqueuer:
@@ -43,8 +46,9 @@ class TracedEnqueuer:
     def __init__(self, enqueuer: Enqueue, tracing: "Tracing") -> None:
         self._enqueuer = enqueuer
         self._tracing = tracing
+        self._spans: dict[int, Span] = {}
 
-    def enqueue(self, record: "OutRecord", on_answer: "OnAnswer") -> None:
+    def enqueue(self, record: "OutRecord", on_answer: "OnAnswer") -> int:
         """As `Enqueuer.enqueue`; the record's own `traceparent` becomes that of the span."""
         headers = dict(record.headers)
         span = self._tracing.begin(
@@ -56,6 +60,16 @@ class TracedEnqueuer:
 
         def end(error: "InferlaneError | None") -> None:
             span.end(error=None if error is None else error.code)
+            self._spans.pop(ticket, None)
             on_answer(error)
 
-        self._enqueuer.enqueue(replace(record, headers=span.put_into(record.headers)), end)
+        ticket = self._enqueuer.enqueue(replace(record, headers=span.put_into(record.headers)), end)
+        self._spans[ticket] = span
+        return ticket
+
+    def withdraw(self, ticket: int) -> bool:
+        """As `Enqueuer.withdraw`; the span of a record that was not sent ends here."""
+        is_withdrawn = self._enqueuer.withdraw(ticket)
+        if is_withdrawn:
+            self._spans.pop(ticket).end(error=UnavailableError.code)
+        return is_withdrawn

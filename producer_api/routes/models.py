@@ -4,8 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from inferlane.errors import UnavailableError
 from inferlane.splits import make_split, publish_split
 from models.catalog import Model, ModelVersion
+from producer_api.answer_time import answer_within
 from producer_api.schemas import DefaultModelWeights, ModelList, ModelWeights, SplitInfo
 from producer_api.services import Services, Wired
 
@@ -43,8 +45,14 @@ async def change_split(change: ModelWeights | DefaultModelWeights, services: Wir
     else:
         model, weights = services.catalog.model(), change.root
     split = make_split(model.name, weights, known=model.versions, changed_s=services.clock.now_s())
-    offset = await publish_split(services.settings, split)
-    await services.splits.wait_applied(offset, timeout_s=services.settings.kafka_request_timeout_ms / 1000)
+    time_s = services.settings.default_wait_s
+    late = UnavailableError(
+        f"the split was not in force here within the {time_s:.1f} s of this call; whether it is stored is not known. "
+        "GET /v1/traffic-split says what is in force; setting the same weights again is harmless"
+    )
+    async with answer_within(time_s, late):
+        offset = await publish_split(services.settings, split)
+        await services.splits.wait_applied(offset, timeout_s=time_s)
     return _about_split(services, model)
 
 

@@ -1,20 +1,19 @@
 """`GET` and `DELETE /v1/predictions/{id}`: the state or the result, and taking a request back, from any replica."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from inferlane.errors import UnavailableError
 from inferlane.identity import foreign_name, is_own_id
 from inferlane.quoting import quoted
-from inferlane.record import RequestHeaders
-from inferlane.results import CANCELLED, Accepted, Result, Status
+from inferlane.results import Accepted, Result, Status
+from producer_api.answer_time import answer_within, store_is_late
 from producer_api.asgi import CALLER, SEES_ALL
 from producer_api.problems import UnknownPredictionError
 from producer_api.schemas import Prediction
 from producer_api.services import Services, Wired
+from producer_api.taking_back import headers_of, take_back
 
 router = APIRouter(tags=["predictions"])
 
@@ -46,14 +45,18 @@ async def read_prediction(
     source: Source = "",
 ) -> dict[str, Any]:
     """The result, or `QUEUED` while there is none. A result is kept for an hour by default."""
-    asked = await _find(services, request, request_id, source)
-    if isinstance(asked.known, Result):
-        return services.answerer.body(asked.known)
-    accepted, result = asked.known, None
-    if wait_s > 0:
-        result = await _wait(services, asked.key, min(wait_s, services.settings.max_wait_s))
-    if result is None and services.clock.now_s() > accepted.deadline_s:
-        result = await _expire(services, request_id, asked.key, accepted)
+    settings, clock = services.settings, services.clock
+    until_s = clock.monotonic_s() + min(wait_s, settings.max_wait_s)
+    time_s = min(wait_s, settings.max_wait_s) + settings.answer_grace_s
+    async with answer_within(time_s, store_is_late(time_s, done="ask again")):
+        asked = await _find(services, request, request_id, source)
+        if isinstance(asked.known, Result):
+            return services.answerer.body(asked.known)
+        accepted, result = asked.known, None
+        if wait_s > 0:
+            result = await _wait(services, asked.key, until_s - clock.monotonic_s())
+        if result is None and clock.now_s() > accepted.deadline_s:
+            result = await _expire(services, request_id, asked.key, accepted)
     if result is not None:
         return services.answerer.body(result)
     return {
@@ -70,15 +73,14 @@ async def cancel_prediction(request_id: str, request: Request, services: Wired, 
 
     A request that has ended already keeps its result, which is the answer. Calling it again changes nothing.
     """
-    asked = await _find(services, request, request_id, source)
-    if isinstance(asked.known, Result):
-        return services.answerer.body(asked.known)
-    headers = _headers_of(request_id, asked.key, asked.known)
-    (held,) = await services.store.put([Result.cancelled(headers, now_s=services.clock.now_s())])
-    if held.error_code == CANCELLED:
-        # The result is what counts; a worker that does not hear of it computes in vain and changes nothing.
-        with suppress(UnavailableError):
-            await services.cancellations.add(asked.key, until_s=asked.known.deadline_s)
+    time_s = services.settings.default_wait_s
+    late = store_is_late(time_s, done="whether the request is taken back is not known, so call again")
+    async with answer_within(time_s, late):
+        asked = await _find(services, request, request_id, source)
+        if isinstance(asked.known, Result):
+            return services.answerer.body(asked.known)
+        headers = headers_of(request_id, asked.key, asked.known)
+        held = await take_back(services.store, services.cancellations, headers, now_s=services.clock.now_s())
     return services.answerer.body(held)
 
 
@@ -112,23 +114,6 @@ async def _wait(services: Services, key: str, wait_s: float) -> Result | None:
 
 async def _expire(services: Services, request_id: str, key: str, accepted: Accepted) -> Result:
     """End a request whose deadline has passed with no worker to say so, unless a result was written meanwhile."""
-    headers = _headers_of(request_id, key, accepted)
+    headers = headers_of(request_id, key, accepted)
     (held,) = await services.store.put([Result.expired(headers, now_s=services.clock.now_s())])
     return held
-
-
-def _headers_of(request_id: str, key: str, accepted: Accepted) -> RequestHeaders:
-    return RequestHeaders(
-        request_id=request_id,
-        model=accepted.model,
-        version=accepted.version,
-        accepted_s=accepted.accepted_s,
-        deadline_s=accepted.deadline_s,
-        reply_to=None,
-        routing_key=None,
-        attempt=1,
-        batch_id=None,
-        json_length=None,
-        key=key,
-        caller=accepted.caller,
-    )

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from producer_api.answer_time import answer_within, store_is_late
 from producer_api.answering import encode_json
 from producer_api.problems import InvalidParameterError
 from producer_api.services import Wired
@@ -23,5 +24,7 @@ async def read_metrics(
     limit_s = services.settings.outcome_window_s
     if window_s > limit_s:
         raise InvalidParameterError(f"window_s is {window_s:g}; the windows hold {limit_s} s")
-    report = await services.windows.read(known.model, known.version, window_s=window_s, now_s=services.clock.now_s())
+    time_s, now_s = services.settings.default_wait_s, services.clock.now_s()
+    async with answer_within(time_s, store_is_late(time_s, done="ask again")):
+        report = await services.windows.read(known.model, known.version, window_s=window_s, now_s=now_s)
     return Response(encode_json(report), media_type="application/json")

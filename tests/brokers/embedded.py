@@ -24,6 +24,12 @@ class EmbeddedBroker(Broker):
     def bootstrap_servers(self) -> str:
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def pid(self) -> int:
+        """The process; it must be open."""
+        assert self._process is not None
+        return self._process.pid
+
     def open(self) -> None:
         self._process = subprocess.Popen(broker_argv(self._port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(

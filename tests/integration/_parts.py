@@ -1,11 +1,13 @@
 """A real broker and a real store for one test module."""
 
 import asyncio
+import os
+import signal
 import socket
 import time
 from asyncio.subprocess import DEVNULL
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import aiohttp
 
@@ -38,8 +40,8 @@ async def is_ready(url: str) -> bool:
 
 
 @asynccontextmanager
-async def running(argv: Sequence[str], answers: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
-    """Run a server; yields when it answers."""
+async def running(argv: Sequence[str], answers: Callable[[], Awaitable[bool]]) -> AsyncIterator[int]:
+    """Run a server; yields its process id when it answers."""
     process = await asyncio.create_subprocess_exec(*argv, stdout=DEVNULL, stderr=DEVNULL)
 
     async def is_up() -> bool:
@@ -49,7 +51,7 @@ async def running(argv: Sequence[str], answers: Callable[[], Awaitable[bool]]) -
 
     try:
         await eventually(is_up)
-        yield
+        yield process.pid
     finally:
         process.kill()
         await process.wait()
@@ -62,3 +64,25 @@ async def embedded_store() -> AsyncIterator[str]:
     url = f"redis://127.0.0.1:{port}/0"
     async with running(store_argv(port, maxmemory_mib=64), lambda: store_answers(url)):
         yield url
+
+
+@asynccontextmanager
+async def embedded_store_process(*, maxmemory_mib: int = 64) -> AsyncIterator[tuple[str, int]]:
+    """Yields the URL of a Valkey and its process id."""
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    async with running(store_argv(port, maxmemory_mib=maxmemory_mib), lambda: store_answers(url)) as pid:
+        yield url, pid
+
+
+@contextmanager
+def frozen(pids: Iterable[int]) -> Iterator[None]:
+    """Stop the processes where they are (SIGSTOP) while the block runs."""
+    stopped = list(pids)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)

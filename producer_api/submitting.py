@@ -1,0 +1,268 @@
+"""Predict calls on their way through the queue: enqueue them, wait for them, and answer in time whatever is away."""
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+import structlog
+
+from inferlane.errors import UnavailableError
+from inferlane.kafka.producing import OutRecord
+from inferlane.metrics.api import ACCEPTED
+from inferlane.naming import Lane
+from inferlane.record import CALLER, JSON_LENGTH, PROOF, TRACE_PARENT, fixed_request_headers, format_time
+from inferlane.results import Accepted, Result
+from producer_api.answer_time import answer_within, store_is_late
+from producer_api.predicting import SOURCE
+from producer_api.problems import ClientGoneError, UnconfirmedError
+from producer_api.taking_back import headers_of, take_back
+
+if TYPE_CHECKING:
+    from inferlane.cancellations import Cancellations
+    from inferlane.clock import Clock
+    from inferlane.config import Settings
+    from inferlane.errors import InferlaneError
+    from models.catalog import Catalog
+    from producer_api.admission import Admission
+    from producer_api.predicting import Call
+    from producer_api.spans import Enqueue
+    from producer_api.waiting import Place, WaitingRoom
+
+log = structlog.get_logger(__name__)
+
+# Records of one send that may lie in one partition: the router reads them all, so company costs nobody.
+_TOGETHER = 1_000
+
+
+class Departure:
+    """Whether the client of a call has gone away; the place at which the call waits is emptied then. One event loop."""
+
+    def __init__(self) -> None:
+        self.has_left = False
+        self._place: Place | None = None
+
+    def empties(self, place: "Place") -> None:
+        """Let this be the place where the call waits."""
+        self._place = place
+        if self.has_left:
+            self.note()
+
+    def note(self) -> None:
+        """Note that the client has gone away."""
+        self.has_left = True
+        if self._place is not None and not self._place.done():
+            self._place.set_result(None)
+
+
+class Submitter:
+    """Takes checked calls in and hands their results out. One event loop."""
+
+    def __init__(  # noqa: PLR0913 - one for each part that it drives
+        self,
+        settings: "Settings",
+        *,
+        catalog: "Catalog",
+        enqueuer: "Enqueue",
+        room: "WaitingRoom",
+        admission: "Admission",
+        cancellations: "Cancellations",
+        clock: "Clock",
+    ) -> None:
+        self._settings = settings
+        self._topic = settings.names.ingress[Lane.REQUESTS]
+        self._accepted = {model: ACCEPTED.labels(model) for model in catalog.models}
+        self._admission = admission
+        self._enqueuer = enqueuer
+        self._room = room
+        self._cancellations = cancellations
+        self._clock = clock
+        # The same for each request of a model, so they are built once.
+        self._model_headers = {
+            name: (*fixed_request_headers(source=SOURCE.decode(), model=name), ("ce_replyto", room.instance.encode()))
+            for name in catalog.models
+        }
+
+    async def submit_and_wait(self, call: "Call", *, departure: Departure | None = None) -> Result | None:
+        """Enqueue and return the result, or None when the wait ran out first; the request then goes on.
+
+        It does not go on if its client went away meanwhile, as `departure` tells.
+
+        Raises:
+            ClientGoneError: the client went away.
+            OverloadedError: too many are waiting, or the deadline cannot be met; nothing was enqueued.
+            UnconfirmedError: broker or store did not say in time whether they have the request.
+            UnavailableError: the broker did not take the request.
+        """
+        self._admit(call)
+        place = self._room.enter(call.request_id)
+        acknowledged: asyncio.Future[None] = place.get_loop().create_future()
+
+        def on_answer(error: "InferlaneError | None") -> None:
+            self._acknowledge(acknowledged, call, error)
+            if error is not None and not place.done():
+                place.set_result(None)
+
+        try:
+            ticket = self._enqueuer.enqueue(self._record(call), on_answer)
+            if departure is not None:
+                departure.empties(place)
+            result = await self._room.wait(place, min(call.wait_s, call.deadline_s - call.accepted_s))
+        finally:
+            self._room.leave(call.request_id, place)
+        if result is None and departure is not None and departure.has_left:
+            await self._abandon(call, ticket)
+        if result is None:
+            result = await self._give_up(call, ticket, acknowledged)
+        return result
+
+    async def _give_up(self, call: "Call", ticket: int, acknowledged: "asyncio.Future[None]") -> Result | None:
+        """What a wait that ran out ends in: nothing is accepted before the broker has it and the store knows of it."""
+        await self._confirm(call, ticket, acknowledged)
+        unnoted = self._unconfirmed(call, "the broker has the request, but the result store did not note it")
+        async with answer_within(self.left_s(call), unnoted):
+            # Marked before the last read: a result that comes between the two is seen, or takes the mark away.
+            await self._mark_accepted(call)
+            (result,) = await self._room.store.get([call.request_id])
+        return result
+
+    async def _confirm(self, call: "Call", ticket: int, acknowledged: "asyncio.Future[None]") -> None:
+        """Return when the broker has the request.
+
+        Raises:
+            UnconfirmedError: it did not say so in time.
+            UnavailableError: it did not take it, or the request was taken back before it was sent.
+        """
+        unsaid = self._unconfirmed(call, "the broker did not say whether it has the request")
+        try:
+            async with answer_within(self.left_s(call), unsaid):
+                await acknowledged
+        except UnconfirmedError:
+            if self._enqueuer.withdraw(ticket):
+                raise UnavailableError(
+                    "the broker takes nothing at present, so the request was not enqueued within the time of this "
+                    "call; send it again later"
+                ) from None
+            raise
+
+    async def _abandon(self, call: "Call", ticket: int) -> NoReturn:
+        """Take back a request whose client went away: nobody else knows its id.
+
+        Raises:
+            ClientGoneError: always.
+        """
+        if not self._enqueuer.withdraw(ticket):
+            headers = headers_of(call.request_id, call.request_id, self._acceptance(call))
+            time_s = self._settings.default_wait_s
+            late = store_is_late(time_s, done="the request of a client that went away is computed all the same")
+            try:
+                async with answer_within(time_s, late):
+                    await take_back(self._room.store, self._cancellations, headers, now_s=self._clock.now_s())
+            except UnavailableError as error:
+                log.warning("abandoned_request_not_cancelled", request_id=call.request_id, error=str(error))
+        raise ClientGoneError("the client closed its connection before the answer was there; its request is taken back")
+
+    async def submit(self, call: "Call") -> None:
+        """Enqueue and return when the broker has the request.
+
+        Raises:
+            OverloadedError: too many are waiting, or the deadline cannot be met; nothing was enqueued.
+            UnconfirmedError: the broker did not say in time whether it has the request.
+            UnavailableError: the broker did not take the request, or the store could not note it.
+        """
+        self._admit(call)
+        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        time_s = self.left_s(call)
+        async with answer_within(time_s, store_is_late(time_s, done="nothing was enqueued, so send it again")):
+            await self._mark_accepted(call)
+        ticket = self._enqueuer.enqueue(self._record(call), lambda error: self._acknowledge(acknowledged, call, error))
+        await self._confirm(call, ticket, acknowledged)
+
+    async def join(self, call: "Call", *, is_patient: bool) -> Result | None:
+        """Return the result of a request that was enqueued before, or None when there is none yet.
+
+        It is waited for within the wait of the call if `is_patient`. A store that does not answer now has none: the
+        request is accepted, whatever becomes of this look.
+
+        Raises:
+            OverloadedError: too many are waiting here.
+        """
+        place = self._room.enter(call.request_id)
+        try:
+            result = await self._look_up(call)
+            if result is None and is_patient:
+                result = await self._room.wait(place, max(0.0, call.wait_until_s - self._clock.monotonic_s()))
+        finally:
+            self._room.leave(call.request_id, place)
+        if result is None and is_patient:
+            result = await self._look_up(call)
+        return result
+
+    async def _look_up(self, call: "Call") -> Result | None:
+        time_s = self.left_s(call)
+        with suppress(UnavailableError):
+            async with answer_within(time_s, store_is_late(time_s, done="the result is looked for later")):
+                (result,) = await self._room.store.get([call.request_id])
+                return result
+        return None
+
+    def left_s(self, call: "Call") -> float:
+        """The seconds that are left to answer the call: its wait, and the grace after it."""
+        return call.wait_until_s + self._settings.answer_grace_s - self._clock.monotonic_s()
+
+    def _unconfirmed(self, call: "Call", what: str) -> UnconfirmedError:
+        return UnconfirmedError(
+            f"{what} within {call.wait_s + self._settings.answer_grace_s:.1f} s, so it may be answered or not; send it "
+            "again, best with the same Idempotency-Key, under which it is computed once",
+            request_id=call.request_id,
+        )
+
+    def _acknowledge(self, acknowledged: "asyncio.Future[None]", call: "Call", error: "InferlaneError | None") -> None:
+        if error is None:
+            self._accepted[call.model].inc()
+        _acknowledge(acknowledged, error)
+
+    def _admit(self, call: "Call") -> None:
+        self._admission.admit(call.model, call.version, within_s=max(0.0, call.deadline_s - self._clock.now_s()))
+
+    async def _mark_accepted(self, call: "Call") -> None:
+        ttl_s = call.deadline_s - call.accepted_s + self._settings.result_ttl_s
+        await self._room.store.mark_accepted(call.request_id, self._acceptance(call), ttl_s=ttl_s)
+
+    @staticmethod
+    def _acceptance(call: "Call") -> Accepted:
+        return Accepted(
+            model=call.model,
+            version=call.version,
+            accepted_s=call.accepted_s,
+            deadline_s=call.deadline_s,
+            caller=call.caller,
+        )
+
+    def _record(self, call: "Call") -> OutRecord:
+        headers = [
+            *self._model_headers[call.model],
+            ("ce_id", call.request_id.encode()),
+            (PROOF, call.proof),
+            ("ce_time", format_time(call.accepted_s)),
+            ("ce_deadline", format_time(call.deadline_s)),
+            (JSON_LENGTH, b"%d" % call.json_length),
+        ]
+        if call.caller:
+            headers.append((CALLER, call.caller.encode()))
+        if call.version is not None:
+            headers.append(("ce_modelversion", call.version.encode()))
+        if call.routing_key is not None:
+            headers.append(("ce_routingkey", call.routing_key.encode()))
+        if call.trace_parent is not None:
+            headers.append((TRACE_PARENT, call.trace_parent))
+        key = (call.routing_key or call.request_id).encode()
+        return OutRecord(self._topic, key, call.payload, headers, together=0 if call.routing_key else _TOGETHER)
+
+
+def _acknowledge(acknowledged: "asyncio.Future[None]", error: "InferlaneError | None") -> None:
+    if acknowledged.done():
+        return
+    if error is None:
+        acknowledged.set_result(None)
+    else:
+        acknowledged.set_exception(error)

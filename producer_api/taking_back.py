@@ -1,0 +1,46 @@
+"""Ending a request that nobody wants any more, whether its client says so or has gone away."""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from inferlane.errors import UnavailableError
+from inferlane.record import RequestHeaders
+from inferlane.results import CANCELLED, Accepted, Result
+
+if TYPE_CHECKING:
+    from inferlane.cancellations import Cancellations
+    from inferlane.result_store import ResultStore
+
+
+async def take_back(
+    store: "ResultStore", cancellations: "Cancellations", headers: RequestHeaders, *, now_s: float
+) -> Result:
+    """End the request `FAILED` with the code `cancelled` unless it has ended; return the result that holds.
+
+    Raises:
+        UnavailableError: the store does not answer.
+    """
+    (held,) = await store.put([Result.cancelled(headers, now_s=now_s)])
+    if held.error_code == CANCELLED and headers.deadline_s is not None:
+        # The result is what counts; a worker that does not hear of it computes in vain and changes nothing.
+        with suppress(UnavailableError):
+            await cancellations.add(headers.key or headers.request_id, until_s=headers.deadline_s)
+    return held
+
+
+def headers_of(request_id: str, key: str, accepted: Accepted) -> RequestHeaders:
+    """The headers of a request as far as its mark of acceptance tells; `key` is what the store keeps it under."""
+    return RequestHeaders(
+        request_id=request_id,
+        model=accepted.model,
+        version=accepted.version,
+        accepted_s=accepted.accepted_s,
+        deadline_s=accepted.deadline_s,
+        reply_to=None,
+        routing_key=None,
+        attempt=1,
+        batch_id=None,
+        json_length=None,
+        key=key,
+        caller=accepted.caller,
+    )

@@ -1,0 +1,185 @@
+"""A call is answered in its time, whatever is away: broker and store are real, and stand still meanwhile."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from inferlane.cancellations import CancelledRequests
+from inferlane.clock import SystemClock
+from inferlane.config import Settings
+from inferlane.result_store import ResultStore, connect
+from inferlane.topics import create_topics
+from producer_api.main import serve
+from tests.brokers.embedded import EmbeddedBroker
+from tests.fakes.stores import write_tiny_store
+from tests.integration._parts import embedded_store_process, eventually, free_port, frozen, is_ready
+
+pytestmark = pytest.mark.timeout(180)
+
+WAIT_S = 0.3
+# Far more than any call here may take, and less than what the clients of broker and store take to give up.
+LIMIT_S = 8.0
+CALL: dict[str, Any] = {"instances": [[1.0, 2.0, 3.0]], "timeout_s": WAIT_S}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    settings: Settings
+    session: aiohttp.ClientSession
+    store: ResultStore
+    pids: dict[str, int]
+
+    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
+        url = f"http://127.0.0.1:{self.settings.api_port}{path}"
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.request(method, url, json=body, headers=named) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    async def predict(self, **headers: str) -> tuple[int, dict[str, Any]]:
+        return await self.call("POST", "/v1/models/predict", CALL, **headers)
+
+
+@asynccontextmanager
+async def running_api(tmp_path: Path, **overrides: object) -> AsyncIterator[Api]:
+    """An API with nobody behind it: no router takes its requests, so no result comes but what a test stores."""
+    write_tiny_store(tmp_path / "models")
+    broker = EmbeddedBroker()
+    await asyncio.to_thread(broker.open)
+    async with AsyncExitStack() as stack:
+        stack.callback(broker.close)
+        redis_url, store_pid = await stack.enter_async_context(embedded_store_process())
+        settings = broker.settings(
+            ingress_partitions=1,
+            work_partitions=1,
+            redis_url=redis_url,
+            models_dir=tmp_path / "models",
+            default_model="tiny",
+            api_port=free_port(),
+            kafka_request_timeout_ms=60_000,
+            **{"default_wait_s": 1.0, "drain_deadline_s": 1.0, **overrides},
+        )
+        await create_topics(settings, [("tiny", "v1")])
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(settings, stop))
+        redis = await stack.enter_async_context(connect(redis_url))
+        store = ResultStore(redis, redis_url=redis_url, result_ttl_s=60, names=settings.names)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+
+        async def is_up() -> bool:
+            assert not serving.done(), serving.exception()
+            return await is_ready(f"http://127.0.0.1:{settings.api_port}")
+
+        try:
+            await eventually(is_up)
+            yield Api(settings=settings, session=session, store=store, pids={"broker": broker.pid, "store": store_pid})
+        finally:
+            stop.set()
+            await serving
+
+
+@pytest.mark.parametrize("away", [("broker",), ("store",), ("broker", "store")], ids="+".join)
+async def test_every_call_is_answered_in_its_time(tmp_path: Path, away: tuple[str, ...]) -> None:
+    """Guards each `answer_within`: taken out, its call waits for as long as the clients of broker and store do."""
+    async with running_api(tmp_path) as api:
+        status, accepted = await api.predict(Prefer="respond-async")
+        assert status == 202
+        known = f"/v1/predictions/{accepted['request_id']}"
+        with frozen(api.pids[name] for name in away):
+            async with asyncio.timeout(LIMIT_S):
+                first, second, *others = await asyncio.gather(
+                    api.predict(),
+                    api.predict(Prefer="respond-async"),
+                    api.predict(Idempotency_Key="one"),
+                    api.predict(Idempotency_Key="one"),
+                    api.call("GET", known),
+                    api.call("GET", f"{known}?wait_s={WAIT_S}"),
+                    api.call("DELETE", known),
+                    api.call("POST", "/v1/traffic-split", {"model": "tiny", "weights": {"v1": 1}}),
+                    api.call("GET", "/v1/traffic-split"),
+                    api.call("GET", "/v1/models"),
+                    api.call("GET", "/v1/metrics/v1"),
+                )
+        assert {status for status, _ in (first, second, *others)} <= {200, 202, 503}
+        assert first[0] == second[0] == 503
+        assert all(body["detail"] for status, body in (first, second, *others) if status == 503)
+        if away == ("store",):
+            assert first[1]["code"] == "unconfirmed"
+            assert len(first[1]["request_id"]) > 0
+            assert "nothing was enqueued" in second[1]["detail"]
+
+
+async def test_a_request_that_was_never_sent_is_said_not_to_be_enqueued(tmp_path: Path) -> None:
+    """Guards `withdraw`: without it the client of a record that still lies here is told that nobody knows."""
+    async with running_api(tmp_path) as api:
+        with frozen([api.pids["broker"]]):
+            async with asyncio.timeout(LIMIT_S):
+                status, body = await api.predict()
+                assert (status, body["code"]) == (503, "unconfirmed")
+                # The first is under way for as long as the broker is; what comes after it waits here.
+                status, body = await api.predict()
+        assert (status, body["code"]) == (503, "unavailable")
+        assert "not enqueued" in body["detail"]
+
+
+async def post_and_leave(port: int, **headers: str) -> None:
+    """Send a predict call that waits for long, see that it is accepted into the process, and close the connection."""
+    body = json.dumps({**CALL, "timeout_s": 50}).encode()
+    head = ["POST /v1/models/predict HTTP/1.1", "host: x", f"content-length: {len(body)}"]
+    head += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(("\r\n".join(head) + "\r\n\r\n").encode() + body)
+    await writer.drain()
+
+    async def waits() -> bool:
+        return await waiting_calls(port) == 1
+
+    await eventually(waits)
+    writer.close()
+    await writer.wait_closed()
+
+
+async def waiting_calls(port: int) -> int:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    return int(float(next(line for line in lines if line.startswith("inferlane_api_waiting_requests ")).split()[1]))
+
+
+async def test_a_client_that_went_away_is_taken_back_if_the_setting_says_so(tmp_path: Path) -> None:
+    """Guards `_abandon`: without it workers compute for clients that nobody can tell the answer."""
+    async with running_api(tmp_path, cancel_on_disconnect=True) as api, connect(api.settings.redis_url) as redis:
+        cancelled = CancelledRequests(redis, clock=SystemClock(), names=api.settings.names)
+        cancelled.start()
+        try:
+            await post_and_leave(api.settings.api_port)
+
+            async def is_cancelled() -> bool:
+                return len(cancelled._until_s) == 1
+
+            await eventually(is_cancelled)
+            (request_id,) = cancelled._until_s
+            (result,) = await api.store.get([request_id])
+            assert result is not None
+            assert result.error_code == "cancelled"
+            assert await waiting_calls(api.settings.api_port) == 0
+        finally:
+            await cancelled.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "headers"), [(False, {}), (True, {"idempotency_key": "k"})], ids=["off", "with a key"]
+)
+async def test_a_client_that_may_come_back_is_computed_for(
+    tmp_path: Path, setting: bool, headers: dict[str, str]
+) -> None:
+    async with running_api(tmp_path, cancel_on_disconnect=setting) as api, connect(api.settings.redis_url) as redis:
+        await post_and_leave(api.settings.api_port, **headers)
+        # A call that comes and goes after it: by then the API has seen the connection close.
+        assert (await api.predict())[0] == 202
+        assert await redis.exists(api.settings.names.store_key("cancelled")) == 0
