@@ -17,6 +17,7 @@ from inferlane.errors import (
     PayloadTooLargeError,
     UnavailableError,
     UnknownModelError,
+    UnusableVersionError,
 )
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.metrics.consuming import DEAD_LETTERS
@@ -39,7 +40,15 @@ from inferlane.retrying import Retrier
 log = structlog.get_logger(__name__)
 
 # Of what a record can die.
-_DEADLY = (DecodeError, InferlaneError, InvalidInputError, ModelError, PayloadTooLargeError, UnknownModelError)
+_DEADLY = (
+    DecodeError,
+    InferlaneError,
+    InvalidInputError,
+    ModelError,
+    PayloadTooLargeError,
+    UnknownModelError,
+    UnusableVersionError,
+)
 _DEADLY_CODES = frozenset(error.code for error in _DEADLY)
 
 

@@ -8,6 +8,7 @@ InferlaneError
 │   ├── InvalidSplitError     weights of a traffic split
 │   ├── PayloadTooLargeError  a body, a record or a result over its limit
 │   └── UnknownModelError     a model or version that the catalog does not hold
+│       └── UnusableVersionError  one that it holds and that cannot be served
 ├── ModelError                the model itself failed on valid input
 ├── ConsumerBrokenError       a consumer that only a new process can replace
 └── UnavailableError          a part that we depend on does not answer now
@@ -83,6 +84,12 @@ class UnknownModelError(InvalidRequestError):
     """The catalog has no such model or version. Remedy: `GET /v1/models` lists what there is."""
 
     code = "unknown_model"
+
+
+class UnusableVersionError(UnknownModelError):
+    """A model or version that is there and cannot be served. Remedy: its operator mends what the message says."""
+
+    code = "unusable_version"
 
 
 class ModelError(InferlaneError):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 _POLL_S = 0.5
 _RETRY_S = 1.0
 _STOP_TIMEOUT_S = 0.5
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,14 +36,25 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     changed_s: float = 0.0
 
 
-def make_split(model: str, weights: Mapping[str, float], *, known: Iterable[str], changed_s: float) -> Split:
-    """Check and normalise weights.
+def make_split(
+    model: str,
+    weights: Mapping[str, float],
+    *,
+    known: Iterable[str],
+    changed_s: float,
+    unusable: Mapping[str, str] = _NONE,
+) -> Split:
+    """Check and normalise weights. `unusable` has the reasons of versions that cannot be served.
 
     Raises:
-        InvalidSplitError: no weight, a negative or infinite one, a sum of 0, or a version that is not known.
+        InvalidSplitError: no weight, a negative or infinite one, a sum of 0, or a version that is not known or
+            cannot be served and would get traffic.
     """
     known = tuple(known)
-    unknown = sorted(set(weights) - set(known))
+    for version, reason in unusable.items():
+        if weights.get(version, 0.0) != 0.0:
+            raise InvalidSplitError(f"version {version!r} of model {model!r} cannot be served: {reason}")
+    unknown = sorted(set(weights) - set(known) - set(unusable))
     if unknown:
         raise InvalidSplitError(f"model {model!r} has no version {quoted(unknown[0])}; it has: {', '.join(known)}")
     for version, weight in weights.items():

@@ -4,17 +4,18 @@ Layout of the store: `<model>/model.toml` (`default_version`, `description`, `cl
 `<model>/<version>/model.onnx` with `<model>/<version>/version.toml`. `version.toml` holds `digest` (`sha256:<hex>`
 of model.onnx), `size_bytes`, `quantization` (`none` or the method), `[[inputs]]` and `[[outputs]]`
 (`name`, `datatype`, `shape` with -1 for the row axis), `[metrics]` and, for a quantized version, `[quantized]`.
+
+A model or version that is not as it must be is left out, with its reason, and the others are served.
 """
 
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from inferlane.errors import ConfigurationError, UnknownModelError
+from inferlane.errors import ConfigurationError, UnknownModelError, UnusableVersionError
 from inferlane.quoting import quoted
-from inferlane.signature import Signature, TensorSpec
+from inferlane.signature import Signature
+from models.files import ModelFile, read_model_file, read_version_file, shown_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,127 +35,198 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Why a version, or with no version a whole model, is not served."""
+
+    model: str
+    version: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        """`iris v2: …`, for a person."""
+        return f"{self.model}{f' {self.version}' if self.version else ''}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model and its versions, by name."""
+    """A model and the versions of it that can be served, by name; `faults` has the reasons of the others."""
 
     name: str
     description: str
     default_version: str
     versions: Mapping[str, ModelVersion]
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     def version(self, name: str) -> ModelVersion:
         """Return the version called `name`.
 
         Raises:
             UnknownModelError: there is none.
+            UnusableVersionError: there is one, and it cannot be served.
         """
         try:
             return self.versions[name]
         except KeyError:
-            known = ", ".join(self.versions)
-            raise UnknownModelError(f"model {self.name!r} has no version {quoted(name)}; it has: {known}") from None
+            pass
+        if name in self.faults:
+            raise UnusableVersionError(
+                f"version {name!r} of model {self.name!r} cannot be served: {self.faults[name]}. "
+                f"These are served: {', '.join(self.versions)}"
+            )
+        known = ", ".join(self.versions)
+        raise UnknownModelError(f"model {self.name!r} has no version {quoted(name)}; it has: {known}")
+
+    def weights(self, split: Mapping[str, float] | None) -> Mapping[str, float]:
+        """What unpinned requests go by: the split without versions that are not served, else the default alone.
+
+        Empty when neither can serve.
+        """
+        weights = {name: weight for name, weight in (split or {}).items() if weight > 0 and name in self.versions}
+        return weights or ({self.default_version: 1.0} if self.default_version in self.versions else {})
+
+    def unpinned(self, split: Mapping[str, float] | None) -> ModelVersion:
+        """A version that unpinned requests go to: whose signature they must fit.
+
+        Raises:
+            UnusableVersionError: the default version cannot be served, and no split names another.
+        """
+        if self.default_version in self.versions:
+            return self.versions[self.default_version]
+        weights = self.weights(split)
+        return self.version(max(weights, key=weights.__getitem__) if weights else self.default_version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """Every model of the store, and which one answers a request that names none."""
+    """Every model of the store, which one answers a request that names none, and what cannot be served."""
 
     models: Mapping[str, Model]
     default_model: str
+    faults: tuple[Fault, ...] = ()
 
     def model(self, name: str | None = None) -> Model:
         """Return the model called `name`, or the default model.
 
         Raises:
             UnknownModelError: there is none.
+            UnusableVersionError: there is one, and no version of it can be served.
         """
         wanted = name or self.default_model
         try:
             return self.models[wanted]
         except KeyError:
-            raise UnknownModelError(f"no model {quoted(wanted)}; there are: {', '.join(self.models)}") from None
+            pass
+        if reasons := [fault.reason for fault in self.faults if (fault.model, fault.version) == (wanted, None)]:
+            raise UnusableVersionError(f"model {wanted!r} cannot be served: {reasons[0]}")
+        raise UnknownModelError(f"no model {quoted(wanted)}; there are: {', '.join(self.models)}")
 
     def all_versions(self) -> tuple[ModelVersion, ...]:
-        """Every version of every model, in the order of their names."""
+        """Every version of every model that can be served, in the order of their names."""
         return tuple(version for model in self.models.values() for version in model.versions.values())
 
 
 def load_catalog(models_dir: Path, *, default_model: str) -> Catalog:
-    """Read the store at `models_dir`.
+    """Read the store at `models_dir`. What is not as it must be becomes a fault of the catalog.
 
     Raises:
-        ConfigurationError: the store is missing, empty, or a file in it does not hold what it must.
+        ConfigurationError: the store is missing or empty, no version of it can be served, or it has no folder for the
+            default model.
     """
-    folders = sorted(path.parent for path in models_dir.glob("*/model.toml"))
+    folders = _model_folders(models_dir)
     if not folders:
         raise ConfigurationError(
             f"no models in {str(models_dir)!r} (INFERLANE_MODELS_DIR). "
             "Build the samples with `inferlane models build-samples`."
         )
-    models = {folder.name: load_model(folder) for folder in folders}
-    if default_model not in models:
+    models: dict[str, Model] = {}
+    faults: list[Fault] = []
+    for folder in folders:
+        model, found = _read_model(folder)
+        faults += found
+        if model is not None:
+            models[model.name] = model
+    if not models:
+        raise ConfigurationError(
+            f"no model in {str(models_dir)!r} can be served. {'; '.join(map(str, faults))}. Mend these, "
+            "or build the samples with `inferlane models build-samples`."
+        )
+    if default_model not in {folder.name for folder in folders}:
         raise ConfigurationError(
             f"the default model {default_model!r} is not in {str(models_dir)!r}, which has: {', '.join(models)}. "
             "Set INFERLANE_DEFAULT_MODEL."
         )
-    return Catalog(models=models, default_model=default_model)
+    return Catalog(models=models, default_model=default_model, faults=tuple(faults))
 
 
 def load_model(folder: Path) -> Model:
     """Read one model of a store.
 
     Raises:
-        ConfigurationError: a file is missing, or does not hold what it must.
+        ConfigurationError: no version of it can be served.
     """
-    about = _read_toml(folder / "model.toml")
-    versions = {
-        path.parent.name: _load_version(folder.name, path.parent, about)
-        for path in sorted(folder.glob("*/version.toml"))
-    }
-    default_version = about.get("default_version")
-    if default_version not in versions:
-        raise ConfigurationError(
-            f"{folder / 'model.toml'}: default_version = {default_version!r}, but the versions are: "
+    model, faults = _read_model(folder)
+    if model is None:
+        raise ConfigurationError("; ".join(map(str, faults)))
+    return model
+
+
+def _model_folders(models_dir: Path) -> list[Path]:
+    # A folder that begins with a dot is a version that is being written, or nobody's.
+    found = {path.parent for path in models_dir.glob("*/model.toml")}
+    found |= {path.parent.parent for path in models_dir.glob("*/*/version.toml")}
+    return sorted(folder for folder in found if not folder.name.startswith("."))
+
+
+def _read_model(folder: Path) -> tuple[Model | None, list[Fault]]:
+    """One model with the faults of its versions; no model if nothing of it can be served."""
+    try:
+        about = read_model_file(folder)
+    except ConfigurationError as error:
+        return None, [Fault(model=folder.name, version=None, reason=str(error))]
+    versions: dict[str, ModelVersion] = {}
+    faults: dict[str, str] = {}
+    for path in _version_folders(folder):
+        try:
+            versions[path.name] = _read_version(folder.name, path, about)
+        except ConfigurationError as error:
+            faults[path.name] = str(error)
+    if about.default_version not in {*versions, *faults}:
+        faults[about.default_version] = (
+            f"{folder / 'model.toml'}: default_version = {about.default_version!r}, but the versions are: "
             f"{', '.join(versions) or 'none'}"
         )
+    found = [Fault(model=folder.name, version=version, reason=reason) for version, reason in faults.items()]
+    if not versions:
+        reason = f"default_version = {about.default_version!r}, but the versions are: none that can be served"
+        return None, [*found, Fault(model=folder.name, version=None, reason=reason)]
     return Model(
         name=folder.name,
-        description=about.get("description", ""),
-        default_version=default_version,
+        description=about.description,
+        default_version=about.default_version,
         versions=versions,
-    )
+        faults=faults,
+    ), found
 
 
-def _load_version(model: str, folder: Path, about: Mapping[str, Any]) -> ModelVersion:
-    entry = _read_toml(folder / "version.toml")
+def _version_folders(folder: Path) -> Iterator[Path]:
+    found = {path.parent for pattern in ("*/version.toml", "*/model.onnx") for path in folder.glob(pattern)}
+    yield from sorted(path for path in found if not path.name.startswith("."))
+
+
+def _read_version(model: str, folder: Path, about: ModelFile) -> ModelVersion:
+    entry, signature = read_version_file(folder)
     onnx = folder / "model.onnx"
     if not onnx.is_file():
         raise ConfigurationError(f"{folder}: there is a version.toml but no model.onnx beside it")
-    try:
-        return ModelVersion(
-            model=model,
-            version=folder.name,
-            path=onnx,
-            signature=Signature(inputs=_specs(entry["inputs"]), outputs=_specs(entry["outputs"])),
-            classes=tuple(about.get("classes", ())),
-            digest=entry["digest"],
-            size_bytes=entry["size_bytes"],
-            quantization=entry["quantization"],
-            metrics=entry.get("metrics", {}),
-            quantized=entry.get("quantized", {}),
-        )
-    except (KeyError, TypeError) as error:
-        raise ConfigurationError(f"{folder / 'version.toml'}: missing or malformed {error}") from error
-
-
-def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(name=entry["name"], datatype=entry["datatype"], shape=tuple(entry["shape"])) for entry in entries
+    return ModelVersion(
+        model=model,
+        version=folder.name,
+        path=onnx,
+        signature=signature,
+        classes=about.classes,
+        digest=entry.digest,
+        size_bytes=entry.size_bytes,
+        quantization=entry.quantization,
+        metrics=shown_values(entry.metrics),
+        quantized=shown_values(entry.quantized),
     )
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error

@@ -1,6 +1,5 @@
 """Write the store that `models.catalog` reads."""
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inferlane.signature import Signature, TensorSpec
+from models.artifact import read_artifact
 from models.toml import Table, dump_toml
 
 # The catalog never looks this deep for a version, so an unfinished one is never served.
@@ -31,9 +31,12 @@ def onnx_path(models_dir: Path, model: str, version: str) -> Path:
 
 
 def digest_of(path: Path) -> str:
-    """`sha256:<hex>` of the file at `path`."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    """The digest of the version whose `model.onnx` is at `path`, with all files that it is made of.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or the graph names one outside of its folder.
+    """
+    return read_artifact(path).digest
 
 
 def write_model(folder: Path, *, description: str, default_version: str, classes: Sequence[str]) -> None:
@@ -78,11 +81,12 @@ def write_version(
 
 
 def _version_toml(onnx: Path, about: VersionAbout) -> str:
+    artifact = read_artifact(onnx)
     tables: dict[str, Table] = {"metrics": about.metrics}
     if about.quantized:
         tables["quantized"] = about.quantized
     return dump_toml(
-        {"digest": digest_of(onnx), "size_bytes": onnx.stat().st_size, "quantization": about.quantization},
+        {"digest": artifact.digest, "size_bytes": artifact.size_bytes, "quantization": about.quantization},
         lists={"inputs": _tables(about.signature.inputs), "outputs": _tables(about.signature.outputs)},
         tables=tables,
     )

@@ -202,14 +202,8 @@ class Admission:
     def _split_shares(self, model: str) -> Mapping[str, float]:
         """The share of a model's traffic that each of its versions gets, of requests that name none."""
         split = self._splits.get(model)
-        weights = {
-            name: weight
-            for name, weight in (split.weights.items() if split else ())
-            if weight > 0 and (model, name) in self._versions
-        }
+        weights = self._catalog.model(model).weights(split.weights if split else None)
         total = sum(weights.values())
-        if not weights:
-            return {self._catalog.model(model).default_version: 1.0}
         return {name: weight / total for name, weight in weights.items()}
 
     async def _watch_for_ever(self) -> None:

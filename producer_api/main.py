@@ -15,6 +15,7 @@ from inferlane.ops import serve_http
 from inferlane.result_store import ResultStore, connect
 from inferlane.splits import SplitFollower, SplitTable
 from inferlane.tracing import enter_tracing
+from inferlane.version_faults import VersionFaults
 from inferlane.window_store import WindowStore
 from models.catalog import load_catalog
 from producer_api.admission import Admission
@@ -111,7 +112,7 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         room=room,
         enqueuer=enqueuer,
         admission=admission,
-        reader=CallReader(settings, catalog=catalog, clock=clock),
+        reader=CallReader(settings, catalog=catalog, splits=splits, clock=clock),
         submitter=submitter,
         once=Once(settings, claims=claims, submitter=submitter, store=store, counts=counts),
         counts=counts,
@@ -127,4 +128,5 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
             names=settings.names,
         ),
         cancellations=cancellations,
+        faults=VersionFaults(redis, redis_url=settings.redis_url, names=settings.names),
     )

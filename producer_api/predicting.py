@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from inferlane.clock import Clock
     from inferlane.config import Settings
-    from models.catalog import Catalog
+    from inferlane.splits import SplitTable
+    from models.catalog import Catalog, Model, ModelVersion
 
 SOURCE = b"inferlane/api"
 _MAX_KEY_CHARS = 512
@@ -75,9 +76,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 class CallReader:
     """Reads predict calls and checks them against the catalog."""
 
-    def __init__(self, settings: "Settings", *, catalog: "Catalog", clock: "Clock") -> None:
+    def __init__(
+        self, settings: "Settings", *, catalog: "Catalog", splits: "SplitTable", clock: "Clock"
+    ) -> None:
         self._settings = settings
         self._catalog = catalog
+        self._splits = splits
         self._clock = clock
 
     def read(
@@ -101,7 +105,7 @@ class CallReader:
                 'a body looks like {"instances": [[5.1, 3.5, 1.4, 0.2]]}'
             ) from error
         model = self._catalog.model(fields.model)
-        version = model.version(fields.version or model.default_version)
+        version = model.version(fields.version) if fields.version else self._unpinned(model)
         tensors = decode_instances(fields.instances, version.signature, max_rows=self._settings.max_rows)
         rows = row_count(tensors)
         if rows > self._settings.max_rows:
@@ -115,6 +119,10 @@ class CallReader:
             )
         call = self._call(fields, model.name, tensors, wait_s, caller)
         return msgspec.structs.replace(call, trace_parent=valid_trace_parent(trace_parent)) if trace_parent else call
+
+    def _unpinned(self, model: "Model") -> "ModelVersion":
+        split = self._splits.get(model.name)
+        return model.unpinned(split.weights if split else None)
 
     def _call(
         self, fields: PredictBody, model: str, tensors: "Mapping[str, np.ndarray]", wait_s: float | None, caller: str

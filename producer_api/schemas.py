@@ -111,8 +111,15 @@ class ModelInfo(BaseModel):
     versions: list[VersionInfo]
 
 
+class UnusableInfo(BaseModel):
+    model: str
+    version: str | None = Field(description="None when nothing of the model can be served.")
+    reason: str
+
+
 class ModelList(BaseModel):
     models: list[ModelInfo]
+    unusable: list[UnusableInfo] = Field(description="What is in the store and cannot be served, and why.")
 
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]

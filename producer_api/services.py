@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inferlane.result_store import ResultStore
     from inferlane.splits import SplitFollower, SplitTable
     from inferlane.tracing.spans import Tracing
+    from inferlane.version_faults import VersionFaults
     from inferlane.window_store import WindowStore
     from models.catalog import Catalog
     from producer_api.admission import Admission
@@ -45,6 +46,7 @@ class Services:
     follower: "SplitFollower"
     windows: "WindowStore"
     cancellations: "Cancellations"
+    faults: "VersionFaults"
     tracing: "Tracing | None" = None
 
 

@@ -31,20 +31,22 @@ def route(headers: RequestHeaders, splits: Splits, catalog: Catalog) -> Route:
 
     Raises:
         UnknownModelError: the catalog has no such model, or no such version of it.
+        UnusableVersionError: it has, and cannot serve it.
     """
     model = catalog.model(headers.model)
     if headers.version is not None:
         return Route(model.name, model.version(headers.version).version)
-    return Route(model.name, choose(headers.routing_key or headers.request_id, weights_of(model, splits)))
+    weights = weights_of(model, splits)
+    if not weights:
+        # Raises, with the reason.
+        return Route(model.name, model.unpinned(None).version)
+    return Route(model.name, choose(headers.routing_key or headers.request_id, weights))
 
 
 def weights_of(model: Model, splits: Splits) -> Mapping[str, float]:
-    """The weights in force: those of the split without versions that left the catalog since, else the default alone."""
+    """The weights in force: those of the split without versions that are not served, else the default alone."""
     split = splits.get(model.name)
-    if split is None:
-        return {model.default_version: 1.0}
-    weights = {version: weight for version, weight in split.weights.items() if version in model.versions}
-    return weights if any(weights.values()) else {model.default_version: 1.0}
+    return model.weights(split.weights if split else None)
 
 
 def choose(key: str, weights: Mapping[str, float]) -> str:

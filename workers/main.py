@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,24 +11,46 @@ import structlog
 from inferlane.cancellations import CancelledRequests
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
+from inferlane.errors import UnavailableError
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_http
 from inferlane.result_store import ResultStore, connect
 from inferlane.retrying import Retrier
 from inferlane.tracing import enter_tracing
+from inferlane.version_faults import VersionFaults
 from models.catalog import load_catalog
 from workers.failure_limit import FailureLimit
 from workers.observing import Observer
 from workers.outcomes import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
 from workers.reporting import report_outcomes
-from workers.session import OnnxModel
 from workers.spans import BatchSpans
+from workers.trial import open_tried
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
+    from models.catalog import ModelVersion
+    from workers.session import OnnxModel
 
 log = structlog.get_logger(__name__)
+
+
+async def _load(settings: "Settings", version: "ModelVersion", faults: VersionFaults) -> "OnnxModel":
+    """Load the model, and say in the store whether that went well: then the API and the dashboard can say why not.
+
+    Raises:
+        ConfigurationError: it cannot be served.
+    """
+    model, name = version.model, version.version
+    try:
+        onnx = open_tried(version, intra_op_num_threads=settings.intra_op_num_threads, rows=settings.max_batch_rows)
+    except Exception as error:
+        with suppress(UnavailableError):
+            await faults.report(model, name, str(error))
+        raise
+    with suppress(UnavailableError):
+        await faults.clear(model, name)
+    return onnx
 
 
 async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, version: str) -> None:
@@ -40,8 +62,9 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         UnavailableError: the broker does not answer at start.
     """
     served = load_catalog(settings.models_dir, default_model=settings.default_model).model(model).version(version)
-    onnx = OnnxModel(served, intra_op_num_threads=settings.intra_op_num_threads)
-    onnx.warm_up(settings.max_batch_rows)
+    async with connect(settings.redis_url) as redis:
+        faults = VersionFaults(redis, redis_url=settings.redis_url, names=settings.names)
+        onnx = await _load(settings, served, faults)
     clock = SystemClock()
     recorder = OutcomeRecorder(
         model=model, version=version, worker_id=uuid.uuid4().hex, clock=clock, classes=served.classes

@@ -46,8 +46,19 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[VersionInfo, ...]
 
 
-class _ModelList(msgspec.Struct, frozen=True):
+class UnusableInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A version, or with no version a whole model, that cannot be served."""
+
+    model: str
+    version: str | None
+    reason: str
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    """`GET /v1/models`."""
+
     models: tuple[ModelInfo, ...]
+    unusable: tuple[UnusableInfo, ...] = ()
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,14 +85,14 @@ class Api:
         self.base_url = base_url
         self._headers = {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
 
-    async def models(self) -> tuple[ModelInfo, ...]:
-        """Every model with the weights in force.
+    async def models(self) -> ModelList:
+        """Every model with the weights in force, and what cannot be served.
 
         Raises:
             UnavailableError: no answer, or another one than expected.
             ConfigurationError: the API wants a key, and ours is none that is in force.
         """
-        return (await self._read("/v1/models", _ModelList)).models
+        return await self._read("/v1/models", ModelList)
 
     async def report(self, model: str, version: str, *, window_s: float) -> WindowReport:
         """What a version did over the last `window_s` seconds.

@@ -15,7 +15,7 @@ from inferlane.errors import InferlaneError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dashboards.live.api import Api, ModelInfo
+    from dashboards.live.api import Api, ModelInfo, UnusableInfo
     from dashboards.live.letters import LetterBox
     from inferlane.clock import Clock
     from inferlane.kafka.backlog import BacklogReader
@@ -53,6 +53,7 @@ class Observer:
         self._speeds = Speeds()
         self._history = History()
         self._models: tuple[ModelInfo, ...] = ()
+        self._unusable: tuple[UnusableInfo, ...] = ()
         self._examples: dict[str, list[Any]] | None = None
         self._reports: Mapping[VersionKey, WindowReport] = {}
         self._failures: Mapping[VersionKey, Mapping[str, int]] = {}
@@ -77,6 +78,7 @@ class Observer:
             api=Source(age_s=_age(self._api_at_s, now_s), error=api_error),
             broker=Source(age_s=_age(self._broker_at_s, now_s), error=broker_error),
             models=self._models,
+            unusable=self._unusable,
             examples=self._examples or {},
             reports=self._reports,
             failures=self._failures,
@@ -87,7 +89,8 @@ class Observer:
 
     async def _ask_api(self) -> None:
         api = self._parts.api
-        self._models = await api.models()
+        listed = await api.models()
+        self._models, self._unusable = listed.models, listed.unusable
         if self._examples is None:
             self._examples = await self._ask_examples()
         self._reports = await self._ask_reports(WINDOW_S)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from dashboards.live.api import ModelInfo, TensorInfo
+from dashboards.live.api import ModelInfo, TensorInfo, UnusableInfo
 from dashboards.live.history import History, Point, point_of
 from dashboards.live.hops import Queue, Speeds, router_queue, total, version_queue
 from dashboards.live.letters import Letters
@@ -83,6 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     broker: Source
     flow: Flow
     models: tuple[ModelCard, ...]
+    unusable: tuple[UnusableInfo, ...]
     failures: tuple[Failure, ...]
     letters: Letters
     parts: tuple[Part, ...]
@@ -98,6 +99,7 @@ class Sighting:
     api: Source = field(default_factory=Source)
     broker: Source = field(default_factory=Source)
     models: tuple[ModelInfo, ...] = ()
+    unusable: tuple[UnusableInfo, ...] = ()
     # Bodies to try, by model.
     examples: Mapping[str, list[Any]] = field(default_factory=dict)
     reports: Mapping[VersionKey, WindowReport] = field(default_factory=dict)
@@ -122,6 +124,7 @@ def build_snapshot(seen: Sighting, *, speeds: Speeds, history: History) -> Snaps
         broker=seen.broker,
         flow=flow,
         models=models,
+        unusable=seen.unusable,
         failures=_failures(seen),
         letters=seen.letters,
         parts=tuple(Part(name=entry.name, state=entry.state, restarts=entry.restarts) for entry in seen.processes),
@@ -180,6 +183,9 @@ def _signs(seen: Sighting, flow: Flow, models: tuple[ModelCard, ...], history: H
         error_shares={name: card.report.error_rate for name, card in cards if card.report and card.report.error_rate},
         error_share=flow.error_share,
         slowest_p95_ms=max((card.report.latency_ms.total.p95 or 0.0 for _, card in cards if card.report), default=0.0),
+        unusable=tuple(
+            f"{entry.model}{f' {entry.version}' if entry.version else ''}: {entry.reason}" for entry in seen.unusable
+        ),
         restarting=tuple(entry.name for entry in seen.processes if entry.state == "waiting"),
     )
 

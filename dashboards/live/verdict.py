@@ -49,11 +49,13 @@ class Signs:
     error_share: float | None = None
     slowest_p95_ms: float = 0.0
     restarting: tuple[str, ...] = ()
+    # What is not served, each with its reason.
+    unusable: tuple[str, ...] = ()
 
 
 def judge(signs: Signs) -> Verdict:
     """The worst that is true."""
-    return _broken(signs) or _failing(signs) or _behind(signs) or _well(signs)
+    return _broken(signs) or _failing(signs) or _behind(signs) or _unserved(signs) or _well(signs)
 
 
 def _broken(signs: Signs) -> Verdict | None:
@@ -103,6 +105,17 @@ def _behind(signs: Signs) -> Verdict | None:
         tone=Tone.WARN,
         title="A backlog is worked off",
         detail=f"{waiting}, about {drained_s:,.0f} s of work at {signs.finished_per_s:,.0f}/s.",
+    )
+
+
+def _unserved(signs: Signs) -> Verdict | None:
+    if not signs.unusable:
+        return None
+    count = len(signs.unusable)
+    return Verdict(
+        tone=Tone.WARN,
+        title=f"{count} {'version is' if count == 1 else 'versions are'} not served, the others are",
+        detail=" · ".join(signs.unusable),
     )
 
 

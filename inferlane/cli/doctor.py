@@ -1,8 +1,8 @@
 """`inferlane doctor`: which part is broken, and what to do about it."""
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -53,10 +53,11 @@ async def _examine(api_url: str) -> set[str]:
     api_url = api_url or base_url(settings.api_host, settings.api_port)
     broken: set[str] = set()
     targets: tuple[Target, ...] = ()
-    if await _report(Check(name="models", see=partial(_verify_models, settings))):
-        targets = load_targets(settings)
-    else:
+    if not await _report(Check(name="models", see=partial(_verify_models, settings, record))):
         broken.add("models")
+    with suppress(ConfigurationError):
+        # Those of the versions that can be served, whatever is wrong with others.
+        targets = _served(load_targets(settings), record)
     for check in _checks(settings, targets, api_url, record):
         if unmet := check.needs & broken:
             skipped = f"- {check.name}: skipped, it needs {', '.join(sorted(unmet))}"
@@ -78,7 +79,8 @@ def _checks(
     processes = [
         Check(name=entry.name, see=partial(checks.check_ready, entry.ops_url))
         for entry in entries
-        if entry.ops_url and entry.pool != "api"
+        # What could not be loaded is among the models.
+        if entry.ops_url and entry.pool != "api" and not entry.fault
     ]
     asleep = {pool.name for pool in record.scaled_pools if pool.workers == 0} if record else set()
     predictions = [
@@ -121,18 +123,32 @@ async def _say_asleep() -> str:
     return "asleep by its ScaledObject; not probed, its next request wakes it"
 
 
-async def _verify_models(settings: "Settings") -> str:
-    """Every model file has the digest that its description names.
+def _served(targets: "tuple[Target, ...]", record: "RunRecord | None") -> "tuple[Target, ...]":
+    """The targets without those of which the supervisor says that no worker can load them: a probe would only wait."""
+    unusable = {(fault.model, fault.version) for fault in record.faults} if record else set()
+    return tuple(target for target in targets if (target.model, target.version) not in unusable)
+
+
+async def _verify_models(settings: "Settings", record: "RunRecord | None") -> str:
+    """Every version can be read, has the digest that its description names, and could be loaded.
 
     Raises:
-        ConfigurationError: the store is malformed, or a file was changed.
+        ConfigurationError: one or more could not; the message names each, and what is wrong with it.
     """
+    from models.artifact import check_artifact, read_artifact
     from models.catalog import load_catalog
 
-    versions = load_catalog(settings.models_dir, default_model=settings.default_model).all_versions()
-    for entry in versions:
-        with entry.path.open("rb") as file:
-            digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        if digest != entry.digest:
-            raise ConfigurationError(f"{entry.path} has digest {digest}, not {entry.digest}. Build or copy it again.")
-    return f"{len(versions)} versions in {settings.models_dir}, digests as recorded"
+    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    faults = {f"{fault.model} {fault.version or ''}".strip(): fault.reason for fault in catalog.faults}
+    for entry in catalog.all_versions():
+        try:
+            artifact = read_artifact(entry.path)
+            check_artifact(entry.path, artifact, digest=entry.digest, size_bytes=entry.size_bytes)
+        except ConfigurationError as error:
+            faults[f"{entry.model} {entry.version}"] = str(error)
+    for fault in record.faults if record else ():
+        faults.setdefault(f"{fault.model} {fault.version or ''}".strip(), fault.reason)
+    if faults:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in faults.items())
+        raise ConfigurationError(f"{len(faults)} cannot be served, the others can. {listed}")
+    return f"{len(catalog.all_versions())} versions in {settings.models_dir}, digests as recorded"

@@ -72,13 +72,19 @@ def list_models(models_dir: ModelsDir = None) -> None:
             " / ".join(_measured(version.quantized.get(f"batch{rows}_speedup"), "{:.1f}x") for rows in (1, 64)),
         )
     out.print(table)
+    for fault in catalog.faults:
+        out.print(styled(("not served", "bold red"), f" {fault}"), soft_wrap=True)
 
 
 @app.command("verify")
 def verify_models(models_dir: ModelsDir = None) -> None:
-    """Check each version: its digest, its signature, and that it answers a row of zeros. Exit 1 if one fails."""
-    faults = 0
-    for version in _catalog(models_dir).all_versions():
+    """Do with each version what a worker does before it serves. Exit 1 if one could not serve."""
+    catalog = _catalog(models_dir)
+    for unread in catalog.faults:
+        name = f"{unread.model}{f' {unread.version}' if unread.version else ''}"
+        out.print(styled(f"{name}: ", ("failed", "bold red"), f" {unread.reason}"), soft_wrap=True)
+    faults = len(catalog.faults)
+    for version in catalog.all_versions():
         fault = _fault_of(version)
         faults += fault is not None
         verdict = (("ok", "green"),) if fault is None else (("failed", "bold red"), f" {fault}")
@@ -104,7 +110,7 @@ def _fault_of(version: "ModelVersion") -> str | None:
     from models.verify import verify_version
 
     try:
-        verify_version(version)
+        verify_version(version, rows=load_settings().max_batch_rows)
     except ConfigurationError as error:
         return str(error)
     return None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inferlane.config import Settings
     from inferlane.stack.probe import Target
     from inferlane.stack.profile import Profile, StackOptions
-    from inferlane.stack.runfile import RunRecord
+    from inferlane.stack.runfile import FaultRecord, RunRecord
 
 # What a stack may take to stop: API, workers and router drain one after the other, then broker and store.
 _DRAINS_IN_A_ROW = 4
@@ -135,8 +135,8 @@ def down() -> None:
 
 
 def status() -> None:
-    """Show each process of the stack: pid, state, restarts, uptime, readiness. Exit 1 unless all are ready."""
-    from inferlane.stack.reporting import readiness_of
+    """Show each process of the stack: pid, state, restarts, uptime, readiness. Exit 1 unless all are well."""
+    from inferlane.stack.reporting import fault_lines, readiness_of
     from inferlane.stack.runfile import RunFile
 
     file = RunFile(load_settings().state_dir)
@@ -151,9 +151,11 @@ def status() -> None:
         table.add_row(entry.name, str(entry.pid), entry.state, str(entry.restarts), uptime, str(entry.port), ready)
     out.print(f"stack {record.phase}, supervisor pid {record.pid}, {record.api_url}")
     out.print(table)
+    for line in fault_lines(record):
+        out.print(line, soft_wrap=True)
     if record.scaled_pools:
         out.print(_scaled_table(record))
-    if record.phase != "ready" or any(ready != "ready" for ready in readiness):
+    if record.phase != "ready" or record.faults or any(ready != "ready" for ready in readiness):
         raise typer.Exit(1)
 
 
@@ -172,6 +174,19 @@ def load_targets(settings: "Settings") -> "tuple[Target, ...]":
     )
 
 
+def load_faults(settings: "Settings") -> "tuple[FaultRecord, ...]":
+    """What the catalog has left out because it cannot be served.
+
+    Raises:
+        ConfigurationError: as `load_targets`.
+    """
+    from inferlane.stack.runfile import FaultRecord
+    from models.catalog import load_catalog
+
+    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    return tuple(FaultRecord(model=fault.model, version=fault.version, reason=fault.reason) for fault in catalog.faults)
+
+
 def _up_here(profile: "Profile", options: "StackOptions") -> None:
     from inferlane.lifecycle import run
     from inferlane.logs import configure_logs
@@ -179,7 +194,7 @@ def _up_here(profile: "Profile", options: "StackOptions") -> None:
 
     configure_logs(profile.settings, service="supervisor")
     _end_leftovers(profile.settings)
-    stack = RunningStack(profile, options, load_targets(profile.settings))
+    stack = RunningStack(profile, options, load_targets(profile.settings), load_faults(profile.settings))
     run(lambda stop: stack.run(stop, when_ready=_announce))
 
 

@@ -1,6 +1,7 @@
 """Keeps one process running until it is told to stop."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
@@ -9,6 +10,7 @@ from typing import Any
 import structlog
 
 from inferlane.errors import InferlaneError
+from inferlane.quoting import clipped
 from inferlane.stack.backoff import Backoff
 from inferlane.stack.child import Ask, Child, ProcessSpec, start_child
 
@@ -21,6 +23,9 @@ _READY_ANSWER_S = 6.0
 _NOT_LIVE_IN_A_ROW = 3
 _LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 16 * 1024
+_REASON_CHARS = 1_000
+# How `inferlane` begins the line that it ends with.
+_ERROR = re.compile(r"^error \(\w+\) ")
 
 
 class StartError(InferlaneError):
@@ -30,28 +35,36 @@ class StartError(InferlaneError):
 
 
 class State(StrEnum):
-    """Where a kept process is: `STARTING` → `READY` → (death) `WAITING` → `STARTING`, at the end `STOPPED`."""
+    """A kept process: `STARTING` → `READY` → (death) `WAITING` → `STARTING`, and `STOPPED` or `FAILED` at the end."""
 
     STARTING = "starting"
     READY = "ready"
     WAITING = "waiting"
     STOPPING = "stopping"
     STOPPED = "stopped"
+    FAILED = "failed"
 
 
 class Keeper:
     """Runs a spec; after the first time that it was ready, a death is answered with a restart.
 
     A process that fails before it was ever ready is not restarted: its settings are wrong, and whoever started the
-    stack must hear so. `run` is one task; everything else is called from the same event loop.
+    stack must hear so. With `tries` it is tried that often, with back-off, and then left `FAILED`, and whatever else
+    there is goes on. `run` is one task; everything else is called from the same event loop.
     """
 
-    def __init__(self, spec: ProcessSpec, *, backoff: Backoff, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, spec: ProcessSpec, *, backoff: Backoff, on_change: Callable[[], None], tries: int | None = None
+    ) -> None:
         self.spec = spec
         self.state = State.STARTING
         self.restarts = 0
         self.child: Child | None = None
         self.failure: StartError | None = None
+        # Why the last start failed; empty once one went well.
+        self.fault = ""
+        self._tries = tries
+        self._was_ready = False
         # Set once it is known whether the first start went well, or does not matter any more.
         self.settled = asyncio.Event()
         self._backoff = backoff
@@ -70,9 +83,12 @@ class Keeper:
                 code = await self._watch(child)
                 if self._stop.is_set() or self.failure:
                     break
-                self.restarts += 1
                 ran_s = time.monotonic() - child.started_s
                 deaths = self._backoff.deaths_in_a_row(deaths, ran_s=ran_s)
+                if self._gives_up(deaths):
+                    log.error("process_given_up", name=self.spec.name, starts=deaths, reason=self.fault)
+                    break
+                self.restarts += 1
                 delay_s = self._backoff.delay_s(deaths)
                 log.error(
                     "process_died", name=self.spec.name, exit_code=code, ran_s=round(ran_s, 3), restart_in_s=delay_s
@@ -83,7 +99,7 @@ class Keeper:
             if self.child is not None:
                 self.child.kill()
                 await self.child.wait()
-            self._enter(State.STOPPED)
+            self._enter(State.FAILED if self.fault and not self._stop.is_set() else State.STOPPED)
             self._ended.set()
             self.settled.set()
 
@@ -104,6 +120,7 @@ class Keeper:
     async def _watch(self, child: Child) -> int:
         """Return the exit code of a process that died, was given up or was stopped."""
         if await self._gets_ready(child):
+            self._was_ready, self.fault = True, ""
             self._enter(State.READY)
             self.settled.set()
             log.info("process_ready", name=self.spec.name, pid=child.pid, restarts=self.restarts)
@@ -116,9 +133,16 @@ class Keeper:
             fault = f"was not ready within {self.spec.ready_within_s:g} s" if child.is_running else "ended"
             child.kill()
             code = await child.wait()
-            if not self.settled.is_set():
+            self.fault = self._reason(f"{fault} (exit code {code})")
+            if self._tries is not None:
+                self.settled.set()
+            elif not self.settled.is_set():
                 self.failure = self._start_error(f"{fault} (exit code {code})")
         return await self._drain(child)
+
+    def _gives_up(self, starts: int) -> bool:
+        """Whether it was tried often enough. One that was ready before may fail for what passes, an outage."""
+        return self._tries is not None and not self._was_ready and starts >= self._tries
 
     async def _drain(self, child: Child) -> int:
         if not child.is_running:
@@ -168,12 +192,17 @@ class Keeper:
 
     def _enter(self, state: State) -> None:
         # A process that got ready while it was told to stop is still one that stops.
-        if not self._stop.is_set() or state in {State.STOPPING, State.STOPPED}:
+        if not self._stop.is_set() or state in {State.STOPPING, State.STOPPED, State.FAILED}:
             self.state = state
         self._on_change()
 
     def _start_error(self, fault: str) -> StartError:
         return StartError(f"{self.spec.name} {fault} before it was ready. End of {self.spec.log_path}:\n{self._tail()}")
+
+    def _reason(self, fault: str) -> str:
+        """The last line that the process said, which for one of ours is its error."""
+        last = _ERROR.sub("", self._tail().splitlines()[-1].strip())
+        return clipped(f"{last} ({fault})", limit_chars=_REASON_CHARS)
 
     def _tail(self) -> str:
         with self.spec.log_path.open("rb") as file:

@@ -23,6 +23,9 @@ DASHBOARD = "dashboard"
 
 _PARTS, _ROUTER, _WORKERS, _API = range(4)
 _STOP_MARGIN_S = 5.0
+# One version that cannot be loaded must not end the stack. Too few give up on a machine that is only busy, too many
+# show `starting` for long.
+_WORKER_TRIES = 4
 # Nothing in memory is worth more patience than this.
 _PARTS_STOP_WITHIN_S = 5.0
 _PARTS_READY_WITHIN_S = 20.0
@@ -105,7 +108,14 @@ class StackPools:
             port = self._ops_ports.port_of(name)
             return self._spec(name, argv, port, host=self._settings.ops_host, env={"INFERLANE_OPS_PORT": str(port)})
 
-        return Pool(name=pool, rank=rank, size=self._options.workers if rank == _WORKERS else 1, make=make)
+        is_workers = rank == _WORKERS
+        return Pool(
+            name=pool,
+            rank=rank,
+            size=self._options.workers if is_workers else 1,
+            make=make,
+            tries=_WORKER_TRIES if is_workers else None,
+        )
 
     def _api(self) -> Pool:
         host, port = self._settings.api_host, self._settings.api_port

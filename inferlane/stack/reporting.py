@@ -14,7 +14,7 @@ def ready_lines(record: RunRecord) -> tuple[str, ...]:
     ops = (f"{entry.name} :{entry.port}" for entry in record.processes if entry.ops_url not in {"", record.api_url})
     pages = (f"  live     {entry.ops_url}" for entry in record.processes if entry.pool == DASHBOARD)
     lines = (
-        "ready: a probe went through every hop for each model version",
+        *_headline(record),
         *pages,
         f"  API      {record.api_url}",
         f"  docs     {record.api_url}/docs",
@@ -23,6 +23,25 @@ def ready_lines(record: RunRecord) -> tuple[str, ...]:
     if not embedded:
         return lines
     return (*lines, f"  The embedded {' and '.join(embedded)} keep everything in memory: stopped, they forget.")
+
+
+def fault_lines(record: RunRecord) -> tuple[str, ...]:
+    """What is not served and why."""
+    return tuple(
+        f"  not served {fault.model}{f' {fault.version}' if fault.version else ''}: {fault.reason}"
+        for fault in record.faults
+    )
+
+
+def _headline(record: RunRecord) -> tuple[str, ...]:
+    bad = sum(fault.version is not None for fault in record.faults)
+    if not record.faults:
+        return ("ready: a probe went through every hop for each model version",)
+    of = f"{record.served} of {record.served + bad} versions"
+    return (
+        f"ready with {of}: a probe went through every hop for each of the {record.served}",
+        *fault_lines(record),
+    )
 
 
 def progress_of(record: RunRecord) -> str:
@@ -38,6 +57,8 @@ async def readiness_of(record: RunRecord) -> list[str]:
 
 async def _readiness(entry: ProcessRecord) -> str:
     # A program of others: the supervisor asks it in its own protocol.
+    if entry.fault:
+        return entry.state
     if not entry.ops_url:
         return entry.state
     try:

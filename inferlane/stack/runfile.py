@@ -28,6 +28,8 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     # Where it answers /readyz and /metrics; empty for the broker and the store.
     ops_url: str
     log: str
+    # Why its last start failed.
+    fault: str = ""
 
 
 class PoolRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,14 @@ class PoolRecord(msgspec.Struct, frozen=True, kw_only=True):
     lag_records: int | None
 
 
+class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a version, or with no version a whole model, is not served."""
+
+    model: str
+    version: str | None
+    reason: str
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The whole stack. `phase` is `starting`, `ready`, `stopping` or `failed`; `failure` says why it failed."""
 
@@ -52,6 +62,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[ProcessRecord, ...] = ()
     scaled_pools: tuple[PoolRecord, ...] = ()
     failure: str | None = None
+    # Versions that are served, and what is not.
+    served: int = 0
+    faults: tuple[FaultRecord, ...] = ()
 
     @property
     def is_running(self) -> bool:

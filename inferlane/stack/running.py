@@ -10,14 +10,15 @@ import msgspec
 import psutil
 import structlog
 
-from inferlane.errors import ConfigurationError, InferlaneError
+from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
 from inferlane.kafka.backlog import BacklogReader
 from inferlane.ops import OpsApp, serve_http
 from inferlane.stack.autoscaling import Autoscaler
-from inferlane.stack.pools import StackPools, base_url
+from inferlane.stack.keeper import State
+from inferlane.stack.pools import StackPools, base_url, worker_pool
 from inferlane.stack.probe import Target, predict
 from inferlane.stack.profile import Profile, StackOptions
-from inferlane.stack.runfile import PoolRecord, ProcessRecord, RunFile, RunRecord
+from inferlane.stack.runfile import FaultRecord, PoolRecord, ProcessRecord, RunFile, RunRecord
 from inferlane.stack.scaled_pools import read_scaled_pools
 from inferlane.stack.scraping import TargetFile
 from inferlane.stack.supervisor import Supervisor
@@ -38,9 +39,15 @@ class RunningStack:
         ConfigurationError: a stack runs here already, a port is taken, or there are no ScaledObjects to scale by.
     """
 
-    def __init__(self, profile: Profile, options: StackOptions, targets: Sequence[Target]) -> None:
+    def __init__(
+        self, profile: Profile, options: StackOptions, targets: Sequence[Target], faults: Sequence[FaultRecord] = ()
+    ) -> None:
+        """`faults` are what the catalogue left out, to be shown with the rest."""
         self._profile = profile
         self._targets = targets
+        self._unusable = faults
+        # What a probe of each version said that was wrong.
+        self._unanswered: dict[Target, str] = {}
         settings = profile.settings
         self._file = RunFile(settings.state_dir)
         refuse_second(self._file)
@@ -63,17 +70,12 @@ class RunningStack:
 
         Raises:
             StartError: a process did not get ready; everything else was stopped.
-            UnavailableError: a version does not answer the probe; everything was stopped.
+            UnavailableError: no version answers the probe; everything was stopped.
         """
         _on_signals(stop, self._supervisor.kill)
 
         async def get_ready() -> None:
-            await asyncio.gather(
-                *(
-                    predict(self._record.api_url, target, wait_s=_PROBE_WAIT_S, api_key=self._profile.settings.api_key)
-                    for target in self._targets
-                )
-            )
+            await self._probe()
             self._enter("ready")
             if self._autoscaler:
                 self._scaling = asyncio.create_task(self._autoscale(self._autoscaler, stop), name="stack:autoscale")
@@ -96,6 +98,47 @@ class RunningStack:
             if self._scaling:
                 self._scaling.cancel()
                 await asyncio.wait([self._scaling])
+
+    async def _probe(self) -> None:
+        """Send a request through every hop for each version that has a worker.
+
+        Raises:
+            UnavailableError: none of them answers.
+        """
+        started = [target for target in self._targets if self._has_worker(target)]
+        outcomes = await asyncio.gather(
+            *(
+                predict(self._record.api_url, target, wait_s=_PROBE_WAIT_S, api_key=self._profile.settings.api_key)
+                for target in started
+            ),
+            return_exceptions=True,
+        )
+        for target, outcome in zip(started, outcomes, strict=True):
+            if isinstance(outcome, InferlaneError):
+                self._unanswered[target] = str(outcome)
+                log.error("version_unanswered", model=target.model, version=target.version, reason=str(outcome))
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        if self._targets and len(self._unanswered) == len(started):
+            reasons = "; ".join(f"{fault.model} {fault.version}: {fault.reason}" for fault in self._faults())
+            raise UnavailableError(f"no version can be served. {reasons}")
+
+    def _has_worker(self, target: Target) -> bool:
+        name = worker_pool(target.model, target.version)
+        return any(pool == name and keeper.state is State.READY for pool, keeper in self._supervisor.keepers())
+
+    def _faults(self) -> tuple[FaultRecord, ...]:
+        """What is not served now, each version once."""
+        reasons = {
+            (target.model, target.version): keeper.fault
+            for target in self._targets
+            for pool, keeper in self._supervisor.keepers()
+            if pool == worker_pool(target.model, target.version) and keeper.fault and not self._has_worker(target)
+        } | {(target.model, target.version): reason for target, reason in self._unanswered.items()}
+        found = (
+            FaultRecord(model=model, version=version, reason=reason) for (model, version), reason in reasons.items()
+        )
+        return (*self._unusable, *found)
 
     def _make_autoscaler(self, options: StackOptions) -> Autoscaler | None:
         if options.autoscale is None:
@@ -135,7 +178,12 @@ class RunningStack:
     def _write(self) -> None:
         processes = tuple(_process_record(pool, keeper) for pool, keeper in self._supervisor.keepers())
         pools = tuple(_pool_record(state) for state in self._autoscaler.states) if self._autoscaler else ()
-        self._record = msgspec.structs.replace(self._record, processes=processes, scaled_pools=pools)
+        faults = self._faults()
+        bad = {(fault.model, fault.version) for fault in faults}
+        served = sum((target.model, target.version) not in bad for target in self._targets)
+        self._record = msgspec.structs.replace(
+            self._record, processes=processes, scaled_pools=pools, faults=faults, served=served
+        )
         self._file.write(self._record)
         self._scraped.write(processes)
 
@@ -165,6 +213,7 @@ def _process_record(pool: str, keeper: "Keeper") -> ProcessRecord:
         port=keeper.spec.port,
         ops_url=keeper.spec.ops_url,
         log=str(keeper.spec.log_path),
+        fault=keeper.fault,
     )
 
 

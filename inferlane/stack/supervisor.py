@@ -22,6 +22,8 @@ class Pool:
     name: str
     rank: int
     size: int = 1
+    # How often a process is tried at the start of the stack before the others go on without it; None: the stack ends.
+    tries: int | None = None
     # The spec of the process number n, counted from 1.
     make: Callable[[int], ProcessSpec]
 
@@ -98,17 +100,20 @@ class Supervisor:
 
     async def _start(self, crews: Iterable[_Crew]) -> None:
         """Start these pools together; all of them are settled when it returns or raises."""
-        outcomes = await asyncio.gather(*(self._resize(crew, crew.pool.size) for crew in crews), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(self._resize(crew, crew.pool.size, tries=crew.pool.tries) for crew in crews), return_exceptions=True
+        )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _resize(self, crew: _Crew, size: int) -> None:
+    async def _resize(self, crew: _Crew, size: int, *, tries: int | None = None) -> None:
         async with crew.resizing:
             if self._stopping:
                 return
             unused = (number for number in count(1) if number not in crew.keepers)
-            fresh = {n: self._keep(crew.pool.make(n)) for n in islice(unused, max(0, size - len(crew.keepers)))}
+            missing = islice(unused, max(0, size - len(crew.keepers)))
+            fresh = {number: self._keep(crew.pool.make(number), tries) for number in missing}
             spare = dict(sorted(crew.keepers.items())[size:])
             crew.keepers.update(fresh)
             await asyncio.gather(*(keeper.settled.wait() for keeper in fresh.values()))
@@ -121,8 +126,8 @@ class Supervisor:
             if keeper.failure:
                 raise keeper.failure
 
-    def _keep(self, spec: ProcessSpec) -> Keeper:
-        keeper = Keeper(spec, backoff=self._backoff, on_change=self._on_change)
+    def _keep(self, spec: ProcessSpec, tries: int | None) -> Keeper:
+        keeper = Keeper(spec, backoff=self._backoff, on_change=self._on_change, tries=tries)
         self._tasks.create_task(keeper.run(), name=f"keep:{spec.name}")
         return keeper
 

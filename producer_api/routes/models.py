@@ -2,16 +2,18 @@
 
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Query
 
 from inferlane.errors import UnavailableError
 from inferlane.splits import make_split, publish_split
-from models.catalog import Model, ModelVersion
+from models.catalog import Fault, Model, ModelVersion
 from producer_api.answer_time import answer_within
 from producer_api.schemas import DefaultModelWeights, ModelList, ModelWeights, SplitInfo
 from producer_api.services import Services, Wired
 
 router = APIRouter(tags=["models"])
+log = structlog.get_logger(__name__)
 
 _SPLIT_EXAMPLES: Any = {
     "canary": {"summary": "10 % of the default model to v2", "value": {"v1": 90, "v2": 10}},
@@ -22,7 +24,13 @@ _SPLIT_EXAMPLES: Any = {
 @router.get("/v1/models", response_model=ModelList)
 async def list_models(services: Wired) -> dict[str, Any]:
     """Every model and version that can be asked for, with signatures, sizes and weights."""
-    return {"models": [_about_model(services, model) for model in services.catalog.models.values()]}
+    return {
+        "models": [_about_model(services, model) for model in services.catalog.models.values()],
+        "unusable": [
+            {"model": fault.model, "version": fault.version, "reason": fault.reason}
+            for fault in (*services.catalog.faults, *await _faults_of_workers(services))
+        ],
+    }
 
 
 @router.get("/v1/traffic-split", response_model=SplitInfo, response_model_exclude_none=True)
@@ -44,7 +52,11 @@ async def change_split(change: ModelWeights | DefaultModelWeights, services: Wir
         model, weights = services.catalog.model(change.model), change.weights
     else:
         model, weights = services.catalog.model(), change.root
-    split = make_split(model.name, weights, known=model.versions, changed_s=services.clock.now_s())
+    unusable = {**model.faults}
+    for fault in await _faults_of_workers(services):
+        if fault.model == model.name and fault.version is not None:
+            unusable[fault.version] = fault.reason
+    split = make_split(model.name, weights, known=model.versions, unusable=unusable, changed_s=services.clock.now_s())
     time_s = services.settings.default_wait_s
     late = UnavailableError(
         f"the split was not in force here within the {time_s:.1f} s of this call; whether it is stored is not known. "
@@ -56,9 +68,20 @@ async def change_split(change: ModelWeights | DefaultModelWeights, services: Wir
     return _about_split(services, model)
 
 
+async def _faults_of_workers(services: Services) -> list[Fault]:
+    """What workers could not load. While the store is away nobody knows, and what is known is worth showing."""
+    versions = [(version.model, version.version) for version in services.catalog.all_versions()]
+    try:
+        found = await services.faults.read(versions)
+    except UnavailableError as error:
+        log.warning("version_faults_not_read", error=str(error))
+        return []
+    return [Fault(model=model, version=version, reason=reason) for (model, version), reason in found.items()]
+
+
 def _weights(services: Services, model: Model) -> dict[str, float]:
     split = services.splits.get(model.name)
-    weights = {model.default_version: 1.0} if split is None else split.weights
+    weights = model.weights(split.weights if split else None)
     return {version: weights.get(version, 0.0) for version in model.versions}
 
 

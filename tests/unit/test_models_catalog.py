@@ -30,7 +30,6 @@ def remove(name: str) -> Callable[[Path], None]:
         (remove("model.toml"), "inferlane models build-samples"),
         (remove("v1/model.onnx"), r"no model\.onnx"),
         (remove("v1/version.toml"), "the versions are: none"),
-        (replace("model.toml", '"v1"', '"v9"'), "default_version = 'v9'"),
         (replace("model.toml", '"v1"', "v1"), "cannot read"),
         (replace("v1/version.toml", "digest", "checksum"), "digest"),
         (replace("v1/version.toml", "datatype", "dtype"), "datatype"),

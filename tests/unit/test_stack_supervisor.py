@@ -263,3 +263,26 @@ async def test_a_signal_to_our_process_group_does_not_reach_the_children(stage: 
     async with stage.running(stage.pool("a", 0)) as supervisor:
         [pid] = pids(supervisor).values()
         assert os.getpgid(pid) != os.getpgid(0)
+
+
+async def test_a_process_that_may_fail_is_tried_with_back_off_then_given_up_and_the_others_go_on(stage: Stage) -> None:
+    """Guards `Pool.tries`: taken out, one version that cannot be loaded ends the stack."""
+    bad = dataclasses.replace(stage.pool("bad", 1, program="raise SystemExit('no such model')"), tries=3)
+    async with stage.running(stage.pool("a", 0), bad, stage.pool("next", 2)) as supervisor:
+        keepers = dict(supervisor.keepers())
+        assert keepers["next"].state is State.READY
+        await stage.until(lambda: keepers["bad"].state is State.FAILED)
+        assert (keepers["bad"].restarts, keepers["bad"].fault) == (2, "no such model (ended (exit code 1))")
+    assert stage.lines() == ["started a-1", "started next-1", "stopped next-1", "stopped a-1"]
+
+
+async def test_a_process_that_may_fail_and_comes_up_later_is_kept_as_any_other(stage: Stage) -> None:
+    marker = stage.folder / "second"
+    program = (
+        f"import pathlib, sys\nm = pathlib.Path({str(marker)!r})\nif not m.exists(): m.touch(); sys.exit(3)\n{DIARY}"
+    )
+    pool = dataclasses.replace(stage.pool("bad", 0, program=program), tries=3)
+    async with stage.running(pool) as supervisor:
+        [(_, keeper)] = supervisor.keepers()
+        await stage.until(lambda: keeper.state is State.READY)
+        assert keeper.fault == ""

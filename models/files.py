@@ -1,0 +1,114 @@
+"""What `model.toml` and `version.toml` of a store must hold, checked as they are read."""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from inferlane.errors import ConfigurationError, DecodeError
+from inferlane.signature import Signature, TensorSpec
+from inferlane.wire.tensors import numpy_dtype
+
+T = TypeVar("T")
+_SHOWN_CHARS = 500
+# A JSON number that every client reads as it was written.
+_LARGEST_EXACT = 2**53
+
+
+class ModelFile(msgspec.Struct, frozen=True):
+    """`model.toml`."""
+
+    default_version: str
+    description: str = ""
+    classes: tuple[str, ...] = ()
+
+
+class _Tensor(msgspec.Struct, frozen=True):
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class VersionFile(msgspec.Struct, frozen=True):
+    """`version.toml`; `metrics` and `quantized` are whatever somebody wrote there."""
+
+    digest: Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
+    quantization: str
+    inputs: Annotated[tuple[_Tensor, ...], msgspec.Meta(min_length=1)]
+    outputs: Annotated[tuple[_Tensor, ...], msgspec.Meta(min_length=1)]
+    metrics: Any = None
+    quantized: Any = None
+
+
+def read_model_file(folder: Path) -> ModelFile:
+    """Read `model.toml` of a model's folder.
+
+    Raises:
+        ConfigurationError: it cannot be read, or does not hold what it must; the message names file and field.
+    """
+    return _read(folder / "model.toml", ModelFile)
+
+
+def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
+    """Read `version.toml` of a version's folder.
+
+    Raises:
+        ConfigurationError: it cannot be read, or does not hold what it must; the message names file and field.
+    """
+    path = folder / "version.toml"
+    entry = _read(path, VersionFile)
+    return entry, Signature(inputs=_specs(path, "inputs", entry.inputs), outputs=_specs(path, "outputs", entry.outputs))
+
+
+def shown_values(table: Any) -> Mapping[str, float | str]:
+    """The values of a free table as JSON has them: finite numbers and text as they are, all else as text.
+
+    What somebody noted beside a model (a date, NaN, a table) must never keep the model, or a list of models, from
+    being read.
+    """
+    entries = table if isinstance(table, Mapping) else {} if table is None else {"value": table}
+    return {str(key)[:_SHOWN_CHARS]: _shown(value) for key, value in entries.items()}
+
+
+def _shown(value: Any) -> float | str:
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST_EXACT:
+        return value
+    return (value if isinstance(value, str) else str(value))[:_SHOWN_CHARS]
+
+
+def _specs(path: Path, field: str, tensors: tuple[_Tensor, ...]) -> tuple[TensorSpec, ...]:
+    names = [tensor.name for tensor in tensors]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"{path}: [[{field}]] names a tensor twice: {', '.join(names)}")
+    for tensor in tensors:
+        where = f"{path}: {tensor.name!r} of [[{field}]]"
+        try:
+            numpy_dtype(tensor.datatype)
+        except DecodeError as error:
+            raise ConfigurationError(f"{where}: {error}") from error
+        if field == "inputs" and tensor.shape[:1] != (-1,):
+            raise ConfigurationError(
+                f"{where}: rows of different clients go into one run, but version.toml says {list(tensor.shape)}, "
+                "whose first axis is not free. Export the model with a dynamic first axis, and write -1 for it."
+            )
+        if field == "inputs" and any(axis < 1 for axis in tensor.shape[1:]):
+            raise ConfigurationError(
+                f"{where} has the shape {list(tensor.shape)}; every axis after the first must be a fixed size over 0. "
+                "Export the model with fixed inner axes."
+            )
+    return tuple(TensorSpec(name=entry.name, datatype=entry.datatype, shape=entry.shape) for entry in tensors)
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), kind)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{path}: missing or malformed: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,97 @@
+"""A stack whose store holds versions that cannot be served: it starts, serves the rest and names each."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.brokers.processes import free_ports
+from tests.fakes.stores import write_tiny_store
+from tests.fakes.zoo import add_version, save_external, spoil
+
+BAD = ("corrupt", "nan", "missing-weights")
+_TIMEOUT_S = 300
+
+
+class Stack:
+    """A stack in a folder of its own, on ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        api, broker, store, ops, dashboard = free_ports(5)
+        self.url = f"http://127.0.0.1:{api}"
+        self.environment = {name: text for name, text in os.environ.items() if not name.startswith("INFERLANE_")} | {
+            "INFERLANE_STATE_DIR": str(folder / "state"),
+            "INFERLANE_MODELS_DIR": str(folder / "models"),
+            "INFERLANE_DEFAULT_MODEL": "tiny",
+            "INFERLANE_API_PORT": str(api),
+            "INFERLANE_BROKER_PORT": str(broker),
+            "INFERLANE_STORE_PORT": str(store),
+            "INFERLANE_FIRST_OPS_PORT": str(ops),
+            "INFERLANE_DASHBOARD_PORT": str(dashboard),
+        }
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "inferlane", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+
+    def call(self, path: str, body: Any = None) -> tuple[int, Any]:
+        raw = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, raw, {"content-type": "application/json"})  # noqa: S310 - our own server
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - our own server
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    models = tmp_path / "models"
+    about = write_tiny_store(models).with_name("version.toml")
+    about.write_text(about.read_text() + "trained = 2026-11-26\nloss = nan\n")
+    add_version(models, "external", save_external)
+    for name in BAD:
+        spoil(models, name)
+    (models / "tiny" / "unread").mkdir()
+    (models / "tiny" / "unread" / "version.toml").write_text("digest =")
+    running = Stack(tmp_path)
+    try:
+        yield running
+    finally:
+        running.run("down")
+
+
+@pytest.mark.timeout(900)
+def test_the_rest_is_served_and_each_bad_version_is_named_everywhere(stack: Stack) -> None:
+    started = stack.run("up", "--detach")
+    assert started.returncode == 0, started.stdout + started.stderr
+    assert "ready with 2 of 6 versions" in started.stdout
+    status, doctor = stack.run("status"), stack.run("doctor")
+    code, listed = stack.call("/v1/models")
+    assert code == 200
+    assert {entry["version"] for entry in listed["unusable"]} == {*BAD, "unread"}
+    for name in (*BAD, "unread"):
+        assert f"not served tiny {name}: " in started.stdout
+        assert f"not served tiny {name}: " in status.stdout
+        assert f"tiny {name}: " in doctor.stdout
+    assert (status.returncode, doctor.returncode) == (1, 1)
+    assert "✓ predict tiny external" in doctor.stdout
+    assert stack.call("/v1/models/predict", {"instances": [[1, 2, 3]]})[0] == 200
+    code, refused = stack.call("/v1/models/predict", {"instances": [[1, 2, 3]], "version": "unread"})
+    assert (code, refused["code"]) == (503, "unusable_version")
+    code, refused = stack.call("/v1/traffic-split", {"model": "tiny", "weights": {"v1": 1, "nan": 1}})
+    assert code == 422
+    assert "finite" in refused["detail"]

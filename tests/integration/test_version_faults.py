@@ -1,0 +1,23 @@
+"""Why a worker could not load its version, through a real store."""
+
+import pytest
+
+from inferlane.naming import Names
+from inferlane.result_store import connect
+from inferlane.version_faults import VersionFaults
+from tests.integration._parts import embedded_store
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def test_a_reason_stands_until_a_worker_has_loaded_the_version_and_is_of_its_own_stack() -> None:
+    versions = [("iris", "v1"), ("iris", "v2")]
+    async with embedded_store() as url, connect(url) as redis:
+        faults = VersionFaults(redis, redis_url=url, names=Names())
+        others = VersionFaults(redis, redis_url=url, names=Names("shop"))
+        await faults.report("iris", "v2", "a flipped byte")
+        assert await faults.read(versions) == {("iris", "v2"): "a flipped byte"}
+        assert await others.read(versions) == {}
+        await faults.clear("iris", "v2")
+        assert await faults.read(versions) == {}
+        assert await faults.read([]) == {}
