@@ -76,9 +76,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 class CallReader:
     """Reads predict calls and checks them against the catalog."""
 
-    def __init__(
-        self, settings: "Settings", *, catalog: "Catalog", splits: "SplitTable", clock: "Clock"
-    ) -> None:
+    def __init__(self, settings: "Settings", *, catalog: "Catalog", splits: "SplitTable", clock: "Clock") -> None:
         self._settings = settings
         self._catalog = catalog
         self._splits = splits

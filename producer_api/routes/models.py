@@ -1,5 +1,6 @@
 """`GET /v1/models` and the traffic split."""
 
+import asyncio
 from typing import Annotated, Any
 
 import structlog
@@ -14,6 +15,9 @@ from producer_api.services import Services, Wired
 
 router = APIRouter(tags=["models"])
 log = structlog.get_logger(__name__)
+
+# The list is worth more without these reasons than late.
+_FAULTS_WITHIN_S = 1.0
 
 _SPLIT_EXAMPLES: Any = {
     "canary": {"summary": "10 % of the default model to v2", "value": {"v1": 90, "v2": 10}},
@@ -72,9 +76,10 @@ async def _faults_of_workers(services: Services) -> list[Fault]:
     """What workers could not load. While the store is away nobody knows, and what is known is worth showing."""
     versions = [(version.model, version.version) for version in services.catalog.all_versions()]
     try:
-        found = await services.faults.read(versions)
-    except UnavailableError as error:
-        log.warning("version_faults_not_read", error=str(error))
+        async with asyncio.timeout(_FAULTS_WITHIN_S):
+            found = await services.faults.read(versions)
+    except (UnavailableError, TimeoutError) as error:
+        log.warning("version_faults_not_read", error=repr(error))
         return []
     return [Fault(model=model, version=version, reason=reason) for (model, version), reason in found.items()]
 
