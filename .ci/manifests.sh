@@ -39,6 +39,11 @@ for overlay in k8s/overlays/*/; do
   "$TOOLS/bin/kubectl" kustomize "$overlay" >"$built/$(basename "$overlay").yaml"
 done
 cp k8s/*.yaml "$built/"
+# What a user renders for other models, in an overlay of their own.
+.venv/bin/python -m tests.manifests.variant "$built/variant"
+mkdir "$built/other"
+"$TOOLS/bin/kubectl" kustomize "$built/variant/mine" >"$built/other/mine.yaml"
+rm -r "$built/variant"
 
 "$TOOLS/bin/python" tests/manifests/schemas.py \
   --crd "$keda/config/crd/bases/keda.sh_scaledobjects.yaml" \
@@ -46,6 +51,7 @@ cp k8s/*.yaml "$built/"
   --crd tests/manifests/strimzi/kafka.yaml --crd tests/manifests/strimzi/kafkanodepool.yaml \
   --crd tests/manifests/strimzi/kafkatopic.yaml --crd tests/manifests/strimzi/kafkauser.yaml \
   --crd "$operator/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml" \
-  "$built"/*.yaml
+  "$built"/*.yaml "$built"/other/*.yaml
 "$CHECKOV/bin/checkov" --config-file .ci/checkov.yaml --directory "$built"
 .venv/bin/python -m tests.manifests --pod-security "$pod_security/test/testdata/restricted/v1.35" "$built"/*.yaml
+.venv/bin/python -m tests.manifests --version digits/v1 --version digits/v2 "$built"/other/*.yaml

@@ -5,7 +5,7 @@ A profile (embedded, compose, Kubernetes) is a set of these values, never a bran
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -111,7 +111,10 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
-    # The authority behind the certificate of a `rediss://` store; becomes part of `redis_url`.
+    # The store's user and password, where the URL has none, and the authority behind the certificate of a `rediss://`
+    # store; all become part of `redis_url`. A password that is given here needs no %-encoding.
+    redis_username: str = ""
+    redis_password: SecretStr | None = None
     redis_ssl_cafile: Path | None = None
 
     # Workers.
@@ -166,7 +169,7 @@ def load_settings(**overrides: object) -> Settings:
         ConfigurationError: a value is out of its range; the message names the variable, the value and the limit.
     """
     try:
-        return _with_authority(Settings(**overrides))  # type: ignore[arg-type]  # pydantic checks each value
+        return _with_authority(_with_login(Settings(**overrides)))  # type: ignore[arg-type]  # pydantic checks each value
     except ValidationError as error:
         faults = "; ".join(
             f"INFERLANE_{'_'.join(str(part) for part in fault['loc']).upper()}={fault['input']!r}: {fault['msg']}"
@@ -223,6 +226,34 @@ def check_store_access(settings: Settings) -> None:
             f"INFERLANE_REDIS_SSL_CAFILE would not be used: INFERLANE_REDIS_URL begins with {parts.scheme}://. "
             "Write rediss:// for TLS, or unset the file."
         )
+
+
+def _with_login(settings: Settings) -> Settings:
+    """Put user and password of the store in the URL, where redis-py reads them.
+
+    Raises:
+        ConfigurationError: the URL has others, or there is a user without a password.
+    """
+    if settings.redis_password is None:
+        if settings.redis_username:
+            raise ConfigurationError(
+                "INFERLANE_REDIS_USERNAME would not be used: there is no INFERLANE_REDIS_PASSWORD. Set it, or put both "
+                "in INFERLANE_REDIS_URL."
+            )
+        return settings
+    login = (settings.redis_username, settings.redis_password.get_secret_value())
+    scheme, _, rest = settings.redis_url.partition("://")
+    held, at, _ = rest.partition("/")[0].rpartition("@")
+    if not at:
+        quoted = ":".join(quote(part, safe="") for part in login)
+        return settings.model_copy(update={"redis_url": f"{scheme}://{quoted}@{rest}"})
+    user, _, password = held.partition(":")
+    if (unquote(user), unquote(password)) != login:
+        # From a process of ours it is the same one, passed on with the password that it was made of.
+        raise ConfigurationError(
+            "INFERLANE_REDIS_URL has a user or password, and INFERLANE_REDIS_PASSWORD is another; keep one of them."
+        )
+    return settings
 
 
 def _with_authority(settings: Settings) -> Settings:

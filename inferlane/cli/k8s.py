@@ -1,5 +1,6 @@
 """`inferlane k8s`: the manifests of a deployment, made of the catalogue and the settings."""
 
+import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,6 @@ from inferlane.errors import ConfigurationError
 # ruff: noqa: PLC0415
 
 app = typer.Typer(no_args_is_help=True, help="Write the manifests of a deployment on Kubernetes.")
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `render` a sub-command although it is the only one."""
 
 
 @app.command()
@@ -40,13 +36,23 @@ def render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     ] = 0.005,
     batch_overhead: Annotated[float, typer.Option(min=0, help="Seconds a batch takes besides its rows.")] = 0.005,
     rows: Annotated[float, typer.Option(min=0.001, help="Rows of a request, the mean.")] = 1.0,
+    store_tls: Annotated[
+        bool, typer.Option("--store-tls", help="Reach the store with TLS, by the Secret inferlane-store-tls.")
+    ] = False,
+    user_per_service: Annotated[
+        bool,
+        typer.Option(
+            "--user-per-service",
+            help="With a broker of your own too, each service logs in as PREFIX-SERVICE, by the Secret of that name.",
+        ),
+    ] = False,
 ) -> None:
     """Write Deployments, ScaledObjects, topics and policies; `INFERLANE_*` settings become the pods' environment."""
     from inferlane.kubernetes.files import files, write_files
     from inferlane.kubernetes.plan import Waits, cluster_settings, make_plan
     from inferlane.scaling.threshold import WorkerPace
 
-    settings = cluster_settings(load_settings(), namespace=namespace)
+    settings = cluster_settings(load_settings(), namespace=namespace, store_tls=store_tls)
     plan = make_plan(
         settings,
         _versions(version),
@@ -61,6 +67,7 @@ def render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
             commit_interval_s=settings.commit_interval_s,
         ),
         waits=Waits(requests_s=target_wait, bulk_s=bulk_wait),
+        user_per_service=user_per_service,
     )
     texts = files(plan)
     write_files(folder, texts)
@@ -68,6 +75,16 @@ def render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
         thresholds = ", ".join(f"{topic} {records}" for topic, records in pool.thresholds.items())
         out.print(f"{pool.name}: lagThreshold {thresholds}", soft_wrap=True)
     out.print(f"{len(texts)} files in {folder}", soft_wrap=True)
+
+
+@app.command("store-secret")
+def store_secret(namespace: Annotated[str, typer.Option(help="Namespace of everything.")] = "inferlane") -> None:
+    """Print a Secret with a new random password of the store, for `kubectl create -f -`. Keep it nowhere else."""
+    from inferlane.kubernetes.files import dumped
+    from inferlane.kubernetes.store import secret_document
+
+    names = load_settings().names
+    typer.echo(dumped(secret_document(names, namespace=namespace, password=secrets.token_hex(32))), nl=False)
 
 
 def _versions(named: list[str] | None) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from inferlane import __version__
-from inferlane.cli import batch, dead_letters, k8s, keys, models, processes, scale, topics
+from inferlane.cli import acls, batch, dead_letters, k8s, keys, models, processes, scale, topics
 from inferlane.cli.console import err, out, styled
 from inferlane.cli.doctor import doctor
 from inferlane.cli.up import down, status, up
@@ -19,6 +19,7 @@ for command in (up, down, status, doctor):
 app.add_typer(models.app, name="models")
 app.add_typer(batch.app, name="batch")
 app.add_typer(topics.app, name="topics")
+app.add_typer(acls.app, name="acls")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(keys.app, name="keys")
 app.add_typer(scale.app, name="scale")

@@ -2,12 +2,24 @@
 
 import msgspec
 
-from inferlane.kubernetes.names import Document, document, labels
+from inferlane.broker_rights import Service, user_name
+from inferlane.kubernetes.names import (
+    CA_FILE,
+    KAFKA_AUTHENTICATION,
+    KAFKA_CA_SECRET,
+    OTHER_KAFKA_CA_SECRET,
+    Document,
+    document,
+    labels,
+)
 from inferlane.kubernetes.plan import Plan, PoolPlan
+from inferlane.kubernetes.pods import PASSWORD, SECRETS
 from inferlane.scaling.numbers import scaled_object
 from inferlane.scaling.scaled_object import ScaledObject
 
 _API_CPU_PERCENT = 70
+# KEDA's names of the mechanisms.
+_MECHANISMS = {"PLAIN": "plaintext", "SCRAM-SHA-256": "scram_sha256", "SCRAM-SHA-512": "scram_sha512"}
 _API_REPLICAS = (1, 12)
 
 
@@ -50,11 +62,48 @@ def api_autoscaler(plan: Plan) -> Document:
     return document("autoscaling/v2", "HorizontalPodAutoscaler", metadata, spec=spec)
 
 
+def authentication_documents(plan: Plan) -> list[Document]:
+    """Return how KEDA gets in to the broker: as the autoscaler's user, which may look at offsets and no more."""
+    settings = plan.settings
+    if not _logs_in(plan):
+        return []
+    name = user_name(settings.names, Service.AUTOSCALER)
+    metadata = {"namespace": plan.namespace, "labels": {"app.kubernetes.io/part-of": "inferlane"}}
+    spec: Document = {}
+    documents = []
+    if settings.kafka_sasl_username is not None:
+        user = name if plan.has_users else settings.kafka_sasl_username
+        password = (name, PASSWORD) if plan.has_users else (SECRETS, "INFERLANE_KAFKA_SASL_PASSWORD")
+        documents.append(document("v1", "ConfigMap", {"name": name, **metadata}, data={"username": user}))
+        spec["configMapTargetRef"] = [{"parameter": "username", "name": name, "key": "username"}]
+        spec["secretTargetRef"] = [{"parameter": "password", "name": password[0], "key": password[1]}]
+    if settings.kafka_ssl_cafile is not None:
+        authority = KAFKA_CA_SECRET if plan.runs_kafka else OTHER_KAFKA_CA_SECRET
+        spec.setdefault("secretTargetRef", []).append({"parameter": "ca", "name": authority, "key": CA_FILE})
+    reference = document(
+        "keda.sh/v1alpha1", "TriggerAuthentication", {"name": KAFKA_AUTHENTICATION, **metadata}, spec=spec
+    )
+    return [*documents, reference]
+
+
+def _logs_in(plan: Plan) -> bool:
+    return plan.settings.kafka_sasl_username is not None or plan.settings.kafka_ssl_cafile is not None
+
+
+def _protocol(plan: Plan) -> Document:
+    """What KEDA's scaler is told of TLS and SASL."""
+    settings = plan.settings
+    tls = {"tls": "enable"} if settings.kafka_security_protocol.endswith("SSL") else {}
+    mechanism = settings.kafka_sasl_mechanism
+    return tls | ({} if mechanism is None else {"sasl": _MECHANISMS[mechanism]})
+
+
 def _document(plan: Plan, numbers: ScaledObject) -> Document:
     behavior = msgspec.to_builtins(numbers.behavior)
     for direction in behavior.values():
         # The cluster's default, and a field that clusters before 1.33 refuse.
         del direction["tolerance"]
+    authenticated = {"authenticationRef": {"name": KAFKA_AUTHENTICATION}} if _logs_in(plan) else {}
     periods = {"pollingInterval": numbers.polling_interval_s, "cooldownPeriod": numbers.cooldown_s}
     return document(
         "keda.sh/v1alpha1",
@@ -73,6 +122,7 @@ def _document(plan: Plan, numbers: ScaledObject) -> Document:
                     "type": "kafka",
                     "metadata": {
                         "bootstrapServers": plan.settings.kafka_bootstrap_servers,
+                        **_protocol(plan),
                         "consumerGroup": trigger.consumer_group,
                         "topic": trigger.topic,
                         "lagThreshold": str(trigger.lag_threshold),
@@ -80,6 +130,7 @@ def _document(plan: Plan, numbers: ScaledObject) -> Document:
                         "offsetResetPolicy": trigger.offset_reset_policy,
                         "version": trigger.version,
                     },
+                    **authenticated,
                 }
                 for trigger in numbers.triggers
             ],

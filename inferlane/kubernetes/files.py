@@ -5,21 +5,27 @@ from pathlib import Path
 
 import yaml
 
-from inferlane.kubernetes.autoscalers import api_autoscaler, pool_scaled_object, router_scaled_object
-from inferlane.kubernetes.kafka import cluster_documents, topic_documents, user_document
+from inferlane.kubernetes.autoscalers import (
+    api_autoscaler,
+    authentication_documents,
+    pool_scaled_object,
+    router_scaled_object,
+)
+from inferlane.kubernetes.kafka import cluster_documents, topic_documents, user_documents
 from inferlane.kubernetes.monitors import monitor_document
 from inferlane.kubernetes.names import Document, document
 from inferlane.kubernetes.network import kafka_policy, policy_documents
+from inferlane.kubernetes.overlays import overlay_documents
 from inferlane.kubernetes.plan import Plan, PoolPlan
 from inferlane.kubernetes.store import store_documents
-from inferlane.kubernetes.workloads import api_documents, pool_documents, router_documents
+from inferlane.kubernetes.workloads import api_documents, operator_documents, pool_documents, router_documents
 
 HEADER = "# Made by `inferlane k8s render` from catalogue and settings; a test compares. Change those, not this.\n"
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 
 
 def files(plan: Plan) -> Mapping[str, str]:
-    """Return the text of every rendered file by its path in `k8s/`; the overlays are written by hand.
+    """Return the text of every file by its path in `k8s/`.
 
     A pool's Deployment is in two files: kustomize does not read files outside of a component's own folder, and
     `kubectl apply -f k8s/inference-service-v1.yaml` wants it by that name.
@@ -33,10 +39,16 @@ def files(plan: Plan) -> Mapping[str, str]:
         ]
     )
     texts |= _folder("base", "Kustomization", _base(plan))
-    texts |= _folder("components/kafka", "Component", _kafka(plan))
+    texts["operator.yaml"] = _text(operator_documents(plan))
+    if plan.runs_kafka:
+        texts |= _folder("components/kafka", "Component", _kafka(plan))
     texts |= _folder("components/monitoring", "Component", {"pod-monitor.yaml": [monitor_document(plan)]})
     for pool in plan.pools:
         texts |= _folder(f"components/{pool.name}", "Component", _pool(plan, pool))
+    for name, overlay in overlay_documents(plan).items():
+        # kustomize takes a patch as text.
+        patches = [{**patch, "patch": dumped(patch["patch"])} for patch in overlay["patches"]]
+        texts[f"overlays/{name}/kustomization.yaml"] = _text([{**overlay, "patches": patches}])
     return texts
 
 
@@ -55,6 +67,7 @@ def _base(plan: Plan) -> Mapping[str, list[Document]]:
         "api.yaml": [*api_documents(plan), api_autoscaler(plan)],
         "router.yaml": [*router_documents(plan), router_scaled_object(plan)],
         "store.yaml": store_documents(plan),
+        "authentication.yaml": authentication_documents(plan),
         "network-policies.yaml": policy_documents(plan),
     }
 
@@ -63,7 +76,7 @@ def _kafka(plan: Plan) -> Mapping[str, list[Document]]:
     return {
         "cluster.yaml": [*cluster_documents(plan), kafka_policy(plan)],
         "topics.yaml": topic_documents(plan),
-        "user.yaml": [user_document(plan)],
+        "users.yaml": user_documents(plan),
     }
 
 
@@ -76,8 +89,9 @@ def _pool(plan: Plan, pool: PoolPlan) -> Mapping[str, list[Document]]:
 
 def _folder(name: str, kind: str, parts: Mapping[str, list[Document]]) -> Mapping[str, str]:
     version = "v1alpha1" if kind == "Component" else "v1beta1"
-    index = {"apiVersion": f"kustomize.config.k8s.io/{version}", "kind": kind, "resources": list(parts)}
-    texts = {f"{name}/{part}": _text(documents) for part, documents in parts.items()}
+    filled = {part: documents for part, documents in parts.items() if documents}
+    index = {"apiVersion": f"kustomize.config.k8s.io/{version}", "kind": kind, "resources": list(filled)}
+    texts = {f"{name}/{part}": _text(documents) for part, documents in filled.items()}
     return {**texts, f"{name}/kustomization.yaml": _text([index])}
 
 
@@ -88,6 +102,19 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML ships no types
         return True
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    """Several lines as several lines."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def _text(documents: Iterable[Document]) -> str:
-    parts = [yaml.dump(each, Dumper=_Dumper, sort_keys=False, width=120) for each in documents]
-    return HEADER + "---\n".join(parts)
+    return HEADER + "---\n".join(dumped(each) for each in documents)
+
+
+def dumped(content: object) -> str:
+    """Return the YAML of an object."""
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120)
+    return text

@@ -1,6 +1,7 @@
-"""The cluster, user and topics as resources of the Strimzi operator."""
+"""The cluster, users and topics as resources of the Strimzi operator."""
 
-from inferlane.kubernetes.names import KAFKA, KAFKA_NODES, KAFKA_USER, Document, document, kafka_labels, object_name
+from inferlane.broker_rights import Right, rights_by_service, user_name
+from inferlane.kubernetes.names import KAFKA, KAFKA_NODES, Document, document, kafka_labels, object_name
 from inferlane.kubernetes.plan import KAFKA_PORT, Plan
 from inferlane.kubernetes.pods import RESTRICTED_CONTAINER, RESTRICTED_POD, resources
 from inferlane.topics import topic_specs
@@ -11,7 +12,7 @@ _OPERATOR_SIZE = {"cpu": "50m", "memory": "256Mi", "memory_limit": "512Mi"}
 
 
 def cluster_documents(plan: Plan) -> list[Document]:
-    """Return a cluster of one node with one unencrypted listener; the production overlay makes it three, with TLS."""
+    """Return a cluster of one node that lets in, with TLS, users that may do what an ACL says; production has three."""
     metadata = {"name": KAFKA, "namespace": plan.namespace}
     replicas = plan.settings.replication_factor
     cluster = document(
@@ -22,7 +23,16 @@ def cluster_documents(plan: Plan) -> list[Document]:
             "kafka": {
                 # Group 0 owns the volume: the image's user has that group and no other.
                 "template": _template({**RESTRICTED_POD, "fsGroup": 0}, ("kafkaContainer", "initContainer")),
-                "listeners": [{"name": "plain", "port": KAFKA_PORT, "type": "internal", "tls": False}],
+                "listeners": [
+                    {
+                        "name": "tls",
+                        "port": KAFKA_PORT,
+                        "type": "internal",
+                        "tls": True,
+                        "authentication": {"type": "scram-sha-512"},
+                    }
+                ],
+                "authorization": {"type": "simple"},
                 "config": {
                     "auto.create.topics.enable": False,
                     "default.replication.factor": replicas,
@@ -81,26 +91,23 @@ def topic_documents(plan: Plan) -> list[Document]:
     ]
 
 
-def user_document(plan: Plan) -> Document:
-    """Return the user of every process and of KEDA, with the rights that docs/connections.md names."""
-
-    def rule(kind: str, operations: list[str]) -> Document:
-        prefix = {"type": kind, "name": f"{plan.settings.prefix}.", "patternType": "prefix"}
-        return {"resource": prefix, "operations": operations}
-
-    return document(
-        _API,
-        "KafkaUser",
-        {"name": KAFKA_USER, "namespace": plan.namespace, "labels": kafka_labels()},
-        spec={
-            "authentication": {"type": "scram-sha-512"},
-            "authorization": {
-                "type": "simple",
-                "acls": [
-                    rule("topic", ["Create", "Describe", "Read", "Write"]),
-                    rule("group", ["Describe", "Read"]),
-                    {"resource": {"type": "cluster"}, "operations": ["IdempotentWrite"]},
-                ],
+def user_documents(plan: Plan) -> list[Document]:
+    """Return the user of each service with the rights of `inferlane.broker_rights`; Strimzi makes their passwords."""
+    names = plan.settings.names
+    return [
+        document(
+            _API,
+            "KafkaUser",
+            {"name": user_name(names, service), "namespace": plan.namespace, "labels": kafka_labels()},
+            spec={
+                "authentication": {"type": "scram-sha-512"},
+                "authorization": {"type": "simple", "acls": [_acl(right) for right in rights]},
             },
-        },
-    )
+        )
+        for service, rights in rights_by_service(names, plan.versions).items()
+    ]
+
+
+def _acl(right: Right) -> Document:
+    resource = {"type": str(right.resource), "name": right.name, "patternType": "literal"}
+    return {"resource": resource, "operations": [str(operation) for operation in right.operations]}

@@ -7,11 +7,21 @@ Document = dict[str, Any]
 """One Kubernetes object, as its YAML would be read."""
 
 PART_OF = "inferlane"
+API = "inferlane-api"
 STORE = "inferlane-valkey"
 # The operator calls the Service of this cluster inferlane-kafka-bootstrap.
 KAFKA = "inferlane"
 KAFKA_NODES = "nodes"
-KAFKA_USER = "inferlane"
+# Strimzi makes the first; for another broker it is made by hand.
+KAFKA_CA_SECRET = f"{KAFKA}-cluster-ca-cert"
+OTHER_KAFKA_CA_SECRET = "inferlane-kafka-ca"  # noqa: S105 - the name of a secret, not one
+KAFKA_FOLDER = "/etc/inferlane/kafka"
+KAFKA_AUTHENTICATION = "inferlane-kafka"
+STORE_SECRET = "inferlane-store"  # noqa: S105 - as above
+STORE_TLS_SECRET = "inferlane-store-tls"  # noqa: S105 - as above
+STORE_USER = "inferlane"
+STORE_FOLDER = "/etc/inferlane/store"
+CA_FILE = "ca.crt"
 KEYS_SECRET = "inferlane-api-keys"  # noqa: S105 - the name of a secret, not one
 KEYS_FOLDER = "/etc/inferlane/keys"
 KEYS_FILE = "keys.toml"

@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from inferlane.config import load_settings
-from inferlane.kubernetes.names import KAFKA, KEYS_FILE, KEYS_FOLDER, STORE, service_name
+from inferlane.kubernetes.names import CA_FILE, KAFKA, KAFKA_FOLDER, KEYS_FILE, KEYS_FOLDER, STORE, service_name
 from inferlane.naming import Lane
 from inferlane.scaling.threshold import WorkerPace, lag_threshold_records
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
 
-API_PORT, OPS_PORT, STORE_PORT, KAFKA_PORT, KAFKA_TLS_PORT = 8000, 8100, 6379, 9092, 9093
+API_PORT, OPS_PORT, STORE_PORT, KAFKA_PORT = 8000, 8100, 6379, 9093
 # OTLP over HTTP, where a collector listens by OpenTelemetry's own default.
 TRACES_PORT = 4318
 # To plan with; a forwarding loop of this kind did ten times that on two cores, which a busy machine does not have.
@@ -51,6 +52,23 @@ class Plan:
     image: str
     pools: tuple[PoolPlan, ...]
     router_thresholds: Mapping[str, int]
+    # Each service logs in to the broker with a user of its own, whose password is in a Secret of its name.
+    has_users: bool
+
+    @property
+    def runs_kafka(self) -> bool:
+        """Whether the broker is Strimzi's, in this namespace; else it is somebody else's."""
+        return self.settings.kafka_bootstrap_servers == _kafka_servers(self.namespace)
+
+    @property
+    def runs_store(self) -> bool:
+        """Whether the store is our Valkey; else it is somebody else's."""
+        return urlsplit(self.settings.redis_url).hostname == _store_host(self.namespace)
+
+    @property
+    def has_store_tls(self) -> bool:
+        """Whether our Valkey is reached with TLS alone."""
+        return self.runs_store and self.settings.redis_url.startswith("rediss:")
 
     @property
     def versions(self) -> tuple[tuple[str, str], ...]:
@@ -58,14 +76,24 @@ class Plan:
         return tuple((pool.model, pool.version) for pool in self.pools)
 
 
-def cluster_settings(chosen: "Settings", *, namespace: str) -> "Settings":
+def cluster_settings(chosen: "Settings", *, namespace: str, store_tls: bool = False) -> "Settings":
     """Complete what the user chose by what is so on a cluster.
 
-    The broker's name is whole, with its namespace: KEDA connects to it from another one.
+    Where the user named no broker it is Strimzi's, with TLS and a user for each service.
     """
+    kafka: dict[str, object] = {
+        # With its namespace: KEDA connects to it from another one.
+        "kafka_bootstrap_servers": _kafka_servers(namespace),
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_ssl_cafile": f"{KAFKA_FOLDER}/{CA_FILE}",
+        "kafka_sasl_mechanism": "SCRAM-SHA-512",
+        # Each service gets its own instead, and the password out of a Secret.
+        "kafka_sasl_username": KAFKA,
+        "kafka_sasl_password": KAFKA,
+    }
     values: dict[str, object] = {
-        "kafka_bootstrap_servers": f"{KAFKA}-kafka-bootstrap.{namespace}.svc:{KAFKA_PORT}",
-        "redis_url": f"redis://{STORE}.{namespace}.svc:{STORE_PORT}/0",
+        **({} if "kafka_bootstrap_servers" in chosen.model_fields_set else kafka),
+        "redis_url": f"{'rediss' if store_tls else 'redis'}://{_store_host(namespace)}:{STORE_PORT}/0",
         "api_host": "0.0.0.0",
         "api_port": API_PORT,
         "api_keys_file": f"{KEYS_FOLDER}/{KEYS_FILE}",
@@ -78,7 +106,7 @@ def cluster_settings(chosen: "Settings", *, namespace: str) -> "Settings":
     return load_settings(**(values | chosen.model_dump(include=chosen.model_fields_set)))
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - what a plan is made of
     settings: "Settings",
     versions: Iterable[tuple[str, str]],
     *,
@@ -86,8 +114,11 @@ def make_plan(
     image: str,
     pace: WorkerPace,
     waits: Waits,
+    user_per_service: bool = False,
 ) -> Plan:
     """Plan a pool for each `(model, version)`.
+
+    `user_per_service`: with a broker that is not Strimzi's too, each service logs in with a user of its own.
 
     Raises:
         ConfigurationError: a wait is shorter than the pace can keep.
@@ -99,6 +130,7 @@ def make_plan(
     )
     return Plan(
         settings=settings,
+        has_users=user_per_service or settings.kafka_bootstrap_servers == _kafka_servers(namespace),
         namespace=namespace,
         image=image,
         pools=tuple(
@@ -120,3 +152,11 @@ def make_plan(
             for lane, topic in settings.names.ingress.items()
         },
     )
+
+
+def _kafka_servers(namespace: str) -> str:
+    return f"{KAFKA}-kafka-bootstrap.{namespace}.svc:{KAFKA_PORT}"
+
+
+def _store_host(namespace: str) -> str:
+    return f"{STORE}.{namespace}.svc"

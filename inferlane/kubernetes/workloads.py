@@ -1,11 +1,15 @@
 """The Deployments: API, router, a pool a version; with their Service and disruption budgets."""
 
-from inferlane.kubernetes.names import Document, document, labels
+from inferlane.broker_rights import Service
+from inferlane.kubernetes.names import API, Document, document, labels
 from inferlane.kubernetes.plan import API_PORT, OPS_PORT, Plan, PoolPlan
-from inferlane.kubernetes.pods import pod_spec, resources
+from inferlane.kubernetes.pods import pod_spec, resources, shell_spec
 
 # A pod that is replaced stops its whole group for a moment: one at a time, the new one ready first.
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+_SHELL_S = 3600
 
 
 def pool_instance(pool: PoolPlan) -> str:
@@ -17,9 +21,8 @@ def pool_documents(plan: Plan, pool: PoolPlan) -> list[Document]:
     """Return a version's Deployment and disruption budget."""
     args = ["worker", "--model", pool.model, "--version", pool.version]
     pod = pod_spec(
-        plan.settings,
+        plan,
         component="worker",
-        image=plan.image,
         args=args,
         resources=resources(cpu="500m", memory="256Mi", memory_limit="1Gi"),
         port=("ops", OPS_PORT),
@@ -30,9 +33,8 @@ def pool_documents(plan: Plan, pool: PoolPlan) -> list[Document]:
 def router_documents(plan: Plan) -> list[Document]:
     """Return the router's Deployment and disruption budget."""
     pod = pod_spec(
-        plan.settings,
+        plan,
         component="router",
-        image=plan.image,
         args=["router"],
         resources=resources(cpu="250m", memory="256Mi", memory_limit="768Mi"),
         port=("ops", OPS_PORT),
@@ -44,9 +46,8 @@ def api_documents(plan: Plan) -> list[Document]:
     """Return the API's Deployment, disruption budget and Service."""
     selector = labels("api", "api")
     pod = pod_spec(
-        plan.settings,
+        plan,
         component="api",
-        image=plan.image,
         args=["api"],
         resources=resources(cpu="500m", memory="256Mi", memory_limit="1Gi"),
         port=("http", API_PORT),
@@ -54,10 +55,10 @@ def api_documents(plan: Plan) -> list[Document]:
     service = document(
         "v1",
         "Service",
-        {"name": "inferlane-api", "namespace": plan.namespace, "labels": selector},
+        {"name": API, "namespace": plan.namespace, "labels": selector},
         spec={"selector": selector, "ports": [{"name": "http", "port": API_PORT, "targetPort": "http"}]},
     )
-    return [*_workload(plan, "inferlane-api", selector, pod), service]
+    return [*_workload(plan, API, selector, pod), service]
 
 
 def _workload(plan: Plan, name: str, selector: dict[str, str], pod: Document) -> list[Document]:
@@ -86,3 +87,26 @@ def _workload(plan: Plan, name: str, selector: dict[str, str], pod: Document) ->
         },
     )
     return [deployment, budget]
+
+
+def operator_documents(plan: Plan) -> list[Document]:
+    """Return a Job in which an operator calls the CLI; it waits for an hour, then goes by itself."""
+    selector = labels(Service.OPERATOR.value, Service.OPERATOR.value)
+    size = resources(cpu="50m", memory="128Mi", memory_limit="512Mi")
+    pod = shell_spec(plan, component=Service.OPERATOR.value, resources=size)
+    (container,) = pod["containers"]
+    container["command"] = ["tini", "--", "sleep", str(_SHELL_S)]
+    container["env"].append({"name": "INFERLANE_API_URL", "value": f"http://{API}.{plan.namespace}.svc:{API_PORT}"})
+    container["env"].append({"name": "INFERLANE_STATE_DIR", "value": "/tmp"})  # noqa: S108 - the pod's own
+    job = document(
+        "batch/v1",
+        "Job",
+        {"name": "inferlane-operator", "namespace": plan.namespace, "labels": selector},
+        spec={
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": _SHELL_S,
+            "ttlSecondsAfterFinished": 60,
+            "template": {"metadata": {"labels": selector}, "spec": {**pod, "restartPolicy": "Never"}},
+        },
+    )
+    return [job]

@@ -12,9 +12,12 @@ from redis.exceptions import NoPermissionError
 
 from inferlane.config import Settings, load_settings
 from inferlane.errors import UnavailableError
+from inferlane.kubernetes.plan import Waits, cluster_settings, make_plan
+from inferlane.kubernetes.store import TLS_FOLDER, USERS_FILE, USERS_FOLDER, secret_document, store_arguments
 from inferlane.naming import Names
 from inferlane.result_store import ResultStore, connect
 from inferlane.results import Result, Status
+from inferlane.scaling.threshold import WorkerPace
 from inferlane.stack.checks import check_store
 from inferlane.stack.store import store_answers, store_argv
 from inferlane.window_store import WindowStore
@@ -67,6 +70,65 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
                 await refused
 
 
+def store_of_the_manifests(folder: Path, *, store_tls: bool) -> tuple[list[str], int]:
+    """The arguments of the StatefulSet, with its Secret and its paths in `folder`, and the port."""
+    plan = make_plan(
+        cluster_settings(load_settings(), namespace="n", store_tls=store_tls),
+        [],
+        namespace="n",
+        image="i:1",
+        pace=WorkerPace(row_s=0.001, max_batch_rows=8),
+        waits=Waits(),
+    )
+    secret = secret_document(Names(), namespace="n", password=PASSWORD)["stringData"]
+    (folder / USERS_FILE).write_text(secret[USERS_FILE])
+    (folder / "data").mkdir()
+    port = free_port()
+    places = {"/data": folder / "data", f"{USERS_FOLDER}/": f"{folder}/", f"{TLS_FOLDER}/": f"{folder}/"}
+    arguments = store_arguments(plan)[1:]
+    for written, real in places.items():
+        arguments = [argument.replace(written, str(real)) for argument in arguments]
+    return ["--bind", "127.0.0.1", *(str(port) if each == "6379" else each for each in arguments)], port
+
+
+async def test_the_store_of_the_manifests_lets_in_the_password_of_its_secret_and_nobody_else(tmp_path: Path) -> None:
+    arguments, port = store_of_the_manifests(tmp_path, store_tls=False)
+    url = f"redis://127.0.0.1:{port}/0"
+    ours = load_settings(redis_url=url, redis_username="inferlane", redis_password=PASSWORD)
+    server = store_argv(port, maxmemory_mib=64)[0]
+    async with running([server, *arguments], lambda: store_answers(ours.redis_url)):
+        assert "noeviction" in await check_store(ours)
+        for strangers_url in (url, url.replace("//", "//inferlane:wr0ng@")):
+            with pytest.raises(UnavailableError):
+                await store_answers(strangers_url)
+        # As the probes ask.
+        async with connect(url.replace("//", "//probe:probe@")) as redis:
+            assert await redis.ping()
+            with pytest.raises(NoPermissionError):
+                await redis.get("inferlane:result:a")
+
+
+async def test_the_store_of_the_manifests_with_tls_is_reached_with_its_authority(tmp_path: Path) -> None:
+    security = Security.make(tmp_path / "authority")
+    arguments, port = store_of_the_manifests(tmp_path, store_tls=True)
+    (tmp_path / "ca.crt").write_bytes(security.ca_path.read_bytes())
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).write_bytes(security.server_path.read_bytes())
+    users = tmp_path / USERS_FILE
+    # Debian 12 has Redis 7.0, which does not know this command, and does not start with a rule on it.
+    users.write_text(users.read_text().replace(" +client|setinfo", ""))
+    ours = load_settings(
+        redis_url=f"rediss://127.0.0.1:{port}/0",
+        redis_ssl_cafile=tmp_path / "ca.crt",
+        redis_username="inferlane",
+        redis_password=PASSWORD,
+    )
+    async with running([server_with_tls(), *arguments], lambda: store_answers(ours.redis_url)):
+        assert "noeviction" in await check_store(ours)
+        with pytest.raises(UnavailableError):
+            await store_answers(f"redis://inferlane:{ESCAPED}@127.0.0.1:{port}/0")
+
+
 async def test_a_refused_password_is_not_repeated(settings: Settings) -> None:
     wrong = settings.redis_url.replace("inferlane:a", "inferlane:b")
     with pytest.raises(UnavailableError) as caught:
@@ -76,15 +138,19 @@ async def test_a_refused_password_is_not_repeated(settings: Settings) -> None:
     assert "password%2Fwith" not in repr(settings)
 
 
-@asynccontextmanager
-async def tls_store(security: Security) -> AsyncIterator[int]:
+def server_with_tls() -> str:
     server = shutil.which("redis-server") or shutil.which("valkey-server")
     if server is None:
         assert "CI" not in os.environ, "CI installs redis-server"
         pytest.skip("the embedded store has no TLS; apt-get install redis-server")
+    return server
+
+
+@asynccontextmanager
+async def tls_store(security: Security) -> AsyncIterator[int]:
     port = free_port()
     argv = (
-        *(server, "--bind", "127.0.0.1", "--port", "0", "--save", "", "--tls-port", str(port)),
+        *(server_with_tls(), "--bind", "127.0.0.1", "--port", "0", "--save", "", "--tls-port", str(port)),
         *("--tls-cert-file", str(security.server_path), "--tls-key-file", str(security.server_path)),
         *("--tls-ca-cert-file", str(security.ca_path), "--tls-auth-clients", "no"),
     )

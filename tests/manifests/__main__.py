@@ -33,11 +33,12 @@ def disagreements(folder: Path) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pod-security", type=Path, help="test pods of k8s.io/pod-security-admission")
+    parser.add_argument("--version", action="append", help="MODEL/VERSION that the files are for; ours without one")
     parser.add_argument("files", type=Path, nargs="*")
     given = parser.parse_args()
-    versions = [(sample.name, recipe.version) for sample in SAMPLES for recipe in sample.recipes]
-    default = [each for each in versions if each[0] == SAMPLES[0].name]
-    found = [f"{path}: {fault}" for path in given.files for fault in faults(path.read_text(), versions=default)]
+    ours = [f"{SAMPLES[0].name}/{recipe.version}" for recipe in SAMPLES[0].recipes]
+    versions = [(model, version) for model, _, version in (each.partition("/") for each in given.version or ours)]
+    found = [f"{path}: {fault}" for path in given.files for fault in faults(path.read_text(), versions=versions)]
     if given.pod_security:
         found += disagreements(given.pod_security)
     print("\n".join(found) or f"{len(given.files)} files hold to our rules")

@@ -10,6 +10,7 @@ from inferlane.errors import ConfigurationError
 from inferlane.naming import Lane, Names
 from inferlane.scaling.manifest import read_scaled_objects
 from inferlane.topics import topic_specs
+from tests.manifests.access import access_faults
 from tests.manifests.pod_security import pods_of, restricted_faults
 
 NAMES = Names()
@@ -35,6 +36,7 @@ def faults(text: str, *, versions: Iterable[Version]) -> list[str]:
         *(fault for name, pod in pods_of(documents) for fault in restricted_faults(name, pod)),
         *_namespace_faults(documents),
         *_policy_faults(documents),
+        *access_faults(documents, names=NAMES, versions=known),
     ]
 
 
@@ -103,7 +105,8 @@ def _workload_faults(documents: list[Document]) -> Iterator[str]:
     yield from (
         f"{document['metadata']['name']}: no PodDisruptionBudget"
         for document in documents
-        if document["kind"] == "Deployment" and document["spec"]["selector"]["matchLabels"] not in budgets
+        if document["kind"] in {"Deployment", "StatefulSet"}
+        and document["spec"]["selector"]["matchLabels"] not in budgets
     )
 
 

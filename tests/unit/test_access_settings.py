@@ -4,6 +4,9 @@ import ssl
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import ConnectionPool
 
 from inferlane.broker_access import client_arguments
 from inferlane.config import load_settings
@@ -102,3 +105,32 @@ def test_the_authority_of_the_store_is_in_its_url_once(tmp_path: Path) -> None:
 )
 def test_an_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+# NUL cannot be in an environment variable, a surrogate in no text that is sent.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+
+
+@given(st.one_of(st.just(""), TEXTS), TEXTS, st.sampled_from(["redis://h:1/0", "rediss://h/2?ssl_ca_certs=x"]))
+def test_any_password_of_the_store_reaches_the_client_and_the_next_process(user: str, password: str, url: str) -> None:
+    settings = load_settings(redis_url=url, redis_username=user, redis_password=password)
+    options = ConnectionPool.from_url(settings.redis_url).connection_kwargs
+    assert (options.get("username") or "", options["password"]) == (user, password)
+    assert options["db"] == int(url.split("/")[3][0])
+    inherited = {name.removeprefix("INFERLANE_").lower(): value for name, value in settings.environment().items()}
+    assert load_settings(**inherited).redis_url == settings.redis_url
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"redis_username": "ann"}, "INFERLANE_REDIS_USERNAME would not be used"),
+        ({"redis_url": "redis://ann:s3cret@h:1/0", "redis_password": "0ther"}, "keep one of them"),
+        ({"redis_url": "redis://bob:0ther@h:1/0", "redis_username": "ann", "redis_password": "0ther"}, "keep one"),
+    ],
+)
+def test_two_logins_of_the_store_or_half_of_one_are_refused_and_not_repeated(chosen: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        load_settings(**chosen)
+    assert "s3cret" not in str(refused.value)
+    assert "0ther" not in str(refused.value)

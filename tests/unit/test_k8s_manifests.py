@@ -1,6 +1,8 @@
 import functools
+import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from inferlane.kubernetes.files import files
 from inferlane.kubernetes.names import object_name, service_name
 from inferlane.kubernetes.plan import Plan, Waits, cluster_settings, make_plan
 from inferlane.kubernetes.pods import grace_period_s
+from inferlane.kubernetes.store import user_lines
+from inferlane.naming import Names
 from inferlane.scaling.manifest import read_scaled_objects
 from inferlane.scaling.threshold import WorkerPace
 from models.samples import SAMPLES
@@ -42,7 +46,9 @@ def plan(versions: list[tuple[str, str]] = VERSIONS, **chosen: object) -> Plan:
 @functools.cache
 def whole() -> str:
     """Every rendered object once."""
-    return "---\n".join(text for name, text in files(plan()).items() if "/" in name and "kustomization" not in name)
+    texts = files(plan())
+    parts = [text for name, text in texts.items() if "/" in name and "kustomization" not in name]
+    return "---\n".join([*parts, texts["operator.yaml"]])
 
 
 def test_the_committed_files_are_what_the_catalogue_and_the_settings_give() -> None:
@@ -52,9 +58,7 @@ def test_the_committed_files_are_what_the_catalogue_and_the_settings_give() -> N
 
 
 def test_no_rendered_file_of_a_version_that_is_gone_stays() -> None:
-    rendered = {MANIFESTS / name for name in files(plan())}
-    by_hand = {path for path in MANIFESTS.rglob("*.yaml") if "overlays" in path.parts}
-    assert set(MANIFESTS.rglob("*.yaml")) == rendered | by_hand
+    assert set(MANIFESTS.rglob("*.yaml")) == {MANIFESTS / name for name in files(plan())}
 
 
 def test_what_is_rendered_holds_to_every_rule() -> None:
@@ -72,6 +76,7 @@ def test_every_kind_that_makes_pods_is_held_to_the_namespaces_level() -> None:
         "Deployment inferlane-router",
         *(f"Deployment {pool.name}" for pool in plan().pools),
         "StatefulSet inferlane-valkey",
+        "Job inferlane-operator",
         "Kafka inferlane, entityOperator",
         "KafkaNodePool nodes",
     }
@@ -124,6 +129,16 @@ def test_a_pod_that_the_namespace_would_refuse_is_found(kind: str, path: str, va
         ("path: /livez", "path: /live", "must ask /livez"),
         ("minReplicaCount: 0", "minReplicaCount: 1", "KEDA warns of it"),
         ("port: 4318", "port: 4317", "for traces"),
+        ("    authorization:\n      type: simple\n    config:", "    config:", "the broker has no authorization"),
+        ("      tls: true\n", "      tls: false\n", "lets in without TLS"),
+        ("name: inferlane-worker\n", "name: inferlane-clerk\n", "of no service"),
+        ("      - Describe\n", "      - Read\n", "is missing"),
+        ("patternType: literal", "patternType: prefix", "is not on one whole name"),
+        ("value: inferlane-router\n", "value: inferlane-worker\n", "not as inferlane-router"),
+        ("authenticationRef:\n      name: inferlane-kafka", "authenticationRef:\n      name: x", "authenticationRef"),
+        ("--aclfile", "--aclfiles", "lets in whoever reaches it"),
+        ("- ping\n", "- pong\n", "must ask the store"),
+        ("name: INFERLANE_REDIS_PASSWORD", "name: INFERLANE_REDIS_URL", "has no password of the store"),
     ],
 )
 def test_a_planted_mistake_is_found(before: str, after: str, said: str) -> None:
@@ -160,18 +175,34 @@ def test_the_grace_period_follows_the_drain_deadline() -> None:
     )
 
 
-def test_a_password_is_read_from_a_secret_and_is_in_no_file() -> None:
+@pytest.mark.parametrize(
+    "store",
+    [
+        {"redis_url": "rediss://user:hunter2@store:6379/0"},
+        {"redis_url": "rediss://store:6379/0", "redis_username": "user", "redis_password": "hunter2"},
+    ],
+)
+@pytest.mark.parametrize("servers", [{}, {"kafka_bootstrap_servers": "kafka.example:9094"}])
+def test_a_password_is_read_from_a_secret_and_is_in_no_file(store: dict[str, str], servers: dict[str, str]) -> None:
+    secrets = {
+        name: "hunter2"
+        for name, field in Settings.model_fields.items()
+        if "SecretStr" in str(field.annotation) and name != "redis_password"
+    }
     texts = files(
         plan(
-            redis_url="rediss://user:hunter2@store:6379/0",
+            **store,
+            **servers,
+            **secrets,
             kafka_security_protocol="SASL_SSL",
             kafka_sasl_mechanism="SCRAM-SHA-512",
             kafka_sasl_username="u",
-            kafka_sasl_password="hunter2",  # noqa: S106 - a password of nothing
         )
     )
     assert "hunter2" not in "".join(texts.values())
-    assert "secretKeyRef" in texts["inference-service-v1.yaml"]
+    for env in environments(texts).values():
+        assert "secretKeyRef" in env["INFERLANE_REDIS_URL"]["valueFrom"]
+        assert "INFERLANE_REDIS_PASSWORD" not in env
 
 
 def test_names_of_any_model_are_names_of_kubernetes() -> None:
@@ -181,13 +212,109 @@ def test_names_of_any_model_are_names_of_kubernetes() -> None:
 
 
 @pytest.mark.parametrize("name", ["laptop", "production"])
-def test_an_overlay_has_every_version_and_sets_known_settings_alone(name: str) -> None:
-    index = yaml.safe_load((MANIFESTS / "overlays" / name / "kustomization.yaml").read_text())
-    pools = {f"../../components/{pool.name}" for pool in plan().pools}
-    assert pools <= set(index["components"])
+def test_an_overlay_is_rendered_with_every_version_and_sets_known_settings_alone(name: str) -> None:
+    texts = files(plan([("digits", "v1"), ("other", "v2")]))
+    overlay = texts[f"overlays/{name}/kustomization.yaml"]
+    index = yaml.safe_load(overlay)
+    folder = Path("overlays", name)
+    for part in (*index["resources"], *index["components"]):
+        assert os.path.normpath(folder / part / "kustomization.yaml") in texts
+    assert {"../../components/inference-service-digits-v1", "../../components/inference-service-other-v2"} <= set(
+        index["components"]
+    )
     known = {f"INFERLANE_{field.upper()}" for field in Settings.model_fields}
-    texts = [path.read_text() for path in (MANIFESTS / "overlays" / name).glob("*.yaml")]
-    assert {word for text in texts for word in re.findall(r"INFERLANE_\w+", text)} <= known
+    assert set(re.findall(r"INFERLANE_\w+", overlay)) <= known
+
+
+def environments(texts: Mapping[str, str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The env of every pod of ours, by the name of its workload."""
+    documents = [each for name, text in texts.items() if "/" in name for each in yaml.safe_load_all(text)]
+    return {
+        each["metadata"]["name"]: {
+            entry["name"]: entry for entry in each["spec"]["template"]["spec"]["containers"][0]["env"]
+        }
+        for each in documents
+        if each["kind"] == "Deployment"
+    }
+
+
+def test_each_service_logs_in_with_the_secret_that_strimzi_makes_for_its_user() -> None:
+    for name, env in environments(files(plan())).items():
+        user = "inferlane-worker" if name.startswith("inference-service") else name
+        assert env["INFERLANE_KAFKA_SASL_USERNAME"]["value"] == user
+        secret = env["INFERLANE_KAFKA_SASL_PASSWORD"]["valueFrom"]["secretKeyRef"]
+        assert secret == {"name": user, "key": "password"}
+        assert env["INFERLANE_KAFKA_SECURITY_PROTOCOL"]["value"] == "SASL_SSL"
+
+
+def test_tls_of_the_store_is_a_switch() -> None:
+    without, with_tls = (
+        files(
+            make_plan(
+                cluster_settings(load_settings(), namespace="n", store_tls=store_tls),
+                VERSIONS,
+                namespace="n",
+                image="i:1",
+                pace=PACE,
+                waits=Waits(),
+            )
+        )
+        for store_tls in (False, True)
+    )
+    assert "tls-port" not in without["base/store.yaml"]
+    store = next(yaml.safe_load_all(with_tls["base/store.yaml"]))["spec"]["template"]["spec"]
+    args = store["containers"][0]["args"]
+    assert args[args.index("--port") + 1] == "0"
+    assert "--tls" in store["containers"][0]["livenessProbe"]["exec"]["command"]
+    for env in environments(without).values():
+        assert env["INFERLANE_REDIS_URL"]["value"].startswith("redis://")
+    for env in environments(with_tls).values():
+        assert env["INFERLANE_REDIS_URL"]["value"].startswith("rediss://")
+        assert env["INFERLANE_REDIS_SSL_CAFILE"]["value"] == "/etc/inferlane/store/ca.crt"
+    # The key of the store is mounted by the store alone.
+    worker = yaml.safe_load(with_tls["inference-service-v1.yaml"].split("---")[0])["spec"]["template"]["spec"]
+    (authority,) = [volume for volume in worker["volumes"] if volume["name"] == "store-ca"]
+    assert authority["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+
+
+def test_with_a_broker_and_a_store_of_ones_own_none_is_rendered_and_the_way_out_is_open() -> None:
+    texts = files(plan(kafka_bootstrap_servers="kafka.example:19092", redis_url="redis://store.example:16379/0"))
+    assert not [name for name in texts if "components/kafka" in name or name == "base/store.yaml"]
+    assert "components/kafka" not in texts["overlays/production/kustomization.yaml"]
+    assert {"19092", "16379"} <= set(re.findall(r"port: (\d+)", texts["base/network-policies.yaml"]))
+    assert "authenticationRef" not in texts["hpa.yaml"]
+
+
+def test_with_a_broker_of_ones_own_each_service_may_have_its_user_too() -> None:
+    chosen = {
+        "kafka_bootstrap_servers": "kafka.example:9094",
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "SCRAM-SHA-256",
+        "kafka_sasl_username": "any",
+        "kafka_sasl_password": "hunter2",
+        "kafka_ssl_cafile": "/here/ca.pem",
+    }
+    settings = cluster_settings(load_settings(**chosen), namespace="n")
+    options = {"namespace": "n", "image": "i:1", "pace": PACE, "waits": Waits()}
+    alone, each = (
+        environments(files(make_plan(settings, VERSIONS, user_per_service=own, **options))) for own in (False, True)
+    )
+    assert {env["INFERLANE_KAFKA_SASL_USERNAME"]["value"] for env in alone.values()} == {"any"}
+    assert each["inferlane-router"]["INFERLANE_KAFKA_SASL_USERNAME"]["value"] == "inferlane-router"
+    assert {env["INFERLANE_KAFKA_SSL_CAFILE"]["value"] for env in alone.values()} == {"/etc/inferlane/kafka/ca.crt"}
+    trigger = yaml.safe_load_all(files(make_plan(settings, VERSIONS, **options))["hpa.yaml"])
+    metadata = next(trigger)["spec"]["triggers"][0]["metadata"]
+    assert (metadata["sasl"], metadata["tls"]) == ("scram_sha256", "enable")
+
+
+def test_the_secret_of_the_store_is_new_each_time_and_holds_its_users() -> None:
+    made = [yaml.safe_load(CliRunner().invoke(app, ["k8s", "store-secret"]).output) for _ in range(2)]
+    passwords = [each["stringData"]["password"] for each in made]
+    assert len(set(passwords)) == 2
+    assert min(len(password) for password in passwords) >= 32
+    users = made[0]["stringData"]["users.acl"]
+    assert hashlib.sha256(passwords[0].encode()).hexdigest() in users
+    assert passwords[0] not in users
 
 
 def test_render_writes_another_version_and_wait(tmp_path: Path) -> None:
@@ -209,3 +336,32 @@ def test_a_version_that_the_catalogue_lacks_is_not_rendered(tmp_path: Path) -> N
     ran = CliRunner().invoke(app, ["k8s", "render", "--out", str(tmp_path), "--version", "v99"])
     assert isinstance(ran.exception, UnknownModelError)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_docs_show_the_user_of_the_store_that_the_secret_has() -> None:
+    shown = (REPOSITORY / "docs" / "connections.md").read_text()
+    assert f"    {user_lines(Names(), '>PASSWORD')[-1]}\n" in shown
+
+
+def test_the_docs_install_in_an_order_that_works() -> None:
+    """A Secret needs its namespace, a topic must go while the operator runs, an overlay needs what comes before it."""
+    text = (REPOSITORY / "docs" / "operations.md").read_text()
+    in_order = [
+        "helm repo add kedacore",
+        "helm repo add strimzi",
+        "helm install keda",
+        "helm install strimzi",
+        "kubectl apply -f k8s/base/namespace.yaml",
+        "inferlane k8s store-secret | kubectl create",
+        "create secret generic inferlane-api-keys",
+        "kubectl apply -k k8s/overlays/laptop",
+        "delete kafkatopics,kafkausers --all",
+        "kubectl delete -k k8s/overlays/laptop",
+        "helm uninstall strimzi",
+    ]
+    places = [text.index(step) for step in in_order]
+    assert places == sorted(places)
+    joined = text.replace("\\\n", " ")
+    assert all("--version" in line for line in re.findall(r"helm install .*", joined))
+    for path in re.findall(r"kubectl \w+ -[kf] (k8s/[\w./-]+)", text):
+        assert (REPOSITORY / path).exists(), path

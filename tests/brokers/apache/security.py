@@ -25,13 +25,21 @@ class Security:
     client_path: Path
     username: str = "inferlane"
     password: str = "a passphrase with % and :"  # noqa: S105 - of a broker that lives as long as a test
+    # Others with the same password. Where there are any, the broker has an authorizer: whoever logs in may do what an
+    # ACL says and nothing else; the plain listener alone may do everything.
+    users: tuple[str, ...] = ()
 
     @classmethod
-    def make(cls, folder: Path) -> Self:
+    def make(cls, folder: Path, *, users: tuple[str, ...] = ()) -> Self:
         """A new authority with a certificate for 127.0.0.1 and one for a client."""
         folder.mkdir(parents=True, exist_ok=True)
         authority = trustme.CA()
-        made = cls(ca_path=folder / "ca.pem", server_path=folder / "server.pem", client_path=folder / "client.pem")
+        made = cls(
+            ca_path=folder / "ca.pem",
+            server_path=folder / "server.pem",
+            client_path=folder / "client.pem",
+            users=users,
+        )
         authority.cert_pem.write_to_path(made.ca_path)
         made.server_path.write_bytes(_key_and_chain(authority.issue_cert("127.0.0.1", "localhost")))
         made.client_path.write_bytes(_key_and_chain(authority.issue_cert("client@inferlane.test")))
@@ -39,8 +47,12 @@ class Security:
 
     def scram_users(self) -> tuple[str, ...]:
         """The users for `kafka.tools.StorageTool format --add-scram`."""
-        credentials = f'[name="{self.username}",password="{self.password}"]'
-        return tuple(f"{mechanism}={credentials}" for mechanism in MECHANISMS if mechanism.startswith("SCRAM"))
+        return tuple(
+            f'{mechanism}=[name="{name}",password="{self.password}"]'
+            for name in (self.username, *self.users)
+            for mechanism in MECHANISMS
+            if mechanism.startswith("SCRAM")
+        )
 
     def properties(self) -> dict[str, str]:
         """The part of a node's properties that is about its secure listeners. Kafka reads PEM files as they are."""
@@ -54,6 +66,9 @@ class Security:
             "listener.name.ssl.ssl.client.auth": "required",
             "sasl.enabled.mechanisms": ",".join(MECHANISMS),
         }
+        if self.users:
+            values["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+            values["super.users"] = "User:ANONYMOUS"
         for listener in ("sasl_ssl", "sasl_plaintext"):
             values[f"listener.name.{listener}.plain.sasl.jaas.config"] = plain
             for mechanism in ("scram-sha-256", "scram-sha-512"):

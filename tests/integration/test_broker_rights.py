@@ -1,0 +1,281 @@
+"""The services as the users of `inferlane.broker_rights` on Apache Kafka with an authorizer."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicCollection
+from confluent_kafka import TopicPartition as ConfluentPartition
+from confluent_kafka.admin import AdminClient
+
+import producer_api.main
+import router.main
+import workers.main
+from inferlane.broker_rights import Operation, Resource, Service, rights_by_service, user_name
+from inferlane.config import Settings
+from inferlane.kafka.backlog import BacklogReader, Subscription
+from inferlane.kafka.clients import make_consumer, make_producer
+from inferlane.naming import Lane, Names
+from inferlane.topics import topic_specs
+from tests.brokers import ApacheCluster
+from tests.brokers.apache.security import Security
+from tests.fakes.stores import write_tiny_store
+from tests.integration._parts import embedded_store, eventually, free_port, is_ready
+
+pytestmark = pytest.mark.timeout(600)
+
+NAMES = Names()
+VERSIONS = [("tiny", "v1")]
+RIGHTS = rights_by_service(NAMES, VERSIONS)
+_NO_GROUP, _MANY = KafkaError.GROUP_AUTHORIZATION_FAILED, 50
+PROTOCOL, MECHANISM = "SASL_SSL", "SCRAM-SHA-512"
+
+
+@pytest.fixture(scope="module")
+def cluster(broker_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheCluster]:
+    """A node that lets the users of the plan do what our own commands granted them."""
+    if broker_kind != ApacheCluster.kind:
+        pytest.skip(f"the {broker_kind} broker has no authorizer; run with --broker apache")
+    folder = tmp_path_factory.mktemp("rights")
+    security = Security.make(folder / "security", users=tuple(user_name(NAMES, service) for service in Service))
+    with ApacheCluster(folder, security=security) as cluster:
+        run_cli(cluster.environment(), "acls", "create", "--version", "tiny/v1")
+        few = {"ingress_partitions": 1, "work_partitions": 1}
+        run_cli(as_user(cluster, Service.OPERATOR, **few), "topics", "create", "--version", "tiny/v1")
+        yield cluster
+
+
+def access(cluster: ApacheCluster, service: Service) -> dict[str, Any]:
+    security = cluster.security
+    assert security is not None
+    return {
+        "kafka_bootstrap_servers": cluster.secure_servers(PROTOCOL),
+        "kafka_security_protocol": PROTOCOL,
+        "kafka_ssl_cafile": security.ca_path,
+        "kafka_sasl_mechanism": MECHANISM,
+        "kafka_sasl_username": user_name(NAMES, service),
+        "kafka_sasl_password": security.password,
+    }
+
+
+def confluent_access(cluster: ApacheCluster, service: Service) -> dict[str, str]:
+    """The same for another client, which says what the broker answered."""
+    security = cluster.security
+    assert security is not None
+    return {
+        "bootstrap.servers": cluster.secure_servers(PROTOCOL),
+        "security.protocol": PROTOCOL,
+        "ssl.ca.location": str(security.ca_path),
+        "sasl.mechanism": MECHANISM,
+        "sasl.username": user_name(NAMES, service),
+        "sasl.password": security.password,
+    }
+
+
+def as_user(cluster: ApacheCluster, service: Service, **more: object) -> dict[str, str]:
+    """The environment of a process that logs in as the service's user."""
+    return cluster.environment(**access(cluster, service), **more)
+
+
+def settings_of(cluster: ApacheCluster, service: Service, **more: object) -> Settings:
+    return cluster.settings(**access(cluster, service), ingress_partitions=1, work_partitions=1, **more)
+
+
+def run_cli(environment: dict[str, str], *arguments: str) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-m", "inferlane", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+@asynccontextmanager
+async def running(cluster: ApacheCluster, **more: object) -> AsyncIterator[str]:
+    """Yields the URL of an API with a router and a worker behind it, each as its own user."""
+    api, routing, working = (settings_of(cluster, service, **more) for service in list(Service)[:3])
+    stop = asyncio.Event()
+    tasks = [
+        asyncio.create_task(producer_api.main.serve(api, stop)),
+        asyncio.create_task(router.main.serve(routing, stop)),
+        asyncio.create_task(workers.main.serve(working, stop, model="tiny", version="v1")),
+    ]
+    url = f"http://127.0.0.1:{api.api_port}"
+
+    async def is_up() -> bool:
+        assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
+        return await is_ready(url)
+
+    try:
+        await eventually(is_up)
+        yield url
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+
+async def call(url: str, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, f"{url}{path}", json=body) as answer,
+    ):
+        return answer.status, await answer.json(content_type=None)
+
+
+async def test_the_services_do_all_their_work_with_the_rights_of_the_plan(
+    cluster: ApacheCluster, tmp_path: Path
+) -> None:
+    write_tiny_store(tmp_path / "models")
+    async with AsyncExitStack() as stack:
+        more = {
+            "redis_url": await stack.enter_async_context(embedded_store()),
+            "models_dir": tmp_path / "models",
+            "default_model": "tiny",
+            "api_port": free_port(),
+            "state_dir": tmp_path / "state",
+        }
+        url = await stack.enter_async_context(running(cluster, **more))
+        status, answer = await call(
+            url, "POST", "/v1/models/predict", {"instances": [[1.0, 2.0, 3.0]], "timeout_s": 60}
+        )
+        assert status == 200, answer
+        status, answer = await call(url, "POST", "/v1/traffic-split", {"model": "tiny", "weights": {"v1": 1.0}})
+        assert status == 200, answer
+
+        operator = as_user(cluster, Service.OPERATOR, ingress_partitions=1, work_partitions=1, **more)
+        # A bulk job: in by the bulk lane, out by the topic of results.
+        rows = tmp_path / "rows.jsonl"
+        rows.write_text("[1.0, 2.0, 3.0]\n" * 5)
+        job = ["batch", "submit", str(rows), "--out", str(tmp_path / "out.jsonl")]
+        await asyncio.to_thread(run_cli, operator, *job)
+        assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 5
+        # What nobody can read becomes a dead letter of the worker; a model that nobody has, one of the router.
+        producer = make_producer(settings_of(cluster, Service.OPERATOR))
+        await producer.start()
+        for headers in ([("ce_model", b"tiny")], [("ce_model", b"tiny"), ("ce_attempt", b"x")]):
+            await producer.send_and_wait(NAMES.ingress[Lane.REQUESTS], b"no JSON", key=b"k", headers=headers)
+        await producer.stop()
+
+        async def letters_came() -> bool:
+            listed = await asyncio.to_thread(run_cli, operator, "dead-letters", "list", "--json")
+            return len(listed.splitlines()) >= 2
+
+        await eventually(letters_came)
+        assert "tiny v1" in await asyncio.to_thread(run_cli, operator, "doctor")
+        # The outcome came by its topic to the router, which counts it in the store.
+
+        async def is_counted() -> bool:
+            status, metrics = await call(url, "GET", "/v1/metrics/v1?model=tiny")
+            return status == 200 and bool(json.dumps(metrics)) and metrics["requests"] >= 1
+
+        await eventually(is_counted)
+        # As KEDA reads lag.
+        reader = BacklogReader(settings_of(cluster, Service.AUTOSCALER))
+        watched = [
+            Subscription(NAMES.ingress[Lane.REQUESTS], NAMES.router_group),
+            Subscription(NAMES.work_topic("tiny", "v1", Lane.BULK), NAMES.worker_group("tiny", "v1")),
+        ]
+        positions = await reader.read(watched)
+        await reader.close()
+        assert all(positions[each].committed > 0 for each in watched)
+
+
+@pytest.mark.parametrize("service", Service)
+def test_the_broker_allows_each_user_what_the_plan_says_and_nothing_else(
+    cluster: ApacheCluster, service: Service
+) -> None:
+    """The broker's own verdict on every topic of ours and every operation that there is."""
+    admin = AdminClient(confluent_access(cluster, service))
+    planned = {right.name: set(right.operations) for right in RIGHTS[service] if right.resource is Resource.TOPIC}
+    topics = [spec.name for spec in topic_specs(cluster.settings(), VERSIONS)]
+    described = admin.describe_topics(TopicCollection(topics), include_authorized_operations=True)
+    allowed: dict[str, set[str]] = {}
+    for name, future in described.items():
+        error = future.exception(timeout=60)
+        if error is None:
+            allowed[name] = {operation.name.capitalize() for operation in future.result().authorized_operations}
+        else:
+            assert "TOPIC_AUTHORIZATION_FAILED" in str(error)
+            allowed[name] = set()
+    implied = {Operation.READ.value, Operation.WRITE.value}
+    wanted = {name: {operation.value for operation in planned.get(name, ())} for name in topics}
+    for operations_of in wanted.values():
+        if operations_of & implied:
+            operations_of.add(Operation.DESCRIBE.value)
+    assert allowed == wanted
+
+
+@pytest.mark.parametrize(
+    ("service", "topic"),
+    [
+        (Service.WORKER, NAMES.splits),
+        (Service.WORKER, NAMES.ingress[Lane.REQUESTS]),
+        (Service.ROUTER, NAMES.ingress[Lane.REQUESTS]),
+        (Service.ROUTER, NAMES.splits),
+        (Service.API, NAMES.work_topic("tiny", "v1", Lane.REQUESTS)),
+        (Service.API, NAMES.outcomes),
+        (Service.AUTOSCALER, NAMES.ingress[Lane.BULK]),
+        (Service.OPERATOR, NAMES.splits),
+    ],
+)
+async def test_a_user_cannot_write_where_it_has_no_business(
+    cluster: ApacheCluster, service: Service, topic: str
+) -> None:
+    # Without idempotence, which Apache Kafka refuses already to a user that may write nowhere.
+    producer = make_producer(settings_of(cluster, service, kafka_idempotence=False))
+    await producer.start()
+    try:
+        with pytest.raises(TopicAuthorizationFailedError):
+            await producer.send_and_wait(topic, b"x")
+    finally:
+        await producer.stop()
+
+
+@pytest.mark.parametrize(
+    ("service", "topic"),
+    [
+        (Service.API, NAMES.dead_letters),
+        (Service.API, NAMES.ingress[Lane.REQUESTS]),
+        (Service.WORKER, NAMES.splits),
+        (Service.ROUTER, NAMES.dead_letters),
+        (Service.AUTOSCALER, NAMES.ingress[Lane.REQUESTS]),
+    ],
+)
+def test_a_user_cannot_read_what_is_not_for_it(cluster: ApacheCluster, service: Service, topic: str) -> None:
+    consumer = Consumer({**confluent_access(cluster, service), "group.id": "inferlane.not-used"})
+    try:
+        consumer.assign([ConfluentPartition(topic, 0, OFFSET_BEGINNING)])
+        error = consumer.list_topics(topic, timeout=60).topics[topic].error
+        if error is None:
+            # It may look at the topic; the client then asks for its group too, which is not allowed either.
+            messages = (consumer.poll(60) for _ in range(_MANY))
+            first = next(m for m in messages if m is None or m.error() is None or m.error().code() != _NO_GROUP)
+            assert first is not None
+            error = first.error()
+        assert error is not None
+        assert error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    finally:
+        consumer.close()
+
+
+async def test_a_user_cannot_join_the_group_of_another(cluster: ApacheCluster) -> None:
+    topic = NAMES.work_topic("tiny", "v1", Lane.REQUESTS)
+    consumer = make_consumer(settings_of(cluster, Service.WORKER), topic, group=NAMES.router_group)
+    try:
+        with pytest.raises(GroupAuthorizationFailedError):
+            await asyncio.wait_for(consumer.start(), 60)
+    finally:
+        await consumer.stop()
