@@ -2,20 +2,27 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from inferlane.config import Settings
+from inferlane.broker_rights import Service, user_name
+from inferlane.config import Settings, load_settings
 from inferlane.kubernetes.pods import ROUTER_STOP_MARGIN_S, USER_ID
+from inferlane.kubernetes.store import user_lines
+from inferlane.naming import Names
 from models.samples import SAMPLES
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "inferlane" in service["image"]}
+# Those that run one command and end.
+ONCE = {"topics", "operator"}
+PASSWORDS = REPOSITORY / "scripts" / "compose-passwords.sh"
 IRIS = next(sample for sample in SAMPLES if sample.name == "iris")
 
 
@@ -29,6 +36,8 @@ def test_a_service_of_ours_has_known_settings_and_time_to_drain(name: str) -> No
     service = OURS[name]
     known = {f"INFERLANE_{field.upper()}" for field in Settings.model_fields}
     assert service["environment"].keys() <= known
+    chosen = {key.removeprefix("INFERLANE_").lower(): value for key, value in service["environment"].items()}
+    load_settings(**chosen)
     grace_s = int(service["stop_grace_period"].removesuffix("s"))
     assert grace_s >= Settings.model_fields["drain_deadline_s"].default + ROUTER_STOP_MARGIN_S
 
@@ -38,8 +47,7 @@ def test_a_service_is_limited_restarted_and_its_image_has_a_version(name: str) -
     service = SERVICES[name]
     assert service["deploy"]["resources"]["limits"]["memory"]
     assert service["logging"]["options"]["max-size"]
-    # Topics are made once.
-    assert service["restart"] == ("no" if name == "topics" else "unless-stopped")
+    assert service["restart"] == ("no" if name in ONCE else "unless-stopped")
     assert re.search(r":-?[\w./-]+:[\w.-]*\d[\w.-]*}$", service["image"])
 
 
@@ -54,10 +62,69 @@ def test_ports_are_published_on_loopback_alone() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
+def test_each_service_is_a_user_of_its_own_and_no_password_has_a_default() -> None:
+    users = {name: service["environment"].get("INFERLANE_KAFKA_SASL_USERNAME") for name, service in OURS.items()}
+    workers = {name: "inferlane-worker" for name in OURS if name.startswith("worker-")}
+    others = {"api": "inferlane-api", "router": "inferlane-router", "operator": "inferlane-operator"}
+    # The one that grants the rights is in the broker's own network, and no user.
+    assert users == {**workers, **others, "topics": None}
+    assert OURS["topics"]["network_mode"] == "service:kafka"
+    named = {user_name(Names(), service) for service in Service if service is not Service.AUTOSCALER}
+    jaas = SERVICES["kafka"]["environment"]["KAFKA_LISTENER_NAME_SERVICES_PLAIN_SASL_JAAS_CONFIG"]
+    assert {f"inferlane-{user}" for user in re.findall(r"user_inferlane-(\w+)=", jaas)} == named
+    for service in OURS.values():
+        for key, value in service["environment"].items():
+            if key.endswith("PASSWORD"):
+                assert re.fullmatch(r"\$\{[A-Z_]+:\?run scripts/compose-passwords.sh first\}", value), value
+
+
+def test_the_passwords_that_compose_wants_are_those_that_the_script_makes(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    script = tmp_path / "scripts" / PASSWORDS.name
+    script.write_text(PASSWORDS.read_text())
+    made = []
+    for _ in range(2):
+        subprocess.run(["bash", script], check=True)
+        made.append((tmp_path / ".env").read_text())
+    assert made[0] == made[1]
+    found = dict(line.split("=") for line in made[0].splitlines())
+    wanted = set(re.findall(r"\$\{(\w+):\?", (REPOSITORY / "docker-compose.yml").read_text()))
+    assert found.keys() == wanted
+    assert len(set(found.values())) == len(found)
+    assert all(re.fullmatch(r"[0-9a-f]{64}", value) for value in found.values())
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    assert ".env" in (REPOSITORY / ".gitignore").read_text().splitlines()
+
+
+def test_without_a_user_nobody_outside_of_the_broker_gets_in() -> None:
+    environment = SERVICES["kafka"]["environment"]
+    protocols = dict(each.split(":") for each in environment["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
+    for listener in environment["KAFKA_LISTENERS"].split(","):
+        name, _, address = listener.partition("://")
+        assert protocols[name].startswith("SASL") or address.startswith("127.0.0.1:"), listener
+    assert environment["KAFKA_AUTHORIZER_CLASS_NAME"].endswith("StandardAuthorizer")
+
+
+def test_the_store_has_the_users_of_the_plan() -> None:
+    command = " ".join(SERVICES["valkey"]["command"])
+    password = ">${INFERLANE_REDIS_PASSWORD:?run scripts/compose-passwords.sh first}"  # noqa: S105 - where it is
+    lines = [f"--{line}" for line in user_lines(Names(), password)]
+    assert command.endswith(" ".join(lines))
+    assert "protected-mode" not in command
+
+
+def test_what_only_looks_does_not_reach_the_broker_or_the_store() -> None:
+    for name in ("kafka", "valkey"):
+        assert SERVICES[name]["networks"] == ["data"]
+        assert "ports" not in SERVICES[name]
+    for name in ("prometheus", "grafana"):
+        assert SERVICES[name]["networks"] == ["watch"]
+
+
 def test_prometheus_scrapes_each_process_that_serves() -> None:
     targets = json.loads((REPOSITORY / "dashboards" / "compose" / "targets.json").read_text())
     hosts = {target.split(":")[0] for group in targets for target in group["targets"]}
-    assert hosts == OURS.keys() - {"topics"}
+    assert hosts == OURS.keys() - ONCE
 
 
 def test_the_image_runs_as_the_user_that_kubernetes_names() -> None:
