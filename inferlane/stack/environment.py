@@ -4,10 +4,15 @@ import re
 from collections.abc import Mapping
 
 _OUR_PREFIX = "INFERLANE_"
+_STORE_USERS = frozenset({"api", "router", "worker"})
 # Our settings that hold a secret, with the services that use it. All of them use the broker.
 _SECRETS: Mapping[str, frozenset[str]] = {
     "INFERLANE_API_KEY": frozenset({"dashboard"}),
-    "INFERLANE_REDIS_URL": frozenset({"api", "router", "worker"}),
+    "INFERLANE_REDIS_URL": _STORE_USERS,
+    "INFERLANE_REDIS_PASSWORD": _STORE_USERS,
+    # No secrets, but refused where the URL and the password are not.
+    "INFERLANE_REDIS_USERNAME": _STORE_USERS,
+    "INFERLANE_REDIS_SSL_CAFILE": _STORE_USERS,
     "INFERLANE_API_KEYS_FILE": frozenset({"api"}),
 }
 # OpenTelemetry's own variables may hold the key of a collector, which every service sends its spans to.

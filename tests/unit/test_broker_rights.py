@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from inferlane.broker_rights import Operation, Resource, Right, Service, rights_by_service, user_name
+from inferlane.cli.console import out
 from inferlane.cli.main import app
 from inferlane.config import load_settings
 from inferlane.naming import Lane, Names
@@ -67,9 +69,11 @@ def test_the_docs_show_each_right_of_the_plan() -> None:
     assert shown == rows
 
 
-def test_topics_and_rights_are_listed_without_a_models_folder() -> None:
+def test_topics_and_rights_are_listed_without_a_models_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A narrow terminal breaks a name in two.
+    monkeypatch.setattr(out, "_width", 200)
     for group in ("topics", "acls"):
-        environment = {"INFERLANE_MODELS_DIR": "/nowhere", "COLUMNS": "200"}
+        environment = {"INFERLANE_MODELS_DIR": "/nowhere"}
         asked = [group, "list", "--version", "digits/v7", "--version", "v8"]
         ran = CliRunner().invoke(app, asked, env=environment)
         assert ran.exit_code == 0, ran.output

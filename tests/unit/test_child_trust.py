@@ -64,7 +64,7 @@ def test_each_setting_that_holds_a_secret_is_given_by_need() -> None:
     """So that the next one is not forgotten."""
     secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
     # Every service uses the broker.
-    assert secret - {"kafka_sasl_password"} == {"api_key"}
+    assert secret - {"kafka_sasl_password"} == {"api_key", "redis_password"}
     assert re.search("redis_url", " ".join(Settings.model_fields))
 
 
@@ -79,6 +79,17 @@ def test_the_stack_hands_out_environments_by_need(monkeypatch: pytest.MonkeyPatc
     held = {pool.name: pool.make(1).env for pool in pools}
     assert {name for name, env in held.items() if "secret" in env.values()} == {"dashboard"}
     assert not any("password" in value for value in held["dashboard"].values())
+
+
+@pytest.mark.parametrize("service", ["api", "router", "worker", "dashboard"])
+def test_every_service_can_read_what_it_was_given_of_the_stores_access(service: str, tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    access: dict[str, object] = {"redis_username": "ann", "redis_password": "pw", "redis_ssl_cafile": authority}
+    chosen = load_settings(redis_url="rediss://store:6379/0", **access).environment()
+    given = child_environment(service, {}, chosen, {})
+    read = load_settings(**{name.removeprefix("INFERLANE_").lower(): value for name, value in given.items()})
+    assert ("pw" in read.redis_url) is (service != "dashboard")
 
 
 def write(folder: Path) -> RunFile:
