@@ -1,13 +1,18 @@
 """Which versions a command is about: those that are named, else those of the local models folder."""
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inferlane.errors import ConfigurationError
+from inferlane.quoting import quoted
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
+
+# What Kafka takes in the name of a topic.
+_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
 NamedVersions = Annotated[
     list[str] | None,
@@ -29,14 +34,16 @@ def chosen_versions(settings: "Settings", named: list[str] | None) -> list[tuple
         return _of_the_catalog(settings)
     found = [_pair(name, settings.default_model) for name in named]
     if len(set(found)) < len(found):
-        raise ConfigurationError(f"a version is named twice in {', '.join(named)}; name each once")
+        raise ConfigurationError(f"a version is named twice in {quoted(named)}; name each once")
     return found
 
 
 def _pair(name: str, default_model: str) -> tuple[str, str]:
     model, separator, version = name.rpartition("/")
-    if not version or (separator and not model) or "/" in model:
-        raise ConfigurationError(f"--version {name!r} names no version; write MODEL/VERSION, as iris/v1")
+    if not _NAME.fullmatch(version) or (separator and not _NAME.fullmatch(model)):
+        raise ConfigurationError(
+            f"--version {quoted(name)} names no version; write MODEL/VERSION, as iris/v1, of letters, digits and . _ -"
+        )
     return model or default_model, version
 
 
