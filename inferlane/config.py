@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     max_headers: Annotated[int, Field(ge=8)] = 100
     head_timeout_s: Seconds = 10.0
     body_timeout_s: Seconds = 60.0
+    # How long a client may leave an answer unread before its connection is cut: too short cuts off slow lines in the
+    # middle of a large answer, too long lets answers that nobody reads pile up.
+    write_timeout_s: Seconds = 60.0
+    # Connections that a process serves at once, within three quarters of what its limit of open files allows.
+    max_connections: Annotated[int, Field(ge=1)] = 12_000
 
     # The request: how long a client waits, how long an answer is worth computing, how large it may be.
     default_wait_s: Seconds = 10.0

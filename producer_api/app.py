@@ -10,13 +10,14 @@ from starlette.routing import Route
 
 from inferlane import __version__
 from inferlane.errors import InferlaneError
+from inferlane.http.problem import CONTENT_TYPE
 from inferlane.quoting import clipped
 from producer_api import predict_endpoint
 from producer_api.asgi import read_body, send_answer
 from producer_api.gate import KeyGate
 from producer_api.key_ring import KeyRing
 from producer_api.openapi import openapi
-from producer_api.problems import CONTENT_TYPE, problem, problem_of
+from producer_api.problems import problem, problem_of
 from producer_api.routes import health, models, predictions, version_metrics
 from producer_api.services import Services
 

@@ -7,13 +7,14 @@ import structlog
 
 from inferlane.api_keys import ApiKey, Scope
 from inferlane.errors import ConfigurationError, InferlaneError
+from inferlane.http.problem import CONTENT_TYPE
 from inferlane.loopback import is_loopback
 from inferlane.metrics.api import DENIED
 from inferlane.quoting import clipped
 from producer_api import predict_endpoint
 from producer_api.asgi import CALLER, SEES_ALL, header, send_answer
 from producer_api.key_ring import KeyRing
-from producer_api.problems import CONTENT_TYPE, ForbiddenError, UnauthorizedError, problem_of
+from producer_api.problems import ForbiddenError, UnauthorizedError, problem_of
 
 if TYPE_CHECKING:
     from inferlane.clock import Clock

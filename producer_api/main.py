@@ -9,9 +9,9 @@ import structlog
 
 from inferlane.cancellations import Cancellations
 from inferlane.clock import SystemClock
+from inferlane.http.serving import serve_http
 from inferlane.kafka.backlog import BacklogReader
 from inferlane.kafka.producing import BatchProducer
-from inferlane.ops import serve_http
 from inferlane.result_store import ResultStore, connect
 from inferlane.splits import SplitFollower, SplitTable
 from inferlane.tracing import enter_tracing
@@ -24,7 +24,6 @@ from producer_api.app import build_app
 from producer_api.counting import AnswerCounts
 from producer_api.enqueueing import Enqueuer
 from producer_api.gate import open_key_ring
-from producer_api.http_limits import limited_protocol
 from producer_api.idempotency import Claims, Once
 from producer_api.predicting import CallReader
 from producer_api.services import Services
@@ -50,15 +49,10 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         services = await _start(settings, stack)
         http = serve_http(
             build_app(services, keys),
-            http=limited_protocol(settings),
+            settings,
             host=settings.api_host,
             port=settings.api_port,
             timeout_graceful_shutdown=int(settings.drain_deadline_s),
-            # Longer than what clients and proxies keep an idle connection: whoever closes first loses a request that
-            # is already on its way.
-            timeout_keep_alive=75,
-            # Who stands in front of us is of no use here, and asking costs every call.
-            proxy_headers=False,
         )
         port = await stack.enter_async_context(http)
         log.info("api_started", host=settings.api_host, port=port, instance=services.room.instance)

@@ -7,9 +7,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from inferlane.api_keys import Scope
+from inferlane.http.problem import CONTENT_TYPE
 from producer_api.gate import required_scope
 from producer_api.predict_endpoint import PATH
-from producer_api.problems import CONTENT_TYPE
 from producer_api.schemas import Prediction, PredictRequest, Problem, Queued
 
 _REF = "#/components/schemas/"

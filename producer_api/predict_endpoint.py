@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from inferlane.errors import InferlaneError
+from inferlane.http.problem import CONTENT_TYPE
 from inferlane.record import TRACE_PARENT, trace_id_of
 from inferlane.results import Status
 from producer_api.answering import Answerer, encode_json
 from producer_api.asgi import CALLER, header, read_body, send_answer
 from producer_api.idempotency import ClaimKey
-from producer_api.problems import CONTENT_TYPE, problem, problem_of, status_of_code
+from producer_api.problems import problem, problem_of, status_of_code
 from producer_api.spans import begin_call, end_call
 from producer_api.submitting import Departure
 

@@ -5,12 +5,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
-
 from inferlane import errors
+from inferlane.http.problem import encode_problem
 from inferlane.results import CANCELLED
-
-CONTENT_TYPE = "application/problem+json"
 
 # Nearest class first: a status is looked up along an error's own ancestry.
 _STATUS_OF: Mapping[type[errors.InferlaneError], int] = {
@@ -50,8 +47,6 @@ _TITLES = {
     "idempotency_key_reused": "The key stands for another request",
     "unauthorized": "No valid key",
     "forbidden": "The key does not allow this",
-    "head_too_large": "The head of the call is too large",
-    "too_slow": "The call came in too slowly",
     "invalid_parameter": "A parameter is not as it must be",
 }
 _RETRY_AFTER_S = 1
@@ -130,18 +125,8 @@ def status_of_code(code: str | None) -> int:
 
 
 def problem(status: int, code: str, detail: str, *, retryable: bool = False, **more: Any) -> bytes:
-    """Encode a problem document. Source: RFC 9457, section 3."""
-    return msgspec.json.encode(
-        {
-            "type": f"urn:inferlane:problem:{code}",
-            "title": _TITLES.get(code) or HTTPStatus(status).phrase,
-            "status": status,
-            "detail": detail,
-            "code": code,
-            "retryable": retryable,
-            **more,
-        }
-    )
+    """Encode a problem document with the title of its code."""
+    return encode_problem(status, code, detail, title=_TITLES.get(code), retryable=retryable, **more)
 
 
 def _retry_after_s(error: errors.InferlaneError) -> int:

@@ -8,8 +8,9 @@ import structlog
 
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
+from inferlane.http.serving import serve_http
 from inferlane.kafka.producing import BatchProducer
-from inferlane.ops import OpsApp, serve_http
+from inferlane.ops import OpsApp
 from inferlane.result_store import ResultStore, connect
 from inferlane.retrying import Retrier
 from inferlane.splits import SplitFollower, SplitTable
@@ -86,7 +87,8 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             ready=lambda: {**app.ready(), "splits": follower.is_running},
             consumers=app.health,
         )
-        port = await stack.enter_async_context(serve_http(ops, host=settings.ops_host, port=settings.ops_port))
+        http = serve_http(ops, settings, host=settings.ops_host, port=settings.ops_port)
+        port = await stack.enter_async_context(http)
         log.info("router_started", ops_port=port)
         await run_app(app, stop)
         log.info("router_stopped")

@@ -13,9 +13,9 @@ from dashboards.live.guard import refuse_open_network
 from dashboards.live.letters import LetterBox
 from dashboards.live.observer import Observer, Parts
 from inferlane.clock import SystemClock
+from inferlane.http.serving import serve_http
 from inferlane.kafka.backlog import BacklogReader
 from inferlane.loopback import is_loopback
-from inferlane.ops import serve_http
 from inferlane.stack.pools import base_url
 from inferlane.stack.runfile import RunFile
 
@@ -56,6 +56,7 @@ async def serve(settings: "Settings", stop: "asyncio.Event") -> None:
         app = build_app(feed, api, loopback_only=is_loopback(settings.dashboard_host))
         http = serve_http(
             app,
+            settings,
             host=settings.dashboard_host,
             port=settings.dashboard_port,
             timeout_graceful_shutdown=_STREAMS_END_WITHIN_S,

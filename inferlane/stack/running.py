@@ -11,8 +11,9 @@ import psutil
 import structlog
 
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
+from inferlane.http.serving import serve_http
 from inferlane.kafka.backlog import BacklogReader
-from inferlane.ops import OpsApp, serve_http
+from inferlane.ops import OpsApp
 from inferlane.stack.autoscaling import Autoscaler
 from inferlane.stack.keeper import State
 from inferlane.stack.pools import StackPools, base_url, worker_pool
@@ -156,9 +157,10 @@ class RunningStack:
 
     async def _autoscale(self, autoscaler: Autoscaler, stop: asyncio.Event) -> None:
         """Scale, and serve the numbers of it, until the stack stops; a stack whose autoscaler died stops too."""
-        host, port = self._profile.settings.ops_host, self._pools.ops_port("autoscaler")
+        settings = self._profile.settings
+        host, port = settings.ops_host, self._pools.ops_port("autoscaler")
         try:
-            async with serve_http(OpsApp(live=dict, ready=dict), host=host, port=port):
+            async with serve_http(OpsApp(live=dict, ready=dict), settings, host=host, port=port):
                 log.info("autoscaler_metrics", url=f"{base_url(host, port)}/metrics")
                 await autoscaler.run(workers=self._workers)
         except Exception:

@@ -11,10 +11,9 @@ import pytest
 
 from inferlane.api_keys import Scope, create_key, revoke_key
 from inferlane.config import Settings, load_settings
-from inferlane.ops import serve_http
+from inferlane.http.serving import serve_http
 from producer_api.asgi import read_body, send_answer
 from producer_api.gate import KeyGate
-from producer_api.http_limits import limited_protocol
 from producer_api.key_ring import KeyRing
 from tests.fakes.clock import FakeClock
 
@@ -32,7 +31,7 @@ async def read_all(scope: Any, receive: Any, send: Any) -> None:
 
 @asynccontextmanager
 async def serving(app: Any, settings: Settings) -> AsyncIterator[int]:
-    async with serve_http(app, host="127.0.0.1", port=0, http=limited_protocol(settings)) as port:
+    async with serve_http(app, settings, host="127.0.0.1", port=0) as port:
         yield port
 
 

@@ -1,0 +1,59 @@
+"""The API, the ops port and the dashboard read messages by the same rules, whatever they answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from dashboards.live.api import Api
+from dashboards.live.app import build_app
+from dashboards.live.feed import Feed
+from inferlane.config import load_settings
+from inferlane.http.serving import serve_http
+from inferlane.ops import OpsApp
+from tests.http_messages import FOLLOWER, LIMIT_S, READ, REFUSED, answers_to
+from tests.integration.test_api_fuzz import running_api
+
+PORTS = ["api", "ops", "dashboard"]
+
+
+@asynccontextmanager
+async def opened(kind: str, tmp_path: Path) -> AsyncIterator[int]:
+    """Yields a port of that kind, with the settings that it has by default."""
+    if kind == "api":
+        async with running_api(tmp_path) as (url, _):
+            yield int(url.rpartition(":")[2])
+        return
+    feed = Feed(None, None)  # type: ignore[arg-type]  # nothing here looks at the stack
+    app = (
+        OpsApp(live=dict, ready=dict) if kind == "ops" else build_app(feed, Api(None, "", key=None), loopback_only=True)  # type: ignore[arg-type]  # as above
+    )
+    async with serve_http(app, load_settings(), host="127.0.0.1", port=0) as port:
+        yield port
+
+
+@pytest.mark.parametrize("kind", PORTS)
+async def test_ambiguous_messages_are_refused_or_read_in_one_way(tmp_path: Path, kind: str) -> None:
+    """Guards that `serve_http` serves every port by `limited_protocol`."""
+    async with opened(kind, tmp_path) as port:
+        for refused in REFUSED:
+            statuses = [status for status, _ in await answers_to(port, refused.sent, FOLLOWER)]
+            assert len(statuses) == 1, (refused.name, statuses)
+            assert statuses[0] in refused.statuses, (refused.name, statuses)
+        for read in READ:
+            statuses = [status for status, _ in await answers_to(port, read.sent, FOLLOWER)]
+            assert len(statuses) == (1 if read.closes else 2), (read.name, statuses)
+            # There is no such call, but it was understood.
+            assert statuses[0] in {401, 403, 404, 405}, (read.name, statuses)
+            assert read.closes or statuses[1] in {200, 503}, (read.name, statuses)
+
+
+@pytest.mark.parametrize("kind", ["ops", "dashboard"])
+async def test_a_head_without_end_is_refused(tmp_path: Path, kind: str) -> None:
+    async with opened(kind, tmp_path) as port, asyncio.timeout(LIMIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000)
+        assert (await reader.readuntil(b"\r\n")).split(b" ")[1] == b"431"
+        writer.close()
