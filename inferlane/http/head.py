@@ -11,6 +11,7 @@ from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
 from inferlane.http.problem import Refusal
+from inferlane.quoting import quoted
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case."""
@@ -35,7 +36,6 @@ _SINGLE = frozenset(
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
-_SHOWN_BYTES = 100
 
 
 class RefusedError(Exception):
@@ -70,7 +70,9 @@ def check_head(method: str, target: bytes, version: str, headers: Headers) -> No
         if version == _HTTP_1_1:
             raise _malformed("there is no Host header; HTTP/1.1 needs exactly one")
     elif _HOST.fullmatch(host) is None:
-        raise _malformed(f"the Host header is {shown(host)}; it must be a host name or address, with or without a port")
+        raise _malformed(
+            f"the Host header is {quoted(host)}; it must be a host name or address, with or without a port"
+        )
     coding = known.get(b"transfer-encoding")
     if coding is not None:
         _check_coding(coding, known)
@@ -80,7 +82,7 @@ def check_head(method: str, target: bytes, version: str, headers: Headers) -> No
             Refusal(
                 status=HTTPStatus.EXPECTATION_FAILED,
                 code="unknown_expectation",
-                detail=f"the Expect header is {shown(expectation)}; only 100-continue is known",
+                detail=f"the Expect header is {quoted(expectation)}; only 100-continue is known",
             )
         )
     _check_target(method, target, host)
@@ -94,12 +96,6 @@ def without_upgrade(method: str, target: bytes, version: str, headers: Headers) 
     lines = [b"%s %s HTTP/%s" % (method.encode(), target, version.encode())]
     lines += [b"%s: %s" % (name, value) for name, value in headers if name != b"upgrade"]
     return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def shown(value: bytes) -> str:
-    """Quote a value of the client's for an error message, cut to a length that a person reads."""
-    cut = value[:_SHOWN_BYTES]
-    return ascii(cut.decode("latin-1")) + ("…" if len(value) > len(cut) else "")
 
 
 def _check_repeated(headers: Headers) -> None:
@@ -130,14 +126,14 @@ def _check_coding(coding: bytes, known: dict[bytes, bytes]) -> None:
             Refusal(
                 status=HTTPStatus.NOT_IMPLEMENTED,
                 code="unknown_transfer_coding",
-                detail=f"the Transfer-Encoding is {shown(coding)}; only chunked is known",
+                detail=f"the Transfer-Encoding is {quoted(coding)}; only chunked is known",
             )
         )
 
 
 def _check_target(method: str, target: bytes, host: bytes | None) -> None:
     if b"#" in target:
-        raise _malformed(f"the target {shown(target)} has a fragment, which a request never holds")
+        raise _malformed(f"the target {quoted(target)} has a fragment, which a request never holds")
     if not target.startswith(b"/"):
         _check_odd_target(method, target, host)
     if b"%" in target:
@@ -150,9 +146,9 @@ def _check_odd_target(method: str, target: bytes, host: bytes | None) -> None:
         return
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
-        raise _malformed(f"the target {shown(target)} is no path of this server; it must begin with /")
+        raise _malformed(f"the target {quoted(target)} is no path of this server; it must begin with /")
     if host is not None and absolute.group(1).lower() != host.lower():
-        raise _malformed(f"the target {shown(target)} names another host than the Host header, {shown(host)}")
+        raise _malformed(f"the target {quoted(target)} names another host than the Host header, {quoted(host)}")
 
 
 def _check_escapes(target: bytes) -> None:
@@ -164,7 +160,7 @@ def _check_escapes(target: bytes) -> None:
             pass
         else:
             return
-    raise _malformed(f"the target {shown(target)} has a %-escape that is incomplete, a NUL or not UTF-8")
+    raise _malformed(f"the target {quoted(target)} has a %-escape that is incomplete, a NUL or not UTF-8")
 
 
 def _malformed(detail: str) -> RefusedError:
