@@ -16,6 +16,7 @@ from faust.app.base import BootStrategy
 from faust.auth import SASLCredentials, SSLCredentials
 
 from inferlane.broker_access import client_arguments
+from inferlane.kafka.clients import METADATA_MAX_AGE_MS
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
 from inferlane.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
 from router.faust_transport import transport_class
@@ -169,6 +170,7 @@ def faust_options(settings: "Settings") -> dict[str, Any]:
         "broker_heartbeat_interval": session_timeout_s / _HEARTBEATS_A_SESSION,
         "broker_request_timeout": max(settings.kafka_request_timeout_ms / 1000, session_timeout_s + 5),
         "consumer_auto_offset_reset": "earliest",
+        "consumer_metadata_max_age_ms": METADATA_MAX_AGE_MS,
         "store": "memory://",
         "table_standby_replicas": 0,
         "topic_allow_declare": False,

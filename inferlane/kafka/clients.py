@@ -23,6 +23,9 @@ _MAX_BATCH_BYTES = 1024 * 1024
 # How long one batch may take before the group gives up on us.
 _MAX_POLL_INTERVAL_MS = 600_000
 _HEARTBEATS_A_SESSION = 10
+# So late producers and consumers see partitions that were added, or a topic that was made anew. Each look costs the
+# broker a small call a client.
+METADATA_MAX_AGE_MS = 5_000
 
 
 def make_producer(settings: "Settings") -> AIOKafkaProducer:
@@ -34,6 +37,7 @@ def make_producer(settings: "Settings") -> AIOKafkaProducer:
         max_request_size=record_limit_bytes(settings),
         # A partition takes one batch a round trip; with no linger a large limit costs no latency.
         max_batch_size=_MAX_BATCH_BYTES,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
         request_timeout_ms=settings.kafka_request_timeout_ms,
     )
 
@@ -57,6 +61,7 @@ def make_consumer(
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=settings.session_timeout_ms // _HEARTBEATS_A_SESSION,
         max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
         rebalance_timeout_ms=max(settings.session_timeout_ms, int(settings.drain_deadline_s * 1000)),
         request_timeout_ms=max(settings.kafka_request_timeout_ms, settings.session_timeout_ms + 5_000),
     )

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0
+# Longer than a broker takes that is well; a rebalance waits for a commit that is under way.
+_COMMIT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,15 +214,29 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                 await self._commit_offsets(self._consumer, offsets)
 
     async def _commit_offsets(self, consumer: "AIOKafkaConsumer", offsets: dict[TopicPartition, int]) -> None:
+        if not (offsets := self._of_partitions_that_exist(consumer, offsets)):
+            return
         try:
-            await consumer.commit(offsets)
+            # aiokafka itself tries again for ever while a partition is not there.
+            async with asyncio.timeout(_COMMIT_TIMEOUT_S):
+                await consumer.commit(offsets)
             for partition, next_offset in offsets.items():
                 self._progress.note_done(partition.partition, next_offset)
         except (CommitFailedError, IllegalStateError) as error:
             # Somebody else owns the partition now and reads on from the last commit; results are idempotent.
             log.info("commit_refused", topic=self._topic, reason=str(error))
-        except KafkaError as error:
+        except (KafkaError, TimeoutError) as error:
             # Tried again with the next commit; until then a crash redelivers more.
             self._tracker.put_back(offsets)
             self._has_finished.set()
             log.warning("commit_failed", topic=self._topic, error=repr(error))
+
+    def _of_partitions_that_exist(
+        self, consumer: "AIOKafkaConsumer", offsets: dict[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
+        """Leave out partitions that the topic does not have any more: it was deleted, and may have been made anew."""
+        there = consumer.partitions_for_topic(self._topic) or ()
+        gone = sorted(partition.partition for partition in offsets if partition.partition not in there)
+        if gone:
+            log.warning("partitions_gone", topic=self._topic, partitions=gone)
+        return {partition: offset for partition, offset in offsets.items() if partition.partition not in gone}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aiokafka import AIOKafkaProducer
+    from aiokafka.cluster import ClusterMetadata
 
     from inferlane.config import Settings
 
@@ -109,6 +110,7 @@ class BatchProducer:
             await producer.stop()
             raise
         self._producer = producer
+        producer.client.cluster.add_listener(self._note_partitions)
 
     async def close(self) -> None:
         """Flush what is under way and disconnect."""
@@ -180,6 +182,13 @@ class BatchProducer:
         except _SPENT:
             self._is_spent = True
             raise
+
+    def _note_partitions(self, cluster: "ClusterMetadata") -> None:
+        """Learn anew, with the next record, how many partitions a topic has if it has others than before."""
+        for topic, spread in list(self._spreads.items()):
+            if (now := cluster.partitions_for_topic(topic)) and len(now) != spread.partitions:
+                log.info("partitions_changed", topic=topic, before=spread.partitions, now=len(now))
+                del self._spreads[topic]
 
     async def _learn_partitions(self, topic: str) -> Spread:
         with broker_errors(self._settings.kafka_bootstrap_servers):

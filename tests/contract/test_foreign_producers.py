@@ -11,7 +11,8 @@ from inferlane.config import Settings
 from inferlane.kafka.backlog import BacklogReader, Subscription
 from inferlane.kafka.consuming import LaneConsumer
 from inferlane.kafka.progress import ConsumerState
-from inferlane.topics import Lane, Names, create_topics
+from inferlane.naming import Lane, Names
+from inferlane.topics import create_topics
 from inferlane.unreadable import is_unreadable
 from tests.brokers import Broker
 
