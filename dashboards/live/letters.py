@@ -5,10 +5,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import msgspec
-from aiokafka import TopicPartition
 
 from inferlane.dead_letters import DeadLetter, read_dead_letter
 from inferlane.errors import DecodeError
+from inferlane.kafka.clients import partitions_of
 from inferlane.kafka.reading import read_since
 from inferlane.replaying import headers_of
 
@@ -57,7 +57,9 @@ class LetterBox:
         self._forget()
 
     def _forget(self) -> None:
-        self._next_offset = 0
+        # The first offset that was not counted, of each partition, and the sum of their ends at the last look.
+        self._next_offsets: dict[int, int] = {}
+        self._seen_end = 0
         self._since_s: float | None = None
         self._by_reason: Counter[str] = Counter()
         self._newest: deque[Letter] = deque(maxlen=_SHOWN)
@@ -68,17 +70,16 @@ class LetterBox:
         Raises:
             UnavailableError: the broker does not answer; the next look goes on where this one ended.
         """
-        if position.end < self._next_offset:
+        if position.end < self._seen_end:
             # The topic was made anew.
             self._forget()
-        if position.end > self._next_offset:
+        if position.end > max(self._seen_end, sum(self._next_offsets.values())):
             since_s = self._clock.now_s() - LOOK_BACK_S if self._since_s is None else self._since_s
-            partitions = [TopicPartition(self._settings.names.dead_letters, 0)]
+            partitions = await partitions_of(self._settings, self._settings.names.dead_letters)
             async with aclosing(read_since(self._settings, partitions, since_s=since_s)) as batches:
                 async for records in batches:
                     self.add(records)
-            # Also past what is too old to be read, or is no letter.
-            self._next_offset = max(self._next_offset, position.end)
+            self._seen_end = position.end
         return Letters(
             kept=position.lag_records,
             by_reason=dict(self._by_reason.most_common()),
@@ -88,9 +89,9 @@ class LetterBox:
     def add(self, records: "Sequence[KafkaRecord]") -> None:
         """Count these records, those that were counted before left out."""
         for record in records:
-            if record.offset < self._next_offset:
+            if record.offset < self._next_offsets.get(record.partition, 0):
                 continue
-            self._next_offset = record.offset + 1
+            self._next_offsets[record.partition] = record.offset + 1
             # Letters of the same millisecond may follow: they are read from here and told by their offset.
             self._since_s = record.timestamp / 1000
             try:

@@ -14,6 +14,7 @@ from inferlane.bulk.rows import Chunk
 from inferlane.errors import UnavailableError
 from inferlane.kafka.clients import broker_errors, make_consumer, partitions_of
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.kafka.reading import read_added_partitions
 from inferlane.naming import Lane
 from inferlane.record import JSON_LENGTH, fixed_request_headers, format_time, read_unidentified
 from inferlane.results import Status
@@ -145,6 +146,8 @@ class BulkJob:
         last_s = time.monotonic()
         while not (self._all_sent and not self._sent and not self._lines):
             with broker_errors(self._settings.kafka_bootstrap_servers):
+                # Workers write to partitions that are added while the job runs.
+                await read_added_partitions(consumer, self._settings.names.results)
                 fetched = await consumer.getmany(timeout_ms=int(_POLL_S * 1000))
             before = self._next_line
             for records in fetched.values():

@@ -172,7 +172,9 @@ async def _read(settings: "Settings", wanted: "Wanted", *, whole: bool = False) 
     from inferlane.cli.letters import wanted_letters
 
     async with aclosing(wanted_letters(settings, wanted, on_skipped=_say_skipped)) as stream:
-        return [found if whole else found.without_value() async for found in stream]
+        letters = [found if whole else found.without_value() async for found in stream]
+    # The topic has one partition where we made it; others may have given it more.
+    return sorted(letters, key=lambda found: found.letter.buried_s)
 
 
 def _say_skipped(error: "DecodeError") -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
-from aiokafka import TopicPartition
 
 from inferlane.dead_letters import DeadLetter, read_dead_letter
 from inferlane.errors import DecodeError
+from inferlane.kafka.clients import partitions_of
 from inferlane.kafka.reading import read_since
 from inferlane.record import RequestHeaders, parse_time
 from inferlane.replaying import headers_of
@@ -66,12 +66,12 @@ class Found:
 async def wanted_letters(
     settings: "Settings", wanted: Wanted, *, on_skipped: "Callable[[DecodeError], None]"
 ) -> AsyncGenerator[Found, None]:
-    """Yield the letters that are wanted, oldest first; what is no letter goes to `on_skipped`.
+    """Yield the letters that are wanted, those of a partition oldest first; what is no letter goes to `on_skipped`.
 
     Raises:
         UnavailableError: the broker does not answer.
     """
-    partitions = [TopicPartition(settings.names.dead_letters, 0)]
+    partitions = await partitions_of(settings, settings.names.dead_letters)
     async with aclosing(read_since(settings, partitions, since_s=wanted.since_s)) as batches:
         async for records in batches:
             for record in records:

@@ -45,6 +45,20 @@ async def read_since(
         await consumer.stop()
 
 
+async def read_added_partitions(consumer: "AIOKafkaConsumer", topic: str) -> None:
+    """Let a consumer without a group read partitions that `topic` got since, from their first record on."""
+    ours = consumer.assignment()
+    there = consumer.partitions_for_topic(topic) or ()
+    added = [TopicPartition(topic, number) for number in sorted(there) if TopicPartition(topic, number) not in ours]
+    if not added:
+        return
+    positions = {partition: await consumer.position(partition) for partition in ours}
+    consumer.assign([*ours, *added])
+    for partition, position in positions.items():
+        consumer.seek(partition, position)
+    await consumer.seek_to_beginning(*added)
+
+
 async def _seek(
     consumer: "AIOKafkaConsumer", partitions: Collection[TopicPartition], since_s: float
 ) -> dict[TopicPartition, int]:

@@ -5,13 +5,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 
 from inferlane.config import Settings
 from inferlane.errors import UnavailableError
 from inferlane.kafka.backlog import BacklogReader, Subscription
+from inferlane.kafka.clients import make_consumer
 from inferlane.kafka.consuming import LaneConsumer
 from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.kafka.reading import read_added_partitions
 from inferlane.naming import Lane, Names
 from inferlane.topics import create_topics, make_admin
 from tests.brokers import Broker
@@ -112,3 +115,30 @@ async def recreate(admin: AIOKafkaAdminClient, *, partitions: int) -> None:
             if not response.topic_errors[0][1]:
                 return
             await asyncio.sleep(0.1)
+
+
+async def test_a_reader_without_a_group_reads_partitions_that_are_added(
+    settings: Settings, admin: AIOKafkaAdminClient
+) -> None:
+    """A bulk job reads its results so: workers write to every partition that there is."""
+    producer = BatchProducer(settings)
+    await producer.start()
+    consumer = make_consumer(settings, group=None)
+    await consumer.start()
+    consumer.assign([TopicPartition(TOPIC, number) for number in range(BEFORE)])
+    await consumer.seek_to_end()
+    await admin.create_partitions({TOPIC: NewPartitions(MORE)})
+    sent, found = 0, []
+    async with asyncio.timeout(WAIT_S):
+        while len({record.partition for record in found}) < MORE:
+            await send(producer, OutRecord(TOPIC, b"key-%d" % sent, b"%d" % sent, []))
+            sent += 1
+            await read_added_partitions(consumer, TOPIC)
+            for records in (await consumer.getmany(timeout_ms=50)).values():
+                found += records
+        while len(found) < sent:
+            for records in (await consumer.getmany(timeout_ms=50)).values():
+                found += records
+    assert sorted(int(record.value) for record in found) == list(range(sent))
+    await consumer.stop()
+    await producer.close()

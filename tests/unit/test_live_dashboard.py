@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -245,6 +246,13 @@ def test_letters_are_counted_once_however_often_they_are_read() -> None:
     assert letters.by_reason == {"model_error": 2, "undecodable": 1}
     assert (letters.kept, [letter.request_id for letter in letters.newest]) == (4, ["id-3", "id-1", "id-0"])
     assert letters.newest[0].detail == "it broke"
+
+
+def test_letters_of_partitions_that_were_added_are_counted_too() -> None:
+    box = LetterBox(load_settings(), clock=FakeClock())
+    box.add([letter_record(0), letter_record(1), replace(letter_record(0), partition=1)])
+    box.add([replace(letter_record(0), partition=1), replace(letter_record(1), partition=1)])
+    assert asyncio.run(box.look(Position(committed=0, end=4))).by_reason == {"model_error": 4}
 
 
 SAME = {"host": "localhost:3000", "origin": "http://localhost:3000", "content-type": "application/json"}

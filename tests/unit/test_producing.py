@@ -1,7 +1,8 @@
 """The producer that every process shares, with a fake of aiokafka's in its place."""
 
 import asyncio
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import pytest
@@ -12,6 +13,9 @@ from inferlane.errors import UnavailableError
 from inferlane.kafka import producing
 from inferlane.kafka.producing import BatchProducer, OutRecord
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 RECORD = OutRecord("t", b"k", b"v", [])
 
 
@@ -20,12 +24,33 @@ class FakeBatch:
         return object()
 
 
+class FakeCluster:
+    """What the client knows of the topics; `grow` is what a refresh of the metadata brings."""
+
+    def __init__(self) -> None:
+        self.partitions = 1
+        self._listeners: list[Callable[[FakeCluster], None]] = []
+
+    def add_listener(self, listener: "Callable[[FakeCluster], None]") -> None:
+        self._listeners.append(listener)
+
+    def partitions_for_topic(self, _topic: str) -> set[int]:
+        return set(range(self.partitions))
+
+    def grow(self, partitions: int) -> None:
+        self.partitions = partitions
+        for listener in self._listeners:
+            listener(self)
+
+
 class FakeProducer:
     """aiokafka's producer as far as we call it; every batch ends in `error` if there is one."""
 
     def __init__(self, error: KafkaError | None) -> None:
         self._error = error
+        self.partitions: set[int] = set()
         self.is_running = False
+        self.client = SimpleNamespace(cluster=FakeCluster())
 
     async def start(self) -> None:
         self.is_running = True
@@ -33,8 +58,8 @@ class FakeProducer:
     async def stop(self) -> None:
         self.is_running = False
 
-    async def partitions_for(self, _topic: str) -> set[int]:
-        return {0}
+    async def partitions_for(self, topic: str) -> set[int]:
+        return self.client.cluster.partitions_for_topic(topic)
 
     def create_batch(self) -> FakeBatch:
         return FakeBatch()
@@ -44,6 +69,7 @@ class FakeProducer:
         if self._error:
             sent.set_exception(self._error)
         else:
+            self.partitions.add(partition)
             sent.set_result(partition)
         return sent
 
@@ -112,3 +138,20 @@ async def test_records_without_an_order_keep_company(
     await producer.send([OutRecord("t", b"1", b"v", [], together=together)])
     # Of a key it is always the same; without an order not the last one, which may still be under way.
     assert used == [crc32(b"1") % 4] if not together else used != [last]
+
+
+async def test_partitions_that_are_added_get_records_after_the_next_look_at_the_metadata(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards `_note_partitions`: taken out, running producers never write to them."""
+    fake = FakeProducer(None)
+    monkeypatch.setattr(producing, "make_producer", lambda _settings: fake)
+    producer = BatchProducer(load_settings())
+    await producer.start()
+    records = [OutRecord("t", b"key-%d" % number, b"v", []) for number in range(50)]
+    await producer.send(records)
+    assert fake.partitions == {0}
+    fake.client.cluster.grow(4)
+    await producer.send(records)
+    assert fake.partitions == {0, 1, 2, 3}
+    await producer.close()
