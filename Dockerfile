@@ -8,7 +8,7 @@ FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 COPY requirements.lock requirements-build.lock ./
-# The lock has the extra `models` too: it trains the samples below, and is not in the image.
+# This lock has the extra `models` and the embedded broker and store too: they are not in the image.
 RUN python -m venv /build \
  && /build/bin/pip install --require-hashes --only-binary :all: -r requirements.lock \
  && /build/bin/pip install --require-hashes --only-binary :all: -r requirements-build.lock

