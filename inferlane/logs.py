@@ -3,10 +3,12 @@
 import io
 import logging
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 import structlog
 
+from inferlane.log_limits import EventLimit, RecordLimit
 from inferlane.quoting import printable
 
 if TYPE_CHECKING:
@@ -30,15 +32,17 @@ def configure_logs(settings: "Settings", *, service: str) -> None:
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
+    stream = sys.stderr
     level = logging.getLevelNamesMapping()[settings.log_level]
     structlog.configure(
-        processors=[*shared, *finish],
+        processors=[EventLimit(), *shared, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(RecordLimit())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -49,6 +53,17 @@ def configure_logs(settings: "Settings", *, service: str) -> None:
     root.handlers[:] = [handler]
     # Libraries speak only when something is wrong; their INFO is one line a poll.
     root.setLevel(max(level, logging.WARNING))
+
+
+class _Lines(structlog.PrintLogger):
+    """Writes lines and never fails: a disk that is full, or a reader that is gone, must not end the work."""
+
+    def msg(self, message: str) -> None:
+        """Write the line, if it can be written."""
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
 
 
 def _show_plainly(_logger: object, _method: str, event: "structlog.typing.EventDict") -> "structlog.typing.EventDict":

@@ -124,7 +124,10 @@ def down() -> None:
     was_running = record.is_running
     with out.status("stopping: API, workers and router finish what they took"):
         orphans = stop_detached(record, wait_s=_stop_within_s(settings))
-    file.remove()
+    try:
+        file.remove()
+    except OSError as error:
+        out.print(f"{file.path} could not be removed ({error.strerror}); it names processes that are gone")
     if orphans:
         said = ("left by a supervisor that was killed, stopped now:", "yellow")
         out.print(styled(said, f" {', '.join(orphans)}"), soft_wrap=True)
@@ -138,6 +141,7 @@ def status() -> None:
     """Show each process of the stack: pid, state, restarts, uptime, readiness. Exit 1 unless all are well."""
     from inferlane.stack.reporting import fault_lines, readiness_of
     from inferlane.stack.runfile import RunFile
+    from inferlane.stack.statefiles import folder_fault
 
     file = RunFile(load_settings().state_dir)
     record = file.read()
@@ -153,6 +157,10 @@ def status() -> None:
     out.print(table)
     for line in fault_lines(record):
         out.print(line, soft_wrap=True)
+    fault = folder_fault(file.path.parent)
+    troubles = [*record.troubles, *([f"state directory: {fault}"] if fault else [])]
+    for trouble in troubles:
+        out.print(styled(("!", "yellow"), f" {trouble}"), soft_wrap=True)
     if record.scaled_pools:
         out.print(_scaled_table(record))
     if record.phase != "ready" or record.faults or any(ready != "ready" for ready in readiness):

@@ -76,10 +76,19 @@ class Autoscaler:
         self.states: tuple[ScaledState, ...] = ()
 
     async def run(self, *, workers: int) -> None:
-        """Scale until cancelled, from pools of `workers` each that run and count as just used."""
+        """Scale until cancelled, from pools of `workers` each that run and count as just used.
+
+        Run again after a failure, it goes on from the sizes that it had decided.
+        """
         now_s = time.monotonic()
+        sizes = {state.pool.name: state.scaler.replicas for state in self.states}
         self.states = tuple(
-            ScaledState(pool, PoolScaler(pool.numbers, replicas=workers, now_s=now_s, hpa_sync_s=self._hpa_sync_s))
+            ScaledState(
+                pool,
+                PoolScaler(
+                    pool.numbers, replicas=sizes.get(pool.name, workers), now_s=now_s, hpa_sync_s=self._hpa_sync_s
+                ),
+            )
             for pool in self._pools
         )
         log.info("autoscaler_started", pools=[pool.name for pool in self._pools], workers=workers, now_s=now_s)

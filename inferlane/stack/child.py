@@ -6,18 +6,25 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import psutil
+import structlog
+
+from inferlane.stack.logfiles import append_all, open_log
+
+log = structlog.get_logger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-# A log that is larger when its process starts is set aside: too small loses the history of a crash loop,
-# too large fills the disk of a laptop.
-_LOG_LIMIT_BYTES = 16 * 1024 * 1024
+# For the last words of a program that has ended.
+_LAST_WORDS_S = 2.0
+# Not known: matches no process that lives.
+_NO_TIME_S = 0.0
 
 
 Ask = Callable[[], Awaitable[bool]]
@@ -46,6 +53,8 @@ class ProcessSpec:
     prepare: Prepare = nothing
     port: int
     ops_url: str = ""
+    # A program of others may end when it cannot write what it says: it says it to us, and we write.
+    is_foreign: bool = False
     # A process that dies is noticed at once; this is only for one that hangs. Seven Pythons that start together on two
     # busy cores were seen to take more than a minute.
     ready_within_s: float = 180.0
@@ -55,8 +64,13 @@ class ProcessSpec:
 class Child:
     """A running process; made by `start_child`, used from one event loop."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log_path: Path) -> None:
         self._process = process
+        self._writing = (
+            asyncio.create_task(append_all(process.stdout, log_path), name=f"log:{log_path.stem}")
+            if process.stdout
+            else None
+        )
         self.pid = process.pid
         self.started_s = time.monotonic()
         self.create_time_s = _create_time_s(process.pid)
@@ -67,7 +81,10 @@ class Child:
 
     async def wait(self) -> int:
         """Return the exit code, negative for the signal that ended it."""
-        return await self._process.wait()
+        code = await self._process.wait()
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=_LAST_WORDS_S)
+        return code
 
     async def ends_within(self, wait_s: float) -> bool:
         """Whether the process ends in that time."""
@@ -93,30 +110,40 @@ class Child:
 
 
 async def start_child(spec: ProcessSpec) -> Child:
-    """Start the process, its output appended to the log.
+    """Start the process, its output appended to the log; where there can be no log, it starts without.
 
     It leads a session of its own, so that Ctrl-C reaches the supervisor alone, which then stops all in order.
+
+    Raises:
+        OSError, subprocess.SubprocessError: the system does not start it.
     """
-    spec.log_path.parent.mkdir(parents=True, exist_ok=True)
-    if spec.log_path.exists() and spec.log_path.stat().st_size > _LOG_LIMIT_BYTES:
-        spec.log_path.replace(spec.log_path.with_suffix(".log.1"))
-    with open_log(spec.log_path) as log:
+    with _output_of(spec) as output:
         process = await asyncio.create_subprocess_exec(
             *spec.argv,
             env=spec.env,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()),
         )
-    return Child(process)
+    return Child(process, spec.log_path)
 
 
-def open_log(path: Path) -> BinaryIO:
-    """Open a log to append to, never through a link: whoever may write to the folder must not choose what we write."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, 0o644), "ab")
+@contextmanager
+def _output_of(spec: ProcessSpec) -> Iterator[BinaryIO | int]:
+    """Where the process writes to."""
+    if spec.is_foreign:
+        yield asyncio.subprocess.PIPE
+        return
+    try:
+        file = open_log(spec.log_path)
+    except OSError as error:
+        log.warning("log_not_opened", path=str(spec.log_path), reason=error.strerror)
+        yield asyncio.subprocess.DEVNULL
+        return
+    with file:
+        yield file
 
 
 def _die_with(parent_pid: int) -> Callable[[], None] | None:
@@ -146,8 +173,8 @@ def _libc() -> ctypes.CDLL:
 
 
 def _create_time_s(pid: int) -> float:
-    """When the process began; 0 if it is gone already, which matches no process that lives."""
+    """When the process began; 0 if it is gone already, or cannot be looked at."""
     try:
         return float(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return 0.0
+    except (psutil.Error, OSError):
+        return _NO_TIME_S

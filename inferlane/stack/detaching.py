@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from inferlane.stack.keeper import StartError
+from inferlane.stack.logfiles import open_log
 from inferlane.stack.runfile import RunFile, RunRecord, same_process
 
 _POLL_S = 0.1
@@ -24,9 +25,15 @@ def start_detached(file: RunFile, arguments: Sequence[str], *, on_change: Callab
         StartError: it ended or failed first; the message ends with the log of the part that failed.
     """
     log_path = file.path.parent / "logs" / "supervisor.log"
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    file.remove()
-    with log_path.open("wb") as log:
+    try:
+        file.remove()
+        log = open_log(log_path, anew=True)
+    except OSError as error:
+        raise StartError(
+            f"{error.filename or log_path} cannot be written ({error.strerror}). Make room there or change its owner, "
+            "or set INFERLANE_STATE_DIR to another folder."
+        ) from error
+    with log:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", "inferlane", "up", *arguments],
             stdin=subprocess.DEVNULL,
@@ -74,4 +81,8 @@ def stop_detached(record: RunRecord, *, wait_s: float) -> tuple[str, ...]:
 
 
 def _tail(path: Path) -> str:
-    return f"End of {path}:\n{path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors='replace')}"
+    try:
+        text = path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+    except OSError as error:
+        text = f"({error.strerror})"
+    return f"End of {path}:\n{text}"

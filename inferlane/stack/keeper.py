@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import subprocess
 import time
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
@@ -78,12 +79,16 @@ class Keeper:
         deaths = 0
         try:
             while not self._stop.is_set():
-                self.child = child = await start_child(self.spec)
                 self._enter(State.STARTING)
-                code = await self._watch(child)
+                began_s = time.monotonic()
+                try:
+                    code = await self._run_once()
+                except Exception:  # nothing that is wrong with one process may end the others
+                    log.exception("keeping_failed", name=self.spec.name)
+                    code = None
                 if self._stop.is_set() or self.failure:
                     break
-                ran_s = time.monotonic() - child.started_s
+                ran_s = time.monotonic() - began_s
                 deaths = self._backoff.deaths_in_a_row(deaths, ran_s=ran_s)
                 if self._gives_up(deaths):
                     log.error("process_given_up", name=self.spec.name, starts=deaths, reason=self.fault)
@@ -116,6 +121,22 @@ class Keeper:
         self._stop.set()
         if self.child is not None:
             self.child.kill()
+
+    async def _run_once(self) -> int | None:
+        """Start the process and watch it until it has ended; None if the system did not start it."""
+        try:
+            self.child = child = await start_child(self.spec)
+        except (OSError, subprocess.SubprocessError) as error:
+            # No file descriptor, process or memory is left just now, or the program is gone: as a death, it may pass.
+            log.error("process_not_started", name=self.spec.name, reason=str(error))  # noqa: TRY400 - the reason says all
+            self.fault = clipped(f"the system did not start it: {error}", limit_chars=_REASON_CHARS)
+            if self._tries is not None:
+                self.settled.set()
+            elif not self.settled.is_set():
+                self.failure = StartError(f"{self.spec.name} could not be started: {error}")
+            return None
+        self._on_change()
+        return await self._watch(child)
 
     async def _watch(self, child: Child) -> int:
         """Return the exit code of a process that died, was given up or was stopped."""
@@ -167,7 +188,7 @@ class Keeper:
             return False
         try:
             await self.spec.prepare()
-        except (OSError, TimeoutError, InferlaneError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not ready
             log.debug("not_ready_yet", name=self.spec.name, reason=repr(error))
             return False
         return True
@@ -186,7 +207,7 @@ class Keeper:
         try:
             async with asyncio.timeout(_READY_ANSWER_S):
                 return await ask()
-        except (OSError, TimeoutError, InferlaneError) as error:
+        except Exception as error:  # noqa: BLE001 - an answer that cannot be read is none, and ends nobody
             log.debug("no_answer", name=self.spec.name, reason=repr(error))
             return False
 
@@ -205,10 +226,13 @@ class Keeper:
         return clipped(f"{last} ({fault})", limit_chars=_REASON_CHARS)
 
     def _tail(self) -> str:
-        with self.spec.log_path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _LOG_TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
+        try:
+            with self.spec.log_path.open("rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - _LOG_TAIL_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError as error:
+            return f"({error.strerror})"
         return "\n".join(lines[-_LOG_TAIL_LINES:]) or "(empty)"
 
 

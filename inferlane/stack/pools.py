@@ -23,9 +23,9 @@ DASHBOARD = "dashboard"
 
 _PARTS, _ROUTER, _WORKERS, _API = range(4)
 _STOP_MARGIN_S = 5.0
-# One version that cannot be loaded must not end the stack. Too few give up on a machine that is only busy, too many
-# show `starting` for long.
-_WORKER_TRIES = 4
+# A version that cannot be loaded, or a page that cannot be shown, must not end the stack. Too few give up on a machine
+# that is only busy, too many show `starting` for long.
+_TRIES = 4
 # Nothing in memory is worth more patience than this.
 _PARTS_STOP_WITHIN_S = 5.0
 _PARTS_READY_WITHIN_S = 20.0
@@ -97,6 +97,7 @@ class StackPools:
             is_ready=answers,
             prepare=prepare,
             port=port,
+            is_foreign=True,
             ready_within_s=_PARTS_READY_WITHIN_S,
             stop_within_s=_PARTS_STOP_WITHIN_S,
         )
@@ -114,7 +115,7 @@ class StackPools:
             rank=rank,
             size=self._options.workers if is_workers else 1,
             make=make,
-            tries=_WORKER_TRIES if is_workers else None,
+            tries=_TRIES if is_workers else None,
         )
 
     def _api(self) -> Pool:
@@ -128,7 +129,7 @@ class StackPools:
         claim_port(port, host=host, remedy="use --dashboard-port (INFERLANE_DASHBOARD_PORT), 0 for no dashboard")
         spec = self._spec(DASHBOARD, (DASHBOARD,), port, host=host, env={"INFERLANE_DASHBOARD_PORT": str(port)})
         # With the API, on which it does not wait: it shows what is there.
-        return Pool(name=DASHBOARD, rank=_API, make=lambda _: spec)
+        return Pool(name=DASHBOARD, rank=_API, make=lambda _: spec, tries=_TRIES)
 
     def _spec(self, name: str, argv: tuple[str, ...], port: int, *, host: str, env: Mapping[str, str]) -> ProcessSpec:
         url = base_url(host, port)

@@ -65,6 +65,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     # Versions that are served, and what is not.
     served: int = 0
     faults: tuple[FaultRecord, ...] = ()
+    # What is wrong beside the data path, which goes on.
+    troubles: tuple[str, ...] = ()
 
     @property
     def is_running(self) -> bool:

@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,14 +17,18 @@ from inferlane.errors import ConfigurationError, InferlaneError, UnavailableErro
 from inferlane.http.serving import serve_http
 from inferlane.kafka.backlog import BacklogReader
 from inferlane.ops import OpsApp
+from inferlane.quoting import clipped
 from inferlane.stack.autoscaling import Autoscaler
+from inferlane.stack.backoff import Backoff
 from inferlane.stack.keeper import State
+from inferlane.stack.logfiles import keep_small
 from inferlane.stack.pools import StackPools, base_url, worker_pool
 from inferlane.stack.probe import Target, predict
 from inferlane.stack.profile import Profile, StackOptions
 from inferlane.stack.runfile import FaultRecord, PoolRecord, ProcessRecord, RunFile, RunRecord
 from inferlane.stack.scaled_pools import read_scaled_pools
 from inferlane.stack.scraping import TargetFile
+from inferlane.stack.statefiles import StateFiles
 from inferlane.stack.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -52,12 +59,13 @@ class RunningStack:
         settings = profile.settings
         self._file = RunFile(settings.state_dir)
         refuse_second(self._file)
-        self._scraped = TargetFile(settings.state_dir)
+        self._state = StateFiles(self._file, TargetFile(settings.state_dir), write_again=self._write)
         self._pools = StackPools(profile, options, targets)
         self._supervisor = Supervisor(self._pools.all(), on_change=self._write)
         self._workers = options.workers
         self._autoscaler = self._make_autoscaler(options)
         self._scaling: asyncio.Task[None] | None = None
+        self._troubles: dict[str, str] = {}
         self._record = RunRecord(
             pid=os.getpid(),
             create_time_s=psutil.Process().create_time(),
@@ -79,11 +87,14 @@ class RunningStack:
             await self._probe()
             self._enter("ready")
             if self._autoscaler:
-                self._scaling = asyncio.create_task(self._autoscale(self._autoscaler, stop), name="stack:autoscale")
-            when_ready(self._record)
+                self._scaling = asyncio.create_task(self._autoscale(self._autoscaler), name="stack:autoscale")
+            # Said to whoever started us, who may be gone, or to a log that cannot be written.
+            with suppress(OSError):
+                when_ready(self._record)
 
-        self._write()
+        self._state.write_first(self._record)
         stopping = asyncio.create_task(self._note_stop(stop))
+        rotating = asyncio.create_task(keep_small(self._logs), name="stack:logs")
         try:
             if not self._profile.has_broker:
                 await self._pools.create_topics()
@@ -92,10 +103,10 @@ class RunningStack:
             self._enter("failed", failure=str(error))
             raise
         else:
-            self._file.remove()
-            self._scraped.remove()
+            self._state.remove()
         finally:
             stopping.cancel()
+            rotating.cancel()
             if self._scaling:
                 self._scaling.cancel()
                 await asyncio.wait([self._scaling])
@@ -155,23 +166,39 @@ class RunningStack:
             on_look=self._write,
         )
 
-    async def _autoscale(self, autoscaler: Autoscaler, stop: asyncio.Event) -> None:
-        """Scale, and serve the numbers of it, until the stack stops; a stack whose autoscaler died stops too."""
-        settings = self._profile.settings
-        host, port = settings.ops_host, self._pools.ops_port("autoscaler")
-        try:
-            async with serve_http(OpsApp(live=dict, ready=dict), settings, host=host, port=port):
-                log.info("autoscaler_metrics", url=f"{base_url(host, port)}/metrics")
-                await autoscaler.run(workers=self._workers)
-        except Exception:
-            log.exception("autoscaler_died", remedy="start the stack again; it stops now")
-            stop.set()
+    async def _autoscale(self, autoscaler: Autoscaler) -> None:
+        """Scale, and serve the numbers of it, until cancelled; while it cannot, the pools stay as they are."""
+        failures, backoff = 0, Backoff()
+        while True:
+            began_s = time.monotonic()
+            try:
+                settings = self._profile.settings
+                host, port = settings.ops_host, self._pools.ops_port("autoscaler")
+                async with serve_http(OpsApp(live=dict, ready=dict), settings, host=host, port=port):
+                    log.info("autoscaler_metrics", url=f"{base_url(host, port)}/metrics")
+                    self._note_trouble("autoscaler", "")
+                    await autoscaler.run(workers=self._workers)
+            except Exception as error:
+                failures = backoff.deaths_in_a_row(failures, ran_s=time.monotonic() - began_s)
+                delay_s = backoff.delay_s(failures)
+                log.exception("autoscaler_failed", again_in_s=delay_s, effect="pools keep their size until then")
+                self._note_trouble("autoscaler", f"failed, pools keep their size: {error!r}")
+                await asyncio.sleep(delay_s)
 
     async def _note_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
         if self._scaling:
             self._scaling.cancel()
         self._enter("stopping")
+
+    def _note_trouble(self, part: str, trouble: str) -> None:
+        """Show what is wrong with a part beside the data path, or that nothing is any more."""
+        self._troubles[part] = trouble
+        self._write()
+
+    def _logs(self) -> list[Path]:
+        folder = self._profile.settings.state_dir / "logs"
+        return [folder / "supervisor.log", *(keeper.spec.log_path for _, keeper in self._supervisor.keepers())]
 
     def _enter(self, phase: str, *, failure: str | None = None) -> None:
         self._record = msgspec.structs.replace(self._record, phase=phase, failure=failure)
@@ -183,11 +210,11 @@ class RunningStack:
         faults = self._faults()
         bad = {(fault.model, fault.version) for fault in faults}
         served = sum((target.model, target.version) not in bad for target in self._targets)
+        troubles = tuple(f"{part}: {clipped(trouble)}" for part, trouble in self._troubles.items() if trouble)
         self._record = msgspec.structs.replace(
-            self._record, processes=processes, scaled_pools=pools, faults=faults, served=served
+            self._record, processes=processes, scaled_pools=pools, faults=faults, served=served, troubles=troubles
         )
-        self._file.write(self._record)
-        self._scraped.write(processes)
+        self._state.write(self._record, processes)
 
 
 def refuse_second(file: RunFile) -> None:

@@ -11,8 +11,8 @@ from inferlane.config import Settings, load_settings
 from inferlane.errors import ConfigurationError
 from inferlane.stack import pools as pools_module
 from inferlane.stack import runfile as runfile_module
-from inferlane.stack.child import open_log
 from inferlane.stack.environment import child_environment
+from inferlane.stack.logfiles import open_log
 from inferlane.stack.pools import StackPools
 from inferlane.stack.profile import StackOptions, stack_profile
 from inferlane.stack.runfile import RunFile, RunRecord, same_process
