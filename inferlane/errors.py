@@ -5,6 +5,7 @@ InferlaneError
 ├── DecodeError               bytes do not hold what the contract says
 ├── InvalidRequestError       the client's request cannot be served as it stands
 │   ├── InvalidInputError     shape, type or value of the instances
+│   ├── InvalidNameError      a name that no model or version may have
 │   ├── InvalidSplitError     weights of a traffic split
 │   ├── PayloadTooLargeError  a body, a record or a result over its limit
 │   └── UnknownModelError     a model or version that the catalog does not hold
@@ -66,6 +67,12 @@ class InvalidInputError(InvalidRequestError):
     """Instances do not fit the model's signature. Remedy: send the shape and type that the message names."""
 
     code = "invalid_input"
+
+
+class InvalidNameError(InvalidRequestError):
+    """A name that no model or version may have. Remedy: the message has the rule."""
+
+    code = "invalid_name"
 
 
 class InvalidSplitError(InvalidRequestError):

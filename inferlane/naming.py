@@ -5,11 +5,61 @@ A prefix holds no dot and no underscore: the first dot ends it, and no name of o
 even in Kafka's metrics, which write `.` as `_`.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from inferlane.errors import InvalidNameError
+from inferlane.quoting import quoted
+
 DEFAULT_PREFIX = "inferlane"
 PREFIX_RULE = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
+
+
+MAX_NAME_CHARS = 63
+_MODEL = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9_-]{{0,{MAX_NAME_CHARS - 2}}}[A-Za-z0-9])?")
+_VERSION = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 2}}}[A-Za-z0-9])?")
+# A model called so would share a consumer group with a part of ours, or a label with what has no name.
+_RESERVED = frozenset(
+    {"router", "requests", "bulk", "results", "outcomes", "dead-letters", "splits", "dashboard"} | {"unknown", "none"}
+)
+
+
+def check_model_name(name: str) -> None:
+    """Return if topics, groups, labels, Kubernetes objects and URLs can all be called after a model of this name.
+
+    Raises:
+        InvalidNameError: they cannot; the message has the rule.
+    """
+    if not _MODEL.fullmatch(name):
+        raise InvalidNameError(
+            f"the model name {quoted(name)} is not 1 to {MAX_NAME_CHARS} letters (A-Z, a-z), digits, dashes and "
+            "underscores with a letter or digit at both ends; a dot may stand in versions alone. Rename it."
+        )
+    if name.lower() in _RESERVED:
+        raise InvalidNameError(f"the model name {quoted(name)} is one of Inferlane's own. Rename it.")
+
+
+def check_version_name(name: str) -> None:
+    """Return if topics, groups, labels, Kubernetes objects and URLs can all be called after a version of this name.
+
+    Raises:
+        InvalidNameError: they cannot; the message has the rule.
+    """
+    if not _VERSION.fullmatch(name):
+        raise InvalidNameError(
+            f"the version name {quoted(name)} is not 1 to {MAX_NAME_CHARS} letters (A-Z, a-z), digits, dots, dashes "
+            "and underscores with a letter or digit at both ends. Rename it."
+        )
+
+
+def pool_key(model: str, version: str) -> str:
+    """What no two versions of a stack may share: their name where case, dots and underscores do not count.
+
+    Kafka's metrics write `.` as `_`, Kubernetes has neither capitals nor underscores, some file systems ignore case,
+    and the pool of `a` `b-c` would be called as that of `a-b` `c`.
+    """
+    return re.sub(r"[._]", "-", f"{model}-{version}".lower())
 
 
 class Lane(StrEnum):

@@ -9,10 +9,11 @@ A model or version that is not as it must be is left out, with its reason, and t
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inferlane.errors import ConfigurationError, UnknownModelError, UnusableVersionError
+from inferlane.errors import ConfigurationError, InvalidNameError, UnknownModelError, UnusableVersionError
+from inferlane.naming import check_model_name, check_version_name, pool_key
 from inferlane.quoting import quoted
 from inferlane.signature import Signature
 from models.files import ModelFile, read_model_file, read_version_file, shown_values
@@ -145,6 +146,8 @@ def load_catalog(models_dir: Path, *, default_model: str) -> Catalog:
         faults += found
         if model is not None:
             models[model.name] = model
+    models, found = _apart(models)
+    faults += found
     if not models:
         raise ConfigurationError(
             f"no model in {str(models_dir)!r} can be served. {'; '.join(map(str, faults))}. Mend these, "
@@ -180,15 +183,17 @@ def _model_folders(models_dir: Path) -> list[Path]:
 def _read_model(folder: Path) -> tuple[Model | None, list[Fault]]:
     """One model with the faults of its versions; no model if nothing of it can be served."""
     try:
+        check_model_name(folder.name)
         about = read_model_file(folder)
-    except ConfigurationError as error:
+    except (ConfigurationError, InvalidNameError) as error:
         return None, [Fault(model=folder.name, version=None, reason=str(error))]
     versions: dict[str, ModelVersion] = {}
     faults: dict[str, str] = {}
     for path in _version_folders(folder):
         try:
+            check_version_name(path.name)
             versions[path.name] = _read_version(folder.name, path, about)
-        except ConfigurationError as error:
+        except (ConfigurationError, InvalidNameError) as error:
             faults[path.name] = str(error)
     if about.default_version not in {*versions, *faults}:
         faults[about.default_version] = (
@@ -206,6 +211,31 @@ def _read_model(folder: Path) -> tuple[Model | None, list[Fault]]:
         versions=versions,
         faults=faults,
     ), found
+
+
+def _apart(models: Mapping[str, Model]) -> tuple[dict[str, Model], list[Fault]]:
+    """The models without the versions whose topics, groups, pools or files would be those of another version."""
+    pairs = [(model.name, version) for model in models.values() for version in model.versions]
+    owners: dict[str, tuple[str, str]] = {}
+    faults = []
+    # Who is called as the key says is served; of the others the first by name, on every machine alike.
+    for pair in sorted(pairs, key=lambda pair: (pool_key(*pair) != "-".join(pair), pair)):
+        owner = owners.setdefault(pool_key(*pair), pair)
+        if owner != pair:
+            reason = (
+                f"its name cannot be told from that of {owner[0]} {owner[1]} in metrics, on Kubernetes or on every "
+                "file system: case, dots, dashes and underscores do not count. Rename one of them"
+            )
+            faults.append(Fault(model=pair[0], version=pair[1], reason=reason))
+    return {name: kept for name, model in models.items() if (kept := _without(model, faults)).versions}, faults
+
+
+def _without(model: Model, faults: list[Fault]) -> Model:
+    bad = {fault.version: fault.reason for fault in faults if fault.model == model.name and fault.version}
+    if not bad:
+        return model
+    versions = {name: version for name, version in model.versions.items() if name not in bad}
+    return replace(model, versions=versions, faults={**model.faults, **bad})
 
 
 def _version_folders(folder: Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from inferlane.naming import check_model_name, check_version_name
 from inferlane.signature import Signature, TensorSpec
 from models.artifact import read_artifact
 from models.toml import Table, dump_toml
@@ -41,6 +42,7 @@ def digest_of(path: Path) -> str:
 
 def write_model(folder: Path, *, description: str, default_version: str, classes: Sequence[str]) -> None:
     """Write model.toml of the model at `folder`; a reader sees the old file or the new one, never half of one."""
+    check_model_name(folder.name)
     folder.mkdir(parents=True, exist_ok=True)
     text = dump_toml({"default_version": default_version, "description": description, "classes": list(classes)})
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=_UNFINISHED, delete=False) as file:
@@ -63,6 +65,8 @@ def write_version(
     store as it was. A version of the same name is replaced: between two renames there is none, and a crash there
     leaves the model without it until the next build.
     """
+    check_model_name(model)
+    check_version_name(version)
     models_dir.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=models_dir, prefix=_UNFINISHED))
     try:

@@ -70,10 +70,14 @@ def choose(key: str, weights: Mapping[str, float]) -> str:
 
 
 _SCALE = 2.0**-64
+_MAX_SALT_BYTES = 64
 
 
 def _draw(raw_key: bytes, version: str, weight: float) -> float:
-    # The version is BLAKE2's salted key, so that no (key, version) pair can be spelled as another.
-    digest = blake2b(raw_key, digest_size=8, key=version.encode()[:64]).digest()
+    # The version is BLAKE2's salted key, so that no (key, version) pair can be spelled as another. The key has at most
+    # 64 bytes; a longer name is hashed first and never cut, or two of the same head would draw alike.
+    salt = version.encode()
+    salt = salt if len(salt) <= _MAX_SALT_BYTES else blake2b(salt, digest_size=_MAX_SALT_BYTES).digest()
+    digest = blake2b(raw_key, digest_size=8, key=salt).digest()
     uniform = (int.from_bytes(digest, "big") + 0.5) * _SCALE
     return -math.log(uniform) / weight

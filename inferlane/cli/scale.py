@@ -9,6 +9,7 @@ from rich.progress import track
 from inferlane.cli.console import err, out
 from inferlane.config import load_settings
 from inferlane.errors import ConfigurationError
+from inferlane.naming import check_model_name, check_version_name
 
 # numpy, YAML and the Kafka client are loaded by the commands that need them (PLC0415).
 # ruff: noqa: PLC0415
@@ -83,6 +84,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
     else:
         load = draw_pattern(_pattern(pattern), rate_per_s=rate, bulk_per_s=bulk_rate, duration_s=duration, step_s=step)
     chosen = model or settings.default_model
+    check_model_name(chosen)
+    check_version_name(version)
     numbers = (
         _from_manifest(scaled_object, chosen, version, settings.names)
         if scaled_object

@@ -1,5 +1,6 @@
 """What things are called on the cluster, and the labels by which they find each other."""
 
+import hashlib
 import re
 from typing import Any
 
@@ -31,7 +32,10 @@ KEDA_NAMESPACE = "keda"
 STRIMZI_NAMESPACE = "strimzi"
 MONITORING_NAMESPACE = "monitoring"
 
-_NOT_IN_NAMES = re.compile(r"[^a-z0-9.-]+")
+# One for one, so that different names stay different.
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9.-]")
+# RFC 1035 labels, and the values of labels, which the name of a pool is too.
+_MAX_CHARS, _DIGEST_CHARS = 63, 10
 
 
 def object_name(text: str) -> str:
@@ -42,7 +46,15 @@ def object_name(text: str) -> str:
 def service_name(model: str, version: str, *, default_model: str) -> str:
     """Return the name of a pool's Deployment; the default model's go by the version alone."""
     kept = version if model == default_model else f"{model}-{version}"
-    return object_name(f"inference-service-{kept}").replace(".", "-")
+    return within_label(object_name(f"inference-service-{kept}").replace(".", "-"), of=f"{model}/{version}")
+
+
+def within_label(name: str, *, of: str) -> str:
+    """Return the name if a label can hold it, else its head and a digest of what it stands for: none is cut alike."""
+    if len(name) <= _MAX_CHARS:
+        return name
+    digest = hashlib.sha256(of.encode()).hexdigest()[:_DIGEST_CHARS]
+    return f"{name[: _MAX_CHARS - _DIGEST_CHARS - 1].rstrip('-._')}-{digest}"
 
 
 def labels(component: str, instance: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from inferlane.config import load_settings
+from inferlane.errors import ConfigurationError
 from inferlane.kubernetes.names import CA_FILE, KAFKA, KAFKA_FOLDER, KEYS_FILE, KEYS_FOLDER, STORE, service_name
 from inferlane.naming import Lane
 from inferlane.scaling.threshold import WorkerPace, lag_threshold_records
@@ -121,7 +122,7 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
     `user_per_service`: with a broker that is not Strimzi's too, each service logs in with a user of its own.
 
     Raises:
-        ConfigurationError: a wait is shorter than the pace can keep.
+        ConfigurationError: a wait is shorter than the pace can keep, or two pools would have one name.
     """
     router = WorkerPace(
         row_s=1 / ROUTER_RECORDS_PER_S,
@@ -133,7 +134,7 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
         has_users=user_per_service or settings.kafka_bootstrap_servers == _kafka_servers(namespace),
         namespace=namespace,
         image=image,
-        pools=tuple(
+        pools=_named_apart(
             PoolPlan(
                 model=model,
                 version=version,
@@ -160,3 +161,20 @@ def _kafka_servers(namespace: str) -> str:
 
 def _store_host(namespace: str) -> str:
     return f"{STORE}.{namespace}.svc"
+
+
+def _named_apart(pools: Iterable[PoolPlan]) -> tuple[PoolPlan, ...]:
+    """The pools, if each has a name of its own: of two that share a file the last would win.
+
+    Raises:
+        ConfigurationError: two do not.
+    """
+    named: dict[str, PoolPlan] = {}
+    for pool in pools:
+        other = named.setdefault(pool.name, pool)
+        if other is not pool:
+            raise ConfigurationError(
+                f"the pools of {other.model}/{other.version} and {pool.model}/{pool.version} would both be called "
+                f"{pool.name} on the cluster. Rename one of the versions, or render them for two namespaces."
+            )
+    return tuple(named.values())

@@ -1,7 +1,7 @@
 """The Deployments: API, router, a pool a version; with their Service and disruption budgets."""
 
 from inferlane.broker_rights import Service
-from inferlane.kubernetes.names import API, Document, document, labels
+from inferlane.kubernetes.names import API, Document, document, labels, within_label
 from inferlane.kubernetes.plan import API_PORT, OPS_PORT, Plan, PoolPlan
 from inferlane.kubernetes.pods import pod_spec, resources, shell_spec
 
@@ -14,7 +14,7 @@ _SHELL_S = 3600
 
 def pool_instance(pool: PoolPlan) -> str:
     """The pool's name in labels and dashboards, the same as on the local stack."""
-    return f"worker-{pool.model}-{pool.version}"
+    return within_label(f"worker-{pool.model}-{pool.version}", of=f"{pool.model}/{pool.version}")
 
 
 def pool_documents(plan: Plan, pool: PoolPlan) -> list[Document]:

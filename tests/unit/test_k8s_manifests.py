@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from inferlane.cli.main import app
 from inferlane.config import Settings, load_settings
-from inferlane.errors import UnknownModelError
+from inferlane.errors import ConfigurationError, UnknownModelError
 from inferlane.kubernetes.files import files
 from inferlane.kubernetes.names import object_name, service_name
 from inferlane.kubernetes.plan import Plan, Waits, cluster_settings, make_plan
@@ -365,3 +365,12 @@ def test_the_docs_install_in_an_order_that_works() -> None:
     assert all("--version" in line for line in re.findall(r"helm install .*", joined))
     for path in re.findall(r"kubectl \w+ -[kf] (k8s/[\w./-]+)", text):
         assert (REPOSITORY / path).exists(), path
+
+
+def test_two_pools_of_one_name_are_refused_and_long_names_stay_apart() -> None:
+    with pytest.raises(ConfigurationError, match="iris/digits-v1 and digits/v1 would both be called"):
+        plan([("iris", "digits-v1"), ("digits", "v1")])
+    names = [service_name("m" * 63, f"{'v' * 60}{end}", default_model="iris") for end in "ab"]
+    assert len({*names}) == 2
+    assert all(len(name) <= 63 for name in names)
+    assert service_name("a", "b__c", default_model="") != service_name("a", "b_c", default_model="")
