@@ -17,6 +17,7 @@ _DETAIL_LIMIT_CHARS = 2_000
 # may have any headers and any key.
 _HEADERS_LIMIT_BYTES = 32 * 1024
 _KEY_LIMIT_BYTES = 8 * 1024
+_REFERENCE_DETAIL_CHARS = 200
 _PREFIX = "inferlane-dead-letter-"
 # The record's own type, in its place among the headers: a letter has a `ce_type` of its own.
 _OWN_TYPE = _PREFIX + "type"
@@ -37,9 +38,12 @@ def dead_letter(record: KafkaRecord, cause: Cause, *, topic: str, limit_bytes: i
     """The dead letter of `record` for `topic`: its key, value and headers unchanged, and our headers about it added.
 
     Any record has one that can be written, or a single record would stop its lane for ever. A value over `limit_bytes`
-    is cut to it; a key or headers that leave no room are cut too; and the letter tells which. The letter is stamped
-    now: retention goes by the timestamp, and a replayed record may be old.
+    is cut to it; a key or headers that leave no room are cut too; and the letter tells which. With a limit below 0 it
+    says where the record lies and no more. The letter is stamped now: retention goes by the timestamp, and a replayed
+    record may be old.
     """
+    if limit_bytes < 0:
+        return _reference(record, cause, topic=topic)
     about = {
         "reason": cause.reason,
         "detail": cause.detail[:_DETAIL_LIMIT_CHARS],
@@ -66,6 +70,24 @@ def dead_letter(record: KafkaRecord, cause: Cause, *, topic: str, limit_bytes: i
         about["absent"] = " ".join(absent)
     ours = [(_PREFIX + name, text.encode(errors="replace")) for name, text in about.items()]
     return OutRecord(topic, key[:_KEY_LIMIT_BYTES], value[:limit_bytes], [*kept, DEAD_LETTER_TYPE, *ours])
+
+
+def _reference(record: KafkaRecord, cause: Cause, *, topic: str) -> OutRecord:
+    """What fits everywhere: why, and the topic, partition and offset at which the record lies."""
+    about = {
+        "reason": cause.reason,
+        "detail": cause.detail[:_REFERENCE_DETAIL_CHARS],
+        "attempts": str(cause.attempts),
+        "topic": record.topic,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "timestamp": str(record.timestamp),
+        "reference-only": "true",
+        "value-bytes": str(len(record.value or b"")),
+    }
+    ids = [(name, value) for name, value in record.headers if name == "ce_id" and 0 < len(value) <= MAX_NAME_BYTES]
+    ours = [(_PREFIX + name, text.encode(errors="replace")) for name, text in about.items()]
+    return OutRecord(topic, b"", b"", [*ids[-1:], DEAD_LETTER_TYPE, *ours])
 
 
 def _own_header(header: tuple[str, bytes]) -> tuple[str, bytes]:
@@ -159,6 +181,8 @@ def _original_headers(letter: KafkaRecord) -> Headers:
 def _what_was_cut(about: Mapping[str, str]) -> str | None:
     if last := about.get("last-offset"):
         return f"it stands for the batch with the offsets {about['offset']} to {last}, which could not be read"
+    if "reference-only" in about:
+        return f"its {about['value-bytes']} bytes are only where they were: the topic of dead letters takes no more"
     for part in ("value", "key"):
         if size_bytes := about.get(f"{part}-bytes"):
             return f"of the {size_bytes} bytes of its {part} only the first were kept"

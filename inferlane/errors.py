@@ -11,8 +11,11 @@ InferlaneError
 │   └── UnknownModelError     a model or version that the catalog does not hold
 │       └── UnusableVersionError  one that it holds and that cannot be served
 ├── ModelError                the model itself failed on valid input
+├── RecordRefusedError        a topic takes other records and not this one
+│   └── TopicMissingError     the topic that a record belongs into does not exist
 ├── ConsumerBrokenError       a consumer that only a new process can replace
 └── UnavailableError          a part that we depend on does not answer now
+    ├── NotServedError        it answers, and will not do what we ask: no retry mends that
     └── OverloadedError       too much is waiting here already
 
 `code` is what the client, the dead letter and the metrics call it; it never changes once released.
@@ -86,6 +89,11 @@ class PayloadTooLargeError(InvalidRequestError):
 
     code = "payload_too_large"
 
+    def __init__(self, message: str, *, limit_bytes: int | None = None) -> None:
+        """`limit_bytes`: what would have been taken, where that is a number of bytes."""
+        super().__init__(message)
+        self.limit_bytes = limit_bytes
+
 
 class UnknownModelError(InvalidRequestError):
     """The catalog has no such model or version. Remedy: `GET /v1/models` lists what there is."""
@@ -105,6 +113,18 @@ class ModelError(InferlaneError):
     code = "model_error"
 
 
+class RecordRefusedError(InferlaneError):
+    """A topic takes other records and never this one. Remedy: as the message says, then send or replay it again."""
+
+    code = "record_refused"
+
+
+class TopicMissingError(RecordRefusedError):
+    """The topic that a record belongs into does not exist. Remedy: `inferlane topics create`, then send it again."""
+
+    code = "topic_missing"
+
+
 class ConsumerBrokenError(InferlaneError):
     """A consumer whose own tasks have ended. Remedy: let the process end; its supervisor starts another."""
 
@@ -116,6 +136,13 @@ class UnavailableError(InferlaneError):
 
     code = "unavailable"
     retryable = True
+
+
+class NotServedError(UnavailableError):
+    """A part denies what we ask, or does not know it. Remedy: the message names the rights and settings to look at."""
+
+    code = "not_served"
+    retryable = False
 
 
 class OverloadedError(UnavailableError):

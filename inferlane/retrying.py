@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import structlog
 
-from inferlane.errors import UnavailableError
+from inferlane.errors import NotServedError, UnavailableError
 
 _T = TypeVar("_T")
 
@@ -19,7 +19,10 @@ _LONGEST_RETRY_S = 5.0
 
 
 class Retrier:
-    """Repeats calls that failed with `UnavailableError`, and only those; one for each process. One event loop."""
+    """Repeats calls that failed with `UnavailableError`, and only those; one for each process. One event loop.
+
+    `inferlane.mending` decides which errors of Kafka and the store become one. `NotServedError` is not repeated.
+    """
 
     def __init__(self) -> None:
         self._retrying = 0
@@ -36,6 +39,8 @@ class Retrier:
         """
         try:
             return await call()
+        except NotServedError:
+            raise
         except UnavailableError as error:
             failure = error
         self._retrying += 1
@@ -51,6 +56,8 @@ class Retrier:
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
             try:
                 return await call()
+            except NotServedError:
+                raise
             except UnavailableError as error:
                 failure = error
             delay_s = min(delay_s * 2, _LONGEST_RETRY_S)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from inferlane.errors import OverloadedError, UnavailableError
+from inferlane.errors import InferlaneError, OverloadedError
 from inferlane.kafka.backlog import Position, Subscription
 from inferlane.metrics.api import BACKLOG, SERVICE_RATE
 from inferlane.naming import Lane
@@ -213,7 +213,7 @@ class Admission:
             try:
                 async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
                     await self._look()
-            except (UnavailableError, TimeoutError) as error:
+            except (InferlaneError, TimeoutError) as error:
                 log.warning("backlog_not_read", error=str(error), retry_s=_RETRY_S)
                 self._came.set()
                 await asyncio.sleep(_RETRY_S)

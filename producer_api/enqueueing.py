@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -81,17 +81,17 @@ class Enqueuer:
             await self._wake.wait()
             self._wake.clear()
             batch, self._pending = list(self._pending.values()), {}
-            answer: InferlaneError | None = OverloadedError("the API stops; send the request again")
+            # One that is refused costs the others of its batch nothing.
+            stops = OverloadedError("the API stops; send the request again")
+            answers: Sequence[InferlaneError | None] = [stops] * len(batch)
             try:
                 with ENQUEUE.time():
-                    await self._producer.send([record for record, _ in batch])
-                answer = None
-            except InferlaneError as error:
-                answer = error
+                    answers = await self._producer.send_each([record for record, _ in batch])
             except Exception as error:  # the next batch must still be sent
                 log.exception("enqueue_failed", records=len(batch))
-                answer = UnavailableError(f"the queue did not take the request: {clipped(repr(error))}; send it again")
+                failure = UnavailableError(f"the queue did not take the request: {clipped(repr(error))}; send it again")
+                answers = [failure] * len(batch)
             finally:
                 self._pending_bytes -= sum(len(record.value) for record, _ in batch)
-                for _, on_answer in batch:
+                for (_, on_answer), answer in zip(batch, answers, strict=True):
                     on_answer(answer)

@@ -17,6 +17,7 @@ _STATUS_OF: Mapping[type[errors.InferlaneError], int] = {
     errors.UnusableVersionError: 503,
     errors.PayloadTooLargeError: 413,
     errors.UnavailableError: 503,
+    errors.RecordRefusedError: 503,
     errors.InferlaneError: 500,
 }
 _STATUS_OF_CODE = {
@@ -26,6 +27,9 @@ _STATUS_OF_CODE = {
     errors.UnusableVersionError.code: 503,
     errors.PayloadTooLargeError.code: 413,
     errors.ModelError.code: 500,
+    errors.RecordRefusedError.code: 503,
+    errors.TopicMissingError.code: 503,
+    errors.UnavailableError.code: 503,
     "deadline_exceeded": 504,
     CANCELLED: 410,
 }
@@ -38,6 +42,9 @@ _TITLES = {
     errors.UnusableVersionError.code: "The version cannot be served",
     errors.ModelError.code: "The model failed",
     errors.UnavailableError.code: "Unavailable for now",
+    errors.NotServedError.code: "A part that is needed does not serve us",
+    errors.RecordRefusedError.code: "A topic does not take the request",
+    errors.TopicMissingError.code: "A topic is missing",
     errors.OverloadedError.code: "Too many requests are waiting",
     "deadline_exceeded": "The deadline passed first",
     CANCELLED: "The client took the request back",

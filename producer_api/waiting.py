@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.channels import Listener, follow_channel
-from inferlane.errors import DecodeError, OverloadedError, UnavailableError
+from inferlane.errors import DecodeError, InferlaneError, OverloadedError, UnavailableError
 from inferlane.metrics.api import WAITING
 from inferlane.result_store import ResultStore
 from inferlane.results import Result, decode_wake_up
@@ -138,7 +138,7 @@ class WaitingRoom:
     async def _read_for_ever(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            with suppress(UnavailableError, DecodeError):
+            with suppress(InferlaneError):
                 await self._read_truth()
 
     async def _read_truth(self) -> None:

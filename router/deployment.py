@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.errors import UnavailableError
+from inferlane.errors import InferlaneError
 from inferlane.kafka.ages import OldestAge
 from inferlane.kafka.backlog import BacklogReader, PartitionPosition, Position, Subscription
 from inferlane.metrics import router as metrics
@@ -69,7 +69,7 @@ class DeploymentWatch:
             async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
                 self._note(await self._reader.read_partitions([*self._ingress, *self._pools]))
                 await self._note_store()
-        except (UnavailableError, TimeoutError) as error:
+        except (InferlaneError, TimeoutError) as error:
             log.warning("deployment_not_seen", error=str(error), retry_s=_LOOK_S)
 
     def _note(self, found: Mapping[Subscription, Sequence[PartitionPosition]]) -> None:

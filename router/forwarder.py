@@ -1,16 +1,22 @@
 """The data path: take a fetch, choose a version for each record, produce the same bytes, then commit."""
 
+import asyncio
 import time
+from collections.abc import Awaitable, Collection
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from inferlane.dead_letters import stack_of
 from inferlane.delivery import Answer, Delivery
 from inferlane.errors import DecodeError, InferlaneError
 from inferlane.kafka.consuming import LaneConsumer, Take
 from inferlane.kafka.lanes import LaneOptions, Lanes
-from inferlane.kafka.producing import BatchProducer, OutRecord, check_size
+from inferlane.kafka.outgoing import OutRecord
+from inferlane.kafka.writing import Sender
 from inferlane.naming import Lane
 from inferlane.quoting import clipped
 from inferlane.record import (
@@ -25,7 +31,7 @@ from inferlane.record import (
 )
 from inferlane.results import Result
 from inferlane.retrying import Retrier
-from inferlane.topics import record_limit_bytes
+from router.destinations import Destinations
 from router.lane_metrics import LaneMetrics
 from router.routing import Route, Splits, route
 from router.spans import TakeSpans
@@ -44,8 +50,32 @@ _MAX_RECORDS = 2_000
 # Records that go to one partition together. Too few makes a batch of each for broker and worker, too many gives all
 # that wait at one moment to one worker of the pool.
 _TOGETHER = 16
+# A topic that has not taken its records for so long is not waited for any more. Too short parks what a busy broker
+# takes a little later, too long is what clients of the other versions wait when a topic begins to fail.
+_SLOW_AFTER_S = 0.5
+# Takes of which a part waits for a topic that fails; past it the lane waits too. Their offsets are not committed.
+_MAX_PARKED_TAKES = 1_000
 # Headers that the router writes, whatever a record says there.
 _ROUTERS_OWN = frozenset({"ce_model", "ce_modelversion", POSITION})
+
+
+class _Routed(msgspec.Struct, frozen=True):
+    """A record, the version that was chosen for it, and what goes to that version's topic."""
+
+    record: "ConsumerRecord"
+    headers: RequestHeaders
+    chosen: Route
+    out: OutRecord
+
+
+@dataclass(slots=True)
+class _Work:
+    """A take on its way."""
+
+    lane: Lane
+    taken_s: float
+    spans: TakeSpans | None
+    refused: list[Answer] = field(default_factory=list)
 
 
 class Forwarder:
@@ -57,7 +87,7 @@ class Forwarder:
         *,
         catalog: "Catalog",
         splits: Splits,
-        producer: BatchProducer,
+        producer: Sender,
         delivery: Delivery,
         retrier: Retrier,
         tracing: "Tracing | None" = None,
@@ -66,42 +96,94 @@ class Forwarder:
         self._ingress = settings.names.ingress
         self._catalog = catalog
         self._splits = splits
-        self._producer = producer
+        self._destinations = Destinations(producer, retrier)
+        self._parked_takes = 0
         self._delivery = delivery
-        self._retrier = retrier
         self._tracing = tracing
-        self._limit_bytes = record_limit_bytes(settings)
         self._metrics = {lane: LaneMetrics(catalog, lane) for lane in Lane}
 
-    async def forward(self, take: Take, lane: Lane) -> None:
-        """Return when each record is in the topic of its version, or answered because no version can serve it."""
-        taken_s = time.time()
-        routed: list[OutRecord] = []
-        refused: list[Answer] = []
-        stamps_ms: dict[Route, list[int]] = {}
-        spans = None if self._tracing is None else TakeSpans(self._tracing, self._ingress[lane], taken_s=taken_s)
-        for record in take.records:
-            decision = self._decide(record, lane)
-            if isinstance(decision, Answer):
-                refused.append(decision)
-                if spans is not None:
-                    spans.refused(decision)
-            else:
-                chosen, out = decision
-                routed.append(out if spans is None else spans.routed(chosen, out))
-                stamps_ms.setdefault(chosen, []).append(record.timestamp)
-        # What was written before a failure is written again: workers and the store know a request by its id.
-        await self._retrier.until_done(lambda: self._producer.send(routed), stage=f"forward:{lane}")
-        if refused:
-            await self._delivery.deliver(refused)
-        if spans is not None:
-            spans.end()
-        metrics = self._metrics[lane]
-        for chosen, stamps in stamps_ms.items():
-            metrics.note_routed(chosen, stamps, taken_s=taken_s)
-        metrics.note_take(refused, took_s=time.time() - taken_s)
+    async def forward(self, take: Take, lane: Lane) -> Awaitable[object] | None:
+        """Return when each record is in the topic of its version, or answered because no version can serve it.
 
-    def _decide(self, record: "ConsumerRecord", lane: Lane) -> tuple[Route, OutRecord] | Answer:
+        What waits for a topic that fails is returned as the rest, so that the lane goes on with the others.
+        """
+        taken_s = time.time()
+        spans = None if self._tracing is None else TakeSpans(self._tracing, self._ingress[lane], taken_s=taken_s)
+        work = _Work(lane, taken_s, spans)
+        by_topic = self._sort(take, work)
+        # A topic that failed the last time is not waited for.
+        waited = [topic for topic in by_topic if not self._destinations.is_failing(topic)]
+        writes = {topic: asyncio.create_task(self._write(topic, part, work)) for topic, part in by_topic.items()}
+        refusals = [asyncio.create_task(self._delivery.deliver(work.refused))] if work.refused else []
+        rest = asyncio.create_task(self._end([*writes.values(), *refusals], work))
+        try:
+            if early := [*(writes[topic] for topic in waited), *refusals]:
+                await asyncio.wait(early, timeout=_SLOW_AFTER_S)
+            for topic in waited:
+                if not writes[topic].done():
+                    self._destinations.note_slow(topic)
+            is_full = self._parked_takes >= _MAX_PARKED_TAKES or not self._destinations.has_room
+            if is_full or all(task.done() for task in (*writes.values(), *refusals)):
+                await rest
+                return None
+        except asyncio.CancelledError:
+            rest.cancel()
+            raise
+        return self._park(rest)
+
+    async def _park(self, rest: "asyncio.Task[None]") -> None:
+        self._parked_takes += 1
+        try:
+            await rest
+        finally:
+            self._parked_takes -= 1
+
+    def _sort(self, take: Take, work: _Work) -> dict[str, list[_Routed]]:
+        """The records by the topic that they go to; the others are refused."""
+        by_topic: dict[str, list[_Routed]] = {}
+        for record in take.records:
+            decision = self._decide(record, work.lane)
+            if isinstance(decision, Answer):
+                work.refused.append(decision)
+                if work.spans is not None:
+                    work.spans.refused(decision)
+                continue
+            if work.spans is not None:
+                decision = replace(decision, out=work.spans.routed(decision.chosen, decision.out))
+            by_topic.setdefault(decision.out.topic, []).append(decision)
+        return by_topic
+
+    async def _write(self, topic: str, part: list[_Routed], work: _Work) -> None:
+        """Return when each record is in the topic, or answered because the topic does not take it.
+
+        What was written before a failure is written again: workers and the store know a request by its id.
+        """
+        outcomes = await self._destinations.write(topic, [routed.out for routed in part])
+        metrics = self._metrics[work.lane]
+        written: dict[Route, list[int]] = {}
+        refused: list[Answer] = []
+        for routed, error in zip(part, outcomes, strict=True):
+            if error is None:
+                written.setdefault(routed.chosen, []).append(routed.record.timestamp)
+            else:
+                whose = identified(routed.headers, routed.record)
+                refused.append(_refuse(routed.record, work.lane, whose, error))
+        for chosen, stamps in written.items():
+            metrics.note_routed(chosen, stamps, taken_s=work.taken_s)
+        if refused:
+            log.error("records_refused", topic=topic, records=len(refused), error=refused[0].result.error_detail)
+            await self._delivery.deliver(refused)
+            metrics.note_refused(refused)
+
+    async def _end(self, tasks: "Collection[asyncio.Task[None]]", work: _Work) -> None:
+        await asyncio.gather(*tasks)
+        if work.spans is not None:
+            work.spans.end()
+        metrics = self._metrics[work.lane]
+        metrics.note_refused(work.refused)
+        metrics.note_take(took_s=time.time() - work.taken_s)
+
+    def _decide(self, record: "ConsumerRecord", lane: Lane) -> _Routed | Answer:
         """The route and the record for its topic, or the terminal answer of a record that no version can serve."""
         try:
             # Whose it is costs a look at the payload, which only an answer needs.
@@ -117,15 +199,14 @@ class Forwarder:
             failure = InferlaneError(f"routing failed: {clipped(repr(error))}")
             return _refuse(record, lane, identified(headers, record), failure)
 
-    def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> tuple[Route, OutRecord]:
+    def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> _Routed:
         chosen = route(headers, self._splits, self._catalog)
         key = record.key or (headers.routing_key or headers.request_id).encode()
         topic = self._names.work_topic(chosen.model, chosen.version, lane)
         # A key of the producer's own keeps its order.
         together = _TOGETHER if headers.routing_key is None and key == headers.request_id.encode() else 0
         out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen), together=together)
-        check_size(out, self._limit_bytes)
-        return chosen, out
+        return _Routed(record, headers, chosen, out)
 
 
 def router_lanes(settings: "Settings", forwarder: Forwarder, retrier: Retrier) -> Lanes:

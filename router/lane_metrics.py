@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inferlane.errors import DecodeError, InferlaneError, PayloadTooLargeError, UnknownModelError
+from inferlane.errors import (
+    DecodeError,
+    InferlaneError,
+    PayloadTooLargeError,
+    RecordRefusedError,
+    TopicMissingError,
+    UnavailableError,
+    UnknownModelError,
+)
 from inferlane.metrics import router as metrics
 from inferlane.metrics.labels import OTHER, bounded
 from router.routing import Route
@@ -17,7 +25,21 @@ if TYPE_CHECKING:
 
 _MS = 1e-3
 # Why the router can refuse a record.
-_REASONS = (*(error.code for error in (DecodeError, InferlaneError, PayloadTooLargeError, UnknownModelError)), OTHER)
+_REASONS = (
+    *(
+        error.code
+        for error in (
+            DecodeError,
+            InferlaneError,
+            PayloadTooLargeError,
+            RecordRefusedError,
+            TopicMissingError,
+            UnavailableError,
+            UnknownModelError,
+        )
+    ),
+    OTHER,
+)
 
 
 class LaneMetrics:
@@ -35,8 +57,11 @@ class LaneMetrics:
         self._routed[chosen].inc(len(stamps_ms))
         self._wait[chosen].observe_many(np.maximum(taken_s - np.array(stamps_ms, np.float64) * _MS, 0.0))
 
-    def note_take(self, refused: "Sequence[Answer]", *, took_s: float) -> None:
-        """Count a take that is done, and what no version could serve of it."""
+    def note_take(self, *, took_s: float) -> None:
+        """Count a take that is done."""
         self._forward.observe(max(0.0, took_s))
+
+    def note_refused(self, refused: "Sequence[Answer]") -> None:
+        """Count what no version could serve, or no topic took."""
         for answer in refused:
             self._refused[bounded(answer.result.error_code, _REASONS)].inc()

@@ -9,8 +9,9 @@ from uuid import uuid4
 import structlog
 from aiokafka import TopicPartition
 
-from inferlane.dead_letters import Cause, dead_letter, stack_of
-from inferlane.errors import DecodeError, UnavailableError
+from inferlane.burying import DeadLetterWriter
+from inferlane.dead_letters import Cause, stack_of
+from inferlane.errors import DecodeError, InferlaneError
 from inferlane.kafka.reading import read_since
 from inferlane.metrics.consuming import DEAD_LETTERS
 from inferlane.metrics.labels import NONE, UNKNOWN
@@ -48,8 +49,9 @@ class StatePath:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._producer = producer
-        self._retrier = retrier
+        self._dead_letters = DeadLetterWriter(
+            producer, retrier, topic=settings.names.dead_letters, limit_bytes=settings.max_body_bytes
+        )
         self._clock = clock
         self._windows = OutcomeWindows(slot_s=settings.outcome_slot_s, window_s=settings.outcome_window_s)
         self._publisher = uuid4().hex
@@ -93,7 +95,7 @@ class StatePath:
             try:
                 await self._rebuild()
                 await self._publish()
-            except UnavailableError as error:
+            except InferlaneError as error:
                 log.warning("windows_not_published", error=str(error))
 
     async def _rebuild(self) -> None:
@@ -133,13 +135,7 @@ class StatePath:
 
     async def _bury(self, record: "KafkaRecord", error: DecodeError) -> None:
         cause = Cause(reason=error.code, detail=str(error), attempts=1, stack=stack_of(error))
-        letter = dead_letter(
-            record,
-            cause,
-            topic=self._settings.names.dead_letters,
-            limit_bytes=self._settings.max_body_bytes,
-        )
-        await self._retrier.until_done(lambda: self._producer.send([letter]), stage="dead_letters")
+        await self._dead_letters.bury([(record, cause)])
         DEAD_LETTERS.labels(UNKNOWN, UNKNOWN, NONE, error.code).inc()
         log.warning("summary_undecodable", partition=record.partition, offset=record.offset, error=str(error))
 

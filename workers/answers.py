@@ -76,7 +76,7 @@ class Answers:
             foreign_key=foreign_key_of(headers),
             caller=headers.caller,
         )
-        return self._answer(result, headers, request.lane)
+        return replace(self._answer(result, headers, request.lane), record=request.record)
 
     def of_expired(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
         """The answer of a request whose deadline has passed."""

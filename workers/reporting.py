@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.errors import UnavailableError
+from inferlane.errors import InferlaneError
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.outcomes import encode_summary
 from inferlane.record import JSON_CONTENT
@@ -37,6 +37,6 @@ async def _report(recorder: "OutcomeRecorder", producer: BatchProducer, topic: s
     key = f"{summary.model}/{summary.version}".encode()
     try:
         await producer.send([OutRecord(topic, key, encode_summary(summary), _HEADERS)])
-    except UnavailableError as error:
+    except InferlaneError as error:
         # A gap in the windows, not in the results: nothing that was accepted depends on a summary.
         log.warning("summary_lost", model=summary.model, version=summary.version, error=str(error))

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, kafka_errors
 
 from inferlane.broker_access import client_arguments
-from inferlane.errors import UnavailableError
+from inferlane.errors import InferlaneError, NotServedError, UnavailableError
 from inferlane.kafka.fetching import guard_fetches
+from inferlane.mending import UNKNOWN_TO_CLIENT, Mend, mend_of
 from inferlane.topics import batch_limit_bytes, make_admin, record_limit_bytes
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ METADATA_MAX_AGE_MS = 5_000
 
 def make_producer(settings: "Settings") -> AIOKafkaProducer:
     """A producer whose acknowledgement means that every in-sync replica has the record."""
+    kafka_errors.update({kind.errno: kind for kind in UNKNOWN_TO_CLIENT})
     return AIOKafkaProducer(
         **client_arguments(settings),
         acks="all",
@@ -97,16 +99,30 @@ async def partitions_of(settings: "Settings", topic: str) -> list[TopicPartition
     return partitions
 
 
+# What the client library raises for a call to the broker that failed.
+BROKER_ERRORS = (KafkaError, OSError, TimeoutError)
+
+
 @contextmanager
 def broker_errors(bootstrap_servers: str) -> Iterator[None]:
     """Turn the client's errors into ours.
 
     Raises:
-        UnavailableError: the broker does not answer or refused the call.
+        UnavailableError: the broker does not answer or refused the call for now.
+        NotServedError: the broker denies the call or does not know it: no retry mends that.
     """
     try:
         yield
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise UnavailableError(
-            f"the broker at {bootstrap_servers} did not take the call: {error!r}. Is it running?"
-        ) from error
+    except BROKER_ERRORS as error:
+        raise broker_failure(error, bootstrap_servers) from error
+
+
+def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneError:
+    """The error of ours for one of the client's."""
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
+    if mend_of(error) is Mend.STOP:
+        return NotServedError(
+            f"the broker at {bootstrap_servers} does not serve us: {what}. Check INFERLANE_KAFKA_SECURITY_PROTOCOL, "
+            "the credentials, the rights of their user and the broker's version; docs/connections.md lists them."
+        )
+    return UnavailableError(f"the broker at {bootstrap_servers} did not take the call: {what}; it is tried again.")

@@ -15,9 +15,9 @@ log = structlog.get_logger(__name__)
 
 _IDLE_WAIT_S = 0.5
 
-Work = Callable[[Take, Lane], Awaitable[None]]
-"""Returns when every record of the take has a durable result. What it raises ends the process."""
-
+Work = Callable[[Take, Lane], Awaitable[Awaitable[object] | None]]
+"""Returns when every record of the take has a durable result, or, with the rest of the work, when the lane may go on
+before that is so. What either raises ends the process."""
 
 Allowance = Callable[[int], int]
 """Of that many records, how many may be taken now; 0 for none yet."""
@@ -86,8 +86,7 @@ class Lanes:
                 if take is None:
                     free.release()
                     continue
-                work = works.create_task(self._finish(options.consumer, take, lane))
-                work.add_done_callback(lambda _: free.release())
+                works.create_task(self._finish(options.consumer, take, lane, free))
 
     async def _take(self, options: LaneOptions, stop: asyncio.Event) -> Take | None:
         # Asked anew at each try: a broker that is away must not keep a process that is told to stop.
@@ -99,6 +98,11 @@ class Lanes:
             return None
         return await options.consumer.take(max_records=max_records, timeout_s=_IDLE_WAIT_S)
 
-    async def _finish(self, consumer: LaneConsumer, take: Take, lane: Lane) -> None:
-        await self._work(take, lane)
+    async def _finish(self, consumer: LaneConsumer, take: Take, lane: Lane, free: asyncio.Semaphore) -> None:
+        try:
+            rest = await self._work(take, lane)
+        finally:
+            free.release()
+        if rest is not None:
+            await rest
         consumer.finish(take)

@@ -3,17 +3,28 @@
 import asyncio
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-import msgspec
 import structlog
-from aiokafka.errors import InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerFenced
+from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
-from inferlane.errors import PayloadTooLargeError, UnavailableError
-from inferlane.kafka.clients import broker_errors, make_producer
+from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
+from inferlane.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure, make_producer
+from inferlane.kafka.outgoing import (
+    OutBatch,
+    OutRecord,
+    check_size,
+    cut_into_batches,
+    drop_batches,
+    headers_bytes,
+    make_builder,
+    over_topic_limit,
+)
 from inferlane.kafka.spreading import Spread
-from inferlane.record import Headers
+from inferlane.kafka.topic_facts import TopicFacts
+from inferlane.mending import TOO_LARGE, Mend, mend_of
 from inferlane.topics import record_limit_bytes
 
 if TYPE_CHECKING:
@@ -25,72 +36,30 @@ if TYPE_CHECKING:
     from inferlane.config import Settings
 
 
+__all__ = ["BatchProducer", "OutRecord", "check_size", "headers_bytes"]
+
 log = structlog.get_logger(__name__)
 
-_SPENT = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
-
-
-class OutRecord(msgspec.Struct, frozen=True):
-    """A record on its way out; `timestamp_ms` None means now.
-
-    With `together` it goes to any partition, in the company of so many at most; without, all of a key go to the same,
-    in their order.
-    """
-
-    topic: str
-    key: bytes
-    value: bytes
-    headers: Headers
-    timestamp_ms: int | None = None
-    together: int = 0
-
-
-# The frame of a record in its batch, and of each header, at their largest.
-_RECORD_FRAME_BYTES = 128
-_HEADER_FRAME_BYTES = 16
-
-
-def headers_bytes(headers: Headers) -> int:
-    """What these headers take in a record, frames included, at most."""
-    return sum(_name_bytes(name) + len(value or b"") + _HEADER_FRAME_BYTES for name, value in headers)
-
-
-def _name_bytes(name: str) -> int:
-    # Asked of each header of each record: encoding the name would cost more than all the rest.
-    return len(name) if name.isascii() else len(name.encode(errors="replace"))
-
-
-def check_size(record: OutRecord, limit_bytes: int) -> int:
-    """Refuse what the broker would, else return the record's size at most, in bytes.
-
-    After the broker's own refusal an idempotent producer has lost its sequence.
-
-    Raises:
-        PayloadTooLargeError: the record with its key and headers is over the limit.
-    """
-    size_bytes = len(record.value) + len(record.key) + _RECORD_FRAME_BYTES + headers_bytes(record.headers)
-    if size_bytes > limit_bytes:
-        raise PayloadTooLargeError(
-            f"a record for {record.topic} has {size_bytes} bytes with its headers, the limit is {limit_bytes}; "
-            "send fewer rows a request, or raise INFERLANE_MAX_BODY_BYTES and the topics' max.message.bytes"
-        )
-    return size_bytes
+# A partition that has not acknowledged for so long may be gone: the broker is asked, so often.
+_LOOK_AFTER_S = 1.0
 
 
 class BatchProducer:
     """Sends records as the batches that they form. Safe for any number of tasks of one event loop.
 
     aiokafka's `send` costs a future, a metadata check and a partitioner call for each record; a batch built here
-    costs one append a record and one future a batch.
+    costs one append a record and one future a batch. One record or topic that fails never costs the others anything.
     """
 
     def __init__(self, settings: "Settings") -> None:
         self._settings = settings
         self._producer: AIOKafkaProducer | None = None
-        # An idempotent producer whose sequence the broker refuses is refused for ever after.
+        # An idempotent producer whose sequence or session the broker refuses is refused for ever after.
         self._is_spent = False
         self._renewing = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
         self._spreads: dict[str, Spread] = {}
+        self._facts = TopicFacts(settings)
         # Past this the broker has not answered although the client still waits: an idempotent producer never
         # gives up by itself.
         self._limit_bytes = record_limit_bytes(settings)
@@ -101,7 +70,222 @@ class BatchProducer:
 
         Raises:
             UnavailableError: the broker does not answer.
+            NotServedError: the broker does not let us in.
         """
+        self._producer = await self._connect()
+
+    async def close(self) -> None:
+        """Flush what is under way and disconnect."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await self._stop(producer)
+        await asyncio.gather(*self._closing)
+
+    async def send(self, records: "Iterable[OutRecord]") -> None:
+        """Return when every record is acknowledged by all in-sync replicas. See `send_each`.
+
+        Raises:
+            PayloadTooLargeError, RecordRefusedError: a record can never be written; others may be.
+            UnavailableError: at least one record may not have been written; sending all again is harmless to
+                readers that know duplicates by id.
+            NotServedError: the broker does not serve us.
+        """
+        failures = [outcome for outcome in await self.send_each(list(records)) if outcome is not None]
+        if failures:
+            raise next((error for error in failures if not isinstance(error, UnavailableError)), failures[0])
+
+    async def send_each(self, records: "Sequence[OutRecord]") -> "Sequence[InferlaneError | None]":
+        """Return for each record None when all in-sync replicas have it, else why it is not written.
+
+        A record's partition is the CRC-32 of its key, as librdkafka's `consistent` partitioner, unless it may go
+        together with others. `PayloadTooLargeError` and `RecordRefusedError` last; after `UnavailableError` the
+        record may have been written and may be sent again. `NotServedError`: the broker does not serve us.
+        """
+        outcomes: list[InferlaneError | None] = [None] * len(records)
+        groups = await self._place(records, outcomes)
+        sends = [
+            self._send_group(_Group(topic, partition, numbers), records, outcomes)
+            for (topic, partition), numbers in groups.items()
+        ]
+        if len(sends) == 1:
+            await sends[0]
+        elif sends:
+            await asyncio.gather(*sends)
+        return outcomes
+
+    async def _place(
+        self, records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
+    ) -> dict[tuple[str, int], list[int]]:
+        """The numbers of the records by topic and partition, without those that cannot be sent."""
+        groups: dict[tuple[str, int], list[int]] = {}
+        moved: set[str] = set()
+        failed: dict[str, InferlaneError] = {}
+        for number, record in enumerate(records):
+            topic = record.topic
+            if topic in failed:
+                outcomes[number] = failed[topic]
+                continue
+            try:
+                size_bytes = check_size(record, self._limit_bytes)
+                spread = self._spreads.get(topic) or await self._learn_partitions(topic)
+            except PayloadTooLargeError as error:
+                outcomes[number] = error
+                continue
+            except InferlaneError as error:
+                outcomes[number] = failed[topic] = error
+                continue
+            if record.together:
+                if topic not in moved:
+                    spread.move_on()
+                    moved.add(topic)
+                partition = spread.place(size_bytes, together=record.together)
+            else:
+                partition = crc32(record.key) % spread.partitions
+            groups.setdefault((topic, partition), []).append(number)
+        return groups
+
+    async def _send_group(
+        self, group: "_Group", records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while group.numbers:
+                    await self._send_once(group, records, outcomes)
+        except (*BROKER_ERRORS, InferlaneError) as error:
+            failure = error if isinstance(error, InferlaneError) else self._failure(error, group.topic)
+            for number in group.numbers:
+                outcomes[number] = failure
+
+    async def _send_once(
+        self, group: "_Group", records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
+    ) -> None:
+        """Send what is left of the group, and leave in it what is to be sent once more, in other batches."""
+        if self._is_spent:
+            await self._renew()
+        producer = self._connected()
+        limit_bytes = self._facts.limit_bytes(group.topic)
+        make = producer.create_batch if limit_bytes is None else lambda: make_builder(limit_bytes)
+        batches = []
+        for batch in cut_into_batches(records, group.numbers, make, alone=group.is_alone):
+            if limit_bytes is not None and batch.builder.size() > limit_bytes:
+                outcomes[batch.numbers[0]] = over_topic_limit(group.topic, batch.builder.size(), limit_bytes)
+            else:
+                batches.append(batch)
+        group.numbers = []
+        # Behind a batch that is refused, those of its partition are refused for their sequence: one at a time then.
+        while batches:
+            now, batches = (batches[:1], batches[1:]) if group.is_alone else (batches, [])
+            try:
+                await self._write(group, now, outcomes)
+            except BaseException:
+                group.numbers += [number for batch in (*now, *batches) for number in batch.numbers]
+                raise
+
+    async def _write(
+        self, group: "_Group", batches: "Sequence[OutBatch]", outcomes: "list[InferlaneError | None]"
+    ) -> None:
+        producer = self._connected()
+        futures: list[asyncio.Future[object]] = []
+        sizes = [batch.builder.size() for batch in batches]
+        try:
+            for batch in batches:
+                future = await producer.send_batch(batch.builder, group.topic, partition=group.partition)
+                futures.append(future)
+            await self._wait_for(group, futures)
+        except BaseException:
+            # Nobody looks at what comes of them.
+            for future in futures:
+                _ = future.cancel() or future.exception()
+            raise
+        for batch, size_bytes, future in zip(batches, sizes, futures, strict=True):
+            if (error := future.exception()) is None:
+                continue
+            mend = mend_of(error)
+            # The broker did not count a batch that it refused; the producer did.
+            is_spent = mend is Mend.RECONNECT or (mend is Mend.REFUSE and self._settings.kafka_idempotence)
+            self._is_spent |= is_spent and producer is self._producer
+            if isinstance(error, UnknownTopicOrPartitionError):
+                # Whether it is gone for good is found out before the next try.
+                self._spreads.pop(group.topic, None)
+                self._lose(outcomes, batch, UnavailableError(f"the broker does not know {group.topic} now"))
+            elif isinstance(error, TOO_LARGE):
+                await self._facts.learn_limit(group.topic, refused_bytes=size_bytes)
+                group.numbers += batch.numbers
+            elif mend is Mend.REFUSE and len(batch.numbers) > 1:
+                group.is_alone = True
+                group.numbers += batch.numbers
+            else:
+                self._lose(outcomes, batch, self._failure(error, group.topic))
+
+    @staticmethod
+    def _lose(outcomes: "list[InferlaneError | None]", batch: "OutBatch", error: InferlaneError) -> None:
+        for number in batch.numbers:
+            outcomes[number] = error
+
+    async def _wait_for(self, group: "_Group", futures: "Iterable[asyncio.Future[object]]") -> None:
+        """Return when the broker has answered for each.
+
+        Raises:
+            TopicMissingError: the topic is gone.
+            UnavailableError: the partition is gone.
+        """
+        waiting = set(futures)
+        while True:
+            _, waiting = await asyncio.wait(waiting, timeout=_LOOK_AFTER_S)
+            if not waiting:
+                return
+            await self._check_is_there(group.topic, group.partition)
+
+    async def _check_is_there(self, topic: str, partition: int) -> None:
+        try:
+            partitions = await self._facts.partitions(topic, self._connected().client)
+        except RecordRefusedError:
+            self._spreads.pop(topic, None)
+            drop_batches(self._connected(), topic)
+            raise
+        except UnavailableError:
+            # Not believed yet.
+            return
+        if partition >= partitions:
+            self._spreads.pop(topic, None)
+            drop_batches(self._connected(), topic)
+            raise UnavailableError(f"{topic} has {partitions} partitions now, {partition} is gone; it is sent again")
+
+    def _failure(self, error: BaseException, topic: str) -> InferlaneError:
+        """Why a record of the topic is not written."""
+        if type(error) is TimeoutError:
+            return UnavailableError(f"{topic} did not acknowledge within {self._timeout_s:g} s; it is sent again")
+        what = f"{type(error).__name__}: {error}".removesuffix(": ")
+        if isinstance(error, TopicAuthorizationFailedError):
+            return RecordRefusedError(
+                f"the broker denies writing to {topic} ({what}); grant the user Write and Describe on it, "
+                "docs/security.md lists the rights"
+            )
+        if mend_of(error) is Mend.REFUSE:
+            return RecordRefusedError(f"{topic} does not take the record ({what}); look at the settings of the topic")
+        return broker_failure(error, self._settings.kafka_bootstrap_servers)
+
+    async def _learn_partitions(self, topic: str) -> Spread:
+        with broker_errors(self._settings.kafka_bootstrap_servers):
+            async with asyncio.timeout(self._timeout_s):
+                partitions = await self._facts.partitions(topic, self._connected().client)
+        spread = self._spreads[topic] = Spread(partitions, first=secrets.randbelow(partitions))
+        return spread
+
+    async def _renew(self) -> None:
+        """Replace a producer that is spent; what it holds is flushed beside the new one, which nobody waits for."""
+        async with self._renewing:
+            if not self._is_spent:
+                return
+            log.warning("producer_renewed")
+            spent, self._producer = self._producer, await self._connect()
+            self._is_spent = False
+        if spent is not None:
+            closing = asyncio.create_task(self._stop(spent), name="producer:close")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def _connect(self) -> "AIOKafkaProducer":
         producer = make_producer(self._settings)
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
@@ -109,79 +293,14 @@ class BatchProducer:
         except BaseException:
             await producer.stop()
             raise
-        self._producer = producer
         producer.client.cluster.add_listener(self._note_partitions)
+        return producer
 
-    async def close(self) -> None:
-        """Flush what is under way and disconnect."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            # An idempotent producer never gives up a flush by itself; nobody waits for what is left.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._timeout_s):
-                    await producer.stop()
-
-    async def _renew(self) -> None:
-        """Replace a producer that is spent; what it held failed, and whoever sent it sends it again."""
-        async with self._renewing:
-            if self._is_spent:
-                log.warning("producer_renewed")
-                await self.close()
-                await self.start()
-                self._is_spent = False
-
-    async def send(self, records: "Iterable[OutRecord]") -> None:
-        """Return when every record is acknowledged by all in-sync replicas.
-
-        A record's partition is the CRC-32 of its key, as librdkafka's `consistent` partitioner, unless it may go
-        together with others.
-
-        Raises:
-            PayloadTooLargeError: a record is over the limit; nothing was sent.
-            UnavailableError: at least one record may not have been written; sending all again is harmless to
-                readers that know duplicates by id.
-        """
-        if self._is_spent:
-            await self._renew()
-        by_partition: dict[tuple[str, int], list[OutRecord]] = {}
-        moved: set[str] = set()
-        for record in records:
-            size_bytes = check_size(record, self._limit_bytes)
-            spread = self._spreads.get(record.topic) or await self._learn_partitions(record.topic)
-            if record.together:
-                if record.topic not in moved:
-                    spread.move_on()
-                    moved.add(record.topic)
-                partition = spread.place(size_bytes, together=record.together)
-            else:
-                partition = crc32(record.key) % spread.partitions
-            by_partition.setdefault((record.topic, partition), []).append(record)
-        if not by_partition:
-            return
-        with broker_errors(self._settings.kafka_bootstrap_servers):
+    async def _stop(self, producer: "AIOKafkaProducer") -> None:
+        # An idempotent producer never gives up a flush by itself; nobody waits for what is left.
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout_s):
-                await asyncio.gather(
-                    *(self._send_group(topic, partition, group) for (topic, partition), group in by_partition.items())
-                )
-
-    async def _send_group(self, topic: str, partition: int, group: "Sequence[OutRecord]") -> None:
-        producer = self._connected()
-        futures = []
-        batch = producer.create_batch()
-        for record in group:
-            fits = batch.append(
-                key=record.key, value=record.value, timestamp=record.timestamp_ms, headers=record.headers
-            )
-            if fits is None:
-                futures.append(await producer.send_batch(batch, topic, partition=partition))
-                batch = producer.create_batch()
-                batch.append(key=record.key, value=record.value, timestamp=record.timestamp_ms, headers=record.headers)
-        futures.append(await producer.send_batch(batch, topic, partition=partition))
-        try:
-            await asyncio.gather(*futures)
-        except _SPENT:
-            self._is_spent = True
-            raise
+                await producer.stop()
 
     def _note_partitions(self, cluster: "ClusterMetadata") -> None:
         """Learn anew, with the next record, how many partitions a topic has if it has others than before."""
@@ -190,16 +309,18 @@ class BatchProducer:
                 log.info("partitions_changed", topic=topic, before=spread.partitions, now=len(now))
                 del self._spreads[topic]
 
-    async def _learn_partitions(self, topic: str) -> Spread:
-        with broker_errors(self._settings.kafka_bootstrap_servers):
-            async with asyncio.timeout(self._timeout_s):
-                partitions = await self._connected().partitions_for(topic)
-        if not partitions:
-            raise UnavailableError(f"topic {topic!r} does not exist; create it with `inferlane topics create`")
-        spread = self._spreads[topic] = Spread(len(partitions), first=secrets.randbelow(len(partitions)))
-        return spread
-
     def _connected(self) -> "AIOKafkaProducer":
         if self._producer is None:
             raise UnavailableError("the producer is not connected; call start() first")
         return self._producer
+
+
+@dataclass(slots=True)
+class _Group:
+    """Records of one partition on their way: the numbers of those without an outcome."""
+
+    topic: str
+    partition: int
+    numbers: list[int]
+    # Whether each gets a batch of its own, so that one that is refused is found.
+    is_alone: bool = False

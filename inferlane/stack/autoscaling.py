@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.errors import ConfigurationError, InferlaneError
 from inferlane.metrics import autoscaler as metrics
 from inferlane.scaling.lag import PartitionOffsets
 from inferlane.scaling.pool import PoolScaler
@@ -115,7 +115,7 @@ class Autoscaler:
             return await self._reader.read_partitions(
                 [subscription for state in due for subscription in state.pool.subscriptions]
             )
-        except UnavailableError as error:
+        except InferlaneError as error:
             # A trigger that cannot be read: what then is part of the policy.
             log.warning("lag_not_read", error=str(error))
             return {}

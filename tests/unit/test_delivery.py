@@ -1,14 +1,21 @@
 """Delivery: dead letters and results are durable before it returns, each stage tried again by itself."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from inferlane.dead_letters import Cause, dead_letter
 from inferlane.delivery import Answer, Delivery
-from inferlane.errors import PayloadTooLargeError, UnavailableError
+from inferlane.errors import (
+    InferlaneError,
+    NotServedError,
+    PayloadTooLargeError,
+    TopicMissingError,
+    UnavailableError,
+)
 from inferlane.kafka.producing import OutRecord, check_size
 from inferlane.naming import Lane, Names
 from inferlane.results import Result, Status
@@ -44,10 +51,15 @@ class FakeStore:
 
 @dataclass
 class FakeProducer:
+    """Writes records, but for those that `refuses` has an error for."""
+
+    refuses: Callable[[OutRecord], InferlaneError | None] = lambda _record: None
     sent: list[OutRecord] = field(default_factory=list)
 
-    async def send(self, records: Iterable[OutRecord]) -> None:
-        self.sent.extend(records)
+    async def send_each(self, records: Sequence[OutRecord]) -> Sequence[InferlaneError | None]:
+        outcomes = [self.refuses(record) for record in records]
+        self.sent += [record for record, error in zip(records, outcomes, strict=True) if error is None]
+        return outcomes
 
 
 def make_answer(
@@ -98,13 +110,92 @@ async def test_a_bulk_result_goes_to_the_topic_alone() -> None:
     assert ([record.topic for record in producer.sent], store.held) == ([NAMES.results], {})
 
 
-async def test_an_error_that_no_retry_mends_is_not_retried() -> None:
-    class Refusing(FakeProducer):
-        async def send(self, records: Iterable[OutRecord]) -> None:
-            raise PayloadTooLargeError(f"too large: {len(list(records))} records")
+def too_large(topic: str, limit_bytes: int) -> Callable[[OutRecord], InferlaneError | None]:
+    """What a topic with a small limit of its own says."""
 
-    with pytest.raises(PayloadTooLargeError):
-        await deliver(FakeStore(), Refusing(), make_answer(lane=Lane.BULK))
+    def refuses(record: OutRecord) -> InferlaneError | None:
+        if record.topic != topic or check_size(record, 2**40) <= limit_bytes:
+            return None
+        return PayloadTooLargeError(f"over what {topic} takes, {limit_bytes} bytes", limit_bytes=limit_bytes)
+
+    return refuses
+
+
+def missing(topic: str) -> Callable[[OutRecord], InferlaneError | None]:
+    return lambda record: TopicMissingError(f"the broker has no topic {topic}") if record.topic == topic else None
+
+
+async def test_a_bulk_result_that_its_topic_finds_too_large_is_a_failure_that_says_so() -> None:
+    """Guards `_instead`: without it the same batch is run and refused for ever."""
+    store, producer = FakeStore(), FakeProducer(too_large(NAMES.results, 1_000))
+    answer = make_answer(lane=Lane.BULK)
+    large = replace(answer, result=replace(answer.result, content=b"x" * 5_000), record=FakeRecord(value=b"request"))
+    await deliver(store, producer, large, make_answer(lane=Lane.BULK))
+    by_topic = {topic: [r for r in producer.sent if r.topic == topic] for topic in (NAMES.results, NAMES.dead_letters)}
+    told = [dict(record.headers) for record in by_topic[NAMES.results]]
+    assert sorted(headers["ce_status"] for headers in told) == [b"FAILED", b"SUCCEEDED"]
+    (failed,) = (headers for headers in told if headers["ce_status"] == b"FAILED")
+    assert failed["ce_errorcode"] == b"payload_too_large"
+    assert b"1000 bytes" in failed["ce_errordetail"]
+    assert [letter.value for letter in by_topic[NAMES.dead_letters]] == [b"request"]
+
+
+async def test_a_stored_result_that_its_topic_finds_too_large_is_said_to_be_in_the_store() -> None:
+    store, producer = FakeStore(), FakeProducer(too_large(NAMES.results, 1_000))
+    answer = make_answer()
+    large = replace(answer, result=replace(answer.result, content=b"x" * 5_000), to_topic=True)
+    await deliver(store, producer, large)
+    assert store.held["r"].content == b"x" * 5_000
+    (record,) = producer.sent
+    headers = dict(record.headers)
+    # Never another end than the one that is stored.
+    assert (headers["ce_status"], record.value) == (b"SUCCEEDED", b"")
+    assert b"/v1/predictions/r" in headers["ce_errordetail"]
+
+
+@pytest.mark.parametrize("limit_bytes", [1_000, 700])
+async def test_a_dead_letter_that_its_topic_finds_too_large_is_cut_to_it(limit_bytes: int) -> None:
+    """Guards `_cut_to` and `_cut_to_reference`: without them such a record has no result, ever."""
+    store, producer = FakeStore(), FakeProducer(too_large(NAMES.dead_letters, limit_bytes))
+    dead = FakeRecord(value=b"v" * 90, headers=(("ce_id", b"r"), ("big", b"h" * 200)))
+    await deliver(store, producer, make_answer(status=Status.FAILED, dead=dead))
+    (letter,) = producer.sent
+    assert check_size(letter, limit_bytes) <= limit_bytes
+    headers = dict(letter.headers)
+    assert (headers["ce_id"], headers["inferlane-dead-letter-offset"]) == (b"r", b"7")
+    assert store.held["r"].status is Status.FAILED
+
+
+async def test_a_record_is_answered_although_the_topic_of_dead_letters_is_gone() -> None:
+    store, producer = FakeStore(), FakeProducer(missing(NAMES.dead_letters))
+    await deliver(store, producer, make_answer(status=Status.FAILED, dead=FakeRecord(value=b"x")))
+    detail = store.held["r"].error_detail or ""
+    assert "no dead letter" in detail
+    assert "-7" in detail
+    assert producer.sent == []
+
+
+async def test_a_request_is_answered_although_the_topic_of_results_is_gone() -> None:
+    store, producer = FakeStore(), FakeProducer(missing(NAMES.results))
+    await deliver(store, producer, replace(make_answer(), to_topic=True))
+    assert store.held["r"].status is Status.SUCCEEDED
+
+
+async def test_a_bulk_result_waits_for_its_topic() -> None:
+    """It has no other place: given up, it would be lost."""
+    producer = FakeProducer(missing(NAMES.results))
+    delivering = asyncio.create_task(deliver(FakeStore(), producer, make_answer(lane=Lane.BULK)))
+    done, _ = await asyncio.wait({delivering}, timeout=0.2)
+    assert not done
+    producer.refuses = lambda _record: None
+    await delivering
+    assert [record.topic for record in producer.sent] == [NAMES.results]
+
+
+async def test_an_error_that_no_retry_mends_is_not_retried() -> None:
+    denied = FakeProducer(lambda _record: NotServedError("the broker does not serve us"))
+    with pytest.raises(NotServedError):
+        await deliver(FakeStore(), denied, make_answer(lane=Lane.BULK))
 
 
 def test_a_dead_letter_keeps_the_record_and_says_where_it_was_and_why() -> None:

@@ -1,7 +1,6 @@
 """The producer that every process shares, with a fake of aiokafka's in its place."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -23,24 +22,38 @@ class FakeBatch:
     def append(self, **_record: Any) -> object:
         return object()
 
+    def size(self) -> int:
+        return 100
+
 
 class FakeCluster:
     """What the client knows of the topics; `grow` is what a refresh of the metadata brings."""
 
     def __init__(self) -> None:
         self.partitions = 1
+        self.missing: set[str] = set()
         self._listeners: list[Callable[[FakeCluster], None]] = []
 
     def add_listener(self, listener: "Callable[[FakeCluster], None]") -> None:
         self._listeners.append(listener)
 
-    def partitions_for_topic(self, _topic: str) -> set[int]:
-        return set(range(self.partitions))
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return None if topic in self.missing else set(range(self.partitions))
 
     def grow(self, partitions: int) -> None:
         self.partitions = partitions
         for listener in self._listeners:
             listener(self)
+
+
+class FakeClient:
+    """Asks the broker."""
+
+    def __init__(self) -> None:
+        self.cluster = FakeCluster()
+
+    async def fetch_all_metadata(self) -> FakeCluster:
+        return self.cluster
 
 
 class FakeProducer:
@@ -50,16 +63,13 @@ class FakeProducer:
         self._error = error
         self.partitions: set[int] = set()
         self.is_running = False
-        self.client = SimpleNamespace(cluster=FakeCluster())
+        self.client = FakeClient()
 
     async def start(self) -> None:
         self.is_running = True
 
     async def stop(self) -> None:
         self.is_running = False
-
-    async def partitions_for(self, topic: str) -> set[int]:
-        return self.client.cluster.partitions_for_topic(topic)
 
     def create_batch(self) -> FakeBatch:
         return FakeBatch()
@@ -117,9 +127,6 @@ async def test_records_without_an_order_keep_company(
 ) -> None:
     used: list[int] = []
 
-    async def partitions_for(_self: FakeProducer, _topic: str) -> set[int]:
-        return {0, 1, 2, 3}
-
     original = FakeProducer.send_batch
 
     async def send_batch(self: FakeProducer, batch: FakeBatch, topic: str, *, partition: int) -> "asyncio.Future[int]":
@@ -127,10 +134,10 @@ async def test_records_without_an_order_keep_company(
         return await original(self, batch, topic, partition=partition)
 
     made.append(FakeProducer(None))
-    monkeypatch.setattr(FakeProducer, "partitions_for", partitions_for)
     monkeypatch.setattr(FakeProducer, "send_batch", send_batch)
     producer = BatchProducer(load_settings())
     await producer.start()
+    made[-1].client.cluster.partitions = 4
     await producer.send([OutRecord("t", b"%d" % key, b"v", [], together=together) for key in range(5)])
     assert len(used) == len(set(used)) == partitions
     last = used[-1]

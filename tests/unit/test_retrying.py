@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from inferlane.errors import ModelError, UnavailableError
+from inferlane.errors import ModelError, NotServedError, UnavailableError
 from inferlane.retrying import Retrier
 
 
@@ -28,6 +28,21 @@ async def test_a_call_is_repeated_until_it_is_done_and_says_so_meanwhile() -> No
         assert await flaky.retrier.until_done(flaky.call, stage="s") == "done"
     assert flaky.was_retrying == [False, True, True]
     assert not flaky.retrier.is_retrying
+
+
+async def test_a_part_that_denies_the_call_is_not_asked_again() -> None:
+    """Guards `except NotServedError`: a worker without rights would wait for ever and say nothing."""
+    calls = 0
+
+    async def call() -> None:
+        nonlocal calls
+        calls += 1
+        raise (UnavailableError("away") if calls == 1 else NotServedError("no right to write"))
+
+    async with asyncio.timeout(30):
+        with pytest.raises(NotServedError):
+            await Retrier().until_done(call, stage="s")
+    assert calls == 2
 
 
 async def test_a_permanent_error_is_not_retried() -> None:

@@ -1,0 +1,273 @@
+"""Which way mends an error of Kafka or of the store: the one table of all that their clients raise. Pure.
+
+Every process decides by it whether to try again, to connect anew, to refuse the record, or to stop with the reason.
+"""
+
+import re
+import ssl
+from collections.abc import Mapping
+from enum import StrEnum
+
+from aiokafka import errors as kafka
+from redis import exceptions as store
+
+
+class Mend(StrEnum):
+    """What makes the same call succeed, if anything does."""
+
+    # Time: the part is away, busy, full or in an election.
+    RETRY = "retry"
+    # Another connection: this one leads to a node that is no longer the one to ask, or has lost its session.
+    RECONNECT = "reconnect"
+    # Nothing: this record or request is refused each time, and others are not.
+    REFUSE = "refuse"
+    # A person: credentials, rights, versions or settings are not as they must be.
+    STOP = "stop"
+
+
+class InvalidRecordError(kafka.BrokerResponseError):  # type: ignore[misc]  # aiokafka has no types
+    """The broker found a record that its topic does not take, such as one without a key in a compacted topic."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+
+
+class UnsupportedCompressionError(kafka.BrokerResponseError):  # type: ignore[misc]  # as above
+    """The topic takes no records that are compressed this way."""
+
+    errno = 76
+    message = "UNSUPPORTED_COMPRESSION_TYPE"
+
+
+class FencedProducerError(kafka.BrokerResponseError):  # type: ignore[misc]  # as above
+    """Another producer took over this one's id."""
+
+    errno = 90
+    message = "PRODUCER_FENCED"
+
+
+# Answers to a produce that aiokafka has no class for: it would take them for an error that passes.
+UNKNOWN_TO_CLIENT = (InvalidRecordError, UnsupportedCompressionError, FencedProducerError)
+
+# The broker's words for "over max.message.bytes".
+TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordTooLargeError, kafka.RecordListTooLargeError)
+
+_KAFKA: Mapping[type[BaseException], Mend] = {
+    **dict.fromkeys(
+        (
+            kafka.KafkaError,
+            kafka.BrokerResponseError,
+            kafka.NoError,
+            kafka.UnknownError,
+            kafka.NoBrokersAvailable,
+            kafka.NodeNotReadyError,
+            kafka.KafkaProtocolError,
+            kafka.CorrelationIdError,
+            kafka.Cancelled,
+            kafka.TooManyInFlightRequests,
+            kafka.StaleMetadata,
+            kafka.MetadataEmptyBrokerList,
+            kafka.KafkaUnavailableError,
+            kafka.KafkaTimeoutError,
+            kafka.KafkaConnectionError,
+            kafka.QuotaViolationError,
+            kafka.CommitFailedError,
+            kafka.NoOffsetForPartitionError,
+            kafka.OffsetOutOfRangeError,
+            kafka.LeaderNotAvailableError,
+            kafka.RequestTimedOutError,
+            kafka.BrokerNotAvailableError,
+            kafka.ReplicaNotAvailableError,
+            kafka.StaleControllerEpochError,
+            kafka.StaleLeaderEpochCodeError,
+            kafka.GroupLoadInProgressError,
+            kafka.GroupCoordinatorNotAvailableError,
+            kafka.NotEnoughReplicasError,
+            kafka.NotEnoughReplicasAfterAppendError,
+            kafka.RebalanceInProgressError,
+            kafka.IllegalGenerationError,
+            kafka.UnknownMemberIdError,
+            kafka.MemberIdRequired,
+            kafka.ConcurrentTransactions,
+            kafka.OperationNotAttempted,
+            kafka.KafkaStorageError,
+            kafka.LogDirNotFound,
+            kafka.ReassignmentInProgress,
+            kafka.NonEmptyGroup,
+            kafka.GroupIdNotFound,
+            kafka.FetchSessionIdNotFound,
+            kafka.InvalidFetchSessionEpoch,
+            kafka.ListenerNotFound,
+            # It was written before: writing it again says so.
+            kafka.DuplicateSequenceNumber,
+        ),
+        Mend.RETRY,
+    ),
+    **dict.fromkeys(
+        (
+            kafka.NotLeaderForPartitionError,
+            kafka.NotCoordinatorForGroupError,
+            kafka.NotControllerError,
+            kafka.IllegalStateError,
+            kafka.ConsumerStoppedError,
+            # The sequence or the session of an idempotent producer is lost; a new producer has one of its own.
+            kafka.ProducerClosed,
+            kafka.ProducerFenced,
+            kafka.OutOfOrderSequenceNumber,
+            kafka.InvalidProducerEpoch,
+            kafka.UnknownProducerId,
+            kafka.InvalidProducerIdMapping,
+            kafka.InvalidTxnState,
+            kafka.TransactionCoordinatorFenced,
+            FencedProducerError,
+        ),
+        Mend.RECONNECT,
+    ),
+    **dict.fromkeys(
+        (
+            *TOO_LARGE,
+            kafka.UnknownTopicOrPartitionError,
+            kafka.InvalidTopicError,
+            kafka.InvalidTimestampError,
+            InvalidRecordError,
+            UnsupportedCompressionError,
+            kafka.CorruptRecordException,
+            kafka.UnsupportedCodecError,
+            kafka.UnsupportedForMessageFormatError,
+            kafka.OffsetMetadataTooLargeError,
+            kafka.InvalidCommitOffsetSizeError,
+            kafka.InvalidFetchRequestError,
+            kafka.InvalidRequestError,
+            kafka.IllegalArgumentError,
+            kafka.TopicAlreadyExistsError,
+            kafka.InvalidPartitionsError,
+            kafka.InvalidReplicationFactorError,
+            kafka.InvalidReplicationAssignmentError,
+            kafka.InvalidConfigurationError,
+            kafka.PolicyViolationError,
+        ),
+        Mend.REFUSE,
+    ),
+    **dict.fromkeys(
+        (
+            kafka.UnrecognizedBrokerVersion,
+            kafka.IncompatibleBrokerVersion,
+            kafka.UnsupportedVersionError,
+            kafka.KafkaConfigurationError,
+            kafka.IllegalOperation,
+            kafka.AuthenticationMethodNotSupported,
+            kafka.AuthenticationFailedError,
+            kafka.UnsupportedSaslMechanismError,
+            kafka.IllegalSaslStateError,
+            kafka.SaslAuthenticationFailed,
+            kafka.SecurityDisabled,
+            kafka.TopicAuthorizationFailedError,
+            kafka.GroupAuthorizationFailedError,
+            kafka.ClusterAuthorizationFailedError,
+            kafka.TransactionalIdAuthorizationFailed,
+            kafka.DelegationTokenAuthDisabled,
+            kafka.DelegationTokenNotFound,
+            kafka.DelegationTokenOwnerMismatch,
+            kafka.DelegationTokenRequestNotAllowed,
+            kafka.DelegationTokenAuthorizationFailed,
+            kafka.DelegationTokenExpired,
+            kafka.InvalidPrincipalType,
+            kafka.InvalidRequiredAcksError,
+            kafka.InconsistentGroupProtocolError,
+            kafka.InvalidGroupIdError,
+            kafka.InvalidSessionTimeoutError,
+            kafka.InvalidTransactionTimeout,
+        ),
+        Mend.STOP,
+    ),
+}
+
+_STORE: Mapping[type[BaseException], Mend] = {
+    **dict.fromkeys(
+        (
+            store.RedisError,
+            # Its code says more: `_STORE_CODES`.
+            store.ResponseError,
+            store.ConnectionError,
+            store.TimeoutError,
+            store.MaxConnectionsError,
+            store.OutOfMemoryError,
+            store.TryAgainError,
+            store.ClusterError,
+            store.ClusterDownError,
+            store.SlotNotCoveredError,
+            # What a cluster's client raises when no node of it answers.
+            store.RedisClusterException,
+            store.WatchError,
+            store.ExecAbortError,
+            store.NoScriptError,
+            store.LockError,
+            store.LockNotOwnedError,
+        ),
+        Mend.RETRY,
+    ),
+    **dict.fromkeys(
+        (
+            store.ReadOnlyError,
+            store.MasterDownError,
+            store.BusyLoadingError,
+            store.PubSubError,
+            store.InvalidResponse,
+            store.ChildDeadlockedError,
+        ),
+        Mend.RECONNECT,
+    ),
+    **dict.fromkeys((store.DataError, store.NoSuchFieldsetError), Mend.REFUSE),
+    **dict.fromkeys(
+        (
+            store.AuthenticationError,
+            store.AuthenticationWrongNumberOfArgsError,
+            store.AuthorizationError,
+            store.ExternalAuthProviderError,
+            store.NoPermissionError,
+            store.ModuleError,
+            # A cluster that was given to us as a single node.
+            store.AskError,
+            store.MovedError,
+            store.ClusterCrossSlotError,
+            store.CrossSlotTransactionError,
+            store.InvalidPipelineStack,
+            store.IncorrectPolicyType,
+        ),
+        Mend.STOP,
+    ),
+}
+
+_OTHERS: Mapping[type[BaseException], Mend] = {
+    OSError: Mend.RETRY,
+    TimeoutError: Mend.RETRY,
+    ssl.SSLCertVerificationError: Mend.STOP,
+}
+
+MEND_OF: Mapping[type[BaseException], Mend] = {**_KAFKA, **_STORE, **_OTHERS}
+
+# The store's errors that its client has no class for, by the word that begins them. A script's own error ends with what
+# it met, as in `ERR user_script:3: -READONLY You can't write ...`, so words are looked for anywhere.
+_STORE_CODES: Mapping[str, Mend] = {
+    "READONLY": Mend.RECONNECT,
+    "MASTERDOWN": Mend.RECONNECT,
+    "LOADING": Mend.RECONNECT,
+    "UNBLOCKED": Mend.RECONNECT,
+    "WRONGTYPE": Mend.REFUSE,
+    "NOAUTH": Mend.STOP,
+    "WRONGPASS": Mend.STOP,
+    "NOPERM": Mend.STOP,
+    "NOPROTO": Mend.STOP,
+    "MOVED": Mend.STOP,
+    "CROSSSLOT": Mend.STOP,
+    "unknown command": Mend.STOP,
+    "syntax error": Mend.STOP,
+}
+_CODE = re.compile("|".join(rf"\b{re.escape(code)}\b" for code in _STORE_CODES))
+
+
+def mend_of(error: BaseException) -> Mend:
+    """What mends `error`: by its own class, else by the nearest that it descends from; a stranger is worth a retry."""
+    if type(error) is store.ResponseError and (found := _CODE.search(str(error))):
+        return _STORE_CODES[found.group()]
+    return next((MEND_OF[kind] for kind in type(error).__mro__ if kind in MEND_OF), Mend.RETRY)
