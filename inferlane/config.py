@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = None
     api_auth: Literal["auto", "off"] = "auto"
     api_key: SecretStr | None = None
+    # Names beside localhost, with commas between, by which calls may address a port that asks for no key on loopback.
+    allowed_hosts: str = ""
     # What the head of a call (request line and headers) may be, and how long a client may take to send head and body:
     # too short cuts off clients on slow lines, too long lets idle connections pile up.
     max_head_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024
@@ -157,6 +159,11 @@ class Settings(BaseSettings):
     def names(self) -> Names:
         """What things are called on the broker and in the store."""
         return Names(self.prefix)
+
+    @property
+    def known_hosts(self) -> frozenset[str]:
+        """The names of `allowed_hosts`, in lower case."""
+        return frozenset(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
 
     def environment(self) -> dict[str, str]:
         """What was chosen, passwords in the clear, as the environment that gives it to another process.

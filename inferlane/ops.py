@@ -1,10 +1,18 @@
 """The ops port of a process: /metrics, /livez and /readyz."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+from inferlane.http.serving import serve_http
+from inferlane.http.sites import LocalGuard
+from inferlane.loopback import is_loopback
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
 
 Checks = Callable[[], Mapping[str, bool]]
 """Returns each dependency by name and whether it is well."""
@@ -52,3 +60,14 @@ async def _respond(send: Any, status: int, body: bytes, content_type: str) -> No
     headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def serve_ops(app: OpsApp, settings: "Settings", *, port: int | None = None) -> AbstractAsyncContextManager[int]:
+    """Serve the app on the ops port (or another `port`) of the settings; on loopback, to no page of another site.
+
+    Raises:
+        ConfigurationError: when entered, if the port cannot be bound.
+    """
+    host = settings.ops_host
+    served = LocalGuard(app, allowed_hosts=settings.known_hosts) if is_loopback(host) else app
+    return serve_http(served, settings, host=host, port=settings.ops_port if port is None else port)

@@ -14,7 +14,7 @@ from inferlane.http.problem import CONTENT_TYPE
 from inferlane.quoting import clipped
 from producer_api import predict_endpoint
 from producer_api.asgi import read_body, send_answer
-from producer_api.gate import KeyGate
+from producer_api.gate import in_front_of
 from producer_api.key_ring import KeyRing
 from producer_api.openapi import openapi
 from producer_api.problems import problem, problem_of
@@ -32,7 +32,7 @@ Errors are problem documents (RFC 9457) that say what happened, the value, the l
 
 
 def build_app(services: Services, keys: KeyRing | None = None) -> Any:
-    """The ASGI app over these services, behind the gate of `keys`, or open with None."""
+    """The ASGI app over these services, behind the gate of `keys`, or without keys."""
     app = FastAPI(title="Inferlane", version=__version__, description=_DESCRIPTION)
     app.state.services = services
     hot = predict_endpoint.PredictEndpoint(
@@ -54,7 +54,7 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     app.add_exception_handler(HTTPException, _on_http)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     inner = HotPath(app, {predict_endpoint.PATH: hot}, max_body_bytes=services.settings.max_body_bytes)
-    return inner if keys is None else KeyGate(inner, keys)
+    return in_front_of(inner, services.settings, keys)
 
 
 class HotPath:

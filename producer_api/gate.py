@@ -8,6 +8,7 @@ import structlog
 from inferlane.api_keys import ApiKey, Scope
 from inferlane.errors import ConfigurationError, InferlaneError
 from inferlane.http.problem import CONTENT_TYPE
+from inferlane.http.sites import LocalGuard
 from inferlane.loopback import is_loopback
 from inferlane.metrics.api import DENIED
 from inferlane.quoting import clipped
@@ -59,6 +60,15 @@ def open_key_ring(settings: "Settings", *, clock: "Clock") -> KeyRing | None:
             "checks who calls, set INFERLANE_API_AUTH=off."
         )
     return None
+
+
+def in_front_of(app: Any, settings: "Settings", keys: KeyRing | None) -> Any:
+    """The app behind what checks its callers: keys; without them, on loopback, that no page of another site calls."""
+    if keys is not None:
+        return KeyGate(app, keys)
+    if settings.api_auth == "off":
+        return app
+    return LocalGuard(app, allowed_hosts=settings.known_hosts)
 
 
 class KeyGate:

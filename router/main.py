@@ -8,9 +8,8 @@ import structlog
 
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
-from inferlane.http.serving import serve_http
 from inferlane.kafka.producing import BatchProducer
-from inferlane.ops import OpsApp
+from inferlane.ops import OpsApp, serve_ops
 from inferlane.result_store import ResultStore, connect
 from inferlane.retrying import Retrier
 from inferlane.splits import SplitFollower, SplitTable
@@ -87,7 +86,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             ready=lambda: {**app.ready(), "splits": follower.is_running},
             consumers=app.health,
         )
-        http = serve_http(ops, settings, host=settings.ops_host, port=settings.ops_port)
+        http = serve_ops(ops, settings)
         port = await stack.enter_async_context(http)
         log.info("router_started", ops_port=port)
         await run_app(app, stop)

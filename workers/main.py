@@ -12,9 +12,8 @@ from inferlane.cancellations import CancelledRequests
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
 from inferlane.errors import UnavailableError
-from inferlane.http.serving import serve_http
 from inferlane.kafka.producing import BatchProducer
-from inferlane.ops import OpsApp
+from inferlane.ops import OpsApp, serve_ops
 from inferlane.result_store import ResultStore, connect
 from inferlane.retrying import Retrier
 from inferlane.tracing import enter_tracing
@@ -116,7 +115,7 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
             ready=lambda: {**live(), **lanes.ready(), "failure_limit": not limit.is_halted},
             consumers=lanes.health,
         )
-        http = serve_http(ops, settings, host=settings.ops_host, port=settings.ops_port)
+        http = serve_ops(ops, settings)
         port = await stack.enter_async_context(http)
         log.info("worker_started", model=model, version=version, ops_port=port)
         try:

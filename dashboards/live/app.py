@@ -29,7 +29,7 @@ _MAX_BODY_BYTES = 1024 * 1024
 _PASSED_ON = {"/api/predict": "/v1/models/predict", "/api/traffic-split": "/v1/traffic-split"}
 
 
-def build_app(feed: Feed, api: Api, *, loopback_only: bool) -> Any:
+def build_app(feed: Feed, api: Api, *, loopback_only: bool, allowed_hosts: frozenset[str] = frozenset()) -> Any:
     """The app over a feed and an API."""
 
     async def stream(_request: Request) -> Response:
@@ -56,7 +56,7 @@ def build_app(feed: Feed, api: Api, *, loopback_only: bool) -> Any:
         Mount("/", _Page(directory=_STATIC, html=True)),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _on_http})
-    return Guard(app, loopback_only=loopback_only)
+    return Guard(app, loopback_only=loopback_only, allowed_hosts=allowed_hosts)
 
 
 class _Page(StaticFiles):

@@ -1,18 +1,15 @@
 """Who may speak to the dashboard, and what its page may load.
 
-The page shows what a client of the API may not see (dead letters) and passes on calls that change the split. On
-loopback nobody asks for a password, so other sites that a browser has open must be kept out: by the host that they
-name (DNS rebinding) and by where a call comes from (cross-site request forgery). Source: Fetch Metadata, W3C,
-section 2.
+The page shows what a client of the API may not see (dead letters) and passes on calls that change the split; pages of
+other sites are kept out as they are from the API (`inferlane.http.sites`).
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-
-import msgspec
 
 from inferlane.errors import ConfigurationError
+from inferlane.http.problem import CONTENT_TYPE, encode_problem
+from inferlane.http.sites import SAFE_METHODS, foreign_host, foreign_site
 from inferlane.loopback import is_loopback
 
 if TYPE_CHECKING:
@@ -31,7 +28,6 @@ _HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-_SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
 def refuse_open_network(settings: "Settings") -> None:
@@ -51,9 +47,10 @@ def refuse_open_network(settings: "Settings") -> None:
 class Guard:
     """Calls the app for calls that may be made, and adds what the browser must be told to every answer."""
 
-    def __init__(self, app: Any, *, loopback_only: bool) -> None:
+    def __init__(self, app: Any, *, loopback_only: bool, allowed_hosts: frozenset[str] = frozenset()) -> None:
         self._app = app
         self._loopback_only = loopback_only
+        self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -66,36 +63,30 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *_HEADERS]}
             await send(message)
 
-        reason = refusal(scope["method"], headers, loopback_only=self._loopback_only)
+        reason = refusal(scope["method"], headers, loopback_only=self._loopback_only, allowed_hosts=self._allowed_hosts)
         if reason is None:
             await self._app(scope, receive, send_guarded)
             return
-        body = msgspec.json.encode({"status": 403, "code": "forbidden", "detail": reason})
-        length = str(len(body)).encode()
-        answer = [(b"content-type", b"application/problem+json"), (b"content-length", length)]
+        body = encode_problem(403, "forbidden", reason)
+        answer = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(body))]
         await send_guarded({"type": "http.response.start", "status": 403, "headers": answer})
         await send({"type": "http.response.body", "body": body})
 
 
-def refusal(method: str, headers: Mapping[str, str], *, loopback_only: bool) -> str | None:
+def refusal(
+    method: str, headers: Mapping[str, str], *, loopback_only: bool, allowed_hosts: frozenset[str] = frozenset()
+) -> str | None:
     """Why a call may not be made, None if it may; header names are in lower case."""
-    host = headers.get("host", "")
-    if loopback_only and not is_loopback(_hostname(host)):
-        return f"the call names the host {host!r}, and this dashboard is for this machine alone; use http://localhost"
-    if method in _SAFE_METHODS:
+    host = headers.get("host")
+    if loopback_only and (reason := foreign_host(host, allowed_hosts)):
+        return reason
+    if method in SAFE_METHODS:
         return None
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site not in {None, "same-origin"} or (origin is not None and urlsplit(origin).netloc != host):
-        return f"the call comes from another site ({origin or site}); changes are made from the dashboard's own page"
+    if reason := foreign_site(host, origin=origin, site=site):
+        return reason
     if site is None and origin is None:
         return "the call does not say where it comes from; programs speak to the API itself"
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         return "the call's body is not application/json"
     return None
-
-
-def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""

@@ -53,7 +53,12 @@ async def serve(settings: "Settings", stop: "asyncio.Event") -> None:
         )
         observer = Observer(parts, clock=clock)
         feed = Feed(observer.look, lambda: observer.history)
-        app = build_app(feed, api, loopback_only=is_loopback(settings.dashboard_host))
+        app = build_app(
+            feed,
+            api,
+            loopback_only=is_loopback(settings.dashboard_host),
+            allowed_hosts=settings.known_hosts,
+        )
         http = serve_http(
             app,
             settings,

@@ -14,9 +14,8 @@ import psutil
 import structlog
 
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
-from inferlane.http.serving import serve_http
 from inferlane.kafka.backlog import BacklogReader
-from inferlane.ops import OpsApp
+from inferlane.ops import OpsApp, serve_ops
 from inferlane.quoting import clipped
 from inferlane.stack.autoscaling import Autoscaler
 from inferlane.stack.backoff import Backoff
@@ -174,7 +173,7 @@ class RunningStack:
             try:
                 settings = self._profile.settings
                 host, port = settings.ops_host, self._pools.ops_port("autoscaler")
-                async with serve_http(OpsApp(live=dict, ready=dict), settings, host=host, port=port):
+                async with serve_ops(OpsApp(live=dict, ready=dict), settings, port=port):
                     log.info("autoscaler_metrics", url=f"{base_url(host, port)}/metrics")
                     self._note_trouble("autoscaler", "")
                     await autoscaler.run(workers=self._workers)

@@ -12,7 +12,7 @@ from dashboards.live.app import build_app
 from dashboards.live.feed import Feed
 from inferlane.config import load_settings
 from inferlane.http.serving import serve_http
-from inferlane.ops import OpsApp
+from inferlane.ops import OpsApp, serve_ops
 from tests.http_messages import FOLLOWER, LIMIT_S, READ, REFUSED, answers_to
 from tests.integration.test_api_fuzz import running_api
 
@@ -26,11 +26,14 @@ async def opened(kind: str, tmp_path: Path) -> AsyncIterator[int]:
         async with running_api(tmp_path) as (url, _):
             yield int(url.rpartition(":")[2])
         return
+    settings = load_settings(ops_port=0)
+    if kind == "ops":
+        async with serve_ops(OpsApp(live=dict, ready=dict), settings) as port:
+            yield port
+        return
     feed = Feed(None, None)  # type: ignore[arg-type]  # nothing here looks at the stack
-    app = (
-        OpsApp(live=dict, ready=dict) if kind == "ops" else build_app(feed, Api(None, "", key=None), loopback_only=True)  # type: ignore[arg-type]  # as above
-    )
-    async with serve_http(app, load_settings(), host="127.0.0.1", port=0) as port:
+    app = build_app(feed, Api(None, "", key=None), loopback_only=True)  # type: ignore[arg-type]  # as above
+    async with serve_http(app, settings, host="127.0.0.1", port=0) as port:
         yield port
 
 
@@ -57,3 +60,11 @@ async def test_a_head_without_end_is_refused(tmp_path: Path, kind: str) -> None:
         writer.write(b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000)
         assert (await reader.readuntil(b"\r\n")).split(b" ")[1] == b"431"
         writer.close()
+
+
+@pytest.mark.parametrize("kind", ["ops", "dashboard"])
+async def test_a_name_that_resolves_to_this_machine_opens_no_port(tmp_path: Path, kind: str) -> None:
+    """Guards `LocalGuard` in `serve_ops`; the ops port answers 200 when it is taken out."""
+    asked = b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    async with opened(kind, tmp_path) as port:
+        assert [status for status, _ in await answers_to(port, asked)] == [403]
