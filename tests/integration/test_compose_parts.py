@@ -1,8 +1,9 @@
-"""Broker and store with the settings of docker-compose.yml, started without containers."""
+"""Broker and store with the settings of docker-compose.yml, started without containers; with TLS and without."""
 
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,31 +26,71 @@ from tests.integration._parts import free_port, running
 pytestmark = pytest.mark.timeout(400)
 
 REPOSITORY = Path(__file__).parents[2]
-# As scripts/compose-passwords.sh makes them, one for each variable.
-COMPOSE = re.sub(
-    r"\$\{(\w+):\?[^}]*\}",
-    lambda found: found[1].encode().hex(),
-    (REPOSITORY / "docker-compose.yml").read_text(),
-)
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 NAMES = Names()
+CERTIFICATES = "/etc/inferlane/tls"
+
+
+def read_services(name: str) -> dict[str, dict[str, Any]]:
+    # Passwords as scripts/compose-passwords.sh makes them, one for each variable.
+    text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda found: found[1].encode().hex(), (REPOSITORY / name).read_text())
+    services: dict[str, dict[str, Any]] = yaml.safe_load(text)["services"]
+    return services
+
+
+class Compose:
+    """The services as Compose has them; with `certificates`, those of docker-compose.tls.yml over the others."""
+
+    def __init__(self, certificates: Path | None) -> None:
+        self.certificates = certificates
+        self._base = read_services("docker-compose.yml")
+        self._over = {} if certificates is None else read_services("docker-compose.tls.yml")
+
+    def environment(self, service: str) -> dict[str, str]:
+        merged = {
+            **self._base[service]["environment"],
+            **self._over.get(service, {}).get("environment", {}),
+        }
+        return {name: self._placed(value) for name, value in merged.items()}
+
+    def command(self, service: str) -> list[str]:
+        command = self._over.get(service, {}).get("command", self._base[service]["command"])
+        return [self._placed(part) for part in command]
+
+    def _placed(self, value: str) -> str:
+        return value.replace(CERTIFICATES, str(self.certificates))
+
+
+@pytest.fixture(params=["plain", "tls"])
+def compose(request: pytest.FixtureRequest, tmp_path: Path) -> Compose:
+    if request.param == "plain":
+        return Compose(None)
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(REPOSITORY / "scripts" / "compose-certificates.sh", tmp_path / "scripts")
+    subprocess.run(["bash", script], check=True)
+    folder = tmp_path / ".inferlane" / "tls"
+    assert folder.stat().st_mode & 0o077 == 0
+    return Compose(folder)
 
 
 class ComposeBroker(ApacheCluster):
     """One node with the environment of the service `kafka`, as the image makes properties of it; other addresses."""
 
+    def __init__(self, folder: Path, compose: Compose) -> None:
+        super().__init__(folder)
+        self._compose = compose
+        self._services_port = free_port()
+
     def open(self) -> None:
         node = self._nodes[1]
-        self.services_port = free_port()
         places = {
             "127.0.0.1:9094": node.server,
             "127.0.0.1:9093": f"127.0.0.1:{node.controller_port}",
-            "//:9092": f"//127.0.0.1:{self.services_port}",
-            "kafka:9092": f"127.0.0.1:{self.services_port}",
+            "//:9092": f"//127.0.0.1:{self._services_port}",
+            "kafka:9092": f"localhost:{self._services_port}",
             "/var/lib/kafka/data": str(node.folder / "log"),
         }
         properties = []
-        for variable, value in SERVICES["kafka"]["environment"].items():
+        for variable, value in self._compose.environment("kafka").items():
             if variable != "KAFKA_HEAP_OPTS":
                 text = value
                 for there, here in places.items():
@@ -63,24 +104,24 @@ class ComposeBroker(ApacheCluster):
 
     def environment_of(self, service: str) -> dict[str, str]:
         """The environment of a service, with the addresses of this broker."""
-        environment: dict[str, str] = dict(SERVICES[service]["environment"])
+        environment = self._compose.environment(service)
         server = environment["INFERLANE_KAFKA_BOOTSTRAP_SERVERS"]
-        here = self.bootstrap_servers if server.startswith("127.0.0.1") else f"127.0.0.1:{self.services_port}"
+        here = self.bootstrap_servers if server.startswith("127.0.0.1") else f"localhost:{self._services_port}"
         return {**environment, "INFERLANE_KAFKA_BOOTSTRAP_SERVERS": here}
 
     def settings_of(self, service: str, **more: object) -> Settings:
-        environment = self.environment_of(service)
-        return load_settings(
-            **{name.removeprefix("INFERLANE_").lower(): text for name, text in environment.items()} | more
-        )
+        chosen = {name.removeprefix("INFERLANE_").lower(): text for name, text in self.environment_of(service).items()}
+        return load_settings(**{**chosen, **more})
 
 
-async def test_the_broker_of_compose_lets_in_each_service_as_its_user_alone(broker_kind: str, tmp_path: Path) -> None:
+async def test_the_broker_of_compose_lets_in_each_service_as_its_user_alone(
+    broker_kind: str, compose: Compose, tmp_path: Path
+) -> None:
     if broker_kind != ApacheCluster.kind:
         pytest.skip(f"the {broker_kind} broker has no users; run with --broker apache")
-    with ComposeBroker(tmp_path / "kafka") as broker:
+    with ComposeBroker(tmp_path / "kafka", compose) as broker:
         # What the service `topics` runs; the image has a models folder, this test names the version.
-        (command,) = SERVICES["topics"]["command"]
+        (command,) = compose.command("topics")
         for part in command.split(" && "):
             asked = [sys.executable, "-m", *part.split(), "--version", "iris/v1"]
             environment = os.environ | broker.environment_of("topics")
@@ -89,6 +130,11 @@ async def test_the_broker_of_compose_lets_in_each_service_as_its_user_alone(brok
             assert await broker_answers(broker.settings_of(service))
         with pytest.raises(UnavailableError):
             await broker_answers(broker.settings_of("api", kafka_sasl_password="wr0ng"))  # noqa: S106 - the point
+        if compose.certificates is not None:
+            with pytest.raises(UnavailableError):
+                await broker_answers(
+                    broker.settings_of("api", kafka_security_protocol="SASL_PLAINTEXT", kafka_ssl_cafile=None)
+                )
         producer = make_producer(broker.settings_of("api"))
         await producer.start()
         await producer.send_and_wait(NAMES.ingress[Lane.REQUESTS], b"x")
@@ -100,20 +146,32 @@ async def test_the_broker_of_compose_lets_in_each_service_as_its_user_alone(brok
         await producer.stop()
 
 
-async def test_the_store_of_compose_lets_in_the_services_alone(tmp_path: Path) -> None:
+async def test_the_store_of_compose_lets_in_the_services_alone(compose: Compose, tmp_path: Path) -> None:
     port = free_port()
-    _, *arguments = (text.replace("/data", str(tmp_path)) for text in SERVICES["valkey"]["command"])
-    chosen = SERVICES["api"]["environment"]
-    url = chosen["INFERLANE_REDIS_URL"].replace("valkey:6379", f"127.0.0.1:{port}")
+    _, *arguments = compose.command("valkey")
+    environment = compose.environment("api")
+    there = environment["INFERLANE_REDIS_URL"].replace("valkey:6379", f"localhost:{port}")
+    url = there if compose.certificates is None else f"{there}?ssl_ca_certs={compose.certificates}/ca.crt"
     ours = load_settings(
         redis_url=url,
-        redis_username=chosen["INFERLANE_REDIS_USERNAME"],
-        redis_password=chosen["INFERLANE_REDIS_PASSWORD"],
+        redis_username=environment["INFERLANE_REDIS_USERNAME"],
+        redis_password=environment["INFERLANE_REDIS_PASSWORD"],
     )
-    server = store_argv(port, maxmemory_mib=64)[0]
-    async with running([server, "--port", str(port), *arguments], lambda: store_answers(ours.redis_url)):
+    (tmp_path / "data").mkdir()
+    arguments = [str(port) if each == "6379" else each.replace("/data", f"{tmp_path}/data") for each in arguments]
+    if compose.certificates is None:
+        server = [store_argv(port, maxmemory_mib=64)[0], "--port", str(port)]
+    else:
+        found = shutil.which("redis-server")
+        if found is None:
+            assert "CI" not in os.environ, "CI installs redis-server"
+            pytest.skip("the embedded store has no TLS; apt-get install redis-server")
+        server = [found]
+        # Debian 12 has Redis 7.0, which does not know this command, and does not start with a rule on it.
+        arguments = [each for each in arguments if each != "+client|setinfo"]
+    async with running([*server, *arguments], lambda: store_answers(ours.redis_url)):
         assert "noeviction" in await check_store(ours)
         with pytest.raises(UnavailableError):
             await store_answers(url)
         # As the health check asks.
-        assert await store_answers(url.replace("//", "//probe:probe@"))
+        assert await store_answers(url.replace("//", "//probe:probe@", 1))

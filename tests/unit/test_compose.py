@@ -212,3 +212,16 @@ def test_what_scripts_install_from_an_index_is_pinned_by_hash() -> None:
         for command in re.split(r"&&|\|\||;", line):
             if re.search(r"\bpip (install|sync)\b", command):
                 assert "--require-hashes" in command or "--no-deps" in command, command
+
+
+def test_tls_is_a_file_over_the_other_for_every_service_that_connects() -> None:
+    over = yaml.safe_load((REPOSITORY / "docker-compose.tls.yml").read_text())["services"]
+    assert over.keys() == OURS.keys() - {"topics"} | {"kafka", "valkey"}
+    for name in OURS.keys() - {"topics"}:
+        environment = over[name]["environment"]
+        assert environment["INFERLANE_REDIS_URL"].startswith("rediss://")
+        assert environment["INFERLANE_KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
+    without = SERVICES["valkey"]["command"]
+    assert over["valkey"]["command"][: len(without)] == without
+    assert "--tls-port" in over["valkey"]["command"]
+    assert "--tls" in over["valkey"]["healthcheck"]["test"]
