@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     # A consumer whose records wait while nothing moves, for no cause outside of it, is replaced after this long. Too
     # short kills one that works on a long batch, too long leaves clients waiting for one that will never move.
     stuck_after_s: Annotated[float, Field(ge=1)] = 120.0
+    # Deaths of a process at the same record, after which the records there are tried one at a time; one that kills
+    # again ends as a dead letter. Small tries one by one after kills of another cause, large costs more restarts.
+    max_deaths: Annotated[int, Field(ge=1)] = 3
     kafka_request_timeout_ms: Annotated[int, Field(ge=100)] = 10_000
 
     # How to get in: docs/connections.md. `inferlane.broker_access` says which of these go together.

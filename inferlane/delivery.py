@@ -14,6 +14,7 @@ from inferlane.burying import DeadLetterWriter
 from inferlane.dead_letters import Cause
 from inferlane.errors import (
     DecodeError,
+    FatalRecordError,
     InferlaneError,
     InvalidInputError,
     ModelError,
@@ -48,6 +49,7 @@ log = structlog.get_logger(__name__)
 # Of what a record can die.
 _DEADLY = (
     DecodeError,
+    FatalRecordError,
     InferlaneError,
     InvalidInputError,
     ModelError,

@@ -13,6 +13,7 @@ InferlaneError
 ├── ModelError                the model itself failed on valid input
 ├── RecordRefusedError        a topic takes other records and not this one
 │   └── TopicMissingError     the topic that a record belongs into does not exist
+├── FatalRecordError          the process that worked on the record died of it
 ├── ConsumerBrokenError       a consumer that only a new process can replace
 └── UnavailableError          a part that we depend on does not answer now
     ├── NotServedError        it answers, and will not do what we ask: no retry mends that
@@ -123,6 +124,12 @@ class TopicMissingError(RecordRefusedError):
     """The topic that a record belongs into does not exist. Remedy: `inferlane topics create`, then send it again."""
 
     code = "topic_missing"
+
+
+class FatalRecordError(InferlaneError):
+    """The process that worked on the record died, each time. Remedy: look at its memory limit and at the model."""
+
+    code = "fatal_record"
 
 
 class ConsumerBrokenError(InferlaneError):

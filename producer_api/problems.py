@@ -41,6 +41,7 @@ _TITLES = {
     errors.UnknownModelError.code: "No such model or version",
     errors.UnusableVersionError.code: "The version cannot be served",
     errors.ModelError.code: "The model failed",
+    errors.FatalRecordError.code: "The worker died of the request",
     errors.UnavailableError.code: "Unavailable for now",
     errors.NotServedError.code: "A part that is needed does not serve us",
     errors.RecordRefusedError.code: "A topic does not take the request",

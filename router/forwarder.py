@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
     from inferlane.config import Settings
+    from inferlane.kafka.attempts import AttemptLog
     from inferlane.tracing.spans import Tracing
     from models.catalog import Catalog
 
@@ -183,6 +184,16 @@ class Forwarder:
         metrics.note_refused(work.refused)
         metrics.note_take(took_s=time.time() - work.taken_s)
 
+    async def bury(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
+        """Return when a record that must not be worked on has a durable terminal result, and is a dead letter."""
+        try:
+            headers = identified(read_unidentified(record), record)
+        except DecodeError:
+            headers = default_headers(record)
+        refused = [_refuse(record, lane, headers, error)]
+        await self._delivery.deliver(refused)
+        self._metrics[lane].note_refused(refused)
+
     def _decide(self, record: "ConsumerRecord", lane: Lane) -> _Routed | Answer:
         """The route and the record for its topic, or the terminal answer of a record that no version can serve."""
         try:
@@ -209,17 +220,24 @@ class Forwarder:
         return _Routed(record, headers, chosen, out)
 
 
-def router_lanes(settings: "Settings", forwarder: Forwarder, retrier: Retrier) -> Lanes:
+def router_lanes(
+    settings: "Settings", forwarder: Forwarder, retrier: Retrier, *, attempt_log: "AttemptLog | None" = None
+) -> Lanes:
     """The data path: both ingress topics through the forwarder."""
 
     def options(lane: Lane, topic: str) -> LaneOptions:
         consumer = LaneConsumer(
-            settings, topic=topic, group=settings.names.router_group, lane=lane, is_excused=lambda: retrier.is_retrying
+            settings,
+            topic=topic,
+            group=settings.names.router_group,
+            lane=lane,
+            is_excused=lambda: retrier.is_retrying,
+            attempt_log=attempt_log,
         )
         return LaneOptions(consumer=consumer, max_records=_MAX_RECORDS)
 
     lanes = {lane: options(lane, topic) for lane, topic in settings.names.ingress.items()}
-    return Lanes(lanes, work=forwarder.forward, retrier=retrier)
+    return Lanes(lanes, work=forwarder.forward, bury=forwarder.bury, retrier=retrier)
 
 
 def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:

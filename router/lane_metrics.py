@@ -7,6 +7,7 @@ import numpy as np
 
 from inferlane.errors import (
     DecodeError,
+    FatalRecordError,
     InferlaneError,
     PayloadTooLargeError,
     RecordRefusedError,
@@ -30,6 +31,7 @@ _REASONS = (
         error.code
         for error in (
             DecodeError,
+            FatalRecordError,
             InferlaneError,
             PayloadTooLargeError,
             RecordRefusedError,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.attempt_log import RedisAttemptLog
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
 from inferlane.kafka.producing import BatchProducer
@@ -75,7 +76,12 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         )
         app = RouterApp(
             settings,
-            data_path=router_lanes(settings, forwarder, retrier),
+            data_path=router_lanes(
+                settings,
+                forwarder,
+                retrier,
+                attempt_log=RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names),
+            ),
             state_path=StatePath(settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()),
         )
         watch = DeploymentWatch(settings, catalog=catalog, splits=splits, redis=redis)

@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from inferlane.errors import DecodeError, InferlaneError, InvalidInputError, ModelError, PayloadTooLargeError
+from inferlane.errors import (
+    DecodeError,
+    FatalRecordError,
+    InferlaneError,
+    InvalidInputError,
+    ModelError,
+    PayloadTooLargeError,
+)
 from inferlane.metrics import worker as metrics
 from inferlane.metrics.labels import NONE, OTHER, bounded
 from inferlane.results import CANCELLED, EXPIRED, Result, Status
@@ -12,12 +19,13 @@ if TYPE_CHECKING:
     from inferlane.naming import Lane
     from workers.answers import RunTimes
 
+_ERRORS = (DecodeError, FatalRecordError, InferlaneError, InvalidInputError, ModelError, PayloadTooLargeError)
 # What a worker can end a request with.
 _REASONS: dict[Status, tuple[str, ...]] = {
     Status.SUCCEEDED: (NONE,),
     Status.EXPIRED: (EXPIRED,),
     Status.FAILED: (
-        *(error.code for error in (DecodeError, InferlaneError, InvalidInputError, ModelError, PayloadTooLargeError)),
+        *(error.code for error in _ERRORS),
         CANCELLED,
         OTHER,
     ),

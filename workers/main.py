@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.attempt_log import RedisAttemptLog
 from inferlane.cancellations import CancelledRequests
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
@@ -101,7 +102,8 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
             clock=clock,
         )
         stack.callback(pipeline.close)
-        lanes = worker_lanes(settings, pipeline, limit=limit, retrier=retrier)
+        attempt_log = RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names)
+        lanes = worker_lanes(settings, pipeline, limit=limit, retrier=retrier, attempt_log=attempt_log)
 
         def live() -> Mapping[str, bool]:
             return {"pipeline": not work.done(), "cancellations": cancelled.is_running, **lanes.live()}

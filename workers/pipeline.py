@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from inferlane.clock import Clock
     from inferlane.config import Settings
+    from inferlane.kafka.attempts import AttemptLog
     from models.catalog import ModelVersion
     from workers.session import OnnxModel
 
@@ -116,6 +117,11 @@ class Pipeline:
                 held = []
         if held:
             await self._finish(held)
+
+    async def bury(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
+        """Return when a record that must not be worked on has a durable terminal result, and is a dead letter."""
+        refused = self._refuse(record, lane, error)
+        await self._finish([_Done(Batch(lane=lane, taken_s=self._clock.now_s()), [refused])])
 
     async def _infer(self, batches: Sequence[Sequence[Request]], lane: Lane, taken_s: float) -> list[_Done]:
         """Run the batches in one turn, at least the first; those behind it only while no client waits for a turn."""
@@ -210,7 +216,14 @@ def _in_a_row(batches: Sequence[Sequence[Request]], max_rows: int) -> Sequence[S
     return batches[: next(ends, len(batches))]
 
 
-def worker_lanes(settings: "Settings", pipeline: Pipeline, *, limit: FailureLimit, retrier: Retrier) -> Lanes:
+def worker_lanes(
+    settings: "Settings",
+    pipeline: Pipeline,
+    *,
+    limit: FailureLimit,
+    retrier: Retrier,
+    attempt_log: "AttemptLog | None" = None,
+) -> Lanes:
     """Both work topics of the pipeline's version, as far as the limit lets them be taken."""
     version = pipeline.version
 
@@ -221,6 +234,8 @@ def worker_lanes(settings: "Settings", pipeline: Pipeline, *, limit: FailureLimi
             group=settings.names.worker_group(version.model, version.version),
             lane=lane,
             is_excused=lambda: retrier.is_retrying or limit.is_halted,
+            attempt_log=attempt_log,
+            in_flight=settings.batches_in_flight,
         )
         return LaneOptions(consumer=consumer, max_records=max_records, in_flight=settings.batches_in_flight)
 
@@ -228,4 +243,4 @@ def worker_lanes(settings: "Settings", pipeline: Pipeline, *, limit: FailureLimi
         Lane.REQUESTS: options(Lane.REQUESTS, max_records=settings.max_batch_rows),
         Lane.BULK: options(Lane.BULK, max_records=_BULK_RECORDS_A_TAKE),
     }
-    return Lanes(lanes, work=pipeline.answer, retrier=retrier, allowance=limit.allowance)
+    return Lanes(lanes, work=pipeline.answer, bury=pipeline.bury, retrier=retrier, allowance=limit.allowance)

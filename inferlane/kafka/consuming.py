@@ -1,6 +1,7 @@
 """Consuming one lane of one group: what is taken is tracked, what is done is committed."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -11,7 +12,8 @@ import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from inferlane.errors import ConsumerBrokenError
+from inferlane.errors import ConsumerBrokenError, FatalRecordError
+from inferlane.kafka.attempts import AttemptLog, Attempts
 from inferlane.kafka.clients import broker_errors, make_consumer
 from inferlane.kafka.fetch_wait import FetchWait
 from inferlane.kafka.fetching import positions
@@ -39,6 +41,8 @@ class Take:
 
     records: Sequence[ConsumerRecord]
     ticket: Ticket[TopicPartition]
+    # A single record of a partition on which processes died: `begin_alone` comes first, and nothing may run beside it.
+    is_suspect: bool = False
 
 
 class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -48,7 +52,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     lie unread, so a bulk backlog would stall the clients that wait.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it reads, and for whom
         self,
         settings: "Settings",
         *,
@@ -56,14 +60,18 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         group: str,
         lane: Lane = Lane.REQUESTS,
         is_excused: Callable[[], bool] = lambda: False,
+        attempt_log: AttemptLog | None = None,
+        in_flight: int = 1,
     ) -> None:
-        """`is_excused` says whether standing still has a cause outside of this process."""
+        """`is_excused`: standing still has a cause outside of this process. `in_flight`: takes at once, at most."""
         self._settings = settings
         self._is_excused = is_excused
         self._progress = Progress(stuck_after_s=settings.stuck_after_s)
         self._topic = topic
         self._group = group
         self._fetch_wait = FetchWait.for_lane(settings, lane)
+        self._attempts = Attempts(attempt_log, topic=topic, max_deaths=settings.max_deaths)
+        self._in_flight = in_flight
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
         # The position of each partition as of the last take.
         self._taken: dict[TopicPartition, int] = {}
@@ -122,16 +130,65 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             ConsumerBrokenError: this consumer will never take again; the process must be replaced.
         """
         consumer = self._running()
+        if self._attempts.careful:
+            return await self._take_suspect(consumer, timeout_s=timeout_s)
         with broker_errors(self._settings.kafka_bootstrap_servers):
             fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         self._rest_when_idle(consumer, found=bool(fetched))
+        if fetched:
+            self._idle.clear()
+            await self._note_attempts(consumer, fetched, max_records=max_records)
         take = Take([record for records in fetched.values() for record in records], self._begin(consumer))
         if not fetched:
             # Nothing, or what nobody is given: it is passed all the same, or it would count as lag for ever.
             self.finish(take)
             return None
+        return take
+
+    async def _note_attempts(
+        self, consumer: "AIOKafkaConsumer", fetched: dict[TopicPartition, list[ConsumerRecord]], *, max_records: int
+    ) -> None:
+        """Note where work begins; records of partitions to be careful with are left where they are."""
+        firsts = {partition.partition: records[0].offset for partition, records in fetched.items()}
+        await self._attempts.begin(firsts, window=max_records * self._in_flight)
+        for partition in [partition for partition in fetched if partition.partition in self._attempts.careful]:
+            records = fetched.pop(partition)
+            # Revoked meanwhile, it is read by somebody else.
+            with suppress(IllegalStateError):
+                consumer.seek(partition, records[0].offset)
+
+    async def _take_suspect(self, consumer: "AIOKafkaConsumer", *, timeout_s: float) -> Take | None:
+        """Take one record of a partition on which processes died, or leave it where the suspicion ends."""
+        number, attempt = next(iter(self._attempts.careful.items()))
+        partition = TopicPartition(self._topic, number)
+        with broker_errors(self._settings.kafka_bootstrap_servers):
+            fetched = await consumer.getmany(partition, timeout_ms=int(timeout_s * 1000), max_records=1)
+            if not fetched:
+                if await consumer.position(partition) >= (consumer.highwater(partition) or math.inf):
+                    await self._leave(number)
+                return None
+        (record,) = fetched[partition]
+        if record.offset >= attempt.careful_until:
+            consumer.seek(partition, record.offset)
+            await self._leave(number)
+            return None
+        take = Take([record], self._begin(consumer), is_suspect=True)
         self._idle.clear()
         return take
+
+    async def _leave(self, partition: int) -> None:
+        await self._commit()  # or it would be met again with nothing noted of it
+        await self._attempts.leave(partition)
+
+    async def begin_alone(self, take: Take) -> FatalRecordError | None:
+        """Note that the record of a suspect take is worked on now; the error to end it with if it killed before.
+
+        Raises:
+            UnavailableError: that cannot be noted now; do not work on the record.
+        """
+        (record,) = take.records
+        await self._commit()
+        return await self._attempts.begin_alone(record.partition, record.offset)
 
     def _begin(self, consumer: "AIOKafkaConsumer") -> Ticket[TopicPartition]:
         """Note that everything before the positions was taken, of partitions whose position moved."""
@@ -188,6 +245,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             )
         await self._commit()
         self._tracker.forget()
+        self._attempts.start_over()
         self._taken.clear()
         self._idle.set()
         if revoked:
@@ -203,7 +261,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     async def _commit_for_ever(self) -> None:
         while True:
             await self._has_finished.wait()
-            await asyncio.sleep(self._settings.commit_interval_s)
+            await asyncio.sleep(0.0 if self._attempts.is_hurried else self._settings.commit_interval_s)
             self._has_finished.clear()
             await self._commit()
 

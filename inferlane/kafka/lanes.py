@@ -3,13 +3,19 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.errors import InferlaneError
 from inferlane.kafka.consuming import LaneConsumer, Take
+from inferlane.kafka.isolation import Isolation
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState
 from inferlane.naming import Lane
 from inferlane.retrying import Retrier
+
+if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord
 
 log = structlog.get_logger(__name__)
 
@@ -18,6 +24,9 @@ _IDLE_WAIT_S = 0.5
 Work = Callable[[Take, Lane], Awaitable[Awaitable[object] | None]]
 """Returns when every record of the take has a durable result, or, with the rest of the work, when the lane may go on
 before that is so. What either raises ends the process."""
+
+Bury = Callable[["ConsumerRecord", Lane, InferlaneError], Awaitable[None]]
+"""Returns when a record that nobody may work on again has a durable terminal result: the error."""
 
 Allowance = Callable[[int], int]
 """Of that many records, how many may be taken now; 0 for none yet."""
@@ -41,9 +50,17 @@ class Lanes:
     """The lanes of one process, each in a loop of its own so that bulk never holds up a waiting client."""
 
     def __init__(
-        self, lanes: Mapping[Lane, LaneOptions], *, work: Work, retrier: Retrier, allowance: Allowance = everything
+        self,
+        lanes: Mapping[Lane, LaneOptions],
+        *,
+        work: Work,
+        bury: Bury,
+        retrier: Retrier,
+        allowance: Allowance = everything,
     ) -> None:
         self._lanes = lanes
+        self._bury = bury
+        self._isolation = Isolation()
         self._allowance = allowance
         self._work = work
         self._retrier = retrier
@@ -86,6 +103,14 @@ class Lanes:
                 if take is None:
                     free.release()
                     continue
+                if take.is_suspect:
+                    rest = await self._try_alone(options.consumer, take, lane)
+                    free.release()
+                    if rest is None:
+                        options.consumer.finish(take)
+                    else:
+                        works.create_task(self._end(options.consumer, take, rest))
+                    continue
                 works.create_task(self._finish(options.consumer, take, lane, free))
 
     async def _take(self, options: LaneOptions, stop: asyncio.Event) -> Take | None:
@@ -100,9 +125,24 @@ class Lanes:
 
     async def _finish(self, consumer: LaneConsumer, take: Take, lane: Lane, free: asyncio.Semaphore) -> None:
         try:
-            rest = await self._work(take, lane)
+            async with self._isolation.beside_others():
+                rest = await self._work(take, lane)
         finally:
             free.release()
+        await self._end(consumer, take, rest)
+
+    async def _try_alone(self, consumer: LaneConsumer, take: Take, lane: Lane) -> Awaitable[object] | None:
+        """Work on one record with nothing beside it, or bury it if a process died of it so; returns as `Work`."""
+        async with self._isolation.alone():
+            error = await self._retrier.until_done(lambda: consumer.begin_alone(take), stage=f"alone:{lane}")
+            if error is None:
+                return await self._work(take, lane)
+            (record,) = take.records
+            log.error("record_killed_process", lane=lane, topic=record.topic, offset=record.offset)
+            await self._bury(record, lane, error)
+            return None
+
+    async def _end(self, consumer: LaneConsumer, take: Take, rest: Awaitable[object] | None) -> None:
         if rest is not None:
             await rest
         consumer.finish(take)

@@ -1,0 +1,169 @@
+"""Records on which the process dies: they are found out by counts that outlive it, and end as dead letters.
+
+Who gets a partition notes at which offset it begins. Whoever gets the partition next and begins at that same offset
+knows that its predecessor died there, for one that lives commits what it has done. After some deaths the records there
+are tried one at a time with nothing else in work, each noted before: one that is found noted has killed by itself.
+
+Nothing is noted but the first records after an assignment, so that the steady state costs nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from inferlane.errors import FatalRecordError, UnavailableError
+
+log = structlog.get_logger(__name__)
+
+# The first records of a partition are not held up for longer by a store that is away.
+_READ_TIMEOUT_S = 1.0
+# After a death commits do not wait for their interval, so that the next one is at the offset that kills.
+_HURRY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What is noted of a partition: where work began, how often without an end, and how far to go record by record.
+
+    `is_alone`: the record at `offset` was in work with nothing beside it.
+    """
+
+    offset: int
+    begun: int = 0
+    is_alone: bool = False
+    careful_until: int = 0
+
+    def encode(self) -> bytes:
+        """The bytes that are kept of it."""
+        return b"%d %d %d %d" % (self.offset, self.begun, self.is_alone, self.careful_until)
+
+    @classmethod
+    def decode(cls, raw: bytes | None) -> "Attempt | None":
+        """Read kept bytes; None if there are none, or they are not ours."""
+        try:
+            offset, begun, is_alone, careful_until = (int(part) for part in (raw or b"").split())
+        except ValueError:
+            return None
+        return cls(offset=offset, begun=begun, is_alone=bool(is_alone), careful_until=careful_until)
+
+
+def judge(last: Attempt | None, first_offset: int, *, max_deaths: int, window: int) -> Attempt:
+    """What to note of a partition whose first record is at `first_offset`, after what its last owner noted. Pure.
+
+    `window` is how many records from there may have been in work.
+    """
+    if last is None or (last.offset != first_offset and last.careful_until <= first_offset):
+        return Attempt(offset=first_offset, begun=1)
+    if last.careful_until > first_offset:
+        return last
+    # The first of all deaths may have come before anything was noted.
+    if last.begun >= max(1, max_deaths - 1):
+        return replace(last, careful_until=first_offset + window)
+    return replace(last, begun=last.begun + 1)
+
+
+class AttemptLog(Protocol):
+    """Keeps what was noted of a topic's partitions. Each call raises `UnavailableError` while it cannot."""
+
+    async def read(self, topic: str, partitions: Sequence[int]) -> Mapping[int, Attempt]: ...
+
+    async def write(self, topic: str, attempts: Mapping[int, Attempt]) -> None: ...
+
+    async def forget(self, topic: str, partition: int) -> None: ...
+
+
+class Attempts:
+    """The attempts of one consumer at the partitions of a topic. One event loop."""
+
+    def __init__(self, kept: AttemptLog | None, *, topic: str, max_deaths: int) -> None:
+        """With no log nothing is counted."""
+        self._log = kept
+        self._topic = topic
+        self._max_deaths = max_deaths
+        self._known: set[int] = set()
+        self._careful: dict[int, Attempt] = {}
+        self._hurried_until_s = 0.0
+
+    @property
+    def careful(self) -> Mapping[int, Attempt]:
+        """The partitions of which one record is taken at a time."""
+        return self._careful
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether what is done should be committed at once: somebody died here."""
+        return time.monotonic() < self._hurried_until_s
+
+    def start_over(self) -> None:
+        """Note that the partitions are somebody else's now."""
+        self._known.clear()
+        self._careful.clear()
+
+    async def begin(self, firsts: Mapping[int, int], *, window: int) -> None:
+        """Note that work begins at these offsets of partitions; `careful` has those on which others died too often.
+
+        Without a log that answers nothing is noted: that must not hold up the records.
+        """
+        new = {partition: offset for partition, offset in firsts.items() if partition not in self._known}
+        if not new or self._log is None:
+            return
+        self._known.update(new)
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT_S):
+                last = await self._log.read(self._topic, list(new))
+                noted = {
+                    partition: judge(last.get(partition), offset, max_deaths=self._max_deaths, window=window)
+                    for partition, offset in new.items()
+                }
+                self._careful.update(
+                    {partition: attempt for partition, attempt in noted.items() if attempt.careful_until}
+                )
+                await self._log.write(self._topic, noted)
+        except (UnavailableError, TimeoutError) as error:
+            log.warning("attempts_not_counted", topic=self._topic, partitions=sorted(new), error=repr(error))
+            return
+        died = {partition: last[partition] for partition in noted if noted[partition].begun > 1}
+        if died:
+            self._hurried_until_s = time.monotonic() + _HURRY_S
+            log.warning(
+                "process_died_here",
+                topic=self._topic,
+                offsets={partition: attempt.offset for partition, attempt in died.items()},
+                deaths=max(attempt.begun for attempt in died.values()),
+                one_by_one=sorted(self._careful),
+            )
+
+    async def begin_alone(self, partition: int, offset: int) -> FatalRecordError | None:
+        """Note that this record is worked on with nothing beside it; the error to end it with if it killed before.
+
+        Raises:
+            UnavailableError: the log does not answer; do not work on the record.
+        """
+        attempt = self._careful.get(partition)
+        if self._log is None or attempt is None or (attempt.is_alone and offset < attempt.offset):
+            # The partition is somebody else's now; or the record was tried before the one that killed, and did not.
+            return None
+        if attempt.is_alone and offset == attempt.offset:
+            return FatalRecordError(
+                f"the process that worked on this record (offset {offset} of partition {partition} of {self._topic}) "
+                f"died, after {attempt.begun} deaths at this place the last time with nothing else in work; it is not "
+                "tried again. Look at the memory limit of the process and at the model, then replay the dead letter"
+            )
+        noted = replace(attempt, offset=offset, is_alone=True)
+        await self._log.write(self._topic, {partition: noted})
+        self._careful[partition] = noted
+        return None
+
+    async def leave(self, partition: int) -> None:
+        """Note that nothing of the partition is suspected any more."""
+        self._careful.pop(partition, None)
+        if self._log is not None:
+            try:
+                await self._log.forget(self._topic, partition)
+            except UnavailableError as error:
+                # The next owner goes on record by record for a while.
+                log.warning("attempts_not_forgotten", topic=self._topic, partition=partition, error=str(error))

@@ -1,0 +1,189 @@
+"""Records that kill the process that works on them, on a real broker and store: few deaths, and all are answered."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from inferlane.config import Settings
+from inferlane.identity import foreign_key
+from inferlane.kafka.clients import partitions_of
+from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.kafka.reading import read_since
+from inferlane.naming import Lane, Names
+from inferlane.result_store import ResultStore, connect
+from inferlane.results import Result, Status
+from inferlane.topics import create_topics
+from tests.brokers import Broker
+from tests.integration._parts import embedded_store, eventually
+
+# A death is seen when the session of its consumer ends.
+pytestmark = pytest.mark.timeout(600)
+
+NAMES = Names()
+GOOD = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
+KILLER = b'{"instances": [[666, 666, 666, 666]]}'
+MAX_DEATHS = 3
+# A worker whose model is killed by the system when it meets a certain row, as by the killer of a memory limit.
+WORKER = """
+import asyncio, os, signal
+import numpy as np
+from inferlane.attempt_log import RedisAttemptLog
+from inferlane.clock import SystemClock
+from inferlane.config import load_settings
+from inferlane.delivery import Delivery
+from inferlane.kafka.producing import BatchProducer
+from inferlane.lifecycle import run
+from inferlane.result_store import ResultStore, connect
+from inferlane.retrying import Retrier
+from tests.fakes.records import make_catalog, make_version
+from workers.failure_limit import FailureLimit
+from workers.observing import Observer
+from workers.outcomes import OutcomeRecorder
+from workers.pipeline import Pipeline, worker_lanes
+
+class Model:
+    version = make_version()
+    def run(self, inputs):
+        if (inputs["input"] == 666).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        rows = len(inputs["input"])
+        return {"label": np.zeros(rows, np.int64), "probabilities": np.full((rows, 3), 1 / 3, np.float32)}
+
+async def main(stop):
+    settings, clock, retrier = load_settings(), SystemClock(), Retrier()
+    async with connect(settings.redis_url) as redis:
+        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=600, names=settings.names)
+        producer = BatchProducer(settings)
+        await producer.start()
+        delivery = Delivery(store, producer, retrier, names=settings.names, max_dead_letter_bytes=1 << 20)
+        limit = FailureLimit(settings, model="iris", version="v1", clock=clock)
+        recorder = OutcomeRecorder(model="iris", version="v1", worker_id="w", clock=clock, classes=("a", "b", "c"))
+        pipeline = Pipeline(
+            settings, model=Model(), delivery=delivery, observer=Observer(make_version(), recorder, limit),
+            cancelled=(), clock=clock,
+        )
+        log = RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names)
+        await worker_lanes(settings, pipeline, limit=limit, retrier=retrier, attempt_log=log).run(stop)
+        await producer.close()
+
+run(main)
+"""
+
+
+@dataclass
+class Pool:
+    """A pool of one worker, which is started again whenever it dies."""
+
+    settings: Settings
+    store: ResultStore
+    producer: BatchProducer
+    deaths: int = 0
+    _process: "asyncio.subprocess.Process | None" = field(default=None)
+
+    async def keep(self) -> None:
+        while True:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", WORKER, env={**self.settings.environment(), "PATH": "/usr/bin:/bin"}
+            )
+            code = await self._process.wait()
+            assert code == -9, f"the worker ended by itself with {code}"
+            self.deaths += 1
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def send(self, lane: Lane, values: Sequence[bytes]) -> list[str]:
+        """Send one record for each value; returns what the store keeps their results under."""
+        ids = [f"{lane}-{number}" for number in range(len(values))]
+        topic = NAMES.work_topic("iris", "v1", lane)
+        await self.producer.send(
+            OutRecord(topic, request_id.encode(), value, [("ce_id", request_id.encode())])
+            for request_id, value in zip(ids, values, strict=True)
+        )
+        return [foreign_key(b"", request_id, value) for request_id, value in zip(ids, values, strict=True)]
+
+    async def results(self, keys: Sequence[str]) -> list[Result | None]:
+        return await self.store.get(keys)
+
+    async def topic_values(self, topic: str) -> list[tuple[str, str]]:
+        """The id and the error code of each record of a topic."""
+        found: list[tuple[str, str]] = []
+        async for records in read_since(self.settings, await partitions_of(self.settings, topic), since_s=0.0):
+            for record in records:
+                headers = dict(record.headers)
+                code = headers.get("ce_errorcode") or headers.get("inferlane-dead-letter-reason") or b""
+                found.append((headers["ce_id"].decode(), code.decode()))
+        return found
+
+
+@pytest.fixture
+async def pool(broker: Broker) -> AsyncIterator[Pool]:
+    async with embedded_store() as redis_url, connect(redis_url) as redis:
+        settings = broker.settings(
+            ingress_partitions=1,
+            work_partitions=2,
+            max_batch_rows=8,
+            session_timeout_ms=6_000,
+            max_deaths=MAX_DEATHS,
+            redis_url=redis_url,
+        )
+        await create_topics(settings, [("iris", "v1")])
+        producer = BatchProducer(settings)
+        await producer.start()
+        store = ResultStore(redis, redis_url=redis_url, result_ttl_s=600, names=NAMES)
+        pool = Pool(settings, store, producer)
+        keeping = asyncio.create_task(pool.keep())
+        try:
+            yield pool
+        finally:
+            keeping.cancel()
+            pool.kill()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await producer.close()
+
+
+async def test_killers_of_a_lane_where_clients_wait_end_as_dead_letters_and_their_neighbours_are_answered(
+    pool: Pool,
+) -> None:
+    """Guards `Attempts`: taken out, the worker dies of the same record for ever and the rest of its batch waits."""
+    values = [GOOD] * 40
+    for place in (13, 14):
+        values[place] = KILLER
+    keys = await pool.send(Lane.REQUESTS, values)
+    bulk = await pool.send(Lane.BULK, [GOOD] * 20)
+
+    async def all_answered() -> bool:
+        return all(await pool.results(keys))
+
+    await eventually(all_answered, within_s=400)
+    results = [result for result in await pool.results(keys) if result is not None]
+    assert [place for place, result in enumerate(results) if result.status is Status.FAILED] == [13, 14]
+    assert {result.error_code for result in results if result.status is Status.FAILED} == {"fatal_record"}
+    # Those up to the limit, one before anything was noted, and one alone, for each of the two.
+    assert pool.deaths <= 2 * (MAX_DEATHS + 2)
+    buried = await pool.topic_values(NAMES.dead_letters)
+    assert set(buried) == {("requests-13", "fatal_record"), ("requests-14", "fatal_record")}
+
+    async def bulk_answered() -> bool:
+        found = dict(await pool.topic_values(NAMES.results))
+        return all(f"bulk-{number}" in found for number in range(len(bulk)))
+
+    await eventually(bulk_answered)
+
+
+async def test_a_killer_of_the_bulk_lane_harms_nobody_else(pool: Pool) -> None:
+    values = [GOOD] * 30
+    values[21] = KILLER
+    await pool.send(Lane.BULK, values)
+
+    async def all_answered() -> bool:
+        return len({name for name, _ in await pool.topic_values(NAMES.results)}) == len(values)
+
+    await eventually(all_answered, within_s=400)
+    codes = dict(await pool.topic_values(NAMES.results))
+    assert {name: code for name, code in codes.items() if code} == {"bulk-21": "fatal_record"}
+    assert pool.deaths <= MAX_DEATHS + 2
