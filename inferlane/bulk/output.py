@@ -1,6 +1,8 @@
-"""The result file: a line a row, in the order of the rows."""
+"""The result file: a line a row, in the order of the rows; and the file of rows that did not fit."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,3 +30,18 @@ def result_lines(
         else:
             lines.append({"row": row, "error": error})
     return b"\n".join([*map(_encode, lines), b""])
+
+
+@contextmanager
+def rejects_written(path: Path | None) -> Iterator[Callable[[Chunk], Chunk]]:
+    """While the block runs, a function that writes a chunk's rejects to `path`, if there is one, and returns it."""
+    if path is None:
+        yield lambda chunk: chunk
+        return
+    with path.open("wb") as file:
+
+        def write(chunk: Chunk) -> Chunk:
+            file.writelines(_encode(reject) + b"\n" for reject in chunk.rejects)
+            return chunk
+
+        yield write

@@ -1,0 +1,185 @@
+"""How a file of rows is written: encoding, delimiter and header, found in the file or given, and said in words."""
+
+import codecs
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from inferlane.errors import ConfigurationError
+from inferlane.quoting import quoted
+
+# As CSV writes numbers. Python's own `float` also reads `1_000`, `nan` and digits of other scripts.
+NUMBER = re.compile(r"[ \t]*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[ \t]*", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[ \t]*[+-]?[0-9]+,[0-9]+(?:[eE][+-]?[0-9]+)?[ \t]*", re.ASCII)
+# What others write where a value is missing.
+_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "nil", "?", "-", ".", "#n/a"})
+_DELIMITERS = ",;\t|"
+_NAMED = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+_SAMPLE_LINES = 100
+_BLOCK_BYTES = 1024 * 1024
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a byte order mark"),
+    (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
+    (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
+)
+
+
+class Header(StrEnum):
+    """Whether the first line names the columns."""
+
+    AUTO = "auto"
+    YES = "yes"
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """What was given; `auto` is found in the file. `missing` stands in for missing values; None refuses their rows."""
+
+    header: Header = Header.AUTO
+    delimiter: str = "auto"
+    encoding: str = "auto"
+    missing: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """How the file is written. `delimiter` is empty for JSON lines, `header` None without one."""
+
+    encoding: str
+    encoding_said: str
+    delimiter: str = ""
+    header: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        """What was found, in a sentence."""
+        if not self.delimiter:
+            return f"JSON lines, {self.encoding_said}"
+        names = "no header" if self.header is None else f"header {quoted(', '.join(self.header), limit_chars=100)}"
+        shown = next((name for name, char in _NAMED.items() if char == self.delimiter), repr(self.delimiter))
+        return f"CSV, {self.encoding_said}, delimiter {shown}, {names}"
+
+
+def is_missing(field: str) -> bool:
+    """Whether a field says that there is no value."""
+    return field.strip().lower() in _MISSING
+
+
+def fields_of(line: str, delimiter: str) -> list[str]:
+    """The fields of one line, which is one row.
+
+    Raises:
+        csv.Error: a quote is not closed in this line, or stands where none can.
+    """
+    return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+
+
+def find_format(path: Path, options: ReadOptions, *, width: int | None) -> Format:
+    """Look how the file is written; `width` is the number of values of a row, None for JSON lines.
+
+    Raises:
+        ConfigurationError: it cannot be read, or not so; the message says what to give.
+    """
+    try:
+        encoding, said = _encoding(path, options.encoding)
+        if width is None:
+            return Format(encoding=encoding, encoding_said=said)
+        with path.open(encoding=encoding) as file:
+            sample = [
+                line for _, line in zip(range(_SAMPLE_LINES), (line for line in file if line.strip()), strict=False)
+            ]
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(
+            f"cannot read {path}: {error}. Name a readable file, and its encoding with --encoding."
+        ) from error
+    delimiter = _delimiter(path, options.delimiter, sample, width)
+    first = _fields_or_none(sample[0], delimiter) if sample else None
+    has_header = bool(first) and (
+        options.header is Header.YES or (options.header is Header.AUTO and _names_columns(first or []))
+    )
+    data = sample[1:] if has_header else sample
+    _refuse_decimal_comma(path, data, delimiter)
+    return Format(
+        encoding=encoding,
+        encoding_said=said,
+        delimiter=delimiter,
+        header=tuple(field.strip() for field in first or ()) if has_header else None,
+    )
+
+
+def _encoding(path: Path, given: str) -> tuple[str, str]:
+    if given != "auto":
+        try:
+            name = codecs.lookup(given).name
+        except LookupError:
+            raise ConfigurationError(
+                f"--encoding {quoted(given)} is no encoding; give utf-8, utf-16, latin-1 or another"
+            ) from None
+        # Reads UTF-8 with and without a mark.
+        return ("utf-8-sig" if name == "utf-8" else name), given
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        head = file.read(_BLOCK_BYTES)
+        for mark, encoding, said in _BOMS:
+            if head.startswith(mark):
+                return encoding, said
+        # Numbers and commas in UTF-16 have a zero in every second byte.
+        if b"\0" in head[:1024]:
+            encoding = "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
+            return encoding, f"{encoding.upper()} without a byte order mark"
+        try:
+            while head:
+                decoder.decode(head)
+                head = file.read(_BLOCK_BYTES)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "latin-1", "Latin-1 (it is not UTF-8)"
+    return "utf-8", "UTF-8"
+
+
+def _delimiter(path: Path, given: str, sample: Sequence[str], width: int) -> str:
+    if given != "auto":
+        delimiter = _NAMED.get(given.lower(), "\t" if given == "\\t" else given)
+        if len(delimiter) != 1 or delimiter in '"\r\n':
+            raise ConfigurationError(
+                f"--delimiter {quoted(given)} is not one character, or comma, semicolon, tab, pipe"
+            )
+        return delimiter
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    # The one that cuts most lines into as many values as a row has.
+    fits = {
+        delimiter: sum(len(_fields_or_none(line, delimiter) or ()) == width for line in sample)
+        for delimiter in _DELIMITERS
+    }
+    best = max(fits, key=fits.__getitem__)
+    if fits[best]:
+        return best
+    # None does: the rows will be refused one by one, and should be cut as whoever wrote them meant.
+    return max(_DELIMITERS, key=lambda delimiter: sum(line.count(delimiter) for line in sample))
+
+
+def _names_columns(fields: Sequence[str]) -> bool:
+    """Whether these are names: one number among them, and it is a row with an odd value."""
+    has_number = any(NUMBER.fullmatch(field) or _DECIMAL_COMMA.fullmatch(field) for field in fields)
+    return not has_number and not all(is_missing(field) for field in fields)
+
+
+def _refuse_decimal_comma(path: Path, sample: Sequence[str], delimiter: str) -> None:
+    for line in sample:
+        for field in _fields_or_none(line, delimiter) or ():
+            if delimiter != "," and _DECIMAL_COMMA.fullmatch(field):
+                raise ConfigurationError(
+                    f"{path} writes numbers with a decimal comma, as in {quoted(field.strip())}; write a point instead "
+                    f"({field.strip().replace(',', '.')}). Nothing was sent."
+                )
+
+
+def _fields_or_none(line: str, delimiter: str) -> list[str] | None:
+    try:
+        return fields_of(line, delimiter)
+    except csv.Error:
+        return None
