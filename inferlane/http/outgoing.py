@@ -59,12 +59,17 @@ class Outgoing:
             return
         self._is_closing = True
         self._flush()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-            self._transport.resume_reading()
-            self._await_client(self._loop.time() + self._write_timeout_s)
-        else:
+        if not self._transport.can_write_eof():
             self._transport.close()
+            return
+        try:
+            self._transport.write_eof()
+        except OSError:
+            # The client has reset the connection, and the loop has not told us yet.
+            self._transport.abort()
+            return
+        self._transport.resume_reading()
+        self._await_client(self._loop.time() + self._write_timeout_s)
 
     def close_idle(self) -> None:
         """Close a connection on which nothing is under way."""

@@ -14,7 +14,7 @@ from inferlane.config import load_settings
 from inferlane.http.serving import serve_http
 from inferlane.ops import OpsApp, serve_ops
 from tests.http_messages import FOLLOWER, LIMIT_S, READ, REFUSED, answers_to
-from tests.integration.test_api_fuzz import running_api
+from tests.integration._running_api import running_api
 
 PORTS = ["api", "ops", "dashboard"]
 

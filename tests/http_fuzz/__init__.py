@@ -1,0 +1,1 @@
+"""Ambiguous messages through nginx and HAProxy, beside clients that check that each gets its own answers."""
