@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     max_wait_s: Seconds = 60.0
     # What a call may take past its wait to find out whether broker and store have its request. Short says "unknown"
     # where a busy broker would have said "accepted", long lets clients wait for parts that are away.
-    answer_grace_s: Seconds = 1.0
+    answer_grace_s: Seconds = 1.5
     # Whether a predict call without an Idempotency-Key whose client closes its connection is taken back: nobody else
     # knows its id. Off, it is computed as any other.
     cancel_on_disconnect: bool = False
@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     # one a version each time, too seldom lets a burst be judged by numbers from before it.
     backlog_poll_s: Seconds = 0.5
     result_ttl_s: Seconds = 3_600.0
+    # How long a result is kept that was handed to the client that waited for it, of a call without an Idempotency-Key.
+    delivered_result_ttl_s: Seconds = 300.0
+    # The share of the store's `maxmemory` past which no new request is let in: what is on its way still needs room.
+    store_full_share: Annotated[float, Field(gt=0, le=1)] = 0.9
 
     # Kafka. Few partitions embedded, as many as maxReplicaCount on a cluster.
     ingress_partitions: Annotated[int, Field(ge=1)] = 12

@@ -18,6 +18,7 @@ InferlaneError
 └── UnavailableError          a part that we depend on does not answer now
     ├── NotServedError        it answers, and will not do what we ask: no retry mends that
     └── OverloadedError       too much is waiting here already
+        └── StoreFullError    the store has no room for another result
 
 `code` is what the client, the dead letter and the metrics call it; it never changes once released.
 `retryable` says whether the same call may succeed later with nothing changed by the caller.
@@ -161,3 +162,9 @@ class OverloadedError(UnavailableError):
         """`retry_after_s`: when the same call is worth another try."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class StoreFullError(OverloadedError):
+    """The store has no room for another result. Remedy: send again later; give the store more memory."""
+
+    code = "store_full"

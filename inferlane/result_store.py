@@ -55,6 +55,12 @@ if is_first then
 end
 return held
 """
+# KEYS: of results. ARGV: the seconds that they may live from now on, at most.
+_SHORTEN = """
+for _, key in ipairs(KEYS) do
+  redis.call('EXPIRE', key, ARGV[1], 'LT')
+end
+"""
 _NOBODY: Mapping[str, Sequence[Result]] = MappingProxyType({})
 
 
@@ -104,6 +110,7 @@ class ResultStore:
         self._redis_url = redis_url
         self._ttl_s = int(result_ttl_s)
         self._put = redis.register_script(_PUT)
+        self._shorten = redis.register_script(_SHORTEN)
         self._names = names
         self._result_key = names.store_key("result", "")
         self._accepted_key = names.store_key("accepted", "")
@@ -184,6 +191,15 @@ class ResultStore:
         async with store_errors(self._redis_url):
             found = await self._redis.mget([self._result_key + request_id for request_id in request_ids])
         return [None if raw is None else decode_result(_raw(raw)) for raw in found]
+
+    async def shorten(self, keys: Sequence[str], *, ttl_s: float) -> None:
+        """Let the results under these keys live `ttl_s` from now on, where they would live longer.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            await self._shorten(keys=[self._result_key + key for key in keys], args=[max(1, int(ttl_s))])
 
     async def find(self, request_id: str) -> Result | Accepted | None:
         """The result, else the mark of acceptance, else None; read at one moment.

@@ -42,6 +42,7 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
         once=services.once,
         answerer=services.answerer,
         counts=services.counts,
+        delivered=services.delivered,
         tracing=services.tracing,
     )
     # Registered for the other methods' 405 and for middleware-free tests; POSTs are dispatched before FastAPI.

@@ -22,12 +22,14 @@ from producer_api.admission import Admission
 from producer_api.answering import Answerer
 from producer_api.app import build_app
 from producer_api.counting import AnswerCounts
+from producer_api.delivered import Delivered
 from producer_api.enqueueing import Enqueuer
 from producer_api.gate import open_key_ring
 from producer_api.idempotency import Claims, Once
 from producer_api.predicting import CallReader
 from producer_api.services import Services
 from producer_api.spans import TracedEnqueuer
+from producer_api.store_watch import StoreWatch
 from producer_api.submitting import Submitter
 from producer_api.waiting import WaitingRoom
 
@@ -84,6 +86,12 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
     admission = Admission(settings, catalog=catalog, splits=splits, positions=BacklogReader(settings), clock=clock)
     await admission.start()
     stack.push_async_callback(admission.close)
+    store_watch = StoreWatch(settings, redis)
+    await store_watch.start()
+    stack.push_async_callback(store_watch.close)
+    delivered = Delivered(settings, store)
+    await delivered.start()
+    stack.push_async_callback(delivered.close)
     counts = AnswerCounts(catalog)
     tracing = await enter_tracing(stack, "api")
     cancellations = Cancellations(redis, redis_url=settings.redis_url, clock=clock, names=settings.names)
@@ -93,6 +101,7 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         enqueuer=enqueuer if tracing is None else TracedEnqueuer(enqueuer, tracing),
         room=room,
         admission=admission,
+        store_watch=store_watch,
         cancellations=cancellations,
         clock=clock,
     )
@@ -106,6 +115,8 @@ async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
         room=room,
         enqueuer=enqueuer,
         admission=admission,
+        store_watch=store_watch,
+        delivered=delivered,
         reader=CallReader(settings, catalog=catalog, splits=splits, clock=clock),
         submitter=submitter,
         once=Once(settings, claims=claims, submitter=submitter, store=store, counts=counts),

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from inferlane.results import Result
     from inferlane.tracing.spans import Span, Tracing
     from producer_api.counting import AnswerCounts
+    from producer_api.delivered import Delivered
     from producer_api.idempotency import Once
     from producer_api.predicting import Call, CallReader
     from producer_api.submitting import Submitter
@@ -50,6 +52,7 @@ class PredictEndpoint:
         once: "Once",
         answerer: Answerer,
         counts: "AnswerCounts",
+        delivered: "Delivered",
         tracing: "Tracing | None" = None,
     ) -> None:
         self._max_body_bytes = settings.max_body_bytes
@@ -59,6 +62,7 @@ class PredictEndpoint:
         self._once = once
         self._answerer = answerer
         self._counts = counts
+        self._delivered = delivered
         self._tracing = tracing
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -103,6 +107,7 @@ class PredictEndpoint:
         await send_answer(send, status, answer, content_type, tuple((k.encode(), v.encode()) for k, v in extra.items()))
         model, version = (call.model, call.version) if call else (None, None)
         if result is not None:
+            self._note_delivered(scope, status, result)
             model, version = result.model, result.version
         if span is not None:
             end_call(span, call, status=status, version=version, error=reason)
@@ -124,6 +129,11 @@ class PredictEndpoint:
             return await self._submitter.submit_and_wait(call, departure=departure)
         finally:
             watching.cancel()
+
+    def _note_delivered(self, scope: Any, status: int, result: "Result") -> None:
+        # Who has a key may send the same call again, and gets the result then.
+        if status == HTTPStatus.OK and header(scope, b"idempotency-key") is None:
+            self._delivered.note(result.key)
 
     def _terminal(self, result: "Result") -> tuple[int, bytes]:
         if result.status is Status.SUCCEEDED:

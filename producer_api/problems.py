@@ -47,6 +47,7 @@ _TITLES = {
     errors.RecordRefusedError.code: "A topic does not take the request",
     errors.TopicMissingError.code: "A topic is missing",
     errors.OverloadedError.code: "Too many requests are waiting",
+    errors.StoreFullError.code: "The result store is full",
     "deadline_exceeded": "The deadline passed first",
     CANCELLED: "The client took the request back",
     "unconfirmed": "Whether the request was accepted is not known",

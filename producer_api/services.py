@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from producer_api.admission import Admission
     from producer_api.answering import Answerer
     from producer_api.counting import AnswerCounts
+    from producer_api.delivered import Delivered
     from producer_api.enqueueing import Enqueuer
     from producer_api.idempotency import Once
     from producer_api.predicting import CallReader
+    from producer_api.store_watch import StoreWatch
     from producer_api.submitting import Submitter
     from producer_api.waiting import WaitingRoom
 
@@ -37,6 +39,8 @@ class Services:
     room: "WaitingRoom"
     enqueuer: "Enqueuer"
     admission: "Admission"
+    store_watch: "StoreWatch"
+    delivered: "Delivered"
     reader: "CallReader"
     submitter: "Submitter"
     once: "Once"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from producer_api.admission import Admission
     from producer_api.predicting import Call
     from producer_api.spans import Enqueue
+    from producer_api.store_watch import StoreWatch
     from producer_api.waiting import Place, WaitingRoom
 
 log = structlog.get_logger(__name__)
@@ -65,6 +66,7 @@ class Submitter:
         enqueuer: "Enqueue",
         room: "WaitingRoom",
         admission: "Admission",
+        store_watch: "StoreWatch",
         cancellations: "Cancellations",
         clock: "Clock",
     ) -> None:
@@ -72,6 +74,7 @@ class Submitter:
         self._topic = settings.names.ingress[Lane.REQUESTS]
         self._accepted = {model: ACCEPTED.labels(model) for model in catalog.models}
         self._admission = admission
+        self._store_watch = store_watch
         self._enqueuer = enqueuer
         self._room = room
         self._cancellations = cancellations
@@ -89,7 +92,7 @@ class Submitter:
 
         Raises:
             ClientGoneError: the client went away.
-            OverloadedError: too many are waiting, or the deadline cannot be met; nothing was enqueued.
+            OverloadedError: too much waits, the deadline cannot be met, or the store is full; nothing was enqueued.
             UnconfirmedError: broker or store did not say in time whether they have the request.
             UnavailableError: the broker did not take the request.
         """
@@ -119,10 +122,15 @@ class Submitter:
         """What a wait that ran out ends in: nothing is accepted before the broker has it and the store knows of it."""
         await self._confirm(call, ticket, acknowledged)
         unnoted = self._unconfirmed(call, "the broker has the request, but the result store did not note it")
-        async with answer_within(self.left_s(call), unnoted):
-            # Marked before the last read: a result that comes between the two is seen, or takes the mark away.
-            await self._mark_accepted(call)
-            (result,) = await self._room.store.get([call.request_id])
+        try:
+            async with answer_within(self.left_s(call), unnoted):
+                # Marked before the last read: a result that comes between the two is seen, or takes the mark away.
+                await self._mark_accepted(call)
+                (result,) = await self._room.store.get([call.request_id])
+        except UnconfirmedError:
+            raise
+        except UnavailableError as error:
+            raise unnoted from error
         return result
 
     async def _confirm(self, call: "Call", ticket: int, acknowledged: "asyncio.Future[None]") -> None:
@@ -165,7 +173,7 @@ class Submitter:
         """Enqueue and return when the broker has the request.
 
         Raises:
-            OverloadedError: too many are waiting, or the deadline cannot be met; nothing was enqueued.
+            OverloadedError: too much waits, the deadline cannot be met, or the store is full; nothing was enqueued.
             UnconfirmedError: the broker did not say in time whether it has the request.
             UnavailableError: the broker did not take the request, or the store could not note it.
         """
@@ -222,6 +230,7 @@ class Submitter:
         _acknowledge(acknowledged, error)
 
     def _admit(self, call: "Call") -> None:
+        self._store_watch.admit()
         self._admission.admit(call.model, call.version, within_s=max(0.0, call.deadline_s - self._clock.now_s()))
 
     async def _mark_accepted(self, call: "Call") -> None:

@@ -14,6 +14,7 @@ from inferlane.kafka.backlog import BacklogReader, PartitionPosition, Position, 
 from inferlane.metrics import router as metrics
 from inferlane.naming import Lane
 from inferlane.result_store import store_errors
+from inferlane.store_memory import read_store_memory
 from router.routing import weights_of
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ class DeploymentWatch:
 
     async def _note_store(self) -> None:
         async with store_errors(self._settings.redis_url):
-            memory = await self._redis.info("memory")
-        metrics.STORE_USED.set(memory["used_memory"])
-        metrics.STORE_MAX.set(memory["maxmemory"])
+            memory = await read_store_memory(self._redis)
+        metrics.STORE_USED.set(memory.used_bytes)
+        metrics.STORE_MAX.set(memory.limit_bytes)
 
 
 def _weight(model: "Model", version: str, splits: "Splits") -> float:

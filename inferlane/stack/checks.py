@@ -3,12 +3,13 @@
 import uuid
 from typing import TYPE_CHECKING
 
-from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.errors import ConfigurationError, StoreFullError, UnavailableError
 from inferlane.kafka.clients import broker_errors
 from inferlane.result_store import connect, store_errors
 from inferlane.stack.broker import broker_answers
 from inferlane.stack.hops import holding_hop
 from inferlane.stack.probe import Target, UnansweredError, failing_checks, predict
+from inferlane.store_memory import StoreMemory
 from inferlane.topics import make_admin, topic_specs
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ async def check_store(settings: "Settings") -> str:
     Raises:
         UnavailableError: it does not answer or takes no write.
         ConfigurationError: it may evict results.
+        StoreFullError: it has no room for the results of new requests.
     """
     key = settings.names.store_key("doctor", uuid.uuid4().hex)
     async with store_errors(settings.redis_url), connect(settings.redis_url) as redis:
@@ -80,6 +82,13 @@ async def check_store(settings: "Settings") -> str:
     policy, limit_bytes = memory["maxmemory_policy"], memory["maxmemory"]
     if limit_bytes and policy != "noeviction":
         raise ConfigurationError(f"maxmemory-policy is {policy}: a full store drops results. Set it to noeviction.")
+    memory_used = StoreMemory.of(memory)
+    if memory_used.share >= settings.store_full_share:
+        raise StoreFullError(
+            f"it uses {memory_used}, and the API lets new requests in below {settings.store_full_share:.0%} "
+            "(INFERLANE_STORE_FULL_SHARE). Give it more memory (maxmemory), or keep results for a shorter time "
+            "(INFERLANE_RESULT_TTL_S)."
+        )
     limit = f"{limit_bytes / 2**20:.0f} MiB" if limit_bytes else "no limit: set maxmemory"
     return f"write and read back; {limit}, {memory['used_memory_human']} used, {policy}"
 

@@ -33,8 +33,10 @@ def live_checks(services: Services) -> Mapping[str, bool]:
     """Each task that must never end, and whether it runs."""
     return {
         "backlog": services.admission.is_running,
+        "delivered": services.delivered.is_running,
         "enqueuer": services.enqueuer.is_running,
         "splits": services.follower.is_running,
+        "store_watch": services.store_watch.is_running,
         "waiting_room": services.room.is_running,
     }
 

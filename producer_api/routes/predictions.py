@@ -44,7 +44,10 @@ async def read_prediction(
     wait_s: Annotated[float, Query(ge=0, le=60, description="Wait this long for a result that is not there yet.")] = 0,
     source: Source = "",
 ) -> dict[str, Any]:
-    """The result, or `QUEUED` while there is none. A result is kept for an hour by default."""
+    """The result, or `QUEUED` while there is none.
+
+    A result is kept for an hour by default; five minutes once a predict call that waited has handed it over.
+    """
     settings, clock = services.settings, services.clock
     until_s = clock.monotonic_s() + min(wait_s, settings.max_wait_s)
     time_s = min(wait_s, settings.max_wait_s) + settings.answer_grace_s

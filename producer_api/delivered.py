@@ -1,0 +1,64 @@
+"""Results that their clients have: they live shorter than those that nobody has read."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from inferlane.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+    from inferlane.result_store import ResultStore
+
+log = structlog.get_logger(__name__)
+
+# What gathers in so long is one call of the store.
+_GATHER_S = 1.0
+_KEYS_A_CALL = 1_000
+# More than a second of answers; beyond it, with a store that is away, results live as long as any other.
+_MAX_KEYS = 100_000
+
+
+class Delivered:
+    """Shortens the life of results that were handed to who waited. One event loop."""
+
+    def __init__(self, settings: "Settings", store: "ResultStore") -> None:
+        self._ttl_s = settings.delivered_result_ttl_s
+        self._store = store
+        self._keys: list[str] = []
+        self._came = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to shorten."""
+        self._task = asyncio.create_task(self._shorten_for_ever(), name="delivered")
+
+    async def close(self) -> None:
+        """Stop; what has gathered lives as long as any other."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether results are still shortened."""
+        return self._task is not None and not self._task.done()
+
+    def note(self, key: str) -> None:
+        """Note that the result under this key was handed over, by a call that nobody can send again for it."""
+        if len(self._keys) < _MAX_KEYS:
+            self._keys.append(key)
+            self._came.set()
+
+    async def _shorten_for_ever(self) -> None:
+        while True:
+            await self._came.wait()
+            await asyncio.sleep(_GATHER_S)
+            self._came.clear()
+            keys, self._keys = self._keys, []
+            try:
+                for start in range(0, len(keys), _KEYS_A_CALL):
+                    await self._store.shorten(keys[start : start + _KEYS_A_CALL], ttl_s=self._ttl_s)
+            except UnavailableError as error:
+                log.warning("delivered_results_not_shortened", results=len(keys), error=str(error))

@@ -1,0 +1,88 @@
+"""Whether the store has room for the results of new requests."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from inferlane.errors import StoreFullError, UnavailableError
+from inferlane.result_store import store_errors
+from inferlane.store_memory import StoreMemory, read_store_memory
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from inferlane.config import Settings
+
+log = structlog.get_logger(__name__)
+
+# A look costs the store one small call. Seldom lets in what fills the rest of it between two looks.
+_LOOK_S = 0.5
+# Results are removed as their time is over, so room comes back little by little.
+_RETRY_AFTER_S = 5.0
+
+
+class StoreWatch:
+    """Looks how full the store is while requests come, and not on an idle machine. One event loop."""
+
+    def __init__(self, settings: "Settings", redis: "Redis") -> None:
+        self._limit_share = settings.store_full_share
+        self._redis_url = settings.redis_url
+        self._redis = redis
+        self._memory: StoreMemory | None = None
+        self._came = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to watch. A store that is away is looked at again with the next request."""
+        self._task = asyncio.create_task(self._watch_for_ever(), name="store_watch")
+
+    async def close(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the store is still looked at."""
+        return self._task is not None and not self._task.done()
+
+    def admit(self) -> None:
+        """Let a request in whose result the store can keep.
+
+        Raises:
+            StoreFullError: it was too full at the last look.
+        """
+        # Also for one that is refused: somebody must look again.
+        self._came.set()
+        memory = self._memory
+        if memory is not None and memory.share >= self._limit_share:
+            raise StoreFullError(
+                f"the result store is full: it uses {memory}, and new requests are let in below "
+                f"{self._limit_share:.0%} (INFERLANE_STORE_FULL_SHARE), so nothing was enqueued. Send again later; "
+                "give it more memory (maxmemory), or keep results for a shorter time (INFERLANE_RESULT_TTL_S)",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+
+    async def _watch_for_ever(self) -> None:
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            await self._look()
+            await asyncio.sleep(_LOOK_S)
+
+    async def _look(self) -> None:
+        was_full = self._memory is not None and self._memory.share >= self._limit_share
+        try:
+            async with store_errors(self._redis_url):
+                self._memory = await read_store_memory(self._redis)
+        except UnavailableError as error:
+            # What it said last stands: a store that is away is said by whoever needs it.
+            log.debug("store_memory_not_read", error=str(error))
+            return
+        is_full = self._memory.share >= self._limit_share
+        if is_full and not was_full:
+            log.warning("store_full", memory=str(self._memory), limit_share=self._limit_share)
+        elif was_full and not is_full:
+            log.info("store_has_room", memory=str(self._memory))

@@ -1,0 +1,108 @@
+"""A store without room, real: nobody is let in whose result it could not keep, and what was delivered goes first."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiokafka import TopicPartition
+from redis.asyncio import Redis
+
+from inferlane.errors import StoreFullError
+from inferlane.kafka.clients import make_consumer
+from inferlane.naming import Lane
+from inferlane.record import read_headers
+from inferlane.result_store import connect
+from inferlane.results import Result, Status
+from inferlane.stack.checks import check_store
+from inferlane.store_memory import read_store_memory
+from inferlane.wire.v2 import encode_response
+from tests.integration._api import Api, running_api
+from tests.integration._parts import eventually
+
+pytestmark = pytest.mark.timeout(180)
+
+DELIVERED_S = 77
+
+
+async def fill(redis: Redis, *, to_share: float) -> None:
+    """Write until so much of the store's memory is used."""
+    number = 0
+    while (await read_store_memory(redis)).share < to_share:
+        await redis.set(f"junk:{number}", b"x" * 256 * 1024)
+        number += 1
+
+
+async def test_nothing_is_accepted_while_the_store_has_no_room_and_everything_once_it_has(tmp_path: Path) -> None:
+    """Guards `StoreWatch.admit`: taken out, every caller gets 202 for as long as the store is full."""
+    async with running_api(tmp_path) as api, connect(api.settings.redis_url) as redis:
+        assert (await api.predict())[0] == 202
+        await fill(redis, to_share=api.settings.store_full_share)
+
+        async def is_refused() -> bool:
+            status, body = await api.predict(Prefer="respond-async")
+            return status == 503 and body["code"] == "store_full"
+
+        await eventually(is_refused)
+        status, body = await api.predict()
+        assert (status, body["code"], body["retryable"]) == (503, "store_full", True)
+        assert "INFERLANE_STORE_FULL_SHARE" in body["detail"]
+        with pytest.raises(StoreFullError, match="maxmemory"):
+            await check_store(api.settings)
+        await redis.delete(*[key async for key in redis.scan_iter("junk:*")])
+
+        async def is_let_in() -> bool:
+            return (await api.predict(Prefer="respond-async"))[0] == 202
+
+        await eventually(is_let_in)
+        assert "MiB" in await check_store(api.settings)
+
+
+async def answer(api: Api, offset: int) -> str:
+    """Store the result of the request at `offset`, as a worker would; returns its id."""
+    consumer = make_consumer(api.settings, group=None)
+    await consumer.start()
+    try:
+        partition = TopicPartition(api.settings.names.ingress[Lane.REQUESTS], 0)
+        consumer.assign([partition])
+        consumer.seek(partition, offset)
+        async with asyncio.timeout(60):
+            record = await consumer.getone(partition)
+    finally:
+        await consumer.stop()
+    headers = read_headers(record)
+    outputs = {"probabilities": np.zeros((1, 3), np.float32)}
+    content, length = encode_response(outputs, model="tiny", version="v1", request_id=headers.request_id, binary=True)
+    result = Result(
+        request_id=headers.request_id,
+        status=Status.SUCCEEDED,
+        model="tiny",
+        version="v1",
+        rows=1,
+        content=content,
+        json_length=length,
+        caller=headers.caller,
+    )
+    await api.store.put([result], wake={str(headers.reply_to): [result]})
+    return headers.request_id
+
+
+async def test_a_result_that_was_delivered_lives_shorter_unless_its_call_may_come_again(tmp_path: Path) -> None:
+    """Guards `Delivered.note`: without it a store fills up with what nobody will ever ask for."""
+    async with (
+        running_api(tmp_path, delivered_result_ttl_s=DELIVERED_S) as api,
+        connect(api.settings.redis_url) as redis,
+    ):
+        keys = []
+        for offset, headers in enumerate(({"Idempotency_Key": "k"}, {})):
+            calling = asyncio.create_task(api.predict(wait_s=50, **headers))
+            request_id = await answer(api, offset)
+            status, body = await calling
+            assert (status, body["request_id"]) == (200, request_id)
+            keys.append(api.settings.names.store_key("result", request_id))
+
+        async def is_shortened() -> bool:
+            return 0 < await redis.ttl(keys[1]) <= DELIVERED_S
+
+        await eventually(is_shortened)
+        assert await redis.ttl(keys[0]) > DELIVERED_S
