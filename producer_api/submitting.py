@@ -13,6 +13,7 @@ from inferlane.naming import Lane
 from inferlane.record import CALLER, JSON_LENGTH, PROOF, TRACE_PARENT, fixed_request_headers, format_time
 from inferlane.results import Accepted, Result
 from producer_api.answer_time import answer_within, store_is_late
+from producer_api.place_shares import PlaceShares
 from producer_api.predicting import SOURCE
 from producer_api.problems import ClientGoneError, UnconfirmedError
 from producer_api.taking_back import headers_of, take_back
@@ -77,6 +78,7 @@ class Submitter:
         self._store_watch = store_watch
         self._enqueuer = enqueuer
         self._room = room
+        self._shares = PlaceShares(settings.max_waiting_requests)
         self._cancellations = cancellations
         self._clock = clock
         # The same for each request of a model, so they are built once.
@@ -97,6 +99,13 @@ class Submitter:
             UnavailableError: the broker did not take the request.
         """
         self._admit(call)
+        self._shares.take(call.model)
+        try:
+            return await self._wait_in_place(call, departure)
+        finally:
+            self._shares.give_back(call.model)
+
+    async def _wait_in_place(self, call: "Call", departure: Departure | None) -> Result | None:
         place = self._room.enter(call.request_id)
         acknowledged: asyncio.Future[None] = place.get_loop().create_future()
 
@@ -194,16 +203,20 @@ class Submitter:
         Raises:
             OverloadedError: too many are waiting here.
         """
-        place = self._room.enter(call.request_id)
+        if not is_patient:
+            return await self._look_up(call)
+        self._shares.take(call.model)
         try:
-            result = await self._look_up(call)
-            if result is None and is_patient:
-                result = await self._room.wait(place, max(0.0, call.wait_until_s - self._clock.monotonic_s()))
+            place = self._room.enter(call.request_id)
+            try:
+                result = await self._look_up(call)
+                if result is None:
+                    result = await self._room.wait(place, max(0.0, call.wait_until_s - self._clock.monotonic_s()))
+            finally:
+                self._room.leave(call.request_id, place)
+            return await self._look_up(call) if result is None else result
         finally:
-            self._room.leave(call.request_id, place)
-        if result is None and is_patient:
-            result = await self._look_up(call)
-        return result
+            self._shares.give_back(call.model)
 
     async def _look_up(self, call: "Call") -> Result | None:
         time_s = self.left_s(call)
