@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -24,12 +25,16 @@ from inferlane.broker_rights import Operation, Resource, Service, rights_by_serv
 from inferlane.config import Settings
 from inferlane.kafka.backlog import BacklogReader, Subscription
 from inferlane.kafka.clients import make_consumer, make_producer
+from inferlane.kubernetes.store import user_lines
 from inferlane.naming import Lane, Names
+from inferlane.result_store import connect
+from inferlane.stack.store import store_answers, store_argv
 from inferlane.topics import topic_specs
 from tests.brokers import ApacheCluster
 from tests.brokers.apache.security import Security
 from tests.fakes.stores import write_tiny_store
-from tests.integration._parts import embedded_store, eventually, free_port, is_ready
+from tests.integration._parts import eventually, free_port, is_ready
+from tests.integration._parts import running as running_server
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -127,6 +132,19 @@ async def running(cluster: ApacheCluster, **more: object) -> AsyncIterator[str]:
         await asyncio.gather(*tasks)
 
 
+@asynccontextmanager
+async def restricted_store(folder: Path) -> AsyncIterator[str]:
+    """Yields the URL of a store whose user may do what ours may on a cluster."""
+    rules = folder / "users.acl"
+    admin = "user admin on >admin ~* &* +@all"
+    rules.write_text("\n".join([*user_lines(NAMES, ">secret"), admin, ""]))
+    port = free_port()
+    url = f"redis://inferlane:secret@127.0.0.1:{port}/0"
+    argv = (*store_argv(port, maxmemory_mib=64), "--aclfile", str(rules))
+    async with running_server(argv, lambda: store_answers(url)):
+        yield url
+
+
 async def call(url: str, method: str, path: str, body: object = None) -> tuple[int, Any]:
     async with (
         aiohttp.ClientSession() as session,
@@ -141,7 +159,7 @@ async def test_the_services_do_all_their_work_with_the_rights_of_the_plan(
     write_tiny_store(tmp_path / "models")
     async with AsyncExitStack() as stack:
         more = {
-            "redis_url": await stack.enter_async_context(embedded_store()),
+            "redis_url": await stack.enter_async_context(restricted_store(tmp_path)),
             "models_dir": tmp_path / "models",
             "default_model": "tiny",
             "api_port": free_port(),
@@ -182,6 +200,12 @@ async def test_the_services_do_all_their_work_with_the_rights_of_the_plan(
             return status == 200 and bool(json.dumps(metrics)) and metrics["requests"] >= 1
 
         await eventually(is_counted)
+        # Taken back before it is answered, or after: the workers hear of it either way.
+        asked = await call(url, "POST", "/v1/models/predict", {"instances": [[1.0, 2.0, 3.0]], "timeout_s": 60})
+        assert (await call(url, "DELETE", f"/v1/predictions/{asked[1]['request_id']}"))[0] < 500
+        # The store's own log of what it refused: nothing of all this.
+        async with connect(re.sub("//.*@", "//admin:admin@", str(more["redis_url"]))) as admin:
+            assert await admin.acl_log() == []
         # As KEDA reads lag.
         reader = BacklogReader(settings_of(cluster, Service.AUTOSCALER))
         watched = [

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from redis.exceptions import NoPermissionError
 
+from inferlane.cancellations import Cancellations, CancelledRequests
+from inferlane.clock import SystemClock
 from inferlane.config import Settings, load_settings
 from inferlane.errors import UnavailableError
 from inferlane.kubernetes.plan import Waits, cluster_settings, make_plan
@@ -23,10 +25,12 @@ from inferlane.stack.store import store_answers, store_argv
 from inferlane.window_store import WindowStore
 from producer_api.waiting import WaitingRoom
 from tests.brokers.apache.security import Security
-from tests.integration._parts import free_port, running
+from tests.integration._parts import eventually, free_port, running
 
 PASSWORD = "a:password/with@all#of?it"  # noqa: S105 - of a store that lives as long as a test
 ESCAPED = "a%3Apassword%2Fwith%40all%23of%3Fit"
+# For the test's own eyes.
+ADMIN = "user admin on >admin ~* &* +@all"
 CONNECTIONS = Path(__file__).parents[2] / "docs" / "connections.md"
 
 
@@ -41,7 +45,7 @@ def acl_line() -> str:
 async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
     """A store whose only user is the one of the docs."""
     rules = tmp_path / "users.acl"
-    rules.write_text(f"{acl_line().replace('PASSWORD', PASSWORD)}\nuser default off\n")
+    rules.write_text(f"{acl_line().replace('PASSWORD', PASSWORD)}\nuser default off\n{ADMIN}\n")
     port = free_port()
     settings = load_settings(redis_url=f"redis://inferlane:{ESCAPED}@127.0.0.1:{port}/0")
     argv = (*store_argv(port, maxmemory_mib=64), "--aclfile", str(rules))
@@ -65,6 +69,22 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
         assert not await windows.put([], publisher="router")
         assert (await windows.read("iris", "v1", window_s=10, now_s=1000)).requests == 0
         assert "noeviction" in await check_store(settings)
+        clock = SystemClock()
+        cancelled = CancelledRequests(redis, clock=clock, names=Names())
+        cancelled.start()
+        cancellations = Cancellations(redis, redis_url=settings.redis_url, clock=clock, names=Names())
+        for again_id in ("b", "c"):
+            await cancellations.add(again_id, until_s=clock.now_s() + 60)
+
+            async def is_known(wanted: str = again_id) -> bool:
+                return wanted in cancelled
+
+            await eventually(is_known)
+        await cancelled.close()
+        # The store's own log of what it refused.
+        admin_url = re.sub("//.*@", "//admin:admin@", settings.redis_url)
+        async with connect(admin_url) as admin:
+            assert await admin.acl_log() == []
         for refused in (redis.set("other", b"1"), redis.flushall(), redis.publish("other", b"1"), redis.keys()):
             with pytest.raises(NoPermissionError):
                 await refused
