@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 umask 077
 touch .env
-for name in INFERLANE_REDIS_PASSWORD KAFKA_PASSWORD_{API,ROUTER,WORKER,OPERATOR}; do
+for name in INFERLANE_REDIS_PASSWORD KAFKA_PASSWORD_{ADMIN,API,ROUTER,WORKER,OPERATOR}; do
   # Hexadecimal: no character of it means anything to Compose, Kafka or Valkey.
   grep -q "^$name=." .env || printf '%s=%s\n' "$name" "$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" >>.env
 done

@@ -105,9 +105,8 @@ class ComposeBroker(ApacheCluster):
     def environment_of(self, service: str) -> dict[str, str]:
         """The environment of a service, with the addresses of this broker."""
         environment = self._compose.environment(service)
-        server = environment["INFERLANE_KAFKA_BOOTSTRAP_SERVERS"]
-        here = self.bootstrap_servers if server.startswith("127.0.0.1") else f"localhost:{self._services_port}"
-        return {**environment, "INFERLANE_KAFKA_BOOTSTRAP_SERVERS": here}
+        assert environment["INFERLANE_KAFKA_BOOTSTRAP_SERVERS"] == "kafka:9092"
+        return {**environment, "INFERLANE_KAFKA_BOOTSTRAP_SERVERS": f"localhost:{self._services_port}"}
 
     def settings_of(self, service: str, **more: object) -> Settings:
         chosen = {name.removeprefix("INFERLANE_").lower(): text for name, text in self.environment_of(service).items()}

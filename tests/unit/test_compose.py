@@ -69,12 +69,11 @@ def test_each_service_is_a_user_of_its_own_and_no_password_has_a_default() -> No
     users = {name: service["environment"].get("INFERLANE_KAFKA_SASL_USERNAME") for name, service in OURS.items()}
     workers = {name: "inferlane-worker" for name in OURS if name.startswith("worker-")}
     others = {"api": "inferlane-api", "router": "inferlane-router", "operator": "inferlane-operator"}
-    # The one that grants the rights is in the broker's own network, and no user.
-    assert users == {**workers, **others, "topics": None}
-    assert OURS["topics"]["network_mode"] == "service:kafka"
+    assert users == {**workers, **others, "topics": "inferlane-admin"}
     named = {user_name(Names(), service) for service in Service if service is not Service.AUTOSCALER}
     jaas = SERVICES["kafka"]["environment"]["KAFKA_LISTENER_NAME_SERVICES_PLAIN_SASL_JAAS_CONFIG"]
-    assert {f"inferlane-{user}" for user in re.findall(r"user_inferlane-(\w+)=", jaas)} == named
+    assert {f"inferlane-{user}" for user in re.findall(r"user_inferlane-(\w+)=", jaas)} == {*named, "inferlane-admin"}
+    assert SERVICES["kafka"]["environment"]["KAFKA_SUPER_USERS"] == "User:ANONYMOUS;User:inferlane-admin"
     for service in OURS.values():
         for key, value in service["environment"].items():
             if key.endswith("PASSWORD"):
@@ -216,8 +215,8 @@ def test_what_scripts_install_from_an_index_is_pinned_by_hash() -> None:
 
 def test_tls_is_a_file_over_the_other_for_every_service_that_connects() -> None:
     over = yaml.safe_load((REPOSITORY / "docker-compose.tls.yml").read_text())["services"]
-    assert over.keys() == OURS.keys() - {"topics"} | {"kafka", "valkey"}
-    for name in OURS.keys() - {"topics"}:
+    assert over.keys() == OURS.keys() | {"kafka", "valkey"}
+    for name in OURS:
         environment = over[name]["environment"]
         assert environment["INFERLANE_REDIS_URL"].startswith("rediss://")
         assert environment["INFERLANE_KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
