@@ -75,8 +75,8 @@ def _steps(case: Case, batch: int) -> Iterator[Step]:
     splits = SplitTable()
     yield timed("route", "headers", lambda: read_unidentified(records[0]))
     yield timed("route", "version", lambda: route(headers, splits, catalog))
-    requests = [decode(record, Lane.REQUESTS, version.signature) for record in records]
-    yield timed("batch", "record to tensors", lambda: decode(records[0], Lane.REQUESTS, version.signature))
+    requests = [decode(record, Lane.REQUESTS, version) for record in records]
+    yield timed("batch", "record to tensors", lambda: decode(records[0], Lane.REQUESTS, version))
     yield timed("batch", "one array of all", lambda: stack(requests), share=batch)
     session = OnnxModel(version, intra_op_num_threads=load_settings().intra_op_num_threads)
     block = stack(requests)

@@ -53,7 +53,7 @@ class Answers:
             model=self._version.model,
             version=self._version.version,
             request_id=headers.request_id,
-            binary=request.wants_binary,
+            form=request.form,
         )
         if len(content) > self._max_result_bytes:
             too_large = PayloadTooLargeError(

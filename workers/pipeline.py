@@ -96,7 +96,7 @@ class Pipeline:
         refused: list[Answer] = []
         for record in take.records:
             try:
-                requests.append(decode(record, lane, self._model.version.signature))
+                requests.append(decode(record, lane, self._model.version))
             except UNREADABLE as error:
                 refused.append(self._refuse(record, lane, error))
             except Exception as error:  # a record must never stop the lane, whatever it holds

@@ -1,5 +1,6 @@
 """A record as a request that can be batched."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -7,14 +8,16 @@ import numpy as np
 
 from inferlane.errors import DecodeError, InvalidInputError, PayloadTooLargeError
 from inferlane.naming import Lane
+from inferlane.quoting import quoted
 from inferlane.record import RequestHeaders, default_headers, read_headers
 from inferlane.wire.check import check_tensors
-from inferlane.wire.v1 import decode_instances, find_instances
+from inferlane.wire.v1 import decode_instances, read_instances_body
 from inferlane.wire.v2 import decode_request
+from inferlane.wire.v2_fields import ALL_AS_JSON, ResponseForm
 
 if TYPE_CHECKING:
     from inferlane.record import KafkaRecord
-    from inferlane.signature import Signature
+    from models.catalog import ModelVersion
 
 # More rows take longer to parse than a group waits for a heartbeat; a record that somebody else produced may have any.
 _MAX_ROWS = 100_000
@@ -28,32 +31,57 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     lane: Lane
     tensors: dict[str, np.ndarray]
     rows: int
-    wants_binary: bool
+    form: ResponseForm
 
 
-def decode(record: "KafkaRecord", lane: Lane, signature: "Signature") -> Request:
-    """Read a record of a work topic.
+def decode(record: "KafkaRecord", lane: Lane, version: "ModelVersion") -> Request:
+    """Read a record of the work topic of a version.
 
     Raises:
         DecodeError: headers or payload are not what the contract says.
-        InvalidInputError: the tensors do not fit the signature.
+        InvalidInputError: the tensors do not fit the signature, or the body names another model, version or output.
         PayloadTooLargeError: there are more rows than one record may have.
     """
     headers = read_headers(record)
     payload = record.value or b""
-    instances = find_instances(payload) if headers.json_length is None else None
-    if instances is not None:
-        tensors, wants_binary = decode_instances(instances, signature, max_rows=_MAX_ROWS), False
+    body = read_instances_body(payload) if headers.json_length is None else None
+    if body is not None:
+        _check_pool(version, body.model, body.version)
+        tensors = decode_instances(body.instances, version.signature, max_rows=_MAX_ROWS)
+        form = ALL_AS_JSON
     else:
-        tensors, wants_binary = decode_request(payload, headers.json_length)
+        request = decode_request(payload, headers.json_length)
+        _check_pool(version, request.model, request.version)
+        tensors, form = request.tensors, request.form
+        if form.names:
+            _check_outputs(form.names, version)
     return Request(
         record=record,
         headers=headers,
         lane=lane,
         tensors=tensors,
-        rows=check_tensors(tensors, signature),
-        wants_binary=wants_binary,
+        rows=check_tensors(tensors, version.signature),
+        form=form,
     )
+
+
+def _check_pool(version: "ModelVersion", model_named: object, version_named: object) -> None:
+    """Return if a body names nobody, or who answers here: the router chose by the headers and did not read it."""
+    for what, named, ours in (("model", model_named, version.model), ("version", version_named, version.version)):
+        if isinstance(named, str) and named not in ("", ours):
+            raise InvalidInputError(
+                f"the body names the {what} {quoted(named)}, and the record came to {version.model} {version.version}: "
+                "records are routed by the headers ce_model and ce_modelversion, so name it there"
+            )
+
+
+def _check_outputs(names: Sequence[str], version: "ModelVersion") -> None:
+    known = [spec.name for spec in version.signature.outputs]
+    for name in names:
+        if name not in known:
+            raise InvalidInputError(
+                f"{version.model} {version.version} has no output {quoted(name)}; its outputs are: {', '.join(known)}"
+            )
 
 
 def headers_of(record: "KafkaRecord") -> RequestHeaders:

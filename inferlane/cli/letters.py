@@ -107,7 +107,7 @@ def preview(found: Found) -> str:
     value, json_length = found.letter.original.value or b"", found.headers.json_length
     if json_length is not None:
         try:
-            tensors, _ = decode_request(value, json_length)
+            tensors = decode_request(value, json_length).tensors
         except DecodeError:
             pass
         else:

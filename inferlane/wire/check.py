@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from inferlane.errors import InvalidInputError
+from inferlane.quoting import clipped, quoted
 from inferlane.signature import Signature, TensorSpec
 from inferlane.wire.tensors import numpy_dtype
 
@@ -19,7 +20,7 @@ def check_tensors(tensors: Mapping[str, np.ndarray], signature: Signature) -> in
     if len(tensors) != len(specs):
         unknown = sorted(set(tensors) - {spec.name for spec in specs})
         if unknown:
-            raise InvalidInputError(f"no input is called {unknown[0]!r}; the inputs are: {_names(specs)}")
+            raise InvalidInputError(f"no input is called {quoted(unknown[0])}; the inputs are: {_names(specs)}")
     rows = None
     for spec in specs:
         array = tensors.get(spec.name)
@@ -39,11 +40,21 @@ def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
         raise InvalidInputError(f"input {spec.name!r} must be {spec.datatype}, not {array.dtype}")
     if array.shape[1:] != spec.row_shape:
         raise InvalidInputError(
-            f"input {spec.name!r} has shape {list(array.shape)}; it must be [rows, {str(list(spec.row_shape))[1:]}"
+            f"input {spec.name!r} has shape {clipped(str(list(array.shape)))}; "
+            f"it must be [rows, {str(list(spec.row_shape))[1:]}"
         )
     # A finite sum of squares proves that every element is finite, in one pass and with no temporary.
-    if array.dtype.kind == "f" and not np.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
-        raise InvalidInputError(f"input {spec.name!r} holds NaN or infinity; send finite numbers")
+    if array.dtype.kind == "f" and not np.isfinite(np.vdot(array, array)):
+        _refuse_not_finite(array, spec)
+
+
+def _refuse_not_finite(array: np.ndarray, spec: TensorSpec) -> None:
+    are_finite = np.isfinite(array)
+    if are_finite.all():
+        return
+    first = np.unravel_index(int(are_finite.argmin()), array.shape)
+    place = "".join(f"[{index}]" for index in first)
+    raise InvalidInputError(f"input {spec.name!r}{place} is {array[first]}; send finite numbers")
 
 
 def _names(specs: tuple[TensorSpec, ...]) -> str:

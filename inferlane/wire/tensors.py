@@ -4,10 +4,13 @@ Source: Open Inference Protocol V2, "Tensor Data Types".
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-from inferlane.errors import DecodeError, InvalidInputError
+from inferlane.errors import DecodeError
+from inferlane.quoting import quoted
 
 Tensors = Mapping[str, np.ndarray]
 """Named arrays `(rows, …)`; every array of one request has the same number of rows."""
@@ -26,7 +29,14 @@ _NUMPY_OF = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
+# What values of a kind are read into before they are checked against their own type.
+WIDEST = {"f": np.dtype("<f8"), "i": np.dtype("<i8"), "u": np.dtype("<u8"), "b": np.dtype("?")}
 _NAME_OF = {dtype: name for name, dtype in _NUMPY_OF.items()}
+
+NOT_FINITE: Mapping[str, float] = MappingProxyType(
+    {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}
+)
+"""How JSON spells the numbers that it has none for, in results. Source: Protocol Buffers, "JSON Mapping"."""
 
 
 def numpy_dtype(datatype: str) -> np.dtype:
@@ -38,7 +48,7 @@ def numpy_dtype(datatype: str) -> np.dtype:
     try:
         return _NUMPY_OF[datatype]
     except KeyError:
-        raise DecodeError(f"datatype {datatype!r} is not supported; use one of {', '.join(_NUMPY_OF)}") from None
+        raise DecodeError(f"datatype {quoted(datatype)} is not supported; use one of {', '.join(_NUMPY_OF)}") from None
 
 
 def datatype_of(array: np.ndarray) -> str:
@@ -51,39 +61,40 @@ def row_count(tensors: Tensors) -> int:
     return len(next(iter(tensors.values())))
 
 
-# A sum of squares up to this proves in one pass that every value is finite and in range; most requests do. A NaN or
-# a value out of range always exceeds it, and then the exact check decides.
-_SAFE_SQUARES = {"FP32": float(np.finfo(np.float32).max) ** 2, "FP64": float(np.finfo(np.float64).max)}
+# A sum of squares up to this proves in one pass that every value is in range; most requests do. A value out of range
+# always exceeds it, and then the exact check decides.
+_SAFE_SQUARES = {dtype: float(np.finfo(dtype).max) ** 2 for dtype in (np.dtype("<f2"), np.dtype("<f4"))}
 
 
-def cast_exactly(array: np.ndarray, datatype: str, *, where: str) -> np.ndarray:
-    """Cast what JSON held to a protocol datatype, refusing whatever would change on the way but for rounding.
-
-    numpy would parse a string, count a boolean and cut a fraction; each is more likely a mistake than a number.
-
-    Raises:
-        InvalidInputError: the first value that the datatype cannot hold, found at `where`.
-        DecodeError: the datatype is not supported.
-    """
-    dtype = numpy_dtype(datatype)
-    if array.dtype == np.float64 and np.vdot(array, array) <= _SAFE_SQUARES.get(datatype, -1.0):
-        return array.astype(dtype)
-    if array.dtype.kind not in ("b" if dtype.kind == "b" else "iuf"):
-        raise InvalidInputError(f"{where} must hold {datatype} values, not {array.dtype}")
-    if dtype.kind == "b":
+def exactly(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+    """Cast finite numbers of the widest type of their kind; None if one would change on the way but for rounding."""
+    if dtype == array.dtype:
         return array
-    if dtype.kind in "iu":
-        if array.dtype.kind == "f":
-            raise InvalidInputError(f"{where} must hold {datatype} whole numbers, not fractions")
-        limits = np.iinfo(dtype)
-        bad = (array < limits.min) | (array > limits.max)
-    else:
+    if dtype.kind == "f":
+        if np.vdot(array, array) <= _SAFE_SQUARES[dtype]:
+            return array.astype(dtype)
         with np.errstate(over="ignore"):
-            bad = ~np.isfinite(array.astype(dtype))
-    if bad.any():
-        first = tuple(int(index) for index in np.argwhere(bad)[0])
-        place = f"{where}[{first[0]}]" if first else where
-        raise InvalidInputError(
-            f"{place} holds {array[first].item()!r}, which {datatype} cannot; send finite numbers in range"
-        )
+            cast = array.astype(dtype)
+        return cast if np.isfinite(cast).all() else None
+    if array.size and dtype.kind != "b":
+        limits = np.iinfo(dtype)
+        if array.min() < limits.min or array.max() > limits.max:
+            return None
     return array.astype(dtype)
+
+
+def json_values(array: np.ndarray) -> list[Any]:
+    """The values as JSON has them, nested as they are; those that JSON has no number for are spelled `NOT_FINITE`."""
+    values: list[Any] = array.tolist()
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return values
+    spelled: list[Any] = _spelled(values)
+    return spelled
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_spelled(inner) for inner in value]
+    if value != value:  # noqa: PLR0124 - what NaN alone is
+        return "NaN"
+    return {float("inf"): "Infinity", -float("inf"): "-Infinity"}.get(value, value)

@@ -5,89 +5,105 @@ list, a model with several takes each row as an object with one field for each i
 """
 
 import math
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
-import simdjson
 
-from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError
+from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
+from inferlane.quoting import clipped
 from inferlane.signature import Signature, TensorSpec
-from inferlane.wire.tensors import cast_exactly, numpy_dtype
+from inferlane.wire.columns import decode_columns
+from inferlane.wire.filling import Filler
+from inferlane.wire.listed_rows import check_rows, room, rows_of, wanted_of
+from inferlane.wire.reading import Raw, numbers
+from inferlane.wire.repeats import refuse_repeats
+from inferlane.wire.tensors import WIDEST, exactly, json_values, numpy_dtype
 
 
-class _Request(msgspec.Struct):
+class InstancesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A V1 request as the value of a record. Names, where there are any, are those that the record was routed by."""
+
+    instances: msgspec.Raw
+    model: str | msgspec.UnsetType | None = msgspec.UNSET
+    version: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class _Probe(msgspec.Struct):
     instances: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_decode_request = msgspec.json.Decoder(_Request).decode
-_decode_any = msgspec.json.Decoder().decode
+_decode_body = msgspec.json.Decoder(InstancesBody).decode
+_decode_probe = msgspec.json.Decoder(_Probe).decode
 _decode_rows = {
     "f": msgspec.json.Decoder(list[list[float]]).decode,
     "i": msgspec.json.Decoder(list[list[int]]).decode,
     "u": msgspec.json.Decoder(list[list[int]]).decode,
 }
-_decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
-
-# simdjson's element type for a kind of numpy dtype.
-_BUFFER_OF = {"f": ("d", np.float64), "i": ("i", np.int64), "u": ("u", np.uint64)}
 
 # Below this, msgspec is faster: building a simdjson document costs 1.5 µs.
 _SIMDJSON_FROM_BYTES = 512
 
 
-class _Parsers(threading.local):
-    """A simdjson parser for each thread: it reuses its buffers and must not be shared."""
+def read_instances_body(payload: bytes) -> InstancesBody | None:
+    """The fields of a V1 request, or None when the payload is none.
 
-    def __init__(self) -> None:
-        self.parser = simdjson.Parser()
-
-
-_parsers = _Parsers()
-
-
-def find_instances(payload: bytes) -> bytes | None:
-    """The raw JSON of `instances`, or None when the payload is not a V1 request."""
+    Raises:
+        DecodeError: it is one, with a field that has no effect on a record, or one twice.
+    """
     try:
-        instances = _decode_request(payload).instances
+        body = _decode_body(payload)
+    except UNDECODABLE as error:
+        if not _has_instances(payload):
+            return None
+        raise DecodeError(
+            f"not a V1 request record: {clipped(str(error))}. Beside `instances` its value may name `model` and "
+            "`version`; deadline and routing key are headers (docs/topics.md)"
+        ) from error
+    refuse_repeats(payload, body)
+    return body
+
+
+def _has_instances(payload: bytes) -> bool:
+    try:
+        return not isinstance(_decode_probe(payload).instances, msgspec.UnsetType)
     except UNDECODABLE:
-        return None
-    return None if isinstance(instances, msgspec.UnsetType) else bytes(instances)
+        return False
 
 
-def decode_instances(
-    raw: bytes | memoryview, signature: Signature, *, max_rows: int | None = None
-) -> dict[str, np.ndarray]:
+def decode_instances(raw: Raw, signature: Signature, *, max_rows: int | None = None) -> dict[str, np.ndarray]:
     """Return one array `(rows, …)` for each input of the signature, finite and in its dtype.
 
     Raises:
         DecodeError: `raw` is not JSON.
         InvalidInputError: there is no row, or a row does not fit; the message names the first such row.
-        PayloadTooLargeError: there are more brackets than `max_rows` rows have. Nothing was parsed: millions of tiny
-            lists take seconds, in which an event loop does nothing else.
+        PayloadTooLargeError: there are more values or brackets than `max_rows` rows have. Nothing was parsed: millions
+            of tiny lists take a while, in which an event loop does nothing else.
     """
-    if max_rows is not None and len(raw) > max_rows:
-        _refuse_brackets_over(raw, signature, max_rows)
+    text = bytes(raw)
+    if max_rows is not None and len(text) > 2 * max_rows:
+        _refuse_over(text, signature, max_rows)
     if len(signature.inputs) == 1:
         spec = signature.inputs[0]
-        return {spec.name: cast_exactly(_matrix(raw, spec), spec.datatype, where="instances")}
-    rows = _decode(_decode_objects, raw, "a list of objects with one field for each input")
-    return {
-        spec.name: cast_exactly(_column(rows, spec), spec.datatype, where=f"{spec.name} of instances")
-        for spec in signature.inputs
-    }
+        return {spec.name: _matrix(text, spec, max_rows)}
+    return decode_columns(text, signature, max_rows)
 
 
-def _refuse_brackets_over(raw: bytes | memoryview, signature: Signature, max_rows: int) -> None:
-    lists_a_row = sum(_lists_of(spec.row_shape) for spec in signature.inputs)
-    objects_a_row = 1 if len(signature.inputs) > 1 else 0
-    text = bytes(raw)
-    if text.count(b"[") > max_rows * lists_a_row + 1 or text.count(b"{") > max_rows * objects_a_row:
+def _refuse_over(text: bytes, signature: Signature, max_rows: int) -> None:
+    shapes = [spec.row_shape for spec in signature.inputs]
+    values_a_row = sum(math.prod(shape) for shape in shapes)
+    lists_a_row = sum(_lists_of(shape) for shape in shapes)
+    objects_a_row = 1 if len(shapes) > 1 else 0
+    limits = ((b",", values_a_row), (b"[", lists_a_row), (b"{", objects_a_row))
+    # Each value, list or object takes two characters at least: a text that is short enough need not be counted through.
+    if any(
+        len(text) > 2 * max_rows * of_a_row and text.count(mark) > max_rows * of_a_row + 1 for mark, of_a_row in limits
+    ):
         raise PayloadTooLargeError(
-            f"instances hold more lists or objects than {max_rows} rows have, which is the limit; split the request, "
-            "use `inferlane batch submit`, or send rows of the model's shape"
+            f"instances hold more values, lists or objects than {max_rows} rows of shape "
+            f"{', '.join(str(list(shape)) for shape in shapes)} have, which is the limit; split the request, use "
+            "`inferlane batch submit`, or send rows of the model's shape"
         )
 
 
@@ -96,77 +112,49 @@ def _lists_of(row_shape: tuple[int, ...]) -> int:
     return sum(math.prod(row_shape[:axis]) for axis in range(len(row_shape)))
 
 
-def _matrix(raw: bytes | memoryview, spec: TensorSpec) -> np.ndarray:
-    kind = numpy_dtype(spec.datatype).kind
-    if len(spec.row_shape) != 1 or kind not in _decode_rows:
-        return _from_lists(_decode(_decode_any, raw, f"a list of rows of shape {list(spec.row_shape)}"), spec)
-    if len(raw) >= _SIMDJSON_FROM_BYTES:
-        fast = _simd_matrix(raw, spec, kind)
-        if fast is not None:
-            return fast
-    # Slower, and the one that says which element is wrong.
-    return _from_lists(_decode(_decode_rows[kind], raw, "a list of rows"), spec)
-
-
-def _simd_matrix(raw: bytes | memoryview, spec: TensorSpec, kind: str) -> np.ndarray | None:
-    """The matrix, or None when anything about it is not plainly right."""
-    element, dtype = _BUFFER_OF[kind]
-    width = spec.row_shape[0]
-    try:
-        document: Any = _parsers.parser.parse(raw)
-        # simdjson flattens whatever is nested: only a bracket a row, and one around them all, is a matrix.
-        if any(len(row) != width for row in document) or bytes(raw).count(b"[") != len(document) + 1:
-            return None
-        flat = np.frombuffer(document.as_buffer(of_type=element), dtype=dtype)
-    except (ValueError, TypeError, RuntimeError):
-        return None
-    return flat.reshape(-1, width) if len(flat) else None
-
-
-def _decode(decode: Any, raw: bytes | memoryview, wanted: str) -> Any:
-    try:
-        return decode(raw)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(f"instances must be {wanted} of numbers: {error}") from error
-    except UNDECODABLE as error:
-        raise DecodeError(f"instances are not valid JSON: {error}. NaN and Infinity are not JSON.") from error
-
-
-def _column(rows: list[dict[str, Any]], spec: TensorSpec) -> np.ndarray:
-    for index, row in enumerate(rows):
-        if spec.name not in row:
-            raise InvalidInputError(f"instances[{index}] has no field {spec.name!r}")
-    return _from_lists([row[spec.name] for row in rows], spec)
-
-
-def _from_lists(rows: Any, spec: TensorSpec) -> np.ndarray:
-    if not isinstance(rows, list) or not rows:
-        raise InvalidInputError("instances is empty; send a list of at least one row")
-    try:
-        array = np.array(rows)
-    except (ValueError, OverflowError):
-        array = np.empty(0)
-    if array.shape[1:] != spec.row_shape:
-        raise InvalidInputError(_shape_fault(rows, spec))
+def _matrix(text: bytes, spec: TensorSpec, max_rows: int | None) -> np.ndarray:
+    array = _few(text, spec) if len(text) < _SIMDJSON_FROM_BYTES else _many(text, spec)
+    if array is None or not len(array):
+        # Slower, and the one that says which value is wrong.
+        array = _one_by_one(text, spec, max_rows)
+    check_rows(len(array), max_rows)
     return array
 
 
-def _shape_fault(rows: list[Any], spec: TensorSpec) -> str:
-    for index, row in enumerate(rows):
-        try:
-            shape = np.shape(row)
-        except ValueError:
-            return f"instances[{index}] is ragged; each row must have shape {list(spec.row_shape)}"
-        if shape != spec.row_shape:
-            return (
-                f"instances[{index}] has shape {list(shape)}; "
-                f"input {spec.name!r} takes rows of shape {list(spec.row_shape)}"
-            )
-    return f"each row must have shape {list(spec.row_shape)}"
+def _few(text: bytes, spec: TensorSpec) -> np.ndarray | None:
+    """The matrix, or None when anything about it is not plainly right."""
+    dtype = numpy_dtype(spec.datatype)
+    if len(spec.row_shape) != 1 or dtype.kind not in _decode_rows:
+        return None
+    try:
+        array = np.array(_decode_rows[dtype.kind](text), WIDEST[dtype.kind])
+    except (*UNDECODABLE, ValueError, OverflowError):
+        return None
+    return exactly(array, dtype) if array.shape[1:] == spec.row_shape else None
+
+
+def _many(text: bytes, spec: TensorSpec) -> np.ndarray | None:
+    array = numbers(text, (-1, *spec.row_shape), wanted_of(spec))
+    if array is None and spec.row_shape == (1,):
+        bare = numbers(text, (-1,), wanted_of(spec))
+        array = None if bare is None else bare.reshape(-1, 1)
+    return array
+
+
+def _one_by_one(text: bytes, spec: TensorSpec, max_rows: int | None) -> np.ndarray:
+    document, too_big = rows_of(text, f"a list of rows of shape {list(spec.row_shape)}", max_rows)
+    array = room(text, len(document), spec)
+    filler = Filler(wanted_of(spec), too_big=too_big)
+    for index, row in enumerate(document):
+        filler.row(array, min(index, len(array) - 1), row, place=f"instances[{index}]")
+    return array
 
 
 def encode_predictions(outputs: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> list[Any]:
-    """One prediction a row, in TensorFlow Serving's row format: a value, or an object with a field an output."""
+    """One prediction a row, in TensorFlow Serving's row format: a value, or an object with a field an output.
+
+    Numbers that JSON has no form for are the strings "NaN", "Infinity" and "-Infinity".
+    """
     columns = {name: _values(array, classes) for name, array in outputs.items()}
     if len(columns) == 1:
         return next(iter(columns.values()))
@@ -175,7 +163,7 @@ def encode_predictions(outputs: Mapping[str, np.ndarray], classes: tuple[str, ..
 
 
 def _values(array: np.ndarray, classes: tuple[str, ...]) -> list[Any]:
-    values: list[Any] = array.tolist()
+    values = json_values(array)
     # A whole number a row, of a model that names its classes, is a class index.
     if classes and array.ndim == 1 and array.dtype.kind == "i":
         return [classes[value] if 0 <= value < len(classes) else value for value in values]

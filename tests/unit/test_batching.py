@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from inferlane.errors import ModelError
 from inferlane.naming import Lane
 from inferlane.record import read_headers
+from inferlane.wire.v2_fields import ALL_AS_BYTES
 from tests.fakes.records import FakeRecord
 from workers.batching import run_batch, split_by_rows, stack, unstack
 from workers.requests import Request
@@ -32,7 +33,7 @@ def make_requests(rows_each: list[int], poison: frozenset[int] = frozenset()) ->
                 lane=Lane.REQUESTS,
                 tensors={"x": values.reshape(-1, 1)},
                 rows=rows,
-                wants_binary=True,
+                form=ALL_AS_BYTES,
             )
         )
         start += rows

@@ -19,7 +19,7 @@ from inferlane.retrying import Retrier
 from inferlane.splits import SplitTable
 from inferlane.topics import record_limit_bytes
 from router.forwarder import Forwarder, _refuse
-from tests.fakes.records import IRIS, FakeRecord, make_catalog, make_version
+from tests.fakes.records import FakeRecord, make_catalog, make_version
 from workers.answers import Answers
 from workers.requests import UNREADABLE, decode, headers_of
 
@@ -124,7 +124,7 @@ def test_the_worker_decodes_or_answers_every_record(record: FakeRecord, lane: La
     """Guards `UNREADABLE` of `workers.requests` and what its members are raised for; fails when one is taken out."""
     answers = Answers(make_version(), max_result_bytes=SETTINGS.max_result_bytes, results_sample=0.0)
     try:
-        request = decode(record, lane, IRIS)
+        request = decode(record, lane, make_version())
     except UNREADABLE as error:
         assert_deliverable(answers.of_error(record, headers_of(record), lane, error, now_s=1.0), record)
     else:

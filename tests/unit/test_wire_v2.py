@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as npst
 from inferlane.errors import DecodeError
 from inferlane.wire.tensors import datatype_of
 from inferlane.wire.v2 import decode_request, decode_response, encode_binary_request, encode_response
+from inferlane.wire.v2_fields import ALL_AS_BYTES, ALL_AS_JSON, ResponseForm
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int8, np.uint16, np.bool_])
 TENSORS = st.dictionaries(
@@ -37,23 +38,21 @@ def assert_same(got: dict[str, np.ndarray], sent: dict[str, np.ndarray]) -> None
 
 @given(TENSORS)
 def test_a_binary_request_comes_back(tensors: dict[str, np.ndarray]) -> None:
-    got, wants_binary = decode_request(*encode_binary_request(tensors))
-    assert_same(got, tensors)
-    assert wants_binary
+    got = decode_request(*encode_binary_request(tensors))
+    assert_same(got.tensors, tensors)
+    assert got.form is ALL_AS_BYTES
 
 
-@given(TENSORS, st.booleans())
-def test_a_response_comes_back(tensors: dict[str, np.ndarray], binary: bool) -> None:
-    payload, json_length = encode_response(tensors, model="m", version="v", request_id="r", binary=binary)
+@given(TENSORS, st.sampled_from([ALL_AS_BYTES, ALL_AS_JSON]))
+def test_a_response_comes_back(tensors: dict[str, np.ndarray], form: ResponseForm) -> None:
+    payload, json_length = encode_response(tensors, model="m", version="v", request_id="r", form=form)
     assert_same(decode_response(payload, json_length), tensors)
 
 
 def test_a_json_request_is_read_and_asks_for_json() -> None:
-    got, wants_binary = decode_request(
-        b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}', None
-    )
-    np.testing.assert_array_equal(got["x"], np.float32([[1, 2]]))
-    assert not wants_binary
+    got = decode_request(b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}', None)
+    np.testing.assert_array_equal(got.tensors["x"], np.float32([[1, 2]]))
+    assert got.form is ALL_AS_JSON
 
 
 @given(st.binary(max_size=300), st.none() | st.integers(-5, 400))
@@ -100,8 +99,8 @@ def test_text_that_is_not_utf8_is_a_decode_error() -> None:
 
 def test_binary_tensors_are_views_of_the_payload() -> None:
     payload, json_length = encode_binary_request({"x": np.ones((2, 3), np.float32)})
-    got, _ = decode_request(payload, json_length)
-    assert not got["x"].flags.owndata
+    got = decode_request(payload, json_length)
+    assert not got.tensors["x"].flags.owndata
 
 
 @given(TENSORS)
@@ -110,9 +109,9 @@ def test_a_json_request_comes_back(tensors: dict[str, np.ndarray]) -> None:
         {"name": name, "shape": list(array.shape), "datatype": datatype_of(array), "data": array.ravel().tolist()}
         for name, array in tensors.items()
     ]
-    got, wants_binary = decode_request(json.dumps({"inputs": inputs}).encode(), None)
-    assert_same(got, tensors)
-    assert not wants_binary
+    got = decode_request(json.dumps({"inputs": inputs}).encode(), None)
+    assert_same(got.tensors, tensors)
+    assert got.form is ALL_AS_JSON
 
 
 ANY_JSON = st.recursive(
