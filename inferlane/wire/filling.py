@@ -1,7 +1,7 @@
 """JSON that is not plainly right, one value at a time: what it holds after all, or what is wrong with it and where."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -16,6 +16,7 @@ from inferlane.wire.tensors import NOT_FINITE, numpy_dtype
 
 # Whole numbers of more than 64 bits and exponents that may pass a double's are valid JSON that simdjson refuses.
 _BIG_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?[eE]\+?\d{3,}|-?\d{19,}(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_PIECE_BYTES = 64 * 1024
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -41,12 +42,23 @@ def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
 
     try:
         _check_json(text)
-        return _whole(_BIG_NUMBER.sub(as_double, text)), next(iter(too_big), None)
+        return _whole(_replaced(text, as_double)), next(iter(too_big), None)
     except (*UNDECODABLE, ValueError, RuntimeError) as error:
         reason = error if isinstance(error, UNDECODABLE) else first
         raise DecodeError(
             f"{what} is not valid JSON: {clipped(str(reason))}. NaN and Infinity are not JSON."
         ) from error
+
+
+def _replaced(text: bytes, replace: Callable[["re.Match[bytes]"], bytes]) -> bytes:
+    """The text with its big numbers replaced, piece by piece: `re` holds an object for each that it replaces."""
+    replaced = bytearray()
+    start = 0
+    while start < len(text):
+        end = text.find(b",", start + _PIECE_BYTES) + 1 or len(text)
+        replaced += _BIG_NUMBER.sub(replace, text[start:end])
+        start = end
+    return bytes(replaced)
 
 
 def _whole(text: bytes) -> Any:

@@ -19,7 +19,7 @@ import simdjson
 from inferlane.wire.tensors import exactly, numpy_dtype
 
 PEAK_FACTOR = 16
-PEAK_CONSTANT_BYTES = 32 * 1024 * 1024
+PEAK_CONSTANT_BYTES = 16 * 1024 * 1024
 
 Raw = bytes | memoryview | msgspec.Raw
 """JSON text as whoever found it has it."""

@@ -8,7 +8,7 @@ import msgspec
 from inferlane.errors import DecodeError
 
 # A string that a colon follows is a key, and nothing else is one. Each string is passed over whole.
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"(\s*:)?', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"(\s*+:)?+', re.DOTALL)
 
 
 def refuse_repeats(text: bytes, read: msgspec.Struct) -> None:
@@ -27,7 +27,7 @@ def refuse_repeats(text: bytes, read: msgspec.Struct) -> None:
         return
     # Quotes within strings, or a repeated field.
     if sum(found[1] is not None for found in _STRING.finditer(text)) != keys:
-        raise DecodeError("the body has a field twice; send each once")
+        raise DecodeError("the body has a field twice, or an object among its numbers; send each field once")
 
 
 def _count(value: Any) -> tuple[int, int]:
