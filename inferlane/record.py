@@ -5,6 +5,7 @@ missing on a record that somebody else produced; the defaults are those of `read
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
@@ -53,6 +54,8 @@ MAX_NAME_BYTES = 512
 # What the API lets through in characters, at the four bytes that UTF-8 may take for each.
 _MAX_ROUTING_KEY_BYTES = 4 * 512
 _MAX_ATTEMPT = 1_000_000
+# What steers a request beside the attributes of its CloudEvent.
+_OURS = frozenset({JSON_LENGTH, "content-type"})
 _YEAR_10000_S = 253_402_300_800
 
 
@@ -142,6 +145,11 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
     """
     refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
     named = dict(record.headers)
+    if len(named) != len(record.headers) and (repeated := _repeated(record.headers)):
+        raise DecodeError(
+            f"the record has the header {quoted(min(repeated))} more than once, so it is not clear which one counts; "
+            "send it once"
+        )
     get = named.get
     try:
         request_id = get("ce_id")
@@ -170,7 +178,12 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
 
 def default_headers(record: KafkaRecord) -> RequestHeaders:
     """The headers under which a record is answered whose own cannot be read: its id and waiter if those can."""
-    named = {name: value[:MAX_NAME_BYTES].decode(errors="replace") for name, value in record.headers if value}
+    repeated = _repeated(record.headers)
+    named = {
+        name: value[:MAX_NAME_BYTES].decode(errors="replace")
+        for name, value in record.headers
+        if value and name not in repeated
+    }
     headers = RequestHeaders(
         request_id=named.get("ce_id") or _default_id(record),
         model=None,
@@ -185,6 +198,12 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
         trace_parent=valid_trace_parent(dict(record.headers).get(TRACE_PARENT)),
     )
     return identified(headers, record)
+
+
+def _repeated(headers: Headers) -> set[str]:
+    """The headers of ours that are there more than once: readers differ in which one they take."""
+    counts = Counter(name for name, _ in headers)
+    return {name for name, count in counts.items() if count > 1 and (name.startswith("ce_") or name in _OURS)}
 
 
 def _name(header: str, raw: bytes | None, *, limit_bytes: int = MAX_NAME_BYTES) -> str | None:
