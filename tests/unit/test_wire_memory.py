@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from inferlane.record import JSON_LENGTH
 from inferlane.signature import Signature, TensorSpec
 from inferlane.wire.reading import PEAK_CONSTANT_BYTES, PEAK_FACTOR
 from models.catalog import Catalog, Model, ModelVersion
-from producer_api.predicting import Predictor
+from producer_api.predicting import CallReader
 from tests.fakes.records import FakeRecord, make_version
 from workers.requests import decode
 
@@ -122,15 +121,8 @@ def record_reader(version: ModelVersion) -> Callable[[bytes], object]:
 
 def call_reader(version: ModelVersion) -> Callable[[bytes], object]:
     model = Model(name="iris", description="", default_version="v1", versions={"v1": version})
-    predictor = Predictor(
-        load_settings(),
-        catalog=Catalog(models={"iris": model}, default_model="iris"),
-        enqueuer=None,  # type: ignore[arg-type]  # reading sends nothing
-        room=SimpleNamespace(instance="api"),  # type: ignore[arg-type]  # nor waits
-        admission=None,  # type: ignore[arg-type]  # nor asks to be let in
-        clock=SystemClock(),
-    )
-    return predictor.read
+    catalog = Catalog(models={"iris": model}, default_model="iris")
+    return CallReader(load_settings(), catalog=catalog, clock=SystemClock()).read
 
 
 def cases() -> Iterator[tuple[str, Callable[[bytes], object], bytes]]:
