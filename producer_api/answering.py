@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from inferlane.errors import DecodeError, InferlaneError
 from inferlane.results import Result, Status
 from inferlane.wire.v1 import encode_predictions
 from inferlane.wire.v2 import decode_response
@@ -11,6 +12,7 @@ from inferlane.wire.v2 import decode_response
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from inferlane.wire.tensors import Tensors
     from models.catalog import Catalog
 
 encode_json = msgspec.json.Encoder().encode
@@ -27,8 +29,10 @@ class Answerer:
     def body(self, result: Result) -> dict[str, Any]:
         """The answer: its predictions when it succeeded, else its error.
 
+        Numbers that JSON has not are the strings "NaN", "Infinity" and "-Infinity".
+
         Raises:
-            DecodeError: the stored content is not an inference response.
+            InferlaneError: the stored content is not an inference response, which is no fault of who asks.
         """
         answer: dict[str, Any] = {
             "request_id": result.request_id,
@@ -37,7 +41,7 @@ class Answerer:
             "version": result.version,
         }
         if result.status is Status.SUCCEEDED:
-            outputs = decode_response(result.content, result.json_length)
+            outputs = _outputs(result)
             answer["predictions"] = encode_predictions(outputs, self._classes.get((result.model, result.version), ()))
         else:
             answer["error"] = {"code": result.error_code, "detail": result.error_detail}
@@ -47,3 +51,10 @@ class Answerer:
             "total": round((result.finished_s - result.accepted_s) * 1000, 3),
         }
         return answer
+
+
+def _outputs(result: Result) -> "Tensors":
+    try:
+        return decode_response(result.content, result.json_length)
+    except DecodeError as error:
+        raise InferlaneError(f"the stored result cannot be read: {error}") from error

@@ -80,8 +80,9 @@ class HotPath:
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
         except InferlaneError as error:
-            status, document, _ = problem_of(error)
-            await send_answer(send, status, document, CONTENT_TYPE.encode())
+            status, document, extra = problem_of(error)
+            headers = tuple((name.encode(), value.encode()) for name, value in extra.items())
+            await send_answer(send, status, document, CONTENT_TYPE.encode(), headers)
             return
         await self._app(scope, _replay(body, receive), send)
 

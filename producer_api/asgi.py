@@ -3,6 +3,8 @@
 from typing import Any
 
 from inferlane.errors import DecodeError, PayloadTooLargeError
+from producer_api.content_coding import coding_of, inflated
+from producer_api.problems import InvalidParameterError
 
 # What is read and thrown away of a body over its limit, so that the client can finish sending and read our answer.
 _DISCARD_FACTOR = 32
@@ -14,12 +16,21 @@ _GONE = "the client went away before its body was complete"
 
 
 async def read_body(scope: Any, receive: Any, limit_bytes: int) -> bytes:
-    """Return the whole body.
+    """Return the whole body, inflated if it came compressed.
 
     Raises:
-        DecodeError: the client went away in the middle of it.
-        PayloadTooLargeError: it is over the limit; up to 32 times the limit was read and dropped.
+        DecodeError: the client went away in the middle of it, or it is not in the coding that it says.
+        PayloadTooLargeError: it is over the limit, as it came or inflated; up to 32 times the limit was read and
+            dropped.
+        UnsupportedCodingError: it came in a coding that is not read here.
     """
+    codings = [bytes(value) for key, value in scope["headers"] if key == b"content-encoding"]
+    body = await _read_raw(scope, receive, limit_bytes)
+    coding = coding_of(codings) if codings else None
+    return body if coding is None else await inflated(body, coding, limit_bytes)
+
+
+async def _read_raw(scope: Any, receive: Any, limit_bytes: int) -> bytes:
     announced = content_length(scope)
     message = await receive()
     if message["type"] != "http.request":
@@ -27,16 +38,17 @@ async def read_body(scope: Any, receive: Any, limit_bytes: int) -> bytes:
     body: bytes = message.get("body", b"")
     if not message.get("more_body") and len(body) <= limit_bytes:
         return body
-    chunks = [body]
+    # One buffer: a body that comes byte by byte would cost forty times itself in pieces.
+    gathered = bytearray(body)
     received = len(body)
     while message.get("more_body") and message["type"] == "http.request" and received <= limit_bytes * _DISCARD_FACTOR:
         message = await receive()
         chunk = message.get("body", b"")
         received += len(chunk)
         if received <= limit_bytes:
-            chunks.append(chunk)
+            gathered += chunk
         else:
-            chunks.clear()
+            gathered.clear()
     if message["type"] != "http.request":
         raise DecodeError(_GONE)
     if received > limit_bytes:
@@ -44,7 +56,7 @@ async def read_body(scope: Any, receive: Any, limit_bytes: int) -> bytes:
             f"the body has {max(received, announced or 0)} bytes, the limit is {limit_bytes}; "
             "send fewer rows a request, or use `inferlane batch submit`"
         )
-    return b"".join(chunks)
+    return bytes(gathered)
 
 
 def content_length(scope: Any) -> int | None:
@@ -59,6 +71,21 @@ def header(scope: Any, name: bytes) -> bytes | None:
         if key == name:
             return bytes(value)
     return None
+
+
+def one_header(scope: Any, name: bytes) -> bytes | None:
+    """The only header of that (lower-case) name.
+
+    Raises:
+        InvalidParameterError: it is there more than once.
+    """
+    values = [value for key, value in scope["headers"] if key == name]
+    if len(values) > 1:
+        raise InvalidParameterError(
+            f"the header {name.decode()} is there {len(values)} times, so it is not clear which one counts; "
+            "send it once"
+        )
+    return bytes(values[0]) if values else None
 
 
 async def send_answer(

@@ -23,6 +23,7 @@ _PROBLEMS = {
     "404": "Unknown model or version.",
     "410": "The request was cancelled meanwhile.",
     "413": "Body, rows or tensors over the limit.",
+    "415": "The body has a `Content-Encoding` other than gzip or deflate.",
     "422": "The instances do not fit the model, or the `Idempotency-Key` stands for another body.",
     "500": "The model failed; the request is in the dead letters.",
     "503": "The queue or the store does not answer, or so much waits that the deadline cannot be met; "

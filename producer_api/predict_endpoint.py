@@ -3,6 +3,8 @@
 import asyncio
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from inferlane.http.problem import CONTENT_TYPE
 from inferlane.record import TRACE_PARENT, trace_id_of
 from inferlane.results import Status
 from producer_api.answering import Answerer, encode_json
-from producer_api.asgi import CALLER, header, read_body, send_answer
+from producer_api.asgi import CALLER, header, one_header, read_body, send_answer
 from producer_api.idempotency import ClaimKey
 from producer_api.problems import problem, problem_of, status_of_code
 from producer_api.spans import begin_call, end_call
@@ -33,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 PATH = "/v1/models/predict"
 _JSON = b"application/json"
+# Reading a larger body would hold up every other call for longer than these take.
+_READ_ON_LOOP_BYTES = 1024 * 1024
 _PROBLEM = CONTENT_TYPE.encode()
 _TRACE_PARENT = TRACE_PARENT.encode()
 # RFC 7240, section 4: preferences of the `Prefer` header.
@@ -64,6 +68,8 @@ class PredictEndpoint:
         self._counts = counts
         self._delivered = delivered
         self._tracing = tracing
+        # One thread: what is read at once in memory is bounded by it.
+        self._large_bodies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-bodies")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         call: Call | None = None
@@ -78,11 +84,12 @@ class PredictEndpoint:
             trace_parent = span.traceparent
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
-            prefer = header(scope, b"prefer") or b""
+            # Preferences may come in several headers (RFC 7240, section 2).
+            prefer = b", ".join([value for name, value in scope["headers"] if name == b"prefer"])
             caller = scope.get(CALLER, "")
-            call = self._reader.read(body, wait_s=_prefer_wait_s(prefer), trace_parent=trace_parent, caller=caller)
+            call = await self._read(body, _prefer_wait_s(prefer), trace_parent, caller)
             is_async = bool(prefer and _ASYNC.search(prefer))
-            key = header(scope, b"idempotency-key")
+            key = one_header(scope, b"idempotency-key")
             if key is not None:
                 claimed = ClaimKey(caller=caller, key=key)
                 call, result = await self._once.predict(claimed, body, call, is_patient=not is_async)
@@ -113,6 +120,12 @@ class PredictEndpoint:
             end_call(span, call, status=status, version=version, error=reason)
         took_s = time.perf_counter() - started_s
         self._counts.answered(model or None, version or None, status=status, reason=reason, took_s=took_s)
+
+    async def _read(self, body: bytes, wait_s: float | None, trace_parent: bytes | None, caller: str) -> "Call":
+        read = partial(self._reader.read, body, wait_s=wait_s, trace_parent=trace_parent, caller=caller)
+        if len(body) <= _READ_ON_LOOP_BYTES:
+            return read()
+        return await asyncio.get_running_loop().run_in_executor(self._large_bodies, read)
 
     async def _submit_and_watch(self, call: "Call", receive: Any) -> "Result | None":
         """As `submit_and_wait`, and takes the request back when the client closes its connection meanwhile."""

@@ -11,7 +11,7 @@ from inferlane.quoting import clipped
 from inferlane.record import (
     valid_trace_parent,
 )
-from inferlane.wire.tensors import row_count
+from inferlane.wire.repeats import refuse_repeats
 from inferlane.wire.v1 import decode_instances
 from inferlane.wire.v2 import encode_binary_request
 from producer_api.problems import InvalidParameterError
@@ -34,11 +34,11 @@ class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /v1/models/predict`."""
 
     instances: msgspec.Raw
-    model: str | None = None
-    version: str | None = None
-    routing_key: str | None = None
-    timeout_s: float | None = None
-    deadline_s: float | None = None
+    model: str | msgspec.UnsetType | None = msgspec.UNSET
+    version: str | msgspec.UnsetType | None = msgspec.UNSET
+    routing_key: str | msgspec.UnsetType | None = msgspec.UNSET
+    timeout_s: float | msgspec.UnsetType | None = msgspec.UNSET
+    deadline_s: float | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _decode_body = msgspec.json.Decoder(PredictBody).decode
@@ -102,16 +102,11 @@ class CallReader:
                 f"the body is not valid JSON: {clipped(str(error))}. NaN and Infinity are not JSON; "
                 'a body looks like {"instances": [[5.1, 3.5, 1.4, 0.2]]}'
             ) from error
-        model = self._catalog.model(fields.model)
+        refuse_repeats(body, fields)
+        model = self._catalog.model(fields.model or None)
         version = model.version(fields.version) if fields.version else self._unpinned(model)
         tensors = decode_instances(fields.instances, version.signature, max_rows=self._settings.max_rows)
-        rows = row_count(tensors)
-        if rows > self._settings.max_rows:
-            raise PayloadTooLargeError(
-                f"{rows} rows in one request, the limit is {self._settings.max_rows}; "
-                "split the request, or use `inferlane batch submit`"
-            )
-        if fields.routing_key is not None and len(fields.routing_key) > _MAX_KEY_CHARS:
+        if fields.routing_key and len(fields.routing_key) > _MAX_KEY_CHARS:
             raise InvalidParameterError(
                 f"routing_key has {len(fields.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
             )
@@ -135,14 +130,15 @@ class CallReader:
         now_s = self._clock.now_s()
         # A preference that cannot be met is not an error (RFC 7240, section 2); a field of ours is.
         preferred_s = None if wait_s is None else min(wait_s, settings.max_wait_s)
-        asked_wait_s = fields.timeout_s if fields.timeout_s is not None else preferred_s
+        timeout_s = _given(fields.timeout_s)
+        asked_wait_s = preferred_s if timeout_s is None else timeout_s
         wait_s = _seconds("timeout_s", asked_wait_s, settings.default_wait_s, settings.max_wait_s)
         return Call(
             request_id=_bound_id(proof, caller=caller, model=model, payload=payload),
             proof=proof,
             caller=caller,
             model=model,
-            version=fields.version,
+            version=fields.version or None,
             routing_key=fields.routing_key or None,
             payload=payload,
             json_length=json_length,
@@ -150,12 +146,16 @@ class CallReader:
             wait_until_s=self._clock.monotonic_s() + wait_s,
             accepted_s=now_s,
             deadline_s=now_s
-            + _seconds("deadline_s", fields.deadline_s, settings.default_deadline_s, settings.max_deadline_s),
+            + _seconds("deadline_s", _given(fields.deadline_s), settings.default_deadline_s, settings.max_deadline_s),
         )
 
 
 def _bound_id(proof: bytes, *, caller: str, model: str, payload: bytes) -> str:
     return committed_id(proof, source=SOURCE, caller=caller.encode(), model=model.encode(), payload=payload)
+
+
+def _given(seconds: float | msgspec.UnsetType | None) -> float | None:
+    return None if isinstance(seconds, msgspec.UnsetType) else seconds
 
 
 def _seconds(name: str, asked: float | None, default: float, limit: float) -> float:

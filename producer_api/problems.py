@@ -57,6 +57,7 @@ _TITLES = {
     "unauthorized": "No valid key",
     "forbidden": "The key does not allow this",
     "invalid_parameter": "A parameter is not as it must be",
+    "unsupported_encoding": "The body is compressed in a way that is not read here",
 }
 _RETRY_AFTER_S = 1
 
@@ -83,6 +84,12 @@ class ForbiddenError(errors.InvalidRequestError):
     """The key lacks the scope that the call needs. Remedy: use a key that has it."""
 
     code = "forbidden"
+
+
+class UnsupportedCodingError(errors.InvalidRequestError):
+    """A body in a `Content-Encoding` that is not read here. Remedy: the message names those that are."""
+
+    code = "unsupported_encoding"
 
 
 class InvalidParameterError(errors.InvalidRequestError):
@@ -112,6 +119,7 @@ _OWN_STATUS_OF: Mapping[type[errors.InferlaneError], int] = {
     UnknownPredictionError: HTTPStatus.NOT_FOUND,
     UnauthorizedError: HTTPStatus.UNAUTHORIZED,
     ForbiddenError: HTTPStatus.FORBIDDEN,
+    UnsupportedCodingError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     # Of nginx, for the log and the metrics: such an answer reaches nobody.
     ClientGoneError: 499,
 }
@@ -149,5 +157,8 @@ def problem_of(error: errors.InferlaneError) -> tuple[int, bytes, dict[str, str]
     headers = {"retry-after": str(_retry_after_s(error))} if error.retryable else {}
     if challenge := _CHALLENGE_OF.get(type(error)):
         headers["www-authenticate"] = challenge
+    if isinstance(error, UnsupportedCodingError):
+        # RFC 9110, section 15.5.16.
+        headers["accept-encoding"] = "gzip, deflate"
     more = {"request_id": error.request_id} if isinstance(error, UnconfirmedError) else {}
     return status, problem(status, error.code, str(error), retryable=error.retryable, **more), headers
