@@ -5,10 +5,11 @@ import pytest
 from inferlane.clock import SystemClock
 from inferlane.config import load_settings
 from inferlane.errors import DecodeError, InferlaneError
+from inferlane.splits import SplitTable
 from producer_api.predicting import CallReader
 from tests.fakes.records import make_catalog
 
-READER = CallReader(load_settings(), catalog=make_catalog(), clock=SystemClock())
+READER = CallReader(load_settings(), catalog=make_catalog(), splits=SplitTable(), clock=SystemClock())
 
 
 def test_every_field_is_taken() -> None:

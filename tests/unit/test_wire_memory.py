@@ -20,6 +20,7 @@ from inferlane.errors import InferlaneError
 from inferlane.naming import Lane
 from inferlane.record import JSON_LENGTH
 from inferlane.signature import Signature, TensorSpec
+from inferlane.splits import SplitTable
 from inferlane.wire.reading import PEAK_CONSTANT_BYTES, PEAK_FACTOR
 from models.catalog import Catalog, Model, ModelVersion
 from producer_api.predicting import CallReader
@@ -122,7 +123,7 @@ def record_reader(version: ModelVersion) -> Callable[[bytes], object]:
 def call_reader(version: ModelVersion) -> Callable[[bytes], object]:
     model = Model(name="iris", description="", default_version="v1", versions={"v1": version})
     catalog = Catalog(models={"iris": model}, default_model="iris")
-    return CallReader(load_settings(), catalog=catalog, clock=SystemClock()).read
+    return CallReader(load_settings(), catalog=catalog, splits=SplitTable(), clock=SystemClock()).read
 
 
 def cases() -> Iterator[tuple[str, Callable[[bytes], object], bytes]]:
