@@ -1,6 +1,7 @@
 """Fields of a JSON object that are there twice: readers differ in which one they take, so neither is."""
 
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -14,7 +15,8 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"(\s*+:)?+', re.DOTALL)
 def refuse_repeats(text: bytes, read: msgspec.Struct) -> None:
     """Return if each field of `text` was there once: `read` is what was made of it, with no field left out.
 
-    The fields of `read` and of the structs in it are `UNSET` where they were absent.
+    The fields of `read` and of the structs in it are `UNSET` where they were absent. What it keeps as `Raw` is not
+    looked into: whoever reads that counts its fields.
 
     Raises:
         DecodeError: a field is there twice.
@@ -22,23 +24,38 @@ def refuse_repeats(text: bytes, read: msgspec.Struct) -> None:
     quotes = text.count(b'"')
     if quotes == 2:  # noqa: PLR2004 - a single key, and no string beside it
         return
-    keys, strings = _count(read)
-    if quotes == 2 * (keys + strings):
+    seen = _Seen()
+    seen.count(read)
+    if quotes == 2 * (seen.keys + seen.strings) + sum(raw.count(b'"') for raw in seen.raws):
         return
     # Quotes within strings, or a repeated field.
-    if sum(found[1] is not None for found in _STRING.finditer(text)) != keys:
-        raise DecodeError("the body has a field twice, or an object among its numbers; send each field once")
+    if _keys_of(text) != seen.keys + sum(map(_keys_of, seen.raws)):
+        raise DecodeError("the body has a field twice; send each once")
 
 
-def _count(value: Any) -> tuple[int, int]:
-    """The keys and the strings of what was read."""
-    if isinstance(value, str):
-        return 0, 1
-    if isinstance(value, msgspec.Struct):
-        present = [held for name in value.__struct_fields__ if (held := getattr(value, name)) is not msgspec.UNSET]
-        inner = [_count(held) for held in present]
-        return len(present) + sum(keys for keys, _ in inner), sum(strings for _, strings in inner)
-    if isinstance(value, list):
-        inner = [_count(held) for held in value]
-        return sum(keys for keys, _ in inner), sum(strings for _, strings in inner)
-    return 0, 0
+def _keys_of(text: bytes) -> int:
+    return sum(found[1] is not None for found in _STRING.finditer(text))
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The keys, the strings and the parts left as text of what was read."""
+
+    keys: int = 0
+    strings: int = 0
+    raws: list[bytes] = field(default_factory=list)
+
+    def count(self, value: Any) -> None:
+        if isinstance(value, str):
+            self.strings += 1
+        elif isinstance(value, msgspec.Raw):
+            self.raws.append(bytes(value))
+        elif isinstance(value, msgspec.Struct):
+            for name in value.__struct_fields__:
+                held = getattr(value, name)
+                if held is not msgspec.UNSET:
+                    self.keys += 1
+                    self.count(held)
+        elif isinstance(value, list):
+            for held in value:
+                self.count(held)

@@ -9,6 +9,7 @@ import pytest
 from inferlane.errors import DecodeError, InferlaneError, InvalidInputError
 from inferlane.naming import Lane
 from inferlane.record import JSON_LENGTH
+from inferlane.wire.v1 import read_instances_body
 from inferlane.wire.v2 import decode_response
 from tests.fakes.records import FakeRecord, make_version
 from workers.answers import Answers, RunTimes
@@ -132,6 +133,18 @@ def test_names_of_who_answers_are_welcome(body: dict[str, Any]) -> None:
 def test_a_field_that_is_there_twice_is_refused(body: bytes) -> None:
     with pytest.raises(DecodeError, match="twice"):
         read(body)
+
+
+def test_fields_of_rows_are_no_fields_of_the_body() -> None:
+    rows = '[{"age": 1, "features": [1, 2]}, {"age": 2, "features": [3, 4]}]'
+    for value in (f'{{"instances": {rows}, "model": "m"}}', f'{{"model": "m", "instances": {rows}}}'):
+        body = read_instances_body(value.encode())
+        assert body is not None
+        assert (json.loads(bytes(body.instances)), body.model) == (json.loads(rows), "m")
+    with pytest.raises(DecodeError, match="twice"):
+        read_instances_body(f'{{"instances": {rows}, "instances": {rows}}}'.encode())
+    with pytest.raises(DecodeError, match="twice"):
+        read_instances_body(f'{{"instances": {rows}, "model": "a", "model": "b"}}'.encode())
 
 
 def test_a_quote_within_a_string_is_no_field() -> None:
