@@ -15,6 +15,8 @@ from inferlane.wire.tensors import WIDEST, exactly, numpy_dtype
 
 # Below this, msgspec is faster: building a simdjson document costs 1.5 µs.
 _SIMDJSON_FROM_BYTES = 512
+# Far more than any payload holds, and so few that numpy can address them, also where an axis beside them has no values.
+_MAX_VALUES = 2**40
 _decode_flat = {
     "f": msgspec.json.Decoder(list[float]).decode,
     "i": msgspec.json.Decoder(list[int]).decode,
@@ -29,7 +31,7 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview) 
         DecodeError: they are more or fewer than the shape has.
     """
     dtype = numpy_dtype(datatype)
-    wanted_bytes = math.prod(shape) * dtype.itemsize
+    wanted_bytes = _size_of(name, shape) * dtype.itemsize
     if wanted_bytes != len(raw):
         raise DecodeError(
             f"tensor {quoted(name)}: {datatype} of shape {list(shape)} takes {quoted(wanted_bytes)} bytes, "
@@ -44,7 +46,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], raw: Raw, *, with_
     Raises:
         DecodeError: they do not fit; the message names the first such value, counted by the axes of the shape.
     """
-    text, dtype, size = bytes(raw), numpy_dtype(datatype), math.prod(shape)
+    text, dtype, size = bytes(raw), numpy_dtype(datatype), _size_of(name, shape)
     if len(text) < _SIMDJSON_FROM_BYTES and dtype.kind in _decode_flat:
         try:
             few = exactly(np.array(_decode_flat[dtype.kind](text), WIDEST[dtype.kind]), dtype)
@@ -62,6 +64,17 @@ def from_json(name: str, datatype: str, shape: Sequence[int], raw: Raw, *, with_
         return _one_by_one(text, shape, wanted)
     except InvalidInputError as error:
         raise DecodeError(str(error)) from error
+
+
+def _size_of(name: str, shape: Sequence[int]) -> int:
+    """How many values an array of this shape has.
+
+    Raises:
+        DecodeError: so many that an empty array of it could not be made either.
+    """
+    if math.prod(size or 1 for size in shape) > _MAX_VALUES:
+        raise DecodeError(f"tensor {quoted(name)}: no array has the shape {list(shape)}; the limit is 2^40 values")
+    return math.prod(shape)
 
 
 def _one_by_one(text: bytes, shape: Sequence[int], wanted: Wanted) -> np.ndarray:

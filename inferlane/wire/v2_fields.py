@@ -80,7 +80,7 @@ class OutputRead(msgspec.Struct, frozen=True):
     """The same as a reader has it: the numbers are still text."""
 
     name: str
-    shape: list[Size]
+    shape: Shape
     datatype: str
     parameters: DataSize = DataSize()
     data: msgspec.Raw | Absent = _UNSET

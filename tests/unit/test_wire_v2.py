@@ -92,6 +92,16 @@ def test_a_tensor_that_contradicts_itself_is_refused(entry: str, body: bytes) ->
         decode_request(header + body, len(header))
 
 
+@pytest.mark.parametrize("shape", [[2**62, 0], [0, 2**63 - 1], [2**63 - 1, 2**63 - 1, 0], [2**40, 2**40], [1] * 33, []])
+@pytest.mark.parametrize("field", ["inputs", "outputs"])
+def test_a_shape_that_no_array_has_is_refused_with_and_without_bytes(shape: list[int], field: str) -> None:
+    decode = decode_request if field == "inputs" else decode_response
+    for held in ({"data": []}, {"data": [[]]}, {"parameters": {"binary_data_size": 0}}):
+        header = json.dumps({field: [{"name": "x", "datatype": "FP32", "shape": shape, **held}]}).encode()
+        with pytest.raises(DecodeError):
+            decode(header, len(header))
+
+
 def test_text_that_is_not_utf8_is_a_decode_error() -> None:
     with pytest.raises(DecodeError):
         decode_request(b'{"inputs": [{"name": "\xff", "datatype": "FP32", "shape": [1], "data": [1]}]}', None)
