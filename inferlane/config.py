@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     # How many requests one API process holds open at once. Too small refuses bursts that the queue could
     # take; too large spends memory on clients that will time out anyway.
     max_waiting_requests: Annotated[int, Field(ge=1)] = 10_000
+    # What one API process holds of bodies of calls under way, and of records that the broker has not taken yet.
     max_pending_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024 * 1024
     # Requests of one version that wait in the topics; past it new ones are refused whatever their deadline.
     max_backlog_records: Annotated[int, Field(ge=1)] = 200_000

@@ -20,6 +20,9 @@ TERMINAL = frozenset(status.value for status in Status if status is not Status.Q
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+# A worker cuts the labels of its model's classes to this; an empty one is a label too.
+LABEL_CHARS = 200
+Counts = Annotated[dict[Annotated[str, msgspec.Meta(max_length=LABEL_CHARS)], Count], msgspec.Meta(max_length=100_000)]
 
 
 class LatencySketches(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +57,11 @@ class OutcomeSummary(msgspec.Struct, frozen=True, kw_only=True):
     from_s: Amount
     to_s: Amount
     outcomes: dict[str, Count] = {}
-    failures: dict[str, Count] = {}
+    failures: Counts = {}
     batches: Count = 0
     rows: Count = 0
     latency: LatencySketches = LatencySketches()
-    classes: dict[str, Count] = {}
+    classes: Counts = {}
     values: bytes = b""
     cpu_s: Amount = 0.0
     memory_bytes: Count = 0

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import structlog
@@ -28,11 +28,18 @@ _STOP_TIMEOUT_S = 0.5
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
+# What one table holds of what anybody wrote to the topic: models, and versions of each.
+_MAX_MODELS = 1_000
+_MAX_VERSIONS = 1_000
+_Name = Annotated[str, msgspec.Meta(max_length=512)]
+_Weights = Annotated[dict[_Name, Annotated[float, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=_MAX_VERSIONS)]
+
+
 class Split(msgspec.Struct, frozen=True, kw_only=True):
     """The weights of one model's versions: not negative, summing to 1. Versions that are not named get nothing."""
 
-    model: str
-    weights: dict[str, float]
+    model: _Name
+    weights: _Weights
     changed_s: float = 0.0
 
 
@@ -105,11 +112,15 @@ class SplitTable:
             if raw_value is None:
                 self._splits.pop(model, None)
             else:
-                split = decode_split(raw_value)
-                self._splits[split.model] = split
+                self._put(decode_split(raw_value))
         except DecodeError:
             log.exception("split_undecodable", offset=offset)
         await self.note_position(offset + 1)
+
+    def _put(self, split: Split) -> None:
+        if split.model not in self._splits and len(self._splits) >= _MAX_MODELS:
+            raise DecodeError(f"there are splits of {_MAX_MODELS} models already, more are not kept")
+        self._splits[split.model] = split
 
     async def note_position(self, position: int) -> None:
         """Note that every record before `position` is in force."""

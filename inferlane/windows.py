@@ -9,9 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from inferlane.errors import DecodeError
+from inferlane.metrics.labels import OTHER
 from inferlane.outcomes import LatencySketches, OutcomeSummary
 from inferlane.quoting import clipped
 from inferlane.sketches import merge_sketches
+
+# Names of classes and of failures that a slot tells apart. Models have more classes than that; what a window shows has
+# not, and whoever can write to the topic could make up any number.
+_MAX_NAMES = 1_000
 
 
 class WorkerUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,14 +74,24 @@ def add(slot: Slot, summary: OutcomeSummary) -> Slot:
         version=slot.version,
         index=slot.index,
         outcomes=sum_counts([slot.outcomes, summary.outcomes]),
-        failures=sum_counts([slot.failures, summary.failures]),
+        failures=_bounded(sum_counts([slot.failures, summary.failures])),
         batches=slot.batches + summary.batches,
         rows=slot.rows + summary.rows,
         latency=merge_latency([slot.latency, summary.latency]),
-        classes=sum_counts([slot.classes, summary.classes]),
+        classes=_bounded(sum_counts([slot.classes, summary.classes])),
         values=merge_sketches([slot.values, summary.values]),
         workers={**slot.workers, summary.worker_id: use},
     )
+
+
+def _bounded(counts: dict[str, int]) -> dict[str, int]:
+    """The counts of the largest names; those past the bound are counted together, as are any that come later."""
+    if len(counts) <= _MAX_NAMES:
+        return counts
+    largest = Counter(counts).most_common(_MAX_NAMES - 1)
+    kept = {name: count for name, count in largest if name != OTHER}
+    kept[OTHER] = sum(counts.values()) - sum(kept.values())
+    return kept
 
 
 def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from inferlane.quoting import clipped
 from producer_api import predict_endpoint
 from producer_api.asgi import read_body, send_answer
 from producer_api.gate import in_front_of
+from producer_api.held_bytes import HeldBytes, Hold, put_hold
 from producer_api.key_ring import KeyRing
 from producer_api.openapi import openapi
 from producer_api.problems import problem, problem_of
@@ -54,8 +55,10 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    inner = HotPath(app, {predict_endpoint.PATH: hot}, max_body_bytes=services.settings.max_body_bytes)
-    return in_front_of(inner, services.settings, keys)
+    settings = services.settings
+    held = HeldBytes(limit_bytes=settings.max_pending_bytes)
+    inner = HotPath(app, {predict_endpoint.PATH: hot}, max_body_bytes=settings.max_body_bytes, held=held)
+    return in_front_of(inner, settings, keys)
 
 
 class HotPath:
@@ -64,15 +67,24 @@ class HotPath:
     Every other body is read here, within the limit, before FastAPI would read it whole.
     """
 
-    def __init__(self, app: Any, hot: dict[str, Any], *, max_body_bytes: int) -> None:
+    def __init__(self, app: Any, hot: dict[str, Any], *, max_body_bytes: int, held: HeldBytes) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._hot = hot
+        self._held = held
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
+        hold = Hold(self._held)
+        put_hold(scope, hold)
+        try:
+            await self._post(scope, receive, send)
+        finally:
+            hold.release()
+
+    async def _post(self, scope: Any, receive: Any, send: Any) -> None:
         endpoint = self._hot.get(scope["path"])
         if endpoint is not None:
             await endpoint(scope, receive, send)

@@ -4,6 +4,7 @@ from typing import Any
 
 from inferlane.errors import DecodeError, PayloadTooLargeError
 from producer_api.content_coding import coding_of, inflated
+from producer_api.held_bytes import hold_in
 from producer_api.problems import InvalidParameterError
 
 # What is read and thrown away of a body over its limit, so that the client can finish sending and read our answer.
@@ -23,11 +24,17 @@ async def read_body(scope: Any, receive: Any, limit_bytes: int) -> bytes:
         PayloadTooLargeError: it is over the limit, as it came or inflated; up to 32 times the limit was read and
             dropped.
         UnsupportedCodingError: it came in a coding that is not read here.
+        OverloadedError: the bodies of all calls together are over their limit.
     """
     codings = [bytes(value) for key, value in scope["headers"] if key == b"content-encoding"]
     body = await _read_raw(scope, receive, limit_bytes)
     coding = coding_of(codings) if codings else None
-    return body if coding is None else await inflated(body, coding, limit_bytes)
+    if coding is None:
+        return body
+    whole = await inflated(body, coding, limit_bytes)
+    if (hold := hold_in(scope)) is not None:
+        hold.add(len(whole))
+    return whole
 
 
 async def _read_raw(scope: Any, receive: Any, limit_bytes: int) -> bytes:
@@ -36,6 +43,9 @@ async def _read_raw(scope: Any, receive: Any, limit_bytes: int) -> bytes:
     if message["type"] != "http.request":
         raise DecodeError(_GONE)
     body: bytes = message.get("body", b"")
+    hold = hold_in(scope)
+    if hold is not None:
+        hold.add(len(body))
     if not message.get("more_body") and len(body) <= limit_bytes:
         return body
     # One buffer: a body that comes byte by byte would cost forty times itself in pieces.
@@ -46,6 +56,8 @@ async def _read_raw(scope: Any, receive: Any, limit_bytes: int) -> bytes:
         chunk = message.get("body", b"")
         received += len(chunk)
         if received <= limit_bytes:
+            if hold is not None:
+                hold.add(len(chunk))
             gathered += chunk
         else:
             gathered.clear()

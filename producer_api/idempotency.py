@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError
+from inferlane.errors import UNDECODABLE, DecodeError, OverloadedError, UnavailableError
 from inferlane.quoting import clipped
 from inferlane.result_store import store_errors
 from producer_api.answer_time import answer_within, store_is_late
@@ -104,6 +104,8 @@ class Once:
         self._store = store
         self._counts = counts
         self._submitting: dict[str, asyncio.Lock] = {}
+        # Calls that look up their key or wait for a duplicate have no place in the waiting room yet.
+        self._calls, self._max_calls = 0, settings.max_waiting_requests
 
     async def predict(
         self, claimed: "ClaimKey", body: bytes, call: "Call", *, is_patient: bool
@@ -119,7 +121,13 @@ class Once:
             UnavailableError: the store or the broker does not answer; the same call may be sent again.
         """
         key = _digest(claimed.caller.encode() + b"\0" + read_key(claimed.key))
+        if self._calls >= self._max_calls:
+            raise OverloadedError(
+                f"{self._calls} calls with an Idempotency-Key are being enqueued in this process, the limit is "
+                f"{self._max_calls}; send the call again with the same key"
+            )
         lock = self._submitting.setdefault(key, asyncio.Lock())
+        self._calls += 1
         try:
             # Duplicates that meet here wait for the first to be enqueued. Two replicas may both enqueue, under one id:
             # the first terminal result is then the result of both.
@@ -133,6 +141,7 @@ class Once:
             finally:
                 lock.release()
         finally:
+            self._calls -= 1
             if not lock.locked():
                 self._submitting.pop(key, None)
         return call, await self._submitter.join(call, is_patient=is_patient)

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 
 from inferlane.clock import Clock
-from inferlane.outcomes import LatencySketches, OutcomeSummary
+from inferlane.outcomes import LABEL_CHARS, LatencySketches, OutcomeSummary
 from inferlane.results import Status
 from inferlane.sketches import Sketch
 
@@ -65,7 +65,7 @@ class OutcomeRecorder:
         self._version = version
         self._worker_id = worker_id
         self._clock = clock
-        self._labels = tuple(classes)
+        self._labels = tuple(label[:LABEL_CHARS] for label in classes)
         self._usage = usage
         self._used_cpu_s = usage().cpu_s
         self._sequence = 0
@@ -143,6 +143,9 @@ class OutcomeRecorder:
     def _classes(self, counts: np.ndarray | None) -> dict[str, int]:
         if counts is None:
             return {}
-        named = {label: int(count) for label, count in zip(self._labels, counts[1:-1], strict=True) if count}
-        other = int(counts[0] + counts[-1])
-        return named | {_OTHER: named.get(_OTHER, 0) + other} if other else named
+        # Added up: labels that begin alike may be one once they are cut, and a class may be called `other`.
+        named: Counter[str] = Counter()
+        for label, count in zip((*self._labels, _OTHER), (*counts[1:-1], counts[0] + counts[-1]), strict=True):
+            if count:
+                named[label] += int(count)
+        return dict(named)

@@ -10,6 +10,7 @@ from inferlane.dead_letters import DeadLetter, read_dead_letter
 from inferlane.errors import DecodeError
 from inferlane.kafka.clients import partitions_of
 from inferlane.kafka.reading import read_since
+from inferlane.metrics.labels import bounded, error_reasons
 from inferlane.replaying import headers_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class LetterBox:
     def __init__(self, settings: "Settings", *, clock: "Clock") -> None:
         self._settings = settings
         self._clock = clock
+        # Anybody can write to the topic: what is no reason of ours is counted together.
+        self._reasons = error_reasons(beside=("unknown",))
         self._forget()
 
     def _forget(self) -> None:
@@ -98,7 +101,7 @@ class LetterBox:
                 letter = read_dead_letter(record)
             except DecodeError:
                 continue
-            self._by_reason[letter.cause.reason] += 1
+            self._by_reason[bounded(letter.cause.reason, self._reasons)] += 1
             self._newest.append(_shown(letter))
 
 

@@ -46,3 +46,26 @@ async def test_a_worker_knows_of_cancellations_before_and_after_it_began_to_foll
         assert 0 < await redis.ttl("inferlane:cancelled") <= 61
     finally:
         await cancelled.close()
+
+
+async def test_the_store_and_the_workers_keep_a_bounded_number_and_the_ones_that_last_longest(
+    store: tuple[str, Redis],
+) -> None:
+    """Guards `zremrangebyrank` and the bound of `_read_all`: whoever may cancel could fill every worker's memory."""
+    url, redis = store
+    clock = SystemClock()
+    now_s = clock.now_s()
+    await redis.zadd("inferlane:cancelled", {f"id-{number}": now_s + 1_000 + number for number in range(30_000)})
+    cancelled = CancelledRequests(redis, clock=clock, names=Names())
+    cancelled.start()
+    try:
+
+        async def knows_the_last() -> bool:
+            return "id-29999" in cancelled
+
+        await eventually(knows_the_last)
+        assert "id-0" not in cancelled
+        await Cancellations(redis, redis_url=url, clock=clock, names=Names()).add("new", until_s=now_s + 1e6)
+        assert await redis.zcard("inferlane:cancelled") == 20_000
+    finally:
+        await cancelled.close()
