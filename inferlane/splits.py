@@ -113,8 +113,8 @@ class SplitTable:
                 self._splits.pop(model, None)
             else:
                 self._put(decode_split(raw_value))
-        except DecodeError:
-            log.exception("split_undecodable", offset=offset)
+        except DecodeError as error:
+            log.warning("split_undecodable", offset=offset, error=str(error))
         await self.note_position(offset + 1)
 
     def _put(self, split: Split) -> None:
