@@ -5,9 +5,12 @@ import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 import uvloop
+
+from inferlane.starting import StoppedEarlyError
 
 log = structlog.get_logger(__name__)
 
@@ -44,4 +47,5 @@ async def _with_signals(serve: Callable[[asyncio.Event], Awaitable[None]]) -> No
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, on_signal, signum)
-    await serve(stop)
+    with suppress(StoppedEarlyError):
+        await serve(stop)

@@ -25,6 +25,10 @@ class OpsApp:
     """A plain ASGI app; `live` and `ready` are asked anew for each request and must not block."""
 
     def __init__(self, *, live: Checks, ready: Checks, consumers: Consumers = dict) -> None:
+        self.show(live=live, ready=ready, consumers=consumers)
+
+    def show(self, *, live: Checks, ready: Checks, consumers: Consumers = dict) -> None:
+        """Ask these from now on."""
         self._checks = {"/livez": live, "/readyz": ready}
         self._consumers = consumers
 

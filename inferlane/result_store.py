@@ -80,6 +80,16 @@ def connect(redis_url: str) -> Redis:
     return Redis.from_pool(pool)
 
 
+async def ping(redis: Redis, *, redis_url: str) -> None:
+    """Return when the store answers.
+
+    Raises:
+        UnavailableError: it does not.
+    """
+    async with store_errors(redis_url):
+        await redis.ping()
+
+
 @asynccontextmanager
 async def store_errors(redis_url: str) -> AsyncIterator[None]:
     """Turn the client's errors into ours.

@@ -14,6 +14,7 @@ from inferlane.kafka.backlog import BacklogReader
 from inferlane.kafka.producing import BatchProducer
 from inferlane.result_store import ResultStore, connect
 from inferlane.splits import SplitFollower, SplitTable
+from inferlane.starting import Startup
 from inferlane.tracing import enter_tracing
 from inferlane.version_faults import VersionFaults
 from inferlane.window_store import WindowStore
@@ -29,12 +30,14 @@ from producer_api.idempotency import Claims, Once
 from producer_api.predicting import CallReader
 from producer_api.services import Services
 from producer_api.spans import TracedEnqueuer
+from producer_api.starting_app import StartingApp
 from producer_api.store_watch import StoreWatch
 from producer_api.submitting import Submitter
 from producer_api.waiting import WaitingRoom
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
+    from models.catalog import Catalog
 
 log = structlog.get_logger(__name__)
 
@@ -44,40 +47,43 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
 
     Raises:
         ConfigurationError: no models, the port is taken, or the API would be open to the network with no keys.
-        UnavailableError: the broker or the store does not answer at start.
+        StoppedEarlyError: `stop` was set while the broker or the store was away.
     """
     keys = open_key_ring(settings, clock=SystemClock())
-    async with AsyncExitStack() as stack:
-        services = await _start(settings, stack)
+    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    startup = Startup(stop)
+    app = StartingApp(startup)
+    async with AsyncExitStack() as parts, AsyncExitStack() as server:
         http = serve_http(
-            build_app(services, keys),
+            app,
             settings,
             host=settings.api_host,
             port=settings.api_port,
             timeout_graceful_shutdown=int(settings.drain_deadline_s),
         )
-        port = await stack.enter_async_context(http)
+        port = await server.enter_async_context(http)
+        services = await _start(settings, catalog, parts, startup)
+        app.serve(build_app(services, keys))
         log.info("api_started", host=settings.api_host, port=port, instance=services.room.instance)
         await stop.wait()
     log.info("api_stopped")
 
 
-async def _start(settings: "Settings", stack: AsyncExitStack) -> Services:
-    """Start every part in the order of its needs; the stack stops them in reverse."""
-    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack, startup: Startup) -> Services:
+    """Start every part in the order of its needs, when that is there; the stack stops them in reverse."""
     clock = SystemClock()
     redis = await stack.enter_async_context(connect(settings.redis_url))
     store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names)
     producer = BatchProducer(settings)
-    await producer.start()
+    await startup.wait_for("broker", producer.start)
     stack.push_async_callback(producer.close)
     splits = SplitTable()
     follower = SplitFollower(settings, splits)
-    await follower.start()
+    await startup.wait_for("topics", follower.start)
     stack.push_async_callback(follower.close)
     room = WaitingRoom(store, redis, instance=uuid.uuid4().hex, max_places=settings.max_waiting_requests)
-    await room.start()
     stack.push_async_callback(room.close)
+    await startup.wait_for("store", room.start)
     enqueuer = Enqueuer(
         producer, max_pending=settings.max_waiting_requests, max_pending_bytes=settings.max_pending_bytes
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,9 +12,10 @@ from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_ops
-from inferlane.result_store import ResultStore, connect
+from inferlane.result_store import ResultStore, connect, ping
 from inferlane.retrying import Retrier
 from inferlane.splits import SplitFollower, SplitTable
+from inferlane.starting import Startup
 from inferlane.tracing import enter_tracing
 from inferlane.window_store import WindowStore
 from models.catalog import load_catalog
@@ -36,18 +38,22 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
 
     Raises:
         ConfigurationError: the catalog cannot be read, or the ops port is taken.
-        UnavailableError: the broker does not answer at start.
+        StoppedEarlyError: `stop` was set while the broker or the store was away.
     """
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
     splits = SplitTable()
+    startup = Startup(stop)
     async with AsyncExitStack() as stack:
+        ops = OpsApp(live=startup.live, ready=startup.ready)
+        port = await stack.enter_async_context(serve_ops(ops, settings))
         redis = await stack.enter_async_context(connect(settings.redis_url))
         producer = BatchProducer(settings)
-        await producer.start()
+        await startup.wait_for("broker", producer.start)
         stack.push_async_callback(producer.close)
         follower = SplitFollower(settings, splits)
-        await follower.start()
+        await startup.wait_for("topics", follower.start)
         stack.push_async_callback(follower.close)
+        await startup.wait_for("store", partial(ping, redis, redis_url=settings.redis_url))
         results = ResultStore(
             redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
         )
@@ -87,13 +93,11 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         watch = DeploymentWatch(settings, catalog=catalog, splits=splits, redis=redis)
         watching = asyncio.create_task(watch.run(), name="deployment")
         stack.push_async_callback(_end, watching)
-        ops = OpsApp(
+        ops.show(
             live=lambda: {**app.live(), "splits": follower.is_running, "deployment": not watching.done()},
             ready=lambda: {**app.ready(), "splits": follower.is_running},
             consumers=app.health,
         )
-        http = serve_ops(ops, settings)
-        port = await stack.enter_async_context(http)
         log.info("router_started", ops_port=port)
         await run_app(app, stop)
         log.info("router_stopped")

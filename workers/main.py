@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,8 +16,9 @@ from inferlane.delivery import Delivery
 from inferlane.errors import UnavailableError
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_ops
-from inferlane.result_store import ResultStore, connect
+from inferlane.result_store import ResultStore, connect, ping
 from inferlane.retrying import Retrier
+from inferlane.starting import Startup
 from inferlane.tracing import enter_tracing
 from inferlane.version_faults import VersionFaults
 from models.catalog import load_catalog
@@ -60,7 +62,7 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
     Raises:
         UnknownModelError: the catalog has no such model or version.
         ConfigurationError: the model cannot be loaded, or the ops port is taken.
-        UnavailableError: the broker does not answer at start.
+        StoppedEarlyError: `stop` was set while the broker or the store was away.
     """
     served = load_catalog(settings.models_dir, default_model=settings.default_model).model(model).version(version)
     async with connect(settings.redis_url) as redis:
@@ -70,14 +72,18 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
     recorder = OutcomeRecorder(
         model=model, version=version, worker_id=uuid.uuid4().hex, clock=clock, classes=served.classes
     )
+    startup = Startup(stop)
     async with AsyncExitStack() as stack:
+        ops = OpsApp(live=startup.live, ready=startup.ready)
+        port = await stack.enter_async_context(serve_ops(ops, settings))
         redis = await stack.enter_async_context(connect(settings.redis_url))
         store = ResultStore(
             redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
         )
         producer = BatchProducer(settings)
-        await producer.start()
+        await startup.wait_for("broker", producer.start)
         stack.push_async_callback(producer.close)
+        await startup.wait_for("store", partial(ping, redis, redis_url=settings.redis_url))
         retrier = Retrier()
         cancelled = CancelledRequests(redis, clock=clock, names=settings.names)
         cancelled.start()
@@ -112,13 +118,11 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
             report_outcomes(recorder, producer, topic=settings.names.outcomes, interval_s=settings.outcome_interval_s)
         )
         work = asyncio.create_task(lanes.run(stop), name="pipeline")
-        ops = OpsApp(
+        ops.show(
             live=live,
             ready=lambda: {**live(), **lanes.ready(), "failure_limit": not limit.is_halted},
             consumers=lanes.health,
         )
-        http = serve_ops(ops, settings)
-        port = await stack.enter_async_context(http)
         log.info("worker_started", model=model, version=version, ops_port=port)
         try:
             done, _ = await asyncio.wait({work, reports}, return_when=asyncio.FIRST_COMPLETED)

@@ -13,6 +13,7 @@ from inferlane.kafka.isolation import Isolation
 from inferlane.kafka.progress import ConsumerHealth, ConsumerState
 from inferlane.naming import Lane
 from inferlane.retrying import Retrier
+from inferlane.starting import StoppedEarlyError, unless_stopped
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -81,15 +82,18 @@ class Lanes:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish and commit what was taken, and return.
 
-        Raises:
-            UnavailableError: the broker does not answer at start.
+        A broker that is away at the start is waited for.
         """
         try:
-            for options in self._lanes.values():
-                await options.consumer.start()
+            for lane, options in self._lanes.items():
+                start = self._retrier.until_done(options.consumer.start, stage=f"join:{lane}")
+                await unless_stopped(start, stop)
             async with asyncio.TaskGroup() as loops:
                 for lane, options in self._lanes.items():
                     loops.create_task(self._run_lane(lane, options, stop), name=f"lane:{lane}")
+        except StoppedEarlyError:
+            # Nothing was taken yet.
+            return
         finally:
             for options in self._lanes.values():
                 await options.consumer.close()

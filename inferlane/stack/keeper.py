@@ -176,12 +176,16 @@ class Keeper:
 
     async def _gets_ready(self, child: Child) -> bool:
         deadline_s = child.started_s + self.spec.ready_within_s
-        while not self._stop.is_set() and time.monotonic() < deadline_s:
+        # One that served before may wait for a part that is away; a new process would do the same.
+        while not self._stop.is_set() and (time.monotonic() < deadline_s or await self._waits_well()):
             if await self._is_ready():
                 return True
             if await child.ends_within(_READY_POLL_S):
                 return False
         return False
+
+    async def _waits_well(self) -> bool:
+        return self._was_ready and self.spec.is_live is not None and await self._answers_yes(self.spec.is_live)
 
     async def _is_ready(self) -> bool:
         if not await self._answers_yes(self.spec.is_ready):

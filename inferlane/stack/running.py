@@ -28,6 +28,7 @@ from inferlane.stack.runfile import FaultRecord, PoolRecord, ProcessRecord, RunF
 from inferlane.stack.scaled_pools import read_scaled_pools
 from inferlane.stack.scraping import TargetFile
 from inferlane.stack.statefiles import StateFiles
+from inferlane.stack.store import store_answers
 from inferlane.stack.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ class RunningStack:
         try:
             if not self._profile.has_broker:
                 await self._pools.create_topics()
+            if not self._profile.has_store:
+                # Our processes would wait for it; whoever starts a stack wants to know at once.
+                await store_answers(self._profile.settings.redis_url)
             await self._supervisor.run(stop, when_ready=get_ready)
         except InferlaneError as error:
             self._enter("failed", failure=str(error))

@@ -162,6 +162,48 @@ async def test_one_late_answer_does_not_kill(stage: Stage) -> None:
         assert [keeper.restarts for _, keeper in supervisor.keepers()] == [0]
 
 
+async def test_a_process_that_served_before_and_waits_for_a_part_is_left_to_wait(stage: Stage) -> None:
+    """Guards `Keeper._waits_well`: taken out, each outage that is longer than a start adds a back-off to itself."""
+    starts = asks = 0
+    is_back = False
+    was_asked = asyncio.Event()
+
+    async def is_ready() -> bool:
+        return is_back or starts == 1
+
+    async def is_live() -> bool:
+        nonlocal asks
+        asks += starts > 1
+        if asks >= 5:
+            was_asked.set()
+        return True
+
+    async def prepare() -> None:
+        stage.changed.set()
+
+    spec = dataclasses.replace(
+        stage.spec("a-1"), is_ready=is_ready, is_live=is_live, prepare=prepare, ready_within_s=0.2, live_poll_s=0.01
+    )
+
+    def make(_number: int) -> ProcessSpec:
+        nonlocal starts
+        starts += 1
+        return spec
+
+    async with stage.running(Pool(name="a", rank=0, size=1, make=make)) as supervisor:
+        [(_, keeper)] = supervisor.keepers()
+        assert keeper.child is not None
+        starts = 2
+        psutil.Process(keeper.child.pid).kill()
+        async with asyncio.timeout(WAIT_S):
+            await was_asked.wait()
+        # It has waited for longer than a start may take, and is the same process.
+        assert (keeper.restarts, keeper.state) == (1, State.STARTING)
+        is_back = True
+        await stage.until(lambda: keeper.state is State.READY)
+        assert keeper.restarts == 1
+
+
 async def test_a_restarted_process_is_prepared_again_before_it_counts_as_ready(stage: Stage) -> None:
     prepared_in: list[State] = []
 

@@ -1,0 +1,136 @@
+"""Services that are started while the broker and the store are away: they wait, say for what, and end when told to."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from inferlane.stack.store import store_answers, store_argv
+from inferlane.topics import create_topics
+from tests.brokers.embedded import EmbeddedBroker
+from tests.brokers.processes import free_ports
+from tests.fakes.stores import write_tiny_store
+from tests.integration._parts import eventually, is_ready, running
+
+pytestmark = pytest.mark.timeout(300)
+
+ENDS_WITHIN_S = 60.0
+SERVICES = {
+    "api": ("api",),
+    "router": ("router",),
+    "worker": ("worker", "--model", "tiny", "--version", "v1"),
+}
+services = pytest.mark.parametrize("service", SERVICES)
+
+
+class Parts:
+    """A broker and a store that are not there yet, and the settings that name them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.broker = EmbeddedBroker()
+        self.store_port, self.port = free_ports(2)
+        self.store_url = f"redis://127.0.0.1:{self.store_port}/0"
+        write_tiny_store(folder)
+        self._folder = folder
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        return self.broker.environment(
+            redis_url=self.store_url,
+            models_dir=self._folder,
+            default_model="tiny",
+            api_port=self.port,
+            ops_port=self.port,
+            kafka_request_timeout_ms=2_000,
+        )
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    return Parts(tmp_path / "models")
+
+
+@asynccontextmanager
+async def started(service: str, parts: Parts) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "inferlane", *SERVICES[service]),
+        env=os.environ | parts.environment(),
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def answer_of(url: str) -> tuple[int, Any]:
+    try:
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return answer.status, await answer.json(content_type=None)
+    except aiohttp.ClientError:
+        return 0, {}
+
+
+async def wait_for_failing(parts: Parts, part: str) -> None:
+    async def is_failing() -> bool:
+        status, body = await answer_of(f"{parts.url}/readyz")
+        return status == 503 and body["checks"].get(part) == "failing"
+
+    await eventually(is_failing)
+
+
+@services
+async def test_it_says_what_it_waits_for_and_ends_at_the_first_signal(service: str, parts: Parts) -> None:
+    async with started(service, parts) as process:
+        await wait_for_failing(parts, "broker")
+        assert (await answer_of(f"{parts.url}/livez"))[0] == 200
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), ENDS_WITHIN_S) == 0
+
+
+@services
+async def test_it_serves_once_the_broker_and_then_the_store_are_there(service: str, parts: Parts) -> None:
+    async with started(service, parts) as process:
+        await wait_for_failing(parts, "broker")
+        try:
+            await asyncio.to_thread(parts.broker.open)
+            await create_topics(parts.broker.settings(), [("tiny", "v1")])
+            await wait_for_failing(parts, "store")
+
+            async def is_store_up() -> bool:
+                return await store_answers(parts.store_url)
+
+            async with running(store_argv(parts.store_port, maxmemory_mib=64), is_store_up):
+                await eventually(lambda: is_ready(parts.url))
+                assert process.returncode is None
+                process.send_signal(signal.SIGTERM)
+                assert await asyncio.wait_for(process.wait(), ENDS_WITHIN_S) == 0
+        finally:
+            await asyncio.to_thread(parts.broker.close)
+
+
+async def test_an_api_that_waits_refuses_calls_with_what_it_waits_for(parts: Parts) -> None:
+    async with started("api", parts):
+        await wait_for_failing(parts, "broker")
+        async with aiohttp.ClientSession() as session:
+            body = {"instances": [[1.0, 2.0, 3.0]]}
+            async with session.post(f"{parts.url}/v1/models/predict", json=body) as answer:
+                problem = await answer.json(content_type=None)
+                assert (answer.status, problem["code"]) == (503, "unavailable")
+                assert "it waits for the broker" in problem["detail"]
+                assert int(answer.headers["retry-after"]) >= 1
