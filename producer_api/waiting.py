@@ -67,7 +67,7 @@ class WaitingRoom:
                 await self._subscribed.wait()
         except TimeoutError as error:
             await self.close()
-            raise UnavailableError(f"the result store did not answer within {timeout_s} s. Is it running?") from error
+            raise UnavailableError(f"the result store did not answer within {timeout_s} s") from error
 
     async def close(self) -> None:
         """Stop listening."""

@@ -1,6 +1,7 @@
 """`inferlane doctor`: which part is broken, and what to do about it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,17 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inferlane import __version__
 from inferlane.cli.console import out, styled
 from inferlane.cli.reaching import reach
 from inferlane.cli.up import load_targets
-from inferlane.errors import ConfigurationError, InferlaneError
+from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
 
 # The checks load the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from inferlane.config import Settings
     from inferlane.stack.probe import Target
     from inferlane.stack.runfile import RunRecord
+
+
+# As long as a probe by HTTP may take.
+_BULK_WITHIN_S = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +60,8 @@ async def _examine(api_url: str) -> set[str]:
     _say_well("settings", f"of the stack that runs here, pid {record.pid}" if record else "environment")
     api_url = api_url or base_url(settings.api_host, settings.api_port)
     broken: set[str] = set()
+    if record and not await _report(Check(name="release", see=partial(_same_release, record))):
+        broken.add("release")
     targets: tuple[Target, ...] = ()
     if not await _report(Check(name="models", see=partial(_verify_models, settings, record))):
         broken.add("models")
@@ -76,6 +86,7 @@ def _checks(
 
     needs_broker = frozenset({"broker"})
     entries = record.processes if record else ()
+    urls: dict[str, str] = {"api": api_url, **{entry.pool: entry.ops_url for entry in entries}}
     processes = [
         Check(name=entry.name, see=partial(checks.check_ready, entry.ops_url))
         for entry in entries
@@ -83,13 +94,14 @@ def _checks(
         if entry.ops_url and entry.pool != "api" and not entry.fault
     ]
     asleep = {pool.name for pool in record.scaled_pools if pool.workers == 0} if record else set()
+    awake = [target for target in targets if worker_pool(target.model, target.version) not in asleep]
     predictions = [
         Check(
             name=f"predict {target.model} {target.version}",
             needs=frozenset({"api"}),
             see=_say_asleep
-            if worker_pool(target.model, target.version) in asleep
-            else partial(checks.check_prediction, settings, api_url, target),
+            if target not in awake
+            else partial(checks.check_prediction, settings, api_url, target, ops_urls=_urls_for(target, urls)),
         )
         for target in targets
     ]
@@ -97,11 +109,65 @@ def _checks(
         Check(name="broker", see=partial(checks.check_broker, settings)),
         Check(name="topics", needs=needs_broker, see=partial(checks.check_topics, settings, targets)),
         Check(name="store", see=partial(checks.check_store, settings)),
+        *((Check(name="state directory", see=partial(checks.check_state_dir, settings)),) if record else ()),
         *processes,
-        Check(name="router progress", needs=needs_broker | {"topics"}, see=partial(router_progress, settings)),
-        Check(name="api", see=partial(checks.check_ready, api_url)),
+        Check(
+            name="router progress",
+            needs=needs_broker | {"topics"},
+            see=partial(router_progress, settings, ops_url=urls.get("router", "")),
+        ),
+        Check(name="api", see=partial(checks.check_api, api_url)),
         *predictions,
+        *(
+            Check(
+                name="bulk lane",
+                needs=needs_broker | {"topics"},
+                see=partial(check_bulk_lane, settings, target, ops_urls=_urls_for(target, urls)),
+            )
+            for target in awake[:1]
+        ),
     )
+
+
+def _urls_for(target: "Target", urls: "Mapping[str, str]") -> dict[str, str]:
+    """Where router, API and a worker of the target may be asked."""
+    from inferlane.stack.pools import worker_pool
+
+    return dict(urls) | {"worker": urls.get(worker_pool(target.model, target.version), "")}
+
+
+async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "Mapping[str, str]") -> str:
+    """A record of one row goes to the bulk topic, and its result comes back by the results topic.
+
+    That is what `inferlane batch` and every producer of one's own do: whether this user may produce and fetch, and
+    whether router and workers have joined their groups for the lane.
+
+    Raises:
+        UnavailableError: no result came, or another than a prediction; the message names the hop that holds it.
+    """
+    import io
+    import json
+
+    from inferlane.bulk.job import BulkJob, JobSpec
+    from inferlane.bulk.rows import Chunk
+    from inferlane.naming import Lane
+    from inferlane.stack.hops import holding_hop
+    from inferlane.stack.probe import zero_row
+    from inferlane.wire.v1 import decode_instances
+
+    row = json.dumps([zero_row(target.signature)]).encode()
+    tensors = decode_instances(row, target.signature, max_rows=1)
+    chunk = Chunk(first_row=0, row_count=1, tensors=tensors, positions=(0,), faults={})
+    spec = JobSpec(model=target.model, version=target.version, classes=(), stall_timeout_s=_BULK_WITHIN_S)
+    started_s, out_lines = time.monotonic(), io.BytesIO()
+    try:
+        report = await BulkJob(settings, spec, on_progress=lambda _: None).run(iter([chunk]), out_lines)
+    except UnavailableError as error:
+        held = await holding_hop(settings, target, lane=Lane.BULK, ops_urls=ops_urls)
+        raise UnavailableError(f"{error}: {held}") from error
+    if not report.succeeded:
+        raise UnavailableError(f"a row of zeros was answered {out_lines.getvalue().decode().strip()}")
+    return f"{target.model} {target.version}: {(time.monotonic() - started_s) * 1000:.0f} ms there and back"
 
 
 async def _report(check: Check) -> bool:
@@ -121,6 +187,20 @@ def _say_well(name: str, detail: str) -> None:
 async def _say_asleep() -> str:
     """A probe would wake the pool, which is no broken part."""
     return "asleep by its ScaledObject; not probed, its next request wakes it"
+
+
+async def _same_release(record: "RunRecord") -> str:
+    """The stack and this command are of one release.
+
+    Raises:
+        ConfigurationError: they are not, and what this command expects of the stack may not be so.
+    """
+    if record.release != __version__:
+        raise ConfigurationError(
+            f"the stack was started by inferlane {record.release or 'of an earlier release'}, this command is "
+            f"{__version__}; use the other, or start the stack again with this one"
+        )
+    return __version__
 
 
 def _served(targets: "tuple[Target, ...]", record: "RunRecord | None") -> "tuple[Target, ...]":

@@ -1,25 +1,37 @@
 """One check for each part of a deployment; each says what it saw, or raises what is wrong and the remedy."""
 
+import asyncio
+import shutil
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from inferlane.errors import ConfigurationError, StoreFullError, UnavailableError
 from inferlane.kafka.clients import broker_errors
-from inferlane.result_store import connect, store_errors
+from inferlane.loopback import is_loopback
+from inferlane.result_store import ResultStore, connect, store_errors
+from inferlane.results import Result, Status
 from inferlane.stack.broker import broker_answers
 from inferlane.stack.hops import holding_hop
+from inferlane.stack.ports import holder_of, is_free
 from inferlane.stack.probe import Target, UnansweredError, failing_checks, predict
+from inferlane.stack.statefiles import folder_fault
 from inferlane.store_memory import StoreMemory
 from inferlane.topics import make_admin, topic_specs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from redis.asyncio.client import PubSub
 
     from inferlane.config import Settings
 
 # A probe takes milliseconds; a busy machine may make it wait its turn, a broken hop makes it wait for ever.
 _PROBE_WAIT_S = 15.0
 _PROBE_KEY_TTL_S = 10
+_WAKE_UP_WITHIN_S = 5.0
+_OLDEST_STORE = 7
 
 
 async def check_broker(settings: "Settings") -> str:
@@ -65,20 +77,33 @@ async def check_topics(settings: "Settings", targets: "Sequence[Target]") -> str
 
 
 async def check_store(settings: "Settings") -> str:
-    """The store answers, takes a write, and refuses writes rather than evict results when it is full.
+    """The store takes a result by our script, gives it back, passes the wake-up on, and never evicts.
 
     Raises:
-        UnavailableError: it does not answer or takes no write.
-        ConfigurationError: it may evict results.
+        UnavailableError: it does not answer, refuses one of these, or no wake-up came.
+        ConfigurationError: it is too old, or may evict results.
         StoreFullError: it has no room for the results of new requests.
     """
-    key = settings.names.store_key("doctor", uuid.uuid4().hex)
+    name = f"doctor-{uuid.uuid4().hex}"
+    result = Result(request_id=name, status=Status.EXPIRED, model="", version="")
     async with store_errors(settings.redis_url), connect(settings.redis_url) as redis:
-        await redis.set(key, b"1", ex=_PROBE_KEY_TTL_S)
-        if await redis.get(key) is None:
-            raise UnavailableError("a key is gone right after its write. Is this a replica? INFERLANE_REDIS_URL")
-        await redis.delete(key)
-        memory = await redis.info("memory")
+        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=_PROBE_KEY_TTL_S, names=settings.names)
+        server, memory = await redis.info("server"), await redis.info("memory")
+        _refuse_old(server["redis_version"])
+        async with redis.pubsub() as listening:
+            await listening.subscribe(store.wake_up_channel(name))
+            await store.put([result], wake={name: [result]})
+            if await store.get([name]) != [result]:
+                raise UnavailableError(
+                    "a result is gone right after its write: INFERLANE_REDIS_URL names a replica, or two different "
+                    "stores behind one address"
+                )
+            if not await _hears(listening):
+                raise UnavailableError(
+                    f"a result was written and its wake-up did not come within {_WAKE_UP_WITHIN_S:g} s: clients would "
+                    "wait a second for each answer. The user of the store must be allowed the channels "
+                    f"{settings.names.prefix}:*, and a proxy in front of it must pass on PUBLISH and SUBSCRIBE"
+                )
     policy, limit_bytes = memory["maxmemory_policy"], memory["maxmemory"]
     if limit_bytes and policy != "noeviction":
         raise ConfigurationError(f"maxmemory-policy is {policy}: a full store drops results. Set it to noeviction.")
@@ -90,7 +115,36 @@ async def check_store(settings: "Settings") -> str:
             "(INFERLANE_RESULT_TTL_S)."
         )
     limit = f"{limit_bytes / 2**20:.0f} MiB" if limit_bytes else "no limit: set maxmemory"
-    return f"write and read back; {limit}, {memory['used_memory_human']} used, {policy}"
+    return f"result and wake-up came back; {limit}, {memory['used_memory_human']} used, {policy}"
+
+
+def _refuse_old(version: str) -> None:
+    """Return if the store knows `SET … NX GET`, which came with 7.0."""
+    if int(version.partition(".")[0]) < _OLDEST_STORE:
+        raise ConfigurationError(f"the store is of version {version}; results need Redis or Valkey 7.0 or newer")
+
+
+async def _hears(listening: "PubSub") -> bool:
+    """Whether a message comes."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_WAKE_UP_WITHIN_S):
+            async for message in listening.listen():
+                if message["type"] == "message":
+                    return True
+    return False
+
+
+async def check_state_dir(settings: "Settings") -> str:
+    """Logs and the run file of the local stack can be written, and there is room for them.
+
+    Raises:
+        ConfigurationError: they cannot, or there is little room.
+    """
+    if fault := folder_fault(settings.state_dir):
+        raise ConfigurationError(
+            f"{fault}. The stack goes on meanwhile; make room there, or start it with another INFERLANE_STATE_DIR."
+        )
+    return f"{settings.state_dir}, {shutil.disk_usage(settings.state_dir).free / 2**30:.1f} GiB free"
 
 
 async def check_ready(url: str) -> str:
@@ -104,7 +158,22 @@ async def check_ready(url: str) -> str:
     return url
 
 
-async def check_prediction(settings: "Settings", api_url: str, target: Target) -> str:
+async def check_api(url: str) -> str:
+    """As `check_ready`; where another program has the API's port, its name is said.
+
+    Raises:
+        UnavailableError: as `check_ready`.
+    """
+    try:
+        return await check_ready(url)
+    except UnavailableError as error:
+        parts = urlsplit(url)
+        if not is_loopback(parts.hostname or "") or parts.port is None or is_free(parts.port):
+            raise
+        raise UnavailableError(f"{error}. Port {parts.port} here is held by {holder_of(parts.port)}.") from error
+
+
+async def check_prediction(settings: "Settings", api_url: str, target: Target, *, ops_urls: "Mapping[str, str]") -> str:
     """A request comes back through every hop.
 
     Raises:
@@ -113,5 +182,6 @@ async def check_prediction(settings: "Settings", api_url: str, target: Target) -
     try:
         duration_s = await predict(api_url, target, wait_s=_PROBE_WAIT_S, api_key=settings.api_key)
     except UnansweredError as error:
-        raise UnavailableError(f"{error}: {await holding_hop(settings, target)}") from error
+        held = await holding_hop(settings, target, ops_urls=ops_urls)
+        raise UnavailableError(f"{error}: {held}") from error
     return f"{duration_s * 1000:.0f} ms"

@@ -1,18 +1,23 @@
 """How far records came: what a topic holds that its group has not committed, and which hop that blames."""
 
 import asyncio
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from inferlane.errors import UnavailableError
 from inferlane.kafka.clients import broker_errors, make_consumer, partitions_of
 from inferlane.naming import Lane
+from inferlane.stack.probe import failing_checks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from inferlane.config import Settings
     from inferlane.stack.probe import Target
 
 # A commit follows its batch within `commit_interval_s`; a hop that moves nothing for this long is stuck.
 _PROGRESS_WITHIN_S = 5.0
+_UNKNOWN: "Mapping[str, str]" = MappingProxyType({})
 
 
 async def committed_and_end(settings: "Settings", topic: str, group: str) -> tuple[int, int]:
@@ -33,8 +38,8 @@ async def committed_and_end(settings: "Settings", topic: str, group: str) -> tup
     return sum(committed), sum(ends.values())
 
 
-async def router_progress(settings: "Settings") -> str:
-    """Say how much waits for the router.
+async def router_progress(settings: "Settings", *, ops_url: str = "") -> str:
+    """Say how much waits for the router; `ops_url` is where it may be asked what is wrong.
 
     Raises:
         UnavailableError: records wait and none of them is taken.
@@ -47,29 +52,53 @@ async def router_progress(settings: "Settings") -> str:
     after, _ = await committed_and_end(settings, topic, group)
     if after == before:
         raise UnavailableError(
-            f"{end - before} records wait in {topic}; none was taken for {_PROGRESS_WITHIN_S:g} s. Restart the router."
+            f"{end - before} records wait in {topic}; none was taken for {_PROGRESS_WITHIN_S:g} s. "
+            f"{await _own_word('router', ops_url)}"
         )
     return f"{end - after} records wait, {after - before} were taken in {_PROGRESS_WITHIN_S:g} s"
 
 
-async def holding_hop(settings: "Settings", target: "Target") -> str:
-    """Say which hop holds a request that was accepted and not answered, and what to do about it.
+async def holding_hop(
+    settings: "Settings", target: "Target", *, lane: Lane = Lane.REQUESTS, ops_urls: "Mapping[str, str]" = _UNKNOWN
+) -> str:
+    """Say which hop holds a request that was accepted and not answered, and what that hop says of itself.
+
+    `ops_urls` is where `router`, `worker` and `api` may be asked.
 
     Raises:
         UnavailableError: the broker does not answer.
     """
     names = settings.names
-    ingress = names.ingress[Lane.REQUESTS]
+    ingress = names.ingress[lane]
     committed, end = await committed_and_end(settings, ingress, names.router_group)
     if committed < end:
         return (
-            f"the router has not taken it: {end - committed} wait in {ingress}. Look at the router's log, restart it."
+            f"the router has not taken it: {end - committed} wait in {ingress}. "
+            f"{await _own_word('router', ops_urls.get('router', ''))}"
         )
-    topic = names.work_topic(target.model, target.version, Lane.REQUESTS)
+    topic = names.work_topic(target.model, target.version, lane)
     committed, end = await committed_and_end(settings, topic, names.worker_group(target.model, target.version))
     if committed < end:
         return (
             f"no worker has answered it: {end - committed} wait in {topic}. "
-            f"Look at the logs of the workers of {target.model} {target.version}, start more of them."
+            f"{await _own_word(f'worker of {target.model} {target.version}', ops_urls.get('worker', ''))}"
         )
-    return "a worker committed it, so its result is stored: the API does not hear the store. Restart the API."
+    if lane is Lane.BULK:
+        return f"a worker committed it, so its result is in {names.results}: it did not come from there to here"
+    return (
+        "a worker committed it, so its result is stored: the API does not hear the store. "
+        f"{await _own_word('API', ops_urls.get('api', ''))}"
+    )
+
+
+async def _own_word(who: str, ops_url: str) -> str:
+    """What a process says of itself: what mends it depends on that, and a restart mends little."""
+    if not ops_url:
+        return f"/readyz of the {who} says what is wrong with it, and its log why."
+    try:
+        failing = await failing_checks(ops_url)
+    except UnavailableError as error:
+        return f"The {who} does not answer: {error}. Its log says whether it ended, and why."
+    if failing:
+        return f"The {who} says that these are not well: {', '.join(failing)}. Its log says why."
+    return f"The {who} says that it is well: it may be busy, or wait for what its log names."

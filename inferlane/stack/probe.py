@@ -122,6 +122,6 @@ async def _call(
     except TimeoutError as error:
         raise UnansweredError(f"{method} {url}: no answer within {wait_s:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise UnavailableError(
-            f"{method} {url}: no answer ({str(error) or type(error).__name__}). Is it running?"
-        ) from error
+        refused = isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError)
+        reason = "nothing listens there" if refused else str(error) or type(error).__name__
+        raise UnavailableError(f"{method} {url}: no answer ({reason})") from error

@@ -65,6 +65,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     # Versions that are served, and what is not.
     served: int = 0
     faults: tuple[FaultRecord, ...] = ()
+    # Of the release that started it.
+    release: str = ""
     # What is wrong beside the data path, which goes on.
     troubles: tuple[str, ...] = ()
 

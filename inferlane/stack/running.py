@@ -13,6 +13,7 @@ import msgspec
 import psutil
 import structlog
 
+from inferlane import __version__
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
 from inferlane.kafka.backlog import BacklogReader
 from inferlane.ops import OpsApp, serve_ops
@@ -70,6 +71,7 @@ class RunningStack:
             pid=os.getpid(),
             create_time_s=psutil.Process().create_time(),
             phase="starting",
+            release=__version__,
             api_url=base_url(settings.api_host, settings.api_port),
             environment=profile.environment,
         )

@@ -13,12 +13,13 @@ import psutil
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from inferlane.cli import doctor
 from inferlane.config import load_settings
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.kafka.clients import make_consumer, make_producer
 from inferlane.naming import Lane, Names
 from inferlane.result_store import connect
-from inferlane.signature import Signature
+from inferlane.signature import Signature, TensorSpec
 from inferlane.stack.checks import check_store, check_topics
 from inferlane.stack.hops import holding_hop, router_progress
 from inferlane.stack.keeper import State
@@ -158,7 +159,28 @@ async def test_missing_and_differing_topics_are_named(profile: Profile, options:
             await check_topics(profile.settings, [other])
         with pytest.raises(ConfigurationError, match=r"inferlane\.iris\.v1\.requests has 2, not 5"):
             await check_topics(profile.settings.model_copy(update={"work_partitions": 5}), TARGETS)
-        assert "32 MiB" in await check_store(profile.settings)
+        assert "result and wake-up came back; 32 MiB" in await check_store(profile.settings)
+
+
+async def test_a_store_user_that_may_not_use_the_channels_is_found(profile: Profile, options: StackOptions) -> None:
+    """Guards the pub/sub of `check_store`: a write and a read are not all that is used."""
+    async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
+        async with connect(profile.settings.redis_url) as redis:
+            await redis.execute_command("ACL", "SETUSER", "narrow", "on", ">word", "~*", "resetchannels", "+@all")
+        url = profile.settings.redis_url.replace("redis://", "redis://narrow:word@")
+        with pytest.raises(UnavailableError, match="channel"):
+            await check_store(profile.settings.model_copy(update={"redis_url": url}))
+
+
+async def test_the_bulk_lane_is_tried_and_the_hop_that_holds_it_is_named(
+    profile: Profile, options: StackOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_BULK_WITHIN_S", 0.5)
+    spec = TensorSpec(name="input", datatype="FP32", shape=(-1, 4))
+    target = dataclasses.replace(TARGETS[0], signature=Signature(inputs=(spec,), outputs=()))
+    async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
+        with pytest.raises(UnavailableError, match=r"the router has not taken it: 1 wait in inferlane\.bulk"):
+            await doctor.check_bulk_lane(profile.settings, target, ops_urls={})
 
 
 async def produce(profile: Profile, topic: str) -> None:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from inferlane.config import load_settings
 from inferlane.errors import ConfigurationError
 from inferlane.stack.backoff import Backoff
 from inferlane.stack.child import ProcessSpec, start_child
 from inferlane.stack.keeper import Keeper, State
 from inferlane.stack.logfiles import keep_small, open_log, rotate
+from inferlane.stack.profile import StackOptions, stack_profile
 from inferlane.stack.runfile import RunFile, RunRecord
+from inferlane.stack.running import RunningStack
 from inferlane.stack.scraping import TargetFile
 from inferlane.stack.statefiles import StateFiles, folder_fault
 
@@ -225,3 +228,49 @@ async def test_an_answer_that_cannot_be_read_ends_nobody(tmp_path: Path) -> None
         )
     )
     assert answers == []
+
+
+class FailingAutoscaler:
+    """Fails at its first run, and runs at its second."""
+
+    states = ()
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.goes_on = asyncio.Event()
+
+    async def run(self, *, workers: int) -> None:
+        self.runs += 1
+        if self.runs == 1:
+            raise ValueError(f"nobody foresaw this with {workers} workers")
+        self.goes_on.set()
+        await asyncio.Event().wait()
+
+
+async def test_an_autoscaler_that_fails_is_started_again_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the loop of `_autoscale`: a stack whose autoscaler died stopped."""
+    monkeypatch.setattr("inferlane.stack.pools.claim_port", lambda port, **_: port)
+    settings = load_settings(state_dir=tmp_path, kafka_bootstrap_servers="kafka:9092", redis_url="redis://store:6379/0")
+    options = StackOptions(first_ops_port=20_100)
+    stack = RunningStack(stack_profile(settings, options), options, ())
+    shown: list[tuple[str, ...]] = []
+    note = stack._note_trouble
+
+    def note_and_read(part: str, trouble: str) -> None:
+        note(part, trouble)
+        record = RunFile(tmp_path).read()
+        assert record is not None
+        shown.append(record.troubles)
+
+    monkeypatch.setattr(stack, "_note_trouble", note_and_read)
+    autoscaler = FailingAutoscaler()
+    task = asyncio.create_task(stack._autoscale(autoscaler))  # type: ignore[arg-type]  # of the same shape
+    async with asyncio.timeout(WAIT_S):
+        await autoscaler.goes_on.wait()
+    before, failed, again = shown
+    assert (before, again) == ((), ())
+    assert "nobody foresaw this" in failed[0]
+    task.cancel()
+    await asyncio.wait([task])

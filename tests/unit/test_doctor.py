@@ -1,0 +1,79 @@
+"""What `doctor` says: what is known, and no remedy that mends nothing."""
+
+import ast
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from inferlane.cli.doctor import _same_release
+from inferlane.config import load_settings
+from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.ops import OpsApp
+from inferlane.stack import checks, hops
+from inferlane.stack.hops import _own_word
+from inferlane.stack.probe import is_ready
+from inferlane.stack.runfile import RunRecord
+
+RECORD = RunRecord(pid=1, create_time_s=1.0, phase="ready", api_url="", environment={}, release="0.0.1")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("module", [checks, hops])
+def test_no_check_recommends_a_restart_or_asks_a_question(module: object) -> None:
+    """A router that stood at a record it could not read was to be restarted, which mended nothing."""
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))  # type: ignore[attr-defined]  # modules have it
+    said = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert [text for text in said if re.search(r"\brestart (it|the)\b|[Ii]s it running|\?$", text)] == []
+
+
+async def test_who_listens_nowhere_is_said_to_be_so() -> None:
+    with pytest.raises(UnavailableError, match="nothing listens there"):
+        await is_ready(f"http://127.0.0.1:{free_port()}")
+
+
+async def test_a_hop_is_asked_what_is_wrong_with_it() -> None:
+    from inferlane.http.serving import serve_http  # noqa: PLC0415 - a server for this one
+
+    app = OpsApp(live=dict, ready=lambda: {"requests_lane": False, "store": True})
+    settings = load_settings()
+    async with serve_http(app, settings, host="127.0.0.1", port=0) as port:
+        assert "not well: requests_lane" in await _own_word("router", f"http://127.0.0.1:{port}")
+    assert "does not answer" in await _own_word("router", f"http://127.0.0.1:{free_port()}")
+    assert "/readyz of the router" in await _own_word("router", "")
+
+
+async def test_the_holder_of_the_apis_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        port = listener.getsockname()[1]
+        listener.listen(0)
+        with pytest.raises(UnavailableError) as refused:
+            await checks.check_api(f"http://127.0.0.1:{port}")
+    assert "is held by pid" in str(refused.value)
+
+
+@pytest.mark.parametrize(("version", "is_old"), [("6.2.14", True), ("7.0.0", False), ("9.0.1", False)])
+def test_a_store_that_does_not_know_the_commands_is_told_apart(version: str, is_old: bool) -> None:
+    if is_old:
+        with pytest.raises(ConfigurationError, match=r"7\.0 or newer"):
+            checks._refuse_old(version)
+    else:
+        checks._refuse_old(version)
+
+
+async def test_a_stack_of_another_release_is_told_apart() -> None:
+    with pytest.raises(ConfigurationError, match=r"started by inferlane 0\.0\.1"):
+        await _same_release(RECORD)
+
+
+async def test_a_state_directory_that_cannot_be_written_is_found(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        await checks.check_state_dir(load_settings(state_dir=tmp_path / "file"))
+    assert "free" in await checks.check_state_dir(load_settings(state_dir=tmp_path))
