@@ -59,8 +59,11 @@ async def keep_small(paths: Callable[[], Iterable[Path]]) -> None:
     """Rotate each log that grows past its limit, until cancelled."""
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)
-        for path in set(paths()):
-            await asyncio.to_thread(rotate, path)
+        try:
+            for path in set(paths()):
+                await asyncio.to_thread(rotate, path)
+        except Exception:  # no thread or file is to be had just now, say: the next look comes soon
+            log.exception("logs_not_rotated")
 
 
 async def append_all(stream: "StreamReader", path: Path) -> None:

@@ -46,7 +46,7 @@ def holder_of(port: int) -> str:
         if listening:
             command = " ".join(psutil.Process(listening[0]).cmdline())
             return f"pid {listening[0]} ({command[:_COMMAND_CHARACTERS]})"
-    except psutil.Error:
+    except (psutil.Error, OSError):
         pass  # A process that ended meanwhile, or a system that shows sockets to root only.
     return "a process that this user may not see"
 

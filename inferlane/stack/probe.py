@@ -10,6 +10,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.quoting import clipped
 from inferlane.signature import Signature, TensorSpec
 
 _READY_TIMEOUT_S = 5.0
@@ -125,3 +126,7 @@ async def _call(
         refused = isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError)
         reason = "nothing listens there" if refused else str(error) or type(error).__name__
         raise UnavailableError(f"{method} {url}: no answer ({reason})") from error
+    except ValueError as error:
+        raise UnavailableError(
+            f"{method} {url}: the answer says it is JSON and is none ({clipped(str(error))})"
+        ) from error

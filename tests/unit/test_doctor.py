@@ -1,6 +1,7 @@
 """What `doctor` says: what is known, and no remedy that mends nothing."""
 
 import ast
+import asyncio
 import re
 import socket
 from pathlib import Path
@@ -13,7 +14,7 @@ from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.ops import OpsApp
 from inferlane.stack import checks, hops
 from inferlane.stack.hops import _own_word
-from inferlane.stack.probe import is_ready
+from inferlane.stack.probe import failing_checks, is_ready
 from inferlane.stack.runfile import RunRecord
 
 RECORD = RunRecord(pid=1, create_time_s=1.0, phase="ready", api_url="", environment={}, release="0.0.1")
@@ -35,6 +36,23 @@ def test_no_check_recommends_a_restart_or_asks_a_question(module: object) -> Non
 async def test_who_listens_nowhere_is_said_to_be_so() -> None:
     with pytest.raises(UnavailableError, match="nothing listens there"):
         await is_ready(f"http://127.0.0.1:{free_port()}")
+
+
+async def test_an_answer_that_is_no_json_is_no_answer() -> None:
+    """Guards `except ValueError` in `_call`: `inferlane status` ended in a traceback."""
+    page = b"<html>another server</html>"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(page)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + page)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(UnavailableError, match="is none"):
+            await failing_checks(f"http://127.0.0.1:{port}")
 
 
 async def test_a_hop_is_asked_what_is_wrong_with_it() -> None:
