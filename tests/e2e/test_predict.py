@@ -1,10 +1,13 @@
 """What a client of the HTTP API sees, on a real stack."""
 
+import gzip
 import json
 import os
 import random
 import time
+import zlib
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -208,3 +211,23 @@ def test_the_openapi_document_describes_the_hot_call_with_examples(stack: Stack)
         assert stack.call("/v1/models/predict", {**example, "timeout_s": 60}).status == 200
     assert stack.call("/docs").status == 200
     assert b"inferlane_api_answers_total" in stack.call("/metrics").raw
+
+
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_compressed_body_is_read_and_one_that_inflates_without_end_is_not(
+    stack: Stack, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    body = json.dumps({"instances": [SETOSA], "timeout_s": 60}).encode()
+    answer = stack.call("/v1/models/predict", raw=compress(body), content_encoding=coding)
+    assert (answer.status, answer.body["predictions"][0]["label"]) == (200, "setosa")
+    bomb = stack.call("/v1/models/predict", raw=compress(b"0" * 300_000_000), content_encoding=coding)
+    assert (bomb.status, bomb.body["code"]) == (413, "payload_too_large")
+    other = stack.call("/v1/models/predict", raw=body, content_encoding="br")
+    assert (other.status, other.headers["accept-encoding"]) == (415, "gzip, deflate")
+
+
+def test_what_is_wrong_is_named_by_its_place_and_repeated_in_part(stack: Stack) -> None:
+    answer = stack.call("/v1/models/predict", {"instances": [SETOSA, [1, 2, "x" * 1_000_000, 4], [None] * 4]})
+    assert answer.status == 422
+    assert answer.body["detail"].startswith("instances[1][2] holds 'xxx")
+    assert len(answer.raw) < 1_000

@@ -124,3 +124,51 @@ asyncio.run(main())
     again = stack.inferlane("dead-letters", "replay", "mislaid")
     assert (again.returncode, "SUCCEEDED since" in again.stdout) == (1, True)
     assert stack.inferlane("dead-letters", "replay").returncode == 2
+
+
+SAYS_MORE = """
+import asyncio, json
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+B = {broker!r}
+ROW = {{"name": "input", "datatype": "FP32", "shape": [1, 4], "data": [5.1, 3.5, 1.4, 0.2]}}
+STRINGS = {{**ROW, "shape": [30, 4], "data": ["a" * 4_000_000] + [""] * 120}}
+CASES = [
+    ("own-id", {{"id": "mine", "inputs": [ROW], "outputs": [{{"name": "probabilities"}}]}}, ()),
+    ("other-model", {{"inputs": [ROW], "model_name": "digits"}}, ()),
+    ("other-output", {{"inputs": [ROW], "outputs": [{{"name": "nobody"}}]}}, ()),
+    ("strings", {{"inputs": [STRINGS]}}, ()),
+    ("two-ids", {{"instances": [[5.1, 3.5, 1.4, 0.2]]}}, (("ce_id", b"another"),)),
+]
+async def main():
+    results = AIOKafkaConsumer("inferlane.results", bootstrap_servers=B, fetch_max_wait_ms=20)
+    async with results, AIOKafkaProducer(bootstrap_servers=B, max_request_size=9_000_000) as producer:
+        await results.seek_to_end()
+        for name, body, more in CASES:
+            headers = [("ce_id", name.encode()), ("ce_batchid", b"says-more"), *more]
+            await producer.send_and_wait("inferlane.bulk", json.dumps(body).encode(), headers=headers)
+        found = {{}}
+        while len(found) < len(CASES):
+            record = await asyncio.wait_for(results.getone(), 60)
+            headers = dict(record.headers)
+            if headers.get("ce_batchid") == b"says-more":
+                value = json.loads(record.value) if record.value else {{}}
+                outputs = [output["name"] for output in value.get("outputs", [])]
+                code = headers.get("ce_errorcode", b"").decode()
+                found[headers["ce_id"].decode()] = [headers["ce_status"].decode(), code, value.get("id"), outputs]
+        print(json.dumps(found))
+asyncio.run(main())
+"""
+
+
+def test_what_a_record_says_beside_its_numbers_is_heeded_or_refused(stack: Stack) -> None:
+    script = SAYS_MORE.format(broker=stack.bootstrap_servers)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("own-id") == ["SUCCEEDED", "", "mine", ["probabilities"]]
+    assert found.pop("other-model")[:2] == ["FAILED", "invalid_input"]
+    assert found.pop("other-output")[:2] == ["FAILED", "invalid_input"]
+    assert found.pop("strings")[:2] == ["FAILED", "undecodable"]
+    ((name, two_ids),) = found.items()
+    assert name not in {"two-ids", "another"}
+    assert two_ids[:2] == ["FAILED", "undecodable"]
