@@ -50,6 +50,9 @@ def openapi(app: FastAPI) -> dict[str, Any]:
                 _secure(operation, required_scope(method.upper(), path))
                 operation["responses"].setdefault("422", {})["description"] = "The request is not as it must be."
                 operation["responses"]["422"] = _problem(operation["responses"]["422"]["description"])
+                if "requestBody" in operation:
+                    for status in ("413", "415"):
+                        operation["responses"].setdefault(status, _problem(_PROBLEMS[status]))
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -70,7 +73,8 @@ def _predict() -> dict[str, Any]:
         "summary": "Predict",
         "operationId": "predict",
         "description": "Enqueues the request and waits for its result. When the wait runs out, or with "
-        "`Prefer: respond-async`, answers 202 with the `Location` of the result.",
+        "`Prefer: respond-async`, answers 202 with the `Location` of the result. The body may be compressed: "
+        "`Content-Encoding: gzip` or `deflate`. NaN and infinity in predictions are strings (docs/payloads.md).",
         "parameters": [
             {
                 "name": "Prefer",
