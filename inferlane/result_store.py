@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
-from inferlane.errors import UnavailableError
+from inferlane.errors import StoreFullError, UnavailableError
 from inferlane.identity import FOREIGN, name_of
 from inferlane.naming import Names
 from inferlane.results import (
@@ -95,10 +95,16 @@ async def store_errors(redis_url: str) -> AsyncIterator[None]:
     """Turn the client's errors into ours.
 
     Raises:
-        UnavailableError: the store is down, full, or refuses the write.
+        StoreFullError: the store has no room.
+        UnavailableError: the store is down, or refuses the write.
     """
     try:
         yield
+    except OutOfMemoryError as error:
+        raise StoreFullError(
+            f"the result store at {without_password(redis_url)} is full and takes no write: {error}. Raise its "
+            "maxmemory, or keep results for a shorter time (INFERLANE_RESULT_TTL_S)."
+        ) from error
     except (RedisError, OSError, TimeoutError) as error:
         raise UnavailableError(
             f"the result store at {without_password(redis_url)} does not answer: {type(error).__name__}: {error}. "

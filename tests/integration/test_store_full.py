@@ -10,15 +10,15 @@ from redis.asyncio import Redis
 
 from inferlane.errors import StoreFullError
 from inferlane.kafka.clients import make_consumer
-from inferlane.naming import Lane
+from inferlane.naming import Lane, Names
 from inferlane.record import read_headers
-from inferlane.result_store import connect
+from inferlane.result_store import ResultStore, connect
 from inferlane.results import Result, Status
 from inferlane.stack.checks import check_store
 from inferlane.store_memory import read_store_memory
 from inferlane.wire.v2 import encode_response
 from tests.integration._api import Api, running_api
-from tests.integration._parts import eventually
+from tests.integration._parts import embedded_store_process, eventually
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -56,6 +56,20 @@ async def test_nothing_is_accepted_while_the_store_has_no_room_and_everything_on
 
         await eventually(is_let_in)
         assert "MiB" in await check_store(api.settings)
+
+
+async def test_a_store_at_its_limit_is_said_to_be_full_and_not_to_be_away() -> None:
+    """Guards the look at `OutOfMemoryError`: "does not answer, is it running?" sends whoever reads it the wrong way."""
+    async with embedded_store_process(maxmemory_mib=8) as (url, _), connect(url) as redis:
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names())
+
+        async def fill_up() -> None:
+            for number in range(20):
+                fields = {"request_id": str(number), "status": Status.SUCCEEDED, "model": "tiny", "version": "v1"}
+                await store.put([Result(**fields, content=b"x" * 2**20)])  # type: ignore[arg-type]  # fields of the struct
+
+        with pytest.raises(StoreFullError, match="is full"):
+            await fill_up()
 
 
 async def answer(api: Api, offset: int) -> str:
