@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 
 from inferlane.dead_letters import stack_of
 from inferlane.delivery import Answer, Delivery
-from inferlane.errors import DecodeError, InferlaneError
+from inferlane.errors import DecodeError, InferlaneError, UnknownModelError
 from inferlane.kafka.consuming import LaneConsumer, Take
 from inferlane.kafka.lanes import LaneOptions, Lanes
 from inferlane.kafka.outgoing import OutRecord
@@ -31,9 +32,10 @@ from inferlane.record import (
 )
 from inferlane.results import Result
 from inferlane.retrying import Retrier
+from inferlane.served_versions import Served
 from router.destinations import Destinations
 from router.lane_metrics import LaneMetrics
-from router.routing import Route, Splits, route
+from router.routing import Elsewhere, Route, Splits, route, route_elsewhere
 from router.spans import TakeSpans
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ _TOGETHER = 16
 _SLOW_AFTER_S = 0.5
 # Takes of which a part waits for a topic that fails; past it the lane waits too. Their offsets are not committed.
 _MAX_PARKED_TAKES = 1_000
+_NOWHERE: Mapping[str, Served] = MappingProxyType({})
 # Headers that the router writes, whatever a record says there.
 _ROUTERS_OWN = frozenset({"ce_model", "ce_modelversion", POSITION})
 
@@ -88,6 +91,7 @@ class Forwarder:
         *,
         catalog: "Catalog",
         splits: Splits,
+        elsewhere: Elsewhere = _NOWHERE,
         producer: Sender,
         delivery: Delivery,
         retrier: Retrier,
@@ -97,6 +101,7 @@ class Forwarder:
         self._ingress = settings.names.ingress
         self._catalog = catalog
         self._splits = splits
+        self._elsewhere = elsewhere
         self._destinations = Destinations(producer, retrier)
         self._parked_takes = 0
         self._delivery = delivery
@@ -211,7 +216,13 @@ class Forwarder:
             return _refuse(record, lane, identified(headers, record), failure)
 
     def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> _Routed:
-        chosen = route(headers, self._splits, self._catalog)
+        try:
+            chosen = route(headers, self._splits, self._catalog)
+        except UnknownModelError:
+            found = route_elsewhere(headers, self._splits, self._elsewhere)
+            if found is None:
+                raise
+            chosen = found
         key = record.key or (headers.routing_key or headers.request_id).encode()
         topic = self._names.work_topic(chosen.model, chosen.version, lane)
         # A key of the producer's own keeps its order.

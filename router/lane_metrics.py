@@ -14,9 +14,10 @@ from inferlane.errors import (
     TopicMissingError,
     UnavailableError,
     UnknownModelError,
+    UnusableVersionError,
 )
 from inferlane.metrics import router as metrics
-from inferlane.metrics.labels import OTHER, bounded
+from inferlane.metrics.labels import OTHER, UNKNOWN, bounded
 from router.routing import Route
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from models.catalog import Catalog
 
 _MS = 1e-3
+_ELSEWHERE = Route(UNKNOWN, UNKNOWN)
 # Why the router can refuse a record.
 _REASONS = (
     *(
@@ -38,6 +40,7 @@ _REASONS = (
             TopicMissingError,
             UnavailableError,
             UnknownModelError,
+            UnusableVersionError,
         )
     ),
     OTHER,
@@ -48,7 +51,7 @@ class LaneMetrics:
     """Every series is there from the start. Counts once a take and version."""
 
     def __init__(self, catalog: "Catalog", lane: "Lane") -> None:
-        routes = [Route(version.model, version.version) for version in catalog.all_versions()]
+        routes = [*(Route(version.model, version.version) for version in catalog.all_versions()), _ELSEWHERE]
         self._routed = {route: metrics.ROUTED.labels(route.model, route.version, lane) for route in routes}
         self._wait = {route: metrics.INGRESS_WAIT.labels(route.model, route.version, lane) for route in routes}
         self._refused = {reason: metrics.REFUSED.labels(lane, reason) for reason in _REASONS}
@@ -56,6 +59,9 @@ class LaneMetrics:
 
     def note_routed(self, chosen: Route, stamps_ms: Sequence[int], *, taken_s: float) -> None:
         """Count records of one take that went to one version, by their timestamps."""
+        if chosen not in self._routed:
+            # Of another catalogue than ours: the names stay out of the labels.
+            chosen = _ELSEWHERE
         self._routed[chosen].inc(len(stamps_ms))
         self._wait[chosen].observe_many(np.maximum(taken_s - np.array(stamps_ms, np.float64) * _MS, 0.0))
 

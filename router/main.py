@@ -14,6 +14,7 @@ from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_ops
 from inferlane.result_store import ResultStore, connect, ping
 from inferlane.retrying import Retrier
+from inferlane.served_versions import ServedVersions
 from inferlane.splits import SplitFollower, SplitTable
 from inferlane.starting import Startup
 from inferlane.tracing import enter_tracing
@@ -64,11 +65,15 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             keep_s=settings.outcome_window_s,
             names=settings.names,
         )
+        served = ServedVersions(redis, redis_url=settings.redis_url, clock=SystemClock(), names=settings.names)
+        reading = asyncio.create_task(served.read_for_ever(), name="served_versions")
+        stack.push_async_callback(_end, reading)
         retrier = Retrier()
         forwarder = Forwarder(
             settings,
             catalog=catalog,
             splits=splits,
+            elsewhere=served,
             producer=producer,
             delivery=Delivery(
                 results,
@@ -94,7 +99,12 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         watching = asyncio.create_task(watch.run(), name="deployment")
         stack.push_async_callback(_end, watching)
         ops.show(
-            live=lambda: {**app.live(), "splits": follower.is_running, "deployment": not watching.done()},
+            live=lambda: {
+                **app.live(),
+                "splits": follower.is_running,
+                "deployment": not watching.done(),
+                "served_versions": not reading.done(),
+            },
             ready=lambda: {**app.ready(), "splits": follower.is_running},
             consumers=app.health,
         )

@@ -9,6 +9,7 @@ import msgspec
 
 from inferlane.errors import UnknownModelError
 from inferlane.record import RequestHeaders
+from inferlane.served_versions import Served
 from inferlane.splits import Split
 from models.catalog import Catalog, Model
 
@@ -24,6 +25,31 @@ class Route(msgspec.Struct, frozen=True):
 
     model: str
     version: str
+
+
+class Elsewhere(Protocol):
+    """The versions that have workers, whichever catalogue they have."""
+
+    def get(self, model: str, /) -> Served | None: ...
+
+
+def route_elsewhere(headers: RequestHeaders, splits: Splits, elsewhere: Elsewhere) -> Route | None:
+    """Choose among the versions that have workers, for a record that our own catalogue cannot place; None if none has.
+
+    Replicas have different catalogues while it is being changed: what ours lacks may be served all the same.
+    """
+    served = elsewhere.get(headers.model) if headers.model else None
+    if headers.model is None or served is None:
+        return None
+    if headers.version is not None:
+        return Route(headers.model, headers.version) if headers.version in served.versions else None
+    split = splits.get(headers.model)
+    weights = {
+        version: weight
+        for version, weight in (split.weights if split else {served.default_version: 1.0}).items()
+        if version in served.versions and weight > 0
+    }
+    return Route(headers.model, choose(headers.routing_key or headers.request_id, weights)) if weights else None
 
 
 def route(headers: RequestHeaders, splits: Splits, catalog: Catalog) -> Route:

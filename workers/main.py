@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
@@ -18,6 +18,7 @@ from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_ops
 from inferlane.result_store import ResultStore, connect, ping
 from inferlane.retrying import Retrier
+from inferlane.served_versions import ServedVersions
 from inferlane.starting import Startup
 from inferlane.tracing import enter_tracing
 from inferlane.version_faults import VersionFaults
@@ -64,7 +65,8 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         ConfigurationError: the model cannot be loaded, or the ops port is taken.
         StoppedEarlyError: `stop` was set while the broker or the store was away.
     """
-    served = load_catalog(settings.models_dir, default_model=settings.default_model).model(model).version(version)
+    known = load_catalog(settings.models_dir, default_model=settings.default_model).model(model)
+    served = known.version(version)
     async with connect(settings.redis_url) as redis:
         faults = VersionFaults(redis, redis_url=settings.redis_url, names=settings.names)
         onnx = await _load(settings, served, faults)
@@ -117,6 +119,11 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         reports = asyncio.create_task(
             report_outcomes(recorder, producer, topic=settings.names.outcomes, interval_s=settings.outcome_interval_s)
         )
+        present = ServedVersions(redis, redis_url=settings.redis_url, clock=clock, names=settings.names)
+        saying = asyncio.create_task(
+            present.say_for_ever(model, version, default_version=known.default_version), name="served_versions"
+        )
+        stack.push_async_callback(_end, saying)
         work = asyncio.create_task(lanes.run(stop), name="pipeline")
         ops.show(
             live=live,
@@ -134,3 +141,8 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
             reports.cancel()
             await asyncio.gather(reports, return_exceptions=True)
         log.info("worker_stopped", model=model, version=version)
+
+
+async def _end(task: "asyncio.Task[NoReturn]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -20,8 +20,10 @@ from inferlane.naming import Names
 from inferlane.result_store import ResultStore, connect
 from inferlane.results import Result, Status
 from inferlane.scaling.threshold import WorkerPace
+from inferlane.served_versions import Served, ServedVersions
 from inferlane.stack.checks import check_store
 from inferlane.stack.store import store_answers, store_argv
+from inferlane.version_faults import VersionFaults
 from inferlane.window_store import WindowStore
 from producer_api.waiting import WaitingRoom
 from tests.brokers.apache.security import Security
@@ -68,6 +70,20 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
         windows = WindowStore(redis, redis_url=settings.redis_url, slot_s=5, keep_s=60, names=Names())
         assert not await windows.put([], publisher="router")
         assert (await windows.read("iris", "v1", window_s=10, now_s=1000)).requests == 0
+        clock, access = SystemClock(), {"redis_url": settings.redis_url, "names": Names()}
+        await Cancellations(redis, clock=clock, **access).add("a", until_s=clock.now_s() + 60)  # type: ignore[arg-type]
+        cancelled = CancelledRequests(redis, clock=clock, names=Names())
+        cancelled.start()
+        await eventually(lambda: _holds(cancelled, "a"))
+        await cancelled.close()
+        served = ServedVersions(redis, clock=clock, **access)  # type: ignore[arg-type]
+        await served.say("iris", "v1", default_version="v1")
+        await served.read()
+        assert served.get("iris") == Served("v1", {"v1"})
+        faults = VersionFaults(redis, **access)  # type: ignore[arg-type]
+        await faults.report("iris", "v1", "no file")
+        assert await faults.read([("iris", "v1")])
+        await faults.clear("iris", "v1")
         assert "noeviction" in await check_store(settings)
         clock = SystemClock()
         cancelled = CancelledRequests(redis, clock=clock, names=Names())
@@ -88,6 +104,10 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
         for refused in (redis.set("other", b"1"), redis.flushall(), redis.publish("other", b"1"), redis.keys()):
             with pytest.raises(NoPermissionError):
                 await refused
+
+
+async def _holds(cancelled: CancelledRequests, request_id: str) -> bool:
+    return request_id in cancelled
 
 
 def store_of_the_manifests(folder: Path, *, store_tls: bool) -> tuple[list[str], int]:

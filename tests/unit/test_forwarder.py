@@ -11,6 +11,7 @@ from inferlane.kafka.consuming import Take
 from inferlane.kafka.outgoing import OutRecord, check_size
 from inferlane.naming import Lane
 from inferlane.retrying import Retrier
+from inferlane.served_versions import Served
 from inferlane.splits import SplitTable
 from router.forwarder import Forwarder
 from tests.fakes.records import FakeRecord, make_catalog
@@ -134,3 +135,40 @@ async def test_a_record_that_tracing_makes_too_large_is_answered() -> None:
     (answer,) = delivery.answers
     assert (answer.result.error_code, answer.dead) == ("payload_too_large", bare)
     assert len(sender.sent) == 1
+
+
+async def test_a_version_that_this_router_does_not_know_goes_to_its_workers_while_they_are_there() -> None:
+    """Replicas have different catalogues while it is being changed: a record must not fail for the router it met."""
+    sender, delivery = FakeSender(), FakeDelivery()
+    elsewhere = {"new": Served("v2", {"v2", "v3"}), "iris": Served("v1", {"v1", "v9"})}
+    forwarder = Forwarder(
+        SETTINGS,
+        catalog=make_catalog("v1", "v2"),
+        splits=SplitTable(),
+        elsewhere=elsewhere,
+        producer=sender,
+        delivery=delivery,  # type: ignore[arg-type]  # a fake of the same shape
+        retrier=Retrier(),
+    )
+
+    def asked(request_id: bytes, model: bytes, version: bytes | None = None) -> FakeRecord:
+        pin = (("ce_modelversion", version),) if version else ()
+        return FakeRecord(value=b"{}", headers=(("ce_id", request_id), ("ce_model", model), *pin))
+
+    records = (
+        asked(b"default", b"new"),
+        asked(b"pinned", b"new", b"v3"),
+        asked(b"known", b"iris", b"v9"),
+        asked(b"asleep", b"new", b"v4"),
+        asked(b"never", b"nobody"),
+    )
+    assert await forwarder.forward(take(*records), Lane.REQUESTS) is None
+    sent = {dict(out.headers)["ce_id"]: out.topic for out in sender.sent}
+    names = SETTINGS.names
+    assert sent == {
+        b"default": names.work_topic("new", "v2", Lane.REQUESTS),
+        b"pinned": names.work_topic("new", "v3", Lane.REQUESTS),
+        b"known": names.work_topic("iris", "v9", Lane.REQUESTS),
+    }
+    assert {answer.result.error_code for answer in delivery.answers} == {"unknown_model"}
+    assert len(delivery.answers) == 2

@@ -1,0 +1,28 @@
+"""Which versions have a worker, through a real store: known while it is said, forgotten after."""
+
+import pytest
+
+from inferlane.naming import Names
+from inferlane.result_store import connect
+from inferlane.served_versions import Served, ServedVersions
+from tests.fakes.clock import FakeClock
+from tests.integration._parts import embedded_store
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def test_a_version_is_known_while_a_worker_says_so_and_only_in_its_own_stack() -> None:
+    clock = FakeClock()
+    async with embedded_store() as url, connect(url) as redis:
+        served = ServedVersions(redis, redis_url=url, clock=clock, names=Names())
+        others = ServedVersions(redis, redis_url=url, clock=clock, names=Names("shop"))
+        await served.say("iris", "v1", default_version="v1")
+        clock.advance(20)
+        await served.say("iris", "v2", default_version="v2")
+        await served.read()
+        await others.read()
+        assert served.get("iris") == Served("v2", {"v1", "v2"})
+        assert (served.get("digits"), others.get("iris")) == (None, None)
+        clock.advance(20)
+        await served.read()
+        assert served.get("iris") == Served("v2", {"v2"})
