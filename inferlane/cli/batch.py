@@ -80,7 +80,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     started_s = time.monotonic()
     options = ReadOptions(header=header, delimiter=delimiter, encoding=encoding, missing=missing)
     file = RowFile(rows, served.signature, options)
-    err.print(f"{rows}: {file.format}")
+    err.print(f"{rows}: {file.format}", soft_wrap=True)
     if refuse_invalid:
         _refuse_invalid(file, rows)
     report = _run(settings, spec, file, rows=rows, out=out, rejects=rejects, rows_per_record=rows_per_record)
@@ -89,7 +89,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     err.print(
         f"batch {report.batch_id}: {total:,} rows in {seconds:.1f} s ({total / seconds:,.0f} rows/s): "
         f"{report.succeeded:,} succeeded, {report.failed:,} failed, {report.invalid:,} invalid"
-        f"{f', {file.empty_lines:,} empty lines passed over' if file.empty_lines else ''}; results in {out}"
+        f"{f', {file.empty_lines:,} empty lines passed over' if file.empty_lines else ''}; results in {out}",
+        soft_wrap=True,
     )
     if report.failed or report.invalid:
         raise typer.Exit(1)
