@@ -1,5 +1,6 @@
 """The ASGI application: the hot calls straight, everything else through FastAPI."""
 
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -17,12 +18,16 @@ from producer_api.asgi import read_body, send_answer
 from producer_api.gate import in_front_of
 from producer_api.held_bytes import HeldBytes, Hold, put_hold
 from producer_api.key_ring import KeyRing
+from producer_api.methods import AnyMethod, allowed_methods
 from producer_api.openapi import openapi
 from producer_api.problems import problem, problem_of
-from producer_api.routes import health, models, predictions, version_metrics
+from producer_api.routes import documents, health, models, predictions, version_metrics
 from producer_api.services import Services
 
 log = structlog.get_logger(__name__)
+
+# Of every call but the hot ones: a thousand weights with long names.
+_MAX_SMALL_BODY_BYTES = 128 * 1024
 
 # Of what is wrong with a body, the first few: each of 400,000 bad weights would make a reply of 50 MB.
 _FAULTS_NAMED = 5
@@ -34,7 +39,15 @@ Errors are problem documents (RFC 9457) that say what happened, the value, the l
 
 def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     """The ASGI app over these services, behind the gate of `keys`, or without keys."""
-    app = FastAPI(title="Inferlane", version=__version__, description=_DESCRIPTION)
+    app = FastAPI(
+        title="Inferlane",
+        version=__version__,
+        description=_DESCRIPTION,
+        # A redirect would go to whatever the call's Host header names.
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.services = services
     hot = predict_endpoint.PredictEndpoint(
         services.settings,
@@ -48,16 +61,21 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     )
     # Registered for the other methods' 405 and for middleware-free tests; POSTs are dispatched before FastAPI.
     app.router.routes.append(Route(predict_endpoint.PATH, hot, methods=["POST"]))
-    for module in (predictions, models, version_metrics, health):
+    routes = [*app.router.routes]
+    for module in (documents, predictions, models, version_metrics, health):
         app.include_router(module.router)
+        routes += module.router.routes
+    app.state.all_routes = routes
     app.add_exception_handler(InferlaneError, _on_error)
     app.add_exception_handler(Exception, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = lambda: openapi(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+        app, services.catalog, services.settings, has_keys=keys is not None
+    )
     settings = services.settings
     held = HeldBytes(limit_bytes=settings.max_pending_bytes)
-    inner = HotPath(app, {predict_endpoint.PATH: hot}, max_body_bytes=settings.max_body_bytes, held=held)
+    inner = HotPath(AnyMethod(app, routes), {predict_endpoint.PATH: hot}, held=held)
     return in_front_of(inner, settings, keys)
 
 
@@ -67,9 +85,8 @@ class HotPath:
     Every other body is read here, within the limit, before FastAPI would read it whole.
     """
 
-    def __init__(self, app: Any, hot: dict[str, Any], *, max_body_bytes: int, held: HeldBytes) -> None:
+    def __init__(self, app: Any, hot: dict[str, Any], *, held: HeldBytes) -> None:
         self._app = app
-        self._max_body_bytes = max_body_bytes
         self._hot = hot
         self._held = held
 
@@ -90,7 +107,7 @@ class HotPath:
             await endpoint(scope, receive, send)
             return
         try:
-            body = await read_body(scope, receive, self._max_body_bytes)
+            body = await read_body(scope, receive, _MAX_SMALL_BODY_BYTES)
         except InferlaneError as error:
             status, document, extra = problem_of(error)
             headers = tuple((name.encode(), value.encode()) for name, value in extra.items())
@@ -135,4 +152,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
         raise error
     detail = f"{request.method} {clipped(request.url.path)}: {error.detail}. GET /docs lists the calls."
     body = problem(error.status_code, error.detail.lower().replace(" ", "_"), detail)
-    return Response(body, status_code=error.status_code, headers=error.headers, media_type=CONTENT_TYPE)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = ", ".join(allowed_methods(request.app.state.all_routes, request.url.path))
+    return Response(body, status_code=error.status_code, headers=headers, media_type=CONTENT_TYPE)

@@ -16,6 +16,7 @@ from producer_api import predict_endpoint
 from producer_api.asgi import CALLER, SEES_ALL, header, send_answer
 from producer_api.key_ring import KeyRing
 from producer_api.problems import ForbiddenError, UnauthorizedError, problem_of
+from producer_api.routes import documents
 
 if TYPE_CHECKING:
     from inferlane.clock import Clock
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # For probes, scrapers and readers of the documentation: nothing here tells what clients ask.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", *documents.PATHS})
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREDICTIONS = "/v1/predictions/"
 _BEARER = b"bearer "

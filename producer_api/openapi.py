@@ -1,6 +1,6 @@
 """The OpenAPI document: FastAPI's own, with the hot calls described by hand since FastAPI does not serve them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -8,23 +8,29 @@ from pydantic.json_schema import models_json_schema
 
 from inferlane.api_keys import Scope
 from inferlane.http.problem import CONTENT_TYPE
+from producer_api.body_schemas import predict_bodies, split_bodies, split_examples
 from producer_api.gate import required_scope
 from producer_api.predict_endpoint import PATH
-from producer_api.schemas import Prediction, PredictRequest, Problem, Queued
+from producer_api.schemas import Prediction, Problem, Queued
+
+if TYPE_CHECKING:
+    from inferlane.config import Settings
+    from models.catalog import Catalog
 
 _REF = "#/components/schemas/"
 _SECURITY_SCHEME = {
     "type": "http",
     "scheme": "bearer",
-    "description": "Made by `inferlane keys create`. Not needed where the API is open: on loopback with no keys file.",
+    "description": "Made by `inferlane keys create`.",
 }
 _PROBLEMS = {
     "400": "The body is not JSON.",
     "404": "Unknown model or version.",
+    "409": "The `Idempotency-Key` stands for another body.",
     "410": "The request was cancelled meanwhile.",
     "413": "Body, rows or tensors over the limit.",
     "415": "The body has a `Content-Encoding` other than gzip or deflate.",
-    "422": "The instances do not fit the model, or the `Idempotency-Key` stands for another body.",
+    "422": "The instances do not fit the model.",
     "500": "The model failed; the request is in the dead letters.",
     "503": "The queue or the store does not answer, or so much waits that the deadline cannot be met; "
     "see `Retry-After`.",
@@ -32,29 +38,86 @@ _PROBLEMS = {
 }
 
 
-def openapi(app: FastAPI) -> dict[str, Any]:
-    """Build the document once and keep it."""
+_ANY_PROBLEMS = {
+    "404": "Nothing of that name is known here, or it is another key's.",
+    "413": "The body is over the limit.",
+    "422": "A parameter or the body is not as it must be.",
+    "503": "A part that the answer needs does not answer in time; see `Retry-After`.",
+}
+# Answers of the server itself, before any call is looked at: docs/security.md.
+_EDGE_PROBLEMS = {
+    "400": "The request has no clear meaning as HTTP/1.1, or its body is not JSON.",
+    "429": "Too many requests wait on this connection.",
+    "431": "The head of the request is too large.",
+}
+_ANY_JSON: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+_PROBES: dict[str, dict[str, Any]] = {
+    "/livez": _ANY_JSON,
+    "/readyz": _ANY_JSON,
+    "/metrics": {"text/plain": {"schema": {"type": "string"}}},
+}
+
+
+def openapi(app: FastAPI, catalog: "Catalog", settings: "Settings", *, has_keys: bool) -> dict[str, Any]:
+    """Build the document once and keep it; without keys, it asks for none."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
         )
         _, shapes = models_json_schema(
-            [(shape, "validation") for shape in (PredictRequest, Prediction, Queued, Problem)],
-            ref_template=_REF + "{model}",
+            [(shape, "validation") for shape in (Prediction, Queued, Problem)], ref_template=_REF + "{model}"
         )
-        document.setdefault("components", {}).setdefault("schemas", {}).update(shapes["$defs"])
-        document["paths"][PATH] = {"post": _predict()}
-        document["components"]["securitySchemes"] = {"apiKey": _SECURITY_SCHEME}
-        for path, operations in document["paths"].items():
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update(shapes["$defs"])
+        schemas["PredictRequest"] = predict_bodies(catalog, settings)
+        schemas["TrafficSplit"] = split_bodies(catalog)
+        paths = document["paths"]
+        paths[PATH] = {"post": _predict()}
+        paths["/v1/traffic-split"]["post"]["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _ref("TrafficSplit"), "examples": split_examples(catalog)}},
+        }
+        if has_keys:
+            document["components"]["securitySchemes"] = {"apiKey": _SECURITY_SCHEME}
+        for path, operations in paths.items():
             for method, operation in operations.items():
-                _secure(operation, required_scope(method.upper(), path))
-                operation["responses"].setdefault("422", {})["description"] = "The request is not as it must be."
-                operation["responses"]["422"] = _problem(operation["responses"]["422"]["description"])
-                if "requestBody" in operation:
-                    for status in ("413", "415"):
-                        operation["responses"].setdefault(status, _problem(_PROBLEMS[status]))
+                _complete(path, operation)
+                if has_keys:
+                    _secure(operation, required_scope(method.upper(), path))
+                elif method != "get":
+                    operation["responses"].setdefault("403", _problem("A page of another site made the call."))
+        _limit_window(paths, settings.outcome_window_s)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _complete(path: str, operation: dict[str, Any]) -> None:
+    """Add the answers that FastAPI does not know of."""
+    responses = operation["responses"]
+    if path in _PROBES:
+        responses.pop("422", None)
+        responses["200"] = {"description": "As its name says.", "content": _PROBES[path]}
+        if path != "/metrics":
+            responses["503"] = {"description": "It does not hold; the body says which check fails.", **responses["200"]}
+    elif path != PATH:
+        responses |= {status: _problem(text) for status, text in _ANY_PROBLEMS.items()}
+    if "requestBody" in operation:
+        responses.setdefault("415", _problem(_PROBLEMS["415"]))
+    for status, text in _EDGE_PROBLEMS.items():
+        responses.setdefault(status, _problem(text))
+    for parameter in operation.get("parameters", ()):
+        # A name may be any text but NUL, which no path may hold.
+        if parameter["in"] == "path":
+            parameter["schema"] |= {"minLength": 1, "pattern": "^[^\\x00]+$"}
+
+
+def _limit_window(paths: dict[str, Any], limit_s: int) -> None:
+    (window,) = (
+        parameter
+        for parameter in paths["/v1/metrics/{version}"]["get"]["parameters"]
+        if parameter["name"] == "window_s"
+    )
+    window["schema"]["maximum"] = limit_s
 
 
 def _secure(operation: dict[str, Any], scope: Scope | None) -> None:
@@ -89,8 +152,8 @@ def _predict() -> dict[str, Any]:
                 "in": "header",
                 "required": False,
                 "description": "The same key with the same body is the same request: it is enqueued once, and every "
-                "call gets its result, also while it is under way. With another body: 422.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                "call gets its result, also while it is under way. With another body: 409.",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
                 "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
             },
         ],
@@ -107,8 +170,12 @@ def _predict() -> dict[str, Any]:
     }
 
 
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": _REF + name}
+
+
 def _json(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF + name}}}
+    return {"application/json": {"schema": _ref(name)}}
 
 
 def _problem(description: str) -> dict[str, Any]:

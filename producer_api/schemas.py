@@ -2,33 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
 
 IRIS_ROW: Any = [5.1, 3.5, 1.4, 0.2]
-
-
-class PredictRequest(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {"instances": [IRIS_ROW]},
-                {"instances": [IRIS_ROW, [6.7, 3.0, 5.2, 2.3]], "model": "iris", "version": "v2-quantized"},
-                {"instances": [IRIS_ROW], "routing_key": "user-42", "timeout_s": 2},
-            ]
-        },
-    )
-
-    instances: list[Any] = Field(description="Rows; each has the shape that `GET /v1/models` tells.", min_length=1)
-    model: str | None = Field(None, description="The default model if absent.")
-    version: str | None = Field(None, description="Pins a version; else the traffic split decides.")
-    routing_key: str | None = Field(
-        None, max_length=512, description="The same key gets the same version for as long as the weights allow."
-    )
-    timeout_s: float | None = Field(None, ge=0, description="How long to wait here before 202, in seconds.")
-    deadline_s: float | None = Field(
-        None, ge=0, description="After this many seconds the answer is worth nothing and is not computed."
-    )
 
 
 class Timings(BaseModel):
@@ -122,18 +99,19 @@ class ModelList(BaseModel):
     unusable: list[UnusableInfo] = Field(description="What is in the store and cannot be served, and why.")
 
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Larger ones could sum to infinity.
+MAX_WEIGHT = 1e9
+# More than any model has versions; the rest of a larger body would be work for nothing.
+MAX_WEIGHTS = 1_000
+Weight = Annotated[float, msgspec.Meta(ge=0, le=MAX_WEIGHT)]
+Weights = Annotated[dict[str, Weight], msgspec.Meta(min_length=1, max_length=MAX_WEIGHTS)]
 
 
-class ModelWeights(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class ModelWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The weights of a named model; the decoder stops at the first fault, so a large bad body is little work."""
 
     model: str | None = None
-    weights: dict[str, Weight] = Field(min_length=1)
-
-
-class DefaultModelWeights(RootModel[dict[str, Weight]]):
-    model_config = ConfigDict(strict=True)
+    weights: Weights
 
 
 class SplitInfo(BaseModel):

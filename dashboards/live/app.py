@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -71,10 +71,16 @@ class _Page(StaticFiles):
 
 async def _body(request: Request) -> bytes:
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise HTTPException(413, f"the body is over {_MAX_BODY_BYTES} bytes; large requests go to the API itself")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MAX_BODY_BYTES:
+                raise HTTPException(
+                    413, f"the body is over {_MAX_BODY_BYTES} bytes; large requests go to the API itself"
+                )
+    except ClientDisconnect as error:
+        # No error of ours, and nobody reads this answer.
+        raise HTTPException(400, "the client went away before its body was complete") from error
     return body
 
 

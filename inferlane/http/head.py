@@ -136,8 +136,9 @@ def _check_target(method: str, target: bytes, host: bytes | None) -> None:
         raise _malformed(f"the target {quoted(target)} has a fragment, which a request never holds")
     if not target.startswith(b"/"):
         _check_odd_target(method, target, host)
-    if b"%" in target:
-        _check_escapes(target)
+    path = target.partition(b"?")[0]
+    if b"%" in path:
+        _check_escapes(path)
 
 
 def _check_odd_target(method: str, target: bytes, host: bytes | None) -> None:
@@ -151,16 +152,16 @@ def _check_odd_target(method: str, target: bytes, host: bytes | None) -> None:
         raise _malformed(f"the target {quoted(target)} names another host than the Host header, {quoted(host)}")
 
 
-def _check_escapes(target: bytes) -> None:
-    bad = _BAD_ESCAPE.search(target)
+def _check_escapes(path: bytes) -> None:
+    bad = _BAD_ESCAPE.search(path)
     if bad is None:
         try:
-            unquote_to_bytes(target).decode()
+            unquote_to_bytes(path).decode()
         except UnicodeDecodeError:
             pass
         else:
             return
-    raise _malformed(f"the target {quoted(target)} has a %-escape that is incomplete, a NUL or not UTF-8")
+    raise _malformed(f"the path {quoted(path)} has a %-escape that is incomplete, a NUL or not UTF-8")
 
 
 def _malformed(detail: str) -> RefusedError:

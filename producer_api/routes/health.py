@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from inferlane.ops import health_body
+from inferlane.ops import EXPOSITION, health_body
 from producer_api.services import Services, Wired
 
 router = APIRouter(tags=["operations"])
@@ -26,7 +26,7 @@ async def ready(services: Wired) -> Response:
 @router.get("/metrics")
 async def metrics() -> Response:
     """Prometheus metrics of this process."""
-    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    return Response(EXPOSITION.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def live_checks(services: Services) -> Mapping[str, bool]:

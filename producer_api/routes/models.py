@@ -3,14 +3,17 @@
 import asyncio
 from typing import Annotated, Any
 
+import msgspec
 import structlog
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
-from inferlane.errors import UnavailableError
+from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError
+from inferlane.quoting import clipped
 from inferlane.splits import make_split, publish_split
 from models.catalog import Fault, Model, ModelVersion
 from producer_api.answer_time import answer_within
-from producer_api.schemas import DefaultModelWeights, ModelList, ModelWeights, SplitInfo
+from producer_api.problems import InvalidParameterError
+from producer_api.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weights
 from producer_api.services import Services, Wired
 
 router = APIRouter(tags=["models"])
@@ -19,10 +22,9 @@ log = structlog.get_logger(__name__)
 # The list is worth more without these reasons than late.
 _FAULTS_WITHIN_S = 1.0
 
-_SPLIT_EXAMPLES: Any = {
-    "canary": {"summary": "10 % of the default model to v2", "value": {"v1": 90, "v2": 10}},
-    "named": {"summary": "another model", "value": {"model": "digits", "weights": {"v1": 1, "v2-quantized": 1}}},
-}
+_decode_named = msgspec.json.Decoder(ModelWeights).decode
+_decode_default = msgspec.json.Decoder(Weights).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @router.get("/v1/models", response_model=ModelList)
@@ -45,17 +47,11 @@ async def read_split(
     return _about_split(services, services.catalog.model(model))
 
 
-@router.post(
-    "/v1/traffic-split",
-    response_model=SplitInfo,
-    openapi_extra={"requestBody": {"content": {"application/json": {"examples": _SPLIT_EXAMPLES}}}},
-)
-async def change_split(change: ModelWeights | DefaultModelWeights, services: Wired) -> dict[str, Any]:
+@router.post("/v1/traffic-split", response_model=SplitInfo)
+async def change_split(request: Request, services: Wired) -> dict[str, Any]:
     """Set the weights of a model's versions; they are normalised. Answers once they are in force here."""
-    if isinstance(change, ModelWeights):
-        model, weights = services.catalog.model(change.model), change.weights
-    else:
-        model, weights = services.catalog.model(), change.root
+    change = _change_of(await request.body())
+    model, weights = services.catalog.model(change.model), change.weights
     unusable = {**model.faults}
     for fault in await _faults_of_workers(services):
         if fault.model == model.name and fault.version is not None:
@@ -82,6 +78,26 @@ async def _faults_of_workers(services: Services) -> list[Fault]:
         log.warning("version_faults_not_read", error=repr(error))
         return []
     return [Fault(model=model, version=version, reason=reason) for (model, version), reason in found.items()]
+
+
+def _change_of(body: bytes) -> ModelWeights:
+    """The change that a body asks for.
+
+    Raises:
+        DecodeError: the body is not JSON.
+        InvalidParameterError: it holds no weights.
+    """
+    try:
+        is_named = bytes(_decode_fields(body).get("weights", b"")).lstrip().startswith(b"{")
+        return _decode_named(body) if is_named else ModelWeights(weights=_decode_default(body))
+    except msgspec.ValidationError as error:
+        raise InvalidParameterError(
+            f"the body holds no weights: {clipped(str(error))}; it looks like "
+            '{"v1": 90, "v2": 10} or {"model": "digits", "weights": {"v1": 1, "v2": 1}}, with at most '
+            f"{MAX_WEIGHTS} weights from 0 to {MAX_WEIGHT:g}"
+        ) from error
+    except UNDECODABLE as error:
+        raise DecodeError(f"the body is not valid JSON: {clipped(str(error))}") from error
 
 
 def _weights(services: Services, model: Model) -> dict[str, float]:

@@ -31,7 +31,7 @@ async def running_api(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
             default_model="tiny",
             api_port=free_port(),
             api_keys_file=tmp_path / "keys.toml",
-            default_wait_s=0.01,
+            default_wait_s=0.3,
             max_wait_s=0.02,
         )
         await create_topics(options, [("tiny", "v1")])

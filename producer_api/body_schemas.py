@@ -1,0 +1,163 @@
+"""The bodies that this catalog takes, as JSON Schema: what the API's document promises is what it accepts."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from inferlane.config import Settings
+from inferlane.signature import Signature, TensorSpec
+from inferlane.wire.tensors import numpy_dtype
+from models.catalog import Catalog, Model
+from producer_api.schemas import IRIS_ROW, MAX_WEIGHT
+
+Schema = dict[str, Any]
+
+
+def predict_bodies(catalog: Catalog, settings: Settings) -> Schema:
+    """The body of a predict call: one shape for each model."""
+    return {
+        "title": "PredictRequest",
+        "anyOf": [_predict_body(catalog, model, settings) for model in catalog.models.values()] or [{"not": {}}],
+        "examples": [_example(catalog, model) for model in catalog.models.values()],
+    }
+
+
+def split_bodies(catalog: Catalog) -> Schema:
+    """The body that sets a traffic split: the weights of the default model, or a named one's."""
+    named = [
+        {
+            "type": "object",
+            "properties": {"model": _name_of(catalog, model), "weights": _weights(model)},
+            "required": ["weights", *_required_name(catalog, model)],
+            "additionalProperties": False,
+        }
+        for model in catalog.models.values()
+    ]
+    default = catalog.models.get(catalog.default_model)
+    unnamed = [] if default is None else [_weights(default)]
+    return {"title": "TrafficSplit", "anyOf": [*named, *unnamed] or [{"not": {}}]}
+
+
+def split_examples(catalog: Catalog) -> Schema:
+    """A body for each model, with equal weights."""
+    return {
+        model.name: {"value": {"model": model.name, "weights": dict.fromkeys(model.versions, 1)}}
+        for model in catalog.models.values()
+        if model.versions
+    }
+
+
+def _predict_body(catalog: Catalog, model: Model, settings: Settings) -> Schema:
+    signatures = {repr(version.signature.inputs): version.signature for version in model.versions.values()}
+    instances = [_instances(signature, settings.max_rows) for signature in signatures.values()]
+    return {
+        "type": "object",
+        "properties": {
+            "instances": instances[0] if len(instances) == 1 else {"anyOf": instances},
+            "model": _name_of(catalog, model),
+            "version": {
+                "type": ["string", "null"],
+                "enum": [*model.versions, "", None],
+                "description": "Pins a version; absent or empty, the traffic split decides.",
+            },
+            "routing_key": {
+                "type": ["string", "null"],
+                "maxLength": 512,
+                "description": "The same key gets the same version for as long as the weights allow.",
+            },
+            "timeout_s": {
+                "type": ["number", "null"],
+                "minimum": 0,
+                "maximum": settings.max_wait_s,
+                "description": "How long to wait here before 202, in seconds.",
+            },
+            "deadline_s": {
+                "type": ["number", "null"],
+                "minimum": 0,
+                "maximum": settings.max_deadline_s,
+                "description": "After this many seconds the answer is worth nothing and is not computed.",
+            },
+        },
+        "required": ["instances", *_required_name(catalog, model)],
+        "additionalProperties": False,
+    }
+
+
+def _name_of(catalog: Catalog, model: Model) -> Schema:
+    if model.name == catalog.default_model:
+        return {
+            "type": ["string", "null"],
+            "enum": [model.name, "", None],
+            "description": "This if absent or empty.",
+        }
+    return {"type": "string", "const": model.name}
+
+
+def _required_name(catalog: Catalog, model: Model) -> list[str]:
+    return [] if model.name == catalog.default_model else ["model"]
+
+
+def _instances(signature: Signature, max_rows: int) -> Schema:
+    return {
+        "type": "array",
+        "minItems": 1,
+        "items": _row(signature.inputs),
+        "description": f"Rows, at most {max_rows}; each has the shape that `GET /v1/models` tells.",
+    }
+
+
+def _row(inputs: Iterable[TensorSpec]) -> Schema:
+    fields = {spec.name: _array(spec.row_shape, _element(spec.datatype)) for spec in inputs}
+    if len(fields) == 1:
+        return next(iter(fields.values()))
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _array(shape: tuple[int, ...], element: Schema) -> Schema:
+    """Nested lists of that shape; an axis of -1 may have any length."""
+    for size in reversed(shape):
+        bounds = {"minItems": size, "maxItems": size} if size >= 0 else {"minItems": 1}
+        element = {"type": "array", "items": element, **bounds}
+    return element
+
+
+def _element(datatype: str) -> Schema:
+    dtype = numpy_dtype(datatype)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
+    if dtype.kind == "f":
+        limit = float(np.finfo(dtype).max)
+        return {"type": "number", "minimum": -limit, "maximum": limit}
+    return {"type": "boolean"} if dtype.kind == "b" else {"type": "string"}
+
+
+def _weights(model: Model) -> Schema:
+    """Weights of the model's versions, one of them at least over 0."""
+    weight = {"type": "number", "minimum": 0, "maximum": MAX_WEIGHT}
+    return {
+        "type": "object",
+        "properties": dict.fromkeys(model.versions, weight),
+        "minProperties": 1,
+        "additionalProperties": False,
+        "anyOf": [
+            {"properties": {version: {"exclusiveMinimum": 0}}, "required": [version]} for version in model.versions
+        ],
+    }
+
+
+def _example(catalog: Catalog, model: Model) -> Mapping[str, Any]:
+    inputs = next(iter(model.versions.values())).signature.inputs if model.versions else ()
+    named = {spec.name: _example_array(spec.row_shape, numpy_dtype(spec.datatype).kind) for spec in inputs}
+    if [np.shape(array) for array in named.values()] == [np.shape(IRIS_ROW)]:
+        named = {"": IRIS_ROW}
+    row = next(iter(named.values())) if len(named) == 1 else named
+    return {"instances": [row]} if model.name == catalog.default_model else {"instances": [row], "model": model.name}
+
+
+def _example_array(shape: tuple[int, ...], kind: str) -> Any:
+    value: Any = {"f": 0.5, "b": True, "i": 1, "u": 1}.get(kind, "text")
+    for size in reversed(shape):
+        value = [value] * max(size, 1)
+    return value

@@ -1,0 +1,64 @@
+"""`GET /docs`: the API's document as a page, which loads nothing from anywhere else."""
+
+from http import HTTPStatus
+from pathlib import Path
+
+import fastapi_offline
+from fastapi import APIRouter, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse
+
+router = APIRouter(include_in_schema=False)
+
+_ASSETS = Path(fastapi_offline.__file__).with_name("static")
+_KINDS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
+PATHS = ("/docs", "/docs/start.js", *(f"/docs/{name}" for name in _KINDS))
+# Keys are typed into this page, so it must load and call nothing but this API. Styles are set by its own script.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Inferlane</title>
+<link rel="icon" href="docs/favicon.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_START = """SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  validatorUrl: null,
+});
+"""
+
+
+@router.get("/docs")
+async def page() -> Response:
+    """The page."""
+    return Response(_PAGE, media_type="text/html", headers=_HEADERS)
+
+
+@router.get("/docs/start.js")
+async def start() -> Response:
+    """What starts the page; a file of its own, so that the policy need allow nothing inline."""
+    return Response(_START, media_type="text/javascript", headers=_HEADERS)
+
+
+@router.get("/docs/{name}")
+async def asset(name: str) -> Response:
+    """A file of Swagger UI."""
+    if name not in _KINDS:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return FileResponse(_ASSETS / name, media_type=_KINDS[name], headers=_HEADERS)

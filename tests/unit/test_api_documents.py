@@ -1,0 +1,96 @@
+"""The page of the documents loads nothing from elsewhere; bad weights cost no more than their first fault."""
+
+import re
+import time
+
+import pytest
+
+from inferlane.errors import DecodeError
+from inferlane.ops import Exposition
+from producer_api.gate import required_scope
+from producer_api.methods import allowed_methods
+from producer_api.problems import InvalidParameterError
+from producer_api.routes import documents, models, predictions
+from producer_api.routes.models import _change_of
+from producer_api.schemas import MAX_WEIGHTS
+
+
+async def test_the_page_loads_only_files_of_this_api_that_are_open_to_all() -> None:
+    page = await documents.page()
+    text = bytes(page.body).decode()
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert len(loaded) == 4
+    for path in loaded:
+        assert required_scope("GET", f"/{path}") is None
+        assert f"/{path}" in documents.PATHS
+    assert "default-src 'none'; script-src 'self';" in page.headers["content-security-policy"]
+    assert re.search(r"<script(?![^>]*src=)", text) is None
+
+
+@pytest.mark.parametrize("name", documents._KINDS)
+async def test_every_file_of_the_page_is_there(name: str) -> None:
+    assert (documents._ASSETS / name).is_file()
+    assert (await documents.asset(name)).headers["x-content-type-options"] == "nosniff"
+
+
+def test_allow_names_the_methods_of_all_routes_of_a_resource() -> None:
+    routes = [*models.router.routes, *predictions.router.routes]
+    assert allowed_methods(routes, "/v1/traffic-split") == ["GET", "HEAD", "OPTIONS", "POST"]
+    assert allowed_methods(routes, "/v1/predictions/x") == ["DELETE", "GET", "HEAD", "OPTIONS"]
+    assert allowed_methods(routes, "/v1/traffic-split/") == []
+
+
+def test_weights_of_the_default_model_and_of_a_named_one() -> None:
+    assert _change_of(b'{"v1": 90, "v2": 0.5}').weights == {"v1": 90.0, "v2": 0.5}
+    named = _change_of(b'{"model": "digits", "weights": {"v1": 1}}')
+    assert (named.model, named.weights) == ("digits", {"v1": 1.0})
+    assert _change_of(b'{"weights": 1}').weights == {"weights": 1.0}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"[]",
+        b"1",
+        b'{"v1": -1}',
+        b'{"v1": "1"}',
+        b'{"v1": true}',
+        b'{"v1": 1e10}',
+        b'{"v1": null}',
+        b'{"weights": {}}',
+        b'{"weights": {"v1": 1}, "more": 1}',
+        b'{"model": 1, "weights": {"v1": 1}}',
+        b"{%s}" % b",".join(b'"v%d": 1' % number for number in range(MAX_WEIGHTS + 1)),
+        b"{%s}" % b",".join(b'"%s": -1' % (b"v" * 1000) for _ in range(1000)),
+    ],
+)
+def test_what_holds_no_weights_is_told_so_in_a_line(body: bytes) -> None:
+    """Guards the limit on what is said and on the work: the first fault ends it."""
+    with pytest.raises(InvalidParameterError) as refused:
+        _change_of(body)
+    assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"v1": NaN}', b"{'v1': 1}"])
+def test_what_is_no_json_is_told_so(body: bytes) -> None:
+    with pytest.raises(DecodeError):
+        _change_of(body)
+
+
+def test_metrics_are_written_anew_once_twenty_times_their_cost_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards `_fresh_until_s`; each call writes them when it is taken out."""
+    now_s, written = [100.0], [0]
+
+    def write() -> bytes:
+        now_s[0] += 0.01
+        written[0] += 1
+        return b"%d" % written[0]
+
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    exposition = Exposition(write)
+    assert [exposition.text(), exposition.text()] == [b"1", b"1"]
+    now_s[0] += 0.19
+    assert exposition.text() == b"1"
+    now_s[0] += 0.02
+    assert exposition.text() == b"2"
