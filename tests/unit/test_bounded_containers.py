@@ -143,7 +143,7 @@ class Endpoint:
 async def test_the_bodies_of_all_calls_under_way_have_one_limit() -> None:
     """10,000 clients that wait, each with a body of 8 MB, would hold 80 GB."""
     endpoint, held = Endpoint(), HeldBytes(limit_bytes=1_000)
-    path = HotPath(None, {PATH: endpoint}, max_body_bytes=1_000, held=held)
+    path = HotPath(None, {PATH: endpoint}, held=held)
 
     async def call() -> None:
         chunks = [b"x" * 100, b"x" * 300]
