@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from inferlane.channels import Listener, follow_channel
+from inferlane.essential import essential
 from inferlane.result_store import store_errors
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ class CancelledRequests:
     def start(self) -> None:
         """Begin to follow. A store that is away is waited for in the background."""
         listener = Listener(on_open=self._read_all, on_message=self._take, on_lost=lambda: None)
-        self._task = asyncio.create_task(follow_channel(self._redis, self._channel, listener), name="cancellations")
+        self._task = essential(
+            asyncio.create_task(follow_channel(self._redis, self._channel, listener), name="cancellations")
+        )
 
     async def close(self) -> None:
         """Stop following."""

@@ -9,6 +9,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from inferlane.errors import InferlaneError
+from inferlane.store_connection import failovers_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -17,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
 _RECONNECT_S = 0.2
+# A store that denies the channel is asked less often: a person has to mend it.
+_LONGEST_RECONNECT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +33,24 @@ class Listener:
 
 
 async def follow_channel(redis: "Redis", channel: str, listener: Listener) -> NoReturn:
-    """Hand every message to the listener until cancelled; subscribes anew when the store was away."""
+    """Hand every message to the listener until cancelled; subscribes anew when the store was away or failed over."""
+    retry_s = _RECONNECT_S
     while True:
         try:
             async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                 await pubsub.subscribe(channel)
                 await listener.on_open()
-                while True:
+                retry_s, failovers = _RECONNECT_S, failovers_of(redis)
+                # A node that is no longer the one to ask may hear nothing of what is published elsewhere.
+                while failovers_of(redis) == failovers:
                     message = await pubsub.get_message(timeout=_POLL_S)
                     if message is not None:
                         await listener.on_message(message["data"])
+            listener.on_lost()
+            log.info("channel_moved", channel=channel)
         except (RedisError, OSError, TimeoutError, InferlaneError) as error:
             listener.on_lost()
-            log.warning("channel_lost", channel=channel, error=repr(error), retry_s=_RECONNECT_S)
-            await asyncio.sleep(_RECONNECT_S)
+            if retry_s == _RECONNECT_S:
+                log.warning("channel_lost", channel=channel, error=repr(error))
+            await asyncio.sleep(retry_s)
+            retry_s = min(retry_s * 2, _LONGEST_RECONNECT_S)

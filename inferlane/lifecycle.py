@@ -10,6 +10,7 @@ from contextlib import suppress
 import structlog
 import uvloop
 
+from inferlane.essential import CURRENT, Process
 from inferlane.starting import StoppedEarlyError
 
 log = structlog.get_logger(__name__)
@@ -25,7 +26,11 @@ def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run `serve(stop)` on uvloop until it returns.
 
     The first SIGTERM or SIGINT sets `stop`: `serve` must then finish what it holds and return. A second one
-    ends the process at once; what was not committed is redelivered to somebody else.
+    ends the process at once; what was not committed is redelivered to somebody else. The end of a task that the process
+    lives by (`inferlane.essential`) sets `stop` too.
+
+    Raises:
+        Exception: what `serve` raised, or what such a task died of; the process must end with another code than 0.
     """
     # The modules are there for good: no need to look through them ever again.
     gc.collect()
@@ -47,5 +52,14 @@ async def _with_signals(serve: Callable[[asyncio.Event], Awaitable[None]]) -> No
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, on_signal, signum)
-    with suppress(StoppedEarlyError):
-        await serve(stop)
+    process = Process(stop)
+    CURRENT.set(process)
+    try:
+        with suppress(StoppedEarlyError):
+            await serve(stop)
+    except Exception as error:
+        if process.failure is None:
+            process.fail(error, task="serve")
+        raise
+    if process.failure is not None:
+        raise process.failure

@@ -1,16 +1,10 @@
 """Results in Redis: the first terminal write wins, a wake-up tells who waits, the key is the truth."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.asyncio import Redis
 
-from inferlane.errors import StoreFullError, UnavailableError
 from inferlane.identity import FOREIGN, name_of
 from inferlane.naming import Names
 from inferlane.results import (
@@ -24,14 +18,12 @@ from inferlane.results import (
     encode_result,
     encode_wake_up,
 )
+from inferlane.store_connection import connect, store_errors, without_password
+
+__all__ = ["ResultStore", "connect", "store_errors", "without_password"]
 
 # Under a name when two payloads had it.
 _AMBIGUOUS = b""
-_CONNECT_TIMEOUT_S = 5.0
-_ANSWER_TIMEOUT_S = 5.0
-_MAX_CONNECTIONS = 32
-# A connection that was quiet for so long is asked first: one half-open would look subscribed for ever.
-_HEALTH_CHECK_S = 10
 # Results up to this travel in the wake-up itself; a larger one is left to the waiter's next read of the truth, so that
 # no message outgrows the store's buffer for subscribers.
 _WAKE_UP_CONTENT_BYTES = 64 * 1024
@@ -62,60 +54,6 @@ for _, key in ipairs(KEYS) do
 end
 """
 _NOBODY: Mapping[str, Sequence[Result]] = MappingProxyType({})
-
-
-def connect(redis_url: str) -> Redis:
-    """A client that fails fast; whoever calls decides whether to try again."""
-    # Callers over the limit wait for a connection; redis-py's own default refuses them, which a burst would see as an
-    # outage.
-    pool = BlockingConnectionPool.from_url(
-        redis_url,
-        max_connections=_MAX_CONNECTIONS,
-        timeout=_ANSWER_TIMEOUT_S,
-        socket_connect_timeout=_CONNECT_TIMEOUT_S,
-        socket_timeout=_ANSWER_TIMEOUT_S,
-        health_check_interval=_HEALTH_CHECK_S,
-        retry=Retry(NoBackoff(), 1),
-    )
-    return Redis.from_pool(pool)
-
-
-async def ping(redis: Redis, *, redis_url: str) -> None:
-    """Return when the store answers.
-
-    Raises:
-        UnavailableError: it does not.
-    """
-    async with store_errors(redis_url):
-        await redis.ping()
-
-
-@asynccontextmanager
-async def store_errors(redis_url: str) -> AsyncIterator[None]:
-    """Turn the client's errors into ours.
-
-    Raises:
-        StoreFullError: the store has no room.
-        UnavailableError: the store is down, or refuses the write.
-    """
-    try:
-        yield
-    except OutOfMemoryError as error:
-        raise StoreFullError(
-            f"the result store at {without_password(redis_url)} is full and takes no write: {error}. Raise its "
-            "maxmemory, or keep results for a shorter time (INFERLANE_RESULT_TTL_S)."
-        ) from error
-    except (RedisError, OSError, TimeoutError) as error:
-        raise UnavailableError(
-            f"the result store at {without_password(redis_url)} does not answer: {type(error).__name__}: {error}. "
-            "Is it running?"
-        ) from error
-
-
-def without_password(redis_url: str) -> str:
-    """The URL as it may be shown: scheme, host, port and database."""
-    parts = urlsplit(redis_url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class ResultStore:

@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidSplitError, UnavailableError
+from inferlane.essential import essential
 from inferlane.kafka.clients import broker_errors, make_consumer, make_producer
 from inferlane.quoting import clipped, quoted
 
@@ -159,7 +160,7 @@ class SplitFollower:
             UnavailableError: the broker does not answer.
         """
         consumer, end = await self._open()
-        self._task = asyncio.create_task(self._follow(consumer), name="splits")
+        self._task = essential(asyncio.create_task(self._follow(consumer), name="splits"))
         try:
             await self._table.wait_applied(end - 1, timeout_s=self._settings.kafka_request_timeout_ms / 1000)
         except BaseException:

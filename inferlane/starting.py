@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import structlog
 
-from inferlane.errors import UnavailableError
+from inferlane.errors import NotServedError, UnavailableError
 
 _T = TypeVar("_T")
 
@@ -70,6 +70,9 @@ class Startup:
         while True:
             try:
                 found = await unless_stopped(start(), self._stop)
+            except NotServedError:
+                # A person has to mend it: the supervisor shows the reason, and starts another.
+                raise
             except UnavailableError as error:
                 if delay_s == _FIRST_RETRY_S:
                     log.warning("start_waits", part=part, error=str(error))

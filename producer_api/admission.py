@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from inferlane.errors import InferlaneError, OverloadedError
+from inferlane.essential import essential
 from inferlane.kafka.backlog import Position, Subscription
 from inferlane.metrics.api import BACKLOG, SERVICE_RATE
 from inferlane.naming import Lane
@@ -111,7 +112,7 @@ class Admission:
 
     async def start(self) -> None:
         """Begin to watch."""
-        self._task = asyncio.create_task(self._watch_for_ever(), name="backlog")
+        self._task = essential(asyncio.create_task(self._watch_for_ever(), name="backlog"))
 
     async def close(self) -> None:
         """Stop watching."""

@@ -8,6 +8,7 @@ from contextlib import suppress
 import structlog
 
 from inferlane.errors import InferlaneError, OverloadedError, UnavailableError
+from inferlane.essential import essential
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.metrics.api import ENQUEUE
 from inferlane.quoting import clipped
@@ -33,7 +34,7 @@ class Enqueuer:
 
     async def start(self) -> None:
         """Begin to send."""
-        self._task = asyncio.create_task(self._send_for_ever(), name="enqueuer")
+        self._task = essential(asyncio.create_task(self._send_for_ever(), name="enqueuer"))
 
     async def close(self) -> None:
         """Stop; what is pending fails."""

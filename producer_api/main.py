@@ -15,6 +15,7 @@ from inferlane.kafka.producing import BatchProducer
 from inferlane.result_store import ResultStore, connect
 from inferlane.splits import SplitFollower, SplitTable
 from inferlane.starting import Startup
+from inferlane.store_probe import StoreProbe
 from inferlane.tracing import enter_tracing
 from inferlane.version_faults import VersionFaults
 from inferlane.window_store import WindowStore
@@ -74,6 +75,9 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
     clock = SystemClock()
     redis = await stack.enter_async_context(connect(settings.redis_url))
     store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names)
+    store_probe = StoreProbe(redis, redis_url=settings.redis_url, names=settings.names)
+    store_probe.start()
+    stack.push_async_callback(store_probe.close)
     producer = BatchProducer(settings)
     await startup.wait_for("broker", producer.start)
     stack.push_async_callback(producer.close)
@@ -117,6 +121,7 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
         catalog=catalog,
         clock=clock,
         redis=redis,
+        store_probe=store_probe,
         store=store,
         room=room,
         enqueuer=enqueuer,

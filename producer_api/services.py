@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from inferlane.config import Settings
     from inferlane.result_store import ResultStore
     from inferlane.splits import SplitFollower, SplitTable
+    from inferlane.store_probe import StoreProbe
     from inferlane.tracing.spans import Tracing
     from inferlane.version_faults import VersionFaults
     from inferlane.window_store import WindowStore
@@ -35,6 +36,7 @@ class Services:
     catalog: "Catalog"
     clock: "Clock"
     redis: "Redis"
+    store_probe: "StoreProbe"
     store: "ResultStore"
     room: "WaitingRoom"
     enqueuer: "Enqueuer"

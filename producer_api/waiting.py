@@ -9,6 +9,7 @@ import structlog
 
 from inferlane.channels import Listener, follow_channel
 from inferlane.errors import DecodeError, InferlaneError, OverloadedError, UnavailableError
+from inferlane.essential import essential
 from inferlane.metrics.api import WAITING
 from inferlane.result_store import ResultStore
 from inferlane.results import Result, decode_wake_up
@@ -62,6 +63,8 @@ class WaitingRoom:
             asyncio.create_task(follow_channel(self._redis, channel, listener), name="wake-ups"),
             asyncio.create_task(self._read_for_ever(), name="truth"),
         ]
+        for task in self._tasks:
+            essential(task)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._subscribed.wait()

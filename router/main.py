@@ -10,6 +10,7 @@ import structlog
 from inferlane.attempt_log import RedisAttemptLog
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
+from inferlane.essential import essential
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_ops
 from inferlane.result_store import ResultStore, connect, ping
@@ -17,6 +18,7 @@ from inferlane.retrying import Retrier
 from inferlane.served_versions import ServedVersions
 from inferlane.splits import SplitFollower, SplitTable
 from inferlane.starting import Startup
+from inferlane.store_probe import StoreProbe
 from inferlane.tracing import enter_tracing
 from inferlane.window_store import WindowStore
 from models.catalog import load_catalog
@@ -48,6 +50,9 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         ops = OpsApp(live=startup.live, ready=startup.ready)
         port = await stack.enter_async_context(serve_ops(ops, settings))
         redis = await stack.enter_async_context(connect(settings.redis_url))
+        store_probe = StoreProbe(redis, redis_url=settings.redis_url, names=settings.names)
+        store_probe.start()
+        stack.push_async_callback(store_probe.close)
         producer = BatchProducer(settings)
         await startup.wait_for("broker", producer.start)
         stack.push_async_callback(producer.close)
@@ -96,7 +101,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             state_path=StatePath(settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()),
         )
         watch = DeploymentWatch(settings, catalog=catalog, splits=splits, redis=redis)
-        watching = asyncio.create_task(watch.run(), name="deployment")
+        watching = essential(asyncio.create_task(watch.run(), name="deployment"))
         stack.push_async_callback(_end, watching)
         ops.show(
             live=lambda: {
@@ -105,7 +110,11 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 "deployment": not watching.done(),
                 "served_versions": not reading.done(),
             },
-            ready=lambda: {**app.ready(), "splits": follower.is_running},
+            ready=lambda: {
+                **app.ready(),
+                "splits": follower.is_running,
+                "store_writes": store_probe.takes_writes,
+            },
             consumers=app.health,
         )
         log.info("router_started", ops_port=port)

@@ -7,6 +7,8 @@ from typing import Any
 import structlog
 from mode import Service
 
+from inferlane.essential import essential
+
 log = structlog.get_logger(__name__)
 
 # Closing clients after the drain failed; whoever waits longer is killed anyway.
@@ -37,7 +39,7 @@ class Watched(Service):
 
     async def on_start(self) -> None:
         """Start `run`."""
-        self._task = asyncio.ensure_future(self._run(self._stop))
+        self._task = essential(asyncio.ensure_future(self._run(self._stop)), may_end=self._stop.is_set)
         self.add_future(self._watch(self._task))
 
     async def on_stop(self) -> None:

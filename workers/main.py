@@ -14,12 +14,14 @@ from inferlane.cancellations import CancelledRequests
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
 from inferlane.errors import UnavailableError
+from inferlane.essential import essential
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_ops
 from inferlane.result_store import ResultStore, connect, ping
 from inferlane.retrying import Retrier
 from inferlane.served_versions import ServedVersions
 from inferlane.starting import Startup
+from inferlane.store_probe import StoreProbe
 from inferlane.tracing import enter_tracing
 from inferlane.version_faults import VersionFaults
 from models.catalog import load_catalog
@@ -82,6 +84,9 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         store = ResultStore(
             redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
         )
+        store_probe = StoreProbe(redis, redis_url=settings.redis_url, names=settings.names)
+        store_probe.start()
+        stack.push_async_callback(store_probe.close)
         producer = BatchProducer(settings)
         await startup.wait_for("broker", producer.start)
         stack.push_async_callback(producer.close)
@@ -124,10 +129,15 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
             present.say_for_ever(model, version, default_version=known.default_version), name="served_versions"
         )
         stack.push_async_callback(_end, saying)
-        work = asyncio.create_task(lanes.run(stop), name="pipeline")
+        work = essential(asyncio.create_task(lanes.run(stop), name="pipeline"))
         ops.show(
             live=live,
-            ready=lambda: {**live(), **lanes.ready(), "failure_limit": not limit.is_halted},
+            ready=lambda: {
+                **live(),
+                **lanes.ready(),
+                "failure_limit": not limit.is_halted,
+                "store_writes": store_probe.takes_writes,
+            },
             consumers=lanes.health,
         )
         log.info("worker_started", model=model, version=version, ops_port=port)

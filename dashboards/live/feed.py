@@ -9,6 +9,7 @@ import structlog
 from dashboards.live.history import Point
 from dashboards.live.snapshot import Snapshot
 from inferlane.errors import OverloadedError
+from inferlane.essential import essential
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +39,7 @@ class Feed:
 
     async def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="feed")
+        self._task = essential(asyncio.create_task(self._run(), name="feed"))
 
     @property
     def is_running(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from inferlane.errors import ConfigurationError
+from inferlane.essential import essential
 from inferlane.http.protocol import limited_protocol
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ async def serve_http(app: Any, settings: "Settings", *, host: str, port: int, **
     } | options
     server = _Server(uvicorn.Config(app, **options))
     task = asyncio.create_task(server.serve(sockets=[listener]), name=f"http:{port}")
+    essential(task, may_end=lambda: server.should_exit)
     try:
         async with asyncio.timeout(_STARTUP_TIMEOUT_S):
             while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn offers a flag, no event

@@ -19,8 +19,9 @@ async def live(services: Wired) -> Response:
 
 @router.get("/readyz")
 async def ready(services: Wired) -> Response:
-    """Whether this process can serve: its tasks run and the store's wake-ups reach it."""
-    return _answer({**live_checks(services), "store": services.room.is_subscribed})
+    """Whether this process can serve: its tasks run, the store takes writes and its wake-ups reach it."""
+    store = {"store": services.room.is_subscribed, "store_writes": services.store_probe.takes_writes}
+    return _answer({**live_checks(services), **store})
 
 
 @router.get("/metrics")

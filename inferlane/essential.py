@@ -1,0 +1,66 @@
+"""Tasks that a process lives by: when one of them ends, the process ends too, with its error."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_AnyTask = TypeVar("_AnyTask", bound="asyncio.Future[Any]")
+# What a process that failed may still take to leave its groups and close its clients. One that hangs meanwhile would
+# stand there dead, and nobody would start another.
+_LEAVE_WITHIN_S = 30.0
+FAILED = 1
+
+
+@dataclass(slots=True)
+class Process:
+    """The process as its tasks see it: `stop` is set when it should finish, `failure` is what it died of."""
+
+    stop: asyncio.Event
+    failure: BaseException | None = field(default=None)
+
+    def fail(self, error: BaseException, *, task: str) -> None:
+        """Let the process end: what it holds is finished if that still works."""
+        log.error("process_ends", task=task, error=repr(error), within_s=_LEAVE_WITHIN_S)
+        self.failure = self.failure or error
+        self.stop.set()
+        leave_within(_LEAVE_WITHIN_S)
+
+
+CURRENT: ContextVar[Process | None] = ContextVar("process", default=None)
+
+
+def never() -> bool:
+    """The task must not end before the process is told to."""
+    return False
+
+
+def essential(task: _AnyTask, *, may_end: Callable[[], bool] = never) -> _AnyTask:
+    """Let the process that runs this end with `task`, unless `may_end` says so then. Returns the task."""
+    process = CURRENT.get()
+    if process is not None:
+        task.add_done_callback(lambda ended: _note_end(process, ended, may_end))
+    return task
+
+
+def _note_end(process: Process, ended: "asyncio.Future[Any]", may_end: Callable[[], bool]) -> None:
+    if ended.cancelled() or process.stop.is_set():
+        return
+    name = ended.get_name() if isinstance(ended, asyncio.Task) else repr(ended)
+    error = ended.exception()
+    if error is not None or not may_end():
+        process.fail(error or RuntimeError(f"{name} ended before it was told to"), task=name)
+
+
+def leave_within(seconds: float, *, exit_code: int = FAILED) -> None:
+    """End the process after so long whatever it waits for; a thread, for the event loop may be what hangs."""
+    timer = threading.Timer(seconds, os._exit, args=(exit_code,))
+    timer.daemon = True
+    timer.start()
