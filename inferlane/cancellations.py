@@ -41,8 +41,9 @@ class Cancellations:
             # The key outlives every member that it holds: a later deadline than before prolongs it, never the reverse.
             pipeline.expire(self._key, max(1, int(until_s - now_s) + 1), nx=True)
             pipeline.expire(self._key, max(1, int(until_s - now_s) + 1), gt=True)
-            pipeline.publish(self._channel, _message(request_id, until_s))
             await pipeline.execute()
+            # By itself: a cluster's client takes it into no pipeline.
+            await self._redis.publish(self._channel, _message(request_id, until_s))
 
 
 class CancelledRequests:

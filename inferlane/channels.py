@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 import structlog
-from redis.exceptions import RedisError
 
 from inferlane.errors import InferlaneError
-from inferlane.store_connection import failovers_of
+from inferlane.store_connection import STORE_ERRORS, failovers_of, know_nodes
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -37,6 +36,7 @@ async def follow_channel(redis: "Redis", channel: str, listener: Listener) -> No
     retry_s = _RECONNECT_S
     while True:
         try:
+            await know_nodes(redis)
             async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                 await pubsub.subscribe(channel)
                 await listener.on_open()
@@ -48,7 +48,7 @@ async def follow_channel(redis: "Redis", channel: str, listener: Listener) -> No
                         await listener.on_message(message["data"])
             listener.on_lost()
             log.info("channel_moved", channel=channel)
-        except (RedisError, OSError, TimeoutError, InferlaneError) as error:
+        except (*STORE_ERRORS, InferlaneError) as error:
             listener.on_lost()
             if retry_s == _RECONNECT_S:
                 log.warning("channel_lost", channel=channel, error=repr(error))

@@ -5,13 +5,14 @@ A profile (embedded, compose, Kubernetes) is a set of these values, never a bran
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inferlane.errors import ConfigurationError
 from inferlane.naming import DEFAULT_PREFIX, PREFIX_RULE, Names
+from inferlane.store_url import parse_store_url
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -230,21 +231,12 @@ def check_store_access(settings: Settings) -> None:
     Raises:
         ConfigurationError: the message names what is wrong with it.
     """
-    try:
-        parts = urlsplit(settings.redis_url)
-        is_url = parts.scheme in {"redis", "rediss", "unix"} and (parts.port is None or bool(parts.hostname))
-    except ValueError:
-        is_url = False
-    if not is_url:
-        # `from None`: the parser's own message quotes what it could not read, which may be the password.
+    address = parse_store_url(settings.redis_url)
+    if settings.redis_ssl_cafile is not None and not address.has_tls:
+        scheme = settings.redis_url.partition("://")[0]
         raise ConfigurationError(
-            "INFERLANE_REDIS_URL is no URL of a store; write redis://, rediss:// or unix://, as in "
-            "rediss://user:password@host:6379/0, with %-encoding for / # ? @ and : in a password."
-        ) from None
-    if settings.redis_ssl_cafile is not None and parts.scheme != "rediss":
-        raise ConfigurationError(
-            f"INFERLANE_REDIS_SSL_CAFILE would not be used: INFERLANE_REDIS_URL begins with {parts.scheme}://. "
-            "Write rediss:// for TLS, or unset the file."
+            f"INFERLANE_REDIS_SSL_CAFILE would not be used: INFERLANE_REDIS_URL begins with {scheme}://. "
+            "Write rediss:// (rediss+sentinel://, rediss+cluster://) for TLS, or unset the file."
         )
 
 

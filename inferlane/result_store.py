@@ -5,8 +5,10 @@ from types import MappingProxyType
 
 from redis.asyncio import Redis
 
+from inferlane.errors import UnavailableError
 from inferlane.identity import FOREIGN, name_of
 from inferlane.naming import Names
+from inferlane.quoting import quoted
 from inferlane.results import (
     CANCELLED,
     Accepted,
@@ -18,9 +20,10 @@ from inferlane.results import (
     encode_result,
     encode_wake_up,
 )
-from inferlane.store_connection import connect, store_errors, without_password
+from inferlane.store_connection import connect, get_many, is_cluster, ping, store_errors
+from inferlane.store_url import without_password
 
-__all__ = ["ResultStore", "connect", "store_errors", "without_password"]
+__all__ = ["ResultStore", "connect", "ping", "store_errors", "without_password"]
 
 # Under a name when two payloads had it.
 _AMBIGUOUS = b""
@@ -53,6 +56,15 @@ for _, key in ipairs(KEYS) do
   redis.call('EXPIRE', key, ARGV[1], 'LT')
 end
 """
+# KEYS: of the result and of the mark. ARGV: the result as it was looked at, empty for none; the mark; its seconds.
+_REOPEN = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then
+  return 0
+end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
 _NOBODY: Mapping[str, Sequence[Result]] = MappingProxyType({})
 
 
@@ -65,9 +77,9 @@ class ResultStore:
         self._ttl_s = int(result_ttl_s)
         self._put = redis.register_script(_PUT)
         self._shorten = redis.register_script(_SHORTEN)
+        self._reopen = redis.register_script(_REOPEN)
         self._names = names
-        self._result_key = names.store_key("result", "")
-        self._accepted_key = names.store_key("accepted", "")
+        self._is_cluster = is_cluster(redis)
         # Which key the result of a foreign id is kept under; empty once two payloads had one name.
         self._name_key = names.store_key("name", "")
 
@@ -88,16 +100,52 @@ class ResultStore:
         """
         if not results:
             return []
-        keys = [self._result_key + result.key for result in results]
-        keys += [self._accepted_key + result.key for result in results]
-        arguments: list[int | str | bytes] = [self._ttl_s, *map(encode_result, results)]
-        for instance, woken in wake.items():
-            for message in _wake_ups(woken):
-                arguments += (self.wake_up_channel(instance), message)
+        messages = [(self.wake_up_channel(instance), text) for instance in wake for text in _wake_ups(wake[instance])]
         async with store_errors(self._redis_url):
-            earlier = await self._put(keys=keys, args=arguments)
+            put = self._put_over_slots if self._is_cluster else self._put_at_once
+            earlier = await put(results, messages)
         await self._name([result.foreign_key for result in results if result.foreign_key])
         return [result if raw is None else decode_result(raw) for result, raw in zip(results, earlier, strict=True)]
+
+    async def _put_at_once(
+        self, results: Sequence[Result], messages: Sequence[tuple[str, bytes]]
+    ) -> list[bytes | None]:
+        keys = [self._result_key(result.key) for result in results]
+        keys += [self._accepted_key(result.key) for result in results]
+        arguments: list[int | str | bytes] = [self._ttl_s, *map(encode_result, results)]
+        for message in messages:
+            arguments += message
+        return list(await self._put(keys=keys, args=arguments))
+
+    async def _put_over_slots(
+        self, results: Sequence[Result], messages: Sequence[tuple[str, bytes]]
+    ) -> list[bytes | None]:
+        """As the script, which may touch one slot only: each step after the one before it is done on all nodes."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for result in results:
+                pipeline.set(self._result_key(result.key), encode_result(result), nx=True, get=True, ex=self._ttl_s)
+            earlier = await pipeline.execute()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for result in results:
+                pipeline.delete(self._accepted_key(result.key))
+            await pipeline.execute()
+        if not any(earlier):
+            for channel, message in messages:
+                await self._redis.publish(channel, message)
+        return earlier
+
+    def _result_key(self, key: str) -> str:
+        return self._names.store_key("result", self._tagged(key))
+
+    def _accepted_key(self, key: str) -> str:
+        return self._names.store_key("accepted", self._tagged(key))
+
+    def _tagged(self, key: str) -> str:
+        """On a cluster, with what is hashed in braces: a result and its mark must lie in one slot.
+
+        The tag is never empty, whatever the key begins with. Elsewhere keys stay as they always were.
+        """
+        return f"{{id={key}}}" if self._is_cluster else key
 
     async def wake(self, instance: str, results: Sequence[Result]) -> None:
         """Tell one API instance that these results are there. Nobody may be listening; the key is the truth.
@@ -143,7 +191,7 @@ class ResultStore:
         if not request_ids:
             return []
         async with store_errors(self._redis_url):
-            found = await self._redis.mget([self._result_key + request_id for request_id in request_ids])
+            found = await get_many(self._redis, [self._result_key(request_id) for request_id in request_ids])
         return [None if raw is None else decode_result(_raw(raw)) for raw in found]
 
     async def shorten(self, keys: Sequence[str], *, ttl_s: float) -> None:
@@ -153,7 +201,14 @@ class ResultStore:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            await self._shorten(keys=[self._result_key + key for key in keys], args=[max(1, int(ttl_s))])
+            ours = [self._result_key(key) for key in keys]
+            if not self._is_cluster:
+                await self._shorten(keys=ours, args=[max(1, int(ttl_s))])
+                return
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for key in ours:
+                    pipeline.expire(key, max(1, int(ttl_s)), lt=True)
+                await pipeline.execute()
 
     async def find(self, request_id: str) -> Result | Accepted | None:
         """The result, else the mark of acceptance, else None; read at one moment.
@@ -165,7 +220,7 @@ class ResultStore:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            result, accepted = await self._redis.mget(self._result_key + request_id, self._accepted_key + request_id)
+            result, accepted = await self._redis.mget(self._result_key(request_id), self._accepted_key(request_id))
         if result is not None:
             return decode_result(_raw(result))
         return None if accepted is None else decode_accepted(_raw(accepted))
@@ -177,7 +232,7 @@ class ResultStore:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            await self._redis.set(self._accepted_key + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
+            await self._redis.set(self._accepted_key(request_id), encode_accepted(accepted), ex=max(1, int(ttl_s)))
 
     async def reopen(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> Result | None:
         """Take a result without an answer away and mark the request accepted, at once: the one way back from an end.
@@ -188,20 +243,29 @@ class ResultStore:
         Raises:
             UnavailableError: the store does not answer, or a result came in this very moment; try again.
         """
-        key = self._result_key + request_id
-        async with store_errors(self._redis_url), self._redis.pipeline(transaction=True) as pipeline:
-            # A result that is written between the look and the change makes EXEC fail.
-            await pipeline.watch(key)
-            raw = await pipeline.get(key)
+        key = self._result_key(request_id)
+        async with store_errors(self._redis_url):
+            raw = await self._redis.get(key)
             held = None if raw is None else decode_result(_raw(raw))
             if held is not None and (held.status is Status.SUCCEEDED or held.error_code == CANCELLED):
                 return held
-            pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py left it untyped
-            pipeline.delete(key)
-            pipeline.set(self._accepted_key + request_id, encode_accepted(accepted), ex=max(1, int(ttl_s)))
-            await pipeline.execute()
+            is_open = await self._reopen(
+                keys=[key, self._accepted_key(request_id)],
+                args=[b"" if raw is None else raw, encode_accepted(accepted), max(1, int(ttl_s))],
+            )
+        if not is_open:
+            raise UnavailableError(f"a result of {quoted(request_id)} came in this very moment; try again")
         await self._name([request_id] if request_id.startswith(FOREIGN) else [])
         return None
+
+    async def forget(self, request_id: str) -> None:
+        """Take away what is kept of a request.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            await self._redis.delete(self._result_key(request_id), self._accepted_key(request_id))
 
     async def accepted(self, request_id: str) -> Accepted | None:
         """What `mark_accepted` remembered, or None.
@@ -210,7 +274,7 @@ class ResultStore:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            raw = await self._redis.get(self._accepted_key + request_id)
+            raw = await self._redis.get(self._accepted_key(request_id))
         return None if raw is None else decode_accepted(_raw(raw))
 
 

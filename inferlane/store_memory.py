@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from inferlane.store_connection import memory_infos
+
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
@@ -35,4 +37,4 @@ class StoreMemory:
 
 async def read_store_memory(redis: "Redis") -> StoreMemory:
     """Ask the store. What its client raises is not ours yet: `store_errors`."""
-    return StoreMemory.of(await redis.info("memory"))
+    return StoreMemory.of({str(number): info for number, info in enumerate(await memory_infos(redis))})

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from inferlane.result_store import store_errors
+from inferlane.store_connection import get_many, store_errors
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -48,7 +48,7 @@ class VersionFaults:
         if not versions:
             return {}
         async with store_errors(self._redis_url):
-            found = await self._redis.mget([self._key(*version) for version in versions])
+            found = await get_many(self._redis, [self._key(*version) for version in versions])
         return {
             version: raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
             for version, raw in zip(versions, found, strict=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 
 from inferlane.naming import Names
-from inferlane.result_store import store_errors
+from inferlane.store_connection import get_many, store_errors
 from inferlane.window_report import WindowReport, report
 from inferlane.windows import Slot, decode_slot, encode_slot, slot_indices
 
@@ -47,7 +47,7 @@ class WindowStore:
         """
         indices = slot_indices(window_s=window_s, now_s=now_s, slot_s=self._slot_s)
         async with store_errors(self._redis_url):
-            stored = await self._redis.mget([self._key(model, version, index) for index in indices])
+            stored = await get_many(self._redis, [self._key(model, version, index) for index in indices])
         slots = [decode_slot(raw) for raw in stored if raw is not None]
         return report(slots, model=model, version=version, window_s=window_s, now_s=now_s, slot_s=self._slot_s)
 

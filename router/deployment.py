@@ -13,7 +13,7 @@ from inferlane.kafka.ages import OldestAge
 from inferlane.kafka.backlog import BacklogReader, PartitionPosition, Position, Subscription
 from inferlane.metrics import router as metrics
 from inferlane.naming import Lane
-from inferlane.result_store import store_errors
+from inferlane.store_connection import store_errors
 from inferlane.store_memory import read_store_memory
 from router.routing import weights_of
 

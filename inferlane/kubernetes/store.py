@@ -22,9 +22,9 @@ TLS_FOLDER = "/etc/valkey/tls"
 _USER_ID = 999
 # What the services, `doctor` and nobody else of ours use; docs/connections.md shows the line, and a test holds it.
 _COMMANDS = (
-    "-@all +get +mget +set +del +expire +zadd +zrange +zrangebyscore +zremrangebyrank +zremrangebyscore +multi "
-    "+exec +watch +unwatch +discard +publish +subscribe +unsubscribe +evalsha +script|load +ping +hello +auth "
-    "+select +info +client|setinfo +client|setname"
+    "-@all +get +mget +set +del +expire +zadd +zrange +zrangebyscore +zremrangebyscore +zremrangebyrank +multi +exec "
+    "+watch +unwatch +discard +publish +subscribe +unsubscribe +evalsha +script|load +ping +hello +auth +select +info "
+    "+client|setinfo +client|setname"
 )
 _PROBE_USER = "probe"
 

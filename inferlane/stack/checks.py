@@ -17,6 +17,7 @@ from inferlane.stack.hops import holding_hop
 from inferlane.stack.ports import holder_of, is_free
 from inferlane.stack.probe import Target, UnansweredError, failing_checks, predict
 from inferlane.stack.statefiles import folder_fault
+from inferlane.store_connection import know_nodes, memory_infos
 from inferlane.store_memory import StoreMemory
 from inferlane.topics import make_admin, topic_specs
 
@@ -88,7 +89,8 @@ async def check_store(settings: "Settings") -> str:
     result = Result(request_id=name, status=Status.EXPIRED, model="", version="")
     async with store_errors(settings.redis_url), connect(settings.redis_url) as redis:
         store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=_PROBE_KEY_TTL_S, names=settings.names)
-        server, memory = await redis.info("server"), await redis.info("memory")
+        await know_nodes(redis)
+        server, memories = await redis.info("server"), await memory_infos(redis)
         _refuse_old(server["redis_version"])
         async with redis.pubsub() as listening:
             await listening.subscribe(store.wake_up_channel(name))
@@ -104,10 +106,11 @@ async def check_store(settings: "Settings") -> str:
                     "wait a second for each answer. The user of the store must be allowed the channels "
                     f"{settings.names.prefix}:*, and a proxy in front of it must pass on PUBLISH and SUBSCRIBE"
                 )
-    policy, limit_bytes = memory["maxmemory_policy"], memory["maxmemory"]
+    policy = ", ".join(sorted({memory["maxmemory_policy"] for memory in memories}))
+    limit_bytes, used_bytes = (sum(memory[name] for memory in memories) for name in ("maxmemory", "used_memory"))
     if limit_bytes and policy != "noeviction":
         raise ConfigurationError(f"maxmemory-policy is {policy}: a full store drops results. Set it to noeviction.")
-    memory_used = StoreMemory.of(memory)
+    memory_used = StoreMemory.of({str(number): memory for number, memory in enumerate(memories)})
     if memory_used.share >= settings.store_full_share:
         raise StoreFullError(
             f"it uses {memory_used}, and the API lets new requests in below {settings.store_full_share:.0%} "
@@ -115,7 +118,7 @@ async def check_store(settings: "Settings") -> str:
             "(INFERLANE_RESULT_TTL_S)."
         )
     limit = f"{limit_bytes / 2**20:.0f} MiB" if limit_bytes else "no limit: set maxmemory"
-    return f"result and wake-up came back; {limit}, {memory['used_memory_human']} used, {policy}"
+    return f"result and wake-up came back; {limit}, {used_bytes / 2**20:.1f} MiB used, {policy}"
 
 
 def _refuse_old(version: str) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from inferlane.kubernetes.plan import Waits, cluster_settings, make_plan
 from inferlane.kubernetes.store import TLS_FOLDER, USERS_FILE, USERS_FOLDER, secret_document, store_arguments
 from inferlane.naming import Names
 from inferlane.result_store import ResultStore, connect
-from inferlane.results import Accepted, Result, Status
+from inferlane.results import Result, Status
 from inferlane.scaling.threshold import WorkerPace
 from inferlane.served_versions import Served, ServedVersions
 from inferlane.stack.checks import check_store
@@ -68,18 +67,6 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
         assert await room.wait(place, 60) == result
         await room.close()
         assert await store.get(["a"]) == [result]
-        cancelled = CancelledRequests(redis, clock=SystemClock(), names=Names())
-        cancelled.start()
-        cancellations = Cancellations(redis, redis_url=settings.redis_url, clock=SystemClock(), names=Names())
-        await cancellations.add("b", until_s=time.time() + 60)
-
-        async def is_cancelled() -> bool:
-            return "b" in cancelled
-
-        await eventually(is_cancelled)
-        await cancelled.close()
-        accepted = Accepted(model="iris", version=None, accepted_s=1.0, deadline_s=2.0)
-        assert await store.reopen("a", accepted, ttl_s=60) is None
         windows = WindowStore(redis, redis_url=settings.redis_url, slot_s=5, keep_s=60, names=Names())
         assert not await windows.put([], publisher="router")
         assert (await windows.read("iris", "v1", window_s=10, now_s=1000)).requests == 0

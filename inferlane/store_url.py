@@ -1,0 +1,114 @@
+"""Where the store is: one node, a master that Sentinels know, or a cluster. Pure.
+
+The forms of one node are redis-py's own. The others follow what clients of Redis in Python have in common:
+`redis+sentinel://user:password@host:26379,host:26379/service/db` and `redis+cluster://user:password@host:6379,host:6379`,
+with `rediss+…` for TLS.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from inferlane.errors import ConfigurationError
+
+# A message never says the URL, which may hold a password.
+_FORMS = (
+    "INFERLANE_REDIS_URL is no URL of a store; write redis://, rediss:// or unix://, as in "
+    "rediss://user:password@host:6379/0, or redis+sentinel://host:26379,host:26379/service/0, or "
+    "redis+cluster://host:6379,host:6379, with %-encoding for / # ? @ and : in a password"
+)
+_SENTINEL_PORT, _PORT = 26_379, 6_379
+_OPTIONS = {"ssl_ca_certs", "ssl_cert_reqs", "sentinel_username", "sentinel_password"}
+
+
+class StoreKind(StrEnum):
+    """How the node to ask is found."""
+
+    NODE = "node"
+    SENTINEL = "sentinel"
+    CLUSTER = "cluster"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreAddress:
+    """A parsed URL; of a single node only what redis-py does not parse itself."""
+
+    kind: StoreKind
+    has_tls: bool
+    hosts: tuple[tuple[str, int], ...] = ()
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    service: str = ""
+    db: int = 0
+    options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+def parse_store_url(url: str) -> StoreAddress:
+    """Read the URL of a store.
+
+    Raises:
+        ConfigurationError: no client can use it; the message says what is wrong, and never the URL.
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, _, kind = parts.scheme.partition("+")
+        if not kind:
+            is_url = scheme in {"redis", "rediss", "unix"} and (parts.port is None or bool(parts.hostname))
+            if not is_url:
+                raise ConfigurationError(_FORMS + ".")
+            return StoreAddress(kind=StoreKind.NODE, has_tls=scheme == "rediss")
+        if scheme not in {"redis", "rediss"} or kind not in {StoreKind.SENTINEL, StoreKind.CLUSTER}:
+            raise ConfigurationError(_FORMS + ".")
+        login, _, places = parts.netloc.rpartition("@")
+        username, _, password = login.partition(":")
+        hosts = tuple(
+            _host(place, _SENTINEL_PORT if kind == StoreKind.SENTINEL else _PORT) for place in places.split(",")
+        )
+        service, db = _path(parts.path, StoreKind(kind))
+    except ValueError:
+        # `from None`: the parser's own message quotes what it could not read, which may be the password.
+        raise ConfigurationError(_FORMS + ".") from None
+    options = tuple(parse_qsl(parts.query, keep_blank_values=True))
+    if unknown := sorted({name for name, _ in options} - _OPTIONS):
+        raise ConfigurationError(
+            f"INFERLANE_REDIS_URL has options that are not known: {', '.join(unknown)[:200]}; "
+            f"there are {', '.join(sorted(_OPTIONS))}."
+        )
+    return StoreAddress(
+        kind=StoreKind(kind),
+        has_tls=scheme == "rediss",
+        hosts=hosts,
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        service=service,
+        db=db,
+        options=options,
+    )
+
+
+def without_password(redis_url: str) -> str:
+    """The URL as it may be shown: scheme, hosts and path."""
+    parts = urlsplit(redis_url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _host(place: str, port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{place}")
+    if not parts.hostname:
+        raise ValueError("a host is missing")
+    return parts.hostname, parts.port or port
+
+
+def _path(path: str, kind: StoreKind) -> tuple[str, int]:
+    """The service and database of the path."""
+    first, _, rest = path.strip("/").partition("/")
+    if kind is StoreKind.SENTINEL:
+        if not first:
+            raise ConfigurationError(
+                "INFERLANE_REDIS_URL names no service that the Sentinels watch; write it after the hosts, as in "
+                "redis+sentinel://host:26379,host:26379/mymaster/0."
+            )
+        return unquote(first), int(rest or 0)
+    if first not in {"", "0"} or rest:
+        raise ConfigurationError("INFERLANE_REDIS_URL names a database; a cluster has only database 0.")
+    return "", 0
