@@ -92,6 +92,8 @@ async def check_store(settings: "Settings") -> str:
         await know_nodes(redis)
         server, memories = await redis.info("server"), await memory_infos(redis)
         _refuse_old(server["redis_version"])
+        # Before the write, which a full store refuses in other words.
+        memory = _check_memory(settings, memories)
         async with redis.pubsub() as listening:
             await listening.subscribe(store.wake_up_channel(name))
             await store.put([result], wake={name: [result]})
@@ -106,6 +108,16 @@ async def check_store(settings: "Settings") -> str:
                     "wait a second for each answer. The user of the store must be allowed the channels "
                     f"{settings.names.prefix}:*, and a proxy in front of it must pass on PUBLISH and SUBSCRIBE"
                 )
+    return f"result and wake-up came back; {memory}"
+
+
+def _check_memory(settings: "Settings", memories: "Sequence[Mapping[str, Any]]") -> str:
+    """What the nodes of the store may use and do, by their `INFO memory`, in words.
+
+    Raises:
+        ConfigurationError: one of them may evict results.
+        StoreFullError: one of them has no room for the results of new requests.
+    """
     policy = ", ".join(sorted({memory["maxmemory_policy"] for memory in memories}))
     limit_bytes, used_bytes = (sum(memory[name] for memory in memories) for name in ("maxmemory", "used_memory"))
     if limit_bytes and policy != "noeviction":
@@ -118,7 +130,7 @@ async def check_store(settings: "Settings") -> str:
             "(INFERLANE_RESULT_TTL_S)."
         )
     limit = f"{limit_bytes / 2**20:.0f} MiB" if limit_bytes else "no limit: set maxmemory"
-    return f"result and wake-up came back; {limit}, {used_bytes / 2**20:.1f} MiB used, {policy}"
+    return f"{limit}, {used_bytes / 2**20:.1f} MiB used, {policy}"
 
 
 def _refuse_old(version: str) -> None:

@@ -20,7 +20,7 @@ from inferlane.record import CALLER, read_headers
 from inferlane.result_store import ResultStore, connect
 from inferlane.results import Result, Status, foreign_key_of
 from inferlane.topics import create_topics
-from inferlane.wire.v2 import encode_response
+from inferlane.wire.v2 import ALL_AS_BYTES, encode_response
 from producer_api.main import serve
 from tests.brokers.embedded import EmbeddedBroker
 from tests.fakes.records import FakeRecord
@@ -71,7 +71,7 @@ class Api:
         headers = read_headers(record)
         outputs = {"label": np.array([label], np.int64)}
         content, length = encode_response(
-            outputs, model="tiny", version="v1", request_id=headers.request_id, binary=True
+            outputs, model="tiny", version="v1", request_id=headers.request_id, form=ALL_AS_BYTES
         )
         result = Result(
             request_id=headers.request_id,
