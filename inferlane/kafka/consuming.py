@@ -164,7 +164,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         with broker_errors(self._settings.kafka_bootstrap_servers):
             fetched = await consumer.getmany(partition, timeout_ms=int(timeout_s * 1000), max_records=1)
             if not fetched:
-                if await consumer.position(partition) >= (consumer.highwater(partition) or math.inf):
+                if await consumer.position(partition) >= (consumer.last_stable_offset(partition) or math.inf):
                     await self._leave(number)
                 return None
         (record,) = fetched[partition]
