@@ -79,11 +79,16 @@ def numbers(text: bytes, shape: Sequence[int], wanted: Wanted) -> np.ndarray | N
 def _at_once(text: bytes, shape: Sequence[int], dtype: np.dtype) -> np.ndarray | None:
     document: Any = _parsers.parser.parse(text)
     rows, width = len(document), shape[-1]
-    if len(shape) == 2 and len(text) > rows * _WIDE_ROW_BYTES and shape[0] in (-1, rows):  # noqa: PLR2004 - rows of numbers
+    if shape[0] not in (-1, rows):
+        return None
+    if len(shape) == 1:
+        if text.count(b"[") != 1:
+            return None
+    elif len(shape) == 2 and len(text) > rows * _WIDE_ROW_BYTES:  # noqa: PLR2004 - rows of numbers
         # simdjson flattens whatever is nested: only a bracket a row, and one around them all, is a matrix.
         if any(len(row) != width for row in document) or text.count(b"[") != rows + 1:
             return None
-    elif not _is_shaped(text, (rows, *shape[1:])) or shape[0] not in (-1, rows):
+    elif not _is_shaped(text, (rows, *shape[1:])):
         return None
     flat = exactly(_flat(document, dtype), dtype)
     return None if flat is None else flat.reshape(rows, *shape[1:])
