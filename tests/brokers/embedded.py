@@ -1,5 +1,6 @@
 """The embedded broker: Tansu, in memory."""
 
+import signal
 import subprocess
 from typing import Any, ClassVar
 
@@ -40,6 +41,19 @@ class EmbeddedBroker(Broker):
 
     def close(self) -> None:
         end(self._process)
+
+    def pause(self) -> None:
+        """SIGSTOP: it neither answers nor closes its connections."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT after `pause`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self._process is None:
+            raise RuntimeError("the embedded broker was not started")
+        self._process.send_signal(number)
 
     def overrides(self, **more: object) -> dict[str, Any]:
         """Tansu has no InitProducerId, and does not wake a waiting fetch.

@@ -23,6 +23,7 @@ def faults(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     seed: Annotated[int, typer.Option(help="The same seed gives the same order of faults.")] = 1,
     broker: Annotated[BrokerKind, typer.Option(help="Which Kafka.")] = BrokerKind.EMBEDDED,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of an Apache Kafka.")] = 3,
+    senders: Annotated[bool, typer.Option("--senders", help="Kill nothing: only what senders may do.")] = False,
     folder: Annotated[Path | None, typer.Option(help="Logs and report.json; a new one in /tmp if none.")] = None,
 ) -> None:
     """Kill, freeze, fill and cut parts of a stack under load, and check every accepted request."""
@@ -31,7 +32,7 @@ def faults(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     folder.mkdir(parents=True, exist_ok=True)
     settings = load_settings()
     configure_logs(settings, service="faults")
-    plan = Plan(seed=seed, faults=faults, requests=requests, minutes=minutes, rate_per_s=rate)
+    plan = Plan(seed=seed, faults=faults, requests=requests, minutes=minutes, rate_per_s=rate, only_senders=senders)
     with fault_broker(broker, folder / "broker", nodes=nodes) as opened:
         report = asyncio.run(prove(plan, opened, folder, models_dir=settings.models_dir))
     report.show(console)

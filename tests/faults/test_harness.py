@@ -12,11 +12,12 @@ import pytest
 from inferlane.results import Status
 from models.catalog import load_catalog
 from tests.faults.harness.ledger import Entry, Ledger
-from tests.faults.harness.plan import Fault, deck_size, schedule
-from tests.faults.harness.questions import MODEL, Answer, Oracle, Way
+from tests.faults.harness.plan import SENDERS, Fault, deck_size, schedule
+from tests.faults.harness.questions import MODEL, Answer, Fate, Oracle, Way
 from tests.faults.harness.verdict import Verdict, judge
 
 GRACE_S = 10.0
+NEEDS_NODES = {Fault.KILL_NODE, Fault.RESTART_NODE, Fault.FREEZE_NODE, Fault.ADD_PARTITIONS}
 EXPIRED = Answer(status=Status.EXPIRED, version="", error_code="deadline_exceeded")
 
 
@@ -118,7 +119,7 @@ def test_every_kind_of_fault_comes_in_every_deck_and_a_seed_repeats_it(has_nodes
     size = deck_size(has_nodes=has_nodes)
     first, second = (Counter(deck) for deck in two_decks(schedule(7, has_nodes=has_nodes), size))
     assert first == second
-    assert (set(first) == set(Fault)) is has_nodes
+    assert set(first) == set(Fault) - ({Fault.FREEZE_BROKER} if has_nodes else NEEDS_NODES)
     assert list(islice(schedule(7, has_nodes=has_nodes), size)) == list(islice(schedule(7, has_nodes=has_nodes), size))
     assert list(islice(schedule(7, has_nodes=has_nodes), size)) != list(islice(schedule(8, has_nodes=has_nodes), size))
 
@@ -126,3 +127,34 @@ def test_every_kind_of_fault_comes_in_every_deck_and_a_seed_repeats_it(has_nodes
 def two_decks(faults: Iterator[Fault], size: int) -> Iterator[list[Fault]]:
     for _ in range(2):
         yield list(islice(faults, size))
+
+
+@pytest.mark.parametrize(("fate", "served", "failed"), [(Fate.SERVED, 0, 1), (Fate.REFUSED, 1, 0), (Fate.EITHER, 0, 0)])
+def test_what_cannot_be_served_must_be_told_so(
+    entry: Entry, oracle: Oracle, fate: Fate, served: int, failed: int
+) -> None:
+    entry = replace(entry, question=replace(entry.question, fate=fate))
+    answers = (oracle.right_answer("v1", entry.question.rows), Answer(status=Status.FAILED, version="v1"))
+    for answer, wrong in zip(answers, (served, failed), strict=True):
+        assert len(verdict_on(replace(entry), oracle, (answer, 1.0)).wrong) == wrong
+    assert len(verdict_on(replace(entry), oracle).lost) == 1
+
+
+def test_what_was_accepted_before_the_store_was_emptied_may_be_forgotten_but_not_wrong(
+    entry: Entry, oracle: Oracle
+) -> None:
+    ledger = Ledger()
+    for request_id in ("unanswered", "answered"):
+        ledger.expect(replace(entry, request_id=request_id))
+        ledger.accept(request_id, at_s=0.0)
+    ledger.forget()
+    assert ledger.pending == 0
+    ledger.observe("answered", oracle.right_answer("v1", oracle.ask(random.Random(2)).rows), at_s=1.0)
+    ledger.expect(replace(entry, request_id="later"))
+    ledger.accept("later", at_s=2.0)
+    verdict = judge(ledger, oracle, grace_s=GRACE_S)
+    assert (verdict.forgotten, len(verdict.wrong), len(verdict.lost)) == (1, 1, 1)
+
+
+def test_a_run_of_senders_alone_kills_nothing() -> None:
+    assert set(islice(schedule(7, has_nodes=True, only_senders=True), 60)) == SENDERS

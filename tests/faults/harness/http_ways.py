@@ -55,6 +55,8 @@ class HttpWays:
         self.following = 0
         self.refused: Counter[int] = Counter()
         self.unanswered = 0
+        # How long calls that waited took until 200, in seconds.
+        self.waits_s: list[float] = []
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
 
     async def close(self) -> None:
@@ -78,6 +80,8 @@ class HttpWays:
             headers["idempotency-key"] = uuid.uuid4().hex
         first_sent_s = time.time()
         reply = await self._ask_until_accepted(body, headers)
+        if way is Way.HTTP_WAIT and reply.status == 200:
+            self.waits_s.append(time.time() - reply.sent_s)
         # Under a key, a call that was not answered may be the one whose deadline counts.
         entry = self._accepted(way, question, reply, first_sent_s if is_keyed else reply.sent_s)
         if is_keyed and self._draw.random() < _ASKED_TWICE_SHARE:
@@ -151,6 +155,8 @@ class HttpWays:
             return False
         if reply.status == 200:
             return self._observe(request_id, reply)
+        if reply.status == 404 and entry.may_be_forgotten:
+            return True
         if reply.status == 404 and entry.way is not Way.REQUESTS:
             entry.was_denied = True
         elif reply.status != 404:

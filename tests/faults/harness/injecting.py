@@ -13,11 +13,17 @@ import structlog
 
 from inferlane.stack.child import Child
 from inferlane.stack.keeper import Keeper
+from inferlane.stack.pools import worker_pool
+from inferlane.topics import INGRESS, Lane, work_topic
 from tests.brokers import ApacheCluster, Broker
+from tests.brokers.embedded import EmbeddedBroker
+from tests.faults.harness.foreign_senders import ForeignSenders
 from tests.faults.harness.loading import Load
 from tests.faults.harness.plan import Fault, Plan
-from tests.faults.harness.store import full_store
+from tests.faults.harness.questions import IDLE_VERSION, MODEL, VERSIONS
+from tests.faults.harness.store import empty_store, full_store
 from tests.faults.harness.system import SESSION_TIMEOUT_MS, WORKER_POOLS, System
+from tests.faults.harness.topic_faults import add_partition, delete_topics, make_topics_again, set_back_offsets
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +32,8 @@ log = structlog.get_logger(__name__)
 _FREEZE_S = (0.5, 1.4 * SESSION_TIMEOUT_MS / 1000)
 _FULL_S = (0.5, 3.0)
 _BREATH_S = (0.2, 1.5)
+# The embedded broker forgets a member that it does not hear, and so must not sleep past the session.
+_BROKER_FREEZE_S = (0.5, 5.0)
 # How often the next fault waits until everything has recovered; else faults meet what still recovers.
 _LETS_RECOVER = 0.5
 _SECOND_FAULT = 0.3
@@ -50,6 +58,8 @@ class Injector:
         self._cluster = broker if isinstance(broker, ApacheCluster) else None
         self._load = load
         self._draw = random.Random(f"{plan.seed} faults")
+        self._senders = ForeignSenders(system, load, self._draw)
+        self._embedded = broker if isinstance(broker, EmbeddedBroker) else None
         self.done: list[Injected] = []
         self._acts: Mapping[Fault, Callable[[], Awaitable[None]]] = {
             Fault.KILL_API: lambda: self._kill(Fault.KILL_API, "api"),
@@ -66,6 +76,15 @@ class Injector:
             Fault.KILL_NODE: self._kill_node,
             Fault.RESTART_NODE: self._restart_node,
             Fault.FREEZE_NODE: self._freeze_node,
+            Fault.FREEZE_BROKER: self._freeze_broker,
+            Fault.COMPRESSED: lambda: self._send(Fault.COMPRESSED, self._senders.send_compressed),
+            Fault.OVERSIZED: lambda: self._send(Fault.OVERSIZED, self._senders.send_oversized),
+            Fault.KILLER: lambda: self._send(Fault.KILLER, self._senders.send_killer),
+            Fault.VANISH: lambda: self._send(Fault.VANISH, self._senders.vanish),
+            Fault.ADD_PARTITIONS: self._add_partitions,
+            Fault.DELETE_TOPIC: self._delete_topic,
+            Fault.RESET_OFFSETS: self._reset_offsets,
+            Fault.FLUSH_STORE: self._flush_store,
         }
 
     @property
@@ -159,6 +178,54 @@ class Injector:
         finally:
             await asyncio.to_thread(cluster.resume, node)
         await asyncio.to_thread(cluster.wait_in_sync)
+
+    async def _freeze_broker(self) -> None:
+        if self._embedded is None:
+            raise AssertionError("a fault of the embedded broker was scheduled on another one")
+        await self._load.in_flight()
+        self._note(Fault.FREEZE_BROKER, "broker")
+        self._embedded.pause()
+        try:
+            await self._breathe(_BROKER_FREEZE_S)
+        finally:
+            self._embedded.resume()
+
+    async def _send(self, fault: Fault, send: Callable[[], Awaitable[str]]) -> None:
+        self._note(fault, await send())
+
+    async def _add_partitions(self) -> None:
+        version = self._draw.choice(VERSIONS)
+        topics = [*INGRESS.values(), *(work_topic(MODEL, version, lane) for lane in Lane)]
+        topic = self._draw.choice(topics)
+        self._note(Fault.ADD_PARTITIONS, f"{topic}: {await add_partition(self._system.settings, topic)}")
+
+    async def _delete_topic(self) -> None:
+        """Delete a topic that has records; what was sent to it must be told so, and nobody else may notice."""
+        settings, topics = self._system.settings, [work_topic(MODEL, IDLE_VERSION, lane) for lane in Lane]
+        await self._senders.send_to_idle_version()
+        await delete_topics(settings, topics)
+        self._note(Fault.DELETE_TOPIC, topics[0])
+        await self._senders.send_to_idle_version()
+        await self._breathe(_FREEZE_S)
+        await make_topics_again(settings, [(MODEL, IDLE_VERSION)])
+
+    async def _reset_offsets(self) -> None:
+        await self._system.all_ready()
+        version = self._draw.choice(VERSIONS)
+        pool = worker_pool(MODEL, version)
+        size = sum(1 for name, _ in self._system.supervisor.keepers() if name == pool)
+        self._note(Fault.RESET_OFFSETS, pool)
+        await self._system.supervisor.scale(pool, 0)
+        try:
+            await set_back_offsets(self._system.settings, MODEL, version)
+        finally:
+            await self._system.supervisor.scale(pool, size)
+
+    async def _flush_store(self) -> None:
+        await self._system.pick(self._draw, "store")
+        self._note(Fault.FLUSH_STORE, "store")
+        await empty_store(self._system.settings.redis_url)
+        self._load.ledger.forget()
 
     async def _bring_back(self, cluster: ApacheCluster, node: int) -> None:
         """Two of three replicas must have a record: the next node may fail only when all three are level."""

@@ -27,6 +27,8 @@ class Entry:
     is_cancelled: bool = False
     # The API said 404 of an id that it had accepted.
     was_denied: bool = False
+    # The store was emptied after it was accepted: its result may be gone, and 404 is the truth.
+    may_be_forgotten: bool = False
 
 
 @dataclass(slots=True)
@@ -77,6 +79,12 @@ class Ledger:
             self.mark_time(at_s)
             self._moved_s = at_s
             self._pending.discard(request_id)
+
+    def forget(self) -> None:
+        """Note that the store has forgotten what it had: of what was accepted until now nothing is owed."""
+        for entry in self.accepted():
+            entry.may_be_forgotten = True
+        self._pending.clear()
 
     def mark_time(self, now_s: float) -> None:
         """Count the time since something was last answered while something was pending."""

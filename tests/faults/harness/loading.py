@@ -23,7 +23,7 @@ class Load:
 
     def __init__(self, plan: Plan, system: System, oracle: Oracle) -> None:
         self._plan = plan
-        self._oracle = oracle
+        self.oracle = oracle
         self.ledger = Ledger()
         draw = random.Random(f"{plan.seed} load")
         self._draw = draw
@@ -98,7 +98,7 @@ class Load:
         while not self._stop.is_set():
             await self._turn()
             (way,) = self._draw.choices(ways, weights)
-            question = self._oracle.ask(self._draw)
+            question = self.oracle.ask(self._draw)
             if way in (Way.HTTP_WAIT, Way.HTTP_ASYNC):
                 await self.http.ask(way, question)
                 continue

@@ -23,6 +23,15 @@ class Fault(StrEnum):
     KILL_NODE = "kill a broker node"
     RESTART_NODE = "restart a broker node"
     FREEZE_NODE = "freeze a broker node"
+    FREEZE_BROKER = "freeze the broker"
+    COMPRESSED = "send compressed records"
+    OVERSIZED = "send a record over the limit"
+    KILLER = "send a record that kills its worker"
+    VANISH = "let a crowd of clients vanish"
+    ADD_PARTITIONS = "add partitions"
+    DELETE_TOPIC = "delete a work topic"
+    RESET_OFFSETS = "reset a pool's offsets"
+    FLUSH_STORE = "empty the store"
 
 
 # How often each is in a deck: what the promise is most about comes most.
@@ -38,8 +47,24 @@ _DECK: Mapping[Fault, int] = {
     Fault.FILL_STORE: 1,
     Fault.CUT_CLIENT: 2,
     Fault.RESIZE_POOL: 2,
+    Fault.COMPRESSED: 3,
+    Fault.OVERSIZED: 1,
+    Fault.KILLER: 1,
+    Fault.VANISH: 2,
+    Fault.DELETE_TOPIC: 1,
+    Fault.RESET_OFFSETS: 1,
+    Fault.FLUSH_STORE: 1,
 }
-_NODE_DECK: Mapping[Fault, int] = {Fault.KILL_NODE: 2, Fault.RESTART_NODE: 1, Fault.FREEZE_NODE: 1}
+# What only a broker of several nodes, or one that keeps its log, can take.
+_NODE_DECK: Mapping[Fault, int] = {
+    Fault.KILL_NODE: 2,
+    Fault.RESTART_NODE: 1,
+    Fault.FREEZE_NODE: 1,
+    Fault.ADD_PARTITIONS: 1,
+}
+_ONE_BROKER_DECK: Mapping[Fault, int] = {Fault.FREEZE_BROKER: 1}
+# What a sender may do to others without anything being killed, frozen or full.
+SENDERS = frozenset({Fault.COMPRESSED, Fault.OVERSIZED, Fault.VANISH, Fault.CUT_CLIENT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +91,16 @@ class Plan:
     grace_s: float = 120.0
     # How long the end may take in which everything that was accepted is answered.
     drain_s: float = 300.0
+    # Only what senders do: nothing is killed, so that what they cost others can be read off.
+    only_senders: bool = False
 
 
-def schedule(seed: int, *, has_nodes: bool) -> Iterator[Fault]:
+def schedule(seed: int, *, has_nodes: bool, only_senders: bool = False) -> Iterator[Fault]:
     """Faults without end, the same for the same seed: shuffled decks, so that each kind comes in every deck."""
     draw = random.Random(seed)
-    counts = {**_DECK, **(_NODE_DECK if has_nodes else {})}
+    counts = _counts(has_nodes=has_nodes)
+    if only_senders:
+        counts = {fault: count for fault, count in counts.items() if fault in SENDERS}
     while True:
         deck = [fault for fault, count in counts.items() for _ in range(count)]
         draw.shuffle(deck)
@@ -80,4 +109,8 @@ def schedule(seed: int, *, has_nodes: bool) -> Iterator[Fault]:
 
 def deck_size(*, has_nodes: bool) -> int:
     """How many faults it takes until each kind has come."""
-    return sum(_DECK.values()) + (sum(_NODE_DECK.values()) if has_nodes else 0)
+    return sum(_counts(has_nodes=has_nodes).values())
+
+
+def _counts(*, has_nodes: bool) -> Mapping[Fault, int]:
+    return {**_DECK, **(_NODE_DECK if has_nodes else _ONE_BROKER_DECK)}

@@ -52,7 +52,7 @@ async def _inject(plan: Plan, system: System, broker: Broker, load: Load) -> Inj
     injector = Injector(plan, system, broker, load)
     until_s = time.monotonic() + plan.minutes * 60
     limit_s = time.monotonic() + plan.limit_minutes * 60
-    faults = schedule(plan.seed, has_nodes=injector.has_nodes)
+    faults = schedule(plan.seed, has_nodes=injector.has_nodes, only_senders=plan.only_senders)
     while (len(injector.done) < plan.faults or time.monotonic() < until_s) and time.monotonic() < limit_s:
         await injector.inject(next(faults))
     await system.all_ready()

@@ -15,6 +15,10 @@ from models.catalog import Model
 
 MODEL = "iris"
 VERSIONS = ("v1", "v2")
+# In the catalog, and without a worker here: what is asked of it waits in its topic until it expires.
+IDLE_VERSION = "v2-quantized"
+# A row of these is what the workers of a fault run die of.
+KILLER_VALUE = 6.6e6
 
 # Batches of other sizes round otherwise in the last bits.
 _TOLERANCE = 1e-5
@@ -37,6 +41,14 @@ class Way(StrEnum):
     BULK = "inferlane.bulk"
 
 
+class Fate(StrEnum):
+    """How a question may end, unless it expires or is taken back."""
+
+    SERVED = "with the model's answer"
+    REFUSED = "with a failure: nothing can serve it"
+    EITHER = "either way: what serves it may be gone"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """Rows for a model. `version` is a pin, or None where the split decides; `deadline_s` counts from acceptance."""
@@ -44,6 +56,7 @@ class Question:
     rows: Rows
     version: str | None
     deadline_s: float
+    fate: Fate = Fate.SERVED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +110,15 @@ class Oracle:
 
     def why_wrong(self, question: Question, answer: Answer, *, may_expire: bool, is_cancelled: bool) -> str | None:
         """Why this is not an answer to the question, or None when it is."""
-        if answer.status is Status.EXPIRED and may_expire:
-            return None
-        if answer.error_code == CANCELLED and is_cancelled:
-            return None
         if answer.status is not Status.SUCCEEDED:
-            return f"{answer.status} ({answer.error_code})"
+            is_right = (
+                (answer.status is Status.EXPIRED and may_expire)
+                or (answer.error_code == CANCELLED and is_cancelled)
+                or (answer.status is Status.FAILED and question.fate is not Fate.SERVED)
+            )
+            return None if is_right else f"{answer.status} ({answer.error_code})"
+        if question.fate is Fate.REFUSED:
+            return "SUCCEEDED, and nothing can serve it"
         if answer.version not in self._sessions or question.version not in (None, answer.version):
             return f"asked of {question.version}, answered by {answer.version!r}"
         right = self.right_answer(answer.version, question.rows)

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -31,11 +32,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     calls_unanswered: int
     calls_refused: dict[str, int]
     longest_stall_s: float
+    # Of calls that waited and were answered 200, with the seconds of kills and freezes in them.
+    wait_p50_s: float
+    wait_p99_s: float
     lost: tuple[str, ...]
     wrong: tuple[str, ...]
     hanging: tuple[str, ...]
     contradicted: tuple[str, ...]
     repeats_differ: tuple[str, ...]
+    forgotten: int
 
     @property
     def fault_count(self) -> int:
@@ -79,6 +84,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         for status, count in sorted(self.calls_refused.items()):
             table.add_row(f"HTTP calls refused with {status}", f"{count:,}")
         table.add_row("longest stall", f"{self.longest_stall_s:.1f} s")
+        table.add_row("a call that waits, p50", f"{self.wait_p50_s * 1000:.0f} ms")
+        table.add_row("a call that waits, p99", f"{self.wait_p99_s * 1000:.0f} ms")
+        table.add_row("forgotten with the store", f"{self.forgotten:,}")
         for name in ("lost", "wrong", "hanging", "contradicted", "repeats_differ"):
             table.add_row(f"[bold]{name.replace('_', ' ')}", f"{len(getattr(self, name)):,}")
         console.print(table)
@@ -92,6 +100,7 @@ def make_report(
 ) -> Report:
     """Put the figures together."""
     accepted = list(load.ledger.accepted())
+    waits_s = load.http.waits_s or [0.0]
     return Report(
         broker=broker,
         seed=plan.seed,
@@ -105,11 +114,14 @@ def make_report(
         calls_unanswered=load.http.unanswered,
         calls_refused={str(status): count for status, count in load.http.refused.items()},
         longest_stall_s=round(load.ledger.longest_stall_s, 1),
+        wait_p50_s=round(float(np.percentile(waits_s, 50)), 4),
+        wait_p99_s=round(float(np.percentile(waits_s, 99)), 4),
         lost=verdict.lost,
         wrong=verdict.wrong,
         hanging=verdict.hanging,
         contradicted=verdict.contradicted,
         repeats_differ=verdict.repeats_differ,
+        forgotten=verdict.forgotten,
     )
 
 

@@ -1,4 +1,4 @@
-"""Faults of the store: frozen, killed, full."""
+"""Faults of the store: full, emptied."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,6 +35,12 @@ async def full_store(redis_url: str) -> AsyncIterator[None]:
                 if keys:
                     await redis.delete(*keys)
                 await redis.config_set("maxmemory", limit)
+
+
+async def empty_store(redis_url: str) -> None:
+    """FLUSHALL: results, marks, claims and cancellations are gone."""
+    async with connect(redis_url) as redis:
+        await redis.flushall()
 
 
 async def _fill(redis: Redis, keys: list[str]) -> None:

@@ -21,7 +21,7 @@ from inferlane.topics import create_topics
 from tests.brokers import Broker
 from tests.brokers.processes import free_ports
 from tests.faults.harness.plan import Plan
-from tests.faults.harness.questions import MODEL, VERSIONS
+from tests.faults.harness.questions import IDLE_VERSION, MODEL, VERSIONS
 
 # A process that is killed again and again is not one that fails by itself: it comes back at once.
 _BACKOFF = Backoff(ceiling_s=1.0)
@@ -34,6 +34,7 @@ SESSION_TIMEOUT_MS: int = Settings.model_fields["session_timeout_ms"].default
 # The same rank has nothing to wait for in each other.
 _STORE, _ROUTERS, _WORKERS, _APIS = range(4)
 
+_WORKER = "tests.faults.harness.killable_worker"
 WORKER_POOLS = tuple(worker_pool(MODEL, version) for version in VERSIONS)
 
 
@@ -145,7 +146,7 @@ class System:
             url = base_url(_HOST, port)
             return ProcessSpec(
                 name=f"{name}-{number}",
-                argv=(sys.executable, "-m", "inferlane", *argv),
+                argv=(sys.executable, "-m", _WORKER if argv[0] == "worker" else "inferlane", *argv),
                 env={**os.environ, **self._environment, port_name: str(port)},
                 log_path=self._log(f"{name}-{number}"),
                 is_ready=partial(is_ready, url),
@@ -180,7 +181,7 @@ async def running_system(plan: Plan, broker: Broker, folder: Path, models_dir: P
     }
     settings = await asyncio.to_thread(broker.settings, **own)
     environment = await asyncio.to_thread(broker.environment, **own)
-    await create_topics(settings, [(MODEL, version) for version in VERSIONS])
+    await create_topics(settings, [(MODEL, version) for version in (*VERSIONS, IDLE_VERSION)])
     system = System(settings, environment, plan)
     stop, ready = asyncio.Event(), asyncio.Event()
 

@@ -24,6 +24,8 @@ class Verdict:
     wrong: tuple[str, ...]
     contradicted: tuple[str, ...]
     repeats_differ: tuple[str, ...]
+    # Accepted before the store was emptied, and without an answer since.
+    forgotten: int
 
     @property
     def holds(self) -> bool:
@@ -33,14 +35,19 @@ class Verdict:
 
 def judge(ledger: Ledger, oracle: Oracle, *, grace_s: float) -> Verdict:
     """The verdict over a run that has ended: what has no answer now will not get one."""
-    accepted = list(ledger.accepted())
-    contradicted = [entry for entry in accepted if entry.contradiction is not None or entry.second_id is not None]
+    everything = list(ledger.accepted())
+    forgotten = [entry for entry in everything if entry.may_be_forgotten and entry.answer is None]
+    owed = [entry for entry in everything if not entry.may_be_forgotten]
+    # What was answered is judged, whatever the store forgot later.
+    accepted = [entry for entry in everything if entry.answer is not None or not entry.may_be_forgotten]
+    contradicted = [entry for entry in owed if entry.contradiction is not None or entry.second_id is not None]
     return Verdict(
-        lost=tuple(_lost(accepted)),
+        lost=tuple(_lost(owed)),
         hanging=tuple(_hanging(accepted, grace_s)),
         wrong=tuple(_wrong(accepted, oracle)),
         contradicted=tuple(_contradiction(entry) for entry in contradicted if entry.way is not Way.BULK),
         repeats_differ=tuple(_contradiction(entry) for entry in contradicted if entry.way is Way.BULK),
+        forgotten=len(forgotten),
     )
 
 
