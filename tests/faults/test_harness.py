@@ -17,7 +17,7 @@ from tests.faults.harness.questions import MODEL, Answer, Fate, Oracle, Way
 from tests.faults.harness.verdict import Verdict, judge
 
 GRACE_S = 10.0
-NEEDS_NODES = {Fault.KILL_NODE, Fault.RESTART_NODE, Fault.FREEZE_NODE, Fault.ADD_PARTITIONS}
+NEEDS_NODES = {Fault.KILL_NODE, Fault.RESTART_NODE, Fault.FREEZE_NODE, Fault.ADD_PARTITIONS, Fault.RESET_OFFSETS}
 EXPIRED = Answer(status=Status.EXPIRED, version="", error_code="deadline_exceeded")
 
 

@@ -8,14 +8,16 @@ import random
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from confluent_kafka import Producer
 
+from inferlane.naming import Lane
 from inferlane.record import format_time
-from inferlane.topics import INGRESS, Lane, record_limit_bytes
+from inferlane.topics import record_limit_bytes
 from tests.faults.harness.ledger import Entry
 from tests.faults.harness.questions import IDLE_VERSION, KILLER_VALUE, MODEL, VERSIONS, Fate, Way
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tests.faults.harness.system import System
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
+_SOURCE = "faults/foreign"
 _LANES = {Way.REQUESTS: Lane.REQUESTS, Way.BULK: Lane.BULK}
 # Enough that the client library finds a batch of them smaller when compressed.
 _COMPRESSED_RECORDS = 40
@@ -78,10 +81,13 @@ class ForeignSenders:
         return f"{version}, {way}"
 
     async def send_to_idle_version(self) -> None:
-        """Send requests for a version that nobody serves: each expires, or is told that its topic is gone."""
-        asked = {"version": IDLE_VERSION, "deadline_s": _IDLE_DEADLINE_S}
-        sent = [self._request(Way.REQUESTS, fate=Fate.EITHER, **asked) for _ in range(3)]
-        await self._send(sent, {})
+        """Ask over HTTP for a version that nobody serves: it expires, or is told that its topic is gone."""
+        question = self._load.oracle.ask(self._draw)
+        question = replace(question, version=IDLE_VERSION, deadline_s=_IDLE_DEADLINE_S, fate=Fate.EITHER)
+        # An API that lets nobody in has accepted nothing.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_IDLE_DEADLINE_S):
+                await self._load.http.ask(Way.HTTP_ASYNC, question)
 
     async def vanish(self) -> str:
         """Open connections, ask, and go before the answer comes."""
@@ -114,6 +120,7 @@ class ForeignSenders:
         question = replace(self._load.oracle.ask(self._draw), fate=fate, **chosen)
         due_s = time.time() + question.deadline_s
         entry = Entry(request_id=uuid.uuid4().hex, way=way, question=question, due_from_s=due_s, due_by_s=due_s)
+        entry.source = _SOURCE
         self._load.ledger.expect(entry)
         return _Sent(entry, _LANES[way], msgspec.json.encode({"instances": question.rows}))
 
@@ -143,7 +150,7 @@ class ForeignSenders:
             question = one.entry.question
             headers = [
                 ("ce_id", one.entry.request_id.encode()),
-                ("ce_source", b"faults/foreign"),
+                ("ce_source", _SOURCE.encode()),
                 ("ce_model", MODEL.encode()),
                 ("ce_deadline", format_time(one.entry.due_by_s)),
             ]
@@ -151,7 +158,7 @@ class ForeignSenders:
                 headers.append(("ce_modelversion", question.version.encode()))
             # One key: they lie in one partition, in this order, beside each other.
             producer.produce(
-                INGRESS[one.lane],
+                self._system.settings.names.ingress[one.lane],
                 one.value,
                 key=b"foreign",
                 headers=headers,

@@ -149,7 +149,8 @@ class HttpWays:
             if entry.is_cancelled and entry.answer is None:
                 reply = await self._call("DELETE", path)
             else:
-                reply = await self._call("GET", f"{path}?wait_s={self._draw.uniform(*_POLL_WAIT_S):.3f}")
+                asked = {"wait_s": f"{self._draw.uniform(*_POLL_WAIT_S):.3f}", "source": entry.source}
+                reply = await self._call("GET", path, params=asked)
         except UnansweredError:
             self.unanswered += 1
             return False

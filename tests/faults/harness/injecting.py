@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import structlog
 
+from inferlane.naming import Lane
 from inferlane.stack.child import Child
 from inferlane.stack.keeper import Keeper
 from inferlane.stack.pools import worker_pool
-from inferlane.topics import INGRESS, Lane, work_topic
 from tests.brokers import ApacheCluster, Broker
 from tests.brokers.embedded import EmbeddedBroker
 from tests.faults.harness.foreign_senders import ForeignSenders
@@ -195,13 +195,15 @@ class Injector:
 
     async def _add_partitions(self) -> None:
         version = self._draw.choice(VERSIONS)
-        topics = [*INGRESS.values(), *(work_topic(MODEL, version, lane) for lane in Lane)]
+        names = self._system.settings.names
+        topics = [*names.ingress.values(), *(names.work_topic(MODEL, version, lane) for lane in Lane)]
         topic = self._draw.choice(topics)
         self._note(Fault.ADD_PARTITIONS, f"{topic}: {await add_partition(self._system.settings, topic)}")
 
     async def _delete_topic(self) -> None:
         """Delete a topic that has records; what was sent to it must be told so, and nobody else may notice."""
-        settings, topics = self._system.settings, [work_topic(MODEL, IDLE_VERSION, lane) for lane in Lane]
+        settings = self._system.settings
+        topics = [settings.names.work_topic(MODEL, IDLE_VERSION, lane) for lane in Lane]
         await self._senders.send_to_idle_version()
         await delete_topics(settings, topics)
         self._note(Fault.DELETE_TOPIC, topics[0])

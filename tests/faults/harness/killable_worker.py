@@ -7,26 +7,23 @@ had on demand; what the worker around it does then is what is tested, and that i
 import os
 import signal
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-import workers.main
 from inferlane.cli.main import main
 from tests.faults.harness.questions import KILLER_VALUE
 from workers.session import OnnxModel
 
+_run = OnnxModel.run
 
-class KillableModel(OnnxModel):
-    """The model, and the end of its process where an input holds `KILLER_VALUE`."""
 
-    def run(self, inputs: Mapping[str, np.ndarray], *more: Any, **named: Any) -> Any:
-        """Run it, or die."""
-        if any((array == KILLER_VALUE).any() for array in inputs.values()):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().run(inputs, *more, **named)
+def run_or_die(self: OnnxModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run the model; SIGKILL this process where an input holds `KILLER_VALUE`."""
+    if any((array == np.float32(KILLER_VALUE)).any() for array in inputs.values()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _run(self, inputs)
 
 
 if __name__ == "__main__":
-    workers.main.OnnxModel = KillableModel  # type: ignore[misc]  # what the process is for
+    OnnxModel.run = run_or_die  # type: ignore[method-assign]  # what the process is for
     main()

@@ -27,6 +27,8 @@ class Entry:
     is_cancelled: bool = False
     # The API said 404 of an id that it had accepted.
     was_denied: bool = False
+    # The `ce_source` of a record, without which its result cannot be read by its id.
+    source: str = ""
     # The store was emptied after it was accepted: its result may be gone, and 404 is the truth.
     may_be_forgotten: bool = False
 

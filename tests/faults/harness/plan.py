@@ -52,15 +52,16 @@ _DECK: Mapping[Fault, int] = {
     Fault.KILLER: 1,
     Fault.VANISH: 2,
     Fault.DELETE_TOPIC: 1,
-    Fault.RESET_OFFSETS: 1,
     Fault.FLUSH_STORE: 1,
 }
-# What only a broker of several nodes, or one that keeps its log, can take.
+# What only a broker of several nodes can take, and what the embedded one does not know: more partitions, and
+# a commit of somebody who is no member.
 _NODE_DECK: Mapping[Fault, int] = {
     Fault.KILL_NODE: 2,
     Fault.RESTART_NODE: 1,
     Fault.FREEZE_NODE: 1,
     Fault.ADD_PARTITIONS: 1,
+    Fault.RESET_OFFSETS: 1,
 }
 _ONE_BROKER_DECK: Mapping[Fault, int] = {Fault.FREEZE_BROKER: 1}
 # What a sender may do to others without anything being killed, frozen or full.

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import NewPartitions
-from aiokafka.errors import for_code
+from aiokafka.errors import CommitFailedError, for_code
 
 from inferlane.broker_access import client_arguments
 from inferlane.kafka.clients import partitions_of
-from inferlane.topics import Lane, create_topics, make_admin, work_topic, worker_group
+from inferlane.naming import Lane
+from inferlane.topics import create_topics, make_admin
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
@@ -70,16 +71,26 @@ async def make_topics_again(settings: "Settings", versions: Iterable[tuple[str, 
 async def set_back_offsets(settings: "Settings", model: str, version: str) -> None:
     """Let the pool, which must have no process now, begin at its oldest records again."""
     consumer = AIOKafkaConsumer(
-        **client_arguments(settings), group_id=worker_group(model, version), enable_auto_commit=False
+        **client_arguments(settings), group_id=settings.names.worker_group(model, version), enable_auto_commit=False
     )
     partitions: list[TopicPartition] = []
     for lane in Lane:
-        partitions += await partitions_of(settings, work_topic(model, version, lane))
+        partitions += await partitions_of(settings, settings.names.work_topic(model, version, lane))
     try:
         await consumer.start()
         consumer.assign(partitions)
         begins = await consumer.beginning_offsets(partitions)
         async with asyncio.timeout(_WITHIN_S):
-            await consumer.commit(begins)
+            while not await _commits(consumer, begins):  # noqa: ASYNC110 - a broker has no event for it
+                # A member that was killed is one until its session ends.
+                await asyncio.sleep(_POLL_S)
     finally:
         await consumer.stop()
+
+
+async def _commits(consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> bool:
+    try:
+        await consumer.commit(offsets)
+    except CommitFailedError:
+        return False
+    return True
