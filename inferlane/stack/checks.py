@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from inferlane.errors import ConfigurationError, StoreFullError, UnavailableError
