@@ -26,7 +26,6 @@ _SECURITY_SCHEME = {
 _PROBLEMS = {
     "400": "The body is not JSON.",
     "404": "Unknown model or version.",
-    "409": "The `Idempotency-Key` stands for another body.",
     "410": "The request was cancelled meanwhile.",
     "413": "Body, rows or tensors over the limit.",
     "415": "The body has a `Content-Encoding` other than gzip or deflate.",
@@ -152,7 +151,7 @@ def _predict() -> dict[str, Any]:
                 "in": "header",
                 "required": False,
                 "description": "The same key with the same body is the same request: it is enqueued once, and every "
-                "call gets its result, also while it is under way. With another body: 409.",
+                "call gets its result, also while it is under way. With another body: 422.",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
                 "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
             },

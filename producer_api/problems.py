@@ -117,7 +117,6 @@ class ClientGoneError(errors.InvalidRequestError):
 
 _OWN_STATUS_OF: Mapping[type[errors.InferlaneError], int] = {
     UnknownPredictionError: HTTPStatus.NOT_FOUND,
-    KeyReusedError: HTTPStatus.CONFLICT,
     UnauthorizedError: HTTPStatus.UNAUTHORIZED,
     ForbiddenError: HTTPStatus.FORBIDDEN,
     UnsupportedCodingError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

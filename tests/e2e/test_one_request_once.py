@@ -72,7 +72,7 @@ def test_another_body_under_a_used_key_is_refused_with_both_fingerprints(stack: 
     key = uuid4().hex
     send(stack, key)
     answer = send(stack, key, BODY | {"instances": [[6.0, 3.0, 4.0, 1.0]]})
-    assert (answer.status, answer.body["code"]) == (409, "idempotency_key_reused")
+    assert (answer.status, answer.body["code"]) == (422, "idempotency_key_reused")
     printed = [word for word in answer.body["detail"].replace(",", "").replace(";", "").split() if len(word) == 32]
     assert len(set(printed)) == 2
 
