@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import tempfile
 import time
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -41,20 +42,22 @@ async def is_ready(url: str) -> bool:
 
 @asynccontextmanager
 async def running(argv: Sequence[str], answers: Callable[[], Awaitable[bool]]) -> AsyncIterator[int]:
-    """Run a server; yields its process id when it answers."""
-    process = await asyncio.create_subprocess_exec(*argv, stdout=DEVNULL, stderr=DEVNULL)
+    """Run a server; yields its process id when it answers. What it writes is gone with it."""
+    # A replica writes what it gets from its master to the folder that it runs in.
+    with tempfile.TemporaryDirectory(prefix="inferlane-server-") as folder:
+        process = await asyncio.create_subprocess_exec(*argv, stdout=DEVNULL, stderr=DEVNULL, cwd=folder)
 
-    async def is_up() -> bool:
-        with suppress(UnavailableError):
-            return await answers()
-        return False
+        async def is_up() -> bool:
+            with suppress(UnavailableError):
+                return await answers()
+            return False
 
-    try:
-        await eventually(is_up)
-        yield process.pid
-    finally:
-        process.kill()
-        await process.wait()
+        try:
+            await eventually(is_up)
+            yield process.pid
+        finally:
+            process.kill()
+            await process.wait()
 
 
 @asynccontextmanager
