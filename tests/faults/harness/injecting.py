@@ -13,7 +13,7 @@ import structlog
 
 from inferlane.naming import Lane
 from inferlane.stack.child import Child
-from inferlane.stack.keeper import Keeper
+from inferlane.stack.keeper import Keeper, StartError
 from inferlane.stack.pools import worker_pool
 from tests.brokers import ApacheCluster, Broker
 from tests.brokers.embedded import EmbeddedBroker
@@ -37,6 +37,8 @@ _BROKER_FREEZE_S = (0.5, 5.0)
 # How often the next fault waits until everything has recovered; else faults meet what still recovers.
 _LETS_RECOVER = 0.5
 _SECOND_FAULT = 0.3
+# Deaths of one record before it is tried alone, and those of one more.
+_GROWS_WITHIN_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +156,7 @@ class Injector:
         sizes = [other for other in range(1, self._plan.max_workers + 1) if other != size]
         target = self._draw.choice(sizes)
         self._note(Fault.RESIZE_POOL, f"{pool}: {size} to {target}")
-        await self._system.supervisor.scale(pool, target)
+        await self._grow(pool, target)
 
     async def _kill_node(self) -> None:
         cluster, node = self._pick_node()
@@ -221,7 +223,18 @@ class Injector:
         try:
             await set_back_offsets(self._system.settings, MODEL, version)
         finally:
-            await self._system.supervisor.scale(pool, size)
+            await self._grow(pool, size)
+
+    async def _grow(self, pool: str, size: int) -> None:
+        """Scale until it works: a record that kills may wait for the first worker, before that is ready.
+
+        Raises:
+            StartError: it does not work however often it is tried.
+        """
+        for _ in range(_GROWS_WITHIN_TRIES):
+            with suppress(StartError):
+                return await self._system.supervisor.scale(pool, size)
+        return await self._system.supervisor.scale(pool, size)
 
     async def _flush_store(self) -> None:
         await self._system.pick(self._draw, "store")
