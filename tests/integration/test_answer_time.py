@@ -66,7 +66,7 @@ async def test_a_request_that_was_never_sent_is_said_not_to_be_enqueued(tmp_path
 async def post_and_leave(port: int, **headers: str) -> None:
     """Send a predict call that waits for long, see that it is accepted into the process, and close the connection."""
     body = json.dumps({**CALL, "timeout_s": 50}).encode()
-    head = ["POST /v1/models/predict HTTP/1.1", "host: x", f"content-length: {len(body)}"]
+    head = ["POST /v1/models/predict HTTP/1.1", f"host: 127.0.0.1:{port}", f"content-length: {len(body)}"]
     head += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(("\r\n".join(head) + "\r\n\r\n").encode() + body)

@@ -28,7 +28,9 @@ from inferlane.results import Status
 from inferlane.topics import create_topics
 from inferlane.window_report import WindowReport
 from inferlane.window_store import WindowStore
+from models.store import write_model, write_version
 from tests.brokers import Broker
+from tests.fakes.stores import describe_tiny, write_tiny_onnx
 from tests.integration._parts import embedded_store, eventually
 from tests.integration._router import running_router
 from workers.outcomes import OutcomeRecorder
@@ -225,14 +227,8 @@ async def router_process(
 
 @pytest.fixture
 def models_dir(tmp_path: Path) -> Path:
-    version = tmp_path / "iris" / "v1"
-    version.mkdir(parents=True)
-    (tmp_path / "iris" / "model.toml").write_text('default_version = "v1"\nclasses = ["setosa", "versicolor"]\n')
-    (version / "model.onnx").touch()
-    spec = 'name = "x"\ndatatype = "FP32"\nshape = [-1, 4]\n'
-    (version / "version.toml").write_text(
-        f'digest = "sha256:0"\nsize_bytes = 0\nquantization = "none"\n[[inputs]]\n{spec}[[outputs]]\n{spec}'
-    )
+    write_version(tmp_path, model="iris", version="v1", write_onnx=write_tiny_onnx, describe=describe_tiny)
+    write_model(tmp_path / "iris", description="", default_version="v1", classes=("setosa", "versicolor", "virginica"))
     return tmp_path
 
 

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
 
+from inferlane.errors import UnavailableError
 from inferlane.naming import Names
 from inferlane.result_store import ResultStore, connect
 from inferlane.results import Accepted, Result, Status
@@ -58,22 +58,16 @@ async def test_a_request_without_a_result_is_open(store: ResultStore) -> None:
 async def test_a_result_that_comes_during_the_reopening_is_kept(
     store: ResultStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards WATCH: taken out, the answer of a worker that was quicker is deleted."""
+    """Guards the comparison in the script: taken out, the answer of a worker that was quicker is deleted."""
     await store.put([make_result(Status.FAILED)])
+    compare_and_reopen = store._reopen
 
-    def pipeline(self: Redis, **options: object) -> object:
-        made = original(self, **options)  # type: ignore[arg-type]  # as it was called
-        run = made.execute
+    async def reopen(**arguments: object) -> object:
+        await store._redis.set("inferlane:result:r", "somebody else's")
+        return await compare_and_reopen(**arguments)  # type: ignore[arg-type]  # as it was called
 
-        async def execute() -> object:
-            await self.set("inferlane:result:r", "somebody else's")
-            return await run()
-
-        made.execute = execute  # type: ignore[assignment,method-assign]  # the moment between look and change
-        return made
-
-    original = Redis.pipeline
-    monkeypatch.setattr(Redis, "pipeline", pipeline)
-    with pytest.raises(Exception, match="does not answer"):
+    # The moment between look and change.
+    monkeypatch.setattr(store, "_reopen", reopen)
+    with pytest.raises(UnavailableError, match="came in this very moment"):
         await store.reopen("r", ACCEPTED, ttl_s=60)
     assert await store._redis.get("inferlane:result:r") == b"somebody else's"

@@ -16,7 +16,7 @@ from inferlane.result_store import ResultStore, connect
 from inferlane.results import Result, Status
 from inferlane.stack.checks import check_store
 from inferlane.store_memory import read_store_memory
-from inferlane.wire.v2 import encode_response
+from inferlane.wire.v2 import ALL_AS_BYTES, encode_response
 from tests.integration._api import Api, running_api
 from tests.integration._parts import embedded_store_process, eventually
 
@@ -86,7 +86,7 @@ async def answer(api: Api, offset: int) -> str:
         await consumer.stop()
     headers = read_headers(record)
     outputs = {"probabilities": np.zeros((1, 3), np.float32)}
-    content, length = encode_response(outputs, model="tiny", version="v1", request_id=headers.request_id, binary=True)
+    content, length = encode_response(outputs, model="tiny", version="v1", form=ALL_AS_BYTES)
     result = Result(
         request_id=headers.request_id,
         status=Status.SUCCEEDED,
