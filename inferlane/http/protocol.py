@@ -6,16 +6,17 @@ refused is answered in its turn, and nothing after it is read.
 """
 
 import asyncio
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from inferlane.http.continuing import close_unless_continued
 from inferlane.http.crowding import ProbesOnly, connection_limit
 from inferlane.http.head import RefusedError, check_head, without_upgrade
 from inferlane.http.outgoing import Outgoing
 from inferlane.http.problem import Refusal, closing_answer
+from inferlane.http.refusals import pipeline_full, refusal_of, too_large, too_many, too_slow
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
@@ -29,14 +30,6 @@ _MAX_PIPELINED = 16
 _DISCARD_FACTOR = 32
 # Connections over the limit that are open at once to be told so; any more are closed without a word.
 _MAX_REFUSING = 64
-_PIPELINE_FULL = Refusal(
-    status=HTTPStatus.TOO_MANY_REQUESTS,
-    code="too_many_pipelined",
-    detail=f"more than {_MAX_PIPELINED} requests wait on this connection; read the answers, or open more connections",
-    retryable=True,
-)
-# The parser's reasons for what is HTTP, but not ours: `HTTP/1.2`, and the preface of HTTP/2 with prior knowledge.
-_OTHER_VERSIONS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade", "Expected HTTP/2 Connection Preface"})
 
 
 def limited_protocol(settings: "Settings") -> type[asyncio.Protocol]:
@@ -106,7 +99,7 @@ class LimitedProtocol(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
-            self._refuse(_refusal_of(error))
+            self._refuse(refusal_of(error))
             return
         if self.transport.is_closing():
             return
@@ -130,7 +123,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._in_body:
             self._trailers += 1
             if self._trailers > self.settings.max_headers:
-                raise RefusedError(self._too_many("trailers", self._trailers))
+                raise RefusedError(too_many("trailers", self._trailers, self.settings))
             return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
@@ -148,7 +141,7 @@ class LimitedProtocol(HttpToolsProtocol):
         method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
         check_head(method, self.url, version, self.headers)
         if len(self.pipeline) >= _MAX_PIPELINED:
-            raise RefusedError(_PIPELINE_FULL)
+            raise RefusedError(pipeline_full(_MAX_PIPELINED))
         if self.parser.should_upgrade():
             self._ignored_upgrade = without_upgrade(method, self.url, version, self.headers)
             return
@@ -157,7 +150,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_surplus:
             self.cycle.keep_alive = False
         if self.expect_100_continue:
-            _close_unless_continued(self.cycle)
+            close_unless_continued(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Pass a part of the body on; after the answer, count what is dropped."""
@@ -254,37 +247,21 @@ class LimitedProtocol(HttpToolsProtocol):
         if has_begun or not self._packet_is_shared:
             self._head_bytes += received_bytes
         if self._head_bytes > self.settings.max_head_bytes:
-            self._refuse(self._too_large("request line and headers", self._head_bytes))
+            self._refuse(too_large("request line and headers", self._head_bytes, self.settings))
 
     def _note_frame(self, received_bytes: int) -> None:
         self._frame_bytes += received_bytes
         if self._frame_bytes > self.settings.max_head_bytes:
-            self._refuse(self._too_large("chunk extensions and trailers", self._frame_bytes))
+            self._refuse(too_large("chunk extensions and trailers", self._frame_bytes, self.settings))
 
     def _check_size(self) -> None:
         if len(self.headers) > self.settings.max_headers:
-            raise RefusedError(self._too_many("headers", len(self.headers)))
+            raise RefusedError(too_many("headers", len(self.headers), self.settings))
         if self._packet_bytes + self._earlier_bytes <= self.settings.max_head_bytes:
             return
         size_bytes = len(self.url) + sum(len(name) + len(value) + _HEADER_FRAME_BYTES for name, value in self.headers)
         if size_bytes > self.settings.max_head_bytes:
-            raise RefusedError(self._too_large("request line and headers", size_bytes))
-
-    def _too_many(self, what: str, count: int) -> Refusal:
-        return Refusal(
-            status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            code="head_too_large",
-            detail=f"the call has {count} {what}, the limit is {self.settings.max_headers}; send fewer, or raise "
-            "INFERLANE_MAX_HEADERS",
-        )
-
-    def _too_large(self, what: str, size_bytes: int) -> Refusal:
-        return Refusal(
-            status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            code="head_too_large",
-            detail=f"the {what} have {size_bytes} bytes or more, the limit is {self.settings.max_head_bytes}; send "
-            "less, or raise INFERLANE_MAX_HEAD_BYTES",
-        )
+            raise RefusedError(too_large("request line and headers", size_bytes, self.settings))
 
     def _on_head_timeout(self) -> None:
         if self.flow.read_paused:
@@ -303,8 +280,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._too_slow("body", self.settings.body_timeout_s, "INFERLANE_BODY_TIMEOUT_S")
 
     def _too_slow(self, part: str, limit_s: float, setting: str) -> None:
-        detail = f"the {part} did not come whole within {limit_s:g} s; send faster or less, or raise {setting}"
-        self._refuse(Refusal(status=HTTPStatus.REQUEST_TIMEOUT, code="too_slow", detail=detail))
+        self._refuse(too_slow(part, limit_s, setting))
 
     def _start_timer(self, delay_s: float, on_timeout: Any) -> None:
         self._stop_timer()
@@ -319,34 +295,3 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-
-
-def _close_unless_continued(cycle: Any) -> None:
-    """Let an answer that comes before `100 Continue` end the connection.
-
-    Nobody can know then whether the client goes on with its body or with another request. RFC 9110, section 10.1.1.
-    """
-    send = cycle.send
-
-    async def send_noting(message: Any) -> None:
-        if cycle.waiting_for_100_continue:
-            cycle.keep_alive = False
-        await send(message)
-
-    cycle.send = send_noting
-
-
-def _refusal_of(error: httptools.HttpParserError) -> Refusal:
-    """What a message that the parser gave up on is answered with."""
-    if isinstance(error.__context__, RefusedError):
-        return error.__context__.refusal
-    reason = str(error)
-    if reason in _OTHER_VERSIONS:
-        return Refusal(
-            status=HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
-            code="version_not_supported",
-            detail="the request is of another version than HTTP/1.1, which is all that this port speaks",
-        )
-    return Refusal(
-        status=HTTPStatus.BAD_REQUEST, code="undecodable", detail=f"this is not HTTP/1.1 (RFC 9112): {reason}"
-    )

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -11,7 +10,7 @@ import structlog
 from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
 from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
-from inferlane.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure, make_producer
+from inferlane.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure
 from inferlane.kafka.outgoing import (
     OutBatch,
     OutRecord,
@@ -22,6 +21,7 @@ from inferlane.kafka.outgoing import (
     make_builder,
     over_topic_limit,
 )
+from inferlane.kafka.renewable import RenewableProducer
 from inferlane.kafka.spreading import Spread
 from inferlane.kafka.topic_facts import TopicFacts
 from inferlane.mending import TOO_LARGE, Mend, mend_of
@@ -30,7 +30,6 @@ from inferlane.topics import record_limit_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aiokafka import AIOKafkaProducer
     from aiokafka.cluster import ClusterMetadata
 
     from inferlane.config import Settings
@@ -53,16 +52,12 @@ class BatchProducer:
 
     def __init__(self, settings: "Settings") -> None:
         self._settings = settings
-        self._producer: AIOKafkaProducer | None = None
-        # An idempotent producer whose sequence or session the broker refuses is refused for ever after.
-        self._is_spent = False
-        self._renewing = asyncio.Lock()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._producer = RenewableProducer(settings, on_metadata=self._note_partitions)
         self._spreads: dict[str, Spread] = {}
         self._facts = TopicFacts(settings)
+        self._limit_bytes = record_limit_bytes(settings)
         # Past this the broker has not answered although the client still waits: an idempotent producer never
         # gives up by itself.
-        self._limit_bytes = record_limit_bytes(settings)
         self._timeout_s = settings.kafka_request_timeout_ms / 1000
 
     async def start(self) -> None:
@@ -72,14 +67,11 @@ class BatchProducer:
             UnavailableError: the broker does not answer.
             NotServedError: the broker does not let us in.
         """
-        self._producer = await self._connect()
+        await self._producer.start()
 
     async def close(self) -> None:
         """Flush what is under way and disconnect."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await self._stop(producer)
-        await asyncio.gather(*self._closing)
+        await self._producer.close()
 
     async def send(self, records: "Iterable[OutRecord]") -> None:
         """Return when every record is acknowledged by all in-sync replicas. See `send_each`.
@@ -160,9 +152,7 @@ class BatchProducer:
         self, group: "_Group", records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
     ) -> None:
         """Send what is left of the group, and leave in it what is to be sent once more, in other batches."""
-        if self._is_spent:
-            await self._renew()
-        producer = self._connected()
+        producer = await self._producer.renewed()
         limit_bytes = self._facts.limit_bytes(group.topic)
         make = producer.create_batch if limit_bytes is None else lambda: make_builder(limit_bytes)
         batches = []
@@ -184,7 +174,7 @@ class BatchProducer:
     async def _write(
         self, group: "_Group", batches: "Sequence[OutBatch]", outcomes: "list[InferlaneError | None]"
     ) -> None:
-        producer = self._connected()
+        producer = self._producer.current
         futures: list[asyncio.Future[object]] = []
         sizes = [batch.builder.size() for batch in batches]
         try:
@@ -203,7 +193,8 @@ class BatchProducer:
             mend = mend_of(error)
             # The broker did not count a batch that it refused; the producer did.
             is_spent = mend is Mend.RECONNECT or (mend is Mend.REFUSE and self._settings.kafka_idempotence)
-            self._is_spent |= is_spent and producer is self._producer
+            if is_spent:
+                self._producer.note_spent(producer)
             if isinstance(error, UnknownTopicOrPartitionError):
                 # Whether it is gone for good is found out before the next try.
                 self._spreads.pop(group.topic, None)
@@ -238,17 +229,17 @@ class BatchProducer:
 
     async def _check_is_there(self, topic: str, partition: int) -> None:
         try:
-            partitions = await self._facts.partitions(topic, self._connected().client)
+            partitions = await self._facts.partitions(topic, self._producer.current.client)
         except RecordRefusedError:
             self._spreads.pop(topic, None)
-            drop_batches(self._connected(), topic)
+            drop_batches(self._producer.current, topic)
             raise
         except UnavailableError:
             # Not believed yet.
             return
         if partition >= partitions:
             self._spreads.pop(topic, None)
-            drop_batches(self._connected(), topic)
+            drop_batches(self._producer.current, topic)
             raise UnavailableError(f"{topic} has {partitions} partitions now, {partition} is gone; it is sent again")
 
     def _failure(self, error: BaseException, topic: str) -> InferlaneError:
@@ -268,39 +259,9 @@ class BatchProducer:
     async def _learn_partitions(self, topic: str) -> Spread:
         with broker_errors(self._settings.kafka_bootstrap_servers):
             async with asyncio.timeout(self._timeout_s):
-                partitions = await self._facts.partitions(topic, self._connected().client)
+                partitions = await self._facts.partitions(topic, self._producer.current.client)
         spread = self._spreads[topic] = Spread(partitions, first=secrets.randbelow(partitions))
         return spread
-
-    async def _renew(self) -> None:
-        """Replace a producer that is spent; what it holds is flushed beside the new one, which nobody waits for."""
-        async with self._renewing:
-            if not self._is_spent:
-                return
-            log.warning("producer_renewed")
-            spent, self._producer = self._producer, await self._connect()
-            self._is_spent = False
-        if spent is not None:
-            closing = asyncio.create_task(self._stop(spent), name="producer:close")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-
-    async def _connect(self) -> "AIOKafkaProducer":
-        producer = make_producer(self._settings)
-        try:
-            with broker_errors(self._settings.kafka_bootstrap_servers):
-                await producer.start()
-        except BaseException:
-            await producer.stop()
-            raise
-        producer.client.cluster.add_listener(self._note_partitions)
-        return producer
-
-    async def _stop(self, producer: "AIOKafkaProducer") -> None:
-        # An idempotent producer never gives up a flush by itself; nobody waits for what is left.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout_s):
-                await producer.stop()
 
     def _note_partitions(self, cluster: "ClusterMetadata") -> None:
         """Learn anew, with the next record, how many partitions a topic has if it has others than before."""
@@ -308,11 +269,6 @@ class BatchProducer:
             if (now := cluster.partitions_for_topic(topic)) and len(now) != spread.partitions:
                 log.info("partitions_changed", topic=topic, before=spread.partitions, now=len(now))
                 del self._spreads[topic]
-
-    def _connected(self) -> "AIOKafkaProducer":
-        if self._producer is None:
-            raise UnavailableError("the producer is not connected; call start() first")
-        return self._producer
 
 
 @dataclass(slots=True)

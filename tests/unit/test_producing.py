@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber
 
 from inferlane.config import load_settings
 from inferlane.errors import UnavailableError
-from inferlane.kafka import producing
+from inferlane.kafka import renewable
 from inferlane.kafka.producing import BatchProducer, OutRecord
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[FakeProducer]:
         producers.append(FakeProducer(None if producers else OutOfOrderSequenceNumber()))
         return producers[-1]
 
-    monkeypatch.setattr(producing, "make_producer", make)
+    monkeypatch.setattr(renewable, "make_producer", make)
     return producers
 
 
@@ -152,7 +152,7 @@ async def test_partitions_that_are_added_get_records_after_the_next_look_at_the_
 ) -> None:
     """Guards `_note_partitions`: taken out, running producers never write to them."""
     fake = FakeProducer(None)
-    monkeypatch.setattr(producing, "make_producer", lambda _settings: fake)
+    monkeypatch.setattr(renewable, "make_producer", lambda _settings: fake)
     producer = BatchProducer(load_settings())
     await producer.start()
     records = [OutRecord("t", b"key-%d" % number, b"v", []) for number in range(50)]
