@@ -1,10 +1,10 @@
 """Requests that their clients took back: kept in the store, followed by the workers, looked up without a round trip."""
 
-import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inferlane.channels import Listener, follow_channel
-from inferlane.essential import essential
+from inferlane.essential import Background
 from inferlane.result_store import store_errors
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class CancelledRequests:
         self._clock = clock
         self._key, self._channel = _key_and_channel(names)
         self._until_s: dict[str, float] = {}
-        self._task: asyncio.Task[None] | None = None
+        listener = Listener(on_open=self._read_all, on_message=self._take, on_lost=lambda: None)
+        self._background = Background(partial(follow_channel, redis, self._channel, listener), name="cancellations")
 
     def __contains__(self, request_id: object) -> bool:
         return request_id in self._until_s
@@ -62,20 +63,15 @@ class CancelledRequests:
     @property
     def is_running(self) -> bool:
         """Whether cancellations still reach us."""
-        return self._task is not None and not self._task.done()
+        return self._background.is_running
 
     def start(self) -> None:
         """Begin to follow. A store that is away is waited for in the background."""
-        listener = Listener(on_open=self._read_all, on_message=self._take, on_lost=lambda: None)
-        self._task = essential(
-            asyncio.create_task(follow_channel(self._redis, self._channel, listener), name="cancellations")
-        )
+        self._background.start()
 
     async def close(self) -> None:
         """Stop following."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.close()
 
     async def _read_all(self) -> None:
         # redis-py's type covers every protocol and option; these give pairs of bytes and float.

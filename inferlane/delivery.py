@@ -153,7 +153,9 @@ class Delivery:
         refused = await self._try_results(answers)
         too_large = [(answer, error) for answer, error in refused if isinstance(error, PayloadTooLargeError)]
         instead = await self._bury([_instead(answer, error) for answer, error in too_large])
-        lost = [pair for pair in refused if pair not in too_large] + list(await self._try_results(instead))
+        lost = [pair for pair in refused if not isinstance(pair[1], PayloadTooLargeError)] + list(
+            await self._try_results(instead)
+        )
         for answer, error in lost:
             log.error("result_not_on_topic", request_id=answer.result.request_id, error=str(error))
 

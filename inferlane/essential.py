@@ -3,10 +3,10 @@
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 
@@ -57,6 +57,37 @@ def _note_end(process: Process, ended: "asyncio.Future[Any]", may_end: Callable[
     error = ended.exception()
     if error is not None or not may_end():
         process.fail(error or RuntimeError(f"{name} ended before it was told to"), task=name)
+
+
+class Background:
+    """Work that goes on beside the calls for as long as the process lives, and with which it ends. One event loop."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, Any]], *, name: str) -> None:
+        self._work = work
+        self._name = name
+        self._task: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def start(self) -> None:
+        """Begin the work."""
+        self._task = essential(asyncio.create_task(self._work(), name=self._name))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the work was begun and has not ended."""
+        return self._task is not None and not self._task.done()
+
+    async def close(self) -> None:
+        """Cancel the work and return when it has ended, however it did: what it died of has ended the process."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
 
 def leave_within(seconds: float, *, exit_code: int = FAILED) -> None:

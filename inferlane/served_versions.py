@@ -28,6 +28,8 @@ _SAY_S = 5.0
 # After this without a word a worker is gone. Shorter forgets one whose store was away, longer sends requests to topics
 # that nobody reads any more.
 _STANDS_S = 30.0
+# Of a member: model, version and default version.
+_PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,11 @@ class ServedVersions:
             members: Any = await self._redis.zrangebyscore(self._key, self._clock.now_s(), "+inf")
         seen: dict[str, Served] = {}
         for member in members:
-            model, version, default_version = member.decode(errors="replace").split(" ")
+            parts = member.decode(errors="replace").split(" ")
+            if len(parts) != _PARTS:
+                # Not ours: whoever may write there must not end this router.
+                continue
+            model, version, default_version = parts
             before = seen.get(model, Served())
             seen[model] = Served(default_version, {*before.versions, version})
         self._seen = seen

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import InferlaneError
-from inferlane.essential import essential
+from inferlane.essential import Background
 from inferlane.store_connection import store_errors
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class StoreProbe:
         self._redis_url = redis_url
         self._key = names.store_key("probe", uuid.uuid4().hex)
         self._takes_writes: bool | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._ask_for_ever, name="store_probe")
 
     @property
     def takes_writes(self) -> bool:
@@ -39,13 +39,11 @@ class StoreProbe:
 
     def start(self) -> None:
         """Begin to ask."""
-        self._task = essential(asyncio.create_task(self._ask_for_ever(), name="store_probe"))
+        self._background.start()
 
     async def close(self) -> None:
         """Ask no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.close()
 
     async def _ask_for_ever(self) -> None:
         while True:

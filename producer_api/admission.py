@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from inferlane.errors import InferlaneError, OverloadedError
-from inferlane.essential import essential
+from inferlane.essential import Background
 from inferlane.kafka.backlog import Position, Subscription
 from inferlane.metrics.api import BACKLOG, SERVICE_RATE
 from inferlane.naming import Lane
@@ -108,23 +108,21 @@ class Admission:
         self._targets: dict[tuple[str, str | None], _Target] = {}
         self._accepted = 0
         self._came = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._watch_for_ever, name="backlog")
 
     async def start(self) -> None:
         """Begin to watch."""
-        self._task = essential(asyncio.create_task(self._watch_for_ever(), name="backlog"))
+        self._background.start()
 
     async def close(self) -> None:
         """Stop watching."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.close()
         await self._positions.close()
 
     @property
     def is_running(self) -> bool:
         """Whether the backlog is still looked at."""
-        return self._task is not None and not self._task.done()
+        return self._background.is_running
 
     def admit(self, model: str, version: str | None, *, within_s: float) -> None:
         """Count a request in that must be answered `within_s` seconds from now.

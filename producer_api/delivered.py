@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import UnavailableError
+from inferlane.essential import Background
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
@@ -28,22 +29,20 @@ class Delivered:
         self._store = store
         self._keys: list[str] = []
         self._came = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._shorten_for_ever, name="delivered")
 
     async def start(self) -> None:
         """Begin to shorten."""
-        self._task = asyncio.create_task(self._shorten_for_ever(), name="delivered")
+        self._background.start()
 
     async def close(self) -> None:
         """Stop; what has gathered lives as long as any other."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.close()
 
     @property
     def is_running(self) -> bool:
         """Whether results are still shortened."""
-        return self._task is not None and not self._task.done()
+        return self._background.is_running
 
     def note(self, key: str) -> None:
         """Note that the result under this key was handed over, by a call that nobody can send again for it."""

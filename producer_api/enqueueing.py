@@ -3,12 +3,11 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import structlog
 
 from inferlane.errors import InferlaneError, OverloadedError, UnavailableError
-from inferlane.essential import essential
+from inferlane.essential import Background
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.metrics.api import ENQUEUE
 from inferlane.quoting import clipped
@@ -20,7 +19,7 @@ OnAnswer = Callable[[InferlaneError | None], None]
 
 
 class Enqueuer:
-    """Hands records to the broker without making any of them wait for company. One event loop."""
+    """Hands records to the broker without making any of them wait for a fuller batch. One event loop."""
 
     def __init__(self, producer: BatchProducer, *, max_pending: int, max_pending_bytes: int) -> None:
         self._producer = producer
@@ -30,23 +29,24 @@ class Enqueuer:
         self._pending: dict[int, tuple[OutRecord, OnAnswer]] = {}
         self._tickets = itertools.count()
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._send_for_ever, name="enqueuer")
 
     async def start(self) -> None:
         """Begin to send."""
-        self._task = essential(asyncio.create_task(self._send_for_ever(), name="enqueuer"))
+        self._background.start()
 
     async def close(self) -> None:
         """Stop; what is pending fails."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.close()
+        pending, self._pending = list(self._pending.values()), {}
+        for record, on_answer in pending:
+            self._pending_bytes -= len(record.value)
+            on_answer(_stops())
 
     @property
     def is_running(self) -> bool:
         """Whether records still reach the broker."""
-        return self._task is not None and not self._task.done()
+        return self._background.is_running
 
     def enqueue(self, record: OutRecord, on_answer: OnAnswer) -> int:
         """Send soon and say how it went. Returns what `withdraw` wants.
@@ -83,8 +83,7 @@ class Enqueuer:
             self._wake.clear()
             batch, self._pending = list(self._pending.values()), {}
             # One that is refused costs the others of its batch nothing.
-            stops = OverloadedError("the API stops; send the request again")
-            answers: Sequence[InferlaneError | None] = [stops] * len(batch)
+            answers: Sequence[InferlaneError | None] = [_stops()] * len(batch)
             try:
                 with ENQUEUE.time():
                     answers = await self._producer.send_each([record for record, _ in batch])
@@ -96,3 +95,7 @@ class Enqueuer:
                 self._pending_bytes -= sum(len(record.value) for record, _ in batch)
                 for (_, on_answer), answer in zip(batch, answers, strict=True):
                     on_answer(answer)
+
+
+def _stops() -> OverloadedError:
+    return OverloadedError("the API stops; send the request again")

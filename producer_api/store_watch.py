@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import StoreFullError, UnavailableError
+from inferlane.essential import Background
 from inferlane.result_store import store_errors
 from inferlane.store_memory import StoreMemory, read_store_memory
 
@@ -31,22 +32,20 @@ class StoreWatch:
         self._redis = redis
         self._memory: StoreMemory | None = None
         self._came = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._watch_for_ever, name="store_watch")
 
     async def start(self) -> None:
         """Begin to watch. A store that is away is looked at again with the next request."""
-        self._task = asyncio.create_task(self._watch_for_ever(), name="store_watch")
+        self._background.start()
 
     async def close(self) -> None:
         """Stop watching."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.close()
 
     @property
     def is_running(self) -> bool:
         """Whether the store is still looked at."""
-        return self._task is not None and not self._task.done()
+        return self._background.is_running
 
     def admit(self) -> None:
         """Let a request in whose result the store can keep.

@@ -32,8 +32,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Records of one send that may lie in one partition: the router reads them all, so company costs nobody.
+# Records of one send that may lie in one partition: the router reads them all, so it costs nobody.
 _TOGETHER = 1_000
+
+
+Acknowledged = asyncio.Future["InferlaneError | None"]
+"""Resolved with what the broker said of the request: None when it has it, else the error. As a result and not as the
+future's own exception: nobody waits for it once the client has its answer or has gone."""
 
 
 class Departure:
@@ -107,7 +112,7 @@ class Submitter:
 
     async def _wait_in_place(self, call: "Call", departure: Departure | None) -> Result | None:
         place = self._room.enter(call.request_id)
-        acknowledged: asyncio.Future[None] = place.get_loop().create_future()
+        acknowledged: Acknowledged = place.get_loop().create_future()
 
         def on_answer(error: "InferlaneError | None") -> None:
             self._acknowledge(acknowledged, call, error)
@@ -127,7 +132,7 @@ class Submitter:
             result = await self._give_up(call, ticket, acknowledged)
         return result
 
-    async def _give_up(self, call: "Call", ticket: int, acknowledged: "asyncio.Future[None]") -> Result | None:
+    async def _give_up(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> Result | None:
         """What a wait that ran out ends in: nothing is accepted before the broker has it and the store knows of it."""
         await self._confirm(call, ticket, acknowledged)
         unnoted = self._unconfirmed(call, "the broker has the request, but the result store did not note it")
@@ -142,7 +147,7 @@ class Submitter:
             raise unnoted from error
         return result
 
-    async def _confirm(self, call: "Call", ticket: int, acknowledged: "asyncio.Future[None]") -> None:
+    async def _confirm(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> None:
         """Return when the broker has the request.
 
         Raises:
@@ -152,7 +157,7 @@ class Submitter:
         unsaid = self._unconfirmed(call, "the broker did not say whether it has the request")
         try:
             async with answer_within(self.left_s(call), unsaid):
-                await acknowledged
+                error = await acknowledged
         except UnconfirmedError:
             if self._enqueuer.withdraw(ticket):
                 raise UnavailableError(
@@ -160,6 +165,8 @@ class Submitter:
                     "call; send it again later"
                 ) from None
             raise
+        if error is not None:
+            raise error
 
     async def _abandon(self, call: "Call", ticket: int) -> NoReturn:
         """Take back a request whose client went away: nobody else knows its id.
@@ -187,7 +194,7 @@ class Submitter:
             UnavailableError: the broker did not take the request, or the store could not note it.
         """
         self._admit(call)
-        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        acknowledged: Acknowledged = asyncio.get_running_loop().create_future()
         time_s = self.left_s(call)
         async with answer_within(time_s, store_is_late(time_s, done="nothing was enqueued, so send it again")):
             await self._mark_accepted(call)
@@ -237,10 +244,11 @@ class Submitter:
             request_id=call.request_id,
         )
 
-    def _acknowledge(self, acknowledged: "asyncio.Future[None]", call: "Call", error: "InferlaneError | None") -> None:
+    def _acknowledge(self, acknowledged: "Acknowledged", call: "Call", error: "InferlaneError | None") -> None:
         if error is None:
             self._accepted[call.model].inc()
-        _acknowledge(acknowledged, error)
+        if not acknowledged.done():
+            acknowledged.set_result(error)
 
     def _admit(self, call: "Call") -> None:
         self._store_watch.admit()
@@ -279,12 +287,3 @@ class Submitter:
             headers.append((TRACE_PARENT, call.trace_parent))
         key = (call.routing_key or call.request_id).encode()
         return OutRecord(self._topic, key, call.payload, headers, together=0 if call.routing_key else _TOGETHER)
-
-
-def _acknowledge(acknowledged: "asyncio.Future[None]", error: "InferlaneError | None") -> None:
-    if acknowledged.done():
-        return
-    if error is None:
-        acknowledged.set_result(None)
-    else:
-        acknowledged.set_exception(error)

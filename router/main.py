@@ -10,7 +10,7 @@ import structlog
 from inferlane.attempt_log import RedisAttemptLog
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
-from inferlane.essential import essential
+from inferlane.essential import Background
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_ops
 from inferlane.result_store import ResultStore, connect, ping
@@ -71,8 +71,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             names=settings.names,
         )
         served = ServedVersions(redis, redis_url=settings.redis_url, clock=SystemClock(), names=settings.names)
-        reading = asyncio.create_task(served.read_for_ever(), name="served_versions")
-        stack.push_async_callback(_end, reading)
+        reading = await stack.enter_async_context(Background(served.read_for_ever, name="served_versions"))
         retrier = Retrier()
         forwarder = Forwarder(
             settings,
@@ -101,14 +100,13 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             state_path=StatePath(settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()),
         )
         watch = DeploymentWatch(settings, catalog=catalog, splits=splits, redis=redis)
-        watching = essential(asyncio.create_task(watch.run(), name="deployment"))
-        stack.push_async_callback(_end, watching)
+        watching = await stack.enter_async_context(Background(watch.run, name="deployment"))
         ops.show(
             live=lambda: {
                 **app.live(),
                 "splits": follower.is_running,
-                "deployment": not watching.done(),
-                "served_versions": not reading.done(),
+                "deployment": watching.is_running,
+                "served_versions": reading.is_running,
             },
             ready=lambda: {
                 **app.ready(),
@@ -144,11 +142,6 @@ async def run_app(app: RouterApp, stop: asyncio.Event) -> None:
                 await app.stop()
         except TimeoutError:
             log.warning("outcome_group_not_left", deadline_s=_STOP_DEADLINE_S)
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _until_stopped(app: RouterApp) -> None:

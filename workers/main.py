@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,7 +14,7 @@ from inferlane.cancellations import CancelledRequests
 from inferlane.clock import SystemClock
 from inferlane.delivery import Delivery
 from inferlane.errors import UnavailableError
-from inferlane.essential import essential
+from inferlane.essential import Background, essential
 from inferlane.kafka.producing import BatchProducer
 from inferlane.ops import OpsApp, serve_ops
 from inferlane.result_store import ResultStore, connect, ping
@@ -119,16 +119,23 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         lanes = worker_lanes(settings, pipeline, limit=limit, retrier=retrier, attempt_log=attempt_log)
 
         def live() -> Mapping[str, bool]:
-            return {"pipeline": not work.done(), "cancellations": cancelled.is_running, **lanes.live()}
+            return {
+                "pipeline": not work.done(),
+                "cancellations": cancelled.is_running,
+                "served_versions": saying.is_running,
+                **lanes.live(),
+            }
 
         reports = asyncio.create_task(
             report_outcomes(recorder, producer, topic=settings.names.outcomes, interval_s=settings.outcome_interval_s)
         )
         present = ServedVersions(redis, redis_url=settings.redis_url, clock=clock, names=settings.names)
-        saying = asyncio.create_task(
-            present.say_for_ever(model, version, default_version=known.default_version), name="served_versions"
+        saying = await stack.enter_async_context(
+            Background(
+                partial(present.say_for_ever, model, version, default_version=known.default_version),
+                name="served_versions",
+            )
         )
-        stack.push_async_callback(_end, saying)
         work = essential(asyncio.create_task(lanes.run(stop), name="pipeline"))
         ops.show(
             live=live,
@@ -148,11 +155,8 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         finally:
             stop.set()
             await asyncio.wait({work}, timeout=settings.drain_deadline_s)
+            # The consumers leave their groups before the clients go that their work needs.
+            work.cancel()
             reports.cancel()
-            await asyncio.gather(reports, return_exceptions=True)
+            await asyncio.gather(work, reports, return_exceptions=True)
         log.info("worker_stopped", model=model, version=version)
-
-
-async def _end(task: "asyncio.Task[NoReturn]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -169,12 +169,12 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                 return None
         (record,) = fetched[partition]
         if record.offset >= attempt.careful_until:
-            consumer.seek(partition, record.offset)
+            with suppress(IllegalStateError):  # as in `_note_attempts`
+                consumer.seek(partition, record.offset)
             await self._leave(number)
             return None
-        take = Take([record], self._begin(consumer), is_suspect=True)
         self._idle.clear()
-        return take
+        return Take([record], self._begin(consumer), is_suspect=True)
 
     async def _leave(self, partition: int) -> None:
         await self._commit()  # or it would be met again with nothing noted of it
@@ -284,9 +284,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             # Somebody else owns the partition now and reads on from the last commit; results are idempotent.
             log.info("commit_refused", topic=self._topic, reason=str(error))
         except (KafkaError, TimeoutError) as error:
-            # Tried again with the next commit; until then a crash redelivers more.
+            # Tried again an interval later, also by a hurried consumer; until then a crash redelivers more.
             self._tracker.put_back(offsets)
-            self._has_finished.set()
+            asyncio.get_running_loop().call_later(self._settings.commit_interval_s, self._has_finished.set)
             log.warning("commit_failed", topic=self._topic, error=repr(error))
 
     def _of_partitions_that_exist(

@@ -26,3 +26,14 @@ async def test_a_version_is_known_while_a_worker_says_so_and_only_in_its_own_sta
         clock.advance(20)
         await served.read()
         assert served.get("iris") == Served("v2", {"v2"})
+
+
+async def test_what_others_write_there_names_no_version() -> None:
+    """Guards the count of parts: without it one such member ends every router."""
+    clock = FakeClock()
+    async with embedded_store() as url, connect(url) as redis:
+        served = ServedVersions(redis, redis_url=url, clock=clock, names=Names())
+        await redis.zadd(Names().store_key("served"), {"iris": clock.now_s() + 10, b"\xff a b c": clock.now_s() + 11})
+        await served.say("iris", "v1", default_version="v1")
+        await served.read()
+        assert served.get("iris") == Served("v1", {"v1"})

@@ -1,0 +1,40 @@
+"""Requests on their way to the topic: each is answered once, also when the API stops before it was sent."""
+
+import asyncio
+from collections.abc import Sequence
+
+from inferlane.errors import InferlaneError, OverloadedError
+from inferlane.kafka.outgoing import OutRecord
+from producer_api.enqueueing import Enqueuer
+
+RECORD = OutRecord("t", b"k", b"value", [])
+
+
+class StuckProducer:
+    """A broker that is away: a send begins and never ends."""
+
+    def __init__(self) -> None:
+        self.has_begun = asyncio.Event()
+
+    async def send_each(self, _records: Sequence[OutRecord]) -> Sequence[InferlaneError | None]:
+        self.has_begun.set()
+        await asyncio.Event().wait()
+        return []
+
+
+async def test_closing_answers_what_is_under_way_and_what_waits_behind_it() -> None:
+    """Guards the end of `close`: without it who waits behind the batch that is under way is never told."""
+    producer = StuckProducer()
+    enqueuer = Enqueuer(producer, max_pending=10, max_pending_bytes=1_000)  # type: ignore[arg-type]  # as far as it is used
+    await enqueuer.start()
+    answers: dict[str, InferlaneError | None] = {}
+    enqueuer.enqueue(RECORD, lambda error: answers.update(sent=error))
+    async with asyncio.timeout(10):
+        await producer.has_begun.wait()
+    enqueuer.enqueue(RECORD, lambda error: answers.update(waiting=error))
+    await enqueuer.close()
+    assert {name: type(error) for name, error in answers.items()} == {
+        "sent": OverloadedError,
+        "waiting": OverloadedError,
+    }
+    assert enqueuer._pending_bytes == 0
