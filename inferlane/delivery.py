@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from inferlane.burying import DeadLetterWriter
+from inferlane.dead_letter_writing import DeadLetterWriter
 from inferlane.dead_letters import Cause
 from inferlane.errors import (
     DecodeError,
@@ -117,7 +117,7 @@ class Delivery:
 
         Each stage is tried again by itself, so that a store that is down does not multiply the dead letters.
         """
-        answers = await self._bury(answers)
+        answers = await self._write_dead_letters(answers)
         stored = [answer for answer in answers if answer.lane is Lane.REQUESTS]
         results = [answer.result for answer in stored]
         waiting = _by_instance(stored, results)
@@ -133,12 +133,12 @@ class Delivery:
         if any(result is not ours for result, ours in zip(held, results, strict=True)):
             await self._wake(_by_instance(stored, held))
 
-    async def _bury(self, answers: Sequence[Answer]) -> Sequence[Answer]:
+    async def _write_dead_letters(self, answers: Sequence[Answer]) -> Sequence[Answer]:
         """Write the dead letters; the answer of a record that could not be kept says so."""
         dead = {number: answer.dead for number, answer in enumerate(answers) if answer.dead is not None}
         if not dead:
             return answers
-        outcomes = await self._dead_letters.bury([(dead[number], _cause_of(answers[number])) for number in dead])
+        outcomes = await self._dead_letters.write([(dead[number], _cause_of(answers[number])) for number in dead])
         told = list(answers)
         for number, error in zip(dead, outcomes, strict=True):
             answer = answers[number]
@@ -152,7 +152,7 @@ class Delivery:
         """Write the results for the topic. One that it does not take is replaced by one that says so."""
         refused = await self._try_results(answers)
         too_large = [(answer, error) for answer, error in refused if isinstance(error, PayloadTooLargeError)]
-        instead = await self._bury([_instead(answer, error) for answer, error in too_large])
+        instead = await self._write_dead_letters([_instead(answer, error) for answer, error in too_large])
         lost = [pair for pair in refused if not isinstance(pair[1], PayloadTooLargeError)] + list(
             await self._try_results(instead)
         )

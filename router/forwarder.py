@@ -189,7 +189,7 @@ class Forwarder:
         metrics.note_refused(work.refused)
         metrics.note_take(took_s=time.time() - work.taken_s)
 
-    async def bury(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
+    async def give_up(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
         """Return when a record that must not be worked on has a durable terminal result, and is a dead letter."""
         try:
             headers = identified(read_unidentified(record), record)
@@ -248,7 +248,7 @@ def router_lanes(
         return LaneOptions(consumer=consumer, max_records=_MAX_RECORDS)
 
     lanes = {lane: options(lane, topic) for lane, topic in settings.names.ingress.items()}
-    return Lanes(lanes, work=forwarder.forward, bury=forwarder.bury, retrier=retrier)
+    return Lanes(lanes, work=forwarder.forward, give_up=forwarder.give_up, retrier=retrier)
 
 
 def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:

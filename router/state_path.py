@@ -9,7 +9,7 @@ from uuid import uuid4
 import structlog
 from aiokafka import TopicPartition
 
-from inferlane.burying import DeadLetterWriter
+from inferlane.dead_letter_writing import DeadLetterWriter
 from inferlane.dead_letters import Cause, stack_of
 from inferlane.errors import DecodeError, InferlaneError
 from inferlane.kafka.reading import read_since
@@ -74,7 +74,7 @@ class StatePath:
             refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
             summary = decode_summary(record.value or b"")
         except DecodeError as error:
-            await self._bury(record, error)
+            await self._give_up(record, error)
             return
         verdict = self._windows.apply(summary, now_s=self._clock.now_s())
         if verdict in (Verdict.AHEAD, Verdict.FULL):
@@ -133,9 +133,9 @@ class StatePath:
                 self._windows.mark_all_changed()
             self._windows.mark_published(slots)
 
-    async def _bury(self, record: "KafkaRecord", error: DecodeError) -> None:
+    async def _give_up(self, record: "KafkaRecord", error: DecodeError) -> None:
         cause = Cause(reason=error.code, detail=str(error), attempts=1, stack=stack_of(error))
-        await self._dead_letters.bury([(record, cause)])
+        await self._dead_letters.write([(record, cause)])
         DEAD_LETTERS.labels(UNKNOWN, UNKNOWN, NONE, error.code).inc()
         log.warning("summary_undecodable", partition=record.partition, offset=record.offset, error=str(error))
 

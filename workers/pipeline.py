@@ -118,7 +118,7 @@ class Pipeline:
         if held:
             await self._finish(held)
 
-    async def bury(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
+    async def give_up(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
         """Return when a record that must not be worked on has a durable terminal result, and is a dead letter."""
         refused = self._refuse(record, lane, error)
         await self._finish([_Done(Batch(lane=lane, taken_s=self._clock.now_s()), [refused])])
@@ -243,4 +243,4 @@ def worker_lanes(
         Lane.REQUESTS: options(Lane.REQUESTS, max_records=settings.max_batch_rows),
         Lane.BULK: options(Lane.BULK, max_records=_BULK_RECORDS_A_TAKE),
     }
-    return Lanes(lanes, work=pipeline.answer, bury=pipeline.bury, retrier=retrier, allowance=limit.allowance)
+    return Lanes(lanes, work=pipeline.answer, give_up=pipeline.give_up, retrier=retrier, allowance=limit.allowance)

@@ -1,7 +1,7 @@
 r"""Reading records whose header names are not UTF-8.
 
 Kafka's own clients and brokers take any bytes as the name of a header. aiokafka raises on such a record. Here such a
-name is read with each odd byte as `\xNN`, so that the record is served, answered or buried like any other.
+name is read with each odd byte as `\xNN`, so that the record is served, answered or made a dead letter like any other.
 """
 
 from collections.abc import Iterator

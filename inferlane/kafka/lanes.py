@@ -26,7 +26,7 @@ Work = Callable[[Take, Lane], Awaitable[Awaitable[object] | None]]
 """Returns when every record of the take has a durable result, or, with the rest of the work, when the lane may go on
 before that is so. What either raises ends the process."""
 
-Bury = Callable[["ConsumerRecord", Lane, InferlaneError], Awaitable[None]]
+GiveUp = Callable[["ConsumerRecord", Lane, InferlaneError], Awaitable[None]]
 """Returns when a record that nobody may work on again has a durable terminal result: the error."""
 
 Allowance = Callable[[int], int]
@@ -55,12 +55,12 @@ class Lanes:
         lanes: Mapping[Lane, LaneOptions],
         *,
         work: Work,
-        bury: Bury,
+        give_up: GiveUp,
         retrier: Retrier,
         allowance: Allowance = everything,
     ) -> None:
         self._lanes = lanes
-        self._bury = bury
+        self._give_up = give_up
         self._isolation = Isolation()
         self._allowance = allowance
         self._work = work
@@ -136,14 +136,14 @@ class Lanes:
         await self._end(consumer, take, rest)
 
     async def _try_alone(self, consumer: LaneConsumer, take: Take, lane: Lane) -> Awaitable[object] | None:
-        """Work on one record with nothing beside it, or bury it if a process died of it so; returns as `Work`."""
+        """Work on one record with nothing beside it, or give it up if a process died of it so; returns as `Work`."""
         async with self._isolation.alone():
             error = await self._retrier.until_done(lambda: consumer.begin_alone(take), stage=f"alone:{lane}")
             if error is None:
                 return await self._work(take, lane)
             (record,) = take.records
             log.error("record_killed_process", lane=lane, topic=record.topic, offset=record.offset)
-            await self._bury(record, lane, error)
+            await self._give_up(record, lane, error)
             return None
 
     async def _end(self, consumer: LaneConsumer, take: Take, rest: Awaitable[object] | None) -> None:

@@ -13,7 +13,7 @@ from inferlane.retrying import Retrier
 
 log = structlog.get_logger(__name__)
 
-Buried = tuple[KafkaRecord, Cause]
+Unserved = tuple[KafkaRecord, Cause]
 _STAGE = "dead_letters"
 
 
@@ -27,22 +27,22 @@ class DeadLetterWriter:
         self._retrier = retrier
         self._limit_bytes = limit_bytes
 
-    async def bury(self, buried: Sequence[Buried]) -> Sequence[InferlaneError | None]:
+    async def write(self, unserved: Sequence[Unserved]) -> Sequence[InferlaneError | None]:
         """Return, for each record, None when its letter is kept, else why there is none: its topic is gone or denied.
 
         A letter that its topic finds too large is cut to what the topic takes, at last to where the record lies.
         """
         letters = [
-            dead_letter(record, cause, topic=self._topic, limit_bytes=self._limit_bytes) for record, cause in buried
+            dead_letter(record, cause, topic=self._topic, limit_bytes=self._limit_bytes) for record, cause in unserved
         ]
         outcomes = list(await write_each(self._sender, self._retrier, letters, stage=_STAGE))
         for cut in (_cut_to, _cut_to_reference):
             large = [number for number, error in enumerate(outcomes) if isinstance(error, PayloadTooLargeError)]
-            smaller = [cut(buried[number], letters[number], outcomes[number]) for number in large]
+            smaller = [cut(unserved[number], letters[number], outcomes[number]) for number in large]
             again = await write_each(self._sender, self._retrier, smaller, stage=_STAGE)
             for number, outcome in zip(large, again, strict=True):
                 outcomes[number] = outcome
-        for (record, cause), error in zip(buried, outcomes, strict=True):
+        for (record, cause), error in zip(unserved, outcomes, strict=True):
             if error is not None:
                 log.error(
                     "dead_letter_not_kept",
@@ -56,13 +56,13 @@ class DeadLetterWriter:
         return outcomes
 
 
-def _cut_to(buried: Buried, letter: OutRecord, error: InferlaneError | None) -> OutRecord:
-    record, cause = buried
+def _cut_to(unserved: Unserved, letter: OutRecord, error: InferlaneError | None) -> OutRecord:
+    record, cause = unserved
     limit_bytes = getattr(error, "limit_bytes", None) or 0
     around_bytes = check_size(letter, limit_bytes=2**62) - len(letter.value)
     return dead_letter(record, cause, topic=letter.topic, limit_bytes=limit_bytes - around_bytes)
 
 
-def _cut_to_reference(buried: Buried, letter: OutRecord, _error: InferlaneError | None) -> OutRecord:
-    record, cause = buried
+def _cut_to_reference(unserved: Unserved, letter: OutRecord, _error: InferlaneError | None) -> OutRecord:
+    record, cause = unserved
     return dead_letter(record, cause, topic=letter.topic, limit_bytes=-1)
