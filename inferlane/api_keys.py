@@ -7,7 +7,6 @@ nobody guesses 2^256; a slow one would only cost each request its milliseconds.
 
 import fcntl
 import hashlib
-import os
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Annotated
 import msgspec
 
 from inferlane.errors import ConfigurationError
+from inferlane.whole_files import write_whole
 
 # Lets a scanner of leaked secrets, and a person, know one when they see it.
 _PREFIX = "inferlane_"
@@ -145,11 +145,7 @@ def _changing(path: Path) -> Iterator[None]:
 def _write(path: Path, keys: Sequence[ApiKey]) -> None:
     """Replace the file whole, so that nobody reads half of it; whoever may read it still may."""
     mode = path.stat().st_mode & 0o777 if path.exists() else _FILE_MODE
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    fresh.touch(_FILE_MODE)
-    fresh.write_text("\n".join(_entry(key) for key in keys), encoding="utf-8")
-    fresh.chmod(mode)
-    fresh.replace(path)
+    write_whole(path, "\n".join(_entry(key) for key in keys).encode(), mode=mode)
 
 
 def _entry(key: ApiKey) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from inferlane.naming import check_model_name, check_version_name
 from inferlane.signature import Signature, TensorSpec
+from inferlane.whole_files import write_whole
 from models.artifact import read_artifact
 from models.toml import Table, dump_toml
 
@@ -45,10 +46,7 @@ def write_model(folder: Path, *, description: str, default_version: str, classes
     check_model_name(folder.name)
     folder.mkdir(parents=True, exist_ok=True)
     text = dump_toml({"default_version": default_version, "description": description, "classes": list(classes)})
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=_UNFINISHED, delete=False) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(folder / "model.toml")
+    write_whole(folder / "model.toml", text.encode(), mode=0o644)
 
 
 def write_version(

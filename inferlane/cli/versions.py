@@ -1,18 +1,15 @@
 """Which versions a command is about: those that are named, else those of the local models folder."""
 
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inferlane.errors import ConfigurationError
+from inferlane.errors import ConfigurationError, InvalidNameError
+from inferlane.naming import check_model_name, check_version_name
 from inferlane.quoting import quoted
 
 if TYPE_CHECKING:
     from inferlane.config import Settings
-
-# What Kafka takes in the name of a topic.
-_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
 NamedVersions = Annotated[
     list[str] | None,
@@ -40,10 +37,14 @@ def chosen_versions(settings: "Settings", named: list[str] | None) -> list[tuple
 
 def _pair(name: str, default_model: str) -> tuple[str, str]:
     model, separator, version = name.rpartition("/")
-    if not _NAME.fullmatch(version) or (separator and not _NAME.fullmatch(model)):
+    try:
+        check_version_name(version)
+        if separator:
+            check_model_name(model)
+    except InvalidNameError as error:
         raise ConfigurationError(
-            f"--version {quoted(name)} names no version; write MODEL/VERSION, as iris/v1, of letters, digits and . _ -"
-        )
+            f"--version {quoted(name)} names no version; write MODEL/VERSION, as iris/v1: {error}"
+        ) from error
     return model or default_model, version
 
 

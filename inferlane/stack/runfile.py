@@ -10,6 +10,7 @@ import msgspec
 import psutil
 
 from inferlane.errors import ConfigurationError
+from inferlane.whole_files import write_whole
 
 # psutil and the kernel round the start of a process; a recycled pid begins much later.
 _SAME_START_S = 0.05
@@ -113,17 +114,8 @@ class RunFile:
             OSError: it cannot be written, and is as it was.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
-        # Made anew, for nobody else to read: the environment may hold the password of a store.
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(record)))
-            draft.replace(self.path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
+        # For nobody else to read: the environment may hold the password of a store.
+        write_whole(self.path, msgspec.json.format(msgspec.json.encode(record)), mode=0o600)
 
     def read(self) -> RunRecord | None:
         """Return the record; nothing if there is none, or it is of another release and cannot be read.

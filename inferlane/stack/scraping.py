@@ -4,7 +4,6 @@ Source: Prometheus' `file_sd_config`, which reads the file again when it changes
 """
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from inferlane.stack.runfile import ProcessRecord
+from inferlane.whole_files import write_whole
 
 
 class TargetGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,11 +40,14 @@ class TargetFile:
         self.path = state_dir / "prometheus-targets.json"
 
     def write(self, processes: Sequence[ProcessRecord]) -> None:
-        """Replace the file at once, so that a reader sees the old or the new one."""
+        """Replace the file at once, so that a reader sees the old or the new one.
+
+        Raises:
+            OSError: it cannot be written, and is as it was.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        draft.write_bytes(msgspec.json.format(msgspec.json.encode(target_groups(processes))))
-        draft.replace(self.path)
+        # Prometheus may be another user.
+        write_whole(self.path, msgspec.json.format(msgspec.json.encode(target_groups(processes))), mode=0o644)
 
     def remove(self) -> None:
         """Let Prometheus forget the stack."""
