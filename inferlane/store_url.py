@@ -10,6 +10,7 @@ from enum import StrEnum
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from inferlane.errors import ConfigurationError
+from inferlane.quoting import clipped
 
 # A message never says the URL, which may hold a password.
 _FORMS = (
@@ -71,7 +72,7 @@ def parse_store_url(url: str) -> StoreAddress:
     options = tuple(parse_qsl(parts.query, keep_blank_values=True))
     if unknown := sorted({name for name, _ in options} - _OPTIONS):
         raise ConfigurationError(
-            f"INFERLANE_REDIS_URL has options that are not known: {', '.join(unknown)[:200]}; "
+            f"INFERLANE_REDIS_URL has options that are not known: {clipped(', '.join(unknown))}; "
             f"there are {', '.join(sorted(_OPTIONS))}."
         )
     return StoreAddress(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from inferlane.quoting import clipped
 from inferlane.store_connection import get_many, store_errors
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class VersionFaults:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            await self._redis.set(self._key(model, version), reason[:_MAX_REASON_CHARS])
+            await self._redis.set(self._key(model, version), clipped(reason, limit_chars=_MAX_REASON_CHARS))
 
     async def clear(self, model: str, version: str) -> None:
         """Say that a worker has loaded the version.

@@ -119,7 +119,7 @@ class StatePath:
             try:
                 summary = decode_summary(record.value or b"")
             except DecodeError:
-                # The agent buries it, or has.
+                # The agent makes a dead letter of it, or has.
                 continue
             self._windows.apply(summary, now_s=self._clock.now_s())
 

@@ -23,6 +23,7 @@ from aiokafka.record._crecords import legacy_records as c_legacy_records
 from inferlane.errors import DecodeError
 from inferlane.kafka.frames import Frame, Frames
 from inferlane.kafka.inflating import INFLATE
+from inferlane.quoting import clipped
 from inferlane.unreadable import is_unreadable, unreadable_headers
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # as a
                 yield from self._read(frame)
             except Exception as error:  # noqa: BLE001 - whatever the bytes of a stranger make a decoder raise
                 reason = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
-                yield self._stand_in(frame, reason[:_REASON_CHARS])
+                yield self._stand_in(frame, clipped(reason, limit_chars=_REASON_CHARS))
 
     def _read(self, frame: Frame) -> Iterator[ConsumerRecord]:
         batch = frame.open(check_crc=self._check_crcs)
