@@ -16,12 +16,20 @@ NUMBER = re.compile(r"[ \t]*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)
 _DECIMAL_COMMA = re.compile(r"[ \t]*[+-]?[0-9]+,[0-9]+(?:[eE][+-]?[0-9]+)?[ \t]*", re.ASCII)
 # What others write where a value is missing.
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "nil", "?", "-", ".", "#n/a"})
+# What names a column: its first letter or digit is a letter. Dates, amounts and percentages begin with a digit.
+_NAME = re.compile(r"[\W_]*[^\W\d_]")
+_VALUES_IN_WORDS = frozenset({"inf", "infinity", "true", "false"})
 _DELIMITERS = ",;\t|"
 _NAMED = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 _SAMPLE_LINES = 100
 _BLOCK_BYTES = 1024 * 1024
+# In UTF-16 every second byte of a digit or comma is zero. A stray zero byte in other text is rarer than this.
+_FEWEST_ZEROS = 1 / 8
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a byte order mark"),
+    (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
+    (codecs.BOM_UTF32_BE, "utf-32", "UTF-32"),
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
@@ -68,6 +76,11 @@ def is_missing(field: str) -> bool:
     return field.strip().lower() in _MISSING
 
 
+def is_empty(line: str, delimiter: str) -> bool:
+    """Whether a line is no row: it holds nothing, not even delimiters that missing values are between."""
+    return not line.strip() and not (delimiter and delimiter in line)
+
+
 def fields_of(line: str, delimiter: str) -> list[str]:
     """The fields of one line, which is one row.
 
@@ -89,13 +102,15 @@ def find_format(path: Path, options: ReadOptions, *, width: int | None) -> Forma
             return Format(encoding=encoding, encoding_said=said)
         with path.open(encoding=encoding) as file:
             sample = [
-                line for _, line in zip(range(_SAMPLE_LINES), (line for line in file if line.strip()), strict=False)
+                line
+                for _, line in zip(range(_SAMPLE_LINES), (line for line in file if line.rstrip("\n")), strict=False)
             ]
     except (OSError, UnicodeError) as error:
         raise ConfigurationError(
             f"cannot read {path}: {error}. Name a readable file, and its encoding with --encoding."
         ) from error
     delimiter = _delimiter(path, options.delimiter, sample, width)
+    sample = [line for line in sample if not is_empty(line, delimiter)]
     first = _fields_or_none(sample[0], delimiter) if sample else None
     has_header = bool(first) and (
         options.header is Header.YES or (options.header is Header.AUTO and _names_columns(first or []))
@@ -126,10 +141,8 @@ def _encoding(path: Path, given: str) -> tuple[str, str]:
         for mark, encoding, said in _BOMS:
             if head.startswith(mark):
                 return encoding, said
-        # Numbers and commas in UTF-16 have a zero in every second byte.
-        if b"\0" in head[:1024]:
-            encoding = "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
-            return encoding, f"{encoding.upper()} without a byte order mark"
+        if utf_16 := _utf_16_without_mark(head[:1024]):
+            return utf_16, f"{utf_16.upper()} without a byte order mark"
         try:
             while head:
                 decoder.decode(head)
@@ -138,6 +151,14 @@ def _encoding(path: Path, given: str) -> tuple[str, str]:
         except UnicodeDecodeError:
             return "latin-1", "Latin-1 (it is not UTF-8)"
     return "utf-8", "UTF-8"
+
+
+def _utf_16_without_mark(head: bytes) -> str | None:
+    """The kind of UTF-16 that the bytes are, None if they are none: its zeros are all in the same half of each unit."""
+    high, low = head[0::2].count(0), head[1::2].count(0)
+    if min(high, low) or max(high, low) < len(head) * _FEWEST_ZEROS or not head:
+        return None
+    return "utf-16-le" if low else "utf-16-be"
 
 
 def _delimiter(path: Path, given: str, sample: Sequence[str], width: int) -> str:
@@ -163,9 +184,13 @@ def _delimiter(path: Path, given: str, sample: Sequence[str], width: int) -> str
 
 
 def _names_columns(fields: Sequence[str]) -> bool:
-    """Whether these are names: one number among them, and it is a row with an odd value."""
+    """Whether these are names: one number among them, or nothing but values, and it is a row with an odd value."""
     has_number = any(NUMBER.fullmatch(field) or _DECIMAL_COMMA.fullmatch(field) for field in fields)
-    return not has_number and not all(is_missing(field) for field in fields)
+    return not has_number and any(map(_is_name, fields))
+
+
+def _is_name(field: str) -> bool:
+    return bool(_NAME.match(field)) and not (is_missing(field) or field.strip(" \t+-").lower() in _VALUES_IN_WORDS)
 
 
 def _refuse_decimal_comma(path: Path, sample: Sequence[str], delimiter: str) -> None:

@@ -8,10 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
+import msgspec
 import numpy as np
 
-from inferlane.bulk.formats import NUMBER, Format, ReadOptions, fields_of, find_format, is_missing
-from inferlane.errors import ConfigurationError, DecodeError, InvalidInputError
+from inferlane.bulk.formats import NUMBER, Format, ReadOptions, fields_of, find_format, is_empty, is_missing
+from inferlane.errors import UNDECODABLE, ConfigurationError, DecodeError, InvalidInputError
 from inferlane.quoting import quoted
 from inferlane.signature import Signature
 from inferlane.wire.v1 import decode_instances
@@ -20,6 +21,7 @@ from inferlane.wire.v1 import decode_instances
 _EXACT_INTEGERS = 2.0**53
 _CSV, _JSONL = (".csv", ".tsv"), (".jsonl", ".ndjson")
 _KEPT_CHARS = 10_000
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ class RowFile:
         empty: list[int] = []
         for number, raw in enumerate(file, start=1):
             text = raw.rstrip("\r\n")
-            if not text.strip():
+            if is_empty(text, self.format.delimiter):
                 empty.append(number)
                 continue
             if is_header:
@@ -215,8 +217,11 @@ def _chunk(lines: Sequence[_Line], first_row: int, signature: Signature) -> Chun
 def _decoded(lines: Sequence[_Line], signature: Signature) -> Mapping[str, np.ndarray] | None:
     """All of them in one go, None where one does not fit."""
     try:
+        # Each by itself: what begins in one line and ends in the next would make the rows of others move.
+        for line in lines:
+            _check_json(line.json)
         tensors = decode_instances(f"[{','.join(line.json for line in lines)}]".encode(), signature)
-    except (DecodeError, InvalidInputError):
+    except (*UNDECODABLE, DecodeError, InvalidInputError):
         return None
     # A line may hold more than one JSON value; only the count tells.
     return tensors if all(len(array) == len(lines) for array in tensors.values()) else None

@@ -46,6 +46,7 @@ def values(chunks: list[Chunk]) -> list[list[float]]:
         ((NAMES + ROWS).replace(",", "\t"), "delimiter tab, header"),
         (ROWS.replace(",", "|"), "delimiter pipe, no header"),
         (ROWS.encode("utf-16"), "UTF-16, delimiter comma, no header"),
+        (ROWS.encode("utf-32"), "UTF-32, delimiter comma, no header"),
         (ROWS.encode("utf-16-be"), "UTF-16-BE without a byte order mark, delimiter comma"),
         (NAMES.replace("sepal", "Kelchblätter").encode("latin-1") + ROWS.encode(), "Latin-1 (it is not UTF-8)"),
         (ROWS.replace("\n", "\r\n"), "no header"),
@@ -82,6 +83,14 @@ def test_how_a_file_is_written_is_found_and_said(tmp_path: Path, content: str | 
         ('5.1,3.5,"1.4"0,0.2', "line 1: "),
         ("5.1,3.5,1.4,1e300", "line 1: "),
         (",,,", "line 1, column 1: the value is missing"),
+        ("2026-01-01,2026-01-02,2026-01-03,2026-01-04", "line 1, column 1: '2026-01-01' is no number"),
+        ("$5,$3,$1,$0", "line 1, column 1: '$5' is no number"),
+        ("51%,35%,14%,2%", "line 1, column 1: '51%' is no number"),
+        ("-inf,inf,inf,inf", "line 1, column 1: '-inf' is no number"),
+        ("True,False,True,False", "line 1, column 1: 'True' is no number"),
+        ("0x1,0x2,0x3,0x4", "line 1, column 1: '0x1' is no number"),
+        ("5.1,3.5,1.4,0.2\0", "line 1, column 4: '0.2\\x00' is no number"),
+        ("5.1 3.5 1.4 0.2", "line 1 has 1 values, the model takes 4"),
     ],
 )
 def test_an_odd_field_costs_its_own_row_and_is_named_wherever_it_stands(tmp_path: Path, odd: str, fault: str) -> None:
@@ -128,6 +137,24 @@ def test_a_line_without_a_value_is_a_row_of_a_model_with_one_value_but_not_at_th
     assert file.empty_lines == 2
     file, _ = read(tmp_path, f"{ROWS}\n{ROWS}")
     assert file.empty_lines == 1
+
+
+@pytest.mark.parametrize("before", ["", NAMES.replace(",", "\t")])
+def test_a_line_of_tabs_is_a_row_of_missing_values_where_tabs_delimit(tmp_path: Path, before: str) -> None:
+    content = f"{before}\t\t\t\n{ROWS}".replace(",", "\t")
+    for name in ("rows.csv", "rows.tsv"):
+        file, [chunk] = read(tmp_path, content, name=name)
+        assert (chunk.positions, list(chunk.faults), file.empty_lines) == ((1, 2), [0], 0)
+        _, [chunk] = read(tmp_path, content, name=name, missing=-1.0)
+        assert np.allclose(values([chunk]), [[-1, -1, -1, -1], *EXPECTED])
+    file, [chunk] = read(tmp_path, f"{ROWS}\t\t\n")
+    assert (chunk.positions, file.empty_lines) == ((0, 1), 1)
+
+
+def test_lines_that_are_json_only_together_move_nobody_elses_rows(tmp_path: Path) -> None:
+    content = "[1, 2\n3, 4]\n[5, 6, 7, 8], [9, 9, 9, 9]\n[5.1, 3.5, 1.4, 0.2]\n"
+    _, [chunk] = read(tmp_path, content, name="rows.jsonl")
+    assert (chunk.positions, [reject.line for reject in chunk.rejects]) == ((3,), [1, 2, 3])
 
 
 def test_json_lines_are_named_by_their_line_too(tmp_path: Path) -> None:
