@@ -57,7 +57,7 @@ def read_artifact(path: Path) -> Artifact:
     model = _read(path)
     try:
         names = sorted(set(_external_names(memoryview(model))))
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, RecursionError) as error:
         return Artifact(model=model, external={}, fault=f"it holds no ONNX model ({error})")
     return Artifact(model=model, external={name: _read(_inside(path.parent, name)) for name in names})
 

@@ -1,6 +1,7 @@
 """What `model.toml` and `version.toml` of a store must hold, checked as they are read."""
 
 import math
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from inferlane.wire.tensors import numpy_dtype
 
 T = TypeVar("T")
 _SHOWN_CHARS = 500
+# Far more than anybody writes by hand. Every process reads these files at its start, at a megabyte a second.
+_MAX_FILE_BYTES = 256 * 1024
 # A JSON number that every client reads as it was written.
 _LARGEST_EXACT = 2**53
 
@@ -107,8 +110,24 @@ def _specs(path: Path, field: str, tensors: tuple[_Tensor, ...]) -> tuple[Tensor
 
 def _read(path: Path, kind: type[T]) -> T:
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), kind)
+        return msgspec.convert(tomllib.loads(_text(path)), kind)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{path}: missing or malformed: {error}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    """The file, as far as it is one: a pipe would hold the process for ever, a device would fill its memory.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8, no file, or too large.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        raw = file.read(_MAX_FILE_BYTES + 1)
+    if len(raw) > _MAX_FILE_BYTES:
+        raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes, which is the limit; keep notes in another file")
+    return raw.decode("utf-8-sig")

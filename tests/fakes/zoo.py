@@ -84,6 +84,22 @@ def _garbage(models_dir: Path, version: str) -> None:
     add_version(models_dir, version, lambda path: path.write_bytes(b"this is no model") and None)
 
 
+def _deep(models_dir: Path, version: str) -> None:
+    """A graph in a node of a graph, and so on: deeper than Python and protobuf follow."""
+    graph = b""
+    for _ in range(2_000):
+        graph = _field(1, _field(5, _field(6, graph)))
+    add_version(models_dir, version, lambda path: path.write_bytes(_field(7, graph)) and None)
+
+
+def _field(number: int, held: bytes) -> bytes:
+    length = len(held)
+    size = b""
+    while length > 127:  # noqa: PLR2004 - seven bits a byte
+        size, length = size + bytes([length & 127 | 128]), length >> 7
+    return bytes([number << 3 | 2]) + size + bytes([length]) + held
+
+
 def _zipmap(models_dir: Path, version: str) -> None:
     node = helper.make_node(
         "ZipMap", ["input"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=list(range(FEATURES))
@@ -132,6 +148,8 @@ def _twice_the_rows(models_dir: Path, version: str) -> None:
 
 SPOILT: dict[str, tuple[Adding, str]] = {
     "corrupt": (_corrupt, "but version.toml says sha256:"),
+    "deep": (_deep, "onnxruntime cannot load it"),
+    "empty": (lambda folder, name: add_version(folder, name, lambda path: path.touch()) and None, "onnxruntime cannot"),
     "garbage": (_garbage, "onnxruntime cannot load it"),
     "nan": (_saved(_node("Log")), "finite"),
     "zipmap": (_zipmap, "seq(map(int64,tensor(float)))"),

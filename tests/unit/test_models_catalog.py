@@ -1,5 +1,7 @@
 """The catalog: a store that is not as it must be is refused with the file and the remedy."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +44,45 @@ def test_a_store_that_is_not_whole_is_refused(tmp_path: Path, spoil: Callable[[P
 
     with pytest.raises(ConfigurationError, match=message):
         load_catalog(tmp_path, default_model="tiny")
+
+
+def become_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def become_a_device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def grow(path: Path) -> None:
+    path.write_text(path.read_text() + "".join(f"note{number} = {number}\n" for number in range(20_000)))
+
+
+@pytest.mark.parametrize("name", ["model.toml", "v2/version.toml"])
+@pytest.mark.parametrize(
+    ("spoil", "message"), [(become_a_pipe, "is no file"), (become_a_device, "is no file"), (grow, "262144 bytes")]
+)
+def test_a_file_without_end_is_refused_and_holds_nobody(
+    tmp_path: Path, name: str, spoil: Callable[[Path], None], message: str
+) -> None:
+    write_tiny_store(tmp_path)
+    shutil.copytree(tmp_path / "tiny", tmp_path / "other")
+    shutil.copytree(tmp_path / "other" / "v1", tmp_path / "other" / "v2")
+    spoil(tmp_path / "other" / name)
+    catalog = load_catalog(tmp_path, default_model="tiny")
+    assert "tiny" in catalog.models
+    [fault] = catalog.faults
+    assert fault.model == "other"
+    assert message in fault.reason
+
+
+def test_a_byte_order_mark_before_toml_is_passed_over(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path)
+    for path in (tmp_path / "tiny" / "model.toml", tmp_path / "tiny" / "v1" / "version.toml"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_catalog(tmp_path, default_model="tiny").faults == ()
 
 
 def test_a_store_that_does_not_exist_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
