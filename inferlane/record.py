@@ -248,7 +248,8 @@ def parse_time(raw: bytes) -> float:
     Raises:
         ValueError: it is none, or has no offset from UTC.
     """
-    moment = datetime.fromisoformat(raw.decode())
+    # RFC 3339, section 5.6, has `t` and `z` for `T` and `Z`.
+    moment = datetime.fromisoformat(raw.decode().upper())
     if moment.tzinfo is None:
         raise ValueError(f"time {quoted(raw)} has no offset from UTC, write it as 2026-01-31T12:00:00Z")
     return moment.timestamp()

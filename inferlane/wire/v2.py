@@ -22,6 +22,7 @@ from inferlane.wire.v2_fields import (
     Absent,
     DataSize,
     InputEntry,
+    InputParameters,
     OutputEntry,
     OutputRead,
     ResponseForm,
@@ -162,7 +163,8 @@ def _read_tensors(
     start = 0
     for entry in entries:
         name, datatype, shape = entry.name, entry.datatype, entry.shape
-        size_bytes = None if isinstance(entry.parameters, Absent) else entry.parameters.binary_data_size
+        parameters = entry.parameters
+        size_bytes = parameters.binary_data_size if isinstance(parameters, DataSize | InputParameters) else None
         if size_bytes is None or isinstance(size_bytes, Absent):
             if isinstance(entry.data, Absent):
                 raise DecodeError(f"tensor {quoted(name)} has neither a `data` array nor a `binary_data_size`")

@@ -24,7 +24,7 @@ Absent = msgspec.UnsetType
 _UNSET = msgspec.UNSET
 
 
-class _InputParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InputParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     binary_data_size: Size | Absent = _UNSET
     content_type: Literal["np"] | Absent = _UNSET
 
@@ -33,7 +33,7 @@ class InputEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     shape: Shape
     datatype: str
-    parameters: _InputParameters | Absent = _UNSET
+    parameters: InputParameters | Absent | None = _UNSET
     data: msgspec.Raw | Absent = _UNSET
 
 
@@ -43,7 +43,7 @@ class _OutputParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 class _AskedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
-    parameters: _OutputParameters | Absent = _UNSET
+    parameters: _OutputParameters | Absent | None = _UNSET
 
 
 class _RequestParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,11 +52,14 @@ class _RequestParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Every field is heeded or refused: one that is ignored would give an answer to another question."""
+    """Every field is heeded or refused: one that is ignored would give an answer to another question.
+
+    What may be left out may be null: many clients write every field that they know.
+    """
 
     inputs: list[InputEntry]
-    parameters: _RequestParameters | Absent = _UNSET
-    outputs: list[_AskedOutput] | Absent = _UNSET
+    parameters: _RequestParameters | Absent | None = _UNSET
+    outputs: list[_AskedOutput] | Absent | None = _UNSET
     id: Annotated[str, msgspec.Meta(max_length=_MAX_ID_CHARS)] | Absent | None = _UNSET
     model_name: str | Absent | None = _UNSET
     model_version: str | Absent | None = _UNSET
@@ -149,9 +152,9 @@ def read_request_head(header: bytes) -> RequestHead:
 
 
 def _form(request: _Request) -> ResponseForm:
-    binary = not isinstance(request.parameters, Absent) and request.parameters.binary_data_output is True
+    binary = isinstance(request.parameters, _RequestParameters) and request.parameters.binary_data_output is True
     own_id = request.id if isinstance(request.id, str) else None
-    if isinstance(request.outputs, Absent) or not request.outputs:
+    if not request.outputs:
         if own_id is None:
             return ALL_AS_BYTES if binary else ALL_AS_JSON
         return ResponseForm(id=own_id, binary=binary)
@@ -160,7 +163,7 @@ def _form(request: _Request) -> ResponseForm:
     forms = {
         entry.name: entry.parameters.binary_data
         for entry in request.outputs
-        if not isinstance(entry.parameters, Absent)
+        if isinstance(entry.parameters, _OutputParameters)
     }
     return ResponseForm(
         id=own_id,

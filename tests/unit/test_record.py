@@ -39,6 +39,11 @@ def test_a_time_comes_back_to_the_microsecond(seconds: float) -> None:
     assert parse_time(format_time(seconds)) == pytest.approx(seconds, abs=1e-6)
 
 
+@pytest.mark.parametrize("raw", [b"2026-01-31t12:00:00z", b"2026-01-31T12:00:00Z", b"2026-01-31t13:00:00+01:00"])
+def test_a_time_may_be_written_in_small_letters(raw: bytes) -> None:
+    assert format_time(parse_time(raw)) == b"2026-01-31T12:00:00.000000+00:00"
+
+
 @pytest.mark.parametrize(
     "header",
     [

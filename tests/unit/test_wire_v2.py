@@ -55,6 +55,16 @@ def test_a_json_request_is_read_and_asks_for_json() -> None:
     assert got.form is ALL_AS_JSON
 
 
+def test_what_may_be_left_out_of_a_request_may_be_null() -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2], "parameters": None}
+    asked = [{"name": "y", "parameters": None}]
+    for outputs, names in ((None, ()), (asked, ("y",))):
+        body = {"id": None, "parameters": None, "inputs": [tensor], "outputs": outputs, "model_name": None}
+        got = decode_request(json.dumps(body).encode(), None)
+        np.testing.assert_array_equal(got.tensors["x"], np.float32([[1, 2]]))
+        assert (got.form.id, got.form.names, got.form.is_binary("y")) == (None, names, False)
+
+
 @given(st.binary(max_size=300), st.none() | st.integers(-5, 400))
 def test_arbitrary_bytes_raise_only_decode_errors(payload: bytes, json_length: int | None) -> None:
     for decode in (decode_request, decode_response):
