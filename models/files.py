@@ -17,6 +17,8 @@ T = TypeVar("T")
 _SHOWN_CHARS = 500
 # Far more than anybody writes by hand. Every process reads these files at its start, at a megabyte a second.
 _MAX_FILE_BYTES = 256 * 1024
+# Of one row: more than any request can hold, and few enough to make room for before anything is read.
+_MAX_ROW_VALUES = 2**26
 # A JSON number that every client reads as it was written.
 _LARGEST_EXACT = 2**53
 
@@ -104,6 +106,11 @@ def _specs(path: Path, field: str, tensors: tuple[_Tensor, ...]) -> tuple[Tensor
             raise ConfigurationError(
                 f"{where} has the shape {list(tensor.shape)}; every axis after the first must be a fixed size over 0. "
                 "Export the model with fixed inner axes."
+            )
+        if field == "inputs" and math.prod(tensor.shape[1:]) > _MAX_ROW_VALUES:
+            raise ConfigurationError(
+                f"{where} has the shape {list(tensor.shape)}; a row has at most {_MAX_ROW_VALUES} values. Correct it, "
+                "or export a model that takes smaller rows."
             )
     return tuple(TensorSpec(name=entry.name, datatype=entry.datatype, shape=entry.shape) for entry in tensors)
 

@@ -17,7 +17,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Like processes. Pools of one `rank` start together, after every pool of a lower rank is ready."""
+    """Like processes. Pools of one `rank` start together, after every pool of a lower rank is ready.
+
+    A pool with `tries` is one that the others can go on without: they do not wait for it either.
+    """
 
     name: str
     rank: int
@@ -56,7 +59,7 @@ class Supervisor:
                 yield name, keeper
 
     async def run(self, stop: asyncio.Event, *, when_ready: Callable[[], Awaitable[None]]) -> None:
-        """Start everything, call `when_ready`, and stop everything once `stop` is set.
+        """Start everything, call `when_ready` once all are ready or failed, and stop everything once `stop` is set.
 
         Raises:
             StartError: a process failed before it was ready. All others were stopped.
@@ -66,9 +69,7 @@ class Supervisor:
         async with self._tasks:
             self._tasks.create_task(self._stop_once(stop), name="stack:stop")
             try:
-                for _, crews in groupby(self._crews.values(), key=lambda crew: crew.pool.rank):
-                    if not stop.is_set():
-                        await self._start(crews)
+                await self._start_all(stop)
                 if not stop.is_set():
                     await when_ready()
             except InferlaneError as error:
@@ -97,6 +98,18 @@ class Supervisor:
         self._stopping = True
         for _, keeper in self.keepers():
             keeper.kill()
+
+    async def _start_all(self, stop: asyncio.Event) -> None:
+        """Start the pools rank by rank; all of them are settled when it returns."""
+        optional: list[asyncio.Task[None]] = []
+        for _, ranked in groupby(self._crews.values(), key=lambda crew: crew.pool.rank):
+            if stop.is_set():
+                break
+            crews = list(ranked)
+            # One that loads for minutes, or for ever, keeps nobody else from being served.
+            optional.append(asyncio.create_task(self._start([crew for crew in crews if crew.pool.tries is not None])))
+            await self._start([crew for crew in crews if crew.pool.tries is None])
+        await asyncio.gather(*optional)
 
     async def _start(self, crews: Iterable[_Crew]) -> None:
         """Start these pools together; all of them are settled when it returns or raises."""

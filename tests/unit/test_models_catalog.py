@@ -78,6 +78,15 @@ def test_a_file_without_end_is_refused_and_holds_nobody(
     assert message in fault.reason
 
 
+@pytest.mark.parametrize("axis", [10**12, 10**20])
+def test_a_row_that_no_memory_holds_is_refused(tmp_path: Path, axis: int) -> None:
+    write_tiny_store(tmp_path)
+    shutil.copytree(tmp_path / "tiny" / "v1", tmp_path / "tiny" / "v2")
+    replace("v2/version.toml", "shape = [-1, 3]", f"shape = [-1, {axis}]")(tmp_path)
+    [fault] = load_catalog(tmp_path, default_model="tiny").faults
+    assert (fault.version, "a row has at most 67108864 values" in fault.reason) == ("v2", True)
+
+
 def test_a_byte_order_mark_before_toml_is_passed_over(tmp_path: Path) -> None:
     write_tiny_store(tmp_path)
     for path in (tmp_path / "tiny" / "model.toml", tmp_path / "tiny" / "v1" / "version.toml"):

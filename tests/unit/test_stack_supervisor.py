@@ -318,6 +318,32 @@ async def test_a_process_that_may_fail_is_tried_with_back_off_then_given_up_and_
     assert stage.lines() == ["started a-1", "started next-1", "stopped next-1", "stopped a-1"]
 
 
+async def test_a_process_that_may_fail_and_takes_for_ever_holds_nobody_up(stage: Stage) -> None:
+    """Guards `Supervisor._start_all`: taken out, one version that loads for ever keeps the API away for minutes."""
+    comes = asyncio.Event()
+
+    async def is_ready() -> bool:
+        return comes.is_set()
+
+    spec = dataclasses.replace(stage.spec("slow-1"), is_ready=is_ready)
+    slow = Pool(name="slow", rank=1, tries=3, make=lambda _: spec)
+    supervisor = Supervisor([stage.pool("a", 0), slow, stage.pool("next", 2)], on_change=stage.changed.set)
+    said: list[str] = []
+
+    async def when_ready() -> None:
+        said.extend(keeper.state for _, keeper in supervisor.keepers())
+        stage.stop.set()
+
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.run(stage.stop, when_ready=when_ready))
+        await stage.until(lambda: dict(supervisor.keepers()).keys() == {"a", "slow", "next"})
+        keepers = dict(supervisor.keepers())
+        await stage.until(lambda: keepers["next"].state is State.READY)
+        assert (keepers["slow"].state, said) == (State.STARTING, [])
+        comes.set()
+    assert said == [State.READY, State.READY, State.READY]
+
+
 async def test_a_process_that_may_fail_and_comes_up_later_is_kept_as_any_other(stage: Stage) -> None:
     marker = stage.folder / "second"
     program = (
