@@ -95,7 +95,7 @@ def _deep(models_dir: Path, version: str) -> None:
 def _field(number: int, held: bytes) -> bytes:
     length = len(held)
     size = b""
-    while length > 127:  # noqa: PLR2004 - seven bits a byte
+    while length > 127:
         size, length = size + bytes([length & 127 | 128]), length >> 7
     return bytes([number << 3 | 2]) + size + bytes([length]) + held
 
