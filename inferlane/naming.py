@@ -40,6 +40,15 @@ def check_model_name(name: str) -> None:
         raise InvalidNameError(f"the model name {quoted(name)} is one of Inferlane's own. Rename it.")
 
 
+def is_model_name(name: str) -> bool:
+    """Whether `check_model_name` lets it through."""
+    try:
+        check_model_name(name)
+    except InvalidNameError:
+        return False
+    return True
+
+
 def check_version_name(name: str) -> None:
     """Return if topics, groups, labels, Kubernetes objects and URLs can all be called after a version of this name.
 

@@ -8,12 +8,12 @@ of model.onnx), `size_bytes`, `quantization` (`none` or the method), `[[inputs]]
 A model or version that is not as it must be is left out, with its reason, and the others are served.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inferlane.errors import ConfigurationError, InvalidNameError, UnknownModelError, UnusableVersionError
-from inferlane.naming import check_model_name, check_version_name, pool_key
+from inferlane.naming import check_model_name, check_version_name, is_model_name, pool_key
 from inferlane.quoting import quoted
 from inferlane.signature import Signature
 from models.files import ModelFile, read_model_file, read_version_file, shown_values
@@ -174,10 +174,32 @@ def load_model(folder: Path) -> Model:
 
 
 def _model_folders(models_dir: Path) -> list[Path]:
-    # A folder that begins with a dot is a version that is being written, or nobody's.
-    found = {path.parent for path in models_dir.glob("*/model.toml")}
-    found |= {path.parent.parent for path in models_dir.glob("*/*/version.toml")}
-    return sorted(folder for folder in found if not folder.name.startswith("."))
+    """The folders that hold a model, or that nobody can look into although they are called as one.
+
+    Raises:
+        ConfigurationError: the store itself cannot be read.
+    """
+    try:
+        return [folder for folder in _shown(models_dir) if _is_model(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the models folder (INFERLANE_MODELS_DIR): {error}") from error
+
+
+def _shown(folder: Path) -> list[Path]:
+    # What begins with a dot is a version that is being written, or nobody's.
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _is_model(folder: Path) -> bool:
+    try:
+        return (folder / "model.toml").exists() or any((path / "version.toml").exists() for path in _shown(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        # Whoever reads it says why; but `lost+found` is no model.
+        return is_model_name(folder.name)
 
 
 def _read_model(folder: Path) -> tuple[Model | None, list[Fault]]:
@@ -189,7 +211,11 @@ def _read_model(folder: Path) -> tuple[Model | None, list[Fault]]:
         return None, [Fault(model=folder.name, version=None, reason=str(error))]
     versions: dict[str, ModelVersion] = {}
     faults: dict[str, str] = {}
-    for path in _version_folders(folder):
+    try:
+        folders = [path for path in _shown(folder) if _is_version(path)]
+    except OSError as error:
+        return None, [Fault(model=folder.name, version=None, reason=f"cannot read {folder}: {error}")]
+    for path in folders:
         try:
             check_version_name(path.name)
             versions[path.name] = _read_version(folder.name, path, about)
@@ -238,9 +264,12 @@ def _without(model: Model, faults: list[Fault]) -> Model:
     return replace(model, versions=versions, faults={**model.faults, **bad})
 
 
-def _version_folders(folder: Path) -> Iterator[Path]:
-    found = {path.parent for pattern in ("*/version.toml", "*/model.onnx") for path in folder.glob(pattern)}
-    yield from sorted(path for path in found if not path.name.startswith("."))
+def _is_version(folder: Path) -> bool:
+    try:
+        return any((folder / name).exists() for name in ("version.toml", "model.onnx"))
+    except OSError:
+        # Whoever reads it says why.
+        return True
 
 
 def _read_version(model: str, folder: Path, about: ModelFile) -> ModelVersion:

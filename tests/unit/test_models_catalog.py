@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,64 @@ def test_a_file_without_end_is_refused_and_holds_nobody(
     [fault] = catalog.faults
     assert fault.model == "other"
     assert message in fault.reason
+
+
+@pytest.fixture
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which the modes of files count, also where tests run as root. Relative: nobody may go all the way."""
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield Path()
+    os.seteuid(user)
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755)
+
+
+@contextmanager
+def as_owner() -> Iterator[None]:
+    user = os.geteuid()
+    os.seteuid(os.getuid())
+    yield
+    os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    ("folder", "mode", "fault"),
+    [
+        ("other", 0o000, ("other", None)),
+        ("other", 0o444, ("other", None)),
+        ("other", 0o111, ("other", None)),
+        ("tiny/v2", 0o000, ("tiny", "v2")),
+        ("tiny/v2", 0o444, ("tiny", "v2")),
+        ("tiny/v2/version.toml", 0o000, ("tiny", "v2")),
+    ],
+)
+def test_what_may_not_be_read_is_named_and_the_rest_is_served(
+    nobody: Path, folder: str, mode: int, fault: tuple[str, str | None]
+) -> None:
+    with as_owner():
+        write_tiny_store(nobody / "store")
+        shutil.copytree("store/tiny", "store/other")
+        shutil.copytree("store/tiny/v1", "store/tiny/v2")
+        (nobody / "store" / "lost+found").mkdir(mode=0o000)
+        (nobody / "store" / folder).chmod(mode)
+    catalog = load_catalog(nobody / "store", default_model="tiny")
+    assert [(found.model, found.version) for found in catalog.faults] == [fault]
+    assert "Permission denied" in catalog.faults[0].reason
+    assert "v1" in catalog.model("tiny").versions
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o111])
+def test_a_store_that_may_not_be_read_is_not_called_empty(nobody: Path, mode: int) -> None:
+    with as_owner():
+        write_tiny_store(nobody / "store")
+        (nobody / "store").chmod(mode)
+    with pytest.raises(ConfigurationError, match=r"cannot read the models folder .*Permission denied") as refused:
+        load_catalog(nobody / "store", default_model="tiny")
+    assert "build-samples" not in str(refused.value)
 
 
 @pytest.mark.parametrize("axis", [10**12, 10**20])
