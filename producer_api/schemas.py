@@ -110,7 +110,7 @@ Weights = Annotated[dict[str, Weight], msgspec.Meta(min_length=1, max_length=MAX
 class ModelWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The weights of a named model; the decoder stops at the first fault, so a large bad body is little work."""
 
-    model: str | None = None
+    model: str | msgspec.UnsetType | None = msgspec.UNSET
     weights: Weights
 
 

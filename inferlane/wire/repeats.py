@@ -12,10 +12,10 @@ from inferlane.errors import DecodeError
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"(\s*+:)?+', re.DOTALL)
 
 
-def refuse_repeats(text: bytes, read: msgspec.Struct) -> None:
+def refuse_repeats(text: bytes, read: msgspec.Struct | dict[str, Any]) -> None:
     """Return if each field of `text` was there once: `read` is what was made of it, with no field left out.
 
-    The fields of `read` and of the structs in it are `UNSET` where they were absent. What it keeps as `Raw` is not
+    The fields of the structs in it are `UNSET` where they were absent. What it keeps as `Raw` is not
     looked into: whoever reads that counts its fields.
 
     Raises:
@@ -56,6 +56,10 @@ class _Seen:
                 if held is not msgspec.UNSET:
                     self.keys += 1
                     self.count(held)
+        elif isinstance(value, dict):
+            self.keys += len(value)
+            for held in value.values():
+                self.count(held)
         elif isinstance(value, list):
             for held in value:
                 self.count(held)

@@ -5,18 +5,20 @@ from typing import Annotated, Any
 
 import msgspec
 import structlog
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 
 from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError
 from inferlane.quoting import clipped
 from inferlane.splits import make_split, publish_split
+from inferlane.wire.repeats import refuse_repeats
 from models.catalog import Fault, Model, ModelVersion
 from producer_api.answer_time import answer_within
+from producer_api.parameters import refuse_repeated
 from producer_api.problems import InvalidParameterError
 from producer_api.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weights
 from producer_api.services import Services, Wired
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], dependencies=[Depends(refuse_repeated)])
 log = structlog.get_logger(__name__)
 
 # The list is worth more without these reasons than late.
@@ -51,7 +53,7 @@ async def read_split(
 async def change_split(request: Request, services: Wired) -> dict[str, Any]:
     """Set the weights of a model's versions; they are normalised. Answers once they are in force here."""
     change = _change_of(await request.body())
-    model, weights = services.catalog.model(change.model), change.weights
+    model, weights = services.catalog.model(_given(change.model)), change.weights
     unusable = {**model.faults}
     for fault in await _faults_of_workers(services):
         if fault.model == model.name and fault.version is not None:
@@ -84,12 +86,12 @@ def _change_of(body: bytes) -> ModelWeights:
     """The change that a body asks for.
 
     Raises:
-        DecodeError: the body is not JSON.
+        DecodeError: the body is not JSON, or has a field twice.
         InvalidParameterError: it holds no weights.
     """
     try:
         is_named = bytes(_decode_fields(body).get("weights", b"")).lstrip().startswith(b"{")
-        return _decode_named(body) if is_named else ModelWeights(weights=_decode_default(body))
+        change = _decode_named(body) if is_named else ModelWeights(weights=_decode_default(body))
     except msgspec.ValidationError as error:
         raise InvalidParameterError(
             f"the body holds no weights: {clipped(str(error))}; it looks like "
@@ -98,6 +100,12 @@ def _change_of(body: bytes) -> ModelWeights:
         ) from error
     except UNDECODABLE as error:
         raise DecodeError(f"the body is not valid JSON: {clipped(str(error))}") from error
+    refuse_repeats(body, change if is_named else change.weights)
+    return change
+
+
+def _given(model: str | msgspec.UnsetType | None) -> str | None:
+    return None if isinstance(model, msgspec.UnsetType) else model
 
 
 def _weights(services: Services, model: Model) -> dict[str, float]:

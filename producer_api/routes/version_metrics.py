@@ -2,14 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from producer_api.answer_time import answer_within, store_is_late
 from producer_api.answering import encode_json
+from producer_api.parameters import refuse_repeated
 from producer_api.problems import InvalidParameterError
 from producer_api.services import Wired
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], dependencies=[Depends(refuse_repeated)])
 
 
 @router.get("/v1/metrics/{version}")

@@ -4,13 +4,15 @@ import re
 import time
 
 import pytest
+from fastapi import APIRouter, Request
 
 from inferlane.errors import DecodeError
 from inferlane.ops import Exposition
 from producer_api.gate import required_scope
 from producer_api.methods import allowed_methods
+from producer_api.parameters import refuse_repeated
 from producer_api.problems import InvalidParameterError
-from producer_api.routes import documents, models, predictions
+from producer_api.routes import documents, models, predictions, version_metrics
 from producer_api.routes.models import _change_of
 from producer_api.schemas import MAX_WEIGHTS
 
@@ -94,3 +96,42 @@ def test_metrics_are_written_anew_once_twenty_times_their_cost_has_passed(monkey
     assert exposition.text() == b"1"
     now_s[0] += 0.02
     assert exposition.text() == b"2"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"v1": 1, "v2": 1, "v1": 0}',
+        b'{"v1": 1, "\\u00761": 0}',
+        b'{"weights": {"v1": 1, "v1": 0}}',
+        b'{"model": "iris", "model": "digits", "weights": {"v1": 1}}',
+        b'{"model": "iris", "weights": {"v1": 1}, "weights": {"v2": 1}}',
+    ],
+)
+def test_a_field_that_is_there_twice_changes_no_split(body: bytes) -> None:
+    """Guards `refuse_repeats` for the split: the last one won, and another model's split was changed."""
+    with pytest.raises(DecodeError, match="twice"):
+        _change_of(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"model": "a\\"b: ", "weights": {"a\\": ": 1}}', b'{"model": null, "weights": {"v": 1}}']
+)
+def test_quotes_in_names_are_no_fields(body: bytes) -> None:
+    assert len(_change_of(body).weights) == 1
+
+
+@pytest.mark.parametrize("query", [b"model=iris&model=digits", b"model=&model=iris", b"a=1&%61=2"])
+async def test_a_parameter_that_is_there_twice_is_refused(query: bytes) -> None:
+    with pytest.raises(InvalidParameterError, match="2 times"):
+        await refuse_repeated(Request({"type": "http", "query_string": query}))
+
+
+@pytest.mark.parametrize("query", [b"", b"model=iris", b"model=iris&window_s=60", b"source=a=b&wait_s=1", b"a=%ff&b=1"])
+async def test_parameters_that_are_there_once_pass(query: bytes) -> None:
+    await refuse_repeated(Request({"type": "http", "query_string": query}))
+
+
+@pytest.mark.parametrize("router", [models.router, predictions.router, version_metrics.router])
+def test_every_call_with_parameters_refuses_repeated_ones(router: APIRouter) -> None:
+    assert refuse_repeated in [dependency.dependency for dependency in router.dependencies]
