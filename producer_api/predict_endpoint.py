@@ -1,7 +1,6 @@
 """`POST /v1/models/predict` as a plain ASGI app: FastAPI's machinery would cost more than the request itself."""
 
 import asyncio
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +16,7 @@ from inferlane.results import Status
 from producer_api.answering import Answerer, encode_json
 from producer_api.asgi import CALLER, header, one_header, read_body, send_answer
 from producer_api.idempotency import ClaimKey
+from producer_api.preferences import read_preferences
 from producer_api.problems import problem, problem_of, status_of_code
 from producer_api.spans import begin_call, end_call
 from producer_api.submitting import Departure
@@ -39,9 +39,6 @@ _JSON = b"application/json"
 _READ_ON_LOOP_BYTES = 1024 * 1024
 _PROBLEM = CONTENT_TYPE.encode()
 _TRACE_PARENT = TRACE_PARENT.encode()
-# RFC 7240, section 4: preferences of the `Prefer` header.
-_WAIT = re.compile(rb"\bwait=(\d{1,6})\b")
-_ASYNC = re.compile(rb"\brespond-async\b")
 
 
 class PredictEndpoint:
@@ -87,13 +84,13 @@ class PredictEndpoint:
             # Preferences may come in several headers (RFC 7240, section 2).
             prefer = b", ".join([value for name, value in scope["headers"] if name == b"prefer"])
             caller = scope.get(CALLER, "")
-            call = await self._read(body, _prefer_wait_s(prefer), trace_parent, caller)
-            is_async = bool(prefer and _ASYNC.search(prefer))
+            preferred = read_preferences(prefer)
+            call = await self._read(body, preferred.wait_s, trace_parent, caller)
             key = one_header(scope, b"idempotency-key")
             if key is not None:
                 claimed = ClaimKey(caller=caller, key=key)
-                call, result = await self._once.predict(claimed, body, call, is_patient=not is_async)
-            elif is_async:
+                call, result = await self._once.predict(claimed, body, call, is_patient=not preferred.is_async)
+            elif preferred.is_async:
                 await self._submitter.submit(call)
             elif self._cancels_on_disconnect:
                 result = await self._submit_and_watch(call, receive)
@@ -177,8 +174,3 @@ def _named(call: "Call | None", trace_parent: bytes | None) -> dict[str, str | N
         "request_id": call.request_id if call else None,
         "trace_id": trace_id_of(trace_parent),
     }
-
-
-def _prefer_wait_s(prefer: bytes) -> float | None:
-    found = _WAIT.search(prefer) if prefer else None
-    return float(found.group(1)) if found else None
