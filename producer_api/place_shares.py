@@ -38,3 +38,5 @@ class PlaceShares:
         """Note that a call of the model waits no more."""
         self._held[model] -= 1
         self._taken -= 1
+        if not self._held[model]:
+            del self._held[model]

@@ -83,7 +83,8 @@ class Submitter:
         self._store_watch = store_watch
         self._enqueuer = enqueuer
         self._room = room
-        self._shares = PlaceShares(settings.max_waiting_requests)
+        # Whoever waits for a result in the room, by whatever call, takes a share for its model first.
+        self.shares = PlaceShares(settings.max_waiting_requests)
         self._cancellations = cancellations
         self._clock = clock
         # The same for each request of a model, so they are built once.
@@ -104,11 +105,11 @@ class Submitter:
             UnavailableError: the broker did not take the request.
         """
         self._admit(call)
-        self._shares.take(call.model)
+        self.shares.take(call.model)
         try:
             return await self._wait_in_place(call, departure)
         finally:
-            self._shares.give_back(call.model)
+            self.shares.give_back(call.model)
 
     async def _wait_in_place(self, call: "Call", departure: Departure | None) -> Result | None:
         place = self._room.enter(call.request_id)
@@ -212,7 +213,7 @@ class Submitter:
         """
         if not is_patient:
             return await self._look_up(call)
-        self._shares.take(call.model)
+        self.shares.take(call.model)
         try:
             place = self._room.enter(call.request_id)
             try:
@@ -223,7 +224,7 @@ class Submitter:
                 self._room.leave(call.request_id, place)
             return await self._look_up(call) if result is None else result
         finally:
-            self._shares.give_back(call.model)
+            self.shares.give_back(call.model)
 
     async def _look_up(self, call: "Call") -> Result | None:
         time_s = self.left_s(call)

@@ -3,19 +3,20 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 
 from inferlane.identity import foreign_name, is_own_id
 from inferlane.quoting import quoted
 from inferlane.results import Accepted, Result, Status
 from producer_api.answer_time import answer_within, store_is_late
 from producer_api.asgi import CALLER, SEES_ALL
+from producer_api.parameters import refuse_repeated
 from producer_api.problems import UnknownPredictionError
 from producer_api.schemas import Prediction
 from producer_api.services import Services, Wired
 from producer_api.taking_back import headers_of, take_back
 
-router = APIRouter(tags=["predictions"])
+router = APIRouter(tags=["predictions"], dependencies=[Depends(refuse_repeated)])
 
 _MAX_SOURCE_CHARS = 2_048
 Source = Annotated[
@@ -57,7 +58,7 @@ async def read_prediction(
             return services.answerer.body(asked.known)
         accepted, result = asked.known, None
         if wait_s > 0:
-            result = await _wait(services, asked.key, until_s - clock.monotonic_s())
+            result = await _wait(services, asked.key, accepted.model, until_s - clock.monotonic_s())
         if result is None and clock.now_s() > accepted.deadline_s:
             result = await _expire(services, request_id, asked.key, accepted)
     if result is not None:
@@ -103,16 +104,21 @@ async def _find(services: Services, request: Request, request_id: str, source: s
     return _Asked(key, known)
 
 
-async def _wait(services: Services, key: str, wait_s: float) -> Result | None:
+async def _wait(services: Services, key: str, model: str, wait_s: float) -> Result | None:
     """Wait on the tick of the waiting room: the worker's wake-up went to the replica that took the request."""
-    place = services.room.enter(key)
+    room, shares = services.room, services.submitter.shares
+    shares.take(model)
     try:
-        result = await services.room.wait(place, wait_s)
+        place = room.enter(key)
+        try:
+            result = await room.wait(place, wait_s)
+        finally:
+            room.leave(key, place)
         if result is None:
             (result,) = await services.store.get([key])
         return result
     finally:
-        services.room.leave(key, place)
+        shares.give_back(model)
 
 
 async def _expire(services: Services, request_id: str, key: str, accepted: Accepted) -> Result:

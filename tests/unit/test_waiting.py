@@ -1,10 +1,18 @@
 """Clients that wait: each has a place of its own, whatever it waits for."""
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from inferlane.errors import OverloadedError
 from inferlane.results import Result, Status
+from producer_api.place_shares import PlaceShares
+from producer_api.routes import predictions
 from producer_api.waiting import WaitingRoom
+
+LIMIT_S = 20.0
 
 
 def make_room(max_places: int) -> WaitingRoom:
@@ -34,3 +42,23 @@ async def test_a_foreign_result_with_the_same_id_settles_nobody() -> None:
     assert not place.done()
     room._settle([Result(**fields)])  # type: ignore[arg-type]  # as above
     assert place.done()
+
+
+async def test_reads_that_wait_for_one_model_leave_places_to_another() -> None:
+    """Guards the share in `GET /v1/predictions/{id}?wait_s=`: such calls took every place, and no model was asked."""
+    room, shares = make_room(20), PlaceShares(20)
+    services: Any = SimpleNamespace(room=room, submitter=SimpleNamespace(shares=shares))
+    reads = [asyncio.create_task(predictions._wait(services, "id", "slow", LIMIT_S)) for _ in range(20)]
+    await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED, timeout=LIMIT_S)
+    refused = [task for task in reads if task.done()]
+    assert refused
+    assert all(isinstance(task.exception(), OverloadedError) for task in refused)
+    shares.take("other")
+    room.leave("other id", room.enter("other id"))
+    shares.give_back("other")
+    room._settle([Result(request_id="id", status=Status.SUCCEEDED, model="slow", version="v1")])
+    results = await asyncio.gather(*(task for task in reads if task not in refused))
+    assert [result.request_id for result in results if result is not None] == ["id"] * 16
+    # All of them were given back: the model may have its share again.
+    for _ in range(16):
+        shares.take("slow")
