@@ -22,6 +22,8 @@ Consumers = Callable[[], Mapping[str, object]]
 """Returns each consumer by name and what it does, a dataclass of plain values."""
 
 
+_READS = frozenset({"GET", "HEAD"})
+_ALLOWED = ("GET", "HEAD", "OPTIONS")
 # Writing the metrics takes milliseconds of the event loop, and nobody needs a key to ask for them: an answer is given
 # again until so many times its cost has passed, so that all who ask together take a twentieth of the time at most.
 _REUSE_FACTOR = 20
@@ -62,8 +64,13 @@ class OpsApp:
     async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        path = scope["path"]
-        if path == "/metrics":
+        path, method = scope["path"], scope["method"]
+        is_known = path == "/metrics" or path in self._checks
+        if is_known and method not in _READS:
+            # No page and no scanner gets more of us with another method than the name of the right one.
+            status = 200 if method == "OPTIONS" else 405
+            await _respond(send, status, b"", "text/plain", allow=", ".join(_ALLOWED))
+        elif path == "/metrics":
             await _respond(send, 200, EXPOSITION.text(), CONTENT_TYPE_LATEST)
         elif path in self._checks:
             status, body = health_body(self._checks[path](), self._consumers())
@@ -87,8 +94,10 @@ def health_body(checks: Mapping[str, bool], consumers: Mapping[str, object] | No
     return (200 if well else 503), msgspec.json.encode(body)
 
 
-async def _respond(send: Any, status: int, body: bytes, content_type: str) -> None:
+async def _respond(send: Any, status: int, body: bytes, content_type: str, *, allow: str | None = None) -> None:
     headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+    if allow is not None:
+        headers.append((b"allow", allow.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -214,6 +214,9 @@ REFUSED = [
             b"/%zz",
             b"/%2",
             b"/%00",
+            b"/livez%0a",
+            b"/livez%0D",
+            b"/livez%7f",
             b"/%ff",
             b"?x",
         )

@@ -25,6 +25,7 @@ _PROBLEM = "application/problem+json"
 _PASS_ON_WITHIN_S = 75.0
 _RESULT_WAIT_S = 20
 _MAX_BODY_BYTES = 1024 * 1024
+_PAGE_METHODS = "GET, HEAD"
 # What the page may ask of the API: it is no proxy for anything else.
 _PASSED_ON = {"/api/predict": "/v1/models/predict", "/api/traffic-split": "/v1/traffic-split"}
 
@@ -117,4 +118,8 @@ async def _on_http(_request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     document = {"title": HTTPStatus(error.status_code).phrase, "status": error.status_code, "detail": error.detail}
-    return Response(msgspec.json.encode(document), status_code=error.status_code, media_type=_PROBLEM)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette says which methods a route has; of the page's files it does not.
+        headers.setdefault("allow", _PAGE_METHODS)
+    return Response(msgspec.json.encode(document), status_code=error.status_code, headers=headers, media_type=_PROBLEM)

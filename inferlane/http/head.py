@@ -35,7 +35,9 @@ _SINGLE = frozenset(
 # A name, an IPv4 address or an IPv6 address in brackets, and a port. Source: RFC 3986, section 3.2.2.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
-_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
+# An escape that is none, or that stands for a control character: of a line end at the end of a path, some readers see
+# nothing.
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%[01][0-9A-Fa-f]|%7[Ff]")
 
 
 class RefusedError(Exception):
@@ -161,7 +163,7 @@ def _check_escapes(path: bytes) -> None:
             pass
         else:
             return
-    raise _malformed(f"the path {quoted(path)} has a %-escape that is incomplete, a NUL or not UTF-8")
+    raise _malformed(f"the path {quoted(path)} has a %-escape that is incomplete, a control character or not UTF-8")
 
 
 def _malformed(detail: str) -> RefusedError:

@@ -68,3 +68,30 @@ async def test_a_name_that_resolves_to_this_machine_opens_no_port(tmp_path: Path
     asked = b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
     async with opened(kind, tmp_path) as port:
         assert [status for status, _ in await answers_to(port, asked)] == [403]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "methods"),
+    [
+        ("ops", b"/metrics", b"GET, HEAD, OPTIONS"),
+        ("ops", b"/livez", b"GET, HEAD, OPTIONS"),
+        ("dashboard", b"/readyz", b"GET, HEAD, OPTIONS"),
+        ("dashboard", b"/", b"GET, HEAD"),
+        ("dashboard", b"/api/stream", b"GET, HEAD"),
+    ],
+)
+async def test_another_method_gets_the_name_of_the_right_one(
+    tmp_path: Path, kind: str, path: bytes, methods: bytes
+) -> None:
+    """Every method got the metrics of an ops port; the dashboard's 405 named none."""
+    asked = b"PUT " + path + b" HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: same-origin\r\n"
+    asked += b"Content-Type: application/json\r\nConnection: close\r\n\r\n"
+    async with opened(kind, tmp_path) as port, asyncio.timeout(LIMIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(asked)
+        head, _, _ = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+    status, *headers = head.split(b"\r\n")
+    assert status.split(b" ")[1] == b"405"
+    allowed = [header.partition(b": ")[2] for header in headers if header.startswith(b"allow: ")]
+    assert [set(value.split(b", ")) for value in allowed] == [set(methods.split(b", "))]
