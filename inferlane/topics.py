@@ -107,7 +107,8 @@ async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]
                 await _wait_until_shown(admin, {spec.name for spec in missing})
     except (KafkaError, OSError, TimeoutError) as error:
         raise UnavailableError(
-            f"cannot create topics on {settings.kafka_bootstrap_servers}: {error!r}. Is the broker running?"
+            f"cannot create topics on {settings.kafka_bootstrap_servers}: {error!r}. `inferlane doctor` tries what "
+            "stands between; topics that are there already stay as they are, so the same call may be made again."
         ) from error
     finally:
         await admin.close()

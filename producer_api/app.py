@@ -107,7 +107,7 @@ class HotPath:
             await endpoint(scope, receive, send)
             return
         try:
-            body = await read_body(scope, receive, _MAX_SMALL_BODY_BYTES)
+            body = await read_body(scope, receive, _MAX_SMALL_BODY_BYTES, remedy="no call of this kind needs so much")
         except InferlaneError as error:
             status, document, extra = problem_of(error)
             headers = tuple((name.encode(), value.encode()) for name, value in extra.items())

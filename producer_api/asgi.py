@@ -3,7 +3,7 @@
 from typing import Any
 
 from inferlane.errors import DecodeError, PayloadTooLargeError
-from producer_api.content_coding import coding_of, inflated
+from producer_api.content_coding import FEWER_ROWS, coding_of, inflated
 from producer_api.held_bytes import hold_in
 from producer_api.problems import InvalidParameterError
 
@@ -16,8 +16,8 @@ SEES_ALL = "inferlane.sees_all"
 _GONE = "the client went away before its body was complete"
 
 
-async def read_body(scope: Any, receive: Any, limit_bytes: int) -> bytes:
-    """Return the whole body, inflated if it came compressed.
+async def read_body(scope: Any, receive: Any, limit_bytes: int, *, remedy: str = FEWER_ROWS) -> bytes:
+    """Return the whole body, inflated if it came compressed. `remedy` is what helps who sends too much.
 
     Raises:
         DecodeError: the client went away in the middle of it, or it is not in the coding that it says.
@@ -27,17 +27,17 @@ async def read_body(scope: Any, receive: Any, limit_bytes: int) -> bytes:
         OverloadedError: the bodies of all calls together are over their limit.
     """
     codings = [bytes(value) for key, value in scope["headers"] if key == b"content-encoding"]
-    body = await _read_raw(scope, receive, limit_bytes)
+    body = await _read_raw(scope, receive, limit_bytes, remedy)
     coding = coding_of(codings) if codings else None
     if coding is None:
         return body
-    whole = await inflated(body, coding, limit_bytes)
+    whole = await inflated(body, coding, limit_bytes, remedy=remedy)
     if (hold := hold_in(scope)) is not None:
         hold.add(len(whole))
     return whole
 
 
-async def _read_raw(scope: Any, receive: Any, limit_bytes: int) -> bytes:
+async def _read_raw(scope: Any, receive: Any, limit_bytes: int, remedy: str) -> bytes:
     announced = content_length(scope)
     message = await receive()
     if message["type"] != "http.request":
@@ -65,8 +65,7 @@ async def _read_raw(scope: Any, receive: Any, limit_bytes: int) -> bytes:
         raise DecodeError(_GONE)
     if received > limit_bytes:
         raise PayloadTooLargeError(
-            f"the body has {max(received, announced or 0)} bytes, the limit is {limit_bytes}; "
-            "send fewer rows a request, or use `inferlane batch submit`"
+            f"the body has {max(received, announced or 0)} bytes, the limit is {limit_bytes}; {remedy}"
         )
     return bytes(gathered)
 

@@ -11,6 +11,9 @@ from producer_api.problems import UnsupportedCodingError
 TAKEN = ("gzip", "deflate")
 """The codings of `Content-Encoding` that are read; `identity` means none."""
 
+FEWER_ROWS = "send fewer rows a request, or use `inferlane batch submit`"
+"""What helps whose predict call is over the limit; it helps no other call."""
+
 _GZIP_NAMES = frozenset({b"gzip", b"x-gzip"})
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 # A gzip body may be several members in a row; nobody needs many, and each costs a copy of what follows it.
@@ -37,19 +40,19 @@ def coding_of(headers: Sequence[bytes]) -> bytes | None:
     return codings[0]
 
 
-async def inflated(body: bytes, coding: bytes, limit_bytes: int) -> bytes:
-    """The body as it was before it was compressed.
+async def inflated(body: bytes, coding: bytes, limit_bytes: int, *, remedy: str = FEWER_ROWS) -> bytes:
+    """The body as it was before it was compressed; `remedy` is what helps who sends too much.
 
     Raises:
         DecodeError: it is not whole, or not in that coding.
         PayloadTooLargeError: it would be over the limit; no more than the limit was inflated.
     """
     if len(body) > _IN_THREAD_BYTES:
-        return await asyncio.to_thread(inflate, body, coding, limit_bytes)
-    return inflate(body, coding, limit_bytes)
+        return await asyncio.to_thread(inflate, body, coding, limit_bytes, remedy=remedy)
+    return inflate(body, coding, limit_bytes, remedy=remedy)
 
 
-def inflate(body: bytes, coding: bytes, limit_bytes: int) -> bytes:
+def inflate(body: bytes, coding: bytes, limit_bytes: int, *, remedy: str = FEWER_ROWS) -> bytes:
     """As `inflated`, at once.
 
     Raises:
@@ -65,8 +68,7 @@ def inflate(body: bytes, coding: bytes, limit_bytes: int) -> bytes:
             whole += inflater.decompress(rest, limit_bytes - len(whole) + 1)
             if len(whole) > limit_bytes:
                 raise PayloadTooLargeError(
-                    f"the body of {len(body)} bytes inflates to more than the limit of {limit_bytes}; "
-                    "send fewer rows a request, or use `inferlane batch submit`"
+                    f"the body of {len(body)} bytes inflates to more than the limit of {limit_bytes}; {remedy}"
                 )
             if not inflater.eof:
                 raise DecodeError(f"the {coding.decode()} body ends before its end; send it whole")

@@ -159,7 +159,7 @@ class BulkJob:
             elif time.monotonic() - last_s > self._spec.stall_timeout_s:
                 raise UnavailableError(
                     f"no result for {self._spec.stall_timeout_s:g} s, {len(self._sent)} records are on their way; "
-                    "are the router and the workers running? `inferlane doctor` tells"
+                    "`inferlane doctor` tries every hop"
                 )
 
     def _take(self, record: "ConsumerRecord") -> None:

@@ -125,4 +125,4 @@ def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneErr
             f"the broker at {bootstrap_servers} does not serve us: {what}. Check INFERLANE_KAFKA_SECURITY_PROTOCOL, "
             "the credentials, the rights of their user and the broker's version; docs/connections.md lists them."
         )
-    return UnavailableError(f"the broker at {bootstrap_servers} did not take the call: {what}; it is tried again.")
+    return UnavailableError(f"the broker at {bootstrap_servers} did not take the call: {what}")

@@ -60,7 +60,7 @@ async def _accepts(bootstrap_servers: str) -> None:
             writer.close()
             await writer.wait_closed()
     except (OSError, TimeoutError, ValueError) as error:
-        raise UnavailableError(f"nobody answers at {bootstrap_servers} ({error}). Is the broker running?") from error
+        raise UnavailableError(f"nobody answers at {bootstrap_servers} ({error})") from error
 
 
 def _binary() -> str:

@@ -133,8 +133,13 @@ class RunFile:
                 f"the run file {self.path} cannot be read ({error.strerror}). Run the command as the user who started "
                 "the stack, or set INFERLANE_STATE_DIR to a folder of your own."
             ) from error
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             self._refuse_foreign(os.fstat(descriptor))
+            file = os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        with file:
             try:
                 return msgspec.json.decode(file.read(), type=RunRecord)
             except (msgspec.MsgspecError, UnicodeDecodeError):

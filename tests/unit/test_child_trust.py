@@ -119,13 +119,14 @@ def test_a_run_file_of_another_user_is_not_heeded(tmp_path: Path, monkeypatch: p
         file.read()
 
 
-def test_a_run_file_is_no_link_and_no_pipe(tmp_path: Path) -> None:
+def test_a_run_file_is_no_link_no_pipe_and_no_folder(tmp_path: Path) -> None:
     write(tmp_path / "real")
     (tmp_path / "link").mkdir()
     (tmp_path / "link" / "up.json").symlink_to(tmp_path / "real" / "up.json")
     (tmp_path / "pipe").mkdir()
     os.mkfifo(tmp_path / "pipe" / "up.json")
-    for name in ("link", "pipe"):
+    (tmp_path / "folder" / "up.json").mkdir(parents=True)
+    for name in ("link", "pipe", "folder"):
         with pytest.raises(ConfigurationError):
             RunFile(tmp_path / name).read()
 
