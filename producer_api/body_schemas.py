@@ -1,5 +1,6 @@
 """The bodies that this catalog takes, as JSON Schema: what the API's document promises is what it accepts."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -128,8 +129,7 @@ def _element(datatype: str) -> Schema:
         limits = np.iinfo(dtype)
         return {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
     if dtype.kind == "f":
-        limit = float(np.finfo(dtype).max)
-        return {"type": "number", "minimum": -limit, "maximum": limit}
+        return {"type": "number", "minimum": -_largest(dtype), "maximum": _largest(dtype)}
     return {"type": "boolean"} if dtype.kind == "b" else {"type": "string"}
 
 
@@ -161,3 +161,12 @@ def _example_array(shape: tuple[int, ...], kind: str) -> Any:
     for size in reversed(shape):
         value = [value] * max(size, 1)
     return value
+
+
+def _largest(dtype: "np.dtype[Any]") -> float:
+    """The largest number that is rounded to the largest of the type, and not to infinity."""
+    largest = np.finfo(dtype).max
+    if dtype.itemsize >= np.dtype(np.float64).itemsize:
+        return float(largest)
+    # Half of the distance to the next is rounded up, to infinity (IEEE 754, ties to even).
+    return math.nextafter(float(largest) + float(largest - np.nextafter(largest, dtype.type(0))) / 2, 0.0)

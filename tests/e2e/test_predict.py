@@ -102,7 +102,7 @@ GOOD = [SETOSA]
     ("body", "status", "code", "says"),
     [
         ({"instances": [[1, 2, 3]]}, 422, "invalid_input", "shape [3]"),
-        ({"instances": [[1, 2, "a", 4]]}, 422, "invalid_input", "`str`"),
+        ({"instances": [[1, 2, "a", 4]]}, 422, "invalid_input", "instances[0][2] holds 'a', a string"),
         ({"instances": []}, 422, "invalid_input", "empty"),
         ({"instances": [[1, 2, 3, 1e300]]}, 422, "invalid_input", "finite"),
         ({}, 422, "invalid_parameter", "instances"),
