@@ -1,6 +1,7 @@
 """What schemathesis does like a client of ours: each call has an `Idempotency-Key` of its own, and time to be answered.
 
-It draws one key for many bodies, which is 422 as the draft of the header wants, and deadlines of nothing, which end 504.
+It draws one key for many bodies, which is 422 as the draft of the header wants, and deadlines of nothing, which end
+504.
 """
 
 import uuid
