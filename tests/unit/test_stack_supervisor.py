@@ -182,7 +182,7 @@ async def test_a_process_that_served_before_and_waits_for_a_part_is_left_to_wait
         stage.changed.set()
 
     spec = dataclasses.replace(
-        stage.spec("a-1"), is_ready=is_ready, is_live=is_live, prepare=prepare, ready_within_s=0.2, live_poll_s=0.01
+        stage.spec("a-1"), is_ready=is_ready, is_live=is_live, prepare=prepare, ready_within_s=1.5, live_poll_s=0.01
     )
 
     def make(_number: int) -> ProcessSpec:
