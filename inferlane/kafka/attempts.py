@@ -2,7 +2,7 @@
 
 Who gets a partition notes at which offset it begins. Whoever gets the partition next and begins at that same offset
 knows that its predecessor died there, for one that lives commits what it has done. After some deaths the records there
-are tried one at a time with nothing else in work, each noted before: one that is found noted has killed by itself.
+are tried one at a time with nothing else in work, each noted before: one that is found noted twice has killed alone.
 
 Nothing is noted but the first records after an assignment, so that the steady state costs nothing.
 """
@@ -23,32 +23,34 @@ log = structlog.get_logger(__name__)
 _READ_TIMEOUT_S = 1.0
 # After a death commits do not wait for their interval, so that the next one is at the offset that kills.
 _HURRY_S = 60.0
+# One death with nothing else in work may come from outside, as when the node is short of memory; two do not.
+_DEATHS_ALONE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """What is noted of a partition: where work began, how often without an end, and how far to go record by record.
 
-    `is_alone`: the record at `offset` was in work with nothing beside it.
+    `alone`: how often the record at `offset` was in work with nothing beside it.
     """
 
     offset: int
     begun: int = 0
-    is_alone: bool = False
+    alone: int = 0
     careful_until: int = 0
 
     def encode(self) -> bytes:
         """The bytes that are kept of it."""
-        return b"%d %d %d %d" % (self.offset, self.begun, self.is_alone, self.careful_until)
+        return b"%d %d %d %d" % (self.offset, self.begun, self.alone, self.careful_until)
 
     @classmethod
     def decode(cls, raw: bytes | None) -> "Attempt | None":
         """Read kept bytes; None if there are none, or they are not ours."""
         try:
-            offset, begun, is_alone, careful_until = (int(part) for part in (raw or b"").split())
+            offset, begun, alone, careful_until = (int(part) for part in (raw or b"").split())
         except ValueError:
             return None
-        return cls(offset=offset, begun=begun, is_alone=bool(is_alone), careful_until=careful_until)
+        return cls(offset=offset, begun=begun, alone=alone, careful_until=careful_until)
 
 
 def judge(last: Attempt | None, first_offset: int, *, max_deaths: int, window: int) -> Attempt:
@@ -144,16 +146,17 @@ class Attempts:
             UnavailableError: the log does not answer; do not work on the record.
         """
         attempt = self._careful.get(partition)
-        if self._log is None or attempt is None or (attempt.is_alone and offset < attempt.offset):
+        if self._log is None or attempt is None or (attempt.alone and offset < attempt.offset):
             # The partition is somebody else's now; or the record was tried before the one that killed, and did not.
             return None
-        if attempt.is_alone and offset == attempt.offset:
+        tried = attempt.alone if offset == attempt.offset else 0
+        if tried >= _DEATHS_ALONE:
             return FatalRecordError(
                 f"the process that worked on this record (offset {offset} of partition {partition} of {self._topic}) "
-                f"died, after {attempt.begun} deaths at this place the last time with nothing else in work; it is not "
+                f"died {tried} times with nothing else in work, after {attempt.begun} deaths at this place; it is not "
                 "tried again. Look at the memory limit of the process and at the model, then replay the dead letter"
             )
-        noted = replace(attempt, offset=offset, is_alone=True)
+        noted = replace(attempt, offset=offset, alone=tried + 1)
         await self._log.write(self._topic, {partition: noted})
         self._careful[partition] = noted
         return None

@@ -147,13 +147,16 @@ def test_what_was_accepted_before_the_store_was_emptied_may_be_forgotten_but_not
     for request_id in ("unanswered", "answered"):
         ledger.expect(replace(entry, request_id=request_id))
         ledger.accept(request_id, at_s=0.0)
-    ledger.forget()
+    ledger.forget(at_s=1.5)
     assert ledger.pending == 0
     ledger.observe("answered", oracle.right_answer("v1", oracle.ask(random.Random(2)).rows), at_s=1.0)
     ledger.expect(replace(entry, request_id="later"))
     ledger.accept("later", at_s=2.0)
     verdict = judge(ledger, oracle, grace_s=GRACE_S)
     assert (verdict.forgotten, len(verdict.wrong), len(verdict.lost)) == (1, 1, 1)
+    ledger.expect(replace(entry, request_id="asked before", asked_s=1.4))
+    ledger.accept("asked before", at_s=1.6)
+    assert (judge(ledger, oracle, grace_s=GRACE_S).forgotten, ledger.pending) == (2, 1)
 
 
 def test_a_run_of_senders_alone_kills_nothing() -> None:

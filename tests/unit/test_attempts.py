@@ -119,8 +119,8 @@ async def test_every_killer_is_buried_every_neighbour_answered_and_deaths_are_fe
     there = {killer for killer in killers if killer >= committed}
     assert sorted(partition.buried) == sorted(there)
     assert partition.answered == set(range(committed, 40)) - there
-    # Those up to the limit, one before anything was noted, and one alone.
-    assert partition.deaths <= len(there) * (MAX_DEATHS + 2)
+    # Those up to the limit, one before anything was noted, and two alone.
+    assert partition.deaths <= len(there) * (MAX_DEATHS + 3)
 
 
 async def test_a_process_that_lives_notes_a_partition_once() -> None:
@@ -161,12 +161,23 @@ async def test_a_log_that_is_away_holds_no_record_up_and_lets_none_be_tried_alon
 async def test_records_before_the_one_that_killed_are_not_noted_over_it() -> None:
     """A commit was lost, so the next process begins before the record of which the last one died."""
     log = FakeLog()
-    log.kept[0] = Attempt(offset=7, begun=2, is_alone=True, careful_until=20).encode()
+    log.kept[0] = Attempt(offset=7, begun=2, alone=2, careful_until=20).encode()
     attempts = Attempts(log, topic=TOPIC, max_deaths=MAX_DEATHS)
     await attempts.begin({0: 5}, window=WINDOW)
     assert await attempts.begin_alone(0, 5) is None
-    assert Attempt.decode(log.kept[0]) == Attempt(offset=7, begun=2, is_alone=True, careful_until=20)
+    assert Attempt.decode(log.kept[0]) == Attempt(offset=7, begun=2, alone=2, careful_until=20)
     assert await attempts.begin_alone(0, 7) is not None
+
+
+async def test_a_process_that_is_killed_from_outside_while_a_record_is_alone_does_not_condemn_it() -> None:
+    """Guards `_DEATHS_ALONE`: taken out, a kill that has nothing to do with the record makes a dead letter of it."""
+    log = FakeLog()
+    log.kept[0] = Attempt(offset=7, begun=2, careful_until=20).encode()
+    for condemned in (False, False, True):
+        attempts = Attempts(log, topic=TOPIC, max_deaths=MAX_DEATHS)
+        await attempts.begin({0: 7}, window=WINDOW)
+        # Whoever works on it dies now, for whatever reason.
+        assert (await attempts.begin_alone(0, 7) is not None) is condemned
 
 
 @given(st.binary(max_size=30))

@@ -82,8 +82,7 @@ class HttpWays:
         reply = await self._ask_until_accepted(body, headers)
         if way is Way.HTTP_WAIT and reply.status == 200:
             self.waits_s.append(time.time() - reply.sent_s)
-        # Under a key, a call that was not answered may be the one whose deadline counts.
-        entry = self._accepted(way, question, reply, first_sent_s if is_keyed else reply.sent_s)
+        entry = self._accepted(way, question, reply, first_sent_s, is_keyed=is_keyed)
         if is_keyed and self._draw.random() < _ASKED_TWICE_SHARE:
             again = await self._ask_until_accepted(body, headers)
             if again.body["request_id"] == entry.request_id:
@@ -125,14 +124,17 @@ class HttpWays:
             await self._opened.wait()
         self._draw.choice(list(self._open)).cancel()
 
-    def _accepted(self, way: Way, question: Question, reply: _Reply, sent_s: float) -> Entry:
+    def _accepted(self, way: Way, question: Question, reply: _Reply, asked_s: float, *, is_keyed: bool) -> Entry:
         now_s = time.time()
+        # Under a key, a call that was not answered may be the one whose deadline counts.
+        sent_s = asked_s if is_keyed else reply.sent_s
         entry = Entry(
             request_id=reply.body["request_id"],
             way=way,
             question=question,
             due_from_s=sent_s + question.deadline_s,
             due_by_s=now_s + question.deadline_s,
+            asked_s=asked_s,
             is_cancelled=way is Way.HTTP_ASYNC and self._draw.random() < _CANCELLED_SHARE,
         )
         self._ledger.expect(entry)

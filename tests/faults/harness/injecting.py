@@ -240,7 +240,7 @@ class Injector:
         await self._system.pick(self._draw, "store")
         self._note(Fault.FLUSH_STORE, "store")
         await empty_store(self._system.settings.redis_url)
-        self._load.ledger.forget()
+        self._load.ledger.forget(at_s=time.time())
 
     async def _bring_back(self, cluster: ApacheCluster, node: int) -> None:
         """Two of three replicas must have a record: the next node may fail only when all three are level."""

@@ -1,5 +1,6 @@
 """What was accepted and what became of it. Pure; times are seconds since the epoch on one machine."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ class Entry:
     contradiction: Answer | None = None
     # Another id that the API gave for the same Idempotency-Key.
     second_id: str | None = None
+    # When it was sent first: before the store was emptied, it may be forgotten although its acceptance came later.
+    asked_s: float = math.inf
     # How often it was answered: a bulk result may come twice, a poll may find it again.
     answers: int = 0
     is_cancelled: bool = False
@@ -40,6 +43,7 @@ class Ledger:
     entries: dict[str, Entry] = field(default_factory=dict)
     longest_stall_s: float = 0.0
     last_accepted_s: float = 0.0
+    forgot_s: float = 0.0
     _pending: set[str] = field(default_factory=set)
     _moved_s: float = 0.0
 
@@ -54,6 +58,7 @@ class Ledger:
 
     def expect(self, entry: Entry) -> None:
         """Note an id before it is known whether it is accepted: its answer may come first."""
+        entry.may_be_forgotten = entry.asked_s < self.forgot_s
         self.entries[entry.request_id] = entry
 
     def accept(self, request_id: str, *, at_s: float) -> None:
@@ -61,7 +66,7 @@ class Ledger:
         entry = self.entries[request_id]
         if entry.accepted_s is None:
             entry.accepted_s = self.last_accepted_s = at_s
-            if entry.answer is None:
+            if entry.answer is None and not entry.may_be_forgotten:
                 if not self._pending:
                     self._moved_s = at_s
                 self._pending.add(request_id)
@@ -82,11 +87,12 @@ class Ledger:
             self._moved_s = at_s
             self._pending.discard(request_id)
 
-    def forget(self) -> None:
-        """Note that the store has forgotten what it had: of what was accepted until now nothing is owed."""
-        for entry in self.accepted():
+    def forget(self, *, at_s: float) -> None:
+        """Note that the store has forgotten what it had: of what was asked until now nothing is owed."""
+        for entry in self.entries.values():
             entry.may_be_forgotten = True
         self._pending.clear()
+        self.forgot_s = at_s
 
     def mark_time(self, now_s: float) -> None:
         """Count the time since something was last answered while something was pending."""
