@@ -105,9 +105,9 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
     for status, text in _EDGE_PROBLEMS.items():
         responses.setdefault(status, _problem(text))
     for parameter in operation.get("parameters", ()):
-        # A name may be any text but NUL, which no path may hold.
+        # A name may be any text without control characters, which no path may hold.
         if parameter["in"] == "path":
-            parameter["schema"] |= {"minLength": 1, "pattern": "^[^\\x00]+$"}
+            parameter["schema"] |= {"minLength": 1, "pattern": "^[^\\x00-\\x1f\\x7f]+$"}
 
 
 def _limit_window(paths: dict[str, Any], limit_s: int) -> None:

@@ -298,6 +298,6 @@ async def test_the_producer_is_idempotent_where_the_broker_can_be(
     assert settings.kafka_idempotence
     for first in range(0, 200, 40):
         await asyncio.gather(*(producer.send(numbered(n, n + 10)) for n in range(first, first + 40, 10)))
-    manager = producer._connected()._txn_manager
+    manager = producer._producer.current._txn_manager
     assert manager.has_pid()
     assert sum(manager._sequence_numbers.values()) == 200

@@ -1,7 +1,7 @@
 """What schemathesis does like a client of ours: each call has an `Idempotency-Key` of its own, and time to be answered.
 
 It draws one key for many bodies, which is 422 as the draft of the header wants, and deadlines of nothing, which end
-504.
+504. A call that is to be refused stays as it was drawn.
 """
 
 import uuid
@@ -14,11 +14,11 @@ _DEADLINE_S = 60.0
 
 
 @schemathesis.hook
-def before_call(_context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Give a key that is valid an ending that no other has, and a deadline that is valid some time."""
-    key = (case.headers or {}).get(_HEADER)
-    if isinstance(key, str) and key.isprintable() and key.isascii() and 0 < len(key) <= 255 - 32:
-        kwargs.setdefault("headers", {})[_HEADER] = key + uuid.uuid4().hex
-    deadline_s = case.body.get("deadline_s") if isinstance(case.body, dict) else None
-    if isinstance(deadline_s, int | float) and not isinstance(deadline_s, bool) and 0 <= deadline_s < _DEADLINE_S:
-        case.body["deadline_s"] = _DEADLINE_S
+def before_call(_context: Any, case: Any, _kwargs: dict[str, Any]) -> None:
+    """Give a call that is to be accepted a key that no other has, and a deadline that can be met."""
+    if case.meta is None or case.meta.generation.mode is not schemathesis.GenerationMode.POSITIVE:
+        return
+    if _HEADER in (case.headers or {}):
+        case.headers[_HEADER] = uuid.uuid4().hex
+    if isinstance(case.body, dict) and "deadline_s" in case.body:
+        case.body["deadline_s"] = max(_DEADLINE_S, case.body["deadline_s"] or _DEADLINE_S)

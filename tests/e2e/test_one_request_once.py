@@ -3,40 +3,22 @@
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from inferlane.stack.runfile import RunFile
 from tests.e2e.conftest import Answer, Stack
+from tests.e2e.processes import paused, pid_of
 
 pytestmark = pytest.mark.timeout(600)
 
 PATH = "/v1/models/predict"
 BODY = {"instances": [[5.1, 3.5, 1.4, 0.2]], "version": "v1", "timeout_s": 60}
 DUPLICATES = 8
-
-
-def pid_of(stack: Stack, pool: str) -> int:
-    record = RunFile(stack.folder / ".inferlane").read()
-    assert record is not None
-    return next(process.pid for process in record.processes if process.pool == pool)
-
-
-@contextmanager
-def paused(stack: Stack, pool: str) -> Iterator[None]:
-    """The pool's process stands still while the block runs; shorter than its supervisor's patience."""
-    pid = pid_of(stack, pool)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def send(stack: Stack, key: str, body: dict[str, Any] = BODY, **headers: str) -> Answer:

@@ -18,6 +18,7 @@ import pytest
 from router.routing import choose
 from tests.brokers.processes import wait_until
 from tests.e2e.conftest import Stack
+from tests.e2e.processes import paused
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -156,7 +157,8 @@ def test_an_async_request_is_accepted_at_once_and_answered_at_its_location(stack
 
 
 def test_a_wait_that_runs_out_is_a_202_and_the_result_comes_later(stack: Stack) -> None:
-    late = stack.call("/v1/models/predict", {"instances": GOOD, "timeout_s": 0})
+    with paused(stack, "worker-iris-v1"):
+        late = stack.call("/v1/models/predict", {"instances": GOOD, "version": "v1", "timeout_s": 0})
     assert late.status == 202
     assert stack.call(late.headers["location"] + "?wait_s=30").body["status"] == "SUCCEEDED"
 

@@ -11,6 +11,7 @@ import pytest
 from inferlane.stack.runfile import RunFile
 from tests.brokers.processes import wait_until
 from tests.e2e.conftest import Answer, Stack
+from tests.e2e.processes import pid_of
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -18,12 +19,6 @@ STATUS_WITHIN_S = 120
 
 GOOD = {"instances": [[5.1, 3.5, 1.4, 0.2]], "version": "v1", "deadline_s": 300}
 REQUESTS = 60
-
-
-def pid_of(stack: Stack, pool: str) -> int:
-    record = RunFile(stack.folder / ".inferlane").read()
-    assert record is not None
-    return next(process.pid for process in record.processes if process.pool == pool)
 
 
 @pytest.mark.parametrize(
