@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import MessageSizeTooLargeError
 
 from inferlane.config import Settings
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError, UnavailableError
+from inferlane.kafka.clients import make_producer
 from inferlane.kafka.producing import BatchProducer, OutRecord
 from inferlane.kafka.reading import read_since
 from inferlane.kafka.writing import write_each
@@ -20,6 +23,7 @@ pytestmark = pytest.mark.timeout(300)
 
 WAIT_S = 120.0
 SMALL_BYTES = 20_000
+PROBE = b"probe"
 
 
 @pytest.fixture
@@ -65,11 +69,22 @@ async def limit(settings: Settings, name: str, limit_bytes: int) -> None:
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)])
     finally:
         await admin.close()
+    # A broker heeds it a little after it has answered.
+    probe = make_producer(settings)
+    await probe.start()
+    try:
+        async with asyncio.timeout(WAIT_S):
+            with suppress(MessageSizeTooLargeError):
+                while True:
+                    await probe.send_and_wait(name, PROBE + b"x" * limit_bytes, partition=0)
+    finally:
+        await probe.stop()
 
 
 async def values(settings: Settings, name: str) -> list[bytes]:
     partitions = [TopicPartition(name, number) for number in range(2)]
-    return [record.value async for batch in read_since(settings, partitions, since_s=0) for record in batch]
+    read = [record.value async for batch in read_since(settings, partitions, since_s=0) for record in batch]
+    return [value for value in read if not value.startswith(PROBE)]
 
 
 async def outcomes_of(producer: BatchProducer, records: list[OutRecord]) -> list[InferlaneError | None]:
