@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # More cost every consumer of the run more than they show.
 _MOST_PARTITIONS = 6
 _WITHIN_S = 60.0
+# Of each partition. All of them would bring back every record that ever killed, and each costs the pool some deaths.
+_RECORDS_AGAIN = 200
 _POLL_S = 0.2
 
 
@@ -69,7 +71,7 @@ async def make_topics_again(settings: "Settings", versions: Iterable[tuple[str, 
 
 
 async def set_back_offsets(settings: "Settings", model: str, version: str) -> None:
-    """Let the pool, which must have no process now, begin at its oldest records again."""
+    """Let the pool, which must have no process now, begin again some records before where it stood."""
     consumer = AIOKafkaConsumer(
         **client_arguments(settings), group_id=settings.names.worker_group(model, version), enable_auto_commit=False
     )
@@ -80,8 +82,10 @@ async def set_back_offsets(settings: "Settings", model: str, version: str) -> No
         await consumer.start()
         consumer.assign(partitions)
         begins = await consumer.beginning_offsets(partitions)
+        stood = {partition: await consumer.committed(partition) or 0 for partition in partitions}
+        again = {partition: max(begins[partition], stood[partition] - _RECORDS_AGAIN) for partition in partitions}
         async with asyncio.timeout(_WITHIN_S):
-            while not await _commits(consumer, begins):  # noqa: ASYNC110 - a broker has no event for it
+            while not await _commits(consumer, again):  # noqa: ASYNC110 - a broker has no event for it
                 # A member that was killed is one until its session ends.
                 await asyncio.sleep(_POLL_S)
     finally:
