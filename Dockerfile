@@ -14,6 +14,7 @@ RUN python -m venv /build \
  && /build/bin/pip install --require-hashes --only-binary :all: -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY inferlane inferlane
+COPY control_plane control_plane
 COPY producer_api producer_api
 COPY router router
 COPY workers workers

@@ -15,9 +15,10 @@ from benchmarks.bench import READY_WITHIN_S, Bench
 from benchmarks.queueing import QueueGauge
 from benchmarks.spells import SpellMeter
 from benchmarks.systems.running import NotReadyError
-from inferlane.config import Settings
-from inferlane.kafka.clients import make_consumer
-from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.clients import make_consumer
+from inferlane.runtime.kafka.producing import BatchProducer
 
 _DRAIN_WITHIN_S = 120.0
 _POLL_S = 0.05

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from benchmarks.cases import Case
 from benchmarks.systems.running import process
-from inferlane.config import Settings
-from inferlane.splits import make_split, publish_split
-from inferlane.stack.store import store_answers, store_argv
-from inferlane.topics import create_topics
+from control_plane.local.store import store_answers, store_argv
+from inferlane.contracts.splits import make_split
+from inferlane.runtime.config import Settings
+from inferlane.runtime.splits import publish_split
+from inferlane.runtime.topics import create_topics
 from models.catalog import Catalog, load_catalog
 from tests.brokers import make_broker
 from tests.brokers.kinds import BrokerKind

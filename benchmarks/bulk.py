@@ -22,11 +22,11 @@ from benchmarks.machine import this_machine
 from benchmarks.measured import Checked, Machine
 from benchmarks.queueing import QueueGauge
 from benchmarks.stalls import StallGauge
-from inferlane.kafka.producing import OutRecord
-from inferlane.kafka.reading import read_since
-from inferlane.naming import Lane, Names
-from inferlane.record import JSON_LENGTH, fixed_request_headers, format_time, read_headers
-from inferlane.wire.v2 import decode_response, encode_binary_request
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, format_time, read_headers
+from inferlane.contracts.wire.v2 import decode_response, encode_binary_request
+from inferlane.runtime.kafka.reading import read_since
 from models.catalog import ModelVersion
 from models.export import INPUT, PROBABILITIES
 from models.measure import open_session
@@ -118,7 +118,7 @@ def _drain(case: Case, kind: BrokerKind, blocks: _Blocks, *, records: int) -> Bu
         model = bench.catalog.model()
         version = model.version(model.default_version)
         outputs = [TopicPartition(NAMES.results, partition) for partition in range(bench.settings.ingress_partitions)]
-        argv = (sys.executable, "-m", "inferlane", "worker", "--model", version.model, "--version", version.version)
+        argv = (sys.executable, "-m", "control_plane", "worker", "--model", version.model, "--version", version.version)
         backlog = Backlog(make=_bulk_records(version, blocks), count=records, outputs=outputs)
         drain = time_drain(bench, argv, backlog)
         checked = asyncio.run(_check(bench, backlog, blocks, tolerance=case.tolerance))

@@ -15,9 +15,9 @@ from benchmarks.bench import Bench, open_bench
 from benchmarks.cases import SAMPLES, Case, load_case
 from benchmarks.figures import per_thousand
 from benchmarks.steps import request_record
-from inferlane.kafka.producing import OutRecord
-from inferlane.naming import Lane, Names
-from inferlane.wire.v1 import decode_instances
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.wire.v1 import decode_instances
 from models.catalog import Catalog
 from tests.brokers.kinds import BrokerKind
 

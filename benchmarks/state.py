@@ -22,12 +22,13 @@ from benchmarks.measured import Machine
 from benchmarks.spells import Spell, SpellMeter
 from benchmarks.steps import Step, timed
 from benchmarks.systems.running import answers_get
-from inferlane.clock import SystemClock
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.naming import Names
-from inferlane.outcomes import OutcomeSummary, decode_summary, encode_summary
-from inferlane.results import Status
-from inferlane.windows import Slot, add, encode_slot
+from inferlane.contracts.naming import Names
+from inferlane.contracts.outcomes import OutcomeSummary, decode_summary, encode_summary
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.results import Status
+from inferlane.contracts.windows import Slot, add, encode_slot
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.kafka.producing import BatchProducer
 from models.catalog import ModelVersion
 from tests.brokers.kinds import BrokerKind
 from tests.brokers.processes import wait_until
@@ -43,7 +44,7 @@ _BATCH = 16
 _INTERVAL_S = 1.0
 # A slot of 5 s of one version, whose workers are few.
 _SUMMARIES_A_SLOT = 20
-_ROUTER = (sys.executable, "-m", "inferlane", "router")
+_ROUTER = (sys.executable, "-m", "control_plane", "router")
 
 
 class StateRun(msgspec.Struct, frozen=True, kw_only=True):

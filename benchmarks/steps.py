@@ -10,9 +10,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.cases import Case
-from inferlane.config import load_settings
-from inferlane.naming import Lane
-from inferlane.record import (
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import (
     JSON_LENGTH,
     Headers,
     KafkaRecord,
@@ -20,10 +19,11 @@ from inferlane.record import (
     format_time,
     read_unidentified,
 )
-from inferlane.results import Result, decode_wake_up, encode_result, encode_wake_up
-from inferlane.splits import SplitTable
-from inferlane.wire.v1 import decode_instances
-from inferlane.wire.v2 import encode_binary_request
+from inferlane.contracts.results import Result, decode_wake_up, encode_result, encode_wake_up
+from inferlane.contracts.wire.v1 import decode_instances
+from inferlane.contracts.wire.v2 import encode_binary_request
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.splits import SplitTable
 from models.catalog import load_catalog
 from producer_api.answering import Answerer, encode_json
 from router.routing import route

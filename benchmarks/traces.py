@@ -8,12 +8,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
 from benchmarks.steps import Step, timed
-from inferlane.delivery import Answer
-from inferlane.kafka.producing import OutRecord
-from inferlane.naming import Lane, Names
-from inferlane.record import TRACE_PARENT
-from inferlane.results import Result, Status
-from inferlane.tracing.spans import Tracing
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.record import TRACE_PARENT
+from inferlane.contracts.results import Result, Status
+from inferlane.runtime.delivery import Answer
+from inferlane.runtime.tracing.spans import Tracing
 from models.catalog import ModelVersion
 from producer_api.enqueueing import OnAnswer
 from producer_api.spans import TracedEnqueuer, begin_call, end_call

@@ -1,3 +1,3 @@
-"""Inferlane: promises between the processes of a queue-based model server, its shell, CLI and local stack."""
+"""Inferlane: what the processes of a queue-based model server agree on, and what they run on."""
 
 __version__ = "0.1.0"

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from inferlane.contracts.naming import check_model_name, check_version_name, is_model_name, pool_key
+from inferlane.contracts.signature import Signature
 from inferlane.errors import ConfigurationError, InvalidNameError, UnknownModelError, UnusableVersionError
-from inferlane.naming import check_model_name, check_version_name, is_model_name, pool_key
 from inferlane.quoting import quoted
-from inferlane.signature import Signature
 from models.files import ModelFile, read_model_file, read_version_file, shown_values
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import numpy_dtype
 from inferlane.errors import ConfigurationError, DecodeError
-from inferlane.signature import Signature, TensorSpec
-from inferlane.wire.tensors import numpy_dtype
 
 T = TypeVar("T")
 _SHOWN_CHARS = 500

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from inferlane.signature import Signature, TensorSpec
+from inferlane.contracts.signature import Signature, TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from inferlane.naming import check_model_name, check_version_name
-from inferlane.signature import Signature, TensorSpec
-from inferlane.whole_files import write_whole
+from inferlane.contracts.naming import check_model_name, check_version_name
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.runtime.whole_files import write_whole
 from models.artifact import read_artifact
 from models.toml import Table, dump_toml
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError, OverloadedError
-from inferlane.essential import Background
-from inferlane.kafka.backlog import Position, Subscription
-from inferlane.metrics.api import BACKLOG, SERVICE_RATE
-from inferlane.naming import Lane
+from inferlane.runtime.essential import Background
+from inferlane.runtime.kafka.positions import Position, Subscription
+from inferlane.runtime.metrics.api import BACKLOG, SERVICE_RATE
 from producer_api.service_rate import ServiceRate
 
 if TYPE_CHECKING:
-    from inferlane.clock import Clock
-    from inferlane.config import Settings
-    from inferlane.splits import SplitTable
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.splits import SplitTable
     from models.catalog import Catalog
 
 log = structlog.get_logger(__name__)

@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from inferlane.contracts.results import Result, Status
+from inferlane.contracts.wire.v1 import encode_predictions
+from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError
-from inferlane.results import Result, Status
-from inferlane.wire.v1 import encode_predictions
-from inferlane.wire.v2 import decode_response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from inferlane.wire.tensors import Tensors
+    from inferlane.contracts.wire.tensors import Tensors
     from models.catalog import Catalog
 
 encode_json = msgspec.json.Encoder().encode

@@ -11,8 +11,8 @@ from starlette.routing import Route
 
 from inferlane import __version__
 from inferlane.errors import InferlaneError
-from inferlane.http.problem import CONTENT_TYPE
 from inferlane.quoting import clipped
+from inferlane.runtime.http.problem import CONTENT_TYPE
 from producer_api import predict_endpoint
 from producer_api.asgi import read_body, send_answer
 from producer_api.gate import in_front_of

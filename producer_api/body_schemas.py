@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from inferlane.config import Settings
-from inferlane.signature import Signature, TensorSpec
-from inferlane.wire.tensors import numpy_dtype
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import numpy_dtype
+from inferlane.runtime.config import Settings
 from models.catalog import Catalog, Model
 from producer_api.schemas import IRIS_ROW, MAX_WEIGHT
 

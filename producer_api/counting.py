@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from inferlane.metrics.api import ANSWERS, IDEMPOTENT, LATENCY
-from inferlane.metrics.labels import NONE, KnownPools, bounded, error_reasons
-from inferlane.results import CANCELLED, EXPIRED
+from inferlane.contracts.results import CANCELLED, EXPIRED
+from inferlane.runtime.metrics.api import ANSWERS, IDEMPOTENT, LATENCY
+from inferlane.runtime.metrics.labels import NONE, KnownPools, bounded, error_reasons
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram

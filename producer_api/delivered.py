@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import UnavailableError
-from inferlane.essential import Background
+from inferlane.runtime.essential import Background
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
-    from inferlane.result_store import ResultStore
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.result_store import ResultStore
 
 log = structlog.get_logger(__name__)
 

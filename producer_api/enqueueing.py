@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import InferlaneError, OverloadedError, UnavailableError
-from inferlane.essential import Background
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.metrics.api import ENQUEUE
 from inferlane.quoting import clipped
+from inferlane.runtime.essential import Background
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.metrics.api import ENQUEUE
 
 log = structlog.get_logger(__name__)
 

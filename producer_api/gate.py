@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from inferlane.api_keys import ApiKey, Scope
 from inferlane.errors import ConfigurationError, InferlaneError
-from inferlane.http.problem import CONTENT_TYPE
-from inferlane.http.sites import LocalGuard
-from inferlane.loopback import is_loopback
-from inferlane.metrics.api import DENIED
 from inferlane.quoting import clipped
+from inferlane.runtime.api_keys import ApiKey, Scope
+from inferlane.runtime.http.problem import CONTENT_TYPE
+from inferlane.runtime.http.sites import LocalGuard
+from inferlane.runtime.loopback import is_loopback
+from inferlane.runtime.metrics.api import DENIED
 from producer_api import predict_endpoint
 from producer_api.asgi import CALLER, SEES_ALL, header, send_answer
 from producer_api.key_ring import KeyRing
@@ -19,8 +19,8 @@ from producer_api.problems import ForbiddenError, UnauthorizedError, problem_of
 from producer_api.routes import documents
 
 if TYPE_CHECKING:
-    from inferlane.clock import Clock
-    from inferlane.config import Settings
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.config import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -16,17 +16,17 @@ from msgspec.structs import replace
 
 from inferlane.errors import UNDECODABLE, DecodeError, OverloadedError, UnavailableError
 from inferlane.quoting import clipped
-from inferlane.result_store import store_errors
+from inferlane.runtime.result_store import store_errors
 from producer_api.answer_time import answer_within, store_is_late
 from producer_api.problems import InvalidParameterError, KeyReusedError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from inferlane.config import Settings
-    from inferlane.naming import Names
-    from inferlane.result_store import ResultStore
-    from inferlane.results import Result
+    from inferlane.contracts.naming import Names
+    from inferlane.contracts.results import Result
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.result_store import ResultStore
     from producer_api.counting import AnswerCounts
     from producer_api.predicting import Call
     from producer_api.submitting import Submitter

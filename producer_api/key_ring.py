@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.api_keys import ApiKey, digest_of, read_keys
 from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.runtime.api_keys import ApiKey, digest_of, read_keys
 
 if TYPE_CHECKING:
-    from inferlane.clock import Clock
+    from inferlane.runtime.clock import Clock
 
 log = structlog.get_logger(__name__)
 

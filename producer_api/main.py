@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.cancellations import Cancellations
-from inferlane.clock import SystemClock
-from inferlane.http.serving import serve_http
-from inferlane.kafka.backlog import BacklogReader
-from inferlane.kafka.producing import BatchProducer
-from inferlane.result_store import ResultStore, connect
-from inferlane.splits import SplitFollower, SplitTable
-from inferlane.starting import Startup
-from inferlane.store_probe import StoreProbe
-from inferlane.tracing import enter_tracing
-from inferlane.version_faults import VersionFaults
-from inferlane.window_store import WindowStore
+from inferlane.runtime.cancellations import Cancellations
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.kafka.backlog import BacklogReader
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.splits import SplitFollower, SplitTable
+from inferlane.runtime.starting import Startup
+from inferlane.runtime.store_probe import StoreProbe
+from inferlane.runtime.tracing import enter_tracing
+from inferlane.runtime.version_faults import VersionFaults
+from inferlane.runtime.window_store import WindowStore
 from models.catalog import load_catalog
 from producer_api.admission import Admission
 from producer_api.answering import Answerer
@@ -37,7 +37,7 @@ from producer_api.submitting import Submitter
 from producer_api.waiting import WaitingRoom
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
     from models.catalog import Catalog
 
 log = structlog.get_logger(__name__)

@@ -6,15 +6,15 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from inferlane.api_keys import Scope
-from inferlane.http.problem import CONTENT_TYPE
+from inferlane.runtime.api_keys import Scope
+from inferlane.runtime.http.problem import CONTENT_TYPE
 from producer_api.body_schemas import predict_bodies, split_bodies, split_examples
 from producer_api.gate import required_scope
 from producer_api.predict_endpoint import PATH
 from producer_api.schemas import Prediction, Problem, Queued
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
     from models.catalog import Catalog
 
 _REF = "#/components/schemas/"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from inferlane.contracts.record import TRACE_PARENT, trace_id_of
+from inferlane.contracts.results import Status
 from inferlane.errors import InferlaneError
-from inferlane.http.problem import CONTENT_TYPE
-from inferlane.record import TRACE_PARENT, trace_id_of
-from inferlane.results import Status
+from inferlane.runtime.http.problem import CONTENT_TYPE
 from producer_api.answering import Answerer, encode_json
 from producer_api.asgi import CALLER, header, one_header, read_body, send_answer
 from producer_api.idempotency import ClaimKey
@@ -22,9 +22,9 @@ from producer_api.spans import begin_call, end_call
 from producer_api.submitting import Departure
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
-    from inferlane.results import Result
-    from inferlane.tracing.spans import Span, Tracing
+    from inferlane.contracts.results import Result
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.tracing.spans import Span, Tracing
     from producer_api.counting import AnswerCounts
     from producer_api.delivered import Delivered
     from producer_api.idempotency import Once

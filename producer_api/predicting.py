@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
-from inferlane.identity import committed_id, make_proof
-from inferlane.quoting import clipped
-from inferlane.record import (
+from inferlane.contracts.identity import committed_id, make_proof
+from inferlane.contracts.record import (
     valid_trace_parent,
 )
-from inferlane.wire.repeats import refuse_repeats
-from inferlane.wire.v1 import decode_instances
-from inferlane.wire.v2 import encode_binary_request
+from inferlane.contracts.wire.repeats import refuse_repeats
+from inferlane.contracts.wire.v1 import decode_instances
+from inferlane.contracts.wire.v2 import encode_binary_request
+from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
+from inferlane.quoting import clipped
 from producer_api.problems import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from inferlane.clock import Clock
-    from inferlane.config import Settings
-    from inferlane.splits import SplitTable
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.splits import SplitTable
     from models.catalog import Catalog, Model, ModelVersion
 
 SOURCE = b"inferlane/api"
@@ -49,7 +49,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     `wait_until_s` is when the wait is over, monotonic: what is looked up or enqueued before is a part of it.
 
-    `request_id` is bound to `proof`, caller, model and payload (`inferlane.identity`). `caller` is the name of the API
+    `request_id` is bound to `proof`, caller, model and payload (`contracts.identity`). `caller` is the name of the API
     key that it came with, empty if it came with none.
     """
 

@@ -6,8 +6,8 @@ from http import HTTPStatus
 from typing import Any
 
 from inferlane import errors
-from inferlane.http.problem import encode_problem
-from inferlane.results import CANCELLED
+from inferlane.contracts.results import CANCELLED
+from inferlane.runtime.http.problem import encode_problem
 
 # Nearest class first: a status is looked up along an error's own ancestry.
 _STATUS_OF: Mapping[type[errors.InferlaneError], int] = {

@@ -8,15 +8,15 @@ from fastapi import Depends, Request
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from inferlane.cancellations import Cancellations
-    from inferlane.clock import Clock
-    from inferlane.config import Settings
-    from inferlane.result_store import ResultStore
-    from inferlane.splits import SplitFollower, SplitTable
-    from inferlane.store_probe import StoreProbe
-    from inferlane.tracing.spans import Tracing
-    from inferlane.version_faults import VersionFaults
-    from inferlane.window_store import WindowStore
+    from inferlane.runtime.cancellations import Cancellations
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.result_store import ResultStore
+    from inferlane.runtime.splits import SplitFollower, SplitTable
+    from inferlane.runtime.store_probe import StoreProbe
+    from inferlane.runtime.tracing.spans import Tracing
+    from inferlane.runtime.version_faults import VersionFaults
+    from inferlane.runtime.window_store import WindowStore
     from models.catalog import Catalog
     from producer_api.admission import Admission
     from producer_api.answering import Answerer

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
+from inferlane.contracts.record import TRACE_PARENT
 from inferlane.errors import UnavailableError
-from inferlane.record import TRACE_PARENT
-from inferlane.tracing import message_attributes
+from inferlane.runtime.tracing import message_attributes
 
 if TYPE_CHECKING:
+    from inferlane.contracts.outgoing import OutRecord
     from inferlane.errors import InferlaneError
-    from inferlane.kafka.producing import OutRecord
-    from inferlane.tracing.spans import Span, Tracing
+    from inferlane.runtime.tracing.spans import Span, Tracing
     from producer_api.enqueueing import OnAnswer
     from producer_api.predicting import Call
 

@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from inferlane.errors import UnavailableError
-from inferlane.http.problem import CONTENT_TYPE
-from inferlane.ops import health_body
+from inferlane.runtime.http.problem import CONTENT_TYPE
+from inferlane.runtime.ops import health_body
 from producer_api.asgi import send_answer
 from producer_api.problems import problem_of
 
 if TYPE_CHECKING:
-    from inferlane.starting import Startup
+    from inferlane.runtime.starting import Startup
 
 
 class StartingApp:

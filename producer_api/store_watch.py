@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import StoreFullError, UnavailableError
-from inferlane.essential import Background
-from inferlane.result_store import store_errors
-from inferlane.store_memory import StoreMemory, read_store_memory
+from inferlane.runtime.essential import Background
+from inferlane.runtime.result_store import store_errors
+from inferlane.runtime.store_memory import StoreMemory, read_store_memory
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
 
 log = structlog.get_logger(__name__)
 

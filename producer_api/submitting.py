@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.record import CALLER, JSON_LENGTH, PROOF, TRACE_PARENT, fixed_request_headers, format_time
+from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import UnavailableError
-from inferlane.kafka.producing import OutRecord
-from inferlane.metrics.api import ACCEPTED
-from inferlane.naming import Lane
-from inferlane.record import CALLER, JSON_LENGTH, PROOF, TRACE_PARENT, fixed_request_headers, format_time
-from inferlane.results import Accepted, Result
+from inferlane.runtime.metrics.api import ACCEPTED
 from producer_api.answer_time import answer_within, store_is_late
 from producer_api.place_shares import PlaceShares
 from producer_api.predicting import SOURCE
@@ -19,10 +19,10 @@ from producer_api.problems import ClientGoneError, UnconfirmedError
 from producer_api.taking_back import headers_of, take_back
 
 if TYPE_CHECKING:
-    from inferlane.cancellations import Cancellations
-    from inferlane.clock import Clock
-    from inferlane.config import Settings
     from inferlane.errors import InferlaneError
+    from inferlane.runtime.cancellations import Cancellations
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.config import Settings
     from models.catalog import Catalog
     from producer_api.admission import Admission
     from producer_api.predicting import Call

@@ -3,13 +3,13 @@
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from inferlane.contracts.record import RequestHeaders
+from inferlane.contracts.results import CANCELLED, Accepted, Result
 from inferlane.errors import UnavailableError
-from inferlane.record import RequestHeaders
-from inferlane.results import CANCELLED, Accepted, Result
 
 if TYPE_CHECKING:
-    from inferlane.cancellations import Cancellations
-    from inferlane.result_store import ResultStore
+    from inferlane.runtime.cancellations import Cancellations
+    from inferlane.runtime.result_store import ResultStore
 
 
 async def take_back(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.channels import Listener, follow_channel
+from inferlane.contracts.results import Result, decode_wake_up
 from inferlane.errors import DecodeError, InferlaneError, OverloadedError, UnavailableError
-from inferlane.essential import essential
-from inferlane.metrics.api import WAITING
-from inferlane.result_store import ResultStore
-from inferlane.results import Result, decode_wake_up
+from inferlane.runtime.channels import Listener, follow_channel
+from inferlane.runtime.essential import essential
+from inferlane.runtime.metrics.api import WAITING
+from inferlane.runtime.result_store import ResultStore
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -15,15 +15,15 @@ from aiokafka import ConsumerRecord
 from faust.app.base import BootStrategy
 from faust.auth import SASLCredentials, SSLCredentials
 
-from inferlane.broker_access import client_arguments
-from inferlane.kafka.clients import METADATA_MAX_AGE_MS
-from inferlane.kafka.progress import ConsumerHealth, ConsumerState, Progress
-from inferlane.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
+from inferlane.runtime.broker_access import client_arguments
+from inferlane.runtime.kafka.clients import METADATA_MAX_AGE_MS
+from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState, Progress
+from inferlane.runtime.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
 from router.faust_transport import transport_class
 from router.watched import Watched
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
     from router.state_path import StatePath
 
 # An outcome is shown once an interval, so a fetch may wait half of one: a broker that does not wake a waiting fetch is

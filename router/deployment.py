@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError
-from inferlane.kafka.ages import OldestAge
-from inferlane.kafka.backlog import BacklogReader, PartitionPosition, Position, Subscription
-from inferlane.metrics import router as metrics
-from inferlane.naming import Lane
-from inferlane.store_connection import store_errors
-from inferlane.store_memory import read_store_memory
+from inferlane.runtime.kafka.ages import OldestAge
+from inferlane.runtime.kafka.backlog import BacklogReader
+from inferlane.runtime.kafka.positions import PartitionPosition, Position, Subscription
+from inferlane.runtime.metrics import router as metrics
+from inferlane.runtime.store_connection import store_errors
+from inferlane.runtime.store_memory import read_store_memory
 from router.routing import weights_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
     from models.catalog import Catalog, Model
     from router.routing import Splits
 

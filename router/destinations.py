@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import InferlaneError, UnavailableError
-from inferlane.kafka.writing import Sender, write_each
+from inferlane.runtime.kafka.writing import Sender, write_each
 
 if TYPE_CHECKING:
-    from inferlane.kafka.outgoing import OutRecord
-    from inferlane.retrying import Retrier
+    from inferlane.contracts.outgoing import OutRecord
+    from inferlane.runtime.retrying import Retrier
 
 log = structlog.get_logger(__name__)
 

@@ -6,11 +6,11 @@ from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from mode.threads import WorkerThread
 
-from inferlane.kafka.fetching import guard_fetches
-from inferlane.topics import batch_limit_bytes
+from inferlane.runtime.kafka.fetching import guard_fetches
+from inferlane.runtime.topics import batch_limit_bytes
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
 
 # Leaving the group takes a round trip. The event loop stands still meanwhile, so only after the data path is drained.
 _JOIN_S = 3.0

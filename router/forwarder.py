@@ -11,16 +11,10 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from inferlane.dead_letters import stack_of
-from inferlane.delivery import Answer, Delivery
-from inferlane.errors import DecodeError, InferlaneError, UnknownModelError
-from inferlane.kafka.consuming import LaneConsumer, Take
-from inferlane.kafka.lanes import LaneOptions, Lanes
-from inferlane.kafka.outgoing import OutRecord
-from inferlane.kafka.writing import Sender
-from inferlane.naming import Lane
-from inferlane.quoting import clipped
-from inferlane.record import (
+from inferlane.contracts.dead_letters import stack_of
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.record import (
     POSITION,
     PROOF,
     RequestHeaders,
@@ -30,9 +24,15 @@ from inferlane.record import (
     position_of,
     read_unidentified,
 )
-from inferlane.results import Result
-from inferlane.retrying import Retrier
-from inferlane.served_versions import Served
+from inferlane.contracts.results import Result
+from inferlane.contracts.splits import Served
+from inferlane.errors import DecodeError, InferlaneError, UnknownModelError
+from inferlane.quoting import clipped
+from inferlane.runtime.delivery import Answer, Delivery
+from inferlane.runtime.kafka.consuming import LaneConsumer, Take
+from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
+from inferlane.runtime.kafka.writing import Sender
+from inferlane.runtime.retrying import Retrier
 from router.destinations import Destinations
 from router.lane_metrics import LaneMetrics
 from router.routing import Elsewhere, Route, Splits, route, route_elsewhere
@@ -41,9 +41,9 @@ from router.spans import TakeSpans
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
-    from inferlane.config import Settings
-    from inferlane.kafka.attempts import AttemptLog
-    from inferlane.tracing.spans import Tracing
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.kafka.attempts import AttemptLog
+    from inferlane.runtime.tracing.spans import Tracing
     from models.catalog import Catalog
 
 log = structlog.get_logger(__name__)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inferlane.contracts.outcomes import OTHER
 from inferlane.errors import (
     DecodeError,
     FatalRecordError,
@@ -16,13 +17,13 @@ from inferlane.errors import (
     UnknownModelError,
     UnusableVersionError,
 )
-from inferlane.metrics import router as metrics
-from inferlane.metrics.labels import OTHER, UNKNOWN, bounded
+from inferlane.runtime.metrics import router as metrics
+from inferlane.runtime.metrics.labels import UNKNOWN, bounded
 from router.routing import Route
 
 if TYPE_CHECKING:
-    from inferlane.delivery import Answer
-    from inferlane.naming import Lane
+    from inferlane.contracts.naming import Lane
+    from inferlane.runtime.delivery import Answer
     from models.catalog import Catalog
 
 _MS = 1e-3

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.attempt_log import RedisAttemptLog
-from inferlane.clock import SystemClock
-from inferlane.delivery import Delivery
-from inferlane.essential import Background
-from inferlane.kafka.producing import BatchProducer
-from inferlane.ops import OpsApp, serve_ops
-from inferlane.result_store import ResultStore, connect, ping
-from inferlane.retrying import Retrier
-from inferlane.served_versions import ServedVersions
-from inferlane.splits import SplitFollower, SplitTable
-from inferlane.starting import Startup
-from inferlane.store_probe import StoreProbe
-from inferlane.tracing import enter_tracing
-from inferlane.window_store import WindowStore
+from inferlane.runtime.attempt_log import RedisAttemptLog
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.delivery import Delivery
+from inferlane.runtime.essential import Background
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.ops import OpsApp, serve_ops
+from inferlane.runtime.result_store import ResultStore, connect, ping
+from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.served_versions import ServedVersions
+from inferlane.runtime.splits import SplitFollower, SplitTable
+from inferlane.runtime.starting import Startup
+from inferlane.runtime.store_probe import StoreProbe
+from inferlane.runtime.tracing import enter_tracing
+from inferlane.runtime.window_store import WindowStore
 from models.catalog import load_catalog
 from router.app import RouterApp
 from router.deployment import DeploymentWatch
@@ -28,7 +28,7 @@ from router.forwarder import Forwarder, router_lanes
 from router.state_path import StatePath
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -7,10 +7,9 @@ from typing import Protocol
 
 import msgspec
 
+from inferlane.contracts.record import RequestHeaders
+from inferlane.contracts.splits import Served, Split
 from inferlane.errors import UnknownModelError
-from inferlane.record import RequestHeaders
-from inferlane.served_versions import Served
-from inferlane.splits import Split
 from models.catalog import Catalog, Model
 
 

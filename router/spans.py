@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from inferlane.record import TRACE_PARENT
-from inferlane.tracing import message_attributes, version_attributes
+from inferlane.contracts.record import TRACE_PARENT
+from inferlane.runtime.tracing import message_attributes, version_attributes
 
 if TYPE_CHECKING:
-    from inferlane.delivery import Answer
-    from inferlane.kafka.producing import OutRecord
-    from inferlane.tracing.spans import Attributes, Span, Tracing
+    from inferlane.contracts.outgoing import OutRecord
+    from inferlane.runtime.delivery import Answer
+    from inferlane.runtime.tracing.spans import Attributes, Span, Tracing
     from router.routing import Route
 
 

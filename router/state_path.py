@@ -9,23 +9,23 @@ from uuid import uuid4
 import structlog
 from aiokafka import TopicPartition
 
-from inferlane.dead_letter_writing import DeadLetterWriter
-from inferlane.dead_letters import Cause, stack_of
+from inferlane.contracts.dead_letters import Cause, stack_of
+from inferlane.contracts.outcomes import decode_summary
+from inferlane.contracts.unreadable import refuse_unreadable
 from inferlane.errors import DecodeError, InferlaneError
-from inferlane.kafka.reading import read_since
-from inferlane.metrics.consuming import DEAD_LETTERS
-from inferlane.metrics.labels import NONE, UNKNOWN
-from inferlane.outcomes import decode_summary
-from inferlane.unreadable import refuse_unreadable
+from inferlane.runtime.dead_letter_writing import DeadLetterWriter
+from inferlane.runtime.kafka.reading import read_since
+from inferlane.runtime.metrics.consuming import DEAD_LETTERS
+from inferlane.runtime.metrics.labels import NONE, UNKNOWN
 from router.windows import OutcomeWindows, Verdict
 
 if TYPE_CHECKING:
-    from inferlane.clock import Clock
-    from inferlane.config import Settings
-    from inferlane.kafka.producing import BatchProducer
-    from inferlane.record import KafkaRecord
-    from inferlane.retrying import Retrier
-    from inferlane.window_store import WindowStore
+    from inferlane.contracts.record import KafkaRecord
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.kafka.producing import BatchProducer
+    from inferlane.runtime.retrying import Retrier
+    from inferlane.runtime.window_store import WindowStore
 
 log = structlog.get_logger(__name__)
 

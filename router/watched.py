@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from mode import Service
 
-from inferlane.essential import essential
+from inferlane.runtime.essential import essential
 
 log = structlog.get_logger(__name__)
 

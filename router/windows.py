@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from inferlane.outcomes import OutcomeSummary
-from inferlane.windows import Slot, add, slot_index, slot_indices
+from inferlane.contracts.outcomes import OutcomeSummary
+from inferlane.contracts.windows import Slot, add, slot_index, slot_indices
 
 SlotKey = tuple[str, str, int]
 

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from inferlane.stack.runfile import ProcessRecord, RunFile
+from inferlane.runtime.runfile import ProcessRecord, RunFile
 from tests.brokers.processes import free_ports
 
 REPOSITORY = Path(__file__).parents[1]
@@ -83,7 +83,7 @@ def running_stack(folder: Path) -> Iterator[KeyedStack]:
 
     def inferlane(*arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "inferlane", *arguments],
+            [sys.executable, "-m", "control_plane", *arguments],
             cwd=REPOSITORY,
             env=environment,
             capture_output=True,

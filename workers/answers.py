@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from inferlane.dead_letters import stack_of
-from inferlane.delivery import Answer
+from inferlane.contracts.dead_letters import stack_of
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import RequestHeaders
+from inferlane.contracts.results import Result, Status, foreign_key_of
+from inferlane.contracts.wire.v2 import encode_response
 from inferlane.errors import InferlaneError, PayloadTooLargeError
-from inferlane.naming import Lane
-from inferlane.record import RequestHeaders
-from inferlane.results import Result, Status, foreign_key_of
-from inferlane.wire.v2 import encode_response
+from inferlane.runtime.delivery import Answer
 
 if TYPE_CHECKING:
-    from inferlane.record import KafkaRecord
+    from inferlane.contracts.record import KafkaRecord
     from models.catalog import ModelVersion
     from workers.batching import Outcome
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.contracts.results import Result, Status
 from inferlane.errors import ModelError
-from inferlane.metrics.worker import HALTED
-from inferlane.results import Result, Status
+from inferlane.runtime.metrics.worker import HALTED
 
 if TYPE_CHECKING:
-    from inferlane.clock import Clock
-    from inferlane.config import Settings
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.config import Settings
 
 log = structlog.get_logger(__name__)
 

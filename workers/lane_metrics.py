@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from inferlane.contracts.outcomes import OTHER
+from inferlane.contracts.results import CANCELLED, EXPIRED, Result, Status
 from inferlane.errors import (
     DecodeError,
     FatalRecordError,
@@ -11,12 +13,11 @@ from inferlane.errors import (
     ModelError,
     PayloadTooLargeError,
 )
-from inferlane.metrics import worker as metrics
-from inferlane.metrics.labels import NONE, OTHER, bounded
-from inferlane.results import CANCELLED, EXPIRED, Result, Status
+from inferlane.runtime.metrics import worker as metrics
+from inferlane.runtime.metrics.labels import NONE, bounded
 
 if TYPE_CHECKING:
-    from inferlane.naming import Lane
+    from inferlane.contracts.naming import Lane
     from workers.answers import RunTimes
 
 _ERRORS = (DecodeError, FatalRecordError, InferlaneError, InvalidInputError, ModelError, PayloadTooLargeError)

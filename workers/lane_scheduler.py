@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from inferlane.naming import Lane
+from inferlane.contracts.naming import Lane
 
 if TYPE_CHECKING:
-    from inferlane.clock import Clock
+    from inferlane.runtime.clock import Clock
 
 
 class BulkCredit:

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.attempt_log import RedisAttemptLog
-from inferlane.cancellations import CancelledRequests
-from inferlane.clock import SystemClock
-from inferlane.delivery import Delivery
 from inferlane.errors import UnavailableError
-from inferlane.essential import Background, essential
-from inferlane.kafka.producing import BatchProducer
-from inferlane.ops import OpsApp, serve_ops
-from inferlane.result_store import ResultStore, connect, ping
-from inferlane.retrying import Retrier
-from inferlane.served_versions import ServedVersions
-from inferlane.starting import Startup
-from inferlane.store_probe import StoreProbe
-from inferlane.tracing import enter_tracing
-from inferlane.version_faults import VersionFaults
+from inferlane.runtime.attempt_log import RedisAttemptLog
+from inferlane.runtime.cancellations import CancelledRequests
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.delivery import Delivery
+from inferlane.runtime.essential import Background, essential
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.ops import OpsApp, serve_ops
+from inferlane.runtime.result_store import ResultStore, connect, ping
+from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.served_versions import ServedVersions
+from inferlane.runtime.starting import Startup
+from inferlane.runtime.store_probe import StoreProbe
+from inferlane.runtime.tracing import enter_tracing
+from inferlane.runtime.version_faults import VersionFaults
 from models.catalog import load_catalog
 from workers.failure_limit import FailureLimit
 from workers.observing import Observer
@@ -34,7 +34,7 @@ from workers.spans import BatchSpans
 from workers.trial import open_tried
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
     from models.catalog import ModelVersion
     from workers.session import OnnxModel
 

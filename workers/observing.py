@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from inferlane.naming import Lane
-from inferlane.record import trace_id_of
-from inferlane.results import Status
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import trace_id_of
+from inferlane.contracts.results import Status
 from workers.lane_metrics import LaneMetrics
 from workers.predictions import PredictionCounts, Predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inferlane.delivery import Answer
-    from inferlane.record import KafkaRecord
+    from inferlane.contracts.record import KafkaRecord
+    from inferlane.runtime.delivery import Answer
     from models.catalog import ModelVersion
     from workers.answers import RunTimes
     from workers.batching import Outcome

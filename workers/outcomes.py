@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import psutil
 
-from inferlane.clock import Clock
-from inferlane.outcomes import LABEL_CHARS, LatencySketches, OutcomeSummary
-from inferlane.results import Status
-from inferlane.sketches import Sketch
+from inferlane.contracts.outcomes import LABEL_CHARS, LatencySketches, OutcomeSummary
+from inferlane.contracts.results import Status
+from inferlane.contracts.sketches import Sketch
+from inferlane.runtime.clock import Clock
 
 # A worker without work still says that it is there. Shorter writes records that say nothing, longer makes the
 # shortest window (10 s) miss workers.

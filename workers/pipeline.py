@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.delivery import Answer, Delivery
+from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError, ModelError
-from inferlane.kafka.consuming import LaneConsumer, Take
-from inferlane.kafka.lanes import LaneOptions, Lanes
-from inferlane.naming import Lane
 from inferlane.quoting import clipped
-from inferlane.retrying import Retrier
+from inferlane.runtime.delivery import Answer, Delivery
+from inferlane.runtime.kafka.consuming import LaneConsumer, Take
+from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
+from inferlane.runtime.retrying import Retrier
 from workers.answers import Answers, RunTimes
 from workers.batching import Outcome, join, pieces_of, split_by_rows
 from workers.failure_limit import FailureLimit
@@ -24,9 +24,9 @@ from workers.running import HELD_BYTES, Runner
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
-    from inferlane.clock import Clock
-    from inferlane.config import Settings
-    from inferlane.kafka.attempts import AttemptLog
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.kafka.attempts import AttemptLog
     from models.catalog import ModelVersion
     from workers.session import OnnxModel
 

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inferlane.metrics.labels import MAX_CLASSES, class_labels
-from inferlane.metrics.worker import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS
+from inferlane.runtime.metrics.labels import MAX_CLASSES, class_labels
+from inferlane.runtime.metrics.worker import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.contracts.outcomes import encode_summary
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.record import JSON_CONTENT
 from inferlane.errors import InferlaneError
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.outcomes import encode_summary
-from inferlane.record import JSON_CONTENT
+from inferlane.runtime.kafka.producing import BatchProducer
 
 if TYPE_CHECKING:
     from workers.outcomes import OutcomeRecorder

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import RequestHeaders, default_headers, read_headers
+from inferlane.contracts.wire.check import check_tensors
+from inferlane.contracts.wire.v1 import decode_instances, read_instances_body
+from inferlane.contracts.wire.v2 import decode_request
+from inferlane.contracts.wire.v2_fields import ALL_AS_JSON, ResponseForm
 from inferlane.errors import DecodeError, InvalidInputError, PayloadTooLargeError
-from inferlane.naming import Lane
 from inferlane.quoting import quoted
-from inferlane.record import RequestHeaders, default_headers, read_headers
-from inferlane.wire.check import check_tensors
-from inferlane.wire.v1 import decode_instances, read_instances_body
-from inferlane.wire.v2 import decode_request
-from inferlane.wire.v2_fields import ALL_AS_JSON, ResponseForm
 
 if TYPE_CHECKING:
-    from inferlane.record import KafkaRecord
+    from inferlane.contracts.record import KafkaRecord
     from models.catalog import ModelVersion
 
 # More rows take longer to parse than a group waits for a heartbeat; a record that somebody else produced may have any.

@@ -13,8 +13,8 @@ from workers.batching import Outcome, Run, run_batch
 from workers.run_cost import RunCost
 
 if TYPE_CHECKING:
-    from inferlane.clock import Clock
-    from inferlane.naming import Lane
+    from inferlane.contracts.naming import Lane
+    from inferlane.runtime.clock import Clock
     from workers.lane_scheduler import LaneScheduler
     from workers.requests import Request
 

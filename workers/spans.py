@@ -2,16 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from inferlane.naming import Lane
-from inferlane.results import Status
-from inferlane.tracing import message_attributes, version_attributes
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.results import Status
+from inferlane.runtime.tracing import message_attributes, version_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inferlane.delivery import Answer
-    from inferlane.naming import Names
-    from inferlane.tracing.spans import Span, Tracing
+    from inferlane.contracts.naming import Names
+    from inferlane.runtime.delivery import Answer
+    from inferlane.runtime.tracing.spans import Span, Tracing
     from models.catalog import ModelVersion
     from workers.observing import Batch
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inferlane.contracts.wire.tensors import numpy_dtype
 from inferlane.errors import ConfigurationError, ModelError
-from inferlane.wire.tensors import numpy_dtype
 from workers.session import OnnxModel
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _try_classes(version: "ModelVersion") -> None:
 
 
 def _try_labels(version: "ModelVersion", name: str, output: np.ndarray) -> None:
-    # What an answer turns into class names: `inferlane.wire.v1`.
+    # What an answer turns into class names: `inferlane.contracts.wire.v1`.
     if version.classes and output.ndim == 1 and output.dtype.kind == "i":
         worst = output.max(initial=0)
         if worst >= len(version.classes) or output.min(initial=0) < 0:

@@ -12,10 +12,10 @@ from typing import Any
 import faust
 import uvloop
 
-from inferlane.config import load_settings
-from inferlane.naming import Lane, Names
-from inferlane.record import read_headers
-from inferlane.splits import SplitFollower, SplitTable
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.record import read_headers
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.splits import SplitFollower, SplitTable
 from models.catalog import load_catalog
 from router.app import faust_options, faust_record
 from router.faust_transport import transport_class

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from benchmarks.cases import Case
 from benchmarks.systems.running import NAME, NAME_ON_APACHE, NotReadyError, Running, process, wait_ready
 from benchmarks.venvs import STATE
-from inferlane.stack.runfile import RunFile, RunRecord
+from inferlane.runtime.runfile import RunFile, RunRecord
 from tests.brokers import ApacheCluster
 from tests.brokers.processes import free_ports
 
@@ -57,7 +57,7 @@ def serve_inferlane(case: Case, *, environment: Mapping[str, str] = _NOTHING) ->
         "INFERLANE_LOG_LEVEL": "WARNING",
         **environment,
     }
-    argv = [sys.executable, "-m", "inferlane", "up", "--api-port", str(api), "--broker-port", str(broker)]
+    argv = [sys.executable, "-m", "control_plane", "up", "--api-port", str(api), "--broker-port", str(broker)]
     argv += ["--store-port", str(store), "--ops-port", str(_first_ops_port()), "--dashboard-port", str(dashboard)]
     log = STATE / "logs" / f"{NAME}.log"
     log.unlink(missing_ok=True)

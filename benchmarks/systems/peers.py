@@ -14,8 +14,8 @@ from aiokafka.errors import KafkaError
 from benchmarks.cases import Case
 from benchmarks.systems.running import Protocol, Running, answers_get, post, process, wait_ready
 from benchmarks.venvs import STATE, environment_of, versions_in
-from inferlane.stack.broker import broker_argv
-from inferlane.stack.store import store_argv
+from control_plane.local.broker import broker_argv
+from control_plane.local.store import store_argv
 from tests.brokers.processes import ask_node, free_ports
 
 PEERS = Path(__file__).parents[1] / "peers"

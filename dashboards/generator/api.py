@@ -3,7 +3,7 @@
 from dashboards.generator import foreign
 from dashboards.generator.page import Page, Panel, Query, Section, Shape
 from dashboards.generator.promql import CHOSEN, quantile, rate, value
-from inferlane.metrics import api
+from inferlane.runtime.metrics import api
 
 _IS_API = 'component="api"'
 

@@ -10,8 +10,8 @@ from grafana_foundation_sdk.models.common import DataSourceRef, StackingMode
 
 from dashboards.generator.page import Page, Panel, Query, Shape
 from dashboards.generator.promql import MODEL_VARIABLE
-from inferlane.metrics.declaring import metric_of
-from inferlane.metrics.router import SPLIT_WEIGHT
+from inferlane.runtime.metrics.declaring import metric_of
+from inferlane.runtime.metrics.router import SPLIT_WEIGHT
 
 # The uid in dashboards/grafana/provisioning/datasources.
 SOURCE = DataSourceRef(type_val="prometheus", uid="inferlane-prometheus")

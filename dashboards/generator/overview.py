@@ -3,7 +3,7 @@
 from dashboards.generator import foreign
 from dashboards.generator.page import Page, Panel, Query, Section, Shape
 from dashboards.generator.promql import CHOSEN, increase, mean, quantile, rate, value
-from inferlane.metrics import api, consuming, router, worker
+from inferlane.runtime.metrics import api, consuming, router, worker
 
 _WAITED_FOR = f'{CHOSEN}, lane="requests"'
 _SERVER_FAULT = f'{CHOSEN}, status=~"5.."'

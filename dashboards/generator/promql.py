@@ -2,7 +2,7 @@
 
 import re
 
-from inferlane.metrics.declaring import Collector, metric_of
+from inferlane.runtime.metrics.declaring import Collector, metric_of
 
 MODEL_VARIABLE = "model"
 # What the variable at the top of each dashboard selects.

@@ -3,7 +3,7 @@
 from dashboards.generator import foreign
 from dashboards.generator.page import Page, Panel, Query, Section
 from dashboards.generator.promql import CHOSEN, increase, rate, value
-from inferlane.metrics import api, consuming, router, worker
+from inferlane.runtime.metrics import api, consuming, router, worker
 
 _POOL = "model, version"
 _NAME = "{{model}}/{{version}}"

@@ -3,8 +3,8 @@
 from dashboards.generator import foreign
 from dashboards.generator.page import Page, Panel, Query, Section, Shape
 from dashboards.generator.promql import CHOSEN, of_workers, quantile, rate, value
-from inferlane.metrics import worker
-from inferlane.metrics.declaring import Collector
+from inferlane.runtime.metrics import worker
+from inferlane.runtime.metrics.declaring import Collector
 
 _POOL = "model, version"
 _NAME = "{{model}}/{{version}}"

@@ -3,7 +3,7 @@
 from dashboards.generator import foreign
 from dashboards.generator.page import Page, Panel, Query, Section
 from dashboards.generator.promql import CHOSEN, mean, quantile, rate, value
-from inferlane.metrics import consuming, worker
+from inferlane.runtime.metrics import consuming, worker
 
 _EACH = "process, lane"
 _NAME = "{{process}} {{lane}}"

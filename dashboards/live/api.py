@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiohttp
 import msgspec
 
+from inferlane.contracts.window_report import WindowReport
 from inferlane.errors import UNDECODABLE, ConfigurationError, UnavailableError
-from inferlane.window_report import WindowReport
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

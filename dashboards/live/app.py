@@ -17,7 +17,7 @@ from dashboards.live.api import Answer, Api
 from dashboards.live.feed import Feed
 from dashboards.live.guard import Guard
 from inferlane.errors import InferlaneError, OverloadedError
-from inferlane.ops import OpsApp
+from inferlane.runtime.ops import OpsApp
 
 _STATIC = Path(__file__).with_name("static")
 _PROBLEM = "application/problem+json"

@@ -9,7 +9,7 @@ import structlog
 from dashboards.live.history import Point
 from dashboards.live.snapshot import Snapshot
 from inferlane.errors import OverloadedError
-from inferlane.essential import essential
+from inferlane.runtime.essential import essential
 
 log = structlog.get_logger(__name__)
 

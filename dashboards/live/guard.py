@@ -1,19 +1,19 @@
 """Who may speak to the dashboard, and what its page may load.
 
 The page shows what a client of the API may not see (dead letters) and passes on calls that change the split; pages of
-other sites are kept out as they are from the API (`inferlane.http.sites`).
+other sites are kept out as they are from the API (`inferlane.runtime.http.sites`).
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from inferlane.errors import ConfigurationError
-from inferlane.http.problem import CONTENT_TYPE, encode_problem
-from inferlane.http.sites import SAFE_METHODS, foreign_host, foreign_site
-from inferlane.loopback import is_loopback
+from inferlane.runtime.http.problem import CONTENT_TYPE, encode_problem
+from inferlane.runtime.http.sites import SAFE_METHODS, foreign_host, foreign_site
+from inferlane.runtime.loopback import is_loopback
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
 
 # Everything that the page needs comes from here; scripts and styles are files, nothing is inline.
 _POLICY = (

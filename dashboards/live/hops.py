@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from inferlane.kafka.backlog import Position, Subscription
-from inferlane.naming import Lane
+from inferlane.contracts.naming import Lane
+from inferlane.runtime.kafka.positions import Position, Subscription
 
 if TYPE_CHECKING:
     from dashboards.live.api import ModelInfo
-    from inferlane.naming import Names
+    from inferlane.contracts.naming import Names
 
 Positions = Mapping[Subscription, Position]
 

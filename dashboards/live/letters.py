@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from inferlane.dead_letters import DeadLetter, read_dead_letter
+from inferlane.contracts.dead_letters import DeadLetter, headers_of, read_dead_letter
 from inferlane.errors import DecodeError
-from inferlane.kafka.clients import partitions_of
-from inferlane.kafka.reading import read_since
-from inferlane.metrics.labels import bounded, error_reasons
-from inferlane.replaying import headers_of
+from inferlane.runtime.kafka.clients import partitions_of
+from inferlane.runtime.kafka.reading import read_since
+from inferlane.runtime.metrics.labels import bounded, error_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inferlane.clock import Clock
-    from inferlane.config import Settings
-    from inferlane.kafka.backlog import Position
-    from inferlane.record import KafkaRecord
+    from inferlane.contracts.record import KafkaRecord
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.kafka.positions import Position
 
 # How far back the page looks when it starts: far enough for "since yesterday", near enough to read at once.
 LOOK_BACK_S = 24 * 3600.0

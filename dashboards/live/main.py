@@ -12,17 +12,16 @@ from dashboards.live.feed import Feed
 from dashboards.live.guard import refuse_open_network
 from dashboards.live.letters import LetterBox
 from dashboards.live.observer import Observer, Parts
-from inferlane.clock import SystemClock
-from inferlane.http.serving import serve_http
-from inferlane.kafka.backlog import BacklogReader
-from inferlane.loopback import is_loopback
-from inferlane.stack.pools import base_url
-from inferlane.stack.runfile import RunFile
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.kafka.backlog import BacklogReader
+from inferlane.runtime.loopback import base_url, is_loopback
+from inferlane.runtime.runfile import RunFile
 
 if TYPE_CHECKING:
     import asyncio
 
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
 
 log = structlog.get_logger(__name__)
 

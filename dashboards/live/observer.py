@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from dashboards.live.api import Api, ModelInfo, UnusableInfo
     from dashboards.live.letters import LetterBox
-    from inferlane.clock import Clock
-    from inferlane.kafka.backlog import BacklogReader
-    from inferlane.naming import Names
-    from inferlane.stack.runfile import RunFile
-    from inferlane.window_report import WindowReport
+    from inferlane.contracts.naming import Names
+    from inferlane.contracts.window_report import WindowReport
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.kafka.backlog import BacklogReader
+    from inferlane.runtime.runfile import RunFile
 
 log = structlog.get_logger(__name__)
 

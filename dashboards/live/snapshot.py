@@ -12,9 +12,9 @@ from dashboards.live.history import History, Point, point_of
 from dashboards.live.hops import Queue, Speeds, router_queue, total, version_queue
 from dashboards.live.letters import Letters
 from dashboards.live.verdict import Signs, Verdict, judge
-from inferlane.naming import Names
-from inferlane.stack.runfile import ProcessRecord
-from inferlane.window_report import WindowReport
+from inferlane.contracts.naming import Names
+from inferlane.contracts.window_report import WindowReport
+from inferlane.runtime.runfile import ProcessRecord
 
 VersionKey = tuple[str, str]
 

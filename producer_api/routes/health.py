@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from inferlane.ops import EXPOSITION, health_body
+from inferlane.runtime.ops import EXPOSITION, health_body
 from producer_api.services import Services, Wired
 
 router = APIRouter(tags=["operations"])

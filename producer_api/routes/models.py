@@ -7,10 +7,11 @@ import msgspec
 import structlog
 from fastapi import APIRouter, Depends, Query, Request
 
+from inferlane.contracts.splits import make_split
+from inferlane.contracts.wire.repeats import refuse_repeats
 from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError
 from inferlane.quoting import clipped
-from inferlane.splits import make_split, publish_split
-from inferlane.wire.repeats import refuse_repeats
+from inferlane.runtime.splits import publish_split
 from models.catalog import Fault, Model, ModelVersion
 from producer_api.answer_time import answer_within
 from producer_api.parameters import refuse_repeated

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from inferlane.identity import foreign_name, is_own_id
+from inferlane.contracts.identity import foreign_name, is_own_id
+from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.quoting import quoted
-from inferlane.results import Accepted, Result, Status
 from producer_api.answer_time import answer_within, store_is_late
 from producer_api.asgi import CALLER, SEES_ALL
 from producer_api.parameters import refuse_repeated

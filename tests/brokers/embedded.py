@@ -4,7 +4,7 @@ import signal
 import subprocess
 from typing import Any, ClassVar
 
-from inferlane.stack.broker import broker_argv
+from control_plane.local.broker import broker_argv
 from tests.brokers.kinds import Broker, BrokerKind
 from tests.brokers.processes import ask_node, end, free_ports, wait_until
 

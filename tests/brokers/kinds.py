@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
-from inferlane.config import Settings, load_settings
-from inferlane.topics import make_admin
+from inferlane.runtime.config import Settings, load_settings
+from inferlane.runtime.topics import make_admin
 from tests.brokers.processes import run_coroutine
 
 _FORGET_WITHIN_S = 120.0

@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 import confluent_kafka
 import pytest
 
-from inferlane.config import Settings
-from inferlane.kafka.backlog import BacklogReader, Subscription
-from inferlane.kafka.consuming import LaneConsumer
-from inferlane.kafka.progress import ConsumerState
-from inferlane.naming import Lane, Names
-from inferlane.topics import create_topics
-from inferlane.unreadable import is_unreadable
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.unreadable import is_unreadable
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.backlog import BacklogReader
+from inferlane.runtime.kafka.consuming import LaneConsumer
+from inferlane.runtime.kafka.positions import Subscription
+from inferlane.runtime.kafka.progress import ConsumerState
+from inferlane.runtime.topics import create_topics
 from tests.brokers import Broker
 
 pytestmark = pytest.mark.timeout(300)

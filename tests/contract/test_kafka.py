@@ -11,16 +11,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
-from inferlane.config import Settings
+from control_plane.local.hops import committed_and_end
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.splits import Split
 from inferlane.errors import PayloadTooLargeError
-from inferlane.kafka.clients import make_producer
-from inferlane.kafka.consuming import LaneConsumer, Take
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.kafka.reading import read_since
-from inferlane.naming import Lane, Names
-from inferlane.splits import Split, SplitFollower, SplitTable, publish_split
-from inferlane.stack.hops import committed_and_end
-from inferlane.topics import create_topics, record_limit_bytes
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.clients import make_producer
+from inferlane.runtime.kafka.consuming import LaneConsumer, Take
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.reading import read_since
+from inferlane.runtime.splits import SplitFollower, SplitTable, publish_split
+from inferlane.runtime.topics import create_topics, record_limit_bytes
 from tests.brokers import Broker
 from tests.fakes.foreign import OddName, python_builder
 
@@ -34,9 +36,9 @@ WAIT_S = 120.0
 # Takes what there is, says so, and never finishes it.
 TAKER = f"""
 import asyncio
-from inferlane.config import load_settings
-from inferlane.kafka.clients import make_producer
-from inferlane.kafka.consuming import LaneConsumer
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.clients import make_producer
+from inferlane.runtime.kafka.consuming import LaneConsumer
 async def main():
     consumer = LaneConsumer(load_settings(), topic="{TOPIC}", group="{GROUP}")
     await consumer.start()

@@ -8,15 +8,17 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 
-from inferlane.config import Settings
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import UnavailableError
-from inferlane.kafka.backlog import BacklogReader, Subscription
-from inferlane.kafka.clients import make_consumer
-from inferlane.kafka.consuming import LaneConsumer
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.kafka.reading import read_added_partitions
-from inferlane.naming import Lane, Names
-from inferlane.topics import create_topics, make_admin
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.backlog import BacklogReader
+from inferlane.runtime.kafka.clients import make_consumer
+from inferlane.runtime.kafka.consuming import LaneConsumer
+from inferlane.runtime.kafka.positions import Subscription
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.reading import read_added_partitions
+from inferlane.runtime.topics import create_topics, make_admin
 from tests.brokers import Broker
 
 pytestmark = pytest.mark.timeout(300)

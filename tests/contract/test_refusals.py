@@ -8,15 +8,16 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
-from inferlane.config import Settings
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError, UnavailableError
-from inferlane.kafka.clients import make_producer
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.kafka.reading import read_since
-from inferlane.kafka.writing import write_each
-from inferlane.naming import Lane
-from inferlane.retrying import Retrier
-from inferlane.topics import create_topics, make_admin
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.clients import make_producer
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.reading import read_since
+from inferlane.runtime.kafka.writing import write_each
+from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.topics import create_topics, make_admin
 from tests.brokers import Broker
 
 pytestmark = pytest.mark.timeout(300)

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from inferlane.stack.runfile import RunFile
+from inferlane.runtime.runfile import RunFile
 from tests.e2e.conftest import Stack
 
 

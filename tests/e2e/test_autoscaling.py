@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from conftest import Stack
 
-from inferlane.scaling.lag import PartitionOffsets
-from inferlane.scaling.manifest import read_scaled_objects
-from inferlane.scaling.pool import PoolScaler
+from control_plane.autoscaling.lag import PartitionOffsets
+from control_plane.autoscaling.manifest import read_scaled_objects
+from control_plane.autoscaling.pool import PoolScaler
 
 MODEL, VERSION = "digits", "v2-quantized"
 POOL = f"worker-{MODEL}-{VERSION}"

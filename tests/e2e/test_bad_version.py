@@ -39,7 +39,7 @@ class Stack:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "inferlane", *arguments],
+            [sys.executable, "-m", "control_plane", *arguments],
             env=self.environment,
             capture_output=True,
             text=True,

@@ -122,7 +122,7 @@ def test_a_pool_that_stands_still_refuses_what_it_cannot_answer_in_time(stack: S
 
 @pytest.mark.parametrize("source", [None, b"elsewhere", b"inferlane/api"])
 def test_a_record_with_the_id_of_a_request_that_waits_is_another_request(stack: Stack, source: bytes | None) -> None:
-    """Guards `inferlane.identity` on the whole way: taken out, the client reads the answer to another's rows."""
+    """Guards `contracts.identity` on the whole way: taken out, the client reads the answer to another's rows."""
     with paused(stack, "worker-iris-v1"):
         request_id = stack.call(PATH, BODY, prefer="respond-async").body["request_id"]
         produce(stack, b'{"instances": [[6.7, 3.0, 5.2, 2.3]]}', request_id=request_id, source=source)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from inferlane.stack.runfile import RunFile
+from inferlane.runtime.runfile import RunFile
 from tests.brokers.processes import wait_until
 from tests.e2e.conftest import Answer, Stack
 from tests.e2e.processes import pid_of

@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from inferlane.config import Settings
-from inferlane.kafka.backlog import Position, Subscription
-from inferlane.naming import Lane
+from inferlane.contracts.naming import Lane
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.positions import Position, Subscription
 from tests.fakes.clock import FakeClock
 
 Pool = tuple[str, str]

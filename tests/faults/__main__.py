@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from inferlane.config import load_settings
-from inferlane.logs import configure_logs
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.logs import configure_logs
 from tests.brokers import BrokerKind
 from tests.faults.harness import Plan, prove
 from tests.faults.harness.opening import fault_broker

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inferlane.results import Status
+from inferlane.contracts.results import Status
 from models.catalog import load_catalog
 from tests.faults.harness.ledger import Entry, Ledger
 from tests.faults.harness.plan import SENDERS, Fault, deck_size, schedule

@@ -14,7 +14,7 @@ import pytest
 import structlog
 from rich.console import Console
 
-from inferlane.config import load_settings
+from inferlane.runtime.config import load_settings
 from tests.brokers import Broker, BrokerKind
 from tests.faults.harness import Plan, prove
 from tests.faults.harness.opening import fault_broker

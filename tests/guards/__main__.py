@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORK = multiprocessing.get_context("fork")
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-PARTS = ["inferlane", "producer_api", "router", "workers", "models", "tests"]
+PARTS = ["inferlane", "control_plane", "producer_api", "router", "workers", "models", "tests"]
 CONFIG = "pyproject.toml"
 # Whatever takes long to import and is none of ours: ours must come from the copy.
 LIBRARIES = [

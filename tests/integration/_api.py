@@ -9,9 +9,9 @@ from typing import Any
 
 import aiohttp
 
-from inferlane.config import Settings
-from inferlane.result_store import ResultStore, connect
-from inferlane.topics import create_topics
+from inferlane.runtime.config import Settings
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.topics import create_topics
 from producer_api.main import serve
 from tests.brokers.embedded import EmbeddedBroker
 from tests.fakes.stores import write_tiny_store

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import aiohttp
 
+from control_plane.local.store import store_answers, store_argv
 from inferlane.errors import UnavailableError
-from inferlane.stack.store import store_answers, store_argv
 
 _POLL_S = 0.02
 

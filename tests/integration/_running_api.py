@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from inferlane.api_keys import Scope, create_key
-from inferlane.topics import create_topics
+from inferlane.runtime.api_keys import Scope, create_key
+from inferlane.runtime.topics import create_topics
 from producer_api.main import serve
 from tests.brokers.embedded import EmbeddedBroker
 from tests.fakes.stores import write_tiny_store

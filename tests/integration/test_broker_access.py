@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 
-from inferlane.config import Settings
+from control_plane.local.broker import broker_answers
+from control_plane.local.hops import committed_and_end
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.splits import Split
 from inferlane.errors import UnavailableError
-from inferlane.kafka.consuming import LaneConsumer
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.naming import Lane, Names
-from inferlane.result_store import connect
-from inferlane.splits import Split, SplitFollower, SplitTable, publish_split
-from inferlane.stack.broker import broker_answers
-from inferlane.stack.hops import committed_and_end
-from inferlane.topics import create_topics
-from inferlane.window_store import WindowStore
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.consuming import LaneConsumer
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.result_store import connect
+from inferlane.runtime.splits import SplitFollower, SplitTable, publish_split
+from inferlane.runtime.topics import create_topics
+from inferlane.runtime.window_store import WindowStore
 from tests.brokers import ApacheCluster, Broker
 from tests.brokers.apache.security import Security
 from tests.integration._parts import embedded_store, eventually

@@ -1,4 +1,4 @@
-"""The services as the users of `inferlane.broker_rights` on Apache Kafka with an authorizer."""
+"""The services as the users of `control_plane.broker_rights` on Apache Kafka with an authorizer."""
 
 import asyncio
 import json
@@ -21,15 +21,16 @@ from confluent_kafka.admin import AdminClient
 import producer_api.main
 import router.main
 import workers.main
-from inferlane.broker_rights import Operation, Resource, Service, rights_by_service, user_name
-from inferlane.config import Settings
-from inferlane.kafka.backlog import BacklogReader, Subscription
-from inferlane.kafka.clients import make_consumer, make_producer
-from inferlane.kubernetes.store import user_lines
-from inferlane.naming import Lane, Names
-from inferlane.result_store import connect
-from inferlane.stack.store import store_answers, store_argv
-from inferlane.topics import topic_specs
+from control_plane.broker_rights import Operation, Resource, Service, rights_by_service, user_name
+from control_plane.kubernetes.store import user_lines
+from control_plane.local.store import store_answers, store_argv
+from inferlane.contracts.naming import Lane, Names
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.backlog import BacklogReader
+from inferlane.runtime.kafka.clients import make_consumer, make_producer
+from inferlane.runtime.kafka.positions import Subscription
+from inferlane.runtime.result_store import connect
+from inferlane.runtime.topics import topic_specs
 from tests.brokers import ApacheCluster
 from tests.brokers.apache.security import Security
 from tests.fakes.stores import write_tiny_store
@@ -97,7 +98,7 @@ def settings_of(cluster: ApacheCluster, service: Service, **more: object) -> Set
 
 def run_cli(environment: dict[str, str], *arguments: str) -> str:
     ran = subprocess.run(
-        [sys.executable, "-m", "inferlane", *arguments],
+        [sys.executable, "-m", "control_plane", *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

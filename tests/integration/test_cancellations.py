@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from inferlane.cancellations import Cancellations, CancelledRequests
-from inferlane.clock import SystemClock
-from inferlane.naming import Names
-from inferlane.result_store import connect
+from inferlane.contracts.naming import Names
+from inferlane.runtime.cancellations import Cancellations, CancelledRequests
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.result_store import connect
 from tests.integration._parts import embedded_store, eventually
 
 pytestmark = pytest.mark.timeout(120)

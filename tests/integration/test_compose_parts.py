@@ -13,13 +13,13 @@ import pytest
 import yaml
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from inferlane.config import Settings, load_settings
+from control_plane.local.broker import broker_answers
+from control_plane.local.checks import check_store
+from control_plane.local.store import store_answers, store_argv
+from inferlane.contracts.naming import Lane, Names
 from inferlane.errors import UnavailableError
-from inferlane.kafka.clients import make_producer
-from inferlane.naming import Lane, Names
-from inferlane.stack.broker import broker_answers
-from inferlane.stack.checks import check_store
-from inferlane.stack.store import store_answers, store_argv
+from inferlane.runtime.config import Settings, load_settings
+from inferlane.runtime.kafka.clients import make_producer
 from tests.brokers import ApacheCluster
 from tests.integration._parts import free_port, running
 

@@ -7,20 +7,21 @@ from contextlib import aclosing, asynccontextmanager
 import numpy as np
 import pytest
 
-from inferlane.cli.letters import Found, Wanted, wanted_letters
-from inferlane.clock import SystemClock
-from inferlane.config import Settings
-from inferlane.delivery import Delivery
+from control_plane.cli.letters import Found, Wanted, wanted_letters
+from control_plane.replay import open_replayer
+from inferlane.contracts.identity import foreign_key
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.results import Status
 from inferlane.errors import DecodeError, ModelError
-from inferlane.identity import foreign_key
-from inferlane.kafka.lanes import Lanes
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.naming import Lane, Names
-from inferlane.replaying import open_replayer
-from inferlane.result_store import ResultStore, connect
-from inferlane.results import Status
-from inferlane.retrying import Retrier
-from inferlane.topics import create_topics
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.config import Settings
+from inferlane.runtime.delivery import Delivery
+from inferlane.runtime.kafka.lanes import Lanes
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.topics import create_topics
 from router.forwarder import Forwarder, router_lanes
 from tests.brokers import Broker
 from tests.fakes.records import make_catalog, make_version

@@ -10,9 +10,9 @@ import pytest
 from dashboards.live.api import Api
 from dashboards.live.app import build_app
 from dashboards.live.feed import Feed
-from inferlane.config import load_settings
-from inferlane.http.serving import serve_http
-from inferlane.ops import OpsApp, serve_ops
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.ops import OpsApp, serve_ops
 from tests.http_messages import FOLLOWER, LIMIT_S, READ, REFUSED, answers_to
 from tests.integration._running_api import running_api
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from inferlane.config import load_settings
-from inferlane.http.serving import serve_http
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.http.serving import serve_http
 from producer_api.asgi import header, read_body, send_answer
 
 SOURCE = Path(__file__).parent / "java" / "Post.java"

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from inferlane.config import Settings
-from inferlane.identity import foreign_key
-from inferlane.kafka.clients import partitions_of
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.kafka.reading import read_since
-from inferlane.naming import Lane, Names
-from inferlane.result_store import ResultStore, connect
-from inferlane.results import Result, Status
-from inferlane.topics import create_topics
+from inferlane.contracts.identity import foreign_key
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.results import Result, Status
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.clients import partitions_of
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.reading import read_since
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.topics import create_topics
 from tests.brokers import Broker
 from tests.integration._parts import embedded_store, eventually
 
@@ -30,14 +31,14 @@ MAX_DEATHS = 3
 WORKER = """
 import asyncio, os, signal
 import numpy as np
-from inferlane.attempt_log import RedisAttemptLog
-from inferlane.clock import SystemClock
-from inferlane.config import load_settings
-from inferlane.delivery import Delivery
-from inferlane.kafka.producing import BatchProducer
-from inferlane.lifecycle import run
-from inferlane.result_store import ResultStore, connect
-from inferlane.retrying import Retrier
+from inferlane.runtime.attempt_log import RedisAttemptLog
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.delivery import Delivery
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.lifecycle import run
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.retrying import Retrier
 from tests.fakes.records import make_catalog, make_version
 from workers.failure_limit import FailureLimit
 from workers.observing import Observer

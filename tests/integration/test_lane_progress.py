@@ -2,11 +2,12 @@
 
 import pytest
 
-from inferlane.config import Settings
-from inferlane.kafka.consuming import LaneConsumer
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.kafka.progress import ConsumerState
-from inferlane.topics import create_topics
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.consuming import LaneConsumer
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.progress import ConsumerState
+from inferlane.runtime.topics import create_topics
 from tests.brokers import Broker
 from tests.integration._parts import eventually
 

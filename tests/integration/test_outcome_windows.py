@@ -16,18 +16,19 @@ from aiokafka import ConsumerRecord
 from faust.types import TP
 
 import router.app
-from inferlane.clock import SystemClock
-from inferlane.config import Settings
-from inferlane.kafka.clients import make_consumer
-from inferlane.kafka.producing import BatchProducer, OutRecord
-from inferlane.kafka.progress import ConsumerState
-from inferlane.naming import Names
-from inferlane.outcomes import encode_summary
-from inferlane.result_store import connect
-from inferlane.results import Status
-from inferlane.topics import create_topics
-from inferlane.window_report import WindowReport
-from inferlane.window_store import WindowStore
+from inferlane.contracts.naming import Names
+from inferlane.contracts.outcomes import encode_summary
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.results import Status
+from inferlane.contracts.window_report import WindowReport
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.clients import make_consumer
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.progress import ConsumerState
+from inferlane.runtime.result_store import connect
+from inferlane.runtime.topics import create_topics
+from inferlane.runtime.window_store import WindowStore
 from models.store import write_model, write_version
 from tests.brokers import Broker
 from tests.fakes.stores import describe_tiny, write_tiny_onnx
@@ -43,8 +44,8 @@ WINDOW_S = 600
 DRAIN_S = 5.0
 ROUTER_PROGRAM = """
 from functools import partial
-from inferlane.config import load_settings
-from inferlane.lifecycle import run
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.lifecycle import run
 from router.main import serve
 run(partial(serve, load_settings()))
 """

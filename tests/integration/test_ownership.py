@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
-from inferlane.api_keys import Scope, create_key
-from inferlane.config import Settings
-from inferlane.kafka.clients import make_consumer
-from inferlane.naming import Lane
-from inferlane.record import CALLER, read_headers
-from inferlane.result_store import ResultStore, connect
-from inferlane.results import Result, Status, foreign_key_of
-from inferlane.topics import create_topics
-from inferlane.wire.v2 import ALL_AS_BYTES, encode_response
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import CALLER, read_headers
+from inferlane.contracts.results import Result, Status, foreign_key_of
+from inferlane.contracts.wire.v2 import ALL_AS_BYTES, encode_response
+from inferlane.runtime.api_keys import Scope, create_key
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.clients import make_consumer
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.topics import create_topics
 from producer_api.main import serve
 from tests.brokers.embedded import EmbeddedBroker
 from tests.fakes.records import FakeRecord

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from inferlane.contracts.naming import Names
+from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.errors import UnavailableError
-from inferlane.naming import Names
-from inferlane.result_store import ResultStore, connect
-from inferlane.results import Accepted, Result, Status
+from inferlane.runtime.result_store import ResultStore, connect
 from tests.integration._parts import embedded_store
 
 pytestmark = pytest.mark.timeout(120)

@@ -2,9 +2,10 @@
 
 import pytest
 
-from inferlane.naming import Names
-from inferlane.result_store import connect
-from inferlane.served_versions import Served, ServedVersions
+from inferlane.contracts.naming import Names
+from inferlane.contracts.splits import Served
+from inferlane.runtime.result_store import connect
+from inferlane.runtime.served_versions import ServedVersions
 from tests.fakes.clock import FakeClock
 from tests.integration._parts import embedded_store
 

@@ -13,20 +13,20 @@ import psutil
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from inferlane.cli import doctor
-from inferlane.config import load_settings
+from control_plane.cli import doctor
+from control_plane.local.checks import check_store, check_topics
+from control_plane.local.hops import holding_hop, router_progress
+from control_plane.local.keeper import State
+from control_plane.local.pools import StackPools
+from control_plane.local.probe import Target
+from control_plane.local.profile import Profile, StackOptions, stack_profile
+from control_plane.local.supervisor import Supervisor
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, UnavailableError
-from inferlane.kafka.clients import make_consumer, make_producer
-from inferlane.naming import Lane, Names
-from inferlane.result_store import connect
-from inferlane.signature import Signature, TensorSpec
-from inferlane.stack.checks import check_store, check_topics
-from inferlane.stack.hops import holding_hop, router_progress
-from inferlane.stack.keeper import State
-from inferlane.stack.pools import StackPools
-from inferlane.stack.probe import Target
-from inferlane.stack.profile import Profile, StackOptions, stack_profile
-from inferlane.stack.supervisor import Supervisor
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.clients import make_consumer, make_producer
+from inferlane.runtime.result_store import connect
 
 WAIT_S = 60.0
 NAMES = Names()
@@ -34,10 +34,10 @@ TARGETS = [Target(model="iris", version="v1", signature=Signature(inputs=(), out
 # A supervisor of its own process that says who its children are, for somebody to kill it.
 PROGRAM = """
 import asyncio, sys
-from inferlane.config import load_settings
-from inferlane.stack.pools import StackPools
-from inferlane.stack.profile import StackOptions, stack_profile
-from inferlane.stack.supervisor import Supervisor
+from inferlane.runtime.config import load_settings
+from control_plane.local.pools import StackPools
+from control_plane.local.profile import StackOptions, stack_profile
+from control_plane.local.supervisor import Supervisor
 
 async def main():
     options = StackOptions(broker_port=int(sys.argv[1]), store_port=int(sys.argv[2]))

@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from inferlane.stack.store import store_answers, store_argv
-from inferlane.topics import create_topics
+from control_plane.local.store import store_answers, store_argv
+from inferlane.runtime.topics import create_topics
 from tests.brokers.embedded import EmbeddedBroker
 from tests.brokers.processes import free_ports
 from tests.fakes.stores import write_tiny_store
@@ -65,7 +65,7 @@ def parts(tmp_path: Path) -> Parts:
 async def started(service: str, parts: Parts) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "inferlane", *SERVICES[service]),
+        *("-m", "control_plane", *SERVICES[service]),
         env=os.environ | parts.environment(),
         stdout=DEVNULL,
         stderr=DEVNULL,

@@ -10,21 +10,22 @@ from pathlib import Path
 import pytest
 from redis.exceptions import NoPermissionError
 
-from inferlane.cancellations import Cancellations, CancelledRequests
-from inferlane.clock import SystemClock
-from inferlane.config import Settings, load_settings
+from control_plane.autoscaling.threshold import WorkerPace
+from control_plane.kubernetes.plan import Waits, cluster_settings, make_plan
+from control_plane.kubernetes.store import TLS_FOLDER, USERS_FILE, USERS_FOLDER, secret_document, store_arguments
+from control_plane.local.checks import check_store
+from control_plane.local.store import store_answers, store_argv
+from inferlane.contracts.naming import Names
+from inferlane.contracts.results import Result, Status
+from inferlane.contracts.splits import Served
 from inferlane.errors import UnavailableError
-from inferlane.kubernetes.plan import Waits, cluster_settings, make_plan
-from inferlane.kubernetes.store import TLS_FOLDER, USERS_FILE, USERS_FOLDER, secret_document, store_arguments
-from inferlane.naming import Names
-from inferlane.result_store import ResultStore, connect
-from inferlane.results import Result, Status
-from inferlane.scaling.threshold import WorkerPace
-from inferlane.served_versions import Served, ServedVersions
-from inferlane.stack.checks import check_store
-from inferlane.stack.store import store_answers, store_argv
-from inferlane.version_faults import VersionFaults
-from inferlane.window_store import WindowStore
+from inferlane.runtime.cancellations import Cancellations, CancelledRequests
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.config import Settings, load_settings
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.served_versions import ServedVersions
+from inferlane.runtime.version_faults import VersionFaults
+from inferlane.runtime.window_store import WindowStore
 from producer_api.waiting import WaitingRoom
 from tests.brokers.apache.security import Security
 from tests.integration._parts import eventually, free_port, running

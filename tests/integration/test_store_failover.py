@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from inferlane.channels import Listener, follow_channel
+from inferlane.contracts.naming import Names
+from inferlane.contracts.results import Result, Status
 from inferlane.errors import NotServedError, UnavailableError
-from inferlane.naming import Names
-from inferlane.result_store import ResultStore, connect
-from inferlane.results import Result, Status
-from inferlane.retrying import Retrier
-from inferlane.store_connection import failovers_of
-from inferlane.store_probe import StoreProbe
+from inferlane.runtime.channels import Listener, follow_channel
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.store_connection import failovers_of
+from inferlane.runtime.store_probe import StoreProbe
 from tests.integration._parts import embedded_store, eventually, free_port
 
 WITHIN_S = 60.0

@@ -8,15 +8,15 @@ import pytest
 from aiokafka import TopicPartition
 from redis.asyncio import Redis
 
+from control_plane.local.checks import check_store
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.record import read_headers
+from inferlane.contracts.results import Result, Status
+from inferlane.contracts.wire.v2 import ALL_AS_BYTES, encode_response
 from inferlane.errors import StoreFullError
-from inferlane.kafka.clients import make_consumer
-from inferlane.naming import Lane, Names
-from inferlane.record import read_headers
-from inferlane.result_store import ResultStore, connect
-from inferlane.results import Result, Status
-from inferlane.stack.checks import check_store
-from inferlane.store_memory import read_store_memory
-from inferlane.wire.v2 import ALL_AS_BYTES, encode_response
+from inferlane.runtime.kafka.clients import make_consumer
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.store_memory import read_store_memory
 from tests.integration._api import Api, running_api
 from tests.integration._parts import embedded_store_process, eventually
 

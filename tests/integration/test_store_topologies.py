@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from inferlane.cancellations import Cancellations, CancelledRequests
-from inferlane.clock import SystemClock
-from inferlane.config import Settings, load_settings
+from control_plane.local.checks import check_store
+from control_plane.local.store import store_answers, store_argv
+from inferlane.contracts.naming import Names
+from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.errors import NotServedError
-from inferlane.naming import Names
-from inferlane.result_store import ResultStore, connect
-from inferlane.results import Accepted, Result, Status
-from inferlane.stack.checks import check_store
-from inferlane.stack.store import store_answers, store_argv
-from inferlane.store_connection import memory_infos
-from inferlane.version_faults import VersionFaults
-from inferlane.window_store import WindowStore
+from inferlane.runtime.cancellations import Cancellations, CancelledRequests
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.config import Settings, load_settings
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.store_connection import memory_infos
+from inferlane.runtime.version_faults import VersionFaults
+from inferlane.runtime.window_store import WindowStore
 from producer_api.idempotency import Claim, Claims
 from producer_api.waiting import WaitingRoom
 from tests.integration._parts import embedded_store, eventually, free_port, running

@@ -19,8 +19,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 import producer_api.main
 import router.main
 import workers.main
-from inferlane.config import Settings
-from inferlane.topics import create_topics
+from inferlane.runtime.config import Settings
+from inferlane.runtime.topics import create_topics
 from tests.brokers.embedded import EmbeddedBroker
 from tests.collecting import collecting
 from tests.fakes.stores import write_tiny_store

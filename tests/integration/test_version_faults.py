@@ -2,9 +2,9 @@
 
 import pytest
 
-from inferlane.naming import Names
-from inferlane.result_store import connect
-from inferlane.version_faults import VersionFaults
+from inferlane.contracts.naming import Names
+from inferlane.runtime.result_store import connect
+from inferlane.runtime.version_faults import VersionFaults
 from tests.integration._parts import embedded_store
 
 pytestmark = pytest.mark.timeout(120)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from inferlane.broker_rights import Service, rights_by_service, user_name
-from inferlane.naming import Names
+from control_plane.broker_rights import Service, rights_by_service, user_name
+from inferlane.contracts.naming import Names
 
 Document = dict[str, Any]
 Version = tuple[str, str]

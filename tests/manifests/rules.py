@@ -5,11 +5,11 @@ from typing import Any
 
 import yaml
 
-from inferlane.config import Settings
+from control_plane.autoscaling.manifest import read_scaled_objects
+from inferlane.contracts.naming import Lane, Names
 from inferlane.errors import ConfigurationError
-from inferlane.naming import Lane, Names
-from inferlane.scaling.manifest import read_scaled_objects
-from inferlane.topics import topic_specs
+from inferlane.runtime.config import Settings
+from inferlane.runtime.topics import topic_specs
 from tests.manifests.access import access_faults
 from tests.manifests.pod_security import pods_of, restricted_faults
 

@@ -6,10 +6,10 @@ Two versions of another model, another namespace and image, TLS to the store: CI
 import sys
 from pathlib import Path
 
-from inferlane.config import load_settings
-from inferlane.kubernetes.files import files, write_files
-from inferlane.kubernetes.plan import Waits, cluster_settings, make_plan
-from inferlane.scaling.threshold import WorkerPace
+from control_plane.autoscaling.threshold import WorkerPace
+from control_plane.kubernetes.files import files, write_files
+from control_plane.kubernetes.plan import Waits, cluster_settings, make_plan
+from inferlane.runtime.config import load_settings
 
 VERSIONS = [("digits", "v1"), ("digits", "v2")]
 _MINE = """

@@ -6,9 +6,9 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
-from inferlane.config import load_settings
-from inferlane.kafka.clients import make_producer
-from inferlane.naming import Lane, Names
+from inferlane.contracts.naming import Lane, Names
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.clients import make_producer
 from tests.keyed_stack import KeyedStack
 
 NAMES = Names()

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import ConnectionPool
 
-from inferlane.broker_access import client_arguments
-from inferlane.config import load_settings
+from control_plane.local.profile import StackOptions, attached_settings, stack_profile
 from inferlane.errors import ConfigurationError
-from inferlane.result_store import without_password
-from inferlane.stack.profile import StackOptions, attached_settings, stack_profile
+from inferlane.runtime.broker_access import client_arguments
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.result_store import without_password
 
 SASL = {
     "kafka_security_protocol": "SASL_PLAINTEXT",

@@ -4,10 +4,11 @@ from itertools import takewhile
 
 import pytest
 
-from inferlane.config import load_settings
+from inferlane.contracts.splits import Split
 from inferlane.errors import OverloadedError
-from inferlane.kafka.backlog import Position
-from inferlane.splits import Split, SplitTable
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.positions import Position
+from inferlane.runtime.splits import SplitTable
 from producer_api.admission import Admission
 from producer_api.problems import problem_of
 from tests.fakes.clock import FakeClock

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferlane.config import load_settings
+from inferlane.contracts.splits import Split
 from inferlane.errors import OverloadedError
-from inferlane.splits import Split, SplitTable
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.splits import SplitTable
 from producer_api.admission import Admission
 from tests.fakes.clock import FakeClock
 from tests.fakes.records import make_catalog

@@ -7,7 +7,7 @@ import pytest
 from fastapi import APIRouter, Request
 
 from inferlane.errors import DecodeError
-from inferlane.ops import Exposition
+from inferlane.runtime.ops import Exposition
 from producer_api.gate import required_scope
 from producer_api.methods import allowed_methods
 from producer_api.parameters import refuse_repeated

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.api_keys import Scope, create_key, digest_of, read_keys, revoke_key
-from inferlane.config import load_settings
 from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.runtime.api_keys import Scope, create_key, digest_of, read_keys, revoke_key
+from inferlane.runtime.config import load_settings
 from producer_api.gate import OPEN_PATHS, open_key_ring, required_scope
 from producer_api.key_ring import KeyRing
 from tests.fakes.clock import FakeClock

@@ -6,9 +6,10 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from inferlane.config import load_settings
 from inferlane.errors import UnavailableError
-from inferlane.kafka.backlog import BacklogReader, PartitionPosition, Position, Subscription
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.backlog import BacklogReader
+from inferlane.runtime.kafka.positions import PartitionPosition, Position, Subscription
 
 WORK = Subscription("inferlane.iris.v1.requests", "inferlane.iris.v1")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from inferlane.cli.models import app
+from control_plane.cli.models import app
+from inferlane.contracts.record import read_headers
+from inferlane.contracts.splits import Split, make_split
 from inferlane.errors import ConfigurationError, InvalidSplitError, UnusableVersionError
-from inferlane.record import read_headers
-from inferlane.splits import Split, make_split
 from models.catalog import load_catalog
 from models.verify import verify_version
 from router.routing import route

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import read_headers
+from inferlane.contracts.wire.v2_fields import ALL_AS_BYTES
 from inferlane.errors import ModelError
-from inferlane.naming import Lane
-from inferlane.record import read_headers
-from inferlane.wire.v2_fields import ALL_AS_BYTES
 from tests.fakes.records import FakeRecord
 from workers.batching import run_batch, split_by_rows, stack, unstack
 from workers.requests import Request

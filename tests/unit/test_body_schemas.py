@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from inferlane.config import load_settings
-from inferlane.signature import Signature, TensorSpec
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.runtime.config import load_settings
 from models.catalog import Catalog, load_catalog
 from producer_api.body_schemas import _row, predict_bodies, split_bodies, split_examples
 from tests.fakes.stores import write_tiny_store

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from dashboards.live.letters import LetterBox
-from inferlane.cancellations import CancelledRequests
-from inferlane.config import load_settings
-from inferlane.dead_letters import Cause, dead_letter
+from inferlane.contracts.dead_letters import Cause, dead_letter
+from inferlane.contracts.naming import Names
+from inferlane.contracts.outcomes import OutcomeSummary, decode_summary, encode_summary
 from inferlane.errors import DecodeError, OverloadedError
-from inferlane.naming import Names
-from inferlane.outcomes import OutcomeSummary, decode_summary, encode_summary
-from inferlane.splits import SplitTable
+from inferlane.runtime.cancellations import CancelledRequests
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.splits import SplitTable
 from producer_api.app import HotPath
 from producer_api.asgi import read_body
 from producer_api.held_bytes import HeldBytes

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from inferlane.broker_rights import Operation, Resource, Right, Service, rights_by_service, user_name
-from inferlane.cli.console import out
-from inferlane.cli.main import app
-from inferlane.config import load_settings
-from inferlane.naming import Lane, Names
-from inferlane.topics import topic_specs
+from control_plane.broker_rights import Operation, Resource, Right, Service, rights_by_service, user_name
+from control_plane.cli.console import out
+from control_plane.cli.main import app
+from inferlane.contracts.naming import Lane, Names
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.topics import topic_specs
 
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,10}", fullmatch=True)

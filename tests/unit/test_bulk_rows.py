@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.bulk.formats import Header, ReadOptions
-from inferlane.bulk.output import rejects_written
-from inferlane.bulk.rows import Chunk, RowFile, read_chunks
+from control_plane.bulk.formats import Header, ReadOptions
+from control_plane.bulk.output import rejects_written
+from control_plane.bulk.rows import Chunk, RowFile, read_chunks
+from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
-from inferlane.signature import Signature, TensorSpec
 from tests.fakes.records import IRIS
 
 ROWS = "5.1,3.5,1.4,0.2\n6.7,3.0,5.2,2.3\n"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from inferlane.clock import SystemClock
-from inferlane.config import load_settings
 from inferlane.errors import DecodeError, InferlaneError
-from inferlane.splits import SplitTable
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.splits import SplitTable
 from producer_api.predicting import CallReader
 from tests.fakes.records import make_catalog
 

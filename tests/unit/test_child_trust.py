@@ -7,15 +7,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from inferlane.config import Settings, load_settings
+from control_plane.local import pools as pools_module
+from control_plane.local.environment import child_environment
+from control_plane.local.logfiles import open_log
+from control_plane.local.pools import StackPools
+from control_plane.local.profile import StackOptions, stack_profile
 from inferlane.errors import ConfigurationError
-from inferlane.stack import pools as pools_module
-from inferlane.stack import runfile as runfile_module
-from inferlane.stack.environment import child_environment
-from inferlane.stack.logfiles import open_log
-from inferlane.stack.pools import StackPools
-from inferlane.stack.profile import StackOptions, stack_profile
-from inferlane.stack.runfile import RunFile, RunRecord, same_process
+from inferlane.runtime import runfile as runfile_module
+from inferlane.runtime.config import Settings, load_settings
+from inferlane.runtime.runfile import RunFile, RunRecord, same_process
 
 RECORD = RunRecord(pid=1, create_time_s=2.5, phase="ready", api_url="http://x", environment={"A": "b"})
 SERVICES = ("api", "router", "worker", "dashboard")

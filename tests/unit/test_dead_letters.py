@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.config import load_settings
-from inferlane.dead_letters import Cause, dead_letter, read_dead_letter, stack_of
+from control_plane.replay import NotReplayableError, prepare
+from inferlane.contracts.dead_letters import Cause, dead_letter, read_dead_letter, stack_of
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import check_size
+from inferlane.contracts.record import parse_time, read_headers
 from inferlane.errors import DecodeError, ModelError
-from inferlane.kafka.producing import check_size
-from inferlane.naming import Lane, Names
-from inferlane.record import parse_time, read_headers
-from inferlane.replaying import NotReplayableError, prepare
-from inferlane.topics import record_limit_bytes
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.topics import record_limit_bytes
 from tests.fakes.records import FakeRecord
 
 STACK = Names()

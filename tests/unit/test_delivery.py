@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import pytest
 from msgspec.structs import replace
 
-from inferlane.dead_letters import Cause, dead_letter
-from inferlane.delivery import Answer, Delivery
+from inferlane.contracts.dead_letters import Cause, dead_letter
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import OutRecord, check_size
+from inferlane.contracts.results import Result, Status
 from inferlane.errors import (
     InferlaneError,
     NotServedError,
@@ -16,10 +18,8 @@ from inferlane.errors import (
     TopicMissingError,
     UnavailableError,
 )
-from inferlane.kafka.producing import OutRecord, check_size
-from inferlane.naming import Lane, Names
-from inferlane.results import Result, Status
-from inferlane.retrying import Retrier
+from inferlane.runtime.delivery import Answer, Delivery
+from inferlane.runtime.retrying import Retrier
 from tests.fakes.records import FakeRecord
 
 NAMES = Names()

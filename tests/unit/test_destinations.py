@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import InferlaneError, TopicMissingError, UnavailableError
-from inferlane.kafka.outgoing import OutRecord
-from inferlane.retrying import Retrier
+from inferlane.runtime.retrying import Retrier
 from router import destinations
 from router.destinations import Destinations
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from inferlane.cli.doctor import _same_release
-from inferlane.config import load_settings
+from control_plane.cli.doctor import _same_release
+from control_plane.local import checks, hops
+from control_plane.local.hops import _own_word
+from control_plane.local.probe import failing_checks, is_ready
 from inferlane.errors import ConfigurationError, UnavailableError
-from inferlane.ops import OpsApp
-from inferlane.stack import checks, hops
-from inferlane.stack.hops import _own_word
-from inferlane.stack.probe import failing_checks, is_ready
-from inferlane.stack.runfile import RunRecord
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.ops import OpsApp
+from inferlane.runtime.runfile import RunRecord
 
 RECORD = RunRecord(pid=1, create_time_s=1.0, phase="ready", api_url="", environment={}, release="0.0.1")
 
@@ -56,7 +56,7 @@ async def test_an_answer_that_is_no_json_is_no_answer() -> None:
 
 
 async def test_a_hop_is_asked_what_is_wrong_with_it() -> None:
-    from inferlane.http.serving import serve_http  # noqa: PLC0415 - a server for this one
+    from inferlane.runtime.http.serving import serve_http  # noqa: PLC0415 - a server for this one
 
     app = OpsApp(live=dict, ready=lambda: {"requests_lane": False, "store": True})
     settings = load_settings()

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
+from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import InferlaneError, OverloadedError
-from inferlane.kafka.outgoing import OutRecord
 from producer_api.enqueueing import Enqueuer
 
 RECORD = OutRecord("t", b"k", b"value", [])

@@ -10,8 +10,8 @@ WITHIN_S = 60
 
 PROGRAM = """
 import asyncio
-from inferlane import essential
-from inferlane.lifecycle import run
+from inferlane.runtime import essential
+from inferlane.runtime.lifecycle import run
 
 essential._LEAVE_WITHIN_S = 0.5
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from inferlane.config import load_settings
-from inferlane.results import Result, Status
+from inferlane.contracts.results import Result, Status
+from inferlane.runtime.config import load_settings
 from tests.fakes.clock import FakeClock
 from workers.failure_limit import FailureLimit
 

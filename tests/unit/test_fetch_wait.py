@@ -2,9 +2,9 @@
 
 import pytest
 
-from inferlane.config import load_settings
-from inferlane.kafka.fetch_wait import FetchWait
-from inferlane.naming import Lane
+from inferlane.contracts.naming import Lane
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.fetch_wait import FetchWait
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from aiokafka.errors import TopicAuthorizationFailedError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferlane.contracts.unreadable import is_unreadable, refuse_unreadable
 from inferlane.errors import DecodeError
-from inferlane.kafka import fetching
-from inferlane.kafka.fetching import guard_fetches, positions
-from inferlane.unreadable import is_unreadable, refuse_unreadable
+from inferlane.runtime.kafka import fetching
+from inferlane.runtime.kafka.fetching import guard_fetches, positions
 from tests.fakes.batches import (
     ATTRIBUTES_AT,
     HEADER_BYTES,
@@ -214,7 +214,7 @@ async def test_whatever_a_fetch_holds_it_does_not_raise_and_its_position_moves(
 
 
 def test_what_is_replaced_in_aiokafka_is_what_it_was() -> None:
-    """When this fails, read what aiokafka changed in these, and change `inferlane.kafka.fetching` with it."""
+    """When this fails, read what aiokafka changed in these, and change `inferlane.runtime.kafka.fetching` with it."""
     replaced = {
         fetching._Fetcher.__mro__[1].fetched_records: "be4348896b9b66af",
         fetching._FetchResult.__mro__[1].getall: "3e717e30de5068d5",

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from inferlane.config import load_settings
-from inferlane.delivery import Answer
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outgoing import OutRecord, check_size
+from inferlane.contracts.splits import Served
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError
-from inferlane.kafka.consuming import Take
-from inferlane.kafka.outgoing import OutRecord, check_size
-from inferlane.naming import Lane
-from inferlane.retrying import Retrier
-from inferlane.served_versions import Served
-from inferlane.splits import SplitTable
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.delivery import Answer
+from inferlane.runtime.kafka.consuming import Take
+from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.splits import SplitTable
 from router.forwarder import Forwarder
 from tests.fakes.records import FakeRecord, make_catalog
 

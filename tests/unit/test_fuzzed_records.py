@@ -7,17 +7,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inferlane.config import load_settings
-from inferlane.dead_letters import Cause, dead_letter
-from inferlane.delivery import Answer, _result_record
+from inferlane.contracts.dead_letters import Cause, dead_letter
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outgoing import check_size
+from inferlane.contracts.record import JSON_LENGTH, identified
+from inferlane.contracts.results import Status, decode_result, encode_result
 from inferlane.errors import PayloadTooLargeError
-from inferlane.kafka.producing import check_size
-from inferlane.naming import Lane
-from inferlane.record import JSON_LENGTH, identified
-from inferlane.results import Status, decode_result, encode_result
-from inferlane.retrying import Retrier
-from inferlane.splits import SplitTable
-from inferlane.topics import record_limit_bytes
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.delivery import Answer, _result_record
+from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.splits import SplitTable
+from inferlane.runtime.topics import record_limit_bytes
 from router.forwarder import Forwarder, _refuse
 from tests.fakes.records import FakeRecord, make_catalog, make_version
 from workers.answers import Answers

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from inferlane.config import load_settings
-from inferlane.http import crowding, protocol
-from inferlane.http.crowding import connection_limit
-from inferlane.http.serving import serve_http
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.http import crowding, protocol
+from inferlane.runtime.http.crowding import connection_limit
+from inferlane.runtime.http.serving import serve_http
 from tests.http_messages import FOLLOWER, LIMIT_S, answers_to
 from tests.unit.test_http_messages import echo, echoing
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from inferlane.config import load_settings
-from inferlane.http.serving import serve_http
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.http.serving import serve_http
 from tests.http_messages import FOLLOWER, READ, REFUSED, Read, Refused, answers_to
 
 

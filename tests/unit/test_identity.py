@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.identity import FOREIGN, UNKNOWN_KEY, committed_id, is_own_id, make_proof, name_of
-from inferlane.record import CALLER, POSITION, PROOF, RequestHeaders, default_headers, read_headers, read_unidentified
+from inferlane.contracts.identity import FOREIGN, UNKNOWN_KEY, committed_id, is_own_id, make_proof, name_of
+from inferlane.contracts.record import (
+    CALLER,
+    POSITION,
+    PROOF,
+    RequestHeaders,
+    default_headers,
+    read_headers,
+    read_unidentified,
+)
 from tests.fakes.records import FakeRecord
 
 Headers = dict[str, bytes]

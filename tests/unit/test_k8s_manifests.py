@@ -10,17 +10,17 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from inferlane.cli.main import app
-from inferlane.config import Settings, load_settings
+from control_plane.autoscaling.manifest import read_scaled_objects
+from control_plane.autoscaling.threshold import WorkerPace
+from control_plane.cli.main import app
+from control_plane.kubernetes.files import files
+from control_plane.kubernetes.names import object_name, service_name
+from control_plane.kubernetes.plan import Plan, Waits, cluster_settings, make_plan
+from control_plane.kubernetes.pods import grace_period_s
+from control_plane.kubernetes.store import user_lines
+from inferlane.contracts.naming import Names
 from inferlane.errors import ConfigurationError, UnknownModelError
-from inferlane.kubernetes.files import files
-from inferlane.kubernetes.names import object_name, service_name
-from inferlane.kubernetes.plan import Plan, Waits, cluster_settings, make_plan
-from inferlane.kubernetes.pods import grace_period_s
-from inferlane.kubernetes.store import user_lines
-from inferlane.naming import Names
-from inferlane.scaling.manifest import read_scaled_objects
-from inferlane.scaling.threshold import WorkerPace
+from inferlane.runtime.config import Settings, load_settings
 from models.samples import SAMPLES
 from tests.manifests.pod_security import pods_of
 from tests.manifests.rules import faults

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferlane.naming import Lane
+from inferlane.contracts.naming import Lane
 from tests.fakes.clock import FakeClock
 from tests.fakes.virtual_time import VirtualTime
 from workers.lane_scheduler import BulkCredit, LaneScheduler

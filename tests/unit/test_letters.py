@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import typer
 
-from inferlane.cli.letters import Found, Wanted, preview, since_seconds
-from inferlane.dead_letters import Cause, dead_letter, read_dead_letter
-from inferlane.record import JSON_LENGTH
-from inferlane.replaying import headers_of
-from inferlane.wire.v2 import encode_binary_request
+from control_plane.cli.letters import Found, Wanted, preview, since_seconds
+from inferlane.contracts.dead_letters import Cause, dead_letter, headers_of, read_dead_letter
+from inferlane.contracts.record import JSON_LENGTH
+from inferlane.contracts.wire.v2 import encode_binary_request
 from tests.fakes.records import FakeRecord
 
 CAUSE = Cause(reason="model_error", detail="d", attempts=1)

@@ -19,13 +19,13 @@ from dashboards.live.hops import Queue, Speeds, router_queue, subscriptions, tot
 from dashboards.live.letters import LetterBox
 from dashboards.live.snapshot import Sighting, Snapshot, Source, build_snapshot
 from dashboards.live.verdict import Signs, Tone, judge
-from inferlane.config import load_settings
-from inferlane.dead_letters import Cause, dead_letter
+from inferlane.contracts.dead_letters import Cause, dead_letter
+from inferlane.contracts.naming import Names
+from inferlane.contracts.window_report import LatencyReport, Percentiles, ResourceReport, WindowReport
 from inferlane.errors import ConfigurationError, OverloadedError
-from inferlane.kafka.backlog import Position, Subscription
-from inferlane.naming import Names
-from inferlane.stack.runfile import ProcessRecord
-from inferlane.window_report import LatencyReport, Percentiles, ResourceReport, WindowReport
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.positions import Position, Subscription
+from inferlane.runtime.runfile import ProcessRecord
 from tests.fakes.clock import FakeClock
 from tests.fakes.records import FakeRecord
 

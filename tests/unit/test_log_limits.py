@@ -10,10 +10,10 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane import log_limits
-from inferlane.config import load_settings
-from inferlane.log_limits import RepeatLimit
-from inferlane.logs import configure_logs
+from inferlane.runtime import log_limits
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.log_limits import RepeatLimit
+from inferlane.runtime.logs import configure_logs
 
 FLOOD = 5_000
 

@@ -7,13 +7,22 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from inferlane.contracts.outcomes import OTHER
 from inferlane.errors import InvalidInputError, ModelError, UnknownModelError
-from inferlane.kafka.ages import OldestAge
-from inferlane.kafka.backlog import PartitionPosition
-from inferlane.metrics.batch_histogram import BatchHistogram
-from inferlane.metrics.catalogue import metrics
-from inferlane.metrics.declaring import Kind, Metric
-from inferlane.metrics.labels import MAX_CLASSES, NONE, OTHER, UNKNOWN, KnownPools, bounded, class_labels, error_reasons
+from inferlane.runtime.kafka.ages import OldestAge
+from inferlane.runtime.kafka.positions import PartitionPosition
+from inferlane.runtime.metrics.batch_histogram import BatchHistogram
+from inferlane.runtime.metrics.catalogue import metrics
+from inferlane.runtime.metrics.declaring import Kind, Metric
+from inferlane.runtime.metrics.labels import (
+    MAX_CLASSES,
+    NONE,
+    UNKNOWN,
+    KnownPools,
+    bounded,
+    class_labels,
+    error_reasons,
+)
 from producer_api.counting import AnswerCounts
 from tests.fakes.records import make_catalog
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
-from inferlane.signature import Signature, TensorSpec
 from models.catalog import ModelVersion, load_catalog
 from models.store import digest_of
 from models.verify import verify_version

@@ -2,9 +2,9 @@
 
 import pytest
 
-from inferlane.cli.versions import chosen_versions
-from inferlane.config import load_settings
+from control_plane.cli.versions import chosen_versions
 from inferlane.errors import ConfigurationError
+from inferlane.runtime.config import load_settings
 
 
 def test_pairs_and_versions_of_the_default_model_are_chosen() -> None:
@@ -16,6 +16,6 @@ def test_pairs_and_versions_of_the_default_model_are_chosen() -> None:
 
 @pytest.mark.parametrize("name", ["", "iris/", "/v1", "iris/v 1", "router/v1", "a.b/v1", "iris/-v1"])
 def test_a_name_that_no_version_may_have_names_none(name: str) -> None:
-    """Guards the rule of `inferlane.naming` here: topics were made for names that nothing serves (seen to fail so)."""
+    """Guards the rule of `contracts.naming` here: topics were made for names that nothing serves (seen to fail so)."""
     with pytest.raises(ConfigurationError, match="names no version; write MODEL/VERSION"):
         chosen_versions(load_settings(), [name])

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from inferlane.config import load_settings
+from control_plane.kubernetes.names import object_name, service_name
+from inferlane.contracts.naming import PREFIX_RULE, Lane, Names, check_model_name, check_version_name, pool_key
 from inferlane.errors import ConfigurationError, InvalidNameError
-from inferlane.kubernetes.names import object_name, service_name
-from inferlane.naming import PREFIX_RULE, Lane, Names, check_model_name, check_version_name, pool_key
-from inferlane.topics import topic_specs
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.topics import topic_specs
 from models.catalog import load_catalog
 from models.store import write_model
 from router.routing import choose

@@ -7,13 +7,13 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from inferlane.config import load_settings
-from inferlane.delivery import Answer
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outcomes import OTHER
+from inferlane.contracts.results import Result, Status
+from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.errors import ModelError
-from inferlane.metrics.labels import OTHER
-from inferlane.naming import Lane
-from inferlane.results import Result, Status
-from inferlane.signature import Signature, TensorSpec
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.delivery import Answer
 from models.catalog import ModelVersion
 from tests.fakes.clock import FakeClock
 from tests.fakes.records import FakeRecord, make_version

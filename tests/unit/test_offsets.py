@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.kafka.offsets import OffsetTracker
+from inferlane.runtime.kafka.offsets import OffsetTracker
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.randoms(use_true_random=False))

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferlane.contracts.outcomes import TERMINAL, LatencySketches, OutcomeSummary, decode_summary, encode_summary
+from inferlane.contracts.results import Status
+from inferlane.contracts.sketches import Sketch, merge_sketches, quantiles
 from inferlane.errors import DecodeError
-from inferlane.outcomes import TERMINAL, LatencySketches, OutcomeSummary, decode_summary, encode_summary
-from inferlane.results import Status
-from inferlane.sketches import Sketch, merge_sketches, quantiles
 from tests.fakes.clock import FakeClock
 from workers.outcomes import OutcomeRecorder, Usage
 

@@ -8,15 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from inferlane.config import load_settings
-from inferlane.delivery import Answer
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import format_time, read_headers
+from inferlane.contracts.results import Status
+from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import ModelError
-from inferlane.kafka.consuming import Take
-from inferlane.kafka.offsets import Ticket
-from inferlane.naming import Lane
-from inferlane.record import format_time, read_headers
-from inferlane.results import Status
-from inferlane.wire.v2 import decode_response
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.delivery import Answer
+from inferlane.runtime.kafka.consuming import Take
+from inferlane.runtime.kafka.offsets import Ticket
 from tests.fakes.clock import FakeClock
 from tests.fakes.records import FakeRecord, make_version
 from workers.observing import Batch

@@ -7,10 +7,11 @@ from zlib import crc32
 import pytest
 from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber
 
-from inferlane.config import load_settings
+from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import UnavailableError
-from inferlane.kafka import renewable
-from inferlane.kafka.producing import BatchProducer, OutRecord
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka import renewable
+from inferlane.runtime.kafka.producing import BatchProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.kafka.progress import ConsumerState, Progress
+from inferlane.runtime.kafka.progress import ConsumerState, Progress
 
 LIMIT_S = 60.0
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.errors import DecodeError
-from inferlane.record import (
+from inferlane.contracts.record import (
     JSON_LENGTH,
     TRACE_PARENT,
     RequestHeaders,
@@ -18,6 +17,7 @@ from inferlane.record import (
     read_headers,
     trace_id_of,
 )
+from inferlane.errors import DecodeError
 from tests.fakes.records import FakeRecord
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from inferlane.errors import ModelError, NotServedError, UnavailableError
-from inferlane.retrying import Retrier
+from inferlane.runtime.retrying import Retrier
 
 
 class Flaky:

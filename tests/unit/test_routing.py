@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferlane.contracts.record import read_headers
+from inferlane.contracts.splits import Split
 from inferlane.errors import UnknownModelError
-from inferlane.record import read_headers
-from inferlane.splits import Split
 from router.routing import choose, route
 from tests.fakes.records import FakeRecord, make_catalog
 

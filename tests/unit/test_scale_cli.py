@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from inferlane.cli.main import app
+from control_plane.cli.main import app
 from inferlane.errors import ConfigurationError
 
 SHORT = ("--duration", "120", "--rate", "500")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.scaling.behavior import Behavior, ScalingPolicy, ScalingRules
-from inferlane.scaling.hpa import HorizontalAutoscaler, Metric, replicas_by_metrics, replicas_for
-from inferlane.scaling.rates import RateLimits
+from control_plane.autoscaling.behavior import Behavior, ScalingPolicy, ScalingRules
+from control_plane.autoscaling.hpa import HorizontalAutoscaler, Metric, replicas_by_metrics, replicas_for
+from control_plane.autoscaling.rates import RateLimits
 
 DEFAULTS = Behavior().complete()
 NOW_S = 10_000.0

@@ -2,9 +2,9 @@
 
 import pytest
 
+from control_plane.autoscaling.manifest import read_scaled_objects
+from control_plane.autoscaling.scaled_object import Fallback
 from inferlane.errors import ConfigurationError
-from inferlane.scaling.manifest import read_scaled_objects
-from inferlane.scaling.scaled_object import Fallback
 
 MANIFEST = """
 apiVersion: apps/v1

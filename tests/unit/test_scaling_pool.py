@@ -5,10 +5,10 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.scaling.kafka_trigger import KafkaTrigger
-from inferlane.scaling.lag import PartitionOffsets
-from inferlane.scaling.pool import Offsets, PoolScaler
-from inferlane.scaling.scaled_object import Fallback, FallbackBehavior, ScaledObject
+from control_plane.autoscaling.kafka_trigger import KafkaTrigger
+from control_plane.autoscaling.lag import PartitionOffsets
+from control_plane.autoscaling.pool import Offsets, PoolScaler
+from control_plane.autoscaling.scaled_object import Fallback, FallbackBehavior, ScaledObject
 
 PARTITIONS = 12
 BEHAVIORS: tuple[FallbackBehavior, ...] = get_args(FallbackBehavior)

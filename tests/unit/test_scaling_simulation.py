@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.autoscaling.load import Load, Pattern, draw_pattern, read_trace
+from control_plane.autoscaling.numbers import scaled_object
+from control_plane.autoscaling.planning import Capacity, Demand, plan, zipf_shares
+from control_plane.autoscaling.simulation import PoolModel, simulate
+from control_plane.autoscaling.summary import summarize
+from control_plane.autoscaling.threshold import WorkerPace, lag_threshold_records
 from inferlane.errors import ConfigurationError
-from inferlane.scaling.load import Load, Pattern, draw_pattern, read_trace
-from inferlane.scaling.numbers import scaled_object
-from inferlane.scaling.planning import Capacity, Demand, plan, zipf_shares
-from inferlane.scaling.simulation import PoolModel, simulate
-from inferlane.scaling.summary import summarize
-from inferlane.scaling.threshold import WorkerPace, lag_threshold_records
 
 PACE = WorkerPace(row_s=0.01, max_batch_rows=32)  # 100 records a second
 PARTITIONS = 12

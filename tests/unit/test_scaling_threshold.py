@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control_plane.autoscaling.threshold import WorkerPace, lag_threshold_records
 from inferlane.errors import ConfigurationError
-from inferlane.scaling.threshold import WorkerPace, lag_threshold_records
 
 EXAMPLE = WorkerPace(row_s=0.002, max_batch_rows=64, batch_overhead_s=0.01)
 

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from inferlane.metrics.catalogue import metrics
-from inferlane.stack.runfile import ProcessRecord
-from inferlane.stack.scraping import TargetFile, target_groups
+from control_plane.local.scraping import TargetFile, target_groups
+from inferlane.runtime.metrics.catalogue import metrics
+from inferlane.runtime.runfile import ProcessRecord
 
 
 def record(name: str, pool: str, ops_url: str) -> ProcessRecord:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from inferlane.config import load_settings
-from inferlane.http.sites import LocalGuard, foreign_host, foreign_site
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.http.sites import LocalGuard, foreign_host, foreign_site
 from producer_api.gate import in_front_of
 
 NONE = frozenset[str]()

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferlane.contracts.splits import decode_split, make_split
 from inferlane.errors import DecodeError, InvalidSplitError, UnavailableError
-from inferlane.splits import SplitTable, decode_split, make_split
+from inferlane.runtime.splits import SplitTable
 
 KNOWN = ("v1", "v2")
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from control_plane.local.autoscaling import Autoscaler
+from control_plane.local.keeper import StartError
+from control_plane.local.probe import Target
+from control_plane.local.scaled_pools import ScaledPool, read_scaled_pools
+from inferlane.contracts.naming import Names
+from inferlane.contracts.signature import Signature
 from inferlane.errors import ConfigurationError, UnavailableError
-from inferlane.kafka.backlog import PartitionPosition, Subscription
-from inferlane.naming import Names
-from inferlane.signature import Signature
-from inferlane.stack.autoscaling import Autoscaler
-from inferlane.stack.keeper import StartError
-from inferlane.stack.probe import Target
-from inferlane.stack.scaled_pools import ScaledPool, read_scaled_pools
+from inferlane.runtime.kafka.positions import PartitionPosition, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

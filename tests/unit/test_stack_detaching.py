@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from inferlane.stack.detaching import stop_detached
-from inferlane.stack.runfile import ProcessRecord, RunRecord
+from control_plane.local.detaching import stop_detached
+from inferlane.runtime.runfile import ProcessRecord, RunRecord
 
 WAIT_S = 20.0
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from inferlane.config import load_settings
+from control_plane.local.backoff import Backoff
+from control_plane.local.child import ProcessSpec, start_child
+from control_plane.local.keeper import Keeper, State
+from control_plane.local.logfiles import keep_small, open_log, rotate
+from control_plane.local.profile import StackOptions, stack_profile
+from control_plane.local.running import RunningStack
+from control_plane.local.scraping import TargetFile
+from control_plane.local.statefiles import StateFiles, folder_fault
 from inferlane.errors import ConfigurationError
-from inferlane.stack.backoff import Backoff
-from inferlane.stack.child import ProcessSpec, start_child
-from inferlane.stack.keeper import Keeper, State
-from inferlane.stack.logfiles import keep_small, open_log, rotate
-from inferlane.stack.profile import StackOptions, stack_profile
-from inferlane.stack.runfile import RunFile, RunRecord
-from inferlane.stack.running import RunningStack
-from inferlane.stack.scraping import TargetFile
-from inferlane.stack.statefiles import StateFiles, folder_fault
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.runfile import RunFile, RunRecord
 
 WAIT_S = 20.0
 RECORD = RunRecord(pid=1, create_time_s=2.5, phase="ready", api_url="http://x", environment={})
@@ -102,7 +102,7 @@ def test_a_log_without_room_for_its_copy_is_cut(tmp_path: Path) -> None:
 
 
 async def test_logs_are_looked_after_until_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inferlane.stack.logfiles._LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr("control_plane.local.logfiles._LOOK_EVERY_S", 0.001)
     looks = asyncio.Semaphore(0)
 
     def paths() -> list[Path]:
@@ -127,7 +127,7 @@ async def test_a_state_that_cannot_be_written_is_shown_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards `StateFiles.write`: a full disk ended the supervisor, and all with it (seen to fail so)."""
-    monkeypatch.setattr("inferlane.stack.statefiles._AGAIN_S", 0.001)
+    monkeypatch.setattr("control_plane.local.statefiles._AGAIN_S", 0.001)
     again, folder = asyncio.Event(), tmp_path / "state"
     files = state_files(folder, again)
     files.write_first(RECORD)
@@ -158,7 +158,7 @@ def test_a_failed_write_leaves_the_run_file_as_it_was(tmp_path: Path, monkeypatc
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("inferlane.stack.runfile.msgspec.json.format", full)
+    monkeypatch.setattr("inferlane.runtime.runfile.msgspec.json.format", full)
     with pytest.raises(OSError, match="No space"):
         file.write(RECORD)
     monkeypatch.undo()
@@ -197,7 +197,7 @@ async def test_a_system_that_does_not_start_a_process_now_is_asked_again(
             elif not was_ready.is_set():
                 was_ready.set()
 
-    monkeypatch.setattr("inferlane.stack.keeper.start_child", start)
+    monkeypatch.setattr("control_plane.local.keeper.start_child", start)
     keeper = Keeper(spec(tmp_path / "part.log"), backoff=Backoff(first_s=0.001), on_change=on_change)
     task = asyncio.create_task(keeper.run())
     async with asyncio.timeout(WAIT_S):
@@ -253,7 +253,7 @@ async def test_an_autoscaler_that_fails_is_started_again_and_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards the loop of `_autoscale`: a stack whose autoscaler died stopped."""
-    monkeypatch.setattr("inferlane.stack.pools.claim_port", lambda port, **_: port)
+    monkeypatch.setattr("control_plane.local.pools.claim_port", lambda port, **_: port)
     settings = load_settings(state_dir=tmp_path, kafka_bootstrap_servers="kafka:9092", redis_url="redis://store:6379/0")
     options = StackOptions(first_ops_port=20_100)
     stack = RunningStack(stack_profile(settings, options), options, ())

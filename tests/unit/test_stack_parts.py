@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.config import load_settings
+from control_plane.local.backoff import Backoff
+from control_plane.local.ports import OpsPorts, claim_port
+from control_plane.local.probe import zero_row
+from control_plane.local.profile import StackOptions, stack_profile
+from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
-from inferlane.kafka.clients import make_consumer
-from inferlane.signature import Signature, TensorSpec
-from inferlane.stack.backoff import Backoff
-from inferlane.stack.ports import OpsPorts, claim_port
-from inferlane.stack.probe import zero_row
-from inferlane.stack.profile import StackOptions, stack_profile
-from inferlane.stack.runfile import RunFile, RunRecord, lives
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.clients import make_consumer
+from inferlane.runtime.runfile import RunFile, RunRecord, lives
 
 
 @pytest.mark.parametrize("broker", [{}, {"INFERLANE_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}], ids=["embedded", "named"])

@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from control_plane.local.backoff import Backoff
+from control_plane.local.child import ProcessSpec
+from control_plane.local.keeper import StartError, State
+from control_plane.local.supervisor import Pool, Supervisor
 from inferlane.errors import ConfigurationError, UnavailableError
-from inferlane.stack.backoff import Backoff
-from inferlane.stack.child import ProcessSpec
-from inferlane.stack.keeper import StartError, State
-from inferlane.stack.supervisor import Pool, Supervisor
 
 WAIT_S = 20.0
 # Writes one line when it starts and one when it is asked to stop, in a file that all processes share.

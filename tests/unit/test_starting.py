@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from inferlane import starting
 from inferlane.errors import ConfigurationError, UnavailableError
-from inferlane.starting import Startup, StoppedEarlyError
+from inferlane.runtime import starting
+from inferlane.runtime.starting import Startup, StoppedEarlyError
 
 WAIT_S = 20.0
 

@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-from inferlane.kubernetes.store import user_lines
-from inferlane.naming import Names
+from control_plane.kubernetes.store import user_lines
+from inferlane.contracts.naming import Names
 
 REPOSITORY = Path(__file__).parents[2]
-SERVICES = ("inferlane", "producer_api", "router", "workers")
+SERVICES = ("inferlane", "control_plane", "producer_api", "router", "workers")
 # What redis-py calls otherwise than the store does; what is no command at all is None.
 COMMANDS = {
     "delete": "del",

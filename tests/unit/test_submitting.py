@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferlane.config import load_settings
 from inferlane.errors import InferlaneError, UnavailableError
+from inferlane.runtime.config import load_settings
 from producer_api.predicting import Call
 from producer_api.problems import ClientGoneError
 from producer_api.submitting import Departure, Submitter

@@ -14,22 +14,22 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.cli import acls as acls_command
-from inferlane.cli import doctor as doctor_command
-from inferlane.cli import letters as letters_module
-from inferlane.cli import main as main_module
-from inferlane.cli import models as models_command
-from inferlane.cli import topics as topics_command
-from inferlane.cli.console import PlainConsole, styled, write_json
-from inferlane.cli.letters import Found
-from inferlane.config import load_settings
-from inferlane.dead_letters import Cause, DeadLetter, Original
+from control_plane.cli import acls as acls_command
+from control_plane.cli import doctor as doctor_command
+from control_plane.cli import letters as letters_module
+from control_plane.cli import main as main_module
+from control_plane.cli import models as models_command
+from control_plane.cli import topics as topics_command
+from control_plane.cli.console import PlainConsole, styled, write_json
+from control_plane.cli.letters import Found
+from control_plane.local import reporting
+from inferlane.contracts.dead_letters import Cause, DeadLetter, Original
+from inferlane.contracts.record import default_headers
 from inferlane.errors import UnavailableError
-from inferlane.logs import configure_logs
 from inferlane.quoting import printable
-from inferlane.record import default_headers
-from inferlane.stack import reporting
-from inferlane.stack.runfile import PoolRecord, ProcessRecord, RunFile, RunRecord
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.logs import configure_logs
+from inferlane.runtime.runfile import PoolRecord, ProcessRecord, RunFile, RunRecord
 from tests.fakes.records import make_catalog, make_version
 from tests.fakes.stores import write_tiny_store
 
@@ -134,7 +134,7 @@ def topics(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
     async def refuses(*_: object) -> None:
         raise UnavailableError(HOSTILE)
 
-    patch.setattr("inferlane.topics.create_topics", refuses)
+    patch.setattr("inferlane.runtime.topics.create_topics", refuses)
     patch.setattr(topics_command, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
     return ["topics", *argv]
 
@@ -143,7 +143,7 @@ def acls(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
     async def refuses(*_: object) -> None:
         raise UnavailableError(HOSTILE)
 
-    patch.setattr("inferlane.kafka.granting.grant_rights", refuses)
+    patch.setattr("control_plane.broker_grants.grant_rights", refuses)
     patch.setattr(acls_command, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
     return ["acls", *argv]
 

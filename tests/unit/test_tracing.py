@@ -9,14 +9,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from inferlane.delivery import Answer
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.record import TRACE_PARENT
+from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError
-from inferlane.kafka.producing import OutRecord
-from inferlane.naming import Lane, Names
-from inferlane.record import TRACE_PARENT
-from inferlane.results import Result, Status
-from inferlane.tracing import open_tracing
-from inferlane.tracing.spans import Tracing
+from inferlane.runtime.delivery import Answer
+from inferlane.runtime.tracing import open_tracing
+from inferlane.runtime.tracing.spans import Tracing
 from router.routing import Route
 from router.spans import TakeSpans
 from tests.fakes.records import make_version
@@ -73,7 +73,8 @@ def test_nothing_is_traced_unless_the_environment_asks(environ: dict[str, str]) 
 def test_off_it_costs_no_import() -> None:
     # OpenTelemetry itself may be there all the same: redis imports it wherever it is installed.
     program = (
-        "import sys, producer_api.main, router.main, workers.main; print('inferlane.tracing.spans' in sys.modules)"
+        "import sys, producer_api.main, router.main, workers.main; "
+        "print(any(name.endswith('.tracing.spans') for name in sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert ran.stdout.strip() == "False"
@@ -92,7 +93,7 @@ def test_what_is_asked_for_and_not_there_is_said(environ: dict[str, str], says: 
 
 
 def test_a_missing_extra_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "inferlane.tracing.exporting", raising=False)
+    monkeypatch.delitem(sys.modules, "inferlane.runtime.tracing.exporting", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
     with pytest.raises(ConfigurationError, match=r"inferlane\[otel\]"):
         open_tracing("api", {"OTEL_TRACES_EXPORTER": "console"})

@@ -2,15 +2,15 @@
 
 import pytest
 
-from inferlane.config import load_settings
-from inferlane.dead_letters import Cause, dead_letter, read_dead_letter
-from inferlane.delivery import Answer
+from inferlane.contracts.dead_letters import Cause, dead_letter, read_dead_letter
+from inferlane.contracts.record import read_headers
+from inferlane.contracts.unreadable import is_unreadable, refuse_unreadable, unreadable_headers
 from inferlane.errors import DecodeError
-from inferlane.record import read_headers
-from inferlane.retrying import Retrier
-from inferlane.splits import SplitTable
-from inferlane.topics import Lane
-from inferlane.unreadable import is_unreadable, refuse_unreadable, unreadable_headers
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.delivery import Answer
+from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.splits import SplitTable
+from inferlane.runtime.topics import Lane
 from router.forwarder import Forwarder
 from tests.fakes.records import IRIS, FakeRecord, make_catalog
 from workers.requests import decode

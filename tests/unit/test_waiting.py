@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from inferlane.contracts.results import Result, Status
 from inferlane.errors import OverloadedError
-from inferlane.results import Result, Status
 from producer_api.place_shares import PlaceShares
 from producer_api.routes import predictions
 from producer_api.waiting import WaitingRoom

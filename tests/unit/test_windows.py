@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferlane.contracts.outcomes import LatencySketches, OutcomeSummary
+from inferlane.contracts.sketches import Sketch
+from inferlane.contracts.window_report import WindowReport, report
+from inferlane.contracts.windows import Slot, add, decode_slot, encode_slot
 from inferlane.errors import DecodeError
-from inferlane.outcomes import LatencySketches, OutcomeSummary
-from inferlane.sketches import Sketch
-from inferlane.window_report import WindowReport, report
-from inferlane.windows import Slot, add, decode_slot, encode_slot
 from router.windows import OutcomeWindows, Verdict
 
 SLOT_S = 5

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import JSON_LENGTH
+from inferlane.contracts.wire.v1 import read_instances_body
+from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError, InvalidInputError
-from inferlane.naming import Lane
-from inferlane.record import JSON_LENGTH
-from inferlane.wire.v1 import read_instances_body
-from inferlane.wire.v2 import decode_response
 from tests.fakes.records import FakeRecord, make_version
 from workers.answers import Answers, RunTimes
 from workers.batching import Outcome

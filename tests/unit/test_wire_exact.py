@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.check import check_tensors
+from inferlane.contracts.wire.tensors import numpy_dtype
+from inferlane.contracts.wire.v1 import decode_instances, encode_predictions
+from inferlane.contracts.wire.v2 import decode_request, decode_response, encode_response
+from inferlane.contracts.wire.v2_fields import ALL_AS_BYTES
 from inferlane.errors import DecodeError, InferlaneError, InvalidInputError
-from inferlane.signature import Signature, TensorSpec
-from inferlane.wire.check import check_tensors
-from inferlane.wire.tensors import numpy_dtype
-from inferlane.wire.v1 import decode_instances, encode_predictions
-from inferlane.wire.v2 import decode_request, decode_response, encode_response
-from inferlane.wire.v2_fields import ALL_AS_BYTES
 
 INTEGERS = [f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)]
 FILLERS = pytest.mark.parametrize("filler_rows", [0, 300], ids=["few rows", "many rows"])

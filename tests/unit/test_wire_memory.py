@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from inferlane.clock import SystemClock
-from inferlane.config import load_settings
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import JSON_LENGTH
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.reading import PEAK_CONSTANT_BYTES, PEAK_FACTOR
 from inferlane.errors import InferlaneError
-from inferlane.naming import Lane
-from inferlane.record import JSON_LENGTH
-from inferlane.signature import Signature, TensorSpec
-from inferlane.splits import SplitTable
-from inferlane.wire.reading import PEAK_CONSTANT_BYTES, PEAK_FACTOR
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.splits import SplitTable
 from models.catalog import Catalog, Model, ModelVersion
 from producer_api.predicting import CallReader
 from tests.fakes.records import FakeRecord, make_version

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.v1 import decode_instances, encode_predictions, read_instances_body
 from inferlane.errors import DecodeError, InvalidInputError, PayloadTooLargeError
-from inferlane.signature import Signature, TensorSpec
-from inferlane.wire.v1 import decode_instances, encode_predictions, read_instances_body
 from tests.fakes.records import IRIS
 
 TWO_INPUTS = Signature(

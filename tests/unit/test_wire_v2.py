@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from inferlane.contracts.wire.tensors import datatype_of
+from inferlane.contracts.wire.v2 import decode_request, decode_response, encode_binary_request, encode_response
+from inferlane.contracts.wire.v2_fields import ALL_AS_BYTES, ALL_AS_JSON, ResponseForm
 from inferlane.errors import DecodeError
-from inferlane.wire.tensors import datatype_of
-from inferlane.wire.v2 import decode_request, decode_response, encode_binary_request, encode_response
-from inferlane.wire.v2_fields import ALL_AS_BYTES, ALL_AS_JSON, ResponseForm
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int8, np.uint16, np.bool_])
 TENSORS = st.dictionaries(

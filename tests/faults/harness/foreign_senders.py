@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from confluent_kafka import Producer
 
-from inferlane.naming import Lane
-from inferlane.record import format_time
-from inferlane.topics import record_limit_bytes
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import format_time
+from inferlane.runtime.topics import record_limit_bytes
 from tests.faults.harness.ledger import Entry
 from tests.faults.harness.questions import IDLE_VERSION, KILLER_VALUE, MODEL, VERSIONS, Fate, Way
 

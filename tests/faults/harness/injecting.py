@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from inferlane.naming import Lane
-from inferlane.stack.child import Child
-from inferlane.stack.keeper import Keeper, StartError
-from inferlane.stack.pools import worker_pool
+from control_plane.local.child import Child
+from control_plane.local.keeper import Keeper, StartError
+from control_plane.local.pools import worker_pool
+from inferlane.contracts.naming import Lane
 from tests.brokers import ApacheCluster, Broker
 from tests.brokers.embedded import EmbeddedBroker
 from tests.faults.harness.foreign_senders import ForeignSenders

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from inferlane.cli.main import main
+from control_plane.cli.main import main
 from tests.faults.harness.questions import KILLER_VALUE
 from workers.session import OnnxModel
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import onnxruntime
 
-from inferlane.results import CANCELLED, Status
+from inferlane.contracts.results import CANCELLED, Status
 from models.catalog import Model
 
 MODEL = "iris"

@@ -9,15 +9,16 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from inferlane.config import Settings
-from inferlane.stack.backoff import Backoff
-from inferlane.stack.child import ProcessSpec
-from inferlane.stack.keeper import Keeper, State
-from inferlane.stack.pools import base_url, worker_pool
-from inferlane.stack.probe import is_live, is_ready
-from inferlane.stack.store import store_answers, store_argv
-from inferlane.stack.supervisor import Pool, Supervisor
-from inferlane.topics import create_topics
+from control_plane.local.backoff import Backoff
+from control_plane.local.child import ProcessSpec
+from control_plane.local.keeper import Keeper, State
+from control_plane.local.pools import worker_pool
+from control_plane.local.probe import is_live, is_ready
+from control_plane.local.store import store_answers, store_argv
+from control_plane.local.supervisor import Pool, Supervisor
+from inferlane.runtime.config import Settings
+from inferlane.runtime.loopback import base_url
+from inferlane.runtime.topics import create_topics
 from tests.brokers import Broker
 from tests.brokers.processes import free_ports
 from tests.faults.harness.plan import Plan

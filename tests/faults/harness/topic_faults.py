@@ -9,13 +9,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import NewPartitions
 from aiokafka.errors import CommitFailedError, for_code
 
-from inferlane.broker_access import client_arguments
-from inferlane.kafka.clients import partitions_of
-from inferlane.naming import Lane
-from inferlane.topics import create_topics, make_admin
+from inferlane.contracts.naming import Lane
+from inferlane.runtime.broker_access import client_arguments
+from inferlane.runtime.kafka.clients import partitions_of
+from inferlane.runtime.topics import create_topics, make_admin
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
 
 # More cost every consumer of the run more than they show.
 _MOST_PARTITIONS = 6

@@ -13,14 +13,14 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from inferlane.kafka.clients import make_consumer, make_producer
-from inferlane.naming import Lane, Names
-from inferlane.record import format_time
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.record import format_time
+from inferlane.runtime.kafka.clients import make_consumer, make_producer
 from tests.faults.harness.ledger import Entry, Ledger
 from tests.faults.harness.questions import MODEL, Oracle, Question, Way
 
 if TYPE_CHECKING:
-    from inferlane.config import Settings
+    from inferlane.runtime.config import Settings
 
 NAMES = Names()
 

@@ -1,0 +1,109 @@
+"""The whole policy of one pool: KEDA's polls and the HPA's steps, each on its own period, over the same replicas."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from control_plane.autoscaling.activation import Activation
+from control_plane.autoscaling.hpa import HorizontalAutoscaler, Metric
+from control_plane.autoscaling.lag import PartitionOffsets, read_trigger
+from control_plane.autoscaling.scaled_object import ScaledObject
+
+# `--horizontal-pod-autoscaler-sync-period` of the controller manager. On a cluster it is not ours to choose.
+HPA_SYNC_S = 15.0
+
+Offsets = Sequence[PartitionOffsets] | None
+"""The partitions of one trigger's topic; None if they could not be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What one look came to. `reason` is one of `activated`, `deactivated`, `lag` and `unchanged`."""
+
+    replicas: int
+    reason: str
+
+
+class PoolScaler:
+    """Decides the size of one pool; it is the size that was last decided, whatever the processes are up to.
+
+    `look` whenever `next_look_s` has come, with the offsets of each trigger in the order of the ScaledObject. Times are
+    of one clock that never goes back. Where no trigger can be read the broker is away, and nothing changes. The pool
+    counts as active when it is made, so that a stack that has just started is not put to sleep before its first client
+    came.
+    """
+
+    def __init__(self, numbers: ScaledObject, *, replicas: int, now_s: float, hpa_sync_s: float = HPA_SYNC_S) -> None:
+        self.numbers = numbers
+        self.replicas = replicas
+        self._activation = Activation(numbers, now_s=now_s)
+        self._activation.note_active(now_s)
+        self._hpa = HorizontalAutoscaler(numbers.behavior, least=numbers.hpa_min_replicas, most=numbers.max_replicas)
+        self._hpa_sync_s = hpa_sync_s
+        self._next_poll_s = self._next_sync_s = now_s
+        self._failures = [0] * len(numbers.triggers)
+
+    @property
+    def next_look_s(self) -> float:
+        """When the next poll or step is due."""
+        return min(self._next_poll_s, self._next_sync_s)
+
+    def look(self, offsets: Sequence[Offsets], *, now_s: float) -> Decision:
+        """Do what is due and return the size that the pool is to have."""
+        before = self.replicas
+        if now_s >= self._next_poll_s:
+            self._next_poll_s = now_s + self.numbers.polling_interval_s
+            self._poll(offsets, now_s=now_s)
+        polled = self.replicas
+        if now_s >= self._next_sync_s:
+            self._next_sync_s = now_s + self._hpa_sync_s
+            metrics, _ = self._read(offsets)
+            self.replicas = self._hpa.step(self.replicas, metrics, now_s=now_s)
+        if before == 0 and polled > 0:
+            reason = "activated"
+        elif polled < before:
+            reason = "deactivated"
+        else:
+            reason = "unchanged" if self.replicas == before else "lag"
+        return Decision(replicas=self.replicas, reason=reason)
+
+    def _poll(self, offsets: Sequence[Offsets], *, now_s: float) -> None:
+        if _broker_is_away(offsets):
+            # Without a broker KEDA cannot make its client, and leaves the pool before it decides (`checkScalers` of
+            # KEDA 2.20.0 returns when `GetScalersCache` fails): it neither wakes nor sleeps.
+            return
+        metrics, is_active = self._read(offsets)
+        self.replicas = self._activation.step(
+            self.replicas, is_active=is_active, has_error=None in metrics, now_s=now_s
+        )
+
+    def _read(self, offsets: Sequence[Offsets]) -> tuple[list[Metric | None], bool]:
+        """Return each trigger's metric, None for one that fails, and whether any is active.
+
+        A trigger that failed more often than the fallback's threshold, while the broker answers, counts as active with
+        the metric of as many replicas as the fallback names (`GetMetricsWithFallback` and `getScalerState` of KEDA
+        2.20.0). While the broker is away nothing is counted: kedacore/keda#5525 and #8056.
+        """
+        if _broker_is_away(offsets):
+            return [None] * len(offsets), False
+        metrics: list[Metric | None] = []
+        is_active = False
+        for number, (trigger, partitions) in enumerate(zip(self.numbers.triggers, offsets, strict=True)):
+            if partitions is not None:
+                self._failures[number] = 0
+                reading = read_trigger(partitions, trigger)
+                metrics.append(Metric(reading.metric_records, trigger.lag_threshold))
+                is_active |= reading.is_active
+                continue
+            self._failures[number] += 1
+            fallback = self.numbers.fallback
+            if fallback is not None and self._failures[number] > fallback.failure_threshold:
+                replicas = fallback.replicas_for(self.replicas)
+                metrics.append(Metric(trigger.lag_threshold * replicas, trigger.lag_threshold))
+                is_active = True
+            else:
+                metrics.append(None)
+        return metrics, is_active
+
+
+def _broker_is_away(offsets: Sequence[Offsets]) -> bool:
+    return all(partitions is None for partitions in offsets)

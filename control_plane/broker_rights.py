@@ -1,0 +1,158 @@
+"""What each service may do on the broker, as ACLs: exactly what it does, so that one that is taken over can do no more.
+
+The one plan of these rights: Strimzi's KafkaUsers, `inferlane acls create` and the table in docs/security.md are made
+of it, and a test runs the services with nothing else on Apache Kafka.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from inferlane.contracts.naming import Lane, Names
+
+Version = tuple[str, str]
+
+
+class Service(StrEnum):
+    """Who logs in to the broker with a user of its own."""
+
+    API = "api"
+    ROUTER = "router"
+    WORKER = "worker"
+    # KEDA, which only looks.
+    AUTOSCALER = "autoscaler"
+    # Who calls `inferlane topics`, `doctor`, `dead-letters`, `batch` and the live dashboard.
+    OPERATOR = "operator"
+
+
+class Resource(StrEnum):
+    """What a right is on."""
+
+    TOPIC = "topic"
+    GROUP = "group"
+
+
+class Operation(StrEnum):
+    """What may be done. `Read` and `Write` include `Describe` (Kafka's `AclAuthorizer` and `StandardAuthorizer`)."""
+
+    CREATE = "Create"
+    DESCRIBE = "Describe"
+    READ = "Read"
+    WRITE = "Write"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Right:
+    """One resource, by its whole name, and what may be done with it."""
+
+    resource: Resource
+    name: str
+    operations: tuple[Operation, ...]
+
+
+def user_name(names: Names, service: Service) -> str:
+    """Return what the service is called on the broker: `inferlane-api`."""
+    return f"{names.prefix}-{service}"
+
+
+def rights_by_service(names: Names, versions: Iterable[Version]) -> Mapping[Service, tuple[Right, ...]]:
+    """Return what each service needs to serve these `(model, version)` pairs, sorted, each resource once.
+
+    A version that is added later needs its rights before its workers start, as it needs its topics.
+    """
+    return _Granting(names, tuple(versions)).all()
+
+
+@dataclass(frozen=True, slots=True)
+class _Granting:
+    names: Names
+    versions: tuple[Version, ...]
+
+    def all(self) -> Mapping[Service, tuple[Right, ...]]:
+        granted = {
+            Service.API: self._api(),
+            Service.ROUTER: self._router(),
+            Service.WORKER: self._worker(),
+            Service.AUTOSCALER: self._autoscaler(),
+            Service.OPERATOR: self._operator(),
+        }
+        return {service: _merged(rights) for service, rights in granted.items()}
+
+    def _api(self) -> list[Right]:
+        names = self.names
+        return [
+            *_topics([names.ingress[Lane.REQUESTS]], Operation.WRITE),
+            # Every API follows the splits; one that is asked to writes them.
+            *_topics([names.splits], Operation.READ, Operation.WRITE),
+            # How much waits, for admission.
+            *_topics(self._work_topics([Lane.REQUESTS]), Operation.DESCRIBE),
+            *_groups([names.router_group, *self._worker_groups()], Operation.DESCRIBE),
+        ]
+
+    def _router(self) -> list[Right]:
+        names = self.names
+        return [
+            *_topics(names.ingress.values(), Operation.READ),
+            *_groups([names.router_group, names.outcomes_group], Operation.READ),
+            *_topics(self._work_topics(Lane), Operation.WRITE),
+            *_topics([names.splits, names.outcomes], Operation.READ),
+            *_topics([names.results, names.dead_letters], Operation.WRITE),
+            # What waits for each version, for its gauges.
+            *_groups(self._worker_groups(), Operation.DESCRIBE),
+        ]
+
+    def _worker(self) -> list[Right]:
+        names = self.names
+        return [
+            *_topics(self._work_topics(Lane), Operation.READ),
+            *_groups(self._worker_groups(), Operation.READ),
+            *_topics([names.results, names.outcomes, names.dead_letters], Operation.WRITE),
+        ]
+
+    def _autoscaler(self) -> list[Right]:
+        names = self.names
+        return [
+            *_topics([*names.ingress.values(), *self._work_topics(Lane)], Operation.DESCRIBE),
+            *_groups([names.router_group, *self._worker_groups()], Operation.DESCRIBE),
+        ]
+
+    def _operator(self) -> list[Right]:
+        names = self.names
+        shared = [*names.ingress.values(), names.results, names.outcomes, names.dead_letters, names.splits]
+        return [
+            *_topics([*shared, *self._work_topics(Lane)], Operation.CREATE, Operation.DESCRIBE),
+            # Replays and bulk jobs.
+            *_topics(names.ingress.values(), Operation.WRITE),
+            *_topics([names.dead_letters, names.results], Operation.READ),
+            *_groups(
+                [names.router_group, names.outcomes_group, names.dashboard_group, *self._worker_groups()],
+                Operation.DESCRIBE,
+            ),
+        ]
+
+    def _work_topics(self, lanes: Iterable[Lane]) -> list[str]:
+        return [self.names.work_topic(*version, lane) for lane in lanes for version in self.versions]
+
+    def _worker_groups(self) -> list[str]:
+        return [self.names.worker_group(*version) for version in self.versions]
+
+
+def _topics(names: Iterable[str], *operations: Operation) -> list[Right]:
+    return [Right(Resource.TOPIC, name, operations) for name in names]
+
+
+def _groups(names: Iterable[str], *operations: Operation) -> list[Right]:
+    return [Right(Resource.GROUP, name, operations) for name in names]
+
+
+def _merged(rights: Iterable[Right]) -> tuple[Right, ...]:
+    """Return one right a resource, without the `Describe` that `Read` or `Write` includes."""
+    found: dict[tuple[Resource, str], set[Operation]] = {}
+    for right in rights:
+        found.setdefault((right.resource, right.name), set()).update(right.operations)
+    for operations in found.values():
+        if operations & {Operation.READ, Operation.WRITE}:
+            operations.discard(Operation.DESCRIBE)
+    return tuple(
+        Right(resource, name, tuple(sorted(operations))) for (resource, name), operations in sorted(found.items())
+    )

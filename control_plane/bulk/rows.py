@@ -1,0 +1,248 @@
+"""Rows of a file, in chunks that each become one record; a row that does not fit is told apart from its neighbours."""
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+import numpy as np
+
+from control_plane.bulk.formats import NUMBER, Format, ReadOptions, fields_of, find_format, is_empty, is_missing
+from inferlane.contracts.signature import Signature
+from inferlane.contracts.wire.v1 import decode_instances
+from inferlane.errors import UNDECODABLE, ConfigurationError, DecodeError, InvalidInputError
+from inferlane.quoting import quoted
+
+# Past this a float no longer holds each whole number.
+_EXACT_INTEGERS = 2.0**53
+_CSV, _JSONL = (".csv", ".tsv"), (".jsonl", ".ndjson")
+_KEPT_CHARS = 10_000
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """A row that does not fit: its place among the rows (from 0), its line (from 1), why, and its text."""
+
+    row: int
+    line: int
+    detail: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Consecutive rows of the file from `first_row` on, counted from 0.
+
+    `tensors` holds the rows that fit, `positions` their places among the chunk's `row_count` rows, and `faults` what
+    is wrong with each of the others, which `rejects` has with their lines.
+    """
+
+    first_row: int
+    row_count: int
+    tensors: Mapping[str, np.ndarray]
+    positions: tuple[int, ...]
+    faults: Mapping[int, str]
+    rejects: tuple[Reject, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A row as it was read: its JSON, or what is wrong with it."""
+
+    number: int
+    text: str
+    json: str = ""
+    fault: str = ""
+
+
+class RowFile:
+    """A `.csv` or `.tsv` file (a row a line, with or without a header) or a `.jsonl` file (an instance a line)."""
+
+    def __init__(self, path: Path, signature: Signature, options: ReadOptions | None = None) -> None:
+        """Look how the file is written.
+
+        Raises:
+            ConfigurationError: it cannot be read, has another ending, or is CSV for a model with several inputs.
+        """
+        self._path = path
+        self._signature = signature
+        self._options = options or ReadOptions()
+        suffix = path.suffix.lower()
+        if suffix not in (*_CSV, *_JSONL):
+            raise ConfigurationError(f"{path} ends in {path.suffix!r}; rows are read from .csv, .tsv or .jsonl")
+        self._width: int | None = None
+        if suffix in _CSV:
+            if len(signature.inputs) != 1 or len(signature.inputs[0].row_shape) != 1:
+                raise ConfigurationError(f"{path}: CSV holds rows of numbers only; use .jsonl for this model's inputs")
+            (self._width,) = signature.inputs[0].row_shape
+        self.format: Format = find_format(path, self._options, width=self._width)
+        # Lines with nothing in them that were passed over so far.
+        self.empty_lines = 0
+
+    def chunks(self, *, rows_per_chunk: int) -> Iterator[Chunk]:
+        """Read every row; what does not fit is a fault of its chunk.
+
+        Raises:
+            ConfigurationError: the file cannot be read on.
+        """
+        self.empty_lines = 0
+        try:
+            with self._path.open(encoding=self.format.encoding) as file:
+                lines = self._lines(file)
+                first_row = 0
+                while rows := list(islice(lines, rows_per_chunk)):
+                    yield _chunk(rows, first_row, self._signature)
+                    first_row += len(rows)
+        except (OSError, UnicodeError) as error:
+            raise ConfigurationError(
+                f"cannot read {self._path} as {self.format.encoding_said}: {error}. Give its --encoding."
+            ) from error
+
+    def _lines(self, file: TextIO) -> Iterator[_Line]:
+        is_header = self.format.header is not None
+        empty: list[int] = []
+        for number, raw in enumerate(file, start=1):
+            text = raw.rstrip("\r\n")
+            if is_empty(text, self.format.delimiter):
+                empty.append(number)
+                continue
+            if is_header:
+                is_header = False
+                self.empty_lines += len(empty)
+                empty.clear()
+                continue
+            if self._width == 1:
+                # Where a row is one value, a line without one is a row whose value is missing; but not at the end.
+                yield from (self._csv_line(blank, "") for blank in empty)
+            else:
+                self.empty_lines += len(empty)
+            empty.clear()
+            yield _Line(number, text, json=text) if self._width is None else self._csv_line(number, text)
+        self.empty_lines += len(empty)
+
+    def _csv_line(self, number: int, text: str) -> _Line:
+        try:
+            fields = fields_of(text, self.format.delimiter) if text else [""]
+        except csv.Error as error:
+            return _Line(number, text, fault=f"line {number}: {error}; a row is one line, with every quote closed")
+        if len(fields) != self._width:
+            return _Line(
+                number,
+                text,
+                fault=f"line {number} has {len(fields)} values, the model takes {self._width}; it was cut at "
+                f"{self.format.delimiter!r}",
+            )
+        values = []
+        for column, field in enumerate(fields, start=1):
+            if NUMBER.fullmatch(field) and math.isfinite(float(field)):
+                values.append(_json_number(float(field)))
+            elif is_missing(field) and self._options.missing is not None:
+                values.append(_json_number(self._options.missing))
+            else:
+                return _Line(number, text, fault=f"line {number}, {self._column(column)}: {_what_is_wrong(field)}")
+        return _Line(number, text, json=f"[{','.join(values)}]")
+
+    def _column(self, column: int) -> str:
+        if self.format.header is None or column > len(self.format.header):
+            return f"column {column}"
+        return f"column {column} ({quoted(self.format.header[column - 1])})"
+
+
+def read_chunks(
+    path: Path, signature: Signature, *, rows_per_chunk: int, options: ReadOptions | None = None
+) -> Iterator[Chunk]:
+    """Read a file of rows; as `RowFile`.
+
+    Raises:
+        ConfigurationError: the file cannot be read, has another ending, or CSV for a model with several inputs.
+    """
+    return RowFile(path, signature, options).chunks(rows_per_chunk=rows_per_chunk)
+
+
+def count_rows(path: Path) -> int:
+    """About how many rows the file has, for a progress bar: its lines that are not empty."""
+    try:
+        with path.open("rb") as file:
+            return sum(1 for line in file if line.strip())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+
+
+def _what_is_wrong(field: str) -> str:
+    if is_missing(field):
+        return f"the value is missing ({quoted(field)}); fill it in, or give a number for such values with --missing"
+    if NUMBER.fullmatch(field):
+        return f"{quoted(field)} is out of range"
+    return f"{quoted(field)} is no number"
+
+
+def _json_number(number: float) -> str:
+    """A number as JSON spells it: `.5`, `+1` and `007` are numbers in CSV alone."""
+    return str(int(number)) if number.is_integer() and abs(number) < _EXACT_INTEGERS else repr(number)
+
+
+def _chunk(lines: Sequence[_Line], first_row: int, signature: Signature) -> Chunk:
+    faults = {position: line.fault for position, line in enumerate(lines) if line.fault}
+    positions = [position for position in range(len(lines)) if position not in faults]
+    tensors: Mapping[str, np.ndarray] = {}
+    if positions:
+        together = _decoded([lines[position] for position in positions], signature)
+        if together is None:
+            tensors, positions = _row_by_row(lines, positions, signature, faults)
+        else:
+            tensors = together
+    return Chunk(
+        first_row=first_row,
+        row_count=len(lines),
+        tensors=tensors,
+        positions=tuple(positions),
+        faults=faults,
+        rejects=tuple(
+            Reject(
+                row=first_row + position,
+                line=lines[position].number,
+                detail=detail,
+                text=lines[position].text[:_KEPT_CHARS],
+            )
+            for position, detail in sorted(faults.items())
+        ),
+    )
+
+
+def _decoded(lines: Sequence[_Line], signature: Signature) -> Mapping[str, np.ndarray] | None:
+    """All of them in one go, None where one does not fit."""
+    try:
+        # Each by itself: what begins in one line and ends in the next would make the rows of others move.
+        for line in lines:
+            _check_json(line.json)
+        tensors = decode_instances(f"[{','.join(line.json for line in lines)}]".encode(), signature)
+    except (*UNDECODABLE, DecodeError, InvalidInputError):
+        return None
+    # A line may hold more than one JSON value; only the count tells.
+    return tensors if all(len(array) == len(lines) for array in tensors.values()) else None
+
+
+def _row_by_row(
+    lines: Sequence[_Line], positions: Sequence[int], signature: Signature, faults: dict[int, str]
+) -> tuple[Mapping[str, np.ndarray], list[int]]:
+    """The rows that fit; what is wrong with each of the others is added to `faults`."""
+    good: dict[int, Mapping[str, np.ndarray]] = {}
+    for position in positions:
+        line = lines[position]
+        try:
+            tensors = decode_instances(f"[{line.json}]".encode(), signature)
+        except (DecodeError, InvalidInputError) as error:
+            faults[position] = f"line {line.number}: {error}"
+            continue
+        if all(len(array) == 1 for array in tensors.values()):
+            good[position] = tensors
+        else:
+            faults[position] = f"line {line.number} holds more than one instance; write one a line"
+    names = [spec.name for spec in signature.inputs]
+    stacked = {name: np.concatenate([row[name] for row in good.values()]) for name in names} if good else {}
+    return stacked, list(good)

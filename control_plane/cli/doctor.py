@@ -1,0 +1,234 @@
+"""`inferlane doctor`: which part is broken, and what to do about it."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from control_plane.cli.console import out, styled
+from control_plane.cli.reaching import reach
+from control_plane.cli.up import load_targets
+from inferlane import __version__
+from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
+
+# The checks load the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
+# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from control_plane.local.probe import Target
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.runfile import RunRecord
+
+
+# As long as a probe by HTTP may take.
+_BULK_WITHIN_S = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A line of the checklist; it is skipped when a part that it needs was found broken."""
+
+    name: str
+    needs: frozenset[str] = field(default=frozenset())
+    see: Callable[[], Awaitable[str]]
+
+
+def doctor(
+    api_url: Annotated[
+        str,
+        typer.Option(
+            envvar="INFERLANE_API_URL", help="The API to probe; empty is that of the settings.", show_default="''"
+        ),
+    ] = "",
+) -> None:
+    """Check every part, then send a request through every hop. Exit 1 if anything is broken."""
+    if asyncio.run(_examine(api_url)):
+        raise typer.Exit(1)
+
+
+async def _examine(api_url: str) -> set[str]:
+    """Print the checklist and return the names of what is broken."""
+    from inferlane.runtime.loopback import base_url
+
+    settings, record = reach()
+    _say_well("settings", f"of the stack that runs here, pid {record.pid}" if record else "environment")
+    api_url = api_url or base_url(settings.api_host, settings.api_port)
+    broken: set[str] = set()
+    if record and not await _report(Check(name="release", see=partial(_same_release, record))):
+        broken.add("release")
+    targets: tuple[Target, ...] = ()
+    if not await _report(Check(name="models", see=partial(_verify_models, settings, record))):
+        broken.add("models")
+    with suppress(ConfigurationError):
+        # Those of the versions that can be served, whatever is wrong with others.
+        targets = _served(load_targets(settings), record)
+    for check in _checks(settings, targets, api_url, record):
+        if unmet := check.needs & broken:
+            skipped = f"- {check.name}: skipped, it needs {', '.join(sorted(unmet))}"
+            out.print(styled((skipped, "dim")), soft_wrap=True)
+        elif not await _report(check):
+            broken.add(check.name)
+    return broken
+
+
+def _checks(
+    settings: "Settings", targets: "tuple[Target, ...]", api_url: str, record: "RunRecord | None"
+) -> tuple[Check, ...]:
+    from control_plane.local import checks
+    from control_plane.local.hops import router_progress
+    from control_plane.local.pools import worker_pool
+
+    needs_broker = frozenset({"broker"})
+    entries = record.processes if record else ()
+    urls: dict[str, str] = {"api": api_url, **{entry.pool: entry.ops_url for entry in entries}}
+    processes = [
+        Check(name=entry.name, see=partial(checks.check_ready, entry.ops_url))
+        for entry in entries
+        # What could not be loaded is among the models.
+        if entry.ops_url and entry.pool != "api" and not entry.fault
+    ]
+    asleep = {pool.name for pool in record.scaled_pools if pool.workers == 0} if record else set()
+    awake = [target for target in targets if worker_pool(target.model, target.version) not in asleep]
+    predictions = [
+        Check(
+            name=f"predict {target.model} {target.version}",
+            needs=frozenset({"api"}),
+            see=_say_asleep
+            if target not in awake
+            else partial(checks.check_prediction, settings, api_url, target, ops_urls=_urls_for(target, urls)),
+        )
+        for target in targets
+    ]
+    return (
+        Check(name="broker", see=partial(checks.check_broker, settings)),
+        Check(name="topics", needs=needs_broker, see=partial(checks.check_topics, settings, targets)),
+        Check(name="store", see=partial(checks.check_store, settings)),
+        *((Check(name="state directory", see=partial(checks.check_state_dir, settings)),) if record else ()),
+        *processes,
+        Check(
+            name="router progress",
+            needs=needs_broker | {"topics"},
+            see=partial(router_progress, settings, ops_url=urls.get("router", "")),
+        ),
+        Check(name="api", see=partial(checks.check_api, api_url)),
+        *predictions,
+        *(
+            Check(
+                name="bulk lane",
+                needs=needs_broker | {"topics"},
+                see=partial(check_bulk_lane, settings, target, ops_urls=_urls_for(target, urls)),
+            )
+            for target in awake[:1]
+        ),
+    )
+
+
+def _urls_for(target: "Target", urls: "Mapping[str, str]") -> dict[str, str]:
+    """Where router, API and a worker of the target may be asked."""
+    from control_plane.local.pools import worker_pool
+
+    return dict(urls) | {"worker": urls.get(worker_pool(target.model, target.version), "")}
+
+
+async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "Mapping[str, str]") -> str:
+    """A record of one row goes to the bulk topic, and its result comes back by the results topic.
+
+    That is what `inferlane batch` and every producer of one's own do: whether this user may produce and fetch, and
+    whether router and workers have joined their groups for the lane.
+
+    Raises:
+        UnavailableError: no result came, or another than a prediction; the message names the hop that holds it.
+    """
+    import io
+    import json
+
+    from control_plane.bulk.job import BulkJob, JobSpec
+    from control_plane.bulk.rows import Chunk
+    from control_plane.local.hops import holding_hop
+    from control_plane.local.probe import zero_row
+    from inferlane.contracts.naming import Lane
+    from inferlane.contracts.wire.v1 import decode_instances
+
+    row = json.dumps([zero_row(target.signature)]).encode()
+    tensors = decode_instances(row, target.signature, max_rows=1)
+    chunk = Chunk(first_row=0, row_count=1, tensors=tensors, positions=(0,), faults={})
+    spec = JobSpec(model=target.model, version=target.version, classes=(), stall_timeout_s=_BULK_WITHIN_S)
+    started_s, out_lines = time.monotonic(), io.BytesIO()
+    try:
+        report = await BulkJob(settings, spec, on_progress=lambda _: None).run(iter([chunk]), out_lines)
+    except UnavailableError as error:
+        held = await holding_hop(settings, target, lane=Lane.BULK, ops_urls=ops_urls)
+        raise UnavailableError(f"{error}: {held}") from error
+    if not report.succeeded:
+        raise UnavailableError(f"a row of zeros was answered {out_lines.getvalue().decode().strip()}")
+    return f"{target.model} {target.version}: {(time.monotonic() - started_s) * 1000:.0f} ms there and back"
+
+
+async def _report(check: Check) -> bool:
+    try:
+        detail = await check.see()
+    except InferlaneError as error:
+        out.print(styled((f"✗ {check.name}", "bold red"), f": {error}"), soft_wrap=True)
+        return False
+    _say_well(check.name, detail)
+    return True
+
+
+def _say_well(name: str, detail: str) -> None:
+    out.print(styled(("✓", "green"), f" {name}: {detail}"), soft_wrap=True)
+
+
+async def _say_asleep() -> str:
+    """A probe would wake the pool, which is no broken part."""
+    return "asleep by its ScaledObject; not probed, its next request wakes it"
+
+
+async def _same_release(record: "RunRecord") -> str:
+    """The stack and this command are of one release.
+
+    Raises:
+        ConfigurationError: they are not, and what this command expects of the stack may not be so.
+    """
+    if record.release != __version__:
+        raise ConfigurationError(
+            f"the stack was started by inferlane {record.release or 'of an earlier release'}, this command is "
+            f"{__version__}; use the other, or start the stack again with this one"
+        )
+    return __version__
+
+
+def _served(targets: "tuple[Target, ...]", record: "RunRecord | None") -> "tuple[Target, ...]":
+    """The targets without those of which the supervisor says that no worker can load them: a probe would only wait."""
+    unusable = {(fault.model, fault.version) for fault in record.faults} if record else set()
+    return tuple(target for target in targets if (target.model, target.version) not in unusable)
+
+
+async def _verify_models(settings: "Settings", record: "RunRecord | None") -> str:
+    """Every version can be read, has the digest that its description names, and could be loaded.
+
+    Raises:
+        ConfigurationError: one or more could not; the message names each, and what is wrong with it.
+    """
+    from models.artifact import check_artifact, read_artifact
+    from models.catalog import load_catalog
+
+    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    faults = {f"{fault.model} {fault.version or ''}".strip(): fault.reason for fault in catalog.faults}
+    for entry in catalog.all_versions():
+        try:
+            artifact = read_artifact(entry.path)
+            check_artifact(entry.path, artifact, digest=entry.digest, size_bytes=entry.size_bytes)
+        except ConfigurationError as error:
+            faults[f"{entry.model} {entry.version}"] = str(error)
+    for fault in record.faults if record else ():
+        faults.setdefault(f"{fault.model} {fault.version or ''}".strip(), fault.reason)
+    if faults:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in faults.items())
+        raise ConfigurationError(f"{len(faults)} cannot be served, the others can. {listed}")
+    return f"{len(catalog.all_versions())} versions in {settings.models_dir}, digests as recorded"

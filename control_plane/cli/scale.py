@@ -1,0 +1,217 @@
+"""`inferlane scale`: try the scaling of a pool, and plan a deployment, before there is one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import track
+
+from control_plane.cli.console import err, out
+from inferlane.contracts.naming import check_model_name, check_version_name
+from inferlane.errors import ConfigurationError
+from inferlane.runtime.config import load_settings
+
+# numpy, YAML and the Kafka client are loaded by the commands that need them (PLC0415).
+# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from control_plane.autoscaling.load import Load, Pattern
+    from control_plane.autoscaling.scaled_object import ScaledObject
+    from control_plane.autoscaling.simulation import PoolModel, PoolRun
+    from control_plane.autoscaling.threshold import WorkerPace
+    from inferlane.contracts.naming import Names
+
+app = typer.Typer(no_args_is_help=True, help="Try the scaling of a pool, and plan a deployment, before there is one.")
+
+ServiceTime = Annotated[
+    float, typer.Option(min=1e-7, help="Seconds a worker takes for one row of a full batch.", show_default=True)
+]
+BatchOverhead = Annotated[float, typer.Option(min=0, help="Seconds a batch takes besides its rows.")]
+RowsPerRecord = Annotated[float, typer.Option(min=0.001, help="Rows of a request, the mean.")]
+Rate = Annotated[float, typer.Option(min=0, help="Requests a second at the peak, over all versions.")]
+Versions = Annotated[int, typer.Option(min=1, help="Versions that share the load, each with a pool of its own.")]
+Skew = Annotated[float, typer.Option(min=0, help="0: even shares; 1: each version's share is 1 / its rank.")]
+Partitions = Annotated[
+    int | None, typer.Option(min=1, help="Partitions of each work topic.", show_default="INFERLANE_WORK_PARTITIONS")
+]
+
+
+@app.command()
+def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="CSV with time_s, requests_per_s and bulk_per_s over all versions; instead of --pattern."),
+    ] = None,
+    pattern: Annotated[str, typer.Option(help="steady, burst, daily or spikes, with the peaks of --rate.")] = "burst",
+    rate: Rate = 200.0,
+    bulk_rate: Annotated[float, typer.Option(min=0, help="Bulk records a second at the peak.")] = 0.0,
+    duration: Annotated[float, typer.Option(min=10, help="Seconds of a pattern.")] = 3600.0,
+    step: Annotated[float, typer.Option(min=0.05, help="Seconds of one step of the simulation.")] = 1.0,
+    service_time: ServiceTime = 0.005,
+    batch_overhead: BatchOverhead = 0.005,
+    rows: RowsPerRecord = 1.0,
+    start_time: Annotated[float, typer.Option(min=0, help="Seconds until a new worker takes records.")] = 10.0,
+    rebalance_time: Annotated[
+        float, typer.Option(min=0, help="Seconds that a pool stands still when its size changed.")
+    ] = 3.0,
+    scaled_object: Annotated[
+        Path | None, typer.Option(help="Manifest with the ScaledObject to try; without, our numbers for --target-wait.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of the ScaledObject.", show_default="the default model")] = None,
+    version: Annotated[str, typer.Option(help="Of the ScaledObject.")] = "v1",
+    target_wait: Annotated[float, typer.Option(min=0, help="Seconds that a client's record may wait.")] = 5.0,
+    bulk_wait: Annotated[float, typer.Option(min=0, help="Seconds that a bulk record may wait.")] = 60.0,
+    partitions: Partitions = None,
+    versions: Versions = 1,
+    skew: Skew = 0.0,
+    output: Annotated[
+        Path | None, typer.Option("--out", help="Write .csv, or a picture: .png, .svg or .pdf (needs the extra plot).")
+    ] = None,
+) -> None:
+    """Follow pools through a load as KEDA and the HPA would scale them: workers, lag and wait over time."""
+    from control_plane.autoscaling.load import draw_pattern, read_trace
+    from control_plane.autoscaling.simulation import PoolModel
+    from control_plane.autoscaling.summary import merged, summarize
+    from control_plane.cli.scale_output import print_run, write_run
+
+    settings = load_settings()
+    pace = _pace(service_time, batch_overhead, rows)
+    partitions = partitions or settings.work_partitions
+    if trace:
+        with _opened(trace) as file:
+            load = read_trace(file, step_s=step, source=str(trace))
+    else:
+        load = draw_pattern(_pattern(pattern), rate_per_s=rate, bulk_per_s=bulk_rate, duration_s=duration, step_s=step)
+    chosen = model or settings.default_model
+    check_model_name(chosen)
+    check_version_name(version)
+    numbers = (
+        _from_manifest(scaled_object, chosen, version, settings.names)
+        if scaled_object
+        else _by_wait(
+            pace, chosen, version, waits_s=(target_wait, bulk_wait), partitions=partitions, names=settings.names
+        )
+    )
+    pool = PoolModel(
+        numbers=numbers,
+        pace=pace,
+        partitions=partitions,
+        start_s=start_time,
+        rebalance_s=rebalance_time,
+        bulk_share=settings.bulk_share,
+        lanes=tuple(int(trigger.topic.endswith(".bulk")) for trigger in numbers.triggers),
+    )
+    runs = _runs(pool, load, versions=versions, skew=skew)
+    print_run(out, pool, merged(runs), summarize(runs), versions=versions)
+    if output:
+        write_run(output, merged(runs), title=f"{numbers.name}: {versions} version{'s' * (versions > 1)}")
+        out.print(f"wrote {output}")
+
+
+@app.command()
+def plan(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
+    rate: Rate = 10_000.0,
+    versions: Versions = 50,
+    skew: Skew = 1.0,
+    service_time: ServiceTime = 0.005,
+    batch_overhead: BatchOverhead = 0.005,
+    rows: RowsPerRecord = 1.0,
+    partitions: Partitions = None,
+    record_bytes: Annotated[int, typer.Option(min=1, help="Bytes of a request's record.")] = 1_000,
+    replication: Annotated[int, typer.Option(min=1, help="Replicas of each partition.")] = 3,
+    api_rate: Annotated[float, typer.Option(min=1, help="Requests a second of one API process.")] = 2_000.0,
+    router_rate: Annotated[float, typer.Option(min=1, help="Records a second of one router process.")] = 10_000.0,
+    broker_partitions: Annotated[int, typer.Option(min=1, help="Partition replicas that one broker holds.")] = 4_000,
+) -> None:
+    """Say what a load takes at its peak: workers, API and router replicas, partitions, groups, brokers."""
+    from control_plane.autoscaling import planning
+    from control_plane.cli.scale_output import print_plan
+
+    settings = load_settings()
+    demand = planning.Demand(
+        rate_per_s=rate,
+        shares=planning.zipf_shares(versions, skew),
+        record_bytes=record_bytes,
+        work_partitions=partitions or settings.work_partitions,
+        ingress_partitions=settings.ingress_partitions,
+        replication_factor=replication,
+    )
+    capacity = planning.Capacity(api_per_s=api_rate, router_per_s=router_rate, broker_partitions=broker_partitions)
+    print_plan(out, demand, capacity, planning.plan(demand, _pace(service_time, batch_overhead, rows), capacity))
+
+
+def _runs(pool: "PoolModel", load: "Load", *, versions: int, skew: float) -> "list[tuple[PoolRun, int]]":
+    """Simulate one pool for each share that is different, with how many versions have it."""
+    from control_plane.autoscaling.planning import zipf_shares
+    from control_plane.autoscaling.simulation import simulate as run_pool
+
+    counts: dict[float, int] = {}
+    for share in zipf_shares(versions, skew):
+        counts[share] = counts.get(share, 0) + 1
+    return [
+        (run_pool(pool, load.share(share)), count)
+        for share, count in track(counts.items(), "simulating", console=err, transient=True)
+    ]
+
+
+def _pace(service_time: float, batch_overhead: float, rows: float) -> "WorkerPace":
+    from control_plane.autoscaling.threshold import WorkerPace
+
+    settings = load_settings()
+    return WorkerPace(
+        row_s=service_time,
+        max_batch_rows=settings.max_batch_rows,
+        batch_overhead_s=batch_overhead,
+        rows_per_record=rows,
+        batches_in_flight=settings.batches_in_flight,
+        commit_interval_s=settings.commit_interval_s,
+    )
+
+
+def _pattern(name: str) -> "Pattern":
+    from control_plane.autoscaling.load import Pattern
+
+    try:
+        return Pattern(name)
+    except ValueError as error:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(Pattern)}") from error
+
+
+def _opened(path: Path) -> "TextIO":
+    try:
+        return path.open(encoding="utf-8", newline="")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}. Name another file.") from error
+
+
+def _from_manifest(path: Path, model: str, version: str, names: "Names") -> "ScaledObject":
+    from control_plane.autoscaling.manifest import read_scaled_objects
+
+    with _opened(path) as file:
+        found = read_scaled_objects(file.read(), source=str(path))
+    group = names.worker_group(model, version)
+    for numbers in found:
+        if any(trigger.consumer_group == group for trigger in numbers.triggers):
+            return numbers
+    has = ", ".join(numbers.name for numbers in found) or "none"
+    raise ConfigurationError(f"{path} has no ScaledObject for the group {group}; it has: {has}. Name another version.")
+
+
+def _by_wait(
+    pace: "WorkerPace", model: str, version: str, *, waits_s: tuple[float, float], partitions: int, names: "Names"
+) -> "ScaledObject":
+    from control_plane.autoscaling.numbers import scaled_object
+    from control_plane.autoscaling.threshold import lag_threshold_records
+    from inferlane.contracts.naming import Lane
+
+    return scaled_object(
+        name=f"{model}-{version}",
+        target=f"{model}-{version}",
+        group=names.worker_group(model, version),
+        thresholds={
+            names.work_topic(model, version, lane): lag_threshold_records(pace, target_wait_s=wait_s)
+            for lane, wait_s in zip((Lane.REQUESTS, Lane.BULK), waits_s, strict=True)
+        },
+        max_replicas=partitions,
+    )

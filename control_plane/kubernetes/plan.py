@@ -1,0 +1,180 @@
+"""What is to be rendered: settings as on a cluster, one pool a version, and what each lane may have waiting."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from control_plane.autoscaling.threshold import WorkerPace, lag_threshold_records
+from control_plane.kubernetes.names import CA_FILE, KAFKA, KAFKA_FOLDER, KEYS_FILE, KEYS_FOLDER, STORE, service_name
+from inferlane.contracts.naming import Lane
+from inferlane.errors import ConfigurationError
+from inferlane.runtime.config import load_settings
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+
+API_PORT, OPS_PORT, STORE_PORT, KAFKA_PORT = 8000, 8100, 6379, 9093
+# OTLP over HTTP, where a collector listens by OpenTelemetry's own default.
+TRACES_PORT = 4318
+# To plan with; a forwarding loop of this kind did ten times that on two cores, which a busy machine does not have.
+ROUTER_RECORDS_PER_S = 5_000.0
+_ROUTER_BATCH_RECORDS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How long a record may wait in each lane, in seconds, once its pool has the size it asks for."""
+
+    requests_s: float = 5.0
+    bulk_s: float = 60.0
+
+    def of(self, lane: Lane) -> float:
+        """The wait of one lane."""
+        return self.requests_s if lane is Lane.REQUESTS else self.bulk_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPlan:
+    """One version's workers. `thresholds`: the `lagThreshold` of each lane's topic, in records."""
+
+    model: str
+    version: str
+    name: str
+    thresholds: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that the files are made of."""
+
+    settings: "Settings"
+    namespace: str
+    image: str
+    pools: tuple[PoolPlan, ...]
+    router_thresholds: Mapping[str, int]
+    # Each service logs in to the broker with a user of its own, whose password is in a Secret of its name.
+    has_users: bool
+
+    @property
+    def runs_kafka(self) -> bool:
+        """Whether the broker is Strimzi's, in this namespace; else it is somebody else's."""
+        return self.settings.kafka_bootstrap_servers == _kafka_servers(self.namespace)
+
+    @property
+    def runs_store(self) -> bool:
+        """Whether the store is our Valkey; else it is somebody else's."""
+        return urlsplit(self.settings.redis_url).hostname == _store_host(self.namespace)
+
+    @property
+    def has_store_tls(self) -> bool:
+        """Whether our Valkey is reached with TLS alone."""
+        return self.runs_store and self.settings.redis_url.startswith("rediss:")
+
+    @property
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """The `(model, version)` pairs that have a pool."""
+        return tuple((pool.model, pool.version) for pool in self.pools)
+
+
+def cluster_settings(chosen: "Settings", *, namespace: str, store_tls: bool = False) -> "Settings":
+    """Complete what the user chose by what is so on a cluster.
+
+    Where the user named no broker it is Strimzi's, with TLS and a user for each service.
+    """
+    kafka: dict[str, object] = {
+        # With its namespace: KEDA connects to it from another one.
+        "kafka_bootstrap_servers": _kafka_servers(namespace),
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_ssl_cafile": f"{KAFKA_FOLDER}/{CA_FILE}",
+        "kafka_sasl_mechanism": "SCRAM-SHA-512",
+        # Each service gets its own instead, and the password out of a Secret.
+        "kafka_sasl_username": KAFKA,
+        "kafka_sasl_password": KAFKA,
+    }
+    values: dict[str, object] = {
+        **({} if "kafka_bootstrap_servers" in chosen.model_fields_set else kafka),
+        "redis_url": f"{'rediss' if store_tls else 'redis'}://{_store_host(namespace)}:{STORE_PORT}/0",
+        "api_host": "0.0.0.0",
+        "api_port": API_PORT,
+        "api_keys_file": f"{KEYS_FOLDER}/{KEYS_FILE}",
+        "ops_host": "0.0.0.0",
+        "ops_port": OPS_PORT,
+        "log_format": "json",
+        # Said, not left to the default: the pods' grace periods are made of it.
+        "drain_deadline_s": chosen.drain_deadline_s,
+    }
+    return load_settings(**(values | chosen.model_dump(include=chosen.model_fields_set)))
+
+
+def make_plan(  # noqa: PLR0913 - what a plan is made of
+    settings: "Settings",
+    versions: Iterable[tuple[str, str]],
+    *,
+    namespace: str,
+    image: str,
+    pace: WorkerPace,
+    waits: Waits,
+    user_per_service: bool = False,
+) -> Plan:
+    """Plan a pool for each `(model, version)`.
+
+    `user_per_service`: with a broker that is not Strimzi's too, each service logs in with a user of its own.
+
+    Raises:
+        ConfigurationError: a wait is shorter than the pace can keep, or two pools would have one name.
+    """
+    router = WorkerPace(
+        row_s=1 / ROUTER_RECORDS_PER_S,
+        max_batch_rows=_ROUTER_BATCH_RECORDS,
+        commit_interval_s=settings.commit_interval_s,
+    )
+    return Plan(
+        settings=settings,
+        has_users=user_per_service or settings.kafka_bootstrap_servers == _kafka_servers(namespace),
+        namespace=namespace,
+        image=image,
+        pools=_named_apart(
+            PoolPlan(
+                model=model,
+                version=version,
+                name=service_name(model, version, default_model=settings.default_model),
+                thresholds={
+                    settings.names.work_topic(model, version, lane): lag_threshold_records(
+                        pace, target_wait_s=waits.of(lane)
+                    )
+                    for lane in Lane
+                },
+            )
+            for model, version in versions
+        ),
+        router_thresholds={
+            topic: lag_threshold_records(router, target_wait_s=waits.of(lane))
+            for lane, topic in settings.names.ingress.items()
+        },
+    )
+
+
+def _kafka_servers(namespace: str) -> str:
+    return f"{KAFKA}-kafka-bootstrap.{namespace}.svc:{KAFKA_PORT}"
+
+
+def _store_host(namespace: str) -> str:
+    return f"{STORE}.{namespace}.svc"
+
+
+def _named_apart(pools: Iterable[PoolPlan]) -> tuple[PoolPlan, ...]:
+    """The pools, if each has a name of its own: of two that share a file the last would win.
+
+    Raises:
+        ConfigurationError: two do not.
+    """
+    named: dict[str, PoolPlan] = {}
+    for pool in pools:
+        other = named.setdefault(pool.name, pool)
+        if other is not pool:
+            raise ConfigurationError(
+                f"the pools of {other.model}/{other.version} and {pool.model}/{pool.version} would both be called "
+                f"{pool.name} on the cluster. Rename one of the versions, or render them for two namespaces."
+            )
+    return tuple(named.values())

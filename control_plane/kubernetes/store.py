@@ -1,0 +1,144 @@
+"""Valkey: one replica that keeps its data, wants a password, and refuses a write rather than forget a result."""
+
+import hashlib
+
+from control_plane.kubernetes.names import (
+    STORE,
+    STORE_SECRET,
+    STORE_TLS_SECRET,
+    STORE_USER,
+    Document,
+    document,
+    labels,
+)
+from control_plane.kubernetes.plan import STORE_PORT, Plan
+from control_plane.kubernetes.pods import PASSWORD, pod_security, resources, unprivileged
+from inferlane.contracts.naming import Names
+
+IMAGE = "valkey/valkey:8-trixie"
+USERS_FILE = "users.acl"
+USERS_FOLDER = "/etc/valkey/users"
+TLS_FOLDER = "/etc/valkey/tls"
+_USER_ID = 999
+# What the services, `doctor` and nobody else of ours use; docs/connections.md shows the line, and a test holds it.
+_COMMANDS = (
+    "-@all +get +mget +set +del +expire +zadd +zrange +zrangebyscore +zremrangebyscore +zremrangebyrank +multi +exec "
+    "+watch +unwatch +discard +publish +subscribe +unsubscribe +evalsha +script|load +ping +hello +auth +select +info "
+    "+client|setinfo +client|setname"
+)
+_PROBE_USER = "probe"
+
+
+def user_lines(names: Names, secret: str) -> list[str]:
+    """Return the lines of the store's `aclfile`. `secret` is `>password`, or `#` and its SHA-256 in hexadecimal.
+
+    The user of the probes has no password and may ask nothing but whether the store lives.
+    """
+    return [
+        "user default off resetpass -@all",
+        f"user {_PROBE_USER} on nopass -@all +ping",
+        f"user {STORE_USER} on {secret} ~{names.prefix}:* &{names.prefix}:* {_COMMANDS}",
+    ]
+
+
+def secret_document(names: Names, *, namespace: str, password: str) -> Document:
+    """Return the Secret that store and services read: the password, and the users with its digest."""
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    lines = user_lines(names, f"#{digest}")
+    return document(
+        "v1",
+        "Secret",
+        {"name": STORE_SECRET, "namespace": namespace},
+        stringData={PASSWORD: password, USERS_FILE: "".join(f"{line}\n" for line in lines)},
+    )
+
+
+def store_documents(plan: Plan) -> list[Document]:
+    """Return the StatefulSet, its Service and its disruption budget; nothing where the store is somebody else's."""
+    if not plan.runs_store:
+        return []
+    selector = labels("store", "valkey")
+    metadata = {"name": STORE, "namespace": plan.namespace, "labels": selector}
+    spec = {
+        "serviceName": STORE,
+        "replicas": 1,
+        "selector": {"matchLabels": selector},
+        "template": {"metadata": {"labels": selector}, "spec": _pod(plan)},
+        "volumeClaimTemplates": [
+            {
+                "metadata": {"name": "data"},
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}},
+            }
+        ],
+    }
+    port = {"name": "valkey", "port": STORE_PORT, "targetPort": "valkey"}
+    service = document("v1", "Service", metadata, spec={"selector": selector, "ports": [port]})
+    # It may be moved: its data go with it, and commits wait meanwhile. A budget of 0 would stop the drain of its node.
+    budget = document(
+        "policy/v1",
+        "PodDisruptionBudget",
+        metadata,
+        spec={"maxUnavailable": 1, "selector": {"matchLabels": selector}},
+    )
+    return [document("apps/v1", "StatefulSet", metadata, spec=spec), service, budget]
+
+
+def store_arguments(plan: Plan) -> list[str]:
+    """Return the command of the store."""
+    plain = ["--port", str(STORE_PORT)]
+    encrypted = [
+        *("--port", "0", "--tls-port", str(STORE_PORT), "--tls-auth-clients", "no"),
+        *("--tls-cert-file", f"{TLS_FOLDER}/tls.crt", "--tls-key-file", f"{TLS_FOLDER}/tls.key"),
+        *("--tls-ca-cert-file", f"{TLS_FOLDER}/ca.crt"),
+    ]
+    return [
+        *("valkey-server", "--dir", "/data", "--appendonly", "yes", "--save", ""),
+        # A refused write stops a commit and nothing is lost; an evicted result would be.
+        *("--maxmemory", "384mb", "--maxmemory-policy", "noeviction"),
+        *("--aclfile", f"{USERS_FOLDER}/{USERS_FILE}"),
+        *(encrypted if plan.has_store_tls else plain),
+    ]
+
+
+def _pod(plan: Plan) -> Document:
+    secrets = {
+        "users": (USERS_FOLDER, {"secretName": STORE_SECRET, "items": [{"key": USERS_FILE, "path": USERS_FILE}]})
+    }
+    if plan.has_store_tls:
+        secrets["tls"] = (TLS_FOLDER, {"secretName": STORE_TLS_SECRET})
+    mounts = [{"name": name, "mountPath": folder, "readOnly": True} for name, (folder, _) in secrets.items()]
+    # `-e`: an answer that is an error, such as that it still loads its data, fails the probe.
+    ping = [
+        "valkey-cli",
+        "-e",
+        "-p",
+        str(STORE_PORT),
+        "--user",
+        _PROBE_USER,
+        "--pass",
+        _PROBE_USER,
+        "--no-auth-warning",
+    ]
+    tls = ["--tls", "--cacert", f"{TLS_FOLDER}/ca.crt"] if plan.has_store_tls else []
+    asked = {"exec": {"command": [*ping, *tls, "ping"]}, "periodSeconds": 10, "timeoutSeconds": 3}
+    container = {
+        "name": "valkey",
+        "image": IMAGE,
+        "args": store_arguments(plan),
+        "ports": [{"name": "valkey", "containerPort": STORE_PORT}],
+        "resources": resources(cpu="100m", memory="512Mi", memory_limit="768Mi"),
+        # Reading 384 MB of its log back takes seconds; a slow disk gets five minutes.
+        "startupProbe": {**asked, "periodSeconds": 5, "failureThreshold": 60},
+        "livenessProbe": {**asked, "failureThreshold": 6},
+        "readinessProbe": {**asked, "failureThreshold": 2},
+        "securityContext": unprivileged(),
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}, *mounts],
+    }
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(_USER_ID),
+        "terminationGracePeriodSeconds": 30,
+        "containers": [container],
+        "volumes": [{"name": name, "secret": source} for name, (_, source) in secrets.items()],
+    }

@@ -1,0 +1,202 @@
+"""One check for each part of a deployment; each says what it saw, or raises what is wrong and the remedy."""
+
+import asyncio
+import shutil
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from control_plane.local.broker import broker_answers
+from control_plane.local.hops import holding_hop
+from control_plane.local.ports import holder_of, is_free
+from control_plane.local.probe import Target, UnansweredError, failing_checks, predict
+from control_plane.local.statefiles import folder_fault
+from inferlane.contracts.results import Result, Status
+from inferlane.errors import ConfigurationError, StoreFullError, UnavailableError
+from inferlane.runtime.kafka.clients import broker_errors
+from inferlane.runtime.loopback import is_loopback
+from inferlane.runtime.result_store import ResultStore, connect, store_errors
+from inferlane.runtime.store_connection import know_nodes, memory_infos
+from inferlane.runtime.store_memory import StoreMemory
+from inferlane.runtime.topics import make_admin, topic_specs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from redis.asyncio.client import PubSub
+
+    from inferlane.runtime.config import Settings
+
+# A probe takes milliseconds; a busy machine may make it wait its turn, a broken hop makes it wait for ever.
+_PROBE_WAIT_S = 15.0
+_PROBE_KEY_TTL_S = 10
+_WAKE_UP_WITHIN_S = 5.0
+_OLDEST_STORE = 7
+
+
+async def check_broker(settings: "Settings") -> str:
+    """A metadata request is answered.
+
+    Raises:
+        UnavailableError: it is not.
+    """
+    await broker_answers(settings)
+    return settings.kafka_bootstrap_servers
+
+
+async def check_topics(settings: "Settings", targets: "Sequence[Target]") -> str:
+    """Every topic exists with the partitions that the settings say.
+
+    Raises:
+        UnavailableError: the broker does not answer, or topics are missing.
+        ConfigurationError: a topic has another number of partitions.
+    """
+    expected = topic_specs(settings, [(target.model, target.version) for target in targets])
+    admin = make_admin(settings)
+    with broker_errors(settings.kafka_bootstrap_servers):
+        try:
+            await admin.start()
+            existing = set(await admin.list_topics())
+            present = [spec.name for spec in expected if spec.name in existing]
+            described = await admin.describe_topics(present) if present else []
+        finally:
+            await admin.close()
+    if missing := [spec.name for spec in expected if spec.name not in existing]:
+        raise UnavailableError(f"missing: {', '.join(missing)}. Create them with `inferlane topics create`.")
+    partitions = {entry["topic"]: len(entry["partitions"]) for entry in described}
+    if other := [
+        f"{spec.name} has {partitions[spec.name]}, not {spec.partitions}"
+        for spec in expected
+        if partitions[spec.name] != spec.partitions
+    ]:
+        raise ConfigurationError(
+            f"partitions: {'; '.join(other)}. Set INFERLANE_INGRESS_PARTITIONS and INFERLANE_WORK_PARTITIONS to what "
+            "the topics have, or create the topics anew."
+        )
+    return f"{len(expected)} topics"
+
+
+async def check_store(settings: "Settings") -> str:
+    """The store takes a result by our script, gives it back, passes the wake-up on, and never evicts.
+
+    Raises:
+        UnavailableError: it does not answer, refuses one of these, or no wake-up came.
+        ConfigurationError: it is too old, or may evict results.
+        StoreFullError: it has no room for the results of new requests.
+    """
+    name = f"doctor-{uuid.uuid4().hex}"
+    result = Result(request_id=name, status=Status.EXPIRED, model="", version="")
+    async with store_errors(settings.redis_url), connect(settings.redis_url) as redis:
+        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=_PROBE_KEY_TTL_S, names=settings.names)
+        await know_nodes(redis)
+        server, memories = await redis.info("server"), await memory_infos(redis)
+        _refuse_old(server["redis_version"])
+        # Before the write, which a full store refuses in other words.
+        memory = _check_memory(settings, memories)
+        async with redis.pubsub() as listening:
+            await listening.subscribe(store.wake_up_channel(name))
+            await store.put([result], wake={name: [result]})
+            if await store.get([name]) != [result]:
+                raise UnavailableError(
+                    "a result is gone right after its write: INFERLANE_REDIS_URL names a replica, or two different "
+                    "stores behind one address"
+                )
+            if not await _hears(listening):
+                raise UnavailableError(
+                    f"a result was written and its wake-up did not come within {_WAKE_UP_WITHIN_S:g} s: clients would "
+                    "wait a second for each answer. The user of the store must be allowed the channels "
+                    f"{settings.names.prefix}:*, and a proxy in front of it must pass on PUBLISH and SUBSCRIBE"
+                )
+    return f"result and wake-up came back; {memory}"
+
+
+def _check_memory(settings: "Settings", memories: "Sequence[Mapping[str, Any]]") -> str:
+    """What the nodes of the store may use and do, by their `INFO memory`, in words.
+
+    Raises:
+        ConfigurationError: one of them may evict results.
+        StoreFullError: one of them has no room for the results of new requests.
+    """
+    policy = ", ".join(sorted({memory["maxmemory_policy"] for memory in memories}))
+    limit_bytes, used_bytes = (sum(memory[name] for memory in memories) for name in ("maxmemory", "used_memory"))
+    if limit_bytes and policy != "noeviction":
+        raise ConfigurationError(f"maxmemory-policy is {policy}: a full store drops results. Set it to noeviction.")
+    memory_used = StoreMemory.of({str(number): memory for number, memory in enumerate(memories)})
+    if memory_used.share >= settings.store_full_share:
+        raise StoreFullError(
+            f"it uses {memory_used}, and the API lets new requests in below {settings.store_full_share:.0%} "
+            "(INFERLANE_STORE_FULL_SHARE). Give it more memory (maxmemory), or keep results for a shorter time "
+            "(INFERLANE_RESULT_TTL_S)."
+        )
+    limit = f"{limit_bytes / 2**20:.0f} MiB" if limit_bytes else "no limit: set maxmemory"
+    return f"{limit}, {used_bytes / 2**20:.1f} MiB used, {policy}"
+
+
+def _refuse_old(version: str) -> None:
+    """Return if the store knows `SET … NX GET`, which came with 7.0."""
+    if int(version.partition(".")[0]) < _OLDEST_STORE:
+        raise ConfigurationError(f"the store is of version {version}; results need Redis or Valkey 7.0 or newer")
+
+
+async def _hears(listening: "PubSub") -> bool:
+    """Whether a message comes."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_WAKE_UP_WITHIN_S):
+            async for message in listening.listen():
+                if message["type"] == "message":
+                    return True
+    return False
+
+
+async def check_state_dir(settings: "Settings") -> str:
+    """Logs and the run file of the local stack can be written, and there is room for them.
+
+    Raises:
+        ConfigurationError: they cannot, or there is little room.
+    """
+    if fault := folder_fault(settings.state_dir):
+        raise ConfigurationError(
+            f"{fault}. The stack goes on meanwhile; make room there, or start it with another INFERLANE_STATE_DIR."
+        )
+    return f"{settings.state_dir}, {shutil.disk_usage(settings.state_dir).free / 2**30:.1f} GiB free"
+
+
+async def check_ready(url: str) -> str:
+    """`/readyz` answers 200.
+
+    Raises:
+        UnavailableError: nobody answers, or a check fails; the message names the checks.
+    """
+    if failing := await failing_checks(url):
+        raise UnavailableError(f"{url}/readyz: failing {', '.join(failing)}. Its log says why.")
+    return url
+
+
+async def check_api(url: str) -> str:
+    """As `check_ready`; where another program has the API's port, its name is said.
+
+    Raises:
+        UnavailableError: as `check_ready`.
+    """
+    try:
+        return await check_ready(url)
+    except UnavailableError as error:
+        parts = urlsplit(url)
+        if not is_loopback(parts.hostname or "") or parts.port is None or is_free(parts.port):
+            raise
+        raise UnavailableError(f"{error}. Port {parts.port} here is held by {holder_of(parts.port)}.") from error
+
+
+async def check_prediction(settings: "Settings", api_url: str, target: Target, *, ops_urls: "Mapping[str, str]") -> str:
+    """A request comes back through every hop.
+
+    Raises:
+        UnavailableError: it does not; the message names the hop that holds it.
+    """
+    try:
+        duration_s = await predict(api_url, target, wait_s=_PROBE_WAIT_S, api_key=settings.api_key)
+    except UnansweredError as error:
+        held = await holding_hop(settings, target, ops_urls=ops_urls)
+        raise UnavailableError(f"{error}: {held}") from error
+    return f"{duration_s * 1000:.0f} ms"

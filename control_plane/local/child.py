@@ -1,0 +1,180 @@
+"""One process of the operating system that dies when we do."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import psutil
+import structlog
+
+from control_plane.local.logfiles import append_all, open_log
+
+log = structlog.get_logger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+# For the last words of a program that has ended.
+_LAST_WORDS_S = 2.0
+# Not known: matches no process that lives.
+_NO_TIME_S = 0.0
+
+
+Ask = Callable[[], Awaitable[bool]]
+Prepare = Callable[[], Awaitable[None]]
+
+
+async def nothing() -> None:
+    """The preparation of a process that needs none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """What to run, how to tell that it is ready, and how long it may take to get ready and to stop."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    log_path: Path
+    # Answers now; whoever asks bounds the time and takes an error for "not yet".
+    is_ready: Ask
+    # Asked now and then once it was ready: whether it moves. Who says no, or nothing, again and again is replaced.
+    is_live: Ask | None = None
+    # Too short asks a process that has better to do, too long leaves one that hangs for three times as long.
+    live_poll_s: float = 5.0
+    # What must be true before anybody may use it, done anew after each restart (the topics of a new broker).
+    prepare: Prepare = nothing
+    port: int
+    ops_url: str = ""
+    # A program of others may end when it cannot write what it says: it says it to us, and we write.
+    is_foreign: bool = False
+    # A process that dies is noticed at once; this is only for one that hangs. Seven Pythons that start together on two
+    # busy cores were seen to take more than a minute.
+    ready_within_s: float = 180.0
+    stop_within_s: float = 30.0
+
+
+class Child:
+    """A running process; made by `start_child`, used from one event loop."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log_path: Path) -> None:
+        self._process = process
+        self._writing = (
+            asyncio.create_task(append_all(process.stdout, log_path), name=f"log:{log_path.stem}")
+            if process.stdout
+            else None
+        )
+        self.pid = process.pid
+        self.started_s = time.monotonic()
+        self.create_time_s = _create_time_s(process.pid)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.returncode is None
+
+    async def wait(self) -> int:
+        """Return the exit code, negative for the signal that ended it."""
+        code = await self._process.wait()
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=_LAST_WORDS_S)
+        return code
+
+    async def ends_within(self, wait_s: float) -> bool:
+        """Whether the process ends in that time."""
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._process.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, grace_s: float) -> int:
+        """Ask it to drain (SIGTERM), kill it when `grace_s` is over, and return the exit code."""
+        if self.is_running:
+            self._process.terminate()
+            if not await self.ends_within(grace_s):
+                self.kill()
+        return await self.wait()
+
+    def kill(self) -> None:
+        """End it now, if it still runs."""
+        if self.is_running:
+            self._process.kill()
+
+
+async def start_child(spec: ProcessSpec) -> Child:
+    """Start the process, its output appended to the log; where there can be no log, it starts without.
+
+    It leads a session of its own, so that Ctrl-C reaches the supervisor alone, which then stops all in order.
+
+    Raises:
+        OSError, subprocess.SubprocessError: the system does not start it.
+    """
+    with _output_of(spec) as output:
+        process = await asyncio.create_subprocess_exec(
+            *spec.argv,
+            env=spec.env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),
+        )
+    return Child(process, spec.log_path)
+
+
+@contextmanager
+def _output_of(spec: ProcessSpec) -> Iterator[BinaryIO | int]:
+    """Where the process writes to."""
+    if spec.is_foreign:
+        yield asyncio.subprocess.PIPE
+        return
+    try:
+        file = open_log(spec.log_path)
+    except OSError as error:
+        log.warning("log_not_opened", path=str(spec.log_path), reason=error.strerror)
+        yield asyncio.subprocess.DEVNULL
+        return
+    with file:
+        yield file
+
+
+def _die_with(parent_pid: int) -> Callable[[], None] | None:
+    """Return what a new child runs before exec so that the kernel kills it when its parent is gone.
+
+    A supervisor that is SIGKILLed cannot stop anybody, and Tansu and Valkey offer no pipe to watch, so on Linux the
+    kernel does it (prctl(2), PR_SET_PDEATHSIG; kept across exec). It is armed between fork and exec because asking
+    for it from a wrapper program would cost a second Python start for each process. Elsewhere the next `up` or
+    `down` ends what the run file still names.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = _libc().prctl
+
+    def arm() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # The parent may have died before the line above: then no signal will come.
+        if os.getppid() != parent_pid:
+            os._exit(1)
+
+    return arm
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
+def _create_time_s(pid: int) -> float:
+    """When the process began; 0 if it is gone already, or cannot be looked at."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except (psutil.Error, OSError):
+        return _NO_TIME_S

@@ -1,0 +1,152 @@
+"""The pools of the local stack, in their order: broker and store, router, workers, API and dashboard."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from control_plane.local.broker import broker_answers, broker_argv
+from control_plane.local.child import Ask, Prepare, ProcessSpec, nothing
+from control_plane.local.environment import child_environment
+from control_plane.local.ports import OpsPorts, claim_port
+from control_plane.local.probe import Target, is_live, is_ready
+from control_plane.local.profile import Profile, StackOptions
+from control_plane.local.store import store_answers, store_argv
+from control_plane.local.supervisor import Pool
+from inferlane.runtime.loopback import base_url
+from inferlane.runtime.topics import create_topics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DASHBOARD = "dashboard"
+
+_PARTS, _ROUTER, _WORKERS, _API = range(4)
+_STOP_MARGIN_S = 5.0
+# A version that cannot be loaded, or a page that cannot be shown, must not end the stack. Too few give up on a machine
+# that is only busy, too many show `starting` for long.
+_TRIES = 4
+# Nothing in memory is worth more patience than this.
+_PARTS_STOP_WITHIN_S = 5.0
+_PARTS_READY_WITHIN_S = 20.0
+_PARTS_ENVIRONMENT = {"PATH", "HOME", "TMPDIR", "RUST_LOG"}
+
+
+class StackPools:
+    """Builds the pools of a profile. Ports are checked when the pools are built, before anything runs."""
+
+    def __init__(self, profile: Profile, options: StackOptions, targets: Sequence[Target]) -> None:
+        self._profile = profile
+        self._settings = profile.settings
+        self._options = options
+        self._targets = targets
+        self._ops_ports = OpsPorts(options.first_ops_port, host=self._settings.ops_host)
+        self._log_dir: Path = self._settings.state_dir / "logs"
+
+    def all(self) -> tuple[Pool, ...]:
+        """Every pool.
+
+        Raises:
+            ConfigurationError: a port is taken, the message names by whom, or a binary is missing.
+        """
+        pools = list(self.parts())
+        pools.append(self._ours("router", _ROUTER, "router"))
+        for target in self._targets:
+            argv = ("worker", "--model", target.model, "--version", target.version)
+            pools.append(self._ours(worker_pool(target.model, target.version), _WORKERS, *argv))
+        pools.append(self._api())
+        if self._options.dashboard_port:
+            pools.append(self._dashboard())
+        return tuple(pools)
+
+    def parts(self) -> tuple[Pool, ...]:
+        """The embedded broker and store, as far as the user did not name others."""
+        broker = (self._broker(),) if self._profile.has_broker else ()
+        store = (self._store(),) if self._profile.has_store else ()
+        return (*broker, *store)
+
+    def ops_port(self, name: str) -> int:
+        """The ops port of a process that is none of the pools."""
+        return self._ops_ports.port_of(name)
+
+    async def create_topics(self) -> None:
+        """Create the topics that this stack needs and that are missing.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
+        await create_topics(self._settings, [(target.model, target.version) for target in self._targets])
+
+    def _broker(self) -> Pool:
+        port = claim_port(self._options.broker_port, remedy="use --broker-port (INFERLANE_BROKER_PORT)")
+        answers = partial(broker_answers, self._settings)
+        return self._part("broker", broker_argv(port), port, answers, self.create_topics)
+
+    def _store(self) -> Pool:
+        port = claim_port(self._options.store_port, remedy="use --store-port (INFERLANE_STORE_PORT)")
+        argv = store_argv(port, maxmemory_mib=self._options.store_maxmemory_mib)
+        return self._part("store", argv, port, partial(store_answers, self._settings.redis_url))
+
+    def _part(self, name: str, argv: tuple[str, ...], port: int, answers: Ask, prepare: Prepare = nothing) -> Pool:
+        spec = ProcessSpec(
+            name=name,
+            argv=argv,
+            # Tansu reads its options from the environment too: it is not handed the user's.
+            env={name: value for name, value in os.environ.items() if name in _PARTS_ENVIRONMENT},
+            log_path=self._log_dir / f"{name}.log",
+            is_ready=answers,
+            prepare=prepare,
+            port=port,
+            is_foreign=True,
+            ready_within_s=_PARTS_READY_WITHIN_S,
+            stop_within_s=_PARTS_STOP_WITHIN_S,
+        )
+        return Pool(name=name, rank=_PARTS, make=lambda _: spec)
+
+    def _ours(self, pool: str, rank: int, *argv: str) -> Pool:
+        def make(number: int) -> ProcessSpec:
+            name = f"{pool}-{number}" if rank == _WORKERS else pool
+            port = self._ops_ports.port_of(name)
+            return self._spec(name, argv, port, host=self._settings.ops_host, env={"INFERLANE_OPS_PORT": str(port)})
+
+        is_workers = rank == _WORKERS
+        return Pool(
+            name=pool,
+            rank=rank,
+            size=self._options.workers if is_workers else 1,
+            make=make,
+            tries=_TRIES if is_workers else None,
+        )
+
+    def _api(self) -> Pool:
+        host, port = self._settings.api_host, self._settings.api_port
+        claim_port(port, host=host, remedy="use --api-port (INFERLANE_API_PORT)")
+        spec = self._spec("api", ("api",), port, host=host, env={"INFERLANE_API_PORT": str(port)})
+        return Pool(name="api", rank=_API, make=lambda _: spec)
+
+    def _dashboard(self) -> Pool:
+        host, port = self._settings.dashboard_host, self._options.dashboard_port
+        claim_port(port, host=host, remedy="use --dashboard-port (INFERLANE_DASHBOARD_PORT), 0 for no dashboard")
+        spec = self._spec(DASHBOARD, (DASHBOARD,), port, host=host, env={"INFERLANE_DASHBOARD_PORT": str(port)})
+        # With the API, on which it does not wait: it shows what is there.
+        return Pool(name=DASHBOARD, rank=_API, make=lambda _: spec, tries=_TRIES)
+
+    def _spec(self, name: str, argv: tuple[str, ...], port: int, *, host: str, env: Mapping[str, str]) -> ProcessSpec:
+        url = base_url(host, port)
+        return ProcessSpec(
+            name=name,
+            argv=(sys.executable, "-m", "control_plane", *argv),
+            env=child_environment(argv[0], os.environ, self._profile.environment, env),
+            log_path=self._log_dir / f"{name}.log",
+            is_ready=partial(is_ready, url),
+            is_live=partial(is_live, url),
+            port=port,
+            ops_url=url,
+            stop_within_s=self._settings.drain_deadline_s + _STOP_MARGIN_S,
+        )
+
+
+def worker_pool(model: str, version: str) -> str:
+    """The name of the pool that serves a version."""
+    return f"worker-{model}-{version}"

@@ -1,0 +1,132 @@
+"""Asks a running stack over HTTP: is a process ready, does a prediction come back."""
+
+import time
+from dataclasses import dataclass
+from functools import reduce
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from pydantic import SecretStr
+
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.quoting import clipped
+
+_READY_TIMEOUT_S = 5.0
+
+
+class UnansweredError(UnavailableError):
+    """Nobody refused a call, and nobody answered it in time. Remedy: `inferlane doctor` names the hop that holds it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A version and the smallest request that it must answer: one row of zeros."""
+
+    model: str
+    version: str
+    signature: Signature
+
+    def body(self, *, timeout_s: float) -> dict[str, Any]:
+        """The JSON body of the request, pinned to the version."""
+        return {
+            "model": self.model,
+            "version": self.version,
+            "instances": [zero_row(self.signature)],
+            "timeout_s": timeout_s,
+        }
+
+
+def zero_row(signature: Signature) -> Any:
+    """One instance of zeros (empty strings, false) in the V1 form: bare for one input, by name for several."""
+    rows = {spec.name: _zeros(spec) for spec in signature.inputs}
+    return next(iter(rows.values())) if len(rows) == 1 else rows
+
+
+def _zeros(spec: TensorSpec) -> Any:
+    zero: object = {"BYTES": "", "BOOL": False}.get(spec.datatype, 0.0 if spec.datatype.startswith("FP") else 0)
+    # A free axis is given one element.
+    return reduce(lambda inner, size: [inner] * max(size, 1), reversed(spec.row_shape), zero)
+
+
+async def is_ready(base_url: str) -> bool:
+    """Whether `/readyz` answers 200.
+
+    Raises:
+        UnavailableError: nobody answers.
+    """
+    status, _ = await _call("GET", f"{base_url}/readyz", wait_s=_READY_TIMEOUT_S)
+    return status == HTTPStatus.OK
+
+
+async def is_live(base_url: str) -> bool:
+    """Whether `/livez` answers 200: its tasks run and its consumers move.
+
+    Raises:
+        UnavailableError: nobody answers.
+    """
+    status, _ = await _call("GET", f"{base_url}/livez", wait_s=_READY_TIMEOUT_S)
+    return status == HTTPStatus.OK
+
+
+async def failing_checks(base_url: str) -> tuple[str, ...]:
+    """Return the names of the checks of `/readyz` that fail.
+
+    Raises:
+        UnavailableError: nobody answers.
+    """
+    status, body = await _call("GET", f"{base_url}/readyz", wait_s=_READY_TIMEOUT_S)
+    checks = body.get("checks", {}) if isinstance(body, dict) else {}
+    failing = tuple(name for name, value in checks.items() if value != "ok")
+    return failing or (() if status == HTTPStatus.OK else (f"HTTP {status}",))
+
+
+async def predict(api_url: str, target: Target, *, wait_s: float, api_key: SecretStr | None = None) -> float:
+    """Send one request through every hop and return its seconds.
+
+    Raises:
+        UnansweredError: not answered in time.
+        ConfigurationError: the API wants a key, and `api_key` is none that is in force.
+        UnavailableError: no API, or another answer than a prediction; the message has it.
+    """
+    started_s = time.monotonic()
+    body = target.body(timeout_s=wait_s)
+    # The client's patience is longer than the server's, so that a 202 is told from silence.
+    status, answer = await _call(
+        "POST", f"{api_url}/v1/models/predict", body=body, wait_s=wait_s + _READY_TIMEOUT_S, api_key=api_key
+    )
+    if status == HTTPStatus.UNAUTHORIZED:
+        raise ConfigurationError(
+            f"{api_url} wants a key with the scope predict; make one with `inferlane keys create` and set "
+            "INFERLANE_API_KEY"
+        )
+    if status == HTTPStatus.ACCEPTED:
+        raise UnansweredError(f"{target.model} {target.version} did not answer a probe within {wait_s:g} s")
+    if status != HTTPStatus.OK:
+        raise UnavailableError(f"{target.model} {target.version} answered a probe with HTTP {status}: {answer}")
+    return time.monotonic() - started_s
+
+
+async def _call(
+    method: str, url: str, *, wait_s: float, body: object = None, api_key: SecretStr | None = None
+) -> tuple[int, Any]:
+    timeout = aiohttp.ClientTimeout(total=wait_s)
+    headers = {} if api_key is None else {"authorization": f"Bearer {api_key.get_secret_value()}"}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+            session.request(method, url, json=body) as answer,
+        ):
+            is_json = "json" in answer.content_type
+            return answer.status, await answer.json(content_type=None) if is_json else await answer.text()
+    except TimeoutError as error:
+        raise UnansweredError(f"{method} {url}: no answer within {wait_s:g} s") from error
+    except (aiohttp.ClientError, OSError) as error:
+        refused = isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError)
+        reason = "nothing listens there" if refused else str(error) or type(error).__name__
+        raise UnavailableError(f"{method} {url}: no answer ({reason})") from error
+    except ValueError as error:
+        raise UnavailableError(
+            f"{method} {url}: the answer says it is JSON and is none ({clipped(str(error))})"
+        ) from error

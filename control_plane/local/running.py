@@ -1,0 +1,277 @@
+"""The life of the local stack in this process: supervise, report in the run file, probe, stop."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import psutil
+import structlog
+
+from control_plane.local.autoscaling import Autoscaler
+from control_plane.local.backoff import Backoff
+from control_plane.local.keeper import State
+from control_plane.local.logfiles import keep_small
+from control_plane.local.pools import StackPools, worker_pool
+from control_plane.local.probe import Target, predict
+from control_plane.local.profile import Profile, StackOptions
+from control_plane.local.scaled_pools import read_scaled_pools
+from control_plane.local.scraping import TargetFile
+from control_plane.local.statefiles import StateFiles
+from control_plane.local.store import store_answers
+from control_plane.local.supervisor import Supervisor
+from inferlane import __version__
+from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
+from inferlane.quoting import clipped
+from inferlane.runtime.kafka.backlog import BacklogReader
+from inferlane.runtime.loopback import base_url
+from inferlane.runtime.ops import OpsApp, serve_ops
+from inferlane.runtime.runfile import FaultRecord, PoolRecord, ProcessRecord, RunFile, RunRecord
+
+if TYPE_CHECKING:
+    from control_plane.local.autoscaling import ScaledState
+    from control_plane.local.keeper import Keeper
+
+log = structlog.get_logger(__name__)
+
+_PROBE_WAIT_S = 30.0
+
+
+class RunningStack:
+    """One stack from start to stop; `run` is its whole life, on the main thread's event loop.
+
+    Raises:
+        ConfigurationError: a stack runs here already, a port is taken, or there are no ScaledObjects to scale by.
+    """
+
+    def __init__(
+        self, profile: Profile, options: StackOptions, targets: Sequence[Target], faults: Sequence[FaultRecord] = ()
+    ) -> None:
+        """`faults` are what the catalogue left out, to be shown with the rest."""
+        self._profile = profile
+        self._targets = targets
+        self._unusable = faults
+        # What a probe of each version said that was wrong.
+        self._unanswered: dict[Target, str] = {}
+        settings = profile.settings
+        self._file = RunFile(settings.state_dir)
+        refuse_second(self._file)
+        self._state = StateFiles(self._file, TargetFile(settings.state_dir), write_again=self._write)
+        self._pools = StackPools(profile, options, targets)
+        self._supervisor = Supervisor(self._pools.all(), on_change=self._write)
+        self._workers = options.workers
+        self._autoscaler = self._make_autoscaler(options)
+        self._scaling: asyncio.Task[None] | None = None
+        self._troubles: dict[str, str] = {}
+        self._record = RunRecord(
+            pid=os.getpid(),
+            create_time_s=psutil.Process().create_time(),
+            phase="starting",
+            release=__version__,
+            api_url=base_url(settings.api_host, settings.api_port),
+            environment=profile.environment,
+        )
+
+    async def run(self, stop: asyncio.Event, *, when_ready: Callable[[RunRecord], None]) -> None:
+        """Run until `stop` is set; the second SIGTERM or SIGINT kills what has not drained.
+
+        Raises:
+            StartError: a process did not get ready; everything else was stopped.
+            UnavailableError: no version answers the probe; everything was stopped.
+        """
+        _on_signals(stop, self._supervisor.kill)
+
+        async def get_ready() -> None:
+            await self._probe()
+            self._enter("ready")
+            if self._autoscaler:
+                self._scaling = asyncio.create_task(self._autoscale(self._autoscaler), name="stack:autoscale")
+            # Said to whoever started us, who may be gone, or to a log that cannot be written.
+            with suppress(OSError):
+                when_ready(self._record)
+
+        self._state.write_first(self._record)
+        stopping = asyncio.create_task(self._note_stop(stop))
+        rotating = asyncio.create_task(keep_small(self._logs), name="stack:logs")
+        try:
+            if not self._profile.has_broker:
+                await self._pools.create_topics()
+            if not self._profile.has_store:
+                # Our processes would wait for it; whoever starts a stack wants to know at once.
+                await store_answers(self._profile.settings.redis_url)
+            await self._supervisor.run(stop, when_ready=get_ready)
+        except InferlaneError as error:
+            self._enter("failed", failure=str(error))
+            raise
+        else:
+            self._state.remove()
+        finally:
+            stopping.cancel()
+            rotating.cancel()
+            if self._scaling:
+                self._scaling.cancel()
+                await asyncio.wait([self._scaling])
+
+    async def _probe(self) -> None:
+        """Send a request through every hop for each version that has a worker.
+
+        Raises:
+            UnavailableError: none of them answers.
+        """
+        started = [target for target in self._targets if self._has_worker(target)]
+        outcomes = await asyncio.gather(
+            *(
+                predict(self._record.api_url, target, wait_s=_PROBE_WAIT_S, api_key=self._profile.settings.api_key)
+                for target in started
+            ),
+            return_exceptions=True,
+        )
+        for target, outcome in zip(started, outcomes, strict=True):
+            if isinstance(outcome, InferlaneError):
+                self._unanswered[target] = str(outcome)
+                log.error("version_unanswered", model=target.model, version=target.version, reason=str(outcome))
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        if self._targets and len(self._unanswered) == len(started):
+            reasons = "; ".join(f"{fault.model} {fault.version}: {fault.reason}" for fault in self._faults())
+            raise UnavailableError(f"no version can be served. {reasons}")
+
+    def _has_worker(self, target: Target) -> bool:
+        name = worker_pool(target.model, target.version)
+        return any(pool == name and keeper.state is State.READY for pool, keeper in self._supervisor.keepers())
+
+    def _faults(self) -> tuple[FaultRecord, ...]:
+        """What is not served now, each version once."""
+        reasons = {
+            (target.model, target.version): keeper.fault
+            for target in self._targets
+            for pool, keeper in self._supervisor.keepers()
+            if pool == worker_pool(target.model, target.version) and keeper.fault and not self._has_worker(target)
+        } | {(target.model, target.version): reason for target, reason in self._unanswered.items()}
+        found = (
+            FaultRecord(model=model, version=version, reason=reason) for (model, version), reason in reasons.items()
+        )
+        return (*self._unusable, *found)
+
+    def _make_autoscaler(self, options: StackOptions) -> Autoscaler | None:
+        if options.autoscale is None:
+            return None
+        chosen = options.autoscale
+        return Autoscaler(
+            read_scaled_pools(
+                chosen.scaled_objects, self._targets, max_workers=chosen.max_workers, names=self._profile.settings.names
+            ),
+            reader=BacklogReader(self._profile.settings),
+            scale=self._supervisor.scale,
+            hpa_sync_s=chosen.hpa_sync_s,
+            on_look=self._write,
+        )
+
+    async def _autoscale(self, autoscaler: Autoscaler) -> None:
+        """Scale, and serve the numbers of it, until cancelled; while it cannot, the pools stay as they are."""
+        failures, backoff = 0, Backoff()
+        while True:
+            began_s = time.monotonic()
+            try:
+                settings = self._profile.settings
+                host, port = settings.ops_host, self._pools.ops_port("autoscaler")
+                async with serve_ops(OpsApp(live=dict, ready=dict), settings, port=port):
+                    log.info("autoscaler_metrics", url=f"{base_url(host, port)}/metrics")
+                    self._note_trouble("autoscaler", "")
+                    await autoscaler.run(workers=self._workers)
+            except Exception as error:
+                failures = backoff.deaths_in_a_row(failures, ran_s=time.monotonic() - began_s)
+                delay_s = backoff.delay_s(failures)
+                log.exception("autoscaler_failed", again_in_s=delay_s, effect="pools keep their size until then")
+                self._note_trouble("autoscaler", f"failed, pools keep their size: {error!r}")
+                await asyncio.sleep(delay_s)
+
+    async def _note_stop(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        if self._scaling:
+            self._scaling.cancel()
+        self._enter("stopping")
+
+    def _note_trouble(self, part: str, trouble: str) -> None:
+        """Show what is wrong with a part beside the data path, or that nothing is any more."""
+        self._troubles[part] = trouble
+        self._write()
+
+    def _logs(self) -> list[Path]:
+        folder = self._profile.settings.state_dir / "logs"
+        return [folder / "supervisor.log", *(keeper.spec.log_path for _, keeper in self._supervisor.keepers())]
+
+    def _enter(self, phase: str, *, failure: str | None = None) -> None:
+        self._record = msgspec.structs.replace(self._record, phase=phase, failure=failure)
+        self._write()
+
+    def _write(self) -> None:
+        processes = tuple(_process_record(pool, keeper) for pool, keeper in self._supervisor.keepers())
+        pools = tuple(_pool_record(state) for state in self._autoscaler.states) if self._autoscaler else ()
+        faults = self._faults()
+        bad = {(fault.model, fault.version) for fault in faults}
+        served = sum((target.model, target.version) not in bad for target in self._targets)
+        troubles = tuple(f"{part}: {clipped(trouble)}" for part, trouble in self._troubles.items() if trouble)
+        self._record = msgspec.structs.replace(
+            self._record, processes=processes, scaled_pools=pools, faults=faults, served=served, troubles=troubles
+        )
+        self._state.write(self._record, processes)
+
+
+def refuse_second(file: RunFile) -> None:
+    """Return if no stack runs by this file.
+
+    Raises:
+        ConfigurationError: one does.
+    """
+    record = file.read()
+    if record and record.is_running and record.pid != os.getpid():
+        raise ConfigurationError(
+            f"a stack runs here already: pid {record.pid}, {record.phase}, {record.api_url} ({file.path}). "
+            "Use it, stop it with `inferlane down`, or set INFERLANE_STATE_DIR to run a second one."
+        )
+
+
+def _process_record(pool: str, keeper: "Keeper") -> ProcessRecord:
+    return ProcessRecord(
+        name=keeper.spec.name,
+        pool=pool,
+        pid=keeper.child.pid if keeper.child else 0,
+        create_time_s=keeper.child.create_time_s if keeper.child else 0.0,
+        state=keeper.state,
+        restarts=keeper.restarts,
+        port=keeper.spec.port,
+        ops_url=keeper.spec.ops_url,
+        log=str(keeper.spec.log_path),
+        fault=keeper.fault,
+    )
+
+
+def _pool_record(state: "ScaledState") -> PoolRecord:
+    numbers = state.scaler.numbers
+    return PoolRecord(
+        name=state.pool.name,
+        workers=state.scaler.replicas,
+        least=numbers.min_replicas,
+        most=numbers.max_replicas,
+        reason=state.reason,
+        lag_records=state.lag_records,
+    )
+
+
+def _on_signals(stop: asyncio.Event, kill: Callable[[], None]) -> None:
+    """Let the first signal stop in order and the second kill; a supervisor that just left would orphan all."""
+
+    def on_signal() -> None:
+        if stop.is_set():
+            kill()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, on_signal)

@@ -1,0 +1,153 @@
+"""Starts the pools in order, keeps them running, stops them in reverse."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count, groupby, islice
+
+import structlog
+
+from control_plane.local.backoff import Backoff
+from control_plane.local.child import ProcessSpec
+from control_plane.local.keeper import Keeper
+from inferlane.errors import ConfigurationError, InferlaneError
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Like processes. Pools of one `rank` start together, after every pool of a lower rank is ready.
+
+    A pool with `tries` is one that the others can go on without: they do not wait for it either.
+    """
+
+    name: str
+    rank: int
+    size: int = 1
+    # How often a process is tried at the start of the stack before the others go on without it; None: the stack ends.
+    tries: int | None = None
+    # The spec of the process number n, counted from 1.
+    make: Callable[[int], ProcessSpec]
+
+
+@dataclass(slots=True, eq=False)
+class _Crew:
+    """The keepers of a pool by their number; the lock lets one change of size finish before the next."""
+
+    pool: Pool
+    keepers: dict[int, Keeper] = field(default_factory=dict)
+    resizing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Supervisor:
+    """All pools; `run` is the whole life. Used from one event loop."""
+
+    def __init__(
+        self, pools: Sequence[Pool], *, backoff: Backoff | None = None, on_change: Callable[[], None] = lambda: None
+    ) -> None:
+        self._crews = {pool.name: _Crew(pool) for pool in sorted(pools, key=lambda pool: pool.rank)}
+        self._backoff = backoff or Backoff()
+        self._on_change = on_change
+        self._tasks = asyncio.TaskGroup()
+        self._stopping = False
+
+    def keepers(self) -> Iterator[tuple[str, Keeper]]:
+        """Each kept process with the name of its pool, in the order of start."""
+        for name, crew in self._crews.items():
+            for keeper in crew.keepers.values():
+                yield name, keeper
+
+    async def run(self, stop: asyncio.Event, *, when_ready: Callable[[], Awaitable[None]]) -> None:
+        """Start everything, call `when_ready` once all are ready or failed, and stop everything once `stop` is set.
+
+        Raises:
+            StartError: a process failed before it was ready. All others were stopped.
+            InferlaneError: what `when_ready` raised; everything was stopped.
+        """
+        failure: InferlaneError | None = None
+        async with self._tasks:
+            self._tasks.create_task(self._stop_once(stop), name="stack:stop")
+            try:
+                await self._start_all(stop)
+                if not stop.is_set():
+                    await when_ready()
+            except InferlaneError as error:
+                # Raised below, outside of the group, which would wrap it.
+                failure = error
+                stop.set()
+        if failure:
+            raise failure
+
+    async def scale(self, pool: str, size: int) -> None:
+        """Make the pool that large; returns when new processes are ready and spare ones are drained.
+
+        Raises:
+            ConfigurationError: no such pool, or a negative size.
+            StartError: a new process did not get ready; the pool stays at the size it had reached.
+        """
+        if pool not in self._crews:
+            raise ConfigurationError(f"no pool {pool!r}; there are: {', '.join(self._crews)}")
+        if size < 0:
+            raise ConfigurationError(f"pool {pool!r} cannot have {size} processes; ask for 0 or more")
+        await self._resize(self._crews[pool], size)
+        log.info("pool_scaled", pool=pool, size=size)
+
+    def kill(self) -> None:
+        """End every process now; `run` returns when they are gone."""
+        self._stopping = True
+        for _, keeper in self.keepers():
+            keeper.kill()
+
+    async def _start_all(self, stop: asyncio.Event) -> None:
+        """Start the pools rank by rank; all of them are settled when it returns."""
+        optional: list[asyncio.Task[None]] = []
+        for _, ranked in groupby(self._crews.values(), key=lambda crew: crew.pool.rank):
+            if stop.is_set():
+                break
+            crews = list(ranked)
+            # One that loads for minutes, or for ever, keeps nobody else from being served.
+            optional.append(asyncio.create_task(self._start([crew for crew in crews if crew.pool.tries is not None])))
+            await self._start([crew for crew in crews if crew.pool.tries is None])
+        await asyncio.gather(*optional)
+
+    async def _start(self, crews: Iterable[_Crew]) -> None:
+        """Start these pools together; all of them are settled when it returns or raises."""
+        outcomes = await asyncio.gather(
+            *(self._resize(crew, crew.pool.size, tries=crew.pool.tries) for crew in crews), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _resize(self, crew: _Crew, size: int, *, tries: int | None = None) -> None:
+        async with crew.resizing:
+            if self._stopping:
+                return
+            unused = (number for number in count(1) if number not in crew.keepers)
+            missing = islice(unused, max(0, size - len(crew.keepers)))
+            fresh = {number: self._keep(crew.pool.make(number), tries) for number in missing}
+            spare = dict(sorted(crew.keepers.items())[size:])
+            crew.keepers.update(fresh)
+            await asyncio.gather(*(keeper.settled.wait() for keeper in fresh.values()))
+            await asyncio.gather(*(keeper.stop() for keeper in spare.values()))
+            failed = {number: keeper for number, keeper in fresh.items() if keeper.failure}
+            for number in spare | failed:
+                del crew.keepers[number]
+            self._on_change()
+        for keeper in failed.values():
+            if keeper.failure:
+                raise keeper.failure
+
+    def _keep(self, spec: ProcessSpec, tries: int | None) -> Keeper:
+        keeper = Keeper(spec, backoff=self._backoff, on_change=self._on_change, tries=tries)
+        self._tasks.create_task(keeper.run(), name=f"keep:{spec.name}")
+        return keeper
+
+    async def _stop_once(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._stopping = True
+        log.info("stack_stopping")
+        ranks = groupby(reversed(self._crews.values()), key=lambda crew: crew.pool.rank)
+        for _, crews in ranks:
+            await asyncio.gather(*(keeper.stop() for crew in crews for keeper in crew.keepers.values()))

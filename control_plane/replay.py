@@ -1,0 +1,134 @@
+"""Sending dead letters again: the same request under the same id, so that whoever asks for it gets the new answer."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inferlane.contracts.dead_letters import headers_of
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outgoing import OutRecord, check_size
+from inferlane.contracts.record import REQUEST_TYPE, format_time
+from inferlane.contracts.results import Accepted
+from inferlane.errors import InvalidRequestError
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.topics import record_limit_bytes
+
+if TYPE_CHECKING:
+    from inferlane.contracts.dead_letters import DeadLetter
+    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.config import Settings
+
+# What a replay says anew.
+_REPLACED = {"ce_type", "ce_id", "ce_attempt", "ce_deadline", "ce_time"}
+
+
+class NotReplayableError(InvalidRequestError):
+    """A dead letter that cannot be sent again. Remedy: the message says why; its producer must send it anew."""
+
+    code = "not_replayable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """A record that is ready to be sent again, and what the API must know of it meanwhile."""
+
+    key: str
+    lane: Lane
+    record: OutRecord
+    accepted: Accepted
+
+
+def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | None, now_s: float) -> Replay:
+    """Make the record that asks for the same thing again, through the router, with a fresh deadline.
+
+    The id stays, `ce_attempt` counts on, and the version that it was pinned or routed to stays unless `to_version`
+    names another.
+
+    Raises:
+        NotReplayableError: it was no request, or was not kept whole.
+        PayloadTooLargeError: it is over the limit of these settings.
+    """
+    original = letter.original
+    if original.topic == settings.names.outcomes:
+        raise NotReplayableError("it is a summary of outcomes and no request; its moment has passed")
+    if letter.cut is not None:
+        raise NotReplayableError(f"it was not kept whole: {letter.cut}")
+    headers = headers_of(letter)
+    lane = Lane.BULK if original.topic.endswith(f".{Lane.BULK}") else Lane.REQUESTS
+    deadline_s = now_s + settings.default_deadline_s
+    replaced = _REPLACED | ({"ce_modelversion"} if to_version else set())
+    out = [(name, value) for name, value in original.headers if name not in replaced]
+    out += [
+        REQUEST_TYPE,
+        ("ce_id", headers.request_id.encode()),
+        ("ce_attempt", str(letter.cause.attempts + 1).encode()),
+        ("ce_time", format_time(now_s)),
+        ("ce_deadline", format_time(deadline_s)),
+    ]
+    if to_version:
+        out.append(("ce_modelversion", to_version.encode()))
+    topic = settings.names.ingress[lane]
+    record = OutRecord(topic, original.key or headers.request_id.encode(), original.value or b"", out)
+    # Before the failed result is taken away: a request that is open and never sent would only expire.
+    check_size(record, record_limit_bytes(settings))
+    accepted = Accepted(
+        model=headers.model or settings.default_model,
+        version=to_version or headers.version,
+        accepted_s=now_s,
+        deadline_s=deadline_s,
+        caller=headers.caller,
+    )
+    return Replay(key=headers.key, lane=lane, record=record, accepted=accepted)
+
+
+class Replayer:
+    """Sends replays. One event loop."""
+
+    def __init__(self, settings: "Settings", *, store: ResultStore, producer: BatchProducer, clock: "Clock") -> None:
+        self._settings = settings
+        self._store = store
+        self._producer = producer
+        self._clock = clock
+
+    async def send(self, letter: "DeadLetter", *, to_version: str | None) -> Replay:
+        """Send the letter's request again; returns when the broker has it.
+
+        A request of the request lane is `QUEUED` again from here on: its result without an answer is taken away, which
+        only an operator's replay may do (docs/adr/0004-replay-reopens-a-failed-request.md).
+
+        Raises:
+            NotReplayableError: it is no whole request, or has been answered or taken back since.
+            PayloadTooLargeError: it is over the limit of these settings.
+            UnavailableError: the store or the broker does not answer; the letter may be replayed again.
+        """
+        replay = prepare(letter, self._settings, to_version=to_version, now_s=self._clock.now_s())
+        if replay.lane is Lane.REQUESTS:
+            ttl_s = self._settings.default_deadline_s + self._settings.result_ttl_s
+            held = await self._store.reopen(replay.key, replay.accepted, ttl_s=ttl_s)
+            if held is not None:
+                code = f" ({held.error_code})" if held.error_code else ""
+                raise NotReplayableError(f"it ended {held.status.value}{code} since; nothing is left to answer")
+        await self._producer.send([replay.record])
+        return replay
+
+
+@asynccontextmanager
+async def open_replayer(settings: "Settings") -> AsyncGenerator[Replayer, None]:
+    """A replayer with its own connections, while the block runs.
+
+    Raises:
+        UnavailableError: the broker does not answer.
+    """
+    producer = BatchProducer(settings)
+    async with connect(settings.redis_url) as redis:
+        store = ResultStore(
+            redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
+        )
+        await producer.start()
+        try:
+            yield Replayer(settings, store=store, producer=producer, clock=SystemClock())
+        finally:
+            await producer.close()

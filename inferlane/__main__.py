@@ -1,5 +1,0 @@
-"""`python -m inferlane` is the `inferlane` command."""
-
-from inferlane.cli.main import main
-
-main()

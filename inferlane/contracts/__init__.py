@@ -1,0 +1,1 @@
+"""What processes must agree on: records, results, outcomes, splits, topic names and payloads."""

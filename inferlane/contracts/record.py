@@ -1,0 +1,272 @@
+"""The request record: its Kafka headers, in CloudEvents 1.0 binary mode with our extensions.
+
+Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2 (headers carry a `ce_` prefix). All headers may be
+missing on a record that somebody else produced; the defaults are those of `read_headers`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from inferlane.contracts.identity import UNKNOWN_KEY, committed_id, default_id, foreign_key
+from inferlane.contracts.unreadable import refuse_unreadable
+from inferlane.errors import DecodeError
+from inferlane.quoting import clipped, quoted
+
+Headers = Sequence[tuple[str, bytes]]
+
+SPEC_VERSION = ("ce_specversion", b"1.0")
+REQUEST_TYPE = ("ce_type", b"io.inferlane.request.v1")
+RESULT_TYPE = ("ce_type", b"io.inferlane.result.v1")
+DEAD_LETTER_TYPE = ("ce_type", b"io.inferlane.dead-letter.v1")
+
+JSON_CONTENT = b"application/json"
+BINARY_CONTENT = b"application/octet-stream"
+TRACE_PARENT = "traceparent"
+# Open Inference Protocol, binary tensor data extension: the length of the JSON part in bytes.
+JSON_LENGTH = "inference-header-content-length"
+# What shows that a record is the API's own (`inferlane.contracts.identity`), and which API key it came with.
+PROOF = "ce_proof"
+CALLER = "ce_caller"
+# Where a record of another producer lay in its request topic; written by the router.
+POSITION = "ce_position"
+
+
+def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes], ...]:
+    """The headers that every binary request of one producer to one model shares."""
+    return (
+        SPEC_VERSION,
+        REQUEST_TYPE,
+        ("ce_source", source.encode()),
+        ("content-type", BINARY_CONTENT),
+        ("ce_model", model.encode()),
+    )
+
+
+# Ids and names travel on in keys, headers, channels and results, some of them twice: long ones would make a result that
+# nobody can write.
+MAX_NAME_BYTES = 512
+# What the API lets through in characters, at the four bytes that UTF-8 may take for each.
+_MAX_ROUTING_KEY_BYTES = 4 * 512
+_MAX_ATTEMPT = 1_000_000
+# What steers a request beside the attributes of its CloudEvent.
+_OURS = frozenset({JSON_LENGTH, "content-type"})
+_YEAR_10000_S = 253_402_300_800
+
+
+class KafkaRecord(Protocol):
+    """What we need of a consumed record, whichever client read it."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request record says about itself, outside its payload.
+
+    `model` and `version` are None where the producer left the choice to us; times are seconds since the epoch.
+    `trace_parent` is None also where it was malformed.
+    """
+
+    request_id: str
+    model: str | None
+    version: str | None
+    accepted_s: float
+    deadline_s: float | None
+    reply_to: str | None
+    routing_key: str | None
+    attempt: int
+    batch_id: str | None
+    json_length: int | None
+    trace_parent: bytes | None = None
+    # Whose it is, from `identified`: what its result is kept under, and the API key that asked, empty if none did.
+    key: str = UNKNOWN_KEY
+    caller: str = ""
+    # What a foreign producer said of itself, and where its record lay.
+    source: bytes = b""
+    position: str | None = None
+
+
+def read_headers(record: KafkaRecord) -> RequestHeaders:
+    """Read the headers of a request record and find out whose it is; what is missing gets its default.
+
+    The default id is a digest of the record and its position, the default acceptance time the record's timestamp.
+    Reads the payload: who only needs to know where a record goes calls `read_unidentified`.
+
+    Raises:
+        DecodeError: a header that is there does not hold what it must.
+    """
+    return identified(read_unidentified(record), record)
+
+
+def identified(headers: RequestHeaders, record: KafkaRecord) -> RequestHeaders:
+    """The headers with `key` and `caller`: the API's own only with its proof, and only the API has one who waits."""
+    named = dict(record.headers)
+    payload = record.value or b""
+    proof = named.get(PROOF)
+    if proof:
+        caller = named.get(CALLER) or b""
+        source, model = named.get("ce_source") or b"", named.get("ce_model") or b""
+        committed = committed_id(proof, source=source, caller=caller, model=model, payload=payload)
+        if committed == headers.request_id:
+            return replace(headers, key=committed, caller=caller.decode(errors="replace"))
+    source = named.get("ce_source") or b""
+    return replace(
+        headers,
+        key=foreign_key(source, headers.request_id, payload),
+        reply_to=None,
+        source=source[:MAX_NAME_BYTES],
+        position=(named.get(POSITION) or b"")[:MAX_NAME_BYTES].decode(errors="replace") or position_of(record),
+    )
+
+
+def read_unidentified(record: KafkaRecord) -> RequestHeaders:
+    """Read the headers alone: `reply_to` is what the record claims, and `key` is that of no request.
+
+    Raises:
+        DecodeError: a header that is there does not hold what it must, or the record stands for an unreadable batch.
+    """
+    refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
+    named = dict(record.headers)
+    if len(named) != len(record.headers) and (repeated := _repeated(record.headers)):
+        raise DecodeError(
+            f"the record has the header {quoted(min(repeated))} more than once, so it is not clear which one counts; "
+            "send it once"
+        )
+    get = named.get
+    try:
+        request_id = get("ce_id")
+        accepted = get("ce_time")
+        deadline = get("ce_deadline")
+        attempt = get("ce_attempt")
+        json_length = get(JSON_LENGTH)
+        return RequestHeaders(
+            request_id=_name("ce_id", request_id) or _default_id(record),
+            model=_name("ce_model", get("ce_model")),
+            version=_name("ce_modelversion", get("ce_modelversion")),
+            accepted_s=parse_time(accepted) if accepted else _stamped_s(record),
+            deadline_s=parse_time(deadline) if deadline else None,
+            reply_to=_name("ce_replyto", get("ce_replyto")),
+            routing_key=_name("ce_routingkey", get("ce_routingkey"), limit_bytes=_MAX_ROUTING_KEY_BYTES),
+            attempt=_attempt(attempt) if attempt else 1,
+            batch_id=_name("ce_batchid", get("ce_batchid")),
+            json_length=int(json_length) if json_length else None,
+            trace_parent=valid_trace_parent(get(TRACE_PARENT)),
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DecodeError(
+            f"a header of the record cannot be read: {clipped(str(error))}; docs/topics.md has each format"
+        ) from error
+
+
+def default_headers(record: KafkaRecord) -> RequestHeaders:
+    """The headers under which a record is answered whose own cannot be read: its id and waiter if those can."""
+    repeated = _repeated(record.headers)
+    named = {
+        name: value[:MAX_NAME_BYTES].decode(errors="replace")
+        for name, value in record.headers
+        if value and name not in repeated
+    }
+    headers = RequestHeaders(
+        request_id=named.get("ce_id") or _default_id(record),
+        model=None,
+        version=None,
+        accepted_s=_stamped_s(record),
+        deadline_s=None,
+        reply_to=named.get("ce_replyto"),
+        routing_key=None,
+        attempt=1,
+        batch_id=named.get("ce_batchid"),
+        json_length=None,
+        trace_parent=valid_trace_parent(dict(record.headers).get(TRACE_PARENT)),
+    )
+    return identified(headers, record)
+
+
+def _repeated(headers: Headers) -> set[str]:
+    """The headers of ours that are there more than once: readers differ in which one they take."""
+    counts = Counter(name for name, _ in headers)
+    return {name for name, count in counts.items() if count > 1 and (name.startswith("ce_") or name in _OURS)}
+
+
+def _name(header: str, raw: bytes | None, *, limit_bytes: int = MAX_NAME_BYTES) -> str | None:
+    if not raw:
+        return None
+    if len(raw) > limit_bytes:
+        raise ValueError(f"{header} has {len(raw)} bytes, the limit is {limit_bytes}")
+    return raw.decode()
+
+
+def _attempt(raw: bytes) -> int:
+    attempt = int(raw)
+    if not 1 <= attempt <= _MAX_ATTEMPT:
+        raise ValueError(f"ce_attempt is {attempt}; it counts from 1 to {_MAX_ATTEMPT}")
+    return attempt
+
+
+def _stamped_s(record: KafkaRecord) -> float:
+    """The record's timestamp; what no calendar holds (microseconds taken for milliseconds) counts as the epoch."""
+    seconds = record.timestamp / 1000
+    return seconds if 0 <= seconds < _YEAR_10000_S else 0.0
+
+
+def position_of(record: KafkaRecord) -> str:
+    """Where the record lies: `<topic>-<partition>-<offset>`."""
+    return f"{record.topic}-{record.partition}-{record.offset}"
+
+
+def _default_id(record: KafkaRecord) -> str:
+    place = f"{position_of(record)} {record.timestamp}".encode()
+    return default_id(place, record.key or b"", record.value or b"")
+
+
+def format_time(seconds: float) -> bytes:
+    """RFC 3339 with microseconds, as CloudEvents asks of a Timestamp."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").encode()
+
+
+def parse_time(raw: bytes) -> float:
+    """Seconds since the epoch of an RFC 3339 timestamp.
+
+    Raises:
+        ValueError: it is none, or has no offset from UTC.
+    """
+    # RFC 3339, section 5.6, has `t` and `z` for `T` and `Z`.
+    moment = datetime.fromisoformat(raw.decode().upper())
+    if moment.tzinfo is None:
+        raise ValueError(f"time {quoted(raw)} has no offset from UTC, write it as 2026-01-31T12:00:00Z")
+    return moment.timestamp()
+
+
+_TRACE_ID = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def trace_id_of(trace_parent: bytes | None) -> str | None:
+    """The trace id of a `traceparent` header, None if there is none. Source: W3C Trace Context, section 3.2."""
+    found = _TRACE_ID.fullmatch(trace_parent or b"")
+    return found.group(1).decode() if found else None
+
+
+def valid_trace_parent(raw: bytes | None) -> bytes | None:
+    """A `traceparent` header as it came, or None if it is malformed, as the standard wants.
+
+    What is kept travels on to results, so it must not have any length.
+    """
+    return raw if raw and _TRACE_ID.fullmatch(raw) else None

@@ -1,0 +1,172 @@
+"""The terminal result of a request: what the store keeps, the wake-up carries and the API answers."""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Self, TypeVar
+
+import msgspec
+
+from inferlane.contracts.record import RequestHeaders
+from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError
+from inferlane.quoting import clipped
+
+_T = TypeVar("_T")
+
+
+# A detail travels in a header and a wake-up; a model's own message may be as long as it likes.
+_DETAIL_LIMIT_CHARS = 2_000
+
+
+CANCELLED = "cancelled"
+"""The `error_code` of a request that its client took back."""
+
+
+EXPIRED = "deadline_exceeded"
+"""The `error_code` of a request whose deadline passed first."""
+
+
+class Status(StrEnum):
+    """Where a request is. All but QUEUED are terminal and never change again."""
+
+    QUEUED = "QUEUED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    EXPIRED = "EXPIRED"
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One terminal result. Times are seconds since the epoch, durations seconds.
+
+    `content` is an Open Inference Protocol V2 response; `json_length` is the length of its JSON part when it
+    carries binary tensors. A FAILED result has `error_code` (of `inferlane.errors`) and `error_detail` instead.
+    """
+
+    request_id: str
+    status: Status
+    model: str
+    version: str
+    attempt: int = 1
+    accepted_s: float = 0.0
+    finished_s: float = 0.0
+    queue_wait_s: float = 0.0
+    inference_s: float = 0.0
+    rows: int = 0
+    content: bytes = b""
+    json_length: int | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    # What it is kept under if the request was a foreign one (`contracts.identity`), else empty: then it is the id.
+    foreign_key: str = ""
+    # The API key that asked; empty if none did.
+    caller: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the store keeps it under."""
+        return self.foreign_key or self.request_id
+
+    @classmethod
+    def failed(cls, headers: RequestHeaders, error: InferlaneError, *, now_s: float) -> Self:
+        """The result of a request that `error` ended."""
+        return cls._ended(headers, Status.FAILED, error.code, str(error), now_s)
+
+    @classmethod
+    def expired(cls, headers: RequestHeaders, *, now_s: float) -> Self:
+        """The result of a request whose deadline passed before it was computed."""
+        late_s = now_s - (headers.deadline_s or now_s)
+        detail = f"the deadline passed {late_s:.3f} s before a worker could start; allow more with deadline_s"
+        return cls._ended(headers, Status.EXPIRED, EXPIRED, detail, now_s)
+
+    @classmethod
+    def cancelled(cls, headers: RequestHeaders, *, now_s: float) -> Self:
+        """The result of a request that its client took back before it was computed."""
+        detail = "the client cancelled the request before a worker started it; submit it again if it is wanted"
+        return cls._ended(headers, Status.FAILED, CANCELLED, detail, now_s)
+
+    @classmethod
+    def _ended(cls, headers: RequestHeaders, status: Status, code: str, detail: str, now_s: float) -> Self:
+        return cls(
+            request_id=headers.request_id,
+            status=status,
+            model=headers.model or "",
+            version=headers.version or "",
+            attempt=headers.attempt,
+            accepted_s=headers.accepted_s,
+            finished_s=now_s,
+            queue_wait_s=max(0.0, now_s - headers.accepted_s),
+            error_code=code,
+            error_detail=detail[:_DETAIL_LIMIT_CHARS],
+            foreign_key=foreign_key_of(headers),
+            caller=headers.caller,
+        )
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What a replica must know of a request that has no result yet, to answer for it."""
+
+    model: str
+    version: str | None
+    accepted_s: float
+    deadline_s: float
+    # As in `Result`.
+    caller: str = ""
+
+
+def foreign_key_of(headers: RequestHeaders) -> str:
+    """What `Result.foreign_key` is for a request with these headers."""
+    return "" if headers.key == headers.request_id else headers.key
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_result = msgspec.msgpack.Decoder(Result).decode
+_decode_accepted = msgspec.msgpack.Decoder(Accepted).decode
+_decode_wake_up = msgspec.msgpack.Decoder(list[Result]).decode
+
+
+def encode_result(result: Result) -> bytes:
+    """The bytes that the store keeps of a result."""
+    return _encode(result)
+
+
+def encode_accepted(accepted: Accepted) -> bytes:
+    """The bytes that the store keeps of an accepted request."""
+    return _encode(accepted)
+
+
+def encode_wake_up(results: Sequence[Result]) -> bytes:
+    """One message for every result that one API instance waits for."""
+    return _encode(results)
+
+
+def decode_result(raw: bytes) -> Result:
+    """Read a stored result.
+
+    Raises:
+        DecodeError: the bytes are none.
+    """
+    return _decoded(_decode_result, raw)
+
+
+def decode_accepted(raw: bytes) -> Accepted:
+    """Read the mark of an accepted request.
+
+    Raises:
+        DecodeError: the bytes are none.
+    """
+    return _decoded(_decode_accepted, raw)
+
+
+def decode_wake_up(raw: bytes) -> list[Result]:
+    """Read the results that a wake-up carries.
+
+    Raises:
+        DecodeError: the bytes are none.
+    """
+    return _decoded(_decode_wake_up, raw)
+
+
+def _decoded(decode: Callable[[bytes], _T], raw: bytes) -> _T:
+    try:
+        return decode(raw)
+    except UNDECODABLE as error:
+        raise DecodeError(f"stored bytes are not what the contract says: {clipped(str(error))}") from error

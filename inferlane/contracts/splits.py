@@ -1,0 +1,84 @@
+"""What routing chooses from: the split of a model, and the versions that have workers. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated
+
+import msgspec
+
+from inferlane.errors import UNDECODABLE, DecodeError, InvalidSplitError
+from inferlane.quoting import clipped, quoted
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+# Versions of one model in what anybody wrote to the topic.
+_MAX_VERSIONS = 1_000
+_Name = Annotated[str, msgspec.Meta(max_length=512)]
+_Weights = Annotated[dict[_Name, Annotated[float, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=_MAX_VERSIONS)]
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """The weights of one model's versions: not negative, summing to 1. Versions that are not named get nothing."""
+
+    model: _Name
+    weights: _Weights
+    changed_s: float = 0.0
+
+
+def make_split(
+    model: str,
+    weights: Mapping[str, float],
+    *,
+    known: Iterable[str],
+    changed_s: float,
+    unusable: Mapping[str, str] = _NONE,
+) -> Split:
+    """Check and normalise weights. `unusable` has the reasons of versions that cannot be served.
+
+    Raises:
+        InvalidSplitError: no weight, a negative or infinite one, a sum of 0, or a version that is not known or
+            cannot be served and would get traffic.
+    """
+    known = tuple(known)
+    for version, reason in unusable.items():
+        if weights.get(version, 0.0) != 0.0:
+            raise InvalidSplitError(f"version {version!r} of model {model!r} cannot be served: {reason}")
+    unknown = sorted(set(weights) - set(known) - set(unusable))
+    if unknown:
+        raise InvalidSplitError(f"model {model!r} has no version {quoted(unknown[0])}; it has: {', '.join(known)}")
+    for version, weight in weights.items():
+        if not 0 <= weight < float("inf"):
+            raise InvalidSplitError(f"the weight of {quoted(version)} is {weight}; it must be a finite number >= 0")
+    total = sum(weights.values())
+    if not 0 < total < float("inf"):
+        raise InvalidSplitError(f"the weights sum to {total}; give at least one version a weight over 0")
+    return Split(
+        model=model,
+        weights={version: weight / total for version, weight in weights.items()},
+        changed_s=changed_s,
+    )
+
+
+_decode = msgspec.json.Decoder(Split).decode
+
+
+def decode_split(raw: bytes) -> Split:
+    """Read a record of the split topic.
+
+    Raises:
+        DecodeError: it holds no split.
+    """
+    try:
+        return _decode(raw)
+    except UNDECODABLE as error:
+        raise DecodeError(f"a record of the split topic holds no split: {clipped(str(error))}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The versions of a model that have workers, and the default by the catalogue of whoever said so last."""
+
+    default_version: str = ""
+    versions: set[str] = field(default_factory=set)

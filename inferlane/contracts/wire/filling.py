@@ -1,0 +1,172 @@
+"""JSON that is not plainly right, one value at a time: what it holds after all, or what is wrong with it and where."""
+
+import re
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import msgspec
+import numpy as np
+import simdjson
+
+from inferlane.contracts.wire.reading import EXACT_INTEGERS, Wanted
+from inferlane.contracts.wire.tensors import NOT_FINITE, numpy_dtype
+from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError
+from inferlane.quoting import clipped, quoted
+
+# Whole numbers of more than 64 bits and exponents that may pass a double's are valid JSON that simdjson refuses.
+_BIG_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?[eE]\+?\d{3,}|-?\d{19,}(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_PIECE_BYTES = 64 * 1024
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
+    """The parsed text, and the first number in it that no double holds: such numbers are null in the document.
+
+    Raises:
+        DecodeError: it is not JSON.
+    """
+    try:
+        return _whole(text), None
+    except (ValueError, RuntimeError) as error:
+        first = error
+    too_big: list[str] = []
+
+    def as_double(found: "re.Match[bytes]") -> bytes:
+        number = float(found[0])
+        if abs(number) < float("inf"):
+            return repr(number).encode()
+        if not too_big:
+            too_big.append(clipped(found[0].decode(), limit_chars=40))
+        return b"null"
+
+    try:
+        _check_json(text)
+        return _whole(_replaced(text, as_double)), next(iter(too_big), None)
+    except (*UNDECODABLE, ValueError, RuntimeError) as error:
+        reason = error if isinstance(error, UNDECODABLE) else first
+        raise DecodeError(
+            f"{what} is not valid JSON: {clipped(str(reason))}. NaN and Infinity are not JSON."
+        ) from error
+
+
+def _replaced(text: bytes, replace: Callable[["re.Match[bytes]"], bytes]) -> bytes:
+    """The text with its big numbers replaced, piece by piece: `re` holds an object for each that it replaces."""
+    replaced = bytearray()
+    start = 0
+    while start < len(text):
+        end = text.find(b",", start + _PIECE_BYTES) + 1 or len(text)
+        replaced += _BIG_NUMBER.sub(replace, text[start:end])
+        start = end
+    return bytes(replaced)
+
+
+def _whole(text: bytes) -> Any:
+    # A parser for each document: it must not parse again while anything of the document is held, even by an error.
+    return simdjson.Parser().parse(text)
+
+
+class Filler:
+    """Fills an array from a parsed document one value at a time, and names the first that does not fit."""
+
+    def __init__(self, wanted: Wanted, *, too_big: str | None) -> None:
+        self._wanted = wanted
+        self._dtype = numpy_dtype(wanted.datatype)
+        self._too_big = too_big
+        self._limits: Any = _limits_of(self._dtype)
+
+    def rows(self, array: np.ndarray, rows: Any) -> None:
+        """Fill `array` from a list of the same length.
+
+        Raises:
+            InvalidInputError: the first row or value that does not fit.
+        """
+        for index, row in enumerate(rows):
+            self.row(array, index, row, place=f"{self._wanted.where}[{index}]")
+
+    def row(self, array: np.ndarray, index: int, row: Any, *, place: str) -> None:
+        """Fill one row of `array`; a bare number is a row of one.
+
+        Raises:
+            InvalidInputError: the first value that does not fit.
+        """
+        row_shape = array.shape[1:]
+        if not row_shape or (row_shape == (1,) and not isinstance(row, simdjson.Array | simdjson.Object)):
+            held = self.held(row)
+            if held is None:
+                raise self.fault(row, place)
+            array[index] = held
+            return
+        if not isinstance(row, simdjson.Array) or len(row) != row_shape[0]:
+            said = f"has shape {shape_of(row)}" if isinstance(row, simdjson.Array) else f"is {self._said(row)}"
+            raise InvalidInputError(f"{place} {said}; {self._wanted.name} takes rows of shape {list(row_shape)}")
+        self._fill(array[index], row, place)
+
+    def _fill(self, array: np.ndarray, values: Any, place: str) -> None:
+        if not isinstance(values, simdjson.Array) or len(values) != len(array):
+            said = f"has shape {shape_of(values)}" if isinstance(values, simdjson.Array) else f"is {self._said(values)}"
+            raise InvalidInputError(f"{place} {said}; {self._wanted.name} has {list(array.shape)} there")
+        for index, value in enumerate(values):
+            if array.ndim > 1:
+                self._fill(array[index], value, f"{place}[{index}]")
+            elif (held := self.held(value)) is not None:
+                array[index] = held
+            else:
+                raise self.fault(value, f"{place}[{index}]")
+
+    def fault(self, value: Any, place: str) -> InvalidInputError:
+        """The error of a value that the datatype cannot hold."""
+        return InvalidInputError(
+            f"{place} holds {self._said(value)}; {self._wanted.name} takes {self._wanted.datatype}: {self._remedy()}"
+        )
+
+    def held(self, value: Any) -> Any:
+        """`value` as the datatype holds it, None if it cannot."""
+        kind = self._dtype.kind
+        if kind == "b" or isinstance(value, bool):
+            return value if kind == "b" and isinstance(value, bool) else None
+        if kind == "f" and self._wanted.with_not_finite and isinstance(value, str):
+            return NOT_FINITE.get(value)
+        if not isinstance(value, int | float):
+            return None
+        if kind == "f":
+            # Half a step above the largest is still rounded down to it.
+            with np.errstate(over="ignore"):
+                return value if abs(value) <= self._limits.max or np.isfinite(self._dtype.type(value)) else None
+        if isinstance(value, float):
+            if not value.is_integer() or abs(value) >= EXACT_INTEGERS:
+                return None
+            value = int(value)
+        return value if self._limits.min <= value <= self._limits.max else None
+
+    def _said(self, value: Any) -> str:
+        if value is None and self._too_big is not None:
+            return self._too_big
+        return f"{quoted(value)}, a string" if isinstance(value, str) else quoted(value)
+
+    def _remedy(self) -> str:
+        if self._dtype.kind == "b":
+            return "send true or false"
+        if self._dtype.kind == "f":
+            return "send finite numbers in its range"
+        return f"send whole numbers from {self._limits.min} to {self._limits.max}"
+
+
+def _limits_of(dtype: np.dtype) -> Any:
+    if dtype.kind == "b":
+        return None
+    return np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+
+
+def room_for(text: bytes, rows: int, row_shape: Sequence[int]) -> bool:
+    """Whether text of this length can hold so many rows: each value takes a character and a comma at least."""
+    return rows * prod(row_shape) <= len(text) // 2 + 1
+
+
+def shape_of(values: Any) -> list[int]:
+    """The shape of a nested list as far as its first elements tell."""
+    shape: list[int] = []
+    while isinstance(values, simdjson.Array) and len(shape) < 8:  # noqa: PLR2004 - deeper says nothing more
+        shape.append(len(values))
+        values = values[0] if len(values) else None
+    return shape

@@ -1,0 +1,170 @@
+"""V1 `instances` and `predictions`: JSON rows to arrays, against a signature, and back.
+
+Source: TensorFlow Serving REST API, row format ("instances"). A model with one input takes each row as a (nested)
+list, a model with several takes each row as an object with one field for each input.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.columns import decode_columns
+from inferlane.contracts.wire.filling import Filler
+from inferlane.contracts.wire.listed_rows import check_rows, room, rows_of, wanted_of
+from inferlane.contracts.wire.reading import Raw, numbers
+from inferlane.contracts.wire.repeats import refuse_repeats
+from inferlane.contracts.wire.tensors import WIDEST, exactly, json_values, numpy_dtype
+from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
+from inferlane.quoting import clipped
+
+
+class InstancesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A V1 request as the value of a record. Names, where there are any, are those that the record was routed by."""
+
+    instances: msgspec.Raw
+    model: str | msgspec.UnsetType | None = msgspec.UNSET
+    version: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class _Probe(msgspec.Struct):
+    instances: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_body = msgspec.json.Decoder(InstancesBody).decode
+_decode_probe = msgspec.json.Decoder(_Probe).decode
+_decode_rows = {
+    "f": msgspec.json.Decoder(list[list[float]]).decode,
+    "i": msgspec.json.Decoder(list[list[int]]).decode,
+    "u": msgspec.json.Decoder(list[list[int]]).decode,
+}
+
+# Below this, msgspec is faster: building a simdjson document costs 1.5 µs.
+_SIMDJSON_FROM_BYTES = 512
+
+
+def read_instances_body(payload: bytes) -> InstancesBody | None:
+    """The fields of a V1 request, or None when the payload is none.
+
+    Raises:
+        DecodeError: it is one, with a field that has no effect on a record, or one twice.
+    """
+    try:
+        body = _decode_body(payload)
+    except UNDECODABLE as error:
+        if not _has_instances(payload):
+            return None
+        raise DecodeError(
+            f"not a V1 request record: {clipped(str(error))}. Beside `instances` its value may name `model` and "
+            "`version`; deadline and routing key are headers (docs/topics.md)"
+        ) from error
+    refuse_repeats(payload, body)
+    return body
+
+
+def _has_instances(payload: bytes) -> bool:
+    try:
+        return not isinstance(_decode_probe(payload).instances, msgspec.UnsetType)
+    except UNDECODABLE:
+        return False
+
+
+def decode_instances(raw: Raw, signature: Signature, *, max_rows: int | None = None) -> dict[str, np.ndarray]:
+    """Return one array `(rows, …)` for each input of the signature, finite and in its dtype.
+
+    Raises:
+        DecodeError: `raw` is not JSON.
+        InvalidInputError: there is no row, or a row does not fit; the message names the first such row.
+        PayloadTooLargeError: there are more values or brackets than `max_rows` rows have. Nothing was parsed: millions
+            of tiny lists take a while, in which an event loop does nothing else.
+    """
+    text = bytes(raw)
+    if max_rows is not None and len(text) > 2 * max_rows:
+        _refuse_over(text, signature, max_rows)
+    if len(signature.inputs) == 1:
+        spec = signature.inputs[0]
+        return {spec.name: _matrix(text, spec, max_rows)}
+    return decode_columns(text, signature, max_rows)
+
+
+def _refuse_over(text: bytes, signature: Signature, max_rows: int) -> None:
+    shapes = [spec.row_shape for spec in signature.inputs]
+    values_a_row = sum(math.prod(shape) for shape in shapes)
+    lists_a_row = sum(_lists_of(shape) for shape in shapes)
+    objects_a_row = 1 if len(shapes) > 1 else 0
+    limits = ((b",", values_a_row), (b"[", lists_a_row), (b"{", objects_a_row))
+    # Each value, list or object takes two characters at least: a text that is short enough need not be counted through.
+    if any(
+        len(text) > 2 * max_rows * of_a_row and text.count(mark) > max_rows * of_a_row + 1 for mark, of_a_row in limits
+    ):
+        raise PayloadTooLargeError(
+            f"instances hold more values, lists or objects than {max_rows} rows of shape "
+            f"{', '.join(str(list(shape)) for shape in shapes)} have, which is the limit; split the request, use "
+            "`inferlane batch submit`, or send rows of the model's shape"
+        )
+
+
+def _lists_of(row_shape: tuple[int, ...]) -> int:
+    """How many lists the JSON of one row has: one for each element of each axis but the last."""
+    return sum(math.prod(row_shape[:axis]) for axis in range(len(row_shape)))
+
+
+def _matrix(text: bytes, spec: TensorSpec, max_rows: int | None) -> np.ndarray:
+    array = _few(text, spec) if len(text) < _SIMDJSON_FROM_BYTES else _many(text, spec)
+    if array is None or not len(array):
+        # Slower, and the one that says which value is wrong.
+        array = _one_by_one(text, spec, max_rows)
+    check_rows(len(array), max_rows)
+    return array
+
+
+def _few(text: bytes, spec: TensorSpec) -> np.ndarray | None:
+    """The matrix, or None when anything about it is not plainly right."""
+    dtype = numpy_dtype(spec.datatype)
+    if len(spec.row_shape) != 1 or dtype.kind not in _decode_rows:
+        return None
+    try:
+        array = np.array(_decode_rows[dtype.kind](text), WIDEST[dtype.kind])
+    except (*UNDECODABLE, ValueError, OverflowError):
+        return None
+    return exactly(array, dtype) if array.shape[1:] == spec.row_shape else None
+
+
+def _many(text: bytes, spec: TensorSpec) -> np.ndarray | None:
+    array = numbers(text, (-1, *spec.row_shape), wanted_of(spec))
+    if array is None and spec.row_shape == (1,):
+        bare = numbers(text, (-1,), wanted_of(spec))
+        array = None if bare is None else bare.reshape(-1, 1)
+    return array
+
+
+def _one_by_one(text: bytes, spec: TensorSpec, max_rows: int | None) -> np.ndarray:
+    document, too_big = rows_of(text, f"a list of rows of shape {list(spec.row_shape)}", max_rows)
+    array = room(text, len(document), spec)
+    filler = Filler(wanted_of(spec), too_big=too_big)
+    for index, row in enumerate(document):
+        filler.row(array, min(index, len(array) - 1), row, place=f"instances[{index}]")
+    return array
+
+
+def encode_predictions(outputs: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> list[Any]:
+    """One prediction a row, in TensorFlow Serving's row format: a value, or an object with a field an output.
+
+    Numbers that JSON has no form for are the strings "NaN", "Infinity" and "-Infinity".
+    """
+    columns = {name: _values(array, classes) for name, array in outputs.items()}
+    if len(columns) == 1:
+        return next(iter(columns.values()))
+    names = tuple(columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _values(array: np.ndarray, classes: tuple[str, ...]) -> list[Any]:
+    values = json_values(array)
+    # A whole number a row, of a model that names its classes, is a class index.
+    if classes and array.ndim == 1 and array.dtype.kind == "i":
+        return [classes[value] if 0 <= value < len(classes) else value for value in values]
+    return values

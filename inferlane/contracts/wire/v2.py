@@ -1,0 +1,182 @@
+"""Open Inference Protocol V2 requests and responses, as JSON or with binary tensors.
+
+Source: Open Inference Protocol V2 "Inference Request/Response JSON Object" and its "Binary Tensor Data Extension":
+the JSON part comes first, `inference-header-content-length` gives its length, and the raw little-endian bytes of
+each tensor with `binary_data_size` follow in order.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+
+from inferlane.contracts.wire.tensor_data import from_bytes, from_json
+from inferlane.contracts.wire.tensors import Tensors, datatype_of, json_values, numpy_dtype
+from inferlane.contracts.wire.v2_fields import (
+    ALL_AS_BYTES,
+    ALL_AS_JSON,
+    Absent,
+    DataSize,
+    InputEntry,
+    InputParameters,
+    OutputEntry,
+    OutputRead,
+    ResponseForm,
+    ResponseHead,
+    ResponseRead,
+    read_request_head,
+)
+from inferlane.errors import UNDECODABLE, DecodeError
+from inferlane.quoting import clipped, quoted
+
+
+class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that was read. `model` and `version` are what its body names, None where it names none."""
+
+    tensors: dict[str, np.ndarray]
+    form: ResponseForm
+    model: str | None = None
+    version: str | None = None
+
+
+_Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
+
+_decode_response = msgspec.json.Decoder(ResponseRead).decode
+_encode = msgspec.json.Encoder().encode
+
+# Headers repeat: the same model and row count give the same JSON part. Bounded, and small parts only, so that
+# a producer with ever-changing headers costs us the cache and nothing else.
+_CACHED_HEADERS = 1024
+_CACHED_HEADER_BYTES = 1024
+
+
+_cached_request = lru_cache(maxsize=_CACHED_HEADERS)(read_request_head)
+_cached_response = lru_cache(maxsize=_CACHED_HEADERS)(_decode_response)
+
+
+def encode_binary_request(tensors: Tensors) -> tuple[bytes, int]:
+    """Return the payload and the length of its JSON part; asks for binary outputs."""
+    header = _binary_request_header(_layout(tensors))
+    return _join(header, list(tensors.values())), len(header)
+
+
+@lru_cache(maxsize=_CACHED_HEADERS)
+def _binary_request_header(layout: _Layout) -> bytes:
+    return _encode({"inputs": _binary_entries(layout), "parameters": {"binary_data_output": True}})
+
+
+def decode_request(payload: bytes, json_length: int | None) -> InferRequest:
+    """Read a request. Binary arrays are views, not copies.
+
+    Raises:
+        DecodeError: the payload is not a V2 inference request, or says what no record can be served by.
+    """
+    header, body = _split(payload, json_length)
+    try:
+        asked = _cached_request(header) if len(header) <= _CACHED_HEADER_BYTES else read_request_head(header)
+    except UNDECODABLE as error:
+        raise DecodeError(
+            f"not an Open Inference Protocol V2 request: {clipped(str(error))}; docs/topics.md has its fields"
+        ) from error
+    if not asked.inputs:
+        raise DecodeError("the request has no inputs; name at least one tensor")
+    tensors = _read_tensors(asked.inputs, body)
+    return InferRequest(tensors=tensors, form=asked.form, model=asked.model, version=asked.version)
+
+
+def encode_response(
+    outputs: Tensors, *, model: str, version: str, request_id: str | None = None, form: ResponseForm = ALL_AS_JSON
+) -> tuple[bytes, int | None]:
+    """Return the payload and, when any output is binary, the length of its JSON part.
+
+    `request_id` names an answer whose request had no `id` of its own. Numbers that JSON has no form for are the strings
+    "NaN", "Infinity" and "-Infinity".
+    """
+    if form is ALL_AS_BYTES:
+        header = _binary_response_header(model, version, _layout(outputs))
+        return _join(header, list(outputs.values())), len(header)
+    asked = {name: outputs[name] for name in form.names} if form.names else outputs
+    entries = [
+        _binary_entry(name, datatype_of(array), array.shape) if form.is_binary(name) else _json_entry(name, array)
+        for name, array in asked.items()
+    ]
+    header = _encode(ResponseHead(model, version, entries, form.id or request_id))
+    raw = [array for name, array in asked.items() if form.is_binary(name)]
+    return (_join(header, raw), len(header)) if raw else (header, None)
+
+
+@lru_cache(maxsize=_CACHED_HEADERS)
+def _binary_response_header(model: str, version: str, layout: _Layout) -> bytes:
+    return _encode(ResponseHead(model, version, _binary_entries(layout)))
+
+
+def decode_response(payload: bytes, json_length: int | None) -> dict[str, np.ndarray]:
+    """Return the output tensors. Binary arrays are views, not copies.
+
+    Raises:
+        DecodeError: the payload is not a V2 inference response.
+    """
+    header, body = _split(payload, json_length)
+    try:
+        response = _cached_response(header) if len(header) <= _CACHED_HEADER_BYTES else _decode_response(header)
+    except UNDECODABLE as error:
+        raise DecodeError(f"not an Open Inference Protocol V2 response: {clipped(str(error))}") from error
+    return _read_tensors(response.outputs, body, with_not_finite=True)
+
+
+def _layout(tensors: Tensors) -> _Layout:
+    return tuple((name, datatype_of(array), array.shape) for name, array in tensors.items())
+
+
+def _binary_entries(layout: _Layout) -> list[OutputEntry]:
+    return [_binary_entry(*tensor) for tensor in layout]
+
+
+def _binary_entry(name: str, datatype: str, shape: tuple[int, ...]) -> OutputEntry:
+    size_bytes = math.prod(shape) * numpy_dtype(datatype).itemsize
+    return OutputEntry(name=name, shape=list(shape), datatype=datatype, parameters=DataSize(size_bytes))
+
+
+def _json_entry(name: str, array: np.ndarray) -> OutputEntry:
+    data = json_values(array.ravel())
+    return OutputEntry(name=name, shape=list(array.shape), datatype=datatype_of(array), data=data)
+
+
+def _join(header: bytes, arrays: Sequence[np.ndarray]) -> bytes:
+    return b"".join([header, *[array.tobytes() for array in arrays]])
+
+
+def _split(payload: bytes, json_length: int | None) -> tuple[bytes, memoryview]:
+    if json_length is None:
+        return payload, memoryview(b"")
+    if not 0 <= json_length <= len(payload):
+        raise DecodeError(f"the JSON part is said to be {quoted(json_length)} bytes, the payload has {len(payload)}")
+    return payload[:json_length], memoryview(payload)[json_length:]
+
+
+def _read_tensors(
+    entries: Sequence[InputEntry] | Sequence[OutputRead], body: memoryview, *, with_not_finite: bool = False
+) -> dict[str, np.ndarray]:
+    tensors: dict[str, np.ndarray] = {}
+    start = 0
+    for entry in entries:
+        name, datatype, shape = entry.name, entry.datatype, entry.shape
+        parameters = entry.parameters
+        size_bytes = parameters.binary_data_size if isinstance(parameters, DataSize | InputParameters) else None
+        if size_bytes is None or isinstance(size_bytes, Absent):
+            if isinstance(entry.data, Absent):
+                raise DecodeError(f"tensor {quoted(name)} has neither a `data` array nor a `binary_data_size`")
+            tensors[name] = from_json(name, datatype, shape, entry.data, with_not_finite=with_not_finite)
+            continue
+        if not isinstance(entry.data, Absent):
+            raise DecodeError(f"tensor {quoted(name)} has both `data` and a `binary_data_size`; send one of them")
+        left_bytes = len(body) - start
+        if size_bytes > left_bytes:
+            raise DecodeError(f"tensor {quoted(name)}: binary_data_size is {size_bytes}, {left_bytes} bytes are left")
+        tensors[name] = from_bytes(name, datatype, shape, body[start : start + size_bytes])
+        start += size_bytes
+    if start != len(body):
+        raise DecodeError(f"{len(body) - start} bytes follow the last tensor; binary_data_size must cover them all")
+    return tensors

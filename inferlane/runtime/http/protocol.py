@@ -1,0 +1,297 @@
+"""What one connection may send, and how slowly: uvicorn's HTTP protocol with the limits that it does not have.
+
+httptools takes heads of any size and uvicorn waits for ever for the rest of a call, so a few clients could fill our
+memory or our sockets before any of our code runs. Proxies have such limits too; nobody must need one. Whatever is
+refused is answered in its turn, and nothing after it is read.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from inferlane.runtime.http.continuing import close_unless_continued
+from inferlane.runtime.http.crowding import ProbesOnly, connection_limit
+from inferlane.runtime.http.head import RefusedError, check_head, without_upgrade
+from inferlane.runtime.http.outgoing import Outgoing
+from inferlane.runtime.http.problem import Refusal, closing_answer
+from inferlane.runtime.http.refusals import pipeline_full, refusal_of, too_large, too_many, too_slow
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+
+# What a header costs on the wire beside its name and value: `: ` and the end of the line.
+_HEADER_FRAME_BYTES = 4
+# Requests that may wait for the answer before them on one connection. Fewer than browsers and load tests pipeline would
+# break them; each waits in memory, whether or not its client ever reads.
+_MAX_PIPELINED = 16
+# Body bytes that are read and dropped after the answer was sent, as a multiple of the largest body.
+_DISCARD_FACTOR = 32
+# Connections over the limit that are open at once to be told so; any more are closed without a word.
+_MAX_REFUSING = 64
+
+
+def limited_protocol(settings: "Settings") -> type[asyncio.Protocol]:
+    """The protocol class with the limits of these settings; uvicorn makes one instance a connection."""
+    limits = {"settings": settings, "max_connections": connection_limit(settings.max_connections)}
+    return type("LimitedProtocol", (LimitedProtocol,), limits)
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """Refuses what is ambiguous, too large or too slow, and answers in the order of the requests.
+
+    Costs a timer only for a call that does not come whole in its first packet.
+    """
+
+    settings: ClassVar["Settings"]
+    max_connections: ClassVar[int]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = False
+        self._in_body = False
+        # Whether `cycle` is that of the message that is being received.
+        self._has_cycle = False
+        self._is_surplus = False
+        self._head_bytes = 0
+        self._packet_is_shared = False
+        self._packet_bytes = 0
+        # The packets that hold the head before this one, whole: it is no larger than that.
+        self._earlier_bytes = 0
+        # Bytes of the body state that were no body: chunk sizes, extensions and trailers since its last byte.
+        self._frame_bytes = 0
+        self._trailers = 0
+        self._dropped_bytes = 0
+        self._body_came = False
+        self._ignored_upgrade: bytes | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        # Set once, and then nothing more is read: it is the last answer of the connection.
+        self._refusal: Refusal | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for a head."""
+        outgoing = Outgoing(transport, self.loop, write_timeout_s=self.settings.write_timeout_s)
+        super().connection_made(cast("asyncio.Transport", outgoing))
+        surplus = len(self.connections) - self.max_connections
+        if surplus > _MAX_REFUSING:
+            self.transport.abort()
+            return
+        if surplus > 0:
+            self._is_surplus, self.app = True, ProbesOnly(self.app, limit=self.max_connections)
+        self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_timer()
+        self._stop_write_timer()
+        cast("Outgoing", self.transport).forget()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and see what of the call is still to come."""
+        if self._refusal is not None or self.transport.is_closing():
+            return
+        was_in_head, was_in_body = self._in_head, self._in_body
+        self._packet_is_shared, self._packet_bytes = was_in_body, len(data)
+        self._body_came = False
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            self._refuse(refusal_of(error))
+            return
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._note_head(len(data), has_begun=was_in_head)
+        elif self._in_body:
+            if not was_in_body:
+                self._start_timer(self.settings.body_timeout_s, self._on_body_timeout)
+            elif not self._body_came:
+                self._note_frame(len(data))
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head is there; empty lines before it are none and keep no connection open."""
+        self._unset_keepalive_if_required()
+        super().on_message_begin()
+        self._in_head, self._in_body, self._has_cycle = True, False, False
+        self._head_bytes = self._earlier_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note a header; what comes after a body (a trailer) is counted and dropped, for nothing here asks for it."""
+        if self._in_body:
+            self._trailers += 1
+            if self._trailers > self.settings.max_headers:
+                raise RefusedError(too_many("trailers", self._trailers, self.settings))
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Check the head before anything is made of it."""
+        self._in_head, self._in_body = False, True
+        self._frame_bytes = self._trailers = self._dropped_bytes = 0
+        self._stop_timer()
+        # It runs again if the answer to the request before was complete while this head came.
+        self._unset_keepalive_if_required()
+        self._check_size()
+        method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
+        check_head(method, self.url, version, self.headers)
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise RefusedError(pipeline_full(_MAX_PIPELINED))
+        if self.parser.should_upgrade():
+            self._ignored_upgrade = without_upgrade(method, self.url, version, self.headers)
+            return
+        super().on_headers_complete()
+        self._has_cycle = True
+        if self._is_surplus:
+            self.cycle.keep_alive = False
+        if self.expect_100_continue:
+            close_unless_continued(self.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        """Pass a part of the body on; after the answer, count what is dropped."""
+        self._body_came, self._frame_bytes = True, 0
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._dropped_bytes += len(body)
+            if self._dropped_bytes > self.settings.max_body_bytes * _DISCARD_FACTOR:
+                self.transport.abort()
+
+    def on_message_complete(self) -> None:
+        """The whole call is there."""
+        if self._ignored_upgrade is not None:
+            return
+        self._in_body = self._has_cycle = False
+        self._packet_is_shared = True
+        self._stop_timer()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or with the refusal of the one after the last."""
+        if self._refusal is not None and not self.pipeline and not self.transport.is_closing():
+            self._send_refusal(self._refusal)
+        super().on_response_complete()
+
+    def shutdown(self) -> None:
+        """Close now if nothing is under way, else after the answer: the server stops."""
+        cycle: Any = self.cycle
+        if cycle is None or cycle.response_complete:
+            cast("Outgoing", self.transport).close_idle()
+        else:
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was idle for too long."""
+        cast("Outgoing", self.transport).close_idle()
+
+    def pause_writing(self) -> None:
+        """Give a client that does not read its time to do so."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.settings.write_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        self._stop_write_timer()
+        super().resume_writing()
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; a head with an Upgrade goes through a fresh one without it, and the rest after it."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as pause:
+                head, self._ignored_upgrade = self._ignored_upgrade, None
+                data = (head or b"") + data[pause.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            else:
+                return
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer with the refusal when it is its turn, and read no more."""
+        self._stop_timer()
+        self._refusal = refusal
+        cycle: Any = self.cycle
+        if not self._has_cycle:
+            if cycle is None or cycle.response_complete:
+                self._send_refusal(refusal)
+        elif self.pipeline and self.pipeline[0][0] is cycle:
+            # Its app has not begun; the answers to the requests before it come first.
+            self.pipeline.popleft()
+        else:
+            self._refuse_running(cycle, refusal)
+
+    def _refuse_running(self, cycle: Any, refusal: Refusal) -> None:
+        """End a request whose app waits for the rest of its body, or has answered without it."""
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if cycle.response_started:
+            # In the middle of another answer, or after it, ours would be taken for a part of it or for the next one.
+            self.transport.close()
+        else:
+            self._send_refusal(refusal)
+
+    def _send_refusal(self, refusal: Refusal) -> None:
+        self.transport.write(closing_answer(refusal, with_body=self.parser.get_method() != b"HEAD"))
+        self.transport.close()
+
+    def _note_head(self, received_bytes: int, *, has_begun: bool) -> None:
+        if not has_begun:
+            self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
+        self._earlier_bytes += received_bytes
+        # A packet that also brought the end of another call is not counted: how much of it is ours is not known.
+        if has_begun or not self._packet_is_shared:
+            self._head_bytes += received_bytes
+        if self._head_bytes > self.settings.max_head_bytes:
+            self._refuse(too_large("request line and headers", self._head_bytes, self.settings))
+
+    def _note_frame(self, received_bytes: int) -> None:
+        self._frame_bytes += received_bytes
+        if self._frame_bytes > self.settings.max_head_bytes:
+            self._refuse(too_large("chunk extensions and trailers", self._frame_bytes, self.settings))
+
+    def _check_size(self) -> None:
+        if len(self.headers) > self.settings.max_headers:
+            raise RefusedError(too_many("headers", len(self.headers), self.settings))
+        if self._packet_bytes + self._earlier_bytes <= self.settings.max_head_bytes:
+            return
+        size_bytes = len(self.url) + sum(len(name) + len(value) + _HEADER_FRAME_BYTES for name, value in self.headers)
+        if size_bytes > self.settings.max_head_bytes:
+            raise RefusedError(too_large("request line and headers", size_bytes, self.settings))
+
+    def _on_head_timeout(self) -> None:
+        if self.flow.read_paused:
+            self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
+        elif self._in_head:
+            self._too_slow("request line and headers", self.settings.head_timeout_s, "INFERLANE_HEAD_TIMEOUT_S")
+        else:
+            # Not a byte of a call came: browsers open such connections in advance, and expect no answer.
+            cast("Outgoing", self.transport).close_idle()
+
+    def _on_body_timeout(self) -> None:
+        if self.flow.read_paused:
+            # We do not read now, so it is not the client that is slow.
+            self._start_timer(self.settings.body_timeout_s, self._on_body_timeout)
+        else:
+            self._too_slow("body", self.settings.body_timeout_s, "INFERLANE_BODY_TIMEOUT_S")
+
+    def _too_slow(self, part: str, limit_s: float, setting: str) -> None:
+        self._refuse(too_slow(part, limit_s, setting))
+
+    def _start_timer(self, delay_s: float, on_timeout: Any) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(delay_s, on_timeout)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None

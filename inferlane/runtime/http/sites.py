@@ -1,0 +1,88 @@
+"""Which calls a page of another site may have made: the guard of every port that asks for no key.
+
+On loopback nobody asks for a key, so the pages that a browser has open must be kept out: by the host that their calls
+name (DNS rebinding: a name of theirs that resolves to this machine) and by where the calls come from (cross-site
+request forgery). Programs that are no browser do not say where they come from, and pass. Source: Fetch Metadata, W3C,
+section 2.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from inferlane.quoting import quoted
+from inferlane.runtime.http.problem import CONTENT_TYPE, encode_problem
+from inferlane.runtime.loopback import is_loopback
+
+# They change nothing, and a browser gives their answers to no other site's page.
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# `none` is a call that the user made: by an address typed in, or a tool in the browser.
+_OWN_SITES = frozenset({"same-origin", "none"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_FORBIDDEN = 403
+
+
+class LocalGuard:
+    """Calls the app for calls that no page of another site can have made, else answers 403."""
+
+    def __init__(self, app: Any, *, allowed_hosts: frozenset[str]) -> None:
+        self._app = app
+        self._allowed_hosts = allowed_hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        reason = self._refusal(scope) if scope["type"] == "http" else None
+        if reason is None:
+            await self._app(scope, receive, send)
+            return
+        body = encode_problem(_FORBIDDEN, "forbidden", reason)
+        headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": _FORBIDDEN, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _refusal(self, scope: Any) -> str | None:
+        headers = dict(scope["headers"])
+        host = _text(headers.get(b"host"))
+        reason = foreign_host(host, self._allowed_hosts)
+        if reason is not None or scope["method"] in SAFE_METHODS:
+            return reason
+        return foreign_site(host, origin=_text(headers.get(b"origin")), site=_text(headers.get(b"sec-fetch-site")))
+
+
+def foreign_host(host: str | None, allowed_hosts: frozenset[str]) -> str | None:
+    """Why a call with this `Host` is not for us; None if it is, or if there is none, which no browser sends."""
+    if host is None:
+        return None
+    name = _hostname(f"//{host}")
+    if is_loopback(name) or name in allowed_hosts:
+        return None
+    return (
+        f"the call names the host {quoted(host)}, and this port is for this machine alone; use http://localhost, "
+        "or add the name to INFERLANE_ALLOWED_HOSTS"
+    )
+
+
+def foreign_site(host: str | None, *, origin: str | None, site: str | None) -> str | None:
+    """Why a call that changes something was made by a page of another site; None if it was not, as far as it says."""
+    if (site is None or site in _OWN_SITES) and (origin is None or _is_origin_of(origin, host or "")):
+        return None
+    return f"the call comes from a page of another site ({quoted(origin or site)}), which may not change anything here"
+
+
+def _is_origin_of(origin: str, host: str) -> bool:
+    try:
+        page, here = urlsplit(origin), urlsplit(f"//{host}")
+        default = _DEFAULT_PORTS.get(page.scheme)
+        ports = page.port or default, here.port or default
+    except ValueError:
+        return False
+    return default is not None and page.hostname == here.hostname and ports[0] == ports[1]
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

@@ -1,0 +1,300 @@
+"""Consuming one lane of one group: what is taken is tracked, what is done is committed."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from inferlane.contracts.naming import Lane
+from inferlane.errors import ConsumerBrokenError, FatalRecordError
+from inferlane.runtime.kafka.attempts import AttemptLog, Attempts
+from inferlane.runtime.kafka.clients import broker_errors, make_consumer
+from inferlane.runtime.kafka.fetch_wait import FetchWait
+from inferlane.runtime.kafka.fetching import positions
+from inferlane.runtime.kafka.offsets import OffsetTracker, Ticket
+from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState, Progress
+from inferlane.runtime.kafka.watching import watch_progress
+from inferlane.runtime.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+    from inferlane.runtime.config import Settings
+
+log = structlog.get_logger(__name__)
+
+_CLOSE_TIMEOUT_S = 5.0
+# Longer than a broker takes that is well; a rebalance waits for a commit that is under way.
+_COMMIT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Records that were taken together; hand `ticket` to `finish` when each has a durable result."""
+
+    records: Sequence[ConsumerRecord]
+    ticket: Ticket[TopicPartition]
+    # A single record of a partition on which processes died: `begin_alone` comes first, and nothing may run beside it.
+    is_suspect: bool = False
+
+
+class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Takes records of a topic and commits them once they are finished, at most every `commit_interval_s`.
+
+    A lane has a consumer of its own: aiokafka fetches nothing from a broker while records of one of its partitions
+    lie unread, so a bulk backlog would stall the clients that wait.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it reads, and for whom
+        self,
+        settings: "Settings",
+        *,
+        topic: str,
+        group: str,
+        lane: Lane = Lane.REQUESTS,
+        is_excused: Callable[[], bool] = lambda: False,
+        attempt_log: AttemptLog | None = None,
+        in_flight: int = 1,
+    ) -> None:
+        """`is_excused`: standing still has a cause outside of this process. `in_flight`: takes at once, at most."""
+        self._settings = settings
+        self._is_excused = is_excused
+        self._progress = Progress(stuck_after_s=settings.stuck_after_s)
+        self._topic = topic
+        self._group = group
+        self._fetch_wait = FetchWait.for_lane(settings, lane)
+        self._attempts = Attempts(attempt_log, topic=topic, max_deaths=settings.max_deaths)
+        self._in_flight = in_flight
+        self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
+        # The position of each partition as of the last take.
+        self._taken: dict[TopicPartition, int] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._has_finished = asyncio.Event()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        # One commit at a time: one that lingers must not go out after the partitions are somebody else's.
+        self._committing = asyncio.Lock()
+        self._consumer: AIOKafkaConsumer | None = None
+        self._assigned = asyncio.Event()
+        self._last_record_s = time.monotonic()
+        self._rebalances = REBALANCES.labels(topic)
+        CONSUMER_LAG.labels(topic).set_function(lambda: self.health().lag_records)
+        CONSUMER_STILL.labels(topic).set_function(lambda: self.health().still_s)
+
+    async def start(self) -> None:
+        """Join the group.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
+        consumer = make_consumer(self._settings, group=self._group, fetch_max_wait_ms=self._fetch_wait.busy_ms)
+        try:
+            with broker_errors(self._settings.kafka_bootstrap_servers):
+                await consumer.start()
+                consumer.subscribe([self._topic], listener=self)
+        except BaseException:
+            await consumer.stop()
+            raise
+        self._consumer = consumer
+        watch = watch_progress(
+            consumer, self._progress, stuck_after_s=self._settings.stuck_after_s, is_excused=self._is_excused
+        )
+        self._tasks = (
+            asyncio.create_task(self._commit_for_ever(), name=f"commit:{self._topic}"),
+            asyncio.create_task(watch, name=f"watch:{self._topic}"),
+        )
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether the group has given us an assignment (which may be empty)."""
+        return self._assigned.is_set()
+
+    def health(self) -> ConsumerHealth:
+        """How far it is behind and whether it moves."""
+        if not self.has_joined:
+            return ConsumerHealth(state=ConsumerState.JOINING, lag_records=0, still_s=0.0)
+        return self._progress.health(now_s=time.monotonic())
+
+    async def take(self, *, max_records: int, timeout_s: float) -> Take | None:
+        """Return what is there, at most `max_records`; wait up to `timeout_s` for the first one.
+
+        Raises:
+            UnavailableError: the broker refuses to serve us now.
+            ConsumerBrokenError: this consumer will never take again; the process must be replaced.
+        """
+        consumer = self._running()
+        if self._attempts.careful:
+            return await self._take_suspect(consumer, timeout_s=timeout_s)
+        with broker_errors(self._settings.kafka_bootstrap_servers):
+            fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        self._rest_when_idle(consumer, found=bool(fetched))
+        if fetched:
+            self._idle.clear()
+            await self._note_attempts(consumer, fetched, max_records=max_records)
+        take = Take([record for records in fetched.values() for record in records], self._begin(consumer))
+        if not fetched:
+            # Nothing, or what nobody is given: it is passed all the same, or it would count as lag for ever.
+            self.finish(take)
+            return None
+        return take
+
+    async def _note_attempts(
+        self, consumer: "AIOKafkaConsumer", fetched: dict[TopicPartition, list[ConsumerRecord]], *, max_records: int
+    ) -> None:
+        """Note where work begins; records of partitions to be careful with are left where they are."""
+        firsts = {partition.partition: records[0].offset for partition, records in fetched.items()}
+        await self._attempts.begin(firsts, window=max_records * self._in_flight)
+        for partition in [partition for partition in fetched if partition.partition in self._attempts.careful]:
+            records = fetched.pop(partition)
+            # Revoked meanwhile, it is read by somebody else.
+            with suppress(IllegalStateError):
+                consumer.seek(partition, records[0].offset)
+
+    async def _take_suspect(self, consumer: "AIOKafkaConsumer", *, timeout_s: float) -> Take | None:
+        """Take one record of a partition on which processes died, or leave it where the suspicion ends."""
+        number, attempt = next(iter(self._attempts.careful.items()))
+        partition = TopicPartition(self._topic, number)
+        with broker_errors(self._settings.kafka_bootstrap_servers):
+            fetched = await consumer.getmany(partition, timeout_ms=int(timeout_s * 1000), max_records=1)
+            if not fetched:
+                if await consumer.position(partition) >= (consumer.last_stable_offset(partition) or math.inf):
+                    await self._leave(number)
+                return None
+        (record,) = fetched[partition]
+        if record.offset >= attempt.careful_until:
+            with suppress(IllegalStateError):  # as in `_note_attempts`
+                consumer.seek(partition, record.offset)
+            await self._leave(number)
+            return None
+        self._idle.clear()
+        return Take([record], self._begin(consumer), is_suspect=True)
+
+    async def _leave(self, partition: int) -> None:
+        await self._commit()  # or it would be met again with nothing noted of it
+        await self._attempts.leave(partition)
+
+    async def begin_alone(self, take: Take) -> FatalRecordError | None:
+        """Note that the record of a suspect take is worked on now; the error to end it with if it killed before.
+
+        Raises:
+            UnavailableError: that cannot be noted now; do not work on the record.
+        """
+        (record,) = take.records
+        await self._commit()
+        return await self._attempts.begin_alone(record.partition, record.offset)
+
+    def _begin(self, consumer: "AIOKafkaConsumer") -> Ticket[TopicPartition]:
+        """Note that everything before the positions was taken, of partitions whose position moved."""
+        now = positions(consumer)
+        moved = {partition: position for partition, position in now.items() if self._taken.get(partition) != position}
+        self._taken.update(moved)
+        return self._tracker.begin(moved)
+
+    def _running(self) -> "AIOKafkaConsumer":
+        """The consumer, unless a task that it lives by has ended: then it would return nothing for ever, in silence."""
+        if self._consumer is None:
+            raise ConsumerBrokenError(f"the consumer of {self._topic} was not started")
+        if any(task.done() for task in self._tasks) or self._consumer._fetcher.error_future.done():  # noqa: SLF001 - aiokafka hides it
+            raise ConsumerBrokenError(f"a task of the consumer of {self._topic} has ended; restart the process")
+        return self._consumer
+
+    def _rest_when_idle(self, consumer: "AIOKafkaConsumer", *, found: bool) -> None:
+        now_s = time.monotonic()
+        if found:
+            self._last_record_s = now_s
+        consumer._fetcher._fetch_max_wait_ms = self._fetch_wait.after(now_s - self._last_record_s)  # noqa: SLF001 - read anew for each fetch; no setter
+
+    def finish(self, take: Take) -> None:
+        """Note that every record of `take` has a durable result; the offsets are committed soon."""
+        self._tracker.finish(take.ticket)
+        if self._tracker.has_committable:
+            self._has_finished.set()
+        if self._tracker.is_idle:
+            self._idle.set()
+
+    async def close(self) -> None:
+        """Commit what is finished and leave the group; what is not finished is redelivered."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._consumer is None:
+            return
+        # A broker that is down must not keep the process: what is not committed is redelivered.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._commit()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._consumer.stop()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Finish and commit before somebody else reads on from our commit."""
+        try:
+            async with asyncio.timeout(self._settings.drain_deadline_s):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning(
+                "revoked_with_work_unfinished", topic=self._topic, drain_deadline_s=self._settings.drain_deadline_s
+            )
+        await self._commit()
+        self._tracker.forget()
+        self._attempts.start_over()
+        self._taken.clear()
+        self._idle.set()
+        if revoked:
+            log.info("partitions_revoked", topic=self._topic, partitions=sorted(p.partition for p in revoked))
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Note that we take part."""
+        self._progress.start_over()
+        self._assigned.set()
+        self._rebalances.inc()
+        log.info("partitions_assigned", topic=self._topic, partitions=sorted(p.partition for p in assigned))
+
+    async def _commit_for_ever(self) -> None:
+        while True:
+            await self._has_finished.wait()
+            await asyncio.sleep(0.0 if self._attempts.is_hurried else self._settings.commit_interval_s)
+            self._has_finished.clear()
+            await self._commit()
+
+    async def _commit(self) -> None:
+        async with self._committing:
+            offsets = self._tracker.take_committable()
+            if offsets and self._consumer is not None:
+                await self._commit_offsets(self._consumer, offsets)
+
+    async def _commit_offsets(self, consumer: "AIOKafkaConsumer", offsets: dict[TopicPartition, int]) -> None:
+        if not (offsets := self._of_partitions_that_exist(consumer, offsets)):
+            return
+        try:
+            # aiokafka itself tries again for ever while a partition is not there.
+            async with asyncio.timeout(_COMMIT_TIMEOUT_S):
+                await consumer.commit(offsets)
+            for partition, next_offset in offsets.items():
+                self._progress.note_done(partition.partition, next_offset)
+        except (CommitFailedError, IllegalStateError) as error:
+            # Somebody else owns the partition now and reads on from the last commit; results are idempotent.
+            log.info("commit_refused", topic=self._topic, reason=str(error))
+        except (KafkaError, TimeoutError) as error:
+            # Tried again an interval later, also by a hurried consumer; until then a crash redelivers more.
+            self._tracker.put_back(offsets)
+            asyncio.get_running_loop().call_later(self._settings.commit_interval_s, self._has_finished.set)
+            log.warning("commit_failed", topic=self._topic, error=repr(error))
+
+    def _of_partitions_that_exist(
+        self, consumer: "AIOKafkaConsumer", offsets: dict[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
+        """Leave out partitions that the topic does not have any more: it was deleted, and may have been made anew."""
+        there = consumer.partitions_for_topic(self._topic) or ()
+        gone = sorted(partition.partition for partition in offsets if partition.partition not in there)
+        if gone:
+            log.warning("partitions_gone", topic=self._topic, partitions=gone)
+        return {partition: offset for partition, offset in offsets.items() if partition.partition not in gone}

@@ -1,0 +1,231 @@
+"""What a consumer of aiokafka does with a fetch: one batch that cannot be read costs nothing but itself.
+
+aiokafka raises on such a batch while it has already moved the positions of what it had drained from other partitions,
+so that their records are never returned, and raises again for ever. Here a fetch never raises for what it holds: a
+record that stands for the batch takes its place (`inferlane.contracts.unreadable`) and is answered like any other.
+
+This is the one module that reaches into aiokafka's fetcher; `tests/unit/test_fetching.py` fails when that changes.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.consumer import consumer as consumer_module
+from aiokafka.consumer import fetcher
+from aiokafka.record import default_records, legacy_records
+from aiokafka.record._crecords import default_records as c_default_records
+from aiokafka.record._crecords import legacy_records as c_legacy_records
+
+from inferlane.contracts.unreadable import is_unreadable, unreadable_headers
+from inferlane.errors import DecodeError
+from inferlane.quoting import clipped
+from inferlane.runtime.kafka.frames import Frame, Frames
+from inferlane.runtime.kafka.inflating import INFLATE
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+log = structlog.get_logger(__name__)
+
+# Keys and values that one call returns, beyond which it returns no further record. Too small makes many small batches
+# of large records, too large lets compressed records fill the memory.
+_RETURNED_BYTES = 32 * 1024 * 1024
+_REASON_CHARS = 500
+_YEAR_3000_MS = 32_503_680_000_000
+
+
+def guard_fetches(*, batch_limit_bytes: int) -> None:
+    """Let every consumer of this process read so, with `batch_limit_bytes` for the records of one compressed batch.
+
+    aiokafka offers no place for this: it takes its classes and its codecs from its modules. Calling it again changes
+    the limit and nothing else.
+    """
+    consumer_module.Fetcher = _Fetcher
+    fetcher.FetchResult = _FetchResult
+    fetcher.MemoryRecords = Frames
+    fetcher.PartitionRecords = _PartitionRecords
+    for name, inflate in INFLATE.items():
+
+        def inflate_within(raw: Any, inflate: Any = inflate) -> bytes:
+            inflated: bytes = inflate(raw, batch_limit_bytes)
+            return inflated
+
+        for module in (default_records, legacy_records, c_default_records, c_legacy_records):
+            if hasattr(module, name):
+                setattr(module, name, inflate_within)
+
+
+def positions(consumer: "AIOKafkaConsumer") -> dict[TopicPartition, int]:
+    """Where each assigned partition is read next, as far as that is known: past every record that was returned.
+
+    Also past markers of transactions and records of aborted ones, which nobody returns.
+    """
+    subscription = consumer._subscription.subscription  # noqa: SLF001 - `position()` waits where there is none yet
+    assignment = subscription.assignment if subscription is not None else None
+    if assignment is None or not assignment.active:
+        return {}
+    states = ((partition, assignment.state_value(partition)) for partition in assignment.tps)
+    return {partition: state.position for partition, state in states if state.has_valid_position}
+
+
+class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
+    """Returns what was fetched, within a number of records and of bytes."""
+
+    async def fetched_records(
+        self,
+        partitions: Collection[TopicPartition],
+        timeout: float = 0,  # noqa: ASYNC109 - aiokafka's
+        max_records: int | None = None,
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """As aiokafka's, but an error of one partition waits until what others hold was returned."""
+        deadline_s = time.monotonic() + (timeout or 0)
+        while True:
+            # What is fetched while a new assignment is made may belong to somebody else after it.
+            if self._subscriptions.reassignment_in_progress:
+                await self._subscriptions.wait_for_assignment()
+            drained = self._drain(partitions, max_records)
+            left_s = deadline_s - time.monotonic()
+            if drained or left_s <= 0:
+                return drained
+            waiter = self._create_fetch_waiter()
+            done, _ = await asyncio.wait([waiter], timeout=left_s)
+            if not done or self._closed:
+                waiter.cancel()
+                return {}
+            # Raises what the group's coordinator refused us for.
+            waiter.result()
+
+    def _drain(
+        self, partitions: Collection[TopicPartition], max_records: int | None
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        drained: dict[TopicPartition, list[ConsumerRecord]] = {}
+        room_records, room_bytes = max_records, _RETURNED_BYTES
+        for partition in list(self._records):
+            if partitions and partition not in partitions:
+                if not self._subscriptions.is_assigned(partition):
+                    del self._records[partition]
+                continue
+            result = self._records[partition]
+            if not isinstance(result, _FetchResult):
+                if drained:
+                    continue
+                self._forget(partition)
+                result.check_raise()
+            records, size_bytes = result.drain(room_records, room_bytes)
+            if not result.has_more():
+                self._forget(partition)
+            if not records:
+                continue
+            drained[partition] = records
+            room_bytes -= size_bytes
+            if room_records is not None:
+                room_records -= len(records)
+            if room_records == 0 or room_bytes <= 0:
+                break
+        return drained
+
+    def _forget(self, partition: TopicPartition) -> None:
+        """Let the partition be fetched again."""
+        del self._records[partition]
+        self._notify(self._wait_consume_future)
+
+
+class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # as above
+    """The records of one partition in one fetch, decoded as they are drained."""
+
+    _partition_records: Any
+
+    def drain(self, max_records: int | None, max_bytes: int) -> tuple[list[ConsumerRecord], int]:
+        """The next records and what they hold in bytes, the first one however large it is."""
+        records: list[ConsumerRecord] = []
+        size_bytes = 0
+        if not self.check_assignment(self._topic_partition) or not self.has_more():
+            return records, size_bytes
+        for record in self._partition_records:
+            records.append(record)
+            # -1 stands for none, which no sum of a fetch feels.
+            size_bytes += record.serialized_key_size + record.serialized_value_size
+            if is_unreadable(record.headers):
+                # Finding that out may have taken as long as reading a large batch.
+                size_bytes = max_bytes
+            if len(records) == max_records or size_bytes >= max_bytes:
+                self._update_position()
+                return records, size_bytes
+        self._update_position()
+        self._partition_records = None
+        return records, size_bytes
+
+
+class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # as above
+    """The records of one partition in one fetch, in their order; a batch that cannot be read is one of them.
+
+    `next_fetch_offset` is past what was yielded, and past what is skipped because nobody should see it: markers of
+    transactions, and records of aborted ones.
+    """
+
+    next_fetch_offset: int
+
+    def _unpack_records(self) -> Iterator[ConsumerRecord]:
+        while self._records.has_next():
+            frame: Frame = self._records.next_batch()
+            try:
+                yield from self._read(frame)
+            except Exception as error:  # noqa: BLE001 - whatever the bytes of a stranger make a decoder raise
+                reason = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
+                yield self._stand_in(frame, clipped(reason, limit_chars=_REASON_CHARS))
+
+    def _read(self, frame: Frame) -> Iterator[ConsumerRecord]:
+        batch = frame.open(check_crc=self._check_crcs)
+        # A marker may be the last record of a partition, and is passed like any other.
+        for record in () if self._is_aborted(batch) or batch.is_control_batch else batch:
+            if record.offset < self.next_fetch_offset:
+                # The batch began before the position.
+                continue
+            if record.offset >= batch.next_offset:
+                raise DecodeError(f"offset {record.offset} in a batch that ends before {batch.next_offset}")
+            found = self._consumer_record(self._tp, record)
+            self.next_fetch_offset = record.offset + 1
+            yield found
+        # Compaction may have taken the last records of a batch away.
+        self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
+
+    def _is_aborted(self, batch: Any) -> bool:
+        """Whether the batch belongs to a transaction that was aborted; notes where each of them begins and ends."""
+        if self._isolation_level != fetcher.READ_COMMITTED or batch.producer_id is None:
+            return False
+        self._consume_aborted_up_to(batch.base_offset)
+        if batch.is_control_batch and self._contains_abort_marker(batch):
+            self._aborted_producers.discard(batch.producer_id)
+        return batch.is_transactional and batch.producer_id in self._aborted_producers
+
+    def _stand_in(self, frame: Frame, reason: str) -> ConsumerRecord:
+        """The record that takes the place of what could not be read of a batch."""
+        first, last = frame.offsets(self.next_fetch_offset)
+        self.next_fetch_offset = last + 1
+        log.error(
+            "batch_unreadable",
+            topic=self._tp.topic,
+            partition=self._tp.partition,
+            first_offset=first,
+            last_offset=last,
+            reason=reason,
+        )
+        value = bytes(frame.raw)
+        stamped_ms = frame.first_timestamp_ms
+        return ConsumerRecord(
+            topic=self._tp.topic,
+            partition=self._tp.partition,
+            offset=first,
+            timestamp=stamped_ms if 0 < stamped_ms < _YEAR_3000_MS else int(time.time() * 1000),
+            timestamp_type=0,
+            key=None,
+            value=value,
+            checksum=None,
+            serialized_key_size=-1,
+            serialized_value_size=len(value),
+            headers=unreadable_headers(reason, last_offset=last),
+        )

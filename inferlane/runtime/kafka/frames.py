@@ -1,0 +1,109 @@
+"""The batches of a fetch as they lie in it, whatever their bytes are."""
+
+import struct
+from typing import Any
+
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.legacy_records import LegacyRecordBatch, _LegacyRecordBatchPy
+
+from inferlane.errors import DecodeError
+from inferlane.runtime.kafka.foreign_headers import LenientBatch
+
+# Offset and length, which every format has in front; then, of format 2, the leader's epoch, the magic byte, the CRC,
+# attributes, the last offset's distance, the first and the last timestamp, three fields of the producer, and a count.
+_OVERHEAD = struct.Struct(">qi")
+_HEADER_V2 = struct.Struct(">qiibIhiqqqhii")
+_MAGIC_AT = 16
+_SMALLEST_V1_BYTES = _OVERHEAD.size + _LegacyRecordBatchPy.RECORD_OVERHEAD_V0
+_FORMAT_2 = 2
+
+
+class Frames:
+    """What aiokafka's `MemoryRecords` is: `has_next`, `next_batch`, `size_in_bytes`.
+
+    A broker may end a fetch in the middle of a batch, which is left for the next one. The first batch comes whole, so
+    what is not whole there is a batch with a length that is wrong.
+    """
+
+    def __init__(self, raw: bytes | None) -> None:
+        self._raw = memoryview(raw or b"")
+        self._start = 0
+
+    def size_in_bytes(self) -> int:
+        """What the fetch holds."""
+        return len(self._raw)
+
+    def has_next(self) -> bool:
+        """Whether there is another batch."""
+        return self._end() is not None or (self._start == 0 and len(self._raw) > 0)
+
+    def next_batch(self) -> "Frame":
+        """The next batch; call it only while there is one."""
+        start, end = self._start, self._end()
+        self._start = len(self._raw) if end is None else end
+        following = self._base_offset() if self._end() is not None else None
+        return Frame(self._raw[start : self._start], is_whole=end is not None, following=following)
+
+    def _end(self) -> int | None:
+        """Where the batch that begins here ends; None if it is not all there."""
+        if len(self._raw) - self._start < _OVERHEAD.size:
+            return None
+        _, length_bytes = _OVERHEAD.unpack_from(self._raw, self._start)
+        end = self._start + _OVERHEAD.size + length_bytes
+        return end if length_bytes >= 0 and end <= len(self._raw) else None
+
+    def _base_offset(self) -> int:
+        base_offset: int = _OVERHEAD.unpack_from(self._raw, self._start)[0]
+        return base_offset
+
+
+class Frame:
+    """One batch. `following` is the first offset of the batch behind it, if that is known."""
+
+    def __init__(self, raw: memoryview, *, is_whole: bool, following: int | None) -> None:
+        self.raw = raw
+        self._is_whole = is_whole
+        self._following = following
+        self._format = raw[_MAGIC_AT] if len(raw) > _MAGIC_AT else None
+        self._has_header = self._format == _FORMAT_2 and len(raw) >= _HEADER_V2.size
+        self._is_checked = False
+
+    @property
+    def first_timestamp_ms(self) -> int:
+        """The time of its first record, as it says; -1 if it does not."""
+        return int(_HEADER_V2.unpack_from(self.raw)[7]) if self._has_header else -1
+
+    def open(self, *, check_crc: bool) -> Any:
+        """The batch, to be iterated; nothing is decompressed before that.
+
+        Raises:
+            DecodeError: it is not whole, or not what was written.
+        """
+        if not self._is_whole:
+            raise DecodeError(f"the batch ends early, after {len(self.raw)} bytes")
+        if self._format is not None and self._format > _FORMAT_2:
+            raise DecodeError(f"the batch is of format {self._format}, which is not known")
+        if len(self.raw) < (_HEADER_V2.size if self._format == _FORMAT_2 else _SMALLEST_V1_BYTES):
+            raise DecodeError(f"the batch has {len(self.raw)} bytes, which is less than its header")
+        batch = DefaultRecordBatch(self.raw) if self._has_header else LegacyRecordBatch(self.raw, self._format)
+        if check_crc and not batch.validate_crc():
+            raise DecodeError("the batch is not what was written: its CRC is another")
+        self._is_checked = True
+        return LenientBatch(batch, self.raw) if self._has_header else batch
+
+    def offsets(self, position: int) -> tuple[int, int]:
+        """The first and the last offset of a batch that could not be read, at `position` or behind it.
+
+        What a damaged batch says of itself is believed only where it agrees with itself and with the next one: a
+        wrong end would leave out records behind it, or lie behind the end of the partition.
+        """
+        first = last = position
+        if self._has_header:
+            header = _HEADER_V2.unpack_from(self.raw)
+            base_offset, last_delta, count = header[0], header[6], header[12]
+            if self._is_checked or (self._is_whole and last_delta + 1 == count):
+                first = max(first, base_offset)
+                last = max(last, base_offset + last_delta)
+        if self._following is not None and self._following > position:
+            last = min(last, self._following - 1)
+        return min(first, last), last

@@ -1,0 +1,152 @@
+"""The loop that every consuming process runs: for each lane take, work, finish."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from inferlane.contracts.naming import Lane
+from inferlane.errors import InferlaneError
+from inferlane.runtime.kafka.consuming import LaneConsumer, Take
+from inferlane.runtime.kafka.isolation import Isolation
+from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState
+from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.starting import StoppedEarlyError, unless_stopped
+
+if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord
+
+log = structlog.get_logger(__name__)
+
+_IDLE_WAIT_S = 0.5
+
+Work = Callable[[Take, Lane], Awaitable[Awaitable[object] | None]]
+"""Returns when every record of the take has a durable result, or, with the rest of the work, when the lane may go on
+before that is so. What either raises ends the process."""
+
+GiveUp = Callable[["ConsumerRecord", Lane, InferlaneError], Awaitable[None]]
+"""Returns when a record that nobody may work on again has a durable terminal result: the error."""
+
+Allowance = Callable[[int], int]
+"""Of that many records, how many may be taken now; 0 for none yet."""
+
+
+def everything(max_records: int) -> int:
+    """The allowance of a process that never holds back."""
+    return max_records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneOptions:
+    """How a lane is read: records of one take at most, and takes that are worked on at once."""
+
+    consumer: LaneConsumer
+    max_records: int
+    in_flight: int = 1
+
+
+class Lanes:
+    """The lanes of one process, each in a loop of its own so that bulk never holds up a waiting client."""
+
+    def __init__(
+        self,
+        lanes: Mapping[Lane, LaneOptions],
+        *,
+        work: Work,
+        give_up: GiveUp,
+        retrier: Retrier,
+        allowance: Allowance = everything,
+    ) -> None:
+        self._lanes = lanes
+        self._give_up = give_up
+        self._isolation = Isolation()
+        self._allowance = allowance
+        self._work = work
+        self._retrier = retrier
+
+    def ready(self) -> Mapping[str, bool]:
+        """Whether each lane has its place in the group."""
+        return {f"{lane}_lane": options.consumer.has_joined for lane, options in self._lanes.items()}
+
+    def live(self) -> Mapping[str, bool]:
+        """Whether each lane moves, or has a reason not to; False of one that only a restart can mend."""
+        health = self.health()
+        return {f"{name}_progress": health[name].state is not ConsumerState.STUCK for name in health}
+
+    def health(self) -> Mapping[str, ConsumerHealth]:
+        """What each lane does."""
+        return {lane.value: options.consumer.health() for lane, options in self._lanes.items()}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish and commit what was taken, and return.
+
+        A broker that is away at the start is waited for.
+        """
+        try:
+            for lane, options in self._lanes.items():
+                start = self._retrier.until_done(options.consumer.start, stage=f"join:{lane}")
+                await unless_stopped(start, stop)
+            async with asyncio.TaskGroup() as loops:
+                for lane, options in self._lanes.items():
+                    loops.create_task(self._run_lane(lane, options, stop), name=f"lane:{lane}")
+        except StoppedEarlyError:
+            # Nothing was taken yet.
+            return
+        finally:
+            for options in self._lanes.values():
+                await options.consumer.close()
+
+    async def _run_lane(self, lane: Lane, options: LaneOptions, stop: asyncio.Event) -> None:
+        free = asyncio.Semaphore(options.in_flight)
+        async with asyncio.TaskGroup() as works:
+            while not stop.is_set():
+                await free.acquire()
+                take = await self._retrier.until_done(lambda: self._take(options, stop), stage=f"take:{lane}")
+                if take is None:
+                    free.release()
+                    continue
+                if take.is_suspect:
+                    rest = await self._try_alone(options.consumer, take, lane)
+                    free.release()
+                    if rest is None:
+                        options.consumer.finish(take)
+                    else:
+                        works.create_task(self._end(options.consumer, take, rest))
+                    continue
+                works.create_task(self._finish(options.consumer, take, lane, free))
+
+    async def _take(self, options: LaneOptions, stop: asyncio.Event) -> Take | None:
+        # Asked anew at each try: a broker that is away must not keep a process that is told to stop.
+        if stop.is_set():
+            return None
+        max_records = self._allowance(options.max_records)
+        if max_records == 0:
+            await asyncio.sleep(_IDLE_WAIT_S)
+            return None
+        return await options.consumer.take(max_records=max_records, timeout_s=_IDLE_WAIT_S)
+
+    async def _finish(self, consumer: LaneConsumer, take: Take, lane: Lane, free: asyncio.Semaphore) -> None:
+        try:
+            async with self._isolation.beside_others():
+                rest = await self._work(take, lane)
+        finally:
+            free.release()
+        await self._end(consumer, take, rest)
+
+    async def _try_alone(self, consumer: LaneConsumer, take: Take, lane: Lane) -> Awaitable[object] | None:
+        """Work on one record with nothing beside it, or give it up if a process died of it so; returns as `Work`."""
+        async with self._isolation.alone():
+            error = await self._retrier.until_done(lambda: consumer.begin_alone(take), stage=f"alone:{lane}")
+            if error is None:
+                return await self._work(take, lane)
+            (record,) = take.records
+            log.error("record_killed_process", lane=lane, topic=record.topic, offset=record.offset)
+            await self._give_up(record, lane, error)
+            return None
+
+    async def _end(self, consumer: LaneConsumer, take: Take, rest: Awaitable[object] | None) -> None:
+        if rest is not None:
+            await rest
+        consumer.finish(take)

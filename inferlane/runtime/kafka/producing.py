@@ -1,0 +1,274 @@
+"""Producing by the batch: many records, one wait."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import structlog
+from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+
+from inferlane.contracts.outgoing import OutRecord, check_size, headers_bytes
+from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
+from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure
+from inferlane.runtime.kafka.outgoing import OutBatch, cut_into_batches, drop_batches, make_builder, over_topic_limit
+from inferlane.runtime.kafka.renewable import RenewableProducer
+from inferlane.runtime.kafka.spreading import Spread
+from inferlane.runtime.kafka.topic_facts import TopicFacts
+from inferlane.runtime.mending import TOO_LARGE, Mend, mend_of
+from inferlane.runtime.topics import record_limit_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aiokafka.cluster import ClusterMetadata
+
+    from inferlane.runtime.config import Settings
+
+
+__all__ = ["BatchProducer", "OutRecord", "check_size", "headers_bytes"]
+
+log = structlog.get_logger(__name__)
+
+# A partition that has not acknowledged for so long may be gone: the broker is asked, so often.
+_LOOK_AFTER_S = 1.0
+
+
+class BatchProducer:
+    """Sends records as the batches that they form. Safe for any number of tasks of one event loop.
+
+    aiokafka's `send` costs a future, a metadata check and a partitioner call for each record; a batch built here
+    costs one append a record and one future a batch. One record or topic that fails never costs the others anything.
+    """
+
+    def __init__(self, settings: "Settings") -> None:
+        self._settings = settings
+        self._producer = RenewableProducer(settings, on_metadata=self._note_partitions)
+        self._spreads: dict[str, Spread] = {}
+        self._facts = TopicFacts(settings)
+        self._limit_bytes = record_limit_bytes(settings)
+        # Past this the broker has not answered although the client still waits: an idempotent producer never
+        # gives up by itself.
+        self._timeout_s = settings.kafka_request_timeout_ms / 1000
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+            NotServedError: the broker does not let us in.
+        """
+        await self._producer.start()
+
+    async def close(self) -> None:
+        """Flush what is under way and disconnect."""
+        await self._producer.close()
+
+    async def send(self, records: "Iterable[OutRecord]") -> None:
+        """Return when every record is acknowledged by all in-sync replicas. See `send_each`.
+
+        Raises:
+            PayloadTooLargeError, RecordRefusedError: a record can never be written; others may be.
+            UnavailableError: at least one record may not have been written; sending all again is harmless to
+                readers that know duplicates by id.
+            NotServedError: the broker does not serve us.
+        """
+        failures = [outcome for outcome in await self.send_each(list(records)) if outcome is not None]
+        if failures:
+            raise next((error for error in failures if not isinstance(error, UnavailableError)), failures[0])
+
+    async def send_each(self, records: "Sequence[OutRecord]") -> "Sequence[InferlaneError | None]":
+        """Return for each record None when all in-sync replicas have it, else why it is not written.
+
+        A record's partition is the CRC-32 of its key, as librdkafka's `consistent` partitioner, unless it may go
+        together with others. `PayloadTooLargeError` and `RecordRefusedError` last; after `UnavailableError` the
+        record may have been written and may be sent again. `NotServedError`: the broker does not serve us.
+        """
+        outcomes: list[InferlaneError | None] = [None] * len(records)
+        groups = await self._place(records, outcomes)
+        sends = [
+            self._send_group(_Group(topic, partition, numbers), records, outcomes)
+            for (topic, partition), numbers in groups.items()
+        ]
+        if len(sends) == 1:
+            await sends[0]
+        elif sends:
+            await asyncio.gather(*sends)
+        return outcomes
+
+    async def _place(
+        self, records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
+    ) -> dict[tuple[str, int], list[int]]:
+        """The numbers of the records by topic and partition, without those that cannot be sent."""
+        groups: dict[tuple[str, int], list[int]] = {}
+        moved: set[str] = set()
+        failed: dict[str, InferlaneError] = {}
+        for number, record in enumerate(records):
+            topic = record.topic
+            if topic in failed:
+                outcomes[number] = failed[topic]
+                continue
+            try:
+                size_bytes = check_size(record, self._limit_bytes)
+                spread = self._spreads.get(topic) or await self._learn_partitions(topic)
+            except PayloadTooLargeError as error:
+                outcomes[number] = error
+                continue
+            except InferlaneError as error:
+                outcomes[number] = failed[topic] = error
+                continue
+            if record.together:
+                if topic not in moved:
+                    spread.move_on()
+                    moved.add(topic)
+                partition = spread.place(size_bytes, together=record.together)
+            else:
+                partition = crc32(record.key) % spread.partitions
+            groups.setdefault((topic, partition), []).append(number)
+        return groups
+
+    async def _send_group(
+        self, group: "_Group", records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while group.numbers:
+                    await self._send_once(group, records, outcomes)
+        except (*BROKER_ERRORS, InferlaneError) as error:
+            failure = error if isinstance(error, InferlaneError) else self._failure(error, group.topic)
+            for number in group.numbers:
+                outcomes[number] = failure
+
+    async def _send_once(
+        self, group: "_Group", records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
+    ) -> None:
+        """Send what is left of the group, and leave in it what is to be sent once more, in other batches."""
+        producer = await self._producer.renewed()
+        limit_bytes = self._facts.limit_bytes(group.topic)
+        make = producer.create_batch if limit_bytes is None else lambda: make_builder(limit_bytes)
+        batches = []
+        for batch in cut_into_batches(records, group.numbers, make, alone=group.is_alone):
+            if limit_bytes is not None and batch.builder.size() > limit_bytes:
+                outcomes[batch.numbers[0]] = over_topic_limit(group.topic, batch.builder.size(), limit_bytes)
+            else:
+                batches.append(batch)
+        group.numbers = []
+        # Behind a batch that is refused, those of its partition are refused for their sequence: one at a time then.
+        while batches:
+            now, batches = (batches[:1], batches[1:]) if group.is_alone else (batches, [])
+            try:
+                await self._write(group, now, outcomes)
+            except BaseException:
+                group.numbers += [number for batch in (*now, *batches) for number in batch.numbers]
+                raise
+
+    async def _write(
+        self, group: "_Group", batches: "Sequence[OutBatch]", outcomes: "list[InferlaneError | None]"
+    ) -> None:
+        producer = self._producer.current
+        futures: list[asyncio.Future[object]] = []
+        sizes = [batch.builder.size() for batch in batches]
+        try:
+            for batch in batches:
+                future = await producer.send_batch(batch.builder, group.topic, partition=group.partition)
+                futures.append(future)
+            await self._wait_for(group, futures)
+        except BaseException:
+            # Nobody looks at what comes of them.
+            for future in futures:
+                _ = future.cancel() or future.exception()
+            raise
+        for batch, size_bytes, future in zip(batches, sizes, futures, strict=True):
+            if (error := future.exception()) is None:
+                continue
+            mend = mend_of(error)
+            # The broker did not count a batch that it refused; the producer did.
+            is_spent = mend is Mend.RECONNECT or (mend is Mend.REFUSE and self._settings.kafka_idempotence)
+            if is_spent:
+                self._producer.note_spent(producer)
+            if isinstance(error, UnknownTopicOrPartitionError):
+                # Whether it is gone for good is found out before the next try.
+                self._spreads.pop(group.topic, None)
+                self._lose(outcomes, batch, UnavailableError(f"the broker does not know {group.topic} now"))
+            elif isinstance(error, TOO_LARGE):
+                await self._facts.learn_limit(group.topic, refused_bytes=size_bytes)
+                group.numbers += batch.numbers
+            elif mend is Mend.REFUSE and len(batch.numbers) > 1:
+                group.is_alone = True
+                group.numbers += batch.numbers
+            else:
+                self._lose(outcomes, batch, self._failure(error, group.topic))
+
+    @staticmethod
+    def _lose(outcomes: "list[InferlaneError | None]", batch: "OutBatch", error: InferlaneError) -> None:
+        for number in batch.numbers:
+            outcomes[number] = error
+
+    async def _wait_for(self, group: "_Group", futures: "Iterable[asyncio.Future[object]]") -> None:
+        """Return when the broker has answered for each.
+
+        Raises:
+            TopicMissingError: the topic is gone.
+            UnavailableError: the partition is gone.
+        """
+        waiting = set(futures)
+        while True:
+            _, waiting = await asyncio.wait(waiting, timeout=_LOOK_AFTER_S)
+            if not waiting:
+                return
+            await self._check_is_there(group.topic, group.partition)
+
+    async def _check_is_there(self, topic: str, partition: int) -> None:
+        try:
+            partitions = await self._facts.partitions(topic, self._producer.current.client)
+        except RecordRefusedError:
+            self._spreads.pop(topic, None)
+            drop_batches(self._producer.current, topic)
+            raise
+        except UnavailableError:
+            # Not believed yet.
+            return
+        if partition >= partitions:
+            self._spreads.pop(topic, None)
+            drop_batches(self._producer.current, topic)
+            raise UnavailableError(f"{topic} has {partitions} partitions now, {partition} is gone; it is sent again")
+
+    def _failure(self, error: BaseException, topic: str) -> InferlaneError:
+        """Why a record of the topic is not written."""
+        if type(error) is TimeoutError:
+            return UnavailableError(f"{topic} did not acknowledge within {self._timeout_s:g} s; it is sent again")
+        what = f"{type(error).__name__}: {error}".removesuffix(": ")
+        if isinstance(error, TopicAuthorizationFailedError):
+            return RecordRefusedError(
+                f"the broker denies writing to {topic} ({what}); grant the user Write and Describe on it, "
+                "docs/security.md lists the rights"
+            )
+        if mend_of(error) is Mend.REFUSE:
+            return RecordRefusedError(f"{topic} does not take the record ({what}); look at the settings of the topic")
+        return broker_failure(error, self._settings.kafka_bootstrap_servers)
+
+    async def _learn_partitions(self, topic: str) -> Spread:
+        with broker_errors(self._settings.kafka_bootstrap_servers):
+            async with asyncio.timeout(self._timeout_s):
+                partitions = await self._facts.partitions(topic, self._producer.current.client)
+        spread = self._spreads[topic] = Spread(partitions, first=secrets.randbelow(partitions))
+        return spread
+
+    def _note_partitions(self, cluster: "ClusterMetadata") -> None:
+        """Learn anew, with the next record, how many partitions a topic has if it has others than before."""
+        for topic, spread in list(self._spreads.items()):
+            if (now := cluster.partitions_for_topic(topic)) and len(now) != spread.partitions:
+                log.info("partitions_changed", topic=topic, before=spread.partitions, now=len(now))
+                del self._spreads[topic]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Records of one partition on their way: the numbers of those without an outcome."""
+
+    topic: str
+    partition: int
+    numbers: list[int]
+    # Whether each gets a batch of its own, so that one that is refused is found.
+    is_alone: bool = False

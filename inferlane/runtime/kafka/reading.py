@@ -1,0 +1,97 @@
+"""Reading what a topic holds, from a moment to its end, without a group."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from inferlane.runtime.kafka.clients import broker_errors, make_consumer
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+    from inferlane.runtime.config import Settings
+
+# Records that are handled in one turn of the event loop, about 5 ms. More holds up the data path, less takes longer.
+_RECORDS_A_TURN = 100
+_POLL_MS = 200
+
+
+async def read_since(
+    settings: "Settings", partitions: Collection[TopicPartition], *, since_s: float
+) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
+    """Yield what the partitions hold from `since_s` to the end that they have now. Has no group and commits nothing.
+
+    Raises:
+        UnavailableError: the broker does not answer, or stops answering on the way.
+    """
+    consumer = make_consumer(settings, group=None, fetch_max_wait_ms=_POLL_MS)
+    try:
+        with broker_errors(settings.kafka_bootstrap_servers):
+            await consumer.start()
+            consumer.assign(list(partitions))
+            ends = await _seek(consumer, partitions, since_s)
+        fresh = set(ends)
+        while ends:
+            with broker_errors(settings.kafka_bootstrap_servers):
+                async with asyncio.timeout(settings.kafka_request_timeout_ms / 1000):
+                    batch = await _take(consumer, ends, fresh)
+            for records in batch.values():
+                yield records
+            # Others of this event loop have their turn even if everything is in memory.
+            await asyncio.sleep(0)
+    finally:
+        await consumer.stop()
+
+
+async def read_added_partitions(consumer: "AIOKafkaConsumer", topic: str) -> None:
+    """Let a consumer without a group read partitions that `topic` got since, from their first record on."""
+    ours = consumer.assignment()
+    there = consumer.partitions_for_topic(topic) or ()
+    added = [TopicPartition(topic, number) for number in sorted(there) if TopicPartition(topic, number) not in ours]
+    if not added:
+        return
+    positions = {partition: await consumer.position(partition) for partition in ours}
+    consumer.assign([*ours, *added])
+    for partition, position in positions.items():
+        consumer.seek(partition, position)
+    await consumer.seek_to_beginning(*added)
+
+
+async def _seek(
+    consumer: "AIOKafkaConsumer", partitions: Collection[TopicPartition], since_s: float
+) -> dict[TopicPartition, int]:
+    """Go to the first record of `since_s` or later; the end of each partition that has one."""
+    starts = await consumer.offsets_for_times(dict.fromkeys(partitions, int(since_s * 1000)))
+    ends = await consumer.end_offsets(list(partitions))
+    ahead = {}
+    for partition in partitions:
+        start = starts.get(partition)
+        if start is None or start.offset >= ends[partition]:
+            consumer.pause(partition)
+        else:
+            consumer.seek(partition, start.offset)
+            ahead[partition] = ends[partition]
+    return ahead
+
+
+async def _take(
+    consumer: "AIOKafkaConsumer", ends: dict[TopicPartition, int], fresh: set[TopicPartition]
+) -> dict[TopicPartition, list[ConsumerRecord]]:
+    """Return the next records, none at the end; removes from `ends` each partition that is read.
+
+    Of `fresh`, those of which nothing was fetched so far, the fetch corrects the end: asked for it, Tansu says where
+    the last batch begins. Once only, or what is written in answer to the records would be read, too, without end.
+    """
+    batch: dict[TopicPartition, list[ConsumerRecord]] = {}
+    while ends and not batch:
+        batch = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_RECORDS_A_TURN)
+        for partition in fresh.intersection(batch):
+            ends[partition] = max(ends[partition], consumer.last_stable_offset(partition) or 0)
+            fresh.remove(partition)
+        # The position, for the last offset before the end may be of no record.
+        for partition in [partition for partition, end in ends.items() if await consumer.position(partition) >= end]:
+            del ends[partition]
+            consumer.pause(partition)
+    return batch

@@ -1,0 +1,44 @@
+"""Metrics of a worker: where its requests' time goes, what became of them and what the model predicts."""
+
+from inferlane.runtime.metrics.declaring import POOL, POOL_LANE, batch_histogram, counter, gauge, histogram
+
+_ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
+# A regression may predict anything: a decade a bucket on both sides of zero shows a shift of scale or sign.
+_DECADES = tuple(10.0**exponent for exponent in range(-3, 7))
+_VALUE_BUCKETS = (*(-decade for decade in reversed(_DECADES)), 0.0, *_DECADES)
+
+REQUESTS = counter(
+    "inferlane_worker_requests_total",
+    "Terminal results by status and reason (an error code, or none).",
+    (*POOL_LANE, "status", "reason"),
+)
+TOPIC_WAIT = batch_histogram(
+    "inferlane_worker_topic_wait_seconds",
+    "From the router (a record's timestamp in the work topic) to the worker's take, each record.",
+    POOL_LANE,
+)
+BATCH_WAIT = histogram(
+    "inferlane_worker_batch_wait_seconds", "From a take to the start of inference, each batch.", POOL_LANE
+)
+QUEUE_WAIT = batch_histogram(
+    "inferlane_worker_queue_wait_seconds", "From acceptance to the start of inference, each request.", POOL_LANE
+)
+BATCH_ROWS = histogram("inferlane_worker_batch_rows", "Rows of one inference run.", POOL_LANE, buckets=_ROWS_BUCKETS)
+INFERENCE = histogram("inferlane_worker_inference_seconds", "One inference run.", POOL_LANE)
+STORE = histogram(
+    "inferlane_worker_store_seconds", "One batch, from the end of inference to durable results.", POOL_LANE
+)
+TOTAL = batch_histogram(
+    "inferlane_worker_total_seconds", "From acceptance to the durable result, each request that succeeded.", POOL_LANE
+)
+BUSY = counter(
+    "inferlane_worker_busy_seconds_total", "Time in inference; its rate is the busy ratio of a worker.", POOL_LANE
+)
+PREDICTIONS = counter(
+    "inferlane_worker_predictions_total", "Predicted rows of a classifier by class.", (*POOL, "class")
+)
+PREDICTION_VALUE = batch_histogram(
+    "inferlane_worker_prediction_value", "Predictions of a regression.", POOL, buckets=_VALUE_BUCKETS
+)
+HALTED = gauge("inferlane_worker_halted", "1 while a worker takes nothing because its model fails.", POOL)
+MODEL_SIZE = gauge("inferlane_worker_model_size_bytes", "Size of the model file that this worker serves.", POOL)

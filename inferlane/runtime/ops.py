@@ -1,0 +1,113 @@
+"""The ops port of a process: /metrics, /livez and /readyz."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.http.sites import LocalGuard
+from inferlane.runtime.loopback import is_loopback
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+
+Checks = Callable[[], Mapping[str, bool]]
+"""Returns each dependency by name and whether it is well."""
+
+Consumers = Callable[[], Mapping[str, object]]
+"""Returns each consumer by name and what it does, a dataclass of plain values."""
+
+
+_READS = frozenset({"GET", "HEAD"})
+_ALLOWED = ("GET", "HEAD", "OPTIONS")
+# Writing the metrics takes milliseconds of the event loop, and nobody needs a key to ask for them: an answer is given
+# again until so many times its cost has passed, so that all who ask together take a twentieth of the time at most.
+_REUSE_FACTOR = 20
+
+
+class Exposition:
+    """The metrics of this process as Prometheus reads them. One event loop."""
+
+    def __init__(self, write: Callable[[], bytes] = lambda: generate_latest(REGISTRY)) -> None:
+        self._write = write
+        self._text = b""
+        self._fresh_until_s = 0.0
+
+    def text(self) -> bytes:
+        """The metrics, or those of a moment ago."""
+        began_s = time.monotonic()
+        if began_s >= self._fresh_until_s:
+            self._text = self._write()
+            ended_s = time.monotonic()
+            self._fresh_until_s = ended_s + _REUSE_FACTOR * (ended_s - began_s)
+        return self._text
+
+
+EXPOSITION = Exposition()
+
+
+class OpsApp:
+    """A plain ASGI app; `live` and `ready` are asked anew for each request and must not block."""
+
+    def __init__(self, *, live: Checks, ready: Checks, consumers: Consumers = dict) -> None:
+        self.show(live=live, ready=ready, consumers=consumers)
+
+    def show(self, *, live: Checks, ready: Checks, consumers: Consumers = dict) -> None:
+        """Ask these from now on."""
+        self._checks = {"/livez": live, "/readyz": ready}
+        self._consumers = consumers
+
+    async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        path, method = scope["path"], scope["method"]
+        is_known = path == "/metrics" or path in self._checks
+        if is_known and method not in _READS:
+            # No page and no scanner gets more of us with another method than the name of the right one.
+            status = 200 if method == "OPTIONS" else 405
+            await _respond(send, status, b"", "text/plain", allow=", ".join(_ALLOWED))
+        elif path == "/metrics":
+            await _respond(send, 200, EXPOSITION.text(), CONTENT_TYPE_LATEST)
+        elif path in self._checks:
+            status, body = health_body(self._checks[path](), self._consumers())
+            await _respond(send, status, body, "application/json")
+        else:
+            await _respond(send, 404, b'{"detail":"this port has /metrics, /livez and /readyz"}', "application/json")
+
+
+def health_body(checks: Mapping[str, bool], consumers: Mapping[str, object] | None = None) -> tuple[int, bytes]:
+    """Return the status (200 when every check holds, else 503) and the JSON body.
+
+    The body names each check, and says what each consumer (a dataclass of plain values) does.
+    """
+    well = all(checks.values())
+    body: dict[str, object] = {
+        "status": "ok" if well else "unavailable",
+        "checks": {name: "ok" if holds else "failing" for name, holds in checks.items()},
+    }
+    if consumers:
+        body["consumers"] = consumers
+    return (200 if well else 503), msgspec.json.encode(body)
+
+
+async def _respond(send: Any, status: int, body: bytes, content_type: str, *, allow: str | None = None) -> None:
+    headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+    if allow is not None:
+        headers.append((b"allow", allow.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def serve_ops(app: OpsApp, settings: "Settings", *, port: int | None = None) -> AbstractAsyncContextManager[int]:
+    """Serve the app on the ops port (or another `port`) of the settings; on loopback, to no page of another site.
+
+    Raises:
+        ConfigurationError: when entered, if the port cannot be bound.
+    """
+    host = settings.ops_host
+    served = LocalGuard(app, allowed_hosts=settings.known_hosts) if is_loopback(host) else app
+    return serve_http(served, settings, host=host, port=settings.ops_port if port is None else port)

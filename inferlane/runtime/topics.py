@@ -1,0 +1,140 @@
+"""Partitions and retention of every topic; their names are in `inferlane.contracts.naming`."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from inferlane.contracts.naming import Lane
+from inferlane.errors import UnavailableError
+from inferlane.runtime.broker_access import client_arguments
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+
+log = structlog.get_logger(__name__)
+
+
+_DAY_MS = 24 * 3600 * 1000
+# Shorter than the broker's offset retention (7 days), or a pool that slept would start over.
+_RETENTION_MS = 3 * _DAY_MS
+_OUTCOMES_RETENTION_MS = _DAY_MS
+_DEAD_LETTERS_RETENTION_MS = 30 * _DAY_MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSpec:
+    """A topic as it must be."""
+
+    name: str
+    partitions: int
+    config: dict[str, str] = field(default_factory=dict)
+
+
+def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[TopicSpec, ...]:
+    """Every topic that these `(model, version)` pairs need."""
+    retention = {"retention.ms": str(_RETENTION_MS), "max.message.bytes": str(record_limit_bytes(settings))}
+    names = settings.names
+    shared = [
+        *(
+            TopicSpec(name=name, partitions=settings.ingress_partitions, config=retention)
+            for name in names.ingress.values()
+        ),
+        TopicSpec(name=names.results, partitions=settings.ingress_partitions, config=retention),
+        TopicSpec(name=names.outcomes, partitions=1, config={"retention.ms": str(_OUTCOMES_RETENTION_MS)}),
+        TopicSpec(
+            name=names.dead_letters,
+            partitions=1,
+            config=retention | {"retention.ms": str(_DEAD_LETTERS_RETENTION_MS)},
+        ),
+        TopicSpec(name=names.splits, partitions=1, config={"cleanup.policy": "compact"}),
+    ]
+    work = [
+        TopicSpec(name=names.work_topic(model, version, lane), partitions=settings.work_partitions, config=retention)
+        for model, version in versions
+        for lane in Lane
+    ]
+    return (*shared, *work)
+
+
+# Creating is done in milliseconds; a broker that is behind takes a second.
+_SHOWN_POLL_S = 0.05
+
+# Room for keys, headers and the batch frame around a value of the largest size that we accept.
+_FRAME_BYTES = 64 * 1024
+
+
+def record_limit_bytes(settings: "Settings") -> int:
+    """The largest record, framed, that a producer may send and a topic must take."""
+    return max(settings.max_body_bytes, settings.max_result_bytes) + _FRAME_BYTES
+
+
+# A producer compresses several records together, of which each must be within the limit.
+_BATCH_LIMITS = 4
+
+
+def batch_limit_bytes(settings: "Settings") -> int:
+    """What the records of one compressed batch may take when they are decompressed."""
+    return _BATCH_LIMITS * record_limit_bytes(settings)
+
+
+def make_admin(settings: "Settings") -> AIOKafkaAdminClient:
+    """A client for topics and groups; call its `start()` and `close()`."""
+    return AIOKafkaAdminClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)
+
+
+async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Create the topics that do not exist yet and return their names; existing ones stay as they are.
+
+    Returns when the broker shows the new ones: on Apache Kafka that is a little after it has made them.
+
+    Raises:
+        UnavailableError: the broker does not answer, or refuses a topic.
+    """
+    specs = topic_specs(settings, versions)
+    admin = make_admin(settings)
+    try:
+        await admin.start()
+        existing = set(await admin.list_topics())
+        missing = [spec for spec in specs if spec.name not in existing]
+        if missing:
+            await _create(admin, settings, missing)
+            async with asyncio.timeout(settings.kafka_request_timeout_ms / 1000):
+                await _wait_until_shown(admin, {spec.name for spec in missing})
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise UnavailableError(
+            f"cannot create topics on {settings.kafka_bootstrap_servers}: {error!r}. `inferlane doctor` tries what "
+            "stands between; topics that are there already stay as they are, so the same call may be made again."
+        ) from error
+    finally:
+        await admin.close()
+    return tuple(spec.name for spec in missing)
+
+
+async def _create(admin: AIOKafkaAdminClient, settings: "Settings", missing: list[TopicSpec]) -> None:
+    response = await admin.create_topics(
+        [
+            NewTopic(
+                name=spec.name,
+                num_partitions=spec.partitions,
+                replication_factor=settings.replication_factor,
+                topic_configs=spec.config,
+            )
+            for spec in missing
+        ]
+    )
+    for name, code, *_ in response.topic_errors:
+        error = for_code(code)
+        # Two processes that start at once may both create: the second finds it done.
+        if code and error is not TopicAlreadyExistsError:
+            raise error(f"topic {name}")
+    log.info("topics_created", topics=[spec.name for spec in missing])
+
+
+async def _wait_until_shown(admin: AIOKafkaAdminClient, names: set[str]) -> None:
+    while not names <= set(await admin.list_topics()):  # noqa: ASYNC110 - a broker has no event for it
+        await asyncio.sleep(_SHOWN_POLL_S)

@@ -1,0 +1,54 @@
+"""Whether there are traces at all, as OpenTelemetry's environment variables say."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from inferlane.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from inferlane.runtime.tracing.spans import Tracing
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_NONE = "none"
+
+
+async def enter_tracing(stack: AsyncExitStack, service: str) -> "Tracing | None":
+    """`open_tracing`, closed with the stack while the event loop goes on.
+
+    Raises:
+        ConfigurationError: as `open_tracing`.
+    """
+    tracing = open_tracing(service)
+    if tracing is not None:
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
+    return tracing
+
+
+def open_tracing(service: str, environ: Mapping[str, str] = os.environ) -> "Tracing | None":
+    """The tracing that the environment asks for, None if it asks for none.
+
+    Raises:
+        ConfigurationError: it asks for what is not installed or not supported.
+    """
+    exporter = _exporter(environ)
+    if exporter == _NONE:
+        return None
+    try:
+        from inferlane.runtime.tracing.exporting import make_provider  # noqa: PLC0415 - an extra, and slow to import
+        from inferlane.runtime.tracing.spans import Tracing  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise ConfigurationError(
+            f"traces are asked for, but {error.name} is not installed; pip install 'inferlane[otel]', "
+            f"or unset OTEL_TRACES_EXPORTER, {' and '.join(_ENDPOINTS)}"
+        ) from error
+    return Tracing(make_provider(service, exporter, environ))
+
+
+def _exporter(environ: Mapping[str, str]) -> str:
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return _NONE
+    default = "otlp" if any(environ.get(name) for name in _ENDPOINTS) else _NONE
+    return environ.get("OTEL_TRACES_EXPORTER", "").strip() or default

@@ -1,0 +1,105 @@
+"""Beginning and ending spans. Needs the extra `otel`.
+
+Source: W3C Trace Context, section 3.2.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from opentelemetry import trace as otel
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from inferlane import __version__
+from inferlane.contracts.record import TRACE_PARENT, Headers
+
+Attributes = Mapping[str, str | int | float | bool]
+Kind = Literal["SERVER", "PRODUCER", "CONSUMER", "CLIENT", "INTERNAL"]
+"""What a span is to the other end of its hop; the names are OpenTelemetry's."""
+
+
+class Span:
+    """One span that has begun."""
+
+    def __init__(self, span: otel.Span) -> None:
+        self._span = span
+
+    @property
+    def context(self) -> otel.SpanContext:
+        """What names it to others."""
+        return self._span.get_span_context()
+
+    @property
+    def traceparent(self) -> bytes:
+        """The header that makes a span elsewhere a child of this one."""
+        context = self.context
+        return b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
+
+    def put_into(self, headers: Headers) -> list[tuple[str, bytes]]:
+        """The headers of a record, with this span in place of the one that they named."""
+        return [*(header for header in headers if header[0] != TRACE_PARENT), (TRACE_PARENT, self.traceparent)]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the sampler took it; what is said about a span that it did not take goes nowhere."""
+        return self._span.is_recording()
+
+    def link(self, other: "Span") -> None:
+        """Say that `other`, of another trace, has to do with this one."""
+        self._span.add_link(other.context)
+
+    def end(self, *, at_s: float | None = None, error: str | None = None, attributes: Attributes | None = None) -> None:
+        """End it now, or at `at_s`, seconds since the epoch. `error` is the code of what went wrong."""
+        if attributes is not None:
+            self._span.set_attributes(attributes)
+        if error is not None:
+            self._span.set_attribute("error.type", error)
+            self._span.set_status(otel.StatusCode.ERROR, error)
+        self._span.end(None if at_s is None else _ns(at_s))
+
+
+class Tracing:
+    """Begins spans; one for each process. `open_tracing` makes it."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("inferlane", __version__)
+        self._extract = TraceContextTextMapPropagator().extract
+
+    def begin(
+        self,
+        name: str,
+        *,
+        kind: Kind,
+        parent: bytes | None = None,
+        at_s: float | None = None,
+        attributes: Attributes | None = None,
+        links: Iterable[Span] = (),
+    ) -> Span:
+        """Begin a span now, or at `at_s`, seconds since the epoch.
+
+        `parent` is a `traceparent`; with none, or one that is malformed, the span is the root of a trace.
+        """
+        return Span(
+            self._tracer.start_span(
+                name,
+                context=self._context(parent),
+                kind=otel.SpanKind[kind],
+                attributes=attributes,
+                links=[otel.Link(link.context) for link in links],
+                start_time=None if at_s is None else _ns(at_s),
+            )
+        )
+
+    def close(self) -> None:
+        """Send what was not sent yet; blocks for as long as the exporter tries (`OTEL_EXPORTER_OTLP_TIMEOUT`)."""
+        self._provider.shutdown()
+
+    def _context(self, parent: bytes | None) -> Context:
+        carrier = {} if parent is None else {TRACE_PARENT: parent.decode("ascii", errors="replace")}
+        return self._extract(carrier, context=Context())
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
