@@ -27,7 +27,7 @@ from benchmarks.targets import read_targets, targets_to_markdown
 from benchmarks.traces import time_traces, traces_to_markdown
 from benchmarks.venvs import environment_of
 from models.catalog import load_catalog
-from tests.brokers.kinds import BrokerKind
+from tests.support.brokers.kinds import BrokerKind
 
 _HERE = Path(__file__).parent
 RESULTS = _HERE / "results"

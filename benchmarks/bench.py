@@ -18,9 +18,9 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.splits import publish_split
 from inferlane.runtime.topics import create_topics
 from models.catalog import Catalog, load_catalog
-from tests.brokers import make_broker
-from tests.brokers.kinds import BrokerKind
-from tests.brokers.processes import free_ports, wait_until
+from tests.support.brokers import make_broker
+from tests.support.brokers.kinds import BrokerKind
+from tests.support.brokers.processes import free_ports, wait_until
 
 if TYPE_CHECKING:
     import subprocess

@@ -30,7 +30,7 @@ from inferlane.runtime.kafka.reading import read_since
 from models.catalog import ModelVersion
 from models.export import INPUT, PROBABILITIES
 from models.measure import open_session
-from tests.brokers.kinds import BrokerKind
+from tests.support.brokers.kinds import BrokerKind
 
 NAMES = Names()
 

@@ -28,7 +28,7 @@ from benchmarks.measured import Machine
 from benchmarks.spells import Spell, SpellMeter
 from benchmarks.systems.deployed import SERVING, by_kind, serve_on
 from benchmarks.systems.running import Running, post
-from tests.brokers.kinds import BrokerKind
+from tests.support.brokers.kinds import BrokerKind
 
 # Until what the start left to do is done, and the split is in force.
 _SETTLE_S = 10.0

@@ -17,8 +17,8 @@ from benchmarks.steps import Step, time_steps
 from benchmarks.systems.inferlane import serve_inferlane, serve_inferlane_on_apache
 from benchmarks.usage import cpu_by_process
 from benchmarks.wrk import run_wrk
-from tests.brokers.kinds import BrokerKind
-from tests.collecting import collecting
+from tests.support.brokers.kinds import BrokerKind
+from tests.support.collector import collecting
 
 _SAMPLES = 200
 # About what a worker finds waiting at concurrency 64.

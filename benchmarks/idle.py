@@ -11,7 +11,7 @@ from benchmarks.machine import this_machine
 from benchmarks.measured import Machine
 from benchmarks.spells import Spell, SpellMeter
 from benchmarks.systems.deployed import SERVING, by_kind, serve_on
-from tests.brokers.kinds import BrokerKind
+from tests.support.brokers.kinds import BrokerKind
 
 
 class Idle(msgspec.Struct, frozen=True, kw_only=True):

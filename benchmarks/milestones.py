@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from benchmarks.cases import Case
 from benchmarks.systems.running import Running
-from tests.collecting import Collector
+from tests.support.collector import Collector
 
 HOPS = (
     "HTTP, until the call is taken up",

@@ -19,7 +19,7 @@ from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.wire.v1 import decode_instances
 from models.catalog import Catalog
-from tests.brokers.kinds import BrokerKind
+from tests.support.brokers.kinds import BrokerKind
 
 NAMES = Names()
 

@@ -30,8 +30,8 @@ from inferlane.contracts.windows import Slot, add, encode_slot
 from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.kafka.producing import BatchProducer
 from models.catalog import ModelVersion
-from tests.brokers.kinds import BrokerKind
-from tests.brokers.processes import wait_until
+from tests.support.brokers.kinds import BrokerKind
+from tests.support.brokers.processes import wait_until
 from workers.outcomes import OutcomeRecorder
 
 NAMES = Names()

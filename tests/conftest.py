@@ -9,8 +9,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from tests.brokers import Broker
-    from tests.keyed_stack import KeyedStack
+    from tests.support.brokers import Broker
+    from tests.support.keyed_stack import KeyedStack
 
 # A deadline for one example is a timed test, and a busy machine fails it; the suite has its own time limits.
 # Half of the default examples: the suite runs on every change, and draws others each time.
@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--broker",
         choices=[EMBEDDED, "apache", "testcontainers", "external"],
         default=os.environ.get("INFERLANE_TEST_BROKER", EMBEDDED),
-        help="the Kafka that tests run on (INFERLANE_TEST_BROKER, default embedded); tests/brokers says what each is",
+        help="the Kafka that tests run on (INFERLANE_TEST_BROKER, default embedded); see tests/support/brokers",
     )
 
 
@@ -65,7 +65,7 @@ def broker(broker_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> 
 @pytest.fixture(scope="session")
 def keyed_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["KeyedStack"]:
     """A running stack for the tiers that look at one from outside, alone or one after the other."""
-    from tests.keyed_stack import running_stack  # noqa: PLC0415 - as below
+    from tests.support.keyed_stack import running_stack  # noqa: PLC0415 - as below
 
     with running_stack(tmp_path_factory.mktemp("clone")) as stack:
         yield stack
@@ -73,8 +73,8 @@ def keyed_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["KeyedStac
 
 def _open(kind: str, folder: Path) -> "Broker":
     # Lazy: most tests need no broker, and its certificates' library takes long to load.
-    from tests.brokers import BrokerKind, make_broker  # noqa: PLC0415
-    from tests.brokers.containers import NoDockerError, require_docker  # noqa: PLC0415
+    from tests.support.brokers import BrokerKind, make_broker  # noqa: PLC0415
+    from tests.support.brokers.containers import NoDockerError, require_docker  # noqa: PLC0415
 
     if kind == BrokerKind.TESTCONTAINERS:
         try:

@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.cases import Case
 from benchmarks.systems.inferlane import serve_inferlane
 from benchmarks.systems.running import Running
-from tests.brokers import make_broker
-from tests.brokers.kinds import BrokerKind
+from tests.support.brokers import make_broker
+from tests.support.brokers.kinds import BrokerKind
 
 _KINDS = {"api": "API", "router": "router", "worker": "workers"}
 SERVING = tuple(_KINDS.values())

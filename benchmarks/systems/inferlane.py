@@ -16,8 +16,8 @@ from benchmarks.cases import Case
 from benchmarks.systems.running import NAME, NAME_ON_APACHE, NotReadyError, Running, process, wait_ready
 from benchmarks.venvs import STATE
 from inferlane.runtime.runfile import RunFile, RunRecord
-from tests.brokers import ApacheCluster
-from tests.brokers.processes import free_ports
+from tests.support.brokers import ApacheCluster
+from tests.support.brokers.processes import free_ports
 
 _PARTS = {"broker", "store"}
 _READY_WITHIN_S = 300.0

@@ -16,7 +16,7 @@ from benchmarks.systems.running import Protocol, Running, answers_get, post, pro
 from benchmarks.venvs import STATE, environment_of, versions_in
 from control_plane.local.broker import broker_argv
 from control_plane.local.store import store_argv
-from tests.brokers.processes import ask_node, free_ports
+from tests.support.brokers.processes import ask_node, free_ports
 
 PEERS = Path(__file__).parents[1] / "peers"
 _READY_WITHIN_S = 300.0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.keyed_stack import REPOSITORY, KeyedStack
+from tests.support.keyed_stack import REPOSITORY, KeyedStack
 
 SCREENSHOTS = REPOSITORY / ".inferlane" / "screenshots"
 _CHROMIUM = "/usr/bin/chromium"

@@ -3,7 +3,7 @@
 from playwright.sync_api import Browser
 
 from tests.browser.conftest import WAIT_MS
-from tests.keyed_stack import KeyedStack
+from tests.support.keyed_stack import KeyedStack
 
 
 def test_the_documents_are_shown_and_nothing_is_loaded_from_elsewhere(

@@ -9,9 +9,9 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from playwright.sync_api import Page, expect
 
-from tests.brokers.processes import run_coroutine
 from tests.browser.conftest import SCREENSHOTS, WAIT_MS, Open, traffic
-from tests.keyed_stack import REPOSITORY, KeyedStack
+from tests.support.brokers.processes import run_coroutine
+from tests.support.keyed_stack import REPOSITORY, KeyedStack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator

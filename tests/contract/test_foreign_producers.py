@@ -15,7 +15,7 @@ from inferlane.runtime.kafka.consuming import LaneConsumer
 from inferlane.runtime.kafka.positions import Subscription
 from inferlane.runtime.kafka.progress import ConsumerState
 from inferlane.runtime.topics import create_topics
-from tests.brokers import Broker
+from tests.support.brokers import Broker
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -23,8 +23,8 @@ from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.kafka.reading import read_since
 from inferlane.runtime.splits import SplitFollower, SplitTable, publish_split
 from inferlane.runtime.topics import create_topics, record_limit_bytes
-from tests.brokers import Broker
-from tests.fakes.foreign import OddName, python_builder
+from tests.support.brokers import Broker
+from tests.support.fakes.foreign import OddName, python_builder
 
 # A group that lost a member waits for its session to end, and machines that do much else take their time.
 pytestmark = pytest.mark.timeout(300)

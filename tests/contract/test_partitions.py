@@ -19,7 +19,7 @@ from inferlane.runtime.kafka.positions import Subscription
 from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.kafka.reading import read_added_partitions
 from inferlane.runtime.topics import create_topics, make_admin
-from tests.brokers import Broker
+from tests.support.brokers import Broker
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -18,7 +18,7 @@ from inferlane.runtime.kafka.reading import read_since
 from inferlane.runtime.kafka.writing import write_each
 from inferlane.runtime.retrying import Retrier
 from inferlane.runtime.topics import create_topics, make_admin
-from tests.brokers import Broker
+from tests.support.brokers import Broker
 
 pytestmark = pytest.mark.timeout(300)
 

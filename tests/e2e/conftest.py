@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.brokers.processes import free_ports
+from tests.support.brokers.processes import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 _START_TIMEOUT_S = 2_400

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.brokers.processes import free_ports
-from tests.fakes.stores import write_tiny_store
-from tests.fakes.zoo import add_version, save_external, spoil
+from tests.support.brokers.processes import free_ports
+from tests.support.fakes.stores import write_tiny_store
+from tests.support.fakes.zoo import add_version, save_external, spoil
 
 BAD = ("corrupt", "nan", "missing-weights")
 _TIMEOUT_S = 300

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.keyed_stack import KeyedStack, running_stack
+from tests.support.keyed_stack import KeyedStack, running_stack
 
 pytestmark = pytest.mark.timeout(1_800)
 

@@ -16,9 +16,9 @@ import onnxruntime
 import pytest
 
 from router.routing import choose
-from tests.brokers.processes import wait_until
 from tests.e2e.conftest import Stack
 from tests.e2e.processes import paused
+from tests.support.brokers.processes import wait_until
 
 pytestmark = pytest.mark.timeout(900)
 

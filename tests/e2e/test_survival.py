@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from inferlane.runtime.runfile import RunFile
-from tests.brokers.processes import wait_until
 from tests.e2e.conftest import Answer, Stack
 from tests.e2e.processes import pid_of
+from tests.support.brokers.processes import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 

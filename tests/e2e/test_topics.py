@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers.processes import wait_until
 from tests.e2e.conftest import REPOSITORY, Stack
+from tests.support.brokers.processes import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 

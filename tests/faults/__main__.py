@@ -10,9 +10,9 @@ from rich.console import Console
 
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.logs import configure_logs
-from tests.brokers import BrokerKind
 from tests.faults.harness import Plan, prove
 from tests.faults.harness.opening import fault_broker
+from tests.support.brokers import BrokerKind
 
 
 def faults(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them

@@ -15,9 +15,9 @@ import structlog
 from rich.console import Console
 
 from inferlane.runtime.config import load_settings
-from tests.brokers import Broker, BrokerKind
 from tests.faults.harness import Plan, prove
 from tests.faults.harness.opening import fault_broker
+from tests.support.brokers import Broker, BrokerKind
 
 # Seconds on a quiet machine; on a busy one a fault costs up to a minute, and the run ends with fewer of them.
 DEFAULT_FAULTS = 12

@@ -4,7 +4,7 @@ import random
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from tests.http_messages import READ, REFUSED
+from tests.support.http_messages import READ, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,9 +13,9 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.result_store import ResultStore, connect
 from inferlane.runtime.topics import create_topics
 from producer_api.main import serve
-from tests.brokers.embedded import EmbeddedBroker
-from tests.fakes.stores import write_tiny_store
 from tests.integration._parts import embedded_store_process, eventually, free_port, is_ready
+from tests.support.brokers.embedded import EmbeddedBroker
+from tests.support.fakes.stores import write_tiny_store
 
 WAIT_S = 0.3
 CALL: dict[str, Any] = {"instances": [[1.0, 2.0, 3.0]], "timeout_s": WAIT_S}

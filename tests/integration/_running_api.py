@@ -8,9 +8,9 @@ from pathlib import Path
 from inferlane.runtime.api_keys import Scope, create_key
 from inferlane.runtime.topics import create_topics
 from producer_api.main import serve
-from tests.brokers.embedded import EmbeddedBroker
-from tests.fakes.stores import write_tiny_store
 from tests.integration._parts import embedded_store, eventually, free_port, is_ready
+from tests.support.brokers.embedded import EmbeddedBroker
+from tests.support.fakes.stores import write_tiny_store
 
 
 @asynccontextmanager

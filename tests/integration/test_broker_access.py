@@ -19,10 +19,10 @@ from inferlane.runtime.result_store import connect
 from inferlane.runtime.splits import SplitFollower, SplitTable, publish_split
 from inferlane.runtime.topics import create_topics
 from inferlane.runtime.window_store import WindowStore
-from tests.brokers import ApacheCluster, Broker
-from tests.brokers.apache.security import Security
 from tests.integration._parts import embedded_store, eventually
 from tests.integration._router import running_router
+from tests.support.brokers import ApacheCluster, Broker
+from tests.support.brokers.apache.security import Security
 
 NAMES = Names()
 

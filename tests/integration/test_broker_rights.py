@@ -31,11 +31,11 @@ from inferlane.runtime.kafka.clients import make_consumer, make_producer
 from inferlane.runtime.kafka.positions import Subscription
 from inferlane.runtime.result_store import connect
 from inferlane.runtime.topics import topic_specs
-from tests.brokers import ApacheCluster
-from tests.brokers.apache.security import Security
-from tests.fakes.stores import write_tiny_store
 from tests.integration._parts import eventually, free_port, is_ready
 from tests.integration._parts import running as running_server
+from tests.support.brokers import ApacheCluster
+from tests.support.brokers.apache.security import Security
+from tests.support.fakes.stores import write_tiny_store
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -23,9 +23,9 @@ from inferlane.runtime.result_store import ResultStore, connect
 from inferlane.runtime.retrying import Retrier
 from inferlane.runtime.topics import create_topics
 from router.forwarder import Forwarder, router_lanes
-from tests.brokers import Broker
-from tests.fakes.records import make_catalog, make_version
 from tests.integration._parts import embedded_store, eventually
+from tests.support.brokers import Broker
+from tests.support.fakes.records import make_catalog, make_version
 from workers.failure_limit import FailureLimit
 from workers.observing import Observer
 from workers.outcomes import OutcomeRecorder

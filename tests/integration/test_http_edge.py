@@ -15,7 +15,7 @@ from inferlane.runtime.http.serving import serve_http
 from producer_api.asgi import read_body, send_answer
 from producer_api.gate import KeyGate
 from producer_api.key_ring import KeyRing
-from tests.fakes.clock import FakeClock
+from tests.support.fakes.clock import FakeClock
 
 PREDICT = "POST /v1/models/predict"
 SPLIT = "POST /v1/traffic-split"

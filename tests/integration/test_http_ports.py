@@ -13,8 +13,8 @@ from dashboards.live.feed import Feed
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.serving import serve_http
 from inferlane.runtime.ops import OpsApp, serve_ops
-from tests.http_messages import FOLLOWER, LIMIT_S, READ, REFUSED, answers_to
 from tests.integration._running_api import running_api
+from tests.support.http_messages import FOLLOWER, LIMIT_S, READ, REFUSED, answers_to
 
 PORTS = ["api", "ops", "dashboard"]
 

@@ -17,8 +17,8 @@ from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.kafka.reading import read_since
 from inferlane.runtime.result_store import ResultStore, connect
 from inferlane.runtime.topics import create_topics
-from tests.brokers import Broker
 from tests.integration._parts import embedded_store, eventually
+from tests.support.brokers import Broker
 
 # A death is seen when the session of its consumer ends.
 pytestmark = pytest.mark.timeout(600)
@@ -39,7 +39,7 @@ from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.lifecycle import run
 from inferlane.runtime.result_store import ResultStore, connect
 from inferlane.runtime.retrying import Retrier
-from tests.fakes.records import make_catalog, make_version
+from tests.support.fakes.records import make_catalog, make_version
 from workers.failure_limit import FailureLimit
 from workers.observing import Observer
 from workers.outcomes import OutcomeRecorder

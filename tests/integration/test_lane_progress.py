@@ -8,8 +8,8 @@ from inferlane.runtime.kafka.consuming import LaneConsumer
 from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.kafka.progress import ConsumerState
 from inferlane.runtime.topics import create_topics
-from tests.brokers import Broker
 from tests.integration._parts import eventually
+from tests.support.brokers import Broker
 
 pytestmark = pytest.mark.timeout(240)
 

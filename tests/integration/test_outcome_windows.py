@@ -30,10 +30,10 @@ from inferlane.runtime.result_store import connect
 from inferlane.runtime.topics import create_topics
 from inferlane.runtime.window_store import WindowStore
 from models.store import write_model, write_version
-from tests.brokers import Broker
-from tests.fakes.stores import describe_tiny, write_tiny_onnx
 from tests.integration._parts import embedded_store, eventually
 from tests.integration._router import running_router
+from tests.support.brokers import Broker
+from tests.support.fakes.stores import describe_tiny, write_tiny_onnx
 from workers.outcomes import OutcomeRecorder
 
 # Processes that import everything, on machines that do much else.

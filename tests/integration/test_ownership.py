@@ -22,10 +22,10 @@ from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.result_store import ResultStore, connect
 from inferlane.runtime.topics import create_topics
 from producer_api.main import serve
-from tests.brokers.embedded import EmbeddedBroker
-from tests.fakes.records import FakeRecord
-from tests.fakes.stores import write_tiny_store
 from tests.integration._parts import embedded_store, eventually, free_port, is_ready
+from tests.support.brokers.embedded import EmbeddedBroker
+from tests.support.fakes.records import FakeRecord
+from tests.support.fakes.stores import write_tiny_store
 
 pytestmark = pytest.mark.timeout(180)
 

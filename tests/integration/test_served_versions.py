@@ -6,8 +6,8 @@ from inferlane.contracts.naming import Names
 from inferlane.contracts.splits import Served
 from inferlane.runtime.result_store import connect
 from inferlane.runtime.served_versions import ServedVersions
-from tests.fakes.clock import FakeClock
 from tests.integration._parts import embedded_store
+from tests.support.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.timeout(120)
 

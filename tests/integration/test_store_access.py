@@ -27,8 +27,8 @@ from inferlane.runtime.served_versions import ServedVersions
 from inferlane.runtime.version_faults import VersionFaults
 from inferlane.runtime.window_store import WindowStore
 from producer_api.waiting import WaitingRoom
-from tests.brokers.apache.security import Security
 from tests.integration._parts import eventually, free_port, running
+from tests.support.brokers.apache.security import Security
 
 PASSWORD = "a:password/with@all#of?it"  # noqa: S105 - of a store that lives as long as a test
 ESCAPED = "a%3Apassword%2Fwith%40all%23of%3Fit"

@@ -9,7 +9,7 @@ from typing import Self
 from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_producer
-from tests.keyed_stack import KeyedStack
+from tests.support.keyed_stack import KeyedStack
 
 NAMES = Names()
 

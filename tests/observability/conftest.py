@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.brokers.processes import free_ports, wait_until
-from tests.keyed_stack import REPOSITORY, KeyedStack
 from tests.observability._load import Load
 from tests.observability._prometheus import Prometheus
+from tests.support.brokers.processes import free_ports, wait_until
+from tests.support.keyed_stack import REPOSITORY, KeyedStack
 
 _READY_WITHIN_S = 60
 

@@ -9,8 +9,8 @@ import pytest
 from dashboards.generator import foreign
 from dashboards.generator.files import pages
 from dashboards.generator.promql import names_in
-from tests.keyed_stack import KeyedStack
 from tests.observability._prometheus import Prometheus
+from tests.support.keyed_stack import KeyedStack
 
 _DATA_WITHIN_S = 150
 _POLL_S = 2

@@ -4,7 +4,7 @@ aiokafka raises on such a batch while it has already moved the positions of what
 so that their records are never returned, and raises again for ever. Here a fetch never raises for what it holds: a
 record that stands for the batch takes its place (`inferlane.contracts.unreadable`) and is answered like any other.
 
-This is the one module that reaches into aiokafka's fetcher; `tests/unit/test_fetching.py` fails when that changes.
+This is the one module that reaches into aiokafka's fetcher; `test_fetching.py` fails when that changes.
 """
 
 import asyncio

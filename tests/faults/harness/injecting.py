@@ -15,8 +15,6 @@ from control_plane.local.child import Child
 from control_plane.local.keeper import Keeper, StartError
 from control_plane.local.pools import worker_pool
 from inferlane.contracts.naming import Lane
-from tests.brokers import ApacheCluster, Broker
-from tests.brokers.embedded import EmbeddedBroker
 from tests.faults.harness.foreign_senders import ForeignSenders
 from tests.faults.harness.loading import Load
 from tests.faults.harness.plan import Fault, Plan
@@ -24,6 +22,8 @@ from tests.faults.harness.questions import IDLE_VERSION, MODEL, VERSIONS
 from tests.faults.harness.store import empty_store, full_store
 from tests.faults.harness.system import SESSION_TIMEOUT_MS, WORKER_POOLS, System
 from tests.faults.harness.topic_faults import add_partition, delete_topics, make_topics_again, set_back_offsets
+from tests.support.brokers import ApacheCluster, Broker
+from tests.support.brokers.embedded import EmbeddedBroker
 
 log = structlog.get_logger(__name__)
 

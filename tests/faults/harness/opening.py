@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.brokers import ApacheCluster, Broker, BrokerKind, make_broker
+from tests.support.brokers import ApacheCluster, Broker, BrokerKind, make_broker
 
 
 def fault_broker(kind: BrokerKind, folder: Path, *, nodes: int) -> Broker:

@@ -8,7 +8,6 @@ from pathlib import Path
 import structlog
 
 from models.catalog import load_catalog
-from tests.brokers import Broker
 from tests.faults.harness.injecting import Injector
 from tests.faults.harness.loading import Load
 from tests.faults.harness.plan import Plan, schedule
@@ -16,6 +15,7 @@ from tests.faults.harness.questions import MODEL, Oracle
 from tests.faults.harness.report import Report, make_report
 from tests.faults.harness.system import System, running_system
 from tests.faults.harness.verdict import judge
+from tests.support.brokers import Broker
 
 log = structlog.get_logger(__name__)
 

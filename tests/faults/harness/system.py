@@ -19,10 +19,10 @@ from control_plane.local.supervisor import Pool, Supervisor
 from inferlane.runtime.config import Settings
 from inferlane.runtime.loopback import base_url
 from inferlane.runtime.topics import create_topics
-from tests.brokers import Broker
-from tests.brokers.processes import free_ports
 from tests.faults.harness.plan import Plan
 from tests.faults.harness.questions import IDLE_VERSION, MODEL, VERSIONS
+from tests.support.brokers import Broker
+from tests.support.brokers.processes import free_ports
 
 # A process that is killed again and again is not one that fails by itself: it comes back at once.
 _BACKOFF = Backoff(ceiling_s=1.0)

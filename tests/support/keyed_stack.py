@@ -1,0 +1,103 @@
+"""A whole stack that wants keys, for the tests that look at one from outside."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from inferlane.runtime.runfile import ProcessRecord, RunFile
+from tests.support.brokers.processes import free_ports
+
+REPOSITORY = Path(__file__).parents[2]
+_START_TIMEOUT_S = 900
+_CALL_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyedStack:
+    """Where the stack is, and a key that may do everything.
+
+    `folder` is laid out as a clone, so that a configuration of the repository finds `.inferlane` where it says.
+    """
+
+    folder: Path
+    api_port: int
+    dashboard_port: int
+    broker_port: int
+    admin_key: str
+
+    @property
+    def page_url(self) -> str:
+        return f"http://localhost:{self.dashboard_port}/"
+
+    def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+        """Return the status and the answer, whatever the status is; header names take `_` for `-`."""
+        named = {"content-type": "application/json"} | {name.replace("_", "-"): text for name, text in headers.items()}
+        try:
+            return self._ask(path, json.dumps(body).encode(), named)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def call(self, path: str, body: Any = None) -> Any:
+        """The answer of a call that must be taken: GET, or POST where there is a body."""
+        raw = None if body is None else json.dumps(body).encode()
+        status, answer = self._ask(path, raw, {"content-type": "application/json"})
+        assert status == HTTPStatus.OK, answer
+        return answer
+
+    def process(self, name: str) -> ProcessRecord:
+        record = RunFile(self.folder / ".inferlane").read()
+        assert record is not None
+        return next(process for process in record.processes if process.name == name)
+
+    def _ask(self, path: str, raw: bytes | None, headers: dict[str, str]) -> tuple[int, Any]:
+        headers = {"authorization": f"Bearer {self.admin_key}"} | headers
+        request = urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}", raw, headers)
+        with urllib.request.urlopen(request, timeout=_CALL_TIMEOUT_S) as answer:  # noqa: S310 - our own server
+            return answer.status, json.load(answer)
+
+
+@contextmanager
+def running_stack(folder: Path) -> Iterator[KeyedStack]:
+    """Start one with its state in `folder/.inferlane`, and stop it at the end of the block."""
+    api, broker, store, ops, dashboard = free_ports(5)
+    state = folder / ".inferlane"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
+        "INFERLANE_STATE_DIR": str(state),
+        "INFERLANE_MODELS_DIR": str(REPOSITORY / ".inferlane" / "models"),
+        "INFERLANE_API_KEYS_FILE": str(folder / "keys.toml"),
+        "INFERLANE_API_PORT": str(api),
+        "INFERLANE_BROKER_PORT": str(broker),
+        "INFERLANE_STORE_PORT": str(store),
+        "INFERLANE_FIRST_OPS_PORT": str(ops),
+        "INFERLANE_DASHBOARD_PORT": str(dashboard),
+    }
+
+    def inferlane(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "control_plane", *arguments],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_START_TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    admin_key = inferlane("keys", "create", "--name", "admin", "--scope", "admin")
+    environment["INFERLANE_API_KEY"] = inferlane("keys", "create", "--name", "dashboard", "--scope", "predict")
+    try:
+        inferlane("up", "--detach")
+        yield KeyedStack(folder=folder, api_port=api, dashboard_port=dashboard, broker_port=broker, admin_key=admin_key)
+    finally:
+        inferlane("down")

@@ -1,0 +1,205 @@
+"""Rows of a file: how it is written is found and said, and no row is lost in silence."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.bulk.formats import Header, ReadOptions
+from control_plane.bulk.output import rejects_written
+from control_plane.bulk.rows import Chunk, RowFile, read_chunks
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.errors import ConfigurationError
+from tests.support.fakes.records import IRIS
+
+ROWS = "5.1,3.5,1.4,0.2\n6.7,3.0,5.2,2.3\n"
+NAMES = "sepal length,sepal width,petal length,petal width\n"
+ONE = Signature(inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),), outputs=IRIS.outputs)
+EXPECTED = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
+
+
+def read(
+    folder: Path, content: str | bytes, *, name: str = "rows.csv", signature: Signature = IRIS, **options: object
+) -> tuple[RowFile, list[Chunk]]:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    file = RowFile(path, signature, ReadOptions(**options))  # type: ignore[arg-type]  # as it is given
+    return file, list(file.chunks(rows_per_chunk=100))
+
+
+def values(chunks: list[Chunk]) -> list[list[float]]:
+    return [row for chunk in chunks if chunk.positions for row in chunk.tensors["input"].round(4).tolist()]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (ROWS, "UTF-8, delimiter comma, no header"),
+        (NAMES + ROWS, "UTF-8, delimiter comma, header 'sepal length, sepal width, petal length, petal width'"),
+        ("\ufeff" + ROWS, "UTF-8 with a byte order mark, delimiter comma, no header"),
+        ("\ufeff" + NAMES + ROWS, "UTF-8 with a byte order mark, delimiter comma, header 'sepal"),
+        (ROWS.replace(",", ";"), "delimiter semicolon, no header"),
+        ((NAMES + ROWS).replace(",", "\t"), "delimiter tab, header"),
+        (ROWS.replace(",", "|"), "delimiter pipe, no header"),
+        (ROWS.encode("utf-16"), "UTF-16, delimiter comma, no header"),
+        (ROWS.encode("utf-32"), "UTF-32, delimiter comma, no header"),
+        (ROWS.encode("utf-16-be"), "UTF-16-BE without a byte order mark, delimiter comma"),
+        (NAMES.replace("sepal", "Kelchblätter").encode("latin-1") + ROWS.encode(), "Latin-1 (it is not UTF-8)"),
+        (ROWS.replace("\n", "\r\n"), "no header"),
+        (ROWS.replace("\n", "\r"), "no header"),
+        (ROWS.rstrip("\n"), "no header"),
+        (ROWS + "\n\n  \n", "no header"),
+        (f"\n{NAMES}\n{ROWS}", "header"),
+        ('"5.1","3.5","1.4","0.2"\n6.7, +3.0 ,52e-1,2.3\n', "no header"),
+        ('"sepal, length",b,c,d\n' + ROWS, "header 'sepal, length, b, c, d'"),
+        ("0,,,d\n".replace("0", "id") + ROWS, "header 'id, , , d'"),
+    ],
+)
+def test_how_a_file_is_written_is_found_and_said(tmp_path: Path, content: str | bytes, said: str) -> None:
+    file, chunks = read(tmp_path, content)
+    assert said in str(file.format)
+    assert np.allclose(values(chunks), EXPECTED)
+    assert all(not chunk.faults for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    ("odd", "fault"),
+    [
+        ("5.1,,1.4,0.2", "line 1, column 2: the value is missing ('')"),
+        ("NA,3.5,1.4,0.2", "line 1, column 1: the value is missing ('NA')"),
+        ("x,3.5,1.4,0.2", "line 1, column 1: 'x' is no number"),
+        ("5.1,3.5,1.4,nan", "line 1, column 4: the value is missing ('nan')"),
+        ("5.1,3.5,1.4,1_0", "line 1, column 4: '1_0' is no number"),
+        ("5.1,3.5,1.4,1e999", "line 1, column 4: '1e999' is out of range"),
+        ("5.1,3.5,1.4,inf", "line 1, column 4: 'inf' is no number"),
+        ("5.1,3.5,1.4,\u0665", "column 4"),
+        ("5.1,3.5,1.4", "line 1 has 3 values, the model takes 4"),
+        ("5.1,3.5,1.4,0.2,", "line 1 has 5 values, the model takes 4"),
+        ('"5.1,3.5,1.4,0.2', "line 1: "),
+        ('5.1,3.5,"1.4"0,0.2', "line 1: "),
+        ("5.1,3.5,1.4,1e300", "line 1: "),
+        (",,,", "line 1, column 1: the value is missing"),
+        ("2026-01-01,2026-01-02,2026-01-03,2026-01-04", "line 1, column 1: '2026-01-01' is no number"),
+        ("$5,$3,$1,$0", "line 1, column 1: '$5' is no number"),
+        ("51%,35%,14%,2%", "line 1, column 1: '51%' is no number"),
+        ("-inf,inf,inf,inf", "line 1, column 1: '-inf' is no number"),
+        ("True,False,True,False", "line 1, column 1: 'True' is no number"),
+        ("0x1,0x2,0x3,0x4", "line 1, column 1: '0x1' is no number"),
+        ("5.1,3.5,1.4,0.2\0", "line 1, column 4: '0.2\\x00' is no number"),
+        ("5.1 3.5 1.4 0.2", "line 1 has 1 values, the model takes 4"),
+    ],
+)
+def test_an_odd_field_costs_its_own_row_and_is_named_wherever_it_stands(tmp_path: Path, odd: str, fault: str) -> None:
+    (tmp_path / "last").mkdir()
+    _, chunks = read(tmp_path, f"{odd}\n{ROWS}")
+    assert np.allclose(values(chunks), EXPECTED)
+    assert [(reject.row, reject.line, reject.text) for chunk in chunks for reject in chunk.rejects] == [(0, 1, odd)]
+    assert chunks[0].faults[0].startswith(fault) or fault in chunks[0].faults[0]
+    _, chunks = read(tmp_path / "last", f"{NAMES}{ROWS}{odd}\n")
+    assert np.allclose(values(chunks), EXPECTED)
+    assert [(reject.row, reject.line) for chunk in chunks for reject in chunk.rejects] == [(2, 4)]
+
+
+def test_a_bad_value_is_named_by_its_column(tmp_path: Path) -> None:
+    _, [chunk] = read(tmp_path, f"{NAMES}5.1,x,1.4,0.2\n")
+    assert chunk.faults == {0: "line 2, column 2 ('sepal width'): 'x' is no number"}
+
+
+def test_what_is_given_wins_over_what_is_found(tmp_path: Path) -> None:
+    assert len(read(tmp_path, "1,2,3,4\n" + ROWS, header=Header.YES)[1][0].positions) == 2
+    assert read(tmp_path, NAMES + ROWS, header=Header.NO)[1][0].rejects[0].line == 1
+    _, [chunk] = read(tmp_path, ROWS.replace(",", ":"), delimiter=":")
+    assert np.allclose(values([chunk]), EXPECTED)
+    _, [chunk] = read(tmp_path, "\ufeff" + ROWS, encoding="utf-8")
+    assert np.allclose(values([chunk]), EXPECTED)
+    _, [chunk] = read(tmp_path, "5.1,,NA,0.2\n", missing=-1.0)
+    assert np.allclose(values([chunk]), [[5.1, -1, -1, 0.2]])
+
+
+@pytest.mark.parametrize("options", [{"delimiter": "ab"}, {"delimiter": '"'}, {"encoding": "no-such"}])
+def test_an_option_that_cannot_be_is_refused(tmp_path: Path, options: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="--"):
+        read(tmp_path, ROWS, **options)
+
+
+def test_decimal_commas_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"decimal comma, as in '5,1'; write a point instead \(5\.1\)"):
+        read(tmp_path, "a;b;c;d\n5,1;3,5;1,4;0,2\n")
+
+
+def test_a_line_without_a_value_is_a_row_of_a_model_with_one_value_but_not_at_the_end(tmp_path: Path) -> None:
+    file, [chunk] = read(tmp_path, "1\n\n3\n\n\n", signature=ONE)
+    assert (chunk.positions, [reject.line for reject in chunk.rejects]) == ((0, 2), [2])
+    assert file.empty_lines == 2
+    file, _ = read(tmp_path, f"{ROWS}\n{ROWS}")
+    assert file.empty_lines == 1
+
+
+@pytest.mark.parametrize("before", ["", NAMES.replace(",", "\t")])
+def test_a_line_of_tabs_is_a_row_of_missing_values_where_tabs_delimit(tmp_path: Path, before: str) -> None:
+    content = f"{before}\t\t\t\n{ROWS}".replace(",", "\t")
+    for name in ("rows.csv", "rows.tsv"):
+        file, [chunk] = read(tmp_path, content, name=name)
+        assert (chunk.positions, list(chunk.faults), file.empty_lines) == ((1, 2), [0], 0)
+        _, [chunk] = read(tmp_path, content, name=name, missing=-1.0)
+        assert np.allclose(values([chunk]), [[-1, -1, -1, -1], *EXPECTED])
+    file, [chunk] = read(tmp_path, f"{ROWS}\t\t\n")
+    assert (chunk.positions, file.empty_lines) == ((0, 1), 1)
+
+
+def test_lines_that_are_json_only_together_move_nobody_elses_rows(tmp_path: Path) -> None:
+    content = "[1, 2\n3, 4]\n[5, 6, 7, 8], [9, 9, 9, 9]\n[5.1, 3.5, 1.4, 0.2]\n"
+    _, [chunk] = read(tmp_path, content, name="rows.jsonl")
+    assert (chunk.positions, [reject.line for reject in chunk.rejects]) == ((3,), [1, 2, 3])
+
+
+def test_json_lines_are_named_by_their_line_too(tmp_path: Path) -> None:
+    content = "\ufeff[5.1, 3.5, 1.4, 0.2]\n\n[1, 2]\nnonsense\n[1,2,3,4],[1,2,3,4]\n[6.7, 3.0, 5.2, 2.3]\n"
+    file, chunks = read(tmp_path, content, name="rows.JSONL")
+    assert np.allclose(values(chunks), EXPECTED)
+    assert [reject.line for chunk in chunks for reject in chunk.rejects] == [3, 4, 5]
+    assert (str(file.format), file.empty_lines) == ("JSON lines, UTF-8 with a byte order mark", 1)
+
+
+def test_rejects_are_written_with_line_reason_and_text(tmp_path: Path) -> None:
+    _, chunks = read(tmp_path, f"{ROWS}5.1,x,1.4,0.2\n")
+    with rejects_written(tmp_path / "rejects.jsonl") as write:
+        assert [write(chunk) for chunk in chunks] == chunks
+    [line] = (tmp_path / "rejects.jsonl").read_text().splitlines()
+    detail = "line 3, column 2: 'x' is no number"
+    assert json.loads(line) == {"row": 2, "line": 3, "detail": detail, "text": "5.1,x,1.4,0.2"}
+
+
+FIELD = st.one_of(st.floats(-1e6, 1e6).map(repr), st.sampled_from(["", "NA", "x", '"', "1,5", " 2 ", "\ufeff", "é"]))
+
+
+@given(
+    rows=st.lists(st.lists(FIELD, min_size=1, max_size=6), min_size=1, max_size=12),
+    delimiter=st.sampled_from(",;\t"),
+    end=st.sampled_from(["\n", "\r\n"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]),
+)
+def test_every_line_with_something_in_it_is_a_row_a_fault_the_header_or_a_reason_to_refuse(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], delimiter: str, end: str, encoding: str
+) -> None:
+    text = "".join(delimiter.join(row) + end for row in rows)
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    path.write_bytes(text.encode(encoding, errors="replace"))
+    if delimiter != "," and any("1,5" in row for row in rows):
+        with suppress(ConfigurationError):
+            # Refused before anything is sent, unless a comma is what cuts most lines.
+            RowFile(path, IRIS)
+        return
+    file = RowFile(path, IRIS)
+    chunks = list(read_chunks(path, IRIS, rows_per_chunk=3))
+    decoded = path.read_text(encoding=file.format.encoding)
+    # Also one of delimiters alone, between which every value is missing.
+    lines = [line for line in decoded.split("\n") if line.strip() or file.format.delimiter in line]
+    found = sum(chunk.row_count for chunk in chunks)
+    assert found == len(lines) - (file.format.header is not None)
+    assert all(len(chunk.positions) + len(chunk.faults) == chunk.row_count for chunk in chunks)
+    assert all(len(chunk.tensors["input"]) == len(chunk.positions) for chunk in chunks if chunk.positions)

@@ -1,0 +1,376 @@
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from control_plane.autoscaling.manifest import read_scaled_objects
+from control_plane.autoscaling.threshold import WorkerPace
+from control_plane.cli.main import app
+from control_plane.kubernetes.files import files
+from control_plane.kubernetes.names import object_name, service_name
+from control_plane.kubernetes.plan import Plan, Waits, cluster_settings, make_plan
+from control_plane.kubernetes.pods import grace_period_s
+from control_plane.kubernetes.store import user_lines
+from inferlane.contracts.naming import Names
+from inferlane.errors import ConfigurationError, UnknownModelError
+from inferlane.runtime.config import Settings, load_settings
+from models.samples import SAMPLES
+from tests.manifests.pod_security import pods_of
+from tests.manifests.rules import faults
+
+REPOSITORY = Path(__file__).parents[3]
+MANIFESTS = REPOSITORY / "k8s"
+VERSIONS = [("iris", recipe.version) for sample in SAMPLES if sample.name == "iris" for recipe in sample.recipes]
+PACE = WorkerPace(row_s=0.005, max_batch_rows=256, batch_overhead_s=0.005)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("INFERLANE_"):
+            monkeypatch.delenv(name)
+
+
+def plan(versions: list[tuple[str, str]] = VERSIONS, **chosen: object) -> Plan:
+    settings = cluster_settings(load_settings(**chosen), namespace="inferlane")
+    return make_plan(settings, versions, namespace="inferlane", image="inferlane:0.1.0", pace=PACE, waits=Waits())
+
+
+@functools.cache
+def whole() -> str:
+    """Every rendered object once."""
+    texts = files(plan())
+    parts = [text for name, text in texts.items() if "/" in name and "kustomization" not in name]
+    return "---\n".join([*parts, texts["operator.yaml"]])
+
+
+def test_the_committed_files_are_what_the_catalogue_and_the_settings_give() -> None:
+    texts = files(plan())
+    committed = {name: (MANIFESTS / name).read_text() for name in texts}
+    assert committed == texts
+
+
+def test_no_rendered_file_of_a_version_that_is_gone_stays() -> None:
+    assert set(MANIFESTS.rglob("*.yaml")) == {MANIFESTS / name for name in files(plan())}
+
+
+def test_what_is_rendered_holds_to_every_rule() -> None:
+    assert faults(whole(), versions=VERSIONS) == []
+
+
+def documents() -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(whole()) if document]
+
+
+def test_every_kind_that_makes_pods_is_held_to_the_namespaces_level() -> None:
+    found = {name for name, _ in pods_of(documents())}
+    assert found == {
+        "Deployment inferlane-api",
+        "Deployment inferlane-router",
+        *(f"Deployment {pool.name}" for pool in plan().pools),
+        "StatefulSet inferlane-valkey",
+        "Job inferlane-operator",
+        "Kafka inferlane, entityOperator",
+        "KafkaNodePool nodes",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("Kafka", "spec.kafka.template", {}),
+        ("Kafka", "spec.kafka.template.pod.securityContext.runAsNonRoot", False),
+        ("Kafka", "spec.kafka.template.kafkaContainer.securityContext.capabilities", {"drop": ["ALL"], "add": ["X"]}),
+        ("Kafka", "spec.kafka.template.initContainer", {}),
+        ("Kafka", "spec.entityOperator.template.pod", {}),
+        ("Kafka", "spec.entityOperator.template.userOperatorContainer.securityContext.allowPrivilegeEscalation", True),
+        ("Kafka", "spec.kafkaExporter", {}),
+        # A pool's own template takes the place of the cluster's.
+        ("KafkaNodePool", "spec.template", {"pod": {"securityContext": {"fsGroup": 0}}}),
+        ("StatefulSet", "spec.template.spec.securityContext.seccompProfile", {"type": "Unconfined"}),
+        ("StatefulSet", "spec.template.spec.initContainers", [{"name": "chown", "securityContext": {"runAsUser": 0}}]),
+        ("StatefulSet", "spec.template.spec.volumes", [{"name": "node", "hostPath": {"path": "/"}}]),
+        ("StatefulSet", "spec.template.spec.hostNetwork", True),
+        ("StatefulSet", "kind", "Unheard"),
+        ("Namespace", "metadata.labels", {}),
+    ],
+)
+def test_a_pod_that_the_namespace_would_refuse_is_found(kind: str, path: str, value: object) -> None:
+    altered = documents()
+    place = next(document for document in altered if document["kind"] == kind)
+    *parents, last = path.split(".")
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    assert faults(yaml.safe_dump_all(altered), versions=VERSIONS)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("lagThreshold:", "lagTreshold:", "lagTreshold"),
+        ("topic: inferlane.iris.v1.requests", "topic: inferlane.iris.v9.requests", "is not of the code"),
+        ("  maxReplicaCount: 12\n", "", "maxReplicaCount None"),
+        ("terminationGracePeriodSeconds: 35", "terminationGracePeriodSeconds: 15", "ends before a drain"),
+        ("topicName: inferlane.outcomes", "topicName: inferlane.outcome", "not known to the code"),
+        ("offsetResetPolicy: earliest", "offsetResetPolicy: latest", "offsetResetPolicy earliest"),
+        ("name: INFERLANE_OPS_PORT", "name: INFERLANE_OP_PORT", "is no setting"),
+        ("containerPort: 8100", "containerPort: 8101", "listens on 8100"),
+        ("revisionHistoryLimit: 5", "replicas: 3", "undo what the autoscaler decided"),
+        ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "root file system"),
+        ("runAsNonRoot: true", "runAsNonRoot: false", "non-root"),
+        ("path: /livez", "path: /live", "must ask /livez"),
+        ("minReplicaCount: 0", "minReplicaCount: 1", "KEDA warns of it"),
+        ("port: 4318", "port: 4317", "for traces"),
+        ("    authorization:\n      type: simple\n    config:", "    config:", "the broker has no authorization"),
+        ("      tls: true\n", "      tls: false\n", "lets in without TLS"),
+        ("name: inferlane-worker\n", "name: inferlane-clerk\n", "of no service"),
+        ("      - Describe\n", "      - Read\n", "is missing"),
+        ("patternType: literal", "patternType: prefix", "is not on one whole name"),
+        ("value: inferlane-router\n", "value: inferlane-worker\n", "not as inferlane-router"),
+        ("authenticationRef:\n      name: inferlane-kafka", "authenticationRef:\n      name: x", "authenticationRef"),
+        ("--aclfile", "--aclfiles", "lets in whoever reaches it"),
+        ("- ping\n", "- pong\n", "must ask the store"),
+        ("name: INFERLANE_REDIS_PASSWORD", "name: INFERLANE_REDIS_URL", "has no password of the store"),
+    ],
+)
+def test_a_planted_mistake_is_found(before: str, after: str, said: str) -> None:
+    text = whole()
+    assert before in text
+    found = faults(text.replace(before, after, 1), versions=VERSIONS)
+    assert any(said in fault for fault in found), found
+
+
+def test_hpa_yaml_is_what_the_local_autoscaler_reads() -> None:
+    found = read_scaled_objects((MANIFESTS / "hpa.yaml").read_text(), source="k8s/hpa.yaml")
+    assert [each.target for each in found] == [
+        "inference-service-v1",
+        "inference-service-v2",
+        "inference-service-v2-quantized",
+        "inferlane-router",
+    ]
+    assert [each.min_replicas for each in found] == [0, 0, 0, 1]
+
+
+def test_a_longer_wait_lets_more_lag_wait() -> None:
+    def threshold(wait_s: float) -> int:
+        settings = cluster_settings(load_settings(), namespace="n")
+        made = make_plan(settings, VERSIONS, namespace="n", image="i:1", pace=PACE, waits=Waits(requests_s=wait_s))
+        return made.pools[0].thresholds["inferlane.iris.v1.requests"]
+
+    assert threshold(10.0) > 2 * threshold(5.0) > 0
+
+
+def test_the_grace_period_follows_the_drain_deadline() -> None:
+    assert grace_period_s(Settings(drain_deadline_s=100), "worker") > 100
+    assert grace_period_s(Settings(drain_deadline_s=100), "router") > grace_period_s(
+        Settings(drain_deadline_s=100), "worker"
+    )
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        {"redis_url": "rediss://user:hunter2@store:6379/0"},
+        {"redis_url": "rediss://store:6379/0", "redis_username": "user", "redis_password": "hunter2"},
+    ],
+)
+@pytest.mark.parametrize("servers", [{}, {"kafka_bootstrap_servers": "kafka.example:9094"}])
+def test_a_password_is_read_from_a_secret_and_is_in_no_file(store: dict[str, str], servers: dict[str, str]) -> None:
+    secrets = {
+        name: "hunter2"
+        for name, field in Settings.model_fields.items()
+        if "SecretStr" in str(field.annotation) and name != "redis_password"
+    }
+    texts = files(
+        plan(
+            **store,
+            **servers,
+            **secrets,
+            kafka_security_protocol="SASL_SSL",
+            kafka_sasl_mechanism="SCRAM-SHA-512",
+            kafka_sasl_username="u",
+        )
+    )
+    assert "hunter2" not in "".join(texts.values())
+    for env in environments(texts).values():
+        assert "secretKeyRef" in env["INFERLANE_REDIS_URL"]["valueFrom"]
+        assert "INFERLANE_REDIS_PASSWORD" not in env
+
+
+def test_names_of_any_model_are_names_of_kubernetes() -> None:
+    assert service_name("Big_Net", "V1.2", default_model="iris") == "inference-service-big-net-v1-2"
+    assert service_name("iris", "v1", default_model="iris") == "inference-service-v1"
+    assert object_name("inferlane.Big_Net.v1.requests") == "inferlane.big-net.v1.requests"
+
+
+@pytest.mark.parametrize("name", ["laptop", "production"])
+def test_an_overlay_is_rendered_with_every_version_and_sets_known_settings_alone(name: str) -> None:
+    texts = files(plan([("digits", "v1"), ("other", "v2")]))
+    overlay = texts[f"overlays/{name}/kustomization.yaml"]
+    index = yaml.safe_load(overlay)
+    folder = Path("overlays", name)
+    for part in (*index["resources"], *index["components"]):
+        assert os.path.normpath(folder / part / "kustomization.yaml") in texts
+    assert {"../../components/inference-service-digits-v1", "../../components/inference-service-other-v2"} <= set(
+        index["components"]
+    )
+    known = {f"INFERLANE_{field.upper()}" for field in Settings.model_fields}
+    assert set(re.findall(r"INFERLANE_\w+", overlay)) <= known
+
+
+def environments(texts: Mapping[str, str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The env of every pod of ours, by the name of its workload."""
+    documents = [each for name, text in texts.items() if "/" in name for each in yaml.safe_load_all(text)]
+    return {
+        each["metadata"]["name"]: {
+            entry["name"]: entry for entry in each["spec"]["template"]["spec"]["containers"][0]["env"]
+        }
+        for each in documents
+        if each["kind"] == "Deployment"
+    }
+
+
+def test_each_service_logs_in_with_the_secret_that_strimzi_makes_for_its_user() -> None:
+    for name, env in environments(files(plan())).items():
+        user = "inferlane-worker" if name.startswith("inference-service") else name
+        assert env["INFERLANE_KAFKA_SASL_USERNAME"]["value"] == user
+        secret = env["INFERLANE_KAFKA_SASL_PASSWORD"]["valueFrom"]["secretKeyRef"]
+        assert secret == {"name": user, "key": "password"}
+        assert env["INFERLANE_KAFKA_SECURITY_PROTOCOL"]["value"] == "SASL_SSL"
+
+
+def test_tls_of_the_store_is_a_switch() -> None:
+    without, with_tls = (
+        files(
+            make_plan(
+                cluster_settings(load_settings(), namespace="n", store_tls=store_tls),
+                VERSIONS,
+                namespace="n",
+                image="i:1",
+                pace=PACE,
+                waits=Waits(),
+            )
+        )
+        for store_tls in (False, True)
+    )
+    assert "tls-port" not in without["base/store.yaml"]
+    store = next(yaml.safe_load_all(with_tls["base/store.yaml"]))["spec"]["template"]["spec"]
+    args = store["containers"][0]["args"]
+    assert args[args.index("--port") + 1] == "0"
+    assert "--tls" in store["containers"][0]["livenessProbe"]["exec"]["command"]
+    for env in environments(without).values():
+        assert env["INFERLANE_REDIS_URL"]["value"].startswith("redis://")
+    for env in environments(with_tls).values():
+        assert env["INFERLANE_REDIS_URL"]["value"].startswith("rediss://")
+        assert env["INFERLANE_REDIS_SSL_CAFILE"]["value"] == "/etc/inferlane/store/ca.crt"
+    # The key of the store is mounted by the store alone.
+    worker = yaml.safe_load(with_tls["inference-service-v1.yaml"].split("---")[0])["spec"]["template"]["spec"]
+    (authority,) = [volume for volume in worker["volumes"] if volume["name"] == "store-ca"]
+    assert authority["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+
+
+def test_with_a_broker_and_a_store_of_ones_own_none_is_rendered_and_the_way_out_is_open() -> None:
+    texts = files(plan(kafka_bootstrap_servers="kafka.example:19092", redis_url="redis://store.example:16379/0"))
+    assert not [name for name in texts if "components/kafka" in name or name == "base/store.yaml"]
+    assert "components/kafka" not in texts["overlays/production/kustomization.yaml"]
+    assert {"19092", "16379"} <= set(re.findall(r"port: (\d+)", texts["base/network-policies.yaml"]))
+    assert "authenticationRef" not in texts["hpa.yaml"]
+
+
+def test_with_a_broker_of_ones_own_each_service_may_have_its_user_too() -> None:
+    chosen = {
+        "kafka_bootstrap_servers": "kafka.example:9094",
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "SCRAM-SHA-256",
+        "kafka_sasl_username": "any",
+        "kafka_sasl_password": "hunter2",
+        "kafka_ssl_cafile": "/here/ca.pem",
+    }
+    settings = cluster_settings(load_settings(**chosen), namespace="n")
+    options = {"namespace": "n", "image": "i:1", "pace": PACE, "waits": Waits()}
+    alone, each = (
+        environments(files(make_plan(settings, VERSIONS, user_per_service=own, **options))) for own in (False, True)
+    )
+    assert {env["INFERLANE_KAFKA_SASL_USERNAME"]["value"] for env in alone.values()} == {"any"}
+    assert each["inferlane-router"]["INFERLANE_KAFKA_SASL_USERNAME"]["value"] == "inferlane-router"
+    assert {env["INFERLANE_KAFKA_SSL_CAFILE"]["value"] for env in alone.values()} == {"/etc/inferlane/kafka/ca.crt"}
+    trigger = yaml.safe_load_all(files(make_plan(settings, VERSIONS, **options))["hpa.yaml"])
+    metadata = next(trigger)["spec"]["triggers"][0]["metadata"]
+    assert (metadata["sasl"], metadata["tls"]) == ("scram_sha256", "enable")
+
+
+def test_the_secret_of_the_store_is_new_each_time_and_holds_its_users() -> None:
+    made = [yaml.safe_load(CliRunner().invoke(app, ["k8s", "store-secret"]).output) for _ in range(2)]
+    passwords = [each["stringData"]["password"] for each in made]
+    assert len(set(passwords)) == 2
+    assert min(len(password) for password in passwords) >= 32
+    users = made[0]["stringData"]["users.acl"]
+    assert hashlib.sha256(passwords[0].encode()).hexdigest() in users
+    assert passwords[0] not in users
+
+
+def test_render_writes_another_version_and_wait(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = ["k8s", "render", "--out", str(out), "--version", "digits/v1", "--target-wait", "9"]
+    ran = CliRunner().invoke(app, asked)
+    assert ran.exit_code == 0, ran.output
+    numbers = read_scaled_objects((out / "hpa.yaml").read_text(), source="hpa.yaml")[0]
+    assert [trigger.topic for trigger in numbers.triggers] == [
+        "inferlane.digits.v1.requests",
+        "inferlane.digits.v1.bulk",
+    ]
+    # μ = 256 / 1.285 records a second of one worker; docs/scaling.md has the formula.
+    assert numbers.triggers[0].lag_threshold == int(256 / 1.285 * (9 - 1.285) / 1.1)
+    assert (out / "inference-service-digits-v1.yaml").exists()
+
+
+def test_a_version_that_the_catalogue_lacks_is_not_rendered(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(app, ["k8s", "render", "--out", str(tmp_path), "--version", "v99"])
+    assert isinstance(ran.exception, UnknownModelError)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_docs_show_the_user_of_the_store_that_the_secret_has() -> None:
+    shown = (REPOSITORY / "docs" / "connections.md").read_text()
+    assert f"    {user_lines(Names(), '>PASSWORD')[-1]}\n" in shown
+
+
+def test_the_docs_install_in_an_order_that_works() -> None:
+    """A Secret needs its namespace, a topic must go while the operator runs, an overlay needs what comes before it."""
+    text = (REPOSITORY / "docs" / "operations.md").read_text()
+    in_order = [
+        "helm repo add kedacore",
+        "helm repo add strimzi",
+        "helm install keda",
+        "helm install strimzi",
+        "kubectl apply -f k8s/base/namespace.yaml",
+        "inferlane k8s store-secret | kubectl create",
+        "create secret generic inferlane-api-keys",
+        "kubectl apply -k k8s/overlays/laptop",
+        "delete kafkatopics,kafkausers --all",
+        "kubectl delete -k k8s/overlays/laptop",
+        "helm uninstall strimzi",
+    ]
+    places = [text.index(step) for step in in_order]
+    assert places == sorted(places)
+    joined = text.replace("\\\n", " ")
+    assert all("--version" in line for line in re.findall(r"helm install .*", joined))
+    for path in re.findall(r"kubectl \w+ -[kf] (k8s/[\w./-]+)", text):
+        assert (REPOSITORY / path).exists(), path
+
+
+def test_two_pools_of_one_name_are_refused_and_long_names_stay_apart() -> None:
+    with pytest.raises(ConfigurationError, match="iris/digits-v1 and digits/v1 would both be called"):
+        plan([("iris", "digits-v1"), ("digits", "v1")])
+    names = [service_name("m" * 63, f"{'v' * 60}{end}", default_model="iris") for end in "ab"]
+    assert len({*names}) == 2
+    assert all(len(name) <= 63 for name in names)
+    assert service_name("a", "b__c", default_model="") != service_name("a", "b_c", default_model="")

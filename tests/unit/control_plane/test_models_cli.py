@@ -1,0 +1,68 @@
+"""`inferlane models`: exit codes, remedies, and a start that loads nothing heavy."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from control_plane.cli.models import app
+from inferlane.errors import ConfigurationError
+from tests.support.fakes.stores import write_tiny_store
+
+
+@pytest.fixture(autouse=True)
+def _tiny_is_the_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERLANE_DEFAULT_MODEL", "tiny")
+
+
+def test_verify_exits_0_on_a_whole_store_and_1_once_a_byte_is_flipped(tmp_path: Path) -> None:
+    onnx = write_tiny_store(tmp_path)
+    command = ["verify", "--models-dir", str(tmp_path)]
+
+    whole = CliRunner().invoke(app, command)
+    onnx.write_bytes(onnx.read_bytes()[:-1] + b"\0")
+    spoilt = CliRunner().invoke(app, command)
+
+    assert (whole.exit_code, whole.stdout) == (0, "tiny v1: ok\n")
+    assert spoilt.exit_code == 1
+    assert spoilt.stdout.startswith("tiny v1: failed")
+
+
+def test_list_names_each_version_with_its_accuracy(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path)
+
+    listing = CliRunner().invoke(app, ["list", "--models-dir", str(tmp_path)], env={"COLUMNS": "120"})
+
+    assert listing.exit_code == 0
+    assert "v1 (default)" in listing.stdout
+    assert "75.0%" in listing.stdout
+
+
+def test_building_without_the_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("carry_out", "datasets"):
+        monkeypatch.delitem(sys.modules, f"models.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)  # where another test loaded it already
+
+    outcome = CliRunner().invoke(app, ["build-samples", "--models-dir", str(tmp_path)])
+
+    assert isinstance(outcome.exception, ConfigurationError)
+    assert "pip install 'inferlane[models]'" in str(outcome.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("control_plane.cli.models", {"sklearn", "onnx", "skl2onnx", "onnxruntime"}),
+        ("models.build", {"sklearn", "onnx", "skl2onnx"}),
+    ],
+)
+def test_nothing_heavy_is_loaded_before_there_is_something_to_build(module: str, heavy: set[str]) -> None:
+    script = f"import sys, {module}; print(*({heavy!r} & sys.modules.keys()))"
+
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+
+    assert loaded.stdout.split() == []

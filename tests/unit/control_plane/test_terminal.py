@@ -1,0 +1,278 @@
+"""What others wrote never steers the terminal of whoever runs a command, whichever command it is."""
+
+import ast
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.cli import acls as acls_command
+from control_plane.cli import doctor as doctor_command
+from control_plane.cli import letters as letters_module
+from control_plane.cli import main as main_module
+from control_plane.cli import models as models_command
+from control_plane.cli import topics as topics_command
+from control_plane.cli.console import PlainConsole, styled, write_json
+from control_plane.cli.letters import Found
+from control_plane.local import reporting
+from inferlane.contracts.dead_letters import Cause, DeadLetter, Original
+from inferlane.contracts.record import default_headers
+from inferlane.errors import UnavailableError
+from inferlane.quoting import printable
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.logs import configure_logs
+from inferlane.runtime.runfile import PoolRecord, ProcessRecord, RunFile, RunRecord
+from tests.support.fakes.records import make_catalog, make_version
+from tests.support.fakes.stores import write_tiny_store
+
+HOSTILE = "[red]x[nope]:skull:\x1b[2J\x1b]0;own\x07\x9b31m\u202e"
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
+CLI = Path(main_module.__file__).parent
+
+Arrange = Callable[[pytest.MonkeyPatch, Path], list[str]]
+
+
+def hostile_letter() -> Found:
+    original = Original(
+        topic=HOSTILE,
+        partition=0,
+        offset=1,
+        timestamp=0,
+        key=HOSTILE.encode(),
+        value=HOSTILE.encode(),
+        headers=(("ce_id", HOSTILE.encode()), ("ce_model", HOSTILE.encode()), (HOSTILE, HOSTILE.encode())),
+    )
+    cause = Cause(reason=HOSTILE, detail=HOSTILE, attempts=1, stack=HOSTILE)
+    return Found(
+        DeadLetter(offset=3, buried_s=0.0, cause=cause, original=original, cut=HOSTILE), default_headers(original)
+    )
+
+
+def dead_letters(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
+    async def found(*_: object, **__: object) -> AsyncIterator[Found]:
+        yield hostile_letter()
+
+    patch.setattr(letters_module, "wanted_letters", found)
+    return ["dead-letters", *argv]
+
+
+def from_state_dir(patch: pytest.MonkeyPatch, folder: Path, *, argv: list[str]) -> list[str]:
+    patch.setenv("INFERLANE_STATE_DIR", str(folder / HOSTILE))
+    return argv
+
+
+def no_models(patch: pytest.MonkeyPatch, folder: Path, *, argv: list[str]) -> list[str]:
+    patch.setenv("INFERLANE_MODELS_DIR", str(folder / HOSTILE))
+    return argv
+
+
+def status(patch: pytest.MonkeyPatch, _: Path) -> list[str]:
+    process = ProcessRecord(
+        name=HOSTILE, pool=HOSTILE, pid=1, create_time_s=1.0, state=HOSTILE, restarts=0, port=1, ops_url="", log=HOSTILE
+    )
+    pool = PoolRecord(name=HOSTILE, workers=1, least=0, most=1, reason=HOSTILE, lag_records=None)
+    record = RunRecord(
+        pid=1,
+        create_time_s=1.0,
+        phase=HOSTILE,
+        api_url=HOSTILE,
+        environment={},
+        processes=(process,),
+        scaled_pools=(pool,),
+        failure=HOSTILE,
+    )
+
+    async def readiness(_: RunRecord) -> list[str]:
+        return [HOSTILE]
+
+    patch.setattr(RunFile, "read", lambda _: record)
+    patch.setattr(RunRecord, "is_running", True)
+    patch.setattr(reporting, "readiness_of", readiness)
+    return ["status"]
+
+
+def doctor(patch: pytest.MonkeyPatch, _: Path) -> list[str]:
+    async def fails() -> str:
+        raise UnavailableError(HOSTILE)
+
+    async def passes() -> str:
+        return HOSTILE
+
+    checks = (
+        doctor_command.Check(name=HOSTILE, see=fails),
+        doctor_command.Check(name="well", see=passes),
+        doctor_command.Check(name="skipped", needs=frozenset({HOSTILE}), see=passes),
+    )
+    patch.setattr(doctor_command, "_checks", lambda *_: checks)
+    return ["doctor"]
+
+
+def models(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
+    catalog = make_catalog(HOSTILE)
+    catalog.models["iris"].versions[HOSTILE] = make_version(HOSTILE)  # type: ignore[index]  # a dict in the fake
+    patch.setattr(models_command, "_catalog", lambda _: catalog)
+    patch.setattr(models_command, "_fault_of", lambda _: HOSTILE)
+    return ["models", *argv]
+
+
+def build_samples(patch: pytest.MonkeyPatch, folder: Path) -> list[str]:
+    import models.build  # noqa: PLC0415 - scikit-learn takes seconds to load
+
+    patch.setattr(models.build, "build_samples", lambda *_, **__: ())
+    return ["models", "build-samples", "--models-dir", str(folder / HOSTILE)]
+
+
+def topics(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
+    async def refuses(*_: object) -> None:
+        raise UnavailableError(HOSTILE)
+
+    patch.setattr("inferlane.runtime.topics.create_topics", refuses)
+    patch.setattr(topics_command, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
+    return ["topics", *argv]
+
+
+def acls(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
+    async def refuses(*_: object) -> None:
+        raise UnavailableError(HOSTILE)
+
+    patch.setattr("control_plane.broker_grants.grant_rights", refuses)
+    patch.setattr(acls_command, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
+    return ["acls", *argv]
+
+
+def revoke(_: pytest.MonkeyPatch, folder: Path) -> list[str]:
+    file = folder / "keys.toml"
+    file.write_text("")
+    return ["keys", "revoke", HOSTILE, "--file", str(file)]
+
+
+def given_argv(_: pytest.MonkeyPatch, folder: Path, *, argv: list[str]) -> list[str]:
+    return [part.format(folder=folder) for part in argv]
+
+
+SCENARIOS: dict[str, Arrange] = {
+    "acls create": partial(acls, argv=["create"]),
+    "acls list": partial(given_argv, argv=["acls", "list", "--version", HOSTILE]),
+    "batch submit": partial(given_argv, argv=["batch", "submit", "rows.csv", "--out", "out", "--model", HOSTILE]),
+    "dead-letters list": partial(dead_letters, argv=["list"]),
+    "dead-letters replay": partial(dead_letters, argv=["replay", HOSTILE, "other", "--dry-run"]),
+    "dead-letters show": partial(dead_letters, argv=["show", HOSTILE]),
+    "doctor": doctor,
+    "down": partial(from_state_dir, argv=["down"]),
+    "k8s render": partial(given_argv, argv=["k8s", "render", "--out", "{folder}", "--version", HOSTILE]),
+    "keys create": partial(given_argv, argv=["keys", "create", "--name", HOSTILE, "--file", "{folder}/keys"]),
+    "keys list": partial(given_argv, argv=["keys", "list", "--file", HOSTILE]),
+    "keys revoke": revoke,
+    "models build-samples": build_samples,
+    "models list": partial(models, argv=["list"]),
+    "models verify": partial(models, argv=["verify"]),
+    "scale simulate": partial(given_argv, argv=["scale", "simulate", "--scaled-object", HOSTILE]),
+    "status": status,
+    "topics create": partial(topics, argv=["create"]),
+    "topics list": partial(topics, argv=["list"]),
+    "up": partial(no_models, argv=["up", "--detach"]),
+}
+# They print numbers or a password of their own, or write logs alone (the last test).
+NOTHING_FOREIGN = {"scale plan", "k8s store-secret", "version", "api", "router", "worker", "dashboard"}
+
+
+def commands() -> Iterator[str]:
+    """Every command, as it is typed."""
+    root: Any = typer.main.get_command(main_module.app)
+    for name, command in root.commands.items():
+        inner = getattr(command, "commands", None)
+        yield from (f"{name} {other}" for other in inner) if inner else (name,)
+
+
+def test_every_command_has_a_case_here() -> None:
+    assert set(commands()) == SCENARIOS.keys() | NOTHING_FOREIGN
+
+
+@pytest.mark.parametrize("command", SCENARIOS)
+def test_no_command_lets_what_others_wrote_steer_the_terminal(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards `PlainConsole`: with rich's own the escape sequences arrive, and `[red]` is gone (seen to fail so)."""
+    write_tiny_store(tmp_path / "models")
+    monkeypatch.setenv("INFERLANE_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("INFERLANE_DEFAULT_MODEL", "tiny")
+    monkeypatch.setenv("INFERLANE_STATE_DIR", str(tmp_path / "state"))
+    argv = SCENARIOS[command](monkeypatch, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["inferlane", *argv])
+    with suppress(SystemExit):
+        main_module.main()
+    printed = "".join(capsys.readouterr())
+    # A narrow terminal breaks lines anywhere.
+    assert "[red]x[nope]:skull:" in "".join(printed.split())
+    assert STEERING.findall(printed) == []
+
+
+def test_json_lines_steer_nothing_and_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    import json  # noqa: PLC0415 - what reads it back
+
+    value = {"detail": HOSTILE + "\U0001f600é"}
+    write_json(value)
+    printed = capsys.readouterr().out
+    assert STEERING.findall(printed) == []
+    assert json.loads(printed) == value
+
+
+@given(st.text())
+def test_printable_text_steers_nothing_and_keeps_the_rest(text: str) -> None:
+    shown = printable(text)
+    assert STEERING.findall(shown) == []
+    assert shown == text or not text.isprintable()
+
+
+def test_styles_are_ours_alone() -> None:
+    console = PlainConsole(force_terminal=True, color_system="standard", width=200)
+    with console.capture() as captured:
+        console.print(styled(("ours", "bold red"), f" {HOSTILE}"))
+    shown = captured.get()
+    assert re.findall("\x1b[^m]*m", shown) == ["\x1b[1;31m", "\x1b[0m"]
+    assert "[red]x[nope]" in shown
+
+
+def test_nothing_in_the_commands_writes_past_the_console() -> None:
+    """So that the next command is safe too."""
+    offences = []
+    for path in CLI.glob("*.py"):
+        if path.name == "console.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            writes = name in {"print", "Console", "typer.secho", "click.echo", "sys.stdout.write", "sys.stderr.write"}
+            # A key or a Secret that was just made is ours, and goes out alone.
+            if writes or (name == "typer.echo" and path.name not in {"keys.py", "k8s.py"}) or "markup" in name:
+                offences.append(f"{path.name}:{node.lineno} {name}")  # type: ignore[attr-defined]  # calls have lines
+    assert offences == []
+
+
+def test_a_log_for_people_steers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    import logging  # noqa: PLC0415 - the libraries' side
+
+    import structlog  # noqa: PLC0415 - ours
+
+    before = list(logging.getLogger().handlers)
+    configure_logs(load_settings(log_format="console"), service="test")
+    try:
+        structlog.get_logger("ours").warning(f"event {HOSTILE}", name=HOSTILE, parts=[HOSTILE], raw=HOSTILE.encode())
+        try:
+            float(HOSTILE)
+        except ValueError:
+            structlog.get_logger("ours").exception("failed")
+            logging.getLogger("library").exception("failed %s", HOSTILE)
+    finally:
+        logging.getLogger().handlers[:] = before
+        structlog.reset_defaults()
+    printed = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().err)
+    assert "[red]x[nope]" in printed
+    assert STEERING.findall(printed) == []

@@ -1,0 +1,141 @@
+"""The catalogue of metrics: names, documents, and that no foreign name becomes a label."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from inferlane.contracts.outcomes import OTHER
+from inferlane.errors import InvalidInputError, ModelError, UnknownModelError
+from inferlane.runtime.kafka.ages import OldestAge
+from inferlane.runtime.kafka.positions import PartitionPosition
+from inferlane.runtime.metrics.batch_histogram import BatchHistogram
+from inferlane.runtime.metrics.catalogue import metrics
+from inferlane.runtime.metrics.declaring import Kind, Metric
+from inferlane.runtime.metrics.labels import (
+    MAX_CLASSES,
+    NONE,
+    UNKNOWN,
+    KnownPools,
+    bounded,
+    class_labels,
+    error_reasons,
+)
+from producer_api.counting import AnswerCounts
+from tests.support.fakes.records import make_catalog
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "monitoring.md"
+
+
+@pytest.mark.parametrize("metric", metrics(), ids=lambda metric: metric.name)
+def test_a_name_has_our_prefix_and_a_unit_or_total(metric: Metric) -> None:
+    assert metric.name.startswith("inferlane_")
+    assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total")
+    if metric.kind is not Kind.COUNTER:
+        units = ("_seconds", "_records", "_requests", "_bytes", "_rows", "_ratio", "_workers", "_value", "_halted")
+        assert metric.name.endswith(units)
+    assert "request_id" not in metric.labels
+
+
+@pytest.mark.parametrize("metric", metrics(), ids=lambda metric: metric.name)
+def test_every_metric_is_in_the_document_with_its_labels(metric: Metric) -> None:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    assert f"| `{metric.name}` | {metric.kind} | {labels or 'none'} | {metric.about} |" in DOCUMENT.read_text()
+
+
+def test_the_document_names_no_metric_that_is_not_there() -> None:
+    rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `inferlane_")]
+    assert len(rows) == len(metrics())
+
+
+def test_names_that_the_catalog_does_not_know_are_no_labels() -> None:
+    pools = KnownPools([("iris", "v1")])
+    assert pools.labels("iris", "v1") == ("iris", "v1")
+    assert pools.labels("iris", None) == ("iris", NONE)
+    assert pools.labels("iris", "v9") == ("iris", UNKNOWN)
+    assert pools.labels("rose", "v1") == (UNKNOWN, UNKNOWN)
+    assert pools.labels(None, None) == (NONE, NONE)
+
+
+def test_answers_of_strange_names_and_codes_make_no_series_of_their_own() -> None:
+    counts = AnswerCounts(make_catalog())
+    for number in range(50):
+        counts.answered(f"m{number}", f"v{number}", status=500, reason=f"code{number}", took_s=0.1)
+    counts.answered("iris", "v2", status=503, reason=UnknownModelError.code, took_s=0.1)
+    labels = [
+        sample.labels
+        for family in REGISTRY.collect()
+        if family.name == "inferlane_api_answers"
+        for sample in family.samples
+        if sample.labels["status"] in {"500", "503"}
+    ]
+    assert {"model": UNKNOWN, "version": UNKNOWN, "status": "500", "reason": OTHER} in labels
+    assert {"model": "iris", "version": "v2", "status": "503", "reason": UnknownModelError.code} in labels
+    assert len(labels) == 2
+
+
+def test_a_reason_is_an_error_code_or_other() -> None:
+    known = error_reasons(beside=("cancelled",))
+    assert {InvalidInputError.code, ModelError.code, "cancelled"} <= known
+    assert (bounded(None, known), bounded("cancelled", known), bounded("x", known)) == (NONE, "cancelled", OTHER)
+
+
+def test_a_model_with_many_classes_has_few_series() -> None:
+    labels = class_labels([str(number) for number in range(5_000)])
+    assert len(labels) == MAX_CLASSES + 1
+    assert labels[-1] == OTHER
+
+
+def test_a_batch_histogram_counts_as_one_of_single_values_would() -> None:
+    registry = CollectorRegistry()
+    histogram = BatchHistogram("h_seconds", "About.", ("lane",), buckets=(0.1, 1.0), registry=registry)
+    histogram.labels("requests").observe_many(np.array([0.1, 0.5, 1.0, 7.0, np.nan, np.inf]))
+    histogram.labels("requests").observe_many(np.array([]))
+    histogram.labels("bulk")
+    (family,) = text_string_to_metric_families(generate_latest(registry).decode())
+    found = {(sample.name, *sample.labels.values()): sample.value for sample in family.samples}
+    assert [found["h_seconds_bucket", "requests", bound] for bound in ("0.1", "1.0", "+Inf")] == [1, 3, 4]
+    assert found["h_seconds_count", "requests"] == 4
+    assert found["h_seconds_sum", "requests"] == pytest.approx(8.6)
+    assert found["h_seconds_count", "bulk"] == 0
+
+
+def test_labels_of_another_number_are_refused() -> None:
+    histogram = BatchHistogram("h", "About.", ("lane",), buckets=(1.0,), registry=CollectorRegistry())
+    with pytest.raises(ValueError, match="lane"):
+        histogram.labels("a", "b")
+
+
+def positions(*committed_and_end: tuple[int, int]) -> list[PartitionPosition]:
+    return [PartitionPosition(beginning=0, committed=committed, end=end) for committed, end in committed_and_end]
+
+
+def test_the_age_is_that_of_the_oldest_waiting_record() -> None:
+    age = OldestAge()
+    assert age.note(positions((10, 10)), at_s=0) == 0
+    assert age.note(positions((10, 15)), at_s=5) == 0  # Seen for the first time now.
+    assert age.note(positions((10, 20)), at_s=10) == 5
+    assert age.note(positions((15, 20)), at_s=15) == 5  # What came by 5 is done; what came by 10 waits.
+    assert age.note(positions((20, 20)), at_s=20) == 0
+
+
+def test_one_partition_that_stands_still_makes_the_age() -> None:
+    age = OldestAge()
+    age.note(positions((0, 1), (0, 1)), at_s=0)
+    assert age.note(positions((0, 1), (100, 120)), at_s=60) == 60
+
+
+def test_a_topic_that_was_made_anew_starts_over() -> None:
+    age = OldestAge()
+    age.note(positions((0, 100)), at_s=0)
+    assert age.note(positions((0, 1)), at_s=60) == 0
+
+
+def test_a_long_stand_keeps_its_age_in_bounded_memory() -> None:
+    age = OldestAge()
+    for second in range(3_000):
+        found = age.note(positions((0, second + 1)), at_s=second)
+    assert found == 2_999
+    assert len(age._ends[0]) <= 1_024

@@ -1,0 +1,83 @@
+"""The store: what is written is what the catalog reads, and nothing unfinished is ever seen."""
+
+from pathlib import Path
+
+import pytest
+
+from models.catalog import load_catalog
+from models.store import digest_of, write_version
+from tests.support.fakes.stores import SIGNATURE, describe_tiny, write_tiny_onnx, write_tiny_store
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_catalog_reads_what_the_store_wrote(tmp_path: Path) -> None:
+    onnx = write_tiny_store(tmp_path)
+
+    model = load_catalog(tmp_path, default_model="tiny").model()
+    version = model.version("v1")
+
+    assert (model.description, model.default_version, version.classes) == ("Tiny", "v1", ("a", "b", "c"))
+    assert (version.path, version.signature, version.quantization) == (onnx, SIGNATURE, "none")
+    assert (version.digest, version.size_bytes) == (digest_of(onnx), onnx.stat().st_size)
+    assert version.metrics == {"held_out_accuracy": 0.75, "cpu": "a CPU"}
+    assert version.quantized == {}
+
+
+def test_the_store_holds_only_finished_files(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path)
+
+    assert set(files_of(tmp_path)) == {"tiny/model.toml", "tiny/v1/model.onnx", "tiny/v1/version.toml"}
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("failing", ["write_onnx", "describe"])
+def test_a_version_that_fails_to_build_leaves_the_store_as_it_was(tmp_path: Path, failing: str) -> None:
+    write_tiny_store(tmp_path)
+    before = files_of(tmp_path)
+
+    def fail(_: Path) -> None:
+        raise OSError("no space left")
+
+    steps = {"write_onnx": write_tiny_onnx, "describe": describe_tiny, failing: fail}
+    with pytest.raises(OSError, match="no space left"):
+        write_version(tmp_path, model="tiny", version="v1", **steps)  # type: ignore[arg-type]  # one step is broken
+
+    assert files_of(tmp_path) == before
+
+
+def test_an_unfinished_version_is_not_in_the_catalog(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path)
+    seen = []
+
+    def look_then_write(path: Path) -> None:
+        seen.append(set(load_catalog(tmp_path, default_model="tiny").model().versions))
+        write_tiny_onnx(path)
+
+    write_version(tmp_path, model="tiny", version="v2", write_onnx=look_then_write, describe=describe_tiny)
+
+    assert seen == [{"v1"}]
+    assert set(load_catalog(tmp_path, default_model="tiny").model().versions) == {"v1", "v2"}
+
+
+def test_a_version_of_the_same_name_is_replaced_whole(tmp_path: Path) -> None:
+    onnx = write_tiny_store(tmp_path)
+    (onnx.parent / "left-over").touch()
+    first = digest_of(onnx)
+
+    write_tiny_store(tmp_path, operator="Sigmoid")
+
+    assert digest_of(onnx) != first
+    assert load_catalog(tmp_path, default_model="tiny").model().version("v1").digest == digest_of(onnx)
+    assert not (onnx.parent / "left-over").exists()
+
+
+def test_every_file_of_the_store_can_be_read_by_another_user(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path)
+
+    paths = list((tmp_path / "tiny").rglob("*"))
+
+    assert paths
+    assert all(path.stat().st_mode & 0o004 for path in paths)

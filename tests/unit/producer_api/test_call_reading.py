@@ -1,0 +1,57 @@
+"""The body of a predict call: every field once, and what it says taken or refused."""
+
+import pytest
+
+from inferlane.errors import DecodeError, InferlaneError
+from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.splits import SplitTable
+from producer_api.predicting import CallReader
+from tests.support.fakes.records import make_catalog
+
+READER = CallReader(load_settings(), catalog=make_catalog(), splits=SplitTable(), clock=SystemClock())
+
+
+def test_every_field_is_taken() -> None:
+    call = READER.read(
+        b'{"model": "iris", "version": "v2", "routing_key": "u", "timeout_s": 0, "deadline_s": 9, '
+        b'"instances": [[1,2,3,4]]}'
+    )
+    assert (call.model, call.version, call.routing_key, call.wait_s) == ("iris", "v2", "u", 0.0)
+    assert call.deadline_s - call.accepted_s == pytest.approx(9)
+
+
+def test_null_is_as_if_it_were_absent() -> None:
+    call = READER.read(b'{"instances": [[1,2,3,4]], "model": null, "version": null, "routing_key": null}')
+    assert (call.model, call.version, call.routing_key) == ("iris", None, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": [[1,2,3,4]], "instances": [[5,6,7,8]]}',
+        b'{"instances": [[1,2,3,4]], "model": "other", "model": "iris"}',
+        b'{"instances": [[1,2,3,4]], "version": "v1", "v\\u0065rsion": "v2"}',
+        b'{"timeout_s": 1, "instances": [[1,2,3,4]], "timeout_s": 2}',
+    ],
+)
+def test_a_field_that_is_there_twice_is_refused(body: bytes) -> None:
+    with pytest.raises(DecodeError, match="twice"):
+        READER.read(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": [[1,2,3,4]], "' + b"x" * 7_000_000 + b'": 1}',
+        b'{"instances": [[1,2,3,4]], "model": "' + b"x" * 7_000_000 + b'"}',
+        b'{"instances": [[1,2,3,"' + b"x" * 7_000_000 + b'"]]}',
+        b'{"instances": [[1,2,3,' + b"9" * 7_000_000 + b"]]}",
+        b'{"instances": [{"' + b"x" * 7_000_000 + b'": 1}]}',
+        b'{"instances": [[1,2,3,4]], "timeout_s": 1' + b"0" * 300 + b"}",
+    ],
+)
+def test_an_error_repeats_a_bounded_part_of_the_body(body: bytes) -> None:
+    with pytest.raises(InferlaneError) as caught:
+        READER.read(body)
+    assert len(str(caught.value)) < 700

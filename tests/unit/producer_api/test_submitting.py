@@ -1,0 +1,98 @@
+"""A submitted call whose client has gone: what the broker says of it later is nobody's error."""
+
+import asyncio
+import gc
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inferlane.errors import InferlaneError, UnavailableError
+from inferlane.runtime.config import load_settings
+from producer_api.predicting import Call
+from producer_api.problems import ClientGoneError
+from producer_api.submitting import Departure, Submitter
+from producer_api.waiting import WaitingRoom
+from tests.support.fakes.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CALL = Call(
+    request_id="id",
+    proof=b"p" * 16,
+    caller="",
+    model="iris",
+    version=None,
+    routing_key=None,
+    payload=b"{}",
+    json_length=2,
+    wait_s=30.0,
+    wait_until_s=30.0,
+    accepted_s=0.0,
+    deadline_s=60.0,
+)
+
+
+class Enqueuer:
+    """Has sent each record, and waits to be told what the broker says."""
+
+    def __init__(self) -> None:
+        self.on_answer: asyncio.Future[Callable[[InferlaneError | None], None]] = asyncio.Future()
+
+    def enqueue(self, _record: object, on_answer: "Callable[[InferlaneError | None], None]") -> int:
+        self.on_answer.set_result(on_answer)
+        return 0
+
+    def withdraw(self, _ticket: int) -> bool:
+        return False
+
+
+class AwayStore:
+    async def put(self, _results: object) -> Any:
+        raise UnavailableError("away")
+
+
+def make_submitter(enqueuer: Enqueuer) -> Submitter:
+    room = WaitingRoom(AwayStore(), None, instance="api", max_places=5)  # type: ignore[arg-type]  # as far as it is used
+    parts: Any = {
+        "catalog": SimpleNamespace(models={"iris": None}),
+        "enqueuer": enqueuer,
+        "room": room,
+        "admission": SimpleNamespace(admit=lambda *_args, **_options: None),
+        "store_watch": SimpleNamespace(admit=lambda: None),
+        "cancellations": None,
+        "clock": FakeClock(),
+    }
+    return Submitter(load_settings(), **parts)
+
+
+async def leave_before_the_broker_fails() -> None:
+    enqueuer, departure = Enqueuer(), Departure()
+    waiting = asyncio.create_task(make_submitter(enqueuer).submit_and_wait(CALL, departure=departure))
+    async with asyncio.timeout(10):
+        on_answer = await enqueuer.on_answer
+        departure.note()
+        (outcome,) = await asyncio.gather(waiting, return_exceptions=True)
+    assert isinstance(outcome, ClientGoneError)
+    outcome.__traceback__ = None  # its frames would keep what is looked at below
+    on_answer(UnavailableError("the broker is away"))
+
+
+async def test_an_error_of_the_broker_after_the_client_left_is_not_reported_as_nobodys() -> None:
+    """Guards `Acknowledged`: as the future's own exception it fills the log, a traceback for each such client."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+    await leave_before_the_broker_fails()
+    await asyncio.sleep(0)  # the loop holds what it ran last until its next turn
+    gc.collect()
+    assert not reported
+
+
+async def test_an_error_of_the_broker_is_that_of_the_call() -> None:
+    enqueuer = Enqueuer()
+    waiting = asyncio.create_task(make_submitter(enqueuer).submit_and_wait(CALL))
+    async with asyncio.timeout(10):
+        (await enqueuer.on_answer)(UnavailableError("the broker is away"))
+        with pytest.raises(UnavailableError, match="the broker is away"):
+            await waiting

@@ -1,0 +1,174 @@
+"""The forwarder on fakes: what goes on, what waits, and what is answered."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outgoing import OutRecord, check_size
+from inferlane.contracts.splits import Served
+from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.delivery import Answer
+from inferlane.runtime.kafka.consuming import Take
+from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.splits import SplitTable
+from router.forwarder import Forwarder
+from tests.support.fakes.records import FakeRecord, make_catalog
+
+SETTINGS = load_settings()
+LIMIT_BYTES = 1_000
+
+
+class FakeSender:
+    """Topics that are gone or silent; all have the limit."""
+
+    def __init__(self) -> None:
+        self.gone: set[str] = set()
+        self.silent: dict[str, asyncio.Event] = {}
+        self.sent: list[OutRecord] = []
+
+    async def send_each(self, records: Sequence[OutRecord]) -> Sequence[InferlaneError | None]:
+        return [await self._send(record) for record in records]
+
+    async def _send(self, record: OutRecord) -> InferlaneError | None:
+        if record.topic in self.silent:
+            await self.silent[record.topic].wait()
+        if record.topic in self.gone:
+            return TopicMissingError(f"the broker has no topic {record.topic}")
+        try:
+            check_size(record, LIMIT_BYTES)
+        except PayloadTooLargeError as error:
+            return error
+        self.sent.append(record)
+        return None
+
+
+class FakeDelivery:
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+
+    async def deliver(self, answers: Sequence[Answer]) -> None:
+        self.answers += answers
+
+
+class FatSpan:
+    def put_into(self, headers: Any) -> Any:
+        return [*headers, ("traceparent", b"t" * 300)]
+
+    def end(self, **_: Any) -> None:
+        pass
+
+
+class FatTracing:
+    """Adds headers to what is forwarded."""
+
+    def begin(self, *_: Any, **__: Any) -> FatSpan:
+        return FatSpan()
+
+
+def make_forwarder(sender: FakeSender, delivery: FakeDelivery, *, tracing: Any = None) -> Forwarder:
+    return Forwarder(
+        SETTINGS,
+        catalog=make_catalog("v1", "v2"),
+        splits=SplitTable(),
+        producer=sender,
+        delivery=delivery,  # type: ignore[arg-type]  # a fake of the same shape
+        retrier=Retrier(),
+        tracing=tracing,
+    )
+
+
+def take(*records: FakeRecord) -> Take:
+    return Take(records, ticket=None)  # type: ignore[arg-type]  # nobody finishes it here
+
+
+def request(request_id: bytes, version: bytes, value: bytes = b"{}") -> FakeRecord:
+    return FakeRecord(value=value, headers=(("ce_id", request_id), ("ce_modelversion", version)))
+
+
+def topic(version: str) -> str:
+    return SETTINGS.names.work_topic("iris", version, Lane.REQUESTS)
+
+
+async def test_a_request_whose_topic_is_gone_is_answered_and_the_others_go_on() -> None:
+    sender, delivery = FakeSender(), FakeDelivery()
+    sender.gone.add(topic("v2"))
+    forwarder = make_forwarder(sender, delivery)
+    lost, kept = request(b"lost", b"v2"), request(b"kept", b"v1")
+    assert await forwarder.forward(take(lost, kept), Lane.REQUESTS) is None
+    assert [record.topic for record in sender.sent] == [topic("v1")]
+    (answer,) = delivery.answers
+    assert answer.result.error_code == "topic_missing"
+    assert topic("v2") in (answer.result.error_detail or "")
+    assert answer.dead is lost
+
+
+async def test_a_topic_that_does_not_answer_holds_no_take_of_another() -> None:
+    """Guards the rest that `forward` returns; without it every model waits for this one."""
+    sender, delivery = FakeSender(), FakeDelivery()
+    sender.silent[topic("v2")] = asyncio.Event()
+    forwarder = make_forwarder(sender, delivery)
+    async with asyncio.timeout(30):
+        rests = [
+            await forwarder.forward(take(request(b"2%d" % n, b"v2"), request(b"1%d" % n, b"v1")), Lane.REQUESTS)
+            for n in range(3)
+        ]
+        assert [record.topic for record in sender.sent] == [topic("v1")] * 3
+        waiting = [asyncio.ensure_future(rest) for rest in rests if rest is not None]
+        assert len(waiting) == 3
+        sender.silent[topic("v2")].set()
+        await asyncio.gather(*waiting)
+    ids = [dict(record.headers)["ce_id"] for record in sender.sent if record.topic == topic("v2")]
+    assert ids == [b"20", b"21", b"22"]
+    assert delivery.answers == []
+
+
+async def test_a_record_that_tracing_makes_too_large_is_answered() -> None:
+    """A router that found out after the check died of it, and its successor too."""
+    sender, delivery = FakeSender(), FakeDelivery()
+    bare = request(b"r", b"v1", b"x" * 500)
+    assert await make_forwarder(sender, delivery).forward(take(bare), Lane.REQUESTS) is None
+    assert (len(sender.sent), delivery.answers) == (1, [])
+    traced = make_forwarder(sender, delivery, tracing=FatTracing())
+    assert await traced.forward(take(bare), Lane.REQUESTS) is None
+    (answer,) = delivery.answers
+    assert (answer.result.error_code, answer.dead) == ("payload_too_large", bare)
+    assert len(sender.sent) == 1
+
+
+async def test_a_version_that_this_router_does_not_know_goes_to_its_workers_while_they_are_there() -> None:
+    """Replicas have different catalogues while it is being changed: a record must not fail for the router it met."""
+    sender, delivery = FakeSender(), FakeDelivery()
+    elsewhere = {"new": Served("v2", {"v2", "v3"}), "iris": Served("v1", {"v1", "v9"})}
+    forwarder = Forwarder(
+        SETTINGS,
+        catalog=make_catalog("v1", "v2"),
+        splits=SplitTable(),
+        elsewhere=elsewhere,
+        producer=sender,
+        delivery=delivery,  # type: ignore[arg-type]  # a fake of the same shape
+        retrier=Retrier(),
+    )
+
+    def asked(request_id: bytes, model: bytes, version: bytes | None = None) -> FakeRecord:
+        pin = (("ce_modelversion", version),) if version else ()
+        return FakeRecord(value=b"{}", headers=(("ce_id", request_id), ("ce_model", model), *pin))
+
+    records = (
+        asked(b"default", b"new"),
+        asked(b"pinned", b"new", b"v3"),
+        asked(b"known", b"iris", b"v9"),
+        asked(b"asleep", b"new", b"v4"),
+        asked(b"never", b"nobody"),
+    )
+    assert await forwarder.forward(take(*records), Lane.REQUESTS) is None
+    sent = {dict(out.headers)["ce_id"]: out.topic for out in sender.sent}
+    names = SETTINGS.names
+    assert sent == {
+        b"default": names.work_topic("new", "v2", Lane.REQUESTS),
+        b"pinned": names.work_topic("new", "v3", Lane.REQUESTS),
+        b"known": names.work_topic("iris", "v9", Lane.REQUESTS),
+    }
+    assert {answer.result.error_code for answer in delivery.answers} == {"unknown_model"}
+    assert len(delivery.answers) == 2

@@ -1,0 +1,315 @@
+"""What a worker does with a take: who is computed, who is answered without, and that each is answered."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import pytest
+
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import format_time, read_headers
+from inferlane.contracts.results import Status
+from inferlane.contracts.wire.v2 import decode_response
+from inferlane.errors import ModelError
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.delivery import Answer
+from inferlane.runtime.kafka.consuming import Take
+from inferlane.runtime.kafka.offsets import Ticket
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.records import FakeRecord, make_version
+from workers.observing import Batch
+from workers.pipeline import Pipeline
+
+BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
+TWO_ROWS = b'{"instances": [[1, 1, 1, 1], [1, 1, 1, 1]]}'
+
+
+class FakeModel:
+    """Answers any rows and remembers how many it was given; unlike a session it cannot fail."""
+
+    version = make_version()
+
+    def __init__(self, outputs: Mapping[str, object] | None = None) -> None:
+        self.rows: list[int] = []
+        self._outputs = outputs
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+        rows = len(inputs["input"])
+        self.rows.append(rows)
+        return self._outputs or {
+            "label": np.zeros(rows, np.int64),
+            "probabilities": np.full((rows, 3), 1 / 3, np.float32),
+        }
+
+
+@dataclass
+class FakeDelivery:
+    answers: list[Answer] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+    async def deliver(self, answers: Sequence[Answer]) -> None:
+        self.answers.extend(answers)
+        self.sizes.append(len(answers))
+
+    def status_of(self, request_id: str) -> tuple[Status, str | None]:
+        (found,) = [answer.result for answer in self.answers if answer.result.request_id == request_id]
+        return found.status, found.error_code
+
+
+class FakeObserver:
+    """Counts nothing."""
+
+    def observe_take(self, records: Sequence[FakeRecord], lane: Lane, *, now_s: float) -> None: ...
+
+    def observe(self, batch: Batch, answers: Sequence[Answer], *, now_s: float) -> None: ...
+
+
+def make_record(request_id: str, *, deadline_s: float | None = None, value: bytes = BODY) -> FakeRecord:
+    headers = [("ce_id", request_id.encode()), ("ce_replyto", b"api")]
+    if deadline_s is not None:
+        headers.append(("ce_deadline", format_time(deadline_s)))
+    return FakeRecord(value=value, headers=tuple(headers))
+
+
+async def answer(
+    *records: FakeRecord,
+    model: FakeModel,
+    lane: Lane = Lane.REQUESTS,
+    cancelled: Collection[str] = (),
+    clock: FakeClock | None = None,
+    max_batch_rows: int = 256,
+) -> FakeDelivery:
+    delivery = FakeDelivery()
+    pipeline = Pipeline(
+        load_settings(max_batch_rows=max_batch_rows),
+        model=model,  # type: ignore[arg-type]  # fakes of the same shape
+        delivery=delivery,  # type: ignore[arg-type]  # as above
+        observer=FakeObserver(),  # type: ignore[arg-type]  # as above
+        cancelled=cancelled,
+        clock=clock or FakeClock(),
+    )
+    async with asyncio.timeout(30):
+        await pipeline.answer(Take(records, Ticket({})), lane)  # type: ignore[arg-type]  # as above
+    pipeline.close()
+    return delivery
+
+
+async def test_a_cancelled_request_is_answered_and_its_rows_are_not_computed() -> None:
+    """Guards `_answer_early`'s look at `cancelled`: taken out, the model sees two rows."""
+    model = FakeModel()
+    delivery = await answer(
+        make_record("a"), make_record("b"), model=model, cancelled={read_headers(make_record("a")).key}
+    )
+    assert model.rows == [1]
+    assert delivery.status_of("a") == (Status.FAILED, "cancelled")
+    assert delivery.status_of("b") == (Status.SUCCEEDED, None)
+
+
+async def test_a_request_past_its_deadline_is_answered_and_its_rows_are_not_computed() -> None:
+    """Guards `_answer_early`'s look at the deadline: taken out, the model sees two rows."""
+    clock, model = FakeClock(), FakeModel()
+    late = make_record("late", deadline_s=clock.now_s() - 1)
+    delivery = await answer(late, make_record("due", deadline_s=clock.now_s() + 1), model=model, clock=clock)
+    assert model.rows == [1]
+    assert delivery.status_of("late")[0] is Status.EXPIRED
+    assert delivery.status_of("due")[0] is Status.SUCCEEDED
+
+
+async def test_a_batch_of_nothing_but_late_requests_runs_no_model() -> None:
+    clock, model = FakeClock(), FakeModel()
+    await answer(make_record("late", deadline_s=clock.now_s() - 1), model=model, clock=clock)
+    assert model.rows == []
+
+
+async def test_outputs_that_cannot_be_encoded_end_their_request_and_not_the_worker() -> None:
+    """Guards the `except` of `_answer`: taken out, the take raises, the process ends and meets the record again."""
+    model = FakeModel({"label": np.array([object()]), "probabilities": np.zeros((1, 3), np.float32)})
+    delivery = await answer(make_record("a"), model=model)
+    assert delivery.status_of("a") == (Status.FAILED, "model_error")
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff", b'{"instances": 1}', b'{"instances": [[1]]}', b"[]", b"{}"])
+async def test_a_record_that_cannot_be_read_is_answered_beside_one_that_can(value: bytes) -> None:
+    model = FakeModel()
+    delivery = await answer(make_record("bad", value=value), make_record("good"), model=model)
+    assert delivery.status_of("bad")[0] is Status.FAILED
+    assert delivery.status_of("good")[0] is Status.SUCCEEDED
+    assert [found.result.request_id for found in delivery.answers if found.dead is not None] == ["bad"]
+
+
+async def test_bulk_results_of_a_take_are_delivered_together_and_those_of_clients_run_by_run() -> None:
+    """Guards the lane's part in `answer`: taken out, a bulk take pays a round trip a run, or a client waits for all."""
+    records = [make_record("a"), make_record("b"), make_record("c")]
+    for lane, sizes in ((Lane.BULK, [3]), (Lane.REQUESTS, [1, 1, 1])):
+        model = FakeModel()
+        delivery = await answer(*records, model=model, lane=lane, max_batch_rows=1)
+        assert model.rows == [1, 1, 1]
+        assert delivery.sizes == sizes
+        assert [found.result.request_id for found in delivery.answers] == ["a", "b", "c"]
+
+
+async def test_large_bulk_results_are_not_held_back_for_the_rest_of_the_take() -> None:
+    """Guards `_HELD_BYTES`: taken out, one send holds all of a take and may outlast what the broker is given."""
+    model = FakeModel({"label": np.zeros(1, np.int64), "probabilities": np.zeros((1, 400_000), np.float32)})
+    records = [make_record("a"), make_record("b")]
+    delivery = await answer(*records, model=model, lane=Lane.BULK, max_batch_rows=1)
+    assert delivery.sizes == [1, 1]
+
+
+async def test_bulk_records_with_a_deadline_are_looked_at_when_it_is_their_turn() -> None:
+    """Guards `_in_a_row`: without it a record that expires during the run before is computed all the same."""
+    clock = FakeClock()
+
+    class Model(FakeModel):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            clock.advance(10)
+            return super().run(inputs)
+
+    model = Model()
+    records = [make_record("a"), make_record("b", deadline_s=clock.now_s() + 5)]
+    delivery = await answer(*records, model=model, lane=Lane.BULK, clock=clock, max_batch_rows=1)
+    assert model.rows == [1]
+    assert delivery.status_of("b")[0] is Status.EXPIRED
+
+
+async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
+    """Guards `has_waiting_client`: taken out, a client waits for the whole take instead of one run of it."""
+    pipeline: Pipeline
+    waiting: list[asyncio.Task[None]] = []
+    served: list[str] = []
+
+    class Model(FakeModel):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            served.append("bulk" if len(inputs["input"]) == 2 else "client")
+            if served == ["bulk"]:
+                # A client comes while the first bulk run is in the thread.
+                come = asyncio.run_coroutine_threadsafe(queue(), loop)
+                come.result(30)
+            return super().run(inputs)
+
+    async def queue() -> None:
+        take = Take([make_record("client")], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
+        waiting.append(asyncio.create_task(pipeline.answer(take, Lane.REQUESTS)))
+        await asyncio.sleep(0)
+
+    loop = asyncio.get_running_loop()
+    pipeline = Pipeline(
+        load_settings(max_batch_rows=2),
+        model=Model(),  # type: ignore[arg-type]  # fakes of the same shape
+        delivery=FakeDelivery(),  # type: ignore[arg-type]  # as above
+        observer=FakeObserver(),  # type: ignore[arg-type]  # as above
+        cancelled=(),
+        clock=FakeClock(),
+    )
+    records = [make_record(name, value=TWO_ROWS) for name in "abc"]
+    async with asyncio.timeout(30):
+        await pipeline.answer(Take(records, Ticket({})), Lane.BULK)  # type: ignore[arg-type]  # as above
+        await asyncio.gather(*waiting)
+    pipeline.close()
+    assert served == ["bulk", "client", "bulk", "bulk"]
+
+
+class RowSums(FakeModel):
+    """Answers each row by its own numbers, so that a row in the wrong place shows."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+        super().run(inputs)
+        sums = inputs["input"].sum(axis=1)
+        return {"label": sums.astype(np.int64), "probabilities": np.stack([sums, sums, sums], axis=1)}
+
+
+def rows_record(request_id: str, rows: int, **more: float) -> FakeRecord:
+    body = msgspec.json.encode({"instances": [[float(row), 0, 0, 0] for row in range(rows)]})
+    return make_record(request_id, value=body, **more)
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_a_request_larger_than_a_batch_is_run_in_pieces_and_answered_whole(lane: Lane) -> None:
+    """Guards `_infer_in_pieces`: taken out, one run of any size takes the memory and the time that it likes."""
+    model = RowSums()
+    records = [rows_record("a", 1), rows_record("large", 23), rows_record("b", 2)]
+    delivery = await answer(*records, model=model, lane=lane, max_batch_rows=5)
+    assert model.rows == [1, 5, 5, 5, 5, 3, 2]
+    results = {found.result.request_id: found.result for found in delivery.answers}
+    assert [found.result.request_id for found in delivery.answers] == ["a", "large", "b"]
+    outputs = decode_response(results["large"].content, results["large"].json_length)
+    assert outputs["label"].tolist() == list(range(23))
+    assert results["large"].rows == 23
+
+
+async def test_a_large_request_ends_at_the_piece_that_fails_and_nobody_else_does() -> None:
+    class Failing(RowSums):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            outputs = super().run(inputs)
+            if (inputs["input"][:, 0] == 12).any():
+                raise ModelError("a dozen")
+            return outputs
+
+    model = Failing()
+    delivery = await answer(rows_record("large", 23), rows_record("b", 2), model=model, max_batch_rows=5)
+    assert model.rows == [5, 5, 5, 2]
+    assert delivery.status_of("large") == (Status.FAILED, "model_error")
+    assert delivery.status_of("b") == (Status.SUCCEEDED, None)
+
+
+async def test_a_large_request_is_not_run_to_its_end_past_its_deadline() -> None:
+    clock = FakeClock()
+
+    class Slow(RowSums):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            clock.advance(1)
+            return super().run(inputs)
+
+    model = Slow()
+    large = rows_record("large", 23, deadline_s=clock.now_s() + 1.5)
+    delivery = await answer(large, model=model, clock=clock, max_batch_rows=5)
+    assert model.rows == [5, 5]
+    assert delivery.status_of("large")[0] is Status.EXPIRED
+
+
+async def test_pieces_whose_outputs_do_not_fit_together_fail_their_request() -> None:
+    class Uneven(FakeModel):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            rows = len(inputs["input"])
+            super().run(inputs)
+            return {"label": np.zeros(rows, np.int64), "probabilities": np.zeros((rows, rows), np.float32)}
+
+    delivery = await answer(rows_record("large", 3), model=Uneven(), max_batch_rows=2)
+    assert delivery.status_of("large") == (Status.FAILED, "model_error")
+
+
+async def test_a_client_has_its_turn_between_two_pieces_of_a_large_bulk_request() -> None:
+    """Guards the turn a piece: in one turn for all, a client waits for as many runs as a record has rows for."""
+    pipeline: Pipeline
+    waiting: list[asyncio.Task[None]] = []
+    rows: list[int] = []
+
+    class Model(FakeModel):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            rows.append(len(inputs["input"]))
+            if len(rows) == 1:
+                asyncio.run_coroutine_threadsafe(come(), loop).result(30)
+            return super().run(inputs)
+
+    async def come() -> None:
+        take = Take([make_record("client")], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
+        waiting.append(asyncio.create_task(pipeline.answer(take, Lane.REQUESTS)))
+        await asyncio.sleep(0)
+
+    loop = asyncio.get_running_loop()
+    pipeline = Pipeline(
+        load_settings(max_batch_rows=2),
+        model=Model(),  # type: ignore[arg-type]  # fakes of the same shape
+        delivery=FakeDelivery(),  # type: ignore[arg-type]  # as above
+        observer=FakeObserver(),  # type: ignore[arg-type]  # as above
+        cancelled=(),
+        clock=FakeClock(),
+    )
+    async with asyncio.timeout(30):
+        large = Take([rows_record("large", 8)], Ticket({}))  # type: ignore[arg-type, list-item]  # as above
+        await pipeline.answer(large, Lane.BULK)
+        await asyncio.gather(*waiting)
+    pipeline.close()
+    assert rows == [2, 1, 2, 2, 2]
