@@ -8,8 +8,8 @@ import onnxruntime
 
 from benchmarks.cases import Case
 from benchmarks.measured import Bound
-from models.export import INPUT
 from models.measure import open_session
+from models.training import INPUT
 
 BATCHES = (1, 32, 64, 256)
 _SECONDS_A_BATCH = 1.0

@@ -6,13 +6,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from models.datasets import Rows
-from models.export import export_onnx
-from models.measure import open_session
-from models.quantize import METHOD, quantize
+from models.measure import METHOD, open_session, quantize
 from models.samples import TrainedRecipe
 from models.store import VersionAbout, write_model, write_version
-from models.train import train
+from models.training import Rows, export_onnx, train
 from models.verify import signature_of
 
 MODEL = "mlp"

@@ -28,8 +28,8 @@ from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, forma
 from inferlane.contracts.wire.v2 import decode_response, encode_binary_request
 from inferlane.runtime.kafka.reading import read_since
 from models.catalog import ModelVersion
-from models.export import INPUT, PROBABILITIES
 from models.measure import open_session
+from models.training import INPUT, PROBABILITIES
 from tests.support.brokers.kinds import BrokerKind
 
 NAMES = Names()

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.cases import Case
 from benchmarks.systems.running import Running, post, probabilities_in
-from models.export import INPUT, PROBABILITIES
 from models.measure import open_session
+from models.training import INPUT, PROBABILITIES
 
 # Often enough for a few answers a second, seldom enough to take nothing from what is measured.
 _PAUSE_S = 0.1

@@ -27,8 +27,8 @@ from inferlane.contracts.outcomes import OutcomeSummary, decode_summary, encode_
 from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.results import Status
 from inferlane.contracts.windows import Slot, add, encode_slot
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.retry import SystemClock
 from models.catalog import ModelVersion
 from tests.support.brokers.kinds import BrokerKind
 from tests.support.brokers.processes import wait_until

@@ -25,12 +25,12 @@ from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.splits import SplitTable
 from models.catalog import load_catalog
-from producer_api.answering import Answerer, encode_json
+from producer_api.predict_endpoint import Answerer, encode_json
 from router.routing import route
-from workers.answers import Answers, RunTimes
 from workers.batching import run_batch, stack
+from workers.model import OnnxModel
+from workers.replies import Answers, RunTimes
 from workers.requests import decode
-from workers.session import OnnxModel
 
 _TURNS = 200
 _DEADLINE_S = 300.0

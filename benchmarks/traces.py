@@ -16,12 +16,11 @@ from inferlane.runtime.delivery import Answer
 from inferlane.runtime.tracing.spans import Tracing
 from models.catalog import ModelVersion
 from producer_api.enqueueing import OnAnswer
-from producer_api.spans import TracedEnqueuer, begin_call, end_call
+from producer_api.telemetry import TracedEnqueuer, begin_call, end_call
 from router.routing import Route
-from router.spans import TakeSpans
-from workers.answers import RunTimes
-from workers.observing import Batch
-from workers.spans import BatchSpans
+from router.telemetry import TakeSpans
+from workers.replies import RunTimes
+from workers.telemetry import Batch, BatchSpans
 
 NAMES = Names()
 

@@ -11,15 +11,15 @@ from inferlane.contracts.outgoing import OutRecord, check_size
 from inferlane.contracts.record import REQUEST_TYPE, format_time
 from inferlane.contracts.results import Accepted
 from inferlane.errors import InvalidRequestError
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.topics import record_limit_bytes
 
 if TYPE_CHECKING:
     from inferlane.contracts.dead_letters import DeadLetter
-    from inferlane.runtime.clock import Clock
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.retry import Clock
 
 # What a replay says anew.
 _REPLACED = {"ce_type", "ce_id", "ce_attempt", "ce_deadline", "ce_time"}

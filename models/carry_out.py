@@ -5,13 +5,19 @@ from pathlib import Path
 
 import onnx
 
-from models.datasets import Rows, Split, load_split
-from models.export import export_onnx
-from models.measure import BATCH_ROWS, compare, cpu_name, measure_accuracy, measure_latencies_us, open_session
-from models.quantize import METHOD, quantize
+from models.measure import (
+    BATCH_ROWS,
+    METHOD,
+    compare,
+    cpu_name,
+    measure_accuracy,
+    measure_latencies_us,
+    open_session,
+    quantize,
+)
 from models.samples import QuantizedRecipe, Recipe, Sample, TrainedRecipe
 from models.store import VersionAbout, digest_of, onnx_path, write_version
-from models.train import train
+from models.training import Rows, Split, export_onnx, load_split, train
 from models.verify import signature_of
 
 

@@ -1,8 +1,8 @@
 """Check that a version on disk is what its version.toml says, and that it can serve."""
 
 from inferlane.errors import ConfigurationError
+from models.artifact import signature_of
 from models.catalog import ModelVersion
-from models.signatures import signature_of
 from workers.trial import open_tried
 
 __all__ = ["signature_of", "verify_version"]

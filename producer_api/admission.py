@@ -10,14 +10,14 @@ import structlog
 
 from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError, OverloadedError
-from inferlane.runtime.essential import Background
-from inferlane.runtime.kafka.positions import Position, Subscription
+from inferlane.runtime.kafka.offsets import Position, Subscription
 from inferlane.runtime.metrics.api import BACKLOG, SERVICE_RATE
+from inferlane.runtime.service import Background
 from producer_api.service_rate import ServiceRate
 
 if TYPE_CHECKING:
-    from inferlane.runtime.clock import Clock
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.retry import Clock
     from inferlane.runtime.splits import SplitTable
     from models.catalog import Catalog
 

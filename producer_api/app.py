@@ -1,7 +1,7 @@
 """The ASGI application: the hot calls straight, everything else through FastAPI."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -10,19 +10,21 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from inferlane import __version__
-from inferlane.errors import InferlaneError
+from inferlane.errors import InferlaneError, UnavailableError
 from inferlane.quoting import clipped
-from inferlane.runtime.http.problem import CONTENT_TYPE
+from inferlane.runtime.http.head import CONTENT_TYPE
+from inferlane.runtime.ops import health_body
 from producer_api import predict_endpoint
-from producer_api.asgi import read_body, send_answer
-from producer_api.gate import in_front_of
-from producer_api.held_bytes import HeldBytes, Hold, put_hold
-from producer_api.key_ring import KeyRing
-from producer_api.methods import AnyMethod, allowed_methods
+from producer_api.asgi import AnyMethod, allowed_methods, read_body, send_answer
+from producer_api.auth import KeyRing, in_front_of
+from producer_api.enqueueing import HeldBytes, Hold, put_hold
 from producer_api.openapi import openapi
 from producer_api.problems import problem, problem_of
 from producer_api.routes import documents, health, models, predictions, version_metrics
 from producer_api.services import Services
+
+if TYPE_CHECKING:
+    from inferlane.runtime.service import Startup
 
 log = structlog.get_logger(__name__)
 
@@ -156,3 +158,32 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["allow"] = ", ".join(allowed_methods(request.app.state.all_routes, request.url.path))
     return Response(body, status_code=error.status_code, headers=headers, media_type=CONTENT_TYPE)
+
+
+class StartingApp:
+    """Answers for `startup` until it is told of the application that serves."""
+
+    def __init__(self, startup: "Startup") -> None:
+        self._startup = startup
+        self._checks = {"/livez": startup.live, "/readyz": startup.ready}
+        self._app: Any = None
+
+    def serve(self, app: Any) -> None:
+        """Hand every call to `app` from now on."""
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._app is not None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._refuse(scope["path"], send)
+
+    async def _refuse(self, path: str, send: Any) -> None:
+        if (checks := self._checks.get(path)) is not None:
+            status, body = health_body(checks())
+            await send_answer(send, status, body, b"application/json")
+            return
+        error = UnavailableError(f"the API does not serve yet, {self._startup.reason}")
+        status, body, headers = problem_of(error)
+        extra = tuple((name.encode(), value.encode()) for name, value in headers.items())
+        await send_answer(send, status, body, CONTENT_TYPE.encode(), extra)

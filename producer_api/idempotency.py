@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from inferlane.errors import UNDECODABLE, DecodeError, OverloadedError, UnavailableError
 from inferlane.quoting import clipped
-from inferlane.runtime.result_store import store_errors
-from producer_api.answer_time import answer_within, store_is_late
+from inferlane.runtime.redis.results import store_errors
 from producer_api.problems import InvalidParameterError, KeyReusedError
+from producer_api.waiting import answer_within, store_is_late
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
     from inferlane.contracts.results import Result
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.result_store import ResultStore
-    from producer_api.counting import AnswerCounts
+    from inferlane.runtime.redis.results import ResultStore
     from producer_api.predicting import Call
     from producer_api.submitting import Submitter
+    from producer_api.telemetry import AnswerCounts
 
 log = structlog.get_logger(__name__)
 

@@ -7,33 +7,29 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.runtime.cancellations import Cancellations
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.http.serving import serve_http
-from inferlane.runtime.kafka.backlog import BacklogReader
+from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.redis.cancellations import Cancellations
+from inferlane.runtime.redis.health import StoreProbe
+from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.versions import VersionFaults, WindowStore
+from inferlane.runtime.retry import SystemClock
+from inferlane.runtime.service import Startup
 from inferlane.runtime.splits import SplitFollower, SplitTable
-from inferlane.runtime.starting import Startup
-from inferlane.runtime.store_probe import StoreProbe
 from inferlane.runtime.tracing import enter_tracing
-from inferlane.runtime.version_faults import VersionFaults
-from inferlane.runtime.window_store import WindowStore
 from models.catalog import load_catalog
 from producer_api.admission import Admission
-from producer_api.answering import Answerer
-from producer_api.app import build_app
-from producer_api.counting import AnswerCounts
-from producer_api.delivered import Delivered
+from producer_api.app import StartingApp, build_app
+from producer_api.auth import open_key_ring
 from producer_api.enqueueing import Enqueuer
-from producer_api.gate import open_key_ring
 from producer_api.idempotency import Claims, Once
+from producer_api.predict_endpoint import Answerer
 from producer_api.predicting import CallReader
 from producer_api.services import Services
-from producer_api.spans import TracedEnqueuer
-from producer_api.starting_app import StartingApp
-from producer_api.store_watch import StoreWatch
+from producer_api.store_watch import Delivered, StoreWatch
 from producer_api.submitting import Submitter
+from producer_api.telemetry import AnswerCounts, TracedEnqueuer
 from producer_api.waiting import WaitingRoom
 
 if TYPE_CHECKING:

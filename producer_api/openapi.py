@@ -1,16 +1,20 @@
 """The OpenAPI document: FastAPI's own, with the hot calls described by hand since FastAPI does not serve them."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from inferlane.quoting import quoted
 from inferlane.runtime.api_keys import Scope
-from inferlane.runtime.http.problem import CONTENT_TYPE
+from inferlane.runtime.http.head import CONTENT_TYPE
+from producer_api.auth import required_scope
 from producer_api.body_schemas import predict_bodies, split_bodies, split_examples
-from producer_api.gate import required_scope
 from producer_api.predict_endpoint import PATH
+from producer_api.problems import InvalidParameterError
 from producer_api.schemas import Prediction, Problem, Queued
 
 if TYPE_CHECKING:
@@ -179,3 +183,19 @@ def _json(name: str) -> dict[str, Any]:
 
 def _problem(description: str) -> dict[str, Any]:
     return {"description": description, "content": {CONTENT_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}}}
+
+
+async def refuse_repeated(request: Request) -> None:
+    """Return if each parameter is there once: of two, a proxy in front may have read the other one.
+
+    Raises:
+        InvalidParameterError: one is there more than once.
+    """
+    query = request.scope["query_string"].decode("latin-1")
+    if query.count("=") < 2:  # noqa: PLR2004 - what is there once cannot be repeated
+        return
+    for name, count in Counter(name for name, _ in parse_qsl(query, keep_blank_values=True)).items():
+        if count > 1:
+            raise InvalidParameterError(
+                f"the parameter {quoted(name)} is there {count} times, so nobody knows which one counts; send it once"
+            )

@@ -7,29 +7,79 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
 from inferlane.contracts.record import TRACE_PARENT, trace_id_of
-from inferlane.contracts.results import Status
-from inferlane.errors import InferlaneError
-from inferlane.runtime.http.problem import CONTENT_TYPE
-from producer_api.answering import Answerer, encode_json
+from inferlane.contracts.results import Result, Status
+from inferlane.contracts.wire.v1 import encode_predictions
+from inferlane.contracts.wire.v2 import decode_response
+from inferlane.errors import DecodeError, InferlaneError
+from inferlane.runtime.http.head import CONTENT_TYPE
 from producer_api.asgi import CALLER, header, one_header, read_body, send_answer
 from producer_api.idempotency import ClaimKey
-from producer_api.preferences import read_preferences
+from producer_api.predicting import read_preferences
 from producer_api.problems import problem, problem_of, status_of_code
-from producer_api.spans import begin_call, end_call
 from producer_api.submitting import Departure
+from producer_api.telemetry import begin_call, end_call
 
 if TYPE_CHECKING:
-    from inferlane.contracts.results import Result
+    from collections.abc import Mapping
+
+    from inferlane.contracts.wire.tensors import Tensors
     from inferlane.runtime.config import Settings
     from inferlane.runtime.tracing.spans import Span, Tracing
-    from producer_api.counting import AnswerCounts
-    from producer_api.delivered import Delivered
+    from models.catalog import Catalog
     from producer_api.idempotency import Once
     from producer_api.predicting import Call, CallReader
+    from producer_api.store_watch import Delivered
     from producer_api.submitting import Submitter
+    from producer_api.telemetry import AnswerCounts
+
+encode_json = msgspec.json.Encoder().encode
+
+
+class Answerer:
+    """Turns results into V1 answers, with class names in place of class indices."""
+
+    def __init__(self, catalog: "Catalog") -> None:
+        self._classes: Mapping[tuple[str, str], tuple[str, ...]] = {
+            (version.model, version.version): version.classes for version in catalog.all_versions()
+        }
+
+    def body(self, result: Result) -> dict[str, Any]:
+        """The answer: its predictions when it succeeded, else its error.
+
+        Numbers that JSON has not are the strings "NaN", "Infinity" and "-Infinity".
+
+        Raises:
+            InferlaneError: the stored content is not an inference response, which is no fault of who asks.
+        """
+        answer: dict[str, Any] = {
+            "request_id": result.request_id,
+            "status": result.status.value,
+            "model": result.model,
+            "version": result.version,
+        }
+        if result.status is Status.SUCCEEDED:
+            outputs = _outputs(result)
+            answer["predictions"] = encode_predictions(outputs, self._classes.get((result.model, result.version), ()))
+        else:
+            answer["error"] = {"code": result.error_code, "detail": result.error_detail}
+        answer["timings_ms"] = {
+            "queue_wait": round(result.queue_wait_s * 1000, 3),
+            "inference": round(result.inference_s * 1000, 3),
+            "total": round((result.finished_s - result.accepted_s) * 1000, 3),
+        }
+        return answer
+
+
+def _outputs(result: Result) -> "Tensors":
+    try:
+        return decode_response(result.content, result.json_length)
+    except DecodeError as error:
+        raise InferlaneError(f"the stored result cannot be read: {error}") from error
+
 
 log = structlog.get_logger(__name__)
 

@@ -1,6 +1,8 @@
 """A predict call between HTTP and the queue: check it, enqueue it, wait for it."""
 
 import math
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,7 +11,7 @@ from inferlane.contracts.identity import committed_id, make_proof
 from inferlane.contracts.record import (
     valid_trace_parent,
 )
-from inferlane.contracts.wire.repeats import refuse_repeats
+from inferlane.contracts.wire.reading import refuse_repeats
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from inferlane.runtime.clock import Clock
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.retry import Clock
     from inferlane.runtime.splits import SplitTable
     from models.catalog import Catalog, Model, ModelVersion
 
@@ -164,3 +166,31 @@ def _seconds(name: str, asked: float | None, default: float, limit: float) -> fl
     if not 0 <= asked <= limit or math.isnan(asked):
         raise InvalidParameterError(f"{name} is {asked}; it must be between 0 and {limit} seconds")
     return asked
+
+
+# A preference is a name without case, with a value or without one, up to the next comma. A value in quotes may hold a
+# comma or look like a preference, and is none; parameters after a semicolon change nothing here.
+_PREFERENCE = re.compile(rb"""(?:[^,"]|"(?:[^"\\]|\\.)*+")++""", re.DOTALL)
+_WAIT = re.compile(rb"""\s*+wait\s*+=\s*+("?)(\d{1,6})\1\s*+(?:;.*)?""", re.IGNORECASE | re.DOTALL)
+_ASYNC = re.compile(rb"\s*+respond-async\s*+(?:;.*)?", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """What the client would like; what it did not say is None or False."""
+
+    wait_s: float | None = None
+    is_async: bool = False
+
+
+_NONE = Preferences()
+
+
+def read_preferences(header: bytes) -> Preferences:
+    """Read the header's whole value. What is not understood is no error, and of two waits the first counts."""
+    if not header:
+        return _NONE
+    preferences = _PREFERENCE.findall(header)
+    waits = [found[2] for found in map(_WAIT.fullmatch, preferences) if found]
+    is_async = any(_ASYNC.fullmatch(preference) for preference in preferences)
+    return Preferences(float(waits[0]) if waits else None, is_async)

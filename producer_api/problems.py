@@ -7,7 +7,7 @@ from typing import Any
 
 from inferlane import errors
 from inferlane.contracts.results import CANCELLED
-from inferlane.runtime.http.problem import encode_problem
+from inferlane.runtime.http.head import encode_problem
 
 # Nearest class first: a status is looked up along an error's own ancestry.
 _STATUS_OF: Mapping[type[errors.InferlaneError], int] = {

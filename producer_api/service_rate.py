@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from inferlane.runtime.kafka.positions import Position
+from inferlane.runtime.kafka.offsets import Position
 
 # Of a rate that changed at once, half is believed after this long. Short follows a rate that commits make jump, long
 # keeps an old rate when a pool grew.

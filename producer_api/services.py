@@ -8,25 +8,23 @@ from fastapi import Depends, Request
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from inferlane.runtime.cancellations import Cancellations
-    from inferlane.runtime.clock import Clock
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.result_store import ResultStore
+    from inferlane.runtime.redis.cancellations import Cancellations
+    from inferlane.runtime.redis.health import StoreProbe
+    from inferlane.runtime.redis.results import ResultStore
+    from inferlane.runtime.redis.versions import VersionFaults, WindowStore
+    from inferlane.runtime.retry import Clock
     from inferlane.runtime.splits import SplitFollower, SplitTable
-    from inferlane.runtime.store_probe import StoreProbe
     from inferlane.runtime.tracing.spans import Tracing
-    from inferlane.runtime.version_faults import VersionFaults
-    from inferlane.runtime.window_store import WindowStore
     from models.catalog import Catalog
     from producer_api.admission import Admission
-    from producer_api.answering import Answerer
-    from producer_api.counting import AnswerCounts
-    from producer_api.delivered import Delivered
     from producer_api.enqueueing import Enqueuer
     from producer_api.idempotency import Once
+    from producer_api.predict_endpoint import Answerer
     from producer_api.predicting import CallReader
-    from producer_api.store_watch import StoreWatch
+    from producer_api.store_watch import Delivered, StoreWatch
     from producer_api.submitting import Submitter
+    from producer_api.telemetry import AnswerCounts
     from producer_api.waiting import WaitingRoom
 
 

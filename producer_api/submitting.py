@@ -12,22 +12,21 @@ from inferlane.contracts.record import CALLER, JSON_LENGTH, PROOF, TRACE_PARENT,
 from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import UnavailableError
 from inferlane.runtime.metrics.api import ACCEPTED
-from producer_api.answer_time import answer_within, store_is_late
-from producer_api.place_shares import PlaceShares
 from producer_api.predicting import SOURCE
 from producer_api.problems import ClientGoneError, UnconfirmedError
 from producer_api.taking_back import headers_of, take_back
+from producer_api.waiting import PlaceShares, answer_within, store_is_late
 
 if TYPE_CHECKING:
     from inferlane.errors import InferlaneError
-    from inferlane.runtime.cancellations import Cancellations
-    from inferlane.runtime.clock import Clock
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.redis.cancellations import Cancellations
+    from inferlane.runtime.retry import Clock
     from models.catalog import Catalog
     from producer_api.admission import Admission
     from producer_api.predicting import Call
-    from producer_api.spans import Enqueue
     from producer_api.store_watch import StoreWatch
+    from producer_api.telemetry import Enqueue
     from producer_api.waiting import Place, WaitingRoom
 
 log = structlog.get_logger(__name__)

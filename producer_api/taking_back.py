@@ -8,8 +8,8 @@ from inferlane.contracts.results import CANCELLED, Accepted, Result
 from inferlane.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from inferlane.runtime.cancellations import Cancellations
-    from inferlane.runtime.result_store import ResultStore
+    from inferlane.runtime.redis.cancellations import Cancellations
+    from inferlane.runtime.redis.results import ResultStore
 
 
 async def take_back(

@@ -1,18 +1,18 @@
 """Clients that wait: a wake-up resolves their future, the keyed result is the truth."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import structlog
 
 from inferlane.contracts.results import Result, decode_wake_up
 from inferlane.errors import DecodeError, InferlaneError, OverloadedError, UnavailableError
-from inferlane.runtime.channels import Listener, follow_channel
-from inferlane.runtime.essential import essential
 from inferlane.runtime.metrics.api import WAITING
-from inferlane.runtime.result_store import ResultStore
+from inferlane.runtime.redis.cancellations import Listener, follow_channel
+from inferlane.runtime.redis.results import ResultStore
+from inferlane.runtime.service import essential
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -153,3 +153,62 @@ class WaitingRoom:
 def _resolve(place: Place, result: Result | None) -> None:
     if not place.done():
         place.set_result(result)
+
+
+# A model may hold this many times what is free: 4/5 of all places alone, 4/9 each beside another that is as hot. Small
+# leaves places empty that one model could use, large leaves little to models that come later.
+_TIMES_FREE = 4
+
+
+class PlaceShares:
+    """Counts the places that the calls of each model hold.
+
+    Source: Choudhury and Hahne, Dynamic Queue Length Thresholds for Shared-Memory Packet Switches, 1998.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._held: dict[str, int] = {}
+        self._taken = 0
+
+    def take(self, model: str) -> None:
+        """Let a call of the model wait; `give_back` must follow.
+
+        Raises:
+            OverloadedError: the model holds its share, or every place is taken.
+        """
+        held, free = self._held.get(model, 0), self._places - self._taken
+        if free <= 0 or held >= _TIMES_FREE * free:
+            raise OverloadedError(
+                f"{held} calls of {model} wait in this process, of {self._taken} in all and {self._places} at most "
+                "(INFERLANE_MAX_WAITING_REQUESTS), so that others find room; send again later, or submit with "
+                "`Prefer: respond-async`"
+            )
+        self._held[model] = held + 1
+        self._taken += 1
+
+    def give_back(self, model: str) -> None:
+        """Note that a call of the model waits no more."""
+        self._held[model] -= 1
+        self._taken -= 1
+        if not self._held[model]:
+            del self._held[model]
+
+
+@asynccontextmanager
+async def answer_within(seconds: float, late: UnavailableError) -> AsyncIterator[None]:
+    """Give the block so many seconds.
+
+    Raises:
+        UnavailableError: `late`, when the block has not ended by then; it is cancelled.
+    """
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            yield
+    except TimeoutError as error:
+        raise late from error
+
+
+def store_is_late(seconds: float, *, done: str) -> UnavailableError:
+    """The error of a call for which the store took too long; `done` says what that leaves behind."""
+    return UnavailableError(f"the result store did not answer within the {seconds:.1f} s of this call; {done}")

@@ -10,12 +10,11 @@ import structlog
 
 from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError
-from inferlane.runtime.kafka.ages import OldestAge
-from inferlane.runtime.kafka.backlog import BacklogReader
-from inferlane.runtime.kafka.positions import PartitionPosition, Position, Subscription
+from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
+from inferlane.runtime.kafka.offsets import PartitionPosition, Position, Subscription
 from inferlane.runtime.metrics import router as metrics
-from inferlane.runtime.store_connection import store_errors
-from inferlane.runtime.store_memory import read_store_memory
+from inferlane.runtime.redis.connection import store_errors
+from inferlane.runtime.redis.health import read_store_memory
 from router.routing import weights_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from inferlane.runtime.kafka.writing import Sender, write_each
 
 if TYPE_CHECKING:
     from inferlane.contracts.outgoing import OutRecord
-    from inferlane.runtime.retrying import Retrier
+    from inferlane.runtime.retry import Retrier
 
 log = structlog.get_logger(__name__)
 

@@ -32,11 +32,10 @@ from inferlane.runtime.delivery import Answer, Delivery
 from inferlane.runtime.kafka.consuming import LaneConsumer, Take
 from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.kafka.writing import Sender
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
-from router.lane_metrics import LaneMetrics
 from router.routing import Elsewhere, Route, Splits, route, route_elsewhere
-from router.spans import TakeSpans
+from router.telemetry import LaneMetrics, TakeSpans
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord

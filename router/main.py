@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.runtime.attempt_log import RedisAttemptLog
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.delivery import Delivery
-from inferlane.runtime.essential import Background
+from inferlane.runtime.kafka.attempts import RedisAttemptLog
 from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.ops import OpsApp, serve_ops
-from inferlane.runtime.result_store import ResultStore, connect, ping
-from inferlane.runtime.retrying import Retrier
-from inferlane.runtime.served_versions import ServedVersions
+from inferlane.runtime.redis.health import StoreProbe
+from inferlane.runtime.redis.results import ResultStore, connect, ping
+from inferlane.runtime.redis.versions import ServedVersions, WindowStore
+from inferlane.runtime.retry import Retrier, SystemClock
+from inferlane.runtime.service import Background, Startup
 from inferlane.runtime.splits import SplitFollower, SplitTable
-from inferlane.runtime.starting import Startup
-from inferlane.runtime.store_probe import StoreProbe
 from inferlane.runtime.tracing import enter_tracing
-from inferlane.runtime.window_store import WindowStore
 from models.catalog import load_catalog
 from router.app import RouterApp
 from router.deployment import DeploymentWatch

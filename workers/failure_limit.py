@@ -11,8 +11,8 @@ from inferlane.errors import ModelError
 from inferlane.runtime.metrics.worker import HALTED
 
 if TYPE_CHECKING:
-    from inferlane.runtime.clock import Clock
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.retry import Clock
 
 log = structlog.get_logger(__name__)
 

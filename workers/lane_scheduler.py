@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from inferlane.contracts.naming import Lane
 
 if TYPE_CHECKING:
-    from inferlane.runtime.clock import Clock
+    from inferlane.runtime.retry import Clock
 
 
 class BulkCredit:

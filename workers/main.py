@@ -10,33 +10,28 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import UnavailableError
-from inferlane.runtime.attempt_log import RedisAttemptLog
-from inferlane.runtime.cancellations import CancelledRequests
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.delivery import Delivery
-from inferlane.runtime.essential import Background, essential
+from inferlane.runtime.kafka.attempts import RedisAttemptLog
 from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.ops import OpsApp, serve_ops
-from inferlane.runtime.result_store import ResultStore, connect, ping
-from inferlane.runtime.retrying import Retrier
-from inferlane.runtime.served_versions import ServedVersions
-from inferlane.runtime.starting import Startup
-from inferlane.runtime.store_probe import StoreProbe
+from inferlane.runtime.redis.cancellations import CancelledRequests
+from inferlane.runtime.redis.health import StoreProbe
+from inferlane.runtime.redis.results import ResultStore, connect, ping
+from inferlane.runtime.redis.versions import ServedVersions, VersionFaults
+from inferlane.runtime.retry import Retrier, SystemClock
+from inferlane.runtime.service import Background, Startup, essential
 from inferlane.runtime.tracing import enter_tracing
-from inferlane.runtime.version_faults import VersionFaults
 from models.catalog import load_catalog
 from workers.failure_limit import FailureLimit
-from workers.observing import Observer
-from workers.outcomes import OutcomeRecorder
+from workers.outcomes import OutcomeRecorder, report_outcomes
 from workers.pipeline import Pipeline, worker_lanes
-from workers.reporting import report_outcomes
-from workers.spans import BatchSpans
+from workers.telemetry import BatchSpans, Observer
 from workers.trial import open_tried
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from models.catalog import ModelVersion
-    from workers.session import OnnxModel
+    from workers.model import OnnxModel
 
 log = structlog.get_logger(__name__)
 

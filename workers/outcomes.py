@@ -1,16 +1,21 @@
 """What this worker did since it last said so."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import psutil
+import structlog
 
-from inferlane.contracts.outcomes import LABEL_CHARS, LatencySketches, OutcomeSummary
+from inferlane.contracts.outcomes import LABEL_CHARS, LatencySketches, OutcomeSummary, Sketch, encode_summary
+from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.record import JSON_CONTENT
 from inferlane.contracts.results import Status
-from inferlane.contracts.sketches import Sketch
-from inferlane.runtime.clock import Clock
+from inferlane.errors import InferlaneError
+from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.retry import Clock
 
 # A worker without work still says that it is there. Shorter writes records that say nothing, longer makes the
 # shortest window (10 s) miss workers.
@@ -149,3 +154,32 @@ class OutcomeRecorder:
             if count:
                 named[label] += int(count)
         return dict(named)
+
+
+log = structlog.get_logger(__name__)
+
+_HEADERS = [("content-type", JSON_CONTENT)]
+
+
+async def report_outcomes(
+    recorder: "OutcomeRecorder", producer: BatchProducer, *, topic: str, interval_s: float
+) -> None:
+    """Send one summary an interval for ever; the last one is sent when the task is cancelled."""
+    try:
+        while True:
+            await asyncio.sleep(interval_s)
+            await _report(recorder, producer, topic)
+    finally:
+        await _report(recorder, producer, topic)
+
+
+async def _report(recorder: "OutcomeRecorder", producer: BatchProducer, topic: str) -> None:
+    summary = recorder.take_summary()
+    if summary is None:
+        return
+    key = f"{summary.model}/{summary.version}".encode()
+    try:
+        await producer.send([OutRecord(topic, key, encode_summary(summary), _HEADERS)])
+    except InferlaneError as error:
+        # A gap in the windows, not in the results: nothing that was accepted depends on a summary.
+        log.warning("summary_lost", model=summary.model, version=summary.version, error=str(error))

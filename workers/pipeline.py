@@ -12,23 +12,23 @@ from inferlane.quoting import clipped
 from inferlane.runtime.delivery import Answer, Delivery
 from inferlane.runtime.kafka.consuming import LaneConsumer, Take
 from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
-from inferlane.runtime.retrying import Retrier
-from workers.answers import Answers, RunTimes
+from inferlane.runtime.retry import Retrier
 from workers.batching import Outcome, join, pieces_of, split_by_rows
 from workers.failure_limit import FailureLimit
 from workers.lane_scheduler import LaneScheduler
-from workers.observing import Batch, Observer
+from workers.model import HELD_BYTES, Runner
+from workers.replies import Answers, RunTimes
 from workers.requests import UNREADABLE, Request, decode, headers_of
-from workers.running import HELD_BYTES, Runner
+from workers.telemetry import Batch, Observer
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
-    from inferlane.runtime.clock import Clock
     from inferlane.runtime.config import Settings
     from inferlane.runtime.kafka.attempts import AttemptLog
+    from inferlane.runtime.retry import Clock
     from models.catalog import ModelVersion
-    from workers.session import OnnxModel
+    from workers.model import OnnxModel
 
 log = structlog.get_logger(__name__)
 

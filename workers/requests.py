@@ -8,7 +8,7 @@ import numpy as np
 
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import RequestHeaders, default_headers, read_headers
-from inferlane.contracts.wire.check import check_tensors
+from inferlane.contracts.wire.tensor_data import check_tensors
 from inferlane.contracts.wire.v1 import decode_instances, read_instances_body
 from inferlane.contracts.wire.v2 import decode_request
 from inferlane.contracts.wire.v2_fields import ALL_AS_JSON, ResponseForm

@@ -7,7 +7,7 @@ import numpy as np
 
 from inferlane.contracts.wire.tensors import numpy_dtype
 from inferlane.errors import ConfigurationError, ModelError
-from workers.session import OnnxModel
+from workers.model import OnnxModel
 
 if TYPE_CHECKING:
     from models.catalog import ModelVersion

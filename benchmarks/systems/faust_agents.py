@@ -18,8 +18,8 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.splits import SplitFollower, SplitTable
 from models.catalog import load_catalog
 from router.app import faust_options, faust_record
-from router.faust_transport import transport_class
 from router.routing import route
+from router.state_path import transport_class
 
 NAMES = Names()
 

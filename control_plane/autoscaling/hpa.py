@@ -7,10 +7,137 @@ Every replica counts, ready or not, as it does there for the metrics that KEDA g
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from control_plane.autoscaling.behavior import DEFAULT_TOLERANCE, Behavior
-from control_plane.autoscaling.rates import RateLimits
+import msgspec
+
+PeriodSeconds = Annotated[int, msgspec.Meta(ge=1, le=1_800)]
+WindowSeconds = Annotated[int, msgspec.Meta(ge=0, le=3_600)]
+
+
+class ScalingPolicy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """At most `value` replicas, or percent of them, in any `period_seconds`."""
+
+    type: Literal["Pods", "Percent"]
+    value: Annotated[int, msgspec.Meta(ge=1)]
+    period_seconds: PeriodSeconds
+
+
+class ScalingRules(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """One direction. What is not set takes the default of its direction."""
+
+    stabilization_window_seconds: WindowSeconds | None = None
+    select_policy: Literal["Max", "Min", "Disabled"] | None = None
+    policies: tuple[ScalingPolicy, ...] | None = None
+    tolerance: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+    def or_else(self, default: "ScalingRules") -> "ScalingRules":
+        """Return the same rules with what is not set taken from `default`."""
+        unset = {name: getattr(default, name) for name in self.__struct_fields__ if getattr(self, name) is None}
+        return msgspec.structs.replace(self, **unset)
+
+
+class Behavior(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """Both directions; `complete` fills in the defaults."""
+
+    scale_up: ScalingRules = ScalingRules()
+    scale_down: ScalingRules = ScalingRules()
+
+    def complete(self) -> "Behavior":
+        """Return the behavior with nothing left unset."""
+        return Behavior(scale_up=self.scale_up.or_else(DEFAULT_UP), scale_down=self.scale_down.or_else(DEFAULT_DOWN))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Replicas that were added, or removed, at one time; both count as positive."""
+
+    replicas: int
+    at_s: float
+
+
+@dataclass(slots=True, eq=False)
+class RateLimits:
+    """Remembers the changes of one pool and bounds the next one."""
+
+    behavior: Behavior
+    _added: list[Change] = field(default_factory=list)
+    _removed: list[Change] = field(default_factory=list)
+
+    def note(self, before: int, after: int, *, now_s: float) -> None:
+        """Remember a change, in the place of one that is older than every policy of its direction if there is one.
+
+        Only one is replaced, as in the controller: the policies of the other direction may look back farther.
+        """
+        grew = after > before
+        rules = self.behavior.scale_up if grew else self.behavior.scale_down
+        longest_s = max((policy.period_seconds for policy in rules.policies or ()), default=0)
+        changes = self._added if grew else self._removed
+        outdated = [number for number, change in enumerate(changes) if now_s - change.at_s > longest_s]
+        change = Change(abs(after - before), now_s)
+        if outdated:
+            changes[outdated[-1]] = change
+        else:
+            changes.append(change)
+
+    def bound(self, current: int, desired: int, *, least: int, most: int, now_s: float) -> int:
+        """Return `desired` as far as the policies and the bounds let it be reached now."""
+        if desired > current:
+            limit = self._limit(current, self.behavior.scale_up, grows=True, now_s=now_s)
+            return min(desired, most, max(current, limit))
+        if desired < current:
+            limit = self._limit(current, self.behavior.scale_down, grows=False, now_s=now_s)
+            return max(desired, least, min(current, limit))
+        return desired
+
+    def _limit(self, current: int, rules: ScalingRules, *, grows: bool, now_s: float) -> int:
+        if rules.select_policy == "Disabled":
+            return current
+        limits = [self._limit_of(policy, current, grows=grows, now_s=now_s) for policy in rules.policies or ()]
+        # Max is the largest change, Min the smallest, in either direction.
+        farthest = max if grows == (rules.select_policy != "Min") else min
+        return farthest(limits, default=current)
+
+    def _limit_of(self, policy: ScalingPolicy, current: int, *, grows: bool, now_s: float) -> int:
+        added = _rates_within(self._added, policy.period_seconds, now_s=now_s)
+        removed = _rates_within(self._removed, policy.period_seconds, now_s=now_s)
+        at_start = current - added + removed
+        if policy.type == "Pods":
+            return at_start + (policy.value if grows else -policy.value)
+        if grows:
+            # Rounded up, or a small pool would never grow.
+            return math.ceil(at_start * (1 + policy.value / 100))
+        return int(at_start * (1 - policy.value / 100))
+
+
+def _rates_within(changes: Iterable[Change], period_s: float, *, now_s: float) -> int:
+    return sum(change.replicas for change in changes if now_s - change.at_s < period_s)
+
+
+# The API server's limits; a value out of them never reaches the controller.
+
+DEFAULT_DOWN_WINDOW_S = 300
+DEFAULT_TOLERANCE = 0.1
+
+
+# `defaultHPAScaleUpRules` and `defaultHPAScaleDownRules` of Kubernetes 1.35.0, pkg/apis/autoscaling/v2/defaults.go; the
+# window and the tolerance are the defaults of the controller manager's flags.
+DEFAULT_UP = ScalingRules(
+    stabilization_window_seconds=0,
+    select_policy="Max",
+    policies=(
+        ScalingPolicy(type="Pods", value=4, period_seconds=15),
+        ScalingPolicy(type="Percent", value=100, period_seconds=15),
+    ),
+    tolerance=DEFAULT_TOLERANCE,
+)
+DEFAULT_DOWN = ScalingRules(
+    stabilization_window_seconds=DEFAULT_DOWN_WINDOW_S,
+    select_policy="Max",
+    policies=(ScalingPolicy(type="Percent", value=100, period_seconds=15),),
+    tolerance=DEFAULT_TOLERANCE,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,14 @@
 """A ScaledObject: everything that decides how many replicas a pool has."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import msgspec
+import yaml
 
-from control_plane.autoscaling.behavior import Behavior
+from control_plane.autoscaling.hpa import Behavior
 from control_plane.autoscaling.kafka_trigger import KafkaTrigger
+from inferlane.errors import ConfigurationError
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 FallbackBehavior = Literal["static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower"]
@@ -72,3 +75,142 @@ class ScaledObject(msgspec.Struct, frozen=True, kw_only=True):
         least = min(self.min_replicas, most)
         idle = self.idle_replicas if self.idle_replicas is not None and self.idle_replicas < least else None
         return msgspec.structs.replace(self, max_replicas=most, min_replicas=least, idle_replicas=idle)
+
+
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """The custom resource's own form, of which `ScaledObject` keeps what decides.
+
+    Fields of KEDA 2.20.0, apis/keda/v1alpha1/scaledobject_types.go. The formula of `scalingModifiers` and metric types
+    other than `AverageValue` are not modelled and so not known here.
+    """
+
+
+class _Target(_Struct, frozen=True, kw_only=True):
+    name: str
+    api_version: str = "apps/v1"
+    kind: str = "Deployment"
+    env_source_container_name: str = ""
+
+
+class _Trigger(_Struct, frozen=True, kw_only=True):
+    type: Literal["kafka"]
+    # KEDA takes strings alone: a number that is not quoted is refused by the API server.
+    metadata: dict[str, str]
+    name: str = ""
+    metric_type: Literal["AverageValue"] = "AverageValue"
+    use_cached_metrics: bool = False
+    authentication_ref: dict[str, str] | None = None
+
+
+class _HpaConfig(_Struct, frozen=True, kw_only=True):
+    name: str = ""
+    behavior: Behavior = Behavior()
+
+
+class _ScalingModifiers(_Struct, frozen=True, kw_only=True):
+    """Refused where a formula is set; KEDA writes an empty one into every object that it has seen."""
+
+    formula: Literal[""] = ""
+    target: str = ""
+    activation_target: str = ""
+    metric_type: Literal["AverageValue", "Value"] = "AverageValue"
+
+
+class _Advanced(_Struct, frozen=True, kw_only=True):
+    scaling_modifiers: _ScalingModifiers = _ScalingModifiers()
+    restore_to_original_replica_count: bool = False
+    horizontal_pod_autoscaler_config: _HpaConfig = _HpaConfig()
+
+
+class _Spec(_Struct, frozen=True, kw_only=True):
+    scale_target_ref: _Target
+    triggers: tuple[_Trigger, ...]
+    polling_interval: _Positive = 30
+    cooldown_period: Count = 300
+    initial_cooldown_period: Count = 0
+    idle_replica_count: Count | None = None
+    min_replica_count: Count = 0
+    max_replica_count: _Positive = 100
+    advanced: _Advanced = _Advanced()
+    fallback: Fallback | None = None
+
+
+class _ObjectMeta(msgspec.Struct, frozen=True):
+    name: str
+    annotations: dict[str, str] = {}
+
+
+class _Document(_Struct, frozen=True, kw_only=True):
+    api_version: Literal["keda.sh/v1alpha1"]
+    kind: Literal["ScaledObject"]
+    metadata: _ObjectMeta
+    spec: _Spec
+    # What the cluster says of the object when it gives it back; nothing in it decides.
+    status: dict[str, Any] = {}
+
+
+def read_scaled_objects(text: str, *, source: str) -> tuple[ScaledObject, ...]:
+    """Return the ScaledObjects of a manifest in their order; documents of other kinds are left out.
+
+    Also what `kubectl get scaledobject -o yaml` or `-o json` gives back, with what the cluster wrote into it.
+
+    `source` names the text in messages.
+
+    Raises:
+        ConfigurationError: it is no YAML, a ScaledObject has a key or a value that KEDA does not know, or asks for
+            something that is not modelled here; the message names the object, the place and the fault.
+    """
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if isinstance(document, dict)]
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{source} is no YAML: {error}. Mend the file.") from error
+    return tuple(
+        _scaled_object(document, source=source)
+        for document in _unlisted(documents)
+        if document.get("kind") == "ScaledObject"
+    )
+
+
+def _unlisted(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the objects, those of a List one by one: `kubectl get -o yaml` gives several as one document."""
+    for document in documents:
+        items = document.get("items")
+        if str(document.get("kind", "")).endswith("List") and isinstance(items, list):
+            yield from (item for item in items if isinstance(item, dict))
+        else:
+            yield document
+
+
+def _scaled_object(document: dict[str, Any], *, source: str) -> ScaledObject:
+    try:
+        return _kept(msgspec.convert(document, _Document))
+    except (msgspec.ValidationError, ValueError) as error:
+        metadata = document.get("metadata")
+        name = metadata.get("name", "?") if isinstance(metadata, dict) else "?"
+        raise ConfigurationError(f"{source}: ScaledObject {name}: {error}. Mend the file.") from error
+
+
+def _kept(document: _Document) -> ScaledObject:
+    if paused := [name for name in document.metadata.annotations if name.startswith("autoscaling.keda.sh/")]:
+        raise ValueError(f"annotation {paused[0]} is not modelled; remove it")
+    spec = document.spec
+    return ScaledObject(
+        name=document.metadata.name,
+        target=spec.scale_target_ref.name,
+        triggers=tuple(
+            # KEDA makes numbers and booleans of the strings.
+            msgspec.convert(trigger.metadata, KafkaTrigger, strict=False)
+            for trigger in spec.triggers
+        ),
+        min_replicas=spec.min_replica_count,
+        max_replicas=spec.max_replica_count,
+        idle_replicas=spec.idle_replica_count,
+        polling_interval_s=spec.polling_interval,
+        cooldown_s=spec.cooldown_period,
+        initial_cooldown_s=spec.initial_cooldown_period,
+        behavior=spec.advanced.horizontal_pod_autoscaler_config.behavior.complete(),
+        fallback=spec.fallback,
+    )

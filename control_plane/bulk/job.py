@@ -9,8 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from control_plane.bulk.output import result_lines
-from control_plane.bulk.rows import Chunk
+from control_plane.bulk.rows import Chunk, result_lines
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, format_time, read_unidentified

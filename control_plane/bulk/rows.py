@@ -2,11 +2,12 @@
 
 import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import msgspec
 import numpy as np
@@ -246,3 +247,41 @@ def _row_by_row(
     names = [spec.name for spec in signature.inputs]
     stacked = {name: np.concatenate([row[name] for row in good.values()]) for name in names} if good else {}
     return stacked, list(good)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def result_lines(
+    chunk: Chunk, predictions: list[Any], *, model: str, version: str, error: Mapping[str, str] | None
+) -> bytes:
+    """The JSON lines of a chunk: `{"row", "model", "version", "prediction"}`, or `{"row", "error"}`.
+
+    `predictions` has one for each row that fits; when `error` is given it stands for all of them.
+    """
+    by_position = dict(zip(chunk.positions, predictions, strict=True)) if error is None else {}
+    lines: list[Any] = []
+    for position in range(chunk.row_count):
+        row = chunk.first_row + position
+        if position in by_position:
+            lines.append({"row": row, "model": model, "version": version, "prediction": by_position[position]})
+        elif position in chunk.faults:
+            lines.append({"row": row, "error": {"code": "invalid_input", "detail": chunk.faults[position]}})
+        else:
+            lines.append({"row": row, "error": error})
+    return b"\n".join([*map(_encode, lines), b""])
+
+
+@contextmanager
+def rejects_written(path: Path | None) -> Iterator[Callable[[Chunk], Chunk]]:
+    """While the block runs, a function that writes a chunk's rejects to `path`, if there is one, and returns it."""
+    if path is None:
+        yield lambda chunk: chunk
+        return
+    with path.open("wb") as file:
+
+        def write(chunk: Chunk) -> Chunk:
+            file.writelines(_encode(reject) + b"\n" for reject in chunk.rejects)
+            return chunk
+
+        yield write

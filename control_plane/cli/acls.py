@@ -6,8 +6,7 @@ import typer
 from rich.table import Table
 
 from control_plane.broker_rights import rights_by_service, user_name
-from control_plane.cli.console import out
-from control_plane.cli.reaching import reachable_settings
+from control_plane.cli.console import out, reachable_settings
 from control_plane.cli.versions import NamedVersions, chosen_versions
 
 app = typer.Typer(no_args_is_help=True, help="Show and create the rights that each service has on the broker.")

@@ -9,8 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from control_plane.bulk.formats import Header, ReadOptions
-from control_plane.cli.console import err
-from control_plane.cli.reaching import reachable_settings
+from control_plane.cli.console import err, reachable_settings
 from inferlane.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -123,8 +122,7 @@ def _run(  # noqa: PLR0913 - two files in, two out
     rows_per_record: int,
 ) -> "JobReport":
     from control_plane.bulk.job import BulkJob  # noqa: PLC0415 - keep `inferlane --help` fast
-    from control_plane.bulk.output import rejects_written  # noqa: PLC0415 - as above
-    from control_plane.bulk.rows import count_rows  # noqa: PLC0415 - as above
+    from control_plane.bulk.rows import count_rows, rejects_written  # noqa: PLC0415 - keep `inferlane --help` fast
 
     progress = Progress(
         TextColumn("{task.description}", markup=False),

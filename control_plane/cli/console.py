@@ -14,10 +14,16 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from control_plane.local.profile import attached_settings
 from inferlane.quoting import printable
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.runfile import RunFile
 
 if TYPE_CHECKING:
     from rich.style import StyleType
+
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.runfile import RunRecord
 
 
 class PlainConsole(Console):
@@ -51,3 +57,21 @@ def _escaped(char: str) -> str:
 
 out = PlainConsole()
 err = PlainConsole(stderr=True)
+
+
+def reach() -> "tuple[Settings, RunRecord | None]":
+    """The settings of the environment, completed by those of the stack that runs here, and that stack if one does.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+    settings = load_settings()
+    record = RunFile(settings.state_dir).read()
+    if record is None or not record.is_running:
+        return settings, None
+    return attached_settings(settings, record.environment), record
+
+
+def reachable_settings() -> "Settings":
+    """The settings alone of `reach`."""
+    return reach()[0]

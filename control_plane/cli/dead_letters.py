@@ -10,15 +10,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from control_plane.cli.console import err, out, write_json
-from control_plane.cli.reaching import reachable_settings
+from control_plane.cli.console import err, out, reachable_settings, write_json
 
 # Reading the topic loads the Kafka and Redis clients: commands that do not need them start without (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from control_plane.cli.letters import Found, Wanted
+    from control_plane.cli.dead_letter_output import Found, Wanted
     from inferlane.errors import DecodeError
     from inferlane.runtime.config import Settings
 
@@ -47,7 +46,7 @@ def list_letters(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line. Default: a table.")] = False,
 ) -> None:
     """List dead letters, the newest last, and how many there are for each reason."""
-    from control_plane.cli.letters import Wanted, since_seconds
+    from control_plane.cli.dead_letter_output import Wanted, since_seconds
 
     wanted = Wanted(reason=reason, model=model, version=version, since_s=since_seconds(since))
     letters = asyncio.run(_read(reachable_settings(), wanted))
@@ -78,7 +77,7 @@ def show(
     name: Annotated[str, typer.Argument(help="The request id, or the offset of the letter.")],
 ) -> None:
     """Show the letters of a request whole: why, where, headers and the head of the value. Exit 1 if there is none."""
-    from control_plane.cli.letters import Wanted, since_seconds
+    from control_plane.cli.dead_letter_output import Wanted, since_seconds
 
     wanted = Wanted(ids=frozenset({name}), since_s=since_seconds(None))
     letters = asyncio.run(_read(reachable_settings(), wanted, whole=True))
@@ -106,7 +105,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
     A request is sent once however many letters it has. One that has been answered since is left alone.
     """
-    from control_plane.cli.letters import Wanted, since_seconds
+    from control_plane.cli.dead_letter_output import Wanted, since_seconds
 
     if not (ids or reason or model or version or since or every):
         raise typer.BadParameter("name request ids, narrow it down with an option, or say --all")
@@ -134,7 +133,7 @@ async def _replay(
     settings: "Settings", wanted: "Wanted", letters: "Mapping[str, Found]", to_version: str | None
 ) -> bool:
     """Send, report, and return whether all were sent."""
-    from control_plane.cli.letters import wanted_letters
+    from control_plane.cli.dead_letter_output import wanted_letters
     from control_plane.replay import open_replayer
     from inferlane.errors import InvalidRequestError, UnavailableError
 
@@ -169,7 +168,7 @@ async def _replay(
 
 
 async def _read(settings: "Settings", wanted: "Wanted", *, whole: bool = False) -> "list[Found]":
-    from control_plane.cli.letters import wanted_letters
+    from control_plane.cli.dead_letter_output import wanted_letters
 
     async with aclosing(wanted_letters(settings, wanted, on_skipped=_say_skipped)) as stream:
         letters = [found if whole else found.without_value() async for found in stream]
@@ -214,7 +213,7 @@ def _write_json(letters: "list[Found]") -> None:
 
 
 def _print(found: "Found") -> None:
-    from control_plane.cli.letters import preview
+    from control_plane.cli.dead_letter_output import preview
 
     letter = found.letter
     original, cause = letter.original, letter.cause

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from control_plane.cli.console import out, styled
-from control_plane.cli.reaching import reach
+from control_plane.cli.console import out, reach, styled
 from control_plane.cli.up import load_targets
 from inferlane import __version__
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
@@ -54,7 +53,7 @@ def doctor(
 
 async def _examine(api_url: str) -> set[str]:
     """Print the checklist and return the names of what is broken."""
-    from inferlane.runtime.loopback import base_url
+    from inferlane.runtime.runfile import base_url
 
     settings, record = reach()
     _say_well("settings", f"of the stack that runs here, pid {record.pid}" if record else "environment")
@@ -81,7 +80,7 @@ def _checks(
     settings: "Settings", targets: "tuple[Target, ...]", api_url: str, record: "RunRecord | None"
 ) -> tuple[Check, ...]:
     from control_plane.local import checks
-    from control_plane.local.hops import router_progress
+    from control_plane.local.checks import router_progress
     from control_plane.local.pools import worker_pool
 
     needs_broker = frozenset({"broker"})
@@ -150,7 +149,7 @@ async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "
 
     from control_plane.bulk.job import BulkJob, JobSpec
     from control_plane.bulk.rows import Chunk
-    from control_plane.local.hops import holding_hop
+    from control_plane.local.checks import holding_hop
     from control_plane.local.probe import zero_row
     from inferlane.contracts.naming import Lane
     from inferlane.contracts.wire.v1 import decode_instances

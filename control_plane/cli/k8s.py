@@ -48,7 +48,7 @@ def render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     ] = False,
 ) -> None:
     """Write Deployments, ScaledObjects, topics and policies; `INFERLANE_*` settings become the pods' environment."""
-    from control_plane.autoscaling.threshold import WorkerPace
+    from control_plane.autoscaling.planning import WorkerPace
     from control_plane.kubernetes.files import files, write_files
     from control_plane.kubernetes.plan import Waits, cluster_settings, make_plan
 

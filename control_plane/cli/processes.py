@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.lifecycle import run
 from inferlane.runtime.logs import configure_logs
+from inferlane.runtime.service import run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

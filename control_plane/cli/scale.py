@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from control_plane.autoscaling.load import Load, Pattern
+    from control_plane.autoscaling.planning import WorkerPace
     from control_plane.autoscaling.scaled_object import ScaledObject
     from control_plane.autoscaling.simulation import PoolModel, PoolRun
-    from control_plane.autoscaling.threshold import WorkerPace
     from inferlane.contracts.naming import Names
 
 app = typer.Typer(no_args_is_help=True, help="Try the scaling of a pool, and plan a deployment, before there is one.")
@@ -71,8 +71,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
 ) -> None:
     """Follow pools through a load as KEDA and the HPA would scale them: workers, lag and wait over time."""
     from control_plane.autoscaling.load import draw_pattern, read_trace
-    from control_plane.autoscaling.simulation import PoolModel
-    from control_plane.autoscaling.summary import merged, summarize
+    from control_plane.autoscaling.simulation import PoolModel, merged, summarize
     from control_plane.cli.scale_output import print_run, write_run
 
     settings = load_settings()
@@ -156,7 +155,7 @@ def _runs(pool: "PoolModel", load: "Load", *, versions: int, skew: float) -> "li
 
 
 def _pace(service_time: float, batch_overhead: float, rows: float) -> "WorkerPace":
-    from control_plane.autoscaling.threshold import WorkerPace
+    from control_plane.autoscaling.planning import WorkerPace
 
     settings = load_settings()
     return WorkerPace(
@@ -186,7 +185,7 @@ def _opened(path: Path) -> "TextIO":
 
 
 def _from_manifest(path: Path, model: str, version: str, names: "Names") -> "ScaledObject":
-    from control_plane.autoscaling.manifest import read_scaled_objects
+    from control_plane.autoscaling.scaled_object import read_scaled_objects
 
     with _opened(path) as file:
         found = read_scaled_objects(file.read(), source=str(path))
@@ -201,8 +200,7 @@ def _from_manifest(path: Path, model: str, version: str, names: "Names") -> "Sca
 def _by_wait(
     pace: "WorkerPace", model: str, version: str, *, waits_s: tuple[float, float], partitions: int, names: "Names"
 ) -> "ScaledObject":
-    from control_plane.autoscaling.numbers import scaled_object
-    from control_plane.autoscaling.threshold import lag_threshold_records
+    from control_plane.autoscaling.planning import lag_threshold_records, scaled_object
     from inferlane.contracts.naming import Lane
 
     return scaled_object(

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from control_plane.autoscaling.planning import Capacity, Demand, Plan
-    from control_plane.autoscaling.simulation import PoolModel, PoolRun
-    from control_plane.autoscaling.summary import Summary
+    from control_plane.autoscaling.simulation import PoolModel, PoolRun, Summary
 
 # Rows of the printed course of a run: it must fit a screen.
 _ROWS = 16

@@ -5,8 +5,7 @@ import asyncio
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import out
-from control_plane.cli.reaching import reachable_settings
+from control_plane.cli.console import out, reachable_settings
 from control_plane.cli.versions import NamedVersions, chosen_versions
 
 app = typer.Typer(no_args_is_help=True, help="Create and list the topics that the models need.")

@@ -197,8 +197,8 @@ def load_faults(settings: "Settings") -> "tuple[FaultRecord, ...]":
 
 def _up_here(profile: "Profile", options: "StackOptions") -> None:
     from control_plane.local.running import RunningStack
-    from inferlane.runtime.lifecycle import run
     from inferlane.runtime.logs import configure_logs
+    from inferlane.runtime.service import run
 
     configure_logs(profile.settings, service="supervisor")
     _end_leftovers(profile.settings)

@@ -2,20 +2,21 @@
 
 import msgspec
 
-from control_plane.autoscaling.numbers import scaled_object
+from control_plane.autoscaling.planning import scaled_object
 from control_plane.autoscaling.scaled_object import ScaledObject
 from control_plane.broker_rights import Service, user_name
-from control_plane.kubernetes.names import (
+from control_plane.kubernetes.plan import (
     CA_FILE,
     KAFKA_AUTHENTICATION,
     KAFKA_CA_SECRET,
     OTHER_KAFKA_CA_SECRET,
     Document,
+    Plan,
+    PoolPlan,
     document,
     labels,
 )
-from control_plane.kubernetes.plan import Plan, PoolPlan
-from control_plane.kubernetes.pods import PASSWORD, SECRETS
+from control_plane.kubernetes.workloads import PASSWORD, SECRETS
 
 _API_CPU_PERCENT = 70
 # KEDA's names of the mechanisms.

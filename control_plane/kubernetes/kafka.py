@@ -1,9 +1,17 @@
 """The cluster, users and topics as resources of the Strimzi operator."""
 
 from control_plane.broker_rights import Right, rights_by_service, user_name
-from control_plane.kubernetes.names import KAFKA, KAFKA_NODES, Document, document, kafka_labels, object_name
-from control_plane.kubernetes.plan import KAFKA_PORT, Plan
-from control_plane.kubernetes.pods import RESTRICTED_CONTAINER, RESTRICTED_POD, resources
+from control_plane.kubernetes.plan import (
+    KAFKA,
+    KAFKA_NODES,
+    KAFKA_PORT,
+    Document,
+    Plan,
+    document,
+    kafka_labels,
+    object_name,
+)
+from control_plane.kubernetes.workloads import RESTRICTED_CONTAINER, RESTRICTED_POD, resources
 from inferlane.runtime.topics import topic_specs
 
 _API = "kafka.strimzi.io/v1"

@@ -2,16 +2,21 @@
 
 from urllib.parse import urlsplit
 
-from control_plane.kubernetes.names import (
+from control_plane.kubernetes.plan import (
+    API_PORT,
+    KAFKA_PORT,
     KEDA_NAMESPACE,
     MONITORING_NAMESPACE,
+    OPS_PORT,
     PART_OF,
+    STORE_PORT,
     STRIMZI_NAMESPACE,
+    TRACES_PORT,
     Document,
+    Plan,
     document,
     kafka_labels,
 )
-from control_plane.kubernetes.plan import API_PORT, KAFKA_PORT, OPS_PORT, STORE_PORT, TRACES_PORT, Plan
 
 _COMPONENT = "app.kubernetes.io/component"
 _SERVICES = {
@@ -91,3 +96,34 @@ def _namespace(name: str) -> Document:
 
 def _ports(*ports: int) -> list[Document]:
     return [{"protocol": "TCP", "port": port} for port in sorted(ports)]
+
+
+_RELABELLED = {
+    "component": "__meta_kubernetes_pod_label_app_kubernetes_io_component",
+    "pool": "__meta_kubernetes_pod_label_app_kubernetes_io_instance",
+    "process": "__meta_kubernetes_pod_name",
+}
+
+
+def monitor_document(plan: Plan) -> Document:
+    """Return one PodMonitor: API pods name their port `http`, the others `ops`."""
+    relabelings = [
+        {"action": "replace", "sourceLabels": [source], "targetLabel": label} for label, source in _RELABELLED.items()
+    ]
+    return document(
+        "monitoring.coreos.com/v1",
+        "PodMonitor",
+        {"name": PART_OF, "namespace": plan.namespace, "labels": {"app.kubernetes.io/part-of": PART_OF}},
+        spec={
+            "selector": {
+                "matchLabels": {"app.kubernetes.io/name": PART_OF},
+                "matchExpressions": [
+                    {"key": "app.kubernetes.io/component", "operator": "In", "values": ["api", "router", "worker"]}
+                ],
+            },
+            "podMetricsEndpoints": [
+                {"port": port, "path": "/metrics", "interval": "15s", "relabelings": relabelings}
+                for port in ("http", "ops")
+            ],
+        },
+    )

@@ -2,17 +2,18 @@
 
 import hashlib
 
-from control_plane.kubernetes.names import (
+from control_plane.kubernetes.plan import (
     STORE,
+    STORE_PORT,
     STORE_SECRET,
     STORE_TLS_SECRET,
     STORE_USER,
     Document,
+    Plan,
     document,
     labels,
 )
-from control_plane.kubernetes.plan import STORE_PORT, Plan
-from control_plane.kubernetes.pods import PASSWORD, pod_security, resources, unprivileged
+from control_plane.kubernetes.workloads import PASSWORD, pod_security, resources, unprivileged
 from inferlane.contracts.naming import Names
 
 IMAGE = "valkey/valkey:8-trixie"

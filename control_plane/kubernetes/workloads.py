@@ -1,9 +1,170 @@
 """The Deployments: API, router, a pool a version; with their Service and disruption budgets."""
 
-from control_plane.broker_rights import Service
-from control_plane.kubernetes.names import API, Document, document, labels, within_label
-from control_plane.kubernetes.plan import API_PORT, OPS_PORT, Plan, PoolPlan
-from control_plane.kubernetes.pods import pod_spec, resources, shell_spec
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from control_plane.broker_rights import Service, user_name
+from control_plane.kubernetes.plan import (
+    API,
+    API_PORT,
+    CA_FILE,
+    KAFKA_CA_SECRET,
+    KAFKA_FOLDER,
+    KEYS_FOLDER,
+    KEYS_SECRET,
+    OPS_PORT,
+    OTHER_KAFKA_CA_SECRET,
+    STORE_FOLDER,
+    STORE_SECRET,
+    STORE_TLS_SECRET,
+    STORE_USER,
+    Document,
+    Plan,
+    PoolPlan,
+    document,
+    labels,
+    within_label,
+)
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+
+# The user that the image makes.
+USER_ID = 10_001
+SECRETS = "inferlane-secrets"
+# Beside the drain: leaving the groups, closing the clients, a slow machine.
+STOP_MARGIN_S = 15
+# The router drains its data path, then its Faust app has its own deadline to leave the outcome group.
+ROUTER_STOP_MARGIN_S = STOP_MARGIN_S + 15
+# Until every node has heard that this pod takes no more connections.
+PRESTOP_S = 5
+# Where the process looks is not where the person that renders does; the API key is for clients.
+_LOCAL = frozenset({"INFERLANE_MODELS_DIR", "INFERLANE_STATE_DIR"})
+_SECRET = frozenset({"INFERLANE_KAFKA_SASL_PASSWORD"})
+# Loading the settings has put these into INFERLANE_REDIS_URL.
+_IN_THE_URL = frozenset({"INFERLANE_REDIS_USERNAME", "INFERLANE_REDIS_PASSWORD", "INFERLANE_REDIS_SSL_CAFILE"})
+CONTAINER_NAME = "inferlane"
+PASSWORD = "password"  # noqa: S105 - the key of a password in a Secret
+
+
+def grace_period_s(settings: "Settings", component: str) -> int:
+    """Return how long a pod has from SIGTERM (for the API, from before it) to its end, in seconds."""
+    margin = {"router": ROUTER_STOP_MARGIN_S, "api": STOP_MARGIN_S + PRESTOP_S}.get(component, STOP_MARGIN_S)
+    return int(settings.drain_deadline_s) + margin
+
+
+def environment(plan: "Plan", component: str) -> list[Document]:
+    """Return what was chosen as a container's env; what holds a password comes out of a Secret."""
+    settings = plan.settings
+    others = "INFERLANE_OPS_" if component == "api" else "INFERLANE_API_"
+    chosen: dict[str, Document] = {
+        name: {"value": value}
+        for name, value in settings.environment().items()
+        if name not in _LOCAL | _IN_THE_URL and not name.startswith(others)
+    }
+    secret = _SECRET | ({"INFERLANE_REDIS_URL"} if urlsplit(settings.redis_url).password else set())
+    chosen |= {name: _from_secret(SECRETS, name) for name in secret & chosen.keys()}
+    if plan.has_users:
+        user = user_name(settings.names, Service(component))
+        chosen["INFERLANE_KAFKA_SASL_USERNAME"] = {"value": user}
+        # As Strimzi makes the Secret of a KafkaUser.
+        chosen["INFERLANE_KAFKA_SASL_PASSWORD"] = _from_secret(user, PASSWORD)
+    if settings.kafka_ssl_cafile is not None:
+        chosen["INFERLANE_KAFKA_SSL_CAFILE"] = {"value": f"{KAFKA_FOLDER}/{CA_FILE}"}
+    if plan.runs_store:
+        chosen["INFERLANE_REDIS_USERNAME"] = {"value": STORE_USER}
+        chosen["INFERLANE_REDIS_PASSWORD"] = _from_secret(STORE_SECRET, PASSWORD)
+    if plan.has_store_tls:
+        chosen["INFERLANE_REDIS_SSL_CAFILE"] = {"value": f"{STORE_FOLDER}/{CA_FILE}"}
+    return [{"name": name, **chosen[name]} for name in sorted(chosen)]
+
+
+def _from_secret(secret: str, key: str) -> Document:
+    return {"valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def pod_spec(plan: "Plan", *, component: str, args: list[str], resources: Document, port: tuple[str, int]) -> Document:
+    """Return the pod that runs `args`; `port` is where it is probed and scraped, with its name."""
+    pod = shell_spec(plan, component=component, resources=resources)
+    (container,) = pod["containers"]
+    container |= {
+        "args": args,
+        "ports": [{"name": port[0], "containerPort": port[1]}],
+        "startupProbe": probe("/livez", port[0], period_s=2, failures=60),
+        # Three in a row: one slow answer of a busy worker is no reason to end it.
+        "livenessProbe": probe("/livez", port[0], period_s=10, failures=3),
+        "readinessProbe": probe("/readyz", port[0], period_s=5, failures=2),
+    }
+    if component == "api":
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": PRESTOP_S}}}
+        _mount(pod, "api-keys", KEYS_FOLDER, KEYS_SECRET)
+    return {**pod, "terminationGracePeriodSeconds": grace_period_s(plan.settings, component)}
+
+
+def shell_spec(plan: "Plan", *, component: str, resources: Document) -> Document:
+    """Return a pod with our image that gets in to broker and store as the component's user, and runs nothing yet."""
+    container: Document = {
+        "name": CONTAINER_NAME,
+        "image": plan.image,
+        "env": environment(plan, component),
+        "resources": resources,
+        "securityContext": unprivileged(),
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - the pod's own
+    }
+    pod: Document = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(USER_ID),
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
+    }
+    if plan.settings.kafka_ssl_cafile is not None:
+        authority = KAFKA_CA_SECRET if plan.runs_kafka else OTHER_KAFKA_CA_SECRET
+        _mount(pod, "kafka-ca", KAFKA_FOLDER, authority, items=[CA_FILE])
+    if plan.has_store_tls:
+        # The authority alone: the key of the store is the store's.
+        _mount(pod, "store-ca", STORE_FOLDER, STORE_TLS_SECRET, items=[CA_FILE])
+    return pod
+
+
+def _mount(pod: Document, name: str, folder: str, secret: str, *, items: list[str] | None = None) -> None:
+    source: Document = {"secretName": secret}
+    if items:
+        source["items"] = [{"key": item, "path": item} for item in items]
+    pod["volumes"].append({"name": name, "secret": source})
+    pod["containers"][0]["volumeMounts"].append({"name": name, "mountPath": folder, "readOnly": True})
+
+
+def probe(path: str, port: str, *, period_s: int, failures: int) -> Document:
+    """Return an HTTP probe that gives up after `period_s` times `failures`."""
+    return {
+        "httpGet": {"path": path, "port": port},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 3,
+        "failureThreshold": failures,
+    }
+
+
+# What the Pod Security level `restricted`, which the namespace enforces, asks of a container and of a pod.
+RESTRICTED_CONTAINER: Document = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+RESTRICTED_POD: Document = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def unprivileged() -> Document:
+    """Return the security context of a container of ours: restricted, and its root file system stays as it is."""
+    return {**RESTRICTED_CONTAINER, "readOnlyRootFilesystem": True}
+
+
+def pod_security(user: int) -> Document:
+    """Return the security context of a pod of ours: restricted, as a user that has a number."""
+    return {**RESTRICTED_POD, "runAsUser": user, "runAsGroup": user, "fsGroup": user}
+
+
+def resources(*, cpu: str, memory: str, memory_limit: str) -> Document:
+    """Return requests and limits; no limit on CPU, which would stall the event loop in the middle of a batch."""
+    parts: dict[str, Any] = {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory_limit}}
+    return parts
+
 
 # A pod that is replaced stops its whole group for a moment: one at a time, the new one ready first.
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}

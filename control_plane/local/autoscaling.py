@@ -5,25 +5,107 @@ The decisions are those of `control_plane.autoscaling.pool`; here are clock, bro
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from control_plane.autoscaling.lag import PartitionOffsets
+from control_plane.autoscaling.kafka_trigger import PartitionOffsets
 from control_plane.autoscaling.pool import PoolScaler
-from control_plane.local.backoff import Backoff
-from control_plane.local.keeper import StartError
+from control_plane.autoscaling.scaled_object import read_scaled_objects
+from control_plane.local.keeper import Backoff, StartError
+from control_plane.local.pools import worker_pool
+from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError, InferlaneError
+from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.metrics import autoscaler as metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from control_plane.autoscaling.pool import Offsets
-    from control_plane.local.scaled_pools import ScaledPool
-    from inferlane.runtime.kafka.positions import PartitionPosition, Subscription
+    from control_plane.autoscaling.scaled_object import ScaledObject
+    from control_plane.local.probe import Target
+    from inferlane.contracts.naming import Names
+    from inferlane.runtime.kafka.offsets import PartitionPosition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledPool:
+    """A pool of workers by the name that the supervisor knows it by, and the numbers that it is scaled by."""
+
+    name: str
+    model: str
+    version: str
+    numbers: "ScaledObject"
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """What each trigger looks at, in the order of the triggers."""
+        return tuple(Subscription(trigger.topic, trigger.consumer_group) for trigger in self.numbers.triggers)
+
+
+def read_scaled_pools(
+    path: "Path", targets: "Sequence[Target]", *, max_workers: int, names: "Names"
+) -> tuple[ScaledPool, ...]:
+    """Return the pools of `targets` that the file has a ScaledObject for, each with at most `max_workers`.
+
+    ScaledObjects of other pools are left out: the file is that of a cluster, which may serve more.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is malformed, names a group that does not read its topic, has two
+            ScaledObjects for one pool or none for any.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the ScaledObjects in {path}: {error.strerror}. Name the file with --scaled-objects."
+        ) from error
+    versions = {
+        names.work_topic(target.model, target.version, lane): (target.model, target.version)
+        for target in targets
+        for lane in Lane
+    }
+    pools: dict[str, ScaledPool] = {}
+    for numbers in read_scaled_objects(text, source=str(path)):
+        of_triggers = {versions.get(trigger.topic) for trigger in numbers.triggers}
+        if of_triggers == {None}:
+            continue
+        pool = _pool(numbers.capped(max_workers), of_triggers, source=str(path), names=names)
+        if pool.name in pools:
+            raise ConfigurationError(
+                f"{path}: {pools[pool.name].numbers.name} and {numbers.name} both scale {pool.name}. Remove one."
+            )
+        pools[pool.name] = pool
+    if not pools:
+        raise ConfigurationError(
+            f"{path} has no ScaledObject for any version that is served here: none has a trigger for one of "
+            f"{', '.join(versions)}. Name another file with --scaled-objects."
+        )
+    return tuple(pools.values())
+
+
+def _pool(
+    numbers: "ScaledObject", of_triggers: Iterable[tuple[str, str] | None], *, source: str, names: "Names"
+) -> ScaledPool:
+    """Check that every trigger is of one version and of the group that reads it."""
+    first, *others = of_triggers
+    if first is None or others:
+        topics = ", ".join(trigger.topic for trigger in numbers.triggers)
+        raise ConfigurationError(
+            f"{source}: ScaledObject {numbers.name} looks at {topics}, not the topics of one version. Mend it."
+        )
+    group = names.worker_group(*first)
+    if other := [trigger.consumer_group for trigger in numbers.triggers if trigger.consumer_group != group]:
+        raise ConfigurationError(
+            f"{source}: ScaledObject {numbers.name} looks at the group {other[0]}, not at {group}, which reads its "
+            "topics. Mend it."
+        )
+    return ScaledPool(name=worker_pool(*first), model=first[0], version=first[1], numbers=numbers)
+
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +114,7 @@ Scale = Callable[[str, int], Awaitable[None]]
 
 
 class PositionReader(Protocol):
-    """Where the lag comes from: `inferlane.runtime.kafka.backlog.BacklogReader`."""
+    """Where the lag comes from: `inferlane.runtime.kafka.lag.BacklogReader`."""
 
     async def read_partitions(
         self, subscriptions: "Sequence[Subscription]"

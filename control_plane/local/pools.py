@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from control_plane.local.broker import broker_answers, broker_argv
-from control_plane.local.child import Ask, Prepare, ProcessSpec, nothing
-from control_plane.local.environment import child_environment
-from control_plane.local.ports import OpsPorts, claim_port
+from control_plane.local.child import Ask, Prepare, ProcessSpec, child_environment, nothing
+from control_plane.local.embedded import broker_answers, broker_argv, store_answers, store_argv
 from control_plane.local.probe import Target, is_live, is_ready
-from control_plane.local.profile import Profile, StackOptions
-from control_plane.local.store import store_answers, store_argv
+from control_plane.local.profile import OpsPorts, Profile, StackOptions, claim_port
 from control_plane.local.supervisor import Pool
-from inferlane.runtime.loopback import base_url
+from inferlane.runtime.runfile import base_url
 from inferlane.runtime.topics import create_topics
 
 if TYPE_CHECKING:

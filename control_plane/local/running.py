@@ -13,25 +13,21 @@ import msgspec
 import psutil
 import structlog
 
-from control_plane.local.autoscaling import Autoscaler
-from control_plane.local.backoff import Backoff
-from control_plane.local.keeper import State
+from control_plane.local.autoscaling import Autoscaler, read_scaled_pools
+from control_plane.local.embedded import store_answers
+from control_plane.local.keeper import Backoff, State
 from control_plane.local.logfiles import keep_small
 from control_plane.local.pools import StackPools, worker_pool
 from control_plane.local.probe import Target, predict
 from control_plane.local.profile import Profile, StackOptions
-from control_plane.local.scaled_pools import read_scaled_pools
-from control_plane.local.scraping import TargetFile
-from control_plane.local.statefiles import StateFiles
-from control_plane.local.store import store_answers
+from control_plane.local.statefiles import StateFiles, TargetFile
 from control_plane.local.supervisor import Supervisor
 from inferlane import __version__
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
 from inferlane.quoting import clipped
-from inferlane.runtime.kafka.backlog import BacklogReader
-from inferlane.runtime.loopback import base_url
+from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.ops import OpsApp, serve_ops
-from inferlane.runtime.runfile import FaultRecord, PoolRecord, ProcessRecord, RunFile, RunRecord
+from inferlane.runtime.runfile import FaultRecord, PoolRecord, ProcessRecord, RunFile, RunRecord, base_url
 
 if TYPE_CHECKING:
     from control_plane.local.autoscaling import ScaledState

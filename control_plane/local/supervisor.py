@@ -7,9 +7,8 @@ from itertools import count, groupby, islice
 
 import structlog
 
-from control_plane.local.backoff import Backoff
 from control_plane.local.child import ProcessSpec
-from control_plane.local.keeper import Keeper
+from control_plane.local.keeper import Backoff, Keeper
 from inferlane.errors import ConfigurationError, InferlaneError
 
 log = structlog.get_logger(__name__)

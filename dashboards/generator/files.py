@@ -5,16 +5,15 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards.generator import api, overview, queue, versions, workers
-from dashboards.generator.grafana import build
-from dashboards.generator.page import Page
+from dashboards.generator import overview, processes, versions
+from dashboards.generator.panels import Page, build
 
 FOLDER = Path(__file__).parents[1] / "grafana"
 
 
 def pages() -> tuple[Page, ...]:
     """Every dashboard, the one to look at first first."""
-    return (overview.PAGE, versions.PAGE, queue.PAGE, workers.PAGE, api.PAGE)
+    return (overview.PAGE, versions.PAGE, overview.QUEUE, processes.WORKERS, processes.API)
 
 
 def documents() -> Mapping[str, str]:

@@ -1,14 +1,29 @@
 """Stable beside canary: every version of a model on the same axes."""
 
-from dashboards.generator import foreign
-from dashboards.generator.page import Page, Panel, Query, Section, Shape
-from dashboards.generator.promql import CHOSEN, of_workers, quantile, rate, value
+from dashboards.generator.panels import (
+    CANARY,
+    CHOSEN,
+    CPU_S,
+    ERROR_RATIO,
+    MEMORY_BYTES,
+    P95_S,
+    STABLE,
+    Page,
+    Panel,
+    Query,
+    Section,
+    Shape,
+    of_workers,
+    quantile,
+    rate,
+    value,
+)
 from inferlane.runtime.metrics import worker
 from inferlane.runtime.metrics.declaring import Collector
 
 _POOL = "model, version"
 _NAME = "{{model}}/{{version}}"
-_CPU = f"rate({foreign.CPU_S}[$__rate_interval])"
+_CPU = f"rate({CPU_S}[$__rate_interval])"
 _WAITED_FOR = f'{CHOSEN}, lane="requests"'
 
 
@@ -29,8 +44,8 @@ def _roles(title: str, unit: str, recorded: str) -> Panel:
         about="Stable has the largest weight of its model's split; each other version with a weight is a canary.",
         unit=unit,
         queries=(
-            Query(f"{recorded}{{{CHOSEN}}} and on (model, version) {foreign.STABLE}", f"stable {_NAME}"),
-            Query(f"{recorded}{{{CHOSEN}}} and on (model, version) {foreign.CANARY}", f"canary {_NAME}"),
+            Query(f"{recorded}{{{CHOSEN}}} and on (model, version) {STABLE}", f"stable {_NAME}"),
+            Query(f"{recorded}{{{CHOSEN}}} and on (model, version) {CANARY}", f"canary {_NAME}"),
         ),
     )
 
@@ -43,8 +58,8 @@ PAGE = Page(
         Section(
             title="Stable against canary, by the split's weights",
             panels=(
-                _roles("Errors", "percentunit", foreign.ERROR_RATIO),
-                _roles("p95", "s", foreign.P95_S),
+                _roles("Errors", "percentunit", ERROR_RATIO),
+                _roles("p95", "s", P95_S),
             ),
         ),
         Section(
@@ -124,9 +139,7 @@ PAGE = Page(
                     title="Memory",
                     about="Resident, all workers of the version.",
                     unit="bytes",
-                    queries=(
-                        Query(f"sum by ({_POOL}) ({of_workers(foreign.MEMORY_BYTES, worker.MODEL_SIZE)})", _NAME),
-                    ),
+                    queries=(Query(f"sum by ({_POOL}) ({of_workers(MEMORY_BYTES, worker.MODEL_SIZE)})", _NAME),),
                     shape=Shape.STACK,
                 ),
                 Panel(

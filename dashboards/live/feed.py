@@ -6,10 +6,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 import msgspec
 import structlog
 
-from dashboards.live.history import Point
-from dashboards.live.snapshot import Snapshot
+from dashboards.live.snapshot import Point, Snapshot
 from inferlane.errors import OverloadedError
-from inferlane.runtime.essential import essential
+from inferlane.runtime.service import essential
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from inferlane.contracts.naming import Lane
-from inferlane.runtime.kafka.positions import Position, Subscription
+from inferlane.runtime.kafka.offsets import Position, Subscription
 
 if TYPE_CHECKING:
     from dashboards.live.api import ModelInfo

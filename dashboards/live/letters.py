@@ -10,15 +10,15 @@ from inferlane.contracts.dead_letters import DeadLetter, headers_of, read_dead_l
 from inferlane.errors import DecodeError
 from inferlane.runtime.kafka.clients import partitions_of
 from inferlane.runtime.kafka.reading import read_since
-from inferlane.runtime.metrics.labels import bounded, error_reasons
+from inferlane.runtime.metrics.declaring import bounded, error_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inferlane.contracts.record import KafkaRecord
-    from inferlane.runtime.clock import Clock
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.kafka.positions import Position
+    from inferlane.runtime.kafka.offsets import Position
+    from inferlane.runtime.retry import Clock
 
 # How far back the page looks when it starts: far enough for "since yesterday", near enough to read at once.
 LOOK_BACK_S = 24 * 3600.0

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from dashboards.live.history import History, Point
 from dashboards.live.hops import Speeds, letters_queue, subscriptions
 from dashboards.live.letters import Letters
-from dashboards.live.snapshot import Sighting, Snapshot, Source, VersionKey, build_snapshot
+from dashboards.live.snapshot import History, Point, Sighting, Snapshot, Source, VersionKey, build_snapshot
 from inferlane.errors import InferlaneError, UnavailableError
 
 if TYPE_CHECKING:
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
     from dashboards.live.api import Api, ModelInfo, UnusableInfo
     from dashboards.live.letters import LetterBox
     from inferlane.contracts.naming import Names
-    from inferlane.contracts.window_report import WindowReport
-    from inferlane.runtime.clock import Clock
-    from inferlane.runtime.kafka.backlog import BacklogReader
+    from inferlane.contracts.windows import WindowReport
+    from inferlane.runtime.kafka.lag import BacklogReader
+    from inferlane.runtime.retry import Clock
     from inferlane.runtime.runfile import RunFile
 
 log = structlog.get_logger(__name__)

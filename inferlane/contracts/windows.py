@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from inferlane.contracts.outcomes import OTHER, LatencySketches, OutcomeSummary
-from inferlane.contracts.sketches import merge_sketches
+from inferlane.contracts.outcomes import OTHER, TERMINAL, LatencySketches, OutcomeSummary, merge_sketches, quantiles
+from inferlane.contracts.results import Status
 from inferlane.errors import DecodeError
 from inferlane.quoting import clipped
 
@@ -124,3 +124,124 @@ def decode_slot(raw: bytes | str) -> Slot:
         return _decode_slot(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DecodeError(f"stored bytes hold no outcome slot: {clipped(str(error))}") from error
+
+
+# A worker that was not heard of for so long is gone: six of its heartbeats.
+_WORKER_SILENT_S = 30.0
+_MS = 1000.0
+_LATENCY_RANKS = (0.5, 0.95, 0.99)
+_VALUE_RANKS = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds; None where nothing succeeded."""
+
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class LatencyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The three parts of a request's time."""
+
+    queue_wait: Percentiles
+    inference: Percentiles
+    total: Percentiles
+
+
+class ResourceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Workers heard of lately with the sum of their memory, and the processor time of all over the window."""
+
+    workers: int
+    cpu_cores: float
+    memory_bytes: int
+
+
+class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version did over the last `window_s` seconds; the body of `GET /v1/metrics/{version}`.
+
+    `age_s` is how old the newest data is, None without any. `error_rate` is FAILED and EXPIRED over all requests, None
+    without any. `prediction_values` has the quantiles of a regression's predictions, None of a classifier.
+    """
+
+    model: str
+    version: str
+    window_s: float
+    age_s: float | None
+    requests: int
+    rate_per_s: float
+    error_rate: float | None
+    outcomes: dict[str, int]
+    failures: dict[str, int]
+    latency_ms: LatencyReport
+    batches: int
+    rows: int
+    prediction_distribution: dict[str, int]
+    prediction_values: dict[str, float] | None
+    resources: ResourceReport
+
+
+def report(
+    slots: Sequence[Slot], *, model: str, version: str, window_s: float, now_s: float, slot_s: int
+) -> WindowReport:
+    """Merge the slots of `slot_indices` that hold anything.
+
+    A slot is never cut: the one at the old edge counts whole, and rates divide by the time since that slot began, which
+    is up to `slot_s` longer than `window_s`. What workers have not reported yet, the last `outcome_interval_s` or so,
+    is missing: a rate over 10 s may be a tenth too low, over a minute it does not show.
+    """
+    covered_s = now_s - slot_indices(window_s=window_s, now_s=now_s, slot_s=slot_s).start * slot_s
+    outcomes = sum_counts([dict.fromkeys(sorted(TERMINAL), 0), *(slot.outcomes for slot in slots)])
+    requests = sum(outcomes.values())
+    latency = merge_latency([slot.latency for slot in slots])
+    newest_s = max((use.newest_s for slot in slots for use in slot.workers.values()), default=None)
+    return WindowReport(
+        model=model,
+        version=version,
+        window_s=window_s,
+        age_s=None if newest_s is None else max(0.0, now_s - newest_s),
+        requests=requests,
+        rate_per_s=requests / covered_s,
+        error_rate=(requests - outcomes[Status.SUCCEEDED]) / requests if requests else None,
+        outcomes=outcomes,
+        failures=sum_counts(slot.failures for slot in slots),
+        latency_ms=LatencyReport(
+            queue_wait=_percentiles(latency.queue_wait),
+            inference=_percentiles(latency.inference),
+            total=_percentiles(latency.total),
+        ),
+        batches=sum(slot.batches for slot in slots),
+        rows=sum(slot.rows for slot in slots),
+        prediction_distribution=sum_counts(slot.classes for slot in slots),
+        prediction_values=_prediction_values(slots),
+        resources=_resources(slots, now_s=now_s, covered_s=covered_s),
+    )
+
+
+def _resources(slots: Iterable[Slot], *, now_s: float, covered_s: float) -> ResourceReport:
+    newest: dict[str, WorkerUse] = {}
+    cpu_s = 0.0
+    for slot in slots:
+        for worker_id, use in slot.workers.items():
+            cpu_s += use.cpu_s
+            if use.newest_s >= newest.get(worker_id, use).newest_s:
+                newest[worker_id] = use
+    heard = [use for use in newest.values() if use.newest_s > now_s - _WORKER_SILENT_S]
+    return ResourceReport(
+        workers=len(heard), cpu_cores=cpu_s / covered_s, memory_bytes=sum(use.memory_bytes for use in heard)
+    )
+
+
+def _prediction_values(slots: Sequence[Slot]) -> dict[str, float] | None:
+    values = quantiles(merge_sketches(slot.values for slot in slots), _VALUE_RANKS)
+    if values is None:
+        return None
+    return {f"p{rank * 100:g}": value for rank, value in zip(_VALUE_RANKS, values, strict=True)}
+
+
+def _percentiles(sketch: bytes) -> Percentiles:
+    found = quantiles(sketch, _LATENCY_RANKS)
+    if found is None:
+        return Percentiles()
+    p50, p95, p99 = (value * _MS for value in found)
+    return Percentiles(p50=p50, p95=p95, p99=p99)

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inferlane.contracts.naming import DEFAULT_PREFIX, PREFIX_RULE, Names
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.store_url import parse_store_url
+from inferlane.runtime.redis.url import parse_store_url
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]

@@ -9,7 +9,7 @@ from inferlane.contracts.outgoing import OutRecord, check_size
 from inferlane.contracts.record import KafkaRecord
 from inferlane.errors import InferlaneError, PayloadTooLargeError
 from inferlane.runtime.kafka.writing import Sender, write_each
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.retry import Retrier
 
 log = structlog.get_logger(__name__)
 

@@ -40,9 +40,9 @@ from inferlane.errors import (
 from inferlane.runtime.dead_letter_writing import DeadLetterWriter
 from inferlane.runtime.kafka.writing import PatientSender, Sender, write_each
 from inferlane.runtime.metrics.consuming import DEAD_LETTERS
-from inferlane.runtime.metrics.labels import UNKNOWN, bounded
-from inferlane.runtime.result_store import ResultStore
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.metrics.declaring import UNKNOWN, bounded
+from inferlane.runtime.redis.results import ResultStore
+from inferlane.runtime.retry import Retrier
 
 log = structlog.get_logger(__name__)
 

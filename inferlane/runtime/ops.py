@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from inferlane.runtime.http.serving import serve_http
 from inferlane.runtime.http.sites import LocalGuard
-from inferlane.runtime.loopback import is_loopback
+from inferlane.runtime.runfile import is_loopback
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

@@ -11,8 +11,8 @@ from aiokafka.errors import KafkaError
 
 from inferlane.contracts.splits import Split, decode_split
 from inferlane.errors import DecodeError, UnavailableError
-from inferlane.runtime.essential import essential
 from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer
+from inferlane.runtime.service import essential
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer

@@ -8,16 +8,16 @@ import structlog
 from fastapi import APIRouter, Depends, Query, Request
 
 from inferlane.contracts.splits import make_split
-from inferlane.contracts.wire.repeats import refuse_repeats
+from inferlane.contracts.wire.reading import refuse_repeats
 from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError
 from inferlane.quoting import clipped
 from inferlane.runtime.splits import publish_split
 from models.catalog import Fault, Model, ModelVersion
-from producer_api.answer_time import answer_within
-from producer_api.parameters import refuse_repeated
+from producer_api.openapi import refuse_repeated
 from producer_api.problems import InvalidParameterError
 from producer_api.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weights
 from producer_api.services import Services, Wired
+from producer_api.waiting import answer_within
 
 router = APIRouter(tags=["models"], dependencies=[Depends(refuse_repeated)])
 log = structlog.get_logger(__name__)

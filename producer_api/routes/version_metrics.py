@@ -4,11 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from producer_api.answer_time import answer_within, store_is_late
-from producer_api.answering import encode_json
-from producer_api.parameters import refuse_repeated
+from producer_api.openapi import refuse_repeated
+from producer_api.predict_endpoint import encode_json
 from producer_api.problems import InvalidParameterError
 from producer_api.services import Wired
+from producer_api.waiting import answer_within, store_is_late
 
 router = APIRouter(tags=["operations"], dependencies=[Depends(refuse_repeated)])
 

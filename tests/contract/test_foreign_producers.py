@@ -10,9 +10,9 @@ import pytest
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.unreadable import is_unreadable
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.backlog import BacklogReader
 from inferlane.runtime.kafka.consuming import LaneConsumer
-from inferlane.runtime.kafka.positions import Subscription
+from inferlane.runtime.kafka.lag import BacklogReader
+from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.progress import ConsumerState
 from inferlane.runtime.topics import create_topics
 from tests.support.brokers import Broker

@@ -12,10 +12,10 @@ from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.backlog import BacklogReader
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.kafka.consuming import LaneConsumer
-from inferlane.runtime.kafka.positions import Subscription
+from inferlane.runtime.kafka.lag import BacklogReader
+from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.kafka.reading import read_added_partitions
 from inferlane.runtime.topics import create_topics, make_admin

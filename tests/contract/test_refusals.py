@@ -16,7 +16,7 @@ from inferlane.runtime.kafka.clients import make_producer
 from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.kafka.reading import read_since
 from inferlane.runtime.kafka.writing import write_each
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.retry import Retrier
 from inferlane.runtime.topics import create_topics, make_admin
 from tests.support.brokers import Broker
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from inferlane.runtime.config import Settings
-from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.topics import create_topics
 from producer_api.main import serve
 from tests.integration._parts import embedded_store_process, eventually, free_port, is_ready

@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState
-from inferlane.runtime.retrying import Retrier
-from inferlane.runtime.window_store import WindowStore
+from inferlane.runtime.redis.versions import WindowStore
+from inferlane.runtime.retry import Retrier, SystemClock
 from router.app import RouterApp
 from router.main import run_app
 from router.state_path import StatePath

@@ -7,9 +7,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from inferlane.runtime.cancellations import CancelledRequests
-from inferlane.runtime.clock import SystemClock
-from inferlane.runtime.result_store import connect
+from inferlane.runtime.redis.cancellations import CancelledRequests
+from inferlane.runtime.redis.results import connect
+from inferlane.runtime.retry import SystemClock
 from tests.integration._api import CALL, WAIT_S, running_api
 from tests.integration._parts import eventually, frozen
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from control_plane.local.broker import broker_answers
-from control_plane.local.hops import committed_and_end
+from control_plane.local.checks import committed_and_end
+from control_plane.local.embedded import broker_answers
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.splits import Split
@@ -15,10 +15,10 @@ from inferlane.errors import UnavailableError
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.consuming import LaneConsumer
 from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.result_store import connect
+from inferlane.runtime.redis.results import connect
+from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.splits import SplitFollower, SplitTable, publish_split
 from inferlane.runtime.topics import create_topics
-from inferlane.runtime.window_store import WindowStore
 from tests.integration._parts import embedded_store, eventually
 from tests.integration._router import running_router
 from tests.support.brokers import ApacheCluster, Broker

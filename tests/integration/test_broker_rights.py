@@ -23,13 +23,13 @@ import router.main
 import workers.main
 from control_plane.broker_rights import Operation, Resource, Service, rights_by_service, user_name
 from control_plane.kubernetes.store import user_lines
-from control_plane.local.store import store_answers, store_argv
+from control_plane.local.embedded import store_answers, store_argv
 from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.backlog import BacklogReader
 from inferlane.runtime.kafka.clients import make_consumer, make_producer
-from inferlane.runtime.kafka.positions import Subscription
-from inferlane.runtime.result_store import connect
+from inferlane.runtime.kafka.lag import BacklogReader
+from inferlane.runtime.kafka.offsets import Subscription
+from inferlane.runtime.redis.results import connect
 from inferlane.runtime.topics import topic_specs
 from tests.integration._parts import eventually, free_port, is_ready
 from tests.integration._parts import running as running_server

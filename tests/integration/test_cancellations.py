@@ -6,9 +6,9 @@ import pytest
 from redis.asyncio import Redis
 
 from inferlane.contracts.naming import Names
-from inferlane.runtime.cancellations import Cancellations, CancelledRequests
-from inferlane.runtime.clock import SystemClock
-from inferlane.runtime.result_store import connect
+from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests
+from inferlane.runtime.redis.results import connect
+from inferlane.runtime.retry import SystemClock
 from tests.integration._parts import embedded_store, eventually
 
 pytestmark = pytest.mark.timeout(120)

@@ -7,29 +7,28 @@ from contextlib import aclosing, asynccontextmanager
 import numpy as np
 import pytest
 
-from control_plane.cli.letters import Found, Wanted, wanted_letters
+from control_plane.cli.dead_letter_output import Found, Wanted, wanted_letters
 from control_plane.replay import open_replayer
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.results import Status
 from inferlane.errors import DecodeError, ModelError
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.config import Settings
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.lanes import Lanes
 from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.result_store import ResultStore, connect
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.topics import create_topics
 from router.forwarder import Forwarder, router_lanes
 from tests.integration._parts import embedded_store, eventually
 from tests.support.brokers import Broker
 from tests.support.fakes.records import make_catalog, make_version
 from workers.failure_limit import FailureLimit
-from workers.observing import Observer
 from workers.outcomes import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
+from workers.telemetry import Observer
 
 NAMES = Names()
 

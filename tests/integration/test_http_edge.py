@@ -13,8 +13,7 @@ from inferlane.runtime.api_keys import Scope, create_key, revoke_key
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.http.serving import serve_http
 from producer_api.asgi import read_body, send_answer
-from producer_api.gate import KeyGate
-from producer_api.key_ring import KeyRing
+from producer_api.auth import KeyGate, KeyRing
 from tests.support.fakes.clock import FakeClock
 
 PREDICT = "POST /v1/models/predict"

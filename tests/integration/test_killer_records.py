@@ -15,7 +15,7 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import partitions_of
 from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.kafka.reading import read_since
-from inferlane.runtime.result_store import ResultStore, connect
+from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.topics import create_topics
 from tests.integration._parts import embedded_store, eventually
 from tests.support.brokers import Broker
@@ -31,17 +31,17 @@ MAX_DEATHS = 3
 WORKER = """
 import asyncio, os, signal
 import numpy as np
-from inferlane.runtime.attempt_log import RedisAttemptLog
-from inferlane.runtime.clock import SystemClock
+from inferlane.runtime.kafka.attempts import RedisAttemptLog
+from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.lifecycle import run
-from inferlane.runtime.result_store import ResultStore, connect
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.service import run
+from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.retry import Retrier
 from tests.support.fakes.records import make_catalog, make_version
 from workers.failure_limit import FailureLimit
-from workers.observing import Observer
+from workers.telemetry import Observer
 from workers.outcomes import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
 

@@ -20,15 +20,15 @@ from inferlane.contracts.naming import Names
 from inferlane.contracts.outcomes import encode_summary
 from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.results import Status
-from inferlane.contracts.window_report import WindowReport
-from inferlane.runtime.clock import SystemClock
+from inferlane.contracts.windows import WindowReport
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.kafka.progress import ConsumerState
-from inferlane.runtime.result_store import connect
+from inferlane.runtime.redis.results import connect
+from inferlane.runtime.redis.versions import WindowStore
+from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.topics import create_topics
-from inferlane.runtime.window_store import WindowStore
 from models.store import write_model, write_version
 from tests.integration._parts import embedded_store, eventually
 from tests.integration._router import running_router
@@ -45,7 +45,7 @@ DRAIN_S = 5.0
 ROUTER_PROGRAM = """
 from functools import partial
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.lifecycle import run
+from inferlane.runtime.service import run
 from router.main import serve
 run(partial(serve, load_settings()))
 """

@@ -12,10 +12,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.build import build_samples, count_versions
 from models.catalog import Catalog, ModelVersion, load_catalog
-from models.datasets import Rows, load_split
-from models.export import INPUT
 from models.measure import open_session, predict_labels
 from models.samples import SAMPLES
+from models.training import INPUT, Rows, load_split
 from models.verify import verify_version
 
 # A build takes seconds on an idle machine and minutes on a busy one.

@@ -4,8 +4,8 @@ import pytest
 
 from inferlane.contracts.naming import Names
 from inferlane.contracts.splits import Served
-from inferlane.runtime.result_store import connect
-from inferlane.runtime.served_versions import ServedVersions
+from inferlane.runtime.redis.results import connect
+from inferlane.runtime.redis.versions import ServedVersions
 from tests.integration._parts import embedded_store
 from tests.support.fakes.clock import FakeClock
 

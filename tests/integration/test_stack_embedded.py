@@ -14,8 +14,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from control_plane.cli import doctor
-from control_plane.local.checks import check_store, check_topics
-from control_plane.local.hops import holding_hop, router_progress
+from control_plane.local.checks import check_store, check_topics, holding_hop, router_progress
 from control_plane.local.keeper import State
 from control_plane.local.pools import StackPools
 from control_plane.local.probe import Target
@@ -26,7 +25,7 @@ from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_consumer, make_producer
-from inferlane.runtime.result_store import connect
+from inferlane.runtime.redis.results import connect
 
 WAIT_S = 60.0
 NAMES = Names()

@@ -10,22 +10,20 @@ from pathlib import Path
 import pytest
 from redis.exceptions import NoPermissionError
 
-from control_plane.autoscaling.threshold import WorkerPace
+from control_plane.autoscaling.planning import WorkerPace
 from control_plane.kubernetes.plan import Waits, cluster_settings, make_plan
 from control_plane.kubernetes.store import TLS_FOLDER, USERS_FILE, USERS_FOLDER, secret_document, store_arguments
 from control_plane.local.checks import check_store
-from control_plane.local.store import store_answers, store_argv
+from control_plane.local.embedded import store_answers, store_argv
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Result, Status
 from inferlane.contracts.splits import Served
 from inferlane.errors import UnavailableError
-from inferlane.runtime.cancellations import Cancellations, CancelledRequests
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.config import Settings, load_settings
-from inferlane.runtime.result_store import ResultStore, connect
-from inferlane.runtime.served_versions import ServedVersions
-from inferlane.runtime.version_faults import VersionFaults
-from inferlane.runtime.window_store import WindowStore
+from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests
+from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.versions import ServedVersions, VersionFaults, WindowStore
+from inferlane.runtime.retry import SystemClock
 from producer_api.waiting import WaitingRoom
 from tests.integration._parts import eventually, free_port, running
 from tests.support.brokers.apache.security import Security

@@ -9,11 +9,11 @@ import pytest
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import NotServedError, UnavailableError
-from inferlane.runtime.channels import Listener, follow_channel
-from inferlane.runtime.result_store import ResultStore, connect
-from inferlane.runtime.retrying import Retrier
-from inferlane.runtime.store_connection import failovers_of
-from inferlane.runtime.store_probe import StoreProbe
+from inferlane.runtime.redis.cancellations import Listener, follow_channel
+from inferlane.runtime.redis.connection import failovers_of
+from inferlane.runtime.redis.health import StoreProbe
+from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.retry import Retrier
 from tests.integration._parts import embedded_store, eventually, free_port
 
 WITHIN_S = 60.0

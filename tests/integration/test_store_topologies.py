@@ -10,17 +10,16 @@ import pytest
 from redis.asyncio import Redis
 
 from control_plane.local.checks import check_store
-from control_plane.local.store import store_answers, store_argv
+from control_plane.local.embedded import store_answers, store_argv
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.errors import NotServedError
-from inferlane.runtime.cancellations import Cancellations, CancelledRequests
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.config import Settings, load_settings
-from inferlane.runtime.result_store import ResultStore, connect
-from inferlane.runtime.store_connection import memory_infos
-from inferlane.runtime.version_faults import VersionFaults
-from inferlane.runtime.window_store import WindowStore
+from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests
+from inferlane.runtime.redis.connection import memory_infos
+from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.versions import VersionFaults, WindowStore
+from inferlane.runtime.retry import SystemClock
 from producer_api.idempotency import Claim, Claims
 from producer_api.waiting import WaitingRoom
 from tests.integration._parts import embedded_store, eventually, free_port, running

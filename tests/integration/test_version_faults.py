@@ -3,8 +3,8 @@
 import pytest
 
 from inferlane.contracts.naming import Names
-from inferlane.runtime.result_store import connect
-from inferlane.runtime.version_faults import VersionFaults
+from inferlane.runtime.redis.results import connect
+from inferlane.runtime.redis.versions import VersionFaults
 from tests.integration._parts import embedded_store
 
 pytestmark = pytest.mark.timeout(120)

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from control_plane.autoscaling.manifest import read_scaled_objects
+from control_plane.autoscaling.scaled_object import read_scaled_objects
 from inferlane.contracts.naming import Lane, Names
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import Settings

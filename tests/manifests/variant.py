@@ -6,7 +6,7 @@ Two versions of another model, another namespace and image, TLS to the store: CI
 import sys
 from pathlib import Path
 
-from control_plane.autoscaling.threshold import WorkerPace
+from control_plane.autoscaling.planning import WorkerPace
 from control_plane.kubernetes.files import files, write_files
 from control_plane.kubernetes.plan import Waits, cluster_settings, make_plan
 from inferlane.runtime.config import load_settings

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dashboards.generator import foreign
 from dashboards.generator.files import pages
-from dashboards.generator.promql import names_in
+from dashboards.generator.panels import RECORDED, names_in
 from tests.observability._prometheus import Prometheus
 from tests.support.keyed_stack import KeyedStack
 
@@ -56,7 +55,7 @@ def test_a_panel_has_data(expr: str, prometheus: Prometheus) -> None:
     until(lambda: prometheus.values(as_grafana_asks(expr)))
 
 
-@pytest.mark.parametrize("name", sorted(foreign.RECORDED))
+@pytest.mark.parametrize("name", sorted(RECORDED))
 def test_a_recording_rule_has_data(name: str, prometheus: Prometheus) -> None:
     until(lambda: prometheus.values(name))
 

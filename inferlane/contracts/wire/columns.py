@@ -8,11 +8,41 @@ import numpy as np
 import simdjson
 
 from inferlane.contracts.signature import Signature, TensorSpec
-from inferlane.contracts.wire.filling import Filler
-from inferlane.contracts.wire.listed_rows import room, rows_of, wanted_of
+from inferlane.contracts.wire.filling import Filler, document_of, room_for
+from inferlane.contracts.wire.reading import Wanted
 from inferlane.contracts.wire.tensors import WIDEST, exactly, numpy_dtype
-from inferlane.errors import UNDECODABLE, InvalidInputError
+from inferlane.errors import UNDECODABLE, InvalidInputError, PayloadTooLargeError
 from inferlane.quoting import quoted
+
+
+@lru_cache(maxsize=256)
+def wanted_of(spec: TensorSpec) -> Wanted:
+    """What rows must hold for this input."""
+    return Wanted(where="instances", name=f"input {quoted(spec.name)}", datatype=spec.datatype)
+
+
+def rows_of(text: bytes, wanted: str, max_rows: int | None) -> tuple[Any, str | None]:
+    document, too_big = document_of(text, "instances")
+    if not isinstance(document, simdjson.Array):
+        raise InvalidInputError(f"instances is {quoted(document)}; it must be {wanted}")
+    if not len(document):
+        raise InvalidInputError("instances is empty; send a list of at least one row")
+    check_rows(len(document), max_rows)
+    return document, too_big
+
+
+def room(text: bytes, rows: int, spec: TensorSpec) -> np.ndarray:
+    """An array for the rows; one row where so short a text cannot hold them all: one of them does not fit then."""
+    rows = rows if room_for(text, rows, spec.row_shape) else 1
+    return np.empty((rows, *spec.row_shape), numpy_dtype(spec.datatype))
+
+
+def check_rows(rows: int, max_rows: int | None) -> None:
+    if max_rows is not None and rows > max_rows:
+        raise PayloadTooLargeError(
+            f"{rows} rows in one request, the limit is {max_rows}; split it, or use `inferlane batch submit`"
+        )
+
 
 # Up to this, msgspec's objects are faster; they take up to twenty times the text.
 _OBJECTS_UP_TO_BYTES = 512 * 1024

@@ -12,11 +12,9 @@ import msgspec
 import numpy as np
 
 from inferlane.contracts.signature import Signature, TensorSpec
-from inferlane.contracts.wire.columns import decode_columns
+from inferlane.contracts.wire.columns import check_rows, decode_columns, room, rows_of, wanted_of
 from inferlane.contracts.wire.filling import Filler
-from inferlane.contracts.wire.listed_rows import check_rows, room, rows_of, wanted_of
-from inferlane.contracts.wire.reading import Raw, numbers
-from inferlane.contracts.wire.repeats import refuse_repeats
+from inferlane.contracts.wire.reading import Raw, numbers, refuse_repeats
 from inferlane.contracts.wire.tensors import WIDEST, exactly, json_values, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
 from inferlane.quoting import clipped

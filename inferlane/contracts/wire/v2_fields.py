@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from inferlane.contracts.wire.repeats import refuse_repeats
+from inferlane.contracts.wire.reading import refuse_repeats
 from inferlane.errors import DecodeError
 from inferlane.quoting import quoted
 

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from inferlane.runtime.http.continuing import close_unless_continued
-from inferlane.runtime.http.crowding import ProbesOnly, connection_limit
-from inferlane.runtime.http.head import RefusedError, check_head, without_upgrade
-from inferlane.runtime.http.outgoing import Outgoing
-from inferlane.runtime.http.problem import Refusal, closing_answer
-from inferlane.runtime.http.refusals import pipeline_full, refusal_of, too_large, too_many, too_slow
+from inferlane.runtime.http.head import Refusal, RefusedError, check_head, closing_answer, without_upgrade
+from inferlane.runtime.http.limits import (
+    ProbesOnly,
+    connection_limit,
+    pipeline_full,
+    refusal_of,
+    too_large,
+    too_many,
+    too_slow,
+)
+from inferlane.runtime.http.transport import Outgoing, close_unless_continued
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.essential import essential
 from inferlane.runtime.http.protocol import limited_protocol
+from inferlane.runtime.service import essential
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from inferlane.quoting import quoted
-from inferlane.runtime.http.problem import CONTENT_TYPE, encode_problem
-from inferlane.runtime.loopback import is_loopback
+from inferlane.runtime.http.head import CONTENT_TYPE, encode_problem
+from inferlane.runtime.runfile import is_loopback
 
 # They change nothing, and a browser gives their answers to no other site's page.
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -9,13 +9,20 @@ Nothing is noted but the first records after an assignment, so that the steady s
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from inferlane.errors import FatalRecordError, UnavailableError
+from inferlane.runtime.redis.results import store_errors
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from inferlane.contracts.naming import Names
 
 log = structlog.get_logger(__name__)
 
@@ -170,3 +177,84 @@ class Attempts:
             except UnavailableError as error:
                 # The next owner goes on record by record for a while.
                 log.warning("attempts_not_forgotten", topic=self._topic, partition=partition, error=str(error))
+
+
+# Longer than a partition stands with nobody to try it; what is older says nothing of the process of today.
+_KEPT_S = 24 * 3600
+
+
+class RedisAttemptLog:
+    """An `AttemptLog` of the result store."""
+
+    def __init__(self, redis: "Redis", *, redis_url: str, names: "Names") -> None:
+        self._redis = redis
+        self._redis_url = redis_url
+        self._names = names
+
+    async def read(self, topic: str, partitions: Sequence[int]) -> Mapping[int, Attempt]:
+        """What was noted last of each partition of which anything was.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url), self._redis.pipeline(transaction=False) as pipeline:
+            for partition in partitions:
+                pipeline.get(self._key(topic, partition))
+            found = await pipeline.execute()
+        attempts = {partition: Attempt.decode(raw) for partition, raw in zip(partitions, found, strict=True)}
+        return {partition: attempt for partition, attempt in attempts.items() if attempt is not None}
+
+    async def write(self, topic: str, attempts: Mapping[int, Attempt]) -> None:
+        """Note these, each over what was noted of its partition.
+
+        Raises:
+            UnavailableError: the store does not answer, or is full.
+        """
+        async with store_errors(self._redis_url), self._redis.pipeline(transaction=False) as pipeline:
+            for partition, attempt in attempts.items():
+                pipeline.set(self._key(topic, partition), attempt.encode(), ex=_KEPT_S)
+            await pipeline.execute()
+
+    async def forget(self, topic: str, partition: int) -> None:
+        """Note that there is nothing to tell of the partition.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            await self._redis.delete(self._key(topic, partition))
+
+    def _key(self, topic: str, partition: int) -> str:
+        return self._names.store_key("attempt", topic, partition)
+
+
+class Isolation:
+    """Lets any number of blocks run at once, or one alone; who waits to be alone goes first. One event loop."""
+
+    def __init__(self) -> None:
+        self._alone = asyncio.Lock()
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @asynccontextmanager
+    async def beside_others(self) -> AsyncIterator[None]:
+        """Run the block beside others, and never beside one that runs alone."""
+        if self._alone.locked():
+            async with self._alone:
+                pass
+        self._running += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Run the block with nothing beside it."""
+        async with self._alone:
+            await self._idle.wait()
+            yield

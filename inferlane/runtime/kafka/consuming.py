@@ -19,8 +19,7 @@ from inferlane.runtime.kafka.clients import broker_errors, make_consumer
 from inferlane.runtime.kafka.fetch_wait import FetchWait
 from inferlane.runtime.kafka.fetching import positions
 from inferlane.runtime.kafka.offsets import OffsetTracker, Ticket
-from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState, Progress
-from inferlane.runtime.kafka.watching import watch_progress
+from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState, Progress, watch_progress
 from inferlane.runtime.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import structlog
 
 from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError
+from inferlane.runtime.kafka.attempts import Isolation
 from inferlane.runtime.kafka.consuming import LaneConsumer, Take
-from inferlane.runtime.kafka.isolation import Isolation
 from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState
-from inferlane.runtime.retrying import Retrier
-from inferlane.runtime.starting import StoppedEarlyError, unless_stopped
+from inferlane.runtime.retry import Retrier
+from inferlane.runtime.service import StoppedEarlyError, unless_stopped
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord

@@ -12,10 +12,16 @@ from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartiti
 from inferlane.contracts.outgoing import OutRecord, check_size, headers_bytes
 from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
 from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure
-from inferlane.runtime.kafka.outgoing import OutBatch, cut_into_batches, drop_batches, make_builder, over_topic_limit
 from inferlane.runtime.kafka.renewable import RenewableProducer
-from inferlane.runtime.kafka.spreading import Spread
 from inferlane.runtime.kafka.topic_facts import TopicFacts
+from inferlane.runtime.kafka.writing import (
+    OutBatch,
+    Spread,
+    cut_into_batches,
+    drop_batches,
+    make_builder,
+    over_topic_limit,
+)
 from inferlane.runtime.mending import TOO_LARGE, Mend, mend_of
 from inferlane.runtime.topics import record_limit_bytes
 

@@ -1,13 +1,87 @@
 """How a metric is declared: once, with its kind, so that documents and dashboards can be checked against it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+import numpy as np
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import Metric as Family
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector as Collecting
+from prometheus_client.utils import floatToGoString
 
-from inferlane.runtime.metrics.batch_histogram import BatchHistogram
+from inferlane import errors
+from inferlane.contracts.outcomes import OTHER
+
+
+class Observations:
+    """The counts of one set of labels. One event loop; a scrape from it sees whole batches."""
+
+    def __init__(self, bounds: np.ndarray) -> None:
+        self._bounds = bounds
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._sum = 0.0
+
+    def observe_many(self, values: np.ndarray) -> None:
+        """Add values of any numeric dtype, shape `(n,)`; what is not finite is left out."""
+        values = values[np.isfinite(values)]
+        if values.size == 0:
+            return
+        # A value equal to a bound belongs below it: Prometheus' `le` is "less or equal".
+        found = np.searchsorted(self._bounds, values, side="left")
+        self._counts += np.bincount(found, minlength=len(self._counts))
+        self._sum += float(values.sum())
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Each upper bound as Prometheus writes it, with how many values are not above it."""
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
+        return list(zip(bounds, map(float, np.cumsum(self._counts)), strict=True))
+
+    @property
+    def total(self) -> float:
+        """The sum of all values."""
+        return self._sum
+
+
+class BatchHistogram(Collecting):
+    """One histogram, with an `Observations` for each set of labels."""
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        labels: Sequence[str],
+        *,
+        buckets: Sequence[float],
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
+        """`buckets` are the upper bounds, ascending and without infinity."""
+        self._name = name
+        self._about = about
+        self._labels = tuple(labels)
+        self._bounds = np.array(buckets, np.float64)
+        self._children: dict[tuple[str, ...], Observations] = {}
+        registry.register(self)
+
+    def labels(self, *values: str) -> Observations:
+        """The child of these label values; made, and so exposed with zeros, when it is first asked for."""
+        if len(values) != len(self._labels):
+            raise ValueError(f"{self._name} has the labels {self._labels}, not {len(values)} of them")
+        return self._children.setdefault(tuple(map(str, values)), Observations(self._bounds))
+
+    def collect(self) -> Iterable[Family]:
+        """What a scrape shows."""
+        family = HistogramMetricFamily(self._name, self._about, labels=self._labels)
+        for values, child in self._children.items():
+            family.add_metric(values, child.cumulative(), child.total)
+        yield family
+
+    def describe(self) -> Iterable[Family]:
+        """The family without samples, for the registry to refuse a second one of the name."""
+        yield HistogramMetricFamily(self._name, self._about, labels=self._labels)
+
 
 # A series with the start of each counter doubles what is scraped; Prometheus knows a reset without it.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client left it untyped
@@ -85,3 +159,53 @@ def metric_of(collector: Collector) -> Metric:
 def _declare(collector: _C, name: str, kind: Kind, about: str, labels: Sequence[str]) -> _C:
     _declared[collector] = Metric(name=name, kind=kind, about=about, labels=tuple(labels))
     return collector
+
+
+NONE = "none"
+"""Where a label has nothing to say: no error, no version chosen."""
+UNKNOWN = "unknown"
+"""A model or version that the catalog does not hold."""
+
+
+# Of a model with more classes the rest is counted together: a series a class, a version and a worker adds up.
+MAX_CLASSES = 100
+
+
+class KnownPools:
+    """The (model, version) pairs that may become labels."""
+
+    def __init__(self, pools: Iterable[tuple[str, str]]) -> None:
+        self._pools = frozenset(pools)
+        self._models = frozenset(model for model, _ in self._pools)
+
+    def labels(self, model: str | None, version: str | None) -> tuple[str, str]:
+        """The labels of a model and version that somebody named; None is `NONE`, a strange name `UNKNOWN`."""
+        if model not in self._models:
+            return (UNKNOWN if model else NONE), (UNKNOWN if version else NONE)
+        if version is None or (model, version) in self._pools:
+            return model or NONE, version or NONE
+        return model, UNKNOWN
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(sorted(self._pools))
+
+
+def error_reasons(*, beside: Collection[str] = ()) -> frozenset[str]:
+    """Every error code that the loaded code can give, and those named."""
+    return frozenset({*_codes(errors.InferlaneError), *beside})
+
+
+def bounded(value: str | None, known: Collection[str]) -> str:
+    """`value` if it is known, `NONE` if it is None, else `OTHER`."""
+    return NONE if value is None else value if value in known else OTHER
+
+
+def class_labels(classes: Collection[str]) -> tuple[str, ...]:
+    """The classes that have a series of their own, and `OTHER` for the rest and for indices that name none."""
+    return (*list(classes)[:MAX_CLASSES], OTHER)
+
+
+def _codes(kind: type[errors.InferlaneError]) -> Iterator[str]:
+    yield kind.code
+    for narrower in kind.__subclasses__():
+        yield from _codes(narrower)

@@ -4,7 +4,6 @@ OpenTelemetry's own environment variables ask for it and steer it: where spans g
 is called. Off, nothing of OpenTelemetry is imported and a hop pays one comparison.
 """
 
-from inferlane.runtime.tracing.attributes import message_attributes, version_attributes
-from inferlane.runtime.tracing.opening import enter_tracing, open_tracing
+from inferlane.runtime.tracing.opening import enter_tracing, message_attributes, open_tracing, version_attributes
 
 __all__ = ["enter_tracing", "message_attributes", "open_tracing", "version_attributes"]

@@ -37,8 +37,7 @@ def open_tracing(service: str, environ: Mapping[str, str] = os.environ) -> "Trac
     if exporter == _NONE:
         return None
     try:
-        from inferlane.runtime.tracing.exporting import make_provider  # noqa: PLC0415 - an extra, and slow to import
-        from inferlane.runtime.tracing.spans import Tracing  # noqa: PLC0415 - as above
+        from inferlane.runtime.tracing.spans import Tracing, make_provider  # noqa: PLC0415 - loaded when asked for
     except ImportError as error:
         raise ConfigurationError(
             f"traces are asked for, but {error.name} is not installed; pip install 'inferlane[otel]', "
@@ -52,3 +51,17 @@ def _exporter(environ: Mapping[str, str]) -> str:
         return _NONE
     default = "otlp" if any(environ.get(name) for name in _ENDPOINTS) else _NONE
     return environ.get("OTEL_TRACES_EXPORTER", "").strip() or default
+
+
+def message_attributes(topic: str, request_id: str) -> dict[str, str]:
+    """Of a span that sends or takes the record of a request."""
+    return {
+        "messaging.system": "kafka",
+        "messaging.destination.name": topic,
+        "messaging.message.id": request_id,
+    }
+
+
+def version_attributes(model: str, version: str) -> dict[str, str]:
+    """Of a span that knows who serves the request."""
+    return {"inferlane.model": model, "inferlane.version": version}

@@ -12,7 +12,7 @@ import numpy as np
 
 from control_plane.cli.main import main
 from tests.faults.harness.questions import KILLER_VALUE
-from workers.session import OnnxModel
+from workers.model import OnnxModel
 
 _run = OnnxModel.run
 

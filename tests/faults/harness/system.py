@@ -9,15 +9,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from control_plane.local.backoff import Backoff
 from control_plane.local.child import ProcessSpec
-from control_plane.local.keeper import Keeper, State
+from control_plane.local.embedded import store_answers, store_argv
+from control_plane.local.keeper import Backoff, Keeper, State
 from control_plane.local.pools import worker_pool
 from control_plane.local.probe import is_live, is_ready
-from control_plane.local.store import store_answers, store_argv
 from control_plane.local.supervisor import Pool, Supervisor
 from inferlane.runtime.config import Settings
-from inferlane.runtime.loopback import base_url
+from inferlane.runtime.runfile import base_url
 from inferlane.runtime.topics import create_topics
 from tests.faults.harness.plan import Plan
 from tests.faults.harness.questions import IDLE_VERSION, MODEL, VERSIONS

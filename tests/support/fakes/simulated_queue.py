@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from inferlane.contracts.naming import Lane
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.positions import Position, Subscription
+from inferlane.runtime.kafka.offsets import Position, Subscription
 from tests.support.fakes.clock import FakeClock
 
 Pool = tuple[str, str]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from control_plane.cli.doctor import _same_release
-from control_plane.local import checks, hops
-from control_plane.local.hops import _own_word
+from control_plane.local import checks
+from control_plane.local.checks import _own_word
 from control_plane.local.probe import failing_checks, is_ready
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings
@@ -25,7 +25,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.mark.parametrize("module", [checks, hops])
+@pytest.mark.parametrize("module", [checks])
 def test_no_check_recommends_a_restart_or_asks_a_question(module: object) -> None:
     """A router that stood at a record it could not read was to be restarted, which mended nothing."""
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))  # type: ignore[attr-defined]  # modules have it

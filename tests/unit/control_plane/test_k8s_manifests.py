@@ -10,14 +10,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from control_plane.autoscaling.manifest import read_scaled_objects
-from control_plane.autoscaling.threshold import WorkerPace
+from control_plane.autoscaling.planning import WorkerPace
+from control_plane.autoscaling.scaled_object import read_scaled_objects
 from control_plane.cli.main import app
 from control_plane.kubernetes.files import files
-from control_plane.kubernetes.names import object_name, service_name
-from control_plane.kubernetes.plan import Plan, Waits, cluster_settings, make_plan
-from control_plane.kubernetes.pods import grace_period_s
+from control_plane.kubernetes.plan import Plan, Waits, cluster_settings, make_plan, object_name, service_name
 from control_plane.kubernetes.store import user_lines
+from control_plane.kubernetes.workloads import grace_period_s
 from inferlane.contracts.naming import Names
 from inferlane.errors import ConfigurationError, UnknownModelError
 from inferlane.runtime.config import Settings, load_settings

@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.autoscaling.behavior import Behavior, ScalingPolicy, ScalingRules
-from control_plane.autoscaling.hpa import HorizontalAutoscaler, Metric, replicas_by_metrics, replicas_for
-from control_plane.autoscaling.rates import RateLimits
+from control_plane.autoscaling.hpa import (
+    Behavior,
+    HorizontalAutoscaler,
+    Metric,
+    RateLimits,
+    ScalingPolicy,
+    ScalingRules,
+    replicas_by_metrics,
+    replicas_for,
+)
 
 DEFAULTS = Behavior().complete()
 NOW_S = 10_000.0

@@ -2,8 +2,7 @@
 
 import pytest
 
-from control_plane.autoscaling.manifest import read_scaled_objects
-from control_plane.autoscaling.scaled_object import Fallback
+from control_plane.autoscaling.scaled_object import Fallback, read_scaled_objects
 from inferlane.errors import ConfigurationError
 
 MANIFEST = """

@@ -5,8 +5,7 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.autoscaling.kafka_trigger import KafkaTrigger
-from control_plane.autoscaling.lag import PartitionOffsets
+from control_plane.autoscaling.kafka_trigger import KafkaTrigger, PartitionOffsets
 from control_plane.autoscaling.pool import Offsets, PoolScaler
 from control_plane.autoscaling.scaled_object import Fallback, FallbackBehavior, ScaledObject
 

@@ -7,11 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.autoscaling.load import Load, Pattern, draw_pattern, read_trace
-from control_plane.autoscaling.numbers import scaled_object
-from control_plane.autoscaling.planning import Capacity, Demand, plan, zipf_shares
-from control_plane.autoscaling.simulation import PoolModel, simulate
-from control_plane.autoscaling.summary import summarize
-from control_plane.autoscaling.threshold import WorkerPace, lag_threshold_records
+from control_plane.autoscaling.planning import (
+    Capacity,
+    Demand,
+    WorkerPace,
+    lag_threshold_records,
+    plan,
+    scaled_object,
+    zipf_shares,
+)
+from control_plane.autoscaling.simulation import PoolModel, simulate, summarize
 from inferlane.errors import ConfigurationError
 
 PACE = WorkerPace(row_s=0.01, max_batch_rows=32)  # 100 records a second

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from control_plane.local.autoscaling import Autoscaler
+from control_plane.local.autoscaling import Autoscaler, ScaledPool, read_scaled_pools
 from control_plane.local.keeper import StartError
 from control_plane.local.probe import Target
-from control_plane.local.scaled_pools import ScaledPool, read_scaled_pools
 from inferlane.contracts.naming import Names
 from inferlane.contracts.signature import Signature
 from inferlane.errors import ConfigurationError, UnavailableError
-from inferlane.runtime.kafka.positions import PartitionPosition, Subscription
+from inferlane.runtime.kafka.offsets import PartitionPosition, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.local.backoff import Backoff
 from control_plane.local.child import ProcessSpec, start_child
-from control_plane.local.keeper import Keeper, State
+from control_plane.local.keeper import Backoff, Keeper, State
 from control_plane.local.logfiles import keep_small, open_log, rotate
 from control_plane.local.profile import StackOptions, stack_profile
 from control_plane.local.running import RunningStack
-from control_plane.local.scraping import TargetFile
-from control_plane.local.statefiles import StateFiles, folder_fault
+from control_plane.local.statefiles import StateFiles, TargetFile, folder_fault
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.runfile import RunFile, RunRecord

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.local.backoff import Backoff
-from control_plane.local.ports import OpsPorts, claim_port
+from control_plane.local.keeper import Backoff
 from control_plane.local.probe import zero_row
-from control_plane.local.profile import StackOptions, stack_profile
+from control_plane.local.profile import OpsPorts, StackOptions, claim_port, stack_profile
 from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings

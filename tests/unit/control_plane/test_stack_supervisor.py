@@ -11,9 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from control_plane.local.backoff import Backoff
 from control_plane.local.child import ProcessSpec
-from control_plane.local.keeper import StartError, State
+from control_plane.local.keeper import Backoff, StartError, State
 from control_plane.local.supervisor import Pool, Supervisor
 from inferlane.errors import ConfigurationError, UnavailableError
 

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.cli import acls as acls_command
+from control_plane.cli import dead_letter_output as letters_module
 from control_plane.cli import doctor as doctor_command
-from control_plane.cli import letters as letters_module
 from control_plane.cli import main as main_module
 from control_plane.cli import models as models_command
 from control_plane.cli import topics as topics_command
 from control_plane.cli.console import PlainConsole, styled, write_json
-from control_plane.cli.letters import Found
+from control_plane.cli.dead_letter_output import Found
 from control_plane.local import reporting
 from inferlane.contracts.dead_letters import Cause, DeadLetter, Original
 from inferlane.contracts.record import default_headers

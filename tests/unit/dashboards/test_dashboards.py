@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dashboards.generator import foreign
 from dashboards.generator.files import FOLDER, documents, pages
-from dashboards.generator.page import Page
-from dashboards.generator.promql import names_in
+from dashboards.generator.panels import FOREIGN, RECORDED, Page, names_in
 from inferlane.runtime.metrics.catalogue import metrics
 
 REPOSITORY = Path(__file__).parents[3]
@@ -47,11 +45,11 @@ def test_the_committed_files_are_what_the_code_makes() -> None:
 def test_every_name_in_a_query_exists(where: str) -> None:
     named = names_in((QUERIES | RULES)[where])
     assert named
-    assert named <= OURS | foreign.FOREIGN | foreign.RECORDED
+    assert named <= OURS | FOREIGN | RECORDED
 
 
 def test_the_rules_record_what_the_dashboards_ask() -> None:
-    assert {str(rule["record"]) for rule in rules("recording.yml")} >= foreign.RECORDED
+    assert {str(rule["record"]) for rule in rules("recording.yml")} >= RECORDED
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.uid)

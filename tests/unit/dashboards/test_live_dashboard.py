@@ -11,20 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboards.live.api import ModelInfo, TensorInfo, VersionInfo
+from dashboards.live.api import Guard, ModelInfo, TensorInfo, VersionInfo, refusal, refuse_open_network
 from dashboards.live.feed import Feed
-from dashboards.live.guard import Guard, refusal, refuse_open_network
-from dashboards.live.history import KEPT_S, History, Point, VersionPoint
 from dashboards.live.hops import Queue, Speeds, router_queue, subscriptions, total, version_queue
 from dashboards.live.letters import LetterBox
-from dashboards.live.snapshot import Sighting, Snapshot, Source, build_snapshot
+from dashboards.live.snapshot import KEPT_S, History, Point, Sighting, Snapshot, Source, VersionPoint, build_snapshot
 from dashboards.live.verdict import Signs, Tone, judge
 from inferlane.contracts.dead_letters import Cause, dead_letter
 from inferlane.contracts.naming import Names
-from inferlane.contracts.window_report import LatencyReport, Percentiles, ResourceReport, WindowReport
+from inferlane.contracts.windows import LatencyReport, Percentiles, ResourceReport, WindowReport
 from inferlane.errors import ConfigurationError, OverloadedError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.kafka.positions import Position, Subscription
+from inferlane.runtime.kafka.offsets import Position, Subscription
 from inferlane.runtime.runfile import ProcessRecord
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord

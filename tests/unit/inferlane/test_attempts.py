@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferlane.errors import UnavailableError
-from inferlane.runtime.kafka.attempts import Attempt, Attempts, judge
-from inferlane.runtime.kafka.isolation import Isolation
+from inferlane.runtime.kafka.attempts import Attempt, Attempts, Isolation, judge
 
 TOPIC = "inferlane.iris.v1.requests"
 MAX_DEATHS = 3

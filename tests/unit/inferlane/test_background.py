@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from inferlane.runtime.essential import CURRENT, Background, Process
+from inferlane.runtime.service import CURRENT, Background, Process
 
 
 async def wait_for_ever() -> None:
@@ -26,7 +26,7 @@ async def test_it_runs_from_start_to_close() -> None:
 
 async def test_its_end_is_that_of_the_process_and_closing_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards `essential` there: without it the process goes on without the part and calls itself well."""
-    monkeypatch.setattr("inferlane.runtime.essential.leave_within", lambda _seconds: None)
+    monkeypatch.setattr("inferlane.runtime.service.leave_within", lambda _seconds: None)
     process = Process(asyncio.Event())
     token = CURRENT.set(process)
     try:

@@ -8,8 +8,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.kafka.backlog import BacklogReader
-from inferlane.runtime.kafka.positions import PartitionPosition, Position, Subscription
+from inferlane.runtime.kafka.lag import BacklogReader
+from inferlane.runtime.kafka.offsets import PartitionPosition, Position, Subscription
 
 WORK = Subscription("inferlane.iris.v1.requests", "inferlane.iris.v1")
 

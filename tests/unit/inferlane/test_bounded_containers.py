@@ -11,12 +11,12 @@ from inferlane.contracts.dead_letters import Cause, dead_letter
 from inferlane.contracts.naming import Names
 from inferlane.contracts.outcomes import OutcomeSummary, decode_summary, encode_summary
 from inferlane.errors import DecodeError, OverloadedError
-from inferlane.runtime.cancellations import CancelledRequests
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.splits import SplitTable
 from producer_api.app import HotPath
 from producer_api.asgi import read_body
-from producer_api.held_bytes import HeldBytes
+from producer_api.enqueueing import HeldBytes
 from producer_api.predict_endpoint import PATH
 from router.windows import OutcomeWindows
 from tests.support.fakes.clock import FakeClock

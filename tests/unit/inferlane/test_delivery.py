@@ -19,7 +19,7 @@ from inferlane.errors import (
     UnavailableError,
 )
 from inferlane.runtime.delivery import Answer, Delivery
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.retry import Retrier
 from tests.support.fakes.records import FakeRecord
 
 NAMES = Names()

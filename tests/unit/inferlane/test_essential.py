@@ -10,10 +10,10 @@ WITHIN_S = 60
 
 PROGRAM = """
 import asyncio
-from inferlane.runtime import essential
-from inferlane.runtime.lifecycle import run
+from inferlane.runtime import service
+from inferlane.runtime.service import run
 
-essential._LEAVE_WITHIN_S = 0.5
+service._LEAVE_WITHIN_S = 0.5
 
 async def die():
     await asyncio.sleep(0)
@@ -26,7 +26,7 @@ async def last():
     await asyncio.Event().wait()
 
 async def serve(stop):
-    essential.essential(asyncio.create_task({task}(), name="part"))
+    service.essential(asyncio.create_task({task}(), name="part"))
     print("serving", flush=True)
     {wait}
     print("drained", flush=True)

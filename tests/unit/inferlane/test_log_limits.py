@@ -10,10 +10,9 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.runtime import log_limits
+from inferlane.runtime import logs
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.log_limits import RepeatLimit
-from inferlane.runtime.logs import configure_logs
+from inferlane.runtime.logs import RepeatLimit, configure_logs
 
 FLOOD = 5_000
 
@@ -33,7 +32,7 @@ def stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now_s = [1000.0]
-    monkeypatch.setattr(log_limits.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now_s[0])
     return now_s
 
 
@@ -47,7 +46,7 @@ def test_a_library_that_repeats_itself_writes_one_line_an_interval(stderr: io.St
     for number in range(FLOOD):
         logger.error("Failed fetch messages from %d: NodeNotReadyError", number)
     assert [line["event"] for line in lines(stderr)] == ["Failed fetch messages from 0: NodeNotReadyError"]
-    clock[0] += log_limits.INTERVAL_S
+    clock[0] += logs.INTERVAL_S
     logger.error("Failed fetch messages from %d: NodeNotReadyError", 7)
     assert str(FLOOD - 1) in str(lines(stderr)[-1]["event"])
     logger.error("another state")
@@ -62,7 +61,7 @@ def test_an_event_of_ours_says_how_many_like_it_were_left_out(stderr: io.StringI
     assert 1 <= written < 20
     log.warning("commit_failed", topic="another", attempt=1)
     assert lines(stderr)[-1]["topic"] == "another"
-    clock[0] += log_limits.INTERVAL_S
+    clock[0] += logs.INTERVAL_S
     log.warning("commit_failed", topic="t", attempt=1)
     assert lines(stderr)[-1]["left_out"] == FLOOD - written
 
@@ -93,7 +92,7 @@ def test_no_line_is_lost_from_the_count(steps: list[tuple[str, float]]) -> None:
     """Whatever comes when: what was written and what was counted is what there was."""
     with pytest.MonkeyPatch.context() as patch:
         now_s = 0.0
-        patch.setattr(log_limits.time, "monotonic", lambda: now_s)
+        patch.setattr(logs.time, "monotonic", lambda: now_s)
         limit = RepeatLimit(interval_s=10.0)
         written: dict[str, int] = {}
         for state, after_s in steps:

@@ -9,21 +9,22 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inferlane.contracts.outcomes import OTHER
 from inferlane.errors import InvalidInputError, ModelError, UnknownModelError
-from inferlane.runtime.kafka.ages import OldestAge
-from inferlane.runtime.kafka.positions import PartitionPosition
-from inferlane.runtime.metrics.batch_histogram import BatchHistogram
+from inferlane.runtime.kafka.lag import OldestAge
+from inferlane.runtime.kafka.offsets import PartitionPosition
 from inferlane.runtime.metrics.catalogue import metrics
-from inferlane.runtime.metrics.declaring import Kind, Metric
-from inferlane.runtime.metrics.labels import (
+from inferlane.runtime.metrics.declaring import (
     MAX_CLASSES,
     NONE,
     UNKNOWN,
+    BatchHistogram,
+    Kind,
     KnownPools,
+    Metric,
     bounded,
     class_labels,
     error_reasons,
 )
-from producer_api.counting import AnswerCounts
+from producer_api.telemetry import AnswerCounts
 from tests.support.fakes.records import make_catalog
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "monitoring.md"

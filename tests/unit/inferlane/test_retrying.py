@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from inferlane.errors import ModelError, NotServedError, UnavailableError
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.retry import Retrier
 
 
 class Flaky:

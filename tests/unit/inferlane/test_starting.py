@@ -5,16 +5,16 @@ import asyncio
 import pytest
 
 from inferlane.errors import ConfigurationError, UnavailableError
-from inferlane.runtime import starting
-from inferlane.runtime.starting import Startup, StoppedEarlyError
+from inferlane.runtime import service
+from inferlane.runtime.service import Startup, StoppedEarlyError
 
 WAIT_S = 20.0
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "_FIRST_RETRY_S", 0.001)
-    monkeypatch.setattr(starting, "_LONGEST_RETRY_S", 0.002)
+    monkeypatch.setattr(service, "_FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr(service, "_LONGEST_RETRY_S", 0.002)
 
 
 async def test_a_part_that_is_away_is_waited_for_and_named_meanwhile() -> None:
@@ -56,7 +56,7 @@ async def test_a_stop_ends_a_start_that_hangs() -> None:
 
 
 async def test_a_stop_ends_the_wait_between_two_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "_FIRST_RETRY_S", 3_600.0)
+    monkeypatch.setattr(service, "_FIRST_RETRY_S", 3_600.0)
     stop = asyncio.Event()
 
     async def start() -> None:

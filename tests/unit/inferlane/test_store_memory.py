@@ -1,6 +1,6 @@
 """How full a store is: one node or several, with a limit or without."""
 
-from inferlane.runtime.store_memory import StoreMemory
+from inferlane.runtime.redis.health import StoreMemory
 
 MIB = 2**20
 

@@ -3,7 +3,7 @@
 import pytest
 
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.store_url import StoreKind, parse_store_url, without_password
+from inferlane.runtime.redis.url import StoreKind, parse_store_url, without_password
 
 
 def test_sentinels_are_read_with_their_service() -> None:

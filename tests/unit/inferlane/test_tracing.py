@@ -18,11 +18,10 @@ from inferlane.runtime.delivery import Answer
 from inferlane.runtime.tracing import open_tracing
 from inferlane.runtime.tracing.spans import Tracing
 from router.routing import Route
-from router.spans import TakeSpans
+from router.telemetry import TakeSpans
 from tests.support.fakes.records import make_version
-from workers.answers import RunTimes
-from workers.observing import Batch
-from workers.spans import BatchSpans
+from workers.replies import RunTimes
+from workers.telemetry import Batch, BatchSpans
 
 TRACE_ID = 0x4BF92F3577B34DA6A3CE929D0E0E4736
 PARENT_ID = 0x00F067AA0BA902B7
@@ -93,7 +92,7 @@ def test_what_is_asked_for_and_not_there_is_said(environ: dict[str, str], says: 
 
 
 def test_a_missing_extra_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "inferlane.runtime.tracing.exporting", raising=False)
+    monkeypatch.delitem(sys.modules, "inferlane.runtime.tracing.spans", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
     with pytest.raises(ConfigurationError, match=r"inferlane\[otel\]"):
         open_tracing("api", {"OTEL_TRACES_EXPORTER": "console"})

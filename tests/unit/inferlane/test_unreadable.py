@@ -8,7 +8,7 @@ from inferlane.contracts.unreadable import is_unreadable, refuse_unreadable, unr
 from inferlane.errors import DecodeError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Answer
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.retry import Retrier
 from inferlane.runtime.splits import SplitTable
 from inferlane.runtime.topics import Lane
 from router.forwarder import Forwarder

@@ -12,8 +12,8 @@ from inferlane.contracts.wire.v1 import read_instances_body
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError, InvalidInputError
 from tests.support.fakes.records import FakeRecord, make_version
-from workers.answers import Answers, RunTimes
 from workers.batching import Outcome
+from workers.replies import Answers, RunTimes
 from workers.requests import Request, decode
 
 VERSION = make_version()

@@ -19,8 +19,8 @@ from inferlane.contracts.record import JSON_LENGTH
 from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.contracts.wire.reading import PEAK_CONSTANT_BYTES, PEAK_FACTOR
 from inferlane.errors import InferlaneError
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.splits import SplitTable
 from models.catalog import Catalog, Model, ModelVersion
 from producer_api.predicting import CallReader

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.toml import dump_toml
+from models.store import dump_toml
 
 # TOML holds Unicode scalar values, so no lone surrogates, and integers of 64 bits.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -7,7 +7,7 @@ import pytest
 from inferlane.contracts.splits import Split
 from inferlane.errors import OverloadedError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.kafka.positions import Position
+from inferlane.runtime.kafka.offsets import Position
 from inferlane.runtime.splits import SplitTable
 from producer_api.admission import Admission
 from producer_api.problems import problem_of

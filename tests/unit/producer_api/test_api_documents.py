@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 
 from inferlane.errors import DecodeError
 from inferlane.runtime.ops import Exposition
-from producer_api.gate import required_scope
-from producer_api.methods import allowed_methods
-from producer_api.parameters import refuse_repeated
+from producer_api.asgi import allowed_methods
+from producer_api.auth import required_scope
+from producer_api.openapi import refuse_repeated
 from producer_api.problems import InvalidParameterError
 from producer_api.routes import documents, models, predictions, version_metrics
 from producer_api.routes.models import _change_of

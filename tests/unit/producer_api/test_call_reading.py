@@ -3,8 +3,8 @@
 import pytest
 
 from inferlane.errors import DecodeError, InferlaneError
-from inferlane.runtime.clock import SystemClock
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.splits import SplitTable
 from producer_api.predicting import CallReader
 from tests.support.fakes.records import make_catalog

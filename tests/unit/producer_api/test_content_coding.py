@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import DecodeError, PayloadTooLargeError
-from producer_api.asgi import one_header, read_body
-from producer_api.content_coding import coding_of, inflate
+from producer_api.asgi import coding_of, inflate, one_header, read_body
 from producer_api.problems import InvalidParameterError, UnsupportedCodingError, problem_of
 
 LIMIT = 100_000

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import OverloadedError
-from producer_api.place_shares import PlaceShares
+from producer_api.waiting import PlaceShares
 
 MODELS = ("a", "b", "c")
 

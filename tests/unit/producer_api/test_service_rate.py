@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.runtime.kafka.positions import Position
+from inferlane.runtime.kafka.offsets import Position
 from producer_api.service_rate import ServiceRate
 
 

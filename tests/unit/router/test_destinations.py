@@ -7,7 +7,7 @@ import pytest
 
 from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import InferlaneError, TopicMissingError, UnavailableError
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.retry import Retrier
 from router import destinations
 from router.destinations import Destinations
 

@@ -11,7 +11,7 @@ from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingE
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Answer
 from inferlane.runtime.kafka.consuming import Take
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.retry import Retrier
 from inferlane.runtime.splits import SplitTable
 from router.forwarder import Forwarder
 from tests.support.fakes.records import FakeRecord, make_catalog

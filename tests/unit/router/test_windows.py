@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.contracts.outcomes import LatencySketches, OutcomeSummary
-from inferlane.contracts.sketches import Sketch
-from inferlane.contracts.window_report import WindowReport, report
-from inferlane.contracts.windows import Slot, add, decode_slot, encode_slot
+from inferlane.contracts.outcomes import LatencySketches, OutcomeSummary, Sketch
+from inferlane.contracts.windows import Slot, WindowReport, add, decode_slot, encode_slot, report
 from inferlane.errors import DecodeError
 from router.windows import OutcomeWindows, Verdict
 

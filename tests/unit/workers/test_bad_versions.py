@@ -16,7 +16,7 @@ from router.routing import route
 from tests.support.fakes.records import FakeRecord
 from tests.support.fakes.stores import write_tiny_store
 from tests.support.fakes.zoo import SPOILT, add_version, save_external, spoil
-from workers.session import OnnxModel
+from workers.model import OnnxModel
 
 
 @pytest.mark.parametrize("name", SPOILT)

@@ -15,12 +15,12 @@ from inferlane.contracts.results import Status, decode_result, encode_result
 from inferlane.errors import PayloadTooLargeError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Answer, _result_record
-from inferlane.runtime.retrying import Retrier
+from inferlane.runtime.retry import Retrier
 from inferlane.runtime.splits import SplitTable
 from inferlane.runtime.topics import record_limit_bytes
 from router.forwarder import Forwarder, _refuse
 from tests.support.fakes.records import FakeRecord, make_catalog, make_version
-from workers.answers import Answers
+from workers.replies import Answers
 from workers.requests import UNREADABLE, decode, headers_of
 
 SETTINGS = load_settings()

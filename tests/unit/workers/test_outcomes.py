@@ -8,9 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.contracts.outcomes import TERMINAL, LatencySketches, OutcomeSummary, decode_summary, encode_summary
+from inferlane.contracts.outcomes import (
+    TERMINAL,
+    LatencySketches,
+    OutcomeSummary,
+    Sketch,
+    decode_summary,
+    encode_summary,
+    merge_sketches,
+    quantiles,
+)
 from inferlane.contracts.results import Status
-from inferlane.contracts.sketches import Sketch, merge_sketches, quantiles
 from inferlane.errors import DecodeError
 from tests.support.fakes.clock import FakeClock
 from workers.outcomes import OutcomeRecorder, Usage

@@ -2,7 +2,7 @@
 
 import math
 
-from workers.run_cost import RunCost
+from workers.model import RunCost
 
 
 def test_nothing_is_known_before_the_first_run() -> None:

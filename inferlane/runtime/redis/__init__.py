@@ -1,0 +1,1 @@
+"""What Redis holds for us, and the connection to it: results, served versions, cancellations."""

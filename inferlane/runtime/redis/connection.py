@@ -1,0 +1,269 @@
+"""Connections to the store: one that leads to a node which cannot help any more is replaced."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self, cast
+from urllib.parse import urlsplit
+
+from redis.asyncio import (
+    BlockingConnectionPool,
+    Connection,
+    Redis,
+    RedisCluster,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as StoreConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
+
+from inferlane.errors import NotServedError, StoreFullError, UnavailableError
+from inferlane.runtime.mending import Mend, mend_of
+from inferlane.runtime.redis.url import StoreAddress, StoreKind, parse_store_url, without_password
+
+_CONNECT_TIMEOUT_S = 5.0
+_ANSWER_TIMEOUT_S = 5.0
+_MAX_CONNECTIONS = 32
+# Of each node of a cluster, whose client refuses more instead of waiting: more than ever run at once.
+_MAX_NODE_CONNECTIONS = 1_000
+# After a failover the nodes are asked for their places, and the command goes to another.
+_CLUSTER_RETRIES = 3
+# A connection that was quiet for so long is asked first: one half-open would look subscribed for ever.
+_HEALTH_CHECK_S = 10
+
+
+@dataclass(slots=True)
+class Failovers:
+    """How often a node of the store said that another is the one to ask; whoever only listens looks here."""
+
+    count: int = 0
+
+
+class _Replaceable:
+    """A connection that gives itself up when its node is no longer the one to ask.
+
+    redis-py connects anew and repeats a command after a `ConnectionError`; after `READONLY` it would stay where it is.
+    """
+
+    def __init__(self, *, failovers: Failovers, **options: Any) -> None:
+        super().__init__(**options)
+        self._failovers = failovers
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """Read an answer; one that another node would not give becomes a lost connection."""
+        try:
+            return await super().read_response(*arguments, **options)  # type: ignore[misc]  # of the class beside it
+        except RedisError as error:
+            if isinstance(error, StoreConnectionError):
+                # That of a Sentinel's client has given itself up.
+                self._failovers.count += isinstance(error.__context__, ReadOnlyError)
+                raise
+            if mend_of(error) is not Mend.RECONNECT:
+                raise
+            self._failovers.count += 1
+            await self.disconnect()  # type: ignore[attr-defined]  # as above
+            raise StoreConnectionError(f"the node is not the one to ask any more: {error}") from error
+
+
+class _PlainConnection(_Replaceable, Connection):
+    pass
+
+
+class _TlsConnection(_Replaceable, SSLConnection):
+    pass
+
+
+class _SocketConnection(_Replaceable, UnixDomainSocketConnection):
+    pass
+
+
+class _MasterConnection(_Replaceable, SentinelManagedConnection):
+    pass
+
+
+class _TlsMasterConnection(_Replaceable, SentinelManagedSSLConnection):
+    pass
+
+
+_KINDS: dict[str, type[_Replaceable]] = {
+    "redis": _PlainConnection,
+    "rediss": _TlsConnection,
+    "unix": _SocketConnection,
+}
+
+
+_COMMON: Mapping[str, Any] = {
+    "socket_connect_timeout": _CONNECT_TIMEOUT_S,
+    "socket_timeout": _ANSWER_TIMEOUT_S,
+    "health_check_interval": _HEALTH_CHECK_S,
+}
+
+
+class StoreCluster(RedisCluster):
+    """A cluster's client that connects with its first command: whoever gives it out need not wait for the cluster."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+
+class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Connections to the master that the Sentinels name, asked anew for each."""
+
+
+def connect(redis_url: str) -> Redis:
+    """A client that fails fast; whoever calls decides whether to try again.
+
+    Of a cluster it is a `StoreCluster`, which has the same commands; what differs is in this module.
+    """
+    address = parse_store_url(redis_url)
+    if address.kind is StoreKind.CLUSTER:
+        return cast("Redis", _connect_cluster(address))
+    if address.kind is StoreKind.SENTINEL:
+        return _connect_sentinels(address)
+    # Callers over the limit wait for a connection; redis-py's own default refuses them, which a burst would see as an
+    # outage.
+    pool = BlockingConnectionPool.from_url(
+        redis_url,
+        max_connections=_MAX_CONNECTIONS,
+        timeout=_ANSWER_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 1),
+        failovers=Failovers(),
+        **_COMMON,
+    )
+    # Not an argument: what the URL says would win over it.
+    pool.connection_class = _KINDS[urlsplit(redis_url).scheme]  # type: ignore[assignment]  # each is a connection too
+    return Redis.from_pool(pool)
+
+
+def _login(address: StoreAddress) -> dict[str, Any]:
+    options = {name: value for name, value in address.options if not name.startswith("sentinel_")}
+    return {"username": address.username, "password": address.password, **options}
+
+
+def _connect_sentinels(address: StoreAddress) -> Redis:
+    sentinel_login = {
+        name.removeprefix("sentinel_"): value for name, value in address.options if name.startswith("sentinel_")
+    }
+    tls = {name: value for name, value in address.options if name.startswith("ssl_")}
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py left it untyped
+        address.hosts, sentinel_kwargs={"ssl": address.has_tls, **tls, **sentinel_login, **_COMMON}
+    )
+    pool = _MasterPool(  # type: ignore[no-untyped-call]  # as above
+        address.service,
+        sentinel,
+        connection_class=_TlsMasterConnection if address.has_tls else _MasterConnection,
+        max_connections=_MAX_CONNECTIONS,
+        timeout=_ANSWER_TIMEOUT_S,
+        db=address.db,
+        retry=Retry(NoBackoff(), 1),
+        failovers=Failovers(),
+        **_COMMON,
+        **_login(address),
+    )
+    return Redis.from_pool(pool)
+
+
+def _connect_cluster(address: StoreAddress) -> StoreCluster:
+    return StoreCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
+        ssl=address.has_tls,
+        max_connections=_MAX_NODE_CONNECTIONS,
+        retry=Retry(NoBackoff(), _CLUSTER_RETRIES),
+        **_COMMON,
+        **_login(address),
+    )
+
+
+def is_cluster(redis: Redis) -> bool:
+    """Whether keys lie on several nodes: then only those of one slot may stand in one command or script."""
+    return _cluster_of(redis) is not None
+
+
+def _cluster_of(client: object) -> StoreCluster | None:
+    return client if isinstance(client, StoreCluster) else None
+
+
+async def get_many(redis: Redis, keys: Sequence[str]) -> list[Any]:
+    """The values of the keys, None for each that is not there; on a cluster not of one moment."""
+    if (cluster := _cluster_of(redis)) is not None:
+        return list(await cluster.mget_nonatomic(keys))
+    return list(await redis.mget(keys))
+
+
+async def memory_infos(redis: Redis) -> list[Mapping[str, Any]]:
+    """`INFO memory` of each node that takes writes."""
+    if (cluster := _cluster_of(redis)) is None:
+        return [await redis.info("memory")]
+    found = await cluster.info("memory", target_nodes=StoreCluster.PRIMARIES)
+    # Of one node alone it is not keyed by node.
+    return [found] if "used_memory" in found else list(found.values())
+
+
+def failovers_of(redis: Redis) -> int:
+    """How often a node said to this client that another is the one to ask."""
+    if is_cluster(redis):
+        # It asks the cluster itself.
+        return 0
+    failovers = redis.connection_pool.connection_kwargs.get("failovers")
+    return failovers.count if isinstance(failovers, Failovers) else 0
+
+
+async def know_nodes(redis: Redis) -> None:
+    """Ask a cluster for its nodes if that was not done: a subscription needs to know them."""
+    if (cluster := _cluster_of(redis)) is not None:
+        await cluster.initialize()
+
+
+# What the client raises for a call to the store that failed.
+STORE_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
+
+
+async def ping(redis: Redis, *, redis_url: str) -> None:
+    """Return when the store answers.
+
+    Raises:
+        UnavailableError: it does not.
+    """
+    async with store_errors(redis_url):
+        await redis.ping()
+
+
+@asynccontextmanager
+async def store_errors(redis_url: str) -> AsyncIterator[None]:
+    """Turn the client's errors into ours.
+
+    Raises:
+        StoreFullError: the store has no room.
+        UnavailableError: the store is down, or refuses the write for now.
+        NotServedError: the store denies the call, or does not know it: no retry mends that.
+    """
+    try:
+        yield
+    except STORE_ERRORS as error:
+        raise store_failure(error, redis_url) from error
+
+
+def store_failure(error: BaseException, redis_url: str) -> UnavailableError:
+    """The error of ours for one of the client's."""
+    where = f"the result store at {without_password(redis_url)}"
+    what = f"{type(error).__name__}: {error}"
+    if mend_of(error) is Mend.STOP:
+        return NotServedError(
+            f"{where} does not serve us: {what}. Check the user, password and rights in INFERLANE_REDIS_URL, whether "
+            "it is a cluster, and its version; docs/connections.md lists what is needed."
+        )
+    if isinstance(error, OutOfMemoryError):
+        return StoreFullError(
+            f"{where} is full and takes no write: {error}. Raise its maxmemory, or keep results for a shorter time "
+            "(INFERLANE_RESULT_TTL_S)."
+        )
+    return UnavailableError(f"{where} did not take the call: {what}")

@@ -1,0 +1,292 @@
+"""Results in Redis: the first terminal write wins, a wake-up tells who waits, the key is the truth."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from redis.asyncio import Redis
+
+from inferlane.contracts.identity import FOREIGN, name_of
+from inferlane.contracts.naming import Names
+from inferlane.contracts.results import (
+    CANCELLED,
+    Accepted,
+    Result,
+    Status,
+    decode_accepted,
+    decode_result,
+    encode_accepted,
+    encode_result,
+    encode_wake_up,
+)
+from inferlane.errors import UnavailableError
+from inferlane.quoting import quoted
+from inferlane.runtime.redis.connection import connect, get_many, is_cluster, ping, store_errors
+from inferlane.runtime.redis.url import without_password
+
+__all__ = ["ResultStore", "connect", "ping", "store_errors", "without_password"]
+
+# Under a name when two payloads had it.
+_AMBIGUOUS = b""
+# Results up to this travel in the wake-up itself; a larger one is left to the waiter's next read of the truth, so that
+# no message outgrows the store's buffer for subscribers.
+_WAKE_UP_CONTENT_BYTES = 64 * 1024
+_WAKE_UP_RESULTS = 256
+# One command for a batch: to pack and to read one for each result costs five times the CPU, and a wake-up by itself a
+# round trip. A script is whole or not at all: a full store refuses its first write, and then it has done nothing.
+# The mark of acceptance lives longer than a result: left behind, it would make a forgotten result look as if it were
+# still to come. KEYS: those of the results, then those of the marks. ARGV: the seconds to live, the results, then a
+# channel and a message for each wake-up.
+_PUT = """
+local count, held, is_first = #KEYS / 2, {}, true
+for i = 1, count do
+  held[i] = redis.call('SET', KEYS[i], ARGV[i + 1], 'NX', 'GET', 'EX', ARGV[1])
+  redis.call('DEL', KEYS[count + i])
+  is_first = is_first and not held[i]
+end
+if is_first then
+  for i = count + 2, #ARGV, 2 do
+    redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
+  end
+end
+return held
+"""
+# KEYS: of results. ARGV: the seconds that they may live from now on, at most.
+_SHORTEN = """
+for _, key in ipairs(KEYS) do
+  redis.call('EXPIRE', key, ARGV[1], 'LT')
+end
+"""
+# KEYS: of the result and of the mark. ARGV: the result as it was looked at, empty for none; the mark; its seconds.
+_REOPEN = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then
+  return 0
+end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+_NOBODY: Mapping[str, Sequence[Result]] = MappingProxyType({})
+
+
+class ResultStore:
+    """The keyed results. Safe for any number of tasks of one event loop."""
+
+    def __init__(self, redis: Redis, *, redis_url: str, result_ttl_s: float, names: Names) -> None:
+        self._redis = redis
+        self._redis_url = redis_url
+        self._ttl_s = int(result_ttl_s)
+        self._put = redis.register_script(_PUT)
+        self._shorten = redis.register_script(_SHORTEN)
+        self._reopen = redis.register_script(_REOPEN)
+        self._names = names
+        self._is_cluster = is_cluster(redis)
+        # Which key the result of a foreign id is kept under; empty once two payloads had one name.
+        self._name_key = names.store_key("name", "")
+
+    def wake_up_channel(self, instance: str) -> str:
+        """The pub/sub channel of one API instance."""
+        return self._names.store_key("wake", instance)
+
+    async def put(self, results: Sequence[Result], *, wake: Mapping[str, Sequence[Result]] = _NOBODY) -> list[Result]:
+        """Store each result unless its request already has one; return the one that holds, in the same order.
+
+        The very object that was given is returned where it is the first. If all are, the API instances in `wake` are
+        told of theirs; if not, that is left to the caller. One round trip for all, and all or nothing: a store that is
+        full refuses the result and would still take away the mark of acceptance. Source of `SET … NX GET`: Valkey and
+        Redis from 7.0.
+
+        Raises:
+            UnavailableError: the results may not have been stored; storing them again is harmless.
+        """
+        if not results:
+            return []
+        messages = [(self.wake_up_channel(instance), text) for instance in wake for text in _wake_ups(wake[instance])]
+        async with store_errors(self._redis_url):
+            put = self._put_over_slots if self._is_cluster else self._put_at_once
+            earlier = await put(results, messages)
+        await self._name([result.foreign_key for result in results if result.foreign_key])
+        return [result if raw is None else decode_result(raw) for result, raw in zip(results, earlier, strict=True)]
+
+    async def _put_at_once(
+        self, results: Sequence[Result], messages: Sequence[tuple[str, bytes]]
+    ) -> list[bytes | None]:
+        keys = [self._result_key(result.key) for result in results]
+        keys += [self._accepted_key(result.key) for result in results]
+        arguments: list[int | str | bytes] = [self._ttl_s, *map(encode_result, results)]
+        for message in messages:
+            arguments += message
+        return list(await self._put(keys=keys, args=arguments))
+
+    async def _put_over_slots(
+        self, results: Sequence[Result], messages: Sequence[tuple[str, bytes]]
+    ) -> list[bytes | None]:
+        """As the script, which may touch one slot only: each step after the one before it is done on all nodes."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for result in results:
+                pipeline.set(self._result_key(result.key), encode_result(result), nx=True, get=True, ex=self._ttl_s)
+            earlier = await pipeline.execute()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for result in results:
+                pipeline.delete(self._accepted_key(result.key))
+            await pipeline.execute()
+        if not any(earlier):
+            for channel, message in messages:
+                await self._redis.publish(channel, message)
+        return earlier
+
+    def _result_key(self, key: str) -> str:
+        return self._names.store_key("result", self._tagged(key))
+
+    def _accepted_key(self, key: str) -> str:
+        return self._names.store_key("accepted", self._tagged(key))
+
+    def _tagged(self, key: str) -> str:
+        """On a cluster, with what is hashed in braces: a result and its mark must lie in one slot.
+
+        The tag is never empty, whatever the key begins with. Elsewhere keys stay as they always were.
+        """
+        return f"{{id={key}}}" if self._is_cluster else key
+
+    async def wake(self, instance: str, results: Sequence[Result]) -> None:
+        """Tell one API instance that these results are there. Nobody may be listening; the key is the truth.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            for message in _wake_ups(results):
+                await self._redis.publish(self.wake_up_channel(instance), message)
+
+    async def foreign_key(self, name: str) -> str | None:
+        """The key of the one request with this name (`contracts.identity`); None if there is none, or more than one.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            raw = await self._redis.get(self._name_key + name)
+        return _raw(raw).decode() or None if raw is not None else None
+
+    async def _name(self, foreign_keys: Sequence[str]) -> None:
+        """Note what these keys are asked by. Before their offsets are committed, so that a crash between is mended."""
+        if not foreign_keys:
+            return
+        names = [self._name_key + name_of(key) for key in foreign_keys]
+        async with store_errors(self._redis_url):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for name, key in zip(names, foreign_keys, strict=True):
+                    pipeline.set(name, key, nx=True, get=True, ex=self._ttl_s)
+                held = await pipeline.execute()
+            for name, key, earlier in zip(names, foreign_keys, held, strict=True):
+                if earlier is not None and _raw(earlier) != key.encode():
+                    # Nobody can tell which of the two is asked for, and another's answer is worse than none.
+                    await self._redis.set(name, _AMBIGUOUS, ex=self._ttl_s)
+
+    async def get(self, request_ids: Sequence[str]) -> list[Result | None]:
+        """The results of these requests, None for each that has none (yet).
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        if not request_ids:
+            return []
+        async with store_errors(self._redis_url):
+            found = await get_many(self._redis, [self._result_key(request_id) for request_id in request_ids])
+        return [None if raw is None else decode_result(_raw(raw)) for raw in found]
+
+    async def shorten(self, keys: Sequence[str], *, ttl_s: float) -> None:
+        """Let the results under these keys live `ttl_s` from now on, where they would live longer.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            ours = [self._result_key(key) for key in keys]
+            if not self._is_cluster:
+                await self._shorten(keys=ours, args=[max(1, int(ttl_s))])
+                return
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for key in ours:
+                    pipeline.expire(key, max(1, int(ttl_s)), lt=True)
+                await pipeline.execute()
+
+    async def find(self, request_id: str) -> Result | Accepted | None:
+        """The result, else the mark of acceptance, else None; read at one moment.
+
+        `put` takes the mark away as it stores the result: who asked for the one and then for the other could find
+        neither.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            result, accepted = await self._redis.mget(self._result_key(request_id), self._accepted_key(request_id))
+        if result is not None:
+            return decode_result(_raw(result))
+        return None if accepted is None else decode_accepted(_raw(accepted))
+
+    async def mark_accepted(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> None:
+        """Remember that a request was accepted, so that any replica can tell it from one never seen.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            await self._redis.set(self._accepted_key(request_id), encode_accepted(accepted), ex=max(1, int(ttl_s)))
+
+    async def reopen(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> Result | None:
+        """Take a result without an answer away and mark the request accepted, at once: the one way back from an end.
+
+        Returns None when the request is open now, else the result that it keeps: an answer, or `FAILED` because its
+        client took it back.
+
+        Raises:
+            UnavailableError: the store does not answer, or a result came in this very moment; try again.
+        """
+        key = self._result_key(request_id)
+        async with store_errors(self._redis_url):
+            raw = await self._redis.get(key)
+            held = None if raw is None else decode_result(_raw(raw))
+            if held is not None and (held.status is Status.SUCCEEDED or held.error_code == CANCELLED):
+                return held
+            is_open = await self._reopen(
+                keys=[key, self._accepted_key(request_id)],
+                args=[b"" if raw is None else raw, encode_accepted(accepted), max(1, int(ttl_s))],
+            )
+        if not is_open:
+            raise UnavailableError(f"a result of {quoted(request_id)} came in this very moment; try again")
+        await self._name([request_id] if request_id.startswith(FOREIGN) else [])
+        return None
+
+    async def forget(self, request_id: str) -> None:
+        """Take away what is kept of a request.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            await self._redis.delete(self._result_key(request_id), self._accepted_key(request_id))
+
+    async def accepted(self, request_id: str) -> Accepted | None:
+        """What `mark_accepted` remembered, or None.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            raw = await self._redis.get(self._accepted_key(request_id))
+        return None if raw is None else decode_accepted(_raw(raw))
+
+
+def _wake_ups(results: Sequence[Result]) -> Iterator[bytes]:
+    """The messages for one API instance; an empty one says that there are results too large to carry."""
+    small = [result for result in results if len(result.content) <= _WAKE_UP_CONTENT_BYTES]
+    for start in range(0, len(small), _WAKE_UP_RESULTS):
+        yield encode_wake_up(small[start : start + _WAKE_UP_RESULTS])
+    if len(small) < len(results):
+        yield encode_wake_up([])
+
+
+def _raw(value: bytes | str) -> bytes:
+    """redis-py's type says both; without `decode_responses` it is bytes."""
+    return value if isinstance(value, bytes) else value.encode()

@@ -1,0 +1,193 @@
+"""Which versions have a worker: said by the workers, so that a router with another catalogue knows where they are.
+
+While a catalogue is being changed, replicas have different ones for a time. A record of a version that a router does
+not know is not refused while a worker of that version says that it is there.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import structlog
+from redis.asyncio import Redis
+
+from inferlane.contracts.naming import Names
+from inferlane.contracts.splits import Served
+from inferlane.contracts.windows import Slot, WindowReport, decode_slot, encode_slot, report, slot_indices
+from inferlane.errors import UnavailableError
+from inferlane.quoting import clipped
+from inferlane.runtime.redis.connection import get_many, store_errors
+
+if TYPE_CHECKING:
+    from inferlane.runtime.retry import Clock
+
+log = structlog.get_logger(__name__)
+
+# How often it is said and read. Seldom lets a new version be refused for longer, often is two commands a process more.
+_SAY_S = 5.0
+# After this without a word a worker is gone. Shorter forgets one whose store was away, longer sends requests to topics
+# that nobody reads any more.
+_STANDS_S = 30.0
+# Of a member: model, version and default version.
+_PARTS = 3
+
+
+class ServedVersions:
+    """The versions in the store. Safe for any number of tasks of one event loop."""
+
+    def __init__(self, redis: "Redis", *, redis_url: str, clock: "Clock", names: "Names") -> None:
+        self._redis = redis
+        self._redis_url = redis_url
+        self._clock = clock
+        self._key = names.store_key("served")
+        self._seen: Mapping[str, Served] = {}
+
+    def get(self, model: str) -> Served | None:
+        """What was read last of a model, None if it has no worker."""
+        return self._seen.get(model)
+
+    async def say(self, model: str, version: str, *, default_version: str) -> None:
+        """Say once that a worker of the version is there.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        now_s = self._clock.now_s()
+        async with store_errors(self._redis_url), self._redis.pipeline(transaction=False) as pipeline:
+            # No name holds a space: `inferlane.contracts.naming` has the rule.
+            pipeline.zadd(self._key, {f"{model} {version} {default_version}": now_s + _STANDS_S})
+            pipeline.zremrangebyscore(self._key, "-inf", now_s)
+            await pipeline.execute()
+
+    async def read(self) -> None:
+        """Read them all anew.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            # redis-py's type covers every protocol and option; these give names, those said last at the end.
+            members: Any = await self._redis.zrangebyscore(self._key, self._clock.now_s(), "+inf")
+        seen: dict[str, Served] = {}
+        for member in members:
+            parts = member.decode(errors="replace").split(" ")
+            if len(parts) != _PARTS:
+                # Not ours: whoever may write there must not end this router.
+                continue
+            model, version, default_version = parts
+            before = seen.get(model, Served())
+            seen[model] = Served(default_version, {*before.versions, version})
+        self._seen = seen
+
+    async def say_for_ever(self, model: str, version: str, *, default_version: str) -> NoReturn:
+        """Say it every few seconds until cancelled; a store that is away is tried again."""
+        while True:
+            try:
+                await self.say(model, version, default_version=default_version)
+            except UnavailableError as error:
+                log.debug("served_version_not_said", error=str(error))
+            await asyncio.sleep(_SAY_S)
+
+    async def read_for_ever(self) -> NoReturn:
+        """Read them every few seconds until cancelled; while the store is away the last ones stand."""
+        while True:
+            try:
+                await self.read()
+            except UnavailableError as error:
+                log.debug("served_versions_not_read", error=str(error))
+            await asyncio.sleep(_SAY_S)
+
+
+_MAX_REASON_CHARS = 2_000
+
+
+class VersionFaults:
+    """The reasons by model and version. Safe for any number of tasks of one event loop."""
+
+    def __init__(self, redis: "Redis", *, redis_url: str, names: "Names") -> None:
+        self._redis = redis
+        self._redis_url = redis_url
+        self._names = names
+
+    async def report(self, model: str, version: str, reason: str) -> None:
+        """Say why a worker cannot serve the version. It stands until a worker has loaded it.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            await self._redis.set(self._key(model, version), clipped(reason, limit_chars=_MAX_REASON_CHARS))
+
+    async def clear(self, model: str, version: str) -> None:
+        """Say that a worker has loaded the version.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        async with store_errors(self._redis_url):
+            await self._redis.delete(self._key(model, version))
+
+    async def read(self, versions: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        """The reasons of those versions that have one.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        if not versions:
+            return {}
+        async with store_errors(self._redis_url):
+            found = await get_many(self._redis, [self._key(*version) for version in versions])
+        return {
+            version: raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
+            for version, raw in zip(versions, found, strict=True)
+            if raw is not None
+        }
+
+    def _key(self, model: str, version: str) -> str:
+        return self._names.store_key("version-fault", model, version)
+
+
+# Longer than the window by what clocks and reports may be late.
+_SLACK_S = 120
+
+
+class WindowStore:
+    """The slots of every version. Safe for any number of tasks of one event loop."""
+
+    def __init__(self, redis: Redis, *, redis_url: str, slot_s: int, keep_s: int, names: Names) -> None:
+        self._redis = redis
+        self._redis_url = redis_url
+        self._slot_s = slot_s
+        self._names = names
+        self._ttl_s = keep_s + slot_s + _SLACK_S
+
+    async def put(self, slots: Sequence[Slot], *, publisher: str) -> bool:
+        """Store slots in one round trip, each over its older state.
+
+        Returns whether the store still knows this publisher; if not it is new or has forgotten everything since.
+
+        Raises:
+            UnavailableError: not every slot was stored; storing them again is harmless.
+        """
+        async with store_errors(self._redis_url), self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(self._names.store_key("window-publisher", publisher), b"", get=True, ex=self._ttl_s)
+            for slot in slots:
+                pipeline.set(self._key(slot.model, slot.version, slot.index), encode_slot(slot), ex=self._ttl_s)
+            known, *_ = await pipeline.execute()
+        return known is not None
+
+    async def read(self, model: str, version: str, *, window_s: float, now_s: float) -> WindowReport:
+        """Report on the last `window_s` seconds of a version; see `report` for what the edges mean.
+
+        Raises:
+            UnavailableError: the store does not answer.
+            DecodeError: it holds something else under the key of a slot.
+        """
+        indices = slot_indices(window_s=window_s, now_s=now_s, slot_s=self._slot_s)
+        async with store_errors(self._redis_url):
+            stored = await get_many(self._redis, [self._key(model, version, index) for index in indices])
+        slots = [decode_slot(raw) for raw in stored if raw is not None]
+        return report(slots, model=model, version=version, window_s=window_s, now_s=now_s, slot_s=self._slot_s)
+
+    def _key(self, model: str, version: str, index: int) -> str:
+        return self._names.store_key("window", model, version, index)

@@ -1,0 +1,205 @@
+"""The one place where a call is let in: in front of the hot calls and of FastAPI alike."""
+
+import hmac
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
+from inferlane.quoting import clipped
+from inferlane.runtime.api_keys import ApiKey, Scope, digest_of, read_keys
+from inferlane.runtime.http.head import CONTENT_TYPE
+from inferlane.runtime.http.sites import LocalGuard
+from inferlane.runtime.metrics.api import DENIED
+from inferlane.runtime.runfile import is_loopback
+from producer_api import predict_endpoint
+from producer_api.asgi import CALLER, SEES_ALL, header, send_answer
+from producer_api.problems import ForbiddenError, UnauthorizedError, problem_of
+from producer_api.routes import documents
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.retry import Clock
+
+# How long a revoked key may still work; each check is one `stat`.
+_CHECK_EVERY_S = 1.0
+# Keys are found by the head of their digest and then compared whole. 8 bytes of a digest tell nothing of the key, and
+# no two keys share them by chance.
+_HEAD_BYTES = 8
+
+_Stamp = tuple[int, int, int]
+_Entry = tuple[bytes, ApiKey]
+
+
+class KeyRing:
+    """The keys of one file. One event loop.
+
+    Raises:
+        ConfigurationError: the file is not there or does not hold keys.
+    """
+
+    def __init__(self, path: Path, *, clock: "Clock") -> None:
+        self._path = path
+        self._clock = clock
+        self._stamp = _stamp_of(path)
+        self._entries: dict[bytes, _Entry] | None = _load(path)
+        self._checked_s = clock.monotonic_s()
+
+    def find(self, key: bytes) -> ApiKey | None:
+        """The entry of a key that a client sent, or None.
+
+        Raises:
+            UnavailableError: the file has become unreadable: a revocation that cannot be read must not be overlooked.
+        """
+        self._follow_file()
+        if self._entries is None:
+            raise UnavailableError("the keys file cannot be read, so no key is good now; the log of the API says why")
+        digest = digest_of(key)
+        found = self._entries.get(digest[:_HEAD_BYTES])
+        # The lookup is by a digest's head, which nobody steers without knowing the key; the rest takes constant time.
+        if found is None or not hmac.compare_digest(found[0], digest):
+            return None
+        return found[1]
+
+    def _follow_file(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._checked_s < _CHECK_EVERY_S:
+            return
+        self._checked_s = now_s
+        stamp = _stamp_of(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._entries = _load(self._path)
+        except ConfigurationError as error:
+            self._entries = None
+            log.error("keys_unreadable", path=str(self._path), error=str(error))  # noqa: TRY400 - the message says all
+        else:
+            log.info("keys_read", path=str(self._path), keys=[key.name for _, key in self._entries.values()])
+
+
+def _load(path: Path) -> dict[bytes, _Entry]:
+    entries = ((bytes.fromhex(key.sha256), key) for key in read_keys(path))
+    return {digest[:_HEAD_BYTES]: (digest, key) for digest, key in entries}
+
+
+def _stamp_of(path: Path) -> _Stamp | None:
+    """What changes when the file is written, replaced, or (a mounted secret) linked anew; None if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+log = structlog.get_logger(__name__)
+
+# For probes, scrapers and readers of the documentation: nothing here tells what clients ask.
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", *documents.PATHS})
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_PREDICTIONS = "/v1/predictions/"
+_BEARER = b"bearer "
+
+
+def required_scope(method: str, path: str) -> Scope | None:
+    """What a call needs; None if it is open to all. A write that nobody listed here needs `admin`."""
+    if path in OPEN_PATHS:
+        return None
+    if method in _READS or (method, path) == ("POST", predict_endpoint.PATH):
+        return Scope.PREDICT
+    if method == "DELETE" and path.startswith(_PREDICTIONS):
+        return Scope.PREDICT
+    return Scope.ADMIN
+
+
+def open_key_ring(settings: "Settings", *, clock: "Clock") -> KeyRing | None:
+    """The keys in force, or None where the API is open: by explicit setting, or on loopback with no keys file.
+
+    Raises:
+        ConfigurationError: the API would be open to the network without anybody having said so, or the keys file is
+            not as it must be.
+    """
+    if settings.api_auth == "off":
+        log.warning("api_is_open", host=settings.api_host, reason="INFERLANE_API_AUTH=off")
+        return None
+    if settings.api_keys_file is not None:
+        return KeyRing(settings.api_keys_file, clock=clock)
+    if not is_loopback(settings.api_host):
+        raise ConfigurationError(
+            f"INFERLANE_API_HOST={settings.api_host} can be reached from other machines and there are no API keys. "
+            "Set INFERLANE_API_KEYS_FILE and make a key with `inferlane keys create`; or, where something in front "
+            "checks who calls, set INFERLANE_API_AUTH=off."
+        )
+    return None
+
+
+def in_front_of(app: Any, settings: "Settings", keys: KeyRing | None) -> Any:
+    """The app behind what checks its callers: keys; without them, on loopback, that no page of another site calls."""
+    if keys is not None:
+        return KeyGate(app, keys)
+    if settings.api_auth == "off":
+        return app
+    return LocalGuard(app, allowed_hosts=settings.known_hosts)
+
+
+class KeyGate:
+    """Calls the app when the client's key allows it, else answers 401 or 403."""
+
+    def __init__(self, app: Any, keys: KeyRing) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            try:
+                self._admit(scope)
+            except InferlaneError as error:
+                DENIED.labels(error.code).inc()
+                status, document, extra = problem_of(error)
+                await send_answer(send, status, document, CONTENT_TYPE.encode(), _encoded(extra))
+                return
+        await self._app(scope, receive, send)
+
+    def _admit(self, scope: Any) -> None:
+        """Return if the call may go on.
+
+        Raises:
+            UnauthorizedError: no key, or one that is not in force.
+            ForbiddenError: the key lacks the scope.
+            UnavailableError: the keys cannot be read.
+        """
+        needed = required_scope(scope["method"], scope["path"])
+        if needed is None:
+            return
+        key = self._keys.find(_sent_key(scope))
+        if key is None:
+            raise UnauthorizedError("the key is not known here, or was revoked; `inferlane keys list` has the names")
+        if not key.may(needed):
+            raise _forbidden(key, needed, scope)
+        scope[CALLER] = key.name
+        scope[SEES_ALL] = key.may(Scope.ALL_REQUESTS)
+        if needed is Scope.ADMIN:
+            log.info("admin_call", key=key.name, method=scope["method"], path=scope["path"])
+
+
+def _sent_key(scope: Any) -> bytes:
+    sent = header(scope, b"authorization")
+    if sent is None:
+        raise UnauthorizedError("the call has no key; send `Authorization: Bearer <key>`")
+    if sent[: len(_BEARER)].lower() != _BEARER:
+        raise UnauthorizedError("the Authorization header is of another scheme; send `Authorization: Bearer <key>`")
+    return sent[len(_BEARER) :].strip()
+
+
+def _forbidden(key: ApiKey, needed: Scope, scope: Any) -> ForbiddenError:
+    return ForbiddenError(
+        f"the key {key.name!r} has the scopes {', '.join(key.scopes)}; "
+        f"{scope['method']} {clipped(scope['path'])} needs {needed}"
+    )
+
+
+def _encoded(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.encode(), value.encode()) for name, value in headers.items())

@@ -1,0 +1,167 @@
+"""From what a run gave to the terminal answers of its requests. Pure."""
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from msgspec.structs import replace
+
+from inferlane.contracts.dead_letters import stack_of
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import RequestHeaders
+from inferlane.contracts.results import Result, Status, foreign_key_of
+from inferlane.contracts.wire.v2 import encode_response
+from inferlane.errors import InferlaneError, PayloadTooLargeError
+from inferlane.runtime.delivery import Answer
+from inferlane.runtime.metrics.declaring import MAX_CLASSES, class_labels
+from inferlane.runtime.metrics.worker import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inferlane.contracts.record import KafkaRecord
+    from models.catalog import ModelVersion
+    from workers.batching import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTimes:
+    """When a run started and ended, seconds since the epoch; during `waited_s` of it the model ran for others."""
+
+    started_s: float
+    ended_s: float
+    waited_s: float = 0.0
+
+    @property
+    def inference_s(self) -> float:
+        """For how long the model ran."""
+        return max(0.0, self.ended_s - self.started_s - self.waited_s)
+
+
+class Answers:
+    """Builds the answers of one version's workers."""
+
+    def __init__(self, version: "ModelVersion", *, max_result_bytes: int, results_sample: float) -> None:
+        self._version = version
+        self._max_result_bytes = max_result_bytes
+        self._results_sample = results_sample
+
+    def of_outcome(self, outcome: "Outcome", times: RunTimes) -> Answer:
+        """The answer of a request that was run."""
+        request, headers = outcome.request, outcome.request.headers
+        if outcome.outputs is None:
+            error = outcome.error or InferlaneError("the run gave neither outputs nor an error")
+            return self.of_error(request.record, headers, request.lane, error, now_s=times.ended_s)
+        content, json_length = encode_response(
+            outcome.outputs,
+            model=self._version.model,
+            version=self._version.version,
+            request_id=headers.request_id,
+            form=request.form,
+        )
+        if len(content) > self._max_result_bytes:
+            too_large = PayloadTooLargeError(
+                f"the result has {len(content)} bytes, the limit is {self._max_result_bytes}; send fewer rows a request"
+            )
+            return self.of_error(request.record, headers, request.lane, too_large, now_s=times.ended_s)
+        result = Result(
+            request_id=headers.request_id,
+            status=Status.SUCCEEDED,
+            model=self._version.model,
+            version=self._version.version,
+            attempt=headers.attempt,
+            accepted_s=headers.accepted_s,
+            finished_s=times.ended_s,
+            queue_wait_s=max(0.0, times.started_s - headers.accepted_s),
+            inference_s=times.inference_s,
+            rows=request.rows,
+            content=content,
+            json_length=json_length,
+            foreign_key=foreign_key_of(headers),
+            caller=headers.caller,
+        )
+        return replace(self._answer(result, headers, request.lane), record=request.record)
+
+    def of_expired(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
+        """The answer of a request whose deadline has passed."""
+        return self._answer(Result.expired(headers, now_s=now_s), headers, lane)
+
+    def of_cancelled(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
+        """The answer of a request that its client took back."""
+        return self._answer(Result.cancelled(headers, now_s=now_s), headers, lane)
+
+    def of_error(
+        self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, error: InferlaneError, *, now_s: float
+    ) -> Answer:
+        """The answer of a request that `error` ended; its record goes to the dead letters."""
+        answer = self._answer(Result.failed(headers, error, now_s=now_s), headers, lane)
+        return replace(answer, dead=record, stack=stack_of(error))
+
+    def _answer(self, result: Result, headers: RequestHeaders, lane: Lane) -> Answer:
+        nobody_waits = lane is Lane.BULK or headers.reply_to is None
+        sampled = self._results_sample > 0 and random.random() < self._results_sample  # noqa: S311 - a sample
+        return Answer(
+            result=result,
+            lane=lane,
+            reply_to=headers.reply_to,
+            batch_id=headers.batch_id,
+            to_topic=nobody_waits or sampled,
+            trace_parent=headers.trace_parent,
+            source=headers.source,
+            position=headers.position,
+        )
+
+
+class Predictions:
+    """Finds the predictions in the outputs of one version."""
+
+    def __init__(self, version: "ModelVersion") -> None:
+        self._class_output = _class_output(version)
+        self._value_output = _value_output(version)
+
+    def of(self, outcomes: "Sequence[Outcome]") -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Class indices and values, each `(rows,)`; None of what the model does not give."""
+        return _gather(outcomes, self._class_output), _gather(outcomes, self._value_output)
+
+
+class PredictionCounts:
+    """Counts predictions for Prometheus, once a batch."""
+
+    def __init__(self, version: "ModelVersion") -> None:
+        names = (version.model, version.version)
+        self._values = PREDICTION_VALUE.labels(*names) if _value_output(version) else None
+        labels = class_labels(version.classes) if _class_output(version) else ()
+        self._classes = [PREDICTIONS.labels(*names, label) for label in labels]
+        self._named = min(len(version.classes), MAX_CLASSES)
+        MODEL_SIZE.labels(*names).set(version.size_bytes)
+
+    def add(self, classes: np.ndarray | None, values: np.ndarray | None) -> None:
+        """Add the predictions of a batch; an index that names no class of its own counts as other."""
+        if classes is not None and self._classes:
+            found = np.where((classes >= 0) & (classes < self._named), classes, self._named)
+            for index in np.flatnonzero(counts := np.bincount(found.astype(np.intp))):
+                self._classes[index].inc(int(counts[index]))
+        if values is not None and self._values is not None:
+            self._values.observe_many(values)
+
+
+def _gather(outcomes: "Sequence[Outcome]", output: str | None) -> np.ndarray | None:
+    found = [outcome.outputs[output] for outcome in outcomes if output and outcome.outputs is not None]
+    return np.concatenate(found).ravel() if found else None
+
+
+def _class_output(version: "ModelVersion") -> str | None:
+    """The output that holds class indices: one whole number a row, of a model that names its classes."""
+    for spec in version.signature.outputs:
+        if version.classes and not spec.row_shape and spec.datatype.startswith("INT"):
+            return spec.name
+    return None
+
+
+def _value_output(version: "ModelVersion") -> str | None:
+    """The output that holds a regression's values: one real number a row, of a model without classes."""
+    for spec in version.signature.outputs:
+        if not version.classes and spec.row_shape in {(), (1,)} and spec.datatype.startswith("FP"):
+            return spec.name
+    return None

@@ -1,0 +1,232 @@
+"""What a worker did, for Prometheus, for the log, for the outcome windows and for the limit of failures."""
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outcomes import OTHER
+from inferlane.contracts.record import trace_id_of
+from inferlane.contracts.results import CANCELLED, EXPIRED, Result, Status
+from inferlane.errors import (
+    DecodeError,
+    FatalRecordError,
+    InferlaneError,
+    InvalidInputError,
+    ModelError,
+    PayloadTooLargeError,
+)
+from inferlane.runtime.metrics import worker as metrics
+from inferlane.runtime.metrics.declaring import NONE, bounded
+from inferlane.runtime.tracing import message_attributes, version_attributes
+from workers.replies import PredictionCounts, Predictions
+
+if TYPE_CHECKING:
+    from inferlane.contracts.naming import Names
+    from inferlane.contracts.record import KafkaRecord
+    from inferlane.runtime.delivery import Answer
+    from inferlane.runtime.tracing.spans import Span, Tracing
+    from models.catalog import ModelVersion
+    from workers.batching import Outcome
+    from workers.failure_limit import FailureLimit
+    from workers.outcomes import OutcomeRecorder
+    from workers.replies import RunTimes
+
+_STORE = {"db.system.name": "redis", "db.operation.name": "put"}
+
+
+class BatchSpans:
+    """Makes the spans of one version's batches, after the fact: a batch is not slowed down before it is answered."""
+
+    def __init__(self, tracing: "Tracing", version: "ModelVersion", names: "Names") -> None:
+        self._tracing = tracing
+        self._name = f"batch {version.model} {version.version}"
+        self._topics = {lane: names.work_topic(version.model, version.version, lane) for lane in Lane}
+        self._attributes = version_attributes(version.model, version.version)
+
+    def add(self, batch: "Batch", answers: "Sequence[Answer]", *, stored_s: float) -> None:
+        """Make the spans of delivered answers; `stored_s` is when they were durable."""
+        kept = [(answer, span) for answer in answers if (span := self._begin(batch, answer)).is_kept]
+        if not kept:
+            return
+        whole = self._tracing.begin(
+            self._name,
+            kind="INTERNAL",
+            at_s=batch.taken_s,
+            links=[span for _, span in kept],
+            attributes={
+                **self._attributes,
+                "messaging.batch.message_count": len(answers),
+                "inferlane.rows": sum(answer.result.rows for answer in answers),
+            },
+        )
+        for answer, span in kept:
+            span.link(whole)
+            self._stages(batch, answer, span, stored_s)
+            span.end(
+                at_s=stored_s,
+                error=answer.result.error_code,
+                attributes={"inferlane.status": answer.result.status.value, "inferlane.rows": answer.result.rows},
+            )
+        whole.end(at_s=stored_s)
+
+    def _begin(self, batch: "Batch", answer: "Answer") -> "Span":
+        topic = self._topics[batch.lane]
+        return self._tracing.begin(
+            f"process {topic}",
+            kind="CONSUMER",
+            parent=answer.trace_parent,
+            at_s=batch.taken_s,
+            attributes=message_attributes(topic, answer.result.request_id) | self._attributes,
+        )
+
+    def _stages(self, batch: "Batch", answer: "Answer", span: "Span", stored_s: float) -> None:
+        if batch.run is not None and answer.result.status is Status.SUCCEEDED:
+            infer = self._tracing.begin("infer", kind="INTERNAL", parent=span.traceparent, at_s=batch.run.started_s)
+            infer.end(at_s=batch.run.ended_s)
+        store = self._tracing.begin(
+            "store result", kind="CLIENT", parent=span.traceparent, at_s=answer.result.finished_s, attributes=_STORE
+        )
+        store.end(at_s=stored_s)
+
+
+_ERRORS = (DecodeError, FatalRecordError, InferlaneError, InvalidInputError, ModelError, PayloadTooLargeError)
+# What a worker can end a request with.
+_REASONS: dict[Status, tuple[str, ...]] = {
+    Status.SUCCEEDED: (NONE,),
+    Status.EXPIRED: (EXPIRED,),
+    Status.FAILED: (
+        *(error.code for error in _ERRORS),
+        CANCELLED,
+        OTHER,
+    ),
+}
+
+
+class LaneMetrics:
+    """Every series is there from the start, so that a rate sees the first failure too."""
+
+    def __init__(self, model: str, version: str, lane: "Lane") -> None:
+        labels = (model, version, lane)
+        self.topic_wait = metrics.TOPIC_WAIT.labels(*labels)
+        self.queue_wait = metrics.QUEUE_WAIT.labels(*labels)
+        self.total = metrics.TOTAL.labels(*labels)
+        self._batch_wait = metrics.BATCH_WAIT.labels(*labels)
+        self._inference = metrics.INFERENCE.labels(*labels)
+        self._store = metrics.STORE.labels(*labels)
+        self._rows = metrics.BATCH_ROWS.labels(*labels)
+        self._busy = metrics.BUSY.labels(*labels)
+        self._requests = {
+            (status, reason): metrics.REQUESTS.labels(*labels, status, reason)
+            for status, reasons in _REASONS.items()
+            for reason in reasons
+        }
+
+    def count(self, results: Sequence[Result]) -> None:
+        """Count terminal results."""
+        tally: dict[tuple[Status, str | None], int] = {}
+        for result in results:
+            key = (result.status, result.error_code)
+            tally[key] = tally.get(key, 0) + 1
+        for (status, code), count in tally.items():
+            self._requests[status, bounded(code, _REASONS[status])].inc(count)
+
+    def note_run(self, *, taken_s: float, run: "RunTimes", stored_s: float, rows: int) -> None:
+        """Count one run of `rows` rows that succeeded, and the time before and after it."""
+        self._batch_wait.observe(max(0.0, run.started_s - taken_s))
+        self._inference.observe(run.inference_s)
+        self._busy.inc(run.inference_s)
+        self._store.observe(max(0.0, stored_s - run.ended_s))
+        if rows:
+            self._rows.observe(rows)
+
+
+log = structlog.get_logger(__name__)
+
+_MS = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What was answered together. `run` is None if nothing had to be inferred; times are seconds since the epoch."""
+
+    lane: Lane
+    taken_s: float
+    run: "RunTimes | None" = None
+    outcomes: "Sequence[Outcome]" = ()
+
+
+class Observer:
+    """Counts once a batch; nothing here costs a call a record, but for records that failed."""
+
+    def __init__(
+        self,
+        version: "ModelVersion",
+        recorder: "OutcomeRecorder",
+        limit: "FailureLimit",
+        *,
+        spans: "BatchSpans | None" = None,
+    ) -> None:
+        self._limit = limit
+        self._spans = spans
+        self._recorder = recorder
+        self._lanes = {lane: LaneMetrics(version.model, version.version, lane) for lane in Lane}
+        self._predictions = Predictions(version)
+        self._counts = PredictionCounts(version)
+        self._log = log.bind(model=version.model, version=version.version)
+
+    def observe_take(self, records: "Sequence[KafkaRecord]", lane: Lane, *, now_s: float) -> None:
+        """Count records that came from the router."""
+        stamped_s = np.array([record.timestamp for record in records], np.float64) * _MS
+        self._lanes[lane].topic_wait.observe_many(np.maximum(now_s - stamped_s, 0.0))
+
+    def observe(self, batch: Batch, answers: "Sequence[Answer]", *, now_s: float) -> None:
+        """Count delivered answers and the run that they came from; `now_s` is when they were durable."""
+        if not answers:
+            return
+        lane = self._lanes[batch.lane]
+        results = [answer.result for answer in answers]
+        self._limit.note(results)
+        lane.count(results)
+        done = [result for result in results if result.status is Status.SUCCEEDED]
+        rows = sum(result.rows for result in done)
+        queue_wait_s = np.array([result.queue_wait_s for result in done])
+        accepted_s = np.array([result.accepted_s for result in done])
+        if batch.run is not None:
+            lane.note_run(taken_s=batch.taken_s, run=batch.run, stored_s=now_s, rows=rows)
+        lane.queue_wait.observe_many(queue_wait_s)
+        lane.total.observe_many(np.maximum(now_s - accepted_s, 0.0))
+        classes, values = self._predictions.of(batch.outcomes)
+        self._counts.add(classes, values)
+        self._recorder.observe_batch(
+            statuses=Tally(result.status for result in results),
+            rows=rows,
+            queue_wait_s=queue_wait_s,
+            inference_s=np.array([result.inference_s for result in done]),
+            total_s=np.array([result.finished_s - result.accepted_s for result in done]),
+            labels=classes,
+            values=values,
+            failures=Tally(result.error_code or "unknown" for result in results if result.error_code is not None),
+        )
+        self._say(batch, answers, rows)
+        if self._spans is not None:
+            self._spans.add(batch, answers, stored_s=now_s)
+
+    def _say(self, batch: Batch, answers: "Sequence[Answer]", rows: int) -> None:
+        # At DEBUG: alone, a request is a batch, and a line each would cost as much as its inference.
+        inference_s = batch.run.inference_s if batch.run else 0.0
+        self._log.debug("batch_answered", lane=batch.lane, requests=len(answers), rows=rows, inference_s=inference_s)
+        for answer in answers:
+            if answer.dead is not None:
+                self._log.warning(
+                    "request_failed",
+                    lane=batch.lane,
+                    request_id=answer.result.request_id,
+                    trace_id=trace_id_of(answer.trace_parent),
+                    code=answer.result.error_code,
+                    attempt=answer.result.attempt,
+                )
