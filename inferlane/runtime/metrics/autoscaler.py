@@ -2,5 +2,5 @@
 
 from inferlane.runtime.metrics.declaring import POOL, gauge
 
-WANTED = gauge("inferlane_autoscaler_wanted_workers", "Workers that the local autoscaler wants.", POOL)
-LAG = gauge("inferlane_autoscaler_lag_records", "Records that wait, as the local autoscaler last saw them.", ("topic",))
+WANTED = gauge("inferlane_autoscaler_wanted_workers", "Desired replicas of the local autoscaler.", POOL)
+LAG = gauge("inferlane_autoscaler_lag_records", "Waiting records, as the local autoscaler last read them.", ("topic",))

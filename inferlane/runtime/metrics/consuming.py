@@ -2,11 +2,13 @@
 
 from inferlane.runtime.metrics.declaring import POOL_LANE, counter, gauge
 
-REBALANCES = counter("inferlane_consumer_rebalances_total", "Assignments that a consumer was given.", ("topic",))
+REBALANCES = counter("inferlane_consumer_rebalances_total", "Partition assignments of a consumer.", ("topic",))
 CONSUMER_LAG = gauge(
     "inferlane_consumer_lag_records", "Records of its partitions that a consumer has not finished.", ("topic",)
 )
 CONSUMER_STILL = gauge(
-    "inferlane_consumer_still_seconds", "For how long records have waited with no progress of a consumer.", ("topic",)
+    "inferlane_consumer_still_seconds",
+    "Time for which records have waited without progress of the consumer.",
+    ("topic",),
 )
-DEAD_LETTERS = counter("inferlane_dead_letters_total", "Records sent to the dead letters.", (*POOL_LANE, "reason"))
+DEAD_LETTERS = counter("inferlane_dead_letters_total", "Dead-lettered records.", (*POOL_LANE, "reason"))

@@ -2,30 +2,34 @@
 
 from inferlane.runtime.metrics.declaring import POOL, POOL_LANE, batch_histogram, counter, gauge, histogram
 
-ROUTED = counter("inferlane_router_routed_records_total", "Records sent on to a version.", POOL_LANE)
+ROUTED = counter("inferlane_router_routed_records_total", "Records forwarded to a version.", POOL_LANE)
 REFUSED = counter("inferlane_router_refused_records_total", "Records that no version can serve.", ("lane", "reason"))
 INGRESS_WAIT = batch_histogram(
     "inferlane_router_ingress_wait_seconds",
-    "From the API (a record's timestamp in the request topic) to the router's take, each record.",
+    "Time of each record from the API (its timestamp in the request topic) to the router's fetch.",
     POOL_LANE,
 )
 FORWARD = histogram(
-    "inferlane_router_forward_seconds", "One take, from the router to the acknowledgement of its batch.", ("lane",)
+    "inferlane_router_forward_seconds",
+    "Time of a fetched batch from the router's fetch to the acknowledgement of its records.",
+    ("lane",),
 )
 
 INGRESS_LAG = gauge("inferlane_ingress_lag_records", "Records that wait for the router.", ("lane",))
 INGRESS_AGE = gauge(
-    "inferlane_ingress_oldest_age_seconds", "For how long, at least, the oldest of them has waited.", ("lane",)
+    "inferlane_ingress_oldest_age_seconds", "Lower bound of the time that the oldest of them has waited.", ("lane",)
 )
 POOL_LAG = gauge("inferlane_pool_lag_records", "Records that wait for the workers of a version.", POOL_LANE)
 POOL_AGE = gauge(
-    "inferlane_pool_oldest_age_seconds", "For how long, at least, the oldest of them has waited.", POOL_LANE
+    "inferlane_pool_oldest_age_seconds", "Lower bound of the time that the oldest of them has waited.", POOL_LANE
 )
 POOL_MAX = gauge(
-    "inferlane_pool_max_workers", "Workers of a version that can have work: the partitions of its topic.", POOL
+    "inferlane_pool_max_workers",
+    "Maximum of workers of a version that can have work: the partitions of its topic.",
+    POOL,
 )
 SPLIT_WEIGHT = gauge(
-    "inferlane_split_weight_ratio", "The share of a model's traffic that its split gives a version.", POOL
+    "inferlane_split_weight_ratio", "Share of a model's traffic that its split gives to a version.", POOL
 )
 STORE_USED = gauge("inferlane_store_used_bytes", "Memory that the result store uses.")
 STORE_MAX = gauge("inferlane_store_max_bytes", "Memory that the result store may use; 0: no limit.")

@@ -14,22 +14,24 @@ REQUESTS = counter(
 )
 TOPIC_WAIT = batch_histogram(
     "inferlane_worker_topic_wait_seconds",
-    "From the router (a record's timestamp in the work topic) to the worker's take, each record.",
+    "Time of each record from the router (its timestamp in the version's topic) to the worker's fetch.",
     POOL_LANE,
 )
 BATCH_WAIT = histogram(
-    "inferlane_worker_batch_wait_seconds", "From a take to the start of inference, each batch.", POOL_LANE
+    "inferlane_worker_batch_wait_seconds", "Time of each batch from the fetch to the start of inference.", POOL_LANE
 )
 QUEUE_WAIT = batch_histogram(
-    "inferlane_worker_queue_wait_seconds", "From acceptance to the start of inference, each request.", POOL_LANE
+    "inferlane_worker_queue_wait_seconds", "Time of each request from acceptance to the start of inference.", POOL_LANE
 )
 BATCH_ROWS = histogram("inferlane_worker_batch_rows", "Rows of one inference run.", POOL_LANE, buckets=_ROWS_BUCKETS)
-INFERENCE = histogram("inferlane_worker_inference_seconds", "One inference run.", POOL_LANE)
+INFERENCE = histogram("inferlane_worker_inference_seconds", "Time of one inference run.", POOL_LANE)
 STORE = histogram(
-    "inferlane_worker_store_seconds", "One batch, from the end of inference to durable results.", POOL_LANE
+    "inferlane_worker_store_seconds", "Time of each batch from the end of inference to durable results.", POOL_LANE
 )
 TOTAL = batch_histogram(
-    "inferlane_worker_total_seconds", "From acceptance to the durable result, each request that succeeded.", POOL_LANE
+    "inferlane_worker_total_seconds",
+    "Time of each successful request from acceptance to the durable result.",
+    POOL_LANE,
 )
 BUSY = counter(
     "inferlane_worker_busy_seconds_total", "Time in inference; its rate is the busy ratio of a worker.", POOL_LANE
@@ -40,5 +42,5 @@ PREDICTIONS = counter(
 PREDICTION_VALUE = batch_histogram(
     "inferlane_worker_prediction_value", "Predictions of a regression.", POOL, buckets=_VALUE_BUCKETS
 )
-HALTED = gauge("inferlane_worker_halted", "1 while a worker takes nothing because its model fails.", POOL)
+HALTED = gauge("inferlane_worker_halted", "1 while a worker is halted because its model fails.", POOL)
 MODEL_SIZE = gauge("inferlane_worker_model_size_bytes", "Size of the model file that this worker serves.", POOL)
