@@ -32,7 +32,7 @@ from inferlane.runtime.retry import SystemClock
 from models.catalog import ModelVersion
 from tests.support.brokers.kinds import BrokerKind
 from tests.support.brokers.processes import wait_until
-from workers.outcomes import OutcomeRecorder
+from workers.outcome_summaries import OutcomeRecorder
 
 NAMES = Names()
 

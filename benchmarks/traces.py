@@ -17,10 +17,10 @@ from inferlane.runtime.tracing.spans import Tracing
 from models.catalog import ModelVersion
 from producer_api.enqueueing import OnAnswer
 from producer_api.telemetry import TracedEnqueuer, begin_call, end_call
+from router.router_telemetry import TakeSpans
 from router.routing import Route
-from router.telemetry import TakeSpans
+from workers.batch_telemetry import Batch, BatchSpans
 from workers.replies import RunTimes
-from workers.telemetry import Batch, BatchSpans
 
 NAMES = Names()
 

@@ -34,8 +34,8 @@ from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.kafka.writing import Sender
 from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
+from router.router_telemetry import LaneMetrics, TakeSpans
 from router.routing import Elsewhere, Route, Splits, route, route_elsewhere
-from router.telemetry import LaneMetrics, TakeSpans
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord

@@ -19,18 +19,15 @@ from inferlane.runtime.service import Background, Startup
 from inferlane.runtime.splits import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
-from router.app import RouterApp
-from router.deployment import DeploymentWatch
+from router.faust_app.app import RouterApp, run_app
 from router.forwarder import Forwarder, router_lanes
-from router.state_path import StatePath
+from router.router_telemetry import DeploymentWatch
+from router.window_publisher import StatePath
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
 
 log = structlog.get_logger(__name__)
-
-# Leaving the outcome group is polite, not needed: the broker notices by itself.
-_STOP_DEADLINE_S = 10.0
 
 
 async def serve(settings: "Settings", stop: asyncio.Event) -> None:
@@ -115,35 +112,3 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         log.info("router_started", ops_port=port)
         await run_app(app, stop)
         log.info("router_stopped")
-
-
-async def run_app(app: RouterApp, stop: asyncio.Event) -> None:
-    """Run the app until `stop` is set, the data path drained before the rest.
-
-    Raises:
-        Exception: what a part of the app died of.
-    """
-    running = asyncio.create_task(_until_stopped(app), name="faust")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
-    finally:
-        stopping.cancel()
-        await app.drain()
-        running.cancel()
-        await asyncio.gather(running, stopping, return_exceptions=True)
-        try:
-            async with asyncio.timeout(_STOP_DEADLINE_S):
-                await app.stop()
-        except TimeoutError:
-            log.warning("outcome_group_not_left", deadline_s=_STOP_DEADLINE_S)
-
-
-async def _until_stopped(app: RouterApp) -> None:
-    # `start` waits for the outcome group; the data path runs from its beginning.
-    await app.start()
-    await app.wait_until_stopped()
-    if app.crash_reason is not None:
-        raise app.crash_reason

@@ -22,10 +22,10 @@ from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Background, Startup, essential
 from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
+from workers.batch_telemetry import BatchSpans, Observer
 from workers.failure_limit import FailureLimit
-from workers.outcomes import OutcomeRecorder, report_outcomes
+from workers.outcome_summaries import OutcomeRecorder, report_outcomes
 from workers.pipeline import Pipeline, worker_lanes
-from workers.telemetry import BatchSpans, Observer
 from workers.trial import open_tried
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from inferlane.runtime.delivery import Answer, Delivery
 from inferlane.runtime.kafka.consuming import LaneConsumer, Take
 from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.retry import Retrier
+from workers.batch_telemetry import Batch, Observer
 from workers.batching import Outcome, join, pieces_of, split_by_rows
 from workers.failure_limit import FailureLimit
 from workers.lane_scheduler import LaneScheduler
 from workers.model import HELD_BYTES, Runner
 from workers.replies import Answers, RunTimes
 from workers.requests import UNREADABLE, Request, decode, headers_of
-from workers.telemetry import Batch, Observer
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord

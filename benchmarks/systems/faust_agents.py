@@ -17,9 +17,9 @@ from inferlane.contracts.record import read_headers
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.splits import SplitFollower, SplitTable
 from models.catalog import load_catalog
-from router.app import faust_options, faust_record
+from router.faust_app.app import faust_record
+from router.faust_app.faust_transport import faust_options, transport_class
 from router.routing import route
-from router.state_path import transport_class
 
 NAMES = Names()
 

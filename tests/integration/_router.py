@@ -9,9 +9,8 @@ from inferlane.runtime.kafka.producing import BatchProducer
 from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.retry import Retrier, SystemClock
-from router.app import RouterApp
-from router.main import run_app
-from router.state_path import StatePath
+from router.faust_app.app import RouterApp, run_app
+from router.window_publisher import StatePath
 
 
 class IdleForwarder:

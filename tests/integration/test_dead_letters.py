@@ -25,10 +25,10 @@ from router.forwarder import Forwarder, router_lanes
 from tests.integration._parts import embedded_store, eventually
 from tests.support.brokers import Broker
 from tests.support.fakes.records import make_catalog, make_version
+from workers.batch_telemetry import Observer
 from workers.failure_limit import FailureLimit
-from workers.outcomes import OutcomeRecorder
+from workers.outcome_summaries import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
-from workers.telemetry import Observer
 
 NAMES = Names()
 

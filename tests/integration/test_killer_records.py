@@ -41,8 +41,8 @@ from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.retry import Retrier
 from tests.support.fakes.records import make_catalog, make_version
 from workers.failure_limit import FailureLimit
-from workers.telemetry import Observer
-from workers.outcomes import OutcomeRecorder
+from workers.batch_telemetry import Observer
+from workers.outcome_summaries import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
 
 class Model:

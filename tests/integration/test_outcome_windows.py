@@ -15,7 +15,7 @@ import pytest
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
-import router.app
+import router.faust_app.app
 from inferlane.contracts.naming import Names
 from inferlane.contracts.outcomes import encode_summary
 from inferlane.contracts.outgoing import OutRecord
@@ -34,7 +34,7 @@ from tests.integration._parts import embedded_store, eventually
 from tests.integration._router import running_router
 from tests.support.brokers import Broker
 from tests.support.fakes.stores import describe_tiny, write_tiny_onnx
-from workers.outcomes import OutcomeRecorder
+from workers.outcome_summaries import OutcomeRecorder
 
 # Processes that import everything, on machines that do much else.
 NAMES = Names()
@@ -272,7 +272,7 @@ async def test_what_nobody_is_given_of_transactions_does_not_make_the_outcome_co
     """Guards `RouterApp._note_passed`: a marker at the end of the topic got a healthy router killed."""
     if broker.is_embedded:
         pytest.skip("the embedded broker has no transactions; run with --broker apache")
-    monkeypatch.setattr(router.app, "_PROGRESS_CHECK_S", 0.2)
+    monkeypatch.setattr(router.faust_app.app, "_PROGRESS_CHECK_S", 0.2)
     settings = settings.model_copy(update={"stuck_after_s": 1.0})
     foreign = confluent_kafka.Producer(
         {"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": "outcomes"}

@@ -18,10 +18,10 @@ from producer_api.app import HotPath
 from producer_api.asgi import read_body
 from producer_api.enqueueing import HeldBytes
 from producer_api.predict_endpoint import PATH
-from router.windows import OutcomeWindows
+from router.version_windows import OutcomeWindows
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord
-from workers.outcomes import OutcomeRecorder, Usage
+from workers.outcome_summaries import OutcomeRecorder, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -17,11 +17,11 @@ from inferlane.errors import ConfigurationError
 from inferlane.runtime.delivery import Answer
 from inferlane.runtime.tracing import open_tracing
 from inferlane.runtime.tracing.spans import Tracing
+from router.router_telemetry import TakeSpans
 from router.routing import Route
-from router.telemetry import TakeSpans
 from tests.support.fakes.records import make_version
+from workers.batch_telemetry import Batch, BatchSpans
 from workers.replies import RunTimes
-from workers.telemetry import Batch, BatchSpans
 
 TRACE_ID = 0x4BF92F3577B34DA6A3CE929D0E0E4736
 PARENT_ID = 0x00F067AA0BA902B7

@@ -19,8 +19,8 @@ from inferlane.runtime.kafka.consuming import Take
 from inferlane.runtime.kafka.offsets import Ticket
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version
+from workers.batch_telemetry import Batch
 from workers.pipeline import Pipeline
-from workers.telemetry import Batch
 
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
 TWO_ROWS = b'{"instances": [[1, 1, 1, 1], [1, 1, 1, 1]]}'

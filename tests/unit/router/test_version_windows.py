@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from inferlane.contracts.outcomes import LatencySketches, OutcomeSummary, Sketch
 from inferlane.contracts.windows import Slot, WindowReport, add, decode_slot, encode_slot, report
 from inferlane.errors import DecodeError
-from router.windows import OutcomeWindows, Verdict
+from router.version_windows import OutcomeWindows, Verdict
 
 SLOT_S = 5
 NOW_S = 1_000_003.0

@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
+from inferlane import errors
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcomes import OTHER
 from inferlane.contracts.record import trace_id_of
 from inferlane.contracts.results import CANCELLED, EXPIRED, Result, Status
-from inferlane.errors import (
-    DecodeError,
-    FatalRecordError,
-    InferlaneError,
-    InvalidInputError,
-    ModelError,
-    PayloadTooLargeError,
-)
 from inferlane.runtime.metrics import worker as metrics
 from inferlane.runtime.metrics.declaring import NONE, bounded
 from inferlane.runtime.tracing import message_attributes, version_attributes
@@ -33,7 +26,7 @@ if TYPE_CHECKING:
     from models.catalog import ModelVersion
     from workers.batching import Outcome
     from workers.failure_limit import FailureLimit
-    from workers.outcomes import OutcomeRecorder
+    from workers.outcome_summaries import OutcomeRecorder
     from workers.replies import RunTimes
 
 _STORE = {"db.system.name": "redis", "db.operation.name": "put"}
@@ -94,7 +87,14 @@ class BatchSpans:
         store.end(at_s=stored_s)
 
 
-_ERRORS = (DecodeError, FatalRecordError, InferlaneError, InvalidInputError, ModelError, PayloadTooLargeError)
+_ERRORS = (
+    errors.DecodeError,
+    errors.FatalRecordError,
+    errors.InferlaneError,
+    errors.InvalidInputError,
+    errors.ModelError,
+    errors.PayloadTooLargeError,
+)
 # What a worker can end a request with.
 _REASONS: dict[Status, tuple[str, ...]] = {
     Status.SUCCEEDED: (NONE,),

@@ -14,24 +14,23 @@ import faust
 import structlog
 from aiokafka import ConsumerRecord
 from faust.app.base import BootStrategy
-from faust.auth import SASLCredentials, SSLCredentials
 from mode import Service
 
-from inferlane.runtime.broker_access import client_arguments
-from inferlane.runtime.kafka.clients import METADATA_MAX_AGE_MS
 from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState, Progress
 from inferlane.runtime.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
 from inferlane.runtime.service import essential
-from router.state_path import transport_class
+from router.faust_app.faust_transport import faust_options, transport_class
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
-    from router.state_path import StatePath
+    from router.window_publisher import StatePath
 
 log = structlog.get_logger(__name__)
 
 # Closing clients after the drain failed; whoever waits longer is killed anyway.
 _CANCEL_S = 2.0
+# Leaving the outcome group is polite, not needed: the broker notices by itself.
+_STOP_DEADLINE_S = 10.0
 
 
 class Watched(Service):
@@ -84,7 +83,6 @@ class Watched(Service):
 # asked twice a second instead of two hundred times.
 _FETCH_WAITS_AN_INTERVAL = 2
 _PROGRESS_CHECK_S = 10.0
-_HEARTBEATS_A_SESSION = 10
 
 
 class DataPath(Protocol):
@@ -213,39 +211,6 @@ class RouterApp(faust.App):
                     self._progress.note_done(partition, position)
 
 
-def faust_options(settings: "Settings") -> dict[str, Any]:
-    """Settings of a Faust app that has no tables, leader or web server."""
-    session_timeout_s = settings.session_timeout_ms / 1000
-    return {
-        "id": settings.names.outcomes_group,
-        "broker": [f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
-        "broker_credentials": _credentials(settings),
-        "broker_session_timeout": session_timeout_s,
-        "broker_heartbeat_interval": session_timeout_s / _HEARTBEATS_A_SESSION,
-        "broker_request_timeout": max(settings.kafka_request_timeout_ms / 1000, session_timeout_s + 5),
-        "consumer_auto_offset_reset": "earliest",
-        "consumer_metadata_max_age_ms": METADATA_MAX_AGE_MS,
-        "store": "memory://",
-        "table_standby_replicas": 0,
-        "topic_allow_declare": False,
-        "topic_disable_leader": True,
-        "web_enabled": False,
-    }
-
-
-def _credentials(settings: "Settings") -> SASLCredentials | SSLCredentials | None:
-    """What `client_arguments` says, in Faust's words."""
-    access = client_arguments(settings)
-    if access["security_protocol"].startswith("SASL"):
-        return SASLCredentials(
-            mechanism=access["sasl_mechanism"],
-            username=access["sasl_plain_username"],
-            password=access["sasl_plain_password"],
-            ssl_context=access["ssl_context"],
-        )
-    return None if access["ssl_context"] is None else SSLCredentials(access["ssl_context"])
-
-
 def faust_record(message: Any) -> ConsumerRecord:
     """The message as aiokafka gave it to Faust."""
     return ConsumerRecord(
@@ -261,3 +226,35 @@ def faust_record(message: Any) -> ConsumerRecord:
         serialized_value_size=message.serialized_value_size,
         headers=tuple(message.headers or ()),
     )
+
+
+async def run_app(app: RouterApp, stop: asyncio.Event) -> None:
+    """Run the app until `stop` is set, the data path drained before the rest.
+
+    Raises:
+        Exception: what a part of the app died of.
+    """
+    running = asyncio.create_task(_until_stopped(app), name="faust")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+    finally:
+        stopping.cancel()
+        await app.drain()
+        running.cancel()
+        await asyncio.gather(running, stopping, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_STOP_DEADLINE_S):
+                await app.stop()
+        except TimeoutError:
+            log.warning("outcome_group_not_left", deadline_s=_STOP_DEADLINE_S)
+
+
+async def _until_stopped(app: RouterApp) -> None:
+    # `start` waits for the outcome group; the data path runs from its beginning.
+    await app.start()
+    await app.wait_until_stopped()
+    if app.crash_reason is not None:
+        raise app.crash_reason

@@ -21,7 +21,7 @@ from inferlane.contracts.outcomes import (
 from inferlane.contracts.results import Status
 from inferlane.errors import DecodeError
 from tests.support.fakes.clock import FakeClock
-from workers.outcomes import OutcomeRecorder, Usage
+from workers.outcome_summaries import OutcomeRecorder, Usage
 
 EVERY_RANK = [0.5, 0.95, 0.99]
 

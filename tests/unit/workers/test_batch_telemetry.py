@@ -17,11 +17,11 @@ from inferlane.runtime.delivery import Answer
 from models.catalog import ModelVersion
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version
+from workers.batch_telemetry import Batch, Observer
 from workers.batching import Outcome
 from workers.failure_limit import FailureLimit
-from workers.outcomes import OutcomeRecorder
+from workers.outcome_summaries import OutcomeRecorder
 from workers.replies import RunTimes
-from workers.telemetry import Batch, Observer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 

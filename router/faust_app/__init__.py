@@ -1,0 +1,1 @@
+"""Everything that hosts Faust: no other package imports it."""

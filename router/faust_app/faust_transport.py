@@ -1,0 +1,89 @@
+"""How Faust reaches the broker: its options, its credentials, and a transport that reads as our own consumers do."""
+
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaConsumer
+from faust.auth import SASLCredentials, SSLCredentials
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from mode.threads import WorkerThread
+
+from inferlane.runtime.broker_access import client_arguments
+from inferlane.runtime.kafka.clients import METADATA_MAX_AGE_MS
+from inferlane.runtime.kafka.fetching import guard_fetches
+from inferlane.runtime.topics import batch_limit_bytes
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+
+_HEARTBEATS_A_SESSION = 10
+# Leaving the group takes a round trip. The event loop stands still meanwhile, so only after the data path is drained.
+_JOIN_S = 3.0
+
+
+def faust_options(settings: "Settings") -> dict[str, Any]:
+    """Settings of a Faust app that has no tables, leader or web server."""
+    session_timeout_s = settings.session_timeout_ms / 1000
+    return {
+        "id": settings.names.outcomes_group,
+        "broker": [f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
+        "broker_credentials": _credentials(settings),
+        "broker_session_timeout": session_timeout_s,
+        "broker_heartbeat_interval": session_timeout_s / _HEARTBEATS_A_SESSION,
+        "broker_request_timeout": max(settings.kafka_request_timeout_ms / 1000, session_timeout_s + 5),
+        "consumer_auto_offset_reset": "earliest",
+        "consumer_metadata_max_age_ms": METADATA_MAX_AGE_MS,
+        "store": "memory://",
+        "table_standby_replicas": 0,
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "web_enabled": False,
+    }
+
+
+def _credentials(settings: "Settings") -> SASLCredentials | SSLCredentials | None:
+    """What `client_arguments` says, in Faust's words."""
+    access = client_arguments(settings)
+    if access["security_protocol"].startswith("SASL"):
+        return SASLCredentials(
+            mechanism=access["sasl_mechanism"],
+            username=access["sasl_plain_username"],
+            password=access["sasl_plain_password"],
+            ssl_context=access["ssl_context"],
+        )
+    return None if access["ssl_context"] is None else SSLCredentials(access["ssl_context"])
+
+
+class DaemonThread(WorkerThread):
+    """A consumer thread that dies with the process: one that waits for a broker that is gone must not keep it alive."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.daemon = True
+
+    def stop(self) -> None:
+        """Wait for the thread, but not for ever."""
+        self.join(_JOIN_S)
+
+
+def transport_class(settings: "Settings", *, fetch_max_wait_ms: int) -> type[Transport]:
+    """A transport whose consumers read as ours do, and let the broker hold an empty fetch for so long."""
+
+    class _Thread(AIOKafkaConsumerThread):
+        Worker = DaemonThread
+
+        def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
+            guard_fetches(batch_limit_bytes=batch_limit_bytes(settings))
+            consumer = super()._create_worker_consumer(transport)
+            # Both are read by the consumer's start(). Faust says 1,500 ms, and commits only what it was given.
+            consumer._fetch_max_wait_ms = fetch_max_wait_ms  # noqa: SLF001 - no setter
+            consumer._isolation_level = "read_committed"  # noqa: SLF001 - no setter
+            return consumer
+
+    class _Consumer(Consumer):
+        def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
+            return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    class _Transport(Transport):
+        Consumer = _Consumer
+
+    return _Transport

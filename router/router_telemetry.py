@@ -1,0 +1,194 @@
+"""What the router measures: metrics and spans of each lane, and gauges of the whole deployment."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+from msgspec.structs import replace
+
+from inferlane import errors
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outcomes import OTHER
+from inferlane.contracts.record import TRACE_PARENT
+from inferlane.errors import InferlaneError
+from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
+from inferlane.runtime.kafka.offsets import PartitionPosition, Position, Subscription
+from inferlane.runtime.metrics import router as metrics
+from inferlane.runtime.metrics.declaring import UNKNOWN, bounded
+from inferlane.runtime.redis.connection import store_errors
+from inferlane.runtime.redis.health import read_store_memory
+from inferlane.runtime.tracing import message_attributes, version_attributes
+from router.routing import Route, weights_of
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from inferlane.contracts.outgoing import OutRecord
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.delivery import Answer
+    from inferlane.runtime.tracing.spans import Attributes, Span, Tracing
+    from models.catalog import Catalog, Model
+    from router.routing import Splits
+
+_MS = 1e-3
+_ELSEWHERE = Route(UNKNOWN, UNKNOWN)
+# Why the router can refuse a record.
+_REASONS = (
+    *(
+        error.code
+        for error in (
+            errors.DecodeError,
+            errors.FatalRecordError,
+            errors.InferlaneError,
+            errors.PayloadTooLargeError,
+            errors.RecordRefusedError,
+            errors.TopicMissingError,
+            errors.UnavailableError,
+            errors.UnknownModelError,
+            errors.UnusableVersionError,
+        )
+    ),
+    OTHER,
+)
+
+
+class LaneMetrics:
+    """Every series is there from the start. Counts once a take and version."""
+
+    def __init__(self, catalog: "Catalog", lane: "Lane") -> None:
+        routes = [*(Route(version.model, version.version) for version in catalog.all_versions()), _ELSEWHERE]
+        self._routed = {route: metrics.ROUTED.labels(route.model, route.version, lane) for route in routes}
+        self._wait = {route: metrics.INGRESS_WAIT.labels(route.model, route.version, lane) for route in routes}
+        self._refused = {reason: metrics.REFUSED.labels(lane, reason) for reason in _REASONS}
+        self._forward = metrics.FORWARD.labels(lane)
+
+    def note_routed(self, chosen: Route, stamps_ms: Sequence[int], *, taken_s: float) -> None:
+        """Count records of one take that went to one version, by their timestamps."""
+        if chosen not in self._routed:
+            # Of another catalogue than ours: the names stay out of the labels.
+            chosen = _ELSEWHERE
+        self._routed[chosen].inc(len(stamps_ms))
+        self._wait[chosen].observe_many(np.maximum(taken_s - np.array(stamps_ms, np.float64) * _MS, 0.0))
+
+    def note_take(self, *, took_s: float) -> None:
+        """Count a take that is done."""
+        self._forward.observe(max(0.0, took_s))
+
+    def note_refused(self, refused: "Sequence[Answer]") -> None:
+        """Count what no version could serve, or no topic took."""
+        for answer in refused:
+            self._refused[bounded(answer.result.error_code, _REASONS)].inc()
+
+
+class TakeSpans:
+    """Spans that begin with a take and end together when it was forwarded."""
+
+    def __init__(self, tracing: "Tracing", topic: str, *, taken_s: float) -> None:
+        self._tracing = tracing
+        self._topic = topic
+        self._taken_s = taken_s
+        self._open: list[tuple[Span, str | None]] = []
+
+    def routed(self, chosen: "Route", out: "OutRecord") -> "OutRecord":
+        """Begin the span of a routed record; what a worker does with the record that is returned is its child."""
+        headers = dict(out.headers)
+        span = self._begin(
+            headers.get(TRACE_PARENT),
+            message_attributes(self._topic, (headers.get("ce_id") or b"").decode(errors="replace"))
+            | version_attributes(chosen.model, chosen.version),
+        )
+        self._open.append((span, None))
+        return replace(out, headers=span.put_into(out.headers))
+
+    def refused(self, answer: "Answer") -> None:
+        """Begin the span of a record that no version can serve."""
+        span = self._begin(answer.trace_parent, message_attributes(self._topic, answer.result.request_id))
+        self._open.append((span, answer.result.error_code))
+
+    def end(self) -> None:
+        """End them all: the take is forwarded and its refusals are answered."""
+        for span, error in self._open:
+            span.end(error=error)
+
+    def _begin(self, parent: bytes | None, attributes: "Attributes") -> "Span":
+        return self._tracing.begin(
+            f"route {self._topic}", kind="CONSUMER", parent=parent, at_s=self._taken_s, attributes=attributes
+        )
+
+
+log = structlog.get_logger(__name__)
+
+# Each look costs the broker a call a group and lane. Seldom makes ages coarse, often spends an idle broker's CPU.
+_LOOK_S = 5.0
+_Pool = tuple[str, str, Lane]
+
+
+class DeploymentWatch:
+    """Keeps the gauges that no other process can know while a pool sleeps. One event loop; `run` never raises ours."""
+
+    def __init__(self, settings: "Settings", *, catalog: "Catalog", splits: "Splits", redis: "Redis") -> None:
+        self._settings = settings
+        self._redis = redis
+        self._reader = BacklogReader(settings)
+        names = settings.names
+        self._ingress = {Subscription(topic, names.router_group): lane for lane, topic in names.ingress.items()}
+        self._pools: dict[Subscription, _Pool] = {
+            Subscription(
+                names.work_topic(version.model, version.version, lane),
+                names.worker_group(version.model, version.version),
+            ): (version.model, version.version, lane)
+            for version in catalog.all_versions()
+            for lane in Lane
+        }
+        self._ages: dict[Subscription, OldestAge] = {
+            subscription: OldestAge() for subscription in (*self._ingress, *self._pools)
+        }
+        for model in catalog.models.values():
+            for name in model.versions:
+                weight = metrics.SPLIT_WEIGHT.labels(model.name, name)
+                weight.set_function(partial(_weight, model, name, splits))
+
+    async def run(self) -> None:
+        """Look every few seconds until cancelled; what does not answer keeps its last numbers."""
+        try:
+            while True:
+                await self._look()
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            await self._reader.close()
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
+                self._note(await self._reader.read_partitions([*self._ingress, *self._pools]))
+                await self._note_store()
+        except (InferlaneError, TimeoutError) as error:
+            log.warning("deployment_not_seen", error=str(error), retry_s=_LOOK_S)
+
+    def _note(self, found: Mapping[Subscription, Sequence[PartitionPosition]]) -> None:
+        at_s = time.monotonic()
+        for subscription, partitions in found.items():
+            age_s = self._ages[subscription].note(partitions, at_s=at_s)
+            lag_records = Position.of(partitions).lag_records
+            if (lane := self._ingress.get(subscription)) is not None:
+                metrics.INGRESS_LAG.labels(lane).set(lag_records)
+                metrics.INGRESS_AGE.labels(lane).set(age_s)
+            else:
+                pool = self._pools[subscription]
+                metrics.POOL_LAG.labels(*pool).set(lag_records)
+                metrics.POOL_AGE.labels(*pool).set(age_s)
+                metrics.POOL_MAX.labels(*pool[:2]).set(len(partitions))
+
+    async def _note_store(self) -> None:
+        async with store_errors(self._settings.redis_url):
+            memory = await read_store_memory(self._redis)
+        metrics.STORE_USED.set(memory.used_bytes)
+        metrics.STORE_MAX.set(memory.limit_bytes)
+
+
+def _weight(model: "Model", version: str, splits: "Splits") -> float:
+    return weights_of(model, splits).get(version, 0.0)
