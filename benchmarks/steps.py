@@ -25,7 +25,7 @@ from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.splits import SplitTable
 from models.catalog import load_catalog
-from producer_api.predict_endpoint import Answerer, encode_json
+from producer_api.predict.endpoint import Answerer, encode_json
 from router.routing import route
 from workers.batching import run_batch, stack
 from workers.model import OnnxModel

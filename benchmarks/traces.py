@@ -15,8 +15,8 @@ from inferlane.contracts.results import Result, Status
 from inferlane.runtime.delivery import Answer
 from inferlane.runtime.tracing.spans import Tracing
 from models.catalog import ModelVersion
-from producer_api.enqueueing import OnAnswer
-from producer_api.telemetry import TracedEnqueuer, begin_call, end_call
+from producer_api.predict.enqueuer import OnAnswer
+from producer_api.predict.telemetry import TracedEnqueuer, begin_call, end_call
 from router.router_telemetry import TakeSpans
 from router.routing import Route
 from workers.batch_telemetry import Batch, BatchSpans

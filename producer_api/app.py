@@ -14,14 +14,22 @@ from inferlane.errors import InferlaneError, UnavailableError
 from inferlane.quoting import clipped
 from inferlane.runtime.http.head import CONTENT_TYPE
 from inferlane.runtime.ops import health_body
-from producer_api import predict_endpoint
-from producer_api.asgi import AnyMethod, allowed_methods, read_body, send_answer
-from producer_api.auth import KeyRing, in_front_of
-from producer_api.enqueueing import HeldBytes, Hold, put_hold
-from producer_api.openapi import openapi
-from producer_api.problems import problem, problem_of
-from producer_api.routes import documents, health, models, predictions, version_metrics
-from producer_api.services import Services
+from producer_api.http.asgi import (
+    PREDICT_PATH,
+    AnyMethod,
+    HeldBytes,
+    Hold,
+    allowed_methods,
+    put_hold,
+    read_body,
+    send_answer,
+)
+from producer_api.http.auth import KeyRing, in_front_of
+from producer_api.http.openapi import openapi
+from producer_api.http.problems import problem, problem_of
+from producer_api.predict.endpoint import PredictEndpoint
+from producer_api.routes import documents, models, operations, predictions
+from producer_api.routes.dependencies import Services
 
 if TYPE_CHECKING:
     from inferlane.runtime.service import Startup
@@ -51,7 +59,7 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
         redoc_url=None,
     )
     app.state.services = services
-    hot = predict_endpoint.PredictEndpoint(
+    hot = PredictEndpoint(
         services.settings,
         reader=services.reader,
         submitter=services.submitter,
@@ -62,9 +70,9 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
         tracing=services.tracing,
     )
     # Registered for the other methods' 405 and for middleware-free tests; POSTs are dispatched before FastAPI.
-    app.router.routes.append(Route(predict_endpoint.PATH, hot, methods=["POST"]))
+    app.router.routes.append(Route(PREDICT_PATH, hot, methods=["POST"]))
     routes = [*app.router.routes]
-    for module in (documents, predictions, models, version_metrics, health):
+    for module in (documents, predictions, models, operations):
         app.include_router(module.router)
         routes += module.router.routes
     app.state.all_routes = routes
@@ -77,7 +85,7 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     )
     settings = services.settings
     held = HeldBytes(limit_bytes=settings.max_pending_bytes)
-    inner = HotPath(AnyMethod(app, routes), {predict_endpoint.PATH: hot}, held=held)
+    inner = HotPath(AnyMethod(app, routes), {PREDICT_PATH: hot}, held=held)
     return in_front_of(inner, settings, keys)
 
 

@@ -19,18 +19,18 @@ from inferlane.runtime.service import Startup
 from inferlane.runtime.splits import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
-from producer_api.admission import Admission
 from producer_api.app import StartingApp, build_app
-from producer_api.auth import open_key_ring
-from producer_api.enqueueing import Enqueuer
-from producer_api.idempotency import Claims, Once
-from producer_api.predict_endpoint import Answerer
-from producer_api.predicting import CallReader
-from producer_api.services import Services
-from producer_api.store_watch import Delivered, StoreWatch
-from producer_api.submitting import Submitter
-from producer_api.telemetry import AnswerCounts, TracedEnqueuer
-from producer_api.waiting import WaitingRoom
+from producer_api.http.auth import open_key_ring
+from producer_api.predict.admission import Admission
+from producer_api.predict.call import CallReader
+from producer_api.predict.endpoint import Answerer
+from producer_api.predict.enqueuer import Enqueuer
+from producer_api.predict.idempotency import Claims, Once
+from producer_api.predict.pending import WaitingRoom
+from producer_api.predict.store_capacity import Delivered, StoreWatch
+from producer_api.predict.submitter import Submitter
+from producer_api.predict.telemetry import AnswerCounts, TracedEnqueuer
+from producer_api.routes.dependencies import Services
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

@@ -1,1 +1,1 @@
-"""Ordinary FastAPI routes: everything but the hot calls."""
+"""Ordinary FastAPI routes: everything except the predict call."""

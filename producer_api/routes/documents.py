@@ -8,11 +8,11 @@ from fastapi import APIRouter, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 
+from producer_api.http.auth import DOCS_ASSETS
+
 router = APIRouter(include_in_schema=False)
 
 _ASSETS = Path(fastapi_offline.__file__).with_name("static")
-_KINDS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
-PATHS = ("/docs", "/docs/start.js", *(f"/docs/{name}" for name in _KINDS))
 # Keys are typed into this page, so it must load and call nothing but this API. Styles are set by its own script.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -59,6 +59,6 @@ async def start() -> Response:
 @router.get("/docs/{name}")
 async def asset(name: str) -> Response:
     """A file of Swagger UI."""
-    if name not in _KINDS:
+    if name not in DOCS_ASSETS:
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    return FileResponse(_ASSETS / name, media_type=_KINDS[name], headers=_HEADERS)
+    return FileResponse(_ASSETS / name, media_type=DOCS_ASSETS[name], headers=_HEADERS)

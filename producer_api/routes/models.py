@@ -13,11 +13,10 @@ from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError
 from inferlane.quoting import clipped
 from inferlane.runtime.splits import publish_split
 from models.catalog import Fault, Model, ModelVersion
-from producer_api.openapi import refuse_repeated
-from producer_api.problems import InvalidParameterError
-from producer_api.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weights
-from producer_api.services import Services, Wired
-from producer_api.waiting import answer_within
+from producer_api.http.problems import InvalidParameterError
+from producer_api.http.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weights
+from producer_api.predict.pending import answer_within
+from producer_api.routes.dependencies import Services, Wired, refuse_repeated
 
 router = APIRouter(tags=["models"], dependencies=[Depends(refuse_repeated)])
 log = structlog.get_logger(__name__)

@@ -8,13 +8,12 @@ from fastapi import APIRouter, Depends, Query, Request
 from inferlane.contracts.identity import foreign_name, is_own_id
 from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.quoting import quoted
-from producer_api.asgi import CALLER, SEES_ALL
-from producer_api.openapi import refuse_repeated
-from producer_api.problems import UnknownPredictionError
-from producer_api.schemas import Prediction
-from producer_api.services import Services, Wired
-from producer_api.taking_back import headers_of, take_back
-from producer_api.waiting import answer_within, store_is_late
+from producer_api.http.asgi import CALLER, SEES_ALL
+from producer_api.http.problems import UnknownPredictionError
+from producer_api.http.schemas import Prediction
+from producer_api.predict.cancellation import headers_of, take_back
+from producer_api.predict.pending import answer_within, store_is_late
+from producer_api.routes.dependencies import Services, Wired, refuse_repeated
 
 router = APIRouter(tags=["predictions"], dependencies=[Depends(refuse_repeated)])
 

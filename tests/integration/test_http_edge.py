@@ -12,8 +12,8 @@ import pytest
 from inferlane.runtime.api_keys import Scope, create_key, revoke_key
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.http.serving import serve_http
-from producer_api.asgi import read_body, send_answer
-from producer_api.auth import KeyGate, KeyRing
+from producer_api.http.asgi import read_body, send_answer
+from producer_api.http.auth import KeyGate, KeyRing
 from tests.support.fakes.clock import FakeClock
 
 PREDICT = "POST /v1/models/predict"

@@ -9,7 +9,7 @@ import pytest
 
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.serving import serve_http
-from producer_api.asgi import header, read_body, send_answer
+from producer_api.http.asgi import header, read_body, send_answer
 
 SOURCE = Path(__file__).parent / "java" / "Post.java"
 LIMIT_BYTES = 2_000_000

@@ -24,7 +24,7 @@ from inferlane.runtime.redis.cancellations import Cancellations, CancelledReques
 from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.redis.versions import ServedVersions, VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
-from producer_api.waiting import WaitingRoom
+from producer_api.predict.pending import WaitingRoom
 from tests.integration._parts import eventually, free_port, running
 from tests.support.brokers.apache.security import Security
 

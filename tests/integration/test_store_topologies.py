@@ -20,8 +20,8 @@ from inferlane.runtime.redis.connection import memory_infos
 from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
-from producer_api.idempotency import Claim, Claims
-from producer_api.waiting import WaitingRoom
+from producer_api.predict.idempotency import Claim, Claims
+from producer_api.predict.pending import WaitingRoom
 from tests.integration._parts import embedded_store, eventually, free_port, running
 
 WITHIN_S = 60.0

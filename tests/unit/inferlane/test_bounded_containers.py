@@ -15,9 +15,7 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.splits import SplitTable
 from producer_api.app import HotPath
-from producer_api.asgi import read_body
-from producer_api.enqueueing import HeldBytes
-from producer_api.predict_endpoint import PATH
+from producer_api.http.asgi import PREDICT_PATH, HeldBytes, read_body
 from router.version_windows import OutcomeWindows
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord
@@ -143,7 +141,7 @@ class Endpoint:
 async def test_the_bodies_of_all_calls_under_way_have_one_limit() -> None:
     """10,000 clients that wait, each with a body of 8 MB, would hold 80 GB."""
     endpoint, held = Endpoint(), HeldBytes(limit_bytes=1_000)
-    path = HotPath(None, {PATH: endpoint}, held=held)
+    path = HotPath(None, {PREDICT_PATH: endpoint}, held=held)
 
     async def call() -> None:
         chunks = [b"x" * 100, b"x" * 300]
@@ -151,7 +149,7 @@ async def test_the_bodies_of_all_calls_under_way_have_one_limit() -> None:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
 
-        await path({"type": "http", "method": "POST", "path": PATH, "headers": []}, receive, None)
+        await path({"type": "http", "method": "POST", "path": PREDICT_PATH, "headers": []}, receive, None)
 
     endpoint.following = [call, call]
     await call()

@@ -24,7 +24,7 @@ from inferlane.runtime.metrics.declaring import (
     class_labels,
     error_reasons,
 )
-from producer_api.telemetry import AnswerCounts
+from producer_api.predict.telemetry import AnswerCounts
 from tests.support.fakes.records import make_catalog
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "monitoring.md"

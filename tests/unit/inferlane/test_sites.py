@@ -6,7 +6,7 @@ import pytest
 
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.sites import LocalGuard, foreign_host, foreign_site
-from producer_api.auth import in_front_of
+from producer_api.http.auth import in_front_of
 
 NONE = frozenset[str]()
 

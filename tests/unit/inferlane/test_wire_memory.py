@@ -23,7 +23,7 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.splits import SplitTable
 from models.catalog import Catalog, Model, ModelVersion
-from producer_api.predicting import CallReader
+from producer_api.predict.call import CallReader
 from tests.support.fakes.records import FakeRecord, make_version
 from workers.requests import decode
 

@@ -9,8 +9,8 @@ from inferlane.errors import OverloadedError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.offsets import Position
 from inferlane.runtime.splits import SplitTable
-from producer_api.admission import Admission
-from producer_api.problems import problem_of
+from producer_api.http.problems import problem_of
+from producer_api.predict.admission import Admission
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import make_catalog
 from tests.support.fakes.simulated_queue import SimulatedQueue

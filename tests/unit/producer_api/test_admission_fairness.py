@@ -12,7 +12,7 @@ from inferlane.contracts.splits import Split
 from inferlane.errors import OverloadedError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.splits import SplitTable
-from producer_api.admission import Admission
+from producer_api.predict.admission import Admission
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import make_catalog
 from tests.support.fakes.simulated_queue import Pool, SimulatedQueue, Work

@@ -5,16 +5,17 @@ import time
 
 import pytest
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 
 from inferlane.errors import DecodeError
 from inferlane.runtime.ops import Exposition
-from producer_api.asgi import allowed_methods
-from producer_api.auth import required_scope
-from producer_api.openapi import refuse_repeated
-from producer_api.problems import InvalidParameterError
-from producer_api.routes import documents, models, predictions, version_metrics
+from producer_api.http.asgi import allowed_methods
+from producer_api.http.auth import DOCS_ASSETS, DOCS_PATHS, required_scope
+from producer_api.http.problems import InvalidParameterError
+from producer_api.http.schemas import MAX_WEIGHTS
+from producer_api.routes import documents, models, operations, predictions
+from producer_api.routes.dependencies import refuse_repeated
 from producer_api.routes.models import _change_of
-from producer_api.schemas import MAX_WEIGHTS
 
 
 async def test_the_page_loads_only_files_of_this_api_that_are_open_to_all() -> None:
@@ -24,12 +25,12 @@ async def test_the_page_loads_only_files_of_this_api_that_are_open_to_all() -> N
     assert len(loaded) == 4
     for path in loaded:
         assert required_scope("GET", f"/{path}") is None
-        assert f"/{path}" in documents.PATHS
+        assert f"/{path}" in DOCS_PATHS
     assert "default-src 'none'; script-src 'self';" in page.headers["content-security-policy"]
     assert re.search(r"<script(?![^>]*src=)", text) is None
 
 
-@pytest.mark.parametrize("name", documents._KINDS)
+@pytest.mark.parametrize("name", DOCS_ASSETS)
 async def test_every_file_of_the_page_is_there(name: str) -> None:
     assert (documents._ASSETS / name).is_file()
     assert (await documents.asset(name)).headers["x-content-type-options"] == "nosniff"
@@ -132,6 +133,9 @@ async def test_parameters_that_are_there_once_pass(query: bytes) -> None:
     await refuse_repeated(Request({"type": "http", "query_string": query}))
 
 
-@pytest.mark.parametrize("router", [models.router, predictions.router, version_metrics.router])
+@pytest.mark.parametrize("router", [models.router, predictions.router, operations.router])
 def test_every_call_with_parameters_refuses_repeated_ones(router: APIRouter) -> None:
-    assert refuse_repeated in [dependency.dependency for dependency in router.dependencies]
+    with_parameters = [route for route in router.routes if isinstance(route, APIRoute) and route.dependant.query_params]
+    assert with_parameters
+    for route in with_parameters:
+        assert refuse_repeated in [dependency.dependency for dependency in route.dependencies]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.api_keys import Scope, create_key, digest_of, read_keys, revoke_key
 from inferlane.runtime.config import load_settings
-from producer_api.auth import OPEN_PATHS, KeyRing, open_key_ring, required_scope
+from producer_api.http.auth import OPEN_PATHS, KeyRing, open_key_ring, required_scope
 from tests.support.fakes.clock import FakeClock
 
 

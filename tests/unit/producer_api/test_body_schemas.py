@@ -5,7 +5,7 @@ from pathlib import Path
 from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.runtime.config import load_settings
 from models.catalog import Catalog, load_catalog
-from producer_api.body_schemas import _row, predict_bodies, split_bodies, split_examples
+from producer_api.http.schemas import _row, predict_bodies, split_bodies, split_examples
 from tests.support.fakes.stores import write_tiny_store
 
 

@@ -6,7 +6,7 @@ from inferlane.errors import DecodeError, InferlaneError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.splits import SplitTable
-from producer_api.predicting import CallReader
+from producer_api.predict.call import CallReader
 from tests.support.fakes.records import make_catalog
 
 READER = CallReader(load_settings(), catalog=make_catalog(), splits=SplitTable(), clock=SystemClock())

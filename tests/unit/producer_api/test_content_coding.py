@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import DecodeError, PayloadTooLargeError
-from producer_api.asgi import coding_of, inflate, one_header, read_body
-from producer_api.problems import InvalidParameterError, UnsupportedCodingError, problem_of
+from producer_api.http.asgi import coding_of, inflate, one_header, read_body
+from producer_api.http.problems import InvalidParameterError, UnsupportedCodingError, problem_of
 
 LIMIT = 100_000
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'

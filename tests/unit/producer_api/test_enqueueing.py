@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import InferlaneError, OverloadedError
-from producer_api.enqueueing import Enqueuer
+from producer_api.predict.enqueuer import Enqueuer
 
 RECORD = OutRecord("t", b"k", b"value", [])
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import OverloadedError
-from producer_api.waiting import PlaceShares
+from producer_api.predict.pending import PlaceShares
 
 MODELS = ("a", "b", "c")
 

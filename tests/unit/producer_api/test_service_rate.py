@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.runtime.kafka.offsets import Position
-from producer_api.service_rate import ServiceRate
+from producer_api.predict.service_rate import ServiceRate
 
 
 def noted(*positions: tuple[float, int, int]) -> ServiceRate:

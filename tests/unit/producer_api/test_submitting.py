@@ -9,10 +9,10 @@ import pytest
 
 from inferlane.errors import InferlaneError, UnavailableError
 from inferlane.runtime.config import load_settings
-from producer_api.predicting import Call
-from producer_api.problems import ClientGoneError
-from producer_api.submitting import Departure, Submitter
-from producer_api.waiting import WaitingRoom
+from producer_api.http.problems import ClientGoneError
+from producer_api.predict.call import Call
+from producer_api.predict.pending import WaitingRoom
+from producer_api.predict.submitter import Departure, Submitter
 from tests.support.fakes.clock import FakeClock
 
 if TYPE_CHECKING:

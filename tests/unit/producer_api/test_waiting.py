@@ -8,8 +8,8 @@ import pytest
 
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import OverloadedError
+from producer_api.predict.pending import PlaceShares, WaitingRoom
 from producer_api.routes import predictions
-from producer_api.waiting import PlaceShares, WaitingRoom
 
 LIMIT_S = 20.0
 

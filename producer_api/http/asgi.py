@@ -7,10 +7,11 @@ from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
-from inferlane.errors import DecodeError, PayloadTooLargeError
+from inferlane.errors import DecodeError, OverloadedError, PayloadTooLargeError
 from inferlane.quoting import quoted
-from producer_api.enqueueing import hold_in
-from producer_api.problems import InvalidParameterError, UnsupportedCodingError
+from producer_api.http.problems import InvalidParameterError, UnsupportedCodingError
+
+PREDICT_PATH = "/v1/models/predict"
 
 TAKEN = ("gzip", "deflate")
 """The codings of `Content-Encoding` that are read; `identity` means none."""
@@ -87,6 +88,63 @@ def inflate(body: bytes, coding: bytes, limit_bytes: int, *, remedy: str = FEWER
 def _has_zlib_head(body: bytes) -> bool:
     """Whether it begins as RFC 1950 says; some clients send what that wraps without it."""
     return len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and (body[0] << 8 | body[1]) % 31 == 0
+
+
+_HOLD_KEY = "inferlane.held"
+
+
+class HeldBytes:
+    """Counts what calls hold. One event loop."""
+
+    def __init__(self, *, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.held_bytes = 0
+
+    def add(self, size_bytes: int) -> None:
+        """Count more of a body.
+
+        Raises:
+            OverloadedError: all bodies together would be over the limit.
+        """
+        if self.held_bytes + size_bytes > self._limit_bytes:
+            raise OverloadedError(
+                f"the bodies of the calls under way have {self.held_bytes} bytes, the limit is {self._limit_bytes} "
+                "(INFERLANE_MAX_PENDING_BYTES); send again later, or smaller requests"
+            )
+        self.held_bytes += size_bytes
+
+
+class Hold:
+    """What one call holds: `add` as its body comes, `release` when it is answered."""
+
+    def __init__(self, total: HeldBytes) -> None:
+        self._total = total
+        self._bytes = 0
+
+    def add(self, size_bytes: int) -> None:
+        """Count more of this call's body.
+
+        Raises:
+            OverloadedError: all bodies together would be over the limit.
+        """
+        self._total.add(size_bytes)
+        self._bytes += size_bytes
+
+    def release(self) -> None:
+        """Give back what this call held."""
+        self._total.held_bytes -= self._bytes
+        self._bytes = 0
+
+
+def put_hold(scope: Any, hold: Hold) -> None:
+    """Note in the scope what counts its body."""
+    scope[_HOLD_KEY] = hold
+
+
+def hold_in(scope: Any) -> Hold | None:
+    """What counts the body of this call, if anything does."""
+    hold: Hold | None = scope.get(_HOLD_KEY)
+    return hold
 
 
 # What is read and thrown away of a body over its limit, so that the client can finish sending and read our answer.

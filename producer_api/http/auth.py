@@ -14,10 +14,8 @@ from inferlane.runtime.http.head import CONTENT_TYPE
 from inferlane.runtime.http.sites import LocalGuard
 from inferlane.runtime.metrics.api import DENIED
 from inferlane.runtime.runfile import is_loopback
-from producer_api import predict_endpoint
-from producer_api.asgi import CALLER, SEES_ALL, header, send_answer
-from producer_api.problems import ForbiddenError, UnauthorizedError, problem_of
-from producer_api.routes import documents
+from producer_api.http.asgi import CALLER, PREDICT_PATH, SEES_ALL, header, send_answer
+from producer_api.http.problems import ForbiddenError, UnauthorizedError, problem_of
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -97,8 +95,11 @@ def _stamp_of(path: Path) -> _Stamp | None:
 
 log = structlog.get_logger(__name__)
 
+DOCS_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
+"""The files that the documentation page loads, with their media types."""
+DOCS_PATHS = ("/docs", "/docs/start.js", *(f"/docs/{name}" for name in DOCS_ASSETS))
 # For probes, scrapers and readers of the documentation: nothing here tells what clients ask.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", *documents.PATHS})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", *DOCS_PATHS})
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREDICTIONS = "/v1/predictions/"
 _BEARER = b"bearer "
@@ -108,7 +109,7 @@ def required_scope(method: str, path: str) -> Scope | None:
     """What a call needs; None if it is open to all. A write that nobody listed here needs `admin`."""
     if path in OPEN_PATHS:
         return None
-    if method in _READS or (method, path) == ("POST", predict_endpoint.PATH):
+    if method in _READS or (method, path) == ("POST", PREDICT_PATH):
         return Scope.PREDICT
     if method == "DELETE" and path.startswith(_PREDICTIONS):
         return Scope.PREDICT

@@ -1,21 +1,16 @@
 """The OpenAPI document: FastAPI's own, with the hot calls described by hand since FastAPI does not serve them."""
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from inferlane.quoting import quoted
 from inferlane.runtime.api_keys import Scope
 from inferlane.runtime.http.head import CONTENT_TYPE
-from producer_api.auth import required_scope
-from producer_api.body_schemas import predict_bodies, split_bodies, split_examples
-from producer_api.predict_endpoint import PATH
-from producer_api.problems import InvalidParameterError
-from producer_api.schemas import Prediction, Problem, Queued
+from producer_api.http.asgi import PREDICT_PATH
+from producer_api.http.auth import required_scope
+from producer_api.http.schemas import Prediction, Problem, Queued, predict_bodies, split_bodies, split_examples
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -75,7 +70,7 @@ def openapi(app: FastAPI, catalog: "Catalog", settings: "Settings", *, has_keys:
         schemas["PredictRequest"] = predict_bodies(catalog, settings)
         schemas["TrafficSplit"] = split_bodies(catalog)
         paths = document["paths"]
-        paths[PATH] = {"post": _predict()}
+        paths[PREDICT_PATH] = {"post": _predict()}
         paths["/v1/traffic-split"]["post"]["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _ref("TrafficSplit"), "examples": split_examples(catalog)}},
@@ -102,7 +97,7 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         responses["200"] = {"description": "As its name says.", "content": _PROBES[path]}
         if path != "/metrics":
             responses["503"] = {"description": "It does not hold; the body says which check fails.", **responses["200"]}
-    elif path != PATH:
+    elif path != PREDICT_PATH:
         responses |= {status: _problem(text) for status, text in _ANY_PROBLEMS.items()}
     if "requestBody" in operation:
         responses.setdefault("415", _problem(_PROBLEMS["415"]))
@@ -183,19 +178,3 @@ def _json(name: str) -> dict[str, Any]:
 
 def _problem(description: str) -> dict[str, Any]:
     return {"description": description, "content": {CONTENT_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}}}
-
-
-async def refuse_repeated(request: Request) -> None:
-    """Return if each parameter is there once: of two, a proxy in front may have read the other one.
-
-    Raises:
-        InvalidParameterError: one is there more than once.
-    """
-    query = request.scope["query_string"].decode("latin-1")
-    if query.count("=") < 2:  # noqa: PLR2004 - what is there once cannot be repeated
-        return
-    for name, count in Counter(name for name, _ in parse_qsl(query, keep_blank_values=True)).items():
-        if count > 1:
-            raise InvalidParameterError(
-                f"the parameter {quoted(name)} is there {count} times, so nobody knows which one counts; send it once"
-            )

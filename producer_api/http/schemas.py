@@ -1,16 +1,132 @@
-"""The bodies that this catalog takes, as JSON Schema: what the API's document promises is what it accepts."""
+"""The documented shapes of what the API takes and gives; nothing on the hot path is built from them."""
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.contracts.wire.tensors import numpy_dtype
 from inferlane.runtime.config import Settings
 from models.catalog import Catalog, Model
-from producer_api.schemas import IRIS_ROW, MAX_WEIGHT
+
+IRIS_ROW: Any = [5.1, 3.5, 1.4, 0.2]
+
+
+class Timings(BaseModel):
+    queue_wait: float = Field(description="Acceptance to the start of inference, ms.")
+    inference: float = Field(description="The run that this request was part of, ms.")
+    total: float = Field(description="Acceptance to the end of inference, ms.")
+
+
+class FailureReason(BaseModel):
+    code: str
+    detail: str
+
+
+class Prediction(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "request_id": "4f0f6b1c2d3e4a5b6c7d8e9f00112233",
+                    "status": "SUCCEEDED",
+                    "model": "iris",
+                    "version": "v1",
+                    "predictions": [{"label": "setosa", "probabilities": [0.97, 0.03, 0.0]}],
+                    "timings_ms": {"queue_wait": 3.1, "inference": 0.05, "total": 3.2},
+                }
+            ]
+        }
+    )
+
+    request_id: str
+    status: str = Field(description="SUCCEEDED, FAILED or EXPIRED; QUEUED until then.")
+    model: str | None = None
+    version: str | None = None
+    predictions: list[Any] | None = Field(None, description="One a row, in the order of the rows.")
+    error: FailureReason | None = None
+    timings_ms: Timings | None = None
+
+
+class Queued(BaseModel):
+    request_id: str
+    status: str = "QUEUED"
+    location: str = Field(description="Where the result will be; also in the `Location` header.")
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What happened, the value, the limit and the remedy.")
+    code: str
+    retryable: bool
+
+
+class TensorInfo(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int] = Field(description="-1 is the row axis.")
+
+
+class VersionInfo(BaseModel):
+    version: str
+    weight: float = Field(description="Share of the traffic that names no version.")
+    quantization: str
+    size_bytes: int
+    digest: str
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    metrics: dict[str, float | str]
+    quantized: dict[str, float | str]
+
+
+class ModelInfo(BaseModel):
+    name: str
+    description: str
+    default: bool = Field(description="Whether it answers requests that name no model.")
+    default_version: str
+    classes: list[str]
+    versions: list[VersionInfo]
+
+
+class UnusableInfo(BaseModel):
+    model: str
+    version: str | None = Field(description="None when nothing of the model can be served.")
+    reason: str
+
+
+class ModelList(BaseModel):
+    models: list[ModelInfo]
+    unusable: list[UnusableInfo] = Field(description="What is in the store and cannot be served, and why.")
+
+
+# Larger ones could sum to infinity.
+MAX_WEIGHT = 1e9
+# More than any model has versions; the rest of a larger body would be work for nothing.
+MAX_WEIGHTS = 1_000
+Weight = Annotated[float, msgspec.Meta(ge=0, le=MAX_WEIGHT)]
+Weights = Annotated[dict[str, Weight], msgspec.Meta(min_length=1, max_length=MAX_WEIGHTS)]
+
+
+class ModelWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The weights of a named model; the decoder stops at the first fault, so a large bad body is little work."""
+
+    model: str | msgspec.UnsetType | None = msgspec.UNSET
+    weights: Weights
+
+
+class SplitInfo(BaseModel):
+    model: str
+    weights: dict[str, float] = Field(description="Shares that sum to 1.")
+    changed_s: float | None = Field(None, description="When it was set, seconds since the epoch; absent for a default.")
+
 
 Schema = dict[str, Any]
 

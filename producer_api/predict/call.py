@@ -16,7 +16,7 @@ from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
 from inferlane.quoting import clipped
-from producer_api.problems import InvalidParameterError
+from producer_api.http.problems import InvalidParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

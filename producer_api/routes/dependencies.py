@@ -1,9 +1,14 @@
 """What the routes need, built once and handed to them."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
+
+from inferlane.quoting import quoted
+from producer_api.http.problems import InvalidParameterError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -17,15 +22,15 @@ if TYPE_CHECKING:
     from inferlane.runtime.splits import SplitFollower, SplitTable
     from inferlane.runtime.tracing.spans import Tracing
     from models.catalog import Catalog
-    from producer_api.admission import Admission
-    from producer_api.enqueueing import Enqueuer
-    from producer_api.idempotency import Once
-    from producer_api.predict_endpoint import Answerer
-    from producer_api.predicting import CallReader
-    from producer_api.store_watch import Delivered, StoreWatch
-    from producer_api.submitting import Submitter
-    from producer_api.telemetry import AnswerCounts
-    from producer_api.waiting import WaitingRoom
+    from producer_api.predict.admission import Admission
+    from producer_api.predict.call import CallReader
+    from producer_api.predict.endpoint import Answerer
+    from producer_api.predict.enqueuer import Enqueuer
+    from producer_api.predict.idempotency import Once
+    from producer_api.predict.pending import WaitingRoom
+    from producer_api.predict.store_capacity import Delivered, StoreWatch
+    from producer_api.predict.submitter import Submitter
+    from producer_api.predict.telemetry import AnswerCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +66,19 @@ def services_of(request: Request) -> Services:
 
 
 Wired = Annotated[Services, Depends(services_of)]
+
+
+async def refuse_repeated(request: Request) -> None:
+    """Return if each parameter is there once: of two, a proxy in front may have read the other one.
+
+    Raises:
+        InvalidParameterError: one is there more than once.
+    """
+    query = request.scope["query_string"].decode("latin-1")
+    if query.count("=") < 2:  # noqa: PLR2004 - what is there once cannot be repeated
+        return
+    for name, count in Counter(name for name, _ in parse_qsl(query, keep_blank_values=True)).items():
+        if count > 1:
+            raise InvalidParameterError(
+                f"the parameter {quoted(name)} is there {count} times, so nobody knows which one counts; send it once"
+            )

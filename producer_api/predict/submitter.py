@@ -12,10 +12,10 @@ from inferlane.contracts.record import CALLER, JSON_LENGTH, PROOF, TRACE_PARENT,
 from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import UnavailableError
 from inferlane.runtime.metrics.api import ACCEPTED
-from producer_api.predicting import SOURCE
-from producer_api.problems import ClientGoneError, UnconfirmedError
-from producer_api.taking_back import headers_of, take_back
-from producer_api.waiting import PlaceShares, answer_within, store_is_late
+from producer_api.http.problems import ClientGoneError, UnconfirmedError
+from producer_api.predict.call import SOURCE
+from producer_api.predict.cancellation import Departure, headers_of, take_back
+from producer_api.predict.pending import PlaceShares, answer_within, store_is_late
 
 if TYPE_CHECKING:
     from inferlane.errors import InferlaneError
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from inferlane.runtime.redis.cancellations import Cancellations
     from inferlane.runtime.retry import Clock
     from models.catalog import Catalog
-    from producer_api.admission import Admission
-    from producer_api.predicting import Call
-    from producer_api.store_watch import StoreWatch
-    from producer_api.telemetry import Enqueue
-    from producer_api.waiting import Place, WaitingRoom
+    from producer_api.predict.admission import Admission
+    from producer_api.predict.call import Call
+    from producer_api.predict.pending import WaitingRoom
+    from producer_api.predict.store_capacity import StoreWatch
+    from producer_api.predict.telemetry import Enqueue
 
 log = structlog.get_logger(__name__)
 
@@ -38,26 +38,6 @@ _TOGETHER = 1_000
 Acknowledged = asyncio.Future["InferlaneError | None"]
 """Resolved with what the broker said of the request: None when it has it, else the error. As a result and not as the
 future's own exception: nobody waits for it once the client has its answer or has gone."""
-
-
-class Departure:
-    """Whether the client of a call has gone away; the place at which the call waits is emptied then. One event loop."""
-
-    def __init__(self) -> None:
-        self.has_left = False
-        self._place: Place | None = None
-
-    def empties(self, place: "Place") -> None:
-        """Let this be the place where the call waits."""
-        self._place = place
-        if self.has_left:
-            self.note()
-
-    def note(self) -> None:
-        """Note that the client has gone away."""
-        self.has_left = True
-        if self._place is not None and not self._place.done():
-            self._place.set_result(None)
 
 
 class Submitter:

@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from inferlane.errors import UNDECODABLE, DecodeError, OverloadedError, UnavailableError
 from inferlane.quoting import clipped
 from inferlane.runtime.redis.results import store_errors
-from producer_api.problems import InvalidParameterError, KeyReusedError
-from producer_api.waiting import answer_within, store_is_late
+from producer_api.http.problems import InvalidParameterError, KeyReusedError
+from producer_api.predict.pending import answer_within, store_is_late
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from inferlane.contracts.results import Result
     from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.results import ResultStore
-    from producer_api.predicting import Call
-    from producer_api.submitting import Submitter
-    from producer_api.telemetry import AnswerCounts
+    from producer_api.predict.call import Call
+    from producer_api.predict.submitter import Submitter
+    from producer_api.predict.telemetry import AnswerCounts
 
 log = structlog.get_logger(__name__)
 

@@ -1,12 +1,16 @@
-"""Liveness, readiness and Prometheus metrics."""
+"""For operators: liveness, readiness, Prometheus metrics of this process, and what a version did lately."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from inferlane.runtime.ops import EXPOSITION, health_body
-from producer_api.services import Services, Wired
+from producer_api.http.problems import InvalidParameterError
+from producer_api.predict.endpoint import encode_json
+from producer_api.predict.pending import answer_within, store_is_late
+from producer_api.routes.dependencies import Services, Wired, refuse_repeated
 
 router = APIRouter(tags=["operations"])
 
@@ -28,6 +32,24 @@ async def ready(services: Wired) -> Response:
 async def metrics() -> Response:
     """Prometheus metrics of this process."""
     return Response(EXPOSITION.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/metrics/{version}", dependencies=[Depends(refuse_repeated)])
+async def read_metrics(
+    version: str,
+    services: Wired,
+    model: Annotated[str | None, Query(description="The default model if absent.")] = None,
+    window_s: Annotated[float, Query(gt=0, description="How far back, in seconds.")] = 300,
+) -> Response:
+    """Rate, latency percentiles, errors, predictions and resources of a version, over all of its workers."""
+    known = services.catalog.model(model).version(version)
+    limit_s = services.settings.outcome_window_s
+    if window_s > limit_s:
+        raise InvalidParameterError(f"window_s is {window_s:g}; the windows hold {limit_s} s")
+    time_s, now_s = services.settings.default_wait_s, services.clock.now_s()
+    async with answer_within(time_s, store_is_late(time_s, done="ask again")):
+        report = await services.windows.read(known.model, known.version, window_s=window_s, now_s=now_s)
+    return Response(encode_json(report), media_type="application/json")
 
 
 def live_checks(services: Services) -> Mapping[str, bool]:

@@ -13,7 +13,7 @@ from inferlane.errors import InferlaneError, OverloadedError
 from inferlane.runtime.kafka.offsets import Position, Subscription
 from inferlane.runtime.metrics.api import BACKLOG, SERVICE_RATE
 from inferlane.runtime.service import Background
-from producer_api.service_rate import ServiceRate
+from producer_api.predict.service_rate import ServiceRate
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

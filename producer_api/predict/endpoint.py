@@ -16,12 +16,12 @@ from inferlane.contracts.wire.v1 import encode_predictions
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError
 from inferlane.runtime.http.head import CONTENT_TYPE
-from producer_api.asgi import CALLER, header, one_header, read_body, send_answer
-from producer_api.idempotency import ClaimKey
-from producer_api.predicting import read_preferences
-from producer_api.problems import problem, problem_of, status_of_code
-from producer_api.submitting import Departure
-from producer_api.telemetry import begin_call, end_call
+from producer_api.http.asgi import CALLER, PREDICT_PATH, header, one_header, read_body, send_answer
+from producer_api.http.problems import problem, problem_of, status_of_code
+from producer_api.predict.call import read_preferences
+from producer_api.predict.cancellation import Departure
+from producer_api.predict.idempotency import ClaimKey
+from producer_api.predict.telemetry import begin_call, end_call
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from inferlane.runtime.tracing.spans import Span, Tracing
     from models.catalog import Catalog
-    from producer_api.idempotency import Once
-    from producer_api.predicting import Call, CallReader
-    from producer_api.store_watch import Delivered
-    from producer_api.submitting import Submitter
-    from producer_api.telemetry import AnswerCounts
+    from producer_api.predict.call import Call, CallReader
+    from producer_api.predict.idempotency import Once
+    from producer_api.predict.store_capacity import Delivered
+    from producer_api.predict.submitter import Submitter
+    from producer_api.predict.telemetry import AnswerCounts
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -83,7 +83,6 @@ def _outputs(result: Result) -> "Tensors":
 
 log = structlog.get_logger(__name__)
 
-PATH = "/v1/models/predict"
 _JSON = b"application/json"
 # Reading a larger body would hold up every other call for longer than these take.
 _READ_ON_LOOP_BYTES = 1024 * 1024
@@ -127,7 +126,7 @@ class PredictEndpoint:
         trace_parent = header(scope, _TRACE_PARENT)
         span: Span | None = None
         if self._tracing is not None:
-            span = begin_call(self._tracing, PATH, parent=trace_parent)
+            span = begin_call(self._tracing, PREDICT_PATH, parent=trace_parent)
             trace_parent = span.traceparent
         try:
             body = await read_body(scope, receive, self._max_body_bytes)

@@ -10,6 +10,7 @@ from inferlane.errors import UnavailableError
 if TYPE_CHECKING:
     from inferlane.runtime.redis.cancellations import Cancellations
     from inferlane.runtime.redis.results import ResultStore
+    from producer_api.predict.pending import Place
 
 
 async def take_back(
@@ -44,3 +45,23 @@ def headers_of(request_id: str, key: str, accepted: Accepted) -> RequestHeaders:
         key=key,
         caller=accepted.caller,
     )
+
+
+class Departure:
+    """Whether the client of a call has gone away; the place at which the call waits is emptied then. One event loop."""
+
+    def __init__(self) -> None:
+        self.has_left = False
+        self._place: Place | None = None
+
+    def empties(self, place: "Place") -> None:
+        """Let this be the place where the call waits."""
+        self._place = place
+        if self.has_left:
+            self.note()
+
+    def note(self) -> None:
+        """Note that the client has gone away."""
+        self.has_left = True
+        if self._place is not None and not self._place.done():
+            self._place.set_result(None)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from inferlane.errors import InferlaneError
     from inferlane.runtime.tracing.spans import Span, Tracing
     from models.catalog import Catalog
-    from producer_api.enqueueing import OnAnswer
-    from producer_api.predicting import Call
+    from producer_api.predict.call import Call
+    from producer_api.predict.enqueuer import OnAnswer
 
 
 class AnswerCounts:

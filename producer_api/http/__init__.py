@@ -1,0 +1,1 @@
+"""HTTP: bodies, callers, problem documents and the OpenAPI document."""

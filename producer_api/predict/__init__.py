@@ -1,0 +1,1 @@
+"""The predict call: from its request body through the queue to its response."""
