@@ -27,9 +27,9 @@ from inferlane.runtime.splits import SplitTable
 from models.catalog import load_catalog
 from producer_api.predict.endpoint import Answerer, encode_json
 from router.routing import route
-from workers.batching import run_batch, stack
+from workers.batching import RunTimes, run_batch, stack
 from workers.model import OnnxModel
-from workers.replies import Answers, RunTimes
+from workers.replies import ReplyBuilder
 from workers.requests import decode
 
 _TURNS = 200
@@ -81,11 +81,11 @@ def _steps(case: Case, batch: int) -> Iterator[Step]:
     session = OnnxModel(version, intra_op_num_threads=load_settings().intra_op_num_threads)
     block = stack(requests)
     yield timed("infer", f"run of {batch}", lambda: session.run(block), share=batch)
-    outcomes = run_batch(session.run, requests)
-    answers = Answers(version, max_result_bytes=1 << 20, results_sample=0.0)
+    inferred = run_batch(session.run, requests)
+    replies = ReplyBuilder(version, max_result_bytes=1 << 20, results_sample=0.0)
     times = RunTimes(started_s=1.0, ended_s=2.0)
-    yield timed("store", "result", lambda: answers.of_outcome(outcomes[0], times))
-    results: list[Result] = [answers.of_outcome(outcome, times).result for outcome in outcomes]
+    yield timed("store", "result", lambda: replies.of_inferred(inferred[0], times))
+    results: list[Result] = [replies.of_inferred(one, times).result for one in inferred]
     yield timed("store", "result to bytes", lambda: encode_result(results[0]))
     message = encode_wake_up(results)
     yield timed("wake-up", "results to bytes", lambda: encode_wake_up(results), share=batch)

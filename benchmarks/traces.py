@@ -17,10 +17,10 @@ from inferlane.runtime.tracing.spans import Tracing
 from models.catalog import ModelVersion
 from producer_api.predict.enqueuer import OnAnswer
 from producer_api.predict.telemetry import TracedEnqueuer, begin_call, end_call
-from router.router_telemetry import TakeSpans
+from router.router_telemetry import RouteSpans
 from router.routing import Route
-from workers.batch_telemetry import Batch, BatchSpans
-from workers.replies import RunTimes
+from workers.batch_telemetry import BatchSpans
+from workers.batching import Batch, BatchRun, RunTimes
 
 NAMES = Names()
 
@@ -74,11 +74,11 @@ def _all_hops(version: ModelVersion, sampler: Sampler, batch: int) -> Callable[[
     enqueuer = TracedEnqueuer(broker, tracing)
     spans = BatchSpans(tracing, version, Names())
     chosen = Route(version.model, version.version)
-    done = Batch(lane=Lane.REQUESTS, taken_s=1.0, run=RunTimes(started_s=1.0, ended_s=2.0))
+    done = Batch(lane=Lane.REQUESTS, fetched_s=1.0, run=BatchRun((), RunTimes(started_s=1.0, ended_s=2.0)))
 
     def go() -> None:
         answers = []
-        take = TakeSpans(tracing, Names().ingress[Lane.REQUESTS], taken_s=1.0)
+        take = RouteSpans(tracing, Names().ingress[Lane.REQUESTS], fetched_s=1.0)
         for _ in range(batch):
             call = begin_call(tracing, "/v1/models/predict", parent=None)
             headers = [("ce_id", _ID.encode()), (TRACE_PARENT, call.traceparent)]

@@ -3,7 +3,7 @@
 from inferlane.errors import ConfigurationError
 from models.artifact import signature_of
 from models.catalog import ModelVersion
-from workers.trial import open_tried
+from workers.trial import load_verified
 
 __all__ = ["signature_of", "verify_version"]
 
@@ -18,7 +18,7 @@ def verify_version(version: ModelVersion, *, rows: int = _ROWS) -> None:
         ConfigurationError: the version could not be served; the message names the file and what was found.
     """
     try:
-        open_tried(version, intra_op_num_threads=1, rows=rows)
+        load_verified(version, intra_op_num_threads=1, rows=rows)
     except ConfigurationError:
         raise
     except Exception as error:  # whatever a model does, those behind it are verified too

@@ -34,8 +34,8 @@ from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.kafka.writing import Sender
 from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
-from router.router_telemetry import LaneMetrics, TakeSpans
-from router.routing import Elsewhere, Route, Splits, route, route_elsewhere
+from router.router_telemetry import RouterLaneMetrics, RouteSpans
+from router.routing import Route, ServedModels, Splits, route, route_to_served
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -56,10 +56,10 @@ _TOGETHER = 16
 # takes a little later, too long is what clients of the other versions wait when a topic begins to fail.
 _SLOW_AFTER_S = 0.5
 # Takes of which a part waits for a topic that fails; past it the lane waits too. Their offsets are not committed.
-_MAX_PARKED_TAKES = 1_000
-_NOWHERE: Mapping[str, Served] = MappingProxyType({})
+_MAX_PARKED_BATCHES = 1_000
+_NO_SERVED_MODELS: Mapping[str, Served] = MappingProxyType({})
 # Headers that the router writes, whatever a record says there.
-_ROUTERS_OWN = frozenset({"ce_model", "ce_modelversion", POSITION})
+_ROUTER_HEADERS = frozenset({"ce_model", "ce_modelversion", POSITION})
 
 
 class _Routed(msgspec.Struct, frozen=True):
@@ -72,12 +72,12 @@ class _Routed(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class _Work:
+class _Forwarding:
     """A take on its way."""
 
     lane: Lane
-    taken_s: float
-    spans: TakeSpans | None
+    fetched_s: float
+    spans: RouteSpans | None
     refused: list[Answer] = field(default_factory=list)
 
 
@@ -90,7 +90,7 @@ class Forwarder:
         *,
         catalog: "Catalog",
         splits: Splits,
-        elsewhere: Elsewhere = _NOWHERE,
+        served_models: ServedModels = _NO_SERVED_MODELS,
         producer: Sender,
         delivery: Delivery,
         retrier: Retrier,
@@ -100,21 +100,21 @@ class Forwarder:
         self._ingress = settings.names.ingress
         self._catalog = catalog
         self._splits = splits
-        self._elsewhere = elsewhere
+        self._served_models = served_models
         self._destinations = Destinations(producer, retrier)
-        self._parked_takes = 0
+        self._parked_batches = 0
         self._delivery = delivery
         self._tracing = tracing
-        self._metrics = {lane: LaneMetrics(catalog, lane) for lane in Lane}
+        self._metrics = {lane: RouterLaneMetrics(catalog, lane) for lane in Lane}
 
     async def forward(self, take: Take, lane: Lane) -> Awaitable[object] | None:
         """Return when each record is in the topic of its version, or answered because no version can serve it.
 
         What waits for a topic that fails is returned as the rest, so that the lane goes on with the others.
         """
-        taken_s = time.time()
-        spans = None if self._tracing is None else TakeSpans(self._tracing, self._ingress[lane], taken_s=taken_s)
-        work = _Work(lane, taken_s, spans)
+        fetched_s = time.time()
+        spans = None if self._tracing is None else RouteSpans(self._tracing, self._ingress[lane], fetched_s=fetched_s)
+        work = _Forwarding(lane, fetched_s, spans)
         by_topic = self._sort(take, work)
         # A topic that failed the last time is not waited for.
         waited = [topic for topic in by_topic if not self._destinations.is_failing(topic)]
@@ -127,7 +127,7 @@ class Forwarder:
             for topic in waited:
                 if not writes[topic].done():
                     self._destinations.note_slow(topic)
-            is_full = self._parked_takes >= _MAX_PARKED_TAKES or not self._destinations.has_room
+            is_full = self._parked_batches >= _MAX_PARKED_BATCHES or not self._destinations.has_room
             if is_full or all(task.done() for task in (*writes.values(), *refusals)):
                 await rest
                 return None
@@ -137,13 +137,13 @@ class Forwarder:
         return self._park(rest)
 
     async def _park(self, rest: "asyncio.Task[None]") -> None:
-        self._parked_takes += 1
+        self._parked_batches += 1
         try:
             await rest
         finally:
-            self._parked_takes -= 1
+            self._parked_batches -= 1
 
-    def _sort(self, take: Take, work: _Work) -> dict[str, list[_Routed]]:
+    def _sort(self, take: Take, work: _Forwarding) -> dict[str, list[_Routed]]:
         """The records by the topic that they go to; the others are refused."""
         by_topic: dict[str, list[_Routed]] = {}
         for record in take.records:
@@ -158,7 +158,7 @@ class Forwarder:
             by_topic.setdefault(decision.out.topic, []).append(decision)
         return by_topic
 
-    async def _write(self, topic: str, part: list[_Routed], work: _Work) -> None:
+    async def _write(self, topic: str, part: list[_Routed], work: _Forwarding) -> None:
         """Return when each record is in the topic, or answered because the topic does not take it.
 
         What was written before a failure is written again: workers and the store know a request by its id.
@@ -174,19 +174,19 @@ class Forwarder:
                 whose = identified(routed.headers, routed.record)
                 refused.append(_refuse(routed.record, work.lane, whose, error))
         for chosen, stamps in written.items():
-            metrics.note_routed(chosen, stamps, taken_s=work.taken_s)
+            metrics.note_routed(chosen, stamps, fetched_s=work.fetched_s)
         if refused:
             log.error("records_refused", topic=topic, records=len(refused), error=refused[0].result.error_detail)
             await self._delivery.deliver(refused)
             metrics.note_refused(refused)
 
-    async def _end(self, tasks: "Collection[asyncio.Task[None]]", work: _Work) -> None:
+    async def _end(self, tasks: "Collection[asyncio.Task[None]]", work: _Forwarding) -> None:
         await asyncio.gather(*tasks)
         if work.spans is not None:
             work.spans.end()
         metrics = self._metrics[work.lane]
         metrics.note_refused(work.refused)
-        metrics.note_take(took_s=time.time() - work.taken_s)
+        metrics.note_batch(took_s=time.time() - work.fetched_s)
 
     async def give_up(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
         """Return when a record that must not be worked on has a durable terminal result, and is a dead letter."""
@@ -199,9 +199,9 @@ class Forwarder:
         self._metrics[lane].note_refused(refused)
 
     def _decide(self, record: "ConsumerRecord", lane: Lane) -> _Routed | Answer:
-        """The route and the record for its topic, or the terminal answer of a record that no version can serve."""
+        """The route and the record for its topic, or the terminal reply of a record that no version can serve."""
         try:
-            # Whose it is costs a look at the payload, which only an answer needs.
+            # Whose it is costs a look at the payload, which only an reply needs.
             headers = read_unidentified(record)
         except DecodeError as error:
             return _refuse(record, lane, default_headers(record), error)
@@ -218,7 +218,7 @@ class Forwarder:
         try:
             chosen = route(headers, self._splits, self._catalog)
         except UnknownModelError:
-            found = route_elsewhere(headers, self._splits, self._elsewhere)
+            found = route_to_served(headers, self._splits, self._served_models)
             if found is None:
                 raise
             chosen = found
@@ -252,7 +252,7 @@ def router_lanes(
 
 def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:
     """The record's own headers, with the choice and with what the record left to us."""
-    kept = [header for header in record.headers if header[0] not in _ROUTERS_OWN]
+    kept = [header for header in record.headers if header[0] not in _ROUTER_HEADERS]
     kept.append(("ce_model", chosen.model.encode()))
     kept.append(("ce_modelversion", chosen.version.encode()))
     names = {name for name, value in kept if value}

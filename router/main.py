@@ -21,8 +21,8 @@ from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
 from router.faust_app.app import RouterApp, run_app
 from router.forwarder import Forwarder, router_lanes
-from router.router_telemetry import DeploymentWatch
-from router.window_publisher import StatePath
+from router.router_telemetry import DeploymentMonitor
+from router.window_publisher import WindowPublisher
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -71,7 +71,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             settings,
             catalog=catalog,
             splits=splits,
-            elsewhere=served,
+            served_models=served,
             producer=producer,
             delivery=Delivery(
                 results,
@@ -91,9 +91,11 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 retrier,
                 attempt_log=RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names),
             ),
-            state_path=StatePath(settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()),
+            window_publisher=WindowPublisher(
+                settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()
+            ),
         )
-        watch = DeploymentWatch(settings, catalog=catalog, splits=splits, redis=redis)
+        watch = DeploymentMonitor(settings, catalog=catalog, splits=splits, redis=redis)
         watching = await stack.enter_async_context(Background(watch.run, name="deployment"))
         ops.show(
             live=lambda: {

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from router.routing import Splits
 
 _MS = 1e-3
-_ELSEWHERE = Route(UNKNOWN, UNKNOWN)
+_UNKNOWN_ROUTE = Route(UNKNOWN, UNKNOWN)
 # Why the router can refuse a record.
 _REASONS = (
     *(
@@ -56,41 +56,41 @@ _REASONS = (
 )
 
 
-class LaneMetrics:
+class RouterLaneMetrics:
     """Every series is there from the start. Counts once a take and version."""
 
     def __init__(self, catalog: "Catalog", lane: "Lane") -> None:
-        routes = [*(Route(version.model, version.version) for version in catalog.all_versions()), _ELSEWHERE]
+        routes = [*(Route(version.model, version.version) for version in catalog.all_versions()), _UNKNOWN_ROUTE]
         self._routed = {route: metrics.ROUTED.labels(route.model, route.version, lane) for route in routes}
         self._wait = {route: metrics.INGRESS_WAIT.labels(route.model, route.version, lane) for route in routes}
         self._refused = {reason: metrics.REFUSED.labels(lane, reason) for reason in _REASONS}
         self._forward = metrics.FORWARD.labels(lane)
 
-    def note_routed(self, chosen: Route, stamps_ms: Sequence[int], *, taken_s: float) -> None:
+    def note_routed(self, chosen: Route, stamps_ms: Sequence[int], *, fetched_s: float) -> None:
         """Count records of one take that went to one version, by their timestamps."""
         if chosen not in self._routed:
             # Of another catalogue than ours: the names stay out of the labels.
-            chosen = _ELSEWHERE
+            chosen = _UNKNOWN_ROUTE
         self._routed[chosen].inc(len(stamps_ms))
-        self._wait[chosen].observe_many(np.maximum(taken_s - np.array(stamps_ms, np.float64) * _MS, 0.0))
+        self._wait[chosen].observe_many(np.maximum(fetched_s - np.array(stamps_ms, np.float64) * _MS, 0.0))
 
-    def note_take(self, *, took_s: float) -> None:
+    def note_batch(self, *, took_s: float) -> None:
         """Count a take that is done."""
         self._forward.observe(max(0.0, took_s))
 
     def note_refused(self, refused: "Sequence[Answer]") -> None:
         """Count what no version could serve, or no topic took."""
-        for answer in refused:
-            self._refused[bounded(answer.result.error_code, _REASONS)].inc()
+        for reply in refused:
+            self._refused[bounded(reply.result.error_code, _REASONS)].inc()
 
 
-class TakeSpans:
+class RouteSpans:
     """Spans that begin with a take and end together when it was forwarded."""
 
-    def __init__(self, tracing: "Tracing", topic: str, *, taken_s: float) -> None:
+    def __init__(self, tracing: "Tracing", topic: str, *, fetched_s: float) -> None:
         self._tracing = tracing
         self._topic = topic
-        self._taken_s = taken_s
+        self._taken_s = fetched_s
         self._open: list[tuple[Span, str | None]] = []
 
     def routed(self, chosen: "Route", out: "OutRecord") -> "OutRecord":
@@ -104,10 +104,10 @@ class TakeSpans:
         self._open.append((span, None))
         return replace(out, headers=span.put_into(out.headers))
 
-    def refused(self, answer: "Answer") -> None:
+    def refused(self, reply: "Answer") -> None:
         """Begin the span of a record that no version can serve."""
-        span = self._begin(answer.trace_parent, message_attributes(self._topic, answer.result.request_id))
-        self._open.append((span, answer.result.error_code))
+        span = self._begin(reply.trace_parent, message_attributes(self._topic, reply.result.request_id))
+        self._open.append((span, reply.result.error_code))
 
     def end(self) -> None:
         """End them all: the take is forwarded and its refusals are answered."""
@@ -127,7 +127,7 @@ _LOOK_S = 5.0
 _Pool = tuple[str, str, Lane]
 
 
-class DeploymentWatch:
+class DeploymentMonitor:
     """Keeps the gauges that no other process can know while a pool sleeps. One event loop; `run` never raises ours."""
 
     def __init__(self, settings: "Settings", *, catalog: "Catalog", splits: "Splits", redis: "Redis") -> None:
@@ -153,7 +153,7 @@ class DeploymentWatch:
                 weight.set_function(partial(_weight, model, name, splits))
 
     async def run(self) -> None:
-        """Look every few seconds until cancelled; what does not answer keeps its last numbers."""
+        """Look every few seconds until cancelled; what does not reply keeps its last numbers."""
         try:
             while True:
                 await self._look()

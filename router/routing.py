@@ -26,18 +26,18 @@ class Route(msgspec.Struct, frozen=True):
     version: str
 
 
-class Elsewhere(Protocol):
+class ServedModels(Protocol):
     """The versions that have workers, whichever catalogue they have."""
 
     def get(self, model: str, /) -> Served | None: ...
 
 
-def route_elsewhere(headers: RequestHeaders, splits: Splits, elsewhere: Elsewhere) -> Route | None:
+def route_to_served(headers: RequestHeaders, splits: Splits, served_models: ServedModels) -> Route | None:
     """Choose among the versions that have workers, for a record that our own catalogue cannot place; None if none has.
 
     Replicas have different catalogues while it is being changed: what ours lacks may be served all the same.
     """
-    served = elsewhere.get(headers.model) if headers.model else None
+    served = served_models.get(headers.model) if headers.model else None
     if headers.model is None or served is None:
         return None
     if headers.version is not None:

@@ -16,7 +16,7 @@ _MAX_WORKERS = 1_024
 _MAX_SUMMARIES_A_WORKER = 256
 
 
-class Verdict(StrEnum):
+class SummaryDecision(StrEnum):
     """What became of a summary."""
 
     ADDED = "added"
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
     FULL = "full"
 
 
-class OutcomeWindows:
+class VersionWindows:
     """Slots of the last `window_s` seconds. Any order and any repetition of the same summaries gives the same slots."""
 
     def __init__(self, *, slot_s: int, window_s: int) -> None:
@@ -35,23 +35,23 @@ class OutcomeWindows:
         self._slots: dict[SlotKey, Slot] = {}
         self._changed: set[SlotKey] = set()
 
-    def apply(self, summary: OutcomeSummary, *, now_s: float) -> Verdict:
+    def apply(self, summary: OutcomeSummary, *, now_s: float) -> SummaryDecision:
         """Add a summary, once."""
         index = slot_index(summary.to_s, slot_s=self._slot_s)
         if index < self._oldest(now_s):
-            return Verdict.LATE
+            return SummaryDecision.LATE
         if summary.to_s > now_s + _MAX_AHEAD_S:
-            return Verdict.AHEAD
+            return SummaryDecision.AHEAD
         key = (summary.model, summary.version, index)
         slot = self._slots.get(key) or Slot(model=summary.model, version=summary.version, index=index)
         if not self._has_room(slot, summary):
-            return Verdict.FULL
+            return SummaryDecision.FULL
         changed = add(slot, summary)
         if changed is slot:
-            return Verdict.DUPLICATE
+            return SummaryDecision.DUPLICATE
         self._slots[key] = changed
         self._changed.add(key)
-        return Verdict.ADDED
+        return SummaryDecision.ADDED
 
     def drop_old(self, *, now_s: float) -> None:
         """Forget the slots that no window reaches any more."""

@@ -17,7 +17,7 @@ from inferlane.runtime.dead_letter_writing import DeadLetterWriter
 from inferlane.runtime.kafka.reading import read_since
 from inferlane.runtime.metrics.consuming import DEAD_LETTERS
 from inferlane.runtime.metrics.declaring import NONE, UNKNOWN
-from router.version_windows import OutcomeWindows, Verdict
+from router.version_windows import SummaryDecision, VersionWindows
 
 if TYPE_CHECKING:
     from inferlane.contracts.record import KafkaRecord
@@ -34,7 +34,7 @@ _SLOTS_A_WRITE = 100
 _REPLAY_SLACK_S = 60.0
 
 
-class StatePath:
+class WindowPublisher:
     """Takes records one by one and publishes what changed. One event loop."""
 
     def __init__(
@@ -52,7 +52,7 @@ class StatePath:
             producer, retrier, topic=settings.names.dead_letters, limit_bytes=settings.max_body_bytes
         )
         self._clock = clock
-        self._windows = OutcomeWindows(slot_s=settings.outcome_slot_s, window_s=settings.outcome_window_s)
+        self._windows = VersionWindows(slot_s=settings.outcome_slot_s, window_s=settings.outcome_window_s)
         self._publisher = uuid4().hex
         self._to_rebuild: frozenset[int] | None = None
         self._is_assigned = False
@@ -67,7 +67,7 @@ class StatePath:
         self._to_rebuild = frozenset(partitions)
         self._is_assigned = True
 
-    async def take(self, record: "KafkaRecord") -> None:
+    async def add(self, record: "KafkaRecord") -> None:
         """Add one record to the windows, or send it to the dead letters; returns when either is done."""
         try:
             refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
@@ -76,7 +76,7 @@ class StatePath:
             await self._give_up(record, error)
             return
         verdict = self._windows.apply(summary, now_s=self._clock.now_s())
-        if verdict in (Verdict.AHEAD, Verdict.FULL):
+        if verdict in (SummaryDecision.AHEAD, SummaryDecision.FULL):
             log.warning(
                 "summary_refused",
                 reason=verdict.value,

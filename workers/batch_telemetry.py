@@ -2,7 +2,6 @@
 
 from collections import Counter as Tally
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,10 +23,9 @@ if TYPE_CHECKING:
     from inferlane.runtime.delivery import Answer
     from inferlane.runtime.tracing.spans import Span, Tracing
     from models.catalog import ModelVersion
-    from workers.batching import Outcome
+    from workers.batching import Batch, RunTimes
     from workers.failure_limit import FailureLimit
     from workers.outcome_summaries import OutcomeRecorder
-    from workers.replies import RunTimes
 
 _STORE = {"db.system.name": "redis", "db.operation.name": "put"}
 
@@ -41,48 +39,50 @@ class BatchSpans:
         self._topics = {lane: names.work_topic(version.model, version.version, lane) for lane in Lane}
         self._attributes = version_attributes(version.model, version.version)
 
-    def add(self, batch: "Batch", answers: "Sequence[Answer]", *, stored_s: float) -> None:
-        """Make the spans of delivered answers; `stored_s` is when they were durable."""
-        kept = [(answer, span) for answer in answers if (span := self._begin(batch, answer)).is_kept]
+    def add(self, batch: "Batch", replies: "Sequence[Answer]", *, stored_s: float) -> None:
+        """Make the spans of delivered replies; `stored_s` is when they were durable."""
+        kept = [(reply, span) for reply in replies if (span := self._begin(batch, reply)).is_kept]
         if not kept:
             return
         whole = self._tracing.begin(
             self._name,
             kind="INTERNAL",
-            at_s=batch.taken_s,
+            at_s=batch.fetched_s,
             links=[span for _, span in kept],
             attributes={
                 **self._attributes,
-                "messaging.batch.message_count": len(answers),
-                "inferlane.rows": sum(answer.result.rows for answer in answers),
+                "messaging.batch.message_count": len(replies),
+                "inferlane.rows": sum(reply.result.rows for reply in replies),
             },
         )
-        for answer, span in kept:
+        for reply, span in kept:
             span.link(whole)
-            self._stages(batch, answer, span, stored_s)
+            self._stages(batch, reply, span, stored_s)
             span.end(
                 at_s=stored_s,
-                error=answer.result.error_code,
-                attributes={"inferlane.status": answer.result.status.value, "inferlane.rows": answer.result.rows},
+                error=reply.result.error_code,
+                attributes={"inferlane.status": reply.result.status.value, "inferlane.rows": reply.result.rows},
             )
         whole.end(at_s=stored_s)
 
-    def _begin(self, batch: "Batch", answer: "Answer") -> "Span":
+    def _begin(self, batch: "Batch", reply: "Answer") -> "Span":
         topic = self._topics[batch.lane]
         return self._tracing.begin(
             f"process {topic}",
             kind="CONSUMER",
-            parent=answer.trace_parent,
-            at_s=batch.taken_s,
-            attributes=message_attributes(topic, answer.result.request_id) | self._attributes,
+            parent=reply.trace_parent,
+            at_s=batch.fetched_s,
+            attributes=message_attributes(topic, reply.result.request_id) | self._attributes,
         )
 
-    def _stages(self, batch: "Batch", answer: "Answer", span: "Span", stored_s: float) -> None:
-        if batch.run is not None and answer.result.status is Status.SUCCEEDED:
-            infer = self._tracing.begin("infer", kind="INTERNAL", parent=span.traceparent, at_s=batch.run.started_s)
-            infer.end(at_s=batch.run.ended_s)
+    def _stages(self, batch: "Batch", reply: "Answer", span: "Span", stored_s: float) -> None:
+        if batch.run is not None and reply.result.status is Status.SUCCEEDED:
+            infer = self._tracing.begin(
+                "infer", kind="INTERNAL", parent=span.traceparent, at_s=batch.run.times.started_s
+            )
+            infer.end(at_s=batch.run.times.ended_s)
         store = self._tracing.begin(
-            "store result", kind="CLIENT", parent=span.traceparent, at_s=answer.result.finished_s, attributes=_STORE
+            "store result", kind="CLIENT", parent=span.traceparent, at_s=reply.result.finished_s, attributes=_STORE
         )
         store.end(at_s=stored_s)
 
@@ -107,7 +107,7 @@ _REASONS: dict[Status, tuple[str, ...]] = {
 }
 
 
-class LaneMetrics:
+class WorkerLaneMetrics:
     """Every series is there from the start, so that a rate sees the first failure too."""
 
     def __init__(self, model: str, version: str, lane: "Lane") -> None:
@@ -135,9 +135,9 @@ class LaneMetrics:
         for (status, code), count in tally.items():
             self._requests[status, bounded(code, _REASONS[status])].inc(count)
 
-    def note_run(self, *, taken_s: float, run: "RunTimes", stored_s: float, rows: int) -> None:
+    def note_run(self, *, fetched_s: float, run: "RunTimes", stored_s: float, rows: int) -> None:
         """Count one run of `rows` rows that succeeded, and the time before and after it."""
-        self._batch_wait.observe(max(0.0, run.started_s - taken_s))
+        self._batch_wait.observe(max(0.0, run.started_s - fetched_s))
         self._inference.observe(run.inference_s)
         self._busy.inc(run.inference_s)
         self._store.observe(max(0.0, stored_s - run.ended_s))
@@ -150,17 +150,7 @@ log = structlog.get_logger(__name__)
 _MS = 1e-3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """What was answered together. `run` is None if nothing had to be inferred; times are seconds since the epoch."""
-
-    lane: Lane
-    taken_s: float
-    run: "RunTimes | None" = None
-    outcomes: "Sequence[Outcome]" = ()
-
-
-class Observer:
+class BatchTelemetry:
     """Counts once a batch; nothing here costs a call a record, but for records that failed."""
 
     def __init__(
@@ -174,22 +164,22 @@ class Observer:
         self._limit = limit
         self._spans = spans
         self._recorder = recorder
-        self._lanes = {lane: LaneMetrics(version.model, version.version, lane) for lane in Lane}
+        self._lanes = {lane: WorkerLaneMetrics(version.model, version.version, lane) for lane in Lane}
         self._predictions = Predictions(version)
         self._counts = PredictionCounts(version)
         self._log = log.bind(model=version.model, version=version.version)
 
-    def observe_take(self, records: "Sequence[KafkaRecord]", lane: Lane, *, now_s: float) -> None:
+    def observe_fetched(self, records: "Sequence[KafkaRecord]", lane: Lane, *, now_s: float) -> None:
         """Count records that came from the router."""
         stamped_s = np.array([record.timestamp for record in records], np.float64) * _MS
         self._lanes[lane].topic_wait.observe_many(np.maximum(now_s - stamped_s, 0.0))
 
-    def observe(self, batch: Batch, answers: "Sequence[Answer]", *, now_s: float) -> None:
-        """Count delivered answers and the run that they came from; `now_s` is when they were durable."""
-        if not answers:
+    def observe(self, batch: "Batch", replies: "Sequence[Answer]", *, now_s: float) -> None:
+        """Count delivered replies and the run that they came from; `now_s` is when they were durable."""
+        if not replies:
             return
         lane = self._lanes[batch.lane]
-        results = [answer.result for answer in answers]
+        results = [reply.result for reply in replies]
         self._limit.note(results)
         lane.count(results)
         done = [result for result in results if result.status is Status.SUCCEEDED]
@@ -197,10 +187,10 @@ class Observer:
         queue_wait_s = np.array([result.queue_wait_s for result in done])
         accepted_s = np.array([result.accepted_s for result in done])
         if batch.run is not None:
-            lane.note_run(taken_s=batch.taken_s, run=batch.run, stored_s=now_s, rows=rows)
+            lane.note_run(fetched_s=batch.fetched_s, run=batch.run.times, stored_s=now_s, rows=rows)
         lane.queue_wait.observe_many(queue_wait_s)
         lane.total.observe_many(np.maximum(now_s - accepted_s, 0.0))
-        classes, values = self._predictions.of(batch.outcomes)
+        classes, values = self._predictions.of(batch.run.inferred if batch.run else ())
         self._counts.add(classes, values)
         self._recorder.observe_batch(
             statuses=Tally(result.status for result in results),
@@ -212,21 +202,21 @@ class Observer:
             values=values,
             failures=Tally(result.error_code or "unknown" for result in results if result.error_code is not None),
         )
-        self._say(batch, answers, rows)
+        self._say(batch, replies, rows)
         if self._spans is not None:
-            self._spans.add(batch, answers, stored_s=now_s)
+            self._spans.add(batch, replies, stored_s=now_s)
 
-    def _say(self, batch: Batch, answers: "Sequence[Answer]", rows: int) -> None:
+    def _say(self, batch: "Batch", replies: "Sequence[Answer]", rows: int) -> None:
         # At DEBUG: alone, a request is a batch, and a line each would cost as much as its inference.
-        inference_s = batch.run.inference_s if batch.run else 0.0
-        self._log.debug("batch_answered", lane=batch.lane, requests=len(answers), rows=rows, inference_s=inference_s)
-        for answer in answers:
-            if answer.dead is not None:
+        inference_s = batch.run.times.inference_s if batch.run else 0.0
+        self._log.debug("batch_answered", lane=batch.lane, requests=len(replies), rows=rows, inference_s=inference_s)
+        for reply in replies:
+            if reply.dead is not None:
                 self._log.warning(
                     "request_failed",
                     lane=batch.lane,
-                    request_id=answer.result.request_id,
-                    trace_id=trace_id_of(answer.trace_parent),
-                    code=answer.result.error_code,
-                    attempt=answer.result.attempt,
+                    request_id=reply.result.request_id,
+                    trace_id=trace_id_of(reply.trace_parent),
+                    code=reply.result.error_code,
+                    attempt=reply.result.attempt,
                 )

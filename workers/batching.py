@@ -1,22 +1,62 @@
-"""Batches: rows of many requests in one run, and back. Pure."""
+"""Batches: form them from requests, run them, and give each request its own rows back. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
+from inferlane.contracts.naming import Lane
 from inferlane.errors import ModelError
 from workers.requests import Request
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What became of one request in a run: its rows of each output, or the error that it alone caused."""
+class InferredRequest(msgspec.Struct, frozen=True):
+    """One request after a run: its own rows of each output, or the error that it alone caused."""
 
     request: Request
     outputs: dict[str, np.ndarray] | None
     error: ModelError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTimes:
+    """When a run started and ended, seconds since the epoch; during `waited_s` of it the model ran other requests."""
+
+    started_s: float
+    ended_s: float
+    waited_s: float = 0.0
+
+    @property
+    def inference_s(self) -> float:
+        """How long the model ran."""
+        return max(0.0, self.ended_s - self.started_s - self.waited_s)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRun:
+    """What the model gave for the requests of a batch, and when; empty if none of them was still to be inferred."""
+
+    inferred: Sequence[InferredRequest]
+    times: RunTimes
+
+    @property
+    def output_bytes(self) -> int:
+        """The size of all outputs."""
+        outputs = (array for one in self.inferred for array in (one.outputs or {}).values())
+        # An output that is not an array is reported where it is encoded.
+        return sum(getattr(array, "nbytes", 0) for array in outputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Requests that are replied to together. `run` is None if none was inferred; `fetched_s` is since the epoch."""
+
+    lane: Lane
+    fetched_s: float
+    run: BatchRun | None = None
 
 
 def split_by_rows(requests: Sequence[Request], max_rows: int) -> Iterator[list[Request]]:
@@ -45,14 +85,14 @@ def pieces_of(request: Request, max_rows: int) -> list[Request]:
     ]
 
 
-def join(request: Request, pieces: Sequence[Outcome]) -> Outcome:
-    """The outcome of a request from those of its pieces, in order; the error of a piece is that of the request."""
+def join(request: Request, pieces: Sequence[InferredRequest]) -> InferredRequest:
+    """Join the inferred pieces of a request, in order; the error of a piece is the error of the request."""
     outputs: list[dict[str, np.ndarray]] = []
     for piece in pieces:
         if piece.outputs is None:
-            return Outcome(request, None, piece.error)
+            return InferredRequest(request, None, piece.error)
         outputs.append(piece.outputs)
-    return Outcome(request, {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]})
+    return InferredRequest(request, {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]})
 
 
 def stack(requests: Sequence[Request]) -> dict[str, np.ndarray]:
@@ -71,7 +111,7 @@ def unstack(outputs: Mapping[str, np.ndarray], requests: Sequence[Request]) -> I
         start = end
 
 
-def run_batch(run: Run, requests: Sequence[Request]) -> list[Outcome]:
+def run_batch(run: Run, requests: Sequence[Request]) -> list[InferredRequest]:
     """Run the requests as one batch; halve a batch that fails until the culprit is alone.
 
     A bad request costs its neighbours about `2 log2(n)` smaller runs and nothing else.
@@ -80,7 +120,7 @@ def run_batch(run: Run, requests: Sequence[Request]) -> list[Outcome]:
         outputs = run(stack(requests))
     except ModelError as error:
         if len(requests) == 1:
-            return [Outcome(requests[0], None, error)]
+            return [InferredRequest(requests[0], None, error)]
         middle = len(requests) // 2
         return run_batch(run, requests[:middle]) + run_batch(run, requests[middle:])
-    return [Outcome(request, own) for request, own in zip(requests, unstack(outputs, requests), strict=True)]
+    return [InferredRequest(request, own) for request, own in zip(requests, unstack(outputs, requests), strict=True)]

@@ -22,11 +22,11 @@ from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Background, Startup, essential
 from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
-from workers.batch_telemetry import BatchSpans, Observer
+from workers.batch_telemetry import BatchSpans, BatchTelemetry
 from workers.failure_limit import FailureLimit
 from workers.outcome_summaries import OutcomeRecorder, report_outcomes
 from workers.pipeline import Pipeline, worker_lanes
-from workers.trial import open_tried
+from workers.trial import load_verified
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -44,7 +44,7 @@ async def _load(settings: "Settings", version: "ModelVersion", faults: VersionFa
     """
     model, name = version.model, version.version
     try:
-        onnx = open_tried(version, intra_op_num_threads=settings.intra_op_num_threads, rows=settings.max_batch_rows)
+        onnx = load_verified(version, intra_op_num_threads=settings.intra_op_num_threads, rows=settings.max_batch_rows)
     except Exception as error:
         with suppress(UnavailableError):
             await faults.report(model, name, str(error))
@@ -103,7 +103,7 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
                 max_dead_letter_bytes=settings.max_body_bytes,
                 pool=(model, version),
             ),
-            observer=Observer(
+            telemetry=BatchTelemetry(
                 served, recorder, limit, spans=BatchSpans(tracing, served, settings.names) if tracing else None
             ),
             cancelled=cancelled,

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,7 @@ import onnxruntime
 from inferlane.errors import ConfigurationError, ModelError
 from inferlane.quoting import clipped
 from models.artifact import check_artifact, describe, read_artifact, signature_of
-from workers.batching import Outcome, Run, run_batch
-from workers.replies import RunTimes
+from workers.batching import BatchRun, Run, RunTimes, run_batch
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Lane
@@ -58,7 +56,7 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = intra_op_num_threads
         options.inter_op_num_threads = 1
-        # A spinning thread answers sooner and takes a core from everybody else on the machine.
+        # A spinning thread replies sooner and takes a core from everybody else on the machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.version = version
         self._output_names = [spec.name for spec in version.signature.outputs]
@@ -112,22 +110,7 @@ HELD_BYTES = 1024 * 1024
 _INLINE_S = 0.0001
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What became of a batch, and when; without outcomes if nothing of it was due."""
-
-    outcomes: Sequence[Outcome]
-    times: RunTimes
-
-    @property
-    def output_bytes(self) -> int:
-        """What the outputs take."""
-        outputs = (array for outcome in self.outcomes for array in (outcome.outputs or {}).values())
-        # An output that is no array is found out where it is encoded.
-        return sum(getattr(array, "nbytes", 0) for array in outputs)
-
-
-class Runner:
+class BatchRunner:
     """Runs batches of one model. One event loop, and one thread: a second would only fight it for the core."""
 
     def __init__(self, run: Run, *, scheduler: "LaneScheduler", clock: "Clock", threads: int) -> None:
@@ -147,7 +130,7 @@ class Runner:
         """Hold the model while the block runs."""
         return self._scheduler.turn(lane)
 
-    async def run(self, batches: "Sequence[Sequence[Request]]") -> list[Ran]:
+    async def run(self, batches: "Sequence[Sequence[Request]]") -> list[BatchRun]:
         """Run the batches within a turn, at least the first; those behind it only while no client waits for a turn.
 
         A way back to the event loop between two runs would leave the model without work whenever the loop has some.
@@ -157,8 +140,8 @@ class Runner:
             return self._run_in_a_row(batches)
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._run_in_a_row, batches)
 
-    def _run_in_a_row(self, batches: "Sequence[Sequence[Request]]") -> list[Ran]:
-        ran: list[Ran] = []
+    def _run_in_a_row(self, batches: "Sequence[Sequence[Request]]") -> list[BatchRun]:
+        ran: list[BatchRun] = []
         output_bytes = 0
         for batch in batches:
             ran.append(self._run_batch(batch))
@@ -167,12 +150,12 @@ class Runner:
                 break
         return ran
 
-    def _run_batch(self, batch: "Sequence[Request]") -> Ran:
+    def _run_batch(self, batch: "Sequence[Request]") -> BatchRun:
         started_s, before_s = self._clock.now_s(), time.thread_time()
-        outcomes = run_batch(self._run, batch) if batch else []
+        inferred = run_batch(self._run, batch) if batch else []
         # A run that failed says nothing of one that does not.
-        if batch and not any(outcome.error for outcome in outcomes):
+        if batch and not any(one.error for one in inferred):
             # Of the threads of a run this one's time is known alone.
             spent_s = (time.thread_time() - before_s) * self._threads
             self._cost.note(sum(request.rows for request in batch), spent_s)
-        return Ran(outcomes, RunTimes(started_s=started_s, ended_s=self._clock.now_s()))
+        return BatchRun(inferred, RunTimes(started_s=started_s, ended_s=self._clock.now_s()))

@@ -13,12 +13,12 @@ from inferlane.runtime.delivery import Answer, Delivery
 from inferlane.runtime.kafka.consuming import LaneConsumer, Take
 from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.retry import Retrier
-from workers.batch_telemetry import Batch, Observer
-from workers.batching import Outcome, join, pieces_of, split_by_rows
+from workers.batch_telemetry import BatchTelemetry
+from workers.batching import Batch, BatchRun, InferredRequest, RunTimes, join, pieces_of, split_by_rows
 from workers.failure_limit import FailureLimit
 from workers.lane_scheduler import LaneScheduler
-from workers.model import HELD_BYTES, Runner
-from workers.replies import Answers, RunTimes
+from workers.model import HELD_BYTES, BatchRunner
+from workers.replies import ReplyBuilder
 from workers.requests import UNREADABLE, Request, decode, headers_of
 
 if TYPE_CHECKING:
@@ -38,19 +38,19 @@ _BULK_RECORDS_A_TAKE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """A batch and its answers, not delivered yet."""
+class BatchReply:
+    """A batch and its replies, not delivered yet."""
 
     batch: Batch
-    answers: Sequence[Answer]
+    replies: Sequence[Answer]
 
     @property
     def content_bytes(self) -> int:
-        return sum(len(answer.result.content) for answer in self.answers)
+        return sum(len(reply.result.content) for reply in self.replies)
 
 
 class Pipeline:
-    """Answers takes; one for each worker process."""
+    """ReplyBuilder takes; one for each worker process."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Pipeline:
         *,
         model: "OnnxModel",
         delivery: Delivery,
-        observer: Observer,
+        telemetry: BatchTelemetry,
         cancelled: Container[str],
         clock: "Clock",
     ) -> None:
@@ -66,13 +66,13 @@ class Pipeline:
         self._max_batch_rows = settings.max_batch_rows
         self._model = model
         self._delivery = delivery
-        self._observer = observer
+        self._telemetry = telemetry
         self._cancelled = cancelled
         self._clock = clock
-        self._answers = Answers(
+        self._replies = ReplyBuilder(
             model.version, max_result_bytes=settings.max_result_bytes, results_sample=settings.results_sample
         )
-        self._runner = Runner(
+        self._runner = BatchRunner(
             model.run,
             scheduler=LaneScheduler(bulk_share=settings.bulk_share, clock=clock),
             clock=clock,
@@ -81,17 +81,17 @@ class Pipeline:
 
     @property
     def version(self) -> "ModelVersion":
-        """The version that answers."""
+        """The version that replies."""
         return self._model.version
 
     def close(self) -> None:
         """Let the inference thread end."""
         self._runner.close()
 
-    async def answer(self, take: Take, lane: Lane) -> None:
+    async def serve(self, take: Take, lane: Lane) -> None:
         """Return when every record of the take has a durable terminal result."""
-        taken_s = self._clock.now_s()
-        self._observer.observe_take(take.records, lane, now_s=taken_s)
+        fetched_s = self._clock.now_s()
+        self._telemetry.observe_fetched(take.records, lane, now_s=fetched_s)
         requests: list[Request] = []
         refused: list[Answer] = []
         for record in take.records:
@@ -103,13 +103,13 @@ class Pipeline:
                 log.exception("record_undecodable", topic=record.topic, offset=record.offset)
                 refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {clipped(repr(error))}")))
         if refused:
-            await self._finish([_Done(Batch(lane=lane, taken_s=taken_s), refused)])
+            await self._finish([BatchReply(Batch(lane=lane, fetched_s=fetched_s), refused)])
         batches = list(split_by_rows(requests, self._max_batch_rows))
-        held: list[_Done] = []
+        held: list[BatchReply] = []
         while batches:
             # Nobody waits for a bulk result: those of a take are run in a row, and go out together in one round trip.
             turn = batches[:1] if lane is Lane.REQUESTS else _in_a_row(batches, self._max_batch_rows)
-            done = await self._infer(turn, lane, taken_s)
+            done = await self._infer(turn, lane, fetched_s)
             batches = batches[len(done) :]
             held += done
             if lane is Lane.REQUESTS or sum(part.content_bytes for part in held) >= HELD_BYTES:
@@ -121,89 +121,93 @@ class Pipeline:
     async def give_up(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
         """Return when a record that must not be worked on has a durable terminal result, and is a dead letter."""
         refused = self._refuse(record, lane, error)
-        await self._finish([_Done(Batch(lane=lane, taken_s=self._clock.now_s()), [refused])])
+        await self._finish([BatchReply(Batch(lane=lane, fetched_s=self._clock.now_s()), [refused])])
 
-    async def _infer(self, batches: Sequence[Sequence[Request]], lane: Lane, taken_s: float) -> list[_Done]:
+    async def _infer(self, batches: Sequence[Sequence[Request]], lane: Lane, fetched_s: float) -> list[BatchReply]:
         """Run the batches in one turn, at least the first; those behind it only while no client waits for a turn."""
         if batches[0][0].rows > self._max_batch_rows:
-            return [await self._infer_in_pieces(batches[0][0], lane, taken_s)]
+            return [await self._infer_in_pieces(batches[0][0], lane, fetched_s)]
         async with self._runner.turn(lane):
             now_s = self._clock.now_s()
             sorted_out = [self._sort_out(batch, lane, now_s) for batch in batches]
             runs = await self._runner.run([due for due, _ in sorted_out])
         return [
-            _Done(
-                Batch(lane=lane, taken_s=taken_s, run=run.times if due else None, outcomes=run.outcomes),
-                early + [self._answer(outcome, lane, run.times) for outcome in run.outcomes],
+            BatchReply(
+                Batch(lane=lane, fetched_s=fetched_s, run=run if due else None),
+                early + [self._reply(inferred, lane, run.times) for inferred in run.inferred],
             )
             for (due, early), run in zip(sorted_out, runs, strict=False)
         ]
 
-    async def _infer_in_pieces(self, request: Request, lane: Lane, taken_s: float) -> _Done:
+    async def _infer_in_pieces(self, request: Request, lane: Lane, fetched_s: float) -> BatchReply:
         """Run a request that is larger than a batch, one turn a piece, so that it holds nobody up for longer."""
-        outcomes: list[Outcome] = []
+        inferred: list[InferredRequest] = []
         runs: list[RunTimes] = []
         for piece in pieces_of(request, self._max_batch_rows):
             async with self._runner.turn(lane):
-                early = self._answer_early(request, lane, self._clock.now_s())
+                early = self._reply_early(request, lane, self._clock.now_s())
                 if early is not None:
-                    return _Done(Batch(lane=lane, taken_s=taken_s), [early])
+                    return BatchReply(Batch(lane=lane, fetched_s=fetched_s), [early])
                 (run,) = await self._runner.run([[piece]])
-            outcomes += run.outcomes
+            inferred += run.inferred
             runs.append(run.times)
-            if outcomes[-1].error is not None:
+            if inferred[-1].error is not None:
                 break
         started_s, ended_s = runs[0].started_s, runs[-1].ended_s
         waited_s = ended_s - started_s - sum(times.inference_s for times in runs)
         times = RunTimes(started_s=started_s, ended_s=ended_s, waited_s=waited_s)
-        whole = self._join(request, outcomes)
-        return _Done(Batch(lane=lane, taken_s=taken_s, run=times, outcomes=[whole]), [self._answer(whole, lane, times)])
+        whole = self._join(request, inferred)
+        return BatchReply(
+            Batch(lane=lane, fetched_s=fetched_s, run=BatchRun([whole], times)), [self._reply(whole, lane, times)]
+        )
 
-    def _join(self, request: Request, pieces: Sequence[Outcome]) -> Outcome:
+    def _join(self, request: Request, pieces: Sequence[InferredRequest]) -> InferredRequest:
         try:
             return join(request, pieces)
         except Exception as error:  # outputs that do not fit together are one request's failure
             log.exception("pieces_not_joined", request_id=request.headers.request_id)
-            return Outcome(request, None, ModelError(f"the outputs of its pieces do not fit together: {error!r}"))
+            return InferredRequest(
+                request, None, ModelError(f"the outputs of its pieces do not fit together: {error!r}")
+            )
 
     def _sort_out(self, batch: Sequence[Request], lane: Lane, now_s: float) -> tuple[list[Request], list[Answer]]:
-        """The requests to compute, and the answers of the others."""
+        """The requests to compute, and the replies of the others."""
         due: list[Request] = []
-        answers: list[Answer] = []
+        replies: list[Answer] = []
         for request in batch:
-            early = self._answer_early(request, lane, now_s)
+            early = self._reply_early(request, lane, now_s)
             if early is None:
                 due.append(request)
             else:
-                answers.append(early)
-        return due, answers
+                replies.append(early)
+        return due, replies
 
-    def _answer_early(self, request: Request, lane: Lane, now_s: float) -> Answer | None:
-        """The answer of a request whose rows are not worth computing any more, else None."""
+    def _reply_early(self, request: Request, lane: Lane, now_s: float) -> Answer | None:
+        """The reply of a request whose rows are not worth computing any more, else None."""
         headers = request.headers
         if headers.deadline_s is not None and now_s > headers.deadline_s:
-            return self._answers.of_expired(headers, lane, now_s=now_s)
+            return self._replies.of_expired(headers, lane, now_s=now_s)
         if headers.key in self._cancelled:
-            return self._answers.of_cancelled(headers, lane, now_s=now_s)
+            return self._replies.of_cancelled(headers, lane, now_s=now_s)
         return None
 
-    def _answer(self, outcome: Outcome, lane: Lane, times: RunTimes) -> Answer:
+    def _reply(self, inferred: InferredRequest, lane: Lane, times: RunTimes) -> Answer:
         try:
-            return self._answers.of_outcome(outcome, times)
+            return self._replies.of_inferred(inferred, times)
         except Exception as error:  # outputs that cannot be encoded are one request's failure, not the batch's
-            request = outcome.request
+            request = inferred.request
             log.exception("result_not_encoded", request_id=request.headers.request_id)
             failure = ModelError(f"the model's outputs cannot be encoded: {clipped(repr(error))}")
-            return self._answers.of_error(request.record, request.headers, lane, failure, now_s=times.ended_s)
+            return self._replies.of_error(request.record, request.headers, lane, failure, now_s=times.ended_s)
 
-    async def _finish(self, held: Sequence[_Done]) -> None:
-        await self._delivery.deliver([answer for done in held for answer in done.answers])
+    async def _finish(self, held: Sequence[BatchReply]) -> None:
+        await self._delivery.deliver([reply for done in held for reply in done.replies])
         now_s = self._clock.now_s()
         for done in held:
-            self._observer.observe(done.batch, done.answers, now_s=now_s)
+            self._telemetry.observe(done.batch, done.replies, now_s=now_s)
 
     def _refuse(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> Answer:
-        return self._answers.of_error(record, headers_of(record), lane, error, now_s=self._clock.now_s())
+        return self._replies.of_error(record, headers_of(record), lane, error, now_s=self._clock.now_s())
 
 
 def _in_a_row(batches: Sequence[Sequence[Request]], max_rows: int) -> Sequence[Sequence[Request]]:
@@ -243,4 +247,4 @@ def worker_lanes(
         Lane.REQUESTS: options(Lane.REQUESTS, max_records=settings.max_batch_rows),
         Lane.BULK: options(Lane.BULK, max_records=_BULK_RECORDS_A_TAKE),
     }
-    return Lanes(lanes, work=pipeline.answer, give_up=pipeline.give_up, retrier=retrier, allowance=limit.allowance)
+    return Lanes(lanes, work=pipeline.serve, give_up=pipeline.give_up, retrier=retrier, allowance=limit.allowance)

@@ -1,7 +1,6 @@
-"""From what a run gave to the terminal answers of its requests. Pure."""
+"""From what a run gave to the terminal replies of its requests. Pure."""
 
 import random
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,39 +21,25 @@ if TYPE_CHECKING:
 
     from inferlane.contracts.record import KafkaRecord
     from models.catalog import ModelVersion
-    from workers.batching import Outcome
+    from workers.batching import InferredRequest, RunTimes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunTimes:
-    """When a run started and ended, seconds since the epoch; during `waited_s` of it the model ran for others."""
-
-    started_s: float
-    ended_s: float
-    waited_s: float = 0.0
-
-    @property
-    def inference_s(self) -> float:
-        """For how long the model ran."""
-        return max(0.0, self.ended_s - self.started_s - self.waited_s)
-
-
-class Answers:
-    """Builds the answers of one version's workers."""
+class ReplyBuilder:
+    """Builds the replies of one version's workers."""
 
     def __init__(self, version: "ModelVersion", *, max_result_bytes: int, results_sample: float) -> None:
         self._version = version
         self._max_result_bytes = max_result_bytes
         self._results_sample = results_sample
 
-    def of_outcome(self, outcome: "Outcome", times: RunTimes) -> Answer:
-        """The answer of a request that was run."""
-        request, headers = outcome.request, outcome.request.headers
-        if outcome.outputs is None:
-            error = outcome.error or InferlaneError("the run gave neither outputs nor an error")
+    def of_inferred(self, inferred: "InferredRequest", times: "RunTimes") -> Answer:
+        """The reply of a request that was run."""
+        request, headers = inferred.request, inferred.request.headers
+        if inferred.outputs is None:
+            error = inferred.error or InferlaneError("the run gave neither outputs nor an error")
             return self.of_error(request.record, headers, request.lane, error, now_s=times.ended_s)
         content, json_length = encode_response(
-            outcome.outputs,
+            inferred.outputs,
             model=self._version.model,
             version=self._version.version,
             request_id=headers.request_id,
@@ -81,24 +66,24 @@ class Answers:
             foreign_key=foreign_key_of(headers),
             caller=headers.caller,
         )
-        return replace(self._answer(result, headers, request.lane), record=request.record)
+        return replace(self._reply(result, headers, request.lane), record=request.record)
 
     def of_expired(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
-        """The answer of a request whose deadline has passed."""
-        return self._answer(Result.expired(headers, now_s=now_s), headers, lane)
+        """The reply of a request whose deadline has passed."""
+        return self._reply(Result.expired(headers, now_s=now_s), headers, lane)
 
     def of_cancelled(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
-        """The answer of a request that its client took back."""
-        return self._answer(Result.cancelled(headers, now_s=now_s), headers, lane)
+        """The reply of a request that its client took back."""
+        return self._reply(Result.cancelled(headers, now_s=now_s), headers, lane)
 
     def of_error(
         self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, error: InferlaneError, *, now_s: float
     ) -> Answer:
-        """The answer of a request that `error` ended; its record goes to the dead letters."""
-        answer = self._answer(Result.failed(headers, error, now_s=now_s), headers, lane)
-        return replace(answer, dead=record, stack=stack_of(error))
+        """The reply of a request that `error` ended; its record goes to the dead letters."""
+        reply = self._reply(Result.failed(headers, error, now_s=now_s), headers, lane)
+        return replace(reply, dead=record, stack=stack_of(error))
 
-    def _answer(self, result: Result, headers: RequestHeaders, lane: Lane) -> Answer:
+    def _reply(self, result: Result, headers: RequestHeaders, lane: Lane) -> Answer:
         nobody_waits = lane is Lane.BULK or headers.reply_to is None
         sampled = self._results_sample > 0 and random.random() < self._results_sample  # noqa: S311 - a sample
         return Answer(
@@ -120,9 +105,9 @@ class Predictions:
         self._class_output = _class_output(version)
         self._value_output = _value_output(version)
 
-    def of(self, outcomes: "Sequence[Outcome]") -> tuple[np.ndarray | None, np.ndarray | None]:
+    def of(self, inferred: "Sequence[InferredRequest]") -> tuple[np.ndarray | None, np.ndarray | None]:
         """Class indices and values, each `(rows,)`; None of what the model does not give."""
-        return _gather(outcomes, self._class_output), _gather(outcomes, self._value_output)
+        return _gather(inferred, self._class_output), _gather(inferred, self._value_output)
 
 
 class PredictionCounts:
@@ -146,8 +131,8 @@ class PredictionCounts:
             self._values.observe_many(values)
 
 
-def _gather(outcomes: "Sequence[Outcome]", output: str | None) -> np.ndarray | None:
-    found = [outcome.outputs[output] for outcome in outcomes if output and outcome.outputs is not None]
+def _gather(inferred: "Sequence[InferredRequest]", output: str | None) -> np.ndarray | None:
+    found = [one.outputs[output] for one in inferred if output and one.outputs is not None]
     return np.concatenate(found).ravel() if found else None
 
 

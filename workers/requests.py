@@ -66,7 +66,7 @@ def decode(record: "KafkaRecord", lane: Lane, version: "ModelVersion") -> Reques
 
 
 def _check_pool(version: "ModelVersion", model_named: object, version_named: object) -> None:
-    """Return if a body names nobody, or who answers here: the router chose by the headers and did not read it."""
+    """Return if a body names nobody, or who replies here: the router chose by the headers and did not read it."""
     for what, named, ours in (("model", model_named, version.model), ("version", version_named, version.version)):
         if isinstance(named, str) and named not in ("", ours):
             raise InvalidInputError(

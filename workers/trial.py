@@ -21,7 +21,7 @@ _SEED = 20_261
 _SCORES = frozenset({"probabilities", "scores", "logits"})
 
 
-def open_tried(version: "ModelVersion", *, intra_op_num_threads: int, rows: int) -> OnnxModel:
+def load_verified(version: "ModelVersion", *, intra_op_num_threads: int, rows: int) -> OnnxModel:
     """Load a version and show that it can serve: batches of one row and of `rows`, finite answers, rows by themselves.
 
     The first client does not pay for allocations then.

@@ -23,7 +23,7 @@ from router.faust_app.faust_transport import faust_options, transport_class
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
-    from router.window_publisher import StatePath
+    from router.window_publisher import WindowPublisher
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ _CANCEL_S = 2.0
 _STOP_DEADLINE_S = 10.0
 
 
-class Watched(Service):
+class SupervisedService(Service):
     """Runs `run(stop)` while the app runs.
 
     If it ends before it is told to, the app crashes with its error. Stopping sets `stop` and waits for `run` to finish
@@ -116,7 +116,7 @@ class RouterApp(faust.App):
 
     BootStrategy = _Boot
 
-    def __init__(self, settings: "Settings", *, data_path: DataPath, state_path: "StatePath") -> None:
+    def __init__(self, settings: "Settings", *, data_path: DataPath, window_publisher: "WindowPublisher") -> None:
         super().__init__(**faust_options(settings))
         fetch_max_wait_ms = int(settings.outcome_interval_s * 1000 / _FETCH_WAITS_AN_INTERVAL)
         transport = transport_class(settings, fetch_max_wait_ms=max(settings.fetch_max_wait_ms, fetch_max_wait_ms))
@@ -125,11 +125,13 @@ class RouterApp(faust.App):
         self._progress = Progress(stuck_after_s=settings.stuck_after_s)
         self._positions: Mapping[int, int] = {}
         self._data_path = data_path
-        self._state_path = state_path
+        self._window_publisher = window_publisher
         drain_deadline_s = settings.drain_deadline_s
-        self._publisher = Watched("publisher", state_path.run, drain_deadline_s=drain_deadline_s)
-        self._progress_check = Watched("progress_check", self._check_progress, drain_deadline_s=drain_deadline_s)
-        self._forwarder = Watched("forwarder", data_path.run, drain_deadline_s=drain_deadline_s)
+        self._publisher = SupervisedService("publisher", window_publisher.run, drain_deadline_s=drain_deadline_s)
+        self._progress_check = SupervisedService(
+            "progress_check", self._check_progress, drain_deadline_s=drain_deadline_s
+        )
+        self._forwarder = SupervisedService("forwarder", data_path.run, drain_deadline_s=drain_deadline_s)
         CONSUMER_LAG.labels(outcomes).set_function(lambda: self._outcome_health().lag_records)
         CONSUMER_STILL.labels(outcomes).set_function(lambda: self._outcome_health().still_s)
         self._rebalances = REBALANCES.labels(outcomes)
@@ -145,7 +147,7 @@ class RouterApp(faust.App):
 
     def ready(self) -> Mapping[str, bool]:
         """Whether requests move, and the windows are whole."""
-        return {**self.live(), **self._data_path.ready(), "outcomes": self._state_path.is_current}
+        return {**self.live(), **self._data_path.ready(), "outcomes": self._window_publisher.is_current}
 
     def live(self) -> Mapping[str, bool]:
         """Whether each part runs; False of one that only a restart can mend."""
@@ -168,10 +170,10 @@ class RouterApp(faust.App):
         await self._forwarder.stop()
 
     async def _read_outcomes(self, stream: Any) -> None:
-        # Faust acknowledges an event when the loop goes on, whatever happened: `take` must end with a trace.
+        # Faust acknowledges an event when the loop goes on, whatever happened: `add` must end with a trace.
         async for event in stream.events():
             message = event.message
-            await self._state_path.take(faust_record(message))
+            await self._window_publisher.add(faust_record(message))
             self._progress.note_done(message.partition, message.offset + 1)
 
     async def _note_assignment(self, _app: Any, /, *args: Any, **_: Any) -> None:
@@ -179,14 +181,14 @@ class RouterApp(faust.App):
         self._rebalances.inc()
         self._progress.start_over()
         self._positions = {}
-        self._state_path.assign([partition.partition for partition in assigned])
+        self._window_publisher.assign([partition.partition for partition in assigned])
 
     async def _check_progress(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PROGRESS_CHECK_S):
                     await stop.wait()
-            if self._state_path.is_current and not stop.is_set():
+            if self._window_publisher.is_current and not stop.is_set():
                 await self._compare_with_ends()
 
     async def _compare_with_ends(self) -> None:

@@ -10,7 +10,7 @@ from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.retry import Retrier, SystemClock
 from router.faust_app.app import RouterApp, run_app
-from router.window_publisher import StatePath
+from router.window_publisher import WindowPublisher
 
 
 class IdleForwarder:
@@ -38,8 +38,8 @@ async def running_router(
     settings: Settings, producer: BatchProducer, store: WindowStore
 ) -> AsyncIterator[tuple[RouterApp, IdleForwarder]]:
     forwarder = IdleForwarder()
-    state_path = StatePath(settings, store=store, producer=producer, retrier=Retrier(), clock=SystemClock())
-    app = RouterApp(settings, data_path=forwarder, state_path=state_path)
+    window_publisher = WindowPublisher(settings, store=store, producer=producer, retrier=Retrier(), clock=SystemClock())
+    app = RouterApp(settings, data_path=forwarder, window_publisher=window_publisher)
     stop = asyncio.Event()
     running = asyncio.create_task(run_app(app, stop))
     try:

@@ -25,7 +25,7 @@ from router.forwarder import Forwarder, router_lanes
 from tests.integration._parts import embedded_store, eventually
 from tests.support.brokers import Broker
 from tests.support.fakes.records import make_catalog, make_version
-from workers.batch_telemetry import Observer
+from workers.batch_telemetry import BatchTelemetry
 from workers.failure_limit import FailureLimit
 from workers.outcome_summaries import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
@@ -88,7 +88,7 @@ class Parts:
             self.settings,
             model=Model(is_broken=is_broken),  # type: ignore[arg-type]  # of the same shape
             delivery=self.delivery,
-            observer=Observer(make_version(), recorder, limit),
+            telemetry=BatchTelemetry(make_version(), recorder, limit),
             cancelled=(),
             clock=clock,
         )

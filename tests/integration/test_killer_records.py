@@ -41,7 +41,7 @@ from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.retry import Retrier
 from tests.support.fakes.records import make_catalog, make_version
 from workers.failure_limit import FailureLimit
-from workers.batch_telemetry import Observer
+from workers.batch_telemetry import BatchTelemetry
 from workers.outcome_summaries import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
 
@@ -63,7 +63,7 @@ async def main(stop):
         limit = FailureLimit(settings, model="iris", version="v1", clock=clock)
         recorder = OutcomeRecorder(model="iris", version="v1", worker_id="w", clock=clock, classes=("a", "b", "c"))
         pipeline = Pipeline(
-            settings, model=Model(), delivery=delivery, observer=Observer(make_version(), recorder, limit),
+            settings, model=Model(), delivery=delivery, telemetry=BatchTelemetry(make_version(), recorder, limit),
             cancelled=(), clock=clock,
         )
         log = RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names)

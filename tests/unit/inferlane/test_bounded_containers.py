@@ -16,7 +16,7 @@ from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.splits import SplitTable
 from producer_api.app import HotPath
 from producer_api.http.asgi import PREDICT_PATH, HeldBytes, read_body
-from router.version_windows import OutcomeWindows
+from router.version_windows import VersionWindows
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord
 from workers.outcome_summaries import OutcomeRecorder, Usage
@@ -34,7 +34,7 @@ def summary(sequence: int, **fields: Any) -> OutcomeSummary:
 
 
 def test_a_window_tells_a_bounded_number_of_names_apart_and_counts_the_rest() -> None:
-    windows = OutcomeWindows(slot_s=5, window_s=60)
+    windows = VersionWindows(slot_s=5, window_s=60)
     for sequence in range(30):
         names = {f"{sequence}-{number}": 1 for number in range(1_000)}
         windows.apply(summary(sequence, classes=names | {"common": 100}, failures=names), now_s=NOW_S)

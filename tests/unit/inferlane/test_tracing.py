@@ -17,11 +17,11 @@ from inferlane.errors import ConfigurationError
 from inferlane.runtime.delivery import Answer
 from inferlane.runtime.tracing import open_tracing
 from inferlane.runtime.tracing.spans import Tracing
-from router.router_telemetry import TakeSpans
+from router.router_telemetry import RouteSpans
 from router.routing import Route
 from tests.support.fakes.records import make_version
-from workers.batch_telemetry import Batch, BatchSpans
-from workers.replies import RunTimes
+from workers.batch_telemetry import BatchSpans
+from workers.batching import Batch, BatchRun, RunTimes
 
 TRACE_ID = 0x4BF92F3577B34DA6A3CE929D0E0E4736
 PARENT_ID = 0x00F067AA0BA902B7
@@ -110,7 +110,7 @@ def test_a_parent_that_cannot_be_read_makes_a_new_trace(
 def test_the_spans_of_a_batch_say_where_each_request_spent_its_time(
     tracing: Tracing, exporter: InMemorySpanExporter
 ) -> None:
-    batch = Batch(lane=Lane.REQUESTS, taken_s=10.0, run=RunTimes(started_s=12.0, ended_s=13.0))
+    batch = Batch(lane=Lane.REQUESTS, fetched_s=10.0, run=BatchRun((), RunTimes(started_s=12.0, ended_s=13.0)))
     BatchSpans(tracing, make_version(), Names()).add(batch, [answer("a")], stored_s=13.5)
     spans = spans_of(exporter)
     process, whole = spans["process inferlane.iris.v1.requests"], spans["batch iris v1"]
@@ -129,7 +129,7 @@ def test_the_spans_of_a_batch_say_where_each_request_spent_its_time(
 def test_a_request_that_failed_is_an_error_with_its_code_and_was_not_inferred(
     tracing: Tracing, exporter: InMemorySpanExporter
 ) -> None:
-    batch = Batch(lane=Lane.REQUESTS, taken_s=10.0, run=RunTimes(started_s=12.0, ended_s=13.0))
+    batch = Batch(lane=Lane.REQUESTS, fetched_s=10.0, run=BatchRun((), RunTimes(started_s=12.0, ended_s=13.0)))
     failed = answer("a", Status.EXPIRED, error="deadline_exceeded")
     BatchSpans(tracing, make_version(), Names()).add(batch, [failed], stored_s=13.5)
     spans = spans_of(exporter)
@@ -144,7 +144,7 @@ def test_the_router_puts_its_span_in_place_of_the_one_that_came(
     tracing: Tracing, exporter: InMemorySpanExporter
 ) -> None:
     headers = [("ce_id", b"a"), (TRACE_PARENT, PARENT), ("mine", b"kept")]
-    take = TakeSpans(tracing, Names().ingress[Lane.BULK], taken_s=10.0)
+    take = RouteSpans(tracing, Names().ingress[Lane.BULK], fetched_s=10.0)
     out = take.routed(Route("iris", "v1"), OutRecord("inferlane.iris.v1.bulk", b"k", b"{}", headers))
     take.refused(answer("b", Status.FAILED, error="unknown_model"))
     take.end()

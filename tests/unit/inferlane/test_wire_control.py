@@ -12,8 +12,8 @@ from inferlane.contracts.wire.v1 import read_instances_body
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError, InvalidInputError
 from tests.support.fakes.records import FakeRecord, make_version
-from workers.batching import Outcome
-from workers.replies import Answers, RunTimes
+from workers.batching import InferredRequest, RunTimes
+from workers.replies import ReplyBuilder
 from workers.requests import Request, decode
 
 VERSION = make_version()
@@ -30,8 +30,8 @@ def read(body: dict[str, Any] | bytes, *, raw: bytes = b"") -> Request:
 
 def answer(request: Request) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The JSON part of the answer, and its tensors."""
-    answers = Answers(VERSION, max_result_bytes=1 << 20, results_sample=0.0)
-    result = answers.of_outcome(Outcome(request, OUTPUTS), RunTimes(started_s=1.0, ended_s=2.0)).result
+    replies = ReplyBuilder(VERSION, max_result_bytes=1 << 20, results_sample=0.0)
+    result = replies.of_inferred(InferredRequest(request, OUTPUTS), RunTimes(started_s=1.0, ended_s=2.0)).result
     return json.loads(result.content[: result.json_length]), decode_response(result.content, result.json_length)
 
 

@@ -46,10 +46,10 @@ class FakeSender:
 
 class FakeDelivery:
     def __init__(self) -> None:
-        self.answers: list[Answer] = []
+        self.replies: list[Answer] = []
 
-    async def deliver(self, answers: Sequence[Answer]) -> None:
-        self.answers += answers
+    async def deliver(self, replies: Sequence[Answer]) -> None:
+        self.replies += replies
 
 
 class FatSpan:
@@ -98,7 +98,7 @@ async def test_a_request_whose_topic_is_gone_is_answered_and_the_others_go_on() 
     lost, kept = request(b"lost", b"v2"), request(b"kept", b"v1")
     assert await forwarder.forward(take(lost, kept), Lane.REQUESTS) is None
     assert [record.topic for record in sender.sent] == [topic("v1")]
-    (answer,) = delivery.answers
+    (answer,) = delivery.replies
     assert answer.result.error_code == "topic_missing"
     assert topic("v2") in (answer.result.error_detail or "")
     assert answer.dead is lost
@@ -121,7 +121,7 @@ async def test_a_topic_that_does_not_answer_holds_no_take_of_another() -> None:
         await asyncio.gather(*waiting)
     ids = [dict(record.headers)["ce_id"] for record in sender.sent if record.topic == topic("v2")]
     assert ids == [b"20", b"21", b"22"]
-    assert delivery.answers == []
+    assert delivery.replies == []
 
 
 async def test_a_record_that_tracing_makes_too_large_is_answered() -> None:
@@ -129,10 +129,10 @@ async def test_a_record_that_tracing_makes_too_large_is_answered() -> None:
     sender, delivery = FakeSender(), FakeDelivery()
     bare = request(b"r", b"v1", b"x" * 500)
     assert await make_forwarder(sender, delivery).forward(take(bare), Lane.REQUESTS) is None
-    assert (len(sender.sent), delivery.answers) == (1, [])
+    assert (len(sender.sent), delivery.replies) == (1, [])
     traced = make_forwarder(sender, delivery, tracing=FatTracing())
     assert await traced.forward(take(bare), Lane.REQUESTS) is None
-    (answer,) = delivery.answers
+    (answer,) = delivery.replies
     assert (answer.result.error_code, answer.dead) == ("payload_too_large", bare)
     assert len(sender.sent) == 1
 
@@ -140,12 +140,12 @@ async def test_a_record_that_tracing_makes_too_large_is_answered() -> None:
 async def test_a_version_that_this_router_does_not_know_goes_to_its_workers_while_they_are_there() -> None:
     """Replicas have different catalogues while it is being changed: a record must not fail for the router it met."""
     sender, delivery = FakeSender(), FakeDelivery()
-    elsewhere = {"new": Served("v2", {"v2", "v3"}), "iris": Served("v1", {"v1", "v9"})}
+    served_models = {"new": Served("v2", {"v2", "v3"}), "iris": Served("v1", {"v1", "v9"})}
     forwarder = Forwarder(
         SETTINGS,
         catalog=make_catalog("v1", "v2"),
         splits=SplitTable(),
-        elsewhere=elsewhere,
+        served_models=served_models,
         producer=sender,
         delivery=delivery,  # type: ignore[arg-type]  # a fake of the same shape
         retrier=Retrier(),
@@ -170,5 +170,5 @@ async def test_a_version_that_this_router_does_not_know_goes_to_its_workers_whil
         b"pinned": names.work_topic("new", "v3", Lane.REQUESTS),
         b"known": names.work_topic("iris", "v9", Lane.REQUESTS),
     }
-    assert {answer.result.error_code for answer in delivery.answers} == {"unknown_model"}
-    assert len(delivery.answers) == 2
+    assert {answer.result.error_code for answer in delivery.replies} == {"unknown_model"}
+    assert len(delivery.replies) == 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from inferlane.contracts.outcomes import LatencySketches, OutcomeSummary, Sketch
 from inferlane.contracts.windows import Slot, WindowReport, add, decode_slot, encode_slot, report
 from inferlane.errors import DecodeError
-from router.version_windows import OutcomeWindows, Verdict
+from router.version_windows import SummaryDecision, VersionWindows
 
 SLOT_S = 5
 NOW_S = 1_000_003.0
@@ -40,8 +40,8 @@ def make_summary(
     )
 
 
-def make_windows(window_s: int = 60) -> OutcomeWindows:
-    return OutcomeWindows(slot_s=SLOT_S, window_s=window_s)
+def make_windows(window_s: int = 60) -> VersionWindows:
+    return VersionWindows(slot_s=SLOT_S, window_s=window_s)
 
 
 def report_of(slots: Sequence[Slot], *, window_s: float = 60, now_s: float = NOW_S) -> WindowReport:
@@ -144,18 +144,18 @@ def test_memory_is_the_newest_of_each_worker_that_is_still_heard_of() -> None:
 
 
 def test_a_summary_older_than_the_window_is_late() -> None:
-    assert make_windows().apply(make_summary(1, to_s=NOW_S - 66), now_s=NOW_S) is Verdict.LATE
+    assert make_windows().apply(make_summary(1, to_s=NOW_S - 66), now_s=NOW_S) is SummaryDecision.LATE
 
 
 def test_a_summary_of_a_clock_far_ahead_is_refused() -> None:
-    assert make_windows().apply(make_summary(1, to_s=NOW_S + 61), now_s=NOW_S) is Verdict.AHEAD
+    assert make_windows().apply(make_summary(1, to_s=NOW_S + 61), now_s=NOW_S) is SummaryDecision.AHEAD
 
 
 def test_versions_past_the_bound_are_refused_and_known_ones_go_on() -> None:
     windows = make_windows()
     verdicts = [windows.apply(make_summary(1, version=str(n)), now_s=NOW_S) for n in range(300)]
-    assert verdicts.count(Verdict.ADDED) == 256
-    assert windows.apply(make_summary(2, version="0", to_s=NOW_S - 5), now_s=NOW_S) is Verdict.ADDED
+    assert verdicts.count(SummaryDecision.ADDED) == 256
+    assert windows.apply(make_summary(2, version="0", to_s=NOW_S - 5), now_s=NOW_S) is SummaryDecision.ADDED
 
 
 def test_slots_that_no_window_reaches_are_dropped() -> None:

@@ -17,20 +17,19 @@ from inferlane.runtime.delivery import Answer
 from models.catalog import ModelVersion
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version
-from workers.batch_telemetry import Batch, Observer
-from workers.batching import Outcome
+from workers.batch_telemetry import BatchTelemetry
+from workers.batching import Batch, BatchRun, InferredRequest, RunTimes
 from workers.failure_limit import FailureLimit
 from workers.outcome_summaries import OutcomeRecorder
-from workers.replies import RunTimes
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
-def make_observer(version: ModelVersion) -> tuple[Observer, OutcomeRecorder]:
+def make_telemetry(version: ModelVersion) -> tuple[BatchTelemetry, OutcomeRecorder]:
     clock = FakeClock()
     names = {"model": version.model, "version": version.version}
     recorder = OutcomeRecorder(**names, worker_id="w", clock=clock, classes=version.classes)
-    return Observer(version, recorder, FailureLimit(load_settings(), **names, clock=clock)), recorder
+    return BatchTelemetry(version, recorder, FailureLimit(load_settings(), **names, clock=clock)), recorder
 
 
 def sample(name: str, **labels: str) -> float:
@@ -54,19 +53,18 @@ def succeeded(request_id: str, *, accepted_s: float, rows: int = 1) -> Answer:
     return Answer(result=result, lane=Lane.REQUESTS, reply_to=None, batch_id=None, to_topic=False)
 
 
-def outcome(**outputs: np.ndarray) -> Outcome:
-    return Outcome(None, outputs)  # type: ignore[arg-type]  # nothing here looks at the request
+def inferred(**outputs: np.ndarray) -> InferredRequest:
+    return InferredRequest(None, outputs)  # type: ignore[arg-type]  # nothing here looks at the request
 
 
 def test_the_time_of_a_batch_is_told_hop_by_hop() -> None:
     version = make_version("hops")
-    observer, _ = make_observer(version)
-    observer.observe_take([FakeRecord(timestamp=9_500)], Lane.REQUESTS, now_s=10.0)
-    run = RunTimes(started_s=12.0, ended_s=13.0)
-    batch = Batch(
-        lane=Lane.REQUESTS, taken_s=10.0, run=run, outcomes=[outcome(label=np.array([0, 2])), outcome(label=[2])]
-    )
-    observer.observe(batch, [succeeded("a", accepted_s=9.0, rows=2), succeeded("b", accepted_s=8.0)], now_s=13.5)
+    telemetry, _ = make_telemetry(version)
+    telemetry.observe_fetched([FakeRecord(timestamp=9_500)], Lane.REQUESTS, now_s=10.0)
+    times = RunTimes(started_s=12.0, ended_s=13.0)
+    run = BatchRun([inferred(label=np.array([0, 2])), inferred(label=[2])], times)
+    batch = Batch(lane=Lane.REQUESTS, fetched_s=10.0, run=run)
+    telemetry.observe(batch, [succeeded("a", accepted_s=9.0, rows=2), succeeded("b", accepted_s=8.0)], now_s=13.5)
     labels = {"model": "iris", "version": "hops", "lane": "requests"}
     sums = {
         name: sample(f"inferlane_worker_{name}_sum", **labels)
@@ -99,28 +97,28 @@ def test_the_time_of_a_batch_is_told_hop_by_hop() -> None:
 
 
 def test_series_are_there_before_anything_happened() -> None:
-    make_observer(make_version("fresh"))
+    make_telemetry(make_version("fresh"))
     labels = {"model": "iris", "version": "fresh", "lane": "bulk"}
     assert sample("inferlane_worker_total_seconds_count", **labels) == 0
     assert sample("inferlane_worker_requests_total", **labels, status="FAILED", reason="model_error") == 0
 
 
 def test_an_index_that_names_no_class_counts_as_other() -> None:
-    observer, _ = make_observer(make_version("strange"))
-    run = RunTimes(started_s=12.0, ended_s=13.0)
-    batch = Batch(lane=Lane.BULK, taken_s=10.0, run=run, outcomes=[outcome(label=np.array([-1, 3, 2**62]))])
-    observer.observe(batch, [succeeded("a", accepted_s=9.0)], now_s=13.0)
+    telemetry, _ = make_telemetry(make_version("strange"))
+    times = RunTimes(started_s=12.0, ended_s=13.0)
+    batch = Batch(lane=Lane.BULK, fetched_s=10.0, run=BatchRun([inferred(label=np.array([-1, 3, 2**62]))], times))
+    telemetry.observe(batch, [succeeded("a", accepted_s=9.0)], now_s=13.0)
     assert sample("inferlane_worker_predictions_total", model="iris", version="strange", **{"class": OTHER}) == 3
 
 
 def test_values_of_a_regression_are_a_histogram_and_a_sketch() -> None:
     signature = Signature(inputs=(), outputs=(TensorSpec(name="price", datatype="FP32", shape=(-1, 1)),))
     version = dataclasses.replace(make_version("price"), classes=(), signature=signature)
-    observer, recorder = make_observer(version)
-    run = RunTimes(started_s=12.0, ended_s=13.0)
+    telemetry, recorder = make_telemetry(version)
+    times = RunTimes(started_s=12.0, ended_s=13.0)
     prices = np.array([[5.0], [-50.0], [np.nan]], np.float32)
-    batch = Batch(lane=Lane.REQUESTS, taken_s=10.0, run=run, outcomes=[outcome(price=prices)])
-    observer.observe(batch, [succeeded("a", accepted_s=9.0)], now_s=13.0)
+    batch = Batch(lane=Lane.REQUESTS, fetched_s=10.0, run=BatchRun([inferred(price=prices)], times))
+    telemetry.observe(batch, [succeeded("a", accepted_s=9.0)], now_s=13.0)
     labels = {"model": "iris", "version": "price"}
     # With buckets below 0 there is no sum and no count: the last bucket holds all.
     assert sample("inferlane_worker_prediction_value_bucket", **labels, le="+Inf") == 2
@@ -143,8 +141,8 @@ def test_a_failed_request_is_one_line_that_says_which_and_why(code: str) -> None
         trace_parent=f"00-{TRACE}-00f067aa0ba902b7-01".encode(),
     )
     with capture_logs() as lines:
-        observer, _ = make_observer(make_version(f"failing-{code}"))
-        observer.observe(Batch(lane=Lane.REQUESTS, taken_s=10.0), [failed], now_s=13.0)
+        telemetry, _ = make_telemetry(make_version(f"failing-{code}"))
+        telemetry.observe(Batch(lane=Lane.REQUESTS, fetched_s=10.0), [failed], now_s=13.0)
     (line,) = [line for line in lines if line["event"] == "request_failed"]
     assert (line["request_id"], line["trace_id"], line["code"]) == ("r", TRACE, code)
     (batch,) = [line for line in lines if line["event"] == "batch_answered"]

@@ -20,7 +20,7 @@ from inferlane.runtime.splits import SplitTable
 from inferlane.runtime.topics import record_limit_bytes
 from router.forwarder import Forwarder, _refuse
 from tests.support.fakes.records import FakeRecord, make_catalog, make_version
-from workers.replies import Answers
+from workers.replies import ReplyBuilder
 from workers.requests import UNREADABLE, decode, headers_of
 
 SETTINGS = load_settings()
@@ -122,11 +122,11 @@ def test_the_router_routes_or_answers_every_record(forwarder: Forwarder, record:
 @example(record=HUGE, lane=Lane.REQUESTS)
 def test_the_worker_decodes_or_answers_every_record(record: FakeRecord, lane: Lane) -> None:
     """Guards `UNREADABLE` of `workers.requests` and what its members are raised for; fails when one is taken out."""
-    answers = Answers(make_version(), max_result_bytes=SETTINGS.max_result_bytes, results_sample=0.0)
+    replies = ReplyBuilder(make_version(), max_result_bytes=SETTINGS.max_result_bytes, results_sample=0.0)
     try:
         request = decode(record, lane, make_version())
     except UNREADABLE as error:
-        assert_deliverable(answers.of_error(record, headers_of(record), lane, error, now_s=1.0), record)
+        assert_deliverable(replies.of_error(record, headers_of(record), lane, error, now_s=1.0), record)
     else:
         assert request.rows == len(request.tensors["input"]) >= 1
-        answers.of_expired(request.headers, lane, now_s=1.0)
+        replies.of_expired(request.headers, lane, now_s=1.0)

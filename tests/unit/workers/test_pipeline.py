@@ -19,7 +19,7 @@ from inferlane.runtime.kafka.consuming import Take
 from inferlane.runtime.kafka.offsets import Ticket
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version
-from workers.batch_telemetry import Batch
+from workers.batching import Batch
 from workers.pipeline import Pipeline
 
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -27,7 +27,7 @@ TWO_ROWS = b'{"instances": [[1, 1, 1, 1], [1, 1, 1, 1]]}'
 
 
 class FakeModel:
-    """Answers any rows and remembers how many it was given; unlike a session it cannot fail."""
+    """ReplyBuilder any rows and remembers how many it was given; unlike a session it cannot fail."""
 
     version = make_version()
 
@@ -61,9 +61,9 @@ class FakeDelivery:
 class FakeObserver:
     """Counts nothing."""
 
-    def observe_take(self, records: Sequence[FakeRecord], lane: Lane, *, now_s: float) -> None: ...
+    def observe_fetched(self, records: Sequence[FakeRecord], lane: Lane, *, now_s: float) -> None: ...
 
-    def observe(self, batch: Batch, answers: Sequence[Answer], *, now_s: float) -> None: ...
+    def observe(self, batch: Batch, replies: Sequence[Answer], *, now_s: float) -> None: ...
 
 
 def make_record(request_id: str, *, deadline_s: float | None = None, value: bytes = BODY) -> FakeRecord:
@@ -86,12 +86,12 @@ async def answer(
         load_settings(max_batch_rows=max_batch_rows),
         model=model,  # type: ignore[arg-type]  # fakes of the same shape
         delivery=delivery,  # type: ignore[arg-type]  # as above
-        observer=FakeObserver(),  # type: ignore[arg-type]  # as above
+        telemetry=FakeObserver(),  # type: ignore[arg-type]  # as above
         cancelled=cancelled,
         clock=clock or FakeClock(),
     )
     async with asyncio.timeout(30):
-        await pipeline.answer(Take(records, Ticket({})), lane)  # type: ignore[arg-type]  # as above
+        await pipeline.serve(Take(records, Ticket({})), lane)  # type: ignore[arg-type]  # as above
     pipeline.close()
     return delivery
 
@@ -191,7 +191,7 @@ async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
 
     async def queue() -> None:
         take = Take([make_record("client")], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
-        waiting.append(asyncio.create_task(pipeline.answer(take, Lane.REQUESTS)))
+        waiting.append(asyncio.create_task(pipeline.serve(take, Lane.REQUESTS)))
         await asyncio.sleep(0)
 
     loop = asyncio.get_running_loop()
@@ -199,20 +199,20 @@ async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
         load_settings(max_batch_rows=2),
         model=Model(),  # type: ignore[arg-type]  # fakes of the same shape
         delivery=FakeDelivery(),  # type: ignore[arg-type]  # as above
-        observer=FakeObserver(),  # type: ignore[arg-type]  # as above
+        telemetry=FakeObserver(),  # type: ignore[arg-type]  # as above
         cancelled=(),
         clock=FakeClock(),
     )
     records = [make_record(name, value=TWO_ROWS) for name in "abc"]
     async with asyncio.timeout(30):
-        await pipeline.answer(Take(records, Ticket({})), Lane.BULK)  # type: ignore[arg-type]  # as above
+        await pipeline.serve(Take(records, Ticket({})), Lane.BULK)  # type: ignore[arg-type]  # as above
         await asyncio.gather(*waiting)
     pipeline.close()
     assert served == ["bulk", "client", "bulk", "bulk"]
 
 
 class RowSums(FakeModel):
-    """Answers each row by its own numbers, so that a row in the wrong place shows."""
+    """ReplyBuilder each row by its own numbers, so that a row in the wrong place shows."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
         super().run(inputs)
@@ -295,7 +295,7 @@ async def test_a_client_has_its_turn_between_two_pieces_of_a_large_bulk_request(
 
     async def come() -> None:
         take = Take([make_record("client")], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
-        waiting.append(asyncio.create_task(pipeline.answer(take, Lane.REQUESTS)))
+        waiting.append(asyncio.create_task(pipeline.serve(take, Lane.REQUESTS)))
         await asyncio.sleep(0)
 
     loop = asyncio.get_running_loop()
@@ -303,13 +303,13 @@ async def test_a_client_has_its_turn_between_two_pieces_of_a_large_bulk_request(
         load_settings(max_batch_rows=2),
         model=Model(),  # type: ignore[arg-type]  # fakes of the same shape
         delivery=FakeDelivery(),  # type: ignore[arg-type]  # as above
-        observer=FakeObserver(),  # type: ignore[arg-type]  # as above
+        telemetry=FakeObserver(),  # type: ignore[arg-type]  # as above
         cancelled=(),
         clock=FakeClock(),
     )
     async with asyncio.timeout(30):
         large = Take([rows_record("large", 8)], Ticket({}))  # type: ignore[arg-type, list-item]  # as above
-        await pipeline.answer(large, Lane.BULK)
+        await pipeline.serve(large, Lane.BULK)
         await asyncio.gather(*waiting)
     pipeline.close()
     assert rows == [2, 1, 2, 2, 2]
