@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from control_plane.autoscaling.hpa import DEFAULT_TOLERANCE, Behavior, ScalingPolicy, ScalingRules
-from control_plane.autoscaling.kafka_trigger import KafkaTrigger
-from control_plane.autoscaling.scaled_object import Fallback, ScaledObject
+from control_plane.autoscaling.scaled_object import Fallback, KafkaTrigger, ScaledObject
 from inferlane.errors import ConfigurationError
 
 

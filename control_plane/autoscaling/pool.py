@@ -1,11 +1,74 @@
 """The whole policy of one pool: KEDA's polls and the HPA's steps, each on its own period, over the same replicas."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from control_plane.autoscaling.hpa import HorizontalAutoscaler, Metric
-from control_plane.autoscaling.kafka_trigger import PartitionOffsets, read_trigger
-from control_plane.autoscaling.scaled_object import ScaledObject
+from control_plane.autoscaling.scaled_object import KafkaTrigger, ScaledObject
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionOffsets:
+    """One partition as the broker tells of it.
+
+    `end`: the offset after its last record. `committed`: the group's offset, None if it never committed one. KEDA knows
+    no beginning: for a group that never committed, records that retention removed count as lag too.
+    """
+
+    end: int
+    committed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at a trigger: `metric_records` is what the HPA divides by the threshold."""
+
+    metric_records: int
+    is_active: bool
+
+
+def partition_lag_records(offsets: PartitionOffsets, trigger: KafkaTrigger) -> int:
+    """Return the lag of one partition; it is negative where the topic was made anew under an old group."""
+    if offsets.committed is not None:
+        return offsets.end - offsets.committed
+    if trigger.scale_to_zero_on_invalid_offset:
+        return 0
+    # With `latest` the lag of a group that never committed cannot be known: 1 keeps a consumer that will commit.
+    return 1 if trigger.offset_reset_policy == "latest" else offsets.end
+
+
+def read_trigger(partitions: Iterable[PartitionOffsets], trigger: KafkaTrigger) -> Reading:
+    """Return what KEDA reports of the topic.
+
+    The metric is cut so that the HPA asks for no more replicas than there are partitions, but with an integer division:
+    between P and P + 1 thresholds it is not, and the HPA asks for P + 1 (#4483). So `maxReplicaCount` must be P.
+    """
+    lags = [partition_lag_records(offsets, trigger) for offsets in partitions]
+    total = metric = sum(lags)
+    limits_replicas = (
+        not trigger.allow_idle_consumers
+        or trigger.limit_to_partitions_with_lag
+        or trigger.ensure_even_distribution_of_partitions
+    )
+    if limits_replicas:
+        most = len(lags)
+        if trigger.ensure_even_distribution_of_partitions:
+            metric = balanced_replicas(total, partitions=len(lags), threshold=trigger.lag_threshold)
+            metric *= trigger.lag_threshold
+        if trigger.limit_to_partitions_with_lag:
+            most = sum(lag > 0 for lag in lags)
+        if metric // trigger.lag_threshold > most:
+            metric = most * trigger.lag_threshold
+    return Reading(metric_records=metric, is_active=total > trigger.activation_lag_threshold)
+
+
+def balanced_replicas(total_records: int, *, partitions: int, threshold: int) -> int:
+    """Return the fewest replicas for the lag among those that get equal shares of the partitions.
+
+    Source: `getNextFactorThatBalancesConsumersToTopicPartitions`, held to KEDA's `TestGetNextFactor`.
+    """
+    shares = (count for count in range(1, partitions + 1) if partitions % count == 0)
+    return next((count for count in shares if count * threshold >= total_records), partitions)
 
 
 class Activation:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from control_plane.autoscaling.kafka_trigger import PartitionOffsets
 from control_plane.autoscaling.load import LANES, Load
 from control_plane.autoscaling.planning import WorkerPace
-from control_plane.autoscaling.pool import HPA_SYNC_S, PoolScaler
+from control_plane.autoscaling.pool import HPA_SYNC_S, PartitionOffsets, PoolScaler
 from control_plane.autoscaling.scaled_object import ScaledObject
 
 Series = NDArray[np.float64]

@@ -1,31 +1,78 @@
-"""The `inferlane` command."""
+"""The `inferlane` command: its groups, and `api`, `router`, `worker` and `dashboard`, one process each."""
 
+import asyncio
 import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from control_plane.cli import acls, batch, dead_letters, k8s, keys, models, processes, scale, topics
+from control_plane.cli import batch_commands, dead_letter_commands, models_commands, scale_commands
 from control_plane.cli.console import err, out, styled
 from control_plane.cli.doctor import doctor
-from control_plane.cli.up import down, status, up
+from control_plane.cli.provisioning_commands import acls_app, k8s_app, keys_app, topics_app
+from control_plane.cli.stack_commands import down, status, up
 from inferlane import __version__
 from inferlane.errors import InferlaneError
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.logs import configure_logs
+from inferlane.runtime.service import run
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from inferlane.runtime.config import Settings
 
 app = typer.Typer(name="inferlane", no_args_is_help=True, help="Queue-based model server.", add_completion=False)
 
 STACK, PROCESSES = "The stack on this machine", "One process of it"
 for command in (up, down, status, doctor):
     app.command(rich_help_panel=STACK)(command)
-app.add_typer(models.app, name="models")
-app.add_typer(batch.app, name="batch")
-app.add_typer(topics.app, name="topics")
-app.add_typer(acls.app, name="acls")
-app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(keys.app, name="keys")
-app.add_typer(scale.app, name="scale")
-app.add_typer(k8s.app, name="k8s")
-for process in (processes.api, processes.router, processes.worker, processes.dashboard):
-    app.command(rich_help_panel=PROCESSES)(process)
+app.add_typer(models_commands.app, name="models")
+app.add_typer(batch_commands.app, name="batch")
+app.add_typer(topics_app, name="topics")
+app.add_typer(acls_app, name="acls")
+app.add_typer(dead_letter_commands.app, name="dead-letters")
+app.add_typer(keys_app, name="keys")
+app.add_typer(scale_commands.app, name="scale")
+app.add_typer(k8s_app, name="k8s")
+
+
+@app.command(rich_help_panel=PROCESSES)
+def api() -> None:
+    """Serve HTTP: requests to the topic, results to the client."""
+    from producer_api.main import serve  # noqa: PLC0415 - each process loads only its own service
+
+    _run("api", serve)
+
+
+@app.command(rich_help_panel=PROCESSES)
+def router() -> None:
+    """Route: requests to the topic of a version, outcomes to the windows."""
+    from router.main import serve  # noqa: PLC0415 - each process loads only its own service
+
+    _run("router", serve)
+
+
+@app.command(rich_help_panel=PROCESSES)
+def worker(
+    model: Annotated[str, typer.Option(help="The model to serve.")],
+    version: Annotated[str, typer.Option(help="The version of it.")],
+) -> None:
+    """Infer: one member of the pool of one version."""
+    from workers.main import serve  # noqa: PLC0415 - each process loads only its own service
+
+    async def serve_version(settings: "Settings", stop: asyncio.Event) -> None:
+        await serve(settings, stop, model=model, version=version)
+
+    _run("worker", serve_version)
+
+
+@app.command(rich_help_panel=PROCESSES)
+def dashboard() -> None:
+    """Show the live page: what the API and the broker say, once a second for all who look."""
+    from dashboards.live.main import serve  # noqa: PLC0415 - each process loads only its own service
+
+    _run("dashboard", serve)
 
 
 @app.command()
@@ -42,3 +89,11 @@ def main() -> None:
         line = styled(("error", "bold red"), " ", (f"({error.code})", "dim"), f" {error}")
         err.print(line, soft_wrap=True)
         sys.exit(1)
+
+
+def _run(service: str, serve: "Callable[[Settings, asyncio.Event], Awaitable[None]]") -> None:
+    settings = load_settings()
+    configure_logs(settings, service=service)
+    # Short turns for the event loop: with the default 5 ms a thread that infers holds up every waiting client.
+    sys.setswitchinterval(0.0005)
+    run(lambda stop: serve(settings, stop))

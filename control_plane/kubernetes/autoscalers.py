@@ -4,7 +4,7 @@ import msgspec
 
 from control_plane.autoscaling.planning import scaled_object
 from control_plane.autoscaling.scaled_object import ScaledObject
-from control_plane.broker_rights import Service, user_name
+from control_plane.broker_acls import Service, user_name
 from control_plane.kubernetes.plan import (
     CA_FILE,
     KAFKA_AUTHENTICATION,

@@ -12,10 +12,14 @@ from control_plane.kubernetes.autoscalers import (
     pool_scaled_object,
     router_scaled_object,
 )
-from control_plane.kubernetes.kafka import cluster_documents, topic_documents, user_documents
+from control_plane.kubernetes.backing_services import (
+    cluster_documents,
+    store_documents,
+    topic_documents,
+    user_documents,
+)
 from control_plane.kubernetes.network import kafka_policy, monitor_document, policy_documents
 from control_plane.kubernetes.plan import API, Document, Plan, PoolPlan, document
-from control_plane.kubernetes.store import store_documents
 from control_plane.kubernetes.workloads import (
     CONTAINER_NAME,
     api_documents,

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from control_plane.broker_rights import Service, user_name
+from control_plane.broker_acls import Service, user_name
 from control_plane.kubernetes.plan import (
     API,
     API_PORT,

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from control_plane.autoscaling.kafka_trigger import PartitionOffsets
-from control_plane.autoscaling.pool import PoolScaler
+from control_plane.autoscaling.pool import PartitionOffsets, PoolScaler
 from control_plane.autoscaling.scaled_object import read_scaled_objects
 from control_plane.local.keeper import Backoff, StartError
 from control_plane.local.pools import worker_pool

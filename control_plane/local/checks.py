@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from control_plane.local.embedded import broker_answers
+from control_plane.local.pools import broker_answers
 from control_plane.local.probe import Target, UnansweredError, failing_checks, predict
 from control_plane.local.profile import holder_of, is_free
-from control_plane.local.statefiles import folder_fault
+from control_plane.local.state_directory import folder_fault
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError, StoreFullError, UnavailableError

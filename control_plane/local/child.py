@@ -17,7 +17,7 @@ from typing import BinaryIO
 import psutil
 import structlog
 
-from control_plane.local.logfiles import append_all, open_log
+from control_plane.local.state_directory import append_all, open_log
 
 log = structlog.get_logger(__name__)
 

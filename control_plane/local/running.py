@@ -14,13 +14,11 @@ import psutil
 import structlog
 
 from control_plane.local.autoscaling import Autoscaler, read_scaled_pools
-from control_plane.local.embedded import store_answers
 from control_plane.local.keeper import Backoff, State
-from control_plane.local.logfiles import keep_small
-from control_plane.local.pools import StackPools, worker_pool
+from control_plane.local.pools import StackPools, store_answers, worker_pool
 from control_plane.local.probe import Target, predict
 from control_plane.local.profile import Profile, StackOptions
-from control_plane.local.statefiles import StateFiles, TargetFile
+from control_plane.local.state_directory import StateFiles, TargetFile, keep_small
 from control_plane.local.supervisor import Supervisor
 from inferlane import __version__
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError

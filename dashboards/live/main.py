@@ -17,9 +17,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dashboards.live.api import Answer, Api, Guard, refuse_open_network
-from dashboards.live.feed import Feed
 from dashboards.live.letters import LetterBox
-from dashboards.live.observer import Observer, Parts
+from dashboards.live.observer import Feed, Observer, Parts
 from inferlane.errors import InferlaneError, OverloadedError
 from inferlane.runtime.http.serving import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader

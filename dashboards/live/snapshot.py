@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 
 from dashboards.live.api import ModelInfo, TensorInfo, UnusableInfo
-from dashboards.live.hops import Queue, Speeds, router_queue, total, version_queue
 from dashboards.live.letters import Letters
-from dashboards.live.verdict import Signs, Verdict, judge
+from dashboards.live.traffic import Queue, Signs, Speeds, Verdict, judge, router_queue, total, version_queue
 from inferlane.contracts.naming import Names
 from inferlane.contracts.windows import WindowReport
 from inferlane.runtime.runfile import ProcessRecord

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import aiohttp
 
-from control_plane.local.embedded import store_answers, store_argv
+from control_plane.local.pools import store_answers, store_argv
 from inferlane.errors import UnavailableError
 
 _POLL_S = 0.02

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from control_plane.local.checks import committed_and_end
-from control_plane.local.embedded import broker_answers
+from control_plane.local.pools import broker_answers
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.splits import Split

@@ -1,4 +1,4 @@
-"""The services as the users of `control_plane.broker_rights` on Apache Kafka with an authorizer."""
+"""The services as the users of `control_plane.broker_acls` on Apache Kafka with an authorizer."""
 
 import asyncio
 import json
@@ -21,9 +21,9 @@ from confluent_kafka.admin import AdminClient
 import producer_api.main
 import router.main
 import workers.main
-from control_plane.broker_rights import Operation, Resource, Service, rights_by_service, user_name
-from control_plane.kubernetes.store import user_lines
-from control_plane.local.embedded import store_answers, store_argv
+from control_plane.broker_acls import Operation, Resource, Service, rights_by_service, user_name
+from control_plane.kubernetes.backing_services import user_lines
+from control_plane.local.pools import store_answers, store_argv
 from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer, make_producer

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dashboards.live.api import Api
-from dashboards.live.feed import Feed
 from dashboards.live.main import build_app
+from dashboards.live.observer import Feed
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.serving import serve_http
 from inferlane.runtime.ops import OpsApp, serve_ops

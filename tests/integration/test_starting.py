@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from control_plane.local.embedded import store_answers, store_argv
+from control_plane.local.pools import store_answers, store_argv
 from inferlane.runtime.topics import create_topics
 from tests.integration._parts import eventually, is_ready, running
 from tests.support.brokers.embedded import EmbeddedBroker

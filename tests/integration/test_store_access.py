@@ -11,10 +11,16 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from control_plane.autoscaling.planning import WorkerPace
+from control_plane.kubernetes.backing_services import (
+    TLS_FOLDER,
+    USERS_FILE,
+    USERS_FOLDER,
+    secret_document,
+    store_arguments,
+)
 from control_plane.kubernetes.plan import Waits, cluster_settings, make_plan
-from control_plane.kubernetes.store import TLS_FOLDER, USERS_FILE, USERS_FOLDER, secret_document, store_arguments
 from control_plane.local.checks import check_store
-from control_plane.local.embedded import store_answers, store_argv
+from control_plane.local.pools import store_answers, store_argv
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Result, Status
 from inferlane.contracts.splits import Served

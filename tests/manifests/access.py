@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from control_plane.broker_rights import Service, rights_by_service, user_name
+from control_plane.broker_acls import Service, rights_by_service, user_name
 from inferlane.contracts.naming import Names
 
 Document = dict[str, Any]

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from control_plane.local.child import ProcessSpec
-from control_plane.local.embedded import store_answers, store_argv
 from control_plane.local.keeper import Backoff, Keeper, State
-from control_plane.local.pools import worker_pool
+from control_plane.local.pools import store_answers, store_argv, worker_pool
 from control_plane.local.probe import is_live, is_ready
 from control_plane.local.supervisor import Pool, Supervisor
 from inferlane.runtime.config import Settings

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from control_plane.broker_rights import Operation, Resource, Right, Service, rights_by_service, user_name
+from control_plane.broker_acls import Operation, Resource, Right, Service, rights_by_service, user_name
 from control_plane.cli.console import out
 from control_plane.cli.main import app
 from inferlane.contracts.naming import Lane, Names

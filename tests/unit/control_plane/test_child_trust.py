@@ -9,9 +9,9 @@ import pytest
 
 from control_plane.local import pools as pools_module
 from control_plane.local.child import child_environment
-from control_plane.local.logfiles import open_log
 from control_plane.local.pools import StackPools
 from control_plane.local.profile import StackOptions, stack_profile
+from control_plane.local.state_directory import open_log
 from inferlane.errors import ConfigurationError
 from inferlane.runtime import runfile as runfile_module
 from inferlane.runtime.config import Settings, load_settings

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from control_plane.broker_rights import Service, user_name
-from control_plane.kubernetes.store import user_lines
+from control_plane.broker_acls import Service, user_name
+from control_plane.kubernetes.backing_services import user_lines
 from control_plane.kubernetes.workloads import ROUTER_STOP_MARGIN_S, USER_ID
 from inferlane.contracts.naming import Names
 from inferlane.runtime.config import Settings, load_settings

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from control_plane.autoscaling.planning import WorkerPace
 from control_plane.autoscaling.scaled_object import read_scaled_objects
 from control_plane.cli.main import app
+from control_plane.kubernetes.backing_services import user_lines
 from control_plane.kubernetes.files import files
 from control_plane.kubernetes.plan import Plan, Waits, cluster_settings, make_plan, object_name, service_name
-from control_plane.kubernetes.store import user_lines
 from control_plane.kubernetes.workloads import grace_period_s
 from inferlane.contracts.naming import Names
 from inferlane.errors import ConfigurationError, UnknownModelError

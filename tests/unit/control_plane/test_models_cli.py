@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from control_plane.cli.models import app
+from control_plane.cli.models_commands import app
 from inferlane.errors import ConfigurationError
 from tests.support.fakes.stores import write_tiny_store
 
@@ -56,7 +56,7 @@ def test_building_without_the_extra_says_how_to_install_it(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("control_plane.cli.models", {"sklearn", "onnx", "skl2onnx", "onnxruntime"}),
+        ("control_plane.cli.models_commands", {"sklearn", "onnx", "skl2onnx", "onnxruntime"}),
         ("models.build", {"sklearn", "onnx", "skl2onnx"}),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from control_plane.cli.versions import chosen_versions
+from control_plane.cli.provisioning_commands import chosen_versions
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
 

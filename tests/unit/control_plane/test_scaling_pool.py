@@ -5,9 +5,8 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.autoscaling.kafka_trigger import KafkaTrigger, PartitionOffsets
-from control_plane.autoscaling.pool import Offsets, PoolScaler
-from control_plane.autoscaling.scaled_object import Fallback, FallbackBehavior, ScaledObject
+from control_plane.autoscaling.pool import Offsets, PartitionOffsets, PoolScaler
+from control_plane.autoscaling.scaled_object import Fallback, FallbackBehavior, KafkaTrigger, ScaledObject
 
 PARTITIONS = 12
 BEHAVIORS: tuple[FallbackBehavior, ...] = get_args(FallbackBehavior)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from control_plane.local.statefiles import TargetFile, target_groups
+from control_plane.local.state_directory import TargetFile, target_groups
 from inferlane.runtime.metrics.catalogue import metrics
 from inferlane.runtime.runfile import ProcessRecord
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from control_plane.local.detaching import stop_detached
+from control_plane.local.detached_stack import stop_detached
 from inferlane.runtime.runfile import ProcessRecord, RunRecord
 
 WAIT_S = 20.0

@@ -8,10 +8,9 @@ import pytest
 
 from control_plane.local.child import ProcessSpec, start_child
 from control_plane.local.keeper import Backoff, Keeper, State
-from control_plane.local.logfiles import keep_small, open_log, rotate
 from control_plane.local.profile import StackOptions, stack_profile
 from control_plane.local.running import RunningStack
-from control_plane.local.statefiles import StateFiles, TargetFile, folder_fault
+from control_plane.local.state_directory import StateFiles, TargetFile, folder_fault, keep_small, open_log, rotate
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.runfile import RunFile, RunRecord
@@ -100,7 +99,7 @@ def test_a_log_without_room_for_its_copy_is_cut(tmp_path: Path) -> None:
 
 
 async def test_logs_are_looked_after_until_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("control_plane.local.logfiles._LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr("control_plane.local.state_directory._LOOK_EVERY_S", 0.001)
     looks = asyncio.Semaphore(0)
 
     def paths() -> list[Path]:
@@ -125,7 +124,7 @@ async def test_a_state_that_cannot_be_written_is_shown_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards `StateFiles.write`: a full disk ended the supervisor, and all with it (seen to fail so)."""
-    monkeypatch.setattr("control_plane.local.statefiles._AGAIN_S", 0.001)
+    monkeypatch.setattr("control_plane.local.state_directory._AGAIN_S", 0.001)
     again, folder = asyncio.Event(), tmp_path / "state"
     files = state_files(folder, again)
     files.write_first(RECORD)

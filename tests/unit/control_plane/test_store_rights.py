@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from control_plane.kubernetes.store import user_lines
+from control_plane.kubernetes.backing_services import user_lines
 from inferlane.contracts.naming import Names
 
 REPOSITORY = Path(__file__).parents[3]

@@ -14,15 +14,13 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.cli import acls as acls_command
 from control_plane.cli import dead_letter_output as letters_module
 from control_plane.cli import doctor as doctor_command
 from control_plane.cli import main as main_module
-from control_plane.cli import models as models_command
-from control_plane.cli import topics as topics_command
+from control_plane.cli import models_commands, provisioning_commands
 from control_plane.cli.console import PlainConsole, styled, write_json
 from control_plane.cli.dead_letter_output import Found
-from control_plane.local import reporting
+from control_plane.local import detached_stack
 from inferlane.contracts.dead_letters import Cause, DeadLetter, Original
 from inferlane.contracts.record import default_headers
 from inferlane.errors import UnavailableError
@@ -95,7 +93,7 @@ def status(patch: pytest.MonkeyPatch, _: Path) -> list[str]:
 
     patch.setattr(RunFile, "read", lambda _: record)
     patch.setattr(RunRecord, "is_running", True)
-    patch.setattr(reporting, "readiness_of", readiness)
+    patch.setattr(detached_stack, "readiness_of", readiness)
     return ["status"]
 
 
@@ -118,8 +116,8 @@ def doctor(patch: pytest.MonkeyPatch, _: Path) -> list[str]:
 def models(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
     catalog = make_catalog(HOSTILE)
     catalog.models["iris"].versions[HOSTILE] = make_version(HOSTILE)  # type: ignore[index]  # a dict in the fake
-    patch.setattr(models_command, "_catalog", lambda _: catalog)
-    patch.setattr(models_command, "_fault_of", lambda _: HOSTILE)
+    patch.setattr(models_commands, "_catalog", lambda _: catalog)
+    patch.setattr(models_commands, "_fault_of", lambda _: HOSTILE)
     return ["models", *argv]
 
 
@@ -135,7 +133,7 @@ def topics(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
         raise UnavailableError(HOSTILE)
 
     patch.setattr("inferlane.runtime.topics.create_topics", refuses)
-    patch.setattr(topics_command, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
+    patch.setattr(provisioning_commands, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
     return ["topics", *argv]
 
 
@@ -143,8 +141,8 @@ def acls(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
     async def refuses(*_: object) -> None:
         raise UnavailableError(HOSTILE)
 
-    patch.setattr("control_plane.broker_grants.grant_rights", refuses)
-    patch.setattr(acls_command, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
+    patch.setattr("control_plane.broker_acls.grant_rights", refuses)
+    patch.setattr(provisioning_commands, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
     return ["acls", *argv]
 
 

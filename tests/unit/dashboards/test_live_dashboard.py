@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboards.live.api import Guard, ModelInfo, TensorInfo, VersionInfo, refusal, refuse_open_network
-from dashboards.live.feed import Feed
-from dashboards.live.hops import Queue, Speeds, router_queue, subscriptions, total, version_queue
 from dashboards.live.letters import LetterBox
+from dashboards.live.observer import Feed
 from dashboards.live.snapshot import KEPT_S, History, Point, Sighting, Snapshot, Source, VersionPoint, build_snapshot
-from dashboards.live.verdict import Signs, Tone, judge
+from dashboards.live.traffic import Queue, Signs, Speeds, Tone, judge, router_queue, subscriptions, total, version_queue
 from inferlane.contracts.dead_letters import Cause, dead_letter
 from inferlane.contracts.naming import Names
 from inferlane.contracts.windows import LatencyReport, Percentiles, ResourceReport, WindowReport

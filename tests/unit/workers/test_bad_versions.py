@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from control_plane.cli.models import app
+from control_plane.cli.models_commands import app
 from inferlane.contracts.record import read_headers
 from inferlane.contracts.splits import Split, make_split
 from inferlane.errors import ConfigurationError, InvalidSplitError, UnusableVersionError

@@ -1,14 +1,24 @@
-"""What each service may do on the broker, as ACLs: exactly what it does, so that one that is taken over can do no more.
+"""The rights of each service on the broker, as ACLs: what it does and no more, should one be taken over.
 
 The one plan of these rights: Strimzi's KafkaUsers, `inferlane acls create` and the table in docs/security.md are made
 of it, and a test runs the services with nothing else on Apache Kafka.
 """
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from inferlane.contracts.naming import Lane, Names
+
+# The Kafka client is loaded by whoever writes ACLs: manifests and lists are made without (PLC0415).
+# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    from aiokafka.client import AIOKafkaClient
+    from aiokafka.protocol.admin import CreateAclsRequest
+
+    from inferlane.runtime.config import Settings
 
 Version = tuple[str, str]
 
@@ -156,3 +166,57 @@ def _merged(rights: Iterable[Right]) -> tuple[Right, ...]:
     return tuple(
         Right(resource, name, tuple(sorted(operations))) for (resource, name), operations in sorted(found.items())
     )
+
+
+# Numbers of Kafka's protocol (org.apache.kafka.common.acl and .resource).
+_RESOURCES = {Resource.TOPIC: 2, Resource.GROUP: 3}
+_OPERATIONS = {Operation.READ: 3, Operation.WRITE: 4, Operation.CREATE: 5, Operation.DESCRIBE: 8}
+_LITERAL, _ALLOW, _ANY_HOST = 3, 3, "*"
+
+
+async def grant_rights(settings: "Settings", rights: Mapping[Service, Sequence[Right]]) -> int:
+    """Write each right as an ACL and return their number; those that are there already stay as they are.
+
+    Needs a user that may alter the cluster; takes no right away from anybody.
+
+    Raises:
+        UnavailableError: the broker does not answer, has no authorizer, or refuses.
+    """
+    from aiokafka.client import AIOKafkaClient
+    from aiokafka.protocol.admin import CreateAclsRequest
+
+    from inferlane.runtime.broker_access import client_arguments
+    from inferlane.runtime.kafka.clients import broker_errors
+
+    requests = [
+        CreateAclsRequest(
+            _RESOURCES[right.resource],
+            right.name,
+            _LITERAL,
+            f"User:{user_name(settings.names, service)}",
+            _ANY_HOST,
+            _OPERATIONS[operation],
+            _ALLOW,
+        )
+        for service, granted in rights.items()
+        for right in granted
+        for operation in right.operations
+    ]
+    client = AIOKafkaClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)
+    with broker_errors(settings.kafka_bootstrap_servers):
+        try:
+            await client.bootstrap()
+            for request in requests:
+                await _send(client, request)
+        finally:
+            await asyncio.shield(client.close())
+    return len(requests)
+
+
+async def _send(client: "AIOKafkaClient", request: "CreateAclsRequest") -> None:
+    from aiokafka.errors import for_code
+
+    response = await client.send(client.get_random_node(), request)
+    for code, message in response.creation_responses:
+        if code:
+            raise for_code(code)(message or "the broker gave no reason")

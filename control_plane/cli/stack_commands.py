@@ -111,7 +111,7 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
 
 def down() -> None:
     """Stop the stack that `inferlane up` started here; what was taken is finished first."""
-    from control_plane.local.detaching import stop_detached
+    from control_plane.local.detached_stack import stop_detached
     from inferlane.runtime.runfile import RunFile
 
     settings = load_settings()
@@ -139,8 +139,8 @@ def down() -> None:
 
 def status() -> None:
     """Show each process of the stack: pid, state, restarts, uptime, readiness. Exit 1 unless all are well."""
-    from control_plane.local.reporting import fault_lines, readiness_of
-    from control_plane.local.statefiles import folder_fault
+    from control_plane.local.detached_stack import fault_lines, readiness_of
+    from control_plane.local.state_directory import folder_fault
     from inferlane.runtime.runfile import RunFile
 
     file = RunFile(load_settings().state_dir)
@@ -207,8 +207,7 @@ def _up_here(profile: "Profile", options: "StackOptions") -> None:
 
 
 def _up_detached(profile: "Profile", options: "StackOptions") -> None:
-    from control_plane.local.detaching import start_detached
-    from control_plane.local.reporting import progress_of
+    from control_plane.local.detached_stack import progress_of, start_detached
     from control_plane.local.running import RunningStack
     from inferlane.runtime.runfile import RunFile
 
@@ -232,7 +231,7 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
 
 def _end_leftovers(settings: "Settings") -> None:
     """End the processes of a supervisor that was killed, where the system did not do so itself."""
-    from control_plane.local.detaching import stop_detached
+    from control_plane.local.detached_stack import stop_detached
     from inferlane.runtime.runfile import RunFile
 
     record = RunFile(settings.state_dir).read()
@@ -270,7 +269,7 @@ def _scaled_table(record: "RunRecord") -> Table:
 
 
 def _announce(record: "RunRecord") -> None:
-    from control_plane.local.reporting import ready_lines
+    from control_plane.local.detached_stack import ready_lines
 
     for line in ready_lines(record):
         out.print(line, soft_wrap=True)

@@ -1,0 +1,268 @@
+"""`inferlane topics`, `acls`, `keys` and `k8s`: what must exist before the services run."""
+
+import asyncio
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from control_plane.broker_acls import rights_by_service, user_name
+from control_plane.cli.console import err, out, reachable_settings
+from inferlane import __version__
+from inferlane.contracts.naming import check_model_name, check_version_name
+from inferlane.errors import ConfigurationError, InvalidNameError
+from inferlane.quoting import quoted
+from inferlane.runtime.api_keys import Scope, create_key, read_keys, revoke_key
+from inferlane.runtime.config import load_settings
+
+# YAML, the Kafka client and the catalog are loaded by the command that needs them (PLC0415).
+# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+
+NamedVersions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--version",
+        help="A version as MODEL/VERSION, or VERSION of the default model; repeat. Needs no models folder.",
+        show_default="every version of INFERLANE_MODELS_DIR",
+    ),
+]
+
+
+def chosen_versions(settings: "Settings", named: list[str] | None) -> list[tuple[str, str]]:
+    """Return the `(model, version)` pairs.
+
+    Raises:
+        ConfigurationError: a name is no pair, is given twice, or no models folder is there and none is named.
+    """
+    if named is None:
+        return _of_the_catalog(settings)
+    found = [_pair(name, settings.default_model) for name in named]
+    if len(set(found)) < len(found):
+        raise ConfigurationError(f"a version is named twice in {quoted(named)}; name each once")
+    return found
+
+
+def _pair(name: str, default_model: str) -> tuple[str, str]:
+    model, separator, version = name.rpartition("/")
+    try:
+        check_version_name(version)
+        if separator:
+            check_model_name(model)
+    except InvalidNameError as error:
+        raise ConfigurationError(
+            f"--version {quoted(name)} names no version; write MODEL/VERSION, as iris/v1: {error}"
+        ) from error
+    return model or default_model, version
+
+
+def _of_the_catalog(settings: "Settings") -> list[tuple[str, str]]:
+    from models.catalog import load_catalog
+
+    try:
+        catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error} Or name what there is to be: --version MODEL/VERSION.") from error
+    return [(version.model, version.version) for version in catalog.all_versions()]
+
+
+topics_app = typer.Typer(no_args_is_help=True, help="Create and list the topics that the models need.")
+
+
+@topics_app.command("create")
+def topics_create(version: NamedVersions = None) -> None:
+    """Create the topics that do not exist yet; existing ones stay as they are."""
+    from inferlane.runtime.topics import create_topics
+
+    settings = reachable_settings()
+    created = asyncio.run(create_topics(settings, chosen_versions(settings, version)))
+    out.print(f"created {len(created)} topics" + "".join(f"\n  {name}" for name in created))
+
+
+@topics_app.command("list")
+def topics_list(version: NamedVersions = None) -> None:
+    """Show every topic with its partitions and settings, as the code wants them."""
+    from inferlane.runtime.topics import topic_specs
+
+    settings = reachable_settings()
+    table = Table("topic", "partitions", "settings")
+    for spec in topic_specs(settings, chosen_versions(settings, version)):
+        table.add_row(spec.name, str(spec.partitions), ", ".join(f"{k}={v}" for k, v in spec.config.items()))
+    out.print(table)
+
+
+acls_app = typer.Typer(no_args_is_help=True, help="Show and create the rights that each service has on the broker.")
+
+
+@acls_app.command("create")
+def acls_create(version: NamedVersions = None) -> None:
+    """Write the rights to a broker that has an authorizer. Log in as a user that may alter the cluster."""
+    from control_plane.broker_acls import grant_rights
+
+    settings = reachable_settings()
+    rights = rights_by_service(settings.names, chosen_versions(settings, version))
+    count = asyncio.run(grant_rights(settings, rights))
+    users = ", ".join(user_name(settings.names, service) for service in rights)
+    out.print(f"{count} rights for {users}", soft_wrap=True)
+
+
+@acls_app.command("list")
+def acls_list(version: NamedVersions = None) -> None:
+    """Show every user with its rights, without asking the broker."""
+    settings = reachable_settings()
+    table = Table("user", "on", "name", "may")
+    for service, rights in rights_by_service(settings.names, chosen_versions(settings, version)).items():
+        for right in rights:
+            table.add_row(user_name(settings.names, service), right.resource, right.name, ", ".join(right.operations))
+    out.print(table)
+
+
+keys_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke the keys of the HTTP API.")
+
+KeysFile = Annotated[
+    Path | None,
+    typer.Option("--file", help="The keys file; default: INFERLANE_API_KEYS_FILE.", show_default=False),
+]
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Option(help="Who will use it; shown in lists and logs.")],
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(
+            help="What it may do; repeat for several. predict sees its own requests alone, all-requests those of every "
+            "key; admin may all."
+        ),
+    ] = None,
+    file: KeysFile = None,
+) -> None:
+    """Make a key and print it, once: the file keeps its digest alone."""
+    path = _keys_path(file)
+    key = create_key(path, name=name, scopes=scope or [Scope.PREDICT])
+    err.print(
+        f"added {name} to {path}. The key is not shown again; send it as `Authorization: Bearer <key>`.",
+        soft_wrap=True,
+    )
+    # Alone on standard output, so that `$(inferlane keys create …)` is the key.
+    typer.echo(key)
+
+
+@keys_app.command("list")
+def keys_list(file: KeysFile = None) -> None:
+    """Show the name, scopes and age of each key; the keys themselves are nowhere."""
+    table = Table("name", "scopes", "created", "sha256 starts with")
+    for key in read_keys(_keys_path(file)):
+        table.add_row(key.name, ", ".join(key.scopes), f"{key.created:%Y-%m-%d %H:%M} UTC", key.sha256[:12])
+    out.print(table)
+
+
+@keys_app.command("revoke")
+def keys_revoke(name: Annotated[str, typer.Argument(help="The name of the key.")], file: KeysFile = None) -> None:
+    """Remove a key; APIs that run refuse it within a second or so, without a restart."""
+    path = _keys_path(file)
+    revoke_key(path, name)
+    out.print(f"revoked {name} in {path}", soft_wrap=True)
+
+
+def _keys_path(file: Path | None) -> Path:
+    path = file or load_settings().api_keys_file
+    if path is None:
+        raise ConfigurationError(
+            "no keys file is named; set INFERLANE_API_KEYS_FILE to where the API shall read it, or use --file"
+        )
+    return path
+
+
+k8s_app = typer.Typer(no_args_is_help=True, help="Write the manifests of a deployment on Kubernetes.")
+
+
+@k8s_app.command("render")
+def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write to; other files in it stay.")] = Path("k8s"),
+    version: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A pool to render, as MODEL/VERSION or VERSION of the default model; repeat.",
+            show_default="every version of the default model",
+        ),
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="Namespace of everything.")] = "inferlane",
+    image: Annotated[str, typer.Option(help="The image of API, router and workers.")] = f"inferlane:{__version__}",
+    target_wait: Annotated[float, typer.Option(min=0, help="Seconds that a client's record may wait.")] = 5.0,
+    bulk_wait: Annotated[float, typer.Option(min=0, help="Seconds that a bulk record may wait.")] = 60.0,
+    service_time: Annotated[
+        float, typer.Option(min=1e-7, help="Seconds a worker takes for one row of a full batch.")
+    ] = 0.005,
+    batch_overhead: Annotated[float, typer.Option(min=0, help="Seconds a batch takes besides its rows.")] = 0.005,
+    rows: Annotated[float, typer.Option(min=0.001, help="Rows of a request, the mean.")] = 1.0,
+    store_tls: Annotated[
+        bool, typer.Option("--store-tls", help="Reach the store with TLS, by the Secret inferlane-store-tls.")
+    ] = False,
+    user_per_service: Annotated[
+        bool,
+        typer.Option(
+            "--user-per-service",
+            help="With a broker of your own too, each service logs in as PREFIX-SERVICE, by the Secret of that name.",
+        ),
+    ] = False,
+) -> None:
+    """Write Deployments, ScaledObjects, topics and policies; `INFERLANE_*` settings become the pods' environment."""
+    from control_plane.autoscaling.planning import WorkerPace
+    from control_plane.kubernetes.files import files, write_files
+    from control_plane.kubernetes.plan import Waits, cluster_settings, make_plan
+
+    settings = cluster_settings(load_settings(), namespace=namespace, store_tls=store_tls)
+    plan = make_plan(
+        settings,
+        _served_versions(version),
+        namespace=namespace,
+        image=image,
+        pace=WorkerPace(
+            row_s=service_time,
+            max_batch_rows=settings.max_batch_rows,
+            batch_overhead_s=batch_overhead,
+            rows_per_record=rows,
+            batches_in_flight=settings.batches_in_flight,
+            commit_interval_s=settings.commit_interval_s,
+        ),
+        waits=Waits(requests_s=target_wait, bulk_s=bulk_wait),
+        user_per_service=user_per_service,
+    )
+    texts = files(plan)
+    write_files(folder, texts)
+    for pool in plan.pools:
+        thresholds = ", ".join(f"{topic} {records}" for topic, records in pool.thresholds.items())
+        out.print(f"{pool.name}: lagThreshold {thresholds}", soft_wrap=True)
+    out.print(f"{len(texts)} files in {folder}", soft_wrap=True)
+
+
+@k8s_app.command("store-secret")
+def k8s_store_secret(namespace: Annotated[str, typer.Option(help="Namespace of everything.")] = "inferlane") -> None:
+    """Print a Secret with a new random password of the store, for `kubectl create -f -`. Keep it nowhere else."""
+    from control_plane.kubernetes.backing_services import secret_document
+    from control_plane.kubernetes.files import dumped
+
+    names = load_settings().names
+    typer.echo(dumped(secret_document(names, namespace=namespace, password=secrets.token_hex(32))), nl=False)
+
+
+def _served_versions(named: list[str] | None) -> list[tuple[str, str]]:
+    """Return the versions to render; each must be in the catalogue, for a worker of another would not start."""
+    from models.catalog import load_catalog
+
+    settings = load_settings()
+    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    if named is None:
+        return [(settings.default_model, version) for version in catalog.model().versions]
+    found = []
+    for name in named:
+        model, _, version = name.rpartition("/")
+        served = catalog.model(model or None).version(version)
+        found.append((served.model, served.version))
+    if len(set(found)) < len(found):
+        raise ConfigurationError(f"a version is named twice in {', '.join(named)}; name each once")
+    return found
