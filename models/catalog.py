@@ -3,7 +3,8 @@
 Layout of the store: `<model>/model.toml` (`default_version`, `description`, `classes`) and, for each version,
 `<model>/<version>/model.onnx` with `<model>/<version>/version.toml`. `version.toml` holds `digest` (`sha256:<hex>`
 of model.onnx), `size_bytes`, `quantization` (`none` or the method), `[[inputs]]` and `[[outputs]]`
-(`name`, `datatype`, `shape` with -1 for the row axis), `[metrics]` and, for a quantized version, `[quantized]`.
+(`name`, `datatype`, `shape` with -1 for the row axis, and `classes` of an output that has some), `[metrics]` and, for a
+quantized version, `[quantized]`.
 
 A model or version that is not as it must be is left out, with its reason, and the others are served.
 """
@@ -282,7 +283,7 @@ def _read_version(model: str, folder: Path, about: ModelFile) -> ModelVersion:
         version=folder.name,
         path=onnx,
         signature=signature,
-        classes=about.classes,
+        classes=entry.label_classes or about.classes,
         digest=entry.digest,
         size_bytes=entry.size_bytes,
         quantization=entry.quantization,

@@ -35,6 +35,8 @@ class _Tensor(msgspec.Struct, frozen=True):
     name: Annotated[str, msgspec.Meta(min_length=1)]
     datatype: str
     shape: tuple[int, ...]
+    # Of an output: what the columns of its scores, or its whole numbers, are called.
+    classes: tuple[str, ...] = ()
 
 
 class VersionFile(msgspec.Struct, frozen=True):
@@ -47,6 +49,14 @@ class VersionFile(msgspec.Struct, frozen=True):
     outputs: Annotated[tuple[_Tensor, ...], msgspec.Meta(min_length=1)]
     metrics: Any = None
     quantized: Any = None
+
+    @property
+    def label_classes(self) -> tuple[str, ...]:
+        """What the whole number that this version answers a row with stands for; empty if it does not say."""
+        labels = (
+            output.classes for output in self.outputs if output.datatype.startswith("INT") and len(output.shape) == 1
+        )
+        return next(labels, ())
 
 
 def read_model_file(folder: Path) -> ModelFile:

@@ -1,4 +1,4 @@
-"""`inferlane models`: build, list and verify what can be served."""
+"""`inferlane models`: add, build, list and verify what can be served."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from control_plane.cli.console import err, out, styled
+from control_plane.cli.model_addition import add_model
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import Settings, load_settings
 from models.catalog import load_catalog
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from models.catalog import Catalog, ModelVersion
 
-app = typer.Typer(no_args_is_help=True, help="Build, list and verify models.")
+app = typer.Typer(no_args_is_help=True, help="Add, build, list and verify models.")
+app.command("add")(add_model)
 
 _EXTRA = frozenset({"onnx", "skl2onnx", "sklearn", "threadpoolctl"})
 

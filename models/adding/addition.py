@@ -1,0 +1,180 @@
+"""Adding a version: find it, convert it, inspect it, check it, publish it."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from inferlane import __version__
+from inferlane.contracts.naming import check_model_name, check_version_name
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.errors import ConfigurationError
+from models.adding.checking import Checked, CheckOrder, check_in_child
+from models.adding.inspection import Inspected, inspect
+from models.adding.publication import Published, check_free, preparation, publish
+from models.adding.sources import Source, find_source
+from models.artifact import read_artifact
+from models.files import read_model_file
+from models.store import Table, dump_toml
+
+REPORT_FILE = "report.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addition:
+    """What is to be added, and how it is checked."""
+
+    source: str
+    model: str
+    version: str | None
+    models_dir: Path
+    check: Path | None
+    tolerance: float
+    timeout_s: float
+    trust_pickle: bool = False
+    description: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`report.json`: what was seen of a version when it was added."""
+
+    source: str
+    added_at: str
+    release: str
+    converted_from: str | None
+    producer: str
+    ir_version: int
+    opsets: Mapping[str, int]
+    nodes: int
+    digest: str
+    size_bytes: int
+    changes: tuple[str, ...]
+    checked: Checked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """A version that is in the store now."""
+
+    published: Published
+    report: Report
+    classes: Mapping[str, tuple[str, ...]]
+
+
+def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
+    """Add a model to the store, whole or not at all; `say` hears what is being done.
+
+    Raises:
+        InvalidNameError: no topic could be called so.
+        ConfigurationError: it could not be served, or the store cannot take it.
+    """
+    check_model_name(addition.model)
+    if addition.version is not None:
+        check_version_name(addition.version)
+        check_free(addition.models_dir, model=addition.model, version=addition.version)
+    if addition.check is not None and not addition.check.is_file():
+        raise ConfigurationError(f"--check: there is no file {str(addition.check)!r}")
+    source = find_source(addition.source)
+    with preparation(addition.models_dir) as scratch:
+        say("inspecting")
+        inspected = inspect(source.path)
+        folder = scratch / "version"
+        _write_files(folder, inspected, source)
+        say("checking")
+        checked = _checked(addition, inspected, folder, source.path, scratch)
+        report = _report(addition, inspected, checked, folder)
+        (folder / "version.toml").write_text(_version_toml(report, inspected.classes), encoding="utf-8")
+        (folder / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        published = publish(
+            folder,
+            addition.models_dir,
+            model=addition.model,
+            version=addition.version,
+            description=addition.description,
+        )
+    return Added(published=published, report=report, classes=inspected.classes)
+
+
+def read_report(version_folder: Path) -> Report | None:
+    """The report that stays with a version; nothing if it was not added by `inferlane models add`."""
+    try:
+        return msgspec.json.decode((version_folder / REPORT_FILE).read_bytes(), type=Report)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _write_files(folder: Path, inspected: Inspected, source: Source) -> None:
+    folder.mkdir()
+    for name, content in {"model.onnx": inspected.model, **inspected.external}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    for path in source.companions:
+        shutil.copyfile(path, folder / path.name)
+
+
+def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Path, scratch: Path) -> Checked:
+    order = CheckOrder(
+        folder=str(folder),
+        classes=inspected.classes,
+        label_classes=_label_classes(addition, inspected),
+        rows=None if addition.check is None else str(addition.check.resolve()),
+        tolerance=addition.tolerance,
+    )
+    try:
+        return check_in_child(order, scratch=scratch, timeout_s=addition.timeout_s)
+    except ConfigurationError as error:
+        # The person knows the file that was given, and not the copy of it.
+        raise ConfigurationError(str(error).replace(str(folder / "model.onnx"), str(source))) from error
+
+
+def _label_classes(addition: Addition, inspected: Inspected) -> tuple[str, ...]:
+    """What whole numbers of the version's outputs stand for: its own classes, else those of its model."""
+    if inspected.labels:
+        return inspected.classes[inspected.labels[0]]
+    try:
+        return read_model_file(addition.models_dir / addition.model).classes
+    except ConfigurationError:
+        return ()
+
+
+def _report(addition: Addition, inspected: Inspected, checked: Checked, folder: Path) -> Report:
+    artifact = read_artifact(folder / "model.onnx")
+    return Report(
+        source=addition.source,
+        added_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        release=__version__,
+        converted_from=None,
+        producer=inspected.producer,
+        ir_version=inspected.ir_version,
+        opsets=inspected.opsets,
+        nodes=inspected.nodes,
+        digest=artifact.digest,
+        size_bytes=artifact.size_bytes,
+        changes=inspected.changes,
+        checked=checked,
+    )
+
+
+def _version_toml(report: Report, classes: Mapping[str, tuple[str, ...]]) -> str:
+    signature: Signature = report.checked.signature
+    metrics: dict[str, Any] = {f"batch{rows}_latency_us": value for rows, value in report.checked.latency_us.items()}
+    return dump_toml(
+        {"digest": report.digest, "size_bytes": report.size_bytes, "quantization": "none"},
+        lists={
+            "inputs": [_table(spec, ()) for spec in signature.inputs],
+            "outputs": [_table(spec, classes.get(spec.name, ())) for spec in signature.outputs],
+        },
+        tables={"metrics": metrics},
+    )
+
+
+def _table(spec: TensorSpec, classes: tuple[str, ...]) -> Table:
+    table: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+    return {**table, "classes": list(classes)} if classes else table

@@ -1,0 +1,173 @@
+"""Rows to check a model with, out of a file: its inputs, and the answers that are expected."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import numpy_dtype
+from inferlane.errors import ConfigurationError
+from inferlane.quoting import quoted
+
+# Enough to see a difference, and few enough to be checked in seconds.
+MAX_ROWS = 10_000
+_KNOWN = (".csv", ".parquet", ".npz")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRows:
+    """Arrays `(rows, …)` by the names of inputs, and of the outputs that the file has expected answers for."""
+
+    inputs: Mapping[str, np.ndarray]
+    expected: Mapping[str, np.ndarray]
+
+
+def read_check_rows(path: Path, signature: Signature, classes: Mapping[str, Sequence[str]]) -> CheckRows:
+    """Read a file of rows for a model.
+
+    An `.npz` file has an array for each input, and for each output that is known, by their names. In a table (`.csv`
+    with a header, `.parquet`) the columns `OUTPUT` and `OUTPUT.CLASS` or `OUTPUT.INDEX` are expected answers; `INPUT`
+    and `INPUT.INDEX` are values of that input; all others are, in their order, the values of a model's only input.
+
+    Raises:
+        ConfigurationError: it cannot be read, or does not fit the model.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _KNOWN:
+        raise ConfigurationError(f"--check {str(path)!r} is no file of rows that is known: {', '.join(_KNOWN)}")
+    try:
+        if suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                rows = _of_arrays({name: arrays[name] for name in arrays.files}, signature)
+        else:
+            columns = _csv_columns(path) if suffix == ".csv" else _parquet_columns(path)
+            rows = _of_columns(columns, signature, classes)
+    except (OSError, ValueError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigurationError(f"--check {str(path)!r} cannot be read: {error}") from error
+    return _checked(path, rows, signature, classes)
+
+
+def _of_arrays(arrays: Mapping[str, np.ndarray], signature: Signature) -> CheckRows:
+    outputs = {spec.name for spec in signature.outputs}
+    inputs = {name: array for name, array in arrays.items() if name not in outputs}
+    if len(signature.inputs) == len(inputs) == 1:
+        inputs = {signature.inputs[0].name: next(iter(inputs.values()))}
+    return CheckRows(inputs=inputs, expected={name: array for name, array in arrays.items() if name in outputs})
+
+
+def _of_columns(
+    columns: Mapping[str, np.ndarray], signature: Signature, classes: Mapping[str, Sequence[str]]
+) -> CheckRows:
+    rest = dict(columns)
+    expected = {
+        spec.name: array
+        for spec in signature.outputs
+        if (array := _gathered(rest, spec, classes.get(spec.name, ()))) is not None
+    }
+    inputs = {spec.name: array for spec in signature.inputs if (array := _gathered(rest, spec, ())) is not None}
+    if not inputs and len(signature.inputs) == 1 and rest:
+        spec = signature.inputs[0]
+        inputs = {spec.name: np.stack(list(rest.values()), axis=1)}
+        rest = {}
+    if rest:
+        raise ValueError(f"the columns {', '.join(map(quoted, list(rest)[:5]))} are those of no input and no output")
+    return CheckRows(inputs=inputs, expected=expected)
+
+
+def _gathered(rest: dict[str, np.ndarray], spec: TensorSpec, classes: Sequence[str]) -> np.ndarray | None:
+    """Take the columns of a tensor away from the others."""
+    if spec.name in rest:
+        return rest.pop(spec.name)
+    for names in (classes, [str(number) for number in range(max(0, spec.row_shape[0] if spec.row_shape else 0))]):
+        keys = [f"{spec.name}.{name}" for name in names]
+        if keys and all(key in rest for key in keys):
+            return np.stack([rest.pop(key) for key in keys], axis=1)
+    return None
+
+
+def _csv_columns(path: Path) -> dict[str, np.ndarray]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file)
+        header = next(lines, None)
+        rows = [line for line, _ in zip(lines, range(MAX_ROWS), strict=False) if line]
+    if not header or not rows:
+        raise ValueError("there is no row below a header")
+    if any(len(row) != len(header) for row in rows):
+        number = next(number for number, row in enumerate(rows, 2) if len(row) != len(header))
+        raise ValueError(f"line {number} has {len(rows[number - 2])} values, and the header {len(header)}")
+    return {name: _column([row[at] for row in rows]) for at, name in enumerate(header)}
+
+
+def _column(values: list[str]) -> np.ndarray:
+    try:
+        return np.array([float(value) if value else np.nan for value in values])
+    except ValueError:
+        return np.array(values)
+
+
+def _parquet_columns(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+        from pyarrow import parquet  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "reading Parquet needs 'pyarrow', which is not installed. Install the extra: pip install "
+            "'inferlane[parquet]', or give the rows as .csv or .npz"
+        ) from error
+    try:
+        table = parquet.read_table(path).slice(0, MAX_ROWS)
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+    return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def _checked(path: Path, rows: CheckRows, signature: Signature, classes: Mapping[str, Sequence[str]]) -> CheckRows:
+    missing = [spec.name for spec in signature.inputs if spec.name not in rows.inputs]
+    if missing:
+        raise ConfigurationError(
+            f"--check {str(path)!r} has no values for the input {', '.join(map(quoted, missing))}. The model has: "
+            f"{', '.join(spec.name for spec in signature.inputs)}"
+        )
+    inputs = {spec.name: _fitted(path, rows.inputs[spec.name], spec) for spec in signature.inputs}
+    expected = {
+        spec.name: _indices(path, spec.name, rows.expected[spec.name][:MAX_ROWS], classes.get(spec.name, ()))
+        for spec in signature.outputs
+        if spec.name in rows.expected
+    }
+    counts = {len(array) for array in (*inputs.values(), *expected.values())}
+    if len(counts) != 1 or counts == {0}:
+        raise ConfigurationError(f"--check {str(path)!r} has {sorted(counts)} rows; each column needs as many, and one")
+    return CheckRows(inputs=inputs, expected=expected)
+
+
+def _fitted(path: Path, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    try:
+        values = array[:MAX_ROWS].astype(numpy_dtype(spec.datatype))
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"--check {str(path)!r}: {spec.name} wants {spec.datatype}: {error}") from error
+    if values.shape[1:] == spec.row_shape:
+        return values
+    try:
+        return values.reshape(len(values), *spec.row_shape)
+    except ValueError:
+        raise ConfigurationError(
+            f"--check {str(path)!r} has rows of the shape {list(values.shape[1:])}, and the input {spec.name!r} wants "
+            f"{list(spec.row_shape)}"
+        ) from None
+
+
+def _indices(path: Path, name: str, array: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Names of classes as their indices; numbers as they are."""
+    if array.ndim != 1 or array.dtype.kind not in "OUS":
+        return array
+    known = {label: index for index, label in enumerate(classes)}
+    unknown = [str(value) for value in array if str(value) not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"--check {str(path)!r} expects {quoted(unknown[0])} of {name}, which is no class of the model: "
+            f"{', '.join(list(known)[:10]) or 'it names none'}"
+        )
+    return np.array([known[str(value)] for value in array], np.int64)

@@ -1,0 +1,293 @@
+"""Checking: a model is loaded, run and measured in a process of its own, because a bad one may crash or never end."""
+
+import math
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from inferlane.contracts.signature import Signature
+from inferlane.contracts.wire.tensors import numpy_dtype
+from inferlane.errors import ConfigurationError, InferlaneError, ModelError
+from inferlane.quoting import clipped
+
+if TYPE_CHECKING:
+    from workers.model import OnnxModel
+
+MEASURED_ROWS = (1, 64)
+_RUNS, _MEASURE_S = 50, 2.0
+# As many as a worker's first batch may have.
+_BATCH_ROWS = 256
+_SHOWN_CHARS = 1_000
+
+
+class CheckOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be checked: the folder of a version, and rows with expected answers if there are some."""
+
+    folder: str
+    classes: Mapping[str, tuple[str, ...]]
+    label_classes: tuple[str, ...]
+    rows: str | None
+    tolerance: float
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The answers to the rows of a file beside those that are expected; `largest_difference` is relative above 1."""
+
+    rows: int
+    outputs: tuple[str, ...]
+    largest_difference: float
+    labels_differing: int
+    tolerance: float
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model showed."""
+
+    signature: Signature
+    latency_us: Mapping[str, float]
+    accepts_nan: bool
+    comparison: Comparison | None = None
+
+
+class _Refusal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    reason: str
+
+
+class _Passed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    checked: Checked
+
+
+def check_in_child(order: CheckOrder, *, scratch: Path, timeout_s: float) -> Checked:
+    """Check a version in a child process.
+
+    Raises:
+        ConfigurationError: it cannot be served, it crashed, or it took too long.
+    """
+    order_file, answer_file = scratch / "order.json", scratch / "answer.json"
+    order_file.write_bytes(msgspec.json.encode(order))
+    run_child("models.adding.checking", order_file, answer_file, what="the model", scratch=scratch, timeout_s=timeout_s)
+    answer: _Refusal | _Passed = msgspec.json.decode(answer_file.read_bytes(), type=_Refusal | _Passed)
+    if isinstance(answer, _Refusal):
+        raise ConfigurationError(answer.reason)
+    return answer.checked
+
+
+def run_child(module: str, *arguments: Path, what: str, scratch: Path, timeout_s: float) -> None:
+    """Run a module with a limit of time; what it writes is kept from the terminal.
+
+    Raises:
+        ConfigurationError: it ended with an error, by a signal, or not in time.
+    """
+    written = scratch / "output.txt"
+    # -P: a folder `models` where the command was given must not be taken for ours.
+    command = [sys.executable, "-P", "-m", module, *map(str, arguments), str(timeout_s)]
+    with written.open("wb") as output:
+        try:
+            code = subprocess.run(  # noqa: S603 - our own module
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=timeout_s, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = -signal.SIGALRM
+    if code == -signal.SIGALRM:
+        raise ConfigurationError(
+            f"{what} took longer than {timeout_s:g} s to be loaded and run, which is the limit. It may never end; "
+            "if it is only large, give it more with --timeout"
+        )
+    if code:
+        tail = clipped(written.read_text(errors="backslashreplace").strip()[-_SHOWN_CHARS:], limit_chars=_SHOWN_CHARS)
+        raise ConfigurationError(f"{what} ended the process that ran it ({_ending(code)}). {tail}".rstrip())
+
+
+def limit_own_time(seconds: float) -> None:
+    """End this process by a signal after a while, also where nobody is left who would."""
+    signal.alarm(math.ceil(seconds) + 1)
+
+
+def _ending(code: int) -> str:
+    if code > 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _check(order: CheckOrder) -> Checked:
+    # onnxruntime is loaded in the child alone: the command itself must not crash with a model.
+    from models.adding.check_rows import read_check_rows  # noqa: PLC0415
+    from models.artifact import read_artifact  # noqa: PLC0415
+    from models.catalog import ModelVersion  # noqa: PLC0415
+    from workers.trial import open_tried  # noqa: PLC0415
+
+    path = Path(order.folder) / "model.onnx"
+    artifact = read_artifact(path)
+    signature = _loaded_signature(artifact.model, artifact.external)
+    version = ModelVersion(
+        model="added",
+        version="new",
+        path=path,
+        signature=signature,
+        classes=order.label_classes,
+        digest=artifact.digest,
+        size_bytes=artifact.size_bytes,
+        quantization="none",
+    )
+    model = open_tried(version, intra_op_num_threads=1, rows=_BATCH_ROWS)
+    comparison = None
+    if order.rows is not None:
+        rows = read_check_rows(Path(order.rows), signature, order.classes)
+        try:
+            outputs = _run_in_batches(model, rows.inputs)
+        except ModelError as error:
+            raise ConfigurationError(f"the rows of {order.rows} fail: {error}") from error
+        comparison = compare(outputs, rows.expected, order.tolerance)
+    return Checked(
+        signature=signature,
+        latency_us={str(count): _latency_us(model, count) for count in MEASURED_ROWS},
+        accepts_nan=_accepts_nan(model),
+        comparison=comparison,
+    )
+
+
+def _loaded_signature(model: bytes, external: Mapping[str, bytes]) -> Signature:
+    import onnxruntime  # noqa: PLC0415 - as above
+
+    from models.verify import signature_of  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if external:
+        options.add_external_initializers_from_files_in_memory(
+            list(external), list(external.values()), list(map(len, external.values()))
+        )
+    try:
+        session = onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises pybind types of its own with no common base
+        raise ConfigurationError(
+            f"onnxruntime {onnxruntime.__version__} cannot load it: {clipped(str(error), limit_chars=_SHOWN_CHARS)}"
+            f"{_remedy(str(error))}"
+        ) from error
+    return signature_of(session)
+
+
+def _remedy(message: str) -> str:
+    if "IR version" in message:
+        return " Export it with an older IR version (`ir_version` of the model)."
+    if "pset" in message:
+        return " Export it with an older opset (`opset_version`, `target_opset`)."
+    return ""
+
+
+def compare(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: float) -> Comparison:
+    """Compare answers with those that are expected.
+
+    Raises:
+        ConfigurationError: they differ by more than the tolerance; the message names the first row.
+    """
+    largest, differing = 0.0, 0
+    rows = len(next(iter(outputs.values())))
+    for name, given in expected.items():
+        found = outputs[name]
+        if found.size != given.size:
+            raise ConfigurationError(
+                f"{name} has the shape {list(found.shape)}, and what is expected has {list(given.shape)}"
+            )
+        wanted = given.reshape(found.shape)
+        if found.dtype.kind == "f":
+            gaps = _differences(found, wanted.astype(np.float64))
+            largest = max(largest, float(gaps.max(initial=0)))
+            off = (gaps > tolerance).reshape(rows, -1).any(axis=1)
+            allowed = 0.0
+        else:
+            off = (found != wanted).reshape(rows, -1).any(axis=1)
+            differing += int(off.sum())
+            # A row on the edge between two classes may fall on the other side in float32.
+            allowed = tolerance * rows
+        if off.sum() > allowed:
+            at = int(np.argmax(off))
+            raise ConfigurationError(
+                f"{name} differs from what is expected in {int(off.sum())} of {rows} rows; row {at}: "
+                f"{_head(found[at])} instead of {_head(wanted[at])}. The largest difference is {largest:.3g}, "
+                f"and the tolerance {tolerance:g} (--tolerance)"
+            )
+    return Comparison(
+        rows=rows,
+        outputs=tuple(expected),
+        largest_difference=largest,
+        labels_differing=differing,
+        tolerance=tolerance,
+    )
+
+
+def _differences(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    values = found.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        gaps: np.ndarray = np.abs(values - wanted) / np.maximum(1.0, np.abs(wanted))
+    same = (values == wanted) | (np.isnan(values) & np.isnan(wanted))
+    return np.where(same, 0.0, np.nan_to_num(gaps, nan=np.inf))
+
+
+def _head(value: np.ndarray) -> str:
+    return clipped(", ".join(f"{number:.6g}" for number in np.ravel(value)[:6]), limit_chars=100)
+
+
+def _run_in_batches(model: "OnnxModel", inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    count = len(next(iter(inputs.values())))
+    parts = [
+        model.run({name: array[start : start + _BATCH_ROWS] for name, array in inputs.items()})
+        for start in range(0, count, _BATCH_ROWS)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _latency_us(model: "OnnxModel", rows: int) -> float:
+    inputs = _filled(model, rows, 0)
+    samples: list[float] = []
+    end = time.perf_counter() + _MEASURE_S
+    while len(samples) < _RUNS and (not samples or time.perf_counter() < end):
+        started = time.perf_counter()
+        model.run(inputs)
+        samples.append(time.perf_counter() - started)
+    return round(statistics.median(samples) * 1e6, 1)
+
+
+def _accepts_nan(model: "OnnxModel") -> bool:
+    inputs = _filled(model, 2, np.nan)
+    if not any(array.dtype.kind == "f" for array in inputs.values()):
+        return False
+    try:
+        outputs = model.run(inputs)
+    except ModelError:
+        return False
+    return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in outputs.values())
+
+
+def _filled(model: "OnnxModel", rows: int, value: float) -> dict[str, np.ndarray]:
+    dtypes = {spec.name: (numpy_dtype(spec.datatype), spec.row_shape) for spec in model.version.signature.inputs}
+    return {
+        name: np.full((rows, *shape), value if dtype.kind == "f" else 0, dtype)
+        for name, (dtype, shape) in dtypes.items()
+    }
+
+
+def _main(order_file: str, answer_file: str, limit_s: str) -> None:
+    limit_own_time(float(limit_s))
+    order = msgspec.json.decode(Path(order_file).read_bytes(), type=CheckOrder)
+    answer: _Refusal | _Passed
+    try:
+        answer = _Passed(checked=_check(order))
+    except InferlaneError as error:
+        answer = _Refusal(reason=str(error))
+    Path(answer_file).write_bytes(msgspec.json.encode(answer))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

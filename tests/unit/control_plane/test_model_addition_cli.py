@@ -1,0 +1,59 @@
+"""`inferlane models add` as a person runs it: what it prints, and its exit codes."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import graphs
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "control_plane", "models", *arguments]
+    repository = Path(__file__).parents[3]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env={"PYTHONPATH": str(repository)}, check=False
+    )
+
+
+def test_what_was_seen_is_printed_with_a_call_that_fits(tmp_path: Path) -> None:
+    (tmp_path / "export.onnx").write_bytes(graphs.zip_mapped(labels=["stays", "leaves", "waits"]).SerializeToString())
+    # A folder of the person's own that is called like ours.
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("raise SystemExit('not ours')")
+    arguments = ("add", "export.onnx", "--name", "churn", "--models-dir", "store")
+
+    first = run(*arguments, cwd=tmp_path)
+    second = run(*arguments, cwd=tmp_path)
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    for seen in ("churn v1", "ZipMap removed", "stays, leaves, waits", "[rows, 3]", "INFERLANE_DEFAULT_MODEL=churn"):
+        assert seen in first.stdout
+    bodies = [json.loads(re.findall(r"-d '(.*)'", printed)[0]) for printed in (first.stdout, second.stdout)]
+    assert bodies == [
+        {"model": "churn", "instances": [[0.0, 0.0, 0.0]]},
+        {"model": "churn", "version": "v2", "instances": [[0.0, 0.0, 0.0]]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "seen"),
+    [
+        (("add", "nowhere.onnx", "--name", "churn"), 1, "error (configuration_error) there is no file or folder"),
+        (("add", "nowhere.onnx", "--name", "a.b"), 1, "a dot may stand in versions alone"),
+        (("add", "nowhere.onnx"), 2, "--name"),
+        (("add", "--name", "churn"), 2, "SOURCE"),
+    ],
+)
+def test_a_refusal_ends_with_1_and_a_wrong_command_with_2(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, seen: str
+) -> None:
+    ended = run(*arguments, cwd=tmp_path)
+
+    assert ended.returncode == code
+    assert seen in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []
