@@ -125,7 +125,7 @@ def _check(order: CheckOrder) -> Checked:
     from models.adding.check_rows import read_check_rows  # noqa: PLC0415
     from models.artifact import read_artifact  # noqa: PLC0415
     from models.catalog import ModelVersion  # noqa: PLC0415
-    from workers.trial import open_tried  # noqa: PLC0415
+    from workers.trial import load_verified  # noqa: PLC0415
 
     path = Path(order.folder) / "model.onnx"
     artifact = read_artifact(path)
@@ -140,7 +140,7 @@ def _check(order: CheckOrder) -> Checked:
         size_bytes=artifact.size_bytes,
         quantization="none",
     )
-    model = open_tried(version, intra_op_num_threads=1, rows=_BATCH_ROWS)
+    model = load_verified(version, intra_op_num_threads=1, rows=_BATCH_ROWS)
     comparison = None
     if order.rows is not None:
         rows = read_check_rows(Path(order.rows), signature, order.classes)
@@ -160,7 +160,7 @@ def _check(order: CheckOrder) -> Checked:
 def _loaded_signature(model: bytes, external: Mapping[str, bytes]) -> Signature:
     import onnxruntime  # noqa: PLC0415 - as above
 
-    from models.verify import signature_of  # noqa: PLC0415
+    from models.artifact import signature_of  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
