@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv hold exactly what the lock file (an argument, from the root of the clone) names, and this project.
+# Makes .venv hold exactly what the lock file (an argument, from the root of the clone) names, this project and its client.
 # Takes seconds when nothing changed. Needs Python >= 3.11 and a package index, nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,10 +23,10 @@ find_python() {
   fail "no Python >= 3.11 on PATH (python3 is: $(python3 --version 2>&1 || true)). Install one, or add it to PATH."
 }
 
-# What an environment made from this lock file would be: its lock, this project's metadata, and where it is, because
+# What an environment made from this lock file would be: its lock, the projects' metadata, and where it is, because
 # an environment cannot be moved (a link to it can).
 fingerprint() {
-  .venv/bin/python - "$1" pyproject.toml <<'PYTHON'
+  .venv/bin/python - "$1" pyproject.toml client/pyproject.toml <<'PYTHON'
 import hashlib, os, pathlib, sys
 
 parts = [pathlib.Path(path).read_bytes() for path in sys.argv[1:]]
@@ -60,8 +60,8 @@ if [[ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]]; then
   [[ -z "$index" ]] || export UV_DEFAULT_INDEX="$index"
 fi
 .venv/bin/uv pip sync --quiet --python .venv --require-hashes "$LOCK"
-.venv/bin/uv pip install --quiet --python .venv --no-deps --editable .
+.venv/bin/uv pip install --quiet --python .venv --no-deps --editable . --editable ./client
 # Compiled once here, not by each of the processes that start at the same time; also where the environment says not to.
 env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c \
-  'import control_plane.cli.main, control_plane.local.running, producer_api.main, router.main, workers.main, dashboards.live.main'
+  'import control_plane.cli.main, control_plane.local.running, producer_api.main, router.main, workers.main, dashboards.live.main, inferlane_client'
 fingerprint "$LOCK" >"$STAMP"

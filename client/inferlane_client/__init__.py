@@ -1,0 +1,68 @@
+"""Client of Inferlane, the queue-based model server.
+
+from inferlane_client import Client
+
+with Client("http://127.0.0.1:8000") as client:
+    print(client.predict([[5.1, 3.5, 1.4, 0.2]], model="iris").predictions)
+"""
+
+from inferlane_client.answers import Prediction, ServedModel, ServedVersion, Status, TensorSignature, TrafficSplit
+from inferlane_client.async_client import AsyncClient, AsyncHandle
+from inferlane_client.call_errors import (
+    CallError,
+    Cancelled,
+    ConnectionFailed,
+    Expired,
+    Failed,
+    Forbidden,
+    InvalidInput,
+    InvalidRequest,
+    KeyReused,
+    NotFound,
+    Overloaded,
+    TimedOut,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+    Unsuccessful,
+)
+from inferlane_client.client import Client, Handle
+from inferlane_client.connection import Tls
+from inferlane_client.exchanges import Retries
+from inferlane_client.many import Answer
+from inferlane_client.request import Request
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "AsyncHandle",
+    "CallError",
+    "Cancelled",
+    "Client",
+    "ConnectionFailed",
+    "Expired",
+    "Failed",
+    "Forbidden",
+    "Handle",
+    "InvalidInput",
+    "InvalidRequest",
+    "KeyReused",
+    "NotFound",
+    "Overloaded",
+    "Prediction",
+    "Request",
+    "Retries",
+    "ServedModel",
+    "ServedVersion",
+    "Status",
+    "TensorSignature",
+    "TimedOut",
+    "Tls",
+    "TooLarge",
+    "TrafficSplit",
+    "Unauthorized",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "Unsuccessful",
+]

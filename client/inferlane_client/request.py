@@ -1,0 +1,134 @@
+"""One request: its rows, and how it is to be served, as the body of a predict call."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from inferlane_client.call_errors import InvalidInput, Problem
+
+Rows = Any
+"""What `predict` takes: a sequence of rows, a numpy array, a pandas or pyarrow object, or a mapping of input names to
+such columns. The libraries have no common type, and none is imported here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request of many, with what the others do not share. What is None is left to the call, then to the server.
+
+    Args:
+        rows: as `Client.predict` takes them.
+        model: its name.
+        version: pins the request to a version; else the traffic split chooses.
+        routing_key: requests with one key go to one version.
+        deadline_s: seconds after which the answer is worth nothing, and nothing is computed.
+        idempotency_key: the same key is the same request; one is made up if there is none.
+    """
+
+    rows: Rows
+    model: str | None = None
+    version: str | None = None
+    routing_key: str | None = None
+    deadline_s: float | None = None
+    idempotency_key: str | None = None
+
+    def encoded(self) -> bytes:
+        """The body of the call.
+
+        Raises:
+            InvalidInput: the rows cannot be sent as JSON.
+        """
+        named = {
+            "model": self.model,
+            "version": self.version,
+            "routing_key": self.routing_key,
+            "deadline_s": self.deadline_s,
+        }
+        body = {"instances": instances_of(self.rows)} | {
+            name: value for name, value in named.items() if value is not None
+        }
+        return encode_json(body)
+
+
+def encode_json(body: Mapping[str, Any]) -> bytes:
+    """Encode the body of a call.
+
+    Raises:
+        InvalidInput: it holds what JSON has not.
+    """
+    try:
+        return json.dumps(body, allow_nan=False, separators=(",", ":"), default=_plain).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _invalid(f"a value cannot be sent as JSON: {error}. Send finite numbers, booleans or strings") from error
+
+
+def instances_of(rows: Rows) -> list[Any]:
+    """The rows as a list: for a model of one input a value a row, for one of several an object with a field an input.
+
+    Raises:
+        InvalidInput: they are not rows.
+    """
+    if isinstance(rows, Mapping):
+        return _instances_of_columns({str(name): _values(column) for name, column in rows.items()})
+    return _values(rows)
+
+
+def _instances_of_columns(columns: Mapping[str, list[Any]]) -> list[Any]:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise _invalid(f"the columns have {lengths} rows; send one column an input, all of one length")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _values(rows: Any) -> list[Any]:
+    """A list with one element a row. Columns of a frame or a table are joined, each value with the type that it has."""
+    numpy, pandas, arrow = _loaded("numpy"), _loaded("pandas"), _loaded("pyarrow")
+    if numpy and isinstance(rows, numpy.ndarray):
+        if rows.ndim == 0:
+            raise _invalid("the array has no axis; its first one must be that of the rows")
+        return list(rows.tolist())
+    if pandas and isinstance(rows, pandas.DataFrame):
+        return _joined([rows.iloc[:, place].tolist() for place in range(rows.shape[1])])
+    if pandas and isinstance(rows, pandas.Series | pandas.Index):
+        return list(rows.tolist())
+    if arrow and isinstance(rows, arrow.Table | arrow.RecordBatch):
+        return _joined([column.to_pylist() for column in rows.columns])
+    if arrow and isinstance(rows, arrow.Array | arrow.ChunkedArray):
+        return list(rows.to_pylist())
+    if isinstance(rows, Iterable) and not isinstance(rows, str | bytes | bytearray | memoryview):
+        return list(rows)
+    raise _invalid(
+        f"{type(rows).__name__} holds no rows; send a sequence of rows, a numpy array, a pandas or pyarrow object, or "
+        "a mapping of input names to columns"
+    )
+
+
+def _joined(columns: Sequence[list[Any]]) -> list[Any]:
+    # A single column of lists, as pyarrow keeps tensors, holds whole rows.
+    if len(columns) == 1 and all(isinstance(value, list) or _is_array(value) for value in columns[0]):
+        return columns[0]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """What `json` does not know: arrays and numbers of numpy inside of rows."""
+    numpy = _loaded("numpy")
+    if numpy and isinstance(value, numpy.ndarray | numpy.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def _is_array(value: Any) -> bool:
+    numpy = _loaded("numpy")
+    return bool(numpy and isinstance(value, numpy.ndarray))
+
+
+def _loaded(name: str) -> ModuleType | None:
+    """A library that the program has imported: a value of its types cannot be there before."""
+    return sys.modules.get(name)
+
+
+def _invalid(detail: str) -> InvalidInput:
+    return InvalidInput(Problem(code="invalid_input", title="The rows cannot be sent", detail=detail))
