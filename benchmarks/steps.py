@@ -25,7 +25,7 @@ from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.splits import SplitTable
 from models.catalog import load_catalog
-from producer_api.predict.endpoint import Answerer, encode_json
+from producer_api.predict.endpoint import ResponseBuilder, encode_json
 from router.routing import route
 from workers.batching import RunTimes, run_batch, stack
 from workers.model import OnnxModel
@@ -90,8 +90,8 @@ def _steps(case: Case, batch: int) -> Iterator[Step]:
     message = encode_wake_up(results)
     yield timed("wake-up", "results to bytes", lambda: encode_wake_up(results), share=batch)
     yield timed("wake-up", "results from bytes", lambda: decode_wake_up(message), share=batch)
-    answerer = Answerer(catalog)
-    yield timed("respond", "JSON of the answer", lambda: encode_json(answerer.body(results[0])))
+    responses = ResponseBuilder(catalog)
+    yield timed("respond", "JSON of the answer", lambda: encode_json(responses.body(results[0])))
 
 
 def _record(model: str, tensors: dict[str, np.ndarray]) -> _Record:

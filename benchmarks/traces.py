@@ -15,8 +15,8 @@ from inferlane.contracts.results import Result, Status
 from inferlane.runtime.delivery import Answer
 from inferlane.runtime.tracing.spans import Tracing
 from models.catalog import ModelVersion
-from producer_api.predict.enqueuer import OnAnswer
-from producer_api.predict.telemetry import TracedEnqueuer, begin_call, end_call
+from producer_api.predict.enqueuer import OnAcknowledged
+from producer_api.predict.telemetry import TracedEnqueuer, begin_call_span, end_call_span
 from router.router_telemetry import RouteSpans
 from router.routing import Route
 from workers.batch_telemetry import BatchSpans
@@ -40,9 +40,9 @@ class _Acknowledge:
 
     last: OutRecord
 
-    def enqueue(self, record: OutRecord, on_answer: OnAnswer) -> int:
+    def enqueue(self, record: OutRecord, on_acknowledged: OnAcknowledged) -> int:
         self.last = record
-        on_answer(None)
+        on_acknowledged(None)
         return 0
 
     def withdraw(self, ticket: int) -> bool:
@@ -80,12 +80,12 @@ def _all_hops(version: ModelVersion, sampler: Sampler, batch: int) -> Callable[[
         answers = []
         take = RouteSpans(tracing, Names().ingress[Lane.REQUESTS], fetched_s=1.0)
         for _ in range(batch):
-            call = begin_call(tracing, "/v1/models/predict", parent=None)
+            call = begin_call_span(tracing, "/v1/models/predict", parent=None)
             headers = [("ce_id", _ID.encode()), (TRACE_PARENT, call.traceparent)]
             enqueuer.enqueue(OutRecord(NAMES.ingress[Lane.REQUESTS], b"", b"", headers), lambda _: None)
             routed = take.routed(chosen, broker.last)
             answers.append(_answer(version, dict(routed.headers)[TRACE_PARENT]))
-            end_call(call, None, status=200, version=version.version, error=None)
+            end_call_span(call, None, status=200, version=version.version, error=None)
         take.end()
         spans.add(done, answers, stored_s=2.0)
 

@@ -16,19 +16,19 @@ from inferlane.runtime.http.head import CONTENT_TYPE
 from inferlane.runtime.ops import health_body
 from producer_api.http.asgi import (
     PREDICT_PATH,
-    AnyMethod,
-    HeldBytes,
-    Hold,
+    BodyMemory,
+    BodyReservation,
+    HeadAndOptions,
     allowed_methods,
-    put_hold,
+    put_reservation,
     read_body,
     send_answer,
 )
-from producer_api.http.auth import KeyRing, in_front_of
+from producer_api.http.auth import KeyRing, authenticated
 from producer_api.http.openapi import openapi
 from producer_api.http.problems import problem, problem_of
 from producer_api.predict.endpoint import PredictEndpoint
-from producer_api.routes import documents, models, operations, predictions
+from producer_api.routes import docs_page, operations, predictions, served_models
 from producer_api.routes.dependencies import Services
 
 if TYPE_CHECKING:
@@ -63,16 +63,16 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
         services.settings,
         reader=services.reader,
         submitter=services.submitter,
-        once=services.once,
-        answerer=services.answerer,
-        counts=services.counts,
+        idempotent=services.idempotent,
+        responses=services.responses,
+        metrics=services.metrics,
         delivered=services.delivered,
         tracing=services.tracing,
     )
     # Registered for the other methods' 405 and for middleware-free tests; POSTs are dispatched before FastAPI.
     app.router.routes.append(Route(PREDICT_PATH, hot, methods=["POST"]))
     routes = [*app.router.routes]
-    for module in (documents, predictions, models, operations):
+    for module in (docs_page, predictions, served_models, operations):
         app.include_router(module.router)
         routes += module.router.routes
     app.state.all_routes = routes
@@ -84,9 +84,9 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
         app, services.catalog, services.settings, has_keys=keys is not None
     )
     settings = services.settings
-    held = HeldBytes(limit_bytes=settings.max_pending_bytes)
-    inner = HotPath(AnyMethod(app, routes), {PREDICT_PATH: hot}, held=held)
-    return in_front_of(inner, settings, keys)
+    held = BodyMemory(limit_bytes=settings.max_pending_bytes)
+    inner = HotPath(HeadAndOptions(app, routes), {PREDICT_PATH: hot}, held=held)
+    return authenticated(inner, settings, keys)
 
 
 class HotPath:
@@ -95,7 +95,7 @@ class HotPath:
     Every other body is read here, within the limit, before FastAPI would read it whole.
     """
 
-    def __init__(self, app: Any, hot: dict[str, Any], *, held: HeldBytes) -> None:
+    def __init__(self, app: Any, hot: dict[str, Any], *, held: BodyMemory) -> None:
         self._app = app
         self._hot = hot
         self._held = held
@@ -104,12 +104,12 @@ class HotPath:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        hold = Hold(self._held)
-        put_hold(scope, hold)
+        reservation = BodyReservation(self._held)
+        put_reservation(scope, reservation)
         try:
             await self._post(scope, receive, send)
         finally:
-            hold.release()
+            reservation.release()
 
     async def _post(self, scope: Any, receive: Any, send: Any) -> None:
         endpoint = self._hot.get(scope["path"])

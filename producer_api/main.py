@@ -23,13 +23,13 @@ from producer_api.app import StartingApp, build_app
 from producer_api.http.auth import open_key_ring
 from producer_api.predict.admission import Admission
 from producer_api.predict.call import CallReader
-from producer_api.predict.endpoint import Answerer
+from producer_api.predict.endpoint import ResponseBuilder
 from producer_api.predict.enqueuer import Enqueuer
-from producer_api.predict.idempotency import Claims, Once
-from producer_api.predict.pending import WaitingRoom
-from producer_api.predict.store_capacity import Delivered, StoreWatch
+from producer_api.predict.idempotency import ClaimStore, IdempotentSubmitter
+from producer_api.predict.pending import PendingRequests
+from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
 from producer_api.predict.submitter import Submitter
-from producer_api.predict.telemetry import AnswerCounts, TracedEnqueuer
+from producer_api.predict.telemetry import ResponseMetrics, TracedEnqueuer
 from producer_api.routes.dependencies import Services
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         port = await server.enter_async_context(http)
         services = await _start(settings, catalog, parts, startup)
         app.serve(build_app(services, keys))
-        log.info("api_started", host=settings.api_host, port=port, instance=services.room.instance)
+        log.info("api_started", host=settings.api_host, port=port, instance=services.pending.instance)
         await stop.wait()
     log.info("api_stopped")
 
@@ -81,9 +81,9 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
     follower = SplitFollower(settings, splits)
     await startup.wait_for("topics", follower.start)
     stack.push_async_callback(follower.close)
-    room = WaitingRoom(store, redis, instance=uuid.uuid4().hex, max_places=settings.max_waiting_requests)
-    stack.push_async_callback(room.close)
-    await startup.wait_for("store", room.start)
+    pending = PendingRequests(store, redis, instance=uuid.uuid4().hex, max_waiters=settings.max_waiting_requests)
+    stack.push_async_callback(pending.close)
+    await startup.wait_for("store", pending.start)
     enqueuer = Enqueuer(
         producer, max_pending=settings.max_waiting_requests, max_pending_bytes=settings.max_pending_bytes
     )
@@ -92,26 +92,26 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
     admission = Admission(settings, catalog=catalog, splits=splits, positions=BacklogReader(settings), clock=clock)
     await admission.start()
     stack.push_async_callback(admission.close)
-    store_watch = StoreWatch(settings, redis)
-    await store_watch.start()
-    stack.push_async_callback(store_watch.close)
-    delivered = Delivered(settings, store)
+    store_capacity = StoreCapacity(settings, redis)
+    await store_capacity.start()
+    stack.push_async_callback(store_capacity.close)
+    delivered = DeliveredResults(settings, store)
     await delivered.start()
     stack.push_async_callback(delivered.close)
-    counts = AnswerCounts(catalog)
+    metrics = ResponseMetrics(catalog)
     tracing = await enter_tracing(stack, "api")
     cancellations = Cancellations(redis, redis_url=settings.redis_url, clock=clock, names=settings.names)
     submitter = Submitter(
         settings,
         catalog=catalog,
         enqueuer=enqueuer if tracing is None else TracedEnqueuer(enqueuer, tracing),
-        room=room,
+        pending=pending,
         admission=admission,
-        store_watch=store_watch,
+        store_capacity=store_capacity,
         cancellations=cancellations,
         clock=clock,
     )
-    claims = Claims(redis, redis_url=settings.redis_url, names=settings.names)
+    claims = ClaimStore(redis, redis_url=settings.redis_url, names=settings.names)
     return Services(
         settings=settings,
         catalog=catalog,
@@ -119,17 +119,17 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
         redis=redis,
         store_probe=store_probe,
         store=store,
-        room=room,
+        pending=pending,
         enqueuer=enqueuer,
         admission=admission,
-        store_watch=store_watch,
+        store_capacity=store_capacity,
         delivered=delivered,
         reader=CallReader(settings, catalog=catalog, splits=splits, clock=clock),
         submitter=submitter,
-        once=Once(settings, claims=claims, submitter=submitter, store=store, counts=counts),
-        counts=counts,
+        idempotent=IdempotentSubmitter(settings, claims=claims, submitter=submitter, store=store, metrics=metrics),
+        metrics=metrics,
         tracing=tracing,
-        answerer=Answerer(catalog),
+        responses=ResponseBuilder(catalog),
         splits=splits,
         follower=follower,
         windows=WindowStore(

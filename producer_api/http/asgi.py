@@ -13,7 +13,7 @@ from producer_api.http.problems import InvalidParameterError, UnsupportedCodingE
 
 PREDICT_PATH = "/v1/models/predict"
 
-TAKEN = ("gzip", "deflate")
+READABLE_CODINGS = ("gzip", "deflate")
 """The codings of `Content-Encoding` that are read; `identity` means none."""
 
 FEWER_ROWS = "send fewer rows a request, or use `inferlane batch submit`"
@@ -40,7 +40,7 @@ def coding_of(headers: Sequence[bytes]) -> bytes | None:
     if len(codings) > 1 or codings[0] not in (*_GZIP_NAMES, b"deflate"):
         raise UnsupportedCodingError(
             f"the body has the Content-Encoding {quoted(b', '.join(codings))}; send it as it is, or in one of: "
-            f"{', '.join(TAKEN)}"
+            f"{', '.join(READABLE_CODINGS)}"
         )
     return codings[0]
 
@@ -90,11 +90,11 @@ def _has_zlib_head(body: bytes) -> bool:
     return len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and (body[0] << 8 | body[1]) % 31 == 0
 
 
-_HOLD_KEY = "inferlane.held"
+_RESERVATION = "inferlane.body_reservation"
 
 
-class HeldBytes:
-    """Counts what calls hold. One event loop."""
+class BodyMemory:
+    """Bounds the memory that the bodies of all open calls take together. One event loop."""
 
     def __init__(self, *, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -114,10 +114,10 @@ class HeldBytes:
         self.held_bytes += size_bytes
 
 
-class Hold:
-    """What one call holds: `add` as its body comes, `release` when it is answered."""
+class BodyReservation:
+    """The share of one call: `add` as its body arrives, `release` once it is answered."""
 
-    def __init__(self, total: HeldBytes) -> None:
+    def __init__(self, total: BodyMemory) -> None:
         self._total = total
         self._bytes = 0
 
@@ -131,20 +131,20 @@ class Hold:
         self._bytes += size_bytes
 
     def release(self) -> None:
-        """Give back what this call held."""
+        """Release all that this call reserved."""
         self._total.held_bytes -= self._bytes
         self._bytes = 0
 
 
-def put_hold(scope: Any, hold: Hold) -> None:
-    """Note in the scope what counts its body."""
-    scope[_HOLD_KEY] = hold
+def put_reservation(scope: Any, reservation: BodyReservation) -> None:
+    """Attach the reservation to the scope of its call."""
+    scope[_RESERVATION] = reservation
 
 
-def hold_in(scope: Any) -> Hold | None:
-    """What counts the body of this call, if anything does."""
-    hold: Hold | None = scope.get(_HOLD_KEY)
-    return hold
+def reservation_in(scope: Any) -> BodyReservation | None:
+    """The reservation of this call, or None."""
+    reservation: BodyReservation | None = scope.get(_RESERVATION)
+    return reservation
 
 
 # What is read and thrown away of a body over its limit, so that the client can finish sending and read our answer.
@@ -172,8 +172,8 @@ async def read_body(scope: Any, receive: Any, limit_bytes: int, *, remedy: str =
     if coding is None:
         return body
     whole = await inflated(body, coding, limit_bytes, remedy=remedy)
-    if (hold := hold_in(scope)) is not None:
-        hold.add(len(whole))
+    if (reservation := reservation_in(scope)) is not None:
+        reservation.add(len(whole))
     return whole
 
 
@@ -183,9 +183,9 @@ async def _read_raw(scope: Any, receive: Any, limit_bytes: int, remedy: str) -> 
     if message["type"] != "http.request":
         raise DecodeError(_GONE)
     body: bytes = message.get("body", b"")
-    hold = hold_in(scope)
-    if hold is not None:
-        hold.add(len(body))
+    reservation = reservation_in(scope)
+    if reservation is not None:
+        reservation.add(len(body))
     if not message.get("more_body") and len(body) <= limit_bytes:
         return body
     # One buffer: a body that comes byte by byte would cost forty times itself in pieces.
@@ -196,8 +196,8 @@ async def _read_raw(scope: Any, receive: Any, limit_bytes: int, remedy: str) -> 
         chunk = message.get("body", b"")
         received += len(chunk)
         if received <= limit_bytes:
-            if hold is not None:
-                hold.add(len(chunk))
+            if reservation is not None:
+                reservation.add(len(chunk))
             gathered += chunk
         else:
             gathered.clear()
@@ -224,7 +224,7 @@ def header(scope: Any, name: bytes) -> bytes | None:
     return None
 
 
-def one_header(scope: Any, name: bytes) -> bytes | None:
+def single_header(scope: Any, name: bytes) -> bytes | None:
     """The only header of that (lower-case) name.
 
     Raises:
@@ -259,7 +259,7 @@ def allowed_methods(routes: Iterable[BaseRoute], path: str) -> list[str]:
     return sorted(methods)
 
 
-class AnyMethod:
+class HeadAndOptions:
     """Answers OPTIONS with the methods that a resource has, and HEAD as GET, whose body the server leaves out."""
 
     def __init__(self, app: Any, routes: Sequence[BaseRoute]) -> None:

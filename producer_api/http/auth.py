@@ -137,16 +137,16 @@ def open_key_ring(settings: "Settings", *, clock: "Clock") -> KeyRing | None:
     return None
 
 
-def in_front_of(app: Any, settings: "Settings", keys: KeyRing | None) -> Any:
+def authenticated(app: Any, settings: "Settings", keys: KeyRing | None) -> Any:
     """The app behind what checks its callers: keys; without them, on loopback, that no page of another site calls."""
     if keys is not None:
-        return KeyGate(app, keys)
+        return KeyAuthentication(app, keys)
     if settings.api_auth == "off":
         return app
     return LocalGuard(app, allowed_hosts=settings.known_hosts)
 
 
-class KeyGate:
+class KeyAuthentication:
     """Calls the app when the client's key allows it, else answers 401 or 403."""
 
     def __init__(self, app: Any, keys: KeyRing) -> None:

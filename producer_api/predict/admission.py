@@ -35,7 +35,7 @@ _PROBE_INTERVAL_S = 1.0
 _HALF = 0.5 - 1e-9
 
 
-class Positions(Protocol):
+class PositionReader(Protocol):
     """Who knows where groups stand: `BacklogReader` of the broker."""
 
     async def read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]: ...
@@ -44,7 +44,7 @@ class Positions(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Estimate:
+class _WaitEstimate:
     """What a new request of a target meets, and the counts from which that was made.
 
     `routed_s` of `wait_s` is the wait for the router, before which `routed` records of all models wait; before the
@@ -62,17 +62,17 @@ class _Estimate:
 
 
 @dataclass(slots=True)
-class _Version:
+class _VersionBacklog:
     subscription: Subscription
     rate: ServiceRate = field(default_factory=ServiceRate)
 
 
 @dataclass(slots=True)
-class _Target:
+class _TargetBacklog:
     """One version that was asked for by name, or a model's split; `accepted` since the last look at the broker."""
 
     accepted: int = 0
-    estimate: _Estimate | None = None
+    estimate: _WaitEstimate | None = None
     # When it was refused for the first time since it was last let in.
     refused_since_s: float | None = None
 
@@ -86,7 +86,13 @@ class Admission:
     """
 
     def __init__(
-        self, settings: "Settings", *, catalog: "Catalog", splits: "SplitTable", positions: Positions, clock: "Clock"
+        self,
+        settings: "Settings",
+        *,
+        catalog: "Catalog",
+        splits: "SplitTable",
+        positions: PositionReader,
+        clock: "Clock",
     ) -> None:
         self._settings = settings
         self._catalog = catalog
@@ -97,7 +103,7 @@ class Admission:
         names = settings.names
         self._ingress = Subscription(names.ingress[Lane.REQUESTS], names.router_group)
         self._versions = {
-            (version.model, version.version): _Version(
+            (version.model, version.version): _VersionBacklog(
                 Subscription(
                     names.work_topic(version.model, version.version, Lane.REQUESTS),
                     names.worker_group(version.model, version.version),
@@ -105,7 +111,7 @@ class Admission:
             )
             for version in catalog.all_versions()
         }
-        self._targets: dict[tuple[str, str | None], _Target] = {}
+        self._targets: dict[tuple[str, str | None], _TargetBacklog] = {}
         self._accepted = 0
         self._came = asyncio.Event()
         self._background = Background(self._watch_for_ever, name="backlog")
@@ -158,13 +164,13 @@ class Admission:
         self._accepted += 1
         target.accepted += 1
 
-    def _target(self, model: str, version: str | None) -> _Target:
+    def _target(self, model: str, version: str | None) -> _TargetBacklog:
         found = self._targets.get((model, version))
         if found is None:
-            found = self._targets[model, version] = _Target()
+            found = self._targets[model, version] = _TargetBacklog()
         return found
 
-    def _is_probe(self, target: _Target, *, now_s: float) -> bool:
+    def _is_probe(self, target: _TargetBacklog, *, now_s: float) -> bool:
         """Whether a request that would be refused is let in all the same: where nobody gets in, nothing is learnt."""
         since_s = target.refused_since_s
         is_probe = since_s is not None and now_s - since_s >= _PROBE_INTERVAL_S
@@ -172,7 +178,7 @@ class Admission:
             target.refused_since_s = now_s
         return is_probe
 
-    def _estimate(self, model: str, version: str | None, *, now_s: float) -> _Estimate:
+    def _estimate(self, model: str, version: str | None, *, now_s: float) -> _WaitEstimate:
         """The wait of half of the traffic, and how much waits before it: one slow canary must not refuse everybody."""
         split = self._split_shares(model)
         of_split = self._target(model, None).accepted
@@ -187,7 +193,7 @@ class Admission:
         median = next(wait for wait, share in zip(waits, shares, strict=True) if share >= _HALF)
         wait_s, lag_records, _, record_s = median
         routed_s = self._router.expected_wait_s(now_s=now_s, newer_records=self._accepted)
-        return _Estimate(
+        return _WaitEstimate(
             wait_s=routed_s + wait_s,
             routed_s=routed_s,
             routed=self._router.lag_records + self._accepted,
@@ -243,7 +249,7 @@ class Admission:
             self._came.set()
 
 
-def _refusal(model: str, met: _Estimate, *, within_s: float, limit: int) -> OverloadedError:
+def _refusal(model: str, met: _WaitEstimate, *, within_s: float, limit: int) -> OverloadedError:
     """The error of a request that meets so much; it names what it would wait for, and for how long."""
     if met.lag_records >= limit or met.routed >= limit:
         is_router = met.lag_records < limit
@@ -260,7 +266,7 @@ def _refusal(model: str, met: _Estimate, *, within_s: float, limit: int) -> Over
     )
 
 
-def _waiting(model: str, met: _Estimate, *, is_router: bool) -> str:
+def _waiting(model: str, met: _WaitEstimate, *, is_router: bool) -> str:
     return (
         f"{met.routed} requests of all models wait for the router"
         if is_router

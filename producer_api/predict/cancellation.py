@@ -10,10 +10,10 @@ from inferlane.errors import UnavailableError
 if TYPE_CHECKING:
     from inferlane.runtime.redis.cancellations import Cancellations
     from inferlane.runtime.redis.results import ResultStore
-    from producer_api.predict.pending import Place
+    from producer_api.predict.pending import Waiter
 
 
-async def take_back(
+async def cancel_request(
     store: "ResultStore", cancellations: "Cancellations", headers: RequestHeaders, *, now_s: float
 ) -> Result:
     """End the request `FAILED` with the code `cancelled` unless it has ended; return the result that holds.
@@ -29,7 +29,7 @@ async def take_back(
     return held
 
 
-def headers_of(request_id: str, key: str, accepted: Accepted) -> RequestHeaders:
+def accepted_headers(request_id: str, key: str, accepted: Accepted) -> RequestHeaders:
     """The headers of a request as far as its mark of acceptance tells; `key` is what the store keeps it under."""
     return RequestHeaders(
         request_id=request_id,
@@ -47,21 +47,21 @@ def headers_of(request_id: str, key: str, accepted: Accepted) -> RequestHeaders:
     )
 
 
-class Departure:
+class ClientDisconnect:
     """Whether the client of a call has gone away; the place at which the call waits is emptied then. One event loop."""
 
     def __init__(self) -> None:
-        self.has_left = False
-        self._place: Place | None = None
+        self.has_happened = False
+        self._waiter: Waiter | None = None
 
-    def empties(self, place: "Place") -> None:
+    def resolves(self, waiter: "Waiter") -> None:
         """Let this be the place where the call waits."""
-        self._place = place
-        if self.has_left:
+        self._waiter = waiter
+        if self.has_happened:
             self.note()
 
     def note(self) -> None:
         """Note that the client has gone away."""
-        self.has_left = True
-        if self._place is not None and not self._place.done():
-            self._place.set_result(None)
+        self.has_happened = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

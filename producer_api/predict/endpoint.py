@@ -16,12 +16,12 @@ from inferlane.contracts.wire.v1 import encode_predictions
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError
 from inferlane.runtime.http.head import CONTENT_TYPE
-from producer_api.http.asgi import CALLER, PREDICT_PATH, header, one_header, read_body, send_answer
+from producer_api.http.asgi import CALLER, PREDICT_PATH, header, read_body, send_answer, single_header
 from producer_api.http.problems import problem, problem_of, status_of_code
 from producer_api.predict.call import read_preferences
-from producer_api.predict.cancellation import Departure
-from producer_api.predict.idempotency import ClaimKey
-from producer_api.predict.telemetry import begin_call, end_call
+from producer_api.predict.cancellation import ClientDisconnect
+from producer_api.predict.idempotency import IdempotencyKey
+from producer_api.predict.telemetry import begin_call_span, end_call_span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from inferlane.runtime.tracing.spans import Span, Tracing
     from models.catalog import Catalog
     from producer_api.predict.call import Call, CallReader
-    from producer_api.predict.idempotency import Once
-    from producer_api.predict.store_capacity import Delivered
+    from producer_api.predict.idempotency import IdempotentSubmitter
+    from producer_api.predict.store_capacity import DeliveredResults
     from producer_api.predict.submitter import Submitter
-    from producer_api.predict.telemetry import AnswerCounts
+    from producer_api.predict.telemetry import ResponseMetrics
 
 encode_json = msgspec.json.Encoder().encode
 
 
-class Answerer:
+class ResponseBuilder:
     """Turns results into V1 answers, with class names in place of class indices."""
 
     def __init__(self, catalog: "Catalog") -> None:
@@ -99,19 +99,19 @@ class PredictEndpoint:
         *,
         reader: "CallReader",
         submitter: "Submitter",
-        once: "Once",
-        answerer: Answerer,
-        counts: "AnswerCounts",
-        delivered: "Delivered",
+        idempotent: "IdempotentSubmitter",
+        responses: ResponseBuilder,
+        metrics: "ResponseMetrics",
+        delivered: "DeliveredResults",
         tracing: "Tracing | None" = None,
     ) -> None:
         self._max_body_bytes = settings.max_body_bytes
         self._cancels_on_disconnect = settings.cancel_on_disconnect
         self._reader = reader
         self._submitter = submitter
-        self._once = once
-        self._answerer = answerer
-        self._counts = counts
+        self._idempotent = idempotent
+        self._responses = responses
+        self._metrics = metrics
         self._delivered = delivered
         self._tracing = tracing
         # One thread: what is read at once in memory is bounded by it.
@@ -126,7 +126,7 @@ class PredictEndpoint:
         trace_parent = header(scope, _TRACE_PARENT)
         span: Span | None = None
         if self._tracing is not None:
-            span = begin_call(self._tracing, PREDICT_PATH, parent=trace_parent)
+            span = begin_call_span(self._tracing, PREDICT_PATH, parent=trace_parent)
             trace_parent = span.traceparent
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
@@ -135,17 +135,21 @@ class PredictEndpoint:
             caller = scope.get(CALLER, "")
             preferred = read_preferences(prefer)
             call = await self._read(body, preferred.wait_s, trace_parent, caller)
-            key = one_header(scope, b"idempotency-key")
+            key = single_header(scope, b"idempotency-key")
             if key is not None:
-                claimed = ClaimKey(caller=caller, key=key)
-                call, result = await self._once.predict(claimed, body, call, is_patient=not preferred.is_async)
+                claimed = IdempotencyKey(caller=caller, key=key)
+                call, result = await self._idempotent.submit(
+                    claimed, body, call, waits_for_result=not preferred.is_async
+                )
             elif preferred.is_async:
                 await self._submitter.submit(call)
             elif self._cancels_on_disconnect:
-                result = await self._submit_and_watch(call, receive)
+                result = await self._submit_until_disconnect(call, receive)
             else:
                 result = await self._submitter.submit_and_wait(call)
-            status, answer = self._queued(call.request_id, extra) if result is None else self._terminal(result)
+            status, answer = (
+                self._queued_response(call.request_id, extra) if result is None else self._result_response(result)
+            )
             reason = result.error_code if result else None
         except InferlaneError as error:
             status, answer, extra = problem_of(error)
@@ -163,9 +167,9 @@ class PredictEndpoint:
             self._note_delivered(scope, status, result)
             model, version = result.model, result.version
         if span is not None:
-            end_call(span, call, status=status, version=version, error=reason)
+            end_call_span(span, call, status=status, version=version, error=reason)
         took_s = time.perf_counter() - started_s
-        self._counts.answered(model or None, version or None, status=status, reason=reason, took_s=took_s)
+        self._metrics.observe_response(model or None, version or None, status=status, reason=reason, took_s=took_s)
 
     async def _read(self, body: bytes, wait_s: float | None, trace_parent: bytes | None, caller: str) -> "Call":
         read = partial(self._reader.read, body, wait_s=wait_s, trace_parent=trace_parent, caller=caller)
@@ -173,19 +177,19 @@ class PredictEndpoint:
             return read()
         return await asyncio.get_running_loop().run_in_executor(self._large_bodies, read)
 
-    async def _submit_and_watch(self, call: "Call", receive: Any) -> "Result | None":
+    async def _submit_until_disconnect(self, call: "Call", receive: Any) -> "Result | None":
         """As `submit_and_wait`, and takes the request back when the client closes its connection meanwhile."""
-        departure = Departure()
+        disconnect = ClientDisconnect()
 
         async def watch() -> None:
             # The body is read: what comes now is that the client has gone.
             while (await receive())["type"] != "http.disconnect":
                 pass
-            departure.note()
+            disconnect.note()
 
         watching = asyncio.create_task(watch())
         try:
-            return await self._submitter.submit_and_wait(call, departure=departure)
+            return await self._submitter.submit_and_wait(call, disconnect=disconnect)
         finally:
             watching.cancel()
 
@@ -194,9 +198,9 @@ class PredictEndpoint:
         if status == HTTPStatus.OK and header(scope, b"idempotency-key") is None:
             self._delivered.note(result.key)
 
-    def _terminal(self, result: "Result") -> tuple[int, bytes]:
+    def _result_response(self, result: "Result") -> tuple[int, bytes]:
         if result.status is Status.SUCCEEDED:
-            return 200, encode_json(self._answerer.body(result))
+            return 200, encode_json(self._responses.body(result))
         status = status_of_code(result.error_code)
         return status, problem(
             status,
@@ -208,7 +212,7 @@ class PredictEndpoint:
             prediction_status=result.status.value,
         )
 
-    def _queued(self, request_id: str, extra: dict[str, str]) -> tuple[int, bytes]:
+    def _queued_response(self, request_id: str, extra: dict[str, str]) -> tuple[int, bytes]:
         location = f"/v1/predictions/{request_id}"
         extra["location"] = location
         extra["retry-after"] = "1"

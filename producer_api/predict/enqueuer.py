@@ -15,7 +15,7 @@ from inferlane.runtime.service import Background
 
 log = structlog.get_logger(__name__)
 
-OnAnswer = Callable[[InferlaneError | None], None]
+OnAcknowledged = Callable[[InferlaneError | None], None]
 """Called once with None when the record is acknowledged, or with the error for which it may not have been written."""
 
 
@@ -27,7 +27,7 @@ class Enqueuer:
         self._max_pending = max_pending
         self._max_pending_bytes = max_pending_bytes
         self._pending_bytes = 0
-        self._pending: dict[int, tuple[OutRecord, OnAnswer]] = {}
+        self._pending: dict[int, tuple[OutRecord, OnAcknowledged]] = {}
         self._tickets = itertools.count()
         self._wake = asyncio.Event()
         self._background = Background(self._send_for_ever, name="enqueuer")
@@ -40,16 +40,16 @@ class Enqueuer:
         """Stop; what is pending fails."""
         await self._background.close()
         pending, self._pending = list(self._pending.values()), {}
-        for record, on_answer in pending:
+        for record, on_acknowledged in pending:
             self._pending_bytes -= len(record.value)
-            on_answer(_stops())
+            on_acknowledged(_stopping())
 
     @property
     def is_running(self) -> bool:
         """Whether records still reach the broker."""
         return self._background.is_running
 
-    def enqueue(self, record: OutRecord, on_answer: OnAnswer) -> int:
+    def enqueue(self, record: OutRecord, on_acknowledged: OnAcknowledged) -> int:
         """Send soon and say how it went. Returns what `withdraw` wants.
 
         Raises:
@@ -66,12 +66,12 @@ class Enqueuer:
             )
         self._pending_bytes += len(record.value)
         ticket = next(self._tickets)
-        self._pending[ticket] = (record, on_answer)
+        self._pending[ticket] = (record, on_acknowledged)
         self._wake.set()
         return ticket
 
     def withdraw(self, ticket: int) -> bool:
-        """Take a record back; False if it is on its way already. Its `on_answer` is not called if it was."""
+        """Take a record back; False if it is on its way already. Its `on_acknowledged` is not called if it was."""
         entry = self._pending.pop(ticket, None)
         if entry is None:
             return False
@@ -84,7 +84,7 @@ class Enqueuer:
             self._wake.clear()
             batch, self._pending = list(self._pending.values()), {}
             # One that is refused costs the others of its batch nothing.
-            answers: Sequence[InferlaneError | None] = [_stops()] * len(batch)
+            answers: Sequence[InferlaneError | None] = [_stopping()] * len(batch)
             try:
                 with ENQUEUE.time():
                     answers = await self._producer.send_each([record for record, _ in batch])
@@ -94,9 +94,9 @@ class Enqueuer:
                 answers = [failure] * len(batch)
             finally:
                 self._pending_bytes -= sum(len(record.value) for record, _ in batch)
-                for (_, on_answer), answer in zip(batch, answers, strict=True):
-                    on_answer(answer)
+                for (_, on_acknowledged), answer in zip(batch, answers, strict=True):
+                    on_acknowledged(answer)
 
 
-def _stops() -> OverloadedError:
+def _stopping() -> OverloadedError:
     return OverloadedError("the API stops; send the request again")

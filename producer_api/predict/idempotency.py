@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.redis.results import ResultStore
     from producer_api.predict.call import Call
     from producer_api.predict.submitter import Submitter
-    from producer_api.predict.telemetry import AnswerCounts
+    from producer_api.predict.telemetry import ResponseMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimKey:
+class IdempotencyKey:
     """A key as it was sent. Each caller has keys of its own: nobody can guess at another's requests."""
 
     caller: str
@@ -55,7 +55,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     proof: bytes = b""
 
 
-class Claims:
+class ClaimStore:
     """The claims in the store, shared by every replica."""
 
     def __init__(self, redis: "Redis", *, redis_url: str, names: "Names") -> None:
@@ -63,7 +63,7 @@ class Claims:
         self._names = names
         self._redis_url = redis_url
 
-    async def take(self, key: str, wanted: Claim, *, ttl_s: float) -> Claim:
+    async def claim(self, key: str, wanted: Claim, *, ttl_s: float) -> Claim:
         """Return the claim that holds for the key: the first one made.
 
         Raises:
@@ -86,33 +86,33 @@ class Claims:
             await self._redis.set(self._names.store_key("idempotency", key), _encode(claim), ex=_whole(ttl_s))
 
 
-class Once:
+class IdempotentSubmitter:
     """Predicts once for each key. One event loop."""
 
     def __init__(
         self,
         settings: "Settings",
         *,
-        claims: Claims,
+        claims: ClaimStore,
         submitter: "Submitter",
         store: "ResultStore",
-        counts: "AnswerCounts",
+        metrics: "ResponseMetrics",
     ) -> None:
         self._result_ttl_s = settings.result_ttl_s
         self._claims = claims
         self._submitter = submitter
         self._store = store
-        self._counts = counts
+        self._metrics = metrics
         self._submitting: dict[str, asyncio.Lock] = {}
         # Calls that look up their key or wait for a duplicate have no place in the waiting room yet.
         self._calls, self._max_calls = 0, settings.max_waiting_requests
 
-    async def predict(
-        self, claimed: "ClaimKey", body: bytes, call: "Call", *, is_patient: bool
+    async def submit(
+        self, claimed: "IdempotencyKey", body: bytes, call: "Call", *, waits_for_result: bool
     ) -> "tuple[Call, Result | None]":
         """Enqueue the call unless its key did before; return it under its lasting id, with its result if there is one.
 
-        The result is waited for if `is_patient`.
+        The result is waited for if `waits_for_result`.
 
         Raises:
             InvalidParameterError: the key is none.
@@ -144,13 +144,13 @@ class Once:
             self._calls -= 1
             if not lock.locked():
                 self._submitting.pop(key, None)
-        return call, await self._submitter.join(call, is_patient=is_patient)
+        return call, await self._submitter.join(call, waits_for_result=waits_for_result)
 
     async def _submit_once(self, key: str, printed: str, call: "Call") -> "Call":
         ttl_s = call.deadline_s - call.accepted_s + self._result_ttl_s
         wanted = Claim(call.request_id, printed, is_enqueued=False, proof=call.proof)
         async with self._in_time(call):
-            held = await self._claims.take(key, wanted, ttl_s=ttl_s)
+            held = await self._claims.claim(key, wanted, ttl_s=ttl_s)
         if held.fingerprint != printed:
             raise KeyReusedError(
                 f"the Idempotency-Key stands for a request whose body has the fingerprint {held.fingerprint}, this one "
@@ -158,7 +158,7 @@ class Once:
             )
         async with self._in_time(call):
             is_replay = held.is_enqueued and not await self._is_forgotten(held.request_id)
-        self._counts.idempotent(is_replay=is_replay)
+        self._metrics.count_keyed_call(is_replay=is_replay)
         if is_replay:
             return replace(call, request_id=held.request_id)
         if not held.is_enqueued:

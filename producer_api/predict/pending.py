@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-Place = asyncio.Future["Result | None"]
+Waiter = asyncio.Future["Result | None"]
 """Resolved with the result, or with None when the wait ran out."""
 
 # How often the truth is read for those who still wait. Pub/sub may lose a message; this bounds what that costs.
@@ -27,19 +27,19 @@ _TICK_S = 1.0
 _READ_AT_ONCE = 500
 
 
-class WaitingRoom:
+class PendingRequests:
     """The places of one API instance. One event loop."""
 
-    def __init__(self, store: ResultStore, redis: "Redis", *, instance: str, max_places: int) -> None:
+    def __init__(self, store: ResultStore, redis: "Redis", *, instance: str, max_waiters: int) -> None:
         self.instance = instance
         self.store = store
         self._redis = redis
-        self._max_places = max_places
-        self._places: dict[str, list[Place]] = {}
-        self._taken = 0
+        self._max_waiters = max_waiters
+        self._waiters: dict[str, list[Waiter]] = {}
+        self._count = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._subscribed = asyncio.Event()
-        WAITING.set_function(lambda: self._taken)
+        WAITING.set_function(lambda: self._count)
 
     @property
     def is_running(self) -> bool:
@@ -58,10 +58,10 @@ class WaitingRoom:
             UnavailableError: the store did not answer within `timeout_s`.
         """
         channel = self.store.wake_up_channel(self.instance)
-        listener = Listener(on_open=self._begin_to_hear, on_message=self._hear, on_lost=self._subscribed.clear)
+        listener = Listener(on_open=self._on_subscribed, on_message=self._on_wake_up, on_lost=self._subscribed.clear)
         self._tasks = [
             asyncio.create_task(follow_channel(self._redis, channel, listener), name="wake-ups"),
-            asyncio.create_task(self._read_for_ever(), name="truth"),
+            asyncio.create_task(self._poll_results(), name="results"),
         ]
         for task in self._tasks:
             essential(task)
@@ -78,7 +78,7 @@ class WaitingRoom:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def enter(self, key: str) -> Place:
+    def add(self, key: str) -> Waiter:
         """Take a place for the result that the store keeps under `key`; `leave` must follow.
 
         Each who waits counts, however many wait for one result.
@@ -86,43 +86,43 @@ class WaitingRoom:
         Raises:
             OverloadedError: every place is taken.
         """
-        if self._taken >= self._max_places:
+        if self._count >= self._max_waiters:
             raise OverloadedError(
-                f"{self._taken} calls wait in this process, the limit is {self._max_places}; "
+                f"{self._count} calls wait in this process, the limit is {self._max_waiters}; "
                 "send again later, or submit with `Prefer: respond-async`"
             )
-        place: Place = asyncio.get_running_loop().create_future()
-        self._places.setdefault(key, []).append(place)
-        self._taken += 1
-        return place
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(key, []).append(waiter)
+        self._count += 1
+        return waiter
 
-    def leave(self, key: str, place: Place) -> None:
+    def remove(self, key: str, waiter: Waiter) -> None:
         """Give the place back."""
-        places = self._places[key]
-        places.remove(place)
-        self._taken -= 1
-        if not places:
-            del self._places[key]
+        waiters = self._waiters[key]
+        waiters.remove(waiter)
+        self._count -= 1
+        if not waiters:
+            del self._waiters[key]
 
-    async def wait(self, place: Place, wait_s: float) -> Result | None:
+    async def wait(self, waiter: Waiter, wait_s: float) -> Result | None:
         """Return the result, or None when `wait_s` ran out first.
 
         Raises:
             UnavailableError: the request could not be enqueued (set on the place by whoever produced it).
         """
-        timer = place.get_loop().call_later(wait_s, _resolve, place, None)
+        timer = waiter.get_loop().call_later(wait_s, _resolve, waiter, None)
         try:
-            return await place
+            return await waiter
         finally:
             timer.cancel()
 
     def _settle(self, results: Sequence[Result | None]) -> None:
         for result in results:
             if result is not None:
-                for place in self._places.get(result.key, ()):
-                    _resolve(place, result)
+                for waiter in self._waiters.get(result.key, ()):
+                    _resolve(waiter, result)
 
-    async def _hear(self, message: bytes) -> None:
+    async def _on_wake_up(self, message: bytes) -> None:
         try:
             carried = decode_wake_up(message)
         except DecodeError as error:
@@ -131,28 +131,28 @@ class WaitingRoom:
         self._settle(carried)
         if not carried:
             # Results too large to carry are there to be read.
-            await self._read_truth()
+            await self._read_results()
 
-    async def _begin_to_hear(self) -> None:
+    async def _on_subscribed(self) -> None:
         # What was published while we were away is read here.
-        await self._read_truth()
+        await self._read_results()
         self._subscribed.set()
 
-    async def _read_for_ever(self) -> None:
+    async def _poll_results(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
             with suppress(InferlaneError):
-                await self._read_truth()
+                await self._read_results()
 
-    async def _read_truth(self) -> None:
-        waiting = list(self._places)
+    async def _read_results(self) -> None:
+        waiting = list(self._waiters)
         for start in range(0, len(waiting), _READ_AT_ONCE):
             self._settle(await self.store.get(waiting[start : start + _READ_AT_ONCE]))
 
 
-def _resolve(place: Place, result: Result | None) -> None:
-    if not place.done():
-        place.set_result(result)
+def _resolve(waiter: Waiter, result: Result | None) -> None:
+    if not waiter.done():
+        waiter.set_result(result)
 
 
 # A model may hold this many times what is free: 4/5 of all places alone, 4/9 each beside another that is as hot. Small
@@ -160,34 +160,34 @@ def _resolve(place: Place, result: Result | None) -> None:
 _TIMES_FREE = 4
 
 
-class PlaceShares:
+class WaiterQuotas:
     """Counts the places that the calls of each model hold.
 
     Source: Choudhury and Hahne, Dynamic Queue Length Thresholds for Shared-Memory Packet Switches, 1998.
     """
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
         self._held: dict[str, int] = {}
         self._taken = 0
 
-    def take(self, model: str) -> None:
-        """Let a call of the model wait; `give_back` must follow.
+    def acquire(self, model: str) -> None:
+        """Let a call of the model wait; `release` must follow.
 
         Raises:
             OverloadedError: the model holds its share, or every place is taken.
         """
-        held, free = self._held.get(model, 0), self._places - self._taken
+        held, free = self._held.get(model, 0), self._slots - self._taken
         if free <= 0 or held >= _TIMES_FREE * free:
             raise OverloadedError(
-                f"{held} calls of {model} wait in this process, of {self._taken} in all and {self._places} at most "
+                f"{held} calls of {model} wait in this process, of {self._taken} in all and {self._slots} at most "
                 "(INFERLANE_MAX_WAITING_REQUESTS), so that others find room; send again later, or submit with "
                 "`Prefer: respond-async`"
             )
         self._held[model] = held + 1
         self._taken += 1
 
-    def give_back(self, model: str) -> None:
+    def release(self, model: str) -> None:
         """Note that a call of the model waits no more."""
         self._held[model] -= 1
         self._taken -= 1

@@ -13,7 +13,7 @@ _LEAST_BACKLOG = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _Observation:
     at_s: float
     position: Position
 
@@ -23,7 +23,7 @@ class ServiceRate:
 
     def __init__(self) -> None:
         self.records_a_second: float | None = None
-        self._seen: _Seen | None = None
+        self._seen: _Observation | None = None
         self._moved_s = -math.inf
 
     @property
@@ -38,7 +38,7 @@ class ServiceRate:
 
     def note(self, position: Position, *, at_s: float) -> None:
         """Note where the group stands now."""
-        before, self._seen = self._seen, _Seen(at_s=at_s, position=position)
+        before, self._seen = self._seen, _Observation(at_s=at_s, position=position)
         done = position.committed - before.position.committed if before else 0
         if before is None or done > 0 or not position.lag_records or not before.position.lag_records:
             self._moved_s = at_s

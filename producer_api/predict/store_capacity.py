@@ -24,7 +24,7 @@ _LOOK_S = 0.5
 _RETRY_AFTER_S = 5.0
 
 
-class StoreWatch:
+class StoreCapacity:
     """Looks how full the store is while requests come, and not on an idle machine. One event loop."""
 
     def __init__(self, settings: "Settings", redis: "Redis") -> None:
@@ -33,7 +33,7 @@ class StoreWatch:
         self._redis = redis
         self._memory: StoreMemory | None = None
         self._came = asyncio.Event()
-        self._background = Background(self._watch_for_ever, name="store_watch")
+        self._background = Background(self._watch_for_ever, name="store_capacity")
 
     async def start(self) -> None:
         """Begin to watch. A store that is away is looked at again with the next request."""
@@ -95,7 +95,7 @@ _KEYS_A_CALL = 1_000
 _MAX_KEYS = 100_000
 
 
-class Delivered:
+class DeliveredResults:
     """Shortens the life of results that were handed to who waited. One event loop."""
 
     def __init__(self, settings: "Settings", store: "ResultStore") -> None:

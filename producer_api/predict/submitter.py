@@ -14,8 +14,8 @@ from inferlane.errors import UnavailableError
 from inferlane.runtime.metrics.api import ACCEPTED
 from producer_api.http.problems import ClientGoneError, UnconfirmedError
 from producer_api.predict.call import SOURCE
-from producer_api.predict.cancellation import Departure, headers_of, take_back
-from producer_api.predict.pending import PlaceShares, answer_within, store_is_late
+from producer_api.predict.cancellation import ClientDisconnect, accepted_headers, cancel_request
+from producer_api.predict.pending import WaiterQuotas, answer_within, store_is_late
 
 if TYPE_CHECKING:
     from inferlane.errors import InferlaneError
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from models.catalog import Catalog
     from producer_api.predict.admission import Admission
     from producer_api.predict.call import Call
-    from producer_api.predict.pending import WaitingRoom
-    from producer_api.predict.store_capacity import StoreWatch
-    from producer_api.predict.telemetry import Enqueue
+    from producer_api.predict.pending import PendingRequests
+    from producer_api.predict.store_capacity import StoreCapacity
+    from producer_api.predict.telemetry import RequestQueue
 
 log = structlog.get_logger(__name__)
 
@@ -48,10 +48,10 @@ class Submitter:
         settings: "Settings",
         *,
         catalog: "Catalog",
-        enqueuer: "Enqueue",
-        room: "WaitingRoom",
+        enqueuer: "RequestQueue",
+        pending: "PendingRequests",
         admission: "Admission",
-        store_watch: "StoreWatch",
+        store_capacity: "StoreCapacity",
         cancellations: "Cancellations",
         clock: "Clock",
     ) -> None:
@@ -59,23 +59,26 @@ class Submitter:
         self._topic = settings.names.ingress[Lane.REQUESTS]
         self._accepted = {model: ACCEPTED.labels(model) for model in catalog.models}
         self._admission = admission
-        self._store_watch = store_watch
+        self._store_capacity = store_capacity
         self._enqueuer = enqueuer
-        self._room = room
+        self._pending = pending
         # Whoever waits for a result in the room, by whatever call, takes a share for its model first.
-        self.shares = PlaceShares(settings.max_waiting_requests)
+        self.quotas = WaiterQuotas(settings.max_waiting_requests)
         self._cancellations = cancellations
         self._clock = clock
         # The same for each request of a model, so they are built once.
         self._model_headers = {
-            name: (*fixed_request_headers(source=SOURCE.decode(), model=name), ("ce_replyto", room.instance.encode()))
+            name: (
+                *fixed_request_headers(source=SOURCE.decode(), model=name),
+                ("ce_replyto", pending.instance.encode()),
+            )
             for name in catalog.models
         }
 
-    async def submit_and_wait(self, call: "Call", *, departure: Departure | None = None) -> Result | None:
+    async def submit_and_wait(self, call: "Call", *, disconnect: ClientDisconnect | None = None) -> Result | None:
         """Enqueue and return the result, or None when the wait ran out first; the request then goes on.
 
-        It does not go on if its client went away meanwhile, as `departure` tells.
+        It does not go on if its client went away meanwhile, as `disconnect` tells.
 
         Raises:
             ClientGoneError: the client went away.
@@ -84,35 +87,35 @@ class Submitter:
             UnavailableError: the broker did not take the request.
         """
         self._admit(call)
-        self.shares.take(call.model)
+        self.quotas.acquire(call.model)
         try:
-            return await self._wait_in_place(call, departure)
+            return await self._enqueue_and_wait(call, disconnect)
         finally:
-            self.shares.give_back(call.model)
+            self.quotas.release(call.model)
 
-    async def _wait_in_place(self, call: "Call", departure: Departure | None) -> Result | None:
-        place = self._room.enter(call.request_id)
-        acknowledged: Acknowledged = place.get_loop().create_future()
+    async def _enqueue_and_wait(self, call: "Call", disconnect: ClientDisconnect | None) -> Result | None:
+        waiter = self._pending.add(call.request_id)
+        acknowledged: Acknowledged = waiter.get_loop().create_future()
 
-        def on_answer(error: "InferlaneError | None") -> None:
+        def on_acknowledged(error: "InferlaneError | None") -> None:
             self._acknowledge(acknowledged, call, error)
-            if error is not None and not place.done():
-                place.set_result(None)
+            if error is not None and not waiter.done():
+                waiter.set_result(None)
 
         try:
-            ticket = self._enqueuer.enqueue(self._record(call), on_answer)
-            if departure is not None:
-                departure.empties(place)
-            result = await self._room.wait(place, min(call.wait_s, call.deadline_s - call.accepted_s))
+            ticket = self._enqueuer.enqueue(self._record(call), on_acknowledged)
+            if disconnect is not None:
+                disconnect.resolves(waiter)
+            result = await self._pending.wait(waiter, min(call.wait_s, call.deadline_s - call.accepted_s))
         finally:
-            self._room.leave(call.request_id, place)
-        if result is None and departure is not None and departure.has_left:
-            await self._abandon(call, ticket)
+            self._pending.remove(call.request_id, waiter)
+        if result is None and disconnect is not None and disconnect.has_happened:
+            await self._cancel_abandoned(call, ticket)
         if result is None:
-            result = await self._give_up(call, ticket, acknowledged)
+            result = await self._accept_unanswered(call, ticket, acknowledged)
         return result
 
-    async def _give_up(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> Result | None:
+    async def _accept_unanswered(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> Result | None:
         """What a wait that ran out ends in: nothing is accepted before the broker has it and the store knows of it."""
         await self._confirm(call, ticket, acknowledged)
         unnoted = self._unconfirmed(call, "the broker has the request, but the result store did not note it")
@@ -120,7 +123,7 @@ class Submitter:
             async with answer_within(self.left_s(call), unnoted):
                 # Marked before the last read: a result that comes between the two is seen, or takes the mark away.
                 await self._mark_accepted(call)
-                (result,) = await self._room.store.get([call.request_id])
+                (result,) = await self._pending.store.get([call.request_id])
         except UnconfirmedError:
             raise
         except UnavailableError as error:
@@ -148,19 +151,19 @@ class Submitter:
         if error is not None:
             raise error
 
-    async def _abandon(self, call: "Call", ticket: int) -> NoReturn:
+    async def _cancel_abandoned(self, call: "Call", ticket: int) -> NoReturn:
         """Take back a request whose client went away: nobody else knows its id.
 
         Raises:
             ClientGoneError: always.
         """
         if not self._enqueuer.withdraw(ticket):
-            headers = headers_of(call.request_id, call.request_id, self._acceptance(call))
+            headers = accepted_headers(call.request_id, call.request_id, self._acceptance(call))
             time_s = self._settings.default_wait_s
             late = store_is_late(time_s, done="the request of a client that went away is computed all the same")
             try:
                 async with answer_within(time_s, late):
-                    await take_back(self._room.store, self._cancellations, headers, now_s=self._clock.now_s())
+                    await cancel_request(self._pending.store, self._cancellations, headers, now_s=self._clock.now_s())
             except UnavailableError as error:
                 log.warning("abandoned_request_not_cancelled", request_id=call.request_id, error=str(error))
         raise ClientGoneError("the client closed its connection before the answer was there; its request is taken back")
@@ -181,35 +184,35 @@ class Submitter:
         ticket = self._enqueuer.enqueue(self._record(call), lambda error: self._acknowledge(acknowledged, call, error))
         await self._confirm(call, ticket, acknowledged)
 
-    async def join(self, call: "Call", *, is_patient: bool) -> Result | None:
+    async def join(self, call: "Call", *, waits_for_result: bool) -> Result | None:
         """Return the result of a request that was enqueued before, or None when there is none yet.
 
-        It is waited for within the wait of the call if `is_patient`. A store that does not answer now has none: the
+        If `waits_for_result`, wait for it as long as the call does. While the store does not answer, there is none: the
         request is accepted, whatever becomes of this look.
 
         Raises:
             OverloadedError: too many are waiting here.
         """
-        if not is_patient:
+        if not waits_for_result:
             return await self._look_up(call)
-        self.shares.take(call.model)
+        self.quotas.acquire(call.model)
         try:
-            place = self._room.enter(call.request_id)
+            waiter = self._pending.add(call.request_id)
             try:
                 result = await self._look_up(call)
                 if result is None:
-                    result = await self._room.wait(place, max(0.0, call.wait_until_s - self._clock.monotonic_s()))
+                    result = await self._pending.wait(waiter, max(0.0, call.wait_until_s - self._clock.monotonic_s()))
             finally:
-                self._room.leave(call.request_id, place)
+                self._pending.remove(call.request_id, waiter)
             return await self._look_up(call) if result is None else result
         finally:
-            self.shares.give_back(call.model)
+            self.quotas.release(call.model)
 
     async def _look_up(self, call: "Call") -> Result | None:
         time_s = self.left_s(call)
         with suppress(UnavailableError):
             async with answer_within(time_s, store_is_late(time_s, done="the result is looked for later")):
-                (result,) = await self._room.store.get([call.request_id])
+                (result,) = await self._pending.store.get([call.request_id])
                 return result
         return None
 
@@ -231,12 +234,12 @@ class Submitter:
             acknowledged.set_result(error)
 
     def _admit(self, call: "Call") -> None:
-        self._store_watch.admit()
+        self._store_capacity.admit()
         self._admission.admit(call.model, call.version, within_s=max(0.0, call.deadline_s - self._clock.now_s()))
 
     async def _mark_accepted(self, call: "Call") -> None:
         ttl_s = call.deadline_s - call.accepted_s + self._settings.result_ttl_s
-        await self._room.store.mark_accepted(call.request_id, self._acceptance(call), ttl_s=ttl_s)
+        await self._pending.store.mark_accepted(call.request_id, self._acceptance(call), ttl_s=ttl_s)
 
     @staticmethod
     def _acceptance(call: "Call") -> Accepted:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from inferlane.runtime.tracing.spans import Span, Tracing
     from models.catalog import Catalog
     from producer_api.predict.call import Call
-    from producer_api.predict.enqueuer import OnAnswer
+    from producer_api.predict.enqueuer import OnAcknowledged
 
 
-class AnswerCounts:
+class ResponseMetrics:
     """Counts answers and calls with a key. One event loop."""
 
     def __init__(self, catalog: "Catalog") -> None:
@@ -33,11 +33,11 @@ class AnswerCounts:
         for model, version in self._pools:
             self._bind(model, version, 200, None)
 
-    def idempotent(self, *, is_replay: bool) -> None:
+    def count_keyed_call(self, *, is_replay: bool) -> None:
         """Count a call with a key."""
         (self._replayed if is_replay else self._first).inc()
 
-    def answered(
+    def observe_response(
         self, model: str | None, version: str | None, *, status: int, reason: str | None, took_s: float
     ) -> None:
         """Count an answer; model and version are None where none was reached, `reason` is an error code or None."""
@@ -57,13 +57,13 @@ class AnswerCounts:
         return children
 
 
-def begin_call(tracing: "Tracing", path: str, *, parent: bytes | None) -> "Span":
+def begin_call_span(tracing: "Tracing", path: str, *, parent: bytes | None) -> "Span":
     """Begin the span of a call; `parent` is the client's `traceparent`."""
     attributes = {"http.request.method": "POST", "http.route": path, "url.path": path}
     return tracing.begin(f"POST {path}", kind="SERVER", parent=parent, attributes=attributes)
 
 
-def end_call(span: "Span", call: "Call | None", *, status: int, version: str | None, error: str | None) -> None:
+def end_call_span(span: "Span", call: "Call | None", *, status: int, version: str | None, error: str | None) -> None:
     """End it with what was answered; `error` is the code of a call that failed, which is ours to mend from 500 on."""
     attributes: dict[str, str | int] = {"http.response.status_code": status}
     if call is not None:
@@ -73,10 +73,10 @@ def end_call(span: "Span", call: "Call | None", *, status: int, version: str | N
     span.end(error=error if status >= 500 else None, attributes=attributes)  # noqa: PLR2004 - the HTTP class
 
 
-class Enqueue(Protocol):
+class RequestQueue(Protocol):
     """What takes records to the broker."""
 
-    def enqueue(self, record: "OutRecord", on_answer: "OnAnswer") -> int: ...
+    def enqueue(self, record: "OutRecord", on_acknowledged: "OnAcknowledged") -> int: ...
 
     def withdraw(self, ticket: int) -> bool: ...
 
@@ -84,12 +84,12 @@ class Enqueue(Protocol):
 class TracedEnqueuer:
     """An enqueuer with a span for each record, which ends with the broker's acknowledgement."""
 
-    def __init__(self, enqueuer: Enqueue, tracing: "Tracing") -> None:
+    def __init__(self, enqueuer: RequestQueue, tracing: "Tracing") -> None:
         self._enqueuer = enqueuer
         self._tracing = tracing
         self._spans: dict[int, Span] = {}
 
-    def enqueue(self, record: "OutRecord", on_answer: "OnAnswer") -> int:
+    def enqueue(self, record: "OutRecord", on_acknowledged: "OnAcknowledged") -> int:
         """As `Enqueuer.enqueue`; the record's own `traceparent` becomes that of the span."""
         headers = dict(record.headers)
         span = self._tracing.begin(
@@ -102,7 +102,7 @@ class TracedEnqueuer:
         def end(error: "InferlaneError | None") -> None:
             span.end(error=None if error is None else error.code)
             self._spans.pop(ticket, None)
-            on_answer(error)
+            on_acknowledged(error)
 
         ticket = self._enqueuer.enqueue(replace(record, headers=span.put_into(record.headers)), end)
         self._spans[ticket] = span

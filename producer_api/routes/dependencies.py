@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from models.catalog import Catalog
     from producer_api.predict.admission import Admission
     from producer_api.predict.call import CallReader
-    from producer_api.predict.endpoint import Answerer
+    from producer_api.predict.endpoint import ResponseBuilder
     from producer_api.predict.enqueuer import Enqueuer
-    from producer_api.predict.idempotency import Once
-    from producer_api.predict.pending import WaitingRoom
-    from producer_api.predict.store_capacity import Delivered, StoreWatch
+    from producer_api.predict.idempotency import IdempotentSubmitter
+    from producer_api.predict.pending import PendingRequests
+    from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
     from producer_api.predict.submitter import Submitter
-    from producer_api.predict.telemetry import AnswerCounts
+    from producer_api.predict.telemetry import ResponseMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +41,16 @@ class Services:
     redis: "Redis"
     store_probe: "StoreProbe"
     store: "ResultStore"
-    room: "WaitingRoom"
+    pending: "PendingRequests"
     enqueuer: "Enqueuer"
     admission: "Admission"
-    store_watch: "StoreWatch"
-    delivered: "Delivered"
+    store_capacity: "StoreCapacity"
+    delivered: "DeliveredResults"
     reader: "CallReader"
     submitter: "Submitter"
-    once: "Once"
-    counts: "AnswerCounts"
-    answerer: "Answerer"
+    idempotent: "IdempotentSubmitter"
+    metrics: "ResponseMetrics"
+    responses: "ResponseBuilder"
     splits: "SplitTable"
     follower: "SplitFollower"
     windows: "WindowStore"
@@ -65,7 +65,7 @@ def services_of(request: Request) -> Services:
     return services
 
 
-Wired = Annotated[Services, Depends(services_of)]
+AppServices = Annotated[Services, Depends(services_of)]
 
 
 async def refuse_repeated(request: Request) -> None:

@@ -10,21 +10,21 @@ from inferlane.runtime.ops import EXPOSITION, health_body
 from producer_api.http.problems import InvalidParameterError
 from producer_api.predict.endpoint import encode_json
 from producer_api.predict.pending import answer_within, store_is_late
-from producer_api.routes.dependencies import Services, Wired, refuse_repeated
+from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/livez")
-async def live(services: Wired) -> Response:
+async def live(services: AppServices) -> Response:
     """Whether the tasks of this process run."""
     return _answer(live_checks(services))
 
 
 @router.get("/readyz")
-async def ready(services: Wired) -> Response:
+async def ready(services: AppServices) -> Response:
     """Whether this process can serve: its tasks run, the store takes writes and its wake-ups reach it."""
-    store = {"store": services.room.is_subscribed, "store_writes": services.store_probe.takes_writes}
+    store = {"store": services.pending.is_subscribed, "store_writes": services.store_probe.takes_writes}
     return _answer({**live_checks(services), **store})
 
 
@@ -37,7 +37,7 @@ async def metrics() -> Response:
 @router.get("/v1/metrics/{version}", dependencies=[Depends(refuse_repeated)])
 async def read_metrics(
     version: str,
-    services: Wired,
+    services: AppServices,
     model: Annotated[str | None, Query(description="The default model if absent.")] = None,
     window_s: Annotated[float, Query(gt=0, description="How far back, in seconds.")] = 300,
 ) -> Response:
@@ -56,11 +56,11 @@ def live_checks(services: Services) -> Mapping[str, bool]:
     """Each task that must never end, and whether it runs."""
     return {
         "backlog": services.admission.is_running,
-        "delivered": services.delivered.is_running,
+        "delivered_results": services.delivered.is_running,
         "enqueuer": services.enqueuer.is_running,
         "splits": services.follower.is_running,
-        "store_watch": services.store_watch.is_running,
-        "waiting_room": services.room.is_running,
+        "store_capacity": services.store_capacity.is_running,
+        "pending_requests": services.pending.is_running,
     }
 
 

@@ -11,9 +11,9 @@ from inferlane.quoting import quoted
 from producer_api.http.asgi import CALLER, SEES_ALL
 from producer_api.http.problems import UnknownPredictionError
 from producer_api.http.schemas import Prediction
-from producer_api.predict.cancellation import headers_of, take_back
+from producer_api.predict.cancellation import accepted_headers, cancel_request
 from producer_api.predict.pending import answer_within, store_is_late
-from producer_api.routes.dependencies import Services, Wired, refuse_repeated
+from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
 
 router = APIRouter(tags=["predictions"], dependencies=[Depends(refuse_repeated)])
 
@@ -29,7 +29,7 @@ Source = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _VisibleRequest:
     """A request that whoever asks may see: what the store keeps it under, and what is known of it."""
 
     key: str
@@ -40,7 +40,7 @@ class _Asked:
 async def read_prediction(
     request_id: str,
     request: Request,
-    services: Wired,
+    services: AppServices,
     wait_s: Annotated[float, Query(ge=0, le=60, description="Wait this long for a result that is not there yet.")] = 0,
     source: Source = "",
 ) -> dict[str, Any]:
@@ -54,14 +54,14 @@ async def read_prediction(
     async with answer_within(time_s, store_is_late(time_s, done="ask again")):
         asked = await _find(services, request, request_id, source)
         if isinstance(asked.known, Result):
-            return services.answerer.body(asked.known)
+            return services.responses.body(asked.known)
         accepted, result = asked.known, None
         if wait_s > 0:
             result = await _wait(services, asked.key, accepted.model, until_s - clock.monotonic_s())
         if result is None and clock.now_s() > accepted.deadline_s:
             result = await _expire(services, request_id, asked.key, accepted)
     if result is not None:
-        return services.answerer.body(result)
+        return services.responses.body(result)
     return {
         "request_id": request_id,
         "status": Status.QUEUED.value,
@@ -71,7 +71,9 @@ async def read_prediction(
 
 
 @router.delete("/v1/predictions/{request_id}", response_model=Prediction, response_model_exclude_none=True)
-async def cancel_prediction(request_id: str, request: Request, services: Wired, source: Source = "") -> dict[str, Any]:
+async def cancel_prediction(
+    request_id: str, request: Request, services: AppServices, source: Source = ""
+) -> dict[str, Any]:
     """Take a request back: it ends `FAILED` with the code `cancelled`, and is not computed if no worker has begun.
 
     A request that has ended already keeps its result, which is the answer. Calling it again changes nothing.
@@ -81,13 +83,13 @@ async def cancel_prediction(request_id: str, request: Request, services: Wired, 
     async with answer_within(time_s, late):
         asked = await _find(services, request, request_id, source)
         if isinstance(asked.known, Result):
-            return services.answerer.body(asked.known)
-        headers = headers_of(request_id, asked.key, asked.known)
-        held = await take_back(services.store, services.cancellations, headers, now_s=services.clock.now_s())
-    return services.answerer.body(held)
+            return services.responses.body(asked.known)
+        headers = accepted_headers(request_id, asked.key, asked.known)
+        held = await cancel_request(services.store, services.cancellations, headers, now_s=services.clock.now_s())
+    return services.responses.body(held)
 
 
-async def _find(services: Services, request: Request, request_id: str, source: str) -> _Asked:
+async def _find(services: Services, request: Request, request_id: str, source: str) -> _VisibleRequest:
     """What is known of the request, for whoever may see it; of another's it says the same as of one never seen."""
     sees_all = request.scope.get(SEES_ALL, True)
     key: str | None = request_id
@@ -100,28 +102,28 @@ async def _find(services: Services, request: Request, request_id: str, source: s
             f"no prediction {quoted(request_id)}: it was never accepted, its result is older than "
             f"{services.settings.result_ttl_s:.0f} s and forgotten, or it is another key's"
         )
-    return _Asked(key, known)
+    return _VisibleRequest(key, known)
 
 
 async def _wait(services: Services, key: str, model: str, wait_s: float) -> Result | None:
     """Wait on the tick of the waiting room: the worker's wake-up went to the replica that took the request."""
-    room, shares = services.room, services.submitter.shares
-    shares.take(model)
+    pending, quotas = services.pending, services.submitter.quotas
+    quotas.acquire(model)
     try:
-        place = room.enter(key)
+        waiter = pending.add(key)
         try:
-            result = await room.wait(place, wait_s)
+            result = await pending.wait(waiter, wait_s)
         finally:
-            room.leave(key, place)
+            pending.remove(key, waiter)
         if result is None:
             (result,) = await services.store.get([key])
         return result
     finally:
-        shares.give_back(model)
+        quotas.release(model)
 
 
 async def _expire(services: Services, request_id: str, key: str, accepted: Accepted) -> Result:
     """End a request whose deadline has passed with no worker to say so, unless a result was written meanwhile."""
-    headers = headers_of(request_id, key, accepted)
+    headers = accepted_headers(request_id, key, accepted)
     (held,) = await services.store.put([Result.expired(headers, now_s=services.clock.now_s())])
     return held

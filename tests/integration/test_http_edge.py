@@ -13,7 +13,7 @@ from inferlane.runtime.api_keys import Scope, create_key, revoke_key
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.http.serving import serve_http
 from producer_api.http.asgi import read_body, send_answer
-from producer_api.http.auth import KeyGate, KeyRing
+from producer_api.http.auth import KeyAuthentication, KeyRing
 from tests.support.fakes.clock import FakeClock
 
 PREDICT = "POST /v1/models/predict"
@@ -78,10 +78,10 @@ def code_of(body: bytes) -> str:
     ],
 )
 async def test_a_call_needs_a_key_with_its_scope(tmp_path: Path, line: str, scope: Scope | None, status: int) -> None:
-    """Guards `self._admit(scope)` in `KeyGate.__call__`; fails when it is taken out."""
+    """Guards `self._admit(scope)` in `KeyAuthentication.__call__`; fails when it is taken out."""
     path = tmp_path / "keys.toml"
     keys = {each: create_key(path, name=each, scopes=[each]) for each in Scope}
-    gate = KeyGate(read_all, KeyRing(path, clock=FakeClock()))
+    gate = KeyAuthentication(read_all, KeyRing(path, clock=FakeClock()))
     sent = () if scope is None else (f"authorization: Bearer {keys[scope]}",)
 
     async with serving(gate, load_settings()) as port:
@@ -98,7 +98,7 @@ async def test_a_call_needs_a_key_with_its_scope(tmp_path: Path, line: str, scop
 async def test_what_is_no_key_is_401(tmp_path: Path, header: str) -> None:
     path = tmp_path / "keys.toml"
     create_key(path, name="shop", scopes=[Scope.PREDICT])
-    async with serving(KeyGate(read_all, KeyRing(path, clock=FakeClock())), load_settings()) as port:
+    async with serving(KeyAuthentication(read_all, KeyRing(path, clock=FakeClock())), load_settings()) as port:
         status, _, body = await answer_to(port, call("GET /v1/models", f"authorization: {header}"))
     assert (status, code_of(body)) == (401, "unauthorized")
 
@@ -107,7 +107,7 @@ async def test_a_key_is_refused_once_it_is_revoked(tmp_path: Path) -> None:
     path, clock = tmp_path / "keys.toml", FakeClock()
     key = create_key(path, name="shop", scopes=[Scope.PREDICT])
     asking = call("GET /v1/models", f"authorization: bearer {key}")
-    async with serving(KeyGate(read_all, KeyRing(path, clock=clock)), load_settings()) as port:
+    async with serving(KeyAuthentication(read_all, KeyRing(path, clock=clock)), load_settings()) as port:
         assert (await answer_to(port, asking))[0] == 200
         revoke_key(path, "shop")
         clock.advance(1.0)

@@ -30,7 +30,7 @@ from inferlane.runtime.redis.cancellations import Cancellations, CancelledReques
 from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.redis.versions import ServedVersions, VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
-from producer_api.predict.pending import WaitingRoom
+from producer_api.predict.pending import PendingRequests
 from tests.integration._parts import eventually, free_port, running
 from tests.support.brokers.apache.security import Security
 
@@ -64,13 +64,13 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
     result = Result(request_id="a", status=Status.FAILED, model="iris", version="v1", error_code="model_error")
     async with connect(settings.redis_url) as redis:
         store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=60, names=Names())
-        room = WaitingRoom(store, redis, instance="api-1", max_places=1)
-        await room.start()
-        place = room.enter("a")
+        pending = PendingRequests(store, redis, instance="api-1", max_waiters=1)
+        await pending.start()
+        waiter = pending.add("a")
         assert await store.put([result]) == [result]
         await store.wake("api-1", [result])
-        assert await room.wait(place, 60) == result
-        await room.close()
+        assert await pending.wait(waiter, 60) == result
+        await pending.close()
         assert await store.get(["a"]) == [result]
         windows = WindowStore(redis, redis_url=settings.redis_url, slot_s=5, keep_s=60, names=Names())
         assert not await windows.put([], publisher="router")

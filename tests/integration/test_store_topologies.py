@@ -20,8 +20,8 @@ from inferlane.runtime.redis.connection import memory_infos
 from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
-from producer_api.predict.idempotency import Claim, Claims
-from producer_api.predict.pending import WaitingRoom
+from producer_api.predict.idempotency import Claim, ClaimStore
+from producer_api.predict.pending import PendingRequests
 from tests.integration._parts import embedded_store, eventually, free_port, running
 
 WITHIN_S = 60.0
@@ -73,23 +73,23 @@ async def use_all(settings: Settings) -> None:
     names, url = Names(), settings.redis_url
     async with asyncio.timeout(WITHIN_S), connect(url) as redis:
         store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=names)
-        room = WaitingRoom(store, redis, instance="api-1", max_places=100)
-        await room.start()
+        pending = PendingRequests(store, redis, instance="api-1", max_waiters=100)
+        await pending.start()
         # Ids that begin or end with what a tag ends with, too.
         ids = [*(f"request-{n}" for n in range(50)), "}", "}{", "a}b", "{}"]
-        places = {request_id: room.enter(request_id) for request_id in ids}
+        waiters = {request_id: pending.add(request_id) for request_id in ids}
         for request_id in ids:
             await store.mark_accepted(request_id, ACCEPTED, ttl_s=60)
         results = [result(request_id) for request_id in ids]
         assert await store.put(results, wake={"api-1": results}) == results
         for request_id in ids:
-            assert await room.wait(places[request_id], WITHIN_S) == result(request_id)
+            assert await pending.wait(waiters[request_id], WITHIN_S) == result(request_id)
             assert await store.find(request_id) == result(request_id)
             assert await store.accepted(request_id) is None
         assert await store.get([*ids, "never"]) == [*results, None]
         later = [result(request_id, b"later") for request_id in ids]
         assert await store.put(later) == results
-        await room.close()
+        await pending.close()
         failed = Result(request_id="f", status=Status.FAILED, model="iris", version="v1", error_code="model_error")
         await store.put([failed])
         assert await store.reopen("f", ACCEPTED, ttl_s=60) is None
@@ -105,9 +105,9 @@ async def use_all(settings: Settings) -> None:
 
         await eventually(is_cancelled)
         await cancelled.close()
-        claims = Claims(redis, redis_url=url, names=names)
+        claims = ClaimStore(redis, redis_url=url, names=names)
         claim = Claim("r", "print", is_enqueued=False)
-        assert await claims.take("key", claim, ttl_s=60) == claim
+        assert await claims.claim("key", claim, ttl_s=60) == claim
         windows = WindowStore(redis, redis_url=url, slot_s=5, keep_s=60, names=names)
         await windows.put([], publisher="router")
         assert (await windows.read("iris", "v1", window_s=60, now_s=1000)).requests == 0

@@ -15,7 +15,7 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.splits import SplitTable
 from producer_api.app import HotPath
-from producer_api.http.asgi import PREDICT_PATH, HeldBytes, read_body
+from producer_api.http.asgi import PREDICT_PATH, BodyMemory, read_body
 from router.version_windows import VersionWindows
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord
@@ -140,7 +140,7 @@ class Endpoint:
 
 async def test_the_bodies_of_all_calls_under_way_have_one_limit() -> None:
     """10,000 clients that wait, each with a body of 8 MB, would hold 80 GB."""
-    endpoint, held = Endpoint(), HeldBytes(limit_bytes=1_000)
+    endpoint, held = Endpoint(), BodyMemory(limit_bytes=1_000)
     path = HotPath(None, {PREDICT_PATH: endpoint}, held=held)
 
     async def call() -> None:

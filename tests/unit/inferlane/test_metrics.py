@@ -24,7 +24,7 @@ from inferlane.runtime.metrics.declaring import (
     class_labels,
     error_reasons,
 )
-from producer_api.predict.telemetry import AnswerCounts
+from producer_api.predict.telemetry import ResponseMetrics
 from tests.support.fakes.records import make_catalog
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "monitoring.md"
@@ -61,10 +61,10 @@ def test_names_that_the_catalog_does_not_know_are_no_labels() -> None:
 
 
 def test_answers_of_strange_names_and_codes_make_no_series_of_their_own() -> None:
-    counts = AnswerCounts(make_catalog())
+    metrics = ResponseMetrics(make_catalog())
     for number in range(50):
-        counts.answered(f"m{number}", f"v{number}", status=500, reason=f"code{number}", took_s=0.1)
-    counts.answered("iris", "v2", status=503, reason=UnknownModelError.code, took_s=0.1)
+        metrics.observe_response(f"m{number}", f"v{number}", status=500, reason=f"code{number}", took_s=0.1)
+    metrics.observe_response("iris", "v2", status=503, reason=UnknownModelError.code, took_s=0.1)
     labels = [
         sample.labels
         for family in REGISTRY.collect()

@@ -6,7 +6,7 @@ import pytest
 
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.sites import LocalGuard, foreign_host, foreign_site
-from producer_api.http.auth import in_front_of
+from producer_api.http.auth import authenticated
 
 NONE = frozenset[str]()
 
@@ -63,19 +63,19 @@ HERE = {"host": "localhost:8000"}
 async def test_an_open_api_on_loopback_answers_programs_and_its_own_pages(
     method: str, headers: dict[str, str], status: int
 ) -> None:
-    """Guards `LocalGuard` in `in_front_of`; every call is 200 when it is taken out."""
-    assert await status_of(in_front_of(app, load_settings(), None), method, headers) == status
+    """Guards `LocalGuard` in `authenticated`; every call is 200 when it is taken out."""
+    assert await status_of(authenticated(app, load_settings(), None), method, headers) == status
 
 
 async def test_a_name_that_the_settings_allow_is_answered() -> None:
     settings = load_settings(allowed_hosts="Models.example, other.example")
-    guarded = in_front_of(app, settings, None)
+    guarded = authenticated(app, settings, None)
     assert await status_of(guarded, "GET", {"host": "models.example:8000"}) == 200
     assert await status_of(guarded, "GET", {"host": "evil.example"}) == 403
 
 
 async def test_where_something_in_front_checks_who_calls_any_host_may_be_named() -> None:
-    guarded = in_front_of(app, load_settings(api_auth="off"), None)
+    guarded = authenticated(app, load_settings(api_auth="off"), None)
     assert await status_of(guarded, "POST", {"host": "models.example", "origin": "https://shop.example"}) == 200
 
 

@@ -13,13 +13,13 @@ from producer_api.http.asgi import allowed_methods
 from producer_api.http.auth import DOCS_ASSETS, DOCS_PATHS, required_scope
 from producer_api.http.problems import InvalidParameterError
 from producer_api.http.schemas import MAX_WEIGHTS
-from producer_api.routes import documents, models, operations, predictions
+from producer_api.routes import docs_page, operations, predictions, served_models
 from producer_api.routes.dependencies import refuse_repeated
-from producer_api.routes.models import _change_of
+from producer_api.routes.served_models import _change_of
 
 
 async def test_the_page_loads_only_files_of_this_api_that_are_open_to_all() -> None:
-    page = await documents.page()
+    page = await docs_page.page()
     text = bytes(page.body).decode()
     loaded = re.findall(r'(?:src|href)="([^"]+)"', text)
     assert len(loaded) == 4
@@ -32,12 +32,12 @@ async def test_the_page_loads_only_files_of_this_api_that_are_open_to_all() -> N
 
 @pytest.mark.parametrize("name", DOCS_ASSETS)
 async def test_every_file_of_the_page_is_there(name: str) -> None:
-    assert (documents._ASSETS / name).is_file()
-    assert (await documents.asset(name)).headers["x-content-type-options"] == "nosniff"
+    assert (docs_page._ASSETS / name).is_file()
+    assert (await docs_page.asset(name)).headers["x-content-type-options"] == "nosniff"
 
 
 def test_allow_names_the_methods_of_all_routes_of_a_resource() -> None:
-    routes = [*models.router.routes, *predictions.router.routes]
+    routes = [*served_models.router.routes, *predictions.router.routes]
     assert allowed_methods(routes, "/v1/traffic-split") == ["GET", "HEAD", "OPTIONS", "POST"]
     assert allowed_methods(routes, "/v1/predictions/x") == ["DELETE", "GET", "HEAD", "OPTIONS"]
     assert allowed_methods(routes, "/v1/traffic-split/") == []
@@ -133,7 +133,7 @@ async def test_parameters_that_are_there_once_pass(query: bytes) -> None:
     await refuse_repeated(Request({"type": "http", "query_string": query}))
 
 
-@pytest.mark.parametrize("router", [models.router, predictions.router, operations.router])
+@pytest.mark.parametrize("router", [served_models.router, predictions.router, operations.router])
 def test_every_call_with_parameters_refuses_repeated_ones(router: APIRouter) -> None:
     with_parameters = [route for route in router.routes if isinstance(route, APIRoute) and route.dependant.query_params]
     assert with_parameters

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import DecodeError, PayloadTooLargeError
-from producer_api.http.asgi import coding_of, inflate, one_header, read_body
+from producer_api.http.asgi import coding_of, inflate, read_body, single_header
 from producer_api.http.problems import InvalidParameterError, UnsupportedCodingError, problem_of
 
 LIMIT = 100_000
@@ -94,6 +94,6 @@ def test_arbitrary_bytes_raise_only_our_errors(body: bytes, coding: bytes) -> No
 def test_a_header_that_must_be_one_is_refused_twice() -> None:
     scope = {"headers": [(b"idempotency-key", b"a"), (b"other", b"1"), (b"idempotency-key", b"a")]}
     with pytest.raises(InvalidParameterError, match="2 times"):
-        one_header(scope, b"idempotency-key")
-    assert one_header(scope, b"other") == b"1"
-    assert one_header(scope, b"absent") is None
+        single_header(scope, b"idempotency-key")
+    assert single_header(scope, b"other") == b"1"
+    assert single_header(scope, b"absent") is None

@@ -11,8 +11,8 @@ from inferlane.errors import InferlaneError, UnavailableError
 from inferlane.runtime.config import load_settings
 from producer_api.http.problems import ClientGoneError
 from producer_api.predict.call import Call
-from producer_api.predict.pending import WaitingRoom
-from producer_api.predict.submitter import Departure, Submitter
+from producer_api.predict.pending import PendingRequests
+from producer_api.predict.submitter import ClientDisconnect, Submitter
 from tests.support.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ class Enqueuer:
     """Has sent each record, and waits to be told what the broker says."""
 
     def __init__(self) -> None:
-        self.on_answer: asyncio.Future[Callable[[InferlaneError | None], None]] = asyncio.Future()
+        self.on_acknowledged: asyncio.Future[Callable[[InferlaneError | None], None]] = asyncio.Future()
 
-    def enqueue(self, _record: object, on_answer: "Callable[[InferlaneError | None], None]") -> int:
-        self.on_answer.set_result(on_answer)
+    def enqueue(self, _record: object, on_acknowledged: "Callable[[InferlaneError | None], None]") -> int:
+        self.on_acknowledged.set_result(on_acknowledged)
         return 0
 
     def withdraw(self, _ticket: int) -> bool:
@@ -54,13 +54,13 @@ class AwayStore:
 
 
 def make_submitter(enqueuer: Enqueuer) -> Submitter:
-    room = WaitingRoom(AwayStore(), None, instance="api", max_places=5)  # type: ignore[arg-type]  # as far as it is used
+    pending = PendingRequests(AwayStore(), None, instance="api", max_waiters=5)  # type: ignore[arg-type]  # as far as it is used
     parts: Any = {
         "catalog": SimpleNamespace(models={"iris": None}),
         "enqueuer": enqueuer,
-        "room": room,
+        "pending": pending,
         "admission": SimpleNamespace(admit=lambda *_args, **_options: None),
-        "store_watch": SimpleNamespace(admit=lambda: None),
+        "store_capacity": SimpleNamespace(admit=lambda: None),
         "cancellations": None,
         "clock": FakeClock(),
     }
@@ -68,15 +68,15 @@ def make_submitter(enqueuer: Enqueuer) -> Submitter:
 
 
 async def leave_before_the_broker_fails() -> None:
-    enqueuer, departure = Enqueuer(), Departure()
-    waiting = asyncio.create_task(make_submitter(enqueuer).submit_and_wait(CALL, departure=departure))
+    enqueuer, disconnect = Enqueuer(), ClientDisconnect()
+    waiting = asyncio.create_task(make_submitter(enqueuer).submit_and_wait(CALL, disconnect=disconnect))
     async with asyncio.timeout(10):
-        on_answer = await enqueuer.on_answer
-        departure.note()
+        on_acknowledged = await enqueuer.on_acknowledged
+        disconnect.note()
         (outcome,) = await asyncio.gather(waiting, return_exceptions=True)
     assert isinstance(outcome, ClientGoneError)
     outcome.__traceback__ = None  # its frames would keep what is looked at below
-    on_answer(UnavailableError("the broker is away"))
+    on_acknowledged(UnavailableError("the broker is away"))
 
 
 async def test_an_error_of_the_broker_after_the_client_left_is_not_reported_as_nobodys() -> None:
@@ -93,6 +93,6 @@ async def test_an_error_of_the_broker_is_that_of_the_call() -> None:
     enqueuer = Enqueuer()
     waiting = asyncio.create_task(make_submitter(enqueuer).submit_and_wait(CALL))
     async with asyncio.timeout(10):
-        (await enqueuer.on_answer)(UnavailableError("the broker is away"))
+        (await enqueuer.on_acknowledged)(UnavailableError("the broker is away"))
         with pytest.raises(UnavailableError, match="the broker is away"):
             await waiting

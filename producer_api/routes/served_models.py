@@ -16,7 +16,7 @@ from models.catalog import Fault, Model, ModelVersion
 from producer_api.http.problems import InvalidParameterError
 from producer_api.http.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weights
 from producer_api.predict.pending import answer_within
-from producer_api.routes.dependencies import Services, Wired, refuse_repeated
+from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
 
 router = APIRouter(tags=["models"], dependencies=[Depends(refuse_repeated)])
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @router.get("/v1/models", response_model=ModelList)
-async def list_models(services: Wired) -> dict[str, Any]:
+async def list_models(services: AppServices) -> dict[str, Any]:
     """Every model and version that can be asked for, with signatures, sizes and weights."""
     return {
         "models": [_about_model(services, model) for model in services.catalog.models.values()],
@@ -43,14 +43,14 @@ async def list_models(services: Wired) -> dict[str, Any]:
 
 @router.get("/v1/traffic-split", response_model=SplitInfo, response_model_exclude_none=True)
 async def read_split(
-    services: Wired, model: Annotated[str | None, Query(description="The default model if absent.")] = None
+    services: AppServices, model: Annotated[str | None, Query(description="The default model if absent.")] = None
 ) -> dict[str, Any]:
     """The weights in force on this replica; before the first change, all traffic goes to the default version."""
     return _about_split(services, services.catalog.model(model))
 
 
 @router.post("/v1/traffic-split", response_model=SplitInfo)
-async def change_split(request: Request, services: Wired) -> dict[str, Any]:
+async def change_split(request: Request, services: AppServices) -> dict[str, Any]:
     """Set the weights of a model's versions; they are normalised. Answers once they are in force here."""
     change = _change_of(await request.body())
     model, weights = services.catalog.model(_given(change.model)), change.weights
