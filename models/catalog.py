@@ -15,6 +15,7 @@ from pathlib import Path
 
 from inferlane.contracts.naming import check_model_name, check_version_name, is_model_name, pool_key
 from inferlane.contracts.signature import Signature
+from inferlane.contracts.splits import Split, weights_in_force
 from inferlane.errors import ConfigurationError, InvalidNameError, UnknownModelError, UnusableVersionError
 from inferlane.quoting import quoted
 from models.files import ModelFile, read_model_file, read_version_file, shown_values
@@ -78,15 +79,11 @@ class Model:
         known = ", ".join(self.versions)
         raise UnknownModelError(f"model {self.name!r} has no version {quoted(name)}; it has: {known}")
 
-    def weights(self, split: Mapping[str, float] | None) -> Mapping[str, float]:
-        """What unpinned requests go by: the split without versions that are not served, else the default alone.
+    def weights(self, split: Split | None) -> Mapping[str, float]:
+        """The weights by which requests that pin no version are routed (`contracts.splits.weights_in_force`)."""
+        return weights_in_force(split, served=self.versions, default_version=self.default_version)
 
-        Empty when neither can serve.
-        """
-        weights = {name: weight for name, weight in (split or {}).items() if weight > 0 and name in self.versions}
-        return weights or ({self.default_version: 1.0} if self.default_version in self.versions else {})
-
-    def unpinned(self, split: Mapping[str, float] | None) -> ModelVersion:
+    def unpinned(self, split: Split | None) -> ModelVersion:
         """A version that unpinned requests go to: whose signature they must fit.
 
         Raises:

@@ -14,6 +14,7 @@ from inferlane import errors
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcomes import OTHER
 from inferlane.contracts.record import TRACE_PARENT
+from inferlane.contracts.splits import shares_of
 from inferlane.errors import InferlaneError
 from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
 from inferlane.runtime.kafka.offsets import PartitionPosition, Position, Subscription
@@ -191,4 +192,4 @@ class DeploymentMonitor:
 
 
 def _weight(model: "Model", version: str, splits: "Splits") -> float:
-    return weights_of(model, splits).get(version, 0.0)
+    return shares_of(weights_of(model, splits)).get(version, 0.0)

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from inferlane.contracts.record import RequestHeaders
-from inferlane.contracts.splits import Served, Split
+from inferlane.contracts.splits import Served, Split, weights_in_force
 from inferlane.errors import UnknownModelError
 from models.catalog import Catalog, Model
 
@@ -42,12 +42,9 @@ def route_to_served(headers: RequestHeaders, splits: Splits, served_models: Serv
         return None
     if headers.version is not None:
         return Route(headers.model, headers.version) if headers.version in served.versions else None
-    split = splits.get(headers.model)
-    weights = {
-        version: weight
-        for version, weight in (split.weights if split else {served.default_version: 1.0}).items()
-        if version in served.versions and weight > 0
-    }
+    weights = weights_in_force(
+        splits.get(headers.model), served=served.versions, default_version=served.default_version
+    )
     return Route(headers.model, choose(headers.routing_key or headers.request_id, weights)) if weights else None
 
 
@@ -69,9 +66,8 @@ def route(headers: RequestHeaders, splits: Splits, catalog: Catalog) -> Route:
 
 
 def weights_of(model: Model, splits: Splits) -> Mapping[str, float]:
-    """The weights in force: those of the split without versions that are not served, else the default alone."""
-    split = splits.get(model.name)
-    return model.weights(split.weights if split else None)
+    """The weights by which requests of the model that pin no version are routed."""
+    return model.weights(splits.get(model.name))
 
 
 def choose(key: str, weights: Mapping[str, float]) -> str:

@@ -1,6 +1,6 @@
 """What routing chooses from: the split of a model, and the versions that have workers. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated
@@ -59,6 +59,25 @@ def make_split(
         weights={version: weight / total for version, weight in weights.items()},
         changed_s=changed_s,
     )
+
+
+def weights_in_force(split: Split | None, *, served: Container[str], default_version: str) -> Mapping[str, float]:
+    """Return the weights by which requests that pin no version are routed.
+
+    They are those of the split without the versions that are not served; where that leaves none, the default version
+    gets all. Empty if the default version is not served either. They may sum to less than 1: see `shares_of`.
+    """
+    if split is not None:
+        weights = {version: weight for version, weight in split.weights.items() if weight > 0 and version in served}
+        if weights:
+            return weights
+    return {default_version: 1.0} if default_version in served else {}
+
+
+def shares_of(weights: Mapping[str, float]) -> Mapping[str, float]:
+    """Return the share of the traffic that each weight stands for; together they are 1."""
+    total = sum(weights.values())
+    return {version: weight / total for version, weight in weights.items()}
 
 
 _decode = msgspec.json.Decoder(Split).decode

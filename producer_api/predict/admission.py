@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from inferlane.contracts.naming import Lane
+from inferlane.contracts.splits import shares_of
 from inferlane.errors import InferlaneError, OverloadedError
 from inferlane.runtime.kafka.offsets import Position, Subscription
 from inferlane.runtime.metrics.api import BACKLOG, SERVICE_RATE
@@ -206,10 +207,7 @@ class Admission:
 
     def _split_shares(self, model: str) -> Mapping[str, float]:
         """The share of a model's traffic that each of its versions gets, of requests that name none."""
-        split = self._splits.get(model)
-        weights = self._catalog.model(model).weights(split.weights if split else None)
-        total = sum(weights.values())
-        return {name: weight / total for name, weight in weights.items()}
+        return shares_of(self._catalog.model(model).weights(self._splits.get(model)))
 
     async def _watch_for_ever(self) -> None:
         while True:

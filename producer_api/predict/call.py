@@ -116,8 +116,7 @@ class CallReader:
         return msgspec.structs.replace(call, trace_parent=valid_trace_parent(trace_parent)) if trace_parent else call
 
     def _unpinned(self, model: "Model") -> "ModelVersion":
-        split = self._splits.get(model.name)
-        return model.unpinned(split.weights if split else None)
+        return model.unpinned(self._splits.get(model.name))
 
     def _call(
         self, fields: PredictBody, model: str, tensors: "Mapping[str, np.ndarray]", wait_s: float | None, caller: str

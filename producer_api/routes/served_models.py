@@ -7,7 +7,7 @@ import msgspec
 import structlog
 from fastapi import APIRouter, Depends, Query, Request
 
-from inferlane.contracts.splits import make_split
+from inferlane.contracts.splits import make_split, shares_of
 from inferlane.contracts.wire.reading import refuse_repeats
 from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError
 from inferlane.quoting import clipped
@@ -109,9 +109,8 @@ def _given(model: str | msgspec.UnsetType | None) -> str | None:
 
 
 def _weights(services: Services, model: Model) -> dict[str, float]:
-    split = services.splits.get(model.name)
-    weights = model.weights(split.weights if split else None)
-    return {version: weights.get(version, 0.0) for version in model.versions}
+    shares = shares_of(model.weights(services.splits.get(model.name)))
+    return {version: shares.get(version, 0.0) for version in model.versions}
 
 
 def _about_split(services: Services, model: Model) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.contracts.splits import decode_split, make_split
+from inferlane.contracts.splits import Split, decode_split, make_split, shares_of, weights_in_force
 from inferlane.errors import DecodeError, InvalidSplitError, UnavailableError
 from inferlane.runtime.splits import SplitTable
 
@@ -78,3 +78,23 @@ async def test_a_writer_waits_until_its_own_record_is_in_force() -> None:
 async def test_a_table_that_does_not_hear_of_the_record_says_so() -> None:
     with pytest.raises(UnavailableError):
         await SplitTable().wait_applied(0, timeout_s=0.01)
+
+
+@pytest.mark.parametrize(
+    ("weights", "served", "in_force", "shares"),
+    [
+        (None, {"v1", "v2"}, {"v1": 1.0}, {"v1": 1.0}),
+        ({"v1": 0.25, "v2": 0.75}, {"v1", "v2"}, {"v1": 0.25, "v2": 0.75}, {"v1": 0.25, "v2": 0.75}),
+        ({"v1": 0.25, "v2": 0.25, "v3": 0.5}, {"v1", "v2"}, {"v1": 0.25, "v2": 0.25}, {"v1": 0.5, "v2": 0.5}),
+        ({"v1": 0.0, "v2": 1.0}, {"v1", "v2"}, {"v2": 1.0}, {"v2": 1.0}),
+        ({"v3": 1.0}, {"v1", "v2"}, {"v1": 1.0}, {"v1": 1.0}),
+        ({"v3": 1.0}, {"v2"}, {}, {}),
+    ],
+)
+def test_versions_that_are_not_served_leave_their_share_to_the_others_and_at_last_to_the_default(
+    weights: dict[str, float] | None, served: set[str], in_force: dict[str, float], shares: dict[str, float]
+) -> None:
+    split = None if weights is None else Split(model="iris", weights=weights)
+    found = weights_in_force(split, served=served, default_version="v1")
+    assert found == in_force
+    assert shares_of(found) == shares
