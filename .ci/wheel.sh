@@ -16,7 +16,7 @@ for lock in requirements.lock requirements-image.lock; do
   (
     cd "$folder"
     venv/bin/python -B -c '
-import dashboards.live.main, control_plane.local.running, models, producer_api.main, router.main, workers.main
+import dashboards.live.main, control_plane.local.local_stack, models, producer_api.main, router.main, workers.main
 import opentelemetry.sdk
 '
     venv/bin/inferlane --help >/dev/null

@@ -141,14 +141,14 @@ DEFAULT_DOWN = ScalingRules(
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class MetricValue:
     """The value of one trigger, both in records."""
 
     value: float
     threshold: float
 
 
-def replicas_for(metric: Metric, current: int, behavior: Behavior) -> int:
+def replicas_for(metric: MetricValue, current: int, behavior: Behavior) -> int:
     """Return what one metric asks for: no change within the tolerance, else value over threshold, rounded up."""
     ratio = metric.value / (metric.threshold * current)
     down = _tolerance(behavior.scale_down.tolerance)
@@ -158,7 +158,7 @@ def replicas_for(metric: Metric, current: int, behavior: Behavior) -> int:
     return math.ceil(metric.value / metric.threshold)
 
 
-def replicas_by_metrics(metrics: Sequence[Metric | None], current: int, behavior: Behavior) -> int | None:
+def replicas_by_metrics(metrics: Sequence[MetricValue | None], current: int, behavior: Behavior) -> int | None:
     """Return the most that any metric asks for; None if the HPA does nothing.
 
     A metric that cannot be read is None. While one cannot, the pool may grow by the others and never shrinks.
@@ -180,19 +180,19 @@ class HorizontalAutoscaler:
         # What the metrics asked for, and when.
         self._asked: list[tuple[int, float]] = []
 
-    def step(self, current: int, metrics: Sequence[Metric | None], *, now_s: float) -> int:
+    def step(self, current: int, metrics: Sequence[MetricValue | None], *, now_s: float) -> int:
         """Return the replicas to have. A pool of none is left alone: waking it is KEDA's part."""
         if not self._asked:
             # The HPA starts with the size it finds, so that it does not shrink a pool before it has looked for a while.
             self._asked.append((current, now_s))
         if current == 0:
             return 0
-        wanted = self._wanted(current, metrics, now_s=now_s)
-        if wanted != current:
-            self._rates.note(current, wanted, now_s=now_s)
-        return wanted
+        desired = self._desired(current, metrics, now_s=now_s)
+        if desired != current:
+            self._rates.note(current, desired, now_s=now_s)
+        return desired
 
-    def _wanted(self, current: int, metrics: Sequence[Metric | None], *, now_s: float) -> int:
+    def _desired(self, current: int, metrics: Sequence[MetricValue | None], *, now_s: float) -> int:
         if not self._least <= current <= self._most:
             return min(max(current, self._least), self._most)
         asked = replicas_by_metrics(metrics, current, self._behavior)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from control_plane.autoscaling.hpa import HorizontalAutoscaler, Metric
+from control_plane.autoscaling.hpa import HorizontalAutoscaler, MetricValue
 from control_plane.autoscaling.scaled_object import KafkaTrigger, ScaledObject
 
 
@@ -74,8 +74,8 @@ def balanced_replicas(total_records: int, *, partitions: int, threshold: int) ->
 class Activation:
     """Wakes and puts to sleep one pool; `step` every polling interval."""
 
-    def __init__(self, numbers: ScaledObject, *, now_s: float) -> None:
-        self._numbers = numbers
+    def __init__(self, scaled_object: ScaledObject, *, now_s: float) -> None:
+        self._scaled_object = scaled_object
         self._began_s = now_s
         self._last_active_s: float | None = None
 
@@ -88,33 +88,33 @@ class Activation:
 
         `is_active`: a trigger is above its activation threshold, or falls back. `has_error`: one could not be read.
         """
-        numbers = self._numbers
+        scaled_object = self._scaled_object
         if is_active:
-            wakes = current == 0 or (numbers.idle_replicas is not None and current < numbers.min_replicas)
+            wakes = current == 0 or (scaled_object.idle_replicas is not None and current < scaled_object.min_replicas)
             # A trigger that fails while another is active does not renew the cooldown.
             if wakes or not has_error:
                 self._last_active_s = now_s
-            return max(1, numbers.min_replicas) if wakes else current
-        if has_error and (numbers.fallback is None or numbers.fallback.replicas > 0):
+            return max(1, scaled_object.min_replicas) if wakes else current
+        if has_error and (scaled_object.fallback is None or scaled_object.fallback.replicas > 0):
             return current
         if self._sleeps_from(current):
             return self._asleep() if self._has_cooled(now_s) else current
-        if numbers.idle_replicas is None and current < numbers.min_replicas:
-            return numbers.min_replicas
+        if scaled_object.idle_replicas is None and current < scaled_object.min_replicas:
+            return scaled_object.min_replicas
         return current
 
     def _sleeps_from(self, current: int) -> bool:
-        idle = self._numbers.idle_replicas
-        return (idle is not None and current > idle) or (current > 0 and self._numbers.min_replicas == 0)
+        idle = self._scaled_object.idle_replicas
+        return (idle is not None and current > idle) or (current > 0 and self._scaled_object.min_replicas == 0)
 
     def _asleep(self) -> int:
-        idle = self._numbers.idle_replicas
-        return self._numbers.min_replicas if idle is None else idle
+        idle = self._scaled_object.idle_replicas
+        return self._scaled_object.min_replicas if idle is None else idle
 
     def _has_cooled(self, now_s: float) -> bool:
         if self._last_active_s is None:
-            return now_s - self._began_s > self._numbers.initial_cooldown_s
-        return now_s - self._last_active_s > self._numbers.cooldown_s
+            return now_s - self._began_s > self._scaled_object.initial_cooldown_s
+        return now_s - self._last_active_s > self._scaled_object.cooldown_s
 
 
 # `--horizontal-pod-autoscaler-sync-period` of the controller manager. On a cluster it is not ours to choose.
@@ -141,15 +141,19 @@ class PoolScaler:
     came.
     """
 
-    def __init__(self, numbers: ScaledObject, *, replicas: int, now_s: float, hpa_sync_s: float = HPA_SYNC_S) -> None:
-        self.numbers = numbers
+    def __init__(
+        self, scaled_object: ScaledObject, *, replicas: int, now_s: float, hpa_sync_s: float = HPA_SYNC_S
+    ) -> None:
+        self.scaled_object = scaled_object
         self.replicas = replicas
-        self._activation = Activation(numbers, now_s=now_s)
+        self._activation = Activation(scaled_object, now_s=now_s)
         self._activation.note_active(now_s)
-        self._hpa = HorizontalAutoscaler(numbers.behavior, least=numbers.hpa_min_replicas, most=numbers.max_replicas)
+        self._hpa = HorizontalAutoscaler(
+            scaled_object.behavior, least=scaled_object.hpa_min_replicas, most=scaled_object.max_replicas
+        )
         self._hpa_sync_s = hpa_sync_s
         self._next_poll_s = self._next_sync_s = now_s
-        self._failures = [0] * len(numbers.triggers)
+        self._failures = [0] * len(scaled_object.triggers)
 
     @property
     def next_look_s(self) -> float:
@@ -160,7 +164,7 @@ class PoolScaler:
         """Do what is due and return the size that the pool is to have."""
         before = self.replicas
         if now_s >= self._next_poll_s:
-            self._next_poll_s = now_s + self.numbers.polling_interval_s
+            self._next_poll_s = now_s + self.scaled_object.polling_interval_s
             self._poll(offsets, now_s=now_s)
         polled = self.replicas
         if now_s >= self._next_sync_s:
@@ -185,7 +189,7 @@ class PoolScaler:
             self.replicas, is_active=is_active, has_error=None in metrics, now_s=now_s
         )
 
-    def _read(self, offsets: Sequence[Offsets]) -> tuple[list[Metric | None], bool]:
+    def _read(self, offsets: Sequence[Offsets]) -> tuple[list[MetricValue | None], bool]:
         """Return each trigger's metric, None for one that fails, and whether any is active.
 
         A trigger that failed more often than the fallback's threshold, while the broker answers, counts as active with
@@ -194,20 +198,20 @@ class PoolScaler:
         """
         if _broker_is_away(offsets):
             return [None] * len(offsets), False
-        metrics: list[Metric | None] = []
+        metrics: list[MetricValue | None] = []
         is_active = False
-        for number, (trigger, partitions) in enumerate(zip(self.numbers.triggers, offsets, strict=True)):
+        for number, (trigger, partitions) in enumerate(zip(self.scaled_object.triggers, offsets, strict=True)):
             if partitions is not None:
                 self._failures[number] = 0
                 reading = read_trigger(partitions, trigger)
-                metrics.append(Metric(reading.metric_records, trigger.lag_threshold))
+                metrics.append(MetricValue(reading.metric_records, trigger.lag_threshold))
                 is_active |= reading.is_active
                 continue
             self._failures[number] += 1
-            fallback = self.numbers.fallback
+            fallback = self.scaled_object.fallback
             if fallback is not None and self._failures[number] > fallback.failure_threshold:
                 replicas = fallback.replicas_for(self.replicas)
-                metrics.append(Metric(trigger.lag_threshold * replicas, trigger.lag_threshold))
+                metrics.append(MetricValue(trigger.lag_threshold * replicas, trigger.lag_threshold))
                 is_active = True
             else:
                 metrics.append(None)

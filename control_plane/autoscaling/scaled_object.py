@@ -84,7 +84,7 @@ class KafkaTrigger(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
 
 
 class ScaledObject(msgspec.Struct, frozen=True, kw_only=True):
-    """One pool's numbers: replicas, periods in seconds, one trigger a lane. The defaults are KEDA's.
+    """What one pool is scaled by: replicas, periods in seconds, one trigger a lane. The defaults are KEDA's.
 
     `behavior` holds every rule of the HPA, none unset. Where a ScaledObject has no behavior, KEDA leaves the HPA with
     its older rules; those that Kubernetes documents as the default of `behavior` stand for them here.
@@ -129,7 +129,7 @@ class ScaledObject(msgspec.Struct, frozen=True, kw_only=True):
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class _KedaStruct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """The custom resource's own form, of which `ScaledObject` keeps what decides.
 
     Fields of KEDA 2.20.0, apis/keda/v1alpha1/scaledobject_types.go. The formula of `scalingModifiers` and metric types
@@ -137,14 +137,14 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_
     """
 
 
-class _Target(_Struct, frozen=True, kw_only=True):
+class _ScaleTarget(_KedaStruct, frozen=True, kw_only=True):
     name: str
     api_version: str = "apps/v1"
     kind: str = "Deployment"
     env_source_container_name: str = ""
 
 
-class _Trigger(_Struct, frozen=True, kw_only=True):
+class _TriggerSpec(_KedaStruct, frozen=True, kw_only=True):
     type: Literal["kafka"]
     # KEDA takes strings alone: a number that is not quoted is refused by the API server.
     metadata: dict[str, str]
@@ -154,12 +154,12 @@ class _Trigger(_Struct, frozen=True, kw_only=True):
     authentication_ref: dict[str, str] | None = None
 
 
-class _HpaConfig(_Struct, frozen=True, kw_only=True):
+class _HpaConfig(_KedaStruct, frozen=True, kw_only=True):
     name: str = ""
     behavior: Behavior = Behavior()
 
 
-class _ScalingModifiers(_Struct, frozen=True, kw_only=True):
+class _ScalingModifiers(_KedaStruct, frozen=True, kw_only=True):
     """Refused where a formula is set; KEDA writes an empty one into every object that it has seen."""
 
     formula: Literal[""] = ""
@@ -168,15 +168,15 @@ class _ScalingModifiers(_Struct, frozen=True, kw_only=True):
     metric_type: Literal["AverageValue", "Value"] = "AverageValue"
 
 
-class _Advanced(_Struct, frozen=True, kw_only=True):
+class _Advanced(_KedaStruct, frozen=True, kw_only=True):
     scaling_modifiers: _ScalingModifiers = _ScalingModifiers()
     restore_to_original_replica_count: bool = False
     horizontal_pod_autoscaler_config: _HpaConfig = _HpaConfig()
 
 
-class _Spec(_Struct, frozen=True, kw_only=True):
-    scale_target_ref: _Target
-    triggers: tuple[_Trigger, ...]
+class _ScaledObjectSpec(_KedaStruct, frozen=True, kw_only=True):
+    scale_target_ref: _ScaleTarget
+    triggers: tuple[_TriggerSpec, ...]
     polling_interval: _Positive = 30
     cooldown_period: Count = 300
     initial_cooldown_period: Count = 0
@@ -192,11 +192,11 @@ class _ObjectMeta(msgspec.Struct, frozen=True):
     annotations: dict[str, str] = {}
 
 
-class _Document(_Struct, frozen=True, kw_only=True):
+class _ScaledObjectDocument(_KedaStruct, frozen=True, kw_only=True):
     api_version: Literal["keda.sh/v1alpha1"]
     kind: Literal["ScaledObject"]
     metadata: _ObjectMeta
-    spec: _Spec
+    spec: _ScaledObjectSpec
     # What the cluster says of the object when it gives it back; nothing in it decides.
     status: dict[str, Any] = {}
 
@@ -235,14 +235,14 @@ def _unlisted(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _scaled_object(document: dict[str, Any], *, source: str) -> ScaledObject:
     try:
-        return _kept(msgspec.convert(document, _Document))
+        return _kept(msgspec.convert(document, _ScaledObjectDocument))
     except (msgspec.ValidationError, ValueError) as error:
         metadata = document.get("metadata")
         name = metadata.get("name", "?") if isinstance(metadata, dict) else "?"
         raise ConfigurationError(f"{source}: ScaledObject {name}: {error}. Mend the file.") from error
 
 
-def _kept(document: _Document) -> ScaledObject:
+def _kept(document: _ScaledObjectDocument) -> ScaledObject:
     if paused := [name for name in document.metadata.annotations if name.startswith("autoscaling.keda.sh/")]:
         raise ValueError(f"annotation {paused[0]} is not modelled; remove it")
     spec = document.spec

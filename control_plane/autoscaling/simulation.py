@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from control_plane.autoscaling.capacity_plan import WorkerPace
 from control_plane.autoscaling.load import LANES, Load
-from control_plane.autoscaling.planning import WorkerPace
 from control_plane.autoscaling.pool import HPA_SYNC_S, PartitionOffsets, PoolScaler
 from control_plane.autoscaling.scaled_object import ScaledObject
 
@@ -26,9 +26,9 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolModel:
-    """A pool and how its workers are. `lanes`: for each trigger of `numbers`, the index in `LANES` of its topic."""
+    """A pool and the pace of its workers. `lanes`: the index in `LANES` of each trigger of `scaled_object`."""
 
-    numbers: ScaledObject
+    scaled_object: ScaledObject
     pace: WorkerPace
     partitions: int
     start_s: float
@@ -48,7 +48,7 @@ class PoolRun:
 
     time_s: Series
     arrived: Series
-    wanted: Series
+    desired: Series
     ready: Series
     lag_records: Series
     wait_s: Series
@@ -64,14 +64,14 @@ class _Members:
     starting: deque[float] = field(default_factory=deque)
     stopped_until_s: float = 0.0
 
-    def follow(self, wanted: int, *, now_s: float) -> None:
+    def follow(self, desired: int, *, now_s: float) -> None:
         before = self.ready
         while self.starting and self.starting[0] <= now_s:
             self.starting.popleft()
             self.ready += 1
-        while self.ready + len(self.starting) < wanted:
+        while self.ready + len(self.starting) < desired:
             self.starting.append(now_s + self.start_s)
-        while self.ready + len(self.starting) > wanted:
+        while self.ready + len(self.starting) > desired:
             # Those that are not ready yet go first.
             if self.starting:
                 self.starting.pop()
@@ -87,13 +87,13 @@ class _Members:
 def simulate(model: PoolModel, load: Load) -> PoolRun:
     """Return the run of the load through a pool that sleeps, or has its minimum, when it begins."""
     steps, lanes, partitions = len(load.rates), len(LANES), model.partitions
-    replicas = model.numbers.min_replicas
-    scaler = PoolScaler(model.numbers, replicas=replicas, now_s=0.0, hpa_sync_s=model.hpa_sync_s)
+    replicas = model.scaled_object.min_replicas
+    scaler = PoolScaler(model.scaled_object, replicas=replicas, now_s=0.0, hpa_sync_s=model.hpa_sync_s)
     members = _Members(model.start_s, model.rebalance_s, replicas)
     came = np.cumsum(load.rates * load.step_s, axis=0) / partitions
     done = np.zeros((steps, lanes, partitions))
     taken = np.zeros((lanes, partitions))
-    wanted, ready = np.zeros(steps), np.zeros(steps)
+    desired, ready = np.zeros(steps), np.zeros(steps)
     for step in range(steps):
         now_s = step * load.step_s
         if now_s >= scaler.next_look_s:
@@ -101,11 +101,11 @@ def simulate(model: PoolModel, load: Load) -> PoolRun:
         members.follow(scaler.replicas, now_s=now_s)
         taken += _served(came[step][:, None] - taken, members.serving(now_s), model, load.step_s)
         done[step] = taken
-        wanted[step], ready[step] = scaler.replicas, members.ready
+        desired[step], ready[step] = scaler.replicas, members.ready
     return PoolRun(
         time_s=np.arange(steps, dtype=np.float64) * load.step_s,
         arrived=load.rates * load.step_s,
-        wanted=wanted,
+        desired=desired,
         ready=ready,
         # Sums of fractions: an empty queue may come out a hair below 0.
         lag_records=np.maximum(came * partitions - done.sum(axis=2), 0.0),
@@ -163,7 +163,7 @@ class LaneWaits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """`worker_hours`: of ready workers. `asleep_share`: of the time, with no worker wanted, over all pools."""
+    """`worker_hours`: of ready workers. `asleep_share`: of the time, with no worker desired, over all pools."""
 
     records: float
     peak_workers: int
@@ -175,14 +175,14 @@ class Summary:
 
 
 def summarize(runs: Sequence[tuple[PoolRun, int]]) -> Summary:
-    """Return the numbers of pools together; each run with how many pools are like it."""
+    """Return the totals over all pools; each run comes with the number of pools like it."""
     total = merged(runs)
     step_s = float(total.time_s[1] - total.time_s[0]) if len(total.time_s) > 1 else 1.0
-    asleep = sum(float((run.wanted == 0).mean()) * count for run, count in runs)
+    asleep = sum(float((run.desired == 0).mean()) * count for run, count in runs)
     lag = total.lag_records.sum(axis=1)
     return Summary(
         records=float(total.arrived.sum()),
-        peak_workers=int(total.wanted.max()),
+        peak_workers=int(total.desired.max()),
         worker_hours=float(total.ready.sum()) * step_s / 3600,
         asleep_share=asleep / sum(count for _, count in runs),
         peak_lag_records=float(lag.max()),
@@ -201,7 +201,7 @@ def merged(runs: Sequence[tuple[PoolRun, int]]) -> PoolRun:
     return PoolRun(
         time_s=runs[0][0].time_s,
         arrived=arrived,
-        wanted=np.sum([run.wanted * count for run, count in runs], axis=0),
+        desired=np.sum([run.desired * count for run, count in runs], axis=0),
         ready=np.sum([run.ready * count for run, count in runs], axis=0),
         lag_records=np.sum([run.lag_records * count for run, count in runs], axis=0),
         wait_s=np.divide(waited, arrived, out=np.full_like(arrived, np.nan), where=arrived > 0),

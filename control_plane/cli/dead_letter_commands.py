@@ -17,7 +17,7 @@ from control_plane.cli.console import err, out, reachable_settings, write_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from control_plane.cli.dead_letter_output import Found, Wanted
+    from control_plane.cli.dead_letter_search import DeadLetterFilter, FoundDeadLetter
     from inferlane.errors import DecodeError
     from inferlane.runtime.config import Settings
 
@@ -37,7 +37,7 @@ Since = Annotated[
 
 
 @app.command("list")
-def list_letters(
+def list_dead_letters(
     reason: Reason = None,
     model: Model = None,
     version: Version = None,
@@ -46,10 +46,10 @@ def list_letters(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line. Default: a table.")] = False,
 ) -> None:
     """List dead letters, the newest last, and how many there are for each reason."""
-    from control_plane.cli.dead_letter_output import Wanted, since_seconds
+    from control_plane.cli.dead_letter_search import DeadLetterFilter, since_seconds
 
-    wanted = Wanted(reason=reason, model=model, version=version, since_s=since_seconds(since))
-    letters = asyncio.run(_read(reachable_settings(), wanted))
+    selection = DeadLetterFilter(reason=reason, model=model, version=version, since_s=since_seconds(since))
+    letters = asyncio.run(_read(reachable_settings(), selection))
     if as_json:
         _write_json(letters[-limit:])
         return
@@ -77,10 +77,10 @@ def show(
     name: Annotated[str, typer.Argument(help="The request id, or the offset of the letter.")],
 ) -> None:
     """Show the letters of a request whole: why, where, headers and the head of the value. Exit 1 if there is none."""
-    from control_plane.cli.dead_letter_output import Wanted, since_seconds
+    from control_plane.cli.dead_letter_search import DeadLetterFilter, since_seconds
 
-    wanted = Wanted(ids=frozenset({name}), since_s=since_seconds(None))
-    letters = asyncio.run(_read(reachable_settings(), wanted, whole=True))
+    selection = DeadLetterFilter(ids=frozenset({name}), since_s=since_seconds(None))
+    letters = asyncio.run(_read(reachable_settings(), selection, whole=True))
     for found in letters:
         _print(found)
     if not letters:
@@ -105,35 +105,40 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
     A request is sent once however many letters it has. One that has been answered since is left alone.
     """
-    from control_plane.cli.dead_letter_output import Wanted, since_seconds
+    from control_plane.cli.dead_letter_search import DeadLetterFilter, since_seconds
 
     if not (ids or reason or model or version or since or every):
         raise typer.BadParameter("name request ids, narrow it down with an option, or say --all")
     settings = reachable_settings()
-    wanted = Wanted(ids=frozenset(ids or ()), reason=reason, model=model, version=version, since_s=since_seconds(since))
+    selection = DeadLetterFilter(
+        ids=frozenset(ids or ()), reason=reason, model=model, version=version, since_s=since_seconds(since)
+    )
     # The newest letter of each request.
-    letters = {found.headers.key: found for found in asyncio.run(_read(settings, wanted))}
+    letters = {found.headers.key: found for found in asyncio.run(_read(settings, selection))}
     if to_version is not None:
         _refuse_unknown_version(settings, {found.headers.model for found in letters.values()}, to_version)
     names = {name for found in letters.values() for name in (found.headers.request_id, str(found.letter.offset))}
-    missing = sorted(wanted.ids - names)
+    missing = sorted(selection.ids - names)
     if missing:
         out.print(f"no dead letters of: {', '.join(missing)}")
     if dry_run:
         for found in letters.values():
             out.print(f"{found.headers.request_id}  {found.letter.cause.reason}  {found.letter.cut or ''}".rstrip())
         out.print(f"would send {len(letters):,} requests; nothing was sent")
-    elif not asyncio.run(_replay(settings, wanted, letters, to_version)):
+    elif not asyncio.run(_replay(settings, selection, letters, to_version)):
         raise typer.Exit(1)
     if missing:
         raise typer.Exit(1)
 
 
 async def _replay(
-    settings: "Settings", wanted: "Wanted", letters: "Mapping[str, Found]", to_version: str | None
+    settings: "Settings",
+    selection: "DeadLetterFilter",
+    letters: "Mapping[str, FoundDeadLetter]",
+    to_version: str | None,
 ) -> bool:
     """Send, report, and return whether all were sent."""
-    from control_plane.cli.dead_letter_output import wanted_letters
+    from control_plane.cli.dead_letter_search import matching_dead_letters
     from control_plane.replay import open_replayer
     from inferlane.errors import InvalidRequestError, UnavailableError
 
@@ -145,8 +150,8 @@ async def _replay(
         bar = progress.add_task("replaying", total=len(offsets))
         try:
             # Read once more rather than kept: the values of a month may not fit in memory.
-            letters_again = wanted_letters(settings, wanted, on_skipped=lambda _: None)
-            async with open_replayer(settings) as replayer, aclosing(letters_again) as stream:
+            second_read = matching_dead_letters(settings, selection, on_skipped=lambda _: None)
+            async with open_replayer(settings) as replayer, aclosing(second_read) as stream:
                 async for found in stream:
                     if found.letter.offset not in offsets:
                         continue
@@ -167,10 +172,10 @@ async def _replay(
     return sent == len(offsets)
 
 
-async def _read(settings: "Settings", wanted: "Wanted", *, whole: bool = False) -> "list[Found]":
-    from control_plane.cli.dead_letter_output import wanted_letters
+async def _read(settings: "Settings", selection: "DeadLetterFilter", *, whole: bool = False) -> "list[FoundDeadLetter]":
+    from control_plane.cli.dead_letter_search import matching_dead_letters
 
-    async with aclosing(wanted_letters(settings, wanted, on_skipped=_say_skipped)) as stream:
+    async with aclosing(matching_dead_letters(settings, selection, on_skipped=_say_skipped)) as stream:
         letters = [found if whole else found.without_value() async for found in stream]
     # The topic has one partition where we made it; others may have given it more.
     return sorted(letters, key=lambda found: found.letter.buried_s)
@@ -193,7 +198,7 @@ def _refuse_unknown_version(settings: "Settings", models: "set[str | None]", ver
         catalog.model(model).version(version)
 
 
-def _write_json(letters: "list[Found]") -> None:
+def _write_json(letters: "list[FoundDeadLetter]") -> None:
     for found in letters:
         letter, headers = found.letter, found.headers
         line = {
@@ -212,8 +217,8 @@ def _write_json(letters: "list[Found]") -> None:
         write_json(line)
 
 
-def _print(found: "Found") -> None:
-    from control_plane.cli.dead_letter_output import preview
+def _print(found: "FoundDeadLetter") -> None:
+    from control_plane.cli.dead_letter_search import preview
 
     letter = found.letter
     original, cause = letter.original, letter.cause

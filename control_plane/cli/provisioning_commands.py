@@ -211,9 +211,9 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
     ] = False,
 ) -> None:
     """Write Deployments, ScaledObjects, topics and policies; `INFERLANE_*` settings become the pods' environment."""
-    from control_plane.autoscaling.planning import WorkerPace
-    from control_plane.kubernetes.files import files, write_files
-    from control_plane.kubernetes.plan import Waits, cluster_settings, make_plan
+    from control_plane.autoscaling.capacity_plan import WorkerPace
+    from control_plane.kubernetes.deployment_plan import Waits, cluster_settings, make_plan
+    from control_plane.kubernetes.manifest_files import files, write_files
 
     settings = cluster_settings(load_settings(), namespace=namespace, store_tls=store_tls)
     plan = make_plan(
@@ -244,7 +244,7 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
 def k8s_store_secret(namespace: Annotated[str, typer.Option(help="Namespace of everything.")] = "inferlane") -> None:
     """Print a Secret with a new random password of the store, for `kubectl create -f -`. Keep it nowhere else."""
     from control_plane.kubernetes.backing_services import secret_document
-    from control_plane.kubernetes.files import dumped
+    from control_plane.kubernetes.manifest_files import dumped
 
     names = load_settings().names
     typer.echo(dumped(secret_document(names, namespace=namespace, password=secrets.token_hex(32))), nl=False)

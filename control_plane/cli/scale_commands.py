@@ -16,8 +16,8 @@ from inferlane.runtime.config import load_settings
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from control_plane.autoscaling.capacity_plan import WorkerPace
     from control_plane.autoscaling.load import Load, Pattern
-    from control_plane.autoscaling.planning import WorkerPace
     from control_plane.autoscaling.scaled_object import ScaledObject
     from control_plane.autoscaling.simulation import PoolModel, PoolRun
     from inferlane.contracts.naming import Names
@@ -56,7 +56,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
         float, typer.Option(min=0, help="Seconds that a pool stands still when its size changed.")
     ] = 3.0,
     scaled_object: Annotated[
-        Path | None, typer.Option(help="Manifest with the ScaledObject to try; without, our numbers for --target-wait.")
+        Path | None,
+        typer.Option(help="Manifest with the ScaledObject to try; without, the ScaledObject for --target-wait."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Of the ScaledObject.", show_default="the default model")] = None,
     version: Annotated[str, typer.Option(help="Of the ScaledObject.")] = "v1",
@@ -85,7 +86,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
     chosen = model or settings.default_model
     check_model_name(chosen)
     check_version_name(version)
-    numbers = (
+    tried = (
         _from_manifest(scaled_object, chosen, version, settings.names)
         if scaled_object
         else _by_wait(
@@ -93,18 +94,18 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
         )
     )
     pool = PoolModel(
-        numbers=numbers,
+        scaled_object=tried,
         pace=pace,
         partitions=partitions,
         start_s=start_time,
         rebalance_s=rebalance_time,
         bulk_share=settings.bulk_share,
-        lanes=tuple(int(trigger.topic.endswith(".bulk")) for trigger in numbers.triggers),
+        lanes=tuple(int(trigger.topic.endswith(".bulk")) for trigger in tried.triggers),
     )
     runs = _runs(pool, load, versions=versions, skew=skew)
     print_run(out, pool, merged(runs), summarize(runs), versions=versions)
     if output:
-        write_run(output, merged(runs), title=f"{numbers.name}: {versions} version{'s' * (versions > 1)}")
+        write_run(output, merged(runs), title=f"{tried.name}: {versions} version{'s' * (versions > 1)}")
         out.print(f"wrote {output}")
 
 
@@ -124,25 +125,27 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads th
     broker_partitions: Annotated[int, typer.Option(min=1, help="Partition replicas that one broker holds.")] = 4_000,
 ) -> None:
     """Say what a load takes at its peak: workers, API and router replicas, partitions, groups, brokers."""
-    from control_plane.autoscaling import planning
+    from control_plane.autoscaling import capacity_plan
     from control_plane.cli.scale_output import print_plan
 
     settings = load_settings()
-    demand = planning.Demand(
+    demand = capacity_plan.Demand(
         rate_per_s=rate,
-        shares=planning.zipf_shares(versions, skew),
+        shares=capacity_plan.zipf_shares(versions, skew),
         record_bytes=record_bytes,
         work_partitions=partitions or settings.work_partitions,
         ingress_partitions=settings.ingress_partitions,
         replication_factor=replication,
     )
-    capacity = planning.Capacity(api_per_s=api_rate, router_per_s=router_rate, broker_partitions=broker_partitions)
-    print_plan(out, demand, capacity, planning.plan(demand, _pace(service_time, batch_overhead, rows), capacity))
+    capacity = capacity_plan.Capacity(api_per_s=api_rate, router_per_s=router_rate, broker_partitions=broker_partitions)
+    print_plan(
+        out, demand, capacity, capacity_plan.plan_capacity(demand, _pace(service_time, batch_overhead, rows), capacity)
+    )
 
 
 def _runs(pool: "PoolModel", load: "Load", *, versions: int, skew: float) -> "list[tuple[PoolRun, int]]":
     """Simulate one pool for each share that is different, with how many versions have it."""
-    from control_plane.autoscaling.planning import zipf_shares
+    from control_plane.autoscaling.capacity_plan import zipf_shares
     from control_plane.autoscaling.simulation import simulate as run_pool
 
     counts: dict[float, int] = {}
@@ -155,7 +158,7 @@ def _runs(pool: "PoolModel", load: "Load", *, versions: int, skew: float) -> "li
 
 
 def _pace(service_time: float, batch_overhead: float, rows: float) -> "WorkerPace":
-    from control_plane.autoscaling.planning import WorkerPace
+    from control_plane.autoscaling.capacity_plan import WorkerPace
 
     settings = load_settings()
     return WorkerPace(
@@ -190,20 +193,20 @@ def _from_manifest(path: Path, model: str, version: str, names: "Names") -> "Sca
     with _opened(path) as file:
         found = read_scaled_objects(file.read(), source=str(path))
     group = names.worker_group(model, version)
-    for numbers in found:
-        if any(trigger.consumer_group == group for trigger in numbers.triggers):
-            return numbers
-    has = ", ".join(numbers.name for numbers in found) or "none"
+    for scaled_object in found:
+        if any(trigger.consumer_group == group for trigger in scaled_object.triggers):
+            return scaled_object
+    has = ", ".join(scaled_object.name for scaled_object in found) or "none"
     raise ConfigurationError(f"{path} has no ScaledObject for the group {group}; it has: {has}. Name another version.")
 
 
 def _by_wait(
     pace: "WorkerPace", model: str, version: str, *, waits_s: tuple[float, float], partitions: int, names: "Names"
 ) -> "ScaledObject":
-    from control_plane.autoscaling.planning import lag_threshold_records, scaled_object
+    from control_plane.autoscaling.capacity_plan import lag_threshold_records, make_scaled_object
     from inferlane.contracts.naming import Lane
 
-    return scaled_object(
+    return make_scaled_object(
         name=f"{model}-{version}",
         target=f"{model}-{version}",
         group=names.worker_group(model, version),

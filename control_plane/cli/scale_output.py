@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from control_plane.autoscaling.planning import Capacity, Demand, Plan
+    from control_plane.autoscaling.capacity_plan import Capacity, CapacityPlan, Demand
     from control_plane.autoscaling.simulation import PoolModel, PoolRun, Summary
 
 # Rows of the printed course of a run: it must fit a screen.
@@ -22,24 +22,24 @@ _ROWS = 16
 
 
 def print_run(out: "Console", pool: "PoolModel", run: "PoolRun", summary: "Summary", *, versions: int) -> None:
-    """Print the numbers that were tried, the course of the run, and what it came to."""
-    numbers = pool.numbers
+    """Print the ScaledObject that was tried, the run over time, and its totals."""
+    scaled_object = pool.scaled_object
     _say(
         out,
-        f"{numbers.name}: {numbers.min_replicas} to {numbers.max_replicas} workers a version, "
-        f"{versions} version{'s' * (versions > 1)}, poll every {numbers.polling_interval_s} s, "
-        f"asleep after {numbers.cooldown_s} s without lag",
+        f"{scaled_object.name}: {scaled_object.min_replicas} to {scaled_object.max_replicas} workers a version, "
+        f"{versions} version{'s' * (versions > 1)}, poll every {scaled_object.polling_interval_s} s, "
+        f"asleep after {scaled_object.cooldown_s} s without lag",
     )
-    for trigger in numbers.triggers:
+    for trigger in scaled_object.triggers:
         _say(out, f"  {trigger.topic}: lagThreshold {trigger.lag_threshold}")
     _say(out, f"  a worker finishes {pool.pace.records_per_s:,.0f} records a second, is ready after {pool.start_s:g} s")
-    table = Table("time", "records/s", "wanted", "ready", "lag", *(f"wait, {lane}" for lane in LANES), box=None)
+    table = Table("time", "records/s", "desired", "ready", "lag", *(f"wait, {lane}" for lane in LANES), box=None)
     step_s = run.time_s[1] - run.time_s[0] if len(run.time_s) > 1 else 1.0
     for row in _rows_to_show(run):
         table.add_row(
             _clock(run.time_s[row]),
             f"{run.arrived[row].sum() / step_s:,.0f}",
-            f"{run.wanted[row]:.0f}",
+            f"{run.desired[row]:.0f}",
             f"{run.ready[row]:.0f}",
             f"{run.lag_records[row].sum():,.0f}",
             *(_seconds(wait) for wait in run.wait_s[row]),
@@ -59,7 +59,7 @@ def print_run(out: "Console", pool: "PoolModel", run: "PoolRun", summary: "Summa
         )
 
 
-def print_plan(out: "Console", demand: "Demand", capacity: "Capacity", plan: "Plan") -> None:
+def print_plan(out: "Console", demand: "Demand", capacity: "Capacity", plan: "CapacityPlan") -> None:
     """Print what a demand takes, and what to change where a topic has too few partitions."""
     versions = len(demand.shares)
     table = Table("what", "how many", "why", box=None)
@@ -113,14 +113,14 @@ def _write_csv(path: "Path", run: "PoolRun") -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         lanes = [f"{what}_{lane}" for what in ("arrived", "lag_records", "wait_s") for lane in LANES]
-        writer.writerow(["time_s", "wanted", "ready", *lanes])
+        writer.writerow(["time_s", "desired", "ready", *lanes])
         for row in range(len(run.time_s)):
             writer.writerow(
                 [
                     f"{value:g}"
                     for value in (
                         run.time_s[row],
-                        run.wanted[row],
+                        run.desired[row],
                         run.ready[row],
                         *run.arrived[row],
                         *run.lag_records[row],
@@ -140,7 +140,7 @@ def _write_picture(path: "Path", run: "PoolRun", title: str) -> None:
     figure = Figure(figsize=(10, 8), layout="constrained")
     workers, lag, wait = figure.subplots(3, sharex=True)
     minutes = run.time_s / 60
-    workers.step(minutes, run.wanted, where="post", label="wanted")
+    workers.step(minutes, run.desired, where="post", label="desired")
     workers.fill_between(minutes, run.ready, step="post", alpha=0.3, label="ready")
     workers.set(ylabel="workers", title=title)
     for number, lane in enumerate(LANES):
@@ -163,9 +163,9 @@ def _say(out: "Console", text: str) -> None:
 
 def _rows_to_show(run: "PoolRun") -> list[int]:
     """Where the wish changes, thinned out evenly if that is too often, with the first and the last step."""
-    changes = [row for row in range(1, len(run.wanted)) if run.wanted[row] != run.wanted[row - 1]]
+    changes = [row for row in range(1, len(run.desired)) if run.desired[row] != run.desired[row - 1]]
     every = -(-len(changes) // _ROWS) or 1
-    return sorted({0, *changes[::every], len(run.wanted) - 1})
+    return sorted({0, *changes[::every], len(run.desired) - 1})
 
 
 def _clock(time_s: float) -> str:

@@ -196,19 +196,19 @@ def load_faults(settings: "Settings") -> "tuple[FaultRecord, ...]":
 
 
 def _up_here(profile: "Profile", options: "StackOptions") -> None:
-    from control_plane.local.running import RunningStack
+    from control_plane.local.local_stack import LocalStack
     from inferlane.runtime.logs import configure_logs
     from inferlane.runtime.service import run
 
     configure_logs(profile.settings, service="supervisor")
     _end_leftovers(profile.settings)
-    stack = RunningStack(profile, options, load_targets(profile.settings), load_faults(profile.settings))
+    stack = LocalStack(profile, options, load_targets(profile.settings), load_faults(profile.settings))
     run(lambda stop: stack.run(stop, when_ready=_announce))
 
 
 def _up_detached(profile: "Profile", options: "StackOptions") -> None:
     from control_plane.local.detached_stack import progress_of, start_detached
-    from control_plane.local.running import RunningStack
+    from control_plane.local.local_stack import LocalStack
     from inferlane.runtime.runfile import RunFile
 
     file = RunFile(profile.settings.state_dir)
@@ -219,7 +219,7 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
         return
     _end_leftovers(profile.settings)
     # Only to hear of a taken port or missing models here rather than from the log of the background process.
-    RunningStack(profile, options, load_targets(profile.settings))
+    LocalStack(profile, options, load_targets(profile.settings))
     with out.status("starting") as progress:
         record = start_detached(
             file,
@@ -260,7 +260,7 @@ def _arguments(options: "StackOptions") -> "Sequence[str]":
 
 
 def _scaled_table(record: "RunRecord") -> Table:
-    table = Table("scaled pool", "workers", "wanted", "bounds", "lag", "last change", box=None)
+    table = Table("scaled pool", "workers", "desired", "bounds", "lag", "last change", box=None)
     for pool in record.scaled_pools:
         ready = sum(entry.pool == pool.name and entry.state == "ready" for entry in record.processes)
         lag = "?" if pool.lag_records is None else str(pool.lag_records)

@@ -2,16 +2,16 @@
 
 import msgspec
 
-from control_plane.autoscaling.planning import scaled_object
+from control_plane.autoscaling.capacity_plan import make_scaled_object
 from control_plane.autoscaling.scaled_object import ScaledObject
 from control_plane.broker_acls import Service, user_name
-from control_plane.kubernetes.plan import (
+from control_plane.kubernetes.deployment_plan import (
     CA_FILE,
     KAFKA_AUTHENTICATION,
     KAFKA_CA_SECRET,
     OTHER_KAFKA_CA_SECRET,
+    DeploymentPlan,
     Document,
-    Plan,
     PoolPlan,
     document,
     labels,
@@ -24,31 +24,31 @@ _MECHANISMS = {"PLAIN": "plaintext", "SCRAM-SHA-256": "scram_sha256", "SCRAM-SHA
 _API_REPLICAS = (1, 12)
 
 
-def pool_scaled_object(plan: Plan, pool: PoolPlan) -> Document:
+def pool_scaled_object(plan: DeploymentPlan, pool: PoolPlan) -> Document:
     """Return the ScaledObject of a version's workers: both lanes, from zero to the number of partitions."""
-    numbers = scaled_object(
+    scaled_object = make_scaled_object(
         name=pool.name,
         target=pool.name,
         group=plan.settings.names.worker_group(pool.model, pool.version),
         thresholds=pool.thresholds,
         max_replicas=plan.settings.work_partitions,
     )
-    return _document(plan, numbers)
+    return _document(plan, scaled_object)
 
 
-def router_scaled_object(plan: Plan) -> Document:
+def router_scaled_object(plan: DeploymentPlan) -> Document:
     """Return the router's ScaledObject. Never zero: without a router nothing reaches a topic that wakes a pool."""
-    numbers = scaled_object(
+    scaled_object = make_scaled_object(
         name="inferlane-router",
         target="inferlane-router",
         group=plan.settings.names.router_group,
         thresholds=plan.router_thresholds,
         max_replicas=plan.settings.ingress_partitions,
     )
-    return _document(plan, msgspec.structs.replace(numbers, min_replicas=1))
+    return _document(plan, msgspec.structs.replace(scaled_object, min_replicas=1))
 
 
-def api_autoscaler(plan: Plan) -> Document:
+def api_autoscaler(plan: DeploymentPlan) -> Document:
     """Return the API's autoscaler: what it holds is clients that wait, so it is sized by the CPU that they cost."""
     metadata = {"name": "inferlane-api", "namespace": plan.namespace, "labels": labels("api", "api")}
     cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": _API_CPU_PERCENT}}
@@ -63,7 +63,7 @@ def api_autoscaler(plan: Plan) -> Document:
     return document("autoscaling/v2", "HorizontalPodAutoscaler", metadata, spec=spec)
 
 
-def authentication_documents(plan: Plan) -> list[Document]:
+def authentication_documents(plan: DeploymentPlan) -> list[Document]:
     """Return how KEDA gets in to the broker: as the autoscaler's user, which may look at offsets and no more."""
     settings = plan.settings
     if not _logs_in(plan):
@@ -87,11 +87,11 @@ def authentication_documents(plan: Plan) -> list[Document]:
     return [*documents, reference]
 
 
-def _logs_in(plan: Plan) -> bool:
+def _logs_in(plan: DeploymentPlan) -> bool:
     return plan.settings.kafka_sasl_username is not None or plan.settings.kafka_ssl_cafile is not None
 
 
-def _protocol(plan: Plan) -> Document:
+def _protocol(plan: DeploymentPlan) -> Document:
     """What KEDA's scaler is told of TLS and SASL."""
     settings = plan.settings
     tls = {"tls": "enable"} if settings.kafka_security_protocol.endswith("SSL") else {}
@@ -99,24 +99,24 @@ def _protocol(plan: Plan) -> Document:
     return tls | ({} if mechanism is None else {"sasl": _MECHANISMS[mechanism]})
 
 
-def _document(plan: Plan, numbers: ScaledObject) -> Document:
-    behavior = msgspec.to_builtins(numbers.behavior)
+def _document(plan: DeploymentPlan, scaled_object: ScaledObject) -> Document:
+    behavior = msgspec.to_builtins(scaled_object.behavior)
     for direction in behavior.values():
         # The cluster's default, and a field that clusters before 1.33 refuse.
         del direction["tolerance"]
     authenticated = {"authenticationRef": {"name": KAFKA_AUTHENTICATION}} if _logs_in(plan) else {}
-    periods = {"pollingInterval": numbers.polling_interval_s, "cooldownPeriod": numbers.cooldown_s}
+    periods = {"pollingInterval": scaled_object.polling_interval_s, "cooldownPeriod": scaled_object.cooldown_s}
     return document(
         "keda.sh/v1alpha1",
         "ScaledObject",
-        {"name": numbers.name, "namespace": plan.namespace, "labels": {"app.kubernetes.io/part-of": "inferlane"}},
+        {"name": scaled_object.name, "namespace": plan.namespace, "labels": {"app.kubernetes.io/part-of": "inferlane"}},
         spec={
-            "scaleTargetRef": {"name": numbers.target},
+            "scaleTargetRef": {"name": scaled_object.target},
             # KEDA warns of what has no meaning: only a pool that sleeps is polled, and cools down, by KEDA itself.
-            **(periods if numbers.min_replicas == 0 else {}),
-            "minReplicaCount": numbers.min_replicas,
-            "maxReplicaCount": numbers.max_replicas,
-            "fallback": msgspec.to_builtins(numbers.fallback),
+            **(periods if scaled_object.min_replicas == 0 else {}),
+            "minReplicaCount": scaled_object.min_replicas,
+            "maxReplicaCount": scaled_object.max_replicas,
+            "fallback": msgspec.to_builtins(scaled_object.fallback),
             "advanced": {"horizontalPodAutoscalerConfig": {"behavior": behavior}},
             "triggers": [
                 {
@@ -133,7 +133,7 @@ def _document(plan: Plan, numbers: ScaledObject) -> Document:
                     },
                     **authenticated,
                 }
-                for trigger in numbers.triggers
+                for trigger in scaled_object.triggers
             ],
         },
     )

@@ -3,7 +3,7 @@
 import hashlib
 
 from control_plane.broker_acls import Right, rights_by_service, user_name
-from control_plane.kubernetes.plan import (
+from control_plane.kubernetes.deployment_plan import (
     KAFKA,
     KAFKA_NODES,
     KAFKA_PORT,
@@ -12,8 +12,8 @@ from control_plane.kubernetes.plan import (
     STORE_SECRET,
     STORE_TLS_SECRET,
     STORE_USER,
+    DeploymentPlan,
     Document,
-    Plan,
     document,
     kafka_labels,
     labels,
@@ -35,7 +35,7 @@ _WEEK_MINUTES = 7 * 24 * 60
 _OPERATOR_SIZE = {"cpu": "50m", "memory": "256Mi", "memory_limit": "512Mi"}
 
 
-def cluster_documents(plan: Plan) -> list[Document]:
+def cluster_documents(plan: DeploymentPlan) -> list[Document]:
     """Return a cluster of one node that lets in, with TLS, users that may do what an ACL says; production has three."""
     metadata = {"name": KAFKA, "namespace": plan.namespace}
     replicas = plan.settings.replication_factor
@@ -97,7 +97,7 @@ def _template(pod: Document, containers: tuple[str, ...]) -> Document:
     return {"pod": {"securityContext": pod}, **contexts}
 
 
-def topic_documents(plan: Plan) -> list[Document]:
+def topic_documents(plan: DeploymentPlan) -> list[Document]:
     """Return a KafkaTopic for each topic that the code uses, with the partitions and settings that it wants."""
     return [
         document(
@@ -115,7 +115,7 @@ def topic_documents(plan: Plan) -> list[Document]:
     ]
 
 
-def user_documents(plan: Plan) -> list[Document]:
+def user_documents(plan: DeploymentPlan) -> list[Document]:
     """Return the user of each service with the rights that the plan gives it; Strimzi makes their passwords."""
     names = plan.settings.names
     return [
@@ -175,7 +175,7 @@ def secret_document(names: Names, *, namespace: str, password: str) -> Document:
     )
 
 
-def store_documents(plan: Plan) -> list[Document]:
+def store_documents(plan: DeploymentPlan) -> list[Document]:
     """Return the StatefulSet, its Service and its disruption budget; nothing where the store is somebody else's."""
     if not plan.runs_store:
         return []
@@ -205,7 +205,7 @@ def store_documents(plan: Plan) -> list[Document]:
     return [document("apps/v1", "StatefulSet", metadata, spec=spec), service, budget]
 
 
-def store_arguments(plan: Plan) -> list[str]:
+def store_arguments(plan: DeploymentPlan) -> list[str]:
     """Return the command of the store."""
     plain = ["--port", str(STORE_PORT)]
     encrypted = [
@@ -222,7 +222,7 @@ def store_arguments(plan: Plan) -> list[str]:
     ]
 
 
-def _pod(plan: Plan) -> Document:
+def _pod(plan: DeploymentPlan) -> Document:
     secrets = {
         "users": (USERS_FOLDER, {"secretName": STORE_SECRET, "items": [{"key": USERS_FILE, "path": USERS_FILE}]})
     }

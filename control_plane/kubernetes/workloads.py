@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from control_plane.broker_acls import Service, user_name
-from control_plane.kubernetes.plan import (
+from control_plane.kubernetes.deployment_plan import (
     API,
     API_PORT,
     CA_FILE,
@@ -18,8 +18,8 @@ from control_plane.kubernetes.plan import (
     STORE_SECRET,
     STORE_TLS_SECRET,
     STORE_USER,
+    DeploymentPlan,
     Document,
-    Plan,
     PoolPlan,
     document,
     labels,
@@ -53,7 +53,7 @@ def grace_period_s(settings: "Settings", component: str) -> int:
     return int(settings.drain_deadline_s) + margin
 
 
-def environment(plan: "Plan", component: str) -> list[Document]:
+def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
     """Return what was chosen as a container's env; what holds a password comes out of a Secret."""
     settings = plan.settings
     others = "INFERLANE_OPS_" if component == "api" else "INFERLANE_API_"
@@ -83,7 +83,9 @@ def _from_secret(secret: str, key: str) -> Document:
     return {"valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
-def pod_spec(plan: "Plan", *, component: str, args: list[str], resources: Document, port: tuple[str, int]) -> Document:
+def pod_spec(
+    plan: "DeploymentPlan", *, component: str, args: list[str], resources: Document, port: tuple[str, int]
+) -> Document:
     """Return the pod that runs `args`; `port` is where it is probed and scraped, with its name."""
     pod = shell_spec(plan, component=component, resources=resources)
     (container,) = pod["containers"]
@@ -101,7 +103,7 @@ def pod_spec(plan: "Plan", *, component: str, args: list[str], resources: Docume
     return {**pod, "terminationGracePeriodSeconds": grace_period_s(plan.settings, component)}
 
 
-def shell_spec(plan: "Plan", *, component: str, resources: Document) -> Document:
+def shell_spec(plan: "DeploymentPlan", *, component: str, resources: Document) -> Document:
     """Return a pod with our image that gets in to broker and store as the component's user, and runs nothing yet."""
     container: Document = {
         "name": CONTAINER_NAME,
@@ -178,7 +180,7 @@ def pool_instance(pool: PoolPlan) -> str:
     return within_label(f"worker-{pool.model}-{pool.version}", of=f"{pool.model}/{pool.version}")
 
 
-def pool_documents(plan: Plan, pool: PoolPlan) -> list[Document]:
+def pool_documents(plan: DeploymentPlan, pool: PoolPlan) -> list[Document]:
     """Return a version's Deployment and disruption budget."""
     args = ["worker", "--model", pool.model, "--version", pool.version]
     pod = pod_spec(
@@ -191,7 +193,7 @@ def pool_documents(plan: Plan, pool: PoolPlan) -> list[Document]:
     return _workload(plan, pool.name, labels("worker", pool_instance(pool)), pod)
 
 
-def router_documents(plan: Plan) -> list[Document]:
+def router_documents(plan: DeploymentPlan) -> list[Document]:
     """Return the router's Deployment and disruption budget."""
     pod = pod_spec(
         plan,
@@ -203,7 +205,7 @@ def router_documents(plan: Plan) -> list[Document]:
     return _workload(plan, "inferlane-router", labels("router", "router"), pod)
 
 
-def api_documents(plan: Plan) -> list[Document]:
+def api_documents(plan: DeploymentPlan) -> list[Document]:
     """Return the API's Deployment, disruption budget and Service."""
     selector = labels("api", "api")
     pod = pod_spec(
@@ -222,7 +224,7 @@ def api_documents(plan: Plan) -> list[Document]:
     return [*_workload(plan, API, selector, pod), service]
 
 
-def _workload(plan: Plan, name: str, selector: dict[str, str], pod: Document) -> list[Document]:
+def _workload(plan: DeploymentPlan, name: str, selector: dict[str, str], pod: Document) -> list[Document]:
     metadata = {"name": name, "namespace": plan.namespace, "labels": selector}
     # No replicas: an apply would set the size that the autoscaler has just changed.
     deployment = document(
@@ -250,7 +252,7 @@ def _workload(plan: Plan, name: str, selector: dict[str, str], pod: Document) ->
     return [deployment, budget]
 
 
-def operator_documents(plan: Plan) -> list[Document]:
+def operator_documents(plan: DeploymentPlan) -> list[Document]:
     """Return a Job in which an operator calls the CLI; it waits for an hour, then goes by itself."""
     selector = labels(Service.OPERATOR.value, Service.OPERATOR.value)
     size = resources(cpu="50m", memory="128Mi", memory_limit="512Mi")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from control_plane.local.keeper import StartError
+from control_plane.local.managed_process import StartError
 from control_plane.local.pools import DASHBOARD
 from control_plane.local.probe import failing_checks
 from control_plane.local.state_directory import open_log

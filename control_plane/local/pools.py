@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka.client import AIOKafkaClient
 
-from control_plane.local.child import Ask, Prepare, ProcessSpec, child_environment, nothing
+from control_plane.local.child_process import Ask, Prepare, ProcessSpec, child_environment, nothing
 from control_plane.local.probe import Target, is_live, is_ready
 from control_plane.local.profile import OpsPorts, Profile, StackOptions, claim_port
 from control_plane.local.supervisor import Pool

@@ -7,8 +7,8 @@ from itertools import count, groupby, islice
 
 import structlog
 
-from control_plane.local.child import ProcessSpec
-from control_plane.local.keeper import Backoff, Keeper
+from control_plane.local.child_process import ProcessSpec
+from control_plane.local.managed_process import Backoff, ManagedProcess
 from inferlane.errors import ConfigurationError, InferlaneError
 
 log = structlog.get_logger(__name__)
@@ -31,11 +31,11 @@ class Pool:
 
 
 @dataclass(slots=True, eq=False)
-class _Crew:
-    """The keepers of a pool by their number; the lock lets one change of size finish before the next."""
+class _ProcessGroup:
+    """The processes of a pool by their number; the lock lets one change of size finish before the next."""
 
     pool: Pool
-    keepers: dict[int, Keeper] = field(default_factory=dict)
+    processes: dict[int, ManagedProcess] = field(default_factory=dict)
     resizing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -45,17 +45,17 @@ class Supervisor:
     def __init__(
         self, pools: Sequence[Pool], *, backoff: Backoff | None = None, on_change: Callable[[], None] = lambda: None
     ) -> None:
-        self._crews = {pool.name: _Crew(pool) for pool in sorted(pools, key=lambda pool: pool.rank)}
+        self._groups = {pool.name: _ProcessGroup(pool) for pool in sorted(pools, key=lambda pool: pool.rank)}
         self._backoff = backoff or Backoff()
         self._on_change = on_change
         self._tasks = asyncio.TaskGroup()
         self._stopping = False
 
-    def keepers(self) -> Iterator[tuple[str, Keeper]]:
+    def processes(self) -> Iterator[tuple[str, ManagedProcess]]:
         """Each kept process with the name of its pool, in the order of start."""
-        for name, crew in self._crews.items():
-            for keeper in crew.keepers.values():
-                yield name, keeper
+        for name, group in self._groups.items():
+            for process in group.processes.values():
+                yield name, process
 
     async def run(self, stop: asyncio.Event, *, when_ready: Callable[[], Awaitable[None]]) -> None:
         """Start everything, call `when_ready` once all are ready or failed, and stop everything once `stop` is set.
@@ -85,68 +85,70 @@ class Supervisor:
             ConfigurationError: no such pool, or a negative size.
             StartError: a new process did not get ready; the pool stays at the size it had reached.
         """
-        if pool not in self._crews:
-            raise ConfigurationError(f"no pool {pool!r}; there are: {', '.join(self._crews)}")
+        if pool not in self._groups:
+            raise ConfigurationError(f"no pool {pool!r}; there are: {', '.join(self._groups)}")
         if size < 0:
             raise ConfigurationError(f"pool {pool!r} cannot have {size} processes; ask for 0 or more")
-        await self._resize(self._crews[pool], size)
+        await self._resize(self._groups[pool], size)
         log.info("pool_scaled", pool=pool, size=size)
 
     def kill(self) -> None:
         """End every process now; `run` returns when they are gone."""
         self._stopping = True
-        for _, keeper in self.keepers():
-            keeper.kill()
+        for _, process in self.processes():
+            process.kill()
 
     async def _start_all(self, stop: asyncio.Event) -> None:
         """Start the pools rank by rank; all of them are settled when it returns."""
         optional: list[asyncio.Task[None]] = []
-        for _, ranked in groupby(self._crews.values(), key=lambda crew: crew.pool.rank):
+        for _, ranked in groupby(self._groups.values(), key=lambda group: group.pool.rank):
             if stop.is_set():
                 break
-            crews = list(ranked)
+            groups = list(ranked)
             # One that loads for minutes, or for ever, keeps nobody else from being served.
-            optional.append(asyncio.create_task(self._start([crew for crew in crews if crew.pool.tries is not None])))
-            await self._start([crew for crew in crews if crew.pool.tries is None])
+            optional.append(
+                asyncio.create_task(self._start([group for group in groups if group.pool.tries is not None]))
+            )
+            await self._start([group for group in groups if group.pool.tries is None])
         await asyncio.gather(*optional)
 
-    async def _start(self, crews: Iterable[_Crew]) -> None:
+    async def _start(self, groups: Iterable[_ProcessGroup]) -> None:
         """Start these pools together; all of them are settled when it returns or raises."""
         outcomes = await asyncio.gather(
-            *(self._resize(crew, crew.pool.size, tries=crew.pool.tries) for crew in crews), return_exceptions=True
+            *(self._resize(group, group.pool.size, tries=group.pool.tries) for group in groups), return_exceptions=True
         )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _resize(self, crew: _Crew, size: int, *, tries: int | None = None) -> None:
-        async with crew.resizing:
+    async def _resize(self, group: _ProcessGroup, size: int, *, tries: int | None = None) -> None:
+        async with group.resizing:
             if self._stopping:
                 return
-            unused = (number for number in count(1) if number not in crew.keepers)
-            missing = islice(unused, max(0, size - len(crew.keepers)))
-            fresh = {number: self._keep(crew.pool.make(number), tries) for number in missing}
-            spare = dict(sorted(crew.keepers.items())[size:])
-            crew.keepers.update(fresh)
-            await asyncio.gather(*(keeper.settled.wait() for keeper in fresh.values()))
-            await asyncio.gather(*(keeper.stop() for keeper in spare.values()))
-            failed = {number: keeper for number, keeper in fresh.items() if keeper.failure}
+            unused = (number for number in count(1) if number not in group.processes)
+            missing = islice(unused, max(0, size - len(group.processes)))
+            fresh = {number: self._keep(group.pool.make(number), tries) for number in missing}
+            spare = dict(sorted(group.processes.items())[size:])
+            group.processes.update(fresh)
+            await asyncio.gather(*(process.settled.wait() for process in fresh.values()))
+            await asyncio.gather(*(process.stop() for process in spare.values()))
+            failed = {number: process for number, process in fresh.items() if process.failure}
             for number in spare | failed:
-                del crew.keepers[number]
+                del group.processes[number]
             self._on_change()
-        for keeper in failed.values():
-            if keeper.failure:
-                raise keeper.failure
+        for process in failed.values():
+            if process.failure:
+                raise process.failure
 
-    def _keep(self, spec: ProcessSpec, tries: int | None) -> Keeper:
-        keeper = Keeper(spec, backoff=self._backoff, on_change=self._on_change, tries=tries)
-        self._tasks.create_task(keeper.run(), name=f"keep:{spec.name}")
-        return keeper
+    def _keep(self, spec: ProcessSpec, tries: int | None) -> ManagedProcess:
+        process = ManagedProcess(spec, backoff=self._backoff, on_change=self._on_change, tries=tries)
+        self._tasks.create_task(process.run(), name=f"keep:{spec.name}")
+        return process
 
     async def _stop_once(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._stopping = True
         log.info("stack_stopping")
-        ranks = groupby(reversed(self._crews.values()), key=lambda crew: crew.pool.rank)
-        for _, crews in ranks:
-            await asyncio.gather(*(keeper.stop() for crew in crews for keeper in crew.keepers.values()))
+        ranks = groupby(reversed(self._groups.values()), key=lambda group: group.pool.rank)
+        for _, groups in ranks:
+            await asyncio.gather(*(process.stop() for group in groups for process in group.processes.values()))

@@ -1,5 +1,5 @@
 """Write every dashboard."""
 
-from dashboards.generator.files import write_all
+from dashboards.generator.page_files import write_all
 
 write_all()

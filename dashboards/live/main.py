@@ -16,9 +16,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from dashboards.live.api import Answer, Api, Guard, refuse_open_network
-from dashboards.live.letters import LetterBox
-from dashboards.live.observer import Feed, Observer, Parts
+from dashboards.live.api_client import ApiAnswer, ApiClient, Guard, refuse_open_network
+from dashboards.live.dead_letter_tally import DeadLetterTally
+from dashboards.live.observer import DeploymentObserver, Parts, SnapshotFeed
 from inferlane.errors import InferlaneError, OverloadedError
 from inferlane.runtime.http.serving import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
@@ -42,7 +42,9 @@ _PAGE_METHODS = "GET, HEAD"
 _PASSED_ON = {"/api/predict": "/v1/models/predict", "/api/traffic-split": "/v1/traffic-split"}
 
 
-def build_app(feed: Feed, api: Api, *, loopback_only: bool, allowed_hosts: frozenset[str] = frozenset()) -> Any:
+def build_app(
+    feed: SnapshotFeed, api: ApiClient, *, loopback_only: bool, allowed_hosts: frozenset[str] = frozenset()
+) -> Any:
     """The app over a feed and an API."""
 
     async def stream(_request: Request) -> Response:
@@ -97,7 +99,7 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-async def _pass_on(api: Api, request: Request, path: str, *, body: bytes | None) -> Response:
+async def _pass_on(api: ApiClient, request: Request, path: str, *, body: bytes | None) -> Response:
     """Make the page's call with the key of its user, never with ours."""
     try:
         answer = await api.pass_on(
@@ -112,7 +114,7 @@ async def _pass_on(api: Api, request: Request, path: str, *, body: bytes | None)
     return _response(answer)
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: ApiAnswer) -> Response:
     return Response(
         answer.body,
         status_code=answer.status,
@@ -153,10 +155,12 @@ async def serve(settings: "Settings", stop: "asyncio.Event") -> None:
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        api = Api(session, settings.api_url or base_url(settings.api_host, settings.api_port), key=settings.api_key)
+        api = ApiClient(
+            session, settings.api_url or base_url(settings.api_host, settings.api_port), key=settings.api_key
+        )
         backlog = BacklogReader(settings)
         stack.push_async_callback(backlog.close)
-        letters = LetterBox(settings, clock=clock)
+        letters = DeadLetterTally(settings, clock=clock)
         parts = Parts(
             api=api,
             backlog=backlog,
@@ -164,8 +168,8 @@ async def serve(settings: "Settings", stop: "asyncio.Event") -> None:
             run_file=RunFile(settings.state_dir),
             names=settings.names,
         )
-        observer = Observer(parts, clock=clock)
-        feed = Feed(observer.look, lambda: observer.history)
+        observer = DeploymentObserver(parts, clock=clock)
+        feed = SnapshotFeed(observer.look, lambda: observer.history)
         app = build_app(
             feed,
             api,

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from dashboards.live.letters import Letters
+from dashboards.live.dead_letter_tally import DeadLetterCounts
 from dashboards.live.snapshot import History, Point, Sighting, Snapshot, Source, VersionKey, build_snapshot
-from dashboards.live.traffic import Speeds, letters_queue, subscriptions
+from dashboards.live.traffic import QueueRates, dead_letter_queue, subscriptions
 from inferlane.errors import InferlaneError, OverloadedError, UnavailableError
 from inferlane.runtime.service import essential
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dashboards.live.api import Api, ModelInfo, UnusableInfo
-    from dashboards.live.letters import LetterBox
+    from dashboards.live.api_client import ApiClient, ApiModel, ApiUnusable
+    from dashboards.live.dead_letter_tally import DeadLetterTally
     from inferlane.contracts.naming import Names
     from inferlane.contracts.windows import WindowReport
     from inferlane.runtime.kafka.lag import BacklogReader
@@ -39,28 +39,28 @@ _BROKER_WITHIN_S = 4.0
 class Parts:
     """What there is to look at."""
 
-    api: "Api"
+    api: "ApiClient"
     backlog: "BacklogReader"
-    letters: "LetterBox"
+    letters: "DeadLetterTally"
     run_file: "RunFile"
     names: "Names"
 
 
-class Observer:
+class DeploymentObserver:
     """Takes one snapshot a call, one call at a time; a part that does not answer costs at most a few seconds."""
 
     def __init__(self, parts: Parts, *, clock: "Clock") -> None:
         self._parts = parts
         self._clock = clock
-        self._speeds = Speeds()
+        self._rates = QueueRates()
         self._history = History()
-        self._models: tuple[ModelInfo, ...] = ()
-        self._unusable: tuple[UnusableInfo, ...] = ()
+        self._models: tuple[ApiModel, ...] = ()
+        self._unusable: tuple[ApiUnusable, ...] = ()
         self._examples: dict[str, list[Any]] | None = None
         self._reports: Mapping[VersionKey, WindowReport] = {}
         self._failures: Mapping[VersionKey, Mapping[str, int]] = {}
         self._failures_at_s = -float("inf")
-        self._letters = Letters()
+        self._letters = DeadLetterCounts()
         self._api_at_s: float | None = None
         self._broker_at_s: float | None = None
 
@@ -87,7 +87,7 @@ class Observer:
             letters=self._letters,
             processes=run.processes if run and run.is_running else (),
         )
-        return build_snapshot(seen, speeds=self._speeds, history=self._history)
+        return build_snapshot(seen, rates=self._rates, history=self._history)
 
     async def _ask_api(self) -> None:
         api = self._parts.api
@@ -122,8 +122,8 @@ class Observer:
         try:
             async with asyncio.timeout(_BROKER_WITHIN_S):
                 positions = await self._parts.backlog.read(subscriptions(self._parts.names, self._models))
-                self._speeds.note(positions, at_s=self._clock.monotonic_s())
-                letters = letters_queue(self._parts.names)
+                self._rates.note(positions, at_s=self._clock.monotonic_s())
+                letters = dead_letter_queue(self._parts.names)
                 if letters in positions:
                     self._letters = await self._parts.letters.look(positions[letters])
         except TimeoutError as error:
@@ -154,7 +154,7 @@ _MAX_VIEWERS = 100
 _encode = msgspec.json.Encoder().encode
 
 
-class Feed:
+class SnapshotFeed:
     """Takes snapshots and hands the newest to every viewer as an event of `text/event-stream`."""
 
     def __init__(self, look: Callable[[], Awaitable[Snapshot]], history: Callable[[], Sequence[Point]]) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from dashboards.live.api import ModelInfo, TensorInfo, UnusableInfo
-from dashboards.live.letters import Letters
-from dashboards.live.traffic import Queue, Signs, Speeds, Verdict, judge, router_queue, total, version_queue
+from dashboards.live.api_client import ApiModel, ApiTensor, ApiUnusable
+from dashboards.live.dead_letter_tally import DeadLetterCounts
+from dashboards.live.traffic import Headline, Queue, QueueRates, Signs, headline_of, router_queue, total, version_queue
 from inferlane.contracts.naming import Names
 from inferlane.contracts.windows import WindowReport
 from inferlane.runtime.runfile import ProcessRecord
@@ -109,7 +109,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     description: str
     default: bool
-    inputs: tuple[TensorInfo, ...]
+    inputs: tuple[ApiTensor, ...]
     example: list[Any] | None
     versions: tuple[VersionCard, ...]
 
@@ -144,14 +144,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything on the page but the history before `point`."""
 
     at_s: float
-    verdict: Verdict
+    verdict: Headline
     api: Source
     broker: Source
     flow: Flow
     models: tuple[ModelCard, ...]
-    unusable: tuple[UnusableInfo, ...]
+    unusable: tuple[ApiUnusable, ...]
     failures: tuple[Failure, ...]
-    letters: Letters
+    letters: DeadLetterCounts
     parts: tuple[Part, ...]
     point: Point
 
@@ -164,28 +164,28 @@ class Sighting:
     names: Names = field(default_factory=Names)
     api: Source = field(default_factory=Source)
     broker: Source = field(default_factory=Source)
-    models: tuple[ModelInfo, ...] = ()
-    unusable: tuple[UnusableInfo, ...] = ()
+    models: tuple[ApiModel, ...] = ()
+    unusable: tuple[ApiUnusable, ...] = ()
     # Bodies to try, by model.
     examples: Mapping[str, list[Any]] = field(default_factory=dict)
     reports: Mapping[VersionKey, WindowReport] = field(default_factory=dict)
     failures: Mapping[VersionKey, Mapping[str, int]] = field(default_factory=dict)
-    letters: Letters = field(default_factory=Letters)
+    letters: DeadLetterCounts = field(default_factory=DeadLetterCounts)
     processes: tuple[ProcessRecord, ...] = ()
 
 
-def build_snapshot(seen: Sighting, *, speeds: Speeds, history: History) -> Snapshot:
+def build_snapshot(seen: Sighting, *, rates: QueueRates, history: History) -> Snapshot:
     """Put what was seen together, and add its point to the history."""
     # The default model first: it is what most requests are about.
     ordered = sorted(seen.models, key=lambda model: not model.default)
-    models = tuple(_model_card(model, seen, speeds) for model in ordered)
-    router = speeds.queue(router_queue(seen.names))
+    models = tuple(_model_card(model, seen, rates) for model in ordered)
+    router = rates.queue(router_queue(seen.names))
     flow = _flow(router, models)
     point = point_of(models, router_lag_records=router.lag_records, at_s=seen.at_s)
     history.add(point)
     return Snapshot(
         at_s=seen.at_s,
-        verdict=judge(_signs(seen, flow, models, history)),
+        verdict=headline_of(_signs(seen, flow, models, history)),
         api=seen.api,
         broker=seen.broker,
         flow=flow,
@@ -198,7 +198,7 @@ def build_snapshot(seen: Sighting, *, speeds: Speeds, history: History) -> Snaps
     )
 
 
-def _model_card(model: ModelInfo, seen: Sighting, speeds: Speeds) -> ModelCard:
+def _model_card(model: ApiModel, seen: Sighting, rates: QueueRates) -> ModelCard:
     return ModelCard(
         name=model.name,
         description=model.description,
@@ -211,7 +211,7 @@ def _model_card(model: ModelInfo, seen: Sighting, speeds: Speeds) -> ModelCard:
                 weight=version.weight,
                 quantization=version.quantization,
                 size_bytes=version.size_bytes,
-                queue=speeds.queue(version_queue(seen.names, model.name, version.version)),
+                queue=rates.queue(version_queue(seen.names, model.name, version.version)),
                 report=seen.reports.get((model.name, version.version)),
             )
             for version in model.versions

@@ -12,7 +12,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.runtime.kafka.offsets import Position, Subscription
 
 if TYPE_CHECKING:
-    from dashboards.live.api import ModelInfo
+    from dashboards.live.api_client import ApiModel
     from inferlane.contracts.naming import Names
 
 Positions = Mapping[Subscription, Position]
@@ -40,19 +40,23 @@ def version_queue(names: "Names", model: str, version: str) -> tuple[Subscriptio
     return tuple(Subscription(names.work_topic(model, version, lane), group) for lane in Lane)
 
 
-def letters_queue(names: "Names") -> Subscription:
+def dead_letter_queue(names: "Names") -> Subscription:
     """The dead letters, by a group in which nobody commits: its lag is what the topic holds."""
     return Subscription(names.dead_letters, names.dashboard_group)
 
 
-def subscriptions(names: "Names", models: "Iterable[ModelInfo]") -> list[Subscription]:
+def subscriptions(names: "Names", models: "Iterable[ApiModel]") -> list[Subscription]:
     """Everything to ask the broker for."""
     queues = [version_queue(names, model.name, version.version) for model in models for version in model.versions]
-    return [*router_queue(names), *(subscription for queue in queues for subscription in queue), letters_queue(names)]
+    return [
+        *router_queue(names),
+        *(subscription for queue in queues for subscription in queue),
+        dead_letter_queue(names),
+    ]
 
 
-class Speeds:
-    """The last positions, and the speeds that follow from them."""
+class QueueRates:
+    """The last positions, and the rates that follow from them."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, Positions]] = deque()
@@ -118,7 +122,7 @@ class Tone(StrEnum):
     BAD = "bad"
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Headline(msgspec.Struct, frozen=True, kw_only=True):
     """The headline of the page, and a sentence that says more."""
 
     tone: Tone
@@ -146,21 +150,23 @@ class Signs:
     unusable: tuple[str, ...] = ()
 
 
-def judge(signs: Signs) -> Verdict:
+def headline_of(signs: Signs) -> Headline:
     """The worst that is true."""
     return _broken(signs) or _failing(signs) or _behind(signs) or _unserved(signs) or _well(signs)
 
 
-def _broken(signs: Signs) -> Verdict | None:
+def _broken(signs: Signs) -> Headline | None:
     if signs.api_error:
-        return Verdict(tone=Tone.BAD, title="The API does not answer", detail=signs.api_error)
+        return Headline(tone=Tone.BAD, title="The API does not answer", detail=signs.api_error)
     if signs.broker_error:
-        return Verdict(tone=Tone.BAD, title="The broker does not answer", detail=signs.broker_error)
+        return Headline(tone=Tone.BAD, title="The broker does not answer", detail=signs.broker_error)
     if signs.without_workers:
         names = ", ".join(signs.without_workers)
-        return Verdict(tone=Tone.BAD, title="Requests wait and no worker is there", detail=f"Start workers of {names}.")
+        return Headline(
+            tone=Tone.BAD, title="Requests wait and no worker is there", detail=f"Start workers of {names}."
+        )
     if signs.restarting:
-        return Verdict(
+        return Headline(
             tone=Tone.WARN,
             title="A process died and is started again",
             detail=f"{', '.join(signs.restarting)}. What it held is redelivered.",
@@ -168,55 +174,55 @@ def _broken(signs: Signs) -> Verdict | None:
     return None
 
 
-def _failing(signs: Signs) -> Verdict | None:
+def _failing(signs: Signs) -> Headline | None:
     share = signs.error_share or 0.0
     if share < _ERRORS_WARN or not signs.error_shares:
         return None
     worst = max(signs.error_shares, key=lambda name: signs.error_shares[name])
-    return Verdict(
+    return Headline(
         tone=Tone.BAD if share >= _ERRORS_BAD else Tone.WARN,
         title=f"{share:.1%} of the answers are errors",
         detail=f"Worst is {worst} with {signs.error_shares[worst]:.1%} over the last minute.",
     )
 
 
-def _behind(signs: Signs) -> Verdict | None:
+def _behind(signs: Signs) -> Headline | None:
     drained_s = signs.lag_records / signs.finished_per_s if signs.finished_per_s > _IDLE_PER_S else None
     if signs.lag_records < _LEAST_BACKLOG or (drained_s is not None and drained_s < _SHORT_WAIT_S):
         return None
     waiting = f"{signs.lag_records:,} requests wait"
     if drained_s is None:
-        return Verdict(tone=Tone.BAD, title=f"{waiting} and none is finished", detail="`inferlane doctor` says why.")
+        return Headline(tone=Tone.BAD, title=f"{waiting} and none is finished", detail="`inferlane doctor` says why.")
     if signs.lag_records_before is not None and signs.lag_records > signs.lag_records_before:
         grown = f"{signs.lag_records - signs.lag_records_before:,} more than {signs.GROWTH_OVER_S:.0f} s ago"
-        return Verdict(
+        return Headline(
             tone=Tone.WARN,
             title="The backlog grows",
             detail=f"{waiting}, {grown}; {signs.finished_per_s:,.0f}/s are finished.",
         )
-    return Verdict(
+    return Headline(
         tone=Tone.WARN,
         title="A backlog is worked off",
         detail=f"{waiting}, about {drained_s:,.0f} s of work at {signs.finished_per_s:,.0f}/s.",
     )
 
 
-def _unserved(signs: Signs) -> Verdict | None:
+def _unserved(signs: Signs) -> Headline | None:
     if not signs.unusable:
         return None
     count = len(signs.unusable)
-    return Verdict(
+    return Headline(
         tone=Tone.WARN,
         title=f"{count} {'version is' if count == 1 else 'versions are'} not served, the others are",
         detail=" · ".join(signs.unusable),
     )
 
 
-def _well(signs: Signs) -> Verdict:
+def _well(signs: Signs) -> Headline:
     if signs.finished_per_s <= _IDLE_PER_S:
-        return Verdict(tone=Tone.IDLE, title="Ready and idle", detail="No request in the last seconds.")
+        return Headline(tone=Tone.IDLE, title="Ready and idle", detail="No request in the last seconds.")
     waits = f"{signs.lag_records:,} waiting" if signs.lag_records else "nothing waits"
-    return Verdict(
+    return Headline(
         tone=Tone.GOOD,
         title="All is well",
         detail=f"{signs.finished_per_s:,.0f} requests/s, p95 {signs.slowest_p95_ms:,.0f} ms, {waits}.",

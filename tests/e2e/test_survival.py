@@ -28,7 +28,7 @@ REQUESTS = 60
 def test_requests_accepted_before_and_after_a_fault_are_all_answered(
     stack: Stack, pool: str, fault: signal.Signals
 ) -> None:
-    """A process that was stopped is replaced like one that was killed: guards `Keeper._hangs`."""
+    """A process that was stopped is replaced like one that was killed: guards `ManagedProcess._hangs`."""
 
     def submit(_number: int) -> Answer:
         return stack.call("/v1/models/predict", GOOD, prefer="respond-async")

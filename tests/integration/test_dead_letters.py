@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 import numpy as np
 import pytest
 
-from control_plane.cli.dead_letter_output import Found, Wanted, wanted_letters
+from control_plane.cli.dead_letter_search import DeadLetterFilter, FoundDeadLetter, matching_dead_letters
 from control_plane.replay import open_replayer
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.naming import Lane, Names
@@ -107,10 +107,10 @@ class Parts:
         )
         return router_lanes(self.settings, forwarder, self.retrier)
 
-    async def letters(self) -> list[Found]:
-        wanted = Wanted(reason="model_error", model="iris", version="v1", since_s=0.0)
+    async def letters(self) -> list[FoundDeadLetter]:
+        selection = DeadLetterFilter(reason="model_error", model="iris", version="v1", since_s=0.0)
         skipped: list[DecodeError] = []
-        async with aclosing(wanted_letters(self.settings, wanted, on_skipped=skipped.append)) as stream:
+        async with aclosing(matching_dead_letters(self.settings, selection, on_skipped=skipped.append)) as stream:
             found = [found async for found in stream]
         assert len(skipped) == 1
         return found

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dashboards.live.api import Api
+from dashboards.live.api_client import ApiClient
 from dashboards.live.main import build_app
-from dashboards.live.observer import Feed
+from dashboards.live.observer import SnapshotFeed
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.serving import serve_http
 from inferlane.runtime.ops import OpsApp, serve_ops
@@ -31,8 +31,8 @@ async def opened(kind: str, tmp_path: Path) -> AsyncIterator[int]:
         async with serve_ops(OpsApp(live=dict, ready=dict), settings) as port:
             yield port
         return
-    feed = Feed(None, None)  # type: ignore[arg-type]  # nothing here looks at the stack
-    app = build_app(feed, Api(None, "", key=None), loopback_only=True)  # type: ignore[arg-type]  # as above
+    feed = SnapshotFeed(None, None)  # type: ignore[arg-type]  # nothing here looks at the stack
+    app = build_app(feed, ApiClient(None, "", key=None), loopback_only=True)  # type: ignore[arg-type]  # as above
     async with serve_http(app, settings, host="127.0.0.1", port=0) as port:
         yield port
 

@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from control_plane.cli import doctor
 from control_plane.local.checks import check_store, check_topics, holding_hop, router_progress
-from control_plane.local.keeper import State
+from control_plane.local.managed_process import State
 from control_plane.local.pools import StackPools
 from control_plane.local.probe import Target
 from control_plane.local.profile import Profile, StackOptions, stack_profile
@@ -43,7 +43,7 @@ async def main():
     profile = stack_profile(load_settings(state_dir=sys.argv[3]), options)
     supervisor = Supervisor(StackPools(profile, options, []).parts())
     async def say():
-        print("children", *(keeper.child.pid for _, keeper in supervisor.keepers()), flush=True)
+        print("children", *(managed.child.pid for _, managed in supervisor.processes()), flush=True)
     await supervisor.run(asyncio.Event(), when_ready=say)
 asyncio.run(main())
 """
@@ -105,7 +105,7 @@ async def test_broker_and_store_answer_with_what_we_promise_and_leave_nothing(
 async def test_a_killed_broker_comes_back_with_its_topics(profile: Profile, options: StackOptions) -> None:
     changed = asyncio.Event()
     async with running(StackPools(profile, options, TARGETS), changed) as supervisor:
-        broker = next(keeper for pool, keeper in supervisor.keepers() if pool == "broker")
+        broker = next(managed for pool, managed in supervisor.processes() if pool == "broker")
         assert broker.child is not None
         psutil.Process(broker.child.pid).kill()
         while not (broker.restarts == 1 and broker.state is State.READY):

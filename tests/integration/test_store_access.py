@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import NoPermissionError
 
-from control_plane.autoscaling.planning import WorkerPace
+from control_plane.autoscaling.capacity_plan import WorkerPace
 from control_plane.kubernetes.backing_services import (
     TLS_FOLDER,
     USERS_FILE,
@@ -18,7 +18,7 @@ from control_plane.kubernetes.backing_services import (
     secret_document,
     store_arguments,
 )
-from control_plane.kubernetes.plan import Waits, cluster_settings, make_plan
+from control_plane.kubernetes.deployment_plan import Waits, cluster_settings, make_plan
 from control_plane.local.checks import check_store
 from control_plane.local.pools import store_answers, store_argv
 from inferlane.contracts.naming import Names

@@ -6,9 +6,9 @@ Two versions of another model, another namespace and image, TLS to the store: CI
 import sys
 from pathlib import Path
 
-from control_plane.autoscaling.planning import WorkerPace
-from control_plane.kubernetes.files import files, write_files
-from control_plane.kubernetes.plan import Waits, cluster_settings, make_plan
+from control_plane.autoscaling.capacity_plan import WorkerPace
+from control_plane.kubernetes.deployment_plan import Waits, cluster_settings, make_plan
+from control_plane.kubernetes.manifest_files import files, write_files
 from inferlane.runtime.config import load_settings
 
 VERSIONS = [("digits", "v1"), ("digits", "v2")]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dashboards.generator.files import pages
+from dashboards.generator.page_files import pages
 from dashboards.generator.panels import RECORDED, names_in
 from tests.observability._prometheus import Prometheus
 from tests.support.keyed_stack import KeyedStack

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from control_plane.local.child import Child
-from control_plane.local.keeper import Keeper, StartError
+from control_plane.local.child_process import Child
+from control_plane.local.managed_process import ManagedProcess, StartError
 from control_plane.local.pools import worker_pool
 from inferlane.contracts.naming import Lane
 from tests.faults.harness.foreign_senders import ForeignSenders
@@ -107,35 +107,37 @@ class Injector:
             await self._breathe(_BREATH_S)
 
     async def _kill(self, fault: Fault, *pools: str) -> None:
-        keeper = await self._pick(*pools)
-        self._note(fault, keeper.spec.name)
-        self._system.kill(keeper)
+        managed = await self._pick(*pools)
+        self._note(fault, managed.spec.name)
+        self._system.kill(managed)
 
     async def _freeze(self, fault: Fault, *pools: str) -> None:
-        keeper = await self._pick(*pools)
-        with _frozen(keeper.child) as is_frozen:
+        managed = await self._pick(*pools)
+        with _frozen(managed.child) as is_frozen:
             if is_frozen:
-                self._note(fault, keeper.spec.name)
+                self._note(fault, managed.spec.name)
                 await self._breathe(_FREEZE_S)
                 if self._draw.random() < _SECOND_FAULT:
-                    await self._kill_another(keeper)
+                    await self._kill_another(managed)
 
-    async def _pick(self, *pools: str) -> Keeper:
+    async def _pick(self, *pools: str) -> ManagedProcess:
         """A process that works at a moment when answers are owed, and no later: do not await before the fault."""
         while True:
-            keeper = await self._system.pick(self._draw, *pools)
+            managed = await self._system.pick(self._draw, *pools)
             await self._load.in_flight()
-            if keeper in self._system.ready(*pools):
-                return keeper
+            if managed in self._system.ready(*pools):
+                return managed
 
-    async def _kill_another(self, frozen: Keeper) -> None:
+    async def _kill_another(self, frozen: ManagedProcess) -> None:
         """SIGKILL of one process while another one is frozen: what is left must do."""
-        candidates = [keeper for keeper in self._system.ready("api", "router", *WORKER_POOLS) if keeper is not frozen]
+        candidates = [
+            managed for managed in self._system.ready("api", "router", *WORKER_POOLS) if managed is not frozen
+        ]
         if candidates:
-            keeper = self._draw.choice(candidates)
+            managed = self._draw.choice(candidates)
             kinds = {"api": Fault.KILL_API, "router": Fault.KILL_ROUTER}
-            self._note(kinds.get(keeper.spec.name.split("-")[0], Fault.KILL_WORKER), keeper.spec.name)
-            self._system.kill(keeper)
+            self._note(kinds.get(managed.spec.name.split("-")[0], Fault.KILL_WORKER), managed.spec.name)
+            self._system.kill(managed)
             await self._breathe(_BREATH_S)
 
     async def _fill_store(self) -> None:
@@ -152,7 +154,7 @@ class Injector:
         # A process that starts must find what it needs: a start that fails is reported to whoever asked for it.
         await self._system.all_ready()
         pool = self._draw.choice(WORKER_POOLS)
-        size = sum(1 for name, _ in self._system.supervisor.keepers() if name == pool)
+        size = sum(1 for name, _ in self._system.supervisor.processes() if name == pool)
         sizes = [other for other in range(1, self._plan.max_workers + 1) if other != size]
         target = self._draw.choice(sizes)
         self._note(Fault.RESIZE_POOL, f"{pool}: {size} to {target}")
@@ -217,7 +219,7 @@ class Injector:
         await self._system.all_ready()
         version = self._draw.choice(VERSIONS)
         pool = worker_pool(MODEL, version)
-        size = sum(1 for name, _ in self._system.supervisor.keepers() if name == pool)
+        size = sum(1 for name, _ in self._system.supervisor.processes() if name == pool)
         self._note(Fault.RESET_OFFSETS, pool)
         await self._system.supervisor.scale(pool, 0)
         try:

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from control_plane.local.child import ProcessSpec
-from control_plane.local.keeper import Backoff, Keeper, State
+from control_plane.local.child_process import ProcessSpec
+from control_plane.local.managed_process import Backoff, ManagedProcess, State
 from control_plane.local.pools import store_answers, store_argv, worker_pool
 from control_plane.local.probe import is_live, is_ready
 from control_plane.local.supervisor import Pool, Supervisor
@@ -45,23 +45,23 @@ class System:
         self._environment = environment
         self._changed = asyncio.Event()
         self.supervisor = Supervisor(self._pools(plan), backoff=_BACKOFF, on_change=self._changed.set)
-        # Killed, and perhaps not yet known as dead to its keeper.
+        # Killed, and perhaps not yet known as dead to its managed.
         self._dead: set[int] = set()
 
-    def ready(self, *pools: str) -> list[Keeper]:
+    def ready(self, *pools: str) -> list[ManagedProcess]:
         """The processes of these pools that work now."""
         return [
-            keeper
-            for name, keeper in self.supervisor.keepers()
-            if name in pools and keeper.state is State.READY and keeper.child and keeper.child.pid not in self._dead
+            managed
+            for name, managed in self.supervisor.processes()
+            if name in pools and managed.state is State.READY and managed.child and managed.child.pid not in self._dead
         ]
 
     def api_url(self, draw: random.Random) -> str:
         """Some API that is thought to be ready, or any when none is."""
-        keepers = self.ready("api") or [keeper for name, keeper in self.supervisor.keepers() if name == "api"]
-        return draw.choice(keepers).spec.ops_url
+        managed = self.ready("api") or [managed for name, managed in self.supervisor.processes() if name == "api"]
+        return draw.choice(managed).spec.ops_url
 
-    async def pick(self, draw: random.Random, *pools: str) -> Keeper:
+    async def pick(self, draw: random.Random, *pools: str) -> ManagedProcess:
         """A process of these pools that works now; waits for one.
 
         Raises:
@@ -78,8 +78,8 @@ class System:
         """
 
         def are_ready() -> bool:
-            keepers = list(self.supervisor.keepers())
-            return len(self.ready(*{name for name, _ in keepers})) == len(keepers)
+            managed = list(self.supervisor.processes())
+            return len(self.ready(*{name for name, _ in managed})) == len(managed)
 
         await self.until(are_ready, "every process is ready again")
 
@@ -95,14 +95,14 @@ class System:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            states = ", ".join(f"{keeper.spec.name} {keeper.state}" for _, keeper in self.supervisor.keepers())
+            states = ", ".join(f"{managed.spec.name} {managed.state}" for _, managed in self.supervisor.processes())
             raise TimeoutError(f"not within {_READY_WITHIN_S:g} s: {what}. Now: {states}") from None
 
-    def kill(self, keeper: Keeper) -> None:
-        """SIGKILL; its keeper starts another."""
-        if keeper.child is not None:
-            self._dead.add(keeper.child.pid)
-            keeper.child.kill()
+    def kill(self, managed: ManagedProcess) -> None:
+        """SIGKILL; its managed starts another."""
+        if managed.child is not None:
+            self._dead.add(managed.child.pid)
+            managed.child.kill()
 
     def _pools(self, plan: Plan) -> list[Pool]:
         return [

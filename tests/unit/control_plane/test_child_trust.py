@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from control_plane.local import pools as pools_module
-from control_plane.local.child import child_environment
+from control_plane.local.child_process import child_environment
 from control_plane.local.pools import StackPools
 from control_plane.local.profile import StackOptions, stack_profile
 from control_plane.local.state_directory import open_log

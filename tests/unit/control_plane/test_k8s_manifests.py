@@ -10,12 +10,19 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from control_plane.autoscaling.planning import WorkerPace
+from control_plane.autoscaling.capacity_plan import WorkerPace
 from control_plane.autoscaling.scaled_object import read_scaled_objects
 from control_plane.cli.main import app
 from control_plane.kubernetes.backing_services import user_lines
-from control_plane.kubernetes.files import files
-from control_plane.kubernetes.plan import Plan, Waits, cluster_settings, make_plan, object_name, service_name
+from control_plane.kubernetes.deployment_plan import (
+    DeploymentPlan,
+    Waits,
+    cluster_settings,
+    make_plan,
+    object_name,
+    service_name,
+)
+from control_plane.kubernetes.manifest_files import files
 from control_plane.kubernetes.workloads import grace_period_s
 from inferlane.contracts.naming import Names
 from inferlane.errors import ConfigurationError, UnknownModelError
@@ -37,7 +44,7 @@ def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def plan(versions: list[tuple[str, str]] = VERSIONS, **chosen: object) -> Plan:
+def plan(versions: list[tuple[str, str]] = VERSIONS, **chosen: object) -> DeploymentPlan:
     settings = cluster_settings(load_settings(**chosen), namespace="inferlane")
     return make_plan(settings, versions, namespace="inferlane", image="inferlane:0.1.0", pace=PACE, waits=Waits())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import typer
 
-from control_plane.cli.dead_letter_output import Found, Wanted, preview, since_seconds
+from control_plane.cli.dead_letter_search import DeadLetterFilter, FoundDeadLetter, preview, since_seconds
 from inferlane.contracts.dead_letters import Cause, dead_letter, headers_of, read_dead_letter
 from inferlane.contracts.record import JSON_LENGTH
 from inferlane.contracts.wire.v2 import encode_binary_request
@@ -15,16 +15,16 @@ from tests.support.fakes.records import FakeRecord
 CAUSE = Cause(reason="model_error", detail="d", attempts=1)
 
 
-def find(record: FakeRecord, *, offset: int = 3) -> Found:
+def find(record: FakeRecord, *, offset: int = 3) -> FoundDeadLetter:
     out = dead_letter(record, CAUSE, topic="dead", limit_bytes=100_000)
     letter = read_dead_letter(
         FakeRecord(topic=out.topic, offset=offset, key=out.key, value=out.value, headers=tuple(out.headers))
     )
-    return Found(letter, headers_of(letter))
+    return FoundDeadLetter(letter, headers_of(letter))
 
 
 @pytest.mark.parametrize(
-    ("chosen", "is_wanted"),
+    ("chosen", "is_match"),
     [
         ({}, True),
         ({"ids": frozenset({"r", "other"})}, True),
@@ -36,9 +36,9 @@ def find(record: FakeRecord, *, offset: int = 3) -> Found:
         ({"version": "v2"}, False),
     ],
 )
-def test_options_narrow_it_down_together(chosen: dict[str, object], is_wanted: bool) -> None:
+def test_options_narrow_it_down_together(chosen: dict[str, object], is_match: bool) -> None:
     found = find(FakeRecord(headers=(("ce_id", b"r"), ("ce_model", b"iris"), ("ce_modelversion", b"v1"))))
-    assert Wanted(since_s=0.0, **chosen).holds(found.letter, found.headers) is is_wanted  # type: ignore[arg-type]  # fields
+    assert DeadLetterFilter(since_s=0.0, **chosen).matches(found.letter, found.headers) is is_match  # type: ignore[arg-type]  # fields
 
 
 @pytest.mark.parametrize(("since", "ago_s"), [("30s", 30), ("15m", 900), ("2h", 7_200), ("1.5d", 129_600)])

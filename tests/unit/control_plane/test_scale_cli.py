@@ -28,7 +28,7 @@ def test_a_run_is_told_in_numbers_and_written_step_by_step(tmp_path: Path) -> No
         rows = list(csv.DictReader(file))
     assert len(rows) == 120
     assert sum(float(row["arrived_requests"]) for row in rows) == pytest.approx(60_000)
-    assert max(float(row["wanted"]) for row in rows) > 1
+    assert max(float(row["desired"]) for row in rows) > 1
 
 
 def test_versions_share_a_load_and_the_wait_of_one_is_that_of_all_that_are_alike() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from control_plane.autoscaling.hpa import (
     Behavior,
     HorizontalAutoscaler,
-    Metric,
+    MetricValue,
     RateLimits,
     ScalingPolicy,
     ScalingRules,
@@ -194,11 +194,11 @@ def test_recommendations_are_stabilized_as_in_test_normalize_desired_replicas_wi
 def test_a_metric_asks_for_replicas_as_in_the_tests_of_the_replica_calculator(
     value: int, threshold: int, current: int, expected: int
 ) -> None:
-    assert replicas_for(Metric(value, threshold), current, DEFAULTS) == expected
+    assert replicas_for(MetricValue(value, threshold), current, DEFAULTS) == expected
 
 
 def test_the_largest_of_the_lanes_counts_and_a_pool_never_shrinks_while_one_is_unread() -> None:
-    low, high = Metric(10, 10), Metric(50, 10)
+    low, high = MetricValue(10, 10), MetricValue(50, 10)
     assert replicas_by_metrics([low, high], 3, DEFAULTS) == 5
     assert replicas_by_metrics([None, high], 3, DEFAULTS) == 5
     assert replicas_by_metrics([None, low], 3, DEFAULTS) is None
@@ -206,7 +206,7 @@ def test_the_largest_of_the_lanes_counts_and_a_pool_never_shrinks_while_one_is_u
 
 
 def test_a_pool_at_zero_is_left_to_keda() -> None:
-    assert HorizontalAutoscaler(DEFAULTS, least=1, most=5).step(0, [Metric(1_000, 1)], now_s=0) == 0
+    assert HorizontalAutoscaler(DEFAULTS, least=1, most=5).step(0, [MetricValue(1_000, 1)], now_s=0) == 0
 
 
 @given(
@@ -219,7 +219,7 @@ def test_no_load_takes_a_pool_past_its_bounds(lags: list[int], threshold: int, l
     hpa = HorizontalAutoscaler(DEFAULTS, least=least, most=least + more)
     replicas = least
     for step, lag in enumerate(lags):
-        replicas = hpa.step(replicas, [Metric(lag, threshold)], now_s=15.0 * step)
+        replicas = hpa.step(replicas, [MetricValue(lag, threshold)], now_s=15.0 * step)
         assert least <= replicas <= least + more
 
 
@@ -230,7 +230,7 @@ def test_a_pool_with_no_lag_shrinks_as_fast_as_its_rules_and_no_faster(pods: int
     hpa = HorizontalAutoscaler(slow, least=1, most=50)
     sizes = [size]
     for step in range(steps * size):
-        sizes.append(hpa.step(sizes[-1], [Metric(0, 10)], now_s=15.0 * step))
+        sizes.append(hpa.step(sizes[-1], [MetricValue(0, 10)], now_s=15.0 * step))
     assert all(later >= earlier - pods for earlier, later in zip(sizes, sizes[steps:], strict=False))
     assert sizes[-1] == 1
 
@@ -238,5 +238,5 @@ def test_a_pool_with_no_lag_shrinks_as_fast_as_its_rules_and_no_faster(pods: int
 @given(st.integers(1, 50), st.integers(0, 100_000), st.integers(0, 100_000), st.integers(1, 1_000))
 def test_more_lag_never_asks_for_less(current: int, lag: int, more: int, threshold: int) -> None:
     """Within the tolerance a pool stays as it is, which may be one more than the rounding gives just beyond."""
-    less, greater = (replicas_for(Metric(value, threshold), current, DEFAULTS) for value in (lag, lag + more))
+    less, greater = (replicas_for(MetricValue(value, threshold), current, DEFAULTS) for value in (lag, lag + more))
     assert less <= greater

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.autoscaling.load import Load, Pattern, draw_pattern, read_trace
-from control_plane.autoscaling.planning import (
+from control_plane.autoscaling.capacity_plan import (
     Capacity,
     Demand,
     WorkerPace,
     lag_threshold_records,
-    plan,
-    scaled_object,
+    make_scaled_object,
+    plan_capacity,
     zipf_shares,
 )
+from control_plane.autoscaling.load import Load, Pattern, draw_pattern, read_trace
 from control_plane.autoscaling.simulation import PoolModel, simulate, summarize
 from inferlane.errors import ConfigurationError
 
@@ -28,9 +28,9 @@ def pool(*, target_wait_s: float = 10.0, least: int = 0, start_s: float = 10.0, 
         "m.v.requests": lag_threshold_records(PACE, target_wait_s=target_wait_s),
         "m.v.bulk": lag_threshold_records(PACE, target_wait_s=60),
     }
-    numbers = scaled_object(name="p", target="p", group="g", thresholds=thresholds, max_replicas=PARTITIONS)
+    numbers = make_scaled_object(name="p", target="p", group="g", thresholds=thresholds, max_replicas=PARTITIONS)
     return PoolModel(
-        numbers=msgspec.structs.replace(numbers, min_replicas=least),
+        scaled_object=msgspec.structs.replace(numbers, min_replicas=least),
         pace=PACE,
         partitions=PARTITIONS,
         start_s=start_s,
@@ -44,10 +44,10 @@ def load(*rates: tuple[float, float], each_s: int = 60) -> Load:
 
 def test_a_burst_wakes_a_pool_is_worked_off_and_lets_it_sleep_again() -> None:
     run = simulate(pool(), load((0, 0), (600, 0), *[(0, 0)] * 15))
-    assert run.wanted[0] == 0
-    assert run.wanted.max() > 6
+    assert run.desired[0] == 0
+    assert run.desired.max() > 6
     assert run.lag_records[-1].sum() == pytest.approx(0, abs=1e-3)
-    assert run.wanted[-1] == 0
+    assert run.desired[-1] == 0
     assert not np.isinf(run.wait_s).any()
 
 
@@ -60,9 +60,9 @@ def test_the_first_record_of_a_sleeping_pool_waits_for_a_poll_a_start_and_a_reba
 def test_lag_that_a_pool_is_left_alone_with_is_worked_off_within_the_target_wait() -> None:
     """The promise of `threshold`: 4 workers of 12 partitions, as much lag as the tolerance lets them keep."""
     model = pool(target_wait_s=10, least=4)
-    most = 4 * 1.1 * model.numbers.triggers[0].lag_threshold
+    most = 4 * 1.1 * model.scaled_object.triggers[0].lag_threshold
     run = simulate(model, load((most, 0), *[(0, 0)] * 30, each_s=1))
-    assert set(run.wanted) == {4}
+    assert set(run.desired) == {4}
     assert run.wait_s[0, 0] + PACE.batch_s <= 10
 
 
@@ -82,9 +82,9 @@ def test_clients_do_not_wait_for_bulk() -> None:
 def test_what_came_was_taken_or_waits(rates: list[tuple[float, float]], least: int, start_s: float) -> None:
     run = simulate(pool(least=least, start_s=start_s), load(*rates))
     assert (run.lag_records > -1e-3).all()
-    assert (run.wanted >= least).all()
-    assert (run.wanted <= PARTITIONS).all()
-    assert (run.ready <= run.wanted).all()
+    assert (run.desired >= least).all()
+    assert (run.desired <= PARTITIONS).all()
+    assert (run.ready <= run.desired).all()
     # No step takes more than its workers can.
     taken = np.diff(run.arrived.cumsum(axis=0) - run.lag_records, axis=0).sum(axis=1)
     assert (taken <= run.ready[1:] * PACE.records_per_s + 1e-3).all()
@@ -137,7 +137,7 @@ def test_the_plan_of_ten_thousand_requests_a_second_over_fifty_versions() -> Non
         ingress_partitions=12,
         replication_factor=3,
     )
-    planned = plan(demand, PACE, Capacity(api_per_s=2_000, router_per_s=10_000, broker_partitions=4_000))
+    planned = plan_capacity(demand, PACE, Capacity(api_per_s=2_000, router_per_s=10_000, broker_partitions=4_000))
     assert (planned.workers, planned.busiest_workers, planned.short_versions) == (150, 3, 0)
     assert (planned.topics, planned.partitions, planned.consumer_groups) == (106, 1_239, 52)
     assert (planned.api_replicas, planned.router_replicas, planned.brokers) == (8, 2, 3)
@@ -155,6 +155,6 @@ def test_a_version_that_outgrows_its_partitions_is_counted() -> None:
         ingress_partitions=12,
         replication_factor=1,
     )
-    planned = plan(demand, PACE, Capacity(api_per_s=1, router_per_s=1, broker_partitions=1))
+    planned = plan_capacity(demand, PACE, Capacity(api_per_s=1, router_per_s=1, broker_partitions=1))
     # 10,000 / 4.499 = 2,222/s for the first; versions above 840/s are short: ranks 1 and 2.
     assert (planned.busiest_workers, planned.short_versions) == (32, 2)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.autoscaling.planning import WorkerPace, lag_threshold_records
+from control_plane.autoscaling.capacity_plan import WorkerPace, lag_threshold_records
 from inferlane.errors import ConfigurationError
 
 EXAMPLE = WorkerPace(row_s=0.002, max_batch_rows=64, batch_overhead_s=0.01)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from control_plane.local.autoscaling import Autoscaler, ScaledPool, read_scaled_pools
-from control_plane.local.keeper import StartError
+from control_plane.local.managed_process import StartError
+from control_plane.local.pool_autoscaler import Autoscaler, ScaledPool, read_scaled_pools
 from control_plane.local.probe import Target
 from inferlane.contracts.naming import Names
 from inferlane.contracts.signature import Signature
@@ -136,7 +136,7 @@ async def test_a_broker_that_does_not_answer_changes_nothing(tmp_path: Path) -> 
 def test_only_the_pools_that_are_served_here_are_scaled_and_no_farther_than_the_cap(tmp_path: Path) -> None:
     (pool,) = pools(tmp_path)
     assert (pool.name, pool.model, pool.version) == ("worker-iris-v1", "iris", "v1")
-    assert (pool.numbers.max_replicas, pool.numbers.min_replicas) == (3, 0)
+    assert (pool.scaled_object.max_replicas, pool.scaled_object.min_replicas) == (3, 0)
     assert pool.subscriptions[1] == Subscription("inferlane.iris.v1.bulk", "inferlane.iris.v1")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.local.child import ProcessSpec, start_child
-from control_plane.local.keeper import Backoff, Keeper, State
+from control_plane.local.child_process import ProcessSpec, start_child
+from control_plane.local.local_stack import LocalStack
+from control_plane.local.managed_process import Backoff, ManagedProcess, State
 from control_plane.local.profile import StackOptions, stack_profile
-from control_plane.local.running import RunningStack
 from control_plane.local.state_directory import StateFiles, TargetFile, folder_fault, keep_small, open_log, rotate
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
@@ -163,12 +163,12 @@ def test_a_failed_write_leaves_the_run_file_as_it_was(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == [file.path]
 
 
-async def kept(keeper: Keeper) -> None:
-    """Run the keeper until it is stopped; nothing may come out of it."""
-    task = asyncio.create_task(keeper.run())
+async def kept(managed: ManagedProcess) -> None:
+    """Run the managed until it is stopped; nothing may come out of it."""
+    task = asyncio.create_task(managed.run())
     async with asyncio.timeout(WAIT_S):
-        await keeper.settled.wait()
-    await keeper.stop()
+        await managed.settled.wait()
+    await managed.stop()
     await task
 
 
@@ -177,7 +177,7 @@ async def test_a_system_that_does_not_start_a_process_now_is_asked_again(
 ) -> None:
     """Guards `_run_once`: without a file descriptor to spare the restart of one process ended all."""
     refused = [OSError(24, "Too many open files"), OSError(11, "Resource temporarily unavailable")]
-    came_back, keeper_changed = asyncio.Event(), asyncio.Event()
+    came_back, state_changed = asyncio.Event(), asyncio.Event()
 
     async def start(wanted: ProcessSpec) -> object:
         if was_ready.is_set() and refused:
@@ -187,28 +187,28 @@ async def test_a_system_that_does_not_start_a_process_now_is_asked_again(
     was_ready = asyncio.Event()
 
     def on_change() -> None:
-        keeper_changed.set()
-        if keeper.state is State.READY:
+        state_changed.set()
+        if managed.state is State.READY:
             if was_ready.is_set() and not refused:
                 came_back.set()
             elif not was_ready.is_set():
                 was_ready.set()
 
-    monkeypatch.setattr("control_plane.local.keeper.start_child", start)
-    keeper = Keeper(spec(tmp_path / "part.log"), backoff=Backoff(first_s=0.001), on_change=on_change)
-    task = asyncio.create_task(keeper.run())
+    monkeypatch.setattr("control_plane.local.managed_process.start_child", start)
+    managed = ManagedProcess(spec(tmp_path / "part.log"), backoff=Backoff(first_s=0.001), on_change=on_change)
+    task = asyncio.create_task(managed.run())
     async with asyncio.timeout(WAIT_S):
         await was_ready.wait()
-        assert keeper.child is not None
-        keeper.child.kill()
+        assert managed.child is not None
+        managed.child.kill()
         await came_back.wait()
-        await keeper.stop()
+        await managed.stop()
         await task
     assert refused == []
 
 
 async def test_an_answer_that_cannot_be_read_ends_nobody(tmp_path: Path) -> None:
-    """Guards the width of `except` in `_answers_yes`: a page that was no JSON came out of the keeper as ValueError."""
+    """Guards the width of `except` in `_answers_yes`: a page that was no JSON came out of the managed as ValueError."""
     answers = [ValueError("no JSON"), KeyError("checks"), None]
 
     async def is_ready() -> bool:
@@ -220,7 +220,7 @@ async def test_an_answer_that_cannot_be_read_ends_nobody(tmp_path: Path) -> None
     import dataclasses  # noqa: PLC0415 - for this one
 
     await kept(
-        Keeper(
+        ManagedProcess(
             dataclasses.replace(spec(tmp_path / "part.log"), is_ready=is_ready),
             backoff=Backoff(first_s=0.001),
             on_change=lambda: None,
@@ -253,7 +253,7 @@ async def test_an_autoscaler_that_fails_is_started_again_and_ends_nothing(
     monkeypatch.setattr("control_plane.local.pools.claim_port", lambda port, **_: port)
     settings = load_settings(state_dir=tmp_path, kafka_bootstrap_servers="kafka:9092", redis_url="redis://store:6379/0")
     options = StackOptions(first_ops_port=20_100)
-    stack = RunningStack(stack_profile(settings, options), options, ())
+    stack = LocalStack(stack_profile(settings, options), options, ())
     shown: list[tuple[str, ...]] = []
     note = stack._note_trouble
 

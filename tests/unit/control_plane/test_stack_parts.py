@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.local.keeper import Backoff
+from control_plane.local.managed_process import Backoff
 from control_plane.local.probe import zero_row
 from control_plane.local.profile import OpsPorts, StackOptions, claim_port, stack_profile
 from inferlane.contracts.signature import Signature, TensorSpec

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from control_plane.local.child import ProcessSpec
-from control_plane.local.keeper import Backoff, StartError, State
+from control_plane.local.child_process import ProcessSpec
+from control_plane.local.managed_process import Backoff, StartError, State
 from control_plane.local.supervisor import Pool, Supervisor
 from inferlane.errors import ConfigurationError, UnavailableError
 
@@ -104,7 +104,7 @@ def stage(tmp_path: Path) -> Stage:
 
 
 def pids(supervisor: Supervisor) -> dict[str, int]:
-    return {keeper.spec.name: keeper.child.pid for _, keeper in supervisor.keepers() if keeper.child}
+    return {managed.spec.name: managed.child.pid for _, managed in supervisor.processes() if managed.child}
 
 
 async def test_stop_order_is_the_reverse_of_start_order(stage: Stage) -> None:
@@ -115,16 +115,16 @@ async def test_stop_order_is_the_reverse_of_start_order(stage: Stage) -> None:
 
 async def test_a_process_that_dies_comes_back(stage: Stage) -> None:
     async with stage.running(stage.pool("a", 0)) as supervisor:
-        [(_, keeper)] = supervisor.keepers()
-        first = keeper.child
+        [(_, managed)] = supervisor.processes()
+        first = managed.child
         assert first is not None
         psutil.Process(first.pid).kill()
-        await stage.until(lambda: keeper.restarts == 1 and keeper.state is State.READY)
-        assert keeper.child is not first
+        await stage.until(lambda: managed.restarts == 1 and managed.state is State.READY)
+        assert managed.child is not first
 
 
 async def test_a_process_that_runs_and_does_not_move_is_replaced(stage: Stage) -> None:
-    """Guards `Keeper._hangs`: taken out, a stuck worker stays until somebody looks."""
+    """Guards `ManagedProcess._hangs`: taken out, a stuck worker stays until somebody looks."""
     moves = True
 
     async def is_live() -> bool:
@@ -133,12 +133,12 @@ async def test_a_process_that_runs_and_does_not_move_is_replaced(stage: Stage) -
     spec = dataclasses.replace(stage.spec("a-1", program=DEAF), is_live=is_live, live_poll_s=0.01)
     pool = Pool(name="a", rank=0, make=lambda _: dataclasses.replace(spec, stop_within_s=0.1))
     async with stage.running(pool) as supervisor:
-        [(_, keeper)] = supervisor.keepers()
+        [(_, managed)] = supervisor.processes()
         first = pids(supervisor)["a-1"]
         moves = False
-        await stage.until(lambda: keeper.restarts >= 1)
+        await stage.until(lambda: managed.restarts >= 1)
         moves = True
-        await stage.until(lambda: keeper.state is State.READY and pids(supervisor)["a-1"] != first)
+        await stage.until(lambda: managed.state is State.READY and pids(supervisor)["a-1"] != first)
 
 
 async def test_one_late_answer_does_not_kill(stage: Stage) -> None:
@@ -158,11 +158,11 @@ async def test_one_late_answer_does_not_kill(stage: Stage) -> None:
     spec = dataclasses.replace(stage.spec("a-1"), is_live=is_live, live_poll_s=0.001)
     async with stage.running(Pool(name="a", rank=0, make=lambda _: spec)) as supervisor:
         await asked_often.wait()
-        assert [keeper.restarts for _, keeper in supervisor.keepers()] == [0]
+        assert [managed.restarts for _, managed in supervisor.processes()] == [0]
 
 
 async def test_a_process_that_served_before_and_waits_for_a_part_is_left_to_wait(stage: Stage) -> None:
-    """Guards `Keeper._waits_well`: taken out, each outage that is longer than a start adds a back-off to itself."""
+    """Guards `ManagedProcess._waits_well`: without it, an outage longer than a start adds a back-off to itself."""
     starts = asks = 0
     is_back = False
     was_asked = asyncio.Event()
@@ -190,24 +190,24 @@ async def test_a_process_that_served_before_and_waits_for_a_part_is_left_to_wait
         return spec
 
     async with stage.running(Pool(name="a", rank=0, size=1, make=make)) as supervisor:
-        [(_, keeper)] = supervisor.keepers()
-        assert keeper.child is not None
+        [(_, managed)] = supervisor.processes()
+        assert managed.child is not None
         starts = 2
-        psutil.Process(keeper.child.pid).kill()
+        psutil.Process(managed.child.pid).kill()
         async with asyncio.timeout(WAIT_S):
             await was_asked.wait()
         # It has waited for longer than a start may take, and is the same process.
-        assert (keeper.restarts, keeper.state) == (1, State.STARTING)
+        assert (managed.restarts, managed.state) == (1, State.STARTING)
         is_back = True
-        await stage.until(lambda: keeper.state is State.READY)
-        assert keeper.restarts == 1
+        await stage.until(lambda: managed.state is State.READY)
+        assert managed.restarts == 1
 
 
 async def test_a_restarted_process_is_prepared_again_before_it_counts_as_ready(stage: Stage) -> None:
     prepared_in: list[State] = []
 
     async def prepare() -> None:
-        prepared_in.extend(keeper.state for _, keeper in supervisor.keepers())
+        prepared_in.extend(managed.state for _, managed in supervisor.processes())
 
     spec = dataclasses.replace(stage.spec("a-1"), prepare=prepare)
     supervisor = Supervisor(
@@ -271,9 +271,9 @@ async def test_a_process_that_ignores_sigterm_is_killed_when_its_grace_is_over(s
 
 async def test_kill_ends_a_drain_that_takes_too_long(stage: Stage) -> None:
     async with stage.running(stage.pool("deaf", 0, program=DEAF)) as supervisor:
-        [(_, keeper)] = supervisor.keepers()
+        [(_, managed)] = supervisor.processes()
         stage.stop.set()
-        await stage.until(lambda: keeper.state is State.STOPPING)
+        await stage.until(lambda: managed.state is State.STOPPING)
         supervisor.kill()
 
 
@@ -310,10 +310,10 @@ async def test_a_process_that_may_fail_is_tried_with_back_off_then_given_up_and_
     """Guards `Pool.tries`: taken out, one version that cannot be loaded ends the stack."""
     bad = dataclasses.replace(stage.pool("bad", 1, program="raise SystemExit('no such model')"), tries=3)
     async with stage.running(stage.pool("a", 0), bad, stage.pool("next", 2)) as supervisor:
-        keepers = dict(supervisor.keepers())
-        assert keepers["next"].state is State.READY
-        await stage.until(lambda: keepers["bad"].state is State.FAILED)
-        assert (keepers["bad"].restarts, keepers["bad"].fault) == (2, "no such model (ended (exit code 1))")
+        managed = dict(supervisor.processes())
+        assert managed["next"].state is State.READY
+        await stage.until(lambda: managed["bad"].state is State.FAILED)
+        assert (managed["bad"].restarts, managed["bad"].fault) == (2, "no such model (ended (exit code 1))")
     assert stage.lines() == ["started a-1", "started next-1", "stopped next-1", "stopped a-1"]
 
 
@@ -330,15 +330,15 @@ async def test_a_process_that_may_fail_and_takes_for_ever_holds_nobody_up(stage:
     said: list[str] = []
 
     async def when_ready() -> None:
-        said.extend(keeper.state for _, keeper in supervisor.keepers())
+        said.extend(managed.state for _, managed in supervisor.processes())
         stage.stop.set()
 
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run(stage.stop, when_ready=when_ready))
-        await stage.until(lambda: dict(supervisor.keepers()).keys() == {"a", "slow", "next"})
-        keepers = dict(supervisor.keepers())
-        await stage.until(lambda: keepers["next"].state is State.READY)
-        assert (keepers["slow"].state, said) == (State.STARTING, [])
+        await stage.until(lambda: dict(supervisor.processes()).keys() == {"a", "slow", "next"})
+        managed = dict(supervisor.processes())
+        await stage.until(lambda: managed["next"].state is State.READY)
+        assert (managed["slow"].state, said) == (State.STARTING, [])
         comes.set()
     assert said == [State.READY, State.READY, State.READY]
 
@@ -350,6 +350,6 @@ async def test_a_process_that_may_fail_and_comes_up_later_is_kept_as_any_other(s
     )
     pool = dataclasses.replace(stage.pool("bad", 0, program=program), tries=3)
     async with stage.running(pool) as supervisor:
-        [(_, keeper)] = supervisor.keepers()
-        await stage.until(lambda: keeper.state is State.READY)
-        assert keeper.fault == ""
+        [(_, managed)] = supervisor.processes()
+        await stage.until(lambda: managed.state is State.READY)
+        assert managed.fault == ""

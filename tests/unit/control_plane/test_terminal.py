@@ -14,12 +14,11 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.cli import dead_letter_output as letters_module
+from control_plane.cli import dead_letter_search, models_commands, provisioning_commands
 from control_plane.cli import doctor as doctor_command
 from control_plane.cli import main as main_module
-from control_plane.cli import models_commands, provisioning_commands
 from control_plane.cli.console import PlainConsole, styled, write_json
-from control_plane.cli.dead_letter_output import Found
+from control_plane.cli.dead_letter_search import FoundDeadLetter
 from control_plane.local import detached_stack
 from inferlane.contracts.dead_letters import Cause, DeadLetter, Original
 from inferlane.contracts.record import default_headers
@@ -38,7 +37,7 @@ CLI = Path(main_module.__file__).parent
 Arrange = Callable[[pytest.MonkeyPatch, Path], list[str]]
 
 
-def hostile_letter() -> Found:
+def hostile_dead_letter() -> FoundDeadLetter:
     original = Original(
         topic=HOSTILE,
         partition=0,
@@ -49,16 +48,16 @@ def hostile_letter() -> Found:
         headers=(("ce_id", HOSTILE.encode()), ("ce_model", HOSTILE.encode()), (HOSTILE, HOSTILE.encode())),
     )
     cause = Cause(reason=HOSTILE, detail=HOSTILE, attempts=1, stack=HOSTILE)
-    return Found(
+    return FoundDeadLetter(
         DeadLetter(offset=3, buried_s=0.0, cause=cause, original=original, cut=HOSTILE), default_headers(original)
     )
 
 
 def dead_letters(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
-    async def found(*_: object, **__: object) -> AsyncIterator[Found]:
-        yield hostile_letter()
+    async def found(*_: object, **__: object) -> AsyncIterator[FoundDeadLetter]:
+        yield hostile_dead_letter()
 
-    patch.setattr(letters_module, "wanted_letters", found)
+    patch.setattr(dead_letter_search, "matching_dead_letters", found)
     return ["dead-letters", *argv]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dashboards.generator.files import FOLDER, documents, pages
+from dashboards.generator.page_files import FOLDER, documents, pages
 from dashboards.generator.panels import FOREIGN, RECORDED, Page, names_in
 from inferlane.runtime.metrics.catalogue import metrics
 

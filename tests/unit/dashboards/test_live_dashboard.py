@@ -11,11 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboards.live.api import Guard, ModelInfo, TensorInfo, VersionInfo, refusal, refuse_open_network
-from dashboards.live.letters import LetterBox
-from dashboards.live.observer import Feed
+from dashboards.live.api_client import ApiModel, ApiTensor, ApiVersion, Guard, refusal, refuse_open_network
+from dashboards.live.dead_letter_tally import DeadLetterTally
+from dashboards.live.observer import SnapshotFeed
 from dashboards.live.snapshot import KEPT_S, History, Point, Sighting, Snapshot, Source, VersionPoint, build_snapshot
-from dashboards.live.traffic import Queue, Signs, Speeds, Tone, judge, router_queue, subscriptions, total, version_queue
+from dashboards.live.traffic import (
+    Queue,
+    QueueRates,
+    Signs,
+    Tone,
+    headline_of,
+    router_queue,
+    subscriptions,
+    total,
+    version_queue,
+)
 from inferlane.contracts.dead_letters import Cause, dead_letter
 from inferlane.contracts.naming import Names
 from inferlane.contracts.windows import LatencyReport, Percentiles, ResourceReport, WindowReport
@@ -30,12 +40,12 @@ NAMES = Names()
 ROUTER_QUEUE = REQUESTS, BULK = router_queue(NAMES)
 
 
-def version_info(version: str, weight: float) -> VersionInfo:
-    shape = TensorInfo(name="input", datatype="FP32", shape=(-1, 4))
-    return VersionInfo(version=version, weight=weight, quantization="none", size_bytes=2_000, inputs=(shape,))
+def version_info(version: str, weight: float) -> ApiVersion:
+    shape = ApiTensor(name="input", datatype="FP32", shape=(-1, 4))
+    return ApiVersion(version=version, weight=weight, quantization="none", size_bytes=2_000, inputs=(shape,))
 
 
-IRIS = ModelInfo(
+IRIS = ApiModel(
     name="iris", description="flowers", default=True, versions=(version_info("v1", 0.9), version_info("v2", 0.1))
 )
 
@@ -61,43 +71,43 @@ def report(version: str, *, requests: int = 600, error_rate: float = 0.0, worker
     )
 
 
-def everywhere(models: tuple[ModelInfo, ...], *, committed: int, end: int) -> Mapping[Subscription, Position]:
+def everywhere(models: tuple[ApiModel, ...], *, committed: int, end: int) -> Mapping[Subscription, Position]:
     return {part: Position(committed=committed, end=end) for part in subscriptions(NAMES, models)}
 
 
 def test_a_rate_is_what_moved_over_the_last_seconds() -> None:
-    speeds = Speeds()
-    assert speeds.queue(ROUTER_QUEUE) == Queue()
+    rates = QueueRates()
+    assert rates.queue(ROUTER_QUEUE) == Queue()
     for second in range(20):
         moved = 100 * second if second < 10 else 1_000 + 20 * (second - 10)
-        speeds.note({REQUESTS: Position(committed=moved, end=moved + 7)}, at_s=float(second))
-    queue = speeds.queue(ROUTER_QUEUE)
+        rates.note({REQUESTS: Position(committed=moved, end=moved + 7)}, at_s=float(second))
+    queue = rates.queue(ROUTER_QUEUE)
     assert (queue.lag_records, queue.arriving_per_s, queue.leaving_per_s) == (7, 20.0, 20.0)
 
 
 def test_one_look_tells_what_waits_and_no_rate() -> None:
-    speeds = Speeds()
-    speeds.note({REQUESTS: Position(committed=1, end=4), BULK: Position(committed=0, end=5)}, at_s=0)
-    assert speeds.queue(ROUTER_QUEUE) == Queue(lag_records=8)
+    rates = QueueRates()
+    rates.note({REQUESTS: Position(committed=1, end=4), BULK: Position(committed=0, end=5)}, at_s=0)
+    assert rates.queue(ROUTER_QUEUE) == Queue(lag_records=8)
 
 
 def test_a_broker_that_forgot_everything_makes_no_negative_rate() -> None:
-    speeds = Speeds()
-    speeds.note({REQUESTS: Position(committed=900, end=1_000)}, at_s=0)
-    speeds.note({REQUESTS: Position(committed=0, end=3)}, at_s=1)
-    assert speeds.queue(ROUTER_QUEUE) == Queue(lag_records=3)
-    speeds.note({REQUESTS: Position(committed=3, end=3)}, at_s=2)
-    assert speeds.queue(ROUTER_QUEUE).leaving_per_s == 3
+    rates = QueueRates()
+    rates.note({REQUESTS: Position(committed=900, end=1_000)}, at_s=0)
+    rates.note({REQUESTS: Position(committed=0, end=3)}, at_s=1)
+    assert rates.queue(ROUTER_QUEUE) == Queue(lag_records=3)
+    rates.note({REQUESTS: Position(committed=3, end=3)}, at_s=2)
+    assert rates.queue(ROUTER_QUEUE).leaving_per_s == 3
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(0.5, 30)), min_size=1, max_size=30))
 def test_no_rate_is_ever_negative_while_offsets_rise(steps: list[tuple[int, float]]) -> None:
-    speeds, at_s, end = Speeds(), 0.0, 0
+    rates, at_s, end = QueueRates(), 0.0, 0
     for more, elapsed_s in steps:
         end += more
         at_s += elapsed_s
-        speeds.note({REQUESTS: Position(committed=end, end=end)}, at_s=at_s)
-        assert (speeds.queue(ROUTER_QUEUE).leaving_per_s or 0.0) >= 0
+        rates.note({REQUESTS: Position(committed=end, end=end)}, at_s=at_s)
+        assert (rates.queue(ROUTER_QUEUE).leaving_per_s or 0.0) >= 0
 
 
 def test_a_total_adds_what_is_known() -> None:
@@ -118,7 +128,7 @@ def test_every_queue_of_every_version_is_asked_for() -> None:
 
 
 def judged(**signs: Any) -> tuple[Tone, str]:
-    verdict = judge(Signs(**({"error_shares": {}} | signs)))
+    verdict = headline_of(Signs(**({"error_shares": {}} | signs)))
     return verdict.tone, verdict.title
 
 
@@ -148,9 +158,9 @@ def test_the_verdict_names_the_worst_that_is_true(signs: dict[str, Any], tone: T
 
 
 def test_a_snapshot_puts_reports_lag_and_processes_together() -> None:
-    speeds, history = Speeds(), History()
-    speeds.note(everywhere((IRIS,), committed=0, end=0), at_s=0)
-    speeds.note(everywhere((IRIS,), committed=10, end=25), at_s=2)
+    rates, history = QueueRates(), History()
+    rates.note(everywhere((IRIS,), committed=0, end=0), at_s=0)
+    rates.note(everywhere((IRIS,), committed=10, end=25), at_s=2)
     process = ProcessRecord(
         name="router", pool="router", pid=1, create_time_s=0, state="waiting", restarts=2, port=1, ops_url="", log=""
     )
@@ -165,7 +175,7 @@ def test_a_snapshot_puts_reports_lag_and_processes_together() -> None:
         failures={("iris", "v1"): {"model_error": 3, "deadline_exceeded": 27}},
         processes=(process,),
     )
-    snapshot = build_snapshot(seen, speeds=speeds, history=history)
+    snapshot = build_snapshot(seen, rates=rates, history=history)
 
     (model,) = snapshot.models
     assert [(card.version, card.weight, card.queue.lag_records) for card in model.versions] == [
@@ -189,25 +199,25 @@ def test_a_snapshot_puts_reports_lag_and_processes_together() -> None:
 
 
 def test_the_default_model_comes_first() -> None:
-    other = ModelInfo(name="digits", description="", default=False, versions=(version_info("v1", 1.0),))
-    snapshot = build_snapshot(Sighting(at_s=1.0, models=(other, IRIS)), speeds=Speeds(), history=History())
+    other = ApiModel(name="digits", description="", default=False, versions=(version_info("v1", 1.0),))
+    snapshot = build_snapshot(Sighting(at_s=1.0, models=(other, IRIS)), rates=QueueRates(), history=History())
     assert [model.name for model in snapshot.models] == ["iris", "digits"]
     assert list(snapshot.point.versions) == ["iris/v1", "iris/v2", "digits/v1"]
 
 
 def test_before_anything_answered_a_snapshot_says_who_does_not() -> None:
     seen = Sighting(at_s=1.0, api=Source(error="nobody there"), broker=Source(error="nobody there either"))
-    snapshot = build_snapshot(seen, speeds=Speeds(), history=History())
+    snapshot = build_snapshot(seen, rates=QueueRates(), history=History())
     assert (snapshot.verdict.tone, snapshot.models, snapshot.flow.error_share) == (Tone.BAD, (), None)
     assert snapshot.verdict.detail == "nobody there"
 
 
 def test_requests_that_wait_with_no_worker_there_are_the_headline() -> None:
-    speeds = Speeds()
+    rates = QueueRates()
     (own, _) = version_queue(NAMES, "iris", "v2")
-    speeds.note({own: Position(committed=0, end=5)}, at_s=0)
+    rates.note({own: Position(committed=0, end=5)}, at_s=0)
     seen = Sighting(at_s=1.0, models=(IRIS,), reports={("iris", "v2"): report("v2", workers=0)})
-    snapshot = build_snapshot(seen, speeds=speeds, history=History())
+    snapshot = build_snapshot(seen, rates=rates, history=History())
     assert snapshot.verdict.detail == "Start workers of iris v2."
 
 
@@ -236,7 +246,7 @@ def letter_record(number: int, *, reason: str = "model_error") -> Any:
 
 
 def test_letters_are_counted_once_however_often_they_are_read() -> None:
-    box = LetterBox(load_settings(), clock=FakeClock())
+    box = DeadLetterTally(load_settings(), clock=FakeClock())
     box.add([letter_record(0), letter_record(1, reason="undecodable")])
     box.add([letter_record(1, reason="undecodable"), FakeRecord(value=b"no letter", offset=2), letter_record(3)])
     letters = asyncio.run(box.look(Position(committed=0, end=4)))
@@ -246,7 +256,7 @@ def test_letters_are_counted_once_however_often_they_are_read() -> None:
 
 
 def test_letters_of_partitions_that_were_added_are_counted_too() -> None:
-    box = LetterBox(load_settings(), clock=FakeClock())
+    box = DeadLetterTally(load_settings(), clock=FakeClock())
     box.add([letter_record(0), letter_record(1), replace(letter_record(0), partition=1)])
     box.add([replace(letter_record(0), partition=1), replace(letter_record(1), partition=1)])
     assert asyncio.run(box.look(Position(committed=0, end=4))).by_reason == {"model_error": 4}
@@ -324,12 +334,12 @@ class Looking:
         self.looks += 1
         if self.fails:
             raise ZeroDivisionError
-        return build_snapshot(Sighting(at_s=float(self.looks)), speeds=Speeds(), history=History())
+        return build_snapshot(Sighting(at_s=float(self.looks)), rates=QueueRates(), history=History())
 
 
 async def test_open_pages_share_one_look_and_a_failing_look_ends_nobody() -> None:
     looking = Looking()
-    feed = Feed(looking.look, lambda: (point(1.0),))
+    feed = SnapshotFeed(looking.look, lambda: (point(1.0),))
     await feed.start()
     async with asyncio.timeout(20), aclosing(feed.events()) as one, aclosing(feed.events()) as two:
         for events in (one, two):
@@ -351,7 +361,7 @@ async def test_open_pages_share_one_look_and_a_failing_look_ends_nobody() -> Non
 
 
 async def test_more_pages_than_the_limit_are_told_so() -> None:
-    feed = Feed(Looking().look, tuple)
+    feed = SnapshotFeed(Looking().look, tuple)
     pages = [feed.events() for _ in range(100)]
     for page in pages:
         feed.refuse_if_full()

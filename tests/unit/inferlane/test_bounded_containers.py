@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from dashboards.live.letters import LetterBox
+from dashboards.live.dead_letter_tally import DeadLetterTally
 from inferlane.contracts.dead_letters import Cause, dead_letter
 from inferlane.contracts.naming import Names
 from inferlane.contracts.outcomes import OutcomeSummary, decode_summary, encode_summary
@@ -113,7 +113,7 @@ async def test_cancelled_requests_are_not_remembered_without_end() -> None:
 
 
 def test_reasons_of_dead_letters_that_are_none_of_ours_are_counted_together() -> None:
-    box = LetterBox(load_settings(), clock=FakeClock())
+    box = DeadLetterTally(load_settings(), clock=FakeClock())
     for number in range(2_000):
         cause = Cause(reason=f"made-up-{number}", detail="", attempts=1)
         letter = dead_letter(FakeRecord(value=b"{}"), cause, topic="dead", limit_bytes=1_000)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from control_plane.kubernetes.plan import object_name, service_name
+from control_plane.kubernetes.deployment_plan import object_name, service_name
 from inferlane.contracts.naming import PREFIX_RULE, Lane, Names, check_model_name, check_version_name, pool_key
 from inferlane.errors import ConfigurationError, InvalidNameError
 from inferlane.runtime.config import load_settings

@@ -30,8 +30,8 @@ _PREVIEW_VALUES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which letters a command is about; `ids` are request ids or offsets of letters, and none of them means any."""
+class DeadLetterFilter:
+    """Which dead letters a command is about. `ids`: request ids or offsets of dead letters; empty means any."""
 
     ids: frozenset[str] = frozenset()
     reason: str | None = None
@@ -39,8 +39,8 @@ class Wanted:
     version: str | None = None
     since_s: float
 
-    def holds(self, letter: DeadLetter, headers: RequestHeaders) -> bool:
-        """Whether the letter is one of them."""
+    def matches(self, letter: DeadLetter, headers: RequestHeaders) -> bool:
+        """Whether the dead letter is one of them."""
         return (
             (not self.ids or not self.ids.isdisjoint((headers.request_id, str(letter.offset))))
             and self.reason in (None, letter.cause.reason)
@@ -50,28 +50,28 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A letter that is wanted, with the headers of its request."""
+class FoundDeadLetter:
+    """A dead letter that matches the filter, with the headers of its request."""
 
     letter: DeadLetter
     headers: RequestHeaders
 
-    def without_value(self) -> "Found":
+    def without_value(self) -> "FoundDeadLetter":
         """The same with nothing of what may be large, to be kept by the thousand."""
         original = replace(self.letter.original, value=None, headers=())
-        return Found(replace(self.letter, original=original), self.headers)
+        return FoundDeadLetter(replace(self.letter, original=original), self.headers)
 
 
-async def wanted_letters(
-    settings: "Settings", wanted: Wanted, *, on_skipped: "Callable[[DecodeError], None]"
-) -> AsyncGenerator[Found, None]:
-    """Yield the letters that are wanted, those of a partition oldest first; what is no letter goes to `on_skipped`.
+async def matching_dead_letters(
+    settings: "Settings", selection: DeadLetterFilter, *, on_skipped: "Callable[[DecodeError], None]"
+) -> AsyncGenerator[FoundDeadLetter, None]:
+    """Yield the dead letters that match, oldest first in each partition; records that are none go to `on_skipped`.
 
     Raises:
         UnavailableError: the broker does not answer.
     """
     partitions = await partitions_of(settings, settings.names.dead_letters)
-    async with aclosing(read_since(settings, partitions, since_s=wanted.since_s)) as batches:
+    async with aclosing(read_since(settings, partitions, since_s=selection.since_s)) as batches:
         async for records in batches:
             for record in records:
                 try:
@@ -80,8 +80,8 @@ async def wanted_letters(
                     on_skipped(error)
                     continue
                 headers = headers_of(letter)
-                if wanted.holds(letter, headers):
-                    yield Found(letter, headers)
+                if selection.matches(letter, headers):
+                    yield FoundDeadLetter(letter, headers)
 
 
 def since_seconds(since: str | None) -> float:
@@ -101,7 +101,7 @@ def since_seconds(since: str | None) -> float:
         raise typer.BadParameter(f"--since {since!r} is neither 30s, 15m, 2h, 7d nor an RFC 3339 time") from error
 
 
-def preview(found: Found) -> str:
+def preview(found: FoundDeadLetter) -> str:
     """The head of the value for a person: text as it is, binary tensors by name, shape and first numbers."""
     value, json_length = found.letter.original.value or b"", found.headers.json_length
     if json_length is not None:

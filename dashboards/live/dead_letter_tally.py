@@ -26,7 +26,7 @@ _SHOWN = 20
 _DETAIL_CHARS = 300
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetterSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A dead letter without its value. `cut` says why it cannot be replayed, if so; times are since the epoch."""
 
     offset: int
@@ -40,16 +40,16 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     cut: str | None
 
 
-class Letters(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetterCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the dead letters. `kept` is what the topic holds; the rest is of the last day."""
 
     kept: int = 0
     by_reason: dict[str, int] = {}
-    newest: tuple[Letter, ...] = ()
+    newest: tuple[DeadLetterSummary, ...] = ()
 
 
-class LetterBox:
-    """Counts every letter once. One event loop, one caller at a time."""
+class DeadLetterTally:
+    """Count every dead letter once. One event loop, one caller at a time."""
 
     def __init__(self, settings: "Settings", *, clock: "Clock") -> None:
         self._settings = settings
@@ -64,9 +64,9 @@ class LetterBox:
         self._seen_end = 0
         self._since_s: float | None = None
         self._by_reason: Counter[str] = Counter()
-        self._newest: deque[Letter] = deque(maxlen=_SHOWN)
+        self._newest: deque[DeadLetterSummary] = deque(maxlen=_SHOWN)
 
-    async def look(self, position: "Position") -> Letters:
+    async def look(self, position: "Position") -> DeadLetterCounts:
         """Read what came since the last look; nothing is asked of the broker when `position` has not moved.
 
         Raises:
@@ -82,7 +82,7 @@ class LetterBox:
                 async for records in batches:
                     self.add(records)
             self._seen_end = position.end
-        return Letters(
+        return DeadLetterCounts(
             kept=position.lag_records,
             by_reason=dict(self._by_reason.most_common()),
             newest=tuple(reversed(self._newest)),
@@ -94,7 +94,7 @@ class LetterBox:
             if record.offset < self._next_offsets.get(record.partition, 0):
                 continue
             self._next_offsets[record.partition] = record.offset + 1
-            # Letters of the same millisecond may follow: they are read from here and told by their offset.
+            # More of the same millisecond may follow: reading resumes at this time, and offsets tell which are new.
             self._since_s = record.timestamp / 1000
             try:
                 letter = read_dead_letter(record)
@@ -104,9 +104,9 @@ class LetterBox:
             self._newest.append(_shown(letter))
 
 
-def _shown(letter: DeadLetter) -> Letter:
+def _shown(letter: DeadLetter) -> DeadLetterSummary:
     headers = headers_of(letter)
-    return Letter(
+    return DeadLetterSummary(
         offset=letter.offset,
         request_id=headers.request_id,
         buried_s=letter.buried_s,

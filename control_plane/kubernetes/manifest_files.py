@@ -18,8 +18,8 @@ from control_plane.kubernetes.backing_services import (
     topic_documents,
     user_documents,
 )
-from control_plane.kubernetes.network import kafka_policy, monitor_document, policy_documents
-from control_plane.kubernetes.plan import API, Document, Plan, PoolPlan, document
+from control_plane.kubernetes.deployment_plan import API, DeploymentPlan, Document, PoolPlan, document
+from control_plane.kubernetes.network_policies import kafka_policy, monitor_document, policy_documents
 from control_plane.kubernetes.workloads import (
     CONTAINER_NAME,
     api_documents,
@@ -32,12 +32,12 @@ _BROKERS = 3
 _IN_SYNC = 2
 
 
-def overlay_documents(plan: Plan) -> Mapping[str, Document]:
+def overlay_documents(plan: DeploymentPlan) -> Mapping[str, Document]:
     """Return the kustomization of each overlay by its name."""
     return {"laptop": _laptop(plan), "production": _production(plan)}
 
 
-def _laptop(plan: Plan) -> Document:
+def _laptop(plan: DeploymentPlan) -> Document:
     """One node: a few requests, an API without keys for whoever reaches the port."""
     kafka = [
         _replaced("KafkaNodePool", "/spec/resources/requests/cpu", "100m"),
@@ -54,7 +54,7 @@ def _laptop(plan: Plan) -> Document:
     )
 
 
-def _production(plan: Plan) -> Document:
+def _production(plan: DeploymentPlan) -> Document:
     """Three brokers, three API replicas, two routers, spread over nodes, scraped by Prometheus."""
     return _kustomization(
         plan,
@@ -68,7 +68,7 @@ def _production(plan: Plan) -> Document:
     )
 
 
-def _kustomization(plan: Plan, components: list[str], patches: list[Document]) -> Document:
+def _kustomization(plan: DeploymentPlan, components: list[str], patches: list[Document]) -> Document:
     kafka = ["../../components/kafka"] if plan.runs_kafka else []
     pools = [f"../../components/{pool.name}" for pool in plan.pools]
     return {
@@ -142,7 +142,7 @@ HEADER = "# Made by `inferlane k8s render` from catalogue and settings; a test c
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 
 
-def files(plan: Plan) -> Mapping[str, str]:
+def files(plan: DeploymentPlan) -> Mapping[str, str]:
     """Return the text of every file by its path in `k8s/`.
 
     A pool's Deployment is in two files: kustomize does not read files outside of a component's own folder, and
@@ -178,7 +178,7 @@ def write_files(folder: Path, texts: Mapping[str, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _base(plan: Plan) -> Mapping[str, list[Document]]:
+def _base(plan: DeploymentPlan) -> Mapping[str, list[Document]]:
     namespace = document("v1", "Namespace", {"name": plan.namespace, "labels": _RESTRICTED})
     return {
         "namespace.yaml": [namespace],
@@ -190,7 +190,7 @@ def _base(plan: Plan) -> Mapping[str, list[Document]]:
     }
 
 
-def _kafka(plan: Plan) -> Mapping[str, list[Document]]:
+def _kafka(plan: DeploymentPlan) -> Mapping[str, list[Document]]:
     return {
         "cluster.yaml": [*cluster_documents(plan), kafka_policy(plan)],
         "topics.yaml": topic_documents(plan),
@@ -198,7 +198,7 @@ def _kafka(plan: Plan) -> Mapping[str, list[Document]]:
     }
 
 
-def _pool(plan: Plan, pool: PoolPlan) -> Mapping[str, list[Document]]:
+def _pool(plan: DeploymentPlan, pool: PoolPlan) -> Mapping[str, list[Document]]:
     return {
         "deployment.yaml": pool_documents(plan, pool),
         "scaled-object.yaml": [pool_scaled_object(plan, pool)],

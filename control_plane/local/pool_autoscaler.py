@@ -13,7 +13,7 @@ import structlog
 
 from control_plane.autoscaling.pool import PartitionOffsets, PoolScaler
 from control_plane.autoscaling.scaled_object import read_scaled_objects
-from control_plane.local.keeper import Backoff, StartError
+from control_plane.local.managed_process import Backoff, StartError
 from control_plane.local.pools import worker_pool
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError, InferlaneError
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaledPool:
-    """A pool of workers by the name that the supervisor knows it by, and the numbers that it is scaled by."""
+    """A pool of workers by the name that the supervisor knows it by, and the ScaledObject that it follows."""
 
     name: str
     model: str
     version: str
-    numbers: "ScaledObject"
+    scaled_object: "ScaledObject"
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
         """What each trigger looks at, in the order of the triggers."""
-        return tuple(Subscription(trigger.topic, trigger.consumer_group) for trigger in self.numbers.triggers)
+        return tuple(Subscription(trigger.topic, trigger.consumer_group) for trigger in self.scaled_object.triggers)
 
 
 def read_scaled_pools(
@@ -69,14 +69,15 @@ def read_scaled_pools(
         for lane in Lane
     }
     pools: dict[str, ScaledPool] = {}
-    for numbers in read_scaled_objects(text, source=str(path)):
-        of_triggers = {versions.get(trigger.topic) for trigger in numbers.triggers}
+    for scaled_object in read_scaled_objects(text, source=str(path)):
+        of_triggers = {versions.get(trigger.topic) for trigger in scaled_object.triggers}
         if of_triggers == {None}:
             continue
-        pool = _pool(numbers.capped(max_workers), of_triggers, source=str(path), names=names)
+        pool = _pool(scaled_object.capped(max_workers), of_triggers, source=str(path), names=names)
         if pool.name in pools:
             raise ConfigurationError(
-                f"{path}: {pools[pool.name].numbers.name} and {numbers.name} both scale {pool.name}. Remove one."
+                f"{path}: {pools[pool.name].scaled_object.name} and {scaled_object.name} both scale {pool.name}. "
+                "Remove one."
             )
         pools[pool.name] = pool
     if not pools:
@@ -88,22 +89,22 @@ def read_scaled_pools(
 
 
 def _pool(
-    numbers: "ScaledObject", of_triggers: Iterable[tuple[str, str] | None], *, source: str, names: "Names"
+    scaled_object: "ScaledObject", of_triggers: Iterable[tuple[str, str] | None], *, source: str, names: "Names"
 ) -> ScaledPool:
     """Check that every trigger is of one version and of the group that reads it."""
     first, *others = of_triggers
     if first is None or others:
-        topics = ", ".join(trigger.topic for trigger in numbers.triggers)
+        topics = ", ".join(trigger.topic for trigger in scaled_object.triggers)
         raise ConfigurationError(
-            f"{source}: ScaledObject {numbers.name} looks at {topics}, not the topics of one version. Mend it."
+            f"{source}: ScaledObject {scaled_object.name} looks at {topics}, not the topics of one version. Mend it."
         )
     group = names.worker_group(*first)
-    if other := [trigger.consumer_group for trigger in numbers.triggers if trigger.consumer_group != group]:
+    if other := [trigger.consumer_group for trigger in scaled_object.triggers if trigger.consumer_group != group]:
         raise ConfigurationError(
-            f"{source}: ScaledObject {numbers.name} looks at the group {other[0]}, not at {group}, which reads its "
-            "topics. Mend it."
+            f"{source}: ScaledObject {scaled_object.name} looks at the group {other[0]}, not at {group}, which reads "
+            "its topics. Mend it."
         )
-    return ScaledPool(name=worker_pool(*first), model=first[0], version=first[1], numbers=numbers)
+    return ScaledPool(name=worker_pool(*first), model=first[0], version=first[1], scaled_object=scaled_object)
 
 
 log = structlog.get_logger(__name__)
@@ -167,7 +168,7 @@ class Autoscaler:
             ScaledState(
                 pool,
                 PoolScaler(
-                    pool.numbers, replicas=sizes.get(pool.name, workers), now_s=now_s, hpa_sync_s=self._hpa_sync_s
+                    pool.scaled_object, replicas=sizes.get(pool.name, workers), now_s=now_s, hpa_sync_s=self._hpa_sync_s
                 ),
             )
             for pool in self._pools
@@ -214,7 +215,7 @@ class Autoscaler:
         lags = [None if lane is None else sum(partition.lag_records for partition in lane) for lane in found]
         state.lag_records = None if None in lags else sum(lag for lag in lags if lag is not None)
         self._measure(state, lags)
-        # Enough to feed the same numbers to the policy again.
+        # Enough to feed the same values to the policy again.
         log.debug(
             "pool_looked_at",
             pool=state.pool.name,
@@ -236,7 +237,7 @@ class Autoscaler:
 
     def _measure(self, state: ScaledState, lags: Sequence[int | None]) -> None:
         metrics.WANTED.labels(state.pool.model, state.pool.version).set(state.scaler.replicas)
-        for trigger, lag in zip(state.pool.numbers.triggers, lags, strict=True):
+        for trigger, lag in zip(state.pool.scaled_object.triggers, lags, strict=True):
             if lag is not None:
                 metrics.LAG.labels(trigger.topic).set(lag)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards.generator import overview, processes, versions
+from dashboards.generator import overview_page, process_pages, version_page
 from dashboards.generator.panels import Page, build
 
 FOLDER = Path(__file__).parents[1] / "grafana"
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parents[1] / "grafana"
 
 def pages() -> tuple[Page, ...]:
     """Every dashboard, the one to look at first first."""
-    return (overview.PAGE, versions.PAGE, overview.QUEUE, processes.WORKERS, processes.API)
+    return (overview_page.PAGE, version_page.PAGE, overview_page.QUEUE, process_pages.WORKERS, process_pages.API)
 
 
 def documents() -> Mapping[str, str]:

@@ -25,7 +25,7 @@ _READ_WITHIN_S = 4.0
 T = TypeVar("T")
 
 
-class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ApiTensor(msgspec.Struct, frozen=True, kw_only=True):
     """An input of a version; -1 is the row axis."""
 
     name: str
@@ -33,26 +33,26 @@ class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
     shape: tuple[int, ...]
 
 
-class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ApiVersion(msgspec.Struct, frozen=True, kw_only=True):
     """What `GET /v1/models` says of a version, as far as the page shows it; `weight` is a share of 1."""
 
     version: str
     weight: float
     quantization: str
     size_bytes: int
-    inputs: tuple[TensorInfo, ...]
+    inputs: tuple[ApiTensor, ...]
 
 
-class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ApiModel(msgspec.Struct, frozen=True, kw_only=True):
     """What `GET /v1/models` says of a model."""
 
     name: str
     description: str
     default: bool
-    versions: tuple[VersionInfo, ...]
+    versions: tuple[ApiVersion, ...]
 
 
-class UnusableInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ApiUnusable(msgspec.Struct, frozen=True, kw_only=True):
     """A version, or with no version a whole model, that cannot be served."""
 
     model: str
@@ -60,11 +60,11 @@ class UnusableInfo(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class ModelList(msgspec.Struct, frozen=True):
+class ApiModelList(msgspec.Struct, frozen=True):
     """`GET /v1/models`."""
 
-    models: tuple[ModelInfo, ...]
-    unusable: tuple[UnusableInfo, ...] = ()
+    models: tuple[ApiModel, ...]
+    unusable: tuple[ApiUnusable, ...] = ()
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ApiAnswer:
     """What the API answered a call that was passed on."""
 
     status: int
@@ -83,7 +83,7 @@ class Answer:
     body: bytes
 
 
-class Api:
+class ApiClient:
     """Calls of one API. Our own key is for reading alone: what a page asks goes with the key of its user, or none."""
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, *, key: "SecretStr | None") -> None:
@@ -91,14 +91,14 @@ class Api:
         self.base_url = base_url
         self._headers = {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
 
-    async def models(self) -> ModelList:
+    async def models(self) -> ApiModelList:
         """Every model with the weights in force, and what cannot be served.
 
         Raises:
             UnavailableError: no answer, or another one than expected.
             ConfigurationError: the API wants a key, and ours is none that is in force.
         """
-        return await self._read("/v1/models", ModelList)
+        return await self._read("/v1/models", ApiModelList)
 
     async def report(self, model: str, version: str, *, window_s: float) -> WindowReport:
         """What a version did over the last `window_s` seconds.
@@ -126,7 +126,7 @@ class Api:
 
     async def pass_on(
         self, method: str, path: str, *, body: bytes | None, authorization: str | None, wait_s: float
-    ) -> Answer:
+    ) -> ApiAnswer:
         """Make a call for a user and return its answer, whatever it is.
 
         Raises:
@@ -136,7 +136,7 @@ class Api:
         if authorization is not None:
             headers["authorization"] = authorization
         status, content_type, raw = await self._call(method, path, wait_s=wait_s, headers=headers, data=body)
-        return Answer(status=status, content_type=content_type, body=raw)
+        return ApiAnswer(status=status, content_type=content_type, body=raw)
 
     async def _read(self, path: str, kind: type[T], query: dict[str, str] | None = None) -> T:
         status, _, raw = await self._call("GET", path, wait_s=_READ_WITHIN_S, headers=self._headers, params=query)

@@ -116,7 +116,7 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class CapacityPlan:
     """What it takes. `short_versions`: how many need more workers than their topics have partitions."""
 
     workers: int
@@ -137,7 +137,7 @@ def zipf_shares(versions: int, skew: float) -> tuple[float, ...]:
     return tuple(weight / sum(weights) for weight in weights)
 
 
-def plan(demand: Demand, pace: WorkerPace, capacity: Capacity) -> Plan:
+def plan_capacity(demand: Demand, pace: WorkerPace, capacity: Capacity) -> CapacityPlan:
     """Return what the demand takes at its peak."""
 
     def processes(rate_per_s: float, each_per_s: float) -> int:
@@ -147,7 +147,7 @@ def plan(demand: Demand, pace: WorkerPace, capacity: Capacity) -> Plan:
     versions = len(workers)
     ingress = (_LANES + 1) * demand.ingress_partitions
     partitions = versions * _LANES * demand.work_partitions + ingress + _SINGLE_PARTITION_TOPICS
-    return Plan(
+    return CapacityPlan(
         workers=sum(workers),
         busiest_workers=max(workers),
         short_versions=sum(count > demand.work_partitions for count in workers),
@@ -194,7 +194,7 @@ BEHAVIOR = Behavior(
 FALLBACK = Fallback(failure_threshold=3, replicas=1, behavior="currentReplicasIfHigher")
 
 
-def scaled_object(
+def make_scaled_object(
     *, name: str, target: str, group: str, thresholds: Mapping[str, int], max_replicas: int
 ) -> ScaledObject:
     """Return the ScaledObject of one pool. `thresholds`: each lane's topic with its lagThreshold.

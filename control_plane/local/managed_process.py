@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from control_plane.local.child import Ask, Child, ProcessSpec, start_child
+from control_plane.local.child_process import Ask, Child, ProcessSpec, start_child
 from inferlane.errors import InferlaneError
 from inferlane.quoting import clipped
 
@@ -70,7 +70,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-class Keeper:
+class ManagedProcess:
     """Runs a spec; after the first time that it was ready, a death is answered with a restart.
 
     A process that fails before it was ever ready is not restarted: its settings are wrong, and whoever started the

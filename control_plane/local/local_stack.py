@@ -13,8 +13,8 @@ import msgspec
 import psutil
 import structlog
 
-from control_plane.local.autoscaling import Autoscaler, read_scaled_pools
-from control_plane.local.keeper import Backoff, State
+from control_plane.local.managed_process import Backoff, State
+from control_plane.local.pool_autoscaler import Autoscaler, read_scaled_pools
 from control_plane.local.pools import StackPools, store_answers, worker_pool
 from control_plane.local.probe import Target, predict
 from control_plane.local.profile import Profile, StackOptions
@@ -28,15 +28,15 @@ from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.runfile import FaultRecord, PoolRecord, ProcessRecord, RunFile, RunRecord, base_url
 
 if TYPE_CHECKING:
-    from control_plane.local.autoscaling import ScaledState
-    from control_plane.local.keeper import Keeper
+    from control_plane.local.managed_process import ManagedProcess
+    from control_plane.local.pool_autoscaler import ScaledState
 
 log = structlog.get_logger(__name__)
 
 _PROBE_WAIT_S = 30.0
 
 
-class RunningStack:
+class LocalStack:
     """One stack from start to stop; `run` is its whole life, on the main thread's event loop.
 
     Raises:
@@ -137,15 +137,15 @@ class RunningStack:
 
     def _has_worker(self, target: Target) -> bool:
         name = worker_pool(target.model, target.version)
-        return any(pool == name and keeper.state is State.READY for pool, keeper in self._supervisor.keepers())
+        return any(pool == name and process.state is State.READY for pool, process in self._supervisor.processes())
 
     def _faults(self) -> tuple[FaultRecord, ...]:
         """What is not served now, each version once."""
         reasons = {
-            (target.model, target.version): keeper.fault
+            (target.model, target.version): process.fault
             for target in self._targets
-            for pool, keeper in self._supervisor.keepers()
-            if pool == worker_pool(target.model, target.version) and keeper.fault and not self._has_worker(target)
+            for pool, process in self._supervisor.processes()
+            if pool == worker_pool(target.model, target.version) and process.fault and not self._has_worker(target)
         } | {(target.model, target.version): reason for target, reason in self._unanswered.items()}
         found = (
             FaultRecord(model=model, version=version, reason=reason) for (model, version), reason in reasons.items()
@@ -167,7 +167,7 @@ class RunningStack:
         )
 
     async def _autoscale(self, autoscaler: Autoscaler) -> None:
-        """Scale, and serve the numbers of it, until cancelled; while it cannot, the pools stay as they are."""
+        """Scale, and serve the autoscaler's metrics, until cancelled; while it fails, the pools keep their size."""
         failures, backoff = 0, Backoff()
         while True:
             began_s = time.monotonic()
@@ -198,14 +198,14 @@ class RunningStack:
 
     def _logs(self) -> list[Path]:
         folder = self._profile.settings.state_dir / "logs"
-        return [folder / "supervisor.log", *(keeper.spec.log_path for _, keeper in self._supervisor.keepers())]
+        return [folder / "supervisor.log", *(process.spec.log_path for _, process in self._supervisor.processes())]
 
     def _enter(self, phase: str, *, failure: str | None = None) -> None:
         self._record = msgspec.structs.replace(self._record, phase=phase, failure=failure)
         self._write()
 
     def _write(self) -> None:
-        processes = tuple(_process_record(pool, keeper) for pool, keeper in self._supervisor.keepers())
+        processes = tuple(_process_record(pool, process) for pool, process in self._supervisor.processes())
         pools = tuple(_pool_record(state) for state in self._autoscaler.states) if self._autoscaler else ()
         faults = self._faults()
         bad = {(fault.model, fault.version) for fault in faults}
@@ -231,28 +231,28 @@ def refuse_second(file: RunFile) -> None:
         )
 
 
-def _process_record(pool: str, keeper: "Keeper") -> ProcessRecord:
+def _process_record(pool: str, process: "ManagedProcess") -> ProcessRecord:
     return ProcessRecord(
-        name=keeper.spec.name,
+        name=process.spec.name,
         pool=pool,
-        pid=keeper.child.pid if keeper.child else 0,
-        create_time_s=keeper.child.create_time_s if keeper.child else 0.0,
-        state=keeper.state,
-        restarts=keeper.restarts,
-        port=keeper.spec.port,
-        ops_url=keeper.spec.ops_url,
-        log=str(keeper.spec.log_path),
-        fault=keeper.fault,
+        pid=process.child.pid if process.child else 0,
+        create_time_s=process.child.create_time_s if process.child else 0.0,
+        state=process.state,
+        restarts=process.restarts,
+        port=process.spec.port,
+        ops_url=process.spec.ops_url,
+        log=str(process.spec.log_path),
+        fault=process.fault,
     )
 
 
 def _pool_record(state: "ScaledState") -> PoolRecord:
-    numbers = state.scaler.numbers
+    scaled_object = state.scaler.scaled_object
     return PoolRecord(
         name=state.pool.name,
         workers=state.scaler.replicas,
-        least=numbers.min_replicas,
-        most=numbers.max_replicas,
+        least=scaled_object.min_replicas,
+        most=scaled_object.max_replicas,
         reason=state.reason,
         lag_records=state.lag_records,
     )

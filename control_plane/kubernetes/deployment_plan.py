@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from control_plane.autoscaling.planning import WorkerPace, lag_threshold_records
+from control_plane.autoscaling.capacity_plan import WorkerPace, lag_threshold_records
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
@@ -119,7 +119,7 @@ class PoolPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DeploymentPlan:
     """All that the files are made of."""
 
     settings: "Settings"
@@ -190,8 +190,8 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
     pace: WorkerPace,
     waits: Waits,
     user_per_service: bool = False,
-) -> Plan:
-    """Plan a pool for each `(model, version)`.
+) -> DeploymentPlan:
+    """DeploymentPlan a pool for each `(model, version)`.
 
     `user_per_service`: with a broker that is not Strimzi's too, each service logs in with a user of its own.
 
@@ -203,7 +203,7 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
         max_batch_rows=_ROUTER_BATCH_RECORDS,
         commit_interval_s=settings.commit_interval_s,
     )
-    return Plan(
+    return DeploymentPlan(
         settings=settings,
         has_users=user_per_service or settings.kafka_bootstrap_servers == _kafka_servers(namespace),
         namespace=namespace,

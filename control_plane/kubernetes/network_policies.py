@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from control_plane.kubernetes.plan import (
+from control_plane.kubernetes.deployment_plan import (
     API_PORT,
     KAFKA_PORT,
     KEDA_NAMESPACE,
@@ -12,8 +12,8 @@ from control_plane.kubernetes.plan import (
     STORE_PORT,
     STRIMZI_NAMESPACE,
     TRACES_PORT,
+    DeploymentPlan,
     Document,
-    Plan,
     document,
     kafka_labels,
 )
@@ -27,7 +27,7 @@ _KAFKA = {"matchLabels": kafka_labels()}
 _STORE = {"matchLabels": {_COMPONENT: "store"}}
 
 
-def policy_documents(plan: Plan) -> list[Document]:
+def policy_documents(plan: DeploymentPlan) -> list[Document]:
     """Return the policies of the namespace: first that nothing is allowed, then what is."""
     from_services = [{"podSelector": _SERVICES}]
     dns = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
@@ -52,7 +52,7 @@ def policy_documents(plan: Plan) -> list[Document]:
     ]
 
 
-def kafka_policy(plan: Plan) -> Document:
+def kafka_policy(plan: DeploymentPlan) -> Document:
     """Return the brokers' policy: our pods and KEDA as clients; each other, and the operator, on every port."""
     inside = [{"podSelector": _KAFKA}]
     clients = [{"podSelector": _SERVICES}, _namespace(KEDA_NAMESPACE)]
@@ -74,18 +74,18 @@ def _to(pods: Document, port: int) -> Document:
     return {"to": [{"podSelector": pods}], "ports": _ports(port)}
 
 
-def _store_ports(plan: Plan) -> set[int]:
+def _store_ports(plan: DeploymentPlan) -> set[int]:
     """Where somebody else's store listens; it may be anywhere, so the port is all that can be said."""
     return {urlsplit(plan.settings.redis_url).port or STORE_PORT}
 
 
-def _kafka_ports(plan: Plan) -> set[int]:
+def _kafka_ports(plan: DeploymentPlan) -> set[int]:
     """The same of somebody else's brokers."""
     servers = plan.settings.kafka_bootstrap_servers.split(",")
     return {int(server.rpartition(":")[2]) for server in servers}
 
 
-def _policy(plan: Plan, name: str, pods: Document, **rules: object) -> Document:
+def _policy(plan: DeploymentPlan, name: str, pods: Document, **rules: object) -> Document:
     metadata = {"name": name, "namespace": plan.namespace}
     return document("networking.k8s.io/v1", "NetworkPolicy", metadata, spec={"podSelector": pods, **rules})
 
@@ -105,7 +105,7 @@ _RELABELLED = {
 }
 
 
-def monitor_document(plan: Plan) -> Document:
+def monitor_document(plan: DeploymentPlan) -> Document:
     """Return one PodMonitor: API pods name their port `http`, the others `ops`."""
     relabelings = [
         {"action": "replace", "sourceLabels": [source], "targetLabel": label} for label, source in _RELABELLED.items()
