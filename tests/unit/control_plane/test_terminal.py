@@ -168,6 +168,7 @@ SCENARIOS: dict[str, Arrange] = {
     "keys create": partial(given_argv, argv=["keys", "create", "--name", HOSTILE, "--file", "{folder}/keys"]),
     "keys list": partial(given_argv, argv=["keys", "list", "--file", HOSTILE]),
     "keys revoke": revoke,
+    "models add": partial(given_argv, argv=["models", "add", HOSTILE, "--name", "iris"]),
     "models build-samples": build_samples,
     "models list": partial(models, argv=["list"]),
     "models verify": partial(models, argv=["verify"]),
