@@ -10,23 +10,15 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from inferlane import __version__
-from inferlane.errors import InferlaneError, UnavailableError
+from inferlane.errors import DecodeError, InferlaneError, UnavailableError
 from inferlane.quoting import clipped
 from inferlane.runtime.http.head import CONTENT_TYPE
 from inferlane.runtime.ops import health_body
-from producer_api.http.asgi import (
-    PREDICT_PATH,
-    BodyMemory,
-    BodyReservation,
-    HeadAndOptions,
-    allowed_methods,
-    put_reservation,
-    read_body,
-    send_answer,
-)
+from producer_api.http.asgi import PREDICT_PATH, HeadAndOptions, PlainResponse, allowed_methods
 from producer_api.http.auth import KeyRing, authenticated
 from producer_api.http.openapi import openapi
-from producer_api.http.problems import problem, problem_of
+from producer_api.http.problems import InvalidParameterError, crash_problem, problem, problem_of
+from producer_api.http.request_body import BodyMemory, BodyReservation, put_reservation, read_body
 from producer_api.predict.endpoint import PredictEndpoint
 from producer_api.routes import docs_page, operations, predictions, served_models
 from producer_api.routes.dependencies import Services
@@ -119,9 +111,7 @@ class HotPath:
         try:
             body = await read_body(scope, receive, _MAX_SMALL_BODY_BYTES, remedy="no call of this kind needs so much")
         except InferlaneError as error:
-            status, document, extra = problem_of(error)
-            headers = tuple((name.encode(), value.encode()) for name, value in extra.items())
-            await send_answer(send, status, document, CONTENT_TYPE.encode(), headers)
+            await problem_of(error).send(send)
             return
         await self._app(scope, _replay(body, receive), send)
 
@@ -139,9 +129,13 @@ def _replay(body: bytes, receive: Any) -> Any:
 async def _on_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, InferlaneError):
         log.error("call_crashed", exc_info=error)
-        error = InferlaneError(f"an error that nobody foresaw: {type(error).__name__}")
-    status, body, headers = problem_of(error)
-    return Response(body, status_code=status, headers=headers, media_type=CONTENT_TYPE)
+        return _as_fastapi(crash_problem(error))
+    return _as_fastapi(problem_of(error))
+
+
+def _as_fastapi(response: PlainResponse) -> Response:
+    headers = {name.decode(): value.decode() for name, value in response.headers}
+    return Response(response.body, response.status, headers, media_type=response.content_type.decode())
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
@@ -152,9 +146,8 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
     ]
     detail = "; ".join(named) + (f"; and {len(faults) - _FAULTS_NAMED} more" if len(faults) > _FAULTS_NAMED else "")
     # A body that is no JSON at all is the one fault that pydantic reports under this type.
-    status = 400 if any(fault["type"] == "json_invalid" for fault in faults) else 422
-    code = "undecodable" if status == 400 else "invalid_parameter"  # noqa: PLR2004 - as the line above
-    return Response(problem(status, code, detail), status_code=status, media_type=CONTENT_TYPE)
+    is_json = all(fault["type"] != "json_invalid" for fault in faults)
+    return _as_fastapi(problem_of(InvalidParameterError(detail) if is_json else DecodeError(detail)))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -189,9 +182,6 @@ class StartingApp:
     async def _refuse(self, path: str, send: Any) -> None:
         if (checks := self._checks.get(path)) is not None:
             status, body = health_body(checks())
-            await send_answer(send, status, body, b"application/json")
+            await PlainResponse(status, body, b"application/json").send(send)
             return
-        error = UnavailableError(f"the API does not serve yet, {self._startup.reason}")
-        status, body, headers = problem_of(error)
-        extra = tuple((name.encode(), value.encode()) for name, value in headers.items())
-        await send_answer(send, status, body, CONTENT_TYPE.encode(), extra)
+        await problem_of(UnavailableError(f"the API does not serve yet, {self._startup.reason}")).send(send)

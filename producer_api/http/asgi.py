@@ -1,219 +1,31 @@
-"""Plain ASGI for the hot calls: read a body within its limit, send an answer."""
+"""Plain ASGI: headers, responses, and the methods that every resource answers."""
 
-import asyncio
-import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.routing import BaseRoute, Route
 
-from inferlane.errors import DecodeError, OverloadedError, PayloadTooLargeError
-from inferlane.quoting import quoted
-from producer_api.http.problems import InvalidParameterError, UnsupportedCodingError
-
 PREDICT_PATH = "/v1/models/predict"
-
-READABLE_CODINGS = ("gzip", "deflate")
-"""The codings of `Content-Encoding` that are read; `identity` means none."""
-
-FEWER_ROWS = "send fewer rows a request, or use `inferlane batch submit`"
-"""What helps whose predict call is over the limit; it helps no other call."""
-
-_GZIP_NAMES = frozenset({b"gzip", b"x-gzip"})
-_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
-# A gzip body may be several members in a row; nobody needs many, and each costs a copy of what follows it.
-_MAX_MEMBERS = 16
-# Deflate gives up to 1,032 bytes for one. What may become more than a few megabytes is not inflated on the loop.
-_IN_THREAD_BYTES = 4 * 1024
-
-
-def coding_of(headers: Sequence[bytes]) -> bytes | None:
-    """The one coding that `Content-Encoding` names, None for a body as it is.
-
-    Raises:
-        UnsupportedCodingError: several, or one that is not read here.
-    """
-    names = [name.strip().lower() for value in headers for name in value.split(b",")]
-    codings = [name for name in names if name not in (b"", b"identity")]
-    if not codings:
-        return None
-    if len(codings) > 1 or codings[0] not in (*_GZIP_NAMES, b"deflate"):
-        raise UnsupportedCodingError(
-            f"the body has the Content-Encoding {quoted(b', '.join(codings))}; send it as it is, or in one of: "
-            f"{', '.join(READABLE_CODINGS)}"
-        )
-    return codings[0]
-
-
-async def inflated(body: bytes, coding: bytes, limit_bytes: int, *, remedy: str = FEWER_ROWS) -> bytes:
-    """The body as it was before it was compressed; `remedy` is what helps who sends too much.
-
-    Raises:
-        DecodeError: it is not whole, or not in that coding.
-        PayloadTooLargeError: it would be over the limit; no more than the limit was inflated.
-    """
-    if len(body) > _IN_THREAD_BYTES:
-        return await asyncio.to_thread(inflate, body, coding, limit_bytes, remedy=remedy)
-    return inflate(body, coding, limit_bytes, remedy=remedy)
-
-
-def inflate(body: bytes, coding: bytes, limit_bytes: int, *, remedy: str = FEWER_ROWS) -> bytes:
-    """As `inflated`, at once.
-
-    Raises:
-        DecodeError: it is not whole, or not in that coding.
-        PayloadTooLargeError: it would be over the limit; no more than the limit was inflated.
-    """
-    is_gzip = coding in _GZIP_NAMES
-    window_bits = _GZIP if is_gzip else _ZLIB if _has_zlib_head(body) else _RAW
-    whole, rest = b"", body
-    try:
-        for _ in range(_MAX_MEMBERS if is_gzip else 1):
-            inflater = zlib.decompressobj(window_bits)
-            whole += inflater.decompress(rest, limit_bytes - len(whole) + 1)
-            if len(whole) > limit_bytes:
-                raise PayloadTooLargeError(
-                    f"the body of {len(body)} bytes inflates to more than the limit of {limit_bytes}; {remedy}"
-                )
-            if not inflater.eof:
-                raise DecodeError(f"the {coding.decode()} body ends before its end; send it whole")
-            rest = inflater.unused_data
-            if not rest:
-                return whole
-    except zlib.error as error:
-        raise DecodeError(f"the body is not {coding.decode()}, which Content-Encoding says: {error}") from error
-    raise DecodeError(f"{len(rest)} bytes follow the end of the {coding.decode()} body; send one body a call")
-
-
-def _has_zlib_head(body: bytes) -> bool:
-    """Whether it begins as RFC 1950 says; some clients send what that wraps without it."""
-    return len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and (body[0] << 8 | body[1]) % 31 == 0
-
-
-_RESERVATION = "inferlane.body_reservation"
-
-
-class BodyMemory:
-    """Bounds the memory that the bodies of all open calls take together. One event loop."""
-
-    def __init__(self, *, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self.held_bytes = 0
-
-    def add(self, size_bytes: int) -> None:
-        """Count more of a body.
-
-        Raises:
-            OverloadedError: all bodies together would be over the limit.
-        """
-        if self.held_bytes + size_bytes > self._limit_bytes:
-            raise OverloadedError(
-                f"the bodies of the calls under way have {self.held_bytes} bytes, the limit is {self._limit_bytes} "
-                "(INFERLANE_MAX_PENDING_BYTES); send again later, or smaller requests"
-            )
-        self.held_bytes += size_bytes
-
-
-class BodyReservation:
-    """The share of one call: `add` as its body arrives, `release` once it is answered."""
-
-    def __init__(self, total: BodyMemory) -> None:
-        self._total = total
-        self._bytes = 0
-
-    def add(self, size_bytes: int) -> None:
-        """Count more of this call's body.
-
-        Raises:
-            OverloadedError: all bodies together would be over the limit.
-        """
-        self._total.add(size_bytes)
-        self._bytes += size_bytes
-
-    def release(self) -> None:
-        """Release all that this call reserved."""
-        self._total.held_bytes -= self._bytes
-        self._bytes = 0
-
-
-def put_reservation(scope: Any, reservation: BodyReservation) -> None:
-    """Attach the reservation to the scope of its call."""
-    scope[_RESERVATION] = reservation
-
-
-def reservation_in(scope: Any) -> BodyReservation | None:
-    """The reservation of this call, or None."""
-    reservation: BodyReservation | None = scope.get(_RESERVATION)
-    return reservation
-
-
-# What is read and thrown away of a body over its limit, so that the client can finish sending and read our answer.
-_DISCARD_FACTOR = 32
-# Where the gate notes in the scope whose key it was; absent where the API is open.
+# Scope keys that the authentication sets. Both are absent where the API needs no keys.
+# The name of the caller's key.
 CALLER = "inferlane.caller"
-# Whether that key may read and cancel the requests of others too; absent where the API is open, which means yes.
+# Whether that key may read and cancel the requests of others too; absent means yes.
 SEES_ALL = "inferlane.sees_all"
-_GONE = "the client went away before its body was complete"
 
 
-async def read_body(scope: Any, receive: Any, limit_bytes: int, *, remedy: str = FEWER_ROWS) -> bytes:
-    """Return the whole body, inflated if it came compressed. `remedy` is what helps who sends too much.
+class PlainResponse(NamedTuple):
+    """A whole response. A named tuple, because the predict call builds one for each request."""
 
-    Raises:
-        DecodeError: the client went away in the middle of it, or it is not in the coding that it says.
-        PayloadTooLargeError: it is over the limit, as it came or inflated; up to 32 times the limit was read and
-            dropped.
-        UnsupportedCodingError: it came in a coding that is not read here.
-        OverloadedError: the bodies of all calls together are over their limit.
-    """
-    codings = [bytes(value) for key, value in scope["headers"] if key == b"content-encoding"]
-    body = await _read_raw(scope, receive, limit_bytes, remedy)
-    coding = coding_of(codings) if codings else None
-    if coding is None:
-        return body
-    whole = await inflated(body, coding, limit_bytes, remedy=remedy)
-    if (reservation := reservation_in(scope)) is not None:
-        reservation.add(len(whole))
-    return whole
+    status: int
+    body: bytes
+    content_type: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
-
-async def _read_raw(scope: Any, receive: Any, limit_bytes: int, remedy: str) -> bytes:
-    announced = content_length(scope)
-    message = await receive()
-    if message["type"] != "http.request":
-        raise DecodeError(_GONE)
-    body: bytes = message.get("body", b"")
-    reservation = reservation_in(scope)
-    if reservation is not None:
-        reservation.add(len(body))
-    if not message.get("more_body") and len(body) <= limit_bytes:
-        return body
-    # One buffer: a body that comes byte by byte would cost forty times itself in pieces.
-    gathered = bytearray(body)
-    received = len(body)
-    while message.get("more_body") and message["type"] == "http.request" and received <= limit_bytes * _DISCARD_FACTOR:
-        message = await receive()
-        chunk = message.get("body", b"")
-        received += len(chunk)
-        if received <= limit_bytes:
-            if reservation is not None:
-                reservation.add(len(chunk))
-            gathered += chunk
-        else:
-            gathered.clear()
-    if message["type"] != "http.request":
-        raise DecodeError(_GONE)
-    if received > limit_bytes:
-        raise PayloadTooLargeError(
-            f"the body has {max(received, announced or 0)} bytes, the limit is {limit_bytes}; {remedy}"
-        )
-    return bytes(gathered)
-
-
-def content_length(scope: Any) -> int | None:
-    """What the client announced, or None."""
-    raw = header(scope, b"content-length")
-    return int(raw) if raw is not None and raw.isdigit() else None
+    async def send(self, send: Any) -> None:
+        """Send it through an ASGI `send`."""
+        headers = [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body)), *self.headers]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 def header(scope: Any, name: bytes) -> bytes | None:
@@ -222,30 +34,6 @@ def header(scope: Any, name: bytes) -> bytes | None:
         if key == name:
             return bytes(value)
     return None
-
-
-def single_header(scope: Any, name: bytes) -> bytes | None:
-    """The only header of that (lower-case) name.
-
-    Raises:
-        InvalidParameterError: it is there more than once.
-    """
-    values = [value for key, value in scope["headers"] if key == name]
-    if len(values) > 1:
-        raise InvalidParameterError(
-            f"the header {name.decode()} is there {len(values)} times, so it is not clear which one counts; "
-            "send it once"
-        )
-    return bytes(values[0]) if values else None
-
-
-async def send_answer(
-    send: Any, status: int, body: bytes, content_type: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
-) -> None:
-    """Send a whole answer."""
-    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *extra]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def allowed_methods(routes: Iterable[BaseRoute], path: str) -> list[str]:
@@ -272,6 +60,6 @@ class HeadAndOptions:
                 scope = {**scope, "method": "GET"}
             elif scope["method"] == "OPTIONS" and (allowed := allowed_methods(self._routes, scope["path"])):
                 headers = ((b"allow", ", ".join(allowed).encode()),)
-                await send_answer(send, 200, b"", b"text/plain", headers)
+                await PlainResponse(200, b"", b"text/plain", headers).send(send)
                 return
         await self._app(scope, receive, send)

@@ -1,7 +1,6 @@
 """The one place where a call is let in: in front of the hot calls and of FastAPI alike."""
 
 import hmac
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,10 @@ import structlog
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
 from inferlane.quoting import clipped
 from inferlane.runtime.api_keys import ApiKey, Scope, digest_of, read_keys
-from inferlane.runtime.http.head import CONTENT_TYPE
 from inferlane.runtime.http.sites import LocalGuard
 from inferlane.runtime.metrics.api import DENIED
 from inferlane.runtime.runfile import is_loopback
-from producer_api.http.asgi import CALLER, PREDICT_PATH, SEES_ALL, header, send_answer
+from producer_api.http.asgi import CALLER, PREDICT_PATH, SEES_ALL, header
 from producer_api.http.problems import ForbiddenError, UnauthorizedError, problem_of
 
 if TYPE_CHECKING:
@@ -159,8 +157,7 @@ class KeyAuthentication:
                 self._admit(scope)
             except InferlaneError as error:
                 DENIED.labels(error.code).inc()
-                status, document, extra = problem_of(error)
-                await send_answer(send, status, document, CONTENT_TYPE.encode(), _encoded(extra))
+                await problem_of(error).send(send)
                 return
         await self._app(scope, receive, send)
 
@@ -200,7 +197,3 @@ def _forbidden(key: ApiKey, needed: Scope, scope: Any) -> ForbiddenError:
         f"the key {key.name!r} has the scopes {', '.join(key.scopes)}; "
         f"{scope['method']} {clipped(scope['path'])} needs {needed}"
     )
-
-
-def _encoded(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((name.encode(), value.encode()) for name, value in headers.items())

@@ -1,64 +1,15 @@
-"""Errors as RFC 9457 problem documents; the only place that knows HTTP statuses."""
+"""Errors as RFC 9457 problem documents; `PROBLEMS` is the one table of their HTTP statuses and titles."""
 
 import math
 from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from inferlane import errors
-from inferlane.contracts.results import CANCELLED
-from inferlane.runtime.http.head import encode_problem
+from inferlane.contracts.results import CANCELLED, EXPIRED, Result
+from inferlane.runtime.http.head import CONTENT_TYPE, encode_problem
+from producer_api.http.asgi import PlainResponse
 
-# Nearest class first: a status is looked up along an error's own ancestry.
-_STATUS_OF: Mapping[type[errors.InferlaneError], int] = {
-    errors.DecodeError: 400,
-    errors.InvalidRequestError: 422,
-    errors.UnknownModelError: 404,
-    errors.UnusableVersionError: 503,
-    errors.PayloadTooLargeError: 413,
-    errors.UnavailableError: 503,
-    errors.RecordRefusedError: 503,
-    errors.InferlaneError: 500,
-}
-_STATUS_OF_CODE = {
-    errors.DecodeError.code: 422,
-    errors.InvalidInputError.code: 422,
-    errors.UnknownModelError.code: 404,
-    errors.UnusableVersionError.code: 503,
-    errors.PayloadTooLargeError.code: 413,
-    errors.ModelError.code: 500,
-    errors.RecordRefusedError.code: 503,
-    errors.TopicMissingError.code: 503,
-    errors.UnavailableError.code: 503,
-    "deadline_exceeded": 504,
-    CANCELLED: 410,
-}
-_TITLES = {
-    errors.DecodeError.code: "The body cannot be read",
-    errors.InvalidInputError.code: "The instances do not fit the model",
-    errors.InvalidSplitError.code: "The weights make no traffic split",
-    errors.PayloadTooLargeError.code: "Too large",
-    errors.UnknownModelError.code: "No such model or version",
-    errors.UnusableVersionError.code: "The version cannot be served",
-    errors.ModelError.code: "The model failed",
-    errors.FatalRecordError.code: "The worker died of the request",
-    errors.UnavailableError.code: "Unavailable for now",
-    errors.NotServedError.code: "A part that is needed does not serve us",
-    errors.RecordRefusedError.code: "A topic does not take the request",
-    errors.TopicMissingError.code: "A topic is missing",
-    errors.OverloadedError.code: "Too many requests are waiting",
-    errors.StoreFullError.code: "The result store is full",
-    "deadline_exceeded": "The deadline passed first",
-    CANCELLED: "The client took the request back",
-    "unconfirmed": "Whether the request was accepted is not known",
-    "client_gone": "The client went away",
-    "unknown_prediction": "No such prediction",
-    "idempotency_key_reused": "The key stands for another request",
-    "unauthorized": "No valid key",
-    "forbidden": "The key does not allow this",
-    "invalid_parameter": "A parameter is not as it must be",
-    "unsupported_encoding": "The body is compressed in a way that is not read here",
-}
+_PROBLEM = CONTENT_TYPE.encode()
 _RETRY_AFTER_S = 1
 
 
@@ -115,50 +66,105 @@ class ClientGoneError(errors.InvalidRequestError):
     code = "client_gone"
 
 
-_OWN_STATUS_OF: Mapping[type[errors.InferlaneError], int] = {
-    UnknownPredictionError: HTTPStatus.NOT_FOUND,
-    UnauthorizedError: HTTPStatus.UNAUTHORIZED,
-    ForbiddenError: HTTPStatus.FORBIDDEN,
-    UnsupportedCodingError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    # Of nginx, for the log and the metrics: such an answer reaches nobody.
-    ClientGoneError: 499,
+class ProblemKind(NamedTuple):
+    """How HTTP reports an error code."""
+
+    status: int
+    title: str | None = None
+    # For a terminal result with this code: the API could read the call, so 400 would be wrong.
+    result_status: int | None = None
+
+
+PROBLEMS: Mapping[str, ProblemKind] = {
+    errors.DecodeError.code: ProblemKind(400, "The body cannot be read", result_status=422),
+    UnauthorizedError.code: ProblemKind(401, "No valid key"),
+    ForbiddenError.code: ProblemKind(403, "The key does not allow this"),
+    errors.UnknownModelError.code: ProblemKind(404, "No such model or version"),
+    UnknownPredictionError.code: ProblemKind(404, "No such prediction"),
+    CANCELLED: ProblemKind(410, "The client took the request back"),
+    errors.PayloadTooLargeError.code: ProblemKind(413, "Too large"),
+    UnsupportedCodingError.code: ProblemKind(415, "The body is compressed in a way that is not read here"),
+    errors.InvalidRequestError.code: ProblemKind(422),
+    errors.InvalidInputError.code: ProblemKind(422, "The instances do not fit the model"),
+    errors.InvalidSplitError.code: ProblemKind(422, "The weights make no traffic split"),
+    KeyReusedError.code: ProblemKind(422, "The key stands for another request"),
+    InvalidParameterError.code: ProblemKind(422, "A parameter is not as it must be"),
+    # A status of nginx, for the log and the metrics: such a response reaches nobody.
+    ClientGoneError.code: ProblemKind(499, "The client went away"),
+    errors.InferlaneError.code: ProblemKind(500),
+    errors.ModelError.code: ProblemKind(500, "The model failed"),
+    errors.FatalRecordError.code: ProblemKind(500, "The worker died of the request"),
+    errors.UnusableVersionError.code: ProblemKind(503, "The version cannot be served"),
+    errors.UnavailableError.code: ProblemKind(503, "Unavailable for now"),
+    errors.NotServedError.code: ProblemKind(503, "A part that is needed does not serve us"),
+    errors.RecordRefusedError.code: ProblemKind(503, "A topic does not take the request"),
+    errors.TopicMissingError.code: ProblemKind(503, "A topic is missing"),
+    errors.OverloadedError.code: ProblemKind(503, "Too many requests are waiting"),
+    errors.StoreFullError.code: ProblemKind(503, "The result store is full"),
+    UnconfirmedError.code: ProblemKind(503, "Whether the request was accepted is not known"),
+    EXPIRED: ProblemKind(504, "The deadline passed first"),
 }
+_UNKNOWN = PROBLEMS[errors.InferlaneError.code]
 # Source: RFC 6750, section 3.
-_CHALLENGE_OF: Mapping[type[errors.InferlaneError], str] = {
-    UnauthorizedError: 'Bearer realm="inferlane"',
-    ForbiddenError: 'Bearer realm="inferlane", error="insufficient_scope"',
+_CHALLENGES: Mapping[str, bytes] = {
+    UnauthorizedError.code: b'Bearer realm="inferlane"',
+    ForbiddenError.code: b'Bearer realm="inferlane", error="insufficient_scope"',
 }
 
 
 def status_of(error: errors.InferlaneError) -> int:
-    """The HTTP status of an error raised while the call was served."""
-    own = _OWN_STATUS_OF.get(type(error))
-    return own or next(_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF)
+    """The HTTP status of a raised error: that of its code, or else of its nearest ancestor that has one."""
+    ancestors = (kind for kind in type(error).__mro__ if issubclass(kind, errors.InferlaneError))
+    return next(PROBLEMS[kind.code].status for kind in ancestors if kind.code in PROBLEMS)
 
 
 def status_of_code(code: str | None) -> int:
     """The HTTP status of a terminal result that has this error code."""
-    return _STATUS_OF_CODE.get(code or "", HTTPStatus.INTERNAL_SERVER_ERROR)
+    known = PROBLEMS.get(code or "", _UNKNOWN)
+    return known.result_status or known.status
 
 
 def problem(status: int, code: str, detail: str, *, retryable: bool = False, **more: Any) -> bytes:
     """Encode a problem document with the title of its code."""
-    return encode_problem(status, code, detail, title=_TITLES.get(code), retryable=retryable, **more)
+    return encode_problem(status, code, detail, title=PROBLEMS.get(code, _UNKNOWN).title, retryable=retryable, **more)
+
+
+def problem_of(error: errors.InferlaneError) -> PlainResponse:
+    """Return the response to a call that failed with this error."""
+    status = status_of(error)
+    headers = []
+    if error.retryable:
+        headers.append((b"retry-after", b"%d" % _retry_after_s(error)))
+    if challenge := _CHALLENGES.get(error.code):
+        headers.append((b"www-authenticate", challenge))
+    if isinstance(error, UnsupportedCodingError):
+        # RFC 9110, section 15.5.16.
+        headers.append((b"accept-encoding", b"gzip, deflate"))
+    more = {"request_id": error.request_id} if isinstance(error, UnconfirmedError) else {}
+    document = problem(status, error.code, str(error), retryable=error.retryable, **more)
+    return PlainResponse(status, document, _PROBLEM, tuple(headers))
+
+
+def result_problem(result: Result) -> PlainResponse:
+    """Return the response to a call whose request ended without predictions."""
+    status = status_of_code(result.error_code)
+    document = problem(
+        status,
+        result.error_code or errors.InferlaneError.code,
+        result.error_detail or "",
+        request_id=result.request_id,
+        model=result.model,
+        version=result.version,
+        prediction_status=result.status.value,
+    )
+    return PlainResponse(status, document, _PROBLEM)
+
+
+def crash_problem(error: Exception) -> PlainResponse:
+    """Return the response to a call that met a bug of ours; the log has the details."""
+    return problem_of(errors.InferlaneError(f"an error that nobody foresaw: {type(error).__name__}"))
 
 
 def _retry_after_s(error: errors.InferlaneError) -> int:
     """Whole seconds, as RFC 9110 section 10.2.3 wants them, and never 0, which asks for the same answer again."""
     return max(1, math.ceil(error.retry_after_s)) if isinstance(error, errors.OverloadedError) else _RETRY_AFTER_S
-
-
-def problem_of(error: errors.InferlaneError) -> tuple[int, bytes, dict[str, str]]:
-    """The status, document and extra headers of an error."""
-    status = status_of(error)
-    headers = {"retry-after": str(_retry_after_s(error))} if error.retryable else {}
-    if challenge := _CHALLENGE_OF.get(type(error)):
-        headers["www-authenticate"] = challenge
-    if isinstance(error, UnsupportedCodingError):
-        # RFC 9110, section 15.5.16.
-        headers["accept-encoding"] = "gzip, deflate"
-    more = {"request_id": error.request_id} if isinstance(error, UnconfirmedError) else {}
-    return status, problem(status, error.code, str(error), retryable=error.retryable, **more), headers

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v1 import encode_predictions
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError
-from inferlane.runtime.http.head import CONTENT_TYPE
-from producer_api.http.asgi import CALLER, PREDICT_PATH, header, read_body, send_answer, single_header
-from producer_api.http.problems import problem, problem_of, status_of_code
+from producer_api.http.asgi import CALLER, PREDICT_PATH, PlainResponse, header
+from producer_api.http.problems import crash_problem, problem_of, result_problem
+from producer_api.http.request_body import read_body, single_header
 from producer_api.predict.call import read_preferences
 from producer_api.predict.cancellation import ClientDisconnect
 from producer_api.predict.idempotency import IdempotencyKey
@@ -86,7 +87,6 @@ log = structlog.get_logger(__name__)
 _JSON = b"application/json"
 # Reading a larger body would hold up every other call for longer than these take.
 _READ_ON_LOOP_BYTES = 1024 * 1024
-_PROBLEM = CONTENT_TYPE.encode()
 _TRACE_PARENT = TRACE_PARENT.encode()
 
 
@@ -118,58 +118,63 @@ class PredictEndpoint:
         self._large_bodies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-bodies")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        call: Call | None = None
-        result: Result | None = None
-        reason: str | None = None
         started_s = time.perf_counter()
-        extra: dict[str, str] = {}
-        trace_parent = header(scope, _TRACE_PARENT)
+        exchange = _Exchange(header(scope, _TRACE_PARENT))
         span: Span | None = None
         if self._tracing is not None:
-            span = begin_call_span(self._tracing, PREDICT_PATH, parent=trace_parent)
-            trace_parent = span.traceparent
+            span = begin_call_span(self._tracing, PREDICT_PATH, parent=exchange.trace_parent)
+            exchange.trace_parent = span.traceparent
         try:
-            body = await read_body(scope, receive, self._max_body_bytes)
-            # Preferences may come in several headers (RFC 7240, section 2).
-            prefer = b", ".join([value for name, value in scope["headers"] if name == b"prefer"])
-            caller = scope.get(CALLER, "")
-            preferred = read_preferences(prefer)
-            call = await self._read(body, preferred.wait_s, trace_parent, caller)
-            key = single_header(scope, b"idempotency-key")
-            if key is not None:
-                claimed = IdempotencyKey(caller=caller, key=key)
-                call, result = await self._idempotent.submit(
-                    claimed, body, call, waits_for_result=not preferred.is_async
-                )
-            elif preferred.is_async:
-                await self._submitter.submit(call)
-            elif self._cancels_on_disconnect:
-                result = await self._submit_until_disconnect(call, receive)
-            else:
-                result = await self._submitter.submit_and_wait(call)
-            status, answer = (
-                self._queued_response(call.request_id, extra) if result is None else self._result_response(result)
-            )
-            reason = result.error_code if result else None
+            response = await self.handle(scope, receive, exchange)
         except InferlaneError as error:
-            status, answer, extra = problem_of(error)
-            reason = error.code
-            if status >= 500:  # noqa: PLR2004 - the HTTP class of server errors
-                log.warning("predict_failed", **_named(call, trace_parent), code=error.code, error=str(error))
+            response = problem_of(error)
+            exchange.error_code = error.code
+            if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                log.warning("predict_failed", **exchange.named(), code=error.code, error=str(error))
         except Exception as error:  # a bug of ours is a problem document too
-            log.exception("predict_crashed", **_named(call, trace_parent))
-            status, answer, extra = problem_of(InferlaneError(f"an error that nobody foresaw: {type(error).__name__}"))
-            reason = InferlaneError.code
-        content_type = _JSON if status < 400 else _PROBLEM  # noqa: PLR2004 - the HTTP class of errors
-        await send_answer(send, status, answer, content_type, tuple((k.encode(), v.encode()) for k, v in extra.items()))
-        model, version = (call.model, call.version) if call else (None, None)
-        if result is not None:
-            self._note_delivered(scope, status, result)
-            model, version = result.model, result.version
-        if span is not None:
-            end_call_span(span, call, status=status, version=version, error=reason)
+            log.exception("predict_crashed", **exchange.named())
+            response = crash_problem(error)
+            exchange.error_code = InferlaneError.code
+        await response.send(send)
+        self._observe(scope, exchange, response.status, span)
+        model, version = exchange.served_by()
         took_s = time.perf_counter() - started_s
-        self._metrics.observe_response(model or None, version or None, status=status, reason=reason, took_s=took_s)
+        self._metrics.observe_response(
+            model, version, status=response.status, reason=exchange.error_code, took_s=took_s
+        )
+
+    async def handle(self, scope: Any, receive: Any, exchange: "_Exchange") -> PlainResponse:
+        """Read the call, submit its request as its headers ask, and return the response.
+
+        What is known of the call is noted in `exchange` step by step, so that it is there when an error ends the call.
+
+        Raises:
+            InferlaneError: the call is not valid, or its request was not accepted.
+        """
+        body = await read_body(scope, receive, self._max_body_bytes)
+        # Preferences may come in several headers (RFC 7240, section 2).
+        preferred = read_preferences(b", ".join([value for name, value in scope["headers"] if name == b"prefer"]))
+        caller = scope.get(CALLER, "")
+        call = exchange.call = await self._read(body, preferred.wait_s, exchange.trace_parent, caller)
+        key = single_header(scope, b"idempotency-key")
+        result = None
+        if key is not None:
+            claimed = IdempotencyKey(caller=caller, key=key)
+            call, result = await self._idempotent.submit(claimed, body, call, waits_for_result=not preferred.is_async)
+            exchange.call = call
+        elif preferred.is_async:
+            await self._submitter.submit(call)
+        elif self._cancels_on_disconnect:
+            result = await self._submit_until_disconnect(call, receive)
+        else:
+            result = await self._submitter.submit_and_wait(call)
+        if result is None:
+            return _queued_response(call.request_id)
+        exchange.result = result
+        exchange.error_code = result.error_code
+        if result.status is Status.SUCCEEDED:
+            return PlainResponse(200, encode_json(self._responses.body(result)), _JSON)
+        return result_problem(result)
 
     async def _read(self, body: bytes, wait_s: float | None, trace_parent: bytes | None, caller: str) -> "Call":
         read = partial(self._reader.read, body, wait_s=wait_s, trace_parent=trace_parent, caller=caller)
@@ -193,37 +198,40 @@ class PredictEndpoint:
         finally:
             watching.cancel()
 
-    def _note_delivered(self, scope: Any, status: int, result: "Result") -> None:
-        # Who has a key may send the same call again, and gets the result then.
-        if status == HTTPStatus.OK and header(scope, b"idempotency-key") is None:
-            self._delivered.note(result.key)
-
-    def _result_response(self, result: "Result") -> tuple[int, bytes]:
-        if result.status is Status.SUCCEEDED:
-            return 200, encode_json(self._responses.body(result))
-        status = status_of_code(result.error_code)
-        return status, problem(
-            status,
-            result.error_code or "internal_error",
-            result.error_detail or "",
-            request_id=result.request_id,
-            model=result.model,
-            version=result.version,
-            prediction_status=result.status.value,
-        )
-
-    def _queued_response(self, request_id: str, extra: dict[str, str]) -> tuple[int, bytes]:
-        location = f"/v1/predictions/{request_id}"
-        extra["location"] = location
-        extra["retry-after"] = "1"
-        body = {"request_id": request_id, "status": Status.QUEUED.value, "location": location}
-        return 202, encode_json(body)
+    def _observe(self, scope: Any, exchange: "_Exchange", status: int, span: "Span | None") -> None:
+        # Whoever sent an idempotency key may send the same call again, and gets the result then.
+        if exchange.result is not None and status == HTTPStatus.OK and header(scope, b"idempotency-key") is None:
+            self._delivered.note(exchange.result.key)
+        if span is not None:
+            _, version = exchange.served_by()
+            end_call_span(span, exchange.call, status=status, version=version, error=exchange.error_code)
 
 
-def _named(call: "Call | None", trace_parent: bytes | None) -> dict[str, str | None]:
-    """What a line of the log says of a call, to find it again in other processes."""
-    return {
-        "model": call.model if call else None,
-        "request_id": call.request_id if call else None,
-        "trace_id": trace_id_of(trace_parent),
-    }
+@dataclass(slots=True)
+class _Exchange:
+    """What is known of one call while it is served: for the log, its span and the metrics."""
+
+    trace_parent: bytes | None
+    call: "Call | None" = None
+    result: Result | None = None
+    error_code: str | None = None
+
+    def served_by(self) -> tuple[str | None, str | None]:
+        """The model and version that served the call, or that it asked for; None where it is not known."""
+        known = self.result or self.call
+        return (known.model or None, known.version or None) if known else (None, None)
+
+    def named(self) -> dict[str, str | None]:
+        """What a log line says of the call, to find it again in other processes."""
+        return {
+            "model": self.call.model if self.call else None,
+            "request_id": self.call.request_id if self.call else None,
+            "trace_id": trace_id_of(self.trace_parent),
+        }
+
+
+def _queued_response(request_id: str) -> PlainResponse:
+    location = f"/v1/predictions/{request_id}"
+    body = {"request_id": request_id, "status": Status.QUEUED.value, "location": location}
+    headers = ((b"location", location.encode()), (b"retry-after", b"1"))
+    return PlainResponse(202, encode_json(body), _JSON, headers)

@@ -12,8 +12,9 @@ import pytest
 from inferlane.runtime.api_keys import Scope, create_key, revoke_key
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.http.serving import serve_http
-from producer_api.http.asgi import read_body, send_answer
+from producer_api.http.asgi import PlainResponse
 from producer_api.http.auth import KeyAuthentication, KeyRing
+from producer_api.http.request_body import read_body
 from tests.support.fakes.clock import FakeClock
 
 PREDICT = "POST /v1/models/predict"
@@ -25,7 +26,7 @@ SHORT_S = 0.05
 async def read_all(scope: Any, receive: Any, send: Any) -> None:
     """Stands for the API: says how long the body was."""
     body = await read_body(scope, receive, 1024)
-    await send_answer(send, 200, b"%d" % len(body), b"text/plain")
+    await PlainResponse(200, b"%d" % len(body), b"text/plain").send(send)
 
 
 @asynccontextmanager

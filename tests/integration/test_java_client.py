@@ -9,7 +9,8 @@ import pytest
 
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.serving import serve_http
-from producer_api.http.asgi import header, read_body, send_answer
+from producer_api.http.asgi import PlainResponse, header
+from producer_api.http.request_body import read_body
 
 SOURCE = Path(__file__).parent / "java" / "Post.java"
 LIMIT_BYTES = 2_000_000
@@ -19,7 +20,7 @@ async def count(scope: Any, receive: Any, send: Any) -> None:
     """Answer with the length of the body, and whether an upgrade was asked for."""
     body = await read_body(scope, receive, LIMIT_BYTES)
     asked = header(scope, b"http2-settings") is not None
-    await send_answer(send, 200, b"%d %d" % (len(body), asked), b"text/plain")
+    await PlainResponse(200, b"%d %d" % (len(body), asked), b"text/plain").send(send)
 
 
 @pytest.mark.skipif(shutil.which("javac") is None, reason="no JDK here; CI has one")

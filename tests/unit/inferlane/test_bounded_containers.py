@@ -15,7 +15,8 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.splits import SplitTable
 from producer_api.app import HotPath
-from producer_api.http.asgi import PREDICT_PATH, BodyMemory, read_body
+from producer_api.http.asgi import PREDICT_PATH
+from producer_api.http.request_body import BodyMemory, read_body
 from router.version_windows import VersionWindows
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord

@@ -59,8 +59,8 @@ async def test_a_deadline_that_the_backlog_cannot_meet_is_refused_with_the_time_
     with pytest.raises(OverloadedError, match=r"1001 requests of iris wait") as refused:
         admission.admit("iris", "v1", within_s=4)
     # 10 s of backlog, 4 s of patience: in 6 s the same request will do.
-    status, _, headers = problem_of(refused.value)
-    assert (status, headers["retry-after"]) == (503, "7")
+    response = problem_of(refused.value)
+    assert (response.status, dict(response.headers)[b"retry-after"]) == (503, b"7")
 
 
 async def test_a_pool_of_which_nothing_is_known_is_trusted() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import DecodeError, PayloadTooLargeError
-from producer_api.http.asgi import coding_of, inflate, read_body, single_header
 from producer_api.http.problems import InvalidParameterError, UnsupportedCodingError, problem_of
+from producer_api.http.request_body import coding_of, inflate, read_body, single_header
 
 LIMIT = 100_000
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -73,8 +73,8 @@ async def test_members_of_gzip_follow_each_other_and_not_without_end() -> None:
 async def test_another_coding_is_refused_with_those_that_are_taken(coding: bytes) -> None:
     with pytest.raises(UnsupportedCodingError, match="one of: gzip, deflate") as caught:
         await read(BODY, coding=coding)
-    status, _, headers = problem_of(caught.value)
-    assert (status, headers["accept-encoding"]) == (415, "gzip, deflate")
+    response = problem_of(caught.value)
+    assert (response.status, dict(response.headers)[b"accept-encoding"]) == (415, b"gzip, deflate")
     assert len(str(caught.value)) < 500
 
 
