@@ -1,1 +1,1 @@
-"""The router: topic to version topic, and outcomes to windows."""
+"""The router: request topics to version topics, and outcome summaries to windows."""

@@ -1,4 +1,4 @@
-"""The work topics as destinations: each gets its records in order, and one that fails never holds the others."""
+"""Writes to the work topics: each gets its records in order, and a topic that fails does not delay the others."""
 
 import asyncio
 import time
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# How long a destination may take nothing while others do, before its records are refused. Too short fails requests
-# that an election would have let through; longer holds more in memory, and all commits of the lane meanwhile.
+# How long a topic may fail while others succeed before its records are refused. Shorter fails requests that a leader
+# election would delay only; longer holds more records in memory and delays the commits of the whole lane.
 _PATIENCE_S = 30.0
-# What waits for destinations that fail, at most; past it the lane waits too, until the patience is over.
+# Bytes that may wait for failing topics. Above it the lane waits too, at most for the patience.
 _MAX_PARKED_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class _Destination:
-    # One send at a time, in the order of the takes: records of a key keep theirs.
+    # One write at a time, in the order of the fetched batches: it keeps the order of the records of a key.
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     failing_since_s: float | None = None
     waiting_bytes: int = 0
 
 
 class Destinations:
-    """Writes records topic by topic. One event loop."""
+    """Writes records to each topic separately. One event loop."""
 
     def __init__(self, sender: Sender, retrier: "Retrier") -> None:
         self._sender = sender
@@ -42,12 +42,12 @@ class Destinations:
         self._written_s: dict[str, float] = {}
 
     def is_failing(self, topic: str) -> bool:
-        """Whether the topic took nothing the last time, or is slow to."""
+        """Whether the last write to the topic failed or is late."""
         destination = self._destinations.get(topic)
         return destination is not None and destination.failing_since_s is not None
 
     def note_slow(self, topic: str) -> None:
-        """Note that a write is late or failed: until one ends well, nobody should wait for this topic."""
+        """Note that a write is late or failed: until one succeeds, nobody should wait for this topic."""
         destination = self._destinations[topic]
         if destination.turn.locked() and destination.failing_since_s is None:
             destination.failing_since_s = time.monotonic()
@@ -55,22 +55,22 @@ class Destinations:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may wait for destinations that fail."""
+        """Whether more records may wait for failing topics."""
         waiting = (one.waiting_bytes for one in self._destinations.values() if one.failing_since_s is not None)
         return sum(waiting) < _MAX_PARKED_BYTES
 
     async def write(self, topic: str, records: "Sequence[OutRecord]") -> Sequence[InferlaneError | None]:
-        """Return for each record None when it is written, else the error for which it never will be.
+        """Return for each record None if it is written, else the error for which it is given up.
 
         Raises:
-            NotServedError: the broker does not serve us.
+            NotServedError: the broker refuses this client.
         """
         destination = self._destinations.setdefault(topic, _Destination())
         size_bytes = sum(len(record.value) for record in records)
         destination.waiting_bytes += size_bytes
         try:
             if destination.turn.locked() and self._is_hopeless(topic, destination):
-                # Somebody tries already.
+                # Another write to this topic is being retried already.
                 return [UnavailableError(_hopeless(topic))] * len(records)
             async with destination.turn:
                 outcomes = await write_each(
@@ -86,7 +86,7 @@ class Destinations:
         return outcomes
 
     def _gives_up(self, topic: str, destination: _Destination) -> bool:
-        """Note that something was not written; return whether to try no more."""
+        """Note a failed write; return whether to stop retrying."""
         self.note_slow(topic)
         return self._is_hopeless(topic, destination)
 
@@ -98,7 +98,7 @@ class Destinations:
             log.info("destination_settled", topic=topic)
 
     def _is_hopeless(self, topic: str, destination: _Destination) -> bool:
-        """Whether it has failed for long while another took records: then the broker is not what is away."""
+        """Whether the topic has failed for the whole patience while others succeeded: the broker is available then."""
         since_s = destination.failing_since_s
         if since_s is None or time.monotonic() - since_s < _PATIENCE_S:
             return False
@@ -107,6 +107,6 @@ class Destinations:
 
 def _hopeless(topic: str) -> str:
     return (
-        f"{topic} has taken no record for {_PATIENCE_S:g} s while other topics did; look at its partitions and "
+        f"{topic} accepted no record for {_PATIENCE_S:g} s while other topics did; check its partitions and "
         "replicas, then send the request again or replay its dead letter"
     )

@@ -1,4 +1,4 @@
-"""The data path: take a fetch, choose a version for each record, produce the same bytes, then commit."""
+"""The data path: fetch records, choose a version for each, produce the same bytes to its topic, then commit."""
 
 import asyncio
 import time
@@ -47,23 +47,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Too small costs a round trip more for the same records, too large makes one slow batch of many.
+# Records per fetched batch. Fewer cost more round trips; more make one slow batch of many.
 _MAX_RECORDS = 2_000
-# Records that go to one partition together. Too few makes a batch of each for broker and worker, too many gives all
-# that wait at one moment to one worker of the pool.
+# Successive records that go to one partition (sticky partitioner). Fewer make small batches for broker and worker; more
+# give all waiting records to one worker of the pool.
 _TOGETHER = 16
-# A topic that has not taken its records for so long is not waited for any more. Too short parks what a busy broker
-# takes a little later, too long is what clients of the other versions wait when a topic begins to fail.
+# How long the lane waits for a topic. Shorter parks records that a busy broker accepts a little later; longer delays
+# the clients of the other versions when a topic begins to fail.
 _SLOW_AFTER_S = 0.5
-# Takes of which a part waits for a topic that fails; past it the lane waits too. Their offsets are not committed.
+# Fetched batches of which a part waits for a failing topic, uncommitted; above this number the lane waits too.
 _MAX_PARKED_BATCHES = 1_000
 _NO_SERVED_MODELS: Mapping[str, Served] = MappingProxyType({})
-# Headers that the router writes, whatever a record says there.
+# Headers that the router overwrites.
 _ROUTER_HEADERS = frozenset({"ce_model", "ce_modelversion", POSITION})
 
 
 class _Routed(msgspec.Struct, frozen=True):
-    """A record, the version that was chosen for it, and what goes to that version's topic."""
+    """A record, the version that was chosen for it, and the record for that version's topic."""
 
     record: "ConsumerRecord"
     headers: RequestHeaders
@@ -73,7 +73,7 @@ class _Routed(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Forwarding:
-    """A take on its way."""
+    """A fetched batch while it is forwarded."""
 
     lane: Lane
     fetched_s: float
@@ -82,7 +82,7 @@ class _Forwarding:
 
 
 class Forwarder:
-    """Forwards takes; one for each router."""
+    """Forwards fetched batches; one per router process."""
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
@@ -108,15 +108,15 @@ class Forwarder:
         self._metrics = {lane: RouterLaneMetrics(catalog, lane) for lane in Lane}
 
     async def forward(self, take: Take, lane: Lane) -> Awaitable[object] | None:
-        """Return when each record is in the topic of its version, or answered because no version can serve it.
+        """Return when each record is in the topic of its version, or has a reply because no version can serve it.
 
-        What waits for a topic that fails is returned as the rest, so that the lane goes on with the others.
+        If some records wait for a failing topic, return an awaitable for them, so that the lane goes on with others.
         """
         fetched_s = time.time()
         spans = None if self._tracing is None else RouteSpans(self._tracing, self._ingress[lane], fetched_s=fetched_s)
         work = _Forwarding(lane, fetched_s, spans)
         by_topic = self._sort(take, work)
-        # A topic that failed the last time is not waited for.
+        # Do not wait for a topic whose last write failed.
         waited = [topic for topic in by_topic if not self._destinations.is_failing(topic)]
         writes = {topic: asyncio.create_task(self._write(topic, part, work)) for topic, part in by_topic.items()}
         refusals = [asyncio.create_task(self._delivery.deliver(work.refused))] if work.refused else []
@@ -144,7 +144,7 @@ class Forwarder:
             self._parked_batches -= 1
 
     def _sort(self, take: Take, work: _Forwarding) -> dict[str, list[_Routed]]:
-        """The records by the topic that they go to; the others are refused."""
+        """Group the records by their topic; add the others to `work.refused`."""
         by_topic: dict[str, list[_Routed]] = {}
         for record in take.records:
             decision = self._decide(record, work.lane)
@@ -159,9 +159,9 @@ class Forwarder:
         return by_topic
 
     async def _write(self, topic: str, part: list[_Routed], work: _Forwarding) -> None:
-        """Return when each record is in the topic, or answered because the topic does not take it.
+        """Return when each record is in the topic, or has a reply because the topic does not accept it.
 
-        What was written before a failure is written again: workers and the store know a request by its id.
+        A retry may write a record twice: workers and the store recognise a request by its id.
         """
         outcomes = await self._destinations.write(topic, [routed.out for routed in part])
         metrics = self._metrics[work.lane]
@@ -189,7 +189,7 @@ class Forwarder:
         metrics.note_batch(took_s=time.time() - work.fetched_s)
 
     async def give_up(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
-        """Return when a record that must not be worked on has a durable terminal result, and is a dead letter."""
+        """Dead-letter a record that must not be tried again; return when its terminal result is durable."""
         try:
             headers = identified(read_unidentified(record), record)
         except DecodeError:
@@ -199,9 +199,9 @@ class Forwarder:
         self._metrics[lane].note_refused(refused)
 
     def _decide(self, record: "ConsumerRecord", lane: Lane) -> _Routed | Answer:
-        """The route and the record for its topic, or the terminal reply of a record that no version can serve."""
+        """The record for its version's topic, or a terminal reply if no version can serve it."""
         try:
-            # Whose it is costs a look at the payload, which only an reply needs.
+            # The id of a foreign request needs its payload; read that only if a reply needs the id.
             headers = read_unidentified(record)
         except DecodeError as error:
             return _refuse(record, lane, default_headers(record), error)
@@ -224,7 +224,7 @@ class Forwarder:
             chosen = found
         key = record.key or (headers.routing_key or headers.request_id).encode()
         topic = self._names.work_topic(chosen.model, chosen.version, lane)
-        # A key of the producer's own keeps its order.
+        # Records with a key of the producer's own keep their order: no sticky partition.
         together = _TOGETHER if headers.routing_key is None and key == headers.request_id.encode() else 0
         out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen), together=together)
         return _Routed(record, headers, chosen, out)
@@ -233,7 +233,7 @@ class Forwarder:
 def router_lanes(
     settings: "Settings", forwarder: Forwarder, retrier: Retrier, *, attempt_log: "AttemptLog | None" = None
 ) -> Lanes:
-    """The data path: both ingress topics through the forwarder."""
+    """The lanes of the router: both request topics through the forwarder."""
 
     def options(lane: Lane, topic: str) -> LaneOptions:
         consumer = LaneConsumer(
@@ -251,7 +251,7 @@ def router_lanes(
 
 
 def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:
-    """The record's own headers, with the choice and with what the record left to us."""
+    """The record's headers, plus the chosen version, plus defaults for those that are missing."""
     kept = [header for header in record.headers if header[0] not in _ROUTER_HEADERS]
     kept.append(("ce_model", chosen.model.encode()))
     kept.append(("ce_modelversion", chosen.version.encode()))

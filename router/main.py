@@ -1,4 +1,4 @@
-"""One router process, wired."""
+"""The router process: opens its clients and runs the Faust app and the data path."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -31,11 +31,11 @@ log = structlog.get_logger(__name__)
 
 
 async def serve(settings: "Settings", stop: asyncio.Event) -> None:
-    """Route until `stop` is set and what was taken is forwarded and committed.
+    """Route until `stop` is set and the fetched records are forwarded and committed.
 
     Raises:
         ConfigurationError: the catalog cannot be read, or the ops port is taken.
-        StoppedEarlyError: `stop` was set while the broker or the store was away.
+        StoppedEarlyError: `stop` was set before the broker and the store were available.
     """
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
     splits = SplitTable()
@@ -65,7 +65,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             names=settings.names,
         )
         served = ServedVersions(redis, redis_url=settings.redis_url, clock=SystemClock(), names=settings.names)
-        reading = await stack.enter_async_context(Background(served.read_for_ever, name="served_versions"))
+        following_served = await stack.enter_async_context(Background(served.read_for_ever, name="served_versions"))
         retrier = Retrier()
         forwarder = Forwarder(
             settings,
@@ -95,14 +95,14 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()
             ),
         )
-        watch = DeploymentMonitor(settings, catalog=catalog, splits=splits, redis=redis)
-        watching = await stack.enter_async_context(Background(watch.run, name="deployment"))
+        monitor = DeploymentMonitor(settings, catalog=catalog, splits=splits, redis=redis)
+        monitoring = await stack.enter_async_context(Background(monitor.run, name="deployment"))
         ops.show(
             live=lambda: {
                 **app.live(),
                 "splits": follower.is_running,
-                "deployment": watching.is_running,
-                "served_versions": reading.is_running,
+                "deployment": monitoring.is_running,
+                "served_versions": following_served.is_running,
             },
             ready=lambda: {
                 **app.ready(),

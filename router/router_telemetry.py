@@ -15,7 +15,6 @@ from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcomes import OTHER
 from inferlane.contracts.record import TRACE_PARENT
 from inferlane.contracts.splits import shares_of
-from inferlane.errors import InferlaneError
 from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
 from inferlane.runtime.kafka.offsets import PartitionPosition, Position, Subscription
 from inferlane.runtime.metrics import router as metrics
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 _MS = 1e-3
 _UNKNOWN_ROUTE = Route(UNKNOWN, UNKNOWN)
-# Why the router can refuse a record.
+# The reasons for which the router can refuse a record.
 _REASONS = (
     *(
         error.code
@@ -58,7 +57,7 @@ _REASONS = (
 
 
 class RouterLaneMetrics:
-    """Every series is there from the start. Counts once a take and version."""
+    """The metrics of one lane. Every series exists from the start; updated once per fetched batch and version."""
 
     def __init__(self, catalog: "Catalog", lane: "Lane") -> None:
         routes = [*(Route(version.model, version.version) for version in catalog.all_versions()), _UNKNOWN_ROUTE]
@@ -68,34 +67,34 @@ class RouterLaneMetrics:
         self._forward = metrics.FORWARD.labels(lane)
 
     def note_routed(self, chosen: Route, stamps_ms: Sequence[int], *, fetched_s: float) -> None:
-        """Count records of one take that went to one version, by their timestamps."""
+        """Count the records of a fetched batch that went to one version; `stamps_ms` are their Kafka timestamps."""
         if chosen not in self._routed:
-            # Of another catalogue than ours: the names stay out of the labels.
+            # A version that only another router's catalog has: its name must not become a label.
             chosen = _UNKNOWN_ROUTE
         self._routed[chosen].inc(len(stamps_ms))
         self._wait[chosen].observe_many(np.maximum(fetched_s - np.array(stamps_ms, np.float64) * _MS, 0.0))
 
     def note_batch(self, *, took_s: float) -> None:
-        """Count a take that is done."""
+        """Count a fetched batch that is forwarded."""
         self._forward.observe(max(0.0, took_s))
 
     def note_refused(self, refused: "Sequence[Answer]") -> None:
-        """Count what no version could serve, or no topic took."""
+        """Count records that no version could serve or that could not be written."""
         for reply in refused:
             self._refused[bounded(reply.result.error_code, _REASONS)].inc()
 
 
 class RouteSpans:
-    """Spans that begin with a take and end together when it was forwarded."""
+    """The spans of a fetched batch: each begins when it was fetched and ends when it is forwarded."""
 
     def __init__(self, tracing: "Tracing", topic: str, *, fetched_s: float) -> None:
         self._tracing = tracing
         self._topic = topic
-        self._taken_s = fetched_s
+        self._fetched_s = fetched_s
         self._open: list[tuple[Span, str | None]] = []
 
     def routed(self, chosen: "Route", out: "OutRecord") -> "OutRecord":
-        """Begin the span of a routed record; what a worker does with the record that is returned is its child."""
+        """Begin the span of a routed record; returns the record with the span as the parent of the worker's spans."""
         headers = dict(out.headers)
         span = self._begin(
             headers.get(TRACE_PARENT),
@@ -111,25 +110,28 @@ class RouteSpans:
         self._open.append((span, reply.result.error_code))
 
     def end(self) -> None:
-        """End them all: the take is forwarded and its refusals are answered."""
+        """End all spans: the batch is forwarded and the refused records have replies."""
         for span, error in self._open:
             span.end(error=error)
 
     def _begin(self, parent: bytes | None, attributes: "Attributes") -> "Span":
         return self._tracing.begin(
-            f"route {self._topic}", kind="CONSUMER", parent=parent, at_s=self._taken_s, attributes=attributes
+            f"route {self._topic}", kind="CONSUMER", parent=parent, at_s=self._fetched_s, attributes=attributes
         )
 
 
 log = structlog.get_logger(__name__)
 
-# Each look costs the broker a call a group and lane. Seldom makes ages coarse, often spends an idle broker's CPU.
-_LOOK_S = 5.0
+# Each reading costs the broker a call per group and lane. Longer makes ages coarse; shorter uses an idle broker's CPU.
+_INTERVAL_S = 5.0
 _Pool = tuple[str, str, Lane]
 
 
 class DeploymentMonitor:
-    """Keeps the gauges that no other process can know while a pool sleeps. One event loop; `run` never raises ours."""
+    """Sets the gauges that nobody else can set while a pool is scaled to zero. One event loop.
+
+    `run` logs an `InferlaneError` and goes on.
+    """
 
     def __init__(self, settings: "Settings", *, catalog: "Catalog", splits: "Splits", redis: "Redis") -> None:
         self._settings = settings
@@ -154,21 +156,21 @@ class DeploymentMonitor:
                 weight.set_function(partial(_weight, model, name, splits))
 
     async def run(self) -> None:
-        """Look every few seconds until cancelled; what does not reply keeps its last numbers."""
+        """Read lag, ages and store memory every few seconds until cancelled; a failed reading keeps the last values."""
         try:
             while True:
-                await self._look()
-                await asyncio.sleep(_LOOK_S)
+                await self._read()
+                await asyncio.sleep(_INTERVAL_S)
         finally:
             await self._reader.close()
 
-    async def _look(self) -> None:
+    async def _read(self) -> None:
         try:
             async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
                 self._note(await self._reader.read_partitions([*self._ingress, *self._pools]))
                 await self._note_store()
-        except (InferlaneError, TimeoutError) as error:
-            log.warning("deployment_not_seen", error=str(error), retry_s=_LOOK_S)
+        except (errors.InferlaneError, TimeoutError) as error:
+            log.warning("deployment_not_seen", error=str(error), retry_s=_INTERVAL_S)
 
     def _note(self, found: Mapping[Subscription, Sequence[PartitionPosition]]) -> None:
         at_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Choosing a version: a pure function of the record, so that redelivery takes the same one."""
+"""Choose a version: a pure function of the record and the split, so that redelivery chooses the same one."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from models.catalog import Catalog, Model
 
 
 class Splits(Protocol):
-    """Where the split of a model is looked up."""
+    """Looks up the split of a model; None if it has none."""
 
     def get(self, model: str, /) -> Split | None: ...
 
@@ -27,15 +27,15 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class ServedModels(Protocol):
-    """The versions that have workers, whichever catalogue they have."""
+    """Looks up the versions of a model that have workers, in the catalog or not; None if there are none."""
 
     def get(self, model: str, /) -> Served | None: ...
 
 
 def route_to_served(headers: RequestHeaders, splits: Splits, served_models: ServedModels) -> Route | None:
-    """Choose among the versions that have workers, for a record that our own catalogue cannot place; None if none has.
+    """Choose among the versions that have workers, for a record whose model the catalog lacks; None if there are none.
 
-    Replicas have different catalogues while it is being changed: what ours lacks may be served all the same.
+    While a catalog is changed, replicas have different ones: a version that this router lacks may already be served.
     """
     served = served_models.get(headers.model) if headers.model else None
     if headers.model is None or served is None:
@@ -49,18 +49,18 @@ def route_to_served(headers: RequestHeaders, splits: Splits, served_models: Serv
 
 
 def route(headers: RequestHeaders, splits: Splits, catalog: Catalog) -> Route:
-    """Choose the version: a pin wins, else the split decides by the routing key, or the request id if there is none.
+    """Choose the version: a pinned version wins, else the split decides by the routing key, or else the request id.
 
     Raises:
-        UnknownModelError: the catalog has no such model, or no such version of it.
-        UnusableVersionError: it has, and cannot serve it.
+        UnknownModelError: the catalog has no such model or version.
+        UnusableVersionError: the version is in the catalog but cannot be served.
     """
     model = catalog.model(headers.model)
     if headers.version is not None:
         return Route(model.name, model.version(headers.version).version)
     weights = weights_of(model, splits)
     if not weights:
-        # Raises, with the reason.
+        # Raises with the reason.
         return Route(model.name, model.unpinned(None).version)
     return Route(model.name, choose(headers.routing_key or headers.request_id, weights))
 
@@ -73,20 +73,20 @@ def weights_of(model: Model, splits: Splits) -> Mapping[str, float]:
 def choose(key: str, weights: Mapping[str, float]) -> str:
     """Weighted rendezvous hashing: each version draws `-ln(u) / weight` for the key, the smallest draw wins.
 
-    Draws are exponential, so a version wins with a probability of its share of the weights; and changing a weight
-    changes that version's draws only, so only keys that must move do. Source: Schindelhauer and Schomaker,
+    The draws are exponential, so a version wins with the probability of its share of the weights. Changing a weight
+    changes only that version's draws, so only the keys that must move do. Source: Schindelhauer and Schomaker,
     "Weighted Distributed Hash Tables", SPAA 2005.
 
     Raises:
-        UnknownModelError: no weight is over 0.
+        UnknownModelError: no weight is above 0.
     """
     candidates = [(version, weight) for version, weight in weights.items() if weight > 0]
     if not candidates:
-        raise UnknownModelError("no version has a weight over 0")
+        raise UnknownModelError("no version has a weight above 0")
     if len(candidates) == 1:
         return candidates[0][0]
     raw_key = key.encode()
-    # The name breaks a tie, so that the order of the weights never matters.
+    # The version name breaks a tie, so that the order of the weights does not matter.
     return min((_draw(raw_key, version, weight), version) for version, weight in candidates)[1]
 
 
@@ -95,8 +95,8 @@ _MAX_SALT_BYTES = 64
 
 
 def _draw(raw_key: bytes, version: str, weight: float) -> float:
-    # The version is BLAKE2's salted key, so that no (key, version) pair can be spelled as another. The key has at most
-    # 64 bytes; a longer name is hashed first and never cut, or two of the same head would draw alike.
+    # The version is BLAKE2's key, so that no two (key, version) pairs hash the same bytes. BLAKE2 keys have at most 64
+    # bytes; a longer name is hashed first. Cutting it would give names with the same beginning the same draws.
     salt = version.encode()
     salt = salt if len(salt) <= _MAX_SALT_BYTES else blake2b(salt, digest_size=_MAX_SALT_BYTES).digest()
     digest = blake2b(raw_key, digest_size=8, key=salt).digest()

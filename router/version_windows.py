@@ -1,4 +1,4 @@
-"""The windows of every version: summaries in, changed slots out. Pure; one event loop."""
+"""The outcome windows of every version: summaries in, changed slots out. No I/O; one event loop."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -8,16 +8,16 @@ from inferlane.contracts.windows import Slot, add, slot_index, slot_indices
 
 SlotKey = tuple[str, str, int]
 
-# A worker's clock may run ahead of ours by so much; a slot further on would stay for as long as the clock is wrong.
+# How far a worker's clock may run ahead. A slot further in the future would stay until the time catches up with it.
 _MAX_AHEAD_S = 60.0
-# Bounds of the memory when summaries come from somebody who is no worker of ours.
+# Limits on memory: anybody who may write to the outcomes topic can send summaries.
 _MAX_VERSIONS = 256
 _MAX_WORKERS = 1_024
 _MAX_SUMMARIES_A_WORKER = 256
 
 
 class SummaryDecision(StrEnum):
-    """What became of a summary."""
+    """Whether a summary was added, or why not."""
 
     ADDED = "added"
     DUPLICATE = "duplicate"
@@ -27,7 +27,7 @@ class SummaryDecision(StrEnum):
 
 
 class VersionWindows:
-    """Slots of the last `window_s` seconds. Any order and any repetition of the same summaries gives the same slots."""
+    """The slots of the last `window_s` seconds. Order and repetition of the same summaries do not matter."""
 
     def __init__(self, *, slot_s: int, window_s: int) -> None:
         self._slot_s = slot_s
@@ -36,7 +36,7 @@ class VersionWindows:
         self._changed: set[SlotKey] = set()
 
     def apply(self, summary: OutcomeSummary, *, now_s: float) -> SummaryDecision:
-        """Add a summary, once."""
+        """Add a summary unless it was added before."""
         index = slot_index(summary.to_s, slot_s=self._slot_s)
         if index < self._oldest(now_s):
             return SummaryDecision.LATE
@@ -54,26 +54,26 @@ class VersionWindows:
         return SummaryDecision.ADDED
 
     def drop_old(self, *, now_s: float) -> None:
-        """Forget the slots that no window reaches any more."""
+        """Drop the slots that are older than the window."""
         oldest = self._oldest(now_s)
         for key in [key for key in self._slots if key[2] < oldest]:
             del self._slots[key]
             self._changed.discard(key)
 
     def changed(self, limit: int) -> list[Slot]:
-        """At most `limit` slots that are not published as they are now, the newest first."""
+        """At most `limit` slots that changed since they were published, newest first."""
         newest = sorted(self._changed, key=lambda key: key[2], reverse=True)
         return [self._slots[key] for key in newest[:limit]]
 
     def mark_published(self, slots: Iterable[Slot]) -> None:
-        """Note that the store has these; one that has changed meanwhile stays changed."""
+        """Note that the store has these slots; a slot that changed meanwhile still counts as changed."""
         for slot in slots:
             key = (slot.model, slot.version, slot.index)
             if self._slots.get(key) is slot:
                 self._changed.discard(key)
 
     def mark_all_changed(self) -> None:
-        """Note that the store has nothing of what was published."""
+        """Mark every slot as changed: the store has lost what was published."""
         self._changed.update(self._slots)
 
     def _oldest(self, now_s: float) -> int:

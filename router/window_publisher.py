@@ -1,4 +1,4 @@
-"""The state path: outcome summaries to windows, windows to the store."""
+"""Publish outcome windows: summaries from the outcomes topic, windows to the store."""
 
 import asyncio
 from collections.abc import Collection
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Slots of one round trip: 1 to 12 KB each.
+# Slots per round trip to the store; a slot has 1 to 12 KB.
 _SLOTS_A_WRITE = 100
-# Records are stamped after the time that they speak of, by clocks that may differ.
+# A record is timestamped after the interval that it summarises, and clocks differ between machines.
 _REPLAY_SLACK_S = 60.0
 
 
 class WindowPublisher:
-    """Takes records one by one and publishes what changed. One event loop."""
+    """Adds outcome summaries to the windows and publishes the slots that changed. One event loop."""
 
     def __init__(
         self,
@@ -59,27 +59,27 @@ class WindowPublisher:
 
     @property
     def is_current(self) -> bool:
-        """Whether the windows hold all that came before this router, and go on from there."""
+        """Whether the windows are rebuilt from the topic and kept up to date since."""
         return self._is_assigned and self._to_rebuild is None
 
     def assign(self, partitions: Collection[int]) -> None:
-        """Note what is ours now. Somebody else may have read it meanwhile, so nothing is published before a replay."""
+        """Note the assigned partitions. Another router may have read them, so publish only after a rebuild."""
         self._to_rebuild = frozenset(partitions)
         self._is_assigned = True
 
     async def add(self, record: "KafkaRecord") -> None:
-        """Add one record to the windows, or send it to the dead letters; returns when either is done."""
+        """Add one record to the windows, or dead-letter it if it cannot be decoded."""
         try:
             refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
             summary = decode_summary(record.value or b"")
         except DecodeError as error:
-            await self._give_up(record, error)
+            await self._dead_letter(record, error)
             return
-        verdict = self._windows.apply(summary, now_s=self._clock.now_s())
-        if verdict in (SummaryDecision.AHEAD, SummaryDecision.FULL):
+        decision = self._windows.apply(summary, now_s=self._clock.now_s())
+        if decision in (SummaryDecision.AHEAD, SummaryDecision.FULL):
             log.warning(
                 "summary_refused",
-                reason=verdict.value,
+                reason=decision.value,
                 model=summary.model,
                 version=summary.version,
                 worker_id=summary.worker_id,
@@ -87,7 +87,7 @@ class WindowPublisher:
             )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Publish every `outcome_interval_s` until `stop` is set, and once more then."""
+        """Publish every `outcome_interval_s` until `stop` is set, then publish once more."""
         is_last = False
         while not is_last:
             is_last = await _is_set(stop, within_s=self._settings.outcome_interval_s)
@@ -104,8 +104,8 @@ class WindowPublisher:
         since_s = self._clock.now_s() - self._settings.outcome_window_s - self._settings.outcome_slot_s
         read = 0
         if partitions:
-            ours = [TopicPartition(self._settings.names.outcomes, partition) for partition in sorted(partitions)]
-            async with aclosing(read_since(self._settings, ours, since_s=since_s - _REPLAY_SLACK_S)) as batches:
+            assigned = [TopicPartition(self._settings.names.outcomes, partition) for partition in sorted(partitions)]
+            async with aclosing(read_since(self._settings, assigned, since_s=since_s - _REPLAY_SLACK_S)) as batches:
                 async for records in batches:
                     read += len(records)
                     self._apply_again(records)
@@ -118,7 +118,7 @@ class WindowPublisher:
             try:
                 summary = decode_summary(record.value or b"")
             except DecodeError:
-                # The agent makes a dead letter of it, or has.
+                # The agent dead-letters this record.
                 continue
             self._windows.apply(summary, now_s=self._clock.now_s())
 
@@ -132,7 +132,7 @@ class WindowPublisher:
                 self._windows.mark_all_changed()
             self._windows.mark_published(slots)
 
-    async def _give_up(self, record: "KafkaRecord", error: DecodeError) -> None:
+    async def _dead_letter(self, record: "KafkaRecord", error: DecodeError) -> None:
         cause = Cause(reason=error.code, detail=str(error), attempts=1, stack=stack_of(error))
         await self._dead_letters.write([(record, cause)])
         DEAD_LETTERS.labels(UNKNOWN, UNKNOWN, NONE, error.code).inc()

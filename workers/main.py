@@ -1,4 +1,4 @@
-"""The worker process: load one version of the catalogue, then run a worker on it."""
+"""The worker process: load one version of the catalog, then run a worker on it."""
 
 import asyncio
 from contextlib import suppress
@@ -21,7 +21,7 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
     """Serve one version until `stop` is set and the batches under way are finished.
 
     Raises:
-        UnknownModelError: the catalogue has no such model or version.
+        UnknownModelError: the catalog has no such model or version.
         ConfigurationError: the model cannot be loaded, or the ops port is taken.
         StoppedEarlyError: `stop` was set before the broker and the store were available.
     """

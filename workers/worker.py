@@ -57,7 +57,7 @@ class Worker:
     """Fetches the records of one version, infers, delivers the replies and commits. One event loop; runs once."""
 
     def __init__(self, settings: "Settings", *, model: "OnnxModel", default_version: str) -> None:
-        """`default_version` is the model's default in the catalogue of this worker."""
+        """`default_version` is the model's default in the catalog of this worker."""
         self._settings = settings
         self._model = model
         self._version = model.version

@@ -1,7 +1,7 @@
-"""The router's Faust app: one agent on the outcomes, and the data path as a service of it.
+"""The router's Faust app: one agent that reads outcomes, and the data path as a service of it.
 
-No tables, producer, web server or leader topic: what is known to fail in Faust is not used. Decisions live in pure
-modules, so that the engine stays replaceable.
+It uses no tables, producer, web server or leader topic of Faust, because they are known to fail. Decisions are in
+modules that do not import Faust, so that it can be replaced.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Closing clients after the drain failed; whoever waits longer is killed anyway.
+# For closing clients after the drain deadline; a supervisor kills the process if it takes longer.
 _CANCEL_S = 2.0
-# Leaving the outcome group is polite, not needed: the broker notices by itself.
+# For leaving the outcomes group. Without it the broker notices at the session timeout.
 _STOP_DEADLINE_S = 10.0
 
 
 class SupervisedService(Service):
     """Runs `run(stop)` while the app runs.
 
-    If it ends before it is told to, the app crashes with its error. Stopping sets `stop` and waits for `run` to finish
-    what it holds, at most `drain_deadline_s`; past that it is cancelled.
+    If `run` ends before `stop` is set, the app crashes with its error. Stopping sets `stop`, lets `run` drain for at
+    most `drain_deadline_s`, then cancels it.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class SupervisedService(Service):
 
     @property
     def is_running(self) -> bool:
-        """Whether `run` has started and not ended."""
+        """Whether `run` has started and has not ended."""
         return self._task is not None and not self._task.done()
 
     async def on_start(self) -> None:
-        """Start `run`."""
+        """Start `run` as a task that the process depends on."""
         self._task = essential(asyncio.ensure_future(self._run(self._stop)), may_end=self._stop.is_set)
         self.add_future(self._watch(self._task))
 
     async def on_stop(self) -> None:
-        """Drain `run`."""
+        """Drain `run`; cancel it after the deadline."""
         if self._task is None:
             return
         self._stop.set()
@@ -74,34 +74,34 @@ class SupervisedService(Service):
     async def _watch(self, task: asyncio.Future[None]) -> None:
         await asyncio.wait({task})
         if not self._stop.is_set():
-            # mode crashes the service, and with it the app, with what its future raises.
+            # mode crashes the service, and the app with it, with the error that its future raises.
             task.result()
             raise RuntimeError(f"{self._name} ended before it was told to")
 
 
-# An outcome is shown once an interval, so a fetch may wait half of one: a broker that does not wake a waiting fetch is
-# asked twice a second instead of two hundred times.
-_FETCH_WAITS_AN_INTERVAL = 2
+# Windows are published once per interval, so a fetch may wait for half of it: a broker that does not wake a waiting
+# fetch then gets two fetches per second instead of two hundred.
+_FETCHES_PER_INTERVAL = 2
 _PROGRESS_CHECK_S = 10.0
 
 
 class DataPath(Protocol):
-    """What the app carries besides its agent."""
+    """What the app runs beside its agent."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Forward until `stop` is set, then finish what was taken and return."""
+        """Forward until `stop` is set, then finish the batches under way and return."""
         ...
 
     def ready(self) -> Mapping[str, bool]:
-        """Each part by name, and whether it does its work."""
+        """Each part by name, and whether it works."""
         ...
 
     def live(self) -> Mapping[str, bool]:
-        """Each part by name; False of one that only a restart can mend."""
+        """Each part by name; False if only a restart can repair it."""
         ...
 
     def health(self) -> Mapping[str, ConsumerHealth]:
-        """Each consumer by name, and what it does."""
+        """The health of each consumer, by name."""
         ...
 
 
@@ -112,13 +112,16 @@ class _Boot(BootStrategy):
 
 
 class RouterApp(faust.App):
-    """Create it inside the event loop that runs it. `start` returns when the outcome group is joined."""
+    """Hosts the agent and the data path. Create it in the event loop that runs it.
+
+    `start` returns when the app has joined the outcomes group.
+    """
 
     BootStrategy = _Boot
 
     def __init__(self, settings: "Settings", *, data_path: DataPath, window_publisher: "WindowPublisher") -> None:
         super().__init__(**faust_options(settings))
-        fetch_max_wait_ms = int(settings.outcome_interval_s * 1000 / _FETCH_WAITS_AN_INTERVAL)
+        fetch_max_wait_ms = int(settings.outcome_interval_s * 1000 / _FETCHES_PER_INTERVAL)
         transport = transport_class(settings, fetch_max_wait_ms=max(settings.fetch_max_wait_ms, fetch_max_wait_ms))
         self.transport = transport(self.conf.broker_consumer, self)
         outcomes = settings.names.outcomes
@@ -139,18 +142,18 @@ class RouterApp(faust.App):
         self.agent(self.topic(outcomes, value_type=bytes, value_serializer="raw"), name="outcomes")(self._read_outcomes)
 
     def on_init_dependencies(self) -> Iterable[Any]:
-        """Faust's own services, then ours: started in this order, stopped in the reverse."""
+        """Faust's services, then the router's: started in this order, stopped in the reverse order."""
         return [*super().on_init_dependencies(), self._publisher, self._progress_check, self._forwarder]
 
     async def on_first_start(self) -> None:
         """Create no folders: there are no tables."""
 
     def ready(self) -> Mapping[str, bool]:
-        """Whether requests move, and the windows are whole."""
+        """Whether requests are forwarded and the windows are complete."""
         return {**self.live(), **self._data_path.ready(), "outcomes": self._window_publisher.is_current}
 
     def live(self) -> Mapping[str, bool]:
-        """Whether each part runs; False of one that only a restart can mend."""
+        """Whether each part runs; False if only a restart can repair it."""
         return {
             "forwarder": self._forwarder.is_running,
             "publisher": self._publisher.is_running,
@@ -159,18 +162,18 @@ class RouterApp(faust.App):
         }
 
     def health(self) -> Mapping[str, ConsumerHealth]:
-        """What each consumer does."""
+        """The health of each consumer, by name."""
         return {**self._data_path.health(), "outcomes": self._outcome_health()}
 
     def _outcome_health(self) -> ConsumerHealth:
         return self._progress.health(now_s=time.monotonic())
 
     async def drain(self) -> None:
-        """Stop the data path first: it is what clients wait for."""
+        """Drain the data path; it goes first because clients wait for it."""
         await self._forwarder.stop()
 
     async def _read_outcomes(self, stream: Any) -> None:
-        # Faust acknowledges an event when the loop goes on, whatever happened: `add` must end with a trace.
+        # Faust acknowledges an event when the loop goes on, even after an error. By then `add` has kept the record.
         async for event in stream.events():
             message = event.message
             await self._window_publisher.add(faust_record(message))
@@ -193,7 +196,7 @@ class RouterApp(faust.App):
 
     async def _compare_with_ends(self) -> None:
         partitions = self.consumer.assignment()
-        # A broker that is down says nothing about us.
+        # An unavailable broker says nothing about this consumer.
         with suppress(Exception):
             async with asyncio.timeout(_PROGRESS_CHECK_S):
                 ends = await self.consumer.highwaters(*partitions) if partitions else {}
@@ -201,9 +204,9 @@ class RouterApp(faust.App):
             self._progress.note_ends({p.partition: end for p, end in ends.items()}, now_s=time.monotonic())
 
     async def _note_passed(self, partitions: Collection[Any]) -> None:
-        """Note positions that did not move since the last check, while nothing that was read is unfinished.
+        """Note positions that did not move since the last check, if every event that was read is acknowledged.
 
-        They are past what no agent is given: markers of transactions, and records of aborted ones.
+        Faust gives no agent the markers of transactions nor the records of aborted ones; positions still pass them.
         """
         before = self._positions
         self._positions = {tp.partition: await self.consumer.position(tp) or 0 for tp in partitions}
@@ -214,7 +217,7 @@ class RouterApp(faust.App):
 
 
 def faust_record(message: Any) -> ConsumerRecord:
-    """The message as aiokafka gave it to Faust."""
+    """The record as aiokafka gave it to Faust."""
     return ConsumerRecord(
         topic=message.topic,
         partition=message.partition,
@@ -231,10 +234,10 @@ def faust_record(message: Any) -> ConsumerRecord:
 
 
 async def run_app(app: RouterApp, stop: asyncio.Event) -> None:
-    """Run the app until `stop` is set, the data path drained before the rest.
+    """Run the app until `stop` is set; drain the data path first, then stop the rest.
 
     Raises:
-        Exception: what a part of the app died of.
+        Exception: the error of the part that failed.
     """
     running = asyncio.create_task(_until_stopped(app), name="faust")
     stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -255,7 +258,7 @@ async def run_app(app: RouterApp, stop: asyncio.Event) -> None:
 
 
 async def _until_stopped(app: RouterApp) -> None:
-    # `start` waits for the outcome group; the data path runs from its beginning.
+    # `start` waits for the outcomes group; the data path already runs meanwhile.
     await app.start()
     await app.wait_until_stopped()
     if app.crash_reason is not None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
 
 _HEARTBEATS_A_SESSION = 10
-# Leaving the group takes a round trip. The event loop stands still meanwhile, so only after the data path is drained.
+# Leaving the group takes a round trip and blocks the event loop, so it happens after the data path is drained.
 _JOIN_S = 3.0
 
 
 def faust_options(settings: "Settings") -> dict[str, Any]:
-    """Settings of a Faust app that has no tables, leader or web server."""
+    """The options of a Faust app without tables, leader or web server."""
     session_timeout_s = settings.session_timeout_ms / 1000
     return {
         "id": settings.names.outcomes_group,
@@ -41,7 +41,7 @@ def faust_options(settings: "Settings") -> dict[str, Any]:
 
 
 def _credentials(settings: "Settings") -> SASLCredentials | SSLCredentials | None:
-    """What `client_arguments` says, in Faust's words."""
+    """`client_arguments` as Faust's credentials; None for a connection without TLS and SASL."""
     access = client_arguments(settings)
     if access["security_protocol"].startswith("SASL"):
         return SASLCredentials(
@@ -54,19 +54,19 @@ def _credentials(settings: "Settings") -> SASLCredentials | SSLCredentials | Non
 
 
 class DaemonThread(WorkerThread):
-    """A consumer thread that dies with the process: one that waits for a broker that is gone must not keep it alive."""
+    """A consumer thread that ends with the process: one that waits for an unavailable broker must not keep it alive."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.daemon = True
 
     def stop(self) -> None:
-        """Wait for the thread, but not for ever."""
+        """Wait for the thread, for at most `_JOIN_S`."""
         self.join(_JOIN_S)
 
 
 def transport_class(settings: "Settings", *, fetch_max_wait_ms: int) -> type[Transport]:
-    """A transport whose consumers read as ours do, and let the broker hold an empty fetch for so long."""
+    """A transport whose consumers are configured like Inferlane's own; an empty fetch waits `fetch_max_wait_ms`."""
 
     class _Thread(AIOKafkaConsumerThread):
         Worker = DaemonThread
@@ -74,7 +74,7 @@ def transport_class(settings: "Settings", *, fetch_max_wait_ms: int) -> type[Tra
         def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
             guard_fetches(batch_limit_bytes=batch_limit_bytes(settings))
             consumer = super()._create_worker_consumer(transport)
-            # Both are read by the consumer's start(). Faust says 1,500 ms, and commits only what it was given.
+            # The consumer's start() reads both. Faust sets 1,500 ms and `read_uncommitted`.
             consumer._fetch_max_wait_ms = fetch_max_wait_ms  # noqa: SLF001 - no setter
             consumer._isolation_level = "read_committed"  # noqa: SLF001 - no setter
             return consumer
