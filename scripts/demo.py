@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from _environment import require_packages
 
-require_packages("aiohttp", "msgspec", "numpy", "rich")
+require_packages("inferlane_client", "msgspec", "numpy", "rich")
 
 # The imports below need the packages that the call above provides, hence E402.
 from _tour.canary import WAIT_S, run_canary  # noqa: E402
@@ -27,12 +28,20 @@ from _tour.predictions import (  # noqa: E402
     make_an_error,
     show_models,
 )
-from _tour.stage import ExpectationError, Stage, set_stage  # noqa: E402
-from _traffic.api import ANSWER_GRACE_S, DEFAULT_URL, Api, ApiError  # noqa: E402
+from _tour.stage import ExpectationError, Stage, choose_model, set_stage  # noqa: E402
 from _traffic.report import make_console  # noqa: E402
 
+from inferlane_client import AsyncClient, CallError, ConnectionFailed, Retries  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 FAILED = 1
+DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE = "INFERLANE_URL"
+KEY_VARIABLE = "INFERLANE_API_KEY"
+# A server that is not there is told within a second; one that is busy has its time.
+RETRIES = Retries(limit=3)
 DEFAULT_REQUESTS = 2_000
 # Fewer and four standard deviations of a 10 % share are so wide that nearly any share passes.
 FEWEST_REQUESTS = 100
@@ -45,24 +54,25 @@ async def take_tour(url: str, model_name: str | None, requests: int) -> None:
     """Show every step, and leave the traffic split as it was.
 
     Raises:
-        ApiError: the server did not answer as asked.
+        CallError: the server did not answer as asked.
         ExpectationError: it answered, and the answer is wrong.
     """
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     console = make_console()
-    async with Api(url, timeout_s=WAIT_S + ANSWER_GRACE_S) as api:
-        served, chosen = await api.model(model_name)
-        model = next(model for model in served.models if model.name == chosen)
-        stage = set_stage(api, console, served, model, requests=requests)
+    key = os.environ.get(KEY_VARIABLE)
+    # Environment proxies are not for a server whose latencies are shown.
+    async with AsyncClient(url, api_key=key, timeout_s=WAIT_S, retries=RETRIES, trust_env=False) as client:
+        served = await client.models()
+        stage = set_stage(client, console, served, choose_model(served, model_name), requests=requests)
         console.print(f"[bold]Inferlane[/] at {url}, API documentation at {url}/docs")
         await show_models(stage)
         await ask_once(stage)
         await compare_quantized(stage)
         await ask_without_waiting(stage)
         await make_an_error(stage)
-        before = await api.split(model.name)
+        before = await client.traffic_split(stage.model.name)
         try:
             answered = await run_canary(stage)
             await show_metrics(stage, answered)
@@ -70,17 +80,17 @@ async def take_tour(url: str, model_name: str | None, requests: int) -> None:
             await restore_split(stage, before.weights)
 
 
-async def restore_split(stage: Stage, weights: dict[str, float]) -> None:
+async def restore_split(stage: Stage, weights: Mapping[str, float]) -> None:
     """Set the weights that were there before; also when the tour fails or is interrupted."""
     stage.title(8, "The traffic split as it was before")
     try:
         async with asyncio.timeout(RESTORE_LIMIT_S):
-            split = await stage.api.set_split(stage.model.name, weights)
-    except (ApiError, TimeoutError) as error:
+            split = await stage.set_split(weights)
+    except (CallError, TimeoutError) as error:
         reason = str(error) or f"no answer in {RESTORE_LIMIT_S:g} s"
-        raise ApiError(
+        raise ExpectationError(
             f"the traffic split of {stage.model.name} was not restored: {reason}; "
-            f"set it with POST /v1/traffic-split, weights {weights}"
+            f"set it with POST /v1/traffic-split, weights {dict(weights)}"
         ) from error
     stage.say("  ".join(f"{version} {weight:.0%}" for version, weight in split.weights.items()))
 
@@ -107,7 +117,7 @@ def _first_failure(error: BaseException) -> BaseException:
     """Return the earliest of our own errors that this one followed."""
     earliest, context = error, error.__context__
     while context is not None:
-        if isinstance(context, ApiError | ExpectationError):
+        if isinstance(context, CallError | ExpectationError):
             earliest = context
         context = context.__context__
     return earliest
@@ -121,10 +131,14 @@ def main() -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("demo: interrupted", file=sys.stderr)
         return FAILED
-    except (ApiError, ExpectationError) as error:
+    except (CallError, ExpectationError) as error:
         # Where the restoring failed after a step did, the step's failure is the context of this one.
         for reason in dict.fromkeys((_first_failure(error), error)):
             print(f"demo: {reason}", file=sys.stderr)
+            if isinstance(reason, ConnectionFailed):
+                print(
+                    f"demo: no server at {given.url}: start one with ./start.sh, or name it with --url", file=sys.stderr
+                )
         return FAILED
     make_console().print(f"\n[bold green]Everything was as promised[/] ({time.perf_counter() - start_s:.1f} s)")
     return 0

@@ -6,14 +6,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+from _traffic.documents import VersionMetrics
 from _traffic.report import make_table
 
 from .stage import expect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from _traffic.documents import VersionMetrics
 
     from .stage import Stage
 
@@ -45,7 +45,8 @@ async def show_metrics(stage: Stage, answered: Mapping[str, int]) -> None:
 
 async def _caught_up(stage: Stage, version: str, requests: int, deadline_s: float) -> VersionMetrics:
     while True:
-        metrics = await stage.api.metrics(stage.model.name, version, window_s=WINDOW_S)
+        document = await stage.client.metrics(version, model=stage.model.name, window_s=WINDOW_S)
+        metrics = msgspec.convert(document, VersionMetrics)
         if metrics.requests >= requests or time.perf_counter() >= deadline_s:
             return metrics
         await asyncio.sleep(POLL_S)

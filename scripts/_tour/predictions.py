@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from _traffic.api import expect_ok
-from _traffic.documents import Prediction, Problem
 from _traffic.report import make_table
+
+from inferlane_client import InvalidInput
 
 from .stage import describe_row, expect
 
 if TYPE_CHECKING:
-    from _traffic.documents import Row
+    from collections.abc import Mapping
+
+    from inferlane_client import Prediction
 
     from .stage import Stage
 
-ACCEPTED = 202
 UNPROCESSABLE = 422
 ASYNC_LIMIT_S = 60.0
 SHOWN_NUMBERS = 8
@@ -25,14 +26,14 @@ SHOWN_NUMBERS = 8
 async def show_models(stage: Stage) -> None:
     stage.title(1, "What is served")
     table = make_table(stage.console, "model / version", "weight", "quantization", "size", "input")
-    for model in stage.served.models:
+    for model in stage.served:
         for version in model.versions:
-            inputs = ", ".join(f"{spec.name} {spec.datatype} {spec.shape}" for spec in version.inputs)
+            inputs = ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in version.inputs)
             table.add_row(
                 f"{model.name} / {version.version}",
-                "-" if version.weight is None else f"{version.weight:.0%}",
-                str(version.quantization or "none"),
-                "-" if version.size_bytes is None else f"{version.size_bytes / 1000:,.1f} kB",
+                f"{version.weight:.0%}",
+                version.quantization,
+                f"{version.size_bytes / 1000:,.1f} kB",
                 inputs.replace("[", r"\["),
             )
     stage.console.print(table)
@@ -44,7 +45,7 @@ async def ask_once(stage: Stage) -> None:
     more = f", and {len(stage.row) - SHOWN_NUMBERS} more" if len(stage.row) > SHOWN_NUMBERS else ""
     stage.say(f"instance   [{shown}{more}]")
     start_s = time.perf_counter()
-    prediction = await stage.api.predict(stage.body)
+    prediction = await stage.predict()
     elapsed_ms = (time.perf_counter() - start_s) * 1e3
     stage.say(f"answer     {describe_row(_only_row(prediction))}, from {prediction.model} {prediction.version}")
     stage.say(f"request    {prediction.request_id}, through Kafka and back in {elapsed_ms:.1f} ms")
@@ -58,54 +59,42 @@ async def compare_quantized(stage: Stage) -> None:
     sizes = {version.version: version.size_bytes for version in stage.model.versions}
     table = make_table(stage.console, "version", "label", "size", "probabilities")
     for version in (stage.canary or stage.baseline, stage.quantized):
-        prediction = await stage.api.predict({**stage.body, "version": version})
+        prediction = await stage.predict(version)
         expect(prediction.version == version, f"version {version} was asked, {prediction.version} answered")
         row = _only_row(prediction)
-        size = sizes[version]
-        probabilities = "  ".join(f"{number:.4f}" for number in row.probabilities[:SHOWN_NUMBERS])
-        table.add_row(version, str(row.label), "-" if size is None else f"{size / 1000:,.1f} kB", probabilities)
+        probabilities = "  ".join(f"{number:.4f}" for number in row.get("probabilities", ())[:SHOWN_NUMBERS])
+        table.add_row(version, str(row.get("label")), f"{sizes[version] / 1000:,.1f} kB", probabilities)
     stage.console.print(table)
 
 
 async def ask_without_waiting(stage: Stage) -> None:
-    stage.title(4, "Without waiting: Prefer: respond-async, then the result from its Location")
-    reply = await stage.api.call("POST", "/v1/models/predict", body=stage.body, headers={"prefer": "respond-async"})
-    expect(reply.status == ACCEPTED, f"Prefer: respond-async answered {reply.status}, not 202")
-    accepted = reply.document(Prediction)
-    expect(reply.location is not None, "the 202 answer has no Location header")
-    stage.say(f"202 {accepted.status}   Location: {reply.location}")
-    path = str(reply.location).removeprefix(stage.api.url)
-    deadline_s = time.perf_counter() + ASYNC_LIMIT_S
-    while True:
-        polled = await stage.api.call("GET", path, params={"wait_s": "5"})
-        # While there is no result the state comes with 200 or 202.
-        result = (polled if polled.status == ACCEPTED else expect_ok(polled, f"GET {path}")).document(Prediction)
-        if result.status != "QUEUED" or time.perf_counter() > deadline_s:
-            break
-    expect(result.status == "SUCCEEDED", f"the result of {path} is {result.status}, not SUCCEEDED")
-    expect(result.request_id == accepted.request_id, f"{path} answered for {result.request_id}")
-    stage.say(f"200 {result.status}   {describe_row(_only_row(result))}, from {result.version}")
+    stage.title(4, "Without waiting: submit, then the result by its id")
+    handle = await stage.client.submit([stage.row], model=stage.model.name)
+    stage.say(f"accepted   /v1/predictions/{handle.request_id}, {await handle.status()}")
+    prediction = await handle.result(timeout_s=ASYNC_LIMIT_S)
+    expect(
+        prediction.request_id == handle.request_id, f"{handle.request_id} was asked for, not {prediction.request_id}"
+    )
+    stage.say(f"SUCCEEDED  {describe_row(_only_row(prediction))}, from {prediction.version}")
 
 
 async def make_an_error(stage: Stage) -> None:
     stage.title(5, "A mistake on purpose: an instance that is one number short")
-    reply = await stage.api.call("POST", "/v1/models/predict", body={**stage.body, "instances": [stage.row[:-1]]})
-    expect(reply.status == UNPROCESSABLE, f"a wrong shape was answered {reply.status}, not 422")
-    expect(
-        reply.content_type == "application/problem+json",
-        f"the error is {reply.content_type}, not application/problem+json (RFC 9457)",
-    )
-    problem = reply.document(Problem)
-    expect(bool(problem.code and problem.detail), "the problem document has no code or no detail")
-    for name in ("status", "code", "title", "detail", "remedy"):
-        value = getattr(problem, name)
-        if value:
-            stage.say(f"{name:<8} {value}")
+    try:
+        await stage.client.predict([stage.row[:-1]], model=stage.model.name)
+    except InvalidInput as error:
+        expect(error.status == UNPROCESSABLE, f"a wrong shape was answered {error.status}, not 422")
+        expect(bool(error.code and error.detail), "the problem document has no code or no detail")
+        for name in ("status", "code", "title", "detail"):
+            stage.say(f"{name:<8} {getattr(error, name)}")
+    else:
+        expect(claim=False, otherwise="an instance that is one number short was answered with a prediction")
 
 
-def _only_row(prediction: Prediction) -> Row:
+def _only_row(prediction: Prediction) -> Mapping[str, Any]:
     expect(
         len(prediction.predictions) == 1,
         f"one instance was sent, {len(prediction.predictions)} predictions came back for {prediction.request_id}",
     )
-    return prediction.predictions[0]
+    row: Mapping[str, Any] = prediction.predictions[0]
+    return row

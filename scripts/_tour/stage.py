@@ -1,19 +1,27 @@
-"""What every step of the demo works with: the API, the model, and where to print."""
+"""What every step of the demo works with: the client, the model, and where to print."""
 
 from __future__ import annotations
 
+import asyncio
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from _traffic.documents import UNQUANTIZED
 from _traffic.workload import draw_rows
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from _traffic.api import Api
-    from _traffic.documents import Model, Models, Row
+    from collections.abc import Mapping
+
     from rich.console import Console
 
+    from inferlane_client import AsyncClient, Prediction, ServedModel, TrafficSplit
+
 IRIS_SETOSA = [5.1, 3.5, 1.4, 0.2]
+# A router applies a split when it has read the record, a moment after the API that answered. Shorter and the first
+# requests may still go by the old weights; longer and every change of weights costs that time.
+SPLIT_SETTLE_S = 1.0
 
 
 class ExpectationError(Exception):
@@ -24,10 +32,10 @@ class ExpectationError(Exception):
 class Stage:
     """The versions are names; `canary` and `quantized` are None where the model has no such version."""
 
-    api: Api
+    client: AsyncClient
     console: Console
-    served: Models
-    model: Model
+    served: tuple[ServedModel, ...]
+    model: ServedModel
     baseline: str
     canary: str | None
     quantized: str | None
@@ -38,11 +46,22 @@ class Stage:
         """One instance that fits the model."""
         if self.model.name == "iris":
             return IRIS_SETOSA
-        return draw_rows(self.model.name, features=self.model.versions[0].features, rows=1, seed=7)[0]
+        return self.draw(1, seed=7)[0]
 
-    @property
-    def body(self) -> dict[str, object]:
-        return {"instances": [self.row], "model": self.model.name}
+    def draw(self, rows: int, *, seed: int) -> list[list[float]]:
+        """Draw instances that fit the model; the same arguments give the same rows."""
+        features = math.prod(self.model.versions[0].inputs[0].shape[1:])
+        return draw_rows(self.model.name, features=features, rows=rows, seed=seed)
+
+    async def predict(self, version: str | None = None) -> Prediction:
+        """Ask for a prediction of the instance."""
+        return await self.client.predict([self.row], model=self.model.name, version=version)
+
+    async def set_split(self, weights: Mapping[str, float]) -> TrafficSplit:
+        """Set the weights and wait until routers have had the time to apply them."""
+        split = await self.client.set_traffic_split(weights, model=self.model.name)
+        await asyncio.sleep(SPLIT_SETTLE_S)
+        return split
 
     def title(self, number: int, text: str) -> None:
         self.console.print(f"\n[bold cyan]{number}[/]  [bold]{escape(text)}[/]")
@@ -51,17 +70,33 @@ class Stage:
         self.console.print(f"   {escape(text)}")
 
 
-def set_stage(api: Api, console: Console, served: Models, model: Model, *, requests: int) -> Stage:
+def choose_model(served: tuple[ServedModel, ...], name: str | None) -> ServedModel:
+    """The model with that name, or the default one if no name is given.
+
+    Raises:
+        ExpectationError: there is no such model, or none at all.
+    """
+    for model in served:
+        if model.name == name or (name is None and model.is_default):
+            return model
+    known = ", ".join(model.name for model in served) or "none"
+    raise ExpectationError(f"model {name or '(default)'} is not served with any version; served models: {known}")
+
+
+def set_stage(
+    client: AsyncClient, console: Console, served: tuple[ServedModel, ...], model: ServedModel, *, requests: int
+) -> Stage:
     """Choose the versions to show: `v1`, `v2` and `v2-quantized`, or what stands for them in this model."""
-    plain = [version.version for version in model.versions if not version.is_quantized]
-    quantized = [version.version for version in model.versions if version.is_quantized]
-    names = plain if len(plain) > 1 else model.version_names
+    every = [version.version for version in model.versions]
+    quantized = [version.version for version in model.versions if version.quantization not in UNQUANTIZED]
+    plain = [name for name in every if name not in quantized]
+    names = plain if len(plain) > 1 else every
     baseline = "v1" if "v1" in names else names[0]
     others = [name for name in names if name != baseline]
     canary = "v2" if "v2" in others else next(iter(others), None)
     twin = f"{canary}-quantized"
     return Stage(
-        api=api,
+        client=client,
         console=console,
         served=served,
         model=model,
@@ -78,6 +113,6 @@ def expect(claim: bool, otherwise: str) -> None:
         raise ExpectationError(otherwise)
 
 
-def describe_row(row: Row) -> str:
+def describe_row(row: Mapping[str, Any]) -> str:
     """Return `setosa 97.0 %`, or the label alone."""
-    return f"{row.label} {max(row.probabilities):.1%}" if row.probabilities else str(row.label)
+    return f"{row['label']} {max(row['probabilities']):.1%}" if row.get("probabilities") else str(row.get("label"))
