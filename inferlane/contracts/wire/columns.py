@@ -1,7 +1,8 @@
 """V1 rows of a model with several inputs: objects with a field for each, to one array for each input."""
 
+import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -18,7 +19,9 @@ from inferlane.quoting import quoted
 @lru_cache(maxsize=256)
 def wanted_of(spec: TensorSpec) -> Wanted:
     """What rows must hold for this input."""
-    return Wanted(where="instances", name=f"input {quoted(spec.name)}", datatype=spec.datatype)
+    return Wanted(
+        where="instances", name=f"input {quoted(spec.name)}", datatype=spec.datatype, allow_nan=spec.allow_nan
+    )
 
 
 def rows_of(text: bytes, wanted: str, max_rows: int | None) -> tuple[Any, str | None]:
@@ -45,8 +48,9 @@ def check_rows(rows: int, max_rows: int | None) -> None:
 
 
 # Up to this, msgspec's objects are faster; they take up to twenty times the text.
-_OBJECTS_UP_TO_BYTES = 512 * 1024
-_PYTHON_OF = {"f": float, "i": int, "u": int, "b": bool}
+OBJECTS_UP_TO_BYTES = 512 * 1024
+_PYTHON_OF: dict[str, Any] = {"f": float, "i": int, "u": int, "b": bool, "T": str}
+_NUMBER_OR_NONE: Any = float | None | Literal["NaN", "Infinity", "-Infinity"]
 
 
 def decode_columns(text: bytes, signature: Signature, max_rows: int | None) -> dict[str, np.ndarray]:
@@ -57,7 +61,7 @@ def decode_columns(text: bytes, signature: Signature, max_rows: int | None) -> d
         InvalidInputError: there is no row, or a row does not fit; the message names the first such value.
         PayloadTooLargeError: there are more than `max_rows` rows.
     """
-    if len(text) <= _OBJECTS_UP_TO_BYTES:
+    if len(text) <= OBJECTS_UP_TO_BYTES:
         columns = _at_once(text, signature.inputs)
         if columns is not None and (max_rows is None or len(next(iter(columns.values()))) <= max_rows):
             return columns
@@ -71,13 +75,11 @@ def _at_once(text: bytes, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray
     try:
         rows = _decoder_of(specs)(text)
         # Every field is there, so with more quotes than that one is there twice.
-        if not rows or text.count(b'"') != 2 * len(rows) * len(specs):
+        if not rows or text.count(b'"') != 2 * len(rows) * (len(specs) + _strings_a_row(specs)):
             return None
         for index, spec in enumerate(specs):
-            dtype = numpy_dtype(spec.datatype)
-            held = np.array([getattr(row, f"field{index}") for row in rows], WIDEST[dtype.kind])
-            column = exactly(held, dtype)
-            if column is None or column.shape[1:] != spec.row_shape:
+            column = array_of([getattr(row, f"field{index}") for row in rows], spec)
+            if column is None:
                 return None
             columns[spec.name] = column
     except (*UNDECODABLE, ValueError, OverflowError):
@@ -85,17 +87,41 @@ def _at_once(text: bytes, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray
     return columns
 
 
+def _strings_a_row(specs: tuple[TensorSpec, ...]) -> int:
+    return sum(math.prod(spec.row_shape) for spec in specs if spec.datatype == "BYTES")
+
+
+def array_of(rows: list[Any], spec: TensorSpec) -> np.ndarray | None:
+    """The rows as an array of the input's dtype and shape; None if they do not make one.
+
+    Raises:
+        ValueError, OverflowError: they are of different lengths, or out of range.
+    """
+    dtype = numpy_dtype(spec.datatype)
+    array = exactly(np.array(rows, WIDEST[dtype.kind]), dtype, allow_nan=spec.allow_nan)
+    if array is None or array.shape[1:] == spec.row_shape:
+        return array
+    return array.reshape(-1, 1) if spec.row_shape == (1,) and array.ndim == 1 else None
+
+
+def row_type(spec: TensorSpec) -> Any:
+    """The Python type of one row of the input, for msgspec."""
+    of: Any = _PYTHON_OF[numpy_dtype(spec.datatype).kind]
+    if of is float and spec.allow_nan:
+        of = _NUMBER_OR_NONE
+    if spec.row_shape == (1,):
+        # A bare value is a row of one.
+        return list[of] | of
+    for _ in spec.row_shape:
+        of = list[of]
+    return of
+
+
 @lru_cache(maxsize=64)
 def _decoder_of(specs: tuple[TensorSpec, ...]) -> Any:
-    def typed(spec: TensorSpec) -> Any:
-        of: Any = _PYTHON_OF[numpy_dtype(spec.datatype).kind]
-        for _ in spec.row_shape:
-            of = list[of]
-        return of
-
     row = msgspec.defstruct(
         "Row",
-        [(f"field{index}", typed(spec)) for index, spec in enumerate(specs)],
+        [(f"field{index}", row_type(spec)) for index, spec in enumerate(specs)],
         rename={f"field{index}": spec.name for index, spec in enumerate(specs)},
         forbid_unknown_fields=True,
     )

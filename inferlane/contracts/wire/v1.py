@@ -6,13 +6,23 @@ list, a model with several takes each row as an object with one field for each i
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from inferlane.contracts.signature import Signature, TensorSpec
-from inferlane.contracts.wire.columns import check_rows, decode_columns, room, rows_of, wanted_of
+from inferlane.contracts.wire.columns import (
+    OBJECTS_UP_TO_BYTES,
+    array_of,
+    check_rows,
+    decode_columns,
+    room,
+    row_type,
+    rows_of,
+    wanted_of,
+)
 from inferlane.contracts.wire.filling import Filler
 from inferlane.contracts.wire.reading import Raw, numbers, refuse_repeats
 from inferlane.contracts.wire.tensors import WIDEST, exactly, json_values, numpy_dtype
@@ -71,7 +81,7 @@ def _has_instances(payload: bytes) -> bool:
 
 
 def decode_instances(raw: Raw, signature: Signature, *, max_rows: int | None = None) -> dict[str, np.ndarray]:
-    """Return one array `(rows, …)` for each input of the signature, finite and in its dtype.
+    """Return one array `(rows, …)` for each input of the signature, in its dtype, and finite if it takes no NaN.
 
     Raises:
         DecodeError: `raw` is not JSON.
@@ -112,6 +122,8 @@ def _lists_of(row_shape: tuple[int, ...]) -> int:
 
 def _matrix(text: bytes, spec: TensorSpec, max_rows: int | None) -> np.ndarray:
     array = _few(text, spec) if len(text) < _SIMDJSON_FROM_BYTES else _many(text, spec)
+    if array is None and (spec.allow_nan or spec.datatype == "BYTES") and len(text) <= OBJECTS_UP_TO_BYTES:
+        array = _as_objects(text, spec)
     if array is None or not len(array):
         # Slower, and the one that says which value is wrong.
         array = _one_by_one(text, spec, max_rows)
@@ -129,6 +141,19 @@ def _few(text: bytes, spec: TensorSpec) -> np.ndarray | None:
     except (*UNDECODABLE, ValueError, OverflowError):
         return None
     return exactly(array, dtype) if array.shape[1:] == spec.row_shape else None
+
+
+def _as_objects(text: bytes, spec: TensorSpec) -> np.ndarray | None:
+    """What simdjson copies no buffer of: strings, and numbers of which some are missing. None as in `_few`."""
+    try:
+        return array_of(_rows_decoder(spec)(text), spec)
+    except (*UNDECODABLE, ValueError, OverflowError):
+        return None
+
+
+@lru_cache(maxsize=64)
+def _rows_decoder(spec: TensorSpec) -> Any:
+    return msgspec.json.Decoder(list[row_type(spec)]).decode  # type: ignore[misc]  # made for the input
 
 
 def _many(text: bytes, spec: TensorSpec) -> np.ndarray | None:
