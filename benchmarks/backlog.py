@@ -15,10 +15,10 @@ from benchmarks.bench import READY_WITHIN_S, Bench
 from benchmarks.queueing import QueueGauge
 from benchmarks.spells import SpellMeter
 from benchmarks.systems.running import NotReadyError
-from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer
-from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.producer import BatchProducer
 
 _DRAIN_WITHIN_S = 120.0
 _POLL_S = 0.05

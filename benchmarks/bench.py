@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from benchmarks.cases import Case
 from benchmarks.systems.running import process
 from control_plane.local.pools import store_answers, store_argv
-from inferlane.contracts.splits import make_split
+from inferlane.contracts.traffic_split import make_split
 from inferlane.runtime.config import Settings
-from inferlane.runtime.splits import publish_split
-from inferlane.runtime.topics import create_topics
+from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.split_table import publish_split
 from models.catalog import Catalog, load_catalog
 from tests.support.brokers import make_broker
 from tests.support.brokers.kinds import BrokerKind

@@ -22,11 +22,11 @@ from benchmarks.machine import this_machine
 from benchmarks.measured import Checked, Machine
 from benchmarks.queueing import QueueGauge
 from benchmarks.stalls import StallGauge
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, format_time, read_headers
 from inferlane.contracts.wire.v2 import decode_response, encode_binary_request
-from inferlane.runtime.kafka.reading import read_since
+from inferlane.runtime.kafka.topic_reader import read_since
 from models.catalog import ModelVersion
 from models.measure import open_session
 from models.training import INPUT, PROBABILITIES

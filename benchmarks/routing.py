@@ -15,8 +15,8 @@ from benchmarks.bench import Bench, open_bench
 from benchmarks.cases import SAMPLES, Case, load_case
 from benchmarks.figures import per_thousand
 from benchmarks.steps import request_record
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.wire.v1 import decode_instances
 from models.catalog import Catalog
 from tests.support.brokers.kinds import BrokerKind

@@ -22,12 +22,12 @@ from benchmarks.measured import Machine
 from benchmarks.spells import Spell, SpellMeter
 from benchmarks.steps import Step, timed
 from benchmarks.systems.running import answers_get
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Names
 from inferlane.contracts.outcomes import OutcomeSummary, decode_summary, encode_summary
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.results import Status
 from inferlane.contracts.windows import Slot, add, encode_slot
-from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.retry import SystemClock
 from models.catalog import ModelVersion
 from tests.support.brokers.kinds import BrokerKind

@@ -10,20 +10,14 @@ import msgspec
 import numpy as np
 
 from benchmarks.cases import Case
+from inferlane.contracts.kafka_record import Headers, KafkaRecord
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import (
-    JSON_LENGTH,
-    Headers,
-    KafkaRecord,
-    fixed_request_headers,
-    format_time,
-    read_unidentified,
-)
+from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, format_time, read_unidentified
 from inferlane.contracts.results import Result, decode_wake_up, encode_result, encode_wake_up
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.splits import SplitTable
+from inferlane.runtime.split_table import SplitTable
 from models.catalog import load_catalog
 from producer_api.predict.endpoint import ResponseBuilder, encode_json
 from router.routing import route

@@ -8,8 +8,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
 from benchmarks.steps import Step, timed
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.record import TRACE_PARENT
 from inferlane.contracts.results import Result, Status
 from inferlane.runtime.delivery import Answer

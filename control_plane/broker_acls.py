@@ -185,8 +185,7 @@ async def grant_rights(settings: "Settings", rights: Mapping[Service, Sequence[R
     from aiokafka.client import AIOKafkaClient
     from aiokafka.protocol.admin import CreateAclsRequest
 
-    from inferlane.runtime.broker_access import client_arguments
-    from inferlane.runtime.kafka.clients import broker_errors
+    from inferlane.runtime.kafka.clients import broker_errors, client_arguments
 
     requests = [
         CreateAclsRequest(

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inferlane.contracts.dead_letters import headers_of
+from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.outgoing import OutRecord, check_size
 from inferlane.contracts.record import REQUEST_TYPE, format_time
 from inferlane.contracts.results import Accepted
 from inferlane.errors import InvalidRequestError
-from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.clients import record_limit_bytes
+from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.retry import SystemClock
-from inferlane.runtime.topics import record_limit_bytes
 
 if TYPE_CHECKING:
     from inferlane.contracts.dead_letters import DeadLetter

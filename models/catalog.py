@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inferlane.contracts.naming import check_model_name, check_version_name, is_model_name, pool_key
-from inferlane.contracts.signature import Signature
-from inferlane.contracts.splits import Split, weights_in_force
-from inferlane.errors import ConfigurationError, InvalidNameError, UnknownModelError, UnusableVersionError
-from inferlane.quoting import quoted
+from inferlane.contracts.traffic_split import Split, weights_in_force
+from inferlane.contracts.wire.tensors import Signature
+from inferlane.errors import ConfigurationError, InvalidNameError, UnknownModelError, UnusableVersionError, quoted
 from models.files import ModelFile, read_model_file, read_version_file, shown_values
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inferlane.contracts.naming import check_model_name, check_version_name
-from inferlane.contracts.signature import Signature, TensorSpec
-from inferlane.runtime.whole_files import write_whole
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
+from inferlane.runtime.runfile import write_whole
 from models.artifact import read_artifact
 
 Scalar = str | int | float | bool
@@ -155,10 +155,4 @@ def _version_toml(onnx: Path, about: VersionAbout) -> str:
 
 
 def _tables(specs: Sequence[TensorSpec]) -> list[Table]:
-    """What is false of most is left out: a reader of the file looks at the graph then."""
-    return [_table(spec) for spec in specs]
-
-
-def _table(spec: TensorSpec) -> Table:
-    table: dict[str, Value] = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
-    return table | {"allow_nan": True} if spec.allow_nan else table
+    return [{"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)} for spec in specs]

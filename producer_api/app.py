@@ -10,8 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from inferlane import __version__
-from inferlane.errors import DecodeError, InferlaneError, UnavailableError
-from inferlane.quoting import clipped
+from inferlane.errors import DecodeError, InferlaneError, UnavailableError, clipped
 from inferlane.runtime.http.head import CONTENT_TYPE
 from inferlane.runtime.ops import health_body
 from producer_api.http.asgi import PREDICT_PATH, HeadAndOptions, PlainResponse, allowed_methods

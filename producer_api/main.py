@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
-from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.cancellations import Cancellations
-from inferlane.runtime.redis.health import StoreProbe
 from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.service import Startup
-from inferlane.runtime.splits import SplitFollower, SplitTable
+from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
 from producer_api.app import StartingApp, build_app

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import InferlaneError, UnavailableError
-from inferlane.runtime.kafka.writing import Sender, write_each
+from inferlane.runtime.kafka.record_writer import Sender, write_each
 
 if TYPE_CHECKING:
-    from inferlane.contracts.outgoing import OutRecord
+    from inferlane.contracts.kafka_record import OutRecord
     from inferlane.runtime.retry import Retrier
 
 log = structlog.get_logger(__name__)

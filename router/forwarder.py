@@ -12,8 +12,8 @@ import structlog
 from msgspec.structs import replace
 
 from inferlane.contracts.dead_letters import stack_of
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.record import (
     POSITION,
     PROOF,
@@ -25,13 +25,12 @@ from inferlane.contracts.record import (
     read_unidentified,
 )
 from inferlane.contracts.results import Result
-from inferlane.contracts.splits import Served
-from inferlane.errors import DecodeError, InferlaneError, UnknownModelError
-from inferlane.quoting import clipped
+from inferlane.contracts.traffic_split import Served
+from inferlane.errors import DecodeError, InferlaneError, UnknownModelError, clipped
 from inferlane.runtime.delivery import Answer, Delivery
-from inferlane.runtime.kafka.consuming import LaneConsumer, Take
+from inferlane.runtime.kafka.consumer import LaneConsumer, Take
 from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
-from inferlane.runtime.kafka.writing import Sender
+from inferlane.runtime.kafka.record_writer import Sender
 from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
 from router.router_telemetry import RouterLaneMetrics, RouteSpans

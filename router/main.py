@@ -9,14 +9,14 @@ import structlog
 
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.attempts import RedisAttemptLog
-from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.ops import OpsApp, serve_ops
-from inferlane.runtime.redis.health import StoreProbe
 from inferlane.runtime.redis.results import ResultStore, connect, ping
+from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import ServedVersions, WindowStore
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Background, Startup
-from inferlane.runtime.splits import SplitFollower, SplitTable
+from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
 from router.faust_app.app import RouterApp, run_app

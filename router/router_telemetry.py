@@ -14,20 +14,20 @@ from inferlane import errors
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcomes import OTHER
 from inferlane.contracts.record import TRACE_PARENT
-from inferlane.contracts.splits import shares_of
+from inferlane.contracts.traffic_split import shares_of
 from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
 from inferlane.runtime.kafka.offsets import PartitionPosition, Position, Subscription
-from inferlane.runtime.metrics import router as metrics
-from inferlane.runtime.metrics.declaring import UNKNOWN, bounded
+from inferlane.runtime.metrics import router_metrics as metrics
+from inferlane.runtime.metrics.instruments import UNKNOWN, bounded
 from inferlane.runtime.redis.connection import store_errors
-from inferlane.runtime.redis.health import read_store_memory
+from inferlane.runtime.redis.store_probe import read_store_memory
 from inferlane.runtime.tracing import message_attributes, version_attributes
 from router.routing import Route, weights_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from inferlane.contracts.outgoing import OutRecord
+    from inferlane.contracts.kafka_record import OutRecord
     from inferlane.runtime.config import Settings
     from inferlane.runtime.delivery import Answer
     from inferlane.runtime.tracing.spans import Attributes, Span, Tracing

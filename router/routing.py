@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from inferlane.contracts.record import RequestHeaders
-from inferlane.contracts.splits import Served, Split, weights_in_force
+from inferlane.contracts.traffic_split import Served, Split, weights_in_force
 from inferlane.errors import UnknownModelError
 from models.catalog import Catalog, Model
 

@@ -10,19 +10,19 @@ import structlog
 from aiokafka import TopicPartition
 
 from inferlane.contracts.dead_letters import Cause, stack_of
+from inferlane.contracts.kafka_record import refuse_unreadable
 from inferlane.contracts.outcomes import decode_summary
-from inferlane.contracts.unreadable import refuse_unreadable
 from inferlane.errors import DecodeError, InferlaneError
-from inferlane.runtime.dead_letter_writing import DeadLetterWriter
-from inferlane.runtime.kafka.reading import read_since
-from inferlane.runtime.metrics.consuming import DEAD_LETTERS
-from inferlane.runtime.metrics.declaring import NONE, UNKNOWN
+from inferlane.runtime.kafka.record_writer import DeadLetterWriter
+from inferlane.runtime.kafka.topic_reader import read_since
+from inferlane.runtime.metrics.consumer_metrics import DEAD_LETTERS
+from inferlane.runtime.metrics.instruments import NONE, UNKNOWN
 from router.version_windows import SummaryDecision, VersionWindows
 
 if TYPE_CHECKING:
-    from inferlane.contracts.record import KafkaRecord
+    from inferlane.contracts.kafka_record import KafkaRecord
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.kafka.producing import BatchProducer
+    from inferlane.runtime.kafka.producer import BatchProducer
     from inferlane.runtime.redis.versions import WindowStore
     from inferlane.runtime.retry import Clock, Retrier
 

@@ -12,14 +12,14 @@ from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcomes import OTHER
 from inferlane.contracts.record import trace_id_of
 from inferlane.contracts.results import CANCELLED, EXPIRED, Result, Status
-from inferlane.runtime.metrics import worker as metrics
-from inferlane.runtime.metrics.declaring import NONE, bounded
+from inferlane.runtime.metrics import worker_metrics as metrics
+from inferlane.runtime.metrics.instruments import NONE, bounded
 from inferlane.runtime.tracing import message_attributes, version_attributes
 from workers.replies import PredictionCounts, Predictions
 
 if TYPE_CHECKING:
+    from inferlane.contracts.kafka_record import KafkaRecord
     from inferlane.contracts.naming import Names
-    from inferlane.contracts.record import KafkaRecord
     from inferlane.runtime.delivery import Answer
     from inferlane.runtime.tracing.spans import Span, Tracing
     from models.catalog import ModelVersion

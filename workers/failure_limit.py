@@ -8,7 +8,7 @@ import structlog
 
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ModelError
-from inferlane.runtime.metrics.worker import HALTED
+from inferlane.runtime.metrics.worker_metrics import HALTED
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

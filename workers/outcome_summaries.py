@@ -9,12 +9,12 @@ import numpy as np
 import psutil
 import structlog
 
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.outcomes import LABEL_CHARS, LatencySketches, OutcomeSummary, Sketch, encode_summary
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.record import JSON_CONTENT
 from inferlane.contracts.results import Status
 from inferlane.errors import InferlaneError
-from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.retry import Clock
 
 # A worker without work still says that it is there. Shorter writes records that say nothing, longer makes the

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.contracts.naming import Lane
-from inferlane.errors import InferlaneError, ModelError
-from inferlane.quoting import clipped
+from inferlane.errors import InferlaneError, ModelError, clipped
 from inferlane.runtime.delivery import Answer, Delivery
-from inferlane.runtime.kafka.consuming import LaneConsumer, Take
+from inferlane.runtime.kafka.consumer import LaneConsumer, Take
 from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.retry import Retrier
 from workers.batch_telemetry import BatchTelemetry

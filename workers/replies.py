@@ -13,13 +13,13 @@ from inferlane.contracts.results import Result, Status, foreign_key_of
 from inferlane.contracts.wire.v2 import encode_response
 from inferlane.errors import InferlaneError, PayloadTooLargeError
 from inferlane.runtime.delivery import Answer
-from inferlane.runtime.metrics.declaring import MAX_CLASSES, class_labels
-from inferlane.runtime.metrics.worker import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS
+from inferlane.runtime.metrics.instruments import MAX_CLASSES, class_labels
+from inferlane.runtime.metrics.worker_metrics import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inferlane.contracts.record import KafkaRecord
+    from inferlane.contracts.kafka_record import KafkaRecord
     from models.catalog import ModelVersion
     from workers.batching import InferredRequest, RunTimes
 

@@ -12,11 +12,10 @@ from inferlane.contracts.wire.tensor_data import check_tensors
 from inferlane.contracts.wire.v1 import decode_instances, read_instances_body
 from inferlane.contracts.wire.v2 import decode_request
 from inferlane.contracts.wire.v2_fields import ALL_AS_JSON, ResponseForm
-from inferlane.errors import DecodeError, InvalidInputError, PayloadTooLargeError
-from inferlane.quoting import quoted
+from inferlane.errors import DecodeError, InvalidInputError, PayloadTooLargeError, quoted
 
 if TYPE_CHECKING:
-    from inferlane.contracts.record import KafkaRecord
+    from inferlane.contracts.kafka_record import KafkaRecord
     from models.catalog import ModelVersion
 
 # More rows take longer to parse than a group waits for a heartbeat; a record that somebody else produced may have any.
@@ -50,7 +49,7 @@ def decode(record: "KafkaRecord", lane: Lane, version: "ModelVersion") -> Reques
         tensors = decode_instances(body.instances, version.signature, max_rows=_MAX_ROWS)
         form = ALL_AS_JSON
     else:
-        request = decode_request(payload, headers.json_length, version.signature)
+        request = decode_request(payload, headers.json_length)
         _check_pool(version, request.model, request.version)
         tensors, form = request.tensors, request.form
         if form.names:

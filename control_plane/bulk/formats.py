@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from inferlane.errors import ConfigurationError
-from inferlane.quoting import quoted
+from inferlane.errors import ConfigurationError, quoted
 
 # As CSV writes numbers. Python's own `float` also reads `1_000`, `nan` and digits of other scripts.
 NUMBER = re.compile(r"[ \t]*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[ \t]*", re.ASCII)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from control_plane.bulk.rows import Chunk, result_lines
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, format_time, read_unidentified
 from inferlane.contracts.results import Status
 from inferlane.contracts.wire.tensors import row_count
@@ -19,8 +19,8 @@ from inferlane.contracts.wire.v1 import encode_predictions
 from inferlane.contracts.wire.v2 import decode_response, encode_binary_request
 from inferlane.errors import UnavailableError
 from inferlane.runtime.kafka.clients import broker_errors, make_consumer, partitions_of
-from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.kafka.reading import read_added_partitions
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_reader import read_added_partitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,10 +13,9 @@ import msgspec
 import numpy as np
 
 from control_plane.bulk.formats import NUMBER, Format, ReadOptions, fields_of, find_format, is_empty, is_missing
-from inferlane.contracts.signature import Signature
+from inferlane.contracts.wire.tensors import Signature
 from inferlane.contracts.wire.v1 import decode_instances
-from inferlane.errors import UNDECODABLE, ConfigurationError, DecodeError, InvalidInputError
-from inferlane.quoting import quoted
+from inferlane.errors import UNDECODABLE, ConfigurationError, DecodeError, InvalidInputError, quoted
 
 # Past this a float no longer holds each whole number.
 _EXACT_INTEGERS = 2.0**53

@@ -2,7 +2,7 @@
 
 Names, ids, messages and values come from records, clients and other people's files. None of it may steer the terminal
 or be read as markup: there is no markup here at all, styles are given as `rich.text.Text`, and what would steer a
-terminal is written out (`inferlane.quoting.printable`) whatever it is part of.
+terminal is written out (`inferlane.errors.printable`) whatever it is part of.
 """
 
 import sys
@@ -15,7 +15,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from control_plane.local.profile import attached_settings
-from inferlane.quoting import printable
+from inferlane.errors import printable
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.runfile import RunFile
 

@@ -14,7 +14,7 @@ from inferlane.contracts.record import RequestHeaders, parse_time
 from inferlane.contracts.wire.v2 import decode_request
 from inferlane.errors import DecodeError
 from inferlane.runtime.kafka.clients import partitions_of
-from inferlane.runtime.kafka.reading import read_since
+from inferlane.runtime.kafka.topic_reader import read_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable

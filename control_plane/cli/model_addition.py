@@ -9,15 +9,14 @@ import typer
 from rich.table import Table
 
 from control_plane.cli.console import err, out, styled
-from inferlane.errors import ConfigurationError
-from inferlane.quoting import clipped
+from inferlane.errors import ConfigurationError, clipped
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.runfile import RunFile
 
 # What reads and changes models takes a while to load: other commands start without (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
-    from inferlane.contracts.signature import TensorSpec
+    from inferlane.contracts.wire.tensors import TensorSpec
     from models.adding.addition import Added
 
 _TOOLS = frozenset({"onnx", "google"})

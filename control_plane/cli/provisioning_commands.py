@@ -12,8 +12,7 @@ from control_plane.broker_acls import rights_by_service, user_name
 from control_plane.cli.console import err, out, reachable_settings
 from inferlane import __version__
 from inferlane.contracts.naming import check_model_name, check_version_name
-from inferlane.errors import ConfigurationError, InvalidNameError
-from inferlane.quoting import quoted
+from inferlane.errors import ConfigurationError, InvalidNameError, quoted
 from inferlane.runtime.api_keys import Scope, create_key, read_keys, revoke_key
 from inferlane.runtime.config import load_settings
 
@@ -75,7 +74,7 @@ topics_app = typer.Typer(no_args_is_help=True, help="Create and list the topics 
 @topics_app.command("create")
 def topics_create(version: NamedVersions = None) -> None:
     """Create the topics that do not exist yet; existing ones stay as they are."""
-    from inferlane.runtime.topics import create_topics
+    from inferlane.runtime.kafka.topic_admin import create_topics
 
     settings = reachable_settings()
     created = asyncio.run(create_topics(settings, chosen_versions(settings, version)))
@@ -85,7 +84,7 @@ def topics_create(version: NamedVersions = None) -> None:
 @topics_app.command("list")
 def topics_list(version: NamedVersions = None) -> None:
     """Show every topic with its partitions and settings, as the code wants them."""
-    from inferlane.runtime.topics import topic_specs
+    from inferlane.runtime.kafka.topic_admin import topic_specs
 
     settings = reachable_settings()
     table = Table("topic", "partitions", "settings")

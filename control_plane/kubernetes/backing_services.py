@@ -28,7 +28,7 @@ from control_plane.kubernetes.workloads import (
     unprivileged,
 )
 from inferlane.contracts.naming import Names
-from inferlane.runtime.topics import topic_specs
+from inferlane.runtime.kafka.topic_admin import topic_specs
 
 _API = "kafka.strimzi.io/v1"
 _WEEK_MINUTES = 7 * 24 * 60

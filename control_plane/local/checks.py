@@ -15,12 +15,12 @@ from control_plane.local.state_directory import folder_fault
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError, StoreFullError, UnavailableError
-from inferlane.runtime.kafka.clients import broker_errors, make_consumer, partitions_of
+from inferlane.runtime.kafka.clients import broker_errors, make_admin, make_consumer, partitions_of
+from inferlane.runtime.kafka.topic_admin import topic_specs
 from inferlane.runtime.redis.connection import know_nodes, memory_infos
-from inferlane.runtime.redis.health import StoreMemory
 from inferlane.runtime.redis.results import ResultStore, connect, store_errors
+from inferlane.runtime.redis.store_probe import StoreMemory
 from inferlane.runtime.runfile import is_loopback
-from inferlane.runtime.topics import make_admin, topic_specs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,8 +21,7 @@ from control_plane.local.profile import Profile, StackOptions
 from control_plane.local.state_directory import StateFiles, TargetFile, keep_small
 from control_plane.local.supervisor import Supervisor
 from inferlane import __version__
-from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
-from inferlane.quoting import clipped
+from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError, clipped
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.runfile import FaultRecord, PoolRecord, ProcessRecord, RunFile, RunRecord, base_url

@@ -12,8 +12,7 @@ from typing import Any
 import structlog
 
 from control_plane.local.child_process import Ask, Child, ProcessSpec, start_child
-from inferlane.errors import InferlaneError
-from inferlane.quoting import clipped
+from inferlane.errors import InferlaneError, clipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

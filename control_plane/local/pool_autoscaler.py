@@ -18,7 +18,7 @@ from control_plane.local.pools import worker_pool
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError, InferlaneError
 from inferlane.runtime.kafka.offsets import Subscription
-from inferlane.runtime.metrics import autoscaler as metrics
+from inferlane.runtime.metrics import consumer_metrics as metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

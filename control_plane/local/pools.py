@@ -16,11 +16,10 @@ from control_plane.local.probe import Target, is_live, is_ready
 from control_plane.local.profile import OpsPorts, Profile, StackOptions, claim_port
 from control_plane.local.supervisor import Pool
 from inferlane.errors import ConfigurationError, UnavailableError
-from inferlane.runtime.broker_access import client_arguments
-from inferlane.runtime.kafka.clients import broker_errors
+from inferlane.runtime.kafka.clients import broker_errors, client_arguments
+from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.results import connect, store_errors
 from inferlane.runtime.runfile import base_url
-from inferlane.runtime.topics import create_topics
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

@@ -9,9 +9,8 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
-from inferlane.contracts.signature import Signature, TensorSpec
-from inferlane.errors import ConfigurationError, UnavailableError
-from inferlane.quoting import clipped
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
+from inferlane.errors import ConfigurationError, UnavailableError, clipped
 
 _READY_TIMEOUT_S = 5.0
 

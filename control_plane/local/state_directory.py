@@ -15,8 +15,7 @@ import msgspec
 import structlog
 
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.runfile import ProcessRecord
-from inferlane.runtime.whole_files import write_whole
+from inferlane.runtime.runfile import ProcessRecord, write_whole
 
 if TYPE_CHECKING:
     from asyncio import StreamReader

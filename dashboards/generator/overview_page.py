@@ -17,16 +17,16 @@ from dashboards.generator.panels import (
     rate,
     value,
 )
-from inferlane.runtime.metrics import api, consuming, router, worker
+from inferlane.runtime.metrics import api_metrics, consumer_metrics, router_metrics, worker_metrics
 
 _WAITED_FOR = f'{CHOSEN}, lane="requests"'
 _SERVER_FAULT = f'{CHOSEN}, status=~"5.."'
 _HOPS = (
-    ("API to router", router.INGRESS_WAIT),
-    ("router to worker", worker.TOPIC_WAIT),
-    ("wait for a batch", worker.BATCH_WAIT),
-    ("inference", worker.INFERENCE),
-    ("store", worker.STORE),
+    ("API to router", router_metrics.INGRESS_WAIT),
+    ("router to worker", worker_metrics.TOPIC_WAIT),
+    ("wait for a batch", worker_metrics.BATCH_WAIT),
+    ("inference", worker_metrics.INFERENCE),
+    ("store", worker_metrics.STORE),
 )
 
 
@@ -42,26 +42,29 @@ PAGE = Page(
         Section(
             title="Now",
             panels=(
-                _number("Answers a second", "Predict calls answered.", "reqps", rate(api.ANSWERS, where=CHOSEN)),
+                _number(
+                    "Answers a second", "Predict calls answered.", "reqps", rate(api_metrics.ANSWERS, where=CHOSEN)
+                ),
                 _number(
                     "Answers 5xx",
                     "Share of the answers that are our fault; 503 is backpressure.",
                     "percentunit",
-                    f"({rate(api.ANSWERS, where=_SERVER_FAULT)} or vector(0)) / {rate(api.ANSWERS, where=CHOSEN)}",
+                    f"({rate(api_metrics.ANSWERS, where=_SERVER_FAULT)} or vector(0)) / "
+                    f"{rate(api_metrics.ANSWERS, where=CHOSEN)}",
                 ),
-                _number("p95", "As clients see it.", "s", quantile(0.95, api.LATENCY, where=CHOSEN)),
-                _number("Waiting records", "In all topics.", "short", value(router.POOL_LAG, where=CHOSEN)),
+                _number("p95", "As clients see it.", "s", quantile(0.95, api_metrics.LATENCY, where=CHOSEN)),
+                _number("Waiting records", "In all topics.", "short", value(router_metrics.POOL_LAG, where=CHOSEN)),
                 _number(
                     "Oldest waiting",
                     "Grows without end: a pool or the router stands still.",
                     "s",
-                    value(router.POOL_AGE, where=CHOSEN, op="max"),
+                    value(router_metrics.POOL_AGE, where=CHOSEN, op="max"),
                 ),
                 _number(
                     "Dead letters, 1 h",
                     "Look at them with `inferlane dead-letters list`.",
                     "short",
-                    increase(consuming.DEAD_LETTERS, "1h"),
+                    increase(consumer_metrics.DEAD_LETTERS, "1h"),
                 ),
             ),
         ),
@@ -73,9 +76,9 @@ PAGE = Page(
                     about="Lines that part show where records pile up.",
                     unit="reqps",
                     queries=(
-                        Query(rate(api.ACCEPTED, where=CHOSEN), "accepted by the API"),
-                        Query(rate(router.ROUTED, where=CHOSEN), "routed"),
-                        Query(rate(worker.REQUESTS, where=CHOSEN), "ended by workers"),
+                        Query(rate(api_metrics.ACCEPTED, where=CHOSEN), "accepted by the API"),
+                        Query(rate(router_metrics.ROUTED, where=CHOSEN), "routed"),
+                        Query(rate(worker_metrics.REQUESTS, where=CHOSEN), "ended by workers"),
                     ),
                 ),
                 Panel(
@@ -89,7 +92,7 @@ PAGE = Page(
                     title="Answers by status",
                     about="What clients got.",
                     unit="reqps",
-                    queries=(Query(rate(api.ANSWERS, by="status", where=CHOSEN), "{{status}}"),),
+                    queries=(Query(rate(api_metrics.ANSWERS, by="status", where=CHOSEN), "{{status}}"),),
                     shape=Shape.STACK,
                 ),
                 Panel(
@@ -99,7 +102,7 @@ PAGE = Page(
                     queries=(
                         Query(
                             rate(
-                                worker.REQUESTS,
+                                worker_metrics.REQUESTS,
                                 by="model, version, reason",
                                 where=f'{CHOSEN}, status!="SUCCEEDED"',
                             ),
@@ -113,12 +116,12 @@ PAGE = Page(
                     unit="percentunit",
                     queries=(
                         Query(
-                            value(router.SPLIT_WEIGHT, by="model, version", where=CHOSEN, op="max"),
+                            value(router_metrics.SPLIT_WEIGHT, by="model, version", where=CHOSEN, op="max"),
                             "{{model}}/{{version}} weight",
                         ),
                         Query(
-                            f"{rate(router.ROUTED, by='model, version', where=CHOSEN)} / on (model) group_left "
-                            f"{rate(router.ROUTED, by='model', where=CHOSEN)}",
+                            f"{rate(router_metrics.ROUTED, by='model, version', where=CHOSEN)} / on (model) group_left "
+                            f"{rate(router_metrics.ROUTED, by='model', where=CHOSEN)}",
                             "{{model}}/{{version}} share",
                         ),
                     ),
@@ -152,7 +155,8 @@ QUEUE = Page(
                     unit="short",
                     queries=(
                         Query(
-                            value(router.POOL_LAG, by=f"{_POOL}, lane", where=CHOSEN, op="max"), f"{_NAME} {{{{lane}}}}"
+                            value(router_metrics.POOL_LAG, by=f"{_POOL}, lane", where=CHOSEN, op="max"),
+                            f"{_NAME} {{{{lane}}}}",
                         ),
                     ),
                 ),
@@ -160,7 +164,7 @@ QUEUE = Page(
                     title="Lag of the router",
                     about="Records that nobody has routed.",
                     unit="short",
-                    queries=(Query(value(router.INGRESS_LAG, by="lane", op="max"), "{{lane}}"),),
+                    queries=(Query(value(router_metrics.INGRESS_LAG, by="lane", op="max"), "{{lane}}"),),
                 ),
                 Panel(
                     title="Oldest waiting record",
@@ -168,9 +172,10 @@ QUEUE = Page(
                     unit="s",
                     queries=(
                         Query(
-                            value(router.POOL_AGE, by=f"{_POOL}, lane", where=CHOSEN, op="max"), f"{_NAME} {{{{lane}}}}"
+                            value(router_metrics.POOL_AGE, by=f"{_POOL}, lane", where=CHOSEN, op="max"),
+                            f"{_NAME} {{{{lane}}}}",
                         ),
-                        Query(value(router.INGRESS_AGE, by="lane", op="max"), "router {{lane}}"),
+                        Query(value(router_metrics.INGRESS_AGE, by="lane", op="max"), "router {{lane}}"),
                     ),
                 ),
                 Panel(
@@ -178,8 +183,8 @@ QUEUE = Page(
                     about="Routed to a version against ended by it: the gap is what the backlog grows by.",
                     unit="reqps",
                     queries=(
-                        Query(rate(router.ROUTED, by=_POOL, where=CHOSEN), f"{_NAME} in"),
-                        Query(rate(worker.REQUESTS, by=_POOL, where=CHOSEN), f"{_NAME} out"),
+                        Query(rate(router_metrics.ROUTED, by=_POOL, where=CHOSEN), f"{_NAME} in"),
+                        Query(rate(worker_metrics.REQUESTS, by=_POOL, where=CHOSEN), f"{_NAME} out"),
                     ),
                 ),
             ),
@@ -193,7 +198,7 @@ QUEUE = Page(
                     unit="short",
                     queries=(
                         Query(f"{WORKERS}{{{CHOSEN}}}", f"{_NAME} workers"),
-                        Query(value(router.POOL_MAX, by=_POOL, where=CHOSEN, op="max"), f"{_NAME} maximum"),
+                        Query(value(router_metrics.POOL_MAX, by=_POOL, where=CHOSEN, op="max"), f"{_NAME} maximum"),
                     ),
                 ),
                 Panel(
@@ -217,7 +222,7 @@ QUEUE = Page(
                     title="Service rate",
                     about="Records a second that a pool finishes while it has work: what the API counts on.",
                     unit="reqps",
-                    queries=(Query(value(api.SERVICE_RATE, by=_POOL, where=CHOSEN, op="max"), _NAME),),
+                    queries=(Query(value(api_metrics.SERVICE_RATE, by=_POOL, where=CHOSEN, op="max"), _NAME),),
                 ),
             ),
         ),
@@ -230,7 +235,7 @@ QUEUE = Page(
                     unit="short",
                     queries=(
                         Query(
-                            increase(consuming.DEAD_LETTERS, "10m", by=f"{_POOL}, reason"),
+                            increase(consumer_metrics.DEAD_LETTERS, "10m", by=f"{_POOL}, reason"),
                             f"{_NAME} {{{{reason}}}}",
                         ),
                     ),
@@ -239,22 +244,22 @@ QUEUE = Page(
                     title="Rebalances, last 10 minutes",
                     about="Each one stops a whole group for a moment. Many without scaling: workers that die or stall.",
                     unit="short",
-                    queries=(Query(increase(consuming.REBALANCES, "10m", by="topic"), "{{topic}}"),),
+                    queries=(Query(increase(consumer_metrics.REBALANCES, "10m", by="topic"), "{{topic}}"),),
                 ),
                 Panel(
                     title="Result store",
                     about="Full, it refuses results and the workers wait; nothing is lost.",
                     unit="bytes",
                     queries=(
-                        Query(value(router.STORE_USED, op="max"), "used"),
-                        Query(value(router.STORE_MAX, op="max"), "limit"),
+                        Query(value(router_metrics.STORE_USED, op="max"), "used"),
+                        Query(value(router_metrics.STORE_MAX, op="max"), "limit"),
                     ),
                 ),
                 Panel(
                     title="Consumers that stand still",
                     about="Time with records waiting and no progress; past INFERLANE_STUCK_AFTER_S it is replaced.",
                     unit="s",
-                    queries=(Query(value(consuming.CONSUMER_STILL, by="topic", op="max"), "{{topic}}"),),
+                    queries=(Query(value(consumer_metrics.CONSUMER_STILL, by="topic", op="max"), "{{topic}}"),),
                 ),
             ),
         ),

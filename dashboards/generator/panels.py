@@ -11,8 +11,8 @@ from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.common import DataSourceRef, StackingMode
 
-from inferlane.runtime.metrics.declaring import Collector, metric_of
-from inferlane.runtime.metrics.router import SPLIT_WEIGHT
+from inferlane.runtime.metrics.instruments import Collector, metric_of
+from inferlane.runtime.metrics.router_metrics import SPLIT_WEIGHT
 
 
 class Shape(StrEnum):

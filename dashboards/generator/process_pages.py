@@ -15,7 +15,7 @@ from dashboards.generator.panels import (
     rate,
     value,
 )
-from inferlane.runtime.metrics import api, consuming, worker
+from inferlane.runtime.metrics import api_metrics, consumer_metrics, worker_metrics
 
 _IS_API = 'component="api"'
 
@@ -31,7 +31,9 @@ API = Page(
                     title="Answers by status and reason",
                     about="202: the wait ran out or nobody waited. 503 overloaded: the backlog is too long.",
                     unit="reqps",
-                    queries=(Query(rate(api.ANSWERS, by="status, reason", where=CHOSEN), "{{status}} {{reason}}"),),
+                    queries=(
+                        Query(rate(api_metrics.ANSWERS, by="status, reason", where=CHOSEN), "{{status}} {{reason}}"),
+                    ),
                     shape=Shape.STACK,
                 ),
                 Panel(
@@ -40,7 +42,7 @@ API = Page(
                     unit="s",
                     queries=tuple(
                         Query(
-                            quantile(rank, api.LATENCY, by="model, version", where=CHOSEN),
+                            quantile(rank, api_metrics.LATENCY, by="model, version", where=CHOSEN),
                             f"{{{{model}}}}/{{{{version}}}} p{rank * 100:g}",
                         )
                         for rank in (0.5, 0.95, 0.99)
@@ -50,19 +52,19 @@ API = Page(
                     title="Accepted",
                     about="Requests that the broker has: from here on each one ends in a result.",
                     unit="reqps",
-                    queries=(Query(rate(api.ACCEPTED, by="model", where=CHOSEN), "{{model}}"),),
+                    queries=(Query(rate(api_metrics.ACCEPTED, by="model", where=CHOSEN), "{{model}}"),),
                 ),
                 Panel(
                     title="Idempotency keys",
                     about="Replayed calls got the request that their key stands for.",
                     unit="reqps",
-                    queries=(Query(rate(api.IDEMPOTENT, by="outcome"), "{{outcome}}"),),
+                    queries=(Query(rate(api_metrics.IDEMPOTENT, by="outcome"), "{{outcome}}"),),
                 ),
                 Panel(
                     title="Calls that no key let in",
                     about="A client with a wrong key, or somebody who tries.",
                     unit="reqps",
-                    queries=(Query(rate(api.DENIED, by="reason"), "{{reason}}"),),
+                    queries=(Query(rate(api_metrics.DENIED, by="reason"), "{{reason}}"),),
                 ),
             ),
         ),
@@ -73,20 +75,23 @@ API = Page(
                     title="Clients that wait",
                     about="Open calls; the limit is INFERLANE_MAX_WAITING_REQUESTS a process.",
                     unit="short",
-                    queries=(Query(value(api.WAITING, by="process"), "{{process}}"),),
+                    queries=(Query(value(api_metrics.WAITING, by="process"), "{{process}}"),),
                 ),
                 Panel(
                     title="To the broker",
                     about="p95 of one batch, from send to acknowledgement.",
                     unit="s",
-                    queries=(Query(quantile(0.95, api.ENQUEUE), "p95"),),
+                    queries=(Query(quantile(0.95, api_metrics.ENQUEUE), "p95"),),
                 ),
                 Panel(
                     title="Backlog that admission sees",
                     about="Records of waiting clients, by version.",
                     unit="short",
                     queries=(
-                        Query(value(api.BACKLOG, by="model, version", where=CHOSEN, op="max"), "{{model}}/{{version}}"),
+                        Query(
+                            value(api_metrics.BACKLOG, by="model, version", where=CHOSEN, op="max"),
+                            "{{model}}/{{version}}",
+                        ),
                     ),
                 ),
                 Panel(
@@ -123,37 +128,37 @@ WORKERS = Page(
                     title="Busy ratio",
                     about="Share of the time in inference.",
                     unit="percentunit",
-                    queries=(Query(rate(worker.BUSY, by=_EACH, where=CHOSEN), _NAME),),
+                    queries=(Query(rate(worker_metrics.BUSY, by=_EACH, where=CHOSEN), _NAME),),
                 ),
                 Panel(
                     title="Rows of a batch",
                     about="Mean. Alone a request is a batch; under load batches grow by themselves.",
                     unit="short",
-                    queries=(Query(mean(worker.BATCH_ROWS, by=_EACH, where=CHOSEN), _NAME),),
+                    queries=(Query(mean(worker_metrics.BATCH_ROWS, by=_EACH, where=CHOSEN), _NAME),),
                 ),
                 Panel(
                     title="Wait for a batch",
                     about="p95 from a take to its inference: the batch before it, and the other lane.",
                     unit="s",
-                    queries=(Query(quantile(0.95, worker.BATCH_WAIT, by=_EACH, where=CHOSEN), _NAME),),
+                    queries=(Query(quantile(0.95, worker_metrics.BATCH_WAIT, by=_EACH, where=CHOSEN), _NAME),),
                 ),
                 Panel(
                     title="Inference",
                     about="p95 of one run.",
                     unit="s",
-                    queries=(Query(quantile(0.95, worker.INFERENCE, by=_EACH, where=CHOSEN), _NAME),),
+                    queries=(Query(quantile(0.95, worker_metrics.INFERENCE, by=_EACH, where=CHOSEN), _NAME),),
                 ),
                 Panel(
                     title="Store",
                     about="p95 from inference to durable results. High: the store or the broker is slow or full.",
                     unit="s",
-                    queries=(Query(quantile(0.95, worker.STORE, by=_EACH, where=CHOSEN), _NAME),),
+                    queries=(Query(quantile(0.95, worker_metrics.STORE, by=_EACH, where=CHOSEN), _NAME),),
                 ),
                 Panel(
                     title="Halted",
                     about="1: its model fails on most requests, so that it takes nothing.",
                     unit="short",
-                    queries=(Query(value(worker.HALTED, by="process", where=CHOSEN, op="max"), "{{process}}"),),
+                    queries=(Query(value(worker_metrics.HALTED, by="process", where=CHOSEN, op="max"), "{{process}}"),),
                 ),
             ),
         ),
@@ -180,7 +185,7 @@ WORKERS = Page(
                     unit="short",
                     queries=(
                         Query(
-                            value(consuming.CONSUMER_LAG, by="process, topic", where=_IS_WORKER),
+                            value(consumer_metrics.CONSUMER_LAG, by="process, topic", where=_IS_WORKER),
                             "{{process}} {{topic}}",
                         ),
                     ),

@@ -18,8 +18,8 @@ from dashboards.generator.panels import (
     rate,
     value,
 )
-from inferlane.runtime.metrics import worker
-from inferlane.runtime.metrics.declaring import Collector
+from inferlane.runtime.metrics import worker_metrics
+from inferlane.runtime.metrics.instruments import Collector
 
 _POOL = "model, version"
 _NAME = "{{model}}/{{version}}"
@@ -69,7 +69,7 @@ PAGE = Page(
                     title="Requests",
                     about="Ended a second.",
                     unit="reqps",
-                    queries=(Query(rate(worker.REQUESTS, by=_POOL, where=CHOSEN), _NAME),),
+                    queries=(Query(rate(worker_metrics.REQUESTS, by=_POOL, where=CHOSEN), _NAME),),
                 ),
                 Panel(
                     title="Errors by reason",
@@ -77,7 +77,9 @@ PAGE = Page(
                     unit="reqps",
                     queries=(
                         Query(
-                            rate(worker.REQUESTS, by=f"{_POOL}, reason", where=f'{CHOSEN}, status!="SUCCEEDED"'),
+                            rate(
+                                worker_metrics.REQUESTS, by=f"{_POOL}, reason", where=f'{CHOSEN}, status!="SUCCEEDED"'
+                            ),
                             f"{_NAME} {{{{reason}}}}",
                         ),
                     ),
@@ -85,16 +87,24 @@ PAGE = Page(
                 _quantiles(
                     "Total",
                     "From acceptance to the durable result, for waiting clients.",
-                    worker.TOTAL,
+                    worker_metrics.TOTAL,
                     0.5,
                     0.95,
                     0.99,
                 ),
                 _quantiles(
-                    "Queue wait", "To the start of inference: high means too few workers.", worker.QUEUE_WAIT, 0.5, 0.95
+                    "Queue wait",
+                    "To the start of inference: high means too few workers.",
+                    worker_metrics.QUEUE_WAIT,
+                    0.5,
+                    0.95,
                 ),
                 _quantiles(
-                    "Inference", "One run: high means a slow model or large batches.", worker.INFERENCE, 0.5, 0.95
+                    "Inference",
+                    "One run: high means a slow model or large batches.",
+                    worker_metrics.INFERENCE,
+                    0.5,
+                    0.95,
                 ),
                 Panel(
                     title="Predicted classes",
@@ -102,8 +112,9 @@ PAGE = Page(
                     unit="percentunit",
                     queries=(
                         Query(
-                            f"{rate(worker.PREDICTIONS, by=f'{_POOL}, class', where=CHOSEN)} / on (model, version) "
-                            f"group_left {rate(worker.PREDICTIONS, by=_POOL, where=CHOSEN)}",
+                            f"{rate(worker_metrics.PREDICTIONS, by=f'{_POOL}, class', where=CHOSEN)} "
+                            "/ on (model, version) group_left "
+                            f"{rate(worker_metrics.PREDICTIONS, by=_POOL, where=CHOSEN)}",
                             f"{_NAME} {{{{class}}}}",
                         ),
                     ),
@@ -114,7 +125,8 @@ PAGE = Page(
                     unit="short",
                     queries=tuple(
                         Query(
-                            quantile(rank, worker.PREDICTION_VALUE, by=_POOL, where=CHOSEN), f"{_NAME} p{rank * 100:g}"
+                            quantile(rank, worker_metrics.PREDICTION_VALUE, by=_POOL, where=CHOSEN),
+                            f"{_NAME} p{rank * 100:g}",
                         )
                         for rank in (0.05, 0.5, 0.95)
                     ),
@@ -130,7 +142,7 @@ PAGE = Page(
                     unit="short",
                     queries=(
                         Query(
-                            f"sum by ({_POOL}) ({of_workers(_CPU, worker.MODEL_SIZE)})",
+                            f"sum by ({_POOL}) ({of_workers(_CPU, worker_metrics.MODEL_SIZE)})",
                             _NAME,
                         ),
                     ),
@@ -139,14 +151,16 @@ PAGE = Page(
                     title="Memory",
                     about="Resident, all workers of the version.",
                     unit="bytes",
-                    queries=(Query(f"sum by ({_POOL}) ({of_workers(MEMORY_BYTES, worker.MODEL_SIZE)})", _NAME),),
+                    queries=(
+                        Query(f"sum by ({_POOL}) ({of_workers(MEMORY_BYTES, worker_metrics.MODEL_SIZE)})", _NAME),
+                    ),
                     shape=Shape.STACK,
                 ),
                 Panel(
                     title="Model size",
                     about="The file that is served: what quantization saved.",
                     unit="bytes",
-                    queries=(Query(value(worker.MODEL_SIZE, by=_POOL, where=CHOSEN, op="max"), _NAME),),
+                    queries=(Query(value(worker_metrics.MODEL_SIZE, by=_POOL, where=CHOSEN, op="max"), _NAME),),
                 ),
             ),
         ),

@@ -9,13 +9,13 @@ import msgspec
 from inferlane.contracts.dead_letters import DeadLetter, headers_of, read_dead_letter
 from inferlane.errors import DecodeError
 from inferlane.runtime.kafka.clients import partitions_of
-from inferlane.runtime.kafka.reading import read_since
-from inferlane.runtime.metrics.declaring import bounded, error_reasons
+from inferlane.runtime.kafka.topic_reader import read_since
+from inferlane.runtime.metrics.instruments import bounded, error_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inferlane.contracts.record import KafkaRecord
+    from inferlane.contracts.kafka_record import KafkaRecord
     from inferlane.runtime.config import Settings
     from inferlane.runtime.kafka.offsets import Position
     from inferlane.runtime.retry import Clock

@@ -20,7 +20,7 @@ from dashboards.live.api_client import ApiAnswer, ApiClient, Guard, refuse_open_
 from dashboards.live.dead_letter_tally import DeadLetterTally
 from dashboards.live.observer import DeploymentObserver, Parts, SnapshotFeed
 from inferlane.errors import InferlaneError, OverloadedError
-from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.ops import OpsApp
 from inferlane.runtime.retry import SystemClock

@@ -5,19 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from inferlane.contracts.outgoing import OutRecord, headers_bytes
-from inferlane.contracts.record import (
-    DEAD_LETTER_TYPE,
-    MAX_NAME_BYTES,
+from inferlane.contracts.kafka_record import (
     Headers,
     KafkaRecord,
-    RequestHeaders,
-    default_headers,
-    read_headers,
+    OutRecord,
+    headers_bytes,
+    is_unreadable,
+    last_offset,
+    refuse_unreadable,
 )
-from inferlane.contracts.unreadable import is_unreadable, last_offset, refuse_unreadable
-from inferlane.errors import DecodeError
-from inferlane.quoting import clipped
+from inferlane.contracts.record import DEAD_LETTER_TYPE, MAX_NAME_BYTES, RequestHeaders, default_headers, read_headers
+from inferlane.errors import DecodeError, clipped
 
 # A reason is for a person to read in a list; a model's own message may be as long as it likes.
 _DETAIL_LIMIT_CHARS = 2_000
@@ -116,7 +114,7 @@ def stack_of(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Original:
-    """A buried record as it was, in the shape of a consumed one (`inferlane.contracts.record.KafkaRecord`)."""
+    """A buried record as it was, in the shape of a consumed one (`inferlane.contracts.kafka_record.KafkaRecord`)."""
 
     topic: str
     partition: int

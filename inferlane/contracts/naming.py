@@ -9,8 +9,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from inferlane.errors import InvalidNameError
-from inferlane.quoting import quoted
+from inferlane.errors import InvalidNameError, quoted
 
 DEFAULT_PREFIX = "inferlane"
 PREFIX_RULE = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"

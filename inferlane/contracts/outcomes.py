@@ -13,8 +13,7 @@ import numpy as np
 from datasketches import tdigest_double
 
 from inferlane.contracts.results import Status
-from inferlane.errors import UNDECODABLE, DecodeError
-from inferlane.quoting import clipped, quoted
+from inferlane.errors import UNDECODABLE, DecodeError, clipped, quoted
 
 # Larger costs bytes, smaller errs more. Measured on 100,000 lognormal values in 60 merges: 200 errs by 0.2 % of the
 # ranks at the p95 and 0.02 % at the p99 and takes up to 4.3 KB; 100 errs by 0.6 % and 0.1 % in 2.3 KB.

@@ -6,19 +6,14 @@ missing on a record that somebody else produced; the defaults are those of `read
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
 
 from inferlane.contracts.identity import UNKNOWN_KEY, committed_id, default_id, foreign_key
-from inferlane.contracts.unreadable import refuse_unreadable
-from inferlane.errors import DecodeError
-from inferlane.quoting import clipped, quoted
-
-Headers = Sequence[tuple[str, bytes]]
+from inferlane.contracts.kafka_record import Headers, KafkaRecord, refuse_unreadable
+from inferlane.errors import DecodeError, clipped, quoted
 
 SPEC_VERSION = ("ce_specversion", b"1.0")
 REQUEST_TYPE = ("ce_type", b"io.inferlane.request.v1")
@@ -57,25 +52,6 @@ _MAX_ATTEMPT = 1_000_000
 # What steers a request beside the attributes of its CloudEvent.
 _OURS = frozenset({JSON_LENGTH, "content-type"})
 _YEAR_10000_S = 253_402_300_800
-
-
-class KafkaRecord(Protocol):
-    """What we need of a consumed record, whichever client read it."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Headers: ...
 
 
 class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from inferlane.contracts.record import RequestHeaders
-from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError
-from inferlane.quoting import clipped
+from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError, clipped
 
 _T = TypeVar("_T")
 

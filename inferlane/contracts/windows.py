@@ -10,8 +10,7 @@ import msgspec
 
 from inferlane.contracts.outcomes import OTHER, TERMINAL, LatencySketches, OutcomeSummary, merge_sketches, quantiles
 from inferlane.contracts.results import Status
-from inferlane.errors import DecodeError
-from inferlane.quoting import clipped
+from inferlane.errors import DecodeError, clipped
 
 # Names of classes and of failures that a slot tells apart. Models have more classes than that; what a window shows has
 # not, and whoever can write to the topic could make up any number.

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.whole_files import write_whole
+from inferlane.runtime.runfile import write_whole
 
 # Lets a scanner of leaked secrets, and a person, know one when they see it.
 _PREFIX = "inferlane_"

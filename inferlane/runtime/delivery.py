@@ -11,8 +11,8 @@ import structlog
 from msgspec.structs import replace
 
 from inferlane.contracts.dead_letters import Cause
+from inferlane.contracts.kafka_record import KafkaRecord, OutRecord
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.record import (
     BINARY_CONTENT,
     JSON_CONTENT,
@@ -21,7 +21,6 @@ from inferlane.contracts.record import (
     RESULT_TYPE,
     SPEC_VERSION,
     TRACE_PARENT,
-    KafkaRecord,
 )
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import (
@@ -37,10 +36,9 @@ from inferlane.errors import (
     UnknownModelError,
     UnusableVersionError,
 )
-from inferlane.runtime.dead_letter_writing import DeadLetterWriter
-from inferlane.runtime.kafka.writing import PatientSender, Sender, write_each
-from inferlane.runtime.metrics.consuming import DEAD_LETTERS
-from inferlane.runtime.metrics.declaring import UNKNOWN, bounded
+from inferlane.runtime.kafka.record_writer import DeadLetterWriter, PatientSender, Sender, write_each
+from inferlane.runtime.metrics.consumer_metrics import DEAD_LETTERS
+from inferlane.runtime.metrics.instruments import UNKNOWN, bounded
 from inferlane.runtime.redis.results import ResultStore
 from inferlane.runtime.retry import Retrier
 

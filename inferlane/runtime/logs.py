@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import structlog
 
-from inferlane.quoting import printable
+from inferlane.errors import printable
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

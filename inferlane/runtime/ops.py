@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
-from inferlane.runtime.http.serving import serve_http
-from inferlane.runtime.http.sites import LocalGuard
+from inferlane.runtime.http.server import LocalGuard, serve_http
 from inferlane.runtime.runfile import is_loopback
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import msgspec
 
 from inferlane import __version__
 from inferlane.contracts.naming import check_model_name, check_version_name
-from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from models.adding.checking import Checked, CheckOrder, check_in_child
 from models.adding.inspection import Inspected, inspect

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from inferlane.contracts.signature import Signature, TensorSpec
-from inferlane.contracts.wire.tensors import numpy_dtype
-from inferlane.errors import ConfigurationError
-from inferlane.quoting import quoted
+from inferlane.contracts.wire.tensors import Signature, TensorSpec, numpy_dtype
+from inferlane.errors import ConfigurationError, quoted
 
 # Enough to see a difference, and few enough to be checked in seconds.
 MAX_ROWS = 10_000

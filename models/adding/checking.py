@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from inferlane.contracts.signature import Signature
-from inferlane.contracts.wire.tensors import numpy_dtype
-from inferlane.errors import ConfigurationError, InferlaneError, ModelError
-from inferlane.quoting import clipped
+from inferlane.contracts.wire.tensors import Signature, numpy_dtype
+from inferlane.errors import ConfigurationError, InferlaneError, ModelError, clipped
 
 if TYPE_CHECKING:
     from workers.model import OnnxModel

@@ -7,8 +7,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from inferlane.errors import ConfigurationError
-from inferlane.quoting import quoted
+from inferlane.errors import ConfigurationError, quoted
 
 _ML = "ai.onnx.ml"
 # LabelEncoder takes text to numbers since then. Source: onnx, Operators-ml.md.

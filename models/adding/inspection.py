@@ -9,8 +9,7 @@ from google.protobuf.message import DecodeError as NotAMessageError
 from onnx import TensorProto
 
 from inferlane.contracts.wire.tensors import numpy_dtype
-from inferlane.errors import ConfigurationError, DecodeError
-from inferlane.quoting import quoted
+from inferlane.errors import ConfigurationError, DecodeError, quoted
 from models.adding.graph_surgery import unwrap_outputs
 from models.artifact import Artifact, read_artifact
 
@@ -128,9 +127,8 @@ def _check_datatype(what: str, name: str, elem_type: int) -> None:
     try:
         numpy_dtype(datatype)
     except DecodeError as error:
-        raise ConfigurationError(
-            f"{what} {quoted(name)} is {error}. Export the model with another datatype."
-        ) from error
+        hint = "text, which is not served yet; " if datatype == "BYTES" else ""
+        raise ConfigurationError(f"{what} {quoted(name)} is {hint}{error}. Export the model with numbers.") from error
 
 
 def _check_shape(what: str, name: str, shape: onnx.TensorShapeProto) -> None:

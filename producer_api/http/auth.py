@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
-from inferlane.quoting import clipped
+from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError, clipped
 from inferlane.runtime.api_keys import ApiKey, Scope, digest_of, read_keys
-from inferlane.runtime.http.sites import LocalGuard
-from inferlane.runtime.metrics.api import DENIED
+from inferlane.runtime.http.server import LocalGuard
+from inferlane.runtime.metrics.api_metrics import DENIED
 from inferlane.runtime.runfile import is_loopback
 from producer_api.http.asgi import CALLER, PREDICT_PATH, SEES_ALL, header
 from producer_api.http.problems import ForbiddenError, UnauthorizedError, problem_of

@@ -5,8 +5,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from inferlane.errors import DecodeError, OverloadedError, PayloadTooLargeError
-from inferlane.quoting import quoted
+from inferlane.errors import DecodeError, OverloadedError, PayloadTooLargeError, quoted
 from producer_api.http.asgi import header
 from producer_api.http.problems import InvalidParameterError, UnsupportedCodingError
 

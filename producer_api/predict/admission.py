@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.splits import shares_of
+from inferlane.contracts.traffic_split import shares_of
 from inferlane.errors import InferlaneError, OverloadedError
 from inferlane.runtime.kafka.offsets import Position, Subscription
-from inferlane.runtime.metrics.api import BACKLOG, SERVICE_RATE
+from inferlane.runtime.metrics.api_metrics import BACKLOG, SERVICE_RATE
 from inferlane.runtime.service import Background
 from producer_api.predict.service_rate import ServiceRate
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
-    from inferlane.runtime.splits import SplitTable
+    from inferlane.runtime.split_table import SplitTable
     from models.catalog import Catalog
 
 log = structlog.get_logger(__name__)

@@ -11,11 +11,10 @@ from inferlane.contracts.identity import committed_id, make_proof
 from inferlane.contracts.record import (
     valid_trace_parent,
 )
-from inferlane.contracts.wire.reading import refuse_repeats
+from inferlane.contracts.wire.json_numbers import refuse_repeats
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import encode_binary_request
-from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError
-from inferlane.quoting import clipped
+from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError, clipped
 from producer_api.http.problems import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
-    from inferlane.runtime.splits import SplitTable
+    from inferlane.runtime.split_table import SplitTable
     from models.catalog import Catalog, Model, ModelVersion
 
 SOURCE = b"inferlane/api"

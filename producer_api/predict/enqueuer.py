@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from inferlane.contracts.outgoing import OutRecord
-from inferlane.errors import InferlaneError, OverloadedError, UnavailableError
-from inferlane.quoting import clipped
-from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.metrics.api import ENQUEUE
+from inferlane.contracts.kafka_record import OutRecord
+from inferlane.errors import InferlaneError, OverloadedError, UnavailableError, clipped
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.metrics.api_metrics import ENQUEUE
 from inferlane.runtime.service import Background
 
 log = structlog.get_logger(__name__)

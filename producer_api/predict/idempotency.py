@@ -14,8 +14,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from inferlane.errors import UNDECODABLE, DecodeError, OverloadedError, UnavailableError
-from inferlane.quoting import clipped
+from inferlane.errors import UNDECODABLE, DecodeError, OverloadedError, UnavailableError, clipped
 from inferlane.runtime.redis.results import store_errors
 from producer_api.http.problems import InvalidParameterError, KeyReusedError
 from producer_api.predict.pending import answer_within, store_is_late

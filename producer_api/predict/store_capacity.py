@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import StoreFullError, UnavailableError
-from inferlane.runtime.redis.health import StoreMemory, read_store_memory
 from inferlane.runtime.redis.results import store_errors
+from inferlane.runtime.redis.store_probe import StoreMemory, read_store_memory
 from inferlane.runtime.service import Background
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.record import CALLER, JSON_LENGTH, PROOF, TRACE_PARENT, fixed_request_headers, format_time
 from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import UnavailableError
-from inferlane.runtime.metrics.api import ACCEPTED
+from inferlane.runtime.metrics.api_metrics import ACCEPTED
 from producer_api.http.problems import ClientGoneError, UnconfirmedError
 from producer_api.predict.call import SOURCE
 from producer_api.predict.cancellation import ClientDisconnect, accepted_headers, cancel_request

@@ -7,14 +7,14 @@ from msgspec.structs import replace
 from inferlane.contracts.record import TRACE_PARENT
 from inferlane.contracts.results import CANCELLED, EXPIRED
 from inferlane.errors import UnavailableError
-from inferlane.runtime.metrics.api import ANSWERS, IDEMPOTENT, LATENCY
-from inferlane.runtime.metrics.declaring import NONE, KnownPools, bounded, error_reasons
+from inferlane.runtime.metrics.api_metrics import ANSWERS, IDEMPOTENT, LATENCY
+from inferlane.runtime.metrics.instruments import NONE, KnownPools, bounded, error_reasons
 from inferlane.runtime.tracing import message_attributes
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
 
-    from inferlane.contracts.outgoing import OutRecord
+    from inferlane.contracts.kafka_record import OutRecord
     from inferlane.errors import InferlaneError
     from inferlane.runtime.tracing.spans import Span, Tracing
     from models.catalog import Catalog

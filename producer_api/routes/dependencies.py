@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
 
-from inferlane.quoting import quoted
+from inferlane.errors import quoted
 from producer_api.http.problems import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.cancellations import Cancellations
-    from inferlane.runtime.redis.health import StoreProbe
     from inferlane.runtime.redis.results import ResultStore
+    from inferlane.runtime.redis.store_probe import StoreProbe
     from inferlane.runtime.redis.versions import VersionFaults, WindowStore
     from inferlane.runtime.retry import Clock
-    from inferlane.runtime.splits import SplitFollower, SplitTable
+    from inferlane.runtime.split_table import SplitFollower, SplitTable
     from inferlane.runtime.tracing.spans import Tracing
     from models.catalog import Catalog
     from producer_api.predict.admission import Admission

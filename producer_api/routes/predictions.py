@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from inferlane.contracts.identity import foreign_name, is_own_id
 from inferlane.contracts.results import Accepted, Result, Status
-from inferlane.quoting import quoted
+from inferlane.errors import quoted
 from producer_api.http.asgi import CALLER, SEES_ALL
 from producer_api.http.problems import UnknownPredictionError
 from producer_api.http.schemas import Prediction

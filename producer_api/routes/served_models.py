@@ -7,11 +7,10 @@ import msgspec
 import structlog
 from fastapi import APIRouter, Depends, Query, Request
 
-from inferlane.contracts.splits import make_split, shares_of
-from inferlane.contracts.wire.reading import refuse_repeats
-from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError
-from inferlane.quoting import clipped
-from inferlane.runtime.splits import publish_split
+from inferlane.contracts.traffic_split import make_split, shares_of
+from inferlane.contracts.wire.json_numbers import refuse_repeats
+from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError, clipped
+from inferlane.runtime.split_table import publish_split
 from models.catalog import Fault, Model, ModelVersion
 from producer_api.http.problems import InvalidParameterError
 from producer_api.http.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weights

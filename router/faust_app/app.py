@@ -16,8 +16,8 @@ from aiokafka import ConsumerRecord
 from faust.app.base import BootStrategy
 from mode import Service
 
-from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState, Progress
-from inferlane.runtime.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
+from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState, Progress
+from inferlane.runtime.metrics.consumer_metrics import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
 from inferlane.runtime.service import essential
 from router.faust_app.faust_transport import faust_options, transport_class
 

@@ -7,10 +7,8 @@ from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from mode.threads import WorkerThread
 
-from inferlane.runtime.broker_access import client_arguments
-from inferlane.runtime.kafka.clients import METADATA_MAX_AGE_MS
-from inferlane.runtime.kafka.fetching import guard_fetches
-from inferlane.runtime.topics import batch_limit_bytes
+from inferlane.runtime.kafka.clients import METADATA_MAX_AGE_MS, batch_limit_bytes, client_arguments
+from inferlane.runtime.kafka.fetcher import guard_fetches
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

@@ -12,17 +12,17 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
 from control_plane.local.checks import committed_and_end
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import OutRecord
-from inferlane.contracts.splits import Split
+from inferlane.contracts.traffic_split import Split
 from inferlane.errors import PayloadTooLargeError
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.clients import make_producer
-from inferlane.runtime.kafka.consuming import LaneConsumer, Take
-from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.kafka.reading import read_since
-from inferlane.runtime.splits import SplitFollower, SplitTable, publish_split
-from inferlane.runtime.topics import create_topics, record_limit_bytes
+from inferlane.runtime.kafka.clients import make_producer, record_limit_bytes
+from inferlane.runtime.kafka.consumer import LaneConsumer, Take
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.kafka.topic_reader import read_since
+from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from tests.support.brokers import Broker
 from tests.support.fakes.foreign import OddName, python_builder
 
@@ -38,7 +38,7 @@ TAKER = f"""
 import asyncio
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_producer
-from inferlane.runtime.kafka.consuming import LaneConsumer
+from inferlane.runtime.kafka.consumer import LaneConsumer
 async def main():
     consumer = LaneConsumer(load_settings(), topic="{TOPIC}", group="{GROUP}")
     await consumer.start()

@@ -8,17 +8,17 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.clients import make_consumer
-from inferlane.runtime.kafka.consuming import LaneConsumer
+from inferlane.runtime.kafka.clients import make_admin, make_consumer
+from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
-from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.kafka.reading import read_added_partitions
-from inferlane.runtime.topics import create_topics, make_admin
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.kafka.topic_reader import read_added_partitions
 from tests.support.brokers import Broker
 
 pytestmark = pytest.mark.timeout(300)

@@ -8,16 +8,16 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError, UnavailableError
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.clients import make_producer
-from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.kafka.reading import read_since
-from inferlane.runtime.kafka.writing import write_each
+from inferlane.runtime.kafka.clients import make_admin, make_producer
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.record_writer import write_each
+from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.kafka.topic_reader import read_since
 from inferlane.runtime.retry import Retrier
-from inferlane.runtime.topics import create_topics, make_admin
 from tests.support.brokers import Broker
 
 pytestmark = pytest.mark.timeout(300)

@@ -45,7 +45,7 @@ async def fuzz(*, limit_s: float, seed: int, stop_at_leak: bool = True) -> Mappi
 
 async def fuzz_stock_server(*, limit_s: float, seed: int) -> Mapping[str, Tally]:
     """The same against uvicorn's own protocol: what finds nothing there finds nothing anywhere."""
-    with mock.patch("inferlane.runtime.http.serving.limited_protocol", return_value=HttpToolsProtocol):
+    with mock.patch("inferlane.runtime.http.server.limited_protocol", return_value=HttpToolsProtocol):
         return await fuzz(limit_s=limit_s, seed=seed)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 
 from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.results import ResultStore, connect
-from inferlane.runtime.topics import create_topics
 from producer_api.main import serve
 from tests.integration._parts import embedded_store_process, eventually, free_port, is_ready
 from tests.support.brokers.embedded import EmbeddedBroker

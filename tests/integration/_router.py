@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState
+from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState
+from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.retry import Retrier, SystemClock
 from router.faust_app.app import RouterApp, run_app

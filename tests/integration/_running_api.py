@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from inferlane.runtime.api_keys import Scope, create_key
-from inferlane.runtime.topics import create_topics
+from inferlane.runtime.kafka.topic_admin import create_topics
 from producer_api.main import serve
 from tests.integration._parts import embedded_store, eventually, free_port, is_ready
 from tests.support.brokers.embedded import EmbeddedBroker

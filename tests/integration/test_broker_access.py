@@ -8,17 +8,17 @@ import pytest
 
 from control_plane.local.checks import committed_and_end
 from control_plane.local.pools import broker_answers
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import OutRecord
-from inferlane.contracts.splits import Split
+from inferlane.contracts.traffic_split import Split
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.consuming import LaneConsumer
-from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.consumer import LaneConsumer
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.results import connect
 from inferlane.runtime.redis.versions import WindowStore
-from inferlane.runtime.splits import SplitFollower, SplitTable, publish_split
-from inferlane.runtime.topics import create_topics
+from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from tests.integration._parts import embedded_store, eventually
 from tests.integration._router import running_router
 from tests.support.brokers import ApacheCluster, Broker

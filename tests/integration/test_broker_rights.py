@@ -29,8 +29,8 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer, make_producer
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
+from inferlane.runtime.kafka.topic_admin import topic_specs
 from inferlane.runtime.redis.results import connect
-from inferlane.runtime.topics import topic_specs
 from tests.integration._parts import eventually, free_port, is_ready
 from tests.integration._parts import running as running_server
 from tests.support.brokers import ApacheCluster

@@ -10,17 +10,17 @@ import pytest
 from control_plane.cli.dead_letter_search import DeadLetterFilter, FoundDeadLetter, matching_dead_letters
 from control_plane.replay import open_replayer
 from inferlane.contracts.identity import foreign_key
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.results import Status
 from inferlane.errors import DecodeError, ModelError
 from inferlane.runtime.config import Settings
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.lanes import Lanes
-from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.retry import Retrier, SystemClock
-from inferlane.runtime.topics import create_topics
 from router.forwarder import Forwarder, router_lanes
 from tests.integration._parts import embedded_store, eventually
 from tests.support.brokers import Broker

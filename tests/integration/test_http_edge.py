@@ -11,7 +11,7 @@ import pytest
 
 from inferlane.runtime.api_keys import Scope, create_key, revoke_key
 from inferlane.runtime.config import Settings, load_settings
-from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.http.server import serve_http
 from producer_api.http.asgi import PlainResponse
 from producer_api.http.auth import KeyAuthentication, KeyRing
 from producer_api.http.request_body import read_body

@@ -11,7 +11,7 @@ from dashboards.live.api_client import ApiClient
 from dashboards.live.main import build_app
 from dashboards.live.observer import SnapshotFeed
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.ops import OpsApp, serve_ops
 from tests.integration._running_api import running_api
 from tests.support.http_messages import FOLLOWER, LIMIT_S, READ, REFUSED, answers_to

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.http.server import serve_http
 from producer_api.http.asgi import PlainResponse, header
 from producer_api.http.request_body import read_body
 

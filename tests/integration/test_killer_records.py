@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from inferlane.contracts.identity import foreign_key
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.results import Result, Status
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import partitions_of
-from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.kafka.reading import read_since
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.kafka.topic_reader import read_since
 from inferlane.runtime.redis.results import ResultStore, connect
-from inferlane.runtime.topics import create_topics
 from tests.integration._parts import embedded_store, eventually
 from tests.support.brokers import Broker
 
@@ -35,7 +35,7 @@ from inferlane.runtime.kafka.attempts import RedisAttemptLog
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Delivery
-from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.service import run
 from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.retry import Retrier

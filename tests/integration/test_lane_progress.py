@@ -2,12 +2,12 @@
 
 import pytest
 
-from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.consuming import LaneConsumer
-from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.kafka.progress import ConsumerState
-from inferlane.runtime.topics import create_topics
+from inferlane.runtime.kafka.consumer import LaneConsumer
+from inferlane.runtime.kafka.lag import ConsumerState
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.integration._parts import eventually
 from tests.support.brokers import Broker
 

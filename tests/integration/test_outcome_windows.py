@@ -16,19 +16,19 @@ from aiokafka import ConsumerRecord
 from faust.types import TP
 
 import router.faust_app.app
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Names
 from inferlane.contracts.outcomes import encode_summary
-from inferlane.contracts.outgoing import OutRecord
 from inferlane.contracts.results import Status
 from inferlane.contracts.windows import WindowReport
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer
-from inferlane.runtime.kafka.producing import BatchProducer
-from inferlane.runtime.kafka.progress import ConsumerState
+from inferlane.runtime.kafka.lag import ConsumerState
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.results import connect
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.retry import SystemClock
-from inferlane.runtime.topics import create_topics
 from models.store import write_model, write_version
 from tests.integration._parts import embedded_store, eventually
 from tests.integration._router import running_router

@@ -19,8 +19,8 @@ from inferlane.contracts.wire.v2 import ALL_AS_BYTES, encode_response
 from inferlane.runtime.api_keys import Scope, create_key
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer
+from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.results import ResultStore, connect
-from inferlane.runtime.topics import create_topics
 from producer_api.main import serve
 from tests.integration._parts import embedded_store, eventually, free_port, is_ready
 from tests.support.brokers.embedded import EmbeddedBroker

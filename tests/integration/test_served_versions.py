@@ -3,7 +3,7 @@
 import pytest
 
 from inferlane.contracts.naming import Names
-from inferlane.contracts.splits import Served
+from inferlane.contracts.traffic_split import Served
 from inferlane.runtime.redis.results import connect
 from inferlane.runtime.redis.versions import ServedVersions
 from tests.integration._parts import embedded_store

@@ -21,7 +21,7 @@ from control_plane.local.probe import Target
 from control_plane.local.profile import Profile, StackOptions, stack_profile
 from control_plane.local.supervisor import Supervisor
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_consumer, make_producer

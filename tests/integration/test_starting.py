@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from control_plane.local.pools import store_answers, store_argv
-from inferlane.runtime.topics import create_topics
+from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.integration._parts import eventually, is_ready, running
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.brokers.processes import free_ports

@@ -23,7 +23,7 @@ from control_plane.local.checks import check_store
 from control_plane.local.pools import store_answers, store_argv
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Result, Status
-from inferlane.contracts.splits import Served
+from inferlane.contracts.traffic_split import Served
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests

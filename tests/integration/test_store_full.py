@@ -15,8 +15,8 @@ from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v2 import ALL_AS_BYTES, encode_response
 from inferlane.errors import StoreFullError
 from inferlane.runtime.kafka.clients import make_consumer
-from inferlane.runtime.redis.health import read_store_memory
 from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.store_probe import read_store_memory
 from tests.integration._api import Api, running_api
 from tests.integration._parts import embedded_store_process, eventually
 

@@ -20,7 +20,7 @@ import producer_api.main
 import router.main
 import workers.main
 from inferlane.runtime.config import Settings
-from inferlane.runtime.topics import create_topics
+from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.integration._parts import embedded_store, eventually, free_port, is_ready
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.collector import collecting

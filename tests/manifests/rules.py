@@ -9,7 +9,7 @@ from control_plane.autoscaling.scaled_object import read_scaled_objects
 from inferlane.contracts.naming import Lane, Names
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import Settings
-from inferlane.runtime.topics import topic_specs
+from inferlane.runtime.kafka.topic_admin import topic_specs
 from tests.manifests.access import access_faults
 from tests.manifests.pod_security import pods_of, restricted_faults
 

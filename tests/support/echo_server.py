@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.http.server import serve_http
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from inferlane.contracts.wire.reading import refuse_repeats
-from inferlane.errors import DecodeError
-from inferlane.quoting import quoted
+from inferlane.contracts.wire.json_numbers import refuse_repeats
+from inferlane.errors import DecodeError, quoted
 
 # A request names each tensor once and no model has so many: more only cost time.
 _MAX_TENSORS = 1_000

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from inferlane.quoting import quoted
+from inferlane.errors import quoted
 
 CONTENT_TYPE = "application/problem+json"
 

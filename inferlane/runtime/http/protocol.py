@@ -1,8 +1,6 @@
 """What one connection may send, and how slowly: uvicorn's HTTP protocol with the limits that it does not have.
 
-httptools takes heads of any size and uvicorn waits for ever for the rest of a call, so a few clients could fill our
-memory or our sockets before any of our code runs. Proxies have such limits too; nobody must need one. Whatever is
-refused is answered in its turn, and nothing after it is read.
+httptools takes heads of any size, and uvicorn waits without end. A refusal is answered in its turn and ends reading.
 """
 
 import asyncio
@@ -11,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from inferlane.runtime.http.head import Refusal, RefusedError, check_head, closing_answer, without_upgrade
-from inferlane.runtime.http.limits import (
+from inferlane.runtime.http.connection_limits import (
+    CoalescingTransport,
     ProbesOnly,
+    close_unless_continued,
     connection_limit,
     pipeline_full,
     refusal_of,
@@ -21,15 +20,14 @@ from inferlane.runtime.http.limits import (
     too_many,
     too_slow,
 )
-from inferlane.runtime.http.transport import Outgoing, close_unless_continued
+from inferlane.runtime.http.head import Refusal, RefusedError, check_head, closing_answer, without_upgrade
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
 
 # What a header costs on the wire beside its name and value: `: ` and the end of the line.
 _HEADER_FRAME_BYTES = 4
-# Requests that may wait for the answer before them on one connection. Fewer than browsers and load tests pipeline would
-# break them; each waits in memory, whether or not its client ever reads.
+# Requests that may wait on one connection: fewer would break clients that pipeline.
 _MAX_PIPELINED = 16
 # Body bytes that are read and dropped after the answer was sent, as a multiple of the largest body.
 _DISCARD_FACTOR = 32
@@ -77,7 +75,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a head."""
-        outgoing = Outgoing(transport, self.loop, write_timeout_s=self.settings.write_timeout_s)
+        outgoing = CoalescingTransport(transport, self.loop, write_timeout_s=self.settings.write_timeout_s)
         super().connection_made(cast("asyncio.Transport", outgoing))
         surplus = len(self.connections) - self.max_connections
         if surplus > _MAX_REFUSING:
@@ -91,7 +89,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Stop waiting."""
         self._stop_timer()
         self._stop_write_timer()
-        cast("Outgoing", self.transport).forget()
+        cast("CoalescingTransport", self.transport).forget()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -185,13 +183,13 @@ class LimitedProtocol(HttpToolsProtocol):
         """Close now if nothing is under way, else after the answer: the server stops."""
         cycle: Any = self.cycle
         if cycle is None or cycle.response_complete:
-            cast("Outgoing", self.transport).close_idle()
+            cast("CoalescingTransport", self.transport).close_idle()
         else:
             super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that was idle for too long."""
-        cast("Outgoing", self.transport).close_idle()
+        cast("CoalescingTransport", self.transport).close_idle()
 
     def pause_writing(self) -> None:
         """Give a client that does not read its time to do so."""
@@ -275,7 +273,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._too_slow("request line and headers", self.settings.head_timeout_s, "INFERLANE_HEAD_TIMEOUT_S")
         else:
             # Not a byte of a call came: browsers open such connections in advance, and expect no answer.
-            cast("Outgoing", self.transport).close_idle()
+            cast("CoalescingTransport", self.transport).close_idle()
 
     def _on_body_timeout(self) -> None:
         if self.flow.read_paused:

@@ -1,22 +1,85 @@
-"""aiokafka clients with the settings that our promise needs."""
+"""aiokafka clients with the settings that our promise needs: addresses, TLS, passwords, limits and waits."""
 
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, kafka_errors
 
-from inferlane.errors import InferlaneError, NotServedError, UnavailableError
-from inferlane.runtime.broker_access import client_arguments
-from inferlane.runtime.kafka.fetching import guard_fetches
-from inferlane.runtime.mending import UNKNOWN_TO_CLIENT, Mend, mend_of
-from inferlane.runtime.topics import batch_limit_bytes, make_admin, record_limit_bytes
+from inferlane.contracts.naming import Lane
+from inferlane.errors import ConfigurationError, InferlaneError, NotServedError, UnavailableError
+from inferlane.runtime.error_remedies import UNKNOWN_TO_CLIENT, Mend, mend_of
+from inferlane.runtime.kafka.fetcher import guard_fetches
 
 if TYPE_CHECKING:
-    from aiokafka.admin import AIOKafkaAdminClient
-
     from inferlane.runtime.config import Settings
+
+_ENCRYPTED = ("SSL", "SASL_SSL")
+
+
+class ClientArguments(TypedDict):
+    """The arguments that each client of aiokafka (producer, consumer, admin, bare client) takes."""
+
+    bootstrap_servers: str
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+    ssl_context: ssl.SSLContext | None
+    sasl_mechanism: str
+    sasl_plain_username: str | None
+    sasl_plain_password: str | None
+
+
+def client_arguments(settings: "Settings") -> ClientArguments:
+    """Where to connect and how. Holds the password: never log it.
+
+    Raises:
+        ConfigurationError: a certificate or key cannot be read.
+    """
+    password = settings.kafka_sasl_password
+    return ClientArguments(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        security_protocol=settings.kafka_security_protocol,
+        ssl_context=tls_context(settings),
+        sasl_mechanism=settings.kafka_sasl_mechanism or "PLAIN",
+        sasl_plain_username=settings.kafka_sasl_username,
+        sasl_plain_password=None if password is None else password.get_secret_value(),
+    )
+
+
+def tls_context(settings: "Settings") -> ssl.SSLContext | None:
+    """The TLS context that the settings ask for, which checks the broker's name; None without TLS.
+
+    Raises:
+        ConfigurationError: a certificate or key cannot be read.
+    """
+    if settings.kafka_security_protocol not in _ENCRYPTED:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
+    except OSError as error:
+        raise ConfigurationError(
+            f"INFERLANE_KAFKA_SSL_CAFILE={str(settings.kafka_ssl_cafile)!r} holds no certificates: {error}. "
+            "Name a PEM file with the authority that signed the broker's certificate."
+        ) from error
+    if settings.kafka_ssl_certfile is not None:
+        try:
+            context.load_cert_chain(settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"INFERLANE_KAFKA_SSL_CERTFILE={str(settings.kafka_ssl_certfile)!r} with "
+                f"INFERLANE_KAFKA_SSL_KEYFILE={str(settings.kafka_ssl_keyfile)!r} is no certificate with its key: "
+                f"{error}. Name PEM files; the key has no passphrase, and may be in the certificate's file."
+            ) from error
+    return context
+
+
+def _no_password() -> str:
+    """OpenSSL asks on the terminal where none is given, which a service must never do."""
+    raise ValueError("the key has a passphrase")
+
 
 # Fetches are bounded so that a backlog of large records does not fill the memory of a worker.
 _FETCH_MAX_BYTES = 32 * 1024 * 1024
@@ -69,7 +132,30 @@ def make_consumer(
     )
 
 
-async def partitions_by_topic(admin: "AIOKafkaAdminClient") -> Mapping[str, list[TopicPartition]]:
+# Room for keys, headers and the batch frame around a value of the largest size that we accept.
+_FRAME_BYTES = 64 * 1024
+
+
+def record_limit_bytes(settings: "Settings") -> int:
+    """The largest record, framed, that a producer may send and a topic must take."""
+    return max(settings.max_body_bytes, settings.max_result_bytes) + _FRAME_BYTES
+
+
+# A producer compresses several records together, of which each must be within the limit.
+_BATCH_LIMITS = 4
+
+
+def batch_limit_bytes(settings: "Settings") -> int:
+    """What the records of one compressed batch may take when they are decompressed."""
+    return _BATCH_LIMITS * record_limit_bytes(settings)
+
+
+def make_admin(settings: "Settings") -> AIOKafkaAdminClient:
+    """A client for topics and groups; call its `start()` and `close()`."""
+    return AIOKafkaAdminClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)
+
+
+async def partitions_by_topic(admin: AIOKafkaAdminClient) -> Mapping[str, list[TopicPartition]]:
     """The partitions, by number, of every topic that the broker has now.
 
     A consumer knows only those of the topics that it reads (the embedded broker tells it all, Apache Kafka does not),
@@ -126,3 +212,35 @@ def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneErr
             "the credentials, the rights of their user and the broker's version; docs/connections.md lists them."
         )
     return UnavailableError(f"the broker at {bootstrap_servers} did not take the call: {what}")
+
+
+# Of the time that a lane has been empty, the share that the next record may wait at the broker. It adds this much to
+# the pause that a client made anyway; a larger one is felt, a smaller one wakes an idle machine more often.
+_SHARE_OF_PAUSE = 0.01
+# Nobody waits for a single bulk record.
+_BULK_BUSY_MS = 50
+_BULK_IDLE_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class FetchWait:
+    """The wait in milliseconds right after a record, and the longest, which it grows to while nothing comes.
+
+    It matters on a broker that does not wake a waiting fetch, as Tansu does not: there it is a floor of the latency,
+    and a short one asks hundreds of times a second for what is not there.
+    """
+
+    busy_ms: int
+    idle_ms: int
+
+    @classmethod
+    def for_lane(cls, settings: "Settings", lane: Lane) -> Self:
+        """What the settings say for this lane."""
+        busy_ms, idle_ms = settings.fetch_max_wait_ms, settings.idle_fetch_max_wait_ms
+        if lane is Lane.BULK:
+            busy_ms, idle_ms = max(busy_ms, _BULK_BUSY_MS), max(idle_ms, _BULK_IDLE_MS)
+        return cls(busy_ms, max(busy_ms, idle_ms))
+
+    def after(self, empty_s: float) -> int:
+        """Return the wait of a lane that has been empty for so long, in milliseconds."""
+        return min(self.idle_ms, max(self.busy_ms, int(empty_s * 1000 * _SHARE_OF_PAUSE)))

@@ -10,8 +10,8 @@ import structlog
 from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError
 from inferlane.runtime.kafka.attempts import Isolation
-from inferlane.runtime.kafka.consuming import LaneConsumer, Take
-from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState
+from inferlane.runtime.kafka.consumer import LaneConsumer, Take
+from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.service import StoppedEarlyError, unless_stopped
 

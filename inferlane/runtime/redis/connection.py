@@ -27,7 +27,7 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
 
 from inferlane.errors import NotServedError, StoreFullError, UnavailableError
-from inferlane.runtime.mending import Mend, mend_of
+from inferlane.runtime.error_remedies import Mend, mend_of
 from inferlane.runtime.redis.url import StoreAddress, StoreKind, parse_store_url, without_password
 
 _CONNECT_TIMEOUT_S = 5.0

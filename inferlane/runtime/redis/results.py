@@ -18,8 +18,7 @@ from inferlane.contracts.results import (
     encode_result,
     encode_wake_up,
 )
-from inferlane.errors import UnavailableError
-from inferlane.quoting import quoted
+from inferlane.errors import UnavailableError, quoted
 from inferlane.runtime.redis.connection import connect, get_many, is_cluster, ping, store_errors
 from inferlane.runtime.redis.url import without_password
 

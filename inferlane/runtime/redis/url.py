@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from inferlane.errors import ConfigurationError
-from inferlane.quoting import clipped
+from inferlane.errors import ConfigurationError, clipped
 
 # A message never says the URL, which may hold a password.
 _FORMS = (

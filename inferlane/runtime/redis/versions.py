@@ -12,10 +12,9 @@ import structlog
 from redis.asyncio import Redis
 
 from inferlane.contracts.naming import Names
-from inferlane.contracts.splits import Served
+from inferlane.contracts.traffic_split import Served
 from inferlane.contracts.windows import Slot, WindowReport, decode_slot, encode_slot, report, slot_indices
-from inferlane.errors import UnavailableError
-from inferlane.quoting import clipped
+from inferlane.errors import UnavailableError, clipped
 from inferlane.runtime.redis.connection import get_many, store_errors
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from inferlane import __version__
-from inferlane.contracts.record import TRACE_PARENT, Headers
+from inferlane.contracts.kafka_record import Headers
+from inferlane.contracts.record import TRACE_PARENT
 from inferlane.errors import ConfigurationError
 
 Attributes = Mapping[str, str | int | float | bool]

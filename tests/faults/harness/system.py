@@ -15,8 +15,8 @@ from control_plane.local.pools import store_answers, store_argv, worker_pool
 from control_plane.local.probe import is_live, is_ready
 from control_plane.local.supervisor import Pool, Supervisor
 from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.runfile import base_url
-from inferlane.runtime.topics import create_topics
 from tests.faults.harness.plan import Plan
 from tests.faults.harness.questions import IDLE_VERSION, MODEL, VERSIONS
 from tests.support.brokers import Broker

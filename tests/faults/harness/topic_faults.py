@@ -10,9 +10,8 @@ from aiokafka.admin import NewPartitions
 from aiokafka.errors import CommitFailedError, for_code
 
 from inferlane.contracts.naming import Lane
-from inferlane.runtime.broker_access import client_arguments
-from inferlane.runtime.kafka.clients import partitions_of
-from inferlane.runtime.topics import create_topics, make_admin
+from inferlane.runtime.kafka.clients import client_arguments, make_admin, partitions_of
+from inferlane.runtime.kafka.topic_admin import create_topics
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Self
 
 from inferlane.runtime.config import Settings, load_settings
-from inferlane.runtime.topics import make_admin
+from inferlane.runtime.kafka.clients import make_admin
 from tests.support.brokers.processes import run_coroutine
 
 _FORGET_WITHIN_S = 120.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from models.catalog import Catalog, Model, ModelVersion
 
 IRIS = Signature(

@@ -10,8 +10,8 @@ from redis import ConnectionPool
 
 from control_plane.local.profile import StackOptions, attached_settings, stack_profile
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.broker_access import client_arguments
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.clients import client_arguments
 from inferlane.runtime.redis.results import without_password
 
 SASL = {

@@ -13,7 +13,7 @@ from control_plane.cli.console import out
 from control_plane.cli.main import app
 from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.topics import topic_specs
+from inferlane.runtime.kafka.topic_admin import topic_specs
 
 SECURITY = Path(__file__).parents[3] / "docs" / "security.md"
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,10}", fullmatch=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from control_plane.bulk.formats import Header, ReadOptions
 from control_plane.bulk.rows import Chunk, RowFile, read_chunks, rejects_written
-from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from tests.support.fakes.records import IRIS
 

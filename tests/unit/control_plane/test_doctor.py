@@ -56,7 +56,7 @@ async def test_an_answer_that_is_no_json_is_no_answer() -> None:
 
 
 async def test_a_hop_is_asked_what_is_wrong_with_it() -> None:
-    from inferlane.runtime.http.serving import serve_http  # noqa: PLC0415 - a server for this one
+    from inferlane.runtime.http.server import serve_http  # noqa: PLC0415 - a server for this one
 
     app = OpsApp(live=dict, ready=lambda: {"requests_lane": False, "store": True})
     settings = load_settings()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from control_plane.local.state_directory import TargetFile, target_groups
-from inferlane.runtime.metrics.catalogue import metrics
+from inferlane.runtime.metrics.instruments import every_metric
 from inferlane.runtime.runfile import ProcessRecord
 
 
@@ -45,5 +45,5 @@ def test_every_process_with_metrics_is_a_target_and_says_what_it_is(tmp_path: Pa
 
 
 def test_no_label_of_a_target_is_one_of_a_metric() -> None:
-    used = {label for metric in metrics() for label in metric.labels}
+    used = {label for metric in every_metric() for label in metric.labels}
     assert not used & {name for group in target_groups(RECORDS) for name in group.labels}

@@ -12,7 +12,7 @@ from control_plane.local.managed_process import StartError
 from control_plane.local.pool_autoscaler import Autoscaler, ScaledPool, read_scaled_pools
 from control_plane.local.probe import Target
 from inferlane.contracts.naming import Names
-from inferlane.contracts.signature import Signature
+from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.kafka.offsets import PartitionPosition, Subscription
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from control_plane.local.managed_process import Backoff
 from control_plane.local.probe import zero_row
 from control_plane.local.profile import OpsPorts, StackOptions, claim_port, stack_profile
-from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_consumer

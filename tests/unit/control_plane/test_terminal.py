@@ -22,8 +22,7 @@ from control_plane.cli.dead_letter_search import FoundDeadLetter
 from control_plane.local import detached_stack
 from inferlane.contracts.dead_letters import Cause, DeadLetter, Original
 from inferlane.contracts.record import default_headers
-from inferlane.errors import UnavailableError
-from inferlane.quoting import printable
+from inferlane.errors import UnavailableError, printable
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.logs import configure_logs
 from inferlane.runtime.runfile import PoolRecord, ProcessRecord, RunFile, RunRecord
@@ -131,7 +130,7 @@ def topics(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
     async def refuses(*_: object) -> None:
         raise UnavailableError(HOSTILE)
 
-    patch.setattr("inferlane.runtime.topics.create_topics", refuses)
+    patch.setattr("inferlane.runtime.kafka.topic_admin.create_topics", refuses)
     patch.setattr(provisioning_commands, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
     return ["topics", *argv]
 

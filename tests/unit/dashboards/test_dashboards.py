@@ -9,12 +9,12 @@ import yaml
 
 from dashboards.generator.page_files import FOLDER, documents, pages
 from dashboards.generator.panels import FOREIGN, RECORDED, Page, names_in
-from inferlane.runtime.metrics.catalogue import metrics
+from inferlane.runtime.metrics.instruments import every_metric
 
 REPOSITORY = Path(__file__).parents[3]
 PROMETHEUS = REPOSITORY / "dashboards" / "prometheus"
 RUNBOOKS = REPOSITORY / "docs" / "runbooks"
-OURS = {series for metric in metrics() for series in metric.series}
+OURS = {series for metric in every_metric() for series in metric.series}
 
 
 def rules(name: str) -> Iterator[dict[str, object]]:

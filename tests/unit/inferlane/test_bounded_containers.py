@@ -13,7 +13,7 @@ from inferlane.contracts.outcomes import OutcomeSummary, decode_summary, encode_
 from inferlane.errors import DecodeError, OverloadedError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.redis.cancellations import CancelledRequests
-from inferlane.runtime.splits import SplitTable
+from inferlane.runtime.split_table import SplitTable
 from producer_api.app import HotPath
 from producer_api.http.asgi import PREDICT_PATH
 from producer_api.http.request_body import BodyMemory, read_body

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError
 
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.kafka.consuming import LaneConsumer, Take
+from inferlane.runtime.kafka.consumer import LaneConsumer, Take
 
 PARTITION = TopicPartition("t", 0)
 TRIES = 3

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from control_plane.replay import NotReplayableError, prepare
 from inferlane.contracts.dead_letters import Cause, dead_letter, read_dead_letter, stack_of
+from inferlane.contracts.kafka_record import check_size
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import check_size
 from inferlane.contracts.record import parse_time, read_headers
 from inferlane.errors import DecodeError, ModelError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.topics import record_limit_bytes
+from inferlane.runtime.kafka.clients import record_limit_bytes
 from tests.support.fakes.records import FakeRecord
 
 STACK = Names()

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from inferlane.contracts.dead_letters import Cause, dead_letter
+from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outgoing import OutRecord, check_size
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import (
     InferlaneError,

@@ -10,10 +10,10 @@ from aiokafka.errors import TopicAuthorizationFailedError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.contracts.unreadable import is_unreadable, refuse_unreadable
+from inferlane.contracts.kafka_record import is_unreadable, refuse_unreadable
 from inferlane.errors import DecodeError
-from inferlane.runtime.kafka import fetching
-from inferlane.runtime.kafka.fetching import guard_fetches, positions
+from inferlane.runtime.kafka import fetcher
+from inferlane.runtime.kafka.fetcher import guard_fetches, positions
 from tests.support.fakes.batches import (
     ATTRIBUTES_AT,
     HEADER_BYTES,
@@ -179,7 +179,7 @@ async def test_aborted_records_and_markers_are_passed_and_not_returned() -> None
 
 async def test_a_call_returns_so_much_and_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the bound in bytes: a few compressed fetches hold more than memory does."""
-    monkeypatch.setattr(fetching, "_RETURNED_BYTES", 1_000)
+    monkeypatch.setattr(fetcher, "_RETURNED_BYTES", 1_000)
     consumer = FetchingConsumer(ONE, TWO)
     raw = batch(*[bytes(400)] * 10, codec=GZIP)
     await consumer.bring({ONE: raw, TWO: raw})
@@ -214,11 +214,11 @@ async def test_whatever_a_fetch_holds_it_does_not_raise_and_its_position_moves(
 
 
 def test_what_is_replaced_in_aiokafka_is_what_it_was() -> None:
-    """When this fails, read what aiokafka changed in these, and change `inferlane.runtime.kafka.fetching` with it."""
+    """When this fails, read what aiokafka changed in these, and change `inferlane.runtime.kafka.fetcher` with it."""
     replaced = {
-        fetching._Fetcher.__mro__[1].fetched_records: "be4348896b9b66af",
-        fetching._FetchResult.__mro__[1].getall: "3e717e30de5068d5",
-        fetching._PartitionRecords.__mro__[1]._unpack_records: "b803e6d46480732c",
+        fetcher._Fetcher.__mro__[1].fetched_records: "be4348896b9b66af",
+        fetcher._FetchResult.__mro__[1].getall: "3e717e30de5068d5",
+        fetcher._PartitionRecords.__mro__[1]._unpack_records: "b803e6d46480732c",
     }
     for function, digest in replaced.items():
         assert hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16] == digest, function.__qualname__

@@ -8,7 +8,7 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.runtime.kafka.fetching import guard_fetches
+from inferlane.runtime.kafka.fetcher import guard_fetches
 from tests.support.fakes.foreign import OddName, python_builder
 
 NONE, GZIP = 0, 1

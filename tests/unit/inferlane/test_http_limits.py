@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.http import limits, protocol
-from inferlane.runtime.http.limits import connection_limit
-from inferlane.runtime.http.serving import serve_http
+from inferlane.runtime.http import connection_limits, protocol
+from inferlane.runtime.http.connection_limits import connection_limit
+from inferlane.runtime.http.server import serve_http
 from tests.support.echo_server import echo, echoing
 from tests.support.http_messages import FOLLOWER, LIMIT_S, answers_to
 
@@ -165,6 +165,6 @@ async def test_connections_far_over_the_limit_are_closed_unread(monkeypatch: pyt
 
 
 def test_open_files_lower_the_limit_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (256, 4096))
+    monkeypatch.setattr(connection_limits.resource, "getrlimit", lambda _: (256, 4096))
     assert connection_limit(12_000) == 192
     assert connection_limit(100) == 100

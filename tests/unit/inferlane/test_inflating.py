@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import DecodeError
-from inferlane.runtime.kafka.inflating import (
+from inferlane.runtime.kafka.batch_decoder import (
     InflatesTooMuchError,
     inflate_gzip,
     inflate_lz4,

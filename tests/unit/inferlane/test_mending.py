@@ -7,7 +7,7 @@ import aiokafka.errors
 import pytest
 import redis.exceptions
 
-from inferlane.runtime.mending import MEND_OF, Mend, mend_of
+from inferlane.runtime.error_remedies import MEND_OF, Mend, mend_of
 
 
 def classes_of(module: ModuleType) -> list[type[BaseException]]:

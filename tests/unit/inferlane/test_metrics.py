@@ -11,18 +11,18 @@ from inferlane.contracts.outcomes import OTHER
 from inferlane.errors import InvalidInputError, ModelError, UnknownModelError
 from inferlane.runtime.kafka.lag import OldestAge
 from inferlane.runtime.kafka.offsets import PartitionPosition
-from inferlane.runtime.metrics.catalogue import metrics
-from inferlane.runtime.metrics.declaring import (
+from inferlane.runtime.metrics.instruments import (
     MAX_CLASSES,
     NONE,
     UNKNOWN,
     BatchHistogram,
     Kind,
     KnownPools,
-    Metric,
+    MetricSpec,
     bounded,
     class_labels,
     error_reasons,
+    every_metric,
 )
 from producer_api.predict.telemetry import ResponseMetrics
 from tests.support.fakes.records import make_catalog
@@ -30,8 +30,8 @@ from tests.support.fakes.records import make_catalog
 DOCUMENT = Path(__file__).parents[3] / "docs" / "monitoring.md"
 
 
-@pytest.mark.parametrize("metric", metrics(), ids=lambda metric: metric.name)
-def test_a_name_has_our_prefix_and_a_unit_or_total(metric: Metric) -> None:
+@pytest.mark.parametrize("metric", every_metric(), ids=lambda metric: metric.name)
+def test_a_name_has_our_prefix_and_a_unit_or_total(metric: MetricSpec) -> None:
     assert metric.name.startswith("inferlane_")
     assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total")
     if metric.kind is not Kind.COUNTER:
@@ -40,15 +40,15 @@ def test_a_name_has_our_prefix_and_a_unit_or_total(metric: Metric) -> None:
     assert "request_id" not in metric.labels
 
 
-@pytest.mark.parametrize("metric", metrics(), ids=lambda metric: metric.name)
-def test_every_metric_is_in_the_document_with_its_labels(metric: Metric) -> None:
+@pytest.mark.parametrize("metric", every_metric(), ids=lambda metric: metric.name)
+def test_every_metric_is_in_the_document_with_its_labels(metric: MetricSpec) -> None:
     labels = ", ".join(f"`{label}`" for label in metric.labels)
     assert f"| `{metric.name}` | {metric.kind} | {labels or 'none'} | {metric.about} |" in DOCUMENT.read_text()
 
 
 def test_the_document_names_no_metric_that_is_not_there() -> None:
     rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `inferlane_")]
-    assert len(rows) == len(metrics())
+    assert len(rows) == len(every_metric())
 
 
 def test_names_that_the_catalog_does_not_know_are_no_labels() -> None:

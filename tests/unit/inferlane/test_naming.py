@@ -15,7 +15,7 @@ from control_plane.kubernetes.deployment_plan import object_name, service_name
 from inferlane.contracts.naming import PREFIX_RULE, Lane, Names, check_model_name, check_version_name, pool_key
 from inferlane.errors import ConfigurationError, InvalidNameError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.topics import topic_specs
+from inferlane.runtime.kafka.topic_admin import topic_specs
 from models.catalog import load_catalog
 from models.store import write_model
 from router.routing import choose

@@ -7,11 +7,11 @@ from zlib import crc32
 import pytest
 from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber
 
-from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.kafka import renewable
-from inferlane.runtime.kafka.producing import BatchProducer
+from inferlane.runtime.kafka import producer_connection
+from inferlane.runtime.kafka.producer import BatchProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[FakeProducer]:
         producers.append(FakeProducer(None if producers else OutOfOrderSequenceNumber()))
         return producers[-1]
 
-    monkeypatch.setattr(renewable, "make_producer", make)
+    monkeypatch.setattr(producer_connection, "make_producer", make)
     return producers
 
 
@@ -153,7 +153,7 @@ async def test_partitions_that_are_added_get_records_after_the_next_look_at_the_
 ) -> None:
     """Guards `_note_partitions`: taken out, running producers never write to them."""
     fake = FakeProducer(None)
-    monkeypatch.setattr(renewable, "make_producer", lambda _settings: fake)
+    monkeypatch.setattr(producer_connection, "make_producer", lambda _settings: fake)
     producer = BatchProducer(load_settings())
     await producer.start()
     records = [OutRecord("t", b"key-%d" % number, b"v", []) for number in range(50)]

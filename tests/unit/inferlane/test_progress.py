@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.runtime.kafka.progress import ConsumerState, Progress
+from inferlane.runtime.kafka.lag import ConsumerState, Progress
 
 LIMIT_S = 60.0
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.errors import MESSAGE_LIMIT_CHARS, InferlaneError
-from inferlane.quoting import clipped, quoted
+from inferlane.errors import MESSAGE_LIMIT_CHARS, InferlaneError, clipped, quoted
 
 ANYTHING = (
     st.text()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.http.sites import LocalGuard, foreign_host, foreign_site
+from inferlane.runtime.http.server import LocalGuard, foreign_host, foreign_site
 from producer_api.http.auth import authenticated
 
 NONE = frozenset[str]()

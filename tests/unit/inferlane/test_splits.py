@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.contracts.splits import Split, decode_split, make_split, shares_of, weights_in_force
+from inferlane.contracts.traffic_split import Split, decode_split, make_split, shares_of, weights_in_force
 from inferlane.errors import DecodeError, InvalidSplitError, UnavailableError
-from inferlane.runtime.splits import SplitTable
+from inferlane.runtime.split_table import SplitTable
 
 KNOWN = ("v1", "v2")
 

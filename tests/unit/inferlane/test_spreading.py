@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.runtime.kafka.writing import Spread
+from inferlane.runtime.kafka.record_writer import Spread
 
 
 def place_all(spread: Spread, count: int, *, size_bytes: int, together: int = 1_000) -> list[int]:

@@ -1,6 +1,6 @@
 """How full a store is: one node or several, with a limit or without."""
 
-from inferlane.runtime.redis.health import StoreMemory
+from inferlane.runtime.redis.store_probe import StoreMemory
 
 MIB = 2**20
 

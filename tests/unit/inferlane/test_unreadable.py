@@ -3,14 +3,14 @@
 import pytest
 
 from inferlane.contracts.dead_letters import Cause, dead_letter, read_dead_letter
+from inferlane.contracts.kafka_record import is_unreadable, refuse_unreadable, unreadable_headers
 from inferlane.contracts.record import read_headers
-from inferlane.contracts.unreadable import is_unreadable, refuse_unreadable, unreadable_headers
 from inferlane.errors import DecodeError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Answer
+from inferlane.runtime.kafka.topic_admin import Lane
 from inferlane.runtime.retry import Retrier
-from inferlane.runtime.splits import SplitTable
-from inferlane.runtime.topics import Lane
+from inferlane.runtime.split_table import SplitTable
 from router.forwarder import Forwarder
 from tests.support.fakes.records import IRIS, FakeRecord, make_catalog
 from workers.requests import decode

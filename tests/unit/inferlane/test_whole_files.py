@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from inferlane.runtime.whole_files import write_whole
+from inferlane.runtime.runfile import write_whole
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644], ids=oct)

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.contracts.signature import Signature, TensorSpec
 from inferlane.contracts.wire.tensor_data import check_tensors
-from inferlane.contracts.wire.tensors import numpy_dtype
+from inferlane.contracts.wire.tensors import Signature, TensorSpec, numpy_dtype
 from inferlane.contracts.wire.v1 import decode_instances, encode_predictions
 from inferlane.contracts.wire.v2 import decode_request, decode_response, encode_response
 from inferlane.contracts.wire.v2_fields import ALL_AS_BYTES

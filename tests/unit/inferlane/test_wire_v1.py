@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.contracts.wire.v1 import decode_instances, encode_predictions, read_instances_body
 from inferlane.errors import DecodeError, InvalidInputError, PayloadTooLargeError
 from tests.support.fakes.records import IRIS

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from models.catalog import ModelVersion, load_catalog
 from models.store import digest_of

@@ -4,11 +4,11 @@ from itertools import takewhile
 
 import pytest
 
-from inferlane.contracts.splits import Split
+from inferlane.contracts.traffic_split import Split
 from inferlane.errors import OverloadedError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.offsets import Position
-from inferlane.runtime.splits import SplitTable
+from inferlane.runtime.split_table import SplitTable
 from producer_api.http.problems import problem_of
 from producer_api.predict.admission import Admission
 from tests.support.fakes.clock import FakeClock

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferlane.contracts.splits import Split
+from inferlane.contracts.traffic_split import Split
 from inferlane.errors import OverloadedError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.splits import SplitTable
+from inferlane.runtime.split_table import SplitTable
 from producer_api.predict.admission import Admission
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import make_catalog

@@ -5,7 +5,7 @@ import pytest
 from inferlane.errors import DecodeError, InferlaneError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
-from inferlane.runtime.splits import SplitTable
+from inferlane.runtime.split_table import SplitTable
 from producer_api.predict.call import CallReader
 from tests.support.fakes.records import make_catalog
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.errors import InferlaneError, OverloadedError
 from producer_api.predict.enqueuer import Enqueuer
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.runtime.config import load_settings
 from models.catalog import Catalog, load_catalog
 from producer_api.http.schemas import _row, predict_bodies, split_bodies, split_examples

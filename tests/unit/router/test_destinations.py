@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from inferlane.contracts.outgoing import OutRecord
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.errors import InferlaneError, TopicMissingError, UnavailableError
 from inferlane.runtime.retry import Retrier
 from router import destinations

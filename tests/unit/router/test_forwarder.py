@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.outgoing import OutRecord, check_size
-from inferlane.contracts.splits import Served
+from inferlane.contracts.traffic_split import Served
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Answer
-from inferlane.runtime.kafka.consuming import Take
+from inferlane.runtime.kafka.consumer import Take
 from inferlane.runtime.retry import Retrier
-from inferlane.runtime.splits import SplitTable
+from inferlane.runtime.split_table import SplitTable
 from router.forwarder import Forwarder
 from tests.support.fakes.records import FakeRecord, make_catalog
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.contracts.record import read_headers
-from inferlane.contracts.splits import Split
+from inferlane.contracts.traffic_split import Split
 from inferlane.errors import UnknownModelError
 from router.routing import choose, route
 from tests.support.fakes.records import FakeRecord, make_catalog

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from control_plane.cli.models_commands import app
 from inferlane.contracts.record import read_headers
-from inferlane.contracts.splits import Split, make_split
+from inferlane.contracts.traffic_split import Split, make_split
 from inferlane.errors import ConfigurationError, InvalidSplitError, UnusableVersionError
 from models.catalog import load_catalog
 from models.verify import verify_version

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcomes import OTHER
 from inferlane.contracts.results import Result, Status
-from inferlane.contracts.signature import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ModelError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Answer

@@ -8,16 +8,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inferlane.contracts.dead_letters import Cause, dead_letter
+from inferlane.contracts.kafka_record import check_size
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.outgoing import check_size
 from inferlane.contracts.record import JSON_LENGTH, identified
 from inferlane.contracts.results import Status, decode_result, encode_result
 from inferlane.errors import PayloadTooLargeError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Answer, _result_record
+from inferlane.runtime.kafka.clients import record_limit_bytes
 from inferlane.runtime.retry import Retrier
-from inferlane.runtime.splits import SplitTable
-from inferlane.runtime.topics import record_limit_bytes
+from inferlane.runtime.split_table import SplitTable
 from router.forwarder import Forwarder, _refuse
 from tests.support.fakes.records import FakeRecord, make_catalog, make_version
 from workers.replies import ReplyBuilder

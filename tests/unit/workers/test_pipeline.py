@@ -15,7 +15,7 @@ from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import ModelError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Answer
-from inferlane.runtime.kafka.consuming import Take
+from inferlane.runtime.kafka.consumer import Take
 from inferlane.runtime.kafka.offsets import Ticket
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version

@@ -9,10 +9,9 @@ import msgspec
 import numpy as np
 import simdjson
 
-from inferlane.contracts.wire.reading import EXACT_INTEGERS, Wanted
+from inferlane.contracts.wire.json_numbers import EXACT_INTEGERS, Wanted
 from inferlane.contracts.wire.tensors import NOT_FINITE, numpy_dtype
-from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError
-from inferlane.quoting import clipped, quoted
+from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
 
 # Whole numbers of more than 64 bits and exponents that may pass a double's are valid JSON that simdjson refuses.
 _BIG_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?[eE]\+?\d{3,}|-?\d{19,}(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -21,7 +20,7 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
-    """The parsed text, and the first number in it that no double holds: such are empty objects in the document.
+    """The parsed text, and the first number in it that no double holds: such numbers are null in the document.
 
     Raises:
         DecodeError: it is not JSON.
@@ -38,7 +37,7 @@ def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
             return repr(number).encode()
         if not too_big:
             too_big.append(clipped(found[0].decode(), limit_chars=40))
-        return b"{}"
+        return b"null"
 
     try:
         _check_json(text)
@@ -123,10 +122,10 @@ class Filler:
     def held(self, value: Any) -> Any:
         """`value` as the datatype holds it, None if it cannot."""
         kind = self._dtype.kind
-        if kind in "bT" or isinstance(value, bool):
-            return value if isinstance(value, {"b": bool, "T": str}.get(kind, ())) else None
-        if kind == "f" and self._wanted.allow_nan and (value is None or isinstance(value, str)):
-            return NOT_FINITE.get("NaN" if value is None else value)
+        if kind == "b" or isinstance(value, bool):
+            return value if kind == "b" and isinstance(value, bool) else None
+        if kind == "f" and self._wanted.with_not_finite and isinstance(value, str):
+            return NOT_FINITE.get(value)
         if not isinstance(value, int | float):
             return None
         if kind == "f":
@@ -140,24 +139,20 @@ class Filler:
         return value if self._limits.min <= value <= self._limits.max else None
 
     def _said(self, value: Any) -> str:
-        if self._too_big is not None and isinstance(value, simdjson.Object) and not len(value):
+        if value is None and self._too_big is not None:
             return self._too_big
         return f"{quoted(value)}, a string" if isinstance(value, str) else quoted(value)
 
     def _remedy(self) -> str:
-        if self._dtype.kind == "T":
-            return "send a string"
         if self._dtype.kind == "b":
             return "send true or false"
-        if self._dtype.kind == "f" and self._wanted.allow_nan:
-            return 'send numbers in its range, null or "NaN" for a missing value, "Infinity" or "-Infinity"'
         if self._dtype.kind == "f":
-            return "send finite numbers in its range; it takes no missing values (`allow_nan` in version.toml)"
+            return "send finite numbers in its range"
         return f"send whole numbers from {self._limits.min} to {self._limits.max}"
 
 
 def _limits_of(dtype: np.dtype) -> Any:
-    if dtype.kind in "bT":
+    if dtype.kind == "b":
         return None
     return np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
 

@@ -2,7 +2,7 @@
 
 Whatever the text holds, reading it takes at most `PEAK_FACTOR` times its length of memory, and `PEAK_CONSTANT_BYTES`
 beside that: numbers go from the text into memory of their own type, and nothing else is built. What does not fit is
-looked for one value at a time, in `inferlane.contracts.wire.filling`, and named by its place.
+looked for one value at a time, in `inferlane.contracts.wire.json_rows`, and named by its place.
 """
 
 import re
@@ -57,8 +57,8 @@ class Wanted:
     where: str
     name: str
     datatype: str
-    # Whether null, "NaN", "Infinity" and "-Infinity" are numbers: in results, and in inputs that take them.
-    allow_nan: bool = False
+    # Whether "NaN", "Infinity" and "-Infinity" are numbers: in results, never in requests.
+    with_not_finite: bool = False
 
 
 def numbers(text: bytes, shape: Sequence[int], wanted: Wanted) -> np.ndarray | None:
@@ -67,8 +67,6 @@ def numbers(text: bytes, shape: Sequence[int], wanted: Wanted) -> np.ndarray | N
     -1 for the first axis takes any length.
     """
     dtype = numpy_dtype(wanted.datatype)
-    if dtype.kind == "T":
-        return None
     if dtype.kind == "b":
         text = _bits_of(text)
     try:

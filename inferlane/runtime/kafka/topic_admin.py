@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from inferlane.contracts.naming import Lane
 from inferlane.errors import UnavailableError
-from inferlane.runtime.broker_access import client_arguments
+from inferlane.runtime.kafka.clients import make_admin, record_limit_bytes
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -63,28 +63,6 @@ def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tu
 
 # Creating is done in milliseconds; a broker that is behind takes a second.
 _SHOWN_POLL_S = 0.05
-
-# Room for keys, headers and the batch frame around a value of the largest size that we accept.
-_FRAME_BYTES = 64 * 1024
-
-
-def record_limit_bytes(settings: "Settings") -> int:
-    """The largest record, framed, that a producer may send and a topic must take."""
-    return max(settings.max_body_bytes, settings.max_result_bytes) + _FRAME_BYTES
-
-
-# A producer compresses several records together, of which each must be within the limit.
-_BATCH_LIMITS = 4
-
-
-def batch_limit_bytes(settings: "Settings") -> int:
-    """What the records of one compressed batch may take when they are decompressed."""
-    return _BATCH_LIMITS * record_limit_bytes(settings)
-
-
-def make_admin(settings: "Settings") -> AIOKafkaAdminClient:
-    """A client for topics and groups; call its `start()` and `close()`."""
-    return AIOKafkaAdminClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)
 
 
 async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import import_module
 from typing import TypeVar
 
 import numpy as np
@@ -96,7 +97,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class MetricSpec:
     """One metric of ours: what a query may name."""
 
     name: str
@@ -114,7 +115,7 @@ class Metric:
 
 Collector = Counter | Gauge | Histogram | BatchHistogram
 _C = TypeVar("_C", Counter, Gauge, Histogram, BatchHistogram)
-_declared: dict[Collector, Metric] = {}
+_declared: dict[Collector, MetricSpec] = {}
 
 # From a fifth of a millisecond to a minute, about three buckets a decade: what a queue in front of a model can take.
 LATENCY_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
@@ -146,18 +147,25 @@ def batch_histogram(
     return _declare(BatchHistogram(name, about, labels, buckets=buckets), name, Kind.HISTOGRAM, about, labels)
 
 
-def declared() -> tuple[Metric, ...]:
+def declared() -> tuple[MetricSpec, ...]:
     """Every metric of the modules that were imported, in the order of their declaration."""
     return tuple(_declared.values())
 
 
-def metric_of(collector: Collector) -> Metric:
+def every_metric() -> tuple[MetricSpec, ...]:
+    """Every metric of every process, by name: for documents, dashboards and their tests."""
+    for process in ("api", "router", "worker", "consumer"):
+        import_module(f"inferlane.runtime.metrics.{process}_metrics")
+    return tuple(sorted(declared(), key=lambda metric: metric.name))
+
+
+def metric_of(collector: Collector) -> MetricSpec:
     """What was declared of a collector."""
     return _declared[collector]
 
 
 def _declare(collector: _C, name: str, kind: Kind, about: str, labels: Sequence[str]) -> _C:
-    _declared[collector] = Metric(name=name, kind=kind, about=about, labels=tuple(labels))
+    _declared[collector] = MetricSpec(name=name, kind=kind, about=about, labels=tuple(labels))
     return collector
 
 

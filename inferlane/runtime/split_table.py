@@ -9,7 +9,7 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from inferlane.contracts.splits import Split, decode_split
+from inferlane.contracts.traffic_split import Split, decode_split
 from inferlane.errors import DecodeError, UnavailableError
 from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer
 from inferlane.runtime.service import essential

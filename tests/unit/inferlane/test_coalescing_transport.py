@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from inferlane.runtime.http.transport import Outgoing
+from inferlane.runtime.http.connection_limits import CoalescingTransport
 
 LIMIT_S = 60.0
 SHORT_S = 0.01
@@ -47,8 +47,8 @@ class FakeTransport:
         return self.unwritten_bytes
 
 
-def outgoing(inner: FakeTransport, *, write_timeout_s: float = 60.0) -> Outgoing:
-    return Outgoing(inner, asyncio.get_running_loop(), write_timeout_s=write_timeout_s)
+def outgoing(inner: FakeTransport, *, write_timeout_s: float = 60.0) -> CoalescingTransport:
+    return CoalescingTransport(inner, asyncio.get_running_loop(), write_timeout_s=write_timeout_s)
 
 
 async def test_a_head_waits_for_its_body() -> None:
@@ -91,7 +91,7 @@ async def test_what_is_held_is_not_written_to_a_connection_that_is_gone() -> Non
 
 
 async def test_a_client_can_read_the_last_answer_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inferlane.runtime.http.transport._LINGER_S", SHORT_S)
+    monkeypatch.setattr("inferlane.runtime.http.connection_limits._LINGER_S", SHORT_S)
     inner = FakeTransport()
     transport = outgoing(inner)
     transport.close()
@@ -102,7 +102,7 @@ async def test_a_client_can_read_the_last_answer_before_the_end(monkeypatch: pyt
 
 
 async def test_an_answer_that_is_being_read_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inferlane.runtime.http.transport._LINGER_S", SHORT_S)
+    monkeypatch.setattr("inferlane.runtime.http.connection_limits._LINGER_S", SHORT_S)
     inner = FakeTransport(unwritten_bytes=1)
     outgoing(inner).close()
     for _ in range(3):
@@ -112,11 +112,11 @@ async def test_an_answer_that_is_being_read_is_not_cut_off(monkeypatch: pytest.M
         assert not inner.aborted.is_set()
 
 
-@pytest.mark.parametrize("end", [Outgoing.close, Outgoing.close_idle])
+@pytest.mark.parametrize("end", [CoalescingTransport.close, CoalescingTransport.close_idle])
 async def test_a_connection_whose_client_does_not_read_is_cut(
-    monkeypatch: pytest.MonkeyPatch, end: Callable[[Outgoing], None]
+    monkeypatch: pytest.MonkeyPatch, end: Callable[[CoalescingTransport], None]
 ) -> None:
-    monkeypatch.setattr("inferlane.runtime.http.transport._LINGER_S", SHORT_S)
+    monkeypatch.setattr("inferlane.runtime.http.connection_limits._LINGER_S", SHORT_S)
     inner = FakeTransport(unwritten_bytes=1)
     end(outgoing(inner, write_timeout_s=SHORT_S))
     async with asyncio.timeout(LIMIT_S):

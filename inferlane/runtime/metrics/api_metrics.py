@@ -1,6 +1,6 @@
 """Metrics of the API: what came in, what was answered, and who waits."""
 
-from inferlane.runtime.metrics.declaring import POOL, counter, gauge, histogram
+from inferlane.runtime.metrics.instruments import POOL, counter, gauge, histogram
 
 ACCEPTED = counter("inferlane_api_accepted_total", "Requests that the broker acknowledged.", ("model",))
 ANSWERS = counter(

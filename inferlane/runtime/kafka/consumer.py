@@ -15,12 +15,11 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConsumerBrokenError, FatalRecordError
 from inferlane.runtime.kafka.attempts import AttemptLog, Attempts
-from inferlane.runtime.kafka.clients import broker_errors, make_consumer
-from inferlane.runtime.kafka.fetch_wait import FetchWait
-from inferlane.runtime.kafka.fetching import positions
+from inferlane.runtime.kafka.clients import FetchWait, broker_errors, make_consumer
+from inferlane.runtime.kafka.fetcher import positions
+from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState, Progress, watch_progress
 from inferlane.runtime.kafka.offsets import OffsetTracker, Ticket
-from inferlane.runtime.kafka.progress import ConsumerHealth, ConsumerState, Progress, watch_progress
-from inferlane.runtime.metrics.consuming import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
+from inferlane.runtime.metrics.consumer_metrics import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer

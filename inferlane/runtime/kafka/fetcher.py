@@ -2,7 +2,7 @@
 
 aiokafka raises on such a batch while it has already moved the positions of what it had drained from other partitions,
 so that their records are never returned, and raises again for ever. Here a fetch never raises for what it holds: a
-record that stands for the batch takes its place (`inferlane.contracts.unreadable`) and is answered like any other.
+record that stands for the batch takes its place (`inferlane.contracts.kafka_record`) and is answered like any other.
 
 This is the one module that reaches into aiokafka's fetcher; `test_fetching.py` fails when that changes.
 """
@@ -20,11 +20,9 @@ from aiokafka.record import default_records, legacy_records
 from aiokafka.record._crecords import default_records as c_default_records
 from aiokafka.record._crecords import legacy_records as c_legacy_records
 
-from inferlane.contracts.unreadable import is_unreadable, unreadable_headers
-from inferlane.errors import DecodeError
-from inferlane.quoting import clipped
-from inferlane.runtime.kafka.frames import Frame, Frames
-from inferlane.runtime.kafka.inflating import INFLATE
+from inferlane.contracts.kafka_record import is_unreadable, unreadable_headers
+from inferlane.errors import DecodeError, clipped
+from inferlane.runtime.kafka.batch_decoder import INFLATE, Frame, Frames
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer

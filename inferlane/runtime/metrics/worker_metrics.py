@@ -1,6 +1,6 @@
 """Metrics of a worker: where its requests' time goes, what became of them and what the model predicts."""
 
-from inferlane.runtime.metrics.declaring import POOL, POOL_LANE, batch_histogram, counter, gauge, histogram
+from inferlane.runtime.metrics.instruments import POOL, POOL_LANE, batch_histogram, counter, gauge, histogram
 
 _ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 # A regression may predict anything: a decade a bucket on both sides of zero shows a shift of scale or sign.

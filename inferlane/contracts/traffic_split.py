@@ -7,8 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from inferlane.errors import UNDECODABLE, DecodeError, InvalidSplitError
-from inferlane.quoting import clipped, quoted
+from inferlane.errors import UNDECODABLE, DecodeError, InvalidSplitError, clipped, quoted
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 

@@ -9,12 +9,12 @@ from zlib import crc32
 import structlog
 from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
-from inferlane.contracts.outgoing import OutRecord, check_size, headers_bytes
+from inferlane.contracts.kafka_record import OutRecord, check_size, headers_bytes
 from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
-from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure
-from inferlane.runtime.kafka.renewable import RenewableProducer
-from inferlane.runtime.kafka.topic_facts import TopicFacts
-from inferlane.runtime.kafka.writing import (
+from inferlane.runtime.error_remedies import TOO_LARGE, Mend, mend_of
+from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure, record_limit_bytes
+from inferlane.runtime.kafka.producer_connection import RenewableProducer, TopicFacts
+from inferlane.runtime.kafka.record_writer import (
     OutBatch,
     Spread,
     cut_into_batches,
@@ -22,8 +22,6 @@ from inferlane.runtime.kafka.writing import (
     make_builder,
     over_topic_limit,
 )
-from inferlane.runtime.mending import TOO_LARGE, Mend, mend_of
-from inferlane.runtime.topics import record_limit_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from aiokafka.cluster import ClusterMetadata
 
     from inferlane.runtime.config import Settings
-
 
 __all__ = ["BatchProducer", "OutRecord", "check_size", "headers_bytes"]
 

@@ -1,6 +1,9 @@
-"""Metrics of every consumer and of the dead letters, which router and workers share."""
+"""Metrics of every consumer, of the dead letters and of the local autoscaler.
 
-from inferlane.runtime.metrics.declaring import POOL_LANE, counter, gauge
+The autoscaler is what KEDA and the HPA are in a cluster.
+"""
+
+from inferlane.runtime.metrics.instruments import POOL, POOL_LANE, counter, gauge
 
 REBALANCES = counter("inferlane_consumer_rebalances_total", "Partition assignments of a consumer.", ("topic",))
 CONSUMER_LAG = gauge(
@@ -12,3 +15,7 @@ CONSUMER_STILL = gauge(
     ("topic",),
 )
 DEAD_LETTERS = counter("inferlane_dead_letters_total", "Dead-lettered records.", (*POOL_LANE, "reason"))
+
+
+WANTED = gauge("inferlane_autoscaler_wanted_workers", "Desired replicas of the local autoscaler.", POOL)
+LAG = gauge("inferlane_autoscaler_lag_records", "Waiting records, as the local autoscaler last read them.", ("topic",))

@@ -1,6 +1,6 @@
 """Metrics of the router: what it passes on, and what it sees of the whole deployment."""
 
-from inferlane.runtime.metrics.declaring import POOL, POOL_LANE, batch_histogram, counter, gauge, histogram
+from inferlane.runtime.metrics.instruments import POOL, POOL_LANE, batch_histogram, counter, gauge, histogram
 
 ROUTED = counter("inferlane_router_routed_records_total", "Records forwarded to a version.", POOL_LANE)
 REFUSED = counter("inferlane_router_refused_records_total", "Records that no version can serve.", ("lane", "reason"))

@@ -1,0 +1,116 @@
+"""Records as Kafka has them: what is read, what is written and how large, and a batch that is unreadable. Pure."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from inferlane.errors import DecodeError, PayloadTooLargeError
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class KafkaRecord(Protocol):
+    """What we need of a consumed record, whichever client read it."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class OutRecord(msgspec.Struct, frozen=True):
+    """A record on its way out; `timestamp_ms` None means now.
+
+    With `together` it goes to any partition, in the company of so many at most; without, all of a key go to the same,
+    in their order.
+    """
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Headers
+    timestamp_ms: int | None = None
+    together: int = 0
+
+
+# The frame of a record in its batch, and of each header, at their largest.
+_RECORD_FRAME_BYTES = 128
+_HEADER_FRAME_BYTES = 16
+
+
+def headers_bytes(headers: Headers) -> int:
+    """What these headers take in a record, frames included, at most."""
+    return sum(_name_bytes(name) + len(value or b"") + _HEADER_FRAME_BYTES for name, value in headers)
+
+
+def _name_bytes(name: str) -> int:
+    # Asked of each header of each record: encoding the name would cost more than all the rest.
+    return len(name) if name.isascii() else len(name.encode(errors="replace"))
+
+
+def check_size(record: OutRecord, limit_bytes: int) -> int:
+    """Refuse what the broker would, else return the record's size at most, in bytes.
+
+    After the broker's own refusal an idempotent producer has lost its sequence.
+
+    Raises:
+        PayloadTooLargeError: the record with its key and headers is over the limit.
+    """
+    size_bytes = len(record.value) + len(record.key) + _RECORD_FRAME_BYTES + headers_bytes(record.headers)
+    if size_bytes > limit_bytes:
+        raise PayloadTooLargeError(
+            f"a record for {record.topic} has {size_bytes} bytes with its headers, the limit is {limit_bytes}; "
+            "send fewer rows a request, or raise INFERLANE_MAX_BODY_BYTES and the topics' max.message.bytes",
+            limit_bytes=limit_bytes,
+        )
+    return size_bytes
+
+
+class _Mark(str):
+    """The name of a header that no producer can write: it is known by its type, not by its characters."""
+
+    __slots__ = ()
+
+
+_REASON = _Mark("inferlane-dead-letter-unreadable")
+_LAST_OFFSET = "inferlane-dead-letter-last-offset"
+
+
+def unreadable_headers(reason: str, *, last_offset: int) -> tuple[tuple[str, bytes], ...]:
+    """The headers of the record that stands for a batch: why it cannot be read, and the offset of its last record."""
+    return ((_REASON, reason.encode(errors="replace")), (_LAST_OFFSET, str(last_offset).encode()))
+
+
+def is_unreadable(headers: Headers) -> bool:
+    """Whether these are the headers of a record that stands for a batch which could not be read."""
+    return bool(headers) and headers[0][0].__class__ is _Mark
+
+
+def last_offset(headers: Headers) -> str:
+    """The offset of the last record of the batch that could not be read."""
+    return headers[1][1].decode()
+
+
+def refuse_unreadable(topic: str, partition: int, offset: int, headers: Headers) -> None:
+    """Return if the record is one that a producer wrote.
+
+    Raises:
+        DecodeError: it stands for a batch that cannot be read; the message says where the batch lies and why.
+    """
+    if is_unreadable(headers):
+        reason = headers[0][1].decode(errors="replace")
+        raise DecodeError(
+            f"the batch with the offsets {offset} to {last_offset(headers)} of {topic}, partition {partition}, cannot "
+            f"be read: {reason}; mend what produced it, docs/topics.md says what is read"
+        )
