@@ -1,1 +1,1 @@
-"""Workers: take a batch, infer, store the results, commit."""
+"""Workers: fetch a batch, infer, store the results, commit."""

@@ -1,4 +1,4 @@
-"""What a worker did, for Prometheus, for the log, for the outcome windows and for the limit of failures."""
+"""Report each batch to Prometheus, the log, the traces, the outcome summaries and the failure limit."""
 
 from collections import Counter as Tally
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _STORE = {"db.system.name": "redis", "db.operation.name": "put"}
 
 
 class BatchSpans:
-    """Makes the spans of one version's batches, after the fact: a batch is not slowed down before it is answered."""
+    """Makes the spans of one version's batches after their replies are delivered, so that tracing delays no reply."""
 
     def __init__(self, tracing: "Tracing", version: "ModelVersion", names: "Names") -> None:
         self._tracing = tracing
@@ -40,7 +40,7 @@ class BatchSpans:
         self._attributes = version_attributes(version.model, version.version)
 
     def add(self, batch: "Batch", replies: "Sequence[Answer]", *, stored_s: float) -> None:
-        """Make the spans of delivered replies; `stored_s` is when they were durable."""
+        """Make the spans of delivered replies; they were durable at `stored_s`, seconds since the epoch."""
         kept = [(reply, span) for reply in replies if (span := self._begin(batch, reply)).is_kept]
         if not kept:
             return
@@ -95,7 +95,7 @@ _ERRORS = (
     errors.ModelError,
     errors.PayloadTooLargeError,
 )
-# What a worker can end a request with.
+# The statuses and reasons with which a worker can end a request.
 _REASONS: dict[Status, tuple[str, ...]] = {
     Status.SUCCEEDED: (NONE,),
     Status.EXPIRED: (EXPIRED,),
@@ -108,7 +108,7 @@ _REASONS: dict[Status, tuple[str, ...]] = {
 
 
 class WorkerLaneMetrics:
-    """Every series is there from the start, so that a rate sees the first failure too."""
+    """The metrics of one lane. Every series exists from the start, so that a rate includes the first failure."""
 
     def __init__(self, model: str, version: str, lane: "Lane") -> None:
         labels = (model, version, lane)
@@ -136,7 +136,7 @@ class WorkerLaneMetrics:
             self._requests[status, bounded(code, _REASONS[status])].inc(count)
 
     def note_run(self, *, fetched_s: float, run: "RunTimes", stored_s: float, rows: int) -> None:
-        """Count one run of `rows` rows that succeeded, and the time before and after it."""
+        """Count a run, of which `rows` rows succeeded, and the time before and after it."""
         self._batch_wait.observe(max(0.0, run.started_s - fetched_s))
         self._inference.observe(run.inference_s)
         self._busy.inc(run.inference_s)
@@ -151,7 +151,7 @@ _MS = 1e-3
 
 
 class BatchTelemetry:
-    """Counts once a batch; nothing here costs a call a record, but for records that failed."""
+    """Reports once per batch; only failed records cost a call each."""
 
     def __init__(
         self,
@@ -170,12 +170,12 @@ class BatchTelemetry:
         self._log = log.bind(model=version.model, version=version.version)
 
     def observe_fetched(self, records: "Sequence[KafkaRecord]", lane: Lane, *, now_s: float) -> None:
-        """Count records that came from the router."""
+        """Observe how long fetched records waited in the topic."""
         stamped_s = np.array([record.timestamp for record in records], np.float64) * _MS
         self._lanes[lane].topic_wait.observe_many(np.maximum(now_s - stamped_s, 0.0))
 
     def observe(self, batch: "Batch", replies: "Sequence[Answer]", *, now_s: float) -> None:
-        """Count delivered replies and the run that they came from; `now_s` is when they were durable."""
+        """Report a batch whose replies are delivered; they were durable at `now_s`, seconds since the epoch."""
         if not replies:
             return
         lane = self._lanes[batch.lane]
@@ -202,12 +202,12 @@ class BatchTelemetry:
             values=values,
             failures=Tally(result.error_code or "unknown" for result in results if result.error_code is not None),
         )
-        self._say(batch, replies, rows)
+        self._log_batch(batch, replies, rows)
         if self._spans is not None:
             self._spans.add(batch, replies, stored_s=now_s)
 
-    def _say(self, batch: "Batch", replies: "Sequence[Answer]", rows: int) -> None:
-        # At DEBUG: alone, a request is a batch, and a line each would cost as much as its inference.
+    def _log_batch(self, batch: "Batch", replies: "Sequence[Answer]", rows: int) -> None:
+        # At DEBUG: under low load a batch is one request, and a line costs as much as its inference.
         inference_s = batch.run.times.inference_s if batch.run else 0.0
         self._log.debug("batch_answered", lane=batch.lane, requests=len(replies), rows=rows, inference_s=inference_s)
         for reply in replies:

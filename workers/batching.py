@@ -74,7 +74,7 @@ def split_by_rows(requests: Sequence[Request], max_rows: int) -> Iterator[list[R
 
 
 def pieces_of(request: Request, max_rows: int) -> list[Request]:
-    """The request as parts of at most `max_rows` rows each, as views, in order."""
+    """Cut a request into pieces of at most `max_rows` rows, in order; the tensors are views."""
     return [
         msgspec.structs.replace(
             request,
@@ -96,14 +96,14 @@ def join(request: Request, pieces: Sequence[InferredRequest]) -> InferredRequest
 
 
 def stack(requests: Sequence[Request]) -> dict[str, np.ndarray]:
-    """One array for each input, `(rows of all requests, …)`, in the order of the requests."""
+    """Concatenate the inputs of all requests: one array `(rows of all requests, …)` each, in their order."""
     if len(requests) == 1:
         return requests[0].tensors
     return {name: np.concatenate([request.tensors[name] for request in requests]) for name in requests[0].tensors}
 
 
 def unstack(outputs: Mapping[str, np.ndarray], requests: Sequence[Request]) -> Iterator[dict[str, np.ndarray]]:
-    """Each request's own rows of each output, as views."""
+    """Yield each request's own rows of each output, as views."""
     start = 0
     for request in requests:
         end = start + request.rows
@@ -112,9 +112,9 @@ def unstack(outputs: Mapping[str, np.ndarray], requests: Sequence[Request]) -> I
 
 
 def run_batch(run: Run, requests: Sequence[Request]) -> list[InferredRequest]:
-    """Run the requests as one batch; halve a batch that fails until the culprit is alone.
+    """Run the requests as one batch; halve a batch that fails until the bad request is alone.
 
-    A bad request costs its neighbours about `2 log2(n)` smaller runs and nothing else.
+    A bad request costs the others about `2 log2(n)` smaller runs.
     """
     try:
         outputs = run(stack(requests))

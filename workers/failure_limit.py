@@ -1,4 +1,4 @@
-"""A pool that fails everything stops, instead of emptying its topic into the dead letters. Pure."""
+"""Halt a worker whose model fails on most requests, instead of dead-lettering its whole topic."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,20 +16,19 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# What a worker that halted takes to see whether the model works again.
+# Records that a halted worker fetches to see whether the model works again.
 _PROBE_RECORDS = 8
 _LONGEST_PAUSE_S = 600.0
 
 
 class FailureLimit:
-    """Watches the share of the last requests that the model failed on, of those that it was run on. One event loop.
+    """Watches the share of recent inferred requests on which the model failed. One event loop.
 
-    A request that cannot be read or does not fit is its sender's fault, and one that expired or was cancelled says
-    nothing of the model: none of them counts on either side. One bad producer must not stop the pool for everybody, nor
-    hide that the model is broken, nor pass for a model that works again.
+    Requests that are unreadable, invalid, expired or cancelled say nothing about the model and do not count. So a bad
+    producer can neither halt the pool, nor hide that the model is broken, nor make a broken model seem repaired.
 
-    Past the limit nothing is taken for `failure_pause_s`; then a few records are tried, and if those fail too the pause
-    doubles, up to ten minutes. What waits in the topic stays there.
+    Above the limit the worker fetches nothing for `failure_pause_s`; then it tries a few records. If they fail too, the
+    pause doubles, up to ten minutes. Waiting records stay in the topic.
     """
 
     def __init__(self, settings: "Settings", *, model: str, version: str, clock: "Clock") -> None:
@@ -45,11 +44,11 @@ class FailureLimit:
 
     @property
     def is_halted(self) -> bool:
-        """Whether the model is held to be broken; true until a probe succeeds."""
+        """Whether the worker is halted; true until a probe succeeds."""
         return self._halted_until_s is not None
 
     def allowance(self, max_records: int) -> int:
-        """How many records may be taken now, of `max_records`; 0 during a pause."""
+        """How many of `max_records` may be fetched now; 0 during a pause."""
         if self._halted_until_s is None:
             return max_records
         return min(max_records, _PROBE_RECORDS) if self._clock.monotonic_s() >= self._halted_until_s else 0
@@ -74,7 +73,7 @@ class FailureLimit:
         return failed > self._share * total
 
     def _judge_probe(self, total: int, failed: int) -> None:
-        # Results of takes from before the halt come in during the pause: they are no probe.
+        # Results of batches from before the halt come in during the pause; they are not the probe.
         if self.allowance(1) == 0:
             return
         if self._is_over(total, failed):
@@ -96,5 +95,5 @@ class FailureLimit:
             requests=requests,
             share_limit=self._share,
             pause_s=self._pause_s,
-            remedy="look at the dead letters, mend or roll back the version; what waits is kept in the topic",
+            remedy="read the dead letters, then repair or roll back the version; waiting records stay in the topic",
         )

@@ -1,4 +1,4 @@
-"""Which lane infers next: waiting clients first, and bulk its share of the time that both want."""
+"""Choose the lane that infers next: waiting clients first, bulk for its share of the time that both lanes want."""
 
 import asyncio
 import math
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
 
 
 class BulkCredit:
-    """The rule, pure: a weighted deficit scheduler of two lanes whose credit is bounded on both sides.
+    """The rule: a weighted deficit scheduler of two lanes whose credit is bounded on both sides. No I/O.
 
-    While bulk waits, each second of a client's turn earns it `share / (1 - share)` seconds. Bulk is due while it has
-    credit, and pays with the time that clients wait for it. No lane saves up: bulk earns only while it waits, has at
-    most what one client turn earns, and owes at most one of its own turns. So a client waits behind bulk for one bulk
-    turn and the share of one client turn, whatever happened before.
+    While bulk waits, each second of a turn of the requests lane earns it `share / (1 - share)` seconds of credit. Bulk
+    goes next while it has credit, and pays with the time that clients wait for it. Credit is not saved up: bulk earns
+    only while it waits, has at most what one turn of the requests lane earns, and owes at most one turn of its own. So
+    a client waits at most for one bulk turn and the share of one requests turn, whatever happened before.
     Source of the idea: Shreedhar and Varghese, Efficient Fair Queuing Using Deficit Round-Robin, 1996.
     """
 
     def __init__(self, bulk_share: float) -> None:
-        """`bulk_share` is between 0 (bulk runs when no client waits) and 1 (clients run when no bulk waits)."""
+        """`bulk_share` is from 0 (bulk runs only when no client waits) to 1 (clients run only when no bulk waits)."""
         self._earned_a_second = bulk_share / (1 - bulk_share) if bulk_share < 1 else math.inf
-        # Seconds that bulk may run although clients wait; below 0 are those that it ran too many.
+        # Seconds that bulk may run although clients wait; negative if it ran for longer than it earned.
         self._credit_s = 0.0
 
     def next_lane(self, waiting: frozenset[Lane] | set[Lane]) -> Lane:
-        """The lane that goes next, of those that wait."""
+        """The waiting lane that goes next."""
         if Lane.REQUESTS not in waiting:
-            # Nobody competes, so nobody owes anything.
+            # Without competition there is no debt.
             self._credit_s = 0.0
             return Lane.BULK
         return Lane.BULK if Lane.BULK in waiting and self._credit_s > 0 else Lane.REQUESTS
 
     def note(self, lane: Lane, used_s: float, *, contended_s: float) -> None:
-        """Note a turn of `used_s`; during `contended_s` of it the other lane waited."""
+        """Note a turn of `used_s` seconds; the other lane waited during `contended_s` of them."""
         if lane is Lane.BULK:
             self._credit_s -= contended_s
             return
-        # What bulk did not use of its credit is void. A debt is paid off also while bulk does not wait.
+        # Unused credit expires. A debt is also paid off while bulk does not wait.
         debt_s = min(0.0, self._credit_s)
         if uncontended_s := used_s - contended_s:
             debt_s = min(0.0, debt_s + uncontended_s * self._earned_a_second)
@@ -50,7 +50,7 @@ class BulkCredit:
 
 
 class LaneScheduler:
-    """Lets one turn at a time through to the model: in the order of `BulkCredit`, first come first served in a lane.
+    """Gives the model to one turn at a time: the lane by `BulkCredit`, first come first served within a lane.
 
     One event loop.
     """
@@ -60,17 +60,17 @@ class LaneScheduler:
         self._clock = clock
         self._busy = False
         self._queues: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
-        # Since when somebody of that lane has waited without a break.
+        # Since when the queue of a lane has not been empty.
         self._waiting_since_s = dict.fromkeys(Lane, 0.0)
 
     @property
     def has_waiting_client(self) -> bool:
-        """Whether a client's request waits for a turn. May be asked from any thread."""
+        """Whether the requests lane waits for a turn. May be read from any thread."""
         return bool(self._queues[Lane.REQUESTS])
 
     @asynccontextmanager
     async def turn(self, lane: Lane) -> AsyncIterator[None]:
-        """Hold the model while the block runs."""
+        """Wait for a turn and hold the model while the block runs."""
         await self._enter(lane)
         started_s = self._clock.monotonic_s()
         try:
@@ -89,29 +89,29 @@ class LaneScheduler:
         queue = self._queues[lane]
         if not queue:
             self._waiting_since_s[lane] = self._clock.monotonic_s()
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue.append(place)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(waiter)
         try:
-            await place
+            await waiter
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
+            if waiter.done() and not waiter.cancelled():
                 self._release()
             else:
                 with suppress(ValueError):
-                    queue.remove(place)
+                    queue.remove(waiter)
             raise
 
     def _release(self) -> None:
         if any(self._queues.values()):
-            # Decided when everybody has had a chance to ask: a lane of one sender, which asks again as soon as its turn
-            # is over, would else never seem to wait.
+            # Decide in the next iteration of the loop: a lane with one sender, which asks again as soon as its turn is
+            # over, would otherwise never seem to wait.
             asyncio.get_running_loop().call_soon(self._pass_on)
         else:
             self._busy = False
 
     def _pass_on(self) -> None:
         for queue in self._queues.values():
-            # Whoever was cancelled has not had the time to leave.
+            # A cancelled waiter may not have left the queue yet.
             while queue and queue[0].done():
                 queue.popleft()
         waiting = {lane for lane, queue in self._queues.items() if queue}

@@ -1,4 +1,4 @@
-"""One ONNX model, loaded."""
+"""A model in onnxruntime, and the runner that infers batches with it."""
 
 import asyncio
 import math
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class RunCost:
-    """The CPU-seconds and rows of the run before.
+    """Estimates the CPU time of a run from the CPU time and rows of the previous run.
 
-    Fewer rows are taken to cost as much as those of that run: what a run costs whatever its rows would else be
-    forgotten after a large one. More cost more in proportion.
+    More rows cost more in proportion. Fewer rows cost the same: scaling down would forget the fixed cost of a run after
+    a large one.
     """
 
     def __init__(self) -> None:
@@ -35,19 +35,19 @@ class RunCost:
         self._spent_s = math.inf
 
     def of(self, rows: int) -> float:
-        """Seconds that so many rows take; without end before the first run."""
+        """The CPU-seconds for so many rows; infinite before the first run."""
         return self._spent_s * max(1.0, rows / self._rows) if rows else 0.0
 
     def note(self, rows: int, spent_s: float) -> None:
-        """Note a run of one row or more."""
+        """Note a run of at least one row."""
         self._rows, self._spent_s = rows, spent_s
 
 
 class OnnxModel:
-    """A model version on the CPU. `run` may be called from any one thread at a time."""
+    """A model version on the CPU. `run` may be called from any thread, by one at a time."""
 
     def __init__(self, version: "ModelVersion", *, intra_op_num_threads: int) -> None:
-        """Load the model from files that have the digest of their version.
+        """Load the model; its files must have the digest of the version.
 
         Raises:
             ConfigurationError: the files are not those that version.toml describes, or onnxruntime cannot load them.
@@ -55,13 +55,13 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = intra_op_num_threads
         options.inter_op_num_threads = 1
-        # A spinning thread replies sooner and takes a core from everybody else on the machine.
+        # A spinning thread responds sooner but occupies a core that other processes need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.version = version
         self._output_names = [spec.name for spec in version.signature.outputs]
         artifact = read_artifact(version.path)
         check_artifact(version.path, artifact, digest=version.digest, size_bytes=version.size_bytes)
-        # onnxruntime works on these very bytes and does not keep them alive.
+        # onnxruntime uses these bytes without keeping a reference to them.
         self._external = artifact.external
         if self._external:
             options.add_external_initializers_from_files_in_memory(
@@ -101,19 +101,19 @@ class OnnxModel:
         return dict(zip(self._output_names, arrays, strict=True))
 
 
-# Bulk results that are held back until all of a take are there. More in one send could take longer than a request to
-# the broker may.
+# Bytes of bulk results that are held back to deliver them together. More in one produce could exceed the request
+# timeout of the broker.
 HELD_BYTES = 1024 * 1024
-# A run that takes no longer is made on the event loop: to hand it to the thread and back costs 0.06 ms of CPU
-# (docs/adr/0008). A larger one would hold up heartbeats and fetches.
+# A run that is expected to be shorter happens on the event loop: the way to the thread and back costs 0.06 ms of CPU
+# (docs/adr/0008). A longer run there would delay heartbeats and fetches.
 _INLINE_S = 0.0001
 
 
 class BatchRunner:
-    """Runs batches of one model. One event loop, and one thread: a second would only fight it for the core."""
+    """Runs batches of one model. One event loop and one thread: a second thread would compete for the same core."""
 
     def __init__(self, run: Run, *, scheduler: "LaneScheduler", clock: "Clock", threads: int) -> None:
-        """`threads` is what one run of the model may use."""
+        """`threads` is how many threads one run of the model uses."""
         self._run = run
         self._scheduler = scheduler
         self._clock = clock
@@ -122,7 +122,7 @@ class BatchRunner:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Release the thread; it ends after the run under way."""
         self._executor.shutdown(wait=False)
 
     def turn(self, lane: "Lane") -> AbstractAsyncContextManager[None]:
@@ -130,9 +130,9 @@ class BatchRunner:
         return self._scheduler.turn(lane)
 
     async def run(self, batches: "Sequence[Sequence[Request]]") -> list[BatchRun]:
-        """Run the batches within a turn, at least the first; those behind it only while no client waits for a turn.
+        """Run the first batch within a turn, and the others too while no client waits for a turn.
 
-        A way back to the event loop between two runs would leave the model without work whenever the loop has some.
+        Returning to the event loop between two runs would leave the model idle while the loop does other work.
         """
         rows = sum(request.rows for batch in batches for request in batch)
         if self._cost.of(rows) <= _INLINE_S:
@@ -152,9 +152,9 @@ class BatchRunner:
     def _run_batch(self, batch: "Sequence[Request]") -> BatchRun:
         started_s, before_s = self._clock.now_s(), time.thread_time()
         inferred = run_batch(self._run, batch) if batch else []
-        # A run that failed says nothing of one that does not.
+        # The time of a failed run says nothing about the time of the next.
         if batch and not any(one.error for one in inferred):
-            # Of the threads of a run this one's time is known alone.
+            # Only this thread's CPU time is known; the other threads of the run are taken to use the same.
             spent_s = (time.thread_time() - before_s) * self._threads
             self._cost.note(sum(request.rows for request in batch), spent_s)
         return BatchRun(inferred, RunTimes(started_s=started_s, ended_s=self._clock.now_s()))

@@ -1,4 +1,4 @@
-"""What this worker did since it last said so."""
+"""Add up what this worker did, and send a summary of it every interval."""
 
 import asyncio
 from collections import Counter
@@ -17,16 +17,16 @@ from inferlane.errors import InferlaneError
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.retry import Clock
 
-# A worker without work still says that it is there. Shorter writes records that say nothing, longer makes the
-# shortest window (10 s) miss workers.
+# An idle worker still sends summaries this often. Shorter writes empty records; longer makes the shortest window (10 s)
+# miss workers.
 _HEARTBEAT_S = 5.0
-# Where predictions go that the model names no class for.
+# The label of predictions without a class name.
 _OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a process has used since it started, and holds now."""
+    """CPU time that a process has used since it started, and memory that it holds now."""
 
     cpu_s: float
     memory_bytes: int
@@ -48,13 +48,13 @@ class _Tally:
     queue_wait: Sketch = field(default_factory=Sketch)
     inference: Sketch = field(default_factory=Sketch)
     total: Sketch = field(default_factory=Sketch)
-    # Predicted rows by class index + 1; the first and the last are indices out of range.
+    # Predicted rows by class index + 1; the first and the last entry count indices out of range.
     classes: np.ndarray | None = None
     values: Sketch = field(default_factory=Sketch)
 
 
 class OutcomeRecorder:
-    """Adds up batches. All calls from one event loop; nothing waits and nothing costs a call a record."""
+    """Adds up batches, with array operations instead of a call per record. One event loop; no method waits."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class OutcomeRecorder:
             tally.values.update(values[np.isfinite(values)])
 
     def take_summary(self) -> OutcomeSummary | None:
-        """What was added since the last summary; None when nothing was and the last one is recent."""
+        """Return and reset what was added since the last summary; None if nothing was added and that one is recent."""
         tally = self._tally
         at_s = self._clock.monotonic_s()
         if not tally.batches and at_s - self._reported_s < _HEARTBEAT_S:
@@ -120,7 +120,7 @@ class OutcomeRecorder:
         self._tally, self._reported_s = _Tally(), at_s
         usage = self._usage()
         cpu_s, self._used_cpu_s = usage.cpu_s - self._used_cpu_s, usage.cpu_s
-        # A wall clock may be set back.
+        # The wall clock may be set back; an interval must not end before it begins.
         from_s, self._from_s = self._from_s, max(self._from_s, self._clock.now_s())
         self._sequence += 1
         return OutcomeSummary(
@@ -148,7 +148,7 @@ class OutcomeRecorder:
     def _classes(self, counts: np.ndarray | None) -> dict[str, int]:
         if counts is None:
             return {}
-        # Added up: labels that begin alike may be one once they are cut, and a class may be called `other`.
+        # Add, do not assign: two labels may be equal after they are cut, and a class may be called `other`.
         named: Counter[str] = Counter()
         for label, count in zip((*self._labels, _OTHER), (*counts[1:-1], counts[0] + counts[-1]), strict=True):
             if count:
@@ -164,7 +164,7 @@ _HEADERS = [("content-type", JSON_CONTENT)]
 async def report_outcomes(
     recorder: "OutcomeRecorder", producer: BatchProducer, *, topic: str, interval_s: float
 ) -> None:
-    """Send one summary an interval for ever; the last one is sent when the task is cancelled."""
+    """Send a summary every interval until cancelled, then send the last one."""
     try:
         while True:
             await asyncio.sleep(interval_s)
@@ -181,5 +181,5 @@ async def _report(recorder: "OutcomeRecorder", producer: BatchProducer, topic: s
     try:
         await producer.send([OutRecord(topic, key, encode_summary(summary), _HEADERS)])
     except InferlaneError as error:
-        # A gap in the windows, not in the results: nothing that was accepted depends on a summary.
+        # The windows have a gap; no accepted request depends on a summary.
         log.warning("summary_lost", model=summary.model, version=summary.version, error=str(error))

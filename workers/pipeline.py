@@ -1,4 +1,4 @@
-"""The pool member's work: take, decode, infer, deliver, commit; stages of successive batches overlap."""
+"""What a worker does with a fetched batch: decode, infer, deliver. Stages of successive batches overlap."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Bulk records hold hundreds of rows each, and each run waits for its turn. Fewer make more round trips for the same
-# results and run dry while more are fetched; more hold memory, and decoding them holds up the event loop.
-_BULK_RECORDS_A_TAKE = 8
+# Bulk records per fetched batch; each holds hundreds of rows. Fewer make more round trips for the same results and
+# leave the model idle during a fetch; more use memory, and decoding them blocks the event loop.
+_BULK_RECORDS_PER_FETCH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class BatchReply:
-    """A batch and its replies, not delivered yet."""
+    """A batch and its replies, before they are delivered."""
 
     batch: Batch
     replies: Sequence[Answer]
@@ -49,7 +49,7 @@ class BatchReply:
 
 
 class Pipeline:
-    """ReplyBuilder takes; one for each worker process."""
+    """Turns fetched batches into delivered replies; one per worker process."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Pipeline:
         cancelled: Container[str],
         clock: "Clock",
     ) -> None:
-        """`cancelled` holds the keys of requests that nobody wants any more."""
+        """`cancelled` holds the keys of cancelled requests."""
         self._max_batch_rows = settings.max_batch_rows
         self._model = model
         self._delivery = delivery
@@ -80,15 +80,15 @@ class Pipeline:
 
     @property
     def version(self) -> "ModelVersion":
-        """The version that replies."""
+        """The version that this worker serves."""
         return self._model.version
 
     def close(self) -> None:
-        """Let the inference thread end."""
+        """Release the inference thread; it ends after the run under way."""
         self._runner.close()
 
     async def serve(self, take: Take, lane: Lane) -> None:
-        """Return when every record of the take has a durable terminal result."""
+        """Return when every record of the fetched batch has a durable terminal result."""
         fetched_s = self._clock.now_s()
         self._telemetry.observe_fetched(take.records, lane, now_s=fetched_s)
         requests: list[Request] = []
@@ -106,7 +106,7 @@ class Pipeline:
         batches = list(split_by_rows(requests, self._max_batch_rows))
         held: list[BatchReply] = []
         while batches:
-            # Nobody waits for a bulk result: those of a take are run in a row, and go out together in one round trip.
+            # No client waits for a bulk result: run the batches in a row and deliver their replies in one round trip.
             turn = batches[:1] if lane is Lane.REQUESTS else _in_a_row(batches, self._max_batch_rows)
             done = await self._infer(turn, lane, fetched_s)
             batches = batches[len(done) :]
@@ -118,12 +118,12 @@ class Pipeline:
             await self._finish(held)
 
     async def give_up(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
-        """Return when a record that must not be worked on has a durable terminal result, and is a dead letter."""
+        """Dead-letter a record that must not be tried again; return when its terminal result is durable."""
         refused = self._refuse(record, lane, error)
         await self._finish([BatchReply(Batch(lane=lane, fetched_s=self._clock.now_s()), [refused])])
 
     async def _infer(self, batches: Sequence[Sequence[Request]], lane: Lane, fetched_s: float) -> list[BatchReply]:
-        """Run the batches in one turn, at least the first; those behind it only while no client waits for a turn."""
+        """Run the first batch in a turn of the scheduler, and the others too while no client waits for a turn."""
         if batches[0][0].rows > self._max_batch_rows:
             return [await self._infer_in_pieces(batches[0][0], lane, fetched_s)]
         async with self._runner.turn(lane):
@@ -139,7 +139,7 @@ class Pipeline:
         ]
 
     async def _infer_in_pieces(self, request: Request, lane: Lane, fetched_s: float) -> BatchReply:
-        """Run a request that is larger than a batch, one turn a piece, so that it holds nobody up for longer."""
+        """Run a request that is larger than a batch in pieces, one turn each, so that other requests run in between."""
         inferred: list[InferredRequest] = []
         runs: list[RunTimes] = []
         for piece in pieces_of(request, self._max_batch_rows):
@@ -170,7 +170,7 @@ class Pipeline:
             )
 
     def _sort_out(self, batch: Sequence[Request], lane: Lane, now_s: float) -> tuple[list[Request], list[Answer]]:
-        """The requests to compute, and the replies of the others."""
+        """The requests to infer, and the replies of those that are expired or cancelled."""
         due: list[Request] = []
         replies: list[Answer] = []
         for request in batch:
@@ -182,7 +182,7 @@ class Pipeline:
         return due, replies
 
     def _reply_early(self, request: Request, lane: Lane, now_s: float) -> Answer | None:
-        """The reply of a request whose rows are not worth computing any more, else None."""
+        """The reply of an expired or cancelled request; None for one to infer."""
         headers = request.headers
         if headers.deadline_s is not None and now_s > headers.deadline_s:
             return self._replies.of_expired(headers, lane, now_s=now_s)
@@ -210,7 +210,7 @@ class Pipeline:
 
 
 def _in_a_row(batches: Sequence[Sequence[Request]], max_rows: int) -> Sequence[Sequence[Request]]:
-    """The first, and those behind it that have no deadline, which may pass before it is their turn, and fit a run."""
+    """The first batch, and those after it that fit a run and have no deadline, up to the first that does not."""
     ends = (
         number
         for number, batch in enumerate(batches)
@@ -227,7 +227,7 @@ def worker_lanes(
     retrier: Retrier,
     attempt_log: "AttemptLog | None" = None,
 ) -> Lanes:
-    """Both work topics of the pipeline's version, as far as the limit lets them be taken."""
+    """The lanes of the worker: both work topics of the version, fetched as far as the failure limit allows."""
     version = pipeline.version
 
     def options(lane: Lane, *, max_records: int) -> LaneOptions:
@@ -244,6 +244,6 @@ def worker_lanes(
 
     lanes = {
         Lane.REQUESTS: options(Lane.REQUESTS, max_records=settings.max_batch_rows),
-        Lane.BULK: options(Lane.BULK, max_records=_BULK_RECORDS_A_TAKE),
+        Lane.BULK: options(Lane.BULK, max_records=_BULK_RECORDS_PER_FETCH),
     }
     return Lanes(lanes, work=pipeline.serve, give_up=pipeline.give_up, retrier=retrier, allowance=limit.allowance)

@@ -1,4 +1,4 @@
-"""From what a run gave to the terminal replies of its requests. Pure."""
+"""Build the terminal replies of requests, and find the predictions in their outputs. No I/O."""
 
 import random
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ReplyBuilder:
-    """Builds the replies of one version's workers."""
+    """Builds the replies of one version."""
 
     def __init__(self, version: "ModelVersion", *, max_result_bytes: int, results_sample: float) -> None:
         self._version = version
@@ -33,7 +33,7 @@ class ReplyBuilder:
         self._results_sample = results_sample
 
     def of_inferred(self, inferred: "InferredRequest", times: "RunTimes") -> Answer:
-        """The reply of a request that was run."""
+        """The reply of an inferred request: its outputs, or its error."""
         request, headers = inferred.request, inferred.request.headers
         if inferred.outputs is None:
             error = inferred.error or InferlaneError("the run gave neither outputs nor an error")
@@ -73,13 +73,13 @@ class ReplyBuilder:
         return self._reply(Result.expired(headers, now_s=now_s), headers, lane)
 
     def of_cancelled(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
-        """The reply of a request that its client took back."""
+        """The reply of a cancelled request."""
         return self._reply(Result.cancelled(headers, now_s=now_s), headers, lane)
 
     def of_error(
         self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, error: InferlaneError, *, now_s: float
     ) -> Answer:
-        """The reply of a request that `error` ended; its record goes to the dead letters."""
+        """The reply of a request that failed with `error`; its record is dead-lettered."""
         reply = self._reply(Result.failed(headers, error, now_s=now_s), headers, lane)
         return replace(reply, dead=record, stack=stack_of(error))
 
@@ -106,12 +106,12 @@ class Predictions:
         self._value_output = _value_output(version)
 
     def of(self, inferred: "Sequence[InferredRequest]") -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Class indices and values, each `(rows,)`; None of what the model does not give."""
+        """Class indices and values, each `(rows,)`; None for what the model does not predict."""
         return _gather(inferred, self._class_output), _gather(inferred, self._value_output)
 
 
 class PredictionCounts:
-    """Counts predictions for Prometheus, once a batch."""
+    """Counts predictions for Prometheus, once per batch."""
 
     def __init__(self, version: "ModelVersion") -> None:
         names = (version.model, version.version)
@@ -122,7 +122,7 @@ class PredictionCounts:
         MODEL_SIZE.labels(*names).set(version.size_bytes)
 
     def add(self, classes: np.ndarray | None, values: np.ndarray | None) -> None:
-        """Add the predictions of a batch; an index that names no class of its own counts as other."""
+        """Add the predictions of a batch; an index without a class of its own counts as `other`."""
         if classes is not None and self._classes:
             found = np.where((classes >= 0) & (classes < self._named), classes, self._named)
             for index in np.flatnonzero(counts := np.bincount(found.astype(np.intp))):
@@ -137,7 +137,7 @@ def _gather(inferred: "Sequence[InferredRequest]", output: str | None) -> np.nda
 
 
 def _class_output(version: "ModelVersion") -> str | None:
-    """The output that holds class indices: one whole number a row, of a model that names its classes."""
+    """The output with class indices: one integer per row, in a model that names its classes; None if there is none."""
     for spec in version.signature.outputs:
         if version.classes and not spec.row_shape and spec.datatype.startswith("INT"):
             return spec.name
@@ -145,7 +145,7 @@ def _class_output(version: "ModelVersion") -> str | None:
 
 
 def _value_output(version: "ModelVersion") -> str | None:
-    """The output that holds a regression's values: one real number a row, of a model without classes."""
+    """The output with a regression's values: one float per row, in a model without classes; None if there is none."""
     for spec in version.signature.outputs:
         if not version.classes and spec.row_shape in {(), (1,)} and spec.datatype.startswith("FP"):
             return spec.name

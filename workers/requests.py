@@ -1,4 +1,4 @@
-"""A record as a request that can be batched."""
+"""Decode a record into a request that can be batched."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inferlane.contracts.kafka_record import KafkaRecord
     from models.catalog import ModelVersion
 
-# More rows take longer to parse than a group waits for a heartbeat; a record that somebody else produced may have any.
+# Parsing more rows takes longer than the session timeout; a record that bypassed the API may have any number.
 _MAX_ROWS = 100_000
 
 
@@ -65,7 +65,7 @@ def decode(record: "KafkaRecord", lane: Lane, version: "ModelVersion") -> Reques
 
 
 def _check_pool(version: "ModelVersion", model_named: object, version_named: object) -> None:
-    """Return if a body names nobody, or who replies here: the router chose by the headers and did not read it."""
+    """Refuse a body that names another model or version: the router chose by the headers and did not read the body."""
     for what, named, ours in (("model", model_named, version.model), ("version", version_named, version.version)):
         if isinstance(named, str) and named not in ("", ours):
             raise InvalidInputError(
@@ -84,7 +84,7 @@ def _check_outputs(names: Sequence[str], version: "ModelVersion") -> None:
 
 
 def headers_of(record: "KafkaRecord") -> RequestHeaders:
-    """The record's headers, or the defaults where they cannot be read."""
+    """The record's headers, or defaults if they cannot be read."""
     try:
         return read_headers(record)
     except DecodeError:
@@ -92,4 +92,4 @@ def headers_of(record: "KafkaRecord") -> RequestHeaders:
 
 
 UNREADABLE = (DecodeError, InvalidInputError, PayloadTooLargeError)
-"""What `decode` raises for a record that no retry can mend."""
+"""The errors of `decode` that no retry can repair."""

@@ -1,4 +1,4 @@
-"""What a version must show before it serves: a worker runs this at its start, and `inferlane models verify` too."""
+"""Verify that a version can serve: a worker does so at its start, and so does `inferlane models verify`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,34 +12,34 @@ from workers.model import OnnxModel
 if TYPE_CHECKING:
     from models.catalog import ModelVersion
 
-# Rows whose sizes differ by that much: what a batch scales by its largest value shows in its smallest row.
+# The scales of the rows. A model that scales a batch by its largest value shows an error in the smallest row.
 _ROW_SCALES = (1.0, 0.01, 100.0, 1.0, 3.0, 0.1, 30.0, 1.0)
-# Sums in another order differ in the last digits; int8 with the scale of a batch differs in the second.
+# Sums in another order differ in the last digits; int8 quantized by the scale of a batch differs in the second digit.
 _ROUNDING = 1e-3
 _SEED = 20_261
-# Outputs of a value a class, by the names that exporters give them.
+# Names that exporters give to outputs with one value per class.
 _SCORES = frozenset({"probabilities", "scores", "logits"})
 
 
 def load_verified(version: "ModelVersion", *, intra_op_num_threads: int, rows: int) -> OnnxModel:
-    """Load a version and show that it can serve: batches of one row and of `rows`, finite answers, rows by themselves.
+    """Load a version and verify it: batches of one row and of `rows`, finite outputs, rows independent of each other.
 
-    The first client does not pay for allocations then.
+    It also warms the session up, so that the first request does not pay for allocations.
 
     Raises:
         ConfigurationError: it cannot; the message says what was found.
     """
     model = OnnxModel(version, intra_op_num_threads=intra_op_num_threads)
     try:
-        _try_zeros(model, rows)
-        _try_classes(version)
+        _verify_zeros(model, rows)
+        _verify_classes(version)
     except ModelError as error:
         raise ConfigurationError(f"{version.path}: rows of zeros fail: {error}") from error
-    _try_neighbours(model)
+    _verify_independence(model)
     return model
 
 
-def _try_zeros(model: OnnxModel, rows: int) -> None:
+def _verify_zeros(model: OnnxModel, rows: int) -> None:
     for count in (1, max(2, rows)):
         outputs = model.run(_zeros(model.version, count))
         for spec in model.version.signature.outputs:
@@ -51,11 +51,11 @@ def _try_zeros(model: OnnxModel, rows: int) -> None:
                     f"a row of zeros gives {spec.name} = {_head(output)}, which no client can read; it must be finite "
                     "numbers"
                 )
-            _try_labels(model.version, spec.name, output)
+            _verify_labels(model.version, spec.name, output)
 
 
-def _try_classes(version: "ModelVersion") -> None:
-    """A model that names its classes has no output of another number of scores."""
+def _verify_classes(version: "ModelVersion") -> None:
+    """Refuse a model whose number of scores differs from the number of classes that it names."""
     if not version.classes:
         return
     for spec in version.signature.outputs:
@@ -67,8 +67,8 @@ def _try_classes(version: "ModelVersion") -> None:
             )
 
 
-def _try_labels(version: "ModelVersion", name: str, output: np.ndarray) -> None:
-    # What an answer turns into class names: `inferlane.contracts.wire.v1`.
+def _verify_labels(version: "ModelVersion", name: str, output: np.ndarray) -> None:
+    # Responses turn these indices into class names: `inferlane.contracts.wire.v1`.
     if version.classes and output.ndim == 1 and output.dtype.kind == "i":
         worst = output.max(initial=0)
         if worst >= len(version.classes) or output.min(initial=0) < 0:
@@ -77,28 +77,28 @@ def _try_labels(version: "ModelVersion", name: str, output: np.ndarray) -> None:
             )
 
 
-def _try_neighbours(model: OnnxModel) -> None:
-    """Compare each row's answer in a batch with its answer alone.
+def _verify_independence(model: OnnxModel) -> None:
+    """Compare each row's outputs in a batch with its outputs alone.
 
     Raises:
-        ConfigurationError: an answer depends on the rows beside it, which are other people's.
+        ConfigurationError: an output depends on the other rows of the batch, which belong to other clients.
     """
     batch = _samples(model.version)
     try:
         together = model.run(batch)
         alone = [model.run({name: array[n : n + 1] for name, array in batch.items()}) for n in range(len(_ROW_SCALES))]
     except ModelError:
-        # Made-up rows may mean nothing to this model; rows of zeros went through.
+        # Random rows may be invalid for this model; rows of zeros were valid.
         return
-    # A label follows from scores where there are some, and may change by itself at a tie.
+    # If there are scores, labels follow from them, and may differ at a tie.
     scored = [name for name, array in together.items() if array.dtype.kind == "f"]
     for name in scored or together:
-        apart = np.concatenate([answer[name] for answer in alone])
+        apart = np.concatenate([outputs[name] for outputs in alone])
         if not _same(together[name], apart):
             raise ConfigurationError(
-                f"{model.version.path}: the answer to a row depends on the rows beside it in a batch: {name} is "
+                f"{model.version.path}: the output of a row depends on the rows beside it in its batch: {name} is "
                 f"{_head(apart)} alone and {_head(together[name])} in a batch. Rows of other clients would change it. "
-                "Quantize statically instead of dynamically, and leave out what looks at the whole batch."
+                "Quantize statically instead of dynamically, and remove layers that use the whole batch."
             )
 
 
@@ -120,7 +120,7 @@ def _zeros(version: "ModelVersion", count: int) -> dict[str, np.ndarray]:
 
 
 def _samples(version: "ModelVersion") -> Mapping[str, np.ndarray]:
-    """Rows of different sizes; whole numbers stay 0 or 1, which a look-up of tokens and categories has."""
+    """Random rows of different scales; integers are 0 or 1, which every vocabulary of tokens or categories has."""
     random = np.random.default_rng(_SEED)
     rows = {}
     for spec in version.signature.inputs:
