@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, quoted
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # Numbers of fields in the protocol buffers of ONNX. Source: onnx/onnx.proto, version 1.23.
 _MODEL_GRAPH, _MODEL_FUNCTION, _FUNCTION_NODE = 7, 25, 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_NODE_OPERATOR = 4
+# Of a number of 64 bits, with 7 in each.
+_VARINT_BYTES = 10
 _NODE_ATTRIBUTE, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = 5, (5, 10), (6, 11), (22, 23)
 _SPARSE_TENSORS = (1, 2)
 _TENSOR_EXTERNAL, _ENTRY_KEY, _ENTRY_VALUE = 13, 1, 2
@@ -80,6 +83,54 @@ def check_artifact(path: Path, artifact: Artifact, *, digest: str, size_bytes: i
         raise ConfigurationError(f"{files}: {artifact.digest}, but version.toml says {digest}. {remedy}")
     if artifact.fault:
         raise ConfigurationError(f"{path}: onnxruntime cannot load it: {artifact.fault}. {_REMEDY}")
+
+
+# Operators that are defined for NaN: it goes a way of its own in each tree, and an imputer fills it in.
+_TAKE_NAN = (b"TreeEnsemble", b"Imputer")
+
+
+def takes_nan(path: Path) -> bool:
+    """Whether NaN means a missing value to the graph at `path`: it has trees, or an imputer.
+
+    Only nodes are read, and weights are passed over: every service asks this at its start. False for what is no graph.
+    """
+    try:
+        with path.open("rb") as file:
+            return any(
+                file.read(end - file.tell()).startswith(_TAKE_NAN)
+                for graph_end in _within(file, path.stat().st_size, _MODEL_GRAPH)
+                for node_end in _within(file, graph_end, _GRAPH_NODE)
+                for end in _within(file, node_end, _NODE_OPERATOR)
+            )
+    except (OSError, ValueError, IndexError, OverflowError, MemoryError):
+        return False
+
+
+def _within(file: BinaryIO, end: int, wanted: int) -> Iterator[int]:
+    """Where each field of this number ends, in a protocol buffer that ends at `end`; the file stands at its start.
+
+    Source: as `_fields`.
+    """
+    while file.tell() < end:
+        tag = _varint_in(file)
+        kind = tag & 7
+        if kind == _VARINT:
+            _varint_in(file)
+            continue
+        if kind not in {_FIXED64, _FIXED32, _BYTES}:
+            raise ValueError(f"a field of the kind {kind}")
+        length = _varint_in(file) if kind == _BYTES else 8 if kind == _FIXED64 else 4
+        field_end = file.tell() + length
+        if kind == _BYTES and tag >> 3 == wanted:
+            yield min(field_end, end)
+        file.seek(field_end)
+
+
+def _varint_in(file: BinaryIO) -> int:
+    raw = file.read(1)
+    while raw and raw[-1] >= 0x80 and len(raw) <= _VARINT_BYTES:  # noqa: PLR2004 - the bit that says that more follows
+        raw += file.read(1) or b"\0"
+    return _varint(memoryview(raw), 0)[0]
 
 
 def _read(path: Path) -> bytes:
@@ -230,6 +281,7 @@ _DATATYPES = {
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
 }
 
 

@@ -4,6 +4,8 @@ import math
 import stat
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,6 +13,7 @@ import msgspec
 
 from inferlane.contracts.wire.tensors import Signature, TensorSpec, numpy_dtype
 from inferlane.errors import ConfigurationError, DecodeError
+from models.artifact import takes_nan
 
 T = TypeVar("T")
 _SHOWN_CHARS = 500
@@ -36,6 +39,8 @@ class _Tensor(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
     # Of an output: what the columns of its scores, or its whole numbers, are called.
     classes: tuple[str, ...] = ()
+    # Of inputs; where it is absent, the graph says it.
+    allow_nan: bool | None = None
 
 
 class VersionFile(msgspec.Struct, frozen=True):
@@ -75,7 +80,17 @@ def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
     """
     path = folder / "version.toml"
     entry = _read(path, VersionFile)
-    return entry, Signature(inputs=_specs(path, "inputs", entry.inputs), outputs=_specs(path, "outputs", entry.outputs))
+    inputs = _specs(path, "inputs", entry.inputs)
+    return entry, Signature(
+        inputs=tuple(map(_nan_allowed, inputs, entry.inputs, repeat(folder / "model.onnx"))),
+        outputs=_specs(path, "outputs", entry.outputs),
+    )
+
+
+def _nan_allowed(spec: TensorSpec, entry: _Tensor, onnx: Path) -> TensorSpec:
+    if not spec.datatype.startswith("FP") or entry.allow_nan is False:
+        return spec
+    return replace(spec, allow_nan=entry.allow_nan or takes_nan(onnx))
 
 
 def shown_values(table: Any) -> Mapping[str, float | str]:

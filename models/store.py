@@ -155,4 +155,10 @@ def _version_toml(onnx: Path, about: VersionAbout) -> str:
 
 
 def _tables(specs: Sequence[TensorSpec]) -> list[Table]:
-    return [{"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)} for spec in specs]
+    """What is false of most is left out: a reader of the file looks at the graph then."""
+    return [_table(spec) for spec in specs]
+
+
+def _table(spec: TensorSpec) -> Table:
+    table: dict[str, Value] = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+    return table | {"allow_nan": True} if spec.allow_nan else table

@@ -6,11 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
+from inferlane.contracts.wire.tensors import numpy_dtype
 from inferlane.errors import ConfigurationError, ModelError, clipped
 from models.artifact import check_artifact, describe, read_artifact, signature_of
 from workers.batching import BatchRun, Run, RunTimes, run_batch
@@ -75,12 +76,14 @@ class OnnxModel:
             raise ConfigurationError(
                 f"{version.path}: onnxruntime cannot load it: {clipped(str(error), limit_chars=1_000)}"
             ) from error
-        found = signature_of(self._session)
-        if found != version.signature:
+        found, said = describe(signature_of(self._session)), describe(version.signature)
+        if found != said:
             raise ConfigurationError(
-                f"{version.path}: the model has {describe(found)}, but version.toml says "
-                f"{describe(version.signature)}. Correct [[inputs]] and [[outputs]]."
+                f"{version.path}: the model has {found}, but version.toml says {said}. "
+                "Correct [[inputs]] and [[outputs]]."
             )
+        tensors = (*version.signature.inputs, *version.signature.outputs)
+        self._has_strings = any(spec.datatype == "BYTES" for spec in tensors)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs, each `(rows, …)`.
@@ -90,15 +93,27 @@ class OnnxModel:
         """
         rows = len(next(iter(inputs.values())))
         try:
-            arrays = self._session.run(self._output_names, dict(inputs))
+            arrays = self._session.run(self._output_names, _of_objects(inputs) if self._has_strings else dict(inputs))
         except Exception as error:  # as above: no common base
             raise ModelError(
                 f"onnxruntime failed on a batch of {rows} rows: {clipped(str(error), limit_chars=1_000)}"
             ) from error
+        if self._has_strings:
+            arrays = list(map(_of_strings, arrays))
         for name, array in zip(self._output_names, arrays, strict=True):
             if np.shape(array)[:1] != (rows,):
                 raise ModelError(f"output {name!r} has the shape {list(np.shape(array))} for {rows} rows of input")
         return dict(zip(self._output_names, arrays, strict=True))
+
+
+def _of_objects(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Onnxruntime takes strings as Python's objects alone."""
+    return {name: array.astype(object) if array.dtype.kind == "T" else array for name, array in inputs.items()}
+
+
+def _of_strings(output: Any) -> Any:
+    is_of_objects = isinstance(output, np.ndarray) and output.dtype.kind == "O"
+    return output.astype(numpy_dtype("BYTES")) if is_of_objects else output
 
 
 # Bytes of bulk results that are held back to deliver them together. More in one produce could exceed the request

@@ -49,7 +49,7 @@ def decode(record: "KafkaRecord", lane: Lane, version: "ModelVersion") -> Reques
         tensors = decode_instances(body.instances, version.signature, max_rows=_MAX_ROWS)
         form = ALL_AS_JSON
     else:
-        request = decode_request(payload, headers.json_length)
+        request = decode_request(payload, headers.json_length, version.signature)
         _check_pool(version, request.model, request.version)
         tensors, form = request.tensors, request.form
         if form.names:

@@ -127,8 +127,9 @@ def _check_datatype(what: str, name: str, elem_type: int) -> None:
     try:
         numpy_dtype(datatype)
     except DecodeError as error:
-        hint = "text, which is not served yet; " if datatype == "BYTES" else ""
-        raise ConfigurationError(f"{what} {quoted(name)} is {hint}{error}. Export the model with numbers.") from error
+        raise ConfigurationError(
+            f"{what} {quoted(name)} is {error}. Export the model with another datatype."
+        ) from error
 
 
 def _check_shape(what: str, name: str, shape: onnx.TensorShapeProto) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from inferlane.contracts.wire.tensors import Signature, TensorSpec, numpy_dtype
+from inferlane.contracts.wire.tensors import NOT_FINITE, Signature, TensorSpec, numpy_dtype
 from inferlane.runtime.config import Settings
 from models.catalog import Catalog, Model
 
@@ -224,7 +224,7 @@ def _instances(signature: Signature, max_rows: int) -> Schema:
 
 
 def _row(inputs: Iterable[TensorSpec]) -> Schema:
-    fields = {spec.name: _array(spec.row_shape, _element(spec.datatype)) for spec in inputs}
+    fields = {spec.name: _array(spec.row_shape, _element(spec)) for spec in inputs}
     if len(fields) == 1:
         return next(iter(fields.values()))
     return {"type": "object", "properties": fields, "required": list(fields)}
@@ -238,13 +238,14 @@ def _array(shape: tuple[int, ...], element: Schema) -> Schema:
     return element
 
 
-def _element(datatype: str) -> Schema:
-    dtype = numpy_dtype(datatype)
+def _element(spec: TensorSpec) -> Schema:
+    dtype = numpy_dtype(spec.datatype)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         return {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
     if dtype.kind == "f":
-        return {"type": "number", "minimum": -_largest(dtype), "maximum": _largest(dtype)}
+        number = {"type": "number", "minimum": -_largest(dtype), "maximum": _largest(dtype)}
+        return {"anyOf": [number, {"enum": [None, *NOT_FINITE]}]} if spec.allow_nan else number
     return {"type": "boolean"} if dtype.kind == "b" else {"type": "string"}
 
 

@@ -57,8 +57,8 @@ class Wanted:
     where: str
     name: str
     datatype: str
-    # Whether "NaN", "Infinity" and "-Infinity" are numbers: in results, never in requests.
-    with_not_finite: bool = False
+    # Whether null, "NaN", "Infinity" and "-Infinity" are numbers: in results, and in inputs that take them.
+    allow_nan: bool = False
 
 
 def numbers(text: bytes, shape: Sequence[int], wanted: Wanted) -> np.ndarray | None:
@@ -67,6 +67,8 @@ def numbers(text: bytes, shape: Sequence[int], wanted: Wanted) -> np.ndarray | N
     -1 for the first axis takes any length.
     """
     dtype = numpy_dtype(wanted.datatype)
+    if dtype.kind == "T":
+        return None
     if dtype.kind == "b":
         text = _bits_of(text)
     try:

@@ -20,7 +20,7 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
-    """The parsed text, and the first number in it that no double holds: such numbers are null in the document.
+    """The parsed text, and the first number in it that no double holds: such are empty objects in the document.
 
     Raises:
         DecodeError: it is not JSON.
@@ -37,7 +37,7 @@ def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
             return repr(number).encode()
         if not too_big:
             too_big.append(clipped(found[0].decode(), limit_chars=40))
-        return b"null"
+        return b"{}"
 
     try:
         _check_json(text)
@@ -122,10 +122,10 @@ class Filler:
     def held(self, value: Any) -> Any:
         """`value` as the datatype holds it, None if it cannot."""
         kind = self._dtype.kind
-        if kind == "b" or isinstance(value, bool):
-            return value if kind == "b" and isinstance(value, bool) else None
-        if kind == "f" and self._wanted.with_not_finite and isinstance(value, str):
-            return NOT_FINITE.get(value)
+        if kind in "bT" or isinstance(value, bool):
+            return value if isinstance(value, {"b": bool, "T": str}.get(kind, ())) else None
+        if kind == "f" and self._wanted.allow_nan and (value is None or isinstance(value, str)):
+            return NOT_FINITE.get("NaN" if value is None else value)
         if not isinstance(value, int | float):
             return None
         if kind == "f":
@@ -139,20 +139,24 @@ class Filler:
         return value if self._limits.min <= value <= self._limits.max else None
 
     def _said(self, value: Any) -> str:
-        if value is None and self._too_big is not None:
+        if self._too_big is not None and isinstance(value, simdjson.Object) and not len(value):
             return self._too_big
         return f"{quoted(value)}, a string" if isinstance(value, str) else quoted(value)
 
     def _remedy(self) -> str:
+        if self._dtype.kind == "T":
+            return "send a string"
         if self._dtype.kind == "b":
             return "send true or false"
+        if self._dtype.kind == "f" and self._wanted.allow_nan:
+            return 'send numbers in its range, null or "NaN" for a missing value, "Infinity" or "-Infinity"'
         if self._dtype.kind == "f":
-            return "send finite numbers in its range"
+            return "send finite numbers in its range; it takes no missing values (`allow_nan` in version.toml)"
         return f"send whole numbers from {self._limits.min} to {self._limits.max}"
 
 
 def _limits_of(dtype: np.dtype) -> Any:
-    if dtype.kind == "b":
+    if dtype.kind in "bT":
         return None
     return np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
 

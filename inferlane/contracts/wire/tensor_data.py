@@ -10,6 +10,7 @@ import simdjson
 from inferlane.contracts.wire.json_numbers import Raw, Wanted, numbers
 from inferlane.contracts.wire.json_rows import Filler, document_of, shape_of
 from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, numpy_dtype
+from inferlane.contracts.wire.v1_columns import OBJECTS_UP_TO_BYTES
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
 
 # Below this, msgspec is faster: building a simdjson document costs 1.5 µs.
@@ -20,16 +21,22 @@ _decode_flat = {
     "f": msgspec.json.Decoder(list[float]).decode,
     "i": msgspec.json.Decoder(list[int]).decode,
     "u": msgspec.json.Decoder(list[int]).decode,
+    "T": msgspec.json.Decoder(list[str]).decode,
 }
+# How many bytes of text are read by msgspec, by kind; it makes an object of each value.
+_OBJECTS_UP_TO = dict.fromkeys("fiu", _SIMDJSON_FROM_BYTES) | {"T": OBJECTS_UP_TO_BYTES, "b": 0}
+_LENGTH_BYTES = 4
 
 
 def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview) -> np.ndarray:
-    """A view of the bytes.
+    """A view of the bytes; of strings a copy.
 
     Raises:
-        DecodeError: they are more or fewer than the shape has.
+        DecodeError: they are more or fewer than the shape has, or no strings.
     """
     dtype = numpy_dtype(datatype)
+    if dtype.kind == "T":
+        return _strings(name, shape, raw)
     wanted_bytes = _size_of(name, shape) * dtype.itemsize
     if wanted_bytes != len(raw):
         raise DecodeError(
@@ -39,21 +46,50 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview) 
     return np.frombuffer(raw, dtype=dtype).reshape(shape)
 
 
-def from_json(name: str, datatype: str, shape: Sequence[int], raw: Raw, *, with_not_finite: bool = False) -> np.ndarray:
-    """The numbers of `raw`, in one list or nested like the shape.
+def _strings(name: str, shape: Sequence[int], raw: memoryview) -> np.ndarray:
+    count = _size_of(name, shape)
+    if count * _LENGTH_BYTES > len(raw):
+        raise DecodeError(
+            f"tensor {quoted(name)}: BYTES of shape {list(shape)} take at least {quoted(count * _LENGTH_BYTES)} bytes, "
+            f"binary_data_size is {len(raw)}"
+        )
+    array = np.empty(count, numpy_dtype("BYTES"))
+    start = 0
+    for index in range(count):
+        end = start + _LENGTH_BYTES
+        end += int.from_bytes(raw[start:end], "little") if end <= len(raw) else 0
+        if end > len(raw):
+            raise DecodeError(
+                f"tensor {quoted(name)}: string {index} ends at byte {end}, binary_data_size is {len(raw)}; send each "
+                "string behind its length in 4 little-endian bytes"
+            )
+        try:
+            array[index] = str(raw[start + _LENGTH_BYTES : end], "utf-8")
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"tensor {quoted(name)}: string {index} is no UTF-8 ({error}); send text") from error
+        start = end
+    if start != len(raw):
+        raise DecodeError(
+            f"tensor {quoted(name)}: its {count} strings take {start} bytes, binary_data_size is {len(raw)}"
+        )
+    return array.reshape(shape)
+
+
+def from_json(name: str, datatype: str, shape: Sequence[int], raw: Raw, *, allow_nan: bool = False) -> np.ndarray:
+    """The values of `raw`, in one list or nested like the shape.
 
     Raises:
         DecodeError: they do not fit; the message names the first such value, counted by the axes of the shape.
     """
     text, dtype, size = bytes(raw), numpy_dtype(datatype), _size_of(name, shape)
-    if len(text) < _SIMDJSON_FROM_BYTES and dtype.kind in _decode_flat:
+    if len(text) < _OBJECTS_UP_TO[dtype.kind]:
         try:
             few = exactly(np.array(_decode_flat[dtype.kind](text), WIDEST[dtype.kind]), dtype)
         except (*UNDECODABLE, OverflowError, ValueError):
             few = None
         if few is not None and len(few) == size:
             return few.reshape(shape)
-    wanted = Wanted(where=f"tensor {quoted(name)}", name="it", datatype=datatype, with_not_finite=with_not_finite)
+    wanted = Wanted(where=f"tensor {quoted(name)}", name="it", datatype=datatype, allow_nan=allow_nan)
     if size <= len(text):
         is_flat = text.count(b"[") == 1
         array = numbers(text, (size,) if is_flat else shape, wanted)
@@ -135,6 +171,8 @@ def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
             f"input {spec.name!r} has shape {clipped(str(list(array.shape)))}; "
             f"it must be [rows, {str(list(spec.row_shape))[1:]}"
         )
+    if spec.allow_nan:
+        return
     # A finite sum of squares proves that every element is finite, in one pass and with no temporary.
     if array.dtype.kind == "f" and not np.isfinite(np.vdot(array, array)):
         _refuse_not_finite(array, spec)
@@ -146,7 +184,10 @@ def _refuse_not_finite(array: np.ndarray, spec: TensorSpec) -> None:
         return
     first = np.unravel_index(int(are_finite.argmin()), array.shape)
     place = "".join(f"[{index}]" for index in first)
-    raise InvalidInputError(f"input {spec.name!r}{place} is {array[first]}; send finite numbers")
+    raise InvalidInputError(
+        f"input {spec.name!r}{place} is {array[first]}; send finite numbers: it takes no missing values "
+        "(`allow_nan` in version.toml)"
+    )
 
 
 def _names(specs: tuple[TensorSpec, ...]) -> str:

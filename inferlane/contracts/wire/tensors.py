@@ -15,7 +15,7 @@ from inferlane.errors import DecodeError, quoted
 Tensors = Mapping[str, np.ndarray]
 """Named arrays `(rows, …)`; every array of one request has the same number of rows."""
 
-_NUMPY_OF = {
+_NUMPY_OF: Mapping[str, Any] = {
     "BOOL": np.dtype("?"),
     "UINT8": np.dtype("<u1"),
     "UINT16": np.dtype("<u2"),
@@ -28,32 +28,47 @@ _NUMPY_OF = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    # 16 bytes a string, and those of its text if they are more than 15: an object of Python's takes four times that.
+    "BYTES": np.dtypes.StringDType(),
 }
 # What values of a kind are read into before they are checked against their own type.
-WIDEST = {"f": np.dtype("<f8"), "i": np.dtype("<i8"), "u": np.dtype("<u8"), "b": np.dtype("?")}
+WIDEST: Mapping[str, Any] = MappingProxyType(
+    {
+        "f": np.dtype("<f8"),
+        "i": np.dtype("<i8"),
+        "u": np.dtype("<u8"),
+        "b": np.dtype("?"),
+        "T": _NUMPY_OF["BYTES"],
+    }
+)
 _NAME_OF = {dtype: name for name, dtype in _NUMPY_OF.items()}
 
 NOT_FINITE: Mapping[str, float] = MappingProxyType(
     {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}
 )
-"""How JSON spells the numbers that it has none for, in results. Source: Protocol Buffers, "JSON Mapping"."""
+"""How JSON spells the numbers that it has none for, in results and in inputs that take them.
+
+Source: Protocol Buffers, "JSON Mapping".
+"""
 
 
 def numpy_dtype(datatype: str) -> np.dtype:
     """The little-endian numpy dtype of a protocol datatype.
 
     Raises:
-        DecodeError: there is none (BYTES is not supported).
+        DecodeError: there is none.
     """
     try:
-        return _NUMPY_OF[datatype]
+        dtype: np.dtype = _NUMPY_OF[datatype]
     except KeyError:
         raise DecodeError(f"datatype {quoted(datatype)} is not supported; use one of {', '.join(_NUMPY_OF)}") from None
+    return dtype
 
 
 def datatype_of(array: np.ndarray) -> str:
     """The protocol's name for the dtype of `array`."""
-    return _NAME_OF[array.dtype.newbyteorder("<")]
+    name = _NAME_OF.get(array.dtype)
+    return name or _NAME_OF[array.dtype.newbyteorder("<")]
 
 
 def row_count(tensors: Tensors) -> int:
@@ -66,8 +81,11 @@ def row_count(tensors: Tensors) -> int:
 _SAFE_SQUARES = {dtype: float(np.finfo(dtype).max) ** 2 for dtype in (np.dtype("<f2"), np.dtype("<f4"))}
 
 
-def exactly(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
-    """Cast finite numbers of the widest type of their kind; None if one would change on the way but for rounding."""
+def exactly(array: np.ndarray, dtype: np.dtype, *, allow_nan: bool = False) -> np.ndarray | None:
+    """Cast numbers of the widest type of their kind; None if one would change on the way but for rounding.
+
+    NaN and infinity stay what they are if `allow_nan`, and are None else.
+    """
     if dtype == array.dtype:
         return array
     if dtype.kind == "f":
@@ -75,12 +93,29 @@ def exactly(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
             return array.astype(dtype)
         with np.errstate(over="ignore"):
             cast = array.astype(dtype)
+        if allow_nan:
+            return cast if (np.isfinite(cast) == np.isfinite(array)).all() else None
         return cast if np.isfinite(cast).all() else None
     if array.size and dtype.kind != "b":
         limits = np.iinfo(dtype)
         if array.min() < limits.min or array.max() > limits.max:
             return None
     return array.astype(dtype)
+
+
+def raw_bytes(array: np.ndarray) -> bytes:
+    """The values as binary tensors have them: little-endian numbers; strings in UTF-8, each behind its length.
+
+    Source: Open Inference Protocol V2, "Binary Tensor Data Extension": a length is 4 bytes, little-endian.
+    """
+    if array.dtype.kind != "T":
+        return array.tobytes()
+    raw = bytearray()
+    for text in array.ravel():
+        encoded = text.encode()
+        raw += len(encoded).to_bytes(4, "little")
+        raw += encoded
+    return bytes(raw)
 
 
 def json_values(array: np.ndarray) -> list[Any]:
@@ -102,11 +137,15 @@ def _spelled(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """One input or output: its name, Open Inference Protocol datatype and shape, -1 for the row axis."""
+    """One input or output: its name, Open Inference Protocol datatype and shape, -1 for the row axis.
+
+    `allow_nan` says that NaN and infinity are values of this input, such as a tree ensemble's missing value.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    allow_nan: bool = False
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -120,3 +159,7 @@ class Signature:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    def input(self, name: str) -> TensorSpec | None:
+        """The input of that name, None if there is none."""
+        return next((spec for spec in self.inputs if spec.name == name), None)

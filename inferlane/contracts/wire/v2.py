@@ -5,15 +5,14 @@ the JSON part comes first, `inference-header-content-length` gives its length, a
 each tensor with `binary_data_size` follow in order.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import msgspec
 import numpy as np
 
 from inferlane.contracts.wire.tensor_data import from_bytes, from_json
-from inferlane.contracts.wire.tensors import Tensors, datatype_of, json_values, numpy_dtype
+from inferlane.contracts.wire.tensors import Signature, Tensors, datatype_of, json_values, raw_bytes
 from inferlane.contracts.wire.v2_fields import (
     ALL_AS_BYTES,
     ALL_AS_JSON,
@@ -40,7 +39,8 @@ class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
 
 
-_Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
+# Name, datatype, shape and bytes of each tensor.
+_Layout = tuple[tuple[str, str, tuple[int, ...], int], ...]
 
 _decode_response = msgspec.json.Decoder(ResponseRead).decode
 _encode = msgspec.json.Encoder().encode
@@ -57,8 +57,9 @@ _cached_response = lru_cache(maxsize=_CACHED_HEADERS)(_decode_response)
 
 def encode_binary_request(tensors: Tensors) -> tuple[bytes, int]:
     """Return the payload and the length of its JSON part; asks for binary outputs."""
-    header = _binary_request_header(_layout(tensors))
-    return _join(header, list(tensors.values())), len(header)
+    raw = [raw_bytes(array) for array in tensors.values()]
+    header = _binary_request_header(_layout(tensors, raw))
+    return b"".join([header, *raw]), len(header)
 
 
 @lru_cache(maxsize=_CACHED_HEADERS)
@@ -66,8 +67,10 @@ def _binary_request_header(layout: _Layout) -> bytes:
     return _encode({"inputs": _binary_entries(layout), "parameters": {"binary_data_output": True}})
 
 
-def decode_request(payload: bytes, json_length: int | None) -> InferRequest:
-    """Read a request. Binary arrays are views, not copies.
+def decode_request(payload: bytes, json_length: int | None, signature: Signature | None = None) -> InferRequest:
+    """Read a request. Binary arrays of numbers are views, not copies.
+
+    In JSON, inputs that take NaN by the signature may be null, "NaN", "Infinity" or "-Infinity".
 
     Raises:
         DecodeError: the payload is not a V2 inference request, or says what no record can be served by.
@@ -81,7 +84,12 @@ def decode_request(payload: bytes, json_length: int | None) -> InferRequest:
         ) from error
     if not asked.inputs:
         raise DecodeError("the request has no inputs; name at least one tensor")
-    tensors = _read_tensors(asked.inputs, body)
+
+    def allows_nan(name: str) -> bool:
+        spec = signature.input(name) if signature is not None else None
+        return spec is not None and spec.allow_nan
+
+    tensors = _read_tensors(asked.inputs, body, allows_nan)
     return InferRequest(tensors=tensors, form=asked.form, model=asked.model, version=asked.version)
 
 
@@ -94,16 +102,19 @@ def encode_response(
     "NaN", "Infinity" and "-Infinity".
     """
     if form is ALL_AS_BYTES:
-        header = _binary_response_header(model, version, _layout(outputs))
-        return _join(header, list(outputs.values())), len(header)
+        everything = [raw_bytes(array) for array in outputs.values()]
+        header = _binary_response_header(model, version, _layout(outputs, everything))
+        return b"".join([header, *everything]), len(header)
     asked = {name: outputs[name] for name in form.names} if form.names else outputs
+    raw = {name: raw_bytes(array) for name, array in asked.items() if form.is_binary(name)}
     entries = [
-        _binary_entry(name, datatype_of(array), array.shape) if form.is_binary(name) else _json_entry(name, array)
+        _binary_entry(name, datatype_of(array), array.shape, len(raw[name]))
+        if name in raw
+        else _json_entry(name, array)
         for name, array in asked.items()
     ]
     header = _encode(ResponseHead(model, version, entries, form.id or request_id))
-    raw = [array for name, array in asked.items() if form.is_binary(name)]
-    return (_join(header, raw), len(header)) if raw else (header, None)
+    return (b"".join([header, *raw.values()]), len(header)) if raw else (header, None)
 
 
 @lru_cache(maxsize=_CACHED_HEADERS)
@@ -112,7 +123,7 @@ def _binary_response_header(model: str, version: str, layout: _Layout) -> bytes:
 
 
 def decode_response(payload: bytes, json_length: int | None) -> dict[str, np.ndarray]:
-    """Return the output tensors. Binary arrays are views, not copies.
+    """Return the output tensors. Binary arrays of numbers are views, not copies.
 
     Raises:
         DecodeError: the payload is not a V2 inference response.
@@ -122,29 +133,27 @@ def decode_response(payload: bytes, json_length: int | None) -> dict[str, np.nda
         response = _cached_response(header) if len(header) <= _CACHED_HEADER_BYTES else _decode_response(header)
     except UNDECODABLE as error:
         raise DecodeError(f"not an Open Inference Protocol V2 response: {clipped(str(error))}") from error
-    return _read_tensors(response.outputs, body, with_not_finite=True)
+    return _read_tensors(response.outputs, body, lambda _: True)
 
 
-def _layout(tensors: Tensors) -> _Layout:
-    return tuple((name, datatype_of(array), array.shape) for name, array in tensors.items())
+def _layout(tensors: Tensors, raw: Sequence[bytes]) -> _Layout:
+    return tuple(
+        (name, datatype_of(array), array.shape, len(own))
+        for (name, array), own in zip(tensors.items(), raw, strict=True)
+    )
 
 
 def _binary_entries(layout: _Layout) -> list[OutputEntry]:
     return [_binary_entry(*tensor) for tensor in layout]
 
 
-def _binary_entry(name: str, datatype: str, shape: tuple[int, ...]) -> OutputEntry:
-    size_bytes = math.prod(shape) * numpy_dtype(datatype).itemsize
+def _binary_entry(name: str, datatype: str, shape: tuple[int, ...], size_bytes: int) -> OutputEntry:
     return OutputEntry(name=name, shape=list(shape), datatype=datatype, parameters=DataSize(size_bytes))
 
 
 def _json_entry(name: str, array: np.ndarray) -> OutputEntry:
     data = json_values(array.ravel())
     return OutputEntry(name=name, shape=list(array.shape), datatype=datatype_of(array), data=data)
-
-
-def _join(header: bytes, arrays: Sequence[np.ndarray]) -> bytes:
-    return b"".join([header, *[array.tobytes() for array in arrays]])
 
 
 def _split(payload: bytes, json_length: int | None) -> tuple[bytes, memoryview]:
@@ -156,7 +165,7 @@ def _split(payload: bytes, json_length: int | None) -> tuple[bytes, memoryview]:
 
 
 def _read_tensors(
-    entries: Sequence[InputEntry] | Sequence[OutputRead], body: memoryview, *, with_not_finite: bool = False
+    entries: Sequence[InputEntry] | Sequence[OutputRead], body: memoryview, allows_nan: Callable[[str], bool]
 ) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
     start = 0
@@ -167,7 +176,7 @@ def _read_tensors(
         if size_bytes is None or isinstance(size_bytes, Absent):
             if isinstance(entry.data, Absent):
                 raise DecodeError(f"tensor {quoted(name)} has neither a `data` array nor a `binary_data_size`")
-            tensors[name] = from_json(name, datatype, shape, entry.data, with_not_finite=with_not_finite)
+            tensors[name] = from_json(name, datatype, shape, entry.data, allow_nan=allows_nan(name))
             continue
         if not isinstance(entry.data, Absent):
             raise DecodeError(f"tensor {quoted(name)} has both `data` and a `binary_data_size`; send one of them")

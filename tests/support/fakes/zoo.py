@@ -154,7 +154,7 @@ SPOILT: dict[str, tuple[Adding, str]] = {
     "nan": (_saved(_node("Log")), "finite"),
     "zipmap": (_zipmap, "seq(map(int64,tensor(float)))"),
     "fixed-batch": (_saved(_node("Softmax"), batch=1), "the model has input FP32 [1, 3]"),
-    "strings": (_saved(helper.make_node("Cast", ["input"], ["probabilities"], to=1), input_type=8), "string"),
+    "strings": (_saved(helper.make_node("Cast", ["input"], ["probabilities"], to=1), input_type=8), "input BYTES"),
     "opset": (_saved(_node("Softmax"), opset=99), "onnxruntime cannot load it"),
     "dynamic-int8": (_dynamic, "depends on the rows beside it"),
     "missing-weights": (_missing, "w.bin"),

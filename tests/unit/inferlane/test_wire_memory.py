@@ -42,6 +42,9 @@ SIGNATURES = {
     "vector": (spec("input", "INT64"),),
     "image": (spec("input", "FP32", 64, 64),),
     "flags": (spec("input", "BOOL", 4),),
+    "texts": (spec("input", "BYTES", 1),),
+    "gaps": (replace(spec("input", "FP32", 4), allow_nan=True),),
+    "columns of texts": (spec("country", "BYTES", 1), spec("amount", "FP32", 1)),
     "two": (spec("age", "INT64"), spec("features", "FP32", 2)),
 }
 
@@ -73,6 +76,11 @@ LISTS = {
     "large exponents": filled("1e999"),
     "a lot of nesting": filled("[" * 500 + "]" * 500),
     "nesting without end": "[" * SIZE,
+    "strings of two": filled('"ab"'),
+    "strings of two wide characters": filled('"世界"'),
+    "strings of sixteen": filled('"0123456789abcdef"'),
+    "objects of columns": filled('{"country":"DE","amount":1}'),
+    "rows with gaps": filled('[null,1,"NaN",1]'),
     "nothing": "",
 }
 
@@ -87,6 +95,22 @@ def v1(data: str) -> bytes:
 
 def tensor(data: str, datatype: str, shape: str) -> bytes:
     return f'{{"inputs":[{{"name":"input","datatype":"{datatype}","shape":{shape},"data":[{data}]}}]}}'.encode()
+
+
+def binary_texts(text: str) -> bytes:
+    one = len(text.encode()).to_bytes(4, "little") + text.encode()
+    return one * (SIZE // len(one))
+
+
+def binary_reader(version: ModelVersion, text: str) -> Callable[[bytes], object]:
+    def read(raw: bytes) -> object:
+        count = len(raw) // (4 + len(text.encode()))
+        parameters = {"binary_data_size": len(raw)}
+        header = v2(inputs=[{"name": "input", "datatype": "BYTES", "shape": [count, 1], "parameters": parameters}])
+        headers = ((JSON_LENGTH, str(len(header)).encode()),)
+        return decode(FakeRecord(value=header + raw, headers=headers), Lane.REQUESTS, version)
+
+    return read
 
 
 ENTRY = {"name": "input", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
@@ -132,6 +156,10 @@ def cases() -> Iterator[tuple[str, Callable[[bytes], object], bytes]]:
     for what, data in LISTS.items():
         for name in ("matrix", "column", "two"):
             yield f"record of {name}: {what}", record_reader(by_name[name]), v1(data)
+        for name in ("texts", "gaps", "columns of texts"):
+            yield f"call of {name}: {what}", call_reader(by_name[name]), v1(data)
+        count = data.count(",") + 1
+        yield f"record of texts as V2: {what}", record_reader(by_name["texts"]), tensor(data, "BYTES", f"[{count},1]")
         yield f"call of matrix: {what}", call_reader(by_name["matrix"]), v1(data)
         for datatype, shape in (("FP64", f"[{SIZE // 2}]"), ("INT64", "[1,4]"), ("BOOL", f"[{SIZE // 5}]")):
             yield f"record with {datatype}: {what}", record_reader(by_name["matrix"]), tensor(data, datatype, shape)
@@ -145,6 +173,8 @@ def cases() -> Iterator[tuple[str, Callable[[bytes], object], bytes]]:
         ("flags", "rows of booleans"),
     ):
         yield f"record of {name}: {what}", record_reader(by_name[name]), v1(LISTS[what])
+    for text in ("", "a", "ab", "é", "abcdefghijklmnop"):
+        yield f"record of texts as bytes: {text!r}", binary_reader(by_name["texts"], text), binary_texts(text)
     for what, body in PARTS.items():
         yield f"record: {what}", record_reader(by_name["matrix"]), body
         yield f"call: {what}", call_reader(by_name["matrix"]), body
@@ -200,7 +230,8 @@ def test_nothing_is_built_that_is_larger_than_a_multiple_of_what_came(measured: 
         if grown > PEAK_FACTOR * size + PEAK_CONSTANT_BYTES
     ]
     assert over == []
-    assert len(measured) > 150
+    assert len(measured) > 250
+    assert len([case for case in measured if "texts" in case[0] and case[3].startswith("read ")]) >= 9
 
 
 def test_reading_ends_in_a_request_or_in_an_error_of_ours_of_bounded_length(measured: Measured) -> None:
