@@ -61,7 +61,7 @@ _NO_SERVED_MODELS: Mapping[str, Served] = MappingProxyType({})
 _ROUTER_HEADERS = frozenset({"ce_model", "ce_modelversion", POSITION})
 
 
-class _Routed(msgspec.Struct, frozen=True):
+class RoutedRecord(msgspec.Struct, frozen=True):
     """A record, the version that was chosen for it, and the record for that version's topic."""
 
     record: "ConsumerRecord"
@@ -142,11 +142,11 @@ class Forwarder:
         finally:
             self._parked_batches -= 1
 
-    def _sort(self, take: Take, work: _Forwarding) -> dict[str, list[_Routed]]:
+    def _sort(self, take: Take, work: _Forwarding) -> dict[str, list[RoutedRecord]]:
         """Group the records by their topic; add the others to `work.refused`."""
-        by_topic: dict[str, list[_Routed]] = {}
+        by_topic: dict[str, list[RoutedRecord]] = {}
         for record in take.records:
-            decision = self._decide(record, work.lane)
+            decision = self.decide(record, work.lane)
             if isinstance(decision, Answer):
                 work.refused.append(decision)
                 if work.spans is not None:
@@ -157,7 +157,7 @@ class Forwarder:
             by_topic.setdefault(decision.out.topic, []).append(decision)
         return by_topic
 
-    async def _write(self, topic: str, part: list[_Routed], work: _Forwarding) -> None:
+    async def _write(self, topic: str, part: list[RoutedRecord], work: _Forwarding) -> None:
         """Return when each record is in the topic, or has a reply because the topic does not accept it.
 
         A retry may write a record twice: workers and the store recognise a request by its id.
@@ -171,7 +171,7 @@ class Forwarder:
                 written.setdefault(routed.chosen, []).append(routed.record.timestamp)
             else:
                 whose = identified(routed.headers, routed.record)
-                refused.append(_refuse(routed.record, work.lane, whose, error))
+                refused.append(refusal(routed.record, work.lane, whose, error))
         for chosen, stamps in written.items():
             metrics.note_routed(chosen, stamps, fetched_s=work.fetched_s)
         if refused:
@@ -193,27 +193,27 @@ class Forwarder:
             headers = identified(read_unidentified(record), record)
         except DecodeError:
             headers = default_headers(record)
-        refused = [_refuse(record, lane, headers, error)]
+        refused = [refusal(record, lane, headers, error)]
         await self._delivery.deliver(refused)
         self._metrics[lane].note_refused(refused)
 
-    def _decide(self, record: "ConsumerRecord", lane: Lane) -> _Routed | Answer:
+    def decide(self, record: "ConsumerRecord", lane: Lane) -> RoutedRecord | Answer:
         """The record for its version's topic, or a terminal reply if no version can serve it."""
         try:
             # The id of a foreign request needs its payload; read that only if a reply needs the id.
             headers = read_unidentified(record)
         except DecodeError as error:
-            return _refuse(record, lane, default_headers(record), error)
+            return refusal(record, lane, default_headers(record), error)
         try:
             return self._route(record, lane, headers)
         except InferlaneError as error:
-            return _refuse(record, lane, identified(headers, record), error)
+            return refusal(record, lane, identified(headers, record), error)
         except Exception as error:  # a record must never stop the lane, whatever it holds
             log.exception("record_unroutable", lane=lane, request_id=headers.request_id)
             failure = InferlaneError(f"routing failed: {clipped(repr(error))}")
-            return _refuse(record, lane, identified(headers, record), failure)
+            return refusal(record, lane, identified(headers, record), failure)
 
-    def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> _Routed:
+    def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> RoutedRecord:
         try:
             chosen = route(headers, self._splits, self._catalog)
         except UnknownModelError:
@@ -226,7 +226,7 @@ class Forwarder:
         # Records with a key of the producer's own keep their order: no sticky partition.
         together = _TOGETHER if headers.routing_key is None and key == headers.request_id.encode() else 0
         out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen), together=together)
-        return _Routed(record, headers, chosen, out)
+        return RoutedRecord(record, headers, chosen, out)
 
 
 def router_lanes(
@@ -264,7 +264,8 @@ def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: R
     return kept
 
 
-def _refuse(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error: InferlaneError) -> Answer:
+def refusal(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error: InferlaneError) -> Answer:
+    """The terminal reply of a record that cannot be routed: the request failed, and its record is dead-lettered."""
     return Answer(
         result=Result.failed(headers, error, now_s=time.time()),
         lane=lane,

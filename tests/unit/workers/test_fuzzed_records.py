@@ -18,7 +18,7 @@ from inferlane.runtime.delivery import Answer, _result_record
 from inferlane.runtime.kafka.clients import record_limit_bytes
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
-from router.forwarder import Forwarder, _refuse
+from router.forwarder import Forwarder, refusal
 from tests.support.fakes.records import FakeRecord, make_catalog, make_version
 from workers.replies import ReplyBuilder
 from workers.requests import UNREADABLE, decode, headers_of
@@ -104,8 +104,8 @@ def assert_deliverable(answer: Answer, record: Any) -> None:
 @example(record=replace(HOSTILE, headers=HOSTILE.headers[4:9]), lane=Lane.BULK)
 @example(record=HUGE, lane=Lane.REQUESTS)
 def test_the_router_routes_or_answers_every_record(forwarder: Forwarder, record: FakeRecord, lane: Lane) -> None:
-    """Guards the three `except` of `Forwarder._decide` and the bounds of `RequestHeaders`; fails without them."""
-    decision = forwarder._decide(record, lane)
+    """Guards the three `except` of `Forwarder.decide` and the bounds of `RequestHeaders`; fails without them."""
+    decision = forwarder.decide(record, lane)
     if isinstance(decision, Answer):
         assert_deliverable(decision, record)
     else:
@@ -113,7 +113,7 @@ def test_the_router_routes_or_answers_every_record(forwarder: Forwarder, record:
             check_size(decision.out, LIMIT_BYTES)
         except PayloadTooLargeError as error:
             # What the producer says of it; the lane goes on.
-            assert_deliverable(_refuse(record, lane, identified(decision.headers, record), error), record)
+            assert_deliverable(refusal(record, lane, identified(decision.headers, record), error), record)
 
 
 @given(record=RECORDS, lane=st.sampled_from(Lane))
