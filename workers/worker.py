@@ -91,7 +91,7 @@ class Worker:
                 await self._serve(tasks)
             finally:
                 await self._drain(tasks, stop)
-        log.info("worker_stopped", model=self._version.model, version=self._version.version)
+            log.info("worker_stopped", model=self._version.model, version=self._version.version)
 
     async def _start(self, stop: asyncio.Event) -> _Tasks:
         """Open the ops port, wait for the broker and the store, then fetch."""
