@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from tests.integration._parts import eventually, free_port
+from tests.support.parts import eventually, free_port
 
 # The recipe for websockets that everybody copies, one connection for all clients, bodies passed on as they come.
 _NGINX = """

@@ -10,9 +10,10 @@ from unittest import mock
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from inferlane.runtime.api_keys import Scope
 from tests.http_fuzz.clients import Tally, ask_for_ever, attack_for_ever
 from tests.http_fuzz.proxies import haproxy, nginx
-from tests.integration._running_api import running_api
+from tests.support.running_api import SHORT_WAITS, running_api
 
 PROXIES = {"nginx": nginx, "haproxy": haproxy}
 _CLIENTS = 6
@@ -54,7 +55,8 @@ async def _proxied_api() -> AsyncIterator[tuple[dict[str, int], str]]:
     """Yields the port of each proxy by its name, and a key of the API."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        url, key = await stack.enter_async_context(running_api(folder))
-        api_port = int(url.rpartition(":")[2])
+        scopes = {"tester": Scope.ADMIN}
+        api = await stack.enter_async_context(running_api(folder, scopes=scopes, **SHORT_WAITS))
+        api_port = api.settings.api_port
         ports = {name: await stack.enter_async_context(proxy(folder, api_port)) for name, proxy in PROXIES.items()}
-        yield ports, key
+        yield ports, api.keys["tester"]

@@ -10,8 +10,8 @@ import pytest
 from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.redis.results import connect
 from inferlane.runtime.retry import SystemClock
-from tests.integration._api import CALL, WAIT_S, running_api
-from tests.integration._parts import eventually, frozen
+from tests.support.parts import eventually, frozen
+from tests.support.running_api import CALL, WAIT_S, running_api
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -14,7 +14,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.integration._running_api import running_api
+from inferlane.runtime.api_keys import Scope
+from tests.support.running_api import SHORT_WAITS, running_api
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -59,8 +60,8 @@ def statuses_of(operation: schemathesis.APIOperation, key: str) -> set[int]:
 
 async def test_no_call_that_the_document_allows_is_a_5xx(tmp_path: Path) -> None:
     """Guards every check of the API's input; fails, for one, when `_on_invalid` or `UNDECODABLE` is taken out."""
-    async with running_api(tmp_path) as (url, key):
-        statuses = await asyncio.to_thread(attack, url, key)
+    async with running_api(tmp_path, scopes={"tester": Scope.ADMIN}, **SHORT_WAITS) as api:
+        statuses = await asyncio.to_thread(attack, api.url, api.keys["tester"])
     assert {"POST /v1/models/predict", "POST /v1/traffic-split", "GET /v1/predictions/{request_id}"} <= statuses.keys()
     assert all(statuses.values()), statuses
     assert 401 not in set().union(*statuses.values())
@@ -85,16 +86,16 @@ async def test_nested_or_swollen_json_is_a_problem_document(tmp_path: Path) -> N
         "not utf-8": b'{"model": "\xff", "instances": [[0, 0, 0]]}',
     }
     async with (
-        running_api(tmp_path) as (url, key),
-        aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session,
+        running_api(tmp_path, scopes={"tester": Scope.ADMIN}, **SHORT_WAITS) as api,
+        aiohttp.ClientSession(headers={"authorization": f"Bearer {api.keys['tester']}"}) as session,
     ):
         headers = {"content-type": "application/json"}
         for path, (name, body) in product(["/v1/models/predict", "/v1/traffic-split"], bodies.items()):
-            async with session.post(url + path, data=body, headers=headers) as answer:
+            async with session.post(api.url + path, data=body, headers=headers) as answer:
                 text = await answer.text()
                 assert 400 <= answer.status < 500, (path, name, text[:300])
                 assert json.loads(text)["detail"], (path, name)
-        async with session.get(url + "/openapi.json") as answer:
+        async with session.get(api.url + "/openapi.json") as answer:
             document = await answer.json()
     assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
     assert document["paths"]["/v1/traffic-split"]["post"]["security"] == [{"apiKey": ["admin"]}]

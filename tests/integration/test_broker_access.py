@@ -19,10 +19,10 @@ from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.results import connect
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
-from tests.integration._parts import embedded_store, eventually
-from tests.integration._router import running_router
 from tests.support.brokers import ApacheCluster, Broker
 from tests.support.brokers.apache.security import Security
+from tests.support.parts import embedded_store, eventually
+from tests.support.running_router import running_router
 
 NAMES = Names()
 

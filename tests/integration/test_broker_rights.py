@@ -31,11 +31,11 @@ from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.topic_admin import topic_specs
 from inferlane.runtime.redis.results import connect
-from tests.integration._parts import eventually, free_port, is_ready
-from tests.integration._parts import running as running_server
 from tests.support.brokers import ApacheCluster
 from tests.support.brokers.apache.security import Security
 from tests.support.fakes.stores import write_tiny_store
+from tests.support.parts import eventually, free_port, is_ready
+from tests.support.parts import running as running_server
 
 pytestmark = pytest.mark.timeout(600)
 

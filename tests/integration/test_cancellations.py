@@ -9,7 +9,7 @@ from inferlane.contracts.naming import Names
 from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests
 from inferlane.runtime.redis.results import connect
 from inferlane.runtime.retry import SystemClock
-from tests.integration._parts import embedded_store, eventually
+from tests.support.parts import embedded_store, eventually
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -19,8 +19,8 @@ from inferlane.contracts.naming import Lane, Names
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.kafka.clients import make_producer
-from tests.integration._parts import free_port, running
 from tests.support.brokers import ApacheCluster
+from tests.support.parts import free_port, running
 
 pytestmark = pytest.mark.timeout(400)
 

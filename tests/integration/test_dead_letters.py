@@ -22,9 +22,9 @@ from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.retry import Retrier, SystemClock
 from router.forwarder import Forwarder, router_lanes
-from tests.integration._parts import embedded_store, eventually
 from tests.support.brokers import Broker
 from tests.support.fakes.records import make_catalog, make_version
+from tests.support.parts import embedded_store, eventually
 from workers.batch_telemetry import BatchTelemetry
 from workers.failure_limit import FailureLimit
 from workers.outcome_summaries import OutcomeRecorder

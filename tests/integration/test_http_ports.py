@@ -13,8 +13,8 @@ from dashboards.live.observer import SnapshotFeed
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.ops import OpsApp, serve_ops
-from tests.integration._running_api import running_api
 from tests.support.http_messages import FOLLOWER, LIMIT_S, READ, REFUSED, answers_to
+from tests.support.running_api import SHORT_WAITS, running_api
 
 PORTS = ["api", "ops", "dashboard"]
 
@@ -23,8 +23,8 @@ PORTS = ["api", "ops", "dashboard"]
 async def opened(kind: str, tmp_path: Path) -> AsyncIterator[int]:
     """Yields a port of that kind, with the settings that it has by default."""
     if kind == "api":
-        async with running_api(tmp_path) as (url, _):
-            yield int(url.rpartition(":")[2])
+        async with running_api(tmp_path, **SHORT_WAITS) as api:
+            yield api.settings.api_port
         return
     settings = load_settings(ops_port=0)
     if kind == "ops":

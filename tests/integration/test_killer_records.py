@@ -17,8 +17,8 @@ from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.kafka.topic_reader import read_since
 from inferlane.runtime.redis.results import ResultStore, connect
-from tests.integration._parts import embedded_store, eventually
 from tests.support.brokers import Broker
+from tests.support.parts import embedded_store, eventually
 
 # A death is seen when the session of its consumer ends.
 pytestmark = pytest.mark.timeout(600)

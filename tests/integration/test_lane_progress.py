@@ -8,8 +8,8 @@ from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.lag import ConsumerState
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
-from tests.integration._parts import eventually
 from tests.support.brokers import Broker
+from tests.support.parts import eventually
 
 pytestmark = pytest.mark.timeout(240)
 

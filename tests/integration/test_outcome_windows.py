@@ -30,10 +30,10 @@ from inferlane.runtime.redis.results import connect
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.retry import SystemClock
 from models.store import write_model, write_version
-from tests.integration._parts import embedded_store, eventually
-from tests.integration._router import running_router
 from tests.support.brokers import Broker
 from tests.support.fakes.stores import describe_tiny, write_tiny_onnx
+from tests.support.parts import embedded_store, eventually
+from tests.support.running_router import running_router
 from workers.outcome_summaries import OutcomeRecorder
 
 # Processes that import everything, on machines that do much else.

@@ -8,7 +8,7 @@ from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.errors import UnavailableError
 from inferlane.runtime.redis.results import ResultStore, connect
-from tests.integration._parts import embedded_store
+from tests.support.parts import embedded_store
 
 pytestmark = pytest.mark.timeout(120)
 

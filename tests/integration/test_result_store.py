@@ -10,7 +10,7 @@ from inferlane.contracts.results import Accepted, Result, Status, decode_wake_up
 from inferlane.errors import UnavailableError
 from inferlane.runtime.redis.results import ResultStore, connect
 from tests.faults.harness.store import full_store
-from tests.integration._parts import embedded_store
+from tests.support.parts import embedded_store
 
 ACCEPTED = Accepted(model="iris", version="v1", accepted_s=1.0, deadline_s=2.0)
 

@@ -6,8 +6,8 @@ from inferlane.contracts.naming import Names
 from inferlane.contracts.traffic_split import Served
 from inferlane.runtime.redis.results import connect
 from inferlane.runtime.redis.versions import ServedVersions
-from tests.integration._parts import embedded_store
 from tests.support.fakes.clock import FakeClock
+from tests.support.parts import embedded_store
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -15,10 +15,10 @@ import pytest
 
 from control_plane.local.pools import store_answers, store_argv
 from inferlane.runtime.kafka.topic_admin import create_topics
-from tests.integration._parts import eventually, is_ready, running
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.brokers.processes import free_ports
 from tests.support.fakes.stores import write_tiny_store
+from tests.support.parts import eventually, is_ready, running
 
 pytestmark = pytest.mark.timeout(300)
 

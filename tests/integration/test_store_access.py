@@ -31,8 +31,8 @@ from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.redis.versions import ServedVersions, VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
 from producer_api.predict.pending import PendingRequests
-from tests.integration._parts import eventually, free_port, running
 from tests.support.brokers.apache.security import Security
+from tests.support.parts import eventually, free_port, running
 
 PASSWORD = "a:password/with@all#of?it"  # noqa: S105 - of a store that lives as long as a test
 ESCAPED = "a%3Apassword%2Fwith%40all%23of%3Fit"

@@ -14,7 +14,7 @@ from inferlane.runtime.redis.connection import failovers_of
 from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.retry import Retrier
-from tests.integration._parts import embedded_store, eventually, free_port
+from tests.support.parts import embedded_store, eventually, free_port
 
 WITHIN_S = 60.0
 

@@ -17,8 +17,8 @@ from inferlane.errors import StoreFullError
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.redis.results import ResultStore, connect
 from inferlane.runtime.redis.store_probe import read_store_memory
-from tests.integration._api import Api, running_api
-from tests.integration._parts import embedded_store_process, eventually
+from tests.support.parts import embedded_store_process, eventually
+from tests.support.running_api import RunningApi, running_api
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -72,7 +72,7 @@ async def test_a_store_at_its_limit_is_said_to_be_full_and_not_to_be_away() -> N
             await fill_up()
 
 
-async def answer(api: Api, offset: int) -> str:
+async def answer(api: RunningApi, offset: int) -> str:
     """Store the result of the request at `offset`, as a worker would; returns its id."""
     consumer = make_consumer(api.settings, group=None)
     await consumer.start()

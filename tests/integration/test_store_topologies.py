@@ -22,7 +22,7 @@ from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
 from producer_api.predict.idempotency import Claim, ClaimStore
 from producer_api.predict.pending import PendingRequests
-from tests.integration._parts import embedded_store, eventually, free_port, running
+from tests.support.parts import embedded_store, eventually, free_port, running
 
 WITHIN_S = 60.0
 SLOTS = 16_384

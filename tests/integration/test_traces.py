@@ -21,10 +21,10 @@ import router.main
 import workers.main
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.topic_admin import create_topics
-from tests.integration._parts import embedded_store, eventually, free_port, is_ready
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.collector import collecting
 from tests.support.fakes.stores import write_tiny_store
+from tests.support.parts import embedded_store, eventually, free_port, is_ready
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -5,7 +5,7 @@ import pytest
 from inferlane.contracts.naming import Names
 from inferlane.runtime.redis.results import connect
 from inferlane.runtime.redis.versions import VersionFaults
-from tests.integration._parts import embedded_store
+from tests.support.parts import embedded_store
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -1,37 +1,51 @@
-"""An API that is real, with a real broker and store, and nobody behind it."""
+"""A real API over a real broker and a real store, with no router and no worker behind it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from inferlane.runtime.api_keys import Scope, create_key
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.results import ResultStore, connect
 from producer_api.main import serve
-from tests.integration._parts import embedded_store_process, eventually, free_port, is_ready
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.fakes.stores import write_tiny_store
+from tests.support.parts import embedded_store_process, eventually, free_port, is_ready
 
 WAIT_S = 0.3
+# The waits of an API that hostile calls are sent to, by many clients at once.
+SHORT_WAITS = {"default_wait_s": 0.3, "max_wait_s": 0.02}
 CALL: dict[str, Any] = {"instances": [[1.0, 2.0, 3.0]], "timeout_s": WAIT_S}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Api:
+class RunningApi:
+    """Where the API is, the store behind it, and its keys by name (none: it asks for none)."""
+
     settings: Settings
     session: aiohttp.ClientSession
     store: ResultStore
     pids: dict[str, int]
+    keys: dict[str, str] = field(default_factory=dict)
 
-    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
-        url = f"http://127.0.0.1:{self.settings.api_port}{path}"
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.api_port}"
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, key: str | None = None, **headers: str
+    ) -> tuple[int, dict[str, Any]]:
+        """Return the status and the body. `key` names one of `keys`; header names take `_` for `-`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.session.request(method, url, json=body, headers=named) as answer:
+        if key is not None:
+            named["authorization"] = f"Bearer {self.keys[key]}"
+        async with self.session.request(method, self.url + path, json=body, headers=named) as answer:
             return answer.status, await answer.json(content_type=None)
 
     async def predict(self, *, wait_s: float = WAIT_S, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -39,9 +53,16 @@ class Api:
 
 
 @asynccontextmanager
-async def running_api(tmp_path: Path, **overrides: object) -> AsyncIterator[Api]:
-    """An API with nobody behind it: no router takes its requests, so no result comes but what a test stores."""
+async def running_api(
+    tmp_path: Path, *, scopes: Mapping[str, Scope] | None = None, **overrides: object
+) -> AsyncIterator[RunningApi]:
+    """Run an API with nobody behind it: a request stays queued until a test stores its result.
+
+    `scopes`: a key of each name with that scope is made; without any, the API asks for no key.
+    """
     write_tiny_store(tmp_path / "models")
+    file = tmp_path / "keys.toml"
+    keys = {name: create_key(file, name=name, scopes=[scope]) for name, scope in (scopes or {}).items()}
     broker = EmbeddedBroker()
     await asyncio.to_thread(broker.open)
     async with AsyncExitStack() as stack:
@@ -54,6 +75,7 @@ async def running_api(tmp_path: Path, **overrides: object) -> AsyncIterator[Api]
             models_dir=tmp_path / "models",
             default_model="tiny",
             api_port=free_port(),
+            api_keys_file=file if keys else None,
             kafka_request_timeout_ms=60_000,
             **{"default_wait_s": 1.0, "drain_deadline_s": 1.0, **overrides},
         )
@@ -64,13 +86,16 @@ async def running_api(tmp_path: Path, **overrides: object) -> AsyncIterator[Api]
         store = ResultStore(redis, redis_url=redis_url, result_ttl_s=600, names=settings.names)
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
+        url = f"http://127.0.0.1:{settings.api_port}"
+
         async def is_up() -> bool:
             assert not serving.done(), serving.exception()
-            return await is_ready(f"http://127.0.0.1:{settings.api_port}")
+            return await is_ready(url)
 
         try:
             await eventually(is_up)
-            yield Api(settings=settings, session=session, store=store, pids={"broker": broker.pid, "store": store_pid})
+            pids = {"broker": broker.pid, "store": store_pid}
+            yield RunningApi(settings=settings, session=session, store=store, pids=pids, keys=keys)
         finally:
             stop.set()
             await serving
