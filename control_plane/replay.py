@@ -1,4 +1,4 @@
-"""Replay dead letters: send the same request again under its id, so that its client gets the new result."""
+"""Sending dead letters again: the same request under the same id, so that whoever asks for it gets the new answer."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -26,14 +26,14 @@ _REPLACED = {"ce_type", "ce_id", "ce_attempt", "ce_deadline", "ce_time"}
 
 
 class NotReplayableError(InvalidRequestError):
-    """A dead letter that cannot be sent again. The message says why. Remedy: its producer sends it again."""
+    """A dead letter that cannot be sent again. Remedy: the message says why; its producer must send it anew."""
 
     code = "not_replayable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """A record that is ready to be sent again, and the pending result that the API shows until it is served."""
+    """A record that is ready to be sent again, and what the API must know of it meanwhile."""
 
     key: str
     lane: Lane
@@ -42,7 +42,7 @@ class Replay:
 
 
 def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | None, now_s: float) -> Replay:
-    """Make a record with the same request for the router, with a new deadline.
+    """Make the record that asks for the same thing again, through the router, with a fresh deadline.
 
     The id stays, `ce_attempt` counts on, and the version that it was pinned or routed to stays unless `to_version`
     names another.
@@ -85,7 +85,7 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
 
 
 class Replayer:
-    """Send replays. Used from one event loop."""
+    """Sends replays. One event loop."""
 
     def __init__(self, settings: "Settings", *, store: ResultStore, producer: BatchProducer, clock: "Clock") -> None:
         self._settings = settings
@@ -94,7 +94,7 @@ class Replayer:
         self._clock = clock
 
     async def send(self, letter: "DeadLetter", *, to_version: str | None) -> Replay:
-        """Send the dead letter's request again; returns once the broker has acknowledged it.
+        """Send the letter's request again; returns when the broker has it.
 
         A request of the request lane is `QUEUED` again from here on: its result without an answer is taken away, which
         only an operator's replay may do (docs/adr/0004-replay-reopens-a-failed-request.md).
@@ -102,7 +102,7 @@ class Replayer:
         Raises:
             NotReplayableError: it is no whole request, or has been answered or taken back since.
             PayloadTooLargeError: it is over the limit of these settings.
-            UnavailableError: the store or the broker does not answer; the dead letter can be replayed again.
+            UnavailableError: the store or the broker does not answer; the letter may be replayed again.
         """
         replay = prepare(letter, self._settings, to_version=to_version, now_s=self._clock.now_s())
         if replay.lane is Lane.REQUESTS:
@@ -117,7 +117,7 @@ class Replayer:
 
 @asynccontextmanager
 async def open_replayer(settings: "Settings") -> AsyncGenerator[Replayer, None]:
-    """Open a replayer with its own connections for the duration of the block.
+    """A replayer with its own connections, while the block runs.
 
     Raises:
         UnavailableError: the broker does not answer.

@@ -305,9 +305,9 @@ def signature_of(session: "onnxruntime.InferenceSession") -> Signature:
 
 
 def describe(signature: Signature) -> str:
-    """A signature in one line, for a message."""
+    """A signature in one line, with the shapes of the graph, for a message."""
 
     def line(specs: tuple[TensorSpec, ...]) -> str:
-        return ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in specs)
+        return ", ".join(f"{spec.name} {spec.datatype} {list(signature.graph_shape(spec))}" for spec in specs)
 
     return f"{line(signature.inputs)} -> {line(signature.outputs)}"

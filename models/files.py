@@ -51,6 +51,8 @@ class VersionFile(msgspec.Struct, frozen=True):
     quantization: str
     inputs: Annotated[tuple[_Tensor, ...], msgspec.Meta(min_length=1)]
     outputs: Annotated[tuple[_Tensor, ...], msgspec.Meta(min_length=1)]
+    # False of a graph that takes a single row and has no axis for rows: the shapes are those of a row then.
+    row_axis: bool = True
     metrics: Any = None
     quantized: Any = None
 
@@ -80,11 +82,15 @@ def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
     """
     path = folder / "version.toml"
     entry = _read(path, VersionFile)
-    inputs = _specs(path, "inputs", entry.inputs)
-    return entry, Signature(
-        inputs=tuple(map(_nan_allowed, inputs, entry.inputs, repeat(folder / "model.onnx"))),
+    specs = _specs(path, "inputs", entry.inputs)
+    signature = Signature.of_graph(
+        inputs=tuple(map(_nan_allowed, specs, entry.inputs, repeat(folder / "model.onnx"))),
         outputs=_specs(path, "outputs", entry.outputs),
+        has_row_axis=entry.row_axis,
     )
+    for spec in signature.inputs:
+        _check_shape(f"{path}: {spec.name!r} of [[inputs]]", spec)
+    return entry, signature
 
 
 def _nan_allowed(spec: TensorSpec, entry: _Tensor, onnx: Path) -> TensorSpec:
@@ -121,22 +127,27 @@ def _specs(path: Path, field: str, tensors: tuple[_Tensor, ...]) -> tuple[Tensor
             numpy_dtype(tensor.datatype)
         except DecodeError as error:
             raise ConfigurationError(f"{where}: {error}") from error
-        if field == "inputs" and tensor.shape[:1] != (-1,):
-            raise ConfigurationError(
-                f"{where}: rows of different clients go into one run, but version.toml says {list(tensor.shape)}, "
-                "whose first axis is not free. Export the model with a dynamic first axis, and write -1 for it."
-            )
-        if field == "inputs" and any(axis < 1 for axis in tensor.shape[1:]):
-            raise ConfigurationError(
-                f"{where} has the shape {list(tensor.shape)}; every axis after the first must be a fixed size over 0. "
-                "Export the model with fixed inner axes."
-            )
-        if field == "inputs" and math.prod(tensor.shape[1:]) > _MAX_ROW_VALUES:
-            raise ConfigurationError(
-                f"{where} has the shape {list(tensor.shape)}; a row has at most {_MAX_ROW_VALUES} values. Correct it, "
-                "or export a model that takes smaller rows."
-            )
     return tuple(TensorSpec(name=entry.name, datatype=entry.datatype, shape=entry.shape) for entry in tensors)
+
+
+def _check_shape(where: str, spec: TensorSpec) -> None:
+    if spec.shape[:1] != (-1,):
+        raise ConfigurationError(
+            f"{where}: rows of different clients go into one run, but version.toml says {list(spec.shape)}, whose "
+            "first axis is neither free nor the same number in every input and output. Export the model with a "
+            "dynamic first axis, and write -1 for it; or write `row_axis = false` at the top if it takes a single row "
+            "and has no axis for rows."
+        )
+    if any(axis < 1 for axis in spec.row_shape):
+        raise ConfigurationError(
+            f"{where} has the shape {list(spec.shape)}; every axis after the first must be a fixed size over 0. "
+            "Export the model with fixed inner axes."
+        )
+    if math.prod(spec.row_shape) > _MAX_ROW_VALUES:
+        raise ConfigurationError(
+            f"{where} has the shape {list(spec.shape)}; a row has at most {_MAX_ROW_VALUES} values. Correct it, "
+            "or export a model that takes smaller rows."
+        )
 
 
 def _read(path: Path, kind: type[T]) -> T:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inferlane.contracts.naming import check_model_name, check_version_name
-from inferlane.contracts.wire.tensors import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Signature, TensorSpec
 from inferlane.runtime.runfile import write_whole
 from models.artifact import read_artifact
 
@@ -147,18 +147,20 @@ def _version_toml(onnx: Path, about: VersionAbout) -> str:
     tables: dict[str, Table] = {"metrics": about.metrics}
     if about.quantized:
         tables["quantized"] = about.quantized
+    about_files: dict[str, Value] = {"digest": artifact.digest, "size_bytes": artifact.size_bytes}
+    about_graph: dict[str, Value] = {"row_axis": False} if about.signature.batch == NO_ROW_AXIS else {}
     return dump_toml(
-        {"digest": artifact.digest, "size_bytes": artifact.size_bytes, "quantization": about.quantization},
-        lists={"inputs": _tables(about.signature.inputs), "outputs": _tables(about.signature.outputs)},
+        about_files | {"quantization": about.quantization} | about_graph,
+        lists={
+            "inputs": [_table(spec, about.signature) for spec in about.signature.inputs],
+            "outputs": [_table(spec, about.signature) for spec in about.signature.outputs],
+        },
         tables=tables,
     )
 
 
-def _tables(specs: Sequence[TensorSpec]) -> list[Table]:
-    """What is false of most is left out: a reader of the file looks at the graph then."""
-    return [_table(spec) for spec in specs]
-
-
-def _table(spec: TensorSpec) -> Table:
-    table: dict[str, Value] = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+def _table(spec: TensorSpec, signature: Signature) -> Table:
+    """What version.toml says of a tensor. Most defaults are left out: a reader of the file looks at the graph then."""
+    shape = list(signature.graph_shape(spec))
+    table: dict[str, Value] = {"name": spec.name, "datatype": spec.datatype, "shape": shape}
     return table | {"allow_nan": True} if spec.allow_nan else table

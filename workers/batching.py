@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from inferlane.contracts.naming import Lane
+from inferlane.contracts.wire.tensors import NO_ROW_AXIS
 from inferlane.errors import ModelError
 from workers.requests import Request
 
@@ -109,6 +110,30 @@ def unstack(outputs: Mapping[str, np.ndarray], requests: Sequence[Request]) -> I
         end = start + request.rows
         yield {name: array[start:end] for name, array in outputs.items()}
         start = end
+
+
+def run_in_pieces(run: Run, inputs: Mapping[str, np.ndarray], *, batch: int) -> dict[str, np.ndarray]:
+    """Run rows through a graph that takes exactly `batch` rows, or one without a row axis if `batch` is `NO_ROW_AXIS`.
+
+    The last piece is filled up with its last row, which is a row that the model takes, and its outputs are cut.
+    """
+    rows = len(next(iter(inputs.values())))
+    if batch == NO_ROW_AXIS:
+        singles = [
+            run({name: array[row : row + 1].reshape(array.shape[1:]) for name, array in inputs.items()})
+            for row in range(rows)
+        ]
+        return {name: np.stack([single[name] for single in singles]) for name in singles[0]}
+    pieces = [
+        run({name: _filled_up(array[start : start + batch], batch) for name, array in inputs.items()})
+        for start in range(0, rows, batch)
+    ]
+    return {name: np.concatenate([piece[name] for piece in pieces])[:rows] for name in pieces[0]}
+
+
+def _filled_up(rows: np.ndarray, batch: int) -> np.ndarray:
+    missing = batch - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
 
 
 def run_batch(run: Run, requests: Sequence[Request]) -> list[InferredRequest]:

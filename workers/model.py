@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
-from inferlane.contracts.wire.tensors import numpy_dtype
+from inferlane.contracts.wire.tensors import ANY_ROWS, NO_ROW_AXIS, Signature, numpy_dtype
 from inferlane.errors import ConfigurationError, ModelError, clipped
 from models.artifact import check_artifact, describe, read_artifact, signature_of
-from workers.batching import BatchRun, Run, RunTimes, run_batch
+from workers.batching import BatchRun, Run, RunTimes, run_batch, run_in_pieces
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Lane
@@ -76,7 +76,10 @@ class OnnxModel:
             raise ConfigurationError(
                 f"{version.path}: onnxruntime cannot load it: {clipped(str(error), limit_chars=1_000)}"
             ) from error
-        found, said = describe(signature_of(self._session)), describe(version.signature)
+        graph = signature_of(self._session)
+        self._batch = version.signature.batch
+        served = Signature.of_graph(graph.inputs, graph.outputs, has_row_axis=self._batch != NO_ROW_AXIS)
+        found, said = describe(served), describe(version.signature)
         if found != said:
             raise ConfigurationError(
                 f"{version.path}: the model has {found}, but version.toml says {said}. "
@@ -91,7 +94,12 @@ class OnnxModel:
         Raises:
             ModelError: onnxruntime failed, or an output has another number of rows than the inputs.
         """
-        rows = len(next(iter(inputs.values())))
+        if self._batch != ANY_ROWS:
+            return run_in_pieces(self._run_once, inputs, batch=self._batch)
+        return self._run_once(inputs)
+
+    def _run_once(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rows = 1 if self._batch == NO_ROW_AXIS else len(next(iter(inputs.values())))
         try:
             arrays = self._session.run(self._output_names, _of_objects(inputs) if self._has_strings else dict(inputs))
         except Exception as error:  # as above: no common base
@@ -101,7 +109,7 @@ class OnnxModel:
         if self._has_strings:
             arrays = list(map(_of_strings, arrays))
         for name, array in zip(self._output_names, arrays, strict=True):
-            if np.shape(array)[:1] != (rows,):
+            if self._batch != NO_ROW_AXIS and np.shape(array)[:1] != (rows,):
                 raise ModelError(f"output {name!r} has the shape {list(np.shape(array))} for {rows} rows of input")
         return dict(zip(self._output_names, arrays, strict=True))
 

@@ -1,4 +1,4 @@
-"""The load of a pool over time: a trace, or a generated pattern. Rates are records per second."""
+"""What comes to a pool over time: a trace, or a pattern drawn by a formula. Rates are records a second."""
 
 import csv
 import math
@@ -30,11 +30,11 @@ class Load:
 
     @property
     def peak_per_s(self) -> float:
-        """The highest rate of any step, over both lanes."""
+        """The most that comes in any step, over both lanes."""
         return float(self.rates.sum(axis=1).max())
 
     def share(self, share: float) -> "Load":
-        """Return this share of the load."""
+        """Return that share of it."""
         return Load(self.step_s, self.rates * share)
 
 

@@ -1,4 +1,4 @@
-"""Find the dead letters that a command is about, with at most one fetch of them in memory."""
+"""Which dead letters a command is about, read without holding more than one fetch of them in memory."""
 
 import re
 import time
@@ -57,7 +57,7 @@ class FoundDeadLetter:
     headers: RequestHeaders
 
     def without_value(self) -> "FoundDeadLetter":
-        """Return a copy without value and headers, small enough to keep thousands."""
+        """The same with nothing of what may be large, to be kept by the thousand."""
         original = replace(self.letter.original, value=None, headers=())
         return FoundDeadLetter(replace(self.letter, original=original), self.headers)
 
@@ -85,7 +85,7 @@ async def matching_dead_letters(
 
 
 def since_seconds(since: str | None) -> float:
-    """Return the time of `--since` in seconds since the epoch; without it, a time before any retained dead letter.
+    """The moment that `--since` names, in seconds since the epoch; without it, before any letter that is still kept.
 
     Raises:
         typer.BadParameter: it names none.
@@ -102,7 +102,7 @@ def since_seconds(since: str | None) -> float:
 
 
 def preview(found: FoundDeadLetter) -> str:
-    """Return the start of the value: text as it is, binary tensors by name, shape and first numbers."""
+    """The head of the value for a person: text as it is, binary tensors by name, shape and first numbers."""
     value, json_length = found.letter.original.value or b"", found.headers.json_length
     if json_length is not None:
         try:

@@ -37,7 +37,7 @@ def pool_scaled_object(plan: DeploymentPlan, pool: PoolPlan) -> Document:
 
 
 def router_scaled_object(plan: DeploymentPlan) -> Document:
-    """Return the router's ScaledObject. Never zero: without a router no record reaches the topics that wake a pool."""
+    """Return the router's ScaledObject. Never zero: without a router nothing reaches a topic that wakes a pool."""
     scaled_object = make_scaled_object(
         name="inferlane-router",
         target="inferlane-router",
@@ -49,7 +49,7 @@ def router_scaled_object(plan: DeploymentPlan) -> Document:
 
 
 def api_autoscaler(plan: DeploymentPlan) -> Document:
-    """Return the API's HPA. It holds waiting clients rather than records, so it scales by CPU."""
+    """Return the API's autoscaler: what it holds is clients that wait, so it is sized by the CPU that they cost."""
     metadata = {"name": "inferlane-api", "namespace": plan.namespace, "labels": labels("api", "api")}
     cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": _API_CPU_PERCENT}}
     least, most = _API_REPLICAS
@@ -64,7 +64,7 @@ def api_autoscaler(plan: DeploymentPlan) -> Document:
 
 
 def authentication_documents(plan: DeploymentPlan) -> list[Document]:
-    """Return the credentials of KEDA: the autoscaler's user, which may only read offsets."""
+    """Return how KEDA gets in to the broker: as the autoscaler's user, which may look at offsets and no more."""
     settings = plan.settings
     if not _logs_in(plan):
         return []
@@ -92,7 +92,7 @@ def _logs_in(plan: DeploymentPlan) -> bool:
 
 
 def _protocol(plan: DeploymentPlan) -> Document:
-    """Return the TLS and SASL settings of KEDA's scaler."""
+    """What KEDA's scaler is told of TLS and SASL."""
     settings = plan.settings
     tls = {"tls": "enable"} if settings.kafka_security_protocol.endswith("SSL") else {}
     mechanism = settings.kafka_sasl_mechanism

@@ -1,4 +1,4 @@
-"""The NetworkPolicies: everything is denied except what is listed."""
+"""Who may talk to whom: nobody, but for what is listed."""
 
 from urllib.parse import urlsplit
 
@@ -28,7 +28,7 @@ _STORE = {"matchLabels": {_COMPONENT: "store"}}
 
 
 def policy_documents(plan: DeploymentPlan) -> list[Document]:
-    """Return the policies of the namespace: first deny everything, then the exceptions."""
+    """Return the policies of the namespace: first that nothing is allowed, then what is."""
     from_services = [{"podSelector": _SERVICES}]
     dns = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
     api = {"matchLabels": {_COMPONENT: "api"}}
@@ -75,12 +75,12 @@ def _to(pods: Document, port: int) -> Document:
 
 
 def _store_ports(plan: DeploymentPlan) -> set[int]:
-    """Return the ports of an external store; its address is unknown, so only the port is restricted."""
+    """Where somebody else's store listens; it may be anywhere, so the port is all that can be said."""
     return {urlsplit(plan.settings.redis_url).port or STORE_PORT}
 
 
 def _kafka_ports(plan: DeploymentPlan) -> set[int]:
-    """Return the ports of external brokers, as for the store."""
+    """The same of somebody else's brokers."""
     servers = plan.settings.kafka_bootstrap_servers.split(",")
     return {int(server.rpartition(":")[2]) for server in servers}
 

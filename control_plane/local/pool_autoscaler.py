@@ -1,4 +1,4 @@
-"""Scale the worker processes of the local stack as KEDA and the HPA would scale its pods.
+"""Scales the worker processes of the local stack as KEDA and the HPA would scale its pods.
 
 The decisions are those of `control_plane.autoscaling.pool`; here are clock, broker and supervisor around them.
 """
@@ -42,7 +42,7 @@ class ScaledPool:
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """The topic and group of each trigger, in the order of the triggers."""
+        """What each trigger looks at, in the order of the triggers."""
         return tuple(Subscription(trigger.topic, trigger.consumer_group) for trigger in self.scaled_object.triggers)
 
 
@@ -110,7 +110,7 @@ def _pool(
 log = structlog.get_logger(__name__)
 
 Scale = Callable[[str, int], Awaitable[None]]
-"""Scale the pool of that name to that size; returns once it has it."""
+"""Makes the pool of that name that large; returns when it is."""
 
 
 class PositionReader(Protocol):
@@ -138,7 +138,7 @@ class ScaledState:
 
 
 class Autoscaler:
-    """Read the lag of each pool on its polling interval and scale it through the supervisor. One event loop."""
+    """Looks at the lag of each pool when its ScaledObject says so, and makes the supervisor follow. One event loop."""
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ class Autoscaler:
                 metrics.LAG.labels(trigger.topic).set(lag)
 
     async def _follow(self, state: ScaledState) -> None:
-        """Scale the pool to the latest decision, even if it changes meanwhile."""
+        """Bring the pool to the size that was last decided, however often that changes meanwhile."""
         failures = 0
         while True:
             await state.changed.wait()

@@ -168,13 +168,14 @@ def _version_toml(report: Report, classes: Mapping[str, tuple[str, ...]]) -> str
     return dump_toml(
         {"digest": report.digest, "size_bytes": report.size_bytes, "quantization": "none"},
         lists={
-            "inputs": [_table(spec, ()) for spec in signature.inputs],
-            "outputs": [_table(spec, classes.get(spec.name, ())) for spec in signature.outputs],
+            "inputs": [_table(spec, signature, ()) for spec in signature.inputs],
+            "outputs": [_table(spec, signature, classes.get(spec.name, ())) for spec in signature.outputs],
         },
         tables={"metrics": metrics},
     )
 
 
-def _table(spec: TensorSpec, classes: tuple[str, ...]) -> Table:
-    table: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+def _table(spec: TensorSpec, signature: Signature, classes: tuple[str, ...]) -> Table:
+    shape = list(signature.graph_shape(spec))
+    table: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": shape}
     return {**table, "classes": list(classes)} if classes else table

@@ -127,7 +127,8 @@ def _check(order: CheckOrder) -> Checked:
 
     path = Path(order.folder) / "model.onnx"
     artifact = read_artifact(path)
-    signature = _loaded_signature(artifact.model, artifact.external)
+    graph = _loaded_signature(artifact.model, artifact.external)
+    signature = Signature.of_graph(graph.inputs, graph.outputs)
     version = ModelVersion(
         model="added",
         version="new",

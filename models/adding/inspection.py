@@ -141,12 +141,6 @@ def _check_shape(what: str, name: str, shape: onnx.TensorShapeProto) -> None:
         )
     if what == "output":
         return
-    if axes[0] != -1:
-        raise ConfigurationError(
-            f"{what} {quoted(name)} has the shape {axes}, for exactly {axes[0]} rows; rows of different clients go "
-            "into one run, whose number is not fixed. Export the model with a dynamic first axis "
-            "(`dynamic_axes` or `dynamic_shapes` of torch.onnx.export)."
-        )
     if any(axis < 1 for axis in axes[1:]):
         raise ConfigurationError(
             f"{what} {quoted(name)} has the shape {axes}; every axis after the first must be a fixed size over 0. "

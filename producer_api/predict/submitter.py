@@ -1,4 +1,4 @@
-"""The way of a predict call through the queue: enqueue it, wait for its result, and respond in time in any case."""
+"""Predict calls on their way through the queue: enqueue them, wait for them, and answer in time whatever is away."""
 
 import asyncio
 from contextlib import suppress
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Records of one batch that may go to one partition. The router reads all partitions, so this delays nobody.
+# Records of one send that may lie in one partition: the router reads them all, so it costs nobody.
 _TOGETHER = 1_000
 
 
 Acknowledged = asyncio.Future["InferlaneError | None"]
-"""Resolved with None once the broker has the request, or with the error. The error is the result and not the exception
-of the future, because nobody awaits it after the client has its response or has disconnected."""
+"""Resolved with what the broker said of the request: None when it has it, else the error. As a result and not as the
+future's own exception: nobody waits for it once the client has its answer or has gone."""
 
 
 class Submitter:
-    """Enqueues checked calls and returns their results. One event loop."""
+    """Takes checked calls in and hands their results out. One event loop."""
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
@@ -62,11 +62,11 @@ class Submitter:
         self._store_capacity = store_capacity
         self._enqueuer = enqueuer
         self._pending = pending
-        # Every call that waits for a result first takes a slot of its model's quota.
+        # Whoever waits for a result in the room, by whatever call, takes a share for its model first.
         self.quotas = WaiterQuotas(settings.max_waiting_requests)
         self._cancellations = cancellations
         self._clock = clock
-        # The same for every request of a model, so built once.
+        # The same for each request of a model, so they are built once.
         self._model_headers = {
             name: (
                 *fixed_request_headers(source=SOURCE.decode(), model=name),
@@ -76,15 +76,15 @@ class Submitter:
         }
 
     async def submit_and_wait(self, call: "Call", *, disconnect: ClientDisconnect | None = None) -> Result | None:
-        """Enqueue the request and return its result, or None if the wait ran out first; the request then goes on.
+        """Enqueue and return the result, or None when the wait ran out first; the request then goes on.
 
-        If the client disconnects meanwhile, as `disconnect` tells, the request is cancelled.
+        It does not go on if its client went away meanwhile, as `disconnect` tells.
 
         Raises:
-            ClientGoneError: the client disconnected.
-            OverloadedError: the backlog is too long for the deadline, or the store is full; nothing was enqueued.
-            UnconfirmedError: the broker or the store did not confirm the request in time.
-            UnavailableError: the broker refused the request.
+            ClientGoneError: the client went away.
+            OverloadedError: too much waits, the deadline cannot be met, or the store is full; nothing was enqueued.
+            UnconfirmedError: broker or store did not say in time whether they have the request.
+            UnavailableError: the broker did not take the request.
         """
         self._admit(call)
         self.quotas.acquire(call.model)
@@ -116,12 +116,12 @@ class Submitter:
         return result
 
     async def _accept_unanswered(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> Result | None:
-        """Confirm a request whose wait ran out: it is accepted once the broker has it and the store has marked it."""
+        """What a wait that ran out ends in: nothing is accepted before the broker has it and the store knows of it."""
         await self._confirm(call, ticket, acknowledged)
         unnoted = self._unconfirmed(call, "the broker has the request, but the result store did not note it")
         try:
             async with answer_within(self.left_s(call), unnoted):
-                # Mark it before the last read: a result that is stored in between is read, or removes the mark.
+                # Marked before the last read: a result that comes between the two is seen, or takes the mark away.
                 await self._mark_accepted(call)
                 (result,) = await self._pending.store.get([call.request_id])
         except UnconfirmedError:
@@ -131,11 +131,11 @@ class Submitter:
         return result
 
     async def _confirm(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> None:
-        """Return once the broker has the request.
+        """Return when the broker has the request.
 
         Raises:
-            UnconfirmedError: the broker did not confirm it in time.
-            UnavailableError: the broker refused it, or it was withdrawn before it was sent.
+            UnconfirmedError: it did not say so in time.
+            UnavailableError: it did not take it, or the request was taken back before it was sent.
         """
         unsaid = self._unconfirmed(call, "the broker did not say whether it has the request")
         try:
@@ -144,7 +144,7 @@ class Submitter:
         except UnconfirmedError:
             if self._enqueuer.withdraw(ticket):
                 raise UnavailableError(
-                    "the broker accepts no records at present, so the request was not enqueued within the time of this "
+                    "the broker takes nothing at present, so the request was not enqueued within the time of this "
                     "call; send it again later"
                 ) from None
             raise
@@ -152,7 +152,7 @@ class Submitter:
             raise error
 
     async def _cancel_abandoned(self, call: "Call", ticket: int) -> NoReturn:
-        """Cancel a request whose client disconnected, because nobody else knows its id.
+        """Take back a request whose client went away: nobody else knows its id.
 
         Raises:
             ClientGoneError: always.
@@ -166,15 +166,15 @@ class Submitter:
                     await cancel_request(self._pending.store, self._cancellations, headers, now_s=self._clock.now_s())
             except UnavailableError as error:
                 log.warning("abandoned_request_not_cancelled", request_id=call.request_id, error=str(error))
-        raise ClientGoneError("the client closed its connection before the response; its request is cancelled")
+        raise ClientGoneError("the client closed its connection before the answer was there; its request is taken back")
 
     async def submit(self, call: "Call") -> None:
-        """Mark the request as accepted, enqueue it, and return once the broker has it.
+        """Enqueue and return when the broker has the request.
 
         Raises:
-            OverloadedError: the backlog is too long for the deadline, or the store is full; nothing was enqueued.
-            UnconfirmedError: the broker did not confirm the request in time.
-            UnavailableError: the broker did not take the request, or the store could not mark it.
+            OverloadedError: too much waits, the deadline cannot be met, or the store is full; nothing was enqueued.
+            UnconfirmedError: the broker did not say in time whether it has the request.
+            UnavailableError: the broker did not take the request, or the store could not note it.
         """
         self._admit(call)
         acknowledged: Acknowledged = asyncio.get_running_loop().create_future()
@@ -185,13 +185,13 @@ class Submitter:
         await self._confirm(call, ticket, acknowledged)
 
     async def join(self, call: "Call", *, waits_for_result: bool) -> Result | None:
-        """Return the result of a request that was enqueued before, or None if there is none yet.
+        """Return the result of a request that was enqueued before, or None when there is none yet.
 
         If `waits_for_result`, wait for it as long as the call does. While the store does not answer, there is none: the
         request is accepted, whatever becomes of this look.
 
         Raises:
-            OverloadedError: too many calls wait in this process.
+            OverloadedError: too many are waiting here.
         """
         if not waits_for_result:
             return await self._look_up(call)
@@ -217,7 +217,7 @@ class Submitter:
         return None
 
     def left_s(self, call: "Call") -> float:
-        """Return the seconds that are left to respond to the call: the rest of its wait, and the grace period."""
+        """The seconds that are left to answer the call: its wait, and the grace after it."""
         return call.wait_until_s + self._settings.answer_grace_s - self._clock.monotonic_s()
 
     def _unconfirmed(self, call: "Call", what: str) -> UnconfirmedError:

@@ -1,4 +1,4 @@
-"""`GET` and `DELETE /v1/predictions/{id}`: read the state or result of a request, or cancel it, on any replica."""
+"""`GET` and `DELETE /v1/predictions/{id}`: the state or the result, and taking a request back, from any replica."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ Source = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _VisibleRequest:
-    """A request that the caller may see: its key in the store, and its result or acceptance mark."""
+    """A request that whoever asks may see: what the store keeps it under, and what is known of it."""
 
     key: str
     known: Result | Accepted
@@ -74,12 +74,12 @@ async def read_prediction(
 async def cancel_prediction(
     request_id: str, request: Request, services: AppServices, source: Source = ""
 ) -> dict[str, Any]:
-    """Cancel a request: it ends `FAILED` with the code `cancelled`, and is not computed if no worker has begun.
+    """Take a request back: it ends `FAILED` with the code `cancelled`, and is not computed if no worker has begun.
 
-    A request that has ended keeps its result, which is the response. Repeating the call changes nothing.
+    A request that has ended already keeps its result, which is the answer. Calling it again changes nothing.
     """
     time_s = services.settings.default_wait_s
-    late = store_is_late(time_s, done="whether the request is cancelled is not known, so call again")
+    late = store_is_late(time_s, done="whether the request is taken back is not known, so call again")
     async with answer_within(time_s, late):
         asked = await _find(services, request, request_id, source)
         if isinstance(asked.known, Result):
@@ -90,7 +90,7 @@ async def cancel_prediction(
 
 
 async def _find(services: Services, request: Request, request_id: str, source: str) -> _VisibleRequest:
-    """Find the request, if the caller may see it; the request of another caller is reported like an unknown one."""
+    """What is known of the request, for whoever may see it; of another's it says the same as of one never seen."""
     sees_all = request.scope.get(SEES_ALL, True)
     key: str | None = request_id
     if source or not is_own_id(request_id):
@@ -106,7 +106,7 @@ async def _find(services: Services, request: Request, request_id: str, source: s
 
 
 async def _wait(services: Services, key: str, model: str, wait_s: float) -> Result | None:
-    """Wait for a periodic read of the results: the worker's wake-up goes to the replica that accepted the request."""
+    """Wait on the tick of the waiting room: the worker's wake-up went to the replica that took the request."""
     pending, quotas = services.pending, services.submitter.quotas
     quotas.acquire(model)
     try:
@@ -123,7 +123,7 @@ async def _wait(services: Services, key: str, model: str, wait_s: float) -> Resu
 
 
 async def _expire(services: Services, request_id: str, key: str, accepted: Accepted) -> Result:
-    """Expire a request whose deadline has passed before any worker did, unless a result was stored meanwhile."""
+    """End a request whose deadline has passed with no worker to say so, unless a result was written meanwhile."""
     headers = accepted_headers(request_id, key, accepted)
     (held,) = await services.store.put([Result.expired(headers, now_s=services.clock.now_s())])
     return held

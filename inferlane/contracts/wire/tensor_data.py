@@ -8,9 +8,8 @@ import numpy as np
 import simdjson
 
 from inferlane.contracts.wire.json_numbers import Raw, Wanted, numbers
-from inferlane.contracts.wire.json_rows import Filler, document_of, shape_of
+from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, document_of, shape_of
 from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, numpy_dtype
-from inferlane.contracts.wire.v1_columns import OBJECTS_UP_TO_BYTES
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
 
 # Below this, msgspec is faster: building a simdjson document costs 1.5 µs.

@@ -4,13 +4,15 @@ Source: Open Inference Protocol V2, "Tensor Data Types".
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from inferlane.errors import DecodeError, quoted
+
+ANY_ROWS, NO_ROW_AXIS = -1, 0
 
 Tensors = Mapping[str, np.ndarray]
 """Named arrays `(rows, …)`; every array of one request has the same number of rows."""
@@ -155,10 +157,35 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """The inputs and outputs of a version."""
+    """The inputs and outputs of a version, each with the row axis first, as clients see them.
+
+    `batch` is how many rows one run of the graph takes: `ANY_ROWS`, that many, or one without a row axis.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    batch: int = ANY_ROWS
+
+    @classmethod
+    def of_graph(
+        cls, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], *, has_row_axis: bool = True
+    ) -> "Signature":
+        """What clients see of a graph with these tensors: any number of rows, whatever a run takes."""
+
+        def widened(specs: tuple[TensorSpec, ...], axes_before: int) -> tuple[TensorSpec, ...]:
+            return tuple(replace(spec, shape=(-1, *spec.shape[axes_before:])) for spec in specs)
+
+        if not has_row_axis:
+            return cls(inputs=widened(inputs, 0), outputs=widened(outputs, 0), batch=NO_ROW_AXIS)
+        firsts = {spec.shape[:1] for spec in inputs}
+        (first,) = firsts if len(firsts) == 1 else ((),)
+        if first and first[0] > 0 and all(spec.shape[:1] in {first, (-1,)} for spec in outputs):
+            return cls(inputs=widened(inputs, 1), outputs=widened(outputs, 1), batch=first[0])
+        return cls(inputs=inputs, outputs=outputs)
+
+    def graph_shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        """The shape that the graph itself has for one of these tensors: what `of_graph` was given."""
+        return spec.shape if self.batch == ANY_ROWS else (self.batch, *spec.row_shape)[self.batch == NO_ROW_AXIS :]
 
     def input(self, name: str) -> TensorSpec | None:
         """The input of that name, None if there is none."""

@@ -160,7 +160,6 @@ BAD: list[tuple[str, Callable[[Path], Path], str]] = [
     ("missing-weights", missing_weights, "cannot read .*weights.bin"),
     ("outside", lambda folder: saved(graphs.weighted(folder, location="../w.bin"), folder), "outside of it"),
     ("linked-weights", linked_weights, "is a link"),
-    ("fixed-batch", lambda folder: saved(graphs.plain(shape=(1, 3)), folder), "for exactly 1 rows.*dynamic first axis"),
     ("no-batch", lambda folder: saved(graphs.plain("Relu", shape=()), folder), "is a single value and has no rows"),
     ("free-axis", lambda folder: saved(graphs.plain(shape=(None, "length")), folder), "must be a fixed size over 0"),
     ("scalar", lambda folder: saved(graphs.scalar(), folder), "output .output. is a single value and has no rows"),

@@ -9,7 +9,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from inferlane.contracts.record import JSON_LENGTH
 from inferlane.contracts.wire.tensors import numpy_dtype
-from inferlane.errors import DecodeError, InvalidInputError
+from inferlane.errors import ConfigurationError, DecodeError, InvalidInputError
 from inferlane.runtime.config import load_settings
 from models.artifact import takes_nan
 from producer_api.http.schemas import predict_bodies
@@ -237,3 +237,55 @@ def test_every_datatype_goes_in_and_out_exactly(tmp_path: Path, datatype: str) -
     raw = np.array(rows, dtype)
     assert answers(model, v2_binary("x", datatype, [2, 2], raw.tobytes())) == [rows]
     assert answers(model, v2_json("x", datatype, [2, 2], json.dumps(rows))) == [rows]
+
+
+def add_softmax(models_dir: Path, rows: int | None, *, extra: str = "") -> None:
+    add_graph(
+        models_dir,
+        [helper.make_node("Softmax", ["x"], ["y"], axis=-1)],
+        inputs=[("x", TensorProto.FLOAT, [3] if rows is None else [rows, 3])],
+        outputs=[("y", TensorProto.FLOAT, [3] if rows is None else [rows, 3])],
+        extra=extra,
+    )
+
+
+def softmax(rows: np.ndarray) -> np.ndarray:
+    powers: np.ndarray = np.exp(rows - rows.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("rows_a_run", "extra"), [(1, ""), (4, ""), (None, "row_axis = false")])
+def test_a_graph_of_so_many_rows_or_of_none_answers_any_number_of_them(
+    tmp_path: Path, rows_a_run: int | None, extra: str
+) -> None:
+    add_softmax(tmp_path, rows_a_run, extra=extra)
+    signature = catalog_of(tmp_path).model("made").version("v1").signature
+    assert [spec.shape for spec in (*signature.inputs, *signature.outputs)] == [(-1, 3), (-1, 3)]
+    model = open_made(tmp_path)
+    for counts in ([1], [4], [7], [1, 2, 3, 5]):
+        rows = [np.random.default_rng(count).standard_normal((count, 3)).round(3) for count in counts]
+        found = answers(model, *[as_record(tmp_path, part.tolist()) for part in rows])
+        for part, answer in zip(rows, found, strict=True):
+            np.testing.assert_allclose(answer, softmax(part), rtol=1e-5)
+
+
+def test_one_value_without_a_row_axis_is_a_row(tmp_path: Path) -> None:
+    add_graph(
+        tmp_path,
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        inputs=[("x", TensorProto.INT64, [])],
+        outputs=[("y", TensorProto.INT64, [])],
+        extra="row_axis = false",
+    )
+    assert ask(tmp_path, [3, 4, 5.0]) == [6, 8, 10]
+
+
+def test_inputs_of_different_fixed_rows_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    add_graph(
+        tmp_path,
+        [helper.make_node("MatMul", ["a", "b"], ["y"])],
+        inputs=[("a", TensorProto.FLOAT, [2, 3]), ("b", TensorProto.FLOAT, [3, 2])],
+        outputs=[("y", TensorProto.FLOAT, [2, 2])],
+    )
+    with pytest.raises(ConfigurationError, match=r"\[2, 3\], whose first axis is neither free.*row_axis = false"):
+        catalog_of(tmp_path)
