@@ -16,7 +16,14 @@ from pathlib import Path
 from inferlane.contracts.naming import check_model_name, check_version_name, is_model_name, pool_key
 from inferlane.contracts.traffic_split import Split, weights_in_force
 from inferlane.contracts.wire.tensors import Signature
-from inferlane.errors import ConfigurationError, InvalidNameError, UnknownModelError, UnusableVersionError, quoted
+from inferlane.errors import (
+    ConfigurationError,
+    InvalidNameError,
+    InvalidSplitError,
+    UnknownModelError,
+    UnusableVersionError,
+    quoted,
+)
 from models.files import ModelFile, read_model_file, read_version_file, shown_values
 
 
@@ -81,6 +88,22 @@ class Model:
     def weights(self, split: Split | None) -> Mapping[str, float]:
         """The weights by which requests that pin no version are routed (`contracts.splits.weights_in_force`)."""
         return weights_in_force(split, served=self.versions, default_version=self.default_version)
+
+    def check_together(self, split: Split) -> None:
+        """Return if there are requests that every version with traffic takes.
+
+        Raises:
+            InvalidSplitError: there are none, so a part of the unpinned requests would always fail.
+        """
+        first, *others = self.weights(split)
+        for other in others:
+            reason = self.versions[first].signature.misfit(self.versions[other].signature)
+            if reason:
+                raise InvalidSplitError(
+                    f"versions {first!r} and {other!r} of model {self.name!r} cannot share traffic: {reason}. Requests "
+                    "that name no version would fail in one of them. Send all traffic to one, and let clients name the "
+                    "other"
+                )
 
     def unpinned(self, split: Split | None) -> ModelVersion:
         """A version that unpinned requests go to: whose signature they must fit.

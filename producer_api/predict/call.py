@@ -12,9 +12,10 @@ from inferlane.contracts.record import (
     valid_trace_parent,
 )
 from inferlane.contracts.wire.json_numbers import refuse_repeats
+from inferlane.contracts.wire.tensor_data import check_tensors
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import encode_binary_request
-from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError, clipped
+from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped
 from producer_api.http.problems import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from inferlane.contracts.traffic_split import Split
+    from inferlane.contracts.wire.tensors import Signature
     from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.split_table import SplitTable
-    from models.catalog import Catalog, Model, ModelVersion
+    from models.catalog import Catalog, Model
+
+    _Others = tuple[tuple[str, Signature], ...]
 
 SOURCE = b"inferlane/api"
 _MAX_KEY_CHARS = 512
@@ -82,6 +87,8 @@ class CallReader:
         self._catalog = catalog
         self._splits = splits
         self._clock = clock
+        # By model: the split that it was worked out for, which is another object after each change.
+        self._unpinned_of: dict[str, tuple[Split | None, Signature, _Others]] = {}
 
     def read(
         self, body: bytes, *, wait_s: float | None = None, trace_parent: bytes | None = None, caller: str = ""
@@ -105,8 +112,10 @@ class CallReader:
             ) from error
         refuse_repeats(body, fields)
         model = self._catalog.model(fields.model or None)
-        version = model.version(fields.version) if fields.version else self._unpinned(model)
-        tensors = decode_instances(fields.instances, version.signature, max_rows=self._settings.max_rows)
+        signature, others = (model.version(fields.version).signature, ()) if fields.version else self._unpinned(model)
+        tensors = decode_instances(fields.instances, signature, max_rows=self._settings.max_rows)
+        for version, other in others:
+            _check_fits(tensors, version, other)
         if fields.routing_key and len(fields.routing_key) > _MAX_KEY_CHARS:
             raise InvalidParameterError(
                 f"routing_key has {len(fields.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
@@ -114,8 +123,13 @@ class CallReader:
         call = self._call(fields, model.name, tensors, wait_s, caller)
         return msgspec.structs.replace(call, trace_parent=valid_trace_parent(trace_parent)) if trace_parent else call
 
-    def _unpinned(self, model: "Model") -> "ModelVersion":
-        return model.unpinned(self._splits.get(model.name))
+    def _unpinned(self, model: "Model") -> "tuple[Signature, _Others]":
+        """The signature that unpinned rows are read by, and those of other versions that the split may send them to."""
+        split = self._splits.get(model.name)
+        known = self._unpinned_of.get(model.name)
+        if known is None or known[0] is not split:
+            known = self._unpinned_of[model.name] = (split, *_weighted(model, split))
+        return known[1], known[2]
 
     def _call(
         self, fields: PredictBody, model: str, tensors: "Mapping[str, np.ndarray]", wait_s: float | None, caller: str
@@ -148,6 +162,31 @@ class CallReader:
             deadline_s=now_s
             + _seconds("deadline_s", _given(fields.deadline_s), settings.default_deadline_s, settings.max_deadline_s),
         )
+
+
+def _weighted(model: "Model", split: "Split | None") -> "tuple[Signature, _Others]":
+    """The signature of the version with the largest weight, and those of the others that differ from it."""
+    weights = model.weights(split)
+    if not weights:
+        return model.unpinned(split).signature, ()
+    first = model.versions[max(weights, key=weights.__getitem__)].signature
+    others = {name: model.versions[name].signature for name in weights}
+    return first, tuple((name, other) for name, other in others.items() if other.inputs != first.inputs)
+
+
+def _check_fits(tensors: "Mapping[str, np.ndarray]", version: str, signature: "Signature") -> None:
+    """Return if the version takes these rows.
+
+    Raises:
+        InvalidInputError: it does not, and unpinned requests may go to it.
+    """
+    try:
+        check_tensors(dict(tensors), signature)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"{error}. The traffic split sends a part of the requests to version {version!r}, which takes no such "
+            "rows; send rows that every version of the split takes, or name a version"
+        ) from error
 
 
 def _bound_id(proof: bytes, *, caller: str, model: str, payload: bytes) -> str:

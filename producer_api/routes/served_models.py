@@ -58,6 +58,7 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
         if fault.model == model.name and fault.version is not None:
             unusable[fault.version] = fault.reason
     split = make_split(model.name, weights, known=model.versions, unusable=unusable, changed_s=services.clock.now_s())
+    model.check_together(split)
     time_s = services.settings.default_wait_s
     late = UnavailableError(
         f"the split was not in force here within the {time_s:.1f} s of this call; whether it is stored is not known. "

@@ -1,7 +1,8 @@
 """The data of one V2 tensor: raw bytes or JSON, to an array of the shape that the tensor says it has."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -137,11 +138,13 @@ def _one_by_one(text: bytes, shape: Sequence[int], wanted: Wanted) -> np.ndarray
     return array
 
 
-def check_tensors(tensors: Mapping[str, np.ndarray], signature: Signature) -> int:
+def check_tensors(tensors: dict[str, np.ndarray], signature: Signature) -> int:
     """Return the number of rows of tensors that fit the signature.
 
+    Numbers of the same kind and another width are converted in place: versions of one model may differ in it.
+
     Raises:
-        InvalidInputError: a tensor is missing, unknown, of another datatype or shape, empty, or not finite.
+        InvalidInputError: a tensor is missing, unknown, of another kind or shape, empty, out of range, or not finite.
     """
     specs = signature.inputs
     if len(tensors) != len(specs):
@@ -153,6 +156,8 @@ def check_tensors(tensors: Mapping[str, np.ndarray], signature: Signature) -> in
         array = tensors.get(spec.name)
         if array is None:
             raise InvalidInputError(f"input {spec.name!r} is missing; the inputs are: {_names(specs)}")
+        if array.dtype != numpy_dtype(spec.datatype):
+            array = tensors[spec.name] = _converted(array, spec)
         _check_tensor(array, spec)
         if rows is not None and len(array) != rows:
             raise InvalidInputError(f"input {spec.name!r} has {len(array)} rows, the one before it has {rows}")
@@ -162,9 +167,34 @@ def check_tensors(tensors: Mapping[str, np.ndarray], signature: Signature) -> in
     return rows
 
 
-def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
-    if array.dtype != numpy_dtype(spec.datatype):
+_KINDS = {"f": "f", "i": "iu", "u": "iu"}
+
+
+def _converted(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """Numbers of another width as the input has them.
+
+    Raises:
+        InvalidInputError: they are of another kind, or one is out of range.
+    """
+    dtype = numpy_dtype(spec.datatype)
+    if array.dtype.kind not in _KINDS.get(dtype.kind, ""):
         raise InvalidInputError(f"input {spec.name!r} must be {spec.datatype}, not {array.dtype}")
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = array.astype(dtype)
+        fits = np.isfinite(cast) | ~np.isfinite(array)
+    else:
+        limits = np.iinfo(dtype)
+        fits, cast = (array >= limits.min) & (array <= limits.max), array.astype(dtype)
+    if not fits.all():
+        place, value = _first(~fits, array)
+        raise InvalidInputError(
+            f"input {spec.name!r}{place} is {value}, which {spec.datatype} cannot hold; send numbers in its range"
+        )
+    return cast
+
+
+def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
     if array.shape[1:] != spec.row_shape:
         raise InvalidInputError(
             f"input {spec.name!r} has shape {clipped(str(list(array.shape)))}; "
@@ -178,15 +208,20 @@ def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
 
 
 def _refuse_not_finite(array: np.ndarray, spec: TensorSpec) -> None:
-    are_finite = np.isfinite(array)
-    if are_finite.all():
+    are_bad = ~np.isfinite(array)
+    if not are_bad.any():
         return
-    first = np.unravel_index(int(are_finite.argmin()), array.shape)
-    place = "".join(f"[{index}]" for index in first)
+    place, value = _first(are_bad, array)
     raise InvalidInputError(
-        f"input {spec.name!r}{place} is {array[first]}; send finite numbers: it takes no missing values "
+        f"input {spec.name!r}{place} is {value}; send finite numbers: it takes no missing values "
         "(`allow_nan` in version.toml)"
     )
+
+
+def _first(are_bad: np.ndarray, array: np.ndarray) -> tuple[str, Any]:
+    """The place and the value of the first that is bad."""
+    first = np.unravel_index(int(are_bad.argmax()), array.shape)
+    return "".join(f"[{index}]" for index in first), array[first]
 
 
 def _names(specs: tuple[TensorSpec, ...]) -> str:

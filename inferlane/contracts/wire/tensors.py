@@ -150,6 +150,11 @@ class TensorSpec:
     allow_nan: bool = False
 
     @property
+    def kind(self) -> str:
+        """What the datatypes that can be converted into one another have in common: FP, INT, BOOL or BYTES."""
+        return self.datatype.rstrip("0123456789").removeprefix("U")
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of one row: everything after the row axis."""
         return self.shape[1:]
@@ -182,6 +187,19 @@ class Signature:
         if first and first[0] > 0 and all(spec.shape[:1] in {first, (-1,)} for spec in outputs):
             return cls(inputs=widened(inputs, 1), outputs=widened(outputs, 1), batch=first[0])
         return cls(inputs=inputs, outputs=outputs)
+
+    def misfit(self, other: "Signature") -> str | None:
+        """Why no request could fit both signatures, None if some do: the width of numbers is converted."""
+        names, others = ({spec.name: spec for spec in signature.inputs} for signature in (self, other))
+        if names.keys() != others.keys():
+            return f"the inputs are called {', '.join(names)} in one and {', '.join(others)} in the other"
+        for name, spec in names.items():
+            if (spec.row_shape, spec.kind) != (others[name].row_shape, others[name].kind):
+                return (
+                    f"input {name!r} takes rows of {spec.datatype} {list(spec.row_shape)} in one and of "
+                    f"{others[name].datatype} {list(others[name].row_shape)} in the other"
+                )
+        return None
 
     def graph_shape(self, spec: TensorSpec) -> tuple[int, ...]:
         """The shape that the graph itself has for one of these tensors: what `of_graph` was given."""

@@ -80,11 +80,11 @@ def open_made(models_dir: Path, version: str = "v1") -> OnnxModel:
     return load_verified(catalog_of(models_dir).model("made").version(version), intra_op_num_threads=1, rows=8)
 
 
-def as_record(models_dir: Path, instances: Any) -> FakeRecord:
+def as_record(models_dir: Path, instances: Any, *, splits: SplitTable | None = None) -> FakeRecord:
     """What the API makes of a V1 call: text is sent as it is, all else as JSON."""
     text = instances if isinstance(instances, str) else json.dumps(instances)
     catalog = catalog_of(models_dir)
-    reader = CallReader(load_settings(), catalog=catalog, splits=SplitTable(), clock=SystemClock())
+    reader = CallReader(load_settings(), catalog=catalog, splits=splits or SplitTable(), clock=SystemClock())
     call = reader.read(f'{{"model": "made", "instances": {text}}}'.encode())
     return FakeRecord(value=call.payload, headers=((JSON_LENGTH, str(call.json_length).encode()),))
 
