@@ -1,4 +1,4 @@
-"""Destinations of the router: each in its own time and order, on a fake sender."""
+"""Writes to the work topics: each topic in its own order, independent of the others; on a fake sender."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ WITHIN_S = 30.0
 
 
 class FakeSender:
-    """Topics that take records, are away, are gone, or do not answer until told to."""
+    """Topics that accept records, are unavailable, are missing, or do not respond until told to."""
 
     def __init__(self) -> None:
         self.away: set[str] = set()
@@ -43,7 +43,7 @@ def record(topic: str, value: bytes) -> OutRecord:
 
 
 async def settle() -> None:
-    """Let every task that can go on do so."""
+    """Let every task that can run do so."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -79,7 +79,7 @@ async def test_a_silent_topic_keeps_the_order_of_its_records_and_holds_no_other(
 async def test_a_topic_that_takes_nothing_for_long_is_given_up_only_while_others_take_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Guards `_is_hopeless`: a broker that is away as a whole must fail nobody's request."""
+    """Guards `_is_hopeless`: an unavailable broker must not fail requests."""
     monkeypatch.setattr(destinations, "_PATIENCE_S", 0.0)
     sender = FakeSender()
     sender.away |= {"one", "two"}

@@ -1,4 +1,4 @@
-"""The forwarder on fakes: what goes on, what waits, and what is answered."""
+"""The forwarder on fakes: which records are forwarded, which wait, and which get a reply."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ LIMIT_BYTES = 1_000
 
 
 class FakeSender:
-    """Topics that are gone or silent; all have the limit."""
+    """Topics that are missing or do not respond; all have the size limit."""
 
     def __init__(self) -> None:
         self.gone: set[str] = set()
@@ -105,7 +105,7 @@ async def test_a_request_whose_topic_is_gone_is_answered_and_the_others_go_on() 
 
 
 async def test_a_topic_that_does_not_answer_holds_no_take_of_another() -> None:
-    """Guards the rest that `forward` returns; without it every model waits for this one."""
+    """Guards the awaitable that `forward` returns; without it every model waits for this one."""
     sender, delivery = FakeSender(), FakeDelivery()
     sender.silent[topic("v2")] = asyncio.Event()
     forwarder = make_forwarder(sender, delivery)
@@ -125,7 +125,7 @@ async def test_a_topic_that_does_not_answer_holds_no_take_of_another() -> None:
 
 
 async def test_a_record_that_tracing_makes_too_large_is_answered() -> None:
-    """A router that found out after the check died of it, and its successor too."""
+    """Without the check, the router ends with this record, and so does the next router that fetches it."""
     sender, delivery = FakeSender(), FakeDelivery()
     bare = request(b"r", b"v1", b"x" * 500)
     assert await make_forwarder(sender, delivery).forward(take(bare), Lane.REQUESTS) is None
@@ -138,7 +138,7 @@ async def test_a_record_that_tracing_makes_too_large_is_answered() -> None:
 
 
 async def test_a_version_that_this_router_does_not_know_goes_to_its_workers_while_they_are_there() -> None:
-    """Replicas have different catalogues while it is being changed: a record must not fail for the router it met."""
+    """Replicas have different catalogs during a change: a record must not fail because of the router that it met."""
     sender, delivery = FakeSender(), FakeDelivery()
     served_models = {"new": Served("v2", {"v2", "v3"}), "iris": Served("v1", {"v1", "v9"})}
     forwarder = Forwarder(

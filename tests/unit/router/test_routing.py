@@ -1,4 +1,4 @@
-"""Choosing a version: pure, sticky, true to the weights, moving only the keys that must move."""
+"""The choice of a version: pure, sticky, proportional to the weights, and stable when weights change."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Slots, reports and the router's windows: every summary counts once, in any order."""
+"""Slots, reports and the windows of the router: every summary counts once, in any order."""
 
 from collections.abc import Sequence
 

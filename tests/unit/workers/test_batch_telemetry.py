@@ -1,4 +1,4 @@
-"""What a worker tells of a batch: to Prometheus, to the windows and to the log."""
+"""What a worker reports of a batch: to Prometheus, to the outcome summaries and to the log."""
 
 import dataclasses
 

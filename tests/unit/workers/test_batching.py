@@ -1,4 +1,4 @@
-"""Batches: rows go in and come back to their own request; a culprit fails alone."""
+"""Batches: each request gets its own rows back; a bad request fails alone."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""A pool whose model fails on everything stops taking, and tries again by itself."""
+"""A worker whose model fails on most requests stops fetching, and tries again by itself."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def results(count: int, code: str | None = None) -> list[Result]:
 
 
 def test_a_model_that_fails_on_most_requests_halts_the_pool() -> None:
-    """Guards `note`'s halt: taken out, the whole topic ends in the dead letters."""
+    """Guards `note`'s halt: without it, the whole topic is dead-lettered."""
     limit = make_limit(FakeClock())
     limit.note(results(9))
     limit.note(results(10, "model_error"))
@@ -46,7 +46,7 @@ SAYS_NOTHING = ("undecodable", "invalid_input", "payload_too_large", "deadline_e
 
 @pytest.mark.parametrize("code", SAYS_NOTHING)
 def test_what_says_nothing_of_the_model_never_halts_it(code: str) -> None:
-    """Guards the count of `failed` in `note`: with every error in it, one bad producer stops the pool for everybody."""
+    """Guards the count of `failed` in `note`: if every error counts, one bad producer halts the pool for everybody."""
     limit = make_limit(FakeClock())
     limit.note(results(10 * WINDOW, code))
     assert not limit.is_halted
@@ -54,8 +54,8 @@ def test_what_says_nothing_of_the_model_never_halts_it(code: str) -> None:
 
 @pytest.mark.parametrize("code", SAYS_NOTHING)
 def test_what_says_nothing_of_the_model_hides_no_broken_one(code: str) -> None:
-    """Guards the count of `judged` in `note`: with every result in it, a bad producer beside a broken model keeps the
-    pool emptying the topic (seen to fail so)."""
+    """Guards the count of `judged` in `note`: if every result counts, a bad producer hides a broken model and
+    the pool goes on emptying the topic (seen to fail so)."""
     limit = make_limit(FakeClock())
     for _ in range(WINDOW):
         limit.note(results(3, code))
@@ -65,8 +65,8 @@ def test_what_says_nothing_of_the_model_hides_no_broken_one(code: str) -> None:
 
 @pytest.mark.parametrize("code", SAYS_NOTHING)
 def test_a_probe_that_ran_no_model_resumes_nothing(code: str) -> None:
-    """Guards the early return of `note`: taken out, the first expired requests after a pause resume a broken pool (seen
-    to fail so)."""
+    """Guards the early return of `note`: without it, the first expired requests after a pause resume a broken pool
+    (seen to fail so)."""
     clock = FakeClock()
     limit = make_limit(clock)
     limit.note(results(WINDOW, "model_error"))

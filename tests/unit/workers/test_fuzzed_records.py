@@ -1,4 +1,4 @@
-"""Whatever a record holds, router and worker come to a terminal answer for it and go on."""
+"""Whatever a record holds, router and worker make a terminal reply for it and go on."""
 
 from dataclasses import replace
 from typing import Any
@@ -85,7 +85,7 @@ def forwarder() -> Forwarder:
 
 
 def assert_deliverable(answer: Answer, record: Any) -> None:
-    """What `Delivery.deliver` makes of the answer can be written: nothing in it stops the lane."""
+    """`Delivery.deliver` can write the reply: nothing in it stops the lane."""
     result = answer.result
     assert result.status in {Status.FAILED, Status.EXPIRED}
     assert result.error_code
@@ -121,7 +121,7 @@ def test_the_router_routes_or_answers_every_record(forwarder: Forwarder, record:
 @example(record=replace(HOSTILE, headers=HOSTILE.headers[4:9]), lane=Lane.BULK)
 @example(record=HUGE, lane=Lane.REQUESTS)
 def test_the_worker_decodes_or_answers_every_record(record: FakeRecord, lane: Lane) -> None:
-    """Guards `UNREADABLE` of `workers.requests` and what its members are raised for; fails when one is taken out."""
+    """Guards `UNREADABLE` of `workers.requests` and what its members are raised for; fails without one of them."""
     replies = ReplyBuilder(make_version(), max_result_bytes=SETTINGS.max_result_bytes, results_sample=0.0)
     try:
         request = decode(record, lane, make_version())

@@ -1,4 +1,4 @@
-"""Which lane infers next: clients first, bulk its share, and neither lives on what it saved up."""
+"""Which lane infers next: clients first, bulk for its share, and no lane saves up credit."""
 
 import asyncio
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def used_s(turns: Sequence[Turn], lane: Lane, *, from_s: float, to_s: float) -> 
 
 
 def contended_stretches(turns: Sequence[Turn]) -> list[tuple[float, float]]:
-    """The spells during which somebody of each lane waits or runs, and never only one of them."""
+    """The periods in which both lanes wait or run."""
     moments = sorted({moment for turn in turns for moment in (turn.asked_s, turn.ended_s)})
     found: list[tuple[float, float]] = []
     for from_s, to_s in pairwise(moments):
@@ -98,7 +98,7 @@ SHARES = st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.8])
 def test_a_client_waits_behind_bulk_for_one_turn_and_the_share_of_one_client_turn(
     senders: list[Sender], bulk_share: float
 ) -> None:
-    """Guards both bounds of the credit: with one of them gone some order of arrival lets bulk run on."""
+    """Guards both bounds of the credit: without one of them, some order of arrival lets bulk run on."""
     turns = simulate(senders, bulk_share=bulk_share)
     longest = {lane: max((t for s in senders if s.lane is lane for t in s.turns_s), default=0) for lane in Lane}
     earned_s = longest[Lane.REQUESTS] * bulk_share / (1 - bulk_share)
@@ -137,7 +137,7 @@ def test_bulk_and_clients_share_as_set_whatever_their_turns_last() -> None:
 
 @pytest.mark.parametrize("bulk_s", [1, 30])
 def test_bulk_that_comes_after_a_rush_of_clients_is_owed_nothing_for_it(bulk_s: int) -> None:
-    """Guards that only waiting earns: else 90 s of clients alone give bulk the model for 22 s."""
+    """Guards that bulk earns only while it waits: otherwise 90 s of clients alone give bulk the model for 22 s."""
     clients = [Sender(lane=Lane.REQUESTS, at_s=0, turns_s=[1] * 1_000) for _ in range(2)]
     bulk = [Sender(lane=Lane.BULK, at_s=900, turns_s=[bulk_s] * 50) for _ in range(2)]
     turns = simulate([*clients, *bulk], bulk_share=0.2)
@@ -154,7 +154,7 @@ def test_clients_that_come_after_bulk_alone_are_owed_nothing_for_it() -> None:
 
 
 def test_bulk_does_not_owe_for_the_turns_that_nobody_else_wanted_yet() -> None:
-    """Guards the reset where no client waits: a client in each bulk turn would else add up to a debt without end."""
+    """Guards the reset when no client waits: otherwise one client per bulk turn adds up to an unlimited debt."""
     # One client at a time, which comes back while bulk runs: it never waits where a turn begins.
     loner = Sender(lane=Lane.REQUESTS, at_s=5, turns_s=[1] * 40, pause_s=5)
     rush = [Sender(lane=Lane.REQUESTS, at_s=600, turns_s=[1] * 200) for _ in range(2)]
@@ -215,7 +215,7 @@ async def test_one_holder_at_a_time_and_clients_overtake_bulk() -> None:
 
 @pytest.mark.parametrize("has_begun", [False, True])
 async def test_a_cancelled_waiter_does_not_keep_the_turn(has_begun: bool) -> None:
-    """Cancelled while it waits, or in the very moment in which it was given the turn."""
+    """Cancelled while it waits, or just when it was given the turn."""
     scheduler = LaneScheduler(bulk_share=0.2, clock=FakeClock())
 
     async def queue() -> None:

@@ -1,4 +1,4 @@
-"""What a worker does with a take: who is computed, who is answered without, and that each is answered."""
+"""What a worker does with a fetched batch: which requests are inferred, and that each gets a reply."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +27,7 @@ TWO_ROWS = b'{"instances": [[1, 1, 1, 1], [1, 1, 1, 1]]}'
 
 
 class FakeModel:
-    """ReplyBuilder any rows and remembers how many it was given; unlike a session it cannot fail."""
+    """Infers any rows and remembers how many it was given; unlike a session it cannot fail."""
 
     version = make_version()
 
@@ -97,7 +97,7 @@ async def answer(
 
 
 async def test_a_cancelled_request_is_answered_and_its_rows_are_not_computed() -> None:
-    """Guards `_answer_early`'s look at `cancelled`: taken out, the model sees two rows."""
+    """Guards `Pipeline._reply_early`'s check of `cancelled`: without it, the model gets two rows."""
     model = FakeModel()
     delivery = await answer(
         make_record("a"), make_record("b"), model=model, cancelled={read_headers(make_record("a")).key}
@@ -108,7 +108,7 @@ async def test_a_cancelled_request_is_answered_and_its_rows_are_not_computed() -
 
 
 async def test_a_request_past_its_deadline_is_answered_and_its_rows_are_not_computed() -> None:
-    """Guards `_answer_early`'s look at the deadline: taken out, the model sees two rows."""
+    """Guards `Pipeline._reply_early`'s check of the deadline: without it, the model gets two rows."""
     clock, model = FakeClock(), FakeModel()
     late = make_record("late", deadline_s=clock.now_s() - 1)
     delivery = await answer(late, make_record("due", deadline_s=clock.now_s() + 1), model=model, clock=clock)
@@ -124,7 +124,7 @@ async def test_a_batch_of_nothing_but_late_requests_runs_no_model() -> None:
 
 
 async def test_outputs_that_cannot_be_encoded_end_their_request_and_not_the_worker() -> None:
-    """Guards the `except` of `_answer`: taken out, the take raises, the process ends and meets the record again."""
+    """Guards the `except` of `_reply`: without it, `serve` raises, the process ends and fetches the record again."""
     model = FakeModel({"label": np.array([object()]), "probabilities": np.zeros((1, 3), np.float32)})
     delivery = await answer(make_record("a"), model=model)
     assert delivery.status_of("a") == (Status.FAILED, "model_error")
@@ -140,7 +140,7 @@ async def test_a_record_that_cannot_be_read_is_answered_beside_one_that_can(valu
 
 
 async def test_bulk_results_of_a_take_are_delivered_together_and_those_of_clients_run_by_run() -> None:
-    """Guards the lane's part in `answer`: taken out, a bulk take pays a round trip a run, or a client waits for all."""
+    """Guards the lane's part in `serve`: without it, bulk pays a round trip per run, or a client waits for all runs."""
     records = [make_record("a"), make_record("b"), make_record("c")]
     for lane, sizes in ((Lane.BULK, [3]), (Lane.REQUESTS, [1, 1, 1])):
         model = FakeModel()
@@ -151,7 +151,7 @@ async def test_bulk_results_of_a_take_are_delivered_together_and_those_of_client
 
 
 async def test_large_bulk_results_are_not_held_back_for_the_rest_of_the_take() -> None:
-    """Guards `_HELD_BYTES`: taken out, one send holds all of a take and may outlast what the broker is given."""
+    """Guards `HELD_BYTES`: without it, one produce holds all results and may exceed the request timeout."""
     model = FakeModel({"label": np.zeros(1, np.int64), "probabilities": np.zeros((1, 400_000), np.float32)})
     records = [make_record("a"), make_record("b")]
     delivery = await answer(*records, model=model, lane=Lane.BULK, max_batch_rows=1)
@@ -159,7 +159,7 @@ async def test_large_bulk_results_are_not_held_back_for_the_rest_of_the_take() -
 
 
 async def test_bulk_records_with_a_deadline_are_looked_at_when_it_is_their_turn() -> None:
-    """Guards `_in_a_row`: without it a record that expires during the run before is computed all the same."""
+    """Guards `_in_a_row`: without it, a record that expires during the run before is inferred."""
     clock = FakeClock()
 
     class Model(FakeModel):
@@ -175,7 +175,7 @@ async def test_bulk_records_with_a_deadline_are_looked_at_when_it_is_their_turn(
 
 
 async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
-    """Guards `has_waiting_client`: taken out, a client waits for the whole take instead of one run of it."""
+    """Guards `has_waiting_client`: without it, a client waits for all runs of bulk instead of one."""
     pipeline: Pipeline
     waiting: list[asyncio.Task[None]] = []
     served: list[str] = []
@@ -212,7 +212,7 @@ async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
 
 
 class RowSums(FakeModel):
-    """ReplyBuilder each row by its own numbers, so that a row in the wrong place shows."""
+    """Gives each row an output made of its own numbers, so that a row in the wrong place shows."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
         super().run(inputs)
@@ -227,7 +227,7 @@ def rows_record(request_id: str, rows: int, **more: float) -> FakeRecord:
 
 @pytest.mark.parametrize("lane", Lane)
 async def test_a_request_larger_than_a_batch_is_run_in_pieces_and_answered_whole(lane: Lane) -> None:
-    """Guards `_infer_in_pieces`: taken out, one run of any size takes the memory and the time that it likes."""
+    """Guards `_infer_in_pieces`: without it, memory and time of one run have no limit."""
     model = RowSums()
     records = [rows_record("a", 1), rows_record("large", 23), rows_record("b", 2)]
     delivery = await answer(*records, model=model, lane=lane, max_batch_rows=5)
@@ -281,7 +281,7 @@ async def test_pieces_whose_outputs_do_not_fit_together_fail_their_request() -> 
 
 
 async def test_a_client_has_its_turn_between_two_pieces_of_a_large_bulk_request() -> None:
-    """Guards the turn a piece: in one turn for all, a client waits for as many runs as a record has rows for."""
+    """Guards the turn per piece: in one turn for all pieces, a client waits for every run of the record."""
     pipeline: Pipeline
     waiting: list[asyncio.Task[None]] = []
     rows: list[int] = []

@@ -16,7 +16,7 @@ def test_more_rows_cost_more() -> None:
 
 
 def test_few_rows_are_not_thought_cheap_after_many() -> None:
-    """Guards `max(1.0, …)`: a model that reads its weights for each run takes as long for a single row."""
+    """Guards `max(1.0, …)`: a model that reads its weights for each run costs as much for a single row."""
     cost = RunCost()
     cost.note(256, 0.018)
     assert cost.of(1) == 0.018
