@@ -17,7 +17,7 @@ from control_plane.cli.console import err, out, reachable_settings, write_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from control_plane.cli.dead_letter_search import DeadLetterFilter, FoundDeadLetter
+    from control_plane.dead_letter_replay import DeadLetterFilter, FoundDeadLetter
     from inferlane.errors import DecodeError
     from inferlane.runtime.config import Settings
 
@@ -46,7 +46,7 @@ def list_dead_letters(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line. Default: a table.")] = False,
 ) -> None:
     """List dead letters, the newest last, and how many there are for each reason."""
-    from control_plane.cli.dead_letter_search import DeadLetterFilter, since_seconds
+    from control_plane.dead_letter_replay import DeadLetterFilter, since_seconds
 
     selection = DeadLetterFilter(reason=reason, model=model, version=version, since_s=since_seconds(since))
     letters = asyncio.run(_read(reachable_settings(), selection))
@@ -77,7 +77,7 @@ def show(
     name: Annotated[str, typer.Argument(help="The request id, or the offset of the letter.")],
 ) -> None:
     """Show the letters of a request whole: why, where, headers and the head of the value. Exit 1 if there is none."""
-    from control_plane.cli.dead_letter_search import DeadLetterFilter, since_seconds
+    from control_plane.dead_letter_replay import DeadLetterFilter, since_seconds
 
     selection = DeadLetterFilter(ids=frozenset({name}), since_s=since_seconds(None))
     letters = asyncio.run(_read(reachable_settings(), selection, whole=True))
@@ -105,7 +105,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
     A request is sent once however many letters it has. One that has been answered since is left alone.
     """
-    from control_plane.cli.dead_letter_search import DeadLetterFilter, since_seconds
+    from control_plane.dead_letter_replay import DeadLetterFilter, since_seconds
 
     if not (ids or reason or model or version or since or every):
         raise typer.BadParameter("name request ids, narrow it down with an option, or say --all")
@@ -138,8 +138,7 @@ async def _replay(
     to_version: str | None,
 ) -> bool:
     """Send, report, and return whether all were sent."""
-    from control_plane.cli.dead_letter_search import matching_dead_letters
-    from control_plane.replay import open_replayer
+    from control_plane.dead_letter_replay import matching_dead_letters, open_replayer
     from inferlane.errors import InvalidRequestError, UnavailableError
 
     offsets = {found.letter.offset for found in letters.values()}
@@ -173,7 +172,7 @@ async def _replay(
 
 
 async def _read(settings: "Settings", selection: "DeadLetterFilter", *, whole: bool = False) -> "list[FoundDeadLetter]":
-    from control_plane.cli.dead_letter_search import matching_dead_letters
+    from control_plane.dead_letter_replay import matching_dead_letters
 
     async with aclosing(matching_dead_letters(settings, selection, on_skipped=_say_skipped)) as stream:
         letters = [found if whole else found.without_value() async for found in stream]
@@ -218,7 +217,7 @@ def _write_json(letters: "list[FoundDeadLetter]") -> None:
 
 
 def _print(found: "FoundDeadLetter") -> None:
-    from control_plane.cli.dead_letter_search import preview
+    from control_plane.dead_letter_replay import preview
 
     letter = found.letter
     original, cause = letter.original, letter.cause

@@ -1,25 +1,179 @@
 """`inferlane models`: add, build, list and verify what can be served."""
 
+import shlex
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from control_plane.cli.console import err, out, styled
-from control_plane.cli.model_addition import add_model
-from inferlane.errors import ConfigurationError
+from inferlane.errors import ConfigurationError, clipped
 from inferlane.runtime.config import Settings, load_settings
+from inferlane.runtime.runfile import RunFile
 from models.catalog import load_catalog
 
-# scikit-learn and onnxruntime take seconds to load: commands that do not need them start without (PLC0415).
+# onnxruntime and the model tools are loaded by the command that needs them (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from inferlane.contracts.wire.tensors import TensorSpec
+    from models.adding.addition import Added
     from models.catalog import Catalog, ModelVersion
+
+_TOOLS = frozenset({"onnx", "google"})
+# A row that fits a terminal.
+_SHOWN_VALUES = 64
+_DEFAULT_TOLERANCE, _DEFAULT_TIMEOUT_S = 1e-4, 120.0
+
+
+def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="An ONNX file, with its weights in it or beside it, or a folder with one."
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", help="The model that it is a version of; new or known.")],
+    version: Annotated[
+        str | None, typer.Option("--version", help="The name of the version.", show_default="the next of v1, v2, …")
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option("--check", help="Rows (.csv, .parquet, .npz) to run, with the expected answers if it has them."),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Largest difference from an expected number, relative above 1; share of rows with another label.",
+        ),
+    ] = _DEFAULT_TOLERANCE,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=1, help="Seconds that loading and running the model may take.")
+    ] = _DEFAULT_TIMEOUT_S,
+    description: Annotated[str, typer.Option(help="What a new model is for. Default: none.")] = "",
+    models_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the model store. Env: INFERLANE_MODELS_DIR.",
+            show_default=str(Settings.model_fields["models_dir"].default),
+        ),
+    ] = None,
+) -> None:
+    """Add a model of your own to the store: inspected, checked, measured, and there whole or not at all."""
+    settings = load_settings() if models_dir is None else load_settings(models_dir=models_dir)
+    try:
+        from models.adding.addition import Addition, add
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _TOOLS:
+            raise
+        raise ConfigurationError(
+            f"adding models needs {error.name!r}, which is not installed. "
+            "Install the extra: pip install 'inferlane[models]'"
+        ) from error
+    addition = Addition(
+        source=source,
+        model=name,
+        version=version,
+        models_dir=settings.models_dir,
+        check=check,
+        tolerance=tolerance,
+        timeout_s=timeout_s,
+        description=description,
+    )
+    with err.status("inspecting") as status:
+        added = add(addition, say=status.update)
+    _show(added)
+    _show_next_step(added, settings)
+
+
+def _show(added: "Added") -> None:
+    report, checked = added.report, added.report.checked
+    out.print(styled((f"{added.published.model} {added.published.version}", "bold"), f" in {added.published.folder}"))
+    table = Table("", "name", "datatype", "shape", "classes", box=None, padding=(0, 1))
+    for what, specs in (("input", checked.signature.inputs), ("output", checked.signature.outputs)):
+        for spec in specs:
+            classes = added.classes.get(spec.name, ())
+            shape = f"[{', '.join(['rows', *map(str, spec.row_shape)])}]"
+            table.add_row(what, spec.name, spec.datatype, shape, clipped(", ".join(classes), limit_chars=60))
+    out.print(table)
+    opsets = ", ".join(f"{name} {number}" for name, number in report.opsets.items())
+    lines = [
+        f"{report.nodes} nodes, {opsets}, IR version {report.ir_version}",
+        *report.changes,
+        "answers rows of zeros, and a row alone as in a batch",
+        f"NaN is {'answered' if checked.accepts_nan else 'not answered'} by numbers",
+        f"{_latencies(checked.latency_us)}, {report.size_bytes / 1024:,.0f} KiB, {report.digest[:19]}…",
+    ]
+    if checked.comparison is not None:
+        lines.append(comparison_line(checked.comparison))
+    for line in lines:
+        out.print(styled(("✓", "green"), f" {line}"), soft_wrap=True)
+
+
+def _latencies(latency_us: "dict[str, float] | object") -> str:
+    values = msgspec.to_builtins(latency_us)
+    return ", ".join(f"{rows} row{'s' * (rows != '1')} {value / 1000:.3g} ms" for rows, value in values.items())
+
+
+def comparison_line(comparison: "object") -> str:
+    """What became of the rows of a file, in words."""
+    from models.adding.checking import Comparison
+
+    if not isinstance(comparison, Comparison):
+        return ""
+    if not comparison.outputs:
+        return f"{comparison.rows} rows of the file ran; it has no expected answers to compare with"
+    return (
+        f"{comparison.rows} rows compared in {', '.join(comparison.outputs)}: largest difference "
+        f"{comparison.largest_difference:.2g}, {comparison.labels_differing} other labels"
+    )
+
+
+def _show_next_step(added: "Added", settings: "Settings") -> None:
+    record = RunFile(settings.state_dir).read()
+    running = record is not None and record.is_running
+    url = record.api_url if record is not None and running else f"http://localhost:{settings.api_port}"
+    if not (settings.models_dir / settings.default_model).is_dir():
+        out.print(
+            f"The store has no model {settings.default_model!r}: set INFERLANE_DEFAULT_MODEL={added.published.model}.",
+            soft_wrap=True,
+        )
+    if running:
+        out.print(
+            "The running stack read the store when it started. Restart it: inferlane down && inferlane up --detach"
+        )
+    else:
+        out.print("Start the stack: inferlane up --detach")
+    body = _example(added)
+    if body is not None:
+        out.print(f"Then: curl -s {url}/v1/models/predict -d {shlex.quote(body)}", soft_wrap=True)
+
+
+def _example(added: "Added") -> str | None:
+    """A body that the version answers; nothing if a row is too long to be shown."""
+    inputs = added.report.checked.signature.inputs
+    rows = {
+        spec.name: _zeros(spec.row_shape, 0.0 if spec.datatype.startswith("FP") else _zero(spec)) for spec in inputs
+    }
+    row = next(iter(rows.values())) if len(rows) == 1 else rows
+    names = {"model": added.published.model} | ({} if added.published.first else {"version": added.published.version})
+    body = msgspec.json.encode({**names, "instances": [row]}).decode()
+    return body if body.count(",") <= _SHOWN_VALUES else None
+
+
+def _zero(spec: "TensorSpec") -> bool | int:
+    return False if spec.datatype == "BOOL" else 0
+
+
+def _zeros(shape: tuple[int, ...], value: float) -> object:
+    return [_zeros(shape[1:], value) for _ in range(shape[0])] if shape else value
+
 
 app = typer.Typer(no_args_is_help=True, help="Add, build, list and verify models.")
 app.command("add")(add_model)

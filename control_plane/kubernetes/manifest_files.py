@@ -6,12 +6,6 @@ from typing import Any
 
 import yaml
 
-from control_plane.kubernetes.autoscalers import (
-    api_autoscaler,
-    authentication_documents,
-    pool_scaled_object,
-    router_scaled_object,
-)
 from control_plane.kubernetes.backing_services import (
     cluster_documents,
     store_documents,
@@ -19,7 +13,15 @@ from control_plane.kubernetes.backing_services import (
     user_documents,
 )
 from control_plane.kubernetes.deployment_plan import API, DeploymentPlan, Document, PoolPlan, document
-from control_plane.kubernetes.network_policies import kafka_policy, monitor_document, policy_documents
+from control_plane.kubernetes.policies import (
+    api_autoscaler,
+    authentication_documents,
+    kafka_policy,
+    monitor_document,
+    policy_documents,
+    pool_scaled_object,
+    router_scaled_object,
+)
 from control_plane.kubernetes.workloads import (
     CONTAINER_NAME,
     api_documents,

@@ -7,8 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 import numpy as np
 import pytest
 
-from control_plane.cli.dead_letter_search import DeadLetterFilter, FoundDeadLetter, matching_dead_letters
-from control_plane.replay import open_replayer
+from control_plane.dead_letter_replay import DeadLetterFilter, FoundDeadLetter, matching_dead_letters, open_replayer
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names

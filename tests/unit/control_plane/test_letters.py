@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import typer
 
-from control_plane.cli.dead_letter_search import DeadLetterFilter, FoundDeadLetter, preview, since_seconds
+from control_plane.dead_letter_replay import DeadLetterFilter, FoundDeadLetter, preview, since_seconds
 from inferlane.contracts.dead_letters import Cause, dead_letter, headers_of, read_dead_letter
 from inferlane.contracts.record import JSON_LENGTH
 from inferlane.contracts.wire.v2 import encode_binary_request

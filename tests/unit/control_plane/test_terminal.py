@@ -14,11 +14,12 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.cli import dead_letter_search, models_commands, provisioning_commands
+from control_plane import dead_letter_replay
 from control_plane.cli import doctor as doctor_command
 from control_plane.cli import main as main_module
+from control_plane.cli import models_commands, provisioning_commands
 from control_plane.cli.console import PlainConsole, styled, write_json
-from control_plane.cli.dead_letter_search import FoundDeadLetter
+from control_plane.dead_letter_replay import FoundDeadLetter
 from control_plane.local import detached_stack
 from inferlane.contracts.dead_letters import Cause, DeadLetter, Original
 from inferlane.contracts.record import default_headers
@@ -56,7 +57,7 @@ def dead_letters(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list
     async def found(*_: object, **__: object) -> AsyncIterator[FoundDeadLetter]:
         yield hostile_dead_letter()
 
-    patch.setattr(dead_letter_search, "matching_dead_letters", found)
+    patch.setattr(dead_letter_replay, "matching_dead_letters", found)
     return ["dead-letters", *argv]
 
 

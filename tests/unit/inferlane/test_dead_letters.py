@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.replay import NotReplayableError, prepare
+from control_plane.dead_letter_replay import NotReplayableError, prepare
 from inferlane.contracts.dead_letters import Cause, dead_letter, read_dead_letter, stack_of
 from inferlane.contracts.kafka_record import check_size
 from inferlane.contracts.naming import Lane, Names
