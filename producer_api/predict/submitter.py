@@ -1,7 +1,6 @@
-"""Predict calls on their way through the queue: enqueue them, wait for them, and answer in time whatever is away."""
+"""The way of a predict call through the queue: enqueue it, wait for its result, and respond in time in any case."""
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import structlog
@@ -10,12 +9,13 @@ from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import CALLER, JSON_LENGTH, PROOF, TRACE_PARENT, fixed_request_headers, format_time
 from inferlane.contracts.results import Accepted, Result
-from inferlane.errors import UnavailableError
+from inferlane.errors import OverloadedError, UnavailableError
 from inferlane.runtime.metrics.api_metrics import ACCEPTED
 from producer_api.http.problems import ClientGoneError, UnconfirmedError
 from producer_api.predict.call import SOURCE
 from producer_api.predict.cancellation import ClientDisconnect, accepted_headers, cancel_request
-from producer_api.predict.pending import WaiterQuotas, answer_within, store_is_late
+from producer_api.predict.pending import answer_within, store_is_late
+from producer_api.predict.result_waits import ResultWaits
 
 if TYPE_CHECKING:
     from inferlane.errors import InferlaneError
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from models.catalog import Catalog
     from producer_api.predict.admission import Admission
     from producer_api.predict.call import Call
-    from producer_api.predict.pending import PendingRequests
+    from producer_api.predict.pending import PendingRequests, Waiter
     from producer_api.predict.store_capacity import StoreCapacity
     from producer_api.predict.telemetry import RequestQueue
 
 log = structlog.get_logger(__name__)
 
-# Records of one send that may lie in one partition: the router reads them all, so it costs nobody.
+# Records of one batch that may go to one partition. The router reads all partitions, so this delays nobody.
 _TOGETHER = 1_000
 
 
 Acknowledged = asyncio.Future["InferlaneError | None"]
-"""Resolved with what the broker said of the request: None when it has it, else the error. As a result and not as the
-future's own exception: nobody waits for it once the client has its answer or has gone."""
+"""Resolved with None once the broker has the request, or with the error. The error is the result and not the exception
+of the future, because nobody awaits it after the client has its response or has disconnected."""
 
 
 class Submitter:
-    """Takes checked calls in and hands their results out. One event loop."""
+    """Enqueues checked calls and returns their results. One event loop."""
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
@@ -62,11 +62,11 @@ class Submitter:
         self._store_capacity = store_capacity
         self._enqueuer = enqueuer
         self._pending = pending
-        # Whoever waits for a result in the room, by whatever call, takes a share for its model first.
-        self.quotas = WaiterQuotas(settings.max_waiting_requests)
+        # Every call that waits for a result waits here, whether it made the request, joined it or asks for its id.
+        self.waits = ResultWaits(pending, clock=clock, slots=settings.max_waiting_requests)
         self._cancellations = cancellations
         self._clock = clock
-        # The same for each request of a model, so they are built once.
+        # The same for every request of a model, so built once.
         self._model_headers = {
             name: (
                 *fixed_request_headers(source=SOURCE.decode(), model=name),
@@ -76,25 +76,23 @@ class Submitter:
         }
 
     async def submit_and_wait(self, call: "Call", *, disconnect: ClientDisconnect | None = None) -> Result | None:
-        """Enqueue and return the result, or None when the wait ran out first; the request then goes on.
+        """Enqueue the request and return its result, or None if the wait ran out first; the request then goes on.
 
-        It does not go on if its client went away meanwhile, as `disconnect` tells.
+        If the client disconnects meanwhile, as `disconnect` tells, the request is cancelled.
 
         Raises:
-            ClientGoneError: the client went away.
-            OverloadedError: too much waits, the deadline cannot be met, or the store is full; nothing was enqueued.
-            UnconfirmedError: broker or store did not say in time whether they have the request.
-            UnavailableError: the broker did not take the request.
+            ClientGoneError: the client disconnected.
+            OverloadedError: the backlog is too long for the deadline, or the store is full; nothing was enqueued.
+            UnconfirmedError: the broker or the store did not confirm the request in time.
+            UnavailableError: the broker refused the request.
         """
         self._admit(call)
-        self.quotas.acquire(call.model)
-        try:
-            return await self._enqueue_and_wait(call, disconnect)
-        finally:
-            self.quotas.release(call.model)
+        with self.waits.waiter(call.model, call.request_id) as waiter:
+            return await self._enqueue_and_wait(call, waiter, disconnect)
 
-    async def _enqueue_and_wait(self, call: "Call", disconnect: ClientDisconnect | None) -> Result | None:
-        waiter = self._pending.add(call.request_id)
+    async def _enqueue_and_wait(
+        self, call: "Call", waiter: "Waiter", disconnect: ClientDisconnect | None
+    ) -> Result | None:
         acknowledged: Acknowledged = waiter.get_loop().create_future()
 
         def on_acknowledged(error: "InferlaneError | None") -> None:
@@ -102,13 +100,10 @@ class Submitter:
             if error is not None and not waiter.done():
                 waiter.set_result(None)
 
-        try:
-            ticket = self._enqueuer.enqueue(self._record(call), on_acknowledged)
-            if disconnect is not None:
-                disconnect.resolves(waiter)
-            result = await self._pending.wait(waiter, min(call.wait_s, call.deadline_s - call.accepted_s))
-        finally:
-            self._pending.remove(call.request_id, waiter)
+        ticket = self._enqueuer.enqueue(self._record(call), on_acknowledged)
+        if disconnect is not None:
+            disconnect.resolves(waiter)
+        result = await self.waits.until(waiter, until_s=call.wait_until_s, deadline_s=call.deadline_s)
         if result is None and disconnect is not None and disconnect.has_happened:
             await self._cancel_abandoned(call, ticket)
         if result is None:
@@ -116,26 +111,26 @@ class Submitter:
         return result
 
     async def _accept_unanswered(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> Result | None:
-        """What a wait that ran out ends in: nothing is accepted before the broker has it and the store knows of it."""
+        """Confirm a request whose wait ran out: it is accepted once the broker has it and the store has marked it."""
         await self._confirm(call, ticket, acknowledged)
         unnoted = self._unconfirmed(call, "the broker has the request, but the result store did not note it")
         try:
             async with answer_within(self.left_s(call), unnoted):
-                # Marked before the last read: a result that comes between the two is seen, or takes the mark away.
+                # Mark it before the last read: a result that is stored in between is read, or removes the mark.
                 await self._mark_accepted(call)
-                (result,) = await self._pending.store.get([call.request_id])
+                known = await self.waits.read(call.request_id, key=call.request_id)
         except UnconfirmedError:
             raise
         except UnavailableError as error:
             raise unnoted from error
-        return result
+        return known if isinstance(known, Result) else None
 
     async def _confirm(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> None:
-        """Return when the broker has the request.
+        """Return once the broker has the request.
 
         Raises:
-            UnconfirmedError: it did not say so in time.
-            UnavailableError: it did not take it, or the request was taken back before it was sent.
+            UnconfirmedError: the broker did not confirm it in time.
+            UnavailableError: the broker refused it, or it was withdrawn before it was sent.
         """
         unsaid = self._unconfirmed(call, "the broker did not say whether it has the request")
         try:
@@ -144,7 +139,7 @@ class Submitter:
         except UnconfirmedError:
             if self._enqueuer.withdraw(ticket):
                 raise UnavailableError(
-                    "the broker takes nothing at present, so the request was not enqueued within the time of this "
+                    "the broker accepts no records at present, so the request was not enqueued within the time of this "
                     "call; send it again later"
                 ) from None
             raise
@@ -152,7 +147,7 @@ class Submitter:
             raise error
 
     async def _cancel_abandoned(self, call: "Call", ticket: int) -> NoReturn:
-        """Take back a request whose client went away: nobody else knows its id.
+        """Cancel a request whose client disconnected, because nobody else knows its id.
 
         Raises:
             ClientGoneError: always.
@@ -166,15 +161,15 @@ class Submitter:
                     await cancel_request(self._pending.store, self._cancellations, headers, now_s=self._clock.now_s())
             except UnavailableError as error:
                 log.warning("abandoned_request_not_cancelled", request_id=call.request_id, error=str(error))
-        raise ClientGoneError("the client closed its connection before the answer was there; its request is taken back")
+        raise ClientGoneError("the client closed its connection before the response; its request is cancelled")
 
     async def submit(self, call: "Call") -> None:
-        """Enqueue and return when the broker has the request.
+        """Mark the request as accepted, enqueue it, and return once the broker has it.
 
         Raises:
-            OverloadedError: too much waits, the deadline cannot be met, or the store is full; nothing was enqueued.
-            UnconfirmedError: the broker did not say in time whether it has the request.
-            UnavailableError: the broker did not take the request, or the store could not note it.
+            OverloadedError: the backlog is too long for the deadline, or the store is full; nothing was enqueued.
+            UnconfirmedError: the broker did not confirm the request in time.
+            UnavailableError: the broker did not take the request, or the store could not mark it.
         """
         self._admit(call)
         acknowledged: Acknowledged = asyncio.get_running_loop().create_future()
@@ -185,39 +180,31 @@ class Submitter:
         await self._confirm(call, ticket, acknowledged)
 
     async def join(self, call: "Call", *, waits_for_result: bool) -> Result | None:
-        """Return the result of a request that was enqueued before, or None when there is none yet.
+        """Return the result of a request that was enqueued before, or None if there is none yet.
 
-        If `waits_for_result`, wait for it as long as the call does. While the store does not answer, there is none: the
-        request is accepted, whatever becomes of this look.
+        If `waits_for_result`, wait for it as long as the call does, or until the request's deadline. While the store
+        does not answer, there is none: the request is accepted, whatever becomes of this look.
 
         Raises:
-            OverloadedError: too many are waiting here.
+            OverloadedError: too many calls wait in this process.
         """
-        if not waits_for_result:
-            return await self._look_up(call)
-        self.quotas.acquire(call.model)
+        request_id, time_s = call.request_id, self.left_s(call)
+        known: Result | Accepted | None = None
         try:
-            waiter = self._pending.add(call.request_id)
-            try:
-                result = await self._look_up(call)
-                if result is None:
-                    result = await self._pending.wait(waiter, max(0.0, call.wait_until_s - self._clock.monotonic_s()))
-            finally:
-                self._pending.remove(call.request_id, waiter)
-            return await self._look_up(call) if result is None else result
-        finally:
-            self.quotas.release(call.model)
-
-    async def _look_up(self, call: "Call") -> Result | None:
-        time_s = self.left_s(call)
-        with suppress(UnavailableError):
             async with answer_within(time_s, store_is_late(time_s, done="the result is looked for later")):
-                (result,) = await self._pending.store.get([call.request_id])
-                return result
-        return None
+                known = await (
+                    self.waits.wait(request_id, key=request_id, model=call.model, until_s=call.wait_until_s)
+                    if waits_for_result
+                    else self.waits.read(request_id, key=request_id)
+                )
+        except OverloadedError:
+            raise
+        except UnavailableError as error:
+            log.info("result_not_read", request_id=request_id, error=str(error))
+        return known if isinstance(known, Result) else None
 
     def left_s(self, call: "Call") -> float:
-        """The seconds that are left to answer the call: its wait, and the grace after it."""
+        """Return the seconds that are left to respond to the call: the rest of its wait, and the grace period."""
         return call.wait_until_s + self._settings.answer_grace_s - self._clock.monotonic_s()
 
     def _unconfirmed(self, call: "Call", what: str) -> UnconfirmedError:

@@ -1,4 +1,4 @@
-"""`GET` and `DELETE /v1/predictions/{id}`: the state or the result, and taking a request back, from any replica."""
+"""`GET` and `DELETE /v1/predictions/{id}`: read the state or result of a request, or cancel it, on any replica."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ Source = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _VisibleRequest:
-    """A request that whoever asks may see: what the store keeps it under, and what is known of it."""
+    """A request that the caller may see: its key in the store, and its result or acceptance mark."""
 
     key: str
     known: Result | Accepted
@@ -55,31 +55,24 @@ async def read_prediction(
         asked = await _find(services, request, request_id, source)
         if isinstance(asked.known, Result):
             return services.responses.body(asked.known)
-        accepted, result = asked.known, None
+        accepted, waits = asked.known, services.submitter.waits
+        known: Result | Accepted | None = accepted
         if wait_s > 0:
-            result = await _wait(services, asked.key, accepted.model, until_s - clock.monotonic_s())
-        if result is None and clock.now_s() > accepted.deadline_s:
-            result = await _expire(services, request_id, asked.key, accepted)
-    if result is not None:
-        return services.responses.body(result)
-    return {
-        "request_id": request_id,
-        "status": Status.QUEUED.value,
-        "model": accepted.model,
-        "version": accepted.version,
-    }
+            known = await waits.wait(request_id, key=asked.key, model=accepted.model, until_s=until_s)
+        known = await waits.expire(request_id, known, key=asked.key)
+    return services.responses.body(known) if isinstance(known, Result) else _queued_body(request_id, accepted)
 
 
 @router.delete("/v1/predictions/{request_id}", response_model=Prediction, response_model_exclude_none=True)
 async def cancel_prediction(
     request_id: str, request: Request, services: AppServices, source: Source = ""
 ) -> dict[str, Any]:
-    """Take a request back: it ends `FAILED` with the code `cancelled`, and is not computed if no worker has begun.
+    """Cancel a request: it ends `FAILED` with the code `cancelled`, and is not computed if no worker has begun.
 
-    A request that has ended already keeps its result, which is the answer. Calling it again changes nothing.
+    A request that has ended keeps its result, which is the response. Repeating the call changes nothing.
     """
     time_s = services.settings.default_wait_s
-    late = store_is_late(time_s, done="whether the request is taken back is not known, so call again")
+    late = store_is_late(time_s, done="whether the request is cancelled is not known, so call again")
     async with answer_within(time_s, late):
         asked = await _find(services, request, request_id, source)
         if isinstance(asked.known, Result):
@@ -90,7 +83,7 @@ async def cancel_prediction(
 
 
 async def _find(services: Services, request: Request, request_id: str, source: str) -> _VisibleRequest:
-    """What is known of the request, for whoever may see it; of another's it says the same as of one never seen."""
+    """Find the request, if the caller may see it; the request of another caller is reported like an unknown one."""
     sees_all = request.scope.get(SEES_ALL, True)
     key: str | None = request_id
     if source or not is_own_id(request_id):
@@ -105,25 +98,10 @@ async def _find(services: Services, request: Request, request_id: str, source: s
     return _VisibleRequest(key, known)
 
 
-async def _wait(services: Services, key: str, model: str, wait_s: float) -> Result | None:
-    """Wait on the tick of the waiting room: the worker's wake-up went to the replica that took the request."""
-    pending, quotas = services.pending, services.submitter.quotas
-    quotas.acquire(model)
-    try:
-        waiter = pending.add(key)
-        try:
-            result = await pending.wait(waiter, wait_s)
-        finally:
-            pending.remove(key, waiter)
-        if result is None:
-            (result,) = await services.store.get([key])
-        return result
-    finally:
-        quotas.release(model)
-
-
-async def _expire(services: Services, request_id: str, key: str, accepted: Accepted) -> Result:
-    """End a request whose deadline has passed with no worker to say so, unless a result was written meanwhile."""
-    headers = accepted_headers(request_id, key, accepted)
-    (held,) = await services.store.put([Result.expired(headers, now_s=services.clock.now_s())])
-    return held
+def _queued_body(request_id: str, accepted: Accepted) -> dict[str, Any]:
+    return {
+        "request_id": request_id,
+        "status": Status.QUEUED.value,
+        "model": accepted.model,
+        "version": accepted.version,
+    }

@@ -1,17 +1,21 @@
 """Clients that wait: each has a place of its own, whatever it waits for."""
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import OverloadedError
-from producer_api.predict.pending import PendingRequests, WaiterQuotas
-from producer_api.routes import predictions
+from producer_api.predict.pending import PendingRequests
+from producer_api.predict.result_waits import ResultWaits
+from tests.support.fakes.clock import FakeClock
 
 LIMIT_S = 20.0
+
+
+class EmptyStore:
+    async def find(self, _key: str) -> None:
+        """Nothing is known yet."""
 
 
 def make_pending(max_waiters: int) -> PendingRequests:
@@ -45,9 +49,12 @@ async def test_a_foreign_result_with_the_same_id_settles_nobody() -> None:
 
 async def test_reads_that_wait_for_one_model_leave_places_to_another() -> None:
     """Guards the share in `GET /v1/predictions/{id}?wait_s=`: such calls took every waiter, and no model was asked."""
-    pending, quotas = make_pending(20), WaiterQuotas(20)
-    services: Any = SimpleNamespace(pending=pending, submitter=SimpleNamespace(quotas=quotas))
-    reads = [asyncio.create_task(predictions._wait(services, "id", "slow", LIMIT_S)) for _ in range(20)]
+    pending = PendingRequests(EmptyStore(), None, instance="api", max_waiters=20)  # type: ignore[arg-type]  # as far as it is used
+    clock = FakeClock()
+    waits = ResultWaits(pending, clock=clock, slots=20)
+    quotas = waits.quotas
+    until_s = clock.monotonic_s() + LIMIT_S
+    reads = [asyncio.create_task(waits.wait("id", key="id", model="slow", until_s=until_s)) for _ in range(20)]
     await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED, timeout=LIMIT_S)
     refused = [task for task in reads if task.done()]
     assert refused

@@ -62,7 +62,7 @@ def make_submitter(enqueuer: Enqueuer) -> Submitter:
         "admission": SimpleNamespace(admit=lambda *_args, **_options: None),
         "store_capacity": SimpleNamespace(admit=lambda: None),
         "cancellations": None,
-        "clock": FakeClock(),
+        "clock": FakeClock(0.0),
     }
     return Submitter(load_settings(), **parts)
 

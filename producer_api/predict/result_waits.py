@@ -1,0 +1,95 @@
+"""Waits for results that end with the wait of the call or with the deadline of the request, whichever comes first."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from inferlane.contracts.results import Accepted, Result
+from inferlane.errors import UnavailableError
+from producer_api.predict.cancellation import accepted_headers
+from producer_api.predict.pending import WaiterQuotas
+
+if TYPE_CHECKING:
+    from inferlane.runtime.retry import Clock
+    from producer_api.predict.pending import PendingRequests, Waiter
+
+# Timers of the event loop may end a millisecond early, and the deadline must have passed when a wait for it ends. Too
+# large delays each EXPIRED.
+_TIMER_SLACK_S = 0.005
+
+
+class ResultWaits:
+    """Waits for results within the quotas of the models. One event loop.
+
+    A request whose deadline has passed without a result ends `EXPIRED` when a wait for it ends, because no later result
+    may be worth anything and no worker may ever reach its record.
+    """
+
+    def __init__(self, pending: "PendingRequests", *, clock: "Clock", slots: int) -> None:
+        self.quotas = WaiterQuotas(slots)
+        self._pending = pending
+        self._clock = clock
+
+    @contextmanager
+    def waiter(self, model: str, key: str) -> Iterator["Waiter"]:
+        """Register a waiter for the result that the store keeps under `key`, within the quota of the model.
+
+        Raises:
+            OverloadedError: too many calls wait in this process.
+        """
+        self.quotas.acquire(model)
+        try:
+            waiter = self._pending.add(key)
+            try:
+                yield waiter
+            finally:
+                self._pending.remove(key, waiter)
+        finally:
+            self.quotas.release(model)
+
+    async def until(self, waiter: "Waiter", *, until_s: float, deadline_s: float) -> Result | None:
+        """Return the result, or None once `until_s` (monotonic) or the request's deadline (wall clock) has passed."""
+        left_s = deadline_s - self._clock.now_s() + _TIMER_SLACK_S
+        return await self._pending.wait(waiter, max(0.0, min(until_s - self._clock.monotonic_s(), left_s)))
+
+    async def wait(self, request_id: str, *, key: str, model: str, until_s: float) -> Result | Accepted | None:
+        """Return what `read` does, as soon as there is a result, the deadline has passed, or `until_s` has passed.
+
+        Any replica may wait: the deadline is read from the mark of acceptance.
+
+        Raises:
+            OverloadedError: too many calls wait in this process.
+            UnavailableError: the store does not answer.
+        """
+        with self.waiter(model, key) as waiter:
+            known: Result | Accepted | None = None
+            with suppress(UnavailableError):
+                known = await self.read(request_id, key=key)
+            if isinstance(known, Result):
+                return known
+            deadline_s = math.inf if known is None else known.deadline_s
+            result = await self.until(waiter, until_s=until_s, deadline_s=deadline_s)
+        return await self.read(request_id, key=key) if result is None else result
+
+    async def read(self, request_id: str, *, key: str) -> Result | Accepted | None:
+        """Return the result, else the mark of acceptance, else None; end a request whose deadline has passed.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        return await self.expire(request_id, await self._pending.store.find(key), key=key)
+
+    async def expire(self, request_id: str, known: Result | Accepted | None, *, key: str) -> Result | Accepted | None:
+        """Return `known`, or the result `EXPIRED` if it is the mark of a request whose deadline has passed.
+
+        A result that was stored meanwhile is returned instead.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        now_s = self._clock.now_s()
+        if not isinstance(known, Accepted) or now_s <= known.deadline_s:
+            return known
+        (held,) = await self._pending.store.put([Result.expired(accepted_headers(request_id, key, known), now_s=now_s)])
+        return held
