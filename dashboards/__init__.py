@@ -1,1 +1,1 @@
-"""What shows a deployment to a person: the live page, and the files of Grafana and Prometheus."""
+"""The dashboards: the live page, and the files for Grafana and Prometheus."""

@@ -1,4 +1,4 @@
-"""The first page: is all well, what flows, where the time goes."""
+"""The overview page: health, throughput and latency by hop."""
 
 from dashboards.generator.panels import (
     BUSY_RATIO,

@@ -1,4 +1,4 @@
-"""The committed files, from the pages."""
+"""Write the pages as the JSON files that are committed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +12,12 @@ FOLDER = Path(__file__).parents[1] / "grafana"
 
 
 def pages() -> tuple[Page, ...]:
-    """Every dashboard, the one to look at first first."""
+    """Return every dashboard, the overview first."""
     return (overview_page.PAGE, version_page.PAGE, overview_page.QUEUE, process_pages.WORKERS, process_pages.API)
 
 
 def documents() -> Mapping[str, str]:
-    """The text of each file by its name."""
+    """Return the text of each file by its name."""
     encoder = JSONEncoder(sort_keys=True, indent=2)
     return {f"{page.uid}.json": encoder.encode(build(page)) + "\n" for page in pages()}
 

@@ -1,4 +1,4 @@
-"""A dashboard as plain data: what is asked of Prometheus, and how it is shown."""
+"""A dashboard as plain data: PromQL queries and the panels that show them."""
 
 import re
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One PromQL expression and what its series are called; `{{label}}` in the legend is filled in."""
+    """One PromQL expression and the legend of its series, with `{{label}}` placeholders."""
 
     expr: str
     legend: str
@@ -33,7 +33,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One panel. `about` says what to read from it, `unit` is Grafana's id, `width` is of 24 columns."""
+    """One panel. `about` explains how to read it, `unit` is Grafana's id, `width` is of 24 columns."""
 
     title: str
     about: str
@@ -71,7 +71,7 @@ MEMORY_BYTES = "process_resident_memory_bytes"
 """prometheus_client's own, of each process of ours."""
 
 UP = "up"
-"""Prometheus' own, of each target."""
+"""Prometheus' own metric of each target."""
 
 KEDA_WISH = "kube_horizontalpodautoscaler_status_desired_replicas"
 """kube-state-metrics: the replicas that KEDA's autoscaler wants."""
@@ -89,7 +89,7 @@ STABLE = "inferlane:split_weight:stable"
 CANARY = "inferlane:split_weight:canary"
 INCREASE = "inferlane:requests:increase10m"
 RECORDED = frozenset({ERROR_RATIO, P95_S, BUSY_RATIO, WORKERS, LAG, WEIGHT, STABLE, CANARY, INCREASE})
-"""What dashboards/prometheus/rules/recording.yml makes."""
+"""The recorded metrics of dashboards/prometheus/rules/recording.yml."""
 
 
 MODEL_VARIABLE = "model"
@@ -100,7 +100,7 @@ _WINDOW = "$__rate_interval"
 
 
 def names_in(expr: str) -> frozenset[str]:
-    """The metrics that an expression names: ours, those of our rules, and those of families that we ask of others."""
+    """Return the metrics in an expression: ours, those of our recording rules, and the known ones of others."""
     return frozenset(_NAME.findall(expr))
 
 
@@ -110,34 +110,34 @@ def name_of(collector: Collector) -> str:
 
 
 def value(collector: Collector, *, by: str = "", where: str = "", op: str = "sum") -> str:
-    """A gauge, over processes. `by` names labels with commas, `where` is a matcher list without braces."""
+    """Aggregate a gauge over processes. `by` names labels with commas, `where` is a matcher list without braces."""
     return f"{op}{_by(by)} ({name_of(collector)}{_braces(where)})"
 
 
 def rate(collector: Collector, *, by: str = "", where: str = "", part: str = "") -> str:
-    """A counter's increase a second; `part` is `_sum` or `_count` of a histogram."""
+    """Return a counter's rate per second; `part` is `_sum` or `_count` of a histogram."""
     return f"sum{_by(by)} (rate({name_of(collector)}{part}{_braces(where)}[{_WINDOW}]))"
 
 
 def increase(collector: Collector, window: str, *, by: str = "", where: str = "") -> str:
-    """A counter's increase over a window."""
+    """Return a counter's increase over a window."""
     return f"sum{_by(by)} (increase({name_of(collector)}{_braces(where)}[{window}]))"
 
 
 def mean(histogram: Collector, *, by: str = "", where: str = "") -> str:
-    """The mean of a histogram's values."""
+    """Return the mean of a histogram."""
     total = rate(histogram, by=by, where=where, part="_sum")
     return f"{total} / {rate(histogram, by=by, where=where, part='_count')}"
 
 
 def quantile(rank: float, histogram: Collector, *, by: str = "", where: str = "") -> str:
-    """A quantile of a histogram's values, over all processes."""
+    """Return a quantile of a histogram, over all processes."""
     labels = f"le, {by}" if by else "le"
     return f"histogram_quantile({rank}, {rate(histogram, by=labels, where=where, part='_bucket')})"
 
 
 def of_workers(metric: str, size: Collector) -> str:
-    """A process metric of the workers with the model and version that each serves; `size` is a gauge that has both."""
+    """Join a process metric of the workers with model and version, which the gauge `size` has."""
     return f"{metric} * on (instance) group_left (model, version) ({name_of(size)}{_braces(CHOSEN)} ^ 0)"
 
 
@@ -156,7 +156,7 @@ _STACK_OPACITY, _LINE_OPACITY = 40, 8
 
 
 def build(page: Page) -> models.Dashboard:
-    """The dashboard that Grafana imports."""
+    """Build the dashboard that Grafana imports."""
     board = (
         Dashboard(page.title)
         .uid(page.uid)

@@ -1,4 +1,4 @@
-"""The API: what clients send, and what they get."""
+"""The pages of single processes: the API and the workers."""
 
 from dashboards.generator.panels import (
     CHOSEN,

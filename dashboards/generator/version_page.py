@@ -1,4 +1,4 @@
-"""Stable beside canary: every version of a model on the same axes."""
+"""The page of versions: stable and canary on the same axes."""
 
 from dashboards.generator.panels import (
     CANARY,

@@ -1,1 +1,1 @@
-"""The live dashboard: one page that shows the flow of requests as it is, and lets a person change the split."""
+"""The live dashboard: one page that shows the current flow of requests, and lets a person change the traffic split."""

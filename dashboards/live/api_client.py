@@ -1,4 +1,4 @@
-"""The API as the dashboard sees it: what it reads for all pages, and what it passes on for one of them."""
+"""The dashboard's client of the API: reads for all pages, and calls that are forwarded for one user."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class ApiTensor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """What `GET /v1/models` says of a version, as far as the page shows it; `weight` is a share of 1."""
+    """A version in `GET /v1/models`, with the fields that the page shows; `weight` is a share of 1."""
 
     version: str
     weight: float
@@ -44,7 +44,7 @@ class ApiVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiModel(msgspec.Struct, frozen=True, kw_only=True):
-    """What `GET /v1/models` says of a model."""
+    """A model in `GET /v1/models`."""
 
     name: str
     description: str
@@ -68,7 +68,7 @@ class ApiModelList(msgspec.Struct, frozen=True):
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that the API's documentation shows; no model means the default one."""
+    """An example request of the API's documentation; without a model it is for the default one."""
 
     instances: list[Any]
     model: str | None = None
@@ -76,7 +76,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiAnswer:
-    """What the API answered a call that was passed on."""
+    """The API's answer to a forwarded call."""
 
     status: int
     content_type: str
@@ -84,7 +84,7 @@ class ApiAnswer:
 
 
 class ApiClient:
-    """Calls of one API. Our own key is for reading alone: what a page asks goes with the key of its user, or none."""
+    """A client of one API. Our own key is only for reads: forwarded calls carry the key of their user, or none."""
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, *, key: "SecretStr | None") -> None:
         self._session = session
@@ -92,7 +92,7 @@ class ApiClient:
         self._headers = {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
 
     async def models(self) -> ApiModelList:
-        """Every model with the weights in force, and what cannot be served.
+        """Return every model with its current weights, and what cannot be served.
 
         Raises:
             UnavailableError: no answer, or another one than expected.
@@ -101,7 +101,7 @@ class ApiClient:
         return await self._read("/v1/models", ApiModelList)
 
     async def report(self, model: str, version: str, *, window_s: float) -> WindowReport:
-        """What a version did over the last `window_s` seconds.
+        """Return the report of a version over the last `window_s` seconds.
 
         Raises:
             UnavailableError, ConfigurationError: as `models`.
@@ -110,7 +110,7 @@ class ApiClient:
         return await self._read(f"/v1/metrics/{version}", WindowReport, query)
 
     async def examples(self) -> tuple[Example, ...]:
-        """The example requests of the API's own documentation.
+        """Return the example requests of the API's documentation.
 
         Raises:
             UnavailableError: no answer, or a document without them.
@@ -127,7 +127,7 @@ class ApiClient:
     async def pass_on(
         self, method: str, path: str, *, body: bytes | None, authorization: str | None, wait_s: float
     ) -> ApiAnswer:
-        """Make a call for a user and return its answer, whatever it is.
+        """Forward a call for a user and return its answer, whatever it is.
 
         Raises:
             UnavailableError: no answer within `wait_s` seconds.
@@ -194,7 +194,7 @@ def refuse_open_network(settings: "Settings") -> None:
 
 
 class Guard:
-    """Calls the app for calls that may be made, and adds what the browser must be told to every answer."""
+    """ASGI middleware: reject forbidden calls, and add security headers to every answer."""
 
     def __init__(self, app: Any, *, loopback_only: bool, allowed_hosts: frozenset[str] = frozenset()) -> None:
         self._app = app
@@ -225,7 +225,7 @@ class Guard:
 def refusal(
     method: str, headers: Mapping[str, str], *, loopback_only: bool, allowed_hosts: frozenset[str] = frozenset()
 ) -> str | None:
-    """Why a call may not be made, None if it may; header names are in lower case."""
+    """Return why a call is rejected, or None; header names are in lower case."""
     host = headers.get("host")
     if loopback_only and (reason := foreign_host(host, allowed_hosts)):
         return reason

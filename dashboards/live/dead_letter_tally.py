@@ -1,4 +1,4 @@
-"""The newest dead letters and how many there are of each reason, read as they come."""
+"""Count dead letters by reason and keep the newest, reading the topic incrementally."""
 
 from collections import Counter, deque
 from contextlib import aclosing
@@ -41,7 +41,7 @@ class DeadLetterSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetterCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the dead letters. `kept` is what the topic holds; the rest is of the last day."""
+    """The counts of dead letters. `kept`: how many the topic holds; the other fields cover the last day."""
 
     kept: int = 0
     by_reason: dict[str, int] = {}
@@ -67,7 +67,7 @@ class DeadLetterTally:
         self._newest: deque[DeadLetterSummary] = deque(maxlen=_SHOWN)
 
     async def look(self, position: "Position") -> DeadLetterCounts:
-        """Read what came since the last look; nothing is asked of the broker when `position` has not moved.
+        """Read what is new since the last call; the broker is not asked if `position` has not moved.
 
         Raises:
             UnavailableError: the broker does not answer; the next look goes on where this one ended.
@@ -89,7 +89,7 @@ class DeadLetterTally:
         )
 
     def add(self, records: "Sequence[KafkaRecord]") -> None:
-        """Count these records, those that were counted before left out."""
+        """Count these records, except those that were counted before."""
         for record in records:
             if record.offset < self._next_offsets.get(record.partition, 0):
                 continue

@@ -1,4 +1,4 @@
-"""The dashboard process, wired."""
+"""The dashboard process: the app, its static files and its parts."""
 
 from contextlib import AsyncExitStack
 from http import HTTPStatus
@@ -45,7 +45,7 @@ _PASSED_ON = {"/api/predict": "/v1/models/predict", "/api/traffic-split": "/v1/t
 def build_app(
     feed: SnapshotFeed, api: ApiClient, *, loopback_only: bool, allowed_hosts: frozenset[str] = frozenset()
 ) -> Any:
-    """The app over a feed and an API."""
+    """Build the app for a feed and an API."""
 
     async def stream(_request: Request) -> Response:
         try:
@@ -100,7 +100,7 @@ async def _body(request: Request) -> bytes:
 
 
 async def _pass_on(api: ApiClient, request: Request, path: str, *, body: bytes | None) -> Response:
-    """Make the page's call with the key of its user, never with ours."""
+    """Forward the page's call with the key of its user, never with ours."""
     try:
         answer = await api.pass_on(
             request.method,
@@ -146,7 +146,7 @@ _STREAMS_END_WITHIN_S = 3
 
 
 async def serve(settings: "Settings", stop: "asyncio.Event") -> None:
-    """Serve the page until `stop` is set. Needs no part to be there: the page says which is missing.
+    """Serve the page until `stop` is set. No other part needs to run: the page says which is missing.
 
     Raises:
         ConfigurationError: the port is taken, or the page would be open to the network.

@@ -37,7 +37,7 @@ _BROKER_WITHIN_S = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What there is to look at."""
+    """The parts of a deployment that are observed."""
 
     api: "ApiClient"
     backlog: "BacklogReader"
@@ -47,7 +47,7 @@ class Parts:
 
 
 class DeploymentObserver:
-    """Takes one snapshot a call, one call at a time; a part that does not answer costs at most a few seconds."""
+    """Take one snapshot per call, one call at a time; a silent part delays it by a few seconds at most."""
 
     def __init__(self, parts: Parts, *, clock: "Clock") -> None:
         self._parts = parts
@@ -66,11 +66,11 @@ class DeploymentObserver:
 
     @property
     def history(self) -> tuple[Point, ...]:
-        """The points of the snapshots that were taken lately."""
+        """The points of recent snapshots."""
         return self._history.points
 
     async def look(self) -> Snapshot:
-        """Look at everything once; who does not answer is named in the snapshot."""
+        """Observe every part once; the snapshot names the parts that do not answer."""
         api_error, broker_error = await asyncio.gather(_said(self._ask_api()), _said(self._ask_broker()))
         now_s = self._clock.monotonic_s()
         run = self._parts.run_file.read()
@@ -109,7 +109,7 @@ class DeploymentObserver:
         return dict(zip(keys, reports, strict=True))
 
     async def _ask_examples(self) -> dict[str, list[Any]]:
-        """The first documented example of each model; a page makes one up where there is none."""
+        """Return the first documented example of each model; without one, the page makes up its own."""
         try:
             examples = await self._parts.api.examples()
         except UnavailableError as error:
@@ -132,7 +132,7 @@ class DeploymentObserver:
 
 
 async def _said(asking: Any) -> str | None:
-    """What went wrong, None if nothing did."""
+    """Wait and return the error's message, or None."""
     try:
         await asking
     except InferlaneError as error:
@@ -155,7 +155,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class SnapshotFeed:
-    """Takes snapshots and hands the newest to every viewer as an event of `text/event-stream`."""
+    """Take snapshots and send the newest to every viewer as an event of `text/event-stream`."""
 
     def __init__(self, look: Callable[[], Awaitable[Snapshot]], history: Callable[[], Sequence[Point]]) -> None:
         self._look = look
@@ -169,7 +169,7 @@ class SnapshotFeed:
         self._closed = False
 
     async def start(self) -> None:
-        """Begin to look."""
+        """Start taking snapshots."""
         self._task = essential(asyncio.create_task(self._run(), name="feed"))
 
     @property
@@ -178,7 +178,7 @@ class SnapshotFeed:
         return self._task is not None and not self._task.done()
 
     async def close(self) -> None:
-        """Stop looking and end every stream."""
+        """Stop taking snapshots and end every stream."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -233,7 +233,7 @@ class SnapshotFeed:
             await self._pause(started_s)
 
     async def _pause(self, started_s: float) -> None:
-        """Return when the next snapshot is due, which is at once when the first viewer comes."""
+        """Wait until the next snapshot is due, or the first viewer arrives."""
         loop = asyncio.get_running_loop()
         if not self._viewers:
             self._came.clear()

@@ -1,4 +1,4 @@
-"""What every open page is sent each second, and how it follows from what was seen. Pure."""
+"""The snapshot that every open page receives each second, built from what was observed. Pure."""
 
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ KEPT_S = 600.0
 
 
 class VersionPoint(msgspec.Struct, frozen=True, array_like=True):
-    """One version at one moment: finished a second, waiting records, workers, total p95 in ms (None without any)."""
+    """One version at one moment: finished per second, lag in records, workers, total p95 in ms (None without any)."""
 
     rate_per_s: float
     lag_records: int
@@ -35,7 +35,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def point_of(models: "tuple[ModelCard, ...]", *, router_lag_records: int, at_s: float) -> Point:
-    """The point of a snapshot."""
+    """Return the point of a snapshot."""
     return Point(
         at_s=round(at_s, 2),
         router_lag_records=router_lag_records,
@@ -59,18 +59,18 @@ class History:
         self._points: deque[Point] = deque()
 
     def add(self, point: Point) -> None:
-        """Add the newest point and forget those that are too old."""
+        """Add the newest point and drop expired ones."""
         self._points.append(point)
         while self._points[0].at_s < point.at_s - KEPT_S:
             self._points.popleft()
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """All of them."""
+        """All points, oldest first."""
         return tuple(self._points)
 
     def lag_before(self, ago_s: float) -> int | None:
-        """The records that waited anywhere `ago_s` seconds before the newest point; None if nobody looked then."""
+        """Return the total lag `ago_s` seconds before the newest point; None if there is no point that old."""
         if not self._points:
             return None
         then = [point for point in self._points if point.at_s <= self._points[-1].at_s - ago_s]
@@ -78,7 +78,7 @@ class History:
 
 
 def lag_of(point: Point) -> int:
-    """The records that waited before the router and the workers."""
+    """Return the total lag of router and workers."""
     return point.router_lag_records + sum(version.lag_records for version in point.versions.values())
 
 
@@ -86,14 +86,14 @@ VersionKey = tuple[str, str]
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a part that is read answered the last time; `age_s` is since when its values are, None without any."""
+    """The state of a data source. `error`: of the last read; `age_s`: the age of its values, None without any."""
 
     age_s: float | None = None
     error: str | None = None
 
 
 class VersionCard(msgspec.Struct, frozen=True, kw_only=True):
-    """A version: what it is, what waits for it, and what it did over the report's window."""
+    """A version with its queue and its report."""
 
     version: str
     weight: float
@@ -124,7 +124,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A process of the stack on this machine, as its supervisor last saw it."""
+    """A process of the local stack, by the supervisor's run file."""
 
     name: str
     state: str
@@ -141,7 +141,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything on the page but the history before `point`."""
+    """Everything on the page, except the history before `point`."""
 
     at_s: float
     verdict: Headline
@@ -158,7 +158,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """What was seen at `at_s` (since the epoch); of a part that does not answer, what it said last."""
+    """What was observed at `at_s` (since the epoch); for a silent part, its last values."""
 
     at_s: float
     names: Names = field(default_factory=Names)
@@ -175,7 +175,7 @@ class Sighting:
 
 
 def build_snapshot(seen: Sighting, *, rates: QueueRates, history: History) -> Snapshot:
-    """Put what was seen together, and add its point to the history."""
+    """Build a snapshot from an observation, and add its point to the history."""
     # The default model first: it is what most requests are about.
     ordered = sorted(seen.models, key=lambda model: not model.default)
     models = tuple(_model_card(model, seen, rates) for model in ordered)

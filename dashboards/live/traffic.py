@@ -22,7 +22,7 @@ _RATE_OVER_S = 5.0
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits, and records a second that come and go; no rate before two looks that are some time apart."""
+    """The lag of a queue and its rates in records per second; rates are None until there are two observations."""
 
     lag_records: int = 0
     arriving_per_s: float | None = None
@@ -30,23 +30,23 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def router_queue(names: "Names") -> tuple[Subscription, ...]:
-    """The topics that the router reads."""
+    """Return the topics that the router reads."""
     return tuple(Subscription(topic, names.router_group) for topic in names.ingress.values())
 
 
 def version_queue(names: "Names", model: str, version: str) -> tuple[Subscription, ...]:
-    """The topics of both lanes of a version."""
+    """Return the topics of both lanes of a version."""
     group = names.worker_group(model, version)
     return tuple(Subscription(names.work_topic(model, version, lane), group) for lane in Lane)
 
 
 def dead_letter_queue(names: "Names") -> Subscription:
-    """The dead letters, by a group in which nobody commits: its lag is what the topic holds."""
+    """Return the dead-letter topic with a group that never commits, so that its lag is the topic's size."""
     return Subscription(names.dead_letters, names.dashboard_group)
 
 
 def subscriptions(names: "Names", models: "Iterable[ApiModel]") -> list[Subscription]:
-    """Everything to ask the broker for."""
+    """Return every topic and group to read from the broker."""
     queues = [version_queue(names, model.name, version.version) for model in models for version in model.versions]
     return [
         *router_queue(names),
@@ -62,7 +62,7 @@ class QueueRates:
         self._seen: deque[tuple[float, Positions]] = deque()
 
     def note(self, positions: Positions, *, at_s: float) -> None:
-        """Note where every group stands; `at_s` is monotonic."""
+        """Record the positions of every group; `at_s` is monotonic."""
         if self._seen and _went_back(self._seen[-1][1], positions):
             # A broker that forgot everything: differences across its restart mean nothing.
             self._seen.clear()
@@ -72,7 +72,7 @@ class QueueRates:
             self._seen.popleft()
 
     def queue(self, parts: Iterable[Subscription]) -> Queue:
-        """The sum of these topics."""
+        """Return the sum over these topics."""
         if not self._seen:
             return Queue()
         (then_s, then), (now_s, now) = self._seen[0], self._seen[-1]
@@ -89,7 +89,7 @@ class QueueRates:
 
 
 def total(queues: Iterable[Queue]) -> Queue:
-    """All of them as one."""
+    """Return the sum of the queues."""
     queues = list(queues)
     arriving = [queue.arriving_per_s for queue in queues if queue.arriving_per_s is not None]
     leaving = [queue.leaving_per_s for queue in queues if queue.leaving_per_s is not None]
@@ -114,7 +114,7 @@ _IDLE_PER_S = 0.05
 
 
 class Tone(StrEnum):
-    """How bad it is."""
+    """The severity of the headline."""
 
     IDLE = "idle"
     GOOD = "good"
@@ -132,7 +132,7 @@ class Headline(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signs:
-    """What the verdict is made of; shares are of 1, versions are named `model version`."""
+    """The facts behind the headline; shares are of 1, versions are named `model version`."""
 
     GROWTH_OVER_S: ClassVar[float] = 15.0
 
@@ -151,7 +151,7 @@ class Signs:
 
 
 def headline_of(signs: Signs) -> Headline:
-    """The worst that is true."""
+    """Return the headline of the worst problem."""
     return _broken(signs) or _failing(signs) or _behind(signs) or _unserved(signs) or _well(signs)
 
 
