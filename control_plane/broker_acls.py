@@ -1,7 +1,7 @@
 """The rights of each service on the broker, as ACLs: what it does and no more, should one be taken over.
 
-The one plan of these rights: Strimzi's KafkaUsers, `inferlane acls create` and the table in docs/security.md are made
-of it, and a test runs the services with nothing else on Apache Kafka.
+The single source of these rights: Strimzi's KafkaUsers, `inferlane acls create` and the table in docs/security.md come
+from it, and a test runs the services with exactly these rights on Apache Kafka.
 """
 
 import asyncio
@@ -24,26 +24,26 @@ Version = tuple[str, str]
 
 
 class Service(StrEnum):
-    """Who logs in to the broker with a user of its own."""
+    """A client of the broker that has its own user."""
 
     API = "api"
     ROUTER = "router"
     WORKER = "worker"
-    # KEDA, which only looks.
+    # KEDA, which only reads offsets.
     AUTOSCALER = "autoscaler"
     # Who calls `inferlane topics`, `doctor`, `dead-letters`, `batch` and the live dashboard.
     OPERATOR = "operator"
 
 
 class Resource(StrEnum):
-    """What a right is on."""
+    """The type of resource that a right applies to."""
 
     TOPIC = "topic"
     GROUP = "group"
 
 
 class Operation(StrEnum):
-    """What may be done. `Read` and `Write` include `Describe` (Kafka's `AclAuthorizer` and `StandardAuthorizer`)."""
+    """An operation. `Read` and `Write` include `Describe` (Kafka's `AclAuthorizer` and `StandardAuthorizer`)."""
 
     CREATE = "Create"
     DESCRIBE = "Describe"
@@ -53,7 +53,7 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Right:
-    """One resource, by its whole name, and what may be done with it."""
+    """The operations that are allowed on one resource, by its literal name."""
 
     resource: Resource
     name: str
@@ -61,12 +61,12 @@ class Right:
 
 
 def user_name(names: Names, service: Service) -> str:
-    """Return what the service is called on the broker: `inferlane-api`."""
+    """Return the name of the service's user on the broker, e.g. `inferlane-api`."""
     return f"{names.prefix}-{service}"
 
 
 def rights_by_service(names: Names, versions: Iterable[Version]) -> Mapping[Service, tuple[Right, ...]]:
-    """Return what each service needs to serve these `(model, version)` pairs, sorted, each resource once.
+    """Return the rights that each service needs for these `(model, version)` pairs, sorted, each resource once.
 
     A version that is added later needs its rights before its workers start, as it needs its topics.
     """
@@ -156,7 +156,7 @@ def _groups(names: Iterable[str], *operations: Operation) -> list[Right]:
 
 
 def _merged(rights: Iterable[Right]) -> tuple[Right, ...]:
-    """Return one right a resource, without the `Describe` that `Read` or `Write` includes."""
+    """Return one right per resource, without the `Describe` that `Read` or `Write` includes."""
     found: dict[tuple[Resource, str], set[Operation]] = {}
     for right in rights:
         found.setdefault((right.resource, right.name), set()).update(right.operations)
@@ -175,9 +175,9 @@ _LITERAL, _ALLOW, _ANY_HOST = 3, 3, "*"
 
 
 async def grant_rights(settings: "Settings", rights: Mapping[Service, Sequence[Right]]) -> int:
-    """Write each right as an ACL and return their number; those that are there already stay as they are.
+    """Create one ACL per right and operation and return their number; existing ACLs are kept.
 
-    Needs a user that may alter the cluster; takes no right away from anybody.
+    Needs a user that may alter the cluster. It removes no rights.
 
     Raises:
         UnavailableError: the broker does not answer, has no authorizer, or refuses.

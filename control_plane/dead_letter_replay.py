@@ -33,14 +33,14 @@ _REPLACED = {"ce_type", "ce_id", "ce_attempt", "ce_deadline", "ce_time"}
 
 
 class NotReplayableError(InvalidRequestError):
-    """A dead letter that cannot be sent again. Remedy: the message says why; its producer must send it anew."""
+    """A dead letter that cannot be sent again. The message says why. Remedy: its producer sends it again."""
 
     code = "not_replayable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """A record that is ready to be sent again, and what the API must know of it meanwhile."""
+    """A record that is ready to be sent again, and the pending result that the API shows until it is served."""
 
     key: str
     lane: Lane
@@ -49,7 +49,7 @@ class Replay:
 
 
 def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | None, now_s: float) -> Replay:
-    """Make the record that asks for the same thing again, through the router, with a fresh deadline.
+    """Make a record with the same request for the router, with a new deadline.
 
     The id stays, `ce_attempt` counts on, and the version that it was pinned or routed to stays unless `to_version`
     names another.
@@ -92,7 +92,7 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
 
 
 class Replayer:
-    """Sends replays. One event loop."""
+    """Send replays. Used from one event loop."""
 
     def __init__(self, settings: "Settings", *, store: ResultStore, producer: BatchProducer, clock: "Clock") -> None:
         self._settings = settings
@@ -101,7 +101,7 @@ class Replayer:
         self._clock = clock
 
     async def send(self, letter: "DeadLetter", *, to_version: str | None) -> Replay:
-        """Send the letter's request again; returns when the broker has it.
+        """Send the dead letter's request again; returns once the broker has acknowledged it.
 
         A request of the request lane is `QUEUED` again from here on: its result without an answer is taken away, which
         only an operator's replay may do (docs/adr/0004-replay-reopens-a-failed-request.md).
@@ -109,7 +109,7 @@ class Replayer:
         Raises:
             NotReplayableError: it is no whole request, or has been answered or taken back since.
             PayloadTooLargeError: it is over the limit of these settings.
-            UnavailableError: the store or the broker does not answer; the letter may be replayed again.
+            UnavailableError: the store or the broker does not answer; the dead letter can be replayed again.
         """
         replay = prepare(letter, self._settings, to_version=to_version, now_s=self._clock.now_s())
         if replay.lane is Lane.REQUESTS:
@@ -124,7 +124,7 @@ class Replayer:
 
 @asynccontextmanager
 async def open_replayer(settings: "Settings") -> AsyncGenerator[Replayer, None]:
-    """A replayer with its own connections, while the block runs.
+    """Open a replayer with its own connections for the duration of the block.
 
     Raises:
         UnavailableError: the broker does not answer.
@@ -177,7 +177,7 @@ class FoundDeadLetter:
     headers: RequestHeaders
 
     def without_value(self) -> "FoundDeadLetter":
-        """The same with nothing of what may be large, to be kept by the thousand."""
+        """Return a copy without value and headers, small enough to keep thousands."""
         original = replace(self.letter.original, value=None, headers=())
         return FoundDeadLetter(replace(self.letter, original=original), self.headers)
 
@@ -205,7 +205,7 @@ async def matching_dead_letters(
 
 
 def since_seconds(since: str | None) -> float:
-    """The moment that `--since` names, in seconds since the epoch; without it, before any letter that is still kept.
+    """Return the time of `--since` in seconds since the epoch; without it, a time before any retained dead letter.
 
     Raises:
         typer.BadParameter: it names none.
@@ -222,7 +222,7 @@ def since_seconds(since: str | None) -> float:
 
 
 def preview(found: FoundDeadLetter) -> str:
-    """The head of the value for a person: text as it is, binary tensors by name, shape and first numbers."""
+    """Return the start of the value: text as it is, binary tensors by name, shape and first numbers."""
     value, json_length = found.letter.original.value or b"", found.headers.json_length
     if json_length is not None:
         try:

@@ -1,4 +1,4 @@
-"""What a whole deployment needs for a load: partitions, replicas, groups, past what one machine could try.
+"""Plan the capacity of a whole deployment for a load: partitions, replicas, groups and brokers.
 
 Closed formulas over the peak, where `simulation` follows one pool through time.
 """
@@ -27,7 +27,7 @@ class WorkerPace:
     commit_interval_s: float = 0.2
 
     def __post_init__(self) -> None:
-        """Refuse a pace that nothing has.
+        """Reject impossible values.
 
         Raises:
             ConfigurationError: a time or a count is not positive.
@@ -63,12 +63,12 @@ class WorkerPace:
 
     @property
     def shortest_wait_s(self) -> float:
-        """The least target wait that `lag_threshold_records` takes."""
+        """The smallest target wait that `lag_threshold_records` accepts, in seconds."""
         return self.batch_s + (self.records_in_hand + 1) * (1 + DEFAULT_TOLERANCE) / self.records_per_s
 
 
 def lag_threshold_records(pace: WorkerPace, *, target_wait_s: float) -> int:
-    """Return the `lagThreshold` that works any lag off within the target wait once the pool has its size.
+    """Return the `lagThreshold` that clears any lag within the target wait once the pool has the desired size.
 
     Raises:
         ConfigurationError: the wait is so short that a worker's own batches would count as lag.
@@ -92,7 +92,7 @@ _SHARED_GROUPS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What one process or broker bears. Measure yours: these are settings of the plan, not promises.
+    """The capacity of one process or broker. Measure yours: these are inputs of the plan, not promises.
 
     `busy_share`: how much of it is planned with; the rest is for bursts and for the loss of one.
     """
@@ -105,7 +105,7 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What is asked for: records a second at the peak, spread over versions by `shares` (they sum to 1)."""
+    """The load: records per second at the peak, spread over versions by `shares` (they sum to 1)."""
 
     rate_per_s: float
     shares: Sequence[float]
@@ -117,7 +117,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityPlan:
-    """What it takes. `short_versions`: how many need more workers than their topics have partitions."""
+    """The result. `short_versions`: the number of versions that need more workers than they have partitions."""
 
     workers: int
     busiest_workers: int
@@ -138,7 +138,7 @@ def zipf_shares(versions: int, skew: float) -> tuple[float, ...]:
 
 
 def plan_capacity(demand: Demand, pace: WorkerPace, capacity: Capacity) -> CapacityPlan:
-    """Return what the demand takes at its peak."""
+    """Return the capacity that the demand needs at its peak."""
 
     def processes(rate_per_s: float, each_per_s: float) -> int:
         return max(1, math.ceil(rate_per_s / (each_per_s * capacity.busy_share)))

@@ -25,7 +25,7 @@ class ScalingPolicy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
 
 
 class ScalingRules(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """One direction. What is not set takes the default of its direction."""
+    """The rules of one direction; unset fields take the defaults of that direction."""
 
     stabilization_window_seconds: WindowSeconds | None = None
     select_policy: Literal["Max", "Min", "Disabled"] | None = None
@@ -33,7 +33,7 @@ class ScalingRules(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
     tolerance: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
     def or_else(self, default: "ScalingRules") -> "ScalingRules":
-        """Return the same rules with what is not set taken from `default`."""
+        """Return the rules with unset fields taken from `default`."""
         unset = {name: getattr(default, name) for name in self.__struct_fields__ if getattr(self, name) is None}
         return msgspec.structs.replace(self, **unset)
 
@@ -59,7 +59,7 @@ class Change:
 
 @dataclass(slots=True, eq=False)
 class RateLimits:
-    """Remembers the changes of one pool and bounds the next one."""
+    """Remember the changes of one pool and limit the next one."""
 
     behavior: Behavior
     _added: list[Change] = field(default_factory=list)
@@ -82,7 +82,7 @@ class RateLimits:
             changes.append(change)
 
     def bound(self, current: int, desired: int, *, least: int, most: int, now_s: float) -> int:
-        """Return `desired` as far as the policies and the bounds let it be reached now."""
+        """Return `desired`, limited by the policies and the bounds."""
         if desired > current:
             limit = self._limit(current, self.behavior.scale_up, grows=True, now_s=now_s)
             return min(desired, most, max(current, limit))
@@ -149,7 +149,7 @@ class MetricValue:
 
 
 def replicas_for(metric: MetricValue, current: int, behavior: Behavior) -> int:
-    """Return what one metric asks for: no change within the tolerance, else value over threshold, rounded up."""
+    """Return the replicas for one metric: no change within the tolerance, else value over threshold, rounded up."""
     ratio = metric.value / (metric.threshold * current)
     down = _tolerance(behavior.scale_down.tolerance)
     up = _tolerance(behavior.scale_up.tolerance)
@@ -159,7 +159,7 @@ def replicas_for(metric: MetricValue, current: int, behavior: Behavior) -> int:
 
 
 def replicas_by_metrics(metrics: Sequence[MetricValue | None], current: int, behavior: Behavior) -> int | None:
-    """Return the most that any metric asks for; None if the HPA does nothing.
+    """Return the largest number of replicas over all metrics; None if the HPA does nothing.
 
     A metric that cannot be read is None. While one cannot, the pool may grow by the others and never shrinks.
     """
@@ -181,7 +181,7 @@ class HorizontalAutoscaler:
         self._asked: list[tuple[int, float]] = []
 
     def step(self, current: int, metrics: Sequence[MetricValue | None], *, now_s: float) -> int:
-        """Return the replicas to have. A pool of none is left alone: waking it is KEDA's part."""
+        """Return the desired replicas. A pool of zero stays so: activation is KEDA's part."""
         if not self._asked:
             # The HPA starts with the size it finds, so that it does not shrink a pool before it has looked for a while.
             self._asked.append((current, now_s))
@@ -202,7 +202,7 @@ class HorizontalAutoscaler:
         return self._rates.bound(current, stable, least=self._least, most=self._most, now_s=now_s)
 
     def stabilized(self, current: int, asked: int, *, now_s: float) -> int:
-        """Return the size nearest to `current` between what was asked for least, and most, in the windows."""
+        """Return the size nearest to `current` between the lowest and highest recommendation in the windows."""
         up_s = self._behavior.scale_up.stabilization_window_seconds or 0
         down_s = self._behavior.scale_down.stabilization_window_seconds or 0
         floor = min(_within(self._asked, up_s, now_s=now_s), default=asked)

@@ -1,4 +1,4 @@
-"""What comes to a pool over time: a trace, or a pattern drawn by a formula. Rates are records a second."""
+"""The load of a pool over time: a trace, or a generated pattern. Rates are records per second."""
 
 import csv
 import math
@@ -30,11 +30,11 @@ class Load:
 
     @property
     def peak_per_s(self) -> float:
-        """The most that comes in any step, over both lanes."""
+        """The highest rate of any step, over both lanes."""
         return float(self.rates.sum(axis=1).max())
 
     def share(self, share: float) -> "Load":
-        """Return that share of it."""
+        """Return this share of the load."""
         return Load(self.step_s, self.rates * share)
 
 

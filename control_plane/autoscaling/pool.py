@@ -9,7 +9,7 @@ from control_plane.autoscaling.scaled_object import KafkaTrigger, ScaledObject
 
 @dataclass(frozen=True, slots=True)
 class PartitionOffsets:
-    """One partition as the broker tells of it.
+    """The offsets of one partition.
 
     `end`: the offset after its last record. `committed`: the group's offset, None if it never committed one. KEDA knows
     no beginning: for a group that never committed, records that retention removed count as lag too.
@@ -38,7 +38,7 @@ def partition_lag_records(offsets: PartitionOffsets, trigger: KafkaTrigger) -> i
 
 
 def read_trigger(partitions: Iterable[PartitionOffsets], trigger: KafkaTrigger) -> Reading:
-    """Return what KEDA reports of the topic.
+    """Return what KEDA reports for the topic.
 
     The metric is cut so that the HPA asks for no more replicas than there are partitions, but with an integer division:
     between P and P + 1 thresholds it is not, and the HPA asks for P + 1 (#4483). So `maxReplicaCount` must be P.
@@ -72,7 +72,7 @@ def balanced_replicas(total_records: int, *, partitions: int, threshold: int) ->
 
 
 class Activation:
-    """Wakes and puts to sleep one pool; `step` every polling interval."""
+    """Scale one pool from and to zero; call `step` every polling interval."""
 
     def __init__(self, scaled_object: ScaledObject, *, now_s: float) -> None:
         self._scaled_object = scaled_object
@@ -80,7 +80,7 @@ class Activation:
         self._last_active_s: float | None = None
 
     def note_active(self, now_s: float) -> None:
-        """Let the cooldown begin anew, as if a trigger had been active now."""
+        """Restart the cooldown, as if a trigger had been active now."""
         self._last_active_s = now_s
 
     def step(self, current: int, *, is_active: bool, has_error: bool, now_s: float) -> int:
@@ -126,14 +126,14 @@ Offsets = Sequence[PartitionOffsets] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What one look came to. `reason` is one of `activated`, `deactivated`, `lag` and `unchanged`."""
+    """The outcome of one look. `reason` is one of `activated`, `deactivated`, `lag` and `unchanged`."""
 
     replicas: int
     reason: str
 
 
 class PoolScaler:
-    """Decides the size of one pool; it is the size that was last decided, whatever the processes are up to.
+    """Decide the size of one pool. `replicas` is the last decision, not the number of running processes.
 
     `look` whenever `next_look_s` has come, with the offsets of each trigger in the order of the ScaledObject. Times are
     of one clock that never goes back. Where no trigger can be read the broker is away, and nothing changes. The pool
@@ -161,7 +161,7 @@ class PoolScaler:
         return min(self._next_poll_s, self._next_sync_s)
 
     def look(self, offsets: Sequence[Offsets], *, now_s: float) -> Decision:
-        """Do what is due and return the size that the pool is to have."""
+        """Run the poll or step that is due and return the desired size of the pool."""
         before = self.replicas
         if now_s >= self._next_poll_s:
             self._next_poll_s = now_s + self.scaled_object.polling_interval_s

@@ -14,7 +14,7 @@ FallbackBehavior = Literal["static", "currentReplicas", "currentReplicasIfHigher
 
 
 class Fallback(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """How many replicas to have while a trigger cannot be read."""
+    """The replicas to use while a trigger cannot be read."""
 
     failure_threshold: Count
     replicas: Count
@@ -64,7 +64,7 @@ class KafkaTrigger(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
     aws_region: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what KEDA's `Validate` refuses, and what we do not model."""
+        """Reject what KEDA's `Validate` rejects, and what is not modelled here."""
         if self.lag_threshold <= 0:
             raise ValueError(f"lagThreshold is {self.lag_threshold}; it must be 1 or more")
         if self.activation_lag_threshold < 0:
@@ -103,7 +103,7 @@ class ScaledObject(msgspec.Struct, frozen=True, kw_only=True):
     fallback: Fallback | None = None
 
     def __post_init__(self) -> None:
-        """Refuse bounds that KEDA refuses (`CheckReplicaCountBoundsAreValid`)."""
+        """Reject bounds that KEDA rejects (`CheckReplicaCountBoundsAreValid`)."""
         if not self.triggers:
             raise ValueError("no trigger; name a topic of the pool")
         if self.hpa_min_replicas > self.max_replicas:
@@ -115,11 +115,11 @@ class ScaledObject(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hpa_min_replicas(self) -> int:
-        """What the HPA gets as its minimum: an HPA never goes to zero, KEDA does."""
+        """The minimum of the HPA, which never scales to zero; KEDA does."""
         return max(1, self.min_replicas)
 
     def capped(self, max_replicas: int) -> "ScaledObject":
-        """Return the same with at most that many replicas; a smaller maximum of its own stays."""
+        """Return a copy with at most that many replicas; a smaller maximum is kept."""
         most = min(self.max_replicas, max_replicas)
         least = min(self.min_replicas, most)
         idle = self.idle_replicas if self.idle_replicas is not None and self.idle_replicas < least else None
@@ -130,7 +130,7 @@ _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class _KedaStruct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """The custom resource's own form, of which `ScaledObject` keeps what decides.
+    """The custom resource as written; `ScaledObject` keeps the fields that affect scaling.
 
     Fields of KEDA 2.20.0, apis/keda/v1alpha1/scaledobject_types.go. The formula of `scalingModifiers` and metric types
     other than `AverageValue` are not modelled and so not known here.
@@ -224,7 +224,7 @@ def read_scaled_objects(text: str, *, source: str) -> tuple[ScaledObject, ...]:
 
 
 def _unlisted(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the objects, those of a List one by one: `kubectl get -o yaml` gives several as one document."""
+    """Yield the objects, with Lists unpacked: `kubectl get -o yaml` returns several objects as one List."""
     for document in documents:
         items = document.get("items")
         if str(document.get("kind", "")).endswith("List") and isinstance(items, list):

@@ -1,4 +1,4 @@
-"""One pool under a load: what the policy decides, what the workers finish, how long records wait.
+"""Simulate one pool under a load: the policy's decisions, the workers' throughput and the records' waits.
 
 Records are a fluid, in steps of time: each step they come evenly over the partitions, a ready worker takes what its
 pace allows from the partitions that are its own, clients' records first, and bulk gets its share. A new worker is ready
@@ -40,7 +40,7 @@ class PoolModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRun:
-    """What became of a load, step by step; arrays of (steps,) or (steps, lanes) float64.
+    """The course of a load, step by step; arrays of (steps,) or (steps, lanes) float64.
 
     `wait_s`: of what came in that step, seconds until it was taken, the mean over the partitions; NaN where nothing
     came, infinite where it was not taken before the end.
@@ -56,7 +56,7 @@ class PoolRun:
 
 @dataclass(slots=True)
 class _Members:
-    """The workers: ready ones, those that start (each by when it is ready), and until when the group stands still."""
+    """The workers: ready ones, starting ones (by the time they are ready), and the end of the current rebalance."""
 
     start_s: float
     rebalance_s: float
@@ -85,7 +85,7 @@ class _Members:
 
 
 def simulate(model: PoolModel, load: Load) -> PoolRun:
-    """Return the run of the load through a pool that sleeps, or has its minimum, when it begins."""
+    """Run the load through a pool that begins with its minimum of workers."""
     steps, lanes, partitions = len(load.rates), len(LANES), model.partitions
     replicas = model.scaled_object.min_replicas
     scaler = PoolScaler(model.scaled_object, replicas=replicas, now_s=0.0, hpa_sync_s=model.hpa_sync_s)
@@ -114,7 +114,7 @@ def simulate(model: PoolModel, load: Load) -> PoolRun:
 
 
 def _offsets(waiting: Series) -> list[PartitionOffsets]:
-    """Whole records of what waits in each partition; what the fractions add up to goes to the largest of them."""
+    """Round the waiting records of each partition; the remainder goes to the largest fractions."""
     lags = np.floor(waiting + _ROUNDING)
     rest = int(waiting.sum() + _ROUNDING - lags.sum())
     lags[np.argsort(lags - waiting)[:rest]] += 1
@@ -122,7 +122,7 @@ def _offsets(waiting: Series) -> list[PartitionOffsets]:
 
 
 def _served(waiting: Series, workers: int, model: PoolModel, step_s: float) -> Series:
-    """Return what is taken in a step of what waits, both (lanes, partitions)."""
+    """Return how many of the waiting records are fetched in a step; both (lanes, partitions)."""
     workers = min(workers, model.partitions)
     if workers == 0:
         return np.zeros_like(waiting)
@@ -140,7 +140,7 @@ def _served(waiting: Series, workers: int, model: PoolModel, step_s: float) -> S
 
 
 def _waits(came: Series, done: Series, load: Load) -> Series:
-    """Return, for what came in each step, the mean over the partitions of the time until it was taken."""
+    """Return the mean time until records were fetched, by the step in which they arrived."""
     steps, lanes, partitions = done.shape
     waits = np.full((steps, lanes), np.nan)
     for lane in range(lanes):
@@ -154,7 +154,7 @@ def _waits(came: Series, done: Series, load: Load) -> Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneWaits:
-    """Quantiles over all records of a lane, in seconds; infinite where the records were not taken before the end."""
+    """Quantiles over all records of a lane, in seconds; infinite where records were not fetched before the end."""
 
     p50_s: float
     p99_s: float

@@ -1,1 +1,1 @@
-"""Bulk jobs: many rows through the bulk lane, results in the order of the rows."""
+"""Bulk jobs: send many rows through the bulk lane and write the results in the order of the rows."""

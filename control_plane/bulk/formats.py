@@ -1,4 +1,4 @@
-"""How a file of rows is written: encoding, delimiter and header, found in the file or given, and said in words."""
+"""The format of a file of rows: encoding, delimiter and header, detected or given."""
 
 import codecs
 import csv
@@ -44,7 +44,7 @@ class Header(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What was given; `auto` is found in the file. `missing` stands in for missing values; None refuses their rows."""
+    """The options of the user; `auto` means detect. `missing` replaces missing values; None rejects their rows."""
 
     header: Header = Header.AUTO
     delimiter: str = "auto"
@@ -54,7 +54,7 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """How the file is written. `delimiter` is empty for JSON lines, `header` None without one."""
+    """The format of a file. `delimiter` is empty for JSON lines; `header` is None if there is none."""
 
     encoding: str
     encoding_said: str
@@ -62,7 +62,7 @@ class Format:
     header: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
-        """What was found, in a sentence."""
+        """Describe the format in one sentence."""
         if not self.delimiter:
             return f"JSON lines, {self.encoding_said}"
         names = "no header" if self.header is None else f"header {quoted(', '.join(self.header), limit_chars=100)}"
@@ -71,17 +71,17 @@ class Format:
 
 
 def is_missing(field: str) -> bool:
-    """Whether a field says that there is no value."""
+    """Whether a field means that the value is missing."""
     return field.strip().lower() in _MISSING
 
 
 def is_empty(line: str, delimiter: str) -> bool:
-    """Whether a line is no row: it holds nothing, not even delimiters that missing values are between."""
+    """Whether a line is empty: not even delimiters, between which values could be missing."""
     return not line.strip() and not (delimiter and delimiter in line)
 
 
 def fields_of(line: str, delimiter: str) -> list[str]:
-    """The fields of one line, which is one row.
+    """Split one line, which is one row, into its fields.
 
     Raises:
         csv.Error: a quote is not closed in this line, or stands where none can.
@@ -90,7 +90,7 @@ def fields_of(line: str, delimiter: str) -> list[str]:
 
 
 def find_format(path: Path, options: ReadOptions, *, width: int | None) -> Format:
-    """Look how the file is written; `width` is the number of values of a row, None for JSON lines.
+    """Detect the format of the file; `width` is the number of values of a row, None for JSON lines.
 
     Raises:
         ConfigurationError: it cannot be read, or not so; the message says what to give.
@@ -153,7 +153,7 @@ def _encoding(path: Path, given: str) -> tuple[str, str]:
 
 
 def _utf_16_without_mark(head: bytes) -> str | None:
-    """The kind of UTF-16 that the bytes are, None if they are none: its zeros are all in the same half of each unit."""
+    """Return which UTF-16 the bytes are, or None: in UTF-16 the zeros are all in the same half of each unit."""
     high, low = head[0::2].count(0), head[1::2].count(0)
     if min(high, low) or max(high, low) < len(head) * _FEWEST_ZEROS or not head:
         return None

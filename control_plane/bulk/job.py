@@ -1,4 +1,4 @@
-"""One bulk job: records out on the bulk lane, their results back from the results topic, in order."""
+"""One bulk job: produce records to the bulk lane and read their results from the results topic, in order."""
 
 import asyncio
 import secrets
@@ -37,7 +37,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """What is asked for; `version` None leaves the choice to the split."""
+    """The options of a job; without a `version` the traffic split decides."""
 
     model: str
     version: str | None
@@ -47,7 +47,7 @@ class JobSpec:
 
 @dataclass(slots=True)
 class JobReport:
-    """What came of it, in rows."""
+    """The outcome of a job, in rows."""
 
     batch_id: str
     succeeded: int = 0
@@ -56,7 +56,7 @@ class JobReport:
 
 
 class BulkJob:
-    """Runs once: `await BulkJob(…).run(chunks, out)`."""
+    """A job that runs once: `await BulkJob(…).run(chunks, out)`."""
 
     def __init__(self, settings: "Settings", spec: JobSpec, *, on_progress: "Callable[[int], None]") -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Rows of a file, in chunks that each become one record; a row that does not fit is told apart from its neighbours."""
+"""Read the rows of a file in chunks of one record each; an invalid row is reported and its neighbours are kept."""
 
 import csv
 import math
@@ -26,7 +26,7 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
-    """A row that does not fit: its place among the rows (from 0), its line (from 1), why, and its text."""
+    """An invalid row: its index among the rows (from 0), its line (from 1), the reason, and its text."""
 
     row: int
     line: int
@@ -52,7 +52,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A row as it was read: its JSON, or what is wrong with it."""
+    """A row as it was read: its JSON, or the reason why it is invalid."""
 
     number: int
     text: str
@@ -64,7 +64,7 @@ class RowFile:
     """A `.csv` or `.tsv` file (a row a line, with or without a header) or a `.jsonl` file (an instance a line)."""
 
     def __init__(self, path: Path, signature: Signature, options: ReadOptions | None = None) -> None:
-        """Look how the file is written.
+        """Detect the format of the file.
 
         Raises:
             ConfigurationError: it cannot be read, has another ending, or is CSV for a model with several inputs.
@@ -85,7 +85,7 @@ class RowFile:
         self.empty_lines = 0
 
     def chunks(self, *, rows_per_chunk: int) -> Iterator[Chunk]:
-        """Read every row; what does not fit is a fault of its chunk.
+        """Read every row; an invalid one is a fault of its chunk.
 
         Raises:
             ConfigurationError: the file cannot be read on.
@@ -165,7 +165,7 @@ def read_chunks(
 
 
 def count_rows(path: Path) -> int:
-    """About how many rows the file has, for a progress bar: its lines that are not empty."""
+    """Estimate the number of rows for a progress bar: the lines that are not empty."""
     try:
         with path.open("rb") as file:
             return sum(1 for line in file if line.strip())
@@ -215,7 +215,7 @@ def _chunk(lines: Sequence[_Line], first_row: int, signature: Signature) -> Chun
 
 
 def _decoded(lines: Sequence[_Line], signature: Signature) -> Mapping[str, np.ndarray] | None:
-    """All of them in one go, None where one does not fit."""
+    """Decode all rows at once; None if one of them is invalid."""
     try:
         # Each by itself: what begins in one line and ends in the next would make the rows of others move.
         for line in lines:
@@ -230,7 +230,7 @@ def _decoded(lines: Sequence[_Line], signature: Signature) -> Mapping[str, np.nd
 def _row_by_row(
     lines: Sequence[_Line], positions: Sequence[int], signature: Signature, faults: dict[int, str]
 ) -> tuple[Mapping[str, np.ndarray], list[int]]:
-    """The rows that fit; what is wrong with each of the others is added to `faults`."""
+    """Return the valid rows; the reason for each other row is added to `faults`."""
     good: dict[int, Mapping[str, np.ndarray]] = {}
     for position in positions:
         line = lines[position]
@@ -273,7 +273,7 @@ def result_lines(
 
 @contextmanager
 def rejects_written(path: Path | None) -> Iterator[Callable[[Chunk], Chunk]]:
-    """While the block runs, a function that writes a chunk's rejects to `path`, if there is one, and returns it."""
+    """Yield a function that writes the rejected rows of a chunk to `path`, if given, and returns the chunk."""
     if path is None:
         yield lambda chunk: chunk
         return

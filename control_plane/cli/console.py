@@ -1,4 +1,4 @@
-"""The one way in which our commands write to a terminal.
+"""Terminal output of all commands.
 
 Names, ids, messages and values come from records, clients and other people's files. None of it may steer the terminal
 or be read as markup: there is no markup here at all, styles are given as `rich.text.Text`, and what would steer a
@@ -33,13 +33,13 @@ class PlainConsole(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Every text on its way out, whichever table, bar or line it is in."""
+        """Escape every text on its way out, whether it is in a table, a bar or a line."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def styled(*parts: "str | tuple[str, StyleType]") -> Text:
-    """A line of parts, each plain or `(text, style)`."""
+    """Return a line made of parts, each plain or `(text, style)`."""
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
     return Text.assemble(*((printable(text), style) for text, style in pairs))
 
@@ -60,7 +60,7 @@ err = PlainConsole(stderr=True)
 
 
 def reach() -> "tuple[Settings, RunRecord | None]":
-    """The settings of the environment, completed by those of the stack that runs here, and that stack if one does.
+    """Return the settings of the environment, completed by those of the local stack, and that stack if it runs.
 
     Raises:
         ConfigurationError: a value is out of its range.
@@ -73,5 +73,5 @@ def reach() -> "tuple[Settings, RunRecord | None]":
 
 
 def reachable_settings() -> "Settings":
-    """The settings alone of `reach`."""
+    """Return only the settings of `reach`."""
     return reach()[0]

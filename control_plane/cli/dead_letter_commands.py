@@ -1,4 +1,4 @@
-"""`inferlane dead-letters`: look at what could not be served, and send it again."""
+"""`inferlane dead-letters`: list, show and replay requests that could not be served."""
 
 import asyncio
 import time
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from inferlane.errors import DecodeError
     from inferlane.runtime.config import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Look at what could not be served, and send it again.")
+app = typer.Typer(no_args_is_help=True, help="List, show and replay requests that could not be served.")
 
 Ids = Annotated[
-    list[str] | None, typer.Argument(help="Request ids or offsets of letters. Default: all that the options leave.")
+    list[str] | None,
+    typer.Argument(help="Request ids or offsets of dead letters. Default: all that match the options."),
 ]
-Reason = Annotated[str | None, typer.Option(help="Only letters with this reason, e.g. model_error. Default: any.")]
+Reason = Annotated[str | None, typer.Option(help="Only dead letters with this reason, e.g. model_error. Default: any.")]
 Model = Annotated[str | None, typer.Option(help="Only requests of this model. Default: any.")]
 Version = Annotated[
     str | None, typer.Option(help="Only requests that were routed or pinned to this version. Default: any.")
 ]
 Since = Annotated[
-    str | None, typer.Option(help="Only letters since then: 30s, 15m, 2h, 7d ago, or an RFC 3339 time. Default: all.")
+    str | None,
+    typer.Option(help="Only dead letters since then: 30s, 15m, 2h, 7d ago, or an RFC 3339 time. Default: all."),
 ]
 
 
@@ -42,7 +44,7 @@ def list_dead_letters(
     model: Model = None,
     version: Version = None,
     since: Since = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many, the newest.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line. Default: a table.")] = False,
 ) -> None:
     """List dead letters, the newest last, and how many there are for each reason."""
@@ -74,9 +76,9 @@ def list_dead_letters(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The request id, or the offset of the letter.")],
+    name: Annotated[str, typer.Argument(help="The request id, or the offset of the dead letter.")],
 ) -> None:
-    """Show the letters of a request whole: why, where, headers and the head of the value. Exit 1 if there is none."""
+    """Show the dead letters of a request: reason, position, headers, start of the value. Exit 1 if there is none."""
     from control_plane.dead_letter_replay import DeadLetterFilter, since_seconds
 
     selection = DeadLetterFilter(ids=frozenset({name}), since_s=since_seconds(None))
@@ -98,12 +100,12 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     to_version: Annotated[
         str | None, typer.Option(help="Pin the requests to this version. Default: the one that they had.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="Needed to replay every letter that there is.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent, and send nothing.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Required to replay every dead letter.")] = False,
 ) -> None:
-    """Send requests again under their ids, with a fresh deadline. Exit 1 when one of them could not be sent.
+    """Send requests again under their ids, with a new deadline. Exit 1 if one of them could not be sent.
 
-    A request is sent once however many letters it has. One that has been answered since is left alone.
+    A request is sent once, however many dead letters it has. A request that was answered since is skipped.
     """
     from control_plane.dead_letter_replay import DeadLetterFilter, since_seconds
 
@@ -113,7 +115,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     selection = DeadLetterFilter(
         ids=frozenset(ids or ()), reason=reason, model=model, version=version, since_s=since_seconds(since)
     )
-    # The newest letter of each request.
+    # The newest dead letter of each request.
     letters = {found.headers.key: found for found in asyncio.run(_read(settings, selection))}
     if to_version is not None:
         _refuse_unknown_version(settings, {found.headers.model for found in letters.values()}, to_version)

@@ -31,7 +31,7 @@ _BULK_WITHIN_S = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A line of the checklist; it is skipped when a part that it needs was found broken."""
+    """A line of the checklist; it is skipped if a part that it needs is broken."""
 
     name: str
     needs: frozenset[str] = field(default=frozenset())
@@ -129,7 +129,7 @@ def _checks(
 
 
 def _urls_for(target: "Target", urls: "Mapping[str, str]") -> dict[str, str]:
-    """Where router, API and a worker of the target may be asked."""
+    """Return the ops addresses of router, API and a worker of the target."""
     from control_plane.local.pools import worker_pool
 
     return dict(urls) | {"worker": urls.get(worker_pool(target.model, target.version), "")}
@@ -184,7 +184,7 @@ def _say_well(name: str, detail: str) -> None:
 
 
 async def _say_asleep() -> str:
-    """A probe would wake the pool, which is no broken part."""
+    """Report a pool at zero as asleep: a probe would wake it, and it is not broken."""
     return "asleep by its ScaledObject; not probed, its next request wakes it"
 
 
@@ -203,7 +203,7 @@ async def _same_release(record: "RunRecord") -> str:
 
 
 def _served(targets: "tuple[Target, ...]", record: "RunRecord | None") -> "tuple[Target, ...]":
-    """The targets without those of which the supervisor says that no worker can load them: a probe would only wait."""
+    """Return the targets that a worker has loaded, by the supervisor: a probe of the others would only wait."""
     unusable = {(fault.model, fault.version) for fault in record.faults} if record else set()
     return tuple(target for target in targets if (target.model, target.version) not in unusable)
 

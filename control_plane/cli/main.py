@@ -39,7 +39,7 @@ app.add_typer(k8s_app, name="k8s")
 
 @app.command(rich_help_panel=PROCESSES)
 def api() -> None:
-    """Serve HTTP: requests to the topic, results to the client."""
+    """Run the HTTP API: produce requests to Kafka, return results to clients."""
     from producer_api.main import serve  # noqa: PLC0415 - each process loads only its own service
 
     _run("api", serve)
@@ -47,7 +47,7 @@ def api() -> None:
 
 @app.command(rich_help_panel=PROCESSES)
 def router() -> None:
-    """Route: requests to the topic of a version, outcomes to the windows."""
+    """Run the router: forward requests to the topic of a version, aggregate outcomes."""
     from router.main import serve  # noqa: PLC0415 - each process loads only its own service
 
     _run("router", serve)
@@ -56,9 +56,9 @@ def router() -> None:
 @app.command(rich_help_panel=PROCESSES)
 def worker(
     model: Annotated[str, typer.Option(help="The model to serve.")],
-    version: Annotated[str, typer.Option(help="The version of it.")],
+    version: Annotated[str, typer.Option(help="The version to serve.")],
 ) -> None:
-    """Infer: one member of the pool of one version."""
+    """Run one worker of the pool of a version."""
     from workers.main import serve  # noqa: PLC0415 - each process loads only its own service
 
     async def serve_version(settings: "Settings", stop: asyncio.Event) -> None:
@@ -69,7 +69,7 @@ def worker(
 
 @app.command(rich_help_panel=PROCESSES)
 def dashboard() -> None:
-    """Show the live page: what the API and the broker say, once a second for all who look."""
+    """Serve the live dashboard, updated once per second."""
     from dashboards.live.main import serve  # noqa: PLC0415 - each process loads only its own service
 
     _run("dashboard", serve)

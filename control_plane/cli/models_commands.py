@@ -192,7 +192,7 @@ Force = Annotated[bool, typer.Option("--force", help="Build again what is there 
 
 @app.command("build-samples")
 def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
-    """Train, export, quantize and measure the sample models; what is there and verifies is left alone."""
+    """Train, export, quantize and measure the sample models; existing ones that verify are kept."""
     from models.build import build_samples as build
     from models.build import count_versions
 
@@ -212,7 +212,7 @@ def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
 
 @app.command("list")
 def list_models(models_dir: ModelsDir = None) -> None:
-    """List every version of every model, with what was measured when it was built."""
+    """List every version of every model, with the measurements of its build."""
     table = Table("model", "version", "quantization")
     for heading in ("size", "accuracy", "speed-up at\n1 / 64 rows"):
         table.add_column(heading, justify="right")
@@ -234,7 +234,7 @@ def list_models(models_dir: ModelsDir = None) -> None:
 
 @app.command("verify")
 def verify_models(models_dir: ModelsDir = None) -> None:
-    """Do with each version what a worker does before it serves. Exit 1 if one could not serve."""
+    """Load and run each version as a worker does before it serves. Exit 1 if one fails."""
     catalog = _catalog(models_dir)
     for unread in catalog.faults:
         name = f"{unread.model}{f' {unread.version}' if unread.version else ''}"

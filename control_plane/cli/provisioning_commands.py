@@ -83,7 +83,7 @@ def topics_create(version: NamedVersions = None) -> None:
 
 @topics_app.command("list")
 def topics_list(version: NamedVersions = None) -> None:
-    """Show every topic with its partitions and settings, as the code wants them."""
+    """Show every topic with the partitions and settings that it should have."""
     from inferlane.runtime.kafka.topic_admin import topic_specs
 
     settings = reachable_settings()
@@ -98,7 +98,7 @@ acls_app = typer.Typer(no_args_is_help=True, help="Show and create the rights th
 
 @acls_app.command("create")
 def acls_create(version: NamedVersions = None) -> None:
-    """Write the rights to a broker that has an authorizer. Log in as a user that may alter the cluster."""
+    """Create the ACLs on a broker with an authorizer. Log in as a user that may alter the cluster."""
     from control_plane.broker_acls import grant_rights
 
     settings = reachable_settings()
@@ -129,7 +129,7 @@ KeysFile = Annotated[
 
 @keys_app.command("create")
 def keys_create(
-    name: Annotated[str, typer.Option(help="Who will use it; shown in lists and logs.")],
+    name: Annotated[str, typer.Option(help="Its name, shown in lists and logs.")],
     scope: Annotated[
         list[Scope] | None,
         typer.Option(
@@ -139,7 +139,7 @@ def keys_create(
     ] = None,
     file: KeysFile = None,
 ) -> None:
-    """Make a key and print it, once: the file keeps its digest alone."""
+    """Create a key and print it once: the file stores only its digest."""
     path = _keys_path(file)
     key = create_key(path, name=name, scopes=scope or [Scope.PREDICT])
     err.print(
@@ -152,7 +152,7 @@ def keys_create(
 
 @keys_app.command("list")
 def keys_list(file: KeysFile = None) -> None:
-    """Show the name, scopes and age of each key; the keys themselves are nowhere."""
+    """Show the name, scopes and age of each key; the keys themselves are not stored."""
     table = Table("name", "scopes", "created", "sha256 starts with")
     for key in read_keys(_keys_path(file)):
         table.add_row(key.name, ", ".join(key.scopes), f"{key.created:%Y-%m-%d %H:%M} UTC", key.sha256[:12])
@@ -161,7 +161,7 @@ def keys_list(file: KeysFile = None) -> None:
 
 @keys_app.command("revoke")
 def keys_revoke(name: Annotated[str, typer.Argument(help="The name of the key.")], file: KeysFile = None) -> None:
-    """Remove a key; APIs that run refuse it within a second or so, without a restart."""
+    """Remove a key; running APIs reject it within about a second, without a restart."""
     path = _keys_path(file)
     revoke_key(path, name)
     out.print(f"revoked {name} in {path}", soft_wrap=True)
@@ -181,7 +181,9 @@ k8s_app = typer.Typer(no_args_is_help=True, help="Write the manifests of a deplo
 
 @k8s_app.command("render")
 def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
-    folder: Annotated[Path, typer.Option("--out", help="Folder to write to; other files in it stay.")] = Path("k8s"),
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write to; other files in it are kept.")] = Path(
+        "k8s"
+    ),
     version: Annotated[
         list[str] | None,
         typer.Option(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from control_plane.autoscaling.simulation import PoolModel, PoolRun
     from inferlane.contracts.naming import Names
 
-app = typer.Typer(no_args_is_help=True, help="Try the scaling of a pool, and plan a deployment, before there is one.")
+app = typer.Typer(no_args_is_help=True, help="Simulate the scaling of pools, and plan the capacity of a deployment.")
 
 ServiceTime = Annotated[
     float, typer.Option(min=1e-7, help="Seconds a worker takes for one row of a full batch.", show_default=True)
@@ -53,7 +53,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
     rows: RowsPerRecord = 1.0,
     start_time: Annotated[float, typer.Option(min=0, help="Seconds until a new worker takes records.")] = 10.0,
     rebalance_time: Annotated[
-        float, typer.Option(min=0, help="Seconds that a pool stands still when its size changed.")
+        float, typer.Option(min=0, help="Seconds that a rebalance stops a pool when its size changes.")
     ] = 3.0,
     scaled_object: Annotated[
         Path | None,
@@ -70,7 +70,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
         Path | None, typer.Option("--out", help="Write .csv, or a picture: .png, .svg or .pdf (needs the extra plot).")
     ] = None,
 ) -> None:
-    """Follow pools through a load as KEDA and the HPA would scale them: workers, lag and wait over time."""
+    """Simulate pools under a load as KEDA and the HPA would scale them: workers, lag and wait over time."""
     from control_plane.autoscaling.load import draw_pattern, read_trace
     from control_plane.autoscaling.simulation import PoolModel, merged, summarize
     from control_plane.cli.scale_output import print_run, write_run
@@ -124,7 +124,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads th
     router_rate: Annotated[float, typer.Option(min=1, help="Records a second of one router process.")] = 10_000.0,
     broker_partitions: Annotated[int, typer.Option(min=1, help="Partition replicas that one broker holds.")] = 4_000,
 ) -> None:
-    """Say what a load takes at its peak: workers, API and router replicas, partitions, groups, brokers."""
+    """Compute what a load needs at its peak: workers, API and router replicas, partitions, groups, brokers."""
     from control_plane.autoscaling import capacity_plan
     from control_plane.cli.scale_output import print_plan
 

@@ -1,4 +1,4 @@
-"""What `inferlane scale` prints and writes."""
+"""The output of `inferlane scale`: tables, CSV files and pictures."""
 
 import csv
 from typing import TYPE_CHECKING
@@ -60,7 +60,7 @@ def print_run(out: "Console", pool: "PoolModel", run: "PoolRun", summary: "Summa
 
 
 def print_plan(out: "Console", demand: "Demand", capacity: "Capacity", plan: "CapacityPlan") -> None:
-    """Print what a demand takes, and what to change where a topic has too few partitions."""
+    """Print the capacity that a demand needs, and what to change where a topic has too few partitions."""
     versions = len(demand.shares)
     table = Table("what", "how many", "why", box=None)
     busy = f"{capacity.busy_share:.0%} busy"
@@ -162,7 +162,7 @@ def _say(out: "Console", text: str) -> None:
 
 
 def _rows_to_show(run: "PoolRun") -> list[int]:
-    """Where the wish changes, thinned out evenly if that is too often, with the first and the last step."""
+    """Return the steps at which the desired replicas change, thinned out evenly, with the first and the last."""
     changes = [row for row in range(1, len(run.desired)) if run.desired[row] != run.desired[row - 1]]
     every = -(-len(changes) // _ROWS) or 1
     return sorted({0, *changes[::every], len(run.desired) - 1})

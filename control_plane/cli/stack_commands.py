@@ -54,7 +54,7 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
     dashboard_port: Annotated[
         int,
         typer.Option(
-            min=0, max=65535, envvar="INFERLANE_DASHBOARD_PORT", help="TCP port of the live dashboard; 0 is none."
+            min=0, max=65535, envvar="INFERLANE_DASHBOARD_PORT", help="TCP port of the live dashboard; 0 turns it off."
         ),
     ] = 3000,
     autoscale: Annotated[
@@ -73,7 +73,7 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         typer.Option(
             min=1,
             envvar="INFERLANE_MAX_WORKERS",
-            help="Most workers of one pool when it is scaled, whatever its ScaledObject says.",
+            help="Maximum of workers per pool when scaled, whatever its ScaledObject says.",
             show_default="the number of CPUs",
         ),
     ] = None,
@@ -110,7 +110,7 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
 
 
 def down() -> None:
-    """Stop the stack that `inferlane up` started here; what was taken is finished first."""
+    """Stop the stack that `inferlane up` started here; accepted requests are finished first."""
     from control_plane.local.detached_stack import stop_detached
     from inferlane.runtime.runfile import RunFile
 
@@ -122,7 +122,7 @@ def down() -> None:
         return
     started_s = time.monotonic()
     was_running = record.is_running
-    with out.status("stopping: API, workers and router finish what they took"):
+    with out.status("stopping: API, workers and router finish accepted requests"):
         orphans = stop_detached(record, wait_s=_stop_within_s(settings))
     try:
         file.remove()
@@ -168,7 +168,7 @@ def status() -> None:
 
 
 def load_targets(settings: "Settings") -> "tuple[Target, ...]":
-    """Every version of the catalog, as something that can be probed.
+    """Return every version of the catalog as a target for probes.
 
     Raises:
         ConfigurationError: there are no models, or a file of the store is malformed.
@@ -183,7 +183,7 @@ def load_targets(settings: "Settings") -> "tuple[Target, ...]":
 
 
 def load_faults(settings: "Settings") -> "tuple[FaultRecord, ...]":
-    """What the catalog has left out because it cannot be served.
+    """Return the versions and models that the catalog cannot serve.
 
     Raises:
         ConfigurationError: as `load_targets`.
@@ -201,7 +201,7 @@ def _up_here(profile: "Profile", options: "StackOptions") -> None:
     from inferlane.runtime.service import run
 
     configure_logs(profile.settings, service="supervisor")
-    _end_leftovers(profile.settings)
+    _stop_leftovers(profile.settings)
     stack = LocalStack(profile, options, load_targets(profile.settings), load_faults(profile.settings))
     run(lambda stop: stack.run(stop, when_ready=_announce))
 
@@ -217,7 +217,7 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
         out.print(f"a stack is running already and ready (pid {record.pid})")
         _announce(record)
         return
-    _end_leftovers(profile.settings)
+    _stop_leftovers(profile.settings)
     # Only to hear of a taken port or missing models here rather than from the log of the background process.
     LocalStack(profile, options, load_targets(profile.settings))
     with out.status("starting") as progress:
@@ -229,8 +229,8 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
     _announce(record)
 
 
-def _end_leftovers(settings: "Settings") -> None:
-    """End the processes of a supervisor that was killed, where the system did not do so itself."""
+def _stop_leftovers(settings: "Settings") -> None:
+    """Stop the processes of a killed supervisor, if the system has not done so."""
     from control_plane.local.detached_stack import stop_detached
     from inferlane.runtime.runfile import RunFile
 

@@ -36,7 +36,7 @@ _OPERATOR_SIZE = {"cpu": "50m", "memory": "256Mi", "memory_limit": "512Mi"}
 
 
 def cluster_documents(plan: DeploymentPlan) -> list[Document]:
-    """Return a cluster of one node that lets in, with TLS, users that may do what an ACL says; production has three."""
+    """Return a Kafka cluster of one node (three in production) with TLS, users and ACLs."""
     metadata = {"name": KAFKA, "namespace": plan.namespace}
     replicas = plan.settings.replication_factor
     cluster = document(
@@ -98,7 +98,7 @@ def _template(pod: Document, containers: tuple[str, ...]) -> Document:
 
 
 def topic_documents(plan: DeploymentPlan) -> list[Document]:
-    """Return a KafkaTopic for each topic that the code uses, with the partitions and settings that it wants."""
+    """Return a KafkaTopic for each topic that the code uses, with its partitions and settings."""
     return [
         document(
             _API,
@@ -116,7 +116,7 @@ def topic_documents(plan: DeploymentPlan) -> list[Document]:
 
 
 def user_documents(plan: DeploymentPlan) -> list[Document]:
-    """Return the user of each service with the rights that the plan gives it; Strimzi makes their passwords."""
+    """Return a KafkaUser per service with its rights; Strimzi generates the passwords."""
     names = plan.settings.names
     return [
         document(
@@ -164,7 +164,7 @@ def user_lines(names: Names, secret: str) -> list[str]:
 
 
 def secret_document(names: Names, *, namespace: str, password: str) -> Document:
-    """Return the Secret that store and services read: the password, and the users with its digest."""
+    """Return the Secret of store and services: the password, and the store's users with its digest."""
     digest = hashlib.sha256(password.encode()).hexdigest()
     lines = user_lines(names, f"#{digest}")
     return document(
@@ -176,7 +176,7 @@ def secret_document(names: Names, *, namespace: str, password: str) -> Document:
 
 
 def store_documents(plan: DeploymentPlan) -> list[Document]:
-    """Return the StatefulSet, its Service and its disruption budget; nothing where the store is somebody else's."""
+    """Return the StatefulSet, its Service and its disruption budget; nothing if the store is external."""
     if not plan.runs_store:
         return []
     selector = labels("store", "valkey")

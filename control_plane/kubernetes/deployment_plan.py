@@ -1,4 +1,4 @@
-"""What is to be rendered: settings as on a cluster, one pool a version, and what each lane may have waiting."""
+"""The plan of a deployment: settings for a cluster, one pool per version, and the lag threshold of each lane."""
 
 import hashlib
 import re
@@ -50,18 +50,18 @@ _MAX_CHARS, _DIGEST_CHARS = 63, 10
 
 
 def object_name(text: str) -> str:
-    """Return the text as Kubernetes takes names: lower case letters, digits, dots and dashes."""
+    """Return the text as a Kubernetes name: lower case letters, digits, dots and dashes."""
     return _NOT_IN_NAMES.sub("-", text.lower()).strip("-.")
 
 
 def service_name(model: str, version: str, *, default_model: str) -> str:
-    """Return the name of a pool's Deployment; the default model's go by the version alone."""
+    """Return the name of a pool's Deployment; for the default model it is the version alone."""
     kept = version if model == default_model else f"{model}-{version}"
     return within_label(object_name(f"inference-service-{kept}").replace(".", "-"), of=f"{model}/{version}")
 
 
 def within_label(name: str, *, of: str) -> str:
-    """Return the name if a label can hold it, else its head and a digest of what it stands for: none is cut alike."""
+    """Return the name if it fits into a label, else its start and a digest of `of`, so that names stay distinct."""
     if len(name) <= _MAX_CHARS:
         return name
     digest = hashlib.sha256(of.encode()).hexdigest()[:_DIGEST_CHARS]
@@ -69,7 +69,7 @@ def within_label(name: str, *, of: str) -> str:
 
 
 def labels(component: str, instance: str) -> dict[str, str]:
-    """Return what selects the pods of one deployment; `instance` is the pool's name on every stack."""
+    """Return the labels that select the pods of one deployment; `instance` is the pool's name on every stack."""
     return {
         "app.kubernetes.io/name": PART_OF,
         "app.kubernetes.io/part-of": PART_OF,
@@ -79,7 +79,7 @@ def labels(component: str, instance: str) -> dict[str, str]:
 
 
 def kafka_labels() -> dict[str, str]:
-    """Return what the Strimzi operator puts on the pods of our cluster, and wants on its topics and users."""
+    """Return the labels that Strimzi sets on our cluster's pods and requires on its topics and users."""
     return {"strimzi.io/cluster": KAFKA}
 
 
@@ -98,7 +98,7 @@ _ROUTER_BATCH_RECORDS = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """How long a record may wait in each lane, in seconds, once its pool has the size it asks for."""
+    """The target wait of a record in each lane, in seconds, once its pool has the desired size."""
 
     requests_s: float = 5.0
     bulk_s: float = 60.0
@@ -120,7 +120,7 @@ class PoolPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentPlan:
-    """All that the files are made of."""
+    """Everything that the manifests are made from."""
 
     settings: "Settings"
     namespace: str
@@ -132,17 +132,17 @@ class DeploymentPlan:
 
     @property
     def runs_kafka(self) -> bool:
-        """Whether the broker is Strimzi's, in this namespace; else it is somebody else's."""
+        """Whether the broker is Strimzi's, in this namespace; otherwise it is external."""
         return self.settings.kafka_bootstrap_servers == _kafka_servers(self.namespace)
 
     @property
     def runs_store(self) -> bool:
-        """Whether the store is our Valkey; else it is somebody else's."""
+        """Whether the store is our Valkey; otherwise it is external."""
         return urlsplit(self.settings.redis_url).hostname == _store_host(self.namespace)
 
     @property
     def has_store_tls(self) -> bool:
-        """Whether our Valkey is reached with TLS alone."""
+        """Whether our Valkey accepts TLS connections only."""
         return self.runs_store and self.settings.redis_url.startswith("rediss:")
 
     @property
@@ -152,7 +152,7 @@ class DeploymentPlan:
 
 
 def cluster_settings(chosen: "Settings", *, namespace: str, store_tls: bool = False) -> "Settings":
-    """Complete what the user chose by what is so on a cluster.
+    """Complete the user's settings with those of a cluster.
 
     Where the user named no broker it is Strimzi's, with TLS and a user for each service.
     """
@@ -191,7 +191,7 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
     waits: Waits,
     user_per_service: bool = False,
 ) -> DeploymentPlan:
-    """DeploymentPlan a pool for each `(model, version)`.
+    """Plan a pool for each `(model, version)`.
 
     `user_per_service`: with a broker that is not Strimzi's too, each service logs in with a user of its own.
 
@@ -238,7 +238,7 @@ def _store_host(namespace: str) -> str:
 
 
 def _named_apart(pools: Iterable[PoolPlan]) -> tuple[PoolPlan, ...]:
-    """The pools, if each has a name of its own: of two that share a file the last would win.
+    """Return the pools if their names are distinct: of two that share a file, the last would win.
 
     Raises:
         ConfigurationError: two do not.

@@ -40,7 +40,7 @@ def overlay_documents(plan: DeploymentPlan) -> Mapping[str, Document]:
 
 
 def _laptop(plan: DeploymentPlan) -> Document:
-    """One node: a few requests, an API without keys for whoever reaches the port."""
+    """One node: small resource requests, and an API without keys for everybody who reaches the port."""
     kafka = [
         _replaced("KafkaNodePool", "/spec/resources/requests/cpu", "100m"),
         _replaced("KafkaNodePool", "/spec/storage/volumes/0/size", "2Gi"),
@@ -110,7 +110,7 @@ def _spread() -> Document:
 
 
 def _open_api() -> Document:
-    """No keys and no Secret of them: for a cluster that only this machine reaches."""
+    """Remove the API keys and their Secret: for a cluster that only this machine can reach."""
     container = {
         "name": CONTAINER_NAME,
         "env": [
@@ -126,7 +126,7 @@ def _open_api() -> Document:
 
 
 def _merged(kind: str, content: Document, *, name: str | None = None) -> Document:
-    """Return a strategic merge patch of every object of a kind, or of one; the name in it is wanted and not used."""
+    """Return a strategic merge patch for all objects of a kind, or one; kustomize needs a name and ignores it."""
     groups = {"Deployment": "apps/v1", "Kafka": "kafka.strimzi.io/v1", "KafkaTopic": "kafka.strimzi.io/v1"}
     patch = {"apiVersion": groups[kind], "kind": kind, "metadata": {"name": name or "any"}, **content}
     return {"target": _target(kind, name), "patch": patch}
@@ -173,7 +173,7 @@ def files(plan: DeploymentPlan) -> Mapping[str, str]:
 
 
 def write_files(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write the files below `folder`; others in it are left alone."""
+    """Write the files below `folder`; other files in it are kept."""
     for name, text in texts.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,14 +216,14 @@ def _folder(name: str, kind: str, parts: Mapping[str, list[Document]]) -> Mappin
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML ships no types
-    """Writes what is used twice out twice: an alias saves nothing in a manifest and hides what it stands for."""
+    """Write repeated values in full instead of YAML aliases, which are harder to read."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's hook
         return True
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    """Several lines as several lines."""
+    """Represent a text of several lines as a block."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 

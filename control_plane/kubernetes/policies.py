@@ -49,7 +49,7 @@ def pool_scaled_object(plan: DeploymentPlan, pool: PoolPlan) -> Document:
 
 
 def router_scaled_object(plan: DeploymentPlan) -> Document:
-    """Return the router's ScaledObject. Never zero: without a router nothing reaches a topic that wakes a pool."""
+    """Return the router's ScaledObject. Never zero: without a router no record reaches the topics that wake a pool."""
     scaled_object = make_scaled_object(
         name="inferlane-router",
         target="inferlane-router",
@@ -61,7 +61,7 @@ def router_scaled_object(plan: DeploymentPlan) -> Document:
 
 
 def api_autoscaler(plan: DeploymentPlan) -> Document:
-    """Return the API's autoscaler: what it holds is clients that wait, so it is sized by the CPU that they cost."""
+    """Return the API's HPA. It holds waiting clients rather than records, so it scales by CPU."""
     metadata = {"name": "inferlane-api", "namespace": plan.namespace, "labels": labels("api", "api")}
     cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": _API_CPU_PERCENT}}
     least, most = _API_REPLICAS
@@ -76,7 +76,7 @@ def api_autoscaler(plan: DeploymentPlan) -> Document:
 
 
 def authentication_documents(plan: DeploymentPlan) -> list[Document]:
-    """Return how KEDA gets in to the broker: as the autoscaler's user, which may look at offsets and no more."""
+    """Return the credentials of KEDA: the autoscaler's user, which may only read offsets."""
     settings = plan.settings
     if not _logs_in(plan):
         return []
@@ -104,7 +104,7 @@ def _logs_in(plan: DeploymentPlan) -> bool:
 
 
 def _protocol(plan: DeploymentPlan) -> Document:
-    """What KEDA's scaler is told of TLS and SASL."""
+    """Return the TLS and SASL settings of KEDA's scaler."""
     settings = plan.settings
     tls = {"tls": "enable"} if settings.kafka_security_protocol.endswith("SSL") else {}
     mechanism = settings.kafka_sasl_mechanism
@@ -161,7 +161,7 @@ _STORE = {"matchLabels": {_COMPONENT: "store"}}
 
 
 def policy_documents(plan: DeploymentPlan) -> list[Document]:
-    """Return the policies of the namespace: first that nothing is allowed, then what is."""
+    """Return the policies of the namespace: first deny everything, then the exceptions."""
     from_services = [{"podSelector": _SERVICES}]
     dns = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
     api = {"matchLabels": {_COMPONENT: "api"}}
@@ -208,12 +208,12 @@ def _to(pods: Document, port: int) -> Document:
 
 
 def _store_ports(plan: DeploymentPlan) -> set[int]:
-    """Where somebody else's store listens; it may be anywhere, so the port is all that can be said."""
+    """Return the ports of an external store; its address is unknown, so only the port is restricted."""
     return {urlsplit(plan.settings.redis_url).port or STORE_PORT}
 
 
 def _kafka_ports(plan: DeploymentPlan) -> set[int]:
-    """The same of somebody else's brokers."""
+    """Return the ports of external brokers, as for the store."""
     servers = plan.settings.kafka_bootstrap_servers.split(",")
     return {int(server.rpartition(":")[2]) for server in servers}
 

@@ -1,4 +1,4 @@
-"""The Deployments: API, router, a pool a version; with their Service and disruption budgets."""
+"""The Deployments of API, router and one pool per version, with their Service and disruption budgets."""
 
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -48,13 +48,13 @@ PASSWORD = "password"  # noqa: S105 - the key of a password in a Secret
 
 
 def grace_period_s(settings: "Settings", component: str) -> int:
-    """Return how long a pod has from SIGTERM (for the API, from before it) to its end, in seconds."""
+    """Return the termination grace period of a pod in seconds; the API's includes the wait before SIGTERM."""
     margin = {"router": ROUTER_STOP_MARGIN_S, "api": STOP_MARGIN_S + PRESTOP_S}.get(component, STOP_MARGIN_S)
     return int(settings.drain_deadline_s) + margin
 
 
 def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
-    """Return what was chosen as a container's env; what holds a password comes out of a Secret."""
+    """Return the settings as a container's env; values with a password come from a Secret."""
     settings = plan.settings
     others = "INFERLANE_OPS_" if component == "api" else "INFERLANE_API_"
     chosen: dict[str, Document] = {
@@ -86,7 +86,7 @@ def _from_secret(secret: str, key: str) -> Document:
 def pod_spec(
     plan: "DeploymentPlan", *, component: str, args: list[str], resources: Document, port: tuple[str, int]
 ) -> Document:
-    """Return the pod that runs `args`; `port` is where it is probed and scraped, with its name."""
+    """Return the pod that runs `args`; `port` is the name and number that is probed and scraped."""
     pod = shell_spec(plan, component=component, resources=resources)
     (container,) = pod["containers"]
     container |= {
@@ -104,7 +104,7 @@ def pod_spec(
 
 
 def shell_spec(plan: "DeploymentPlan", *, component: str, resources: Document) -> Document:
-    """Return a pod with our image that gets in to broker and store as the component's user, and runs nothing yet."""
+    """Return a pod with our image and the component's credentials of broker and store, without a command."""
     container: Document = {
         "name": CONTAINER_NAME,
         "image": plan.image,
@@ -153,12 +153,12 @@ RESTRICTED_POD: Document = {"runAsNonRoot": True, "seccompProfile": {"type": "Ru
 
 
 def unprivileged() -> Document:
-    """Return the security context of a container of ours: restricted, and its root file system stays as it is."""
+    """Return the security context of a container: restricted, with a read-only root file system."""
     return {**RESTRICTED_CONTAINER, "readOnlyRootFilesystem": True}
 
 
 def pod_security(user: int) -> Document:
-    """Return the security context of a pod of ours: restricted, as a user that has a number."""
+    """Return the security context of a pod: restricted, with a numeric user."""
     return {**RESTRICTED_POD, "runAsUser": user, "runAsGroup": user, "fsGroup": user}
 
 
@@ -253,7 +253,7 @@ def _workload(plan: DeploymentPlan, name: str, selector: dict[str, str], pod: Do
 
 
 def operator_documents(plan: DeploymentPlan) -> list[Document]:
-    """Return a Job in which an operator calls the CLI; it waits for an hour, then goes by itself."""
+    """Return a Job in which an operator runs the CLI; it ends by itself after an hour."""
     selector = labels(Service.OPERATOR.value, Service.OPERATOR.value)
     size = resources(cpu="50m", memory="128Mi", memory_limit="512Mi")
     pod = shell_spec(plan, component=Service.OPERATOR.value, resources=size)

@@ -1,1 +1,1 @@
-"""The local stack: broker, store and every process of ours on one machine, started, watched and stopped."""
+"""The local stack: start, supervise and stop broker, store and services on one machine."""

@@ -1,4 +1,4 @@
-"""One check for each part of a deployment; each says what it saw, or raises what is wrong and the remedy."""
+"""The checks of `inferlane doctor`: each returns what it saw, or raises an error with the remedy."""
 
 import asyncio
 import shutil
@@ -53,7 +53,7 @@ async def committed_and_end(settings: "Settings", topic: str, group: str) -> tup
 
 
 async def router_progress(settings: "Settings", *, ops_url: str = "") -> str:
-    """Say how much waits for the router; `ops_url` is where it may be asked what is wrong.
+    """Describe the router's consumer lag; `ops_url` is the address of its readiness checks.
 
     Raises:
         UnavailableError: records wait and none of them is taken.
@@ -75,7 +75,7 @@ async def router_progress(settings: "Settings", *, ops_url: str = "") -> str:
 async def holding_hop(
     settings: "Settings", target: "Target", *, lane: Lane = Lane.REQUESTS, ops_urls: "Mapping[str, str]" = _UNKNOWN
 ) -> str:
-    """Say which hop holds a request that was accepted and not answered, and what that hop says of itself.
+    """Return which hop holds a request that was accepted and not answered, and the state of that hop.
 
     `ops_urls` is where `router`, `worker` and `api` may be asked.
 
@@ -106,7 +106,7 @@ async def holding_hop(
 
 
 async def _own_word(who: str, ops_url: str) -> str:
-    """What a process says of itself: what mends it depends on that, and a restart mends little."""
+    """Return the state of a process by its own checks; the remedy depends on it, and is rarely a restart."""
     if not ops_url:
         return f"/readyz of the {who} says what is wrong with it, and its log why."
     try:
@@ -126,7 +126,7 @@ _OLDEST_STORE = 7
 
 
 async def check_broker(settings: "Settings") -> str:
-    """A metadata request is answered.
+    """Check that the broker answers a metadata request.
 
     Raises:
         UnavailableError: it is not.
@@ -136,7 +136,7 @@ async def check_broker(settings: "Settings") -> str:
 
 
 async def check_topics(settings: "Settings", targets: "Sequence[Target]") -> str:
-    """Every topic exists with the partitions that the settings say.
+    """Check that every topic exists with the partitions of the settings.
 
     Raises:
         UnavailableError: the broker does not answer, or topics are missing.
@@ -168,7 +168,7 @@ async def check_topics(settings: "Settings", targets: "Sequence[Target]") -> str
 
 
 async def check_store(settings: "Settings") -> str:
-    """The store takes a result by our script, gives it back, passes the wake-up on, and never evicts.
+    """Check that the store accepts a result, returns it, delivers the wake-up message, and never evicts.
 
     Raises:
         UnavailableError: it does not answer, refuses one of these, or no wake-up came.
@@ -202,7 +202,7 @@ async def check_store(settings: "Settings") -> str:
 
 
 def _check_memory(settings: "Settings", memories: "Sequence[Mapping[str, Any]]") -> str:
-    """What the nodes of the store may use and do, by their `INFO memory`, in words.
+    """Describe the memory limits and policies of the store's nodes, from their `INFO memory`.
 
     Raises:
         ConfigurationError: one of them may evict results.
@@ -224,13 +224,13 @@ def _check_memory(settings: "Settings", memories: "Sequence[Mapping[str, Any]]")
 
 
 def _refuse_old(version: str) -> None:
-    """Return if the store knows `SET … NX GET`, which came with 7.0."""
+    """Return if the store supports `SET … NX GET`, which came with version 7.0."""
     if int(version.partition(".")[0]) < _OLDEST_STORE:
         raise ConfigurationError(f"the store is of version {version}; results need Redis or Valkey 7.0 or newer")
 
 
 async def _hears(listening: "PubSub") -> bool:
-    """Whether a message comes."""
+    """Whether a message arrives in time."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_WAKE_UP_WITHIN_S):
             async for message in listening.listen():
@@ -240,7 +240,7 @@ async def _hears(listening: "PubSub") -> bool:
 
 
 async def check_state_dir(settings: "Settings") -> str:
-    """Logs and the run file of the local stack can be written, and there is room for them.
+    """Check that logs and run file of the local stack can be written, and that there is room for them.
 
     Raises:
         ConfigurationError: they cannot, or there is little room.
@@ -264,7 +264,7 @@ async def check_ready(url: str) -> str:
 
 
 async def check_api(url: str) -> str:
-    """As `check_ready`; where another program has the API's port, its name is said.
+    """As `check_ready`; if another program holds the API's port, the message names it.
 
     Raises:
         UnavailableError: as `check_ready`.
@@ -279,7 +279,7 @@ async def check_api(url: str) -> str:
 
 
 async def check_prediction(settings: "Settings", api_url: str, target: Target, *, ops_urls: "Mapping[str, str]") -> str:
-    """A request comes back through every hop.
+    """Check that a request is answered through every hop.
 
     Raises:
         UnavailableError: it does not; the message names the hop that holds it.

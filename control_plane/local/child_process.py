@@ -1,4 +1,4 @@
-"""One process of the operating system that dies when we do."""
+"""A child process that ends when the supervisor ends."""
 
 import asyncio
 import ctypes
@@ -33,7 +33,7 @@ Prepare = Callable[[], Awaitable[None]]
 
 
 async def nothing() -> None:
-    """The preparation of a process that needs none."""
+    """Do nothing: the preparation of a process that needs none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +81,14 @@ class Child:
         return self._process.returncode is None
 
     async def wait(self) -> int:
-        """Return the exit code, negative for the signal that ended it."""
+        """Wait for the end and return the exit code; negative: the signal that ended it."""
         code = await self._process.wait()
         if self._writing is not None:
             await asyncio.wait([self._writing], timeout=_LAST_WORDS_S)
         return code
 
     async def ends_within(self, wait_s: float) -> bool:
-        """Whether the process ends in that time."""
+        """Wait and return whether the process has ended within that time."""
         try:
             async with asyncio.timeout(wait_s):
                 await self._process.wait()
@@ -97,7 +97,7 @@ class Child:
         return True
 
     async def stop(self, grace_s: float) -> int:
-        """Ask it to drain (SIGTERM), kill it when `grace_s` is over, and return the exit code."""
+        """Stop it: drain (SIGTERM), kill after `grace_s` seconds, and return the exit code."""
         if self.is_running:
             self._process.terminate()
             if not await self.ends_within(grace_s):
@@ -105,13 +105,13 @@ class Child:
         return await self.wait()
 
     def kill(self) -> None:
-        """End it now, if it still runs."""
+        """Kill it now (SIGKILL), if it still runs."""
         if self.is_running:
             self._process.kill()
 
 
 async def start_child(spec: ProcessSpec) -> Child:
-    """Start the process, its output appended to the log; where there can be no log, it starts without.
+    """Start the process and append its output to the log; if the log cannot be opened, start without it.
 
     It leads a session of its own, so that Ctrl-C reaches the supervisor alone, which then stops all in order.
 
@@ -133,7 +133,7 @@ async def start_child(spec: ProcessSpec) -> Child:
 
 @contextmanager
 def _output_of(spec: ProcessSpec) -> Iterator[BinaryIO | int]:
-    """Where the process writes to."""
+    """Yield where the process writes its output."""
     if spec.is_foreign:
         yield asyncio.subprocess.PIPE
         return
@@ -174,7 +174,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def _create_time_s(pid: int) -> float:
-    """When the process began; 0 if it is gone already, or cannot be looked at."""
+    """Return when the process started; 0 if it has ended or cannot be inspected."""
     try:
         return float(psutil.Process(pid).create_time())
     except (psutil.Error, OSError):
@@ -205,9 +205,9 @@ _LOOKS_SECRET = re.compile(
 def child_environment(
     service: str, ours: Mapping[str, str], chosen: Mapping[str, str], own: Mapping[str, str]
 ) -> dict[str, str]:
-    """The environment of a process of this service: ours, what the profile chose, and what is its own.
+    """Return the environment of a service's process: ours, the profile's and its own, without others' secrets.
 
-    A process that is taken over, or whose environment somebody may read, gives away only what it needed.
+    A compromised process, or a leaked environment, then reveals only the secrets of that service.
     """
     return {name: value for name, value in {**ours, **chosen, **own}.items() if _may_have(service, name)}
 

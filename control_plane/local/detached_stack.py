@@ -23,7 +23,7 @@ _LOG_TAIL_BYTES = 4096
 
 
 def start_detached(file: RunFile, arguments: Sequence[str], *, on_change: Callable[[RunRecord], None]) -> RunRecord:
-    """Run `inferlane up` with these arguments in a session of its own and return once it is ready.
+    """Run `inferlane up` with these arguments in the background and return once the stack is ready.
 
     Raises:
         StartError: it ended or failed first; the message ends with the log of the part that failed.
@@ -61,9 +61,9 @@ def start_detached(file: RunFile, arguments: Sequence[str], *, on_change: Callab
 
 
 def stop_detached(record: RunRecord, *, wait_s: float) -> tuple[str, ...]:
-    """Stop the supervisor, then whatever of its processes outlived it; return the names of those.
+    """Stop the supervisor, then the processes that outlived it; return the names of those.
 
-    Nothing is signalled that is not the very process the record names. Whoever does not end within `wait_s` is killed.
+    Only processes that match the record by pid and start time are signalled. What runs after `wait_s` is killed.
     """
     supervisor = same_process(record.pid, record.create_time_s)
     if supervisor:
@@ -93,7 +93,7 @@ def _tail(path: Path) -> str:
 
 
 def ready_lines(record: RunRecord) -> tuple[str, ...]:
-    """Where everything is."""
+    """Return the addresses of everything, as lines for a terminal."""
     embedded = [entry.name for entry in record.processes if not entry.ops_url]
     ops = (f"{entry.name} :{entry.port}" for entry in record.processes if entry.ops_url not in {"", record.api_url})
     pages = (f"  live     {entry.ops_url}" for entry in record.processes if entry.pool == DASHBOARD)
@@ -110,7 +110,7 @@ def ready_lines(record: RunRecord) -> tuple[str, ...]:
 
 
 def fault_lines(record: RunRecord) -> tuple[str, ...]:
-    """What is not served and why."""
+    """Return a line for each version that is not served, with the reason."""
     return tuple(
         f"  not served {fault.model}{f' {fault.version}' if fault.version else ''}: {fault.reason}"
         for fault in record.faults
@@ -129,7 +129,7 @@ def _headline(record: RunRecord) -> tuple[str, ...]:
 
 
 def progress_of(record: RunRecord) -> str:
-    """What a stack that starts waits for."""
+    """Return what a starting stack is waiting for."""
     waiting = [f"{entry.name} ({entry.state})" for entry in record.processes if entry.state != "ready"]
     return ", ".join(waiting) or "probing each model version"
 

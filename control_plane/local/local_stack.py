@@ -1,4 +1,4 @@
-"""The life of the local stack in this process: supervise, report in the run file, probe, stop."""
+"""Run the local stack in this process: supervise, report in the run file, probe, stop."""
 
 import asyncio
 import os
@@ -139,7 +139,7 @@ class LocalStack:
         return any(pool == name and process.state is State.READY for pool, process in self._supervisor.processes())
 
     def _faults(self) -> tuple[FaultRecord, ...]:
-        """What is not served now, each version once."""
+        """Return the versions that are not served now, each once, with the reason."""
         reasons = {
             (target.model, target.version): process.fault
             for target in self._targets
@@ -191,7 +191,7 @@ class LocalStack:
         self._enter("stopping")
 
     def _note_trouble(self, part: str, trouble: str) -> None:
-        """Show what is wrong with a part beside the data path, or that nothing is any more."""
+        """Report a problem of a part beside the data path; an empty text clears it."""
         self._troubles[part] = trouble
         self._write()
 
@@ -217,7 +217,7 @@ class LocalStack:
 
 
 def refuse_second(file: RunFile) -> None:
-    """Return if no stack runs by this file.
+    """Return if no other stack runs with this run file.
 
     Raises:
         ConfigurationError: one does.
@@ -258,7 +258,7 @@ def _pool_record(state: "ScaledState") -> PoolRecord:
 
 
 def _on_signals(stop: asyncio.Event, kill: Callable[[], None]) -> None:
-    """Let the first signal stop in order and the second kill; a supervisor that just left would orphan all."""
+    """Stop in order on the first signal and kill on the second; a supervisor that just exited would leave orphans."""
 
     def on_signal() -> None:
         if stop.is_set():

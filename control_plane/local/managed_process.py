@@ -1,4 +1,4 @@
-"""Keeps one process running until it is told to stop."""
+"""Keep one process running, with restarts and back-off, until it is stopped."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ from inferlane.errors import InferlaneError, clipped
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """Exponential, with a ceiling, forgotten after a stable run. Pure.
+    """Exponential back-off with a ceiling, reset after a stable run. Pure.
 
     `first_s` too small spins on a process that dies at once, too large keeps a pool down after one crash.
     `stable_after_s` must exceed the time to get ready, or a process that dies just after never slows down.
@@ -28,7 +28,7 @@ class Backoff:
     stable_after_s: float = 30.0
 
     def deaths_in_a_row(self, before: int, *, ran_s: float) -> int:
-        """Count this death: 1 if the run was stable, else one more than before."""
+        """Count this exit: 1 if the run was stable, else one more than before."""
         return 1 if ran_s >= self.stable_after_s else before + 1
 
     def delay_s(self, deaths_in_a_row: int) -> float:
@@ -59,7 +59,7 @@ class StartError(InferlaneError):
 
 
 class State(StrEnum):
-    """A kept process: `STARTING` → `READY` → (death) `WAITING` → `STARTING`, and `STOPPED` or `FAILED` at the end."""
+    """A managed process: `STARTING` → `READY` → (exit) `WAITING` → `STARTING`, and `STOPPED` or `FAILED` at the end."""
 
     STARTING = "starting"
     READY = "ready"
@@ -70,7 +70,7 @@ class State(StrEnum):
 
 
 class ManagedProcess:
-    """Runs a spec; after the first time that it was ready, a death is answered with a restart.
+    """Run a spec, and restart it when it exits after it was ready once.
 
     A process that fails before it was ever ready is not restarted: its settings are wrong, and whoever started the
     stack must hear so. With `tries` it is tried that often, with back-off, and then left `FAILED`, and whatever else
@@ -132,14 +132,14 @@ class ManagedProcess:
             self.settled.set()
 
     async def stop(self) -> None:
-        """Drain the process and return when it is gone."""
+        """Drain the process (SIGTERM, then SIGKILL after its grace period) and return when it has ended."""
         self._stop.set()
         if not self._ended.is_set():
             self._enter(State.STOPPING)
             await self._ended.wait()
 
     def kill(self) -> None:
-        """End the process now, also one that drains, and do not restart it."""
+        """Kill the process now (SIGKILL), even if it is draining, and do not restart it."""
         self._grace_s = 0.0
         self._stop.set()
         if self.child is not None:
@@ -162,7 +162,7 @@ class ManagedProcess:
         return await self._watch(child)
 
     async def _watch(self, child: Child) -> int:
-        """Return the exit code of a process that died, was given up or was stopped."""
+        """Return the exit code of a process that exited, was given up or was stopped."""
         if await self._gets_ready(child):
             self._was_ready, self.fault = True, ""
             self._enter(State.READY)
@@ -185,7 +185,7 @@ class ManagedProcess:
         return await self._drain(child)
 
     def _gives_up(self, starts: int) -> bool:
-        """Whether it was tried often enough. One that was ready before may fail for what passes, an outage."""
+        """Whether to stop trying. A process that was ready before may fail because of an outage, which passes."""
         return self._tries is not None and not self._was_ready and starts >= self._tries
 
     async def _drain(self, child: Child) -> int:
@@ -221,7 +221,7 @@ class ManagedProcess:
         return True
 
     async def _hangs(self) -> None:
-        """Return when the process said several times in a row that it does not move, or said nothing."""
+        """Return once the liveness check has failed several times in a row."""
         if self.spec.is_live is None:
             await self._stop.wait()
             return
@@ -248,7 +248,7 @@ class ManagedProcess:
         return StartError(f"{self.spec.name} {fault} before it was ready. End of {self.spec.log_path}:\n{self._tail()}")
 
     def _reason(self, fault: str) -> str:
-        """The last line that the process said, which for one of ours is its error."""
+        """Return the last line of the log, which for our services is the error."""
         last = _ERROR.sub("", self._tail().splitlines()[-1].strip())
         return clipped(f"{last} ({fault})", limit_chars=_REASON_CHARS)
 

@@ -1,4 +1,4 @@
-"""Scales the worker processes of the local stack as KEDA and the HPA would scale its pods.
+"""Scale the worker processes of the local stack as KEDA and the HPA would scale its pods.
 
 The decisions are those of `control_plane.autoscaling.pool`; here are clock, broker and supervisor around them.
 """
@@ -42,7 +42,7 @@ class ScaledPool:
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """What each trigger looks at, in the order of the triggers."""
+        """The topic and group of each trigger, in the order of the triggers."""
         return tuple(Subscription(trigger.topic, trigger.consumer_group) for trigger in self.scaled_object.triggers)
 
 
@@ -110,7 +110,7 @@ def _pool(
 log = structlog.get_logger(__name__)
 
 Scale = Callable[[str, int], Awaitable[None]]
-"""Makes the pool of that name that large; returns when it is."""
+"""Scale the pool of that name to that size; returns once it has it."""
 
 
 class PositionReader(Protocol):
@@ -138,7 +138,7 @@ class ScaledState:
 
 
 class Autoscaler:
-    """Looks at the lag of each pool when its ScaledObject says so, and makes the supervisor follow. One event loop."""
+    """Read the lag of each pool on its polling interval and scale it through the supervisor. One event loop."""
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ class Autoscaler:
                 metrics.LAG.labels(trigger.topic).set(lag)
 
     async def _follow(self, state: ScaledState) -> None:
-        """Bring the pool to the size that was last decided, however often that changes meanwhile."""
+        """Scale the pool to the latest decision, even if it changes meanwhile."""
         failures = 0
         while True:
             await state.changed.wait()

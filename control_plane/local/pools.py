@@ -29,7 +29,7 @@ _REQUEST_TIMEOUT_MS = 5_000
 
 
 def broker_argv(port: int) -> tuple[str, ...]:
-    """The command of a broker that listens on 127.0.0.1 and keeps every record in memory.
+    """Return the command of a broker that listens on 127.0.0.1 and keeps every record in memory.
 
     Raises:
         ConfigurationError: no Tansu binary for this machine.
@@ -61,7 +61,7 @@ async def broker_answers(settings: "Settings") -> bool:
 
 
 async def _accepts(bootstrap_servers: str) -> None:
-    """Connect to the first server: the client would log each refusal of a broker that only starts as an error."""
+    """Connect to the first server; the Kafka client would log an error for each attempt while the broker starts."""
     host, _, port = bootstrap_servers.split(",", maxsplit=1)[0].rpartition(":")
     try:
         async with asyncio.timeout(_REQUEST_TIMEOUT_MS / 1000):
@@ -96,7 +96,7 @@ def _binary() -> str:
 
 
 def store_argv(port: int, *, maxmemory_mib: int) -> tuple[str, ...]:
-    """The command of a store that listens on 127.0.0.1 and writes nothing to disk.
+    """Return the command of a store that listens on 127.0.0.1 and writes nothing to disk.
 
     A full store refuses writes (`noeviction`): a refused result stops the commit, an evicted one would be lost.
 
@@ -157,7 +157,7 @@ _PARTS_ENVIRONMENT = {"PATH", "HOME", "TMPDIR", "RUST_LOG"}
 
 
 class StackPools:
-    """Builds the pools of a profile. Ports are checked when the pools are built, before anything runs."""
+    """Build the pools of a profile. Ports are checked when the pools are built, before anything runs."""
 
     def __init__(self, profile: Profile, options: StackOptions, targets: Sequence[Target]) -> None:
         self._profile = profile
@@ -168,7 +168,7 @@ class StackPools:
         self._log_dir: Path = self._settings.state_dir / "logs"
 
     def all(self) -> tuple[Pool, ...]:
-        """Every pool.
+        """Return every pool.
 
         Raises:
             ConfigurationError: a port is taken, the message names by whom, or a binary is missing.
@@ -184,13 +184,13 @@ class StackPools:
         return tuple(pools)
 
     def parts(self) -> tuple[Pool, ...]:
-        """The embedded broker and store, as far as the user did not name others."""
+        """Return the embedded broker and store, unless the user named others."""
         broker = (self._broker(),) if self._profile.has_broker else ()
         store = (self._store(),) if self._profile.has_store else ()
         return (*broker, *store)
 
     def ops_port(self, name: str) -> int:
-        """The ops port of a process that is none of the pools."""
+        """Return the ops port of a process outside the pools."""
         return self._ops_ports.port_of(name)
 
     async def create_topics(self) -> None:
@@ -271,5 +271,5 @@ class StackPools:
 
 
 def worker_pool(model: str, version: str) -> str:
-    """The name of the pool that serves a version."""
+    """Return the name of the pool that serves a version."""
     return f"worker-{model}-{version}"

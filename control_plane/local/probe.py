@@ -1,4 +1,4 @@
-"""Asks a running stack over HTTP: is a process ready, does a prediction come back."""
+"""Probe a running stack over HTTP: readiness of a process, and a prediction through every hop."""
 
 import time
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ _READY_TIMEOUT_S = 5.0
 
 
 class UnansweredError(UnavailableError):
-    """Nobody refused a call, and nobody answered it in time. Remedy: `inferlane doctor` names the hop that holds it."""
+    """A call was accepted and not answered in time. Remedy: `inferlane doctor` names the hop that holds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A version and the smallest request that it must answer: one row of zeros."""
+    """A version and the smallest request for it: one row of zeros."""
 
     model: str
     version: str
@@ -38,7 +38,7 @@ class Target:
 
 
 def zero_row(signature: Signature) -> Any:
-    """One instance of zeros (empty strings, false) in the V1 form: bare for one input, by name for several."""
+    """Return one instance of zeros (empty strings, false) in V1 form: bare for one input, by name for several."""
     rows = {spec.name: _zeros(spec) for spec in signature.inputs}
     return next(iter(rows.values())) if len(rows) == 1 else rows
 
@@ -82,7 +82,7 @@ async def failing_checks(base_url: str) -> tuple[str, ...]:
 
 
 async def predict(api_url: str, target: Target, *, wait_s: float, api_key: SecretStr | None = None) -> float:
-    """Send one request through every hop and return its seconds.
+    """Send one request through every hop and return its duration in seconds.
 
     Raises:
         UnansweredError: not answered in time.

@@ -1,4 +1,4 @@
-"""The settings of the local stack, layered under what the user set."""
+"""The settings of the local stack: defaults for one machine, overridden by the user's."""
 
 import socket
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoscaleOptions:
-    """Where the ScaledObjects are, the most workers a pool may have here, and how often the HPA would step."""
+    """The file of ScaledObjects, the maximum of workers per pool here, and the HPA's sync period."""
 
     scaled_objects: "Path"
     max_workers: int
@@ -28,7 +28,7 @@ class AutoscaleOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What the flags of `inferlane up` say."""
+    """The flags of `inferlane up`."""
 
     workers: int = 1
     api_port: int = 8000
@@ -53,7 +53,7 @@ class Profile:
 
 
 def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
-    """Complete what the user chose by what suits one machine.
+    """Complete the user's settings with defaults for one machine.
 
     A broker or store that the user named is used; the embedded one is started only where none was named.
     """
@@ -83,7 +83,7 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
 
 
 def attached_settings(chosen: "Settings", environment: Mapping[str, str]) -> "Settings":
-    """Complete what the user chose by the environment of a stack that runs, to reach its parts from outside."""
+    """Complete the user's settings with those of a running stack, to reach its parts from outside."""
     values = {name.removeprefix("INFERLANE_").lower(): value for name, value in environment.items()}
     return load_settings(**(values | chosen.model_dump(include=chosen.model_fields_set)))
 
@@ -117,7 +117,7 @@ def is_free(port: int, *, host: str = "127.0.0.1") -> bool:
 
 
 def holder_of(port: int) -> str:
-    """Name the process that listens on the port, as well as this user may see it."""
+    """Describe the process that listens on the port, as far as this user can see it."""
     try:
         listening = [
             connection.pid
@@ -133,7 +133,7 @@ def holder_of(port: int) -> str:
 
 
 class OpsPorts:
-    """One ops port a process name, from `first` upwards; a name keeps its port through restarts."""
+    """Assign an ops port per process name, from `first` upwards; a name keeps its port across restarts."""
 
     def __init__(self, first: int, *, host: str = "127.0.0.1", free: Callable[..., bool] = is_free) -> None:
         self._first = first

@@ -31,7 +31,7 @@ class TargetGroup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def target_groups(processes: Sequence[ProcessRecord]) -> list[TargetGroup]:
-    """The processes that have `/metrics`; the embedded broker and store have none."""
+    """Return the scrape targets: the processes with `/metrics`, which the embedded broker and store lack."""
     return [
         TargetGroup(
             targets=(urlsplit(process.ops_url).netloc,),
@@ -43,13 +43,13 @@ def target_groups(processes: Sequence[ProcessRecord]) -> list[TargetGroup]:
 
 
 class TargetFile:
-    """The file; written whole by the supervisor alone."""
+    """The file of scrape targets; only the supervisor writes it."""
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "prometheus-targets.json"
 
     def write(self, processes: Sequence[ProcessRecord]) -> None:
-        """Replace the file at once, so that a reader sees the old or the new one.
+        """Replace the file atomically, so that a reader sees the old or the new one.
 
         Raises:
             OSError: it cannot be written, and is as it was.
@@ -59,7 +59,7 @@ class TargetFile:
         write_whole(self.path, msgspec.json.format(msgspec.json.encode(target_groups(processes))), mode=0o644)
 
     def remove(self) -> None:
-        """Let Prometheus forget the stack."""
+        """Remove the file, so that Prometheus forgets the stack."""
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
 
@@ -73,7 +73,7 @@ _TRIED_BYTES = 64 * 1024
 
 
 class StateFiles:
-    """Writes the run file and the list of scrape targets; what fails is tried again. One event loop."""
+    """Write the run file and the scrape targets, with retries. Used from one event loop."""
 
     def __init__(self, run_file: "RunFile", targets: "TargetFile", *, write_again: Callable[[], None]) -> None:
         """`write_again` is called a while after a write that failed."""
@@ -99,7 +99,7 @@ class StateFiles:
             ) from error
 
     def write(self, record: "RunRecord", processes: "Sequence[ProcessRecord]") -> None:
-        """Write what there is to show now, or keep what the files say and try again soon."""
+        """Write the current state; if that fails, keep the files as they are and retry soon."""
         try:
             self._run_file.write(record)
             self._targets.write(processes)
@@ -120,7 +120,7 @@ class StateFiles:
             self.trouble = ""
 
     def remove(self) -> None:
-        """Take the files away as the stack ends; one that cannot be is left, and names a process that is gone."""
+        """Remove the files as the stack ends; one that cannot be removed is left, and names an ended process."""
         if self._timer is not None:
             self._timer.cancel()
         try:
@@ -135,7 +135,7 @@ class StateFiles:
 
 
 def folder_fault(folder: Path) -> str | None:
-    """Why nothing can be written to the state directory, or that it is almost full; None if all is well."""
+    """Return why the state directory cannot be written, or that it is almost full; None if all is well."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_TRIED_BYTES))
@@ -157,7 +157,7 @@ _CHUNK_BYTES = 64 * 1024
 
 
 def open_log(path: Path, *, anew: bool = False) -> BinaryIO:
-    """Open a log to append to, never through a link: whoever may write to the folder must not choose what we write.
+    """Open a log for appending, never through a link, so that others cannot redirect what we write.
 
     Raises:
         OSError: it cannot be opened.
@@ -168,7 +168,7 @@ def open_log(path: Path, *, anew: bool = False) -> BinaryIO:
 
 
 def rotate(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> None:
-    """Set a log over the limit aside as `.log.1` and go on with an empty one, whoever writes to it meanwhile.
+    """Copy a log over the limit to `.log.1` and truncate it, while processes write to it.
 
     Copied and cut rather than renamed: its process has it open, and programs of others never open it again. They
     append, so that they go on at the new end. Without room for the copy the log is only cut.
@@ -201,7 +201,7 @@ async def keep_small(paths: Callable[[], Iterable[Path]]) -> None:
 
 
 async def append_all(stream: "StreamReader", path: Path) -> None:
-    """Append what a program says to its log until it says no more; what cannot be written is dropped."""
+    """Append a program's output to its log until the stream ends; output that cannot be written is dropped."""
     is_written = True
     while chunk := await stream.read(_CHUNK_BYTES):
         try:

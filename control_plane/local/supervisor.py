@@ -1,4 +1,4 @@
-"""Starts the pools in order, keeps them running, stops them in reverse."""
+"""Start the pools in order, keep their processes running, stop them in reverse order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -16,9 +16,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Like processes. Pools of one `rank` start together, after every pool of a lower rank is ready.
+    """A group of equal processes. Pools of one `rank` start together, once all pools of lower ranks are ready.
 
-    A pool with `tries` is one that the others can go on without: they do not wait for it either.
+    The other pools do not depend on a pool with `tries` and do not wait for it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class _ProcessGroup:
 
 
 class Supervisor:
-    """All pools; `run` is the whole life. Used from one event loop."""
+    """Run all pools from start to stop. Used from one event loop."""
 
     def __init__(
         self, pools: Sequence[Pool], *, backoff: Backoff | None = None, on_change: Callable[[], None] = lambda: None
@@ -52,7 +52,7 @@ class Supervisor:
         self._stopping = False
 
     def processes(self) -> Iterator[tuple[str, ManagedProcess]]:
-        """Each kept process with the name of its pool, in the order of start."""
+        """Yield each managed process with the name of its pool, in the order of start."""
         for name, group in self._groups.items():
             for process in group.processes.values():
                 yield name, process
@@ -79,7 +79,7 @@ class Supervisor:
             raise failure
 
     async def scale(self, pool: str, size: int) -> None:
-        """Make the pool that large; returns when new processes are ready and spare ones are drained.
+        """Scale the pool to `size`; returns once new processes are ready and surplus ones have drained.
 
         Raises:
             ConfigurationError: no such pool, or a negative size.
@@ -93,7 +93,7 @@ class Supervisor:
         log.info("pool_scaled", pool=pool, size=size)
 
     def kill(self) -> None:
-        """End every process now; `run` returns when they are gone."""
+        """Kill every process now (SIGKILL); `run` returns once they have ended."""
         self._stopping = True
         for _, process in self.processes():
             process.kill()
@@ -105,7 +105,7 @@ class Supervisor:
             if stop.is_set():
                 break
             groups = list(ranked)
-            # One that loads for minutes, or for ever, keeps nobody else from being served.
+            # A pool that loads for minutes, or never gets ready, does not delay the others.
             optional.append(
                 asyncio.create_task(self._start([group for group in groups if group.pool.tries is not None]))
             )
