@@ -12,7 +12,7 @@ from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import TRACE_PARENT
 from inferlane.contracts.results import Result, Status
-from inferlane.runtime.delivery import Answer
+from inferlane.runtime.delivery import Reply
 from inferlane.runtime.tracing.spans import Tracing
 from models.catalog import ModelVersion
 from producer_api.predict.enqueuer import OnAcknowledged
@@ -92,11 +92,11 @@ def _all_hops(version: ModelVersion, sampler: Sampler, batch: int) -> Callable[[
     return go
 
 
-def _answer(version: ModelVersion, trace_parent: bytes) -> Answer:
+def _answer(version: ModelVersion, trace_parent: bytes) -> Reply:
     result = Result(
         request_id=_ID, status=Status.SUCCEEDED, model=version.model, version=version.version, finished_s=2.0, rows=1
     )
-    return Answer(
+    return Reply(
         result=result, lane=Lane.REQUESTS, reply_to=None, batch_id=None, to_topic=False, trace_parent=trace_parent
     )
 

@@ -27,8 +27,8 @@ from inferlane.contracts.record import (
 from inferlane.contracts.results import Result
 from inferlane.contracts.traffic_split import Served
 from inferlane.errors import DecodeError, InferlaneError, UnknownModelError, clipped
-from inferlane.runtime.delivery import Answer, Delivery
-from inferlane.runtime.kafka.consumer import LaneConsumer, Take
+from inferlane.runtime.delivery import Delivery, Reply
+from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
 from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.kafka.record_writer import Sender
 from inferlane.runtime.retry import Retrier
@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
 _MAX_RECORDS = 2_000
 # Successive records that go to one partition (sticky partitioner). Fewer make small batches for broker and worker; more
 # give all waiting records to one worker of the pool.
-_TOGETHER = 16
+_MAX_RUN = 16
 # How long the lane waits for a topic. Shorter parks records that a busy broker accepts a little later; longer delays
 # the clients of the other versions when a topic begins to fail.
 _SLOW_AFTER_S = 0.5
@@ -77,7 +77,7 @@ class _Forwarding:
     lane: Lane
     fetched_s: float
     spans: RouteSpans | None
-    refused: list[Answer] = field(default_factory=list)
+    refused: list[Reply] = field(default_factory=list)
 
 
 class Forwarder:
@@ -106,7 +106,7 @@ class Forwarder:
         self._tracing = tracing
         self._metrics = {lane: RouterLaneMetrics(catalog, lane) for lane in Lane}
 
-    async def forward(self, take: Take, lane: Lane) -> Awaitable[object] | None:
+    async def forward(self, take: FetchedBatch, lane: Lane) -> Awaitable[object] | None:
         """Return when each record is in the topic of its version, or has a reply because no version can serve it.
 
         If some records wait for a failing topic, return an awaitable for them, so that the lane goes on with others.
@@ -142,12 +142,12 @@ class Forwarder:
         finally:
             self._parked_batches -= 1
 
-    def _sort(self, take: Take, work: _Forwarding) -> dict[str, list[RoutedRecord]]:
+    def _sort(self, take: FetchedBatch, work: _Forwarding) -> dict[str, list[RoutedRecord]]:
         """Group the records by their topic; add the others to `work.refused`."""
         by_topic: dict[str, list[RoutedRecord]] = {}
         for record in take.records:
             decision = self.decide(record, work.lane)
-            if isinstance(decision, Answer):
+            if isinstance(decision, Reply):
                 work.refused.append(decision)
                 if work.spans is not None:
                     work.spans.refused(decision)
@@ -165,7 +165,7 @@ class Forwarder:
         outcomes = await self._destinations.write(topic, [routed.out for routed in part])
         metrics = self._metrics[work.lane]
         written: dict[Route, list[int]] = {}
-        refused: list[Answer] = []
+        refused: list[Reply] = []
         for routed, error in zip(part, outcomes, strict=True):
             if error is None:
                 written.setdefault(routed.chosen, []).append(routed.record.timestamp)
@@ -197,7 +197,7 @@ class Forwarder:
         await self._delivery.deliver(refused)
         self._metrics[lane].note_refused(refused)
 
-    def decide(self, record: "ConsumerRecord", lane: Lane) -> RoutedRecord | Answer:
+    def decide(self, record: "ConsumerRecord", lane: Lane) -> RoutedRecord | Reply:
         """The record for its version's topic, or a terminal reply if no version can serve it."""
         try:
             # The id of a foreign request needs its payload; read that only if a reply needs the id.
@@ -224,8 +224,8 @@ class Forwarder:
         key = record.key or (headers.routing_key or headers.request_id).encode()
         topic = self._names.work_topic(chosen.model, chosen.version, lane)
         # Records with a key of the producer's own keep their order: no sticky partition.
-        together = _TOGETHER if headers.routing_key is None and key == headers.request_id.encode() else 0
-        out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen), together=together)
+        max_run = _MAX_RUN if headers.routing_key is None and key == headers.request_id.encode() else 0
+        out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen), max_run=max_run)
         return RoutedRecord(record, headers, chosen, out)
 
 
@@ -240,7 +240,7 @@ def router_lanes(
             topic=topic,
             group=settings.names.router_group,
             lane=lane,
-            is_excused=lambda: retrier.is_retrying,
+            is_blocked=lambda: retrier.is_retrying,
             attempt_log=attempt_log,
         )
         return LaneOptions(consumer=consumer, max_records=_MAX_RECORDS)
@@ -264,9 +264,9 @@ def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: R
     return kept
 
 
-def refusal(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error: InferlaneError) -> Answer:
+def refusal(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error: InferlaneError) -> Reply:
     """The terminal reply of a record that cannot be routed: the request failed, and its record is dead-lettered."""
-    return Answer(
+    return Reply(
         result=Result.failed(headers, error, now_s=time.time()),
         lane=lane,
         reply_to=headers.reply_to,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from inferlane.contracts.kafka_record import OutRecord
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.delivery import Answer
+    from inferlane.runtime.delivery import Reply
     from inferlane.runtime.tracing.spans import Attributes, Span, Tracing
     from models.catalog import Catalog, Model
     from router.routing import Splits
@@ -78,7 +78,7 @@ class RouterLaneMetrics:
         """Count a fetched batch that is forwarded."""
         self._forward.observe(max(0.0, took_s))
 
-    def note_refused(self, refused: "Sequence[Answer]") -> None:
+    def note_refused(self, refused: "Sequence[Reply]") -> None:
         """Count records that no version could serve or that could not be written."""
         for reply in refused:
             self._refused[bounded(reply.result.error_code, _REASONS)].inc()
@@ -104,7 +104,7 @@ class RouteSpans:
         self._open.append((span, None))
         return replace(out, headers=span.put_into(out.headers))
 
-    def refused(self, reply: "Answer") -> None:
+    def refused(self, reply: "Reply") -> None:
         """Begin the span of a record that no version can serve."""
         span = self._begin(reply.trace_parent, message_attributes(self._topic, reply.result.request_id))
         self._open.append((span, reply.result.error_code))

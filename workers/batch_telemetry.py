@@ -20,7 +20,7 @@ from workers.replies import PredictionCounts, Predictions
 if TYPE_CHECKING:
     from inferlane.contracts.kafka_record import KafkaRecord
     from inferlane.contracts.naming import Names
-    from inferlane.runtime.delivery import Answer
+    from inferlane.runtime.delivery import Reply
     from inferlane.runtime.tracing.spans import Span, Tracing
     from models.catalog import ModelVersion
     from workers.batching import Batch, RunTimes
@@ -39,7 +39,7 @@ class BatchSpans:
         self._topics = {lane: names.work_topic(version.model, version.version, lane) for lane in Lane}
         self._attributes = version_attributes(version.model, version.version)
 
-    def add(self, batch: "Batch", replies: "Sequence[Answer]", *, stored_s: float) -> None:
+    def add(self, batch: "Batch", replies: "Sequence[Reply]", *, stored_s: float) -> None:
         """Make the spans of delivered replies; they were durable at `stored_s`, seconds since the epoch."""
         kept = [(reply, span) for reply in replies if (span := self._begin(batch, reply)).is_kept]
         if not kept:
@@ -65,7 +65,7 @@ class BatchSpans:
             )
         whole.end(at_s=stored_s)
 
-    def _begin(self, batch: "Batch", reply: "Answer") -> "Span":
+    def _begin(self, batch: "Batch", reply: "Reply") -> "Span":
         topic = self._topics[batch.lane]
         return self._tracing.begin(
             f"process {topic}",
@@ -75,7 +75,7 @@ class BatchSpans:
             attributes=message_attributes(topic, reply.result.request_id) | self._attributes,
         )
 
-    def _stages(self, batch: "Batch", reply: "Answer", span: "Span", stored_s: float) -> None:
+    def _stages(self, batch: "Batch", reply: "Reply", span: "Span", stored_s: float) -> None:
         if batch.run is not None and reply.result.status is Status.SUCCEEDED:
             infer = self._tracing.begin(
                 "infer", kind="INTERNAL", parent=span.traceparent, at_s=batch.run.times.started_s
@@ -174,7 +174,7 @@ class BatchTelemetry:
         stamped_s = np.array([record.timestamp for record in records], np.float64) * _MS
         self._lanes[lane].topic_wait.observe_many(np.maximum(now_s - stamped_s, 0.0))
 
-    def observe(self, batch: "Batch", replies: "Sequence[Answer]", *, now_s: float) -> None:
+    def observe(self, batch: "Batch", replies: "Sequence[Reply]", *, now_s: float) -> None:
         """Report a batch whose replies are delivered; they were durable at `now_s`, seconds since the epoch."""
         if not replies:
             return
@@ -206,7 +206,7 @@ class BatchTelemetry:
         if self._spans is not None:
             self._spans.add(batch, replies, stored_s=now_s)
 
-    def _log_batch(self, batch: "Batch", replies: "Sequence[Answer]", rows: int) -> None:
+    def _log_batch(self, batch: "Batch", replies: "Sequence[Reply]", rows: int) -> None:
         # At DEBUG: under low load a batch is one request, and a line costs as much as its inference.
         inference_s = batch.run.times.inference_s if batch.run else 0.0
         self._log.debug("batch_answered", lane=batch.lane, requests=len(replies), rows=rows, inference_s=inference_s)

@@ -8,8 +8,8 @@ import structlog
 
 from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError, ModelError, clipped
-from inferlane.runtime.delivery import Answer, Delivery
-from inferlane.runtime.kafka.consumer import LaneConsumer, Take
+from inferlane.runtime.delivery import Delivery, Reply
+from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
 from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.retry import Retrier
 from workers.batch_telemetry import BatchTelemetry
@@ -41,7 +41,7 @@ class BatchReply:
     """A batch and its replies, before they are delivered."""
 
     batch: Batch
-    replies: Sequence[Answer]
+    replies: Sequence[Reply]
 
     @property
     def content_bytes(self) -> int:
@@ -87,12 +87,12 @@ class Pipeline:
         """Release the inference thread; it ends after the run under way."""
         self._runner.close()
 
-    async def serve(self, take: Take, lane: Lane) -> None:
+    async def serve(self, take: FetchedBatch, lane: Lane) -> None:
         """Return when every record of the fetched batch has a durable terminal result."""
         fetched_s = self._clock.now_s()
         self._telemetry.observe_fetched(take.records, lane, now_s=fetched_s)
         requests: list[Request] = []
-        refused: list[Answer] = []
+        refused: list[Reply] = []
         for record in take.records:
             try:
                 requests.append(decode(record, lane, self._model.version))
@@ -169,10 +169,10 @@ class Pipeline:
                 request, None, ModelError(f"the outputs of its pieces do not fit together: {error!r}")
             )
 
-    def _sort_out(self, batch: Sequence[Request], lane: Lane, now_s: float) -> tuple[list[Request], list[Answer]]:
+    def _sort_out(self, batch: Sequence[Request], lane: Lane, now_s: float) -> tuple[list[Request], list[Reply]]:
         """The requests to infer, and the replies of those that are expired or cancelled."""
         due: list[Request] = []
-        replies: list[Answer] = []
+        replies: list[Reply] = []
         for request in batch:
             early = self._reply_early(request, lane, now_s)
             if early is None:
@@ -181,7 +181,7 @@ class Pipeline:
                 replies.append(early)
         return due, replies
 
-    def _reply_early(self, request: Request, lane: Lane, now_s: float) -> Answer | None:
+    def _reply_early(self, request: Request, lane: Lane, now_s: float) -> Reply | None:
         """The reply of an expired or cancelled request; None for one to infer."""
         headers = request.headers
         if headers.deadline_s is not None and now_s > headers.deadline_s:
@@ -190,7 +190,7 @@ class Pipeline:
             return self._replies.of_cancelled(headers, lane, now_s=now_s)
         return None
 
-    def _reply(self, inferred: InferredRequest, lane: Lane, times: RunTimes) -> Answer:
+    def _reply(self, inferred: InferredRequest, lane: Lane, times: RunTimes) -> Reply:
         try:
             return self._replies.of_inferred(inferred, times)
         except Exception as error:  # outputs that cannot be encoded are one request's failure, not the batch's
@@ -205,7 +205,7 @@ class Pipeline:
         for done in held:
             self._telemetry.observe(done.batch, done.replies, now_s=now_s)
 
-    def _refuse(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> Answer:
+    def _refuse(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> Reply:
         return self._replies.of_error(record, headers_of(record), lane, error, now_s=self._clock.now_s())
 
 
@@ -236,7 +236,7 @@ def worker_lanes(
             topic=settings.names.work_topic(version.model, version.version, lane),
             group=settings.names.worker_group(version.model, version.version),
             lane=lane,
-            is_excused=lambda: retrier.is_retrying or limit.is_halted,
+            is_blocked=lambda: retrier.is_retrying or limit.is_halted,
             attempt_log=attempt_log,
             in_flight=settings.batches_in_flight,
         )

@@ -12,7 +12,7 @@ from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.results import Result, Status, foreign_key_of
 from inferlane.contracts.wire.v2 import encode_response
 from inferlane.errors import InferlaneError, PayloadTooLargeError
-from inferlane.runtime.delivery import Answer
+from inferlane.runtime.delivery import Reply
 from inferlane.runtime.metrics.instruments import MAX_CLASSES, class_labels
 from inferlane.runtime.metrics.worker_metrics import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS
 
@@ -32,7 +32,7 @@ class ReplyBuilder:
         self._max_result_bytes = max_result_bytes
         self._results_sample = results_sample
 
-    def of_inferred(self, inferred: "InferredRequest", times: "RunTimes") -> Answer:
+    def of_inferred(self, inferred: "InferredRequest", times: "RunTimes") -> Reply:
         """The reply of an inferred request: its outputs, or its error."""
         request, headers = inferred.request, inferred.request.headers
         if inferred.outputs is None:
@@ -68,25 +68,25 @@ class ReplyBuilder:
         )
         return replace(self._reply(result, headers, request.lane), record=request.record)
 
-    def of_expired(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
+    def of_expired(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
         """The reply of a request whose deadline has passed."""
         return self._reply(Result.expired(headers, now_s=now_s), headers, lane)
 
-    def of_cancelled(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Answer:
+    def of_cancelled(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
         """The reply of a cancelled request."""
         return self._reply(Result.cancelled(headers, now_s=now_s), headers, lane)
 
     def of_error(
         self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, error: InferlaneError, *, now_s: float
-    ) -> Answer:
+    ) -> Reply:
         """The reply of a request that failed with `error`; its record is dead-lettered."""
         reply = self._reply(Result.failed(headers, error, now_s=now_s), headers, lane)
         return replace(reply, dead=record, stack=stack_of(error))
 
-    def _reply(self, result: Result, headers: RequestHeaders, lane: Lane) -> Answer:
+    def _reply(self, result: Result, headers: RequestHeaders, lane: Lane) -> Reply:
         nobody_waits = lane is Lane.BULK or headers.reply_to is None
         sampled = self._results_sample > 0 and random.random() < self._results_sample  # noqa: S311 - a sample
-        return Answer(
+        return Reply(
             result=result,
             lane=lane,
             reply_to=headers.reply_to,

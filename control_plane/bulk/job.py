@@ -140,7 +140,7 @@ class BulkJob:
         ]
         if self._spec.version is not None:
             headers.append(("ce_modelversion", self._spec.version.encode()))
-        return OutRecord(self._topic, request_id.encode(), payload, headers, together=1)
+        return OutRecord(self._topic, request_id.encode(), payload, headers, max_run=1)
 
     async def _collect(self, consumer: "AIOKafkaConsumer", out: BinaryIO) -> None:
         last_s = time.monotonic()

@@ -60,7 +60,7 @@ def list_dead_letters(
         letter, headers = found.letter, found.headers
         table.add_row(
             str(letter.offset),
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.buried_s)),
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.dead_lettered_s)),
             letter.cause.reason,
             headers.request_id,
             headers.model or "-",
@@ -179,7 +179,7 @@ async def _read(settings: "Settings", selection: "DeadLetterFilter", *, whole: b
     async with aclosing(matching_dead_letters(settings, selection, on_skipped=_say_skipped)) as stream:
         letters = [found if whole else found.without_value() async for found in stream]
     # The topic has one partition where we made it; others may have given it more.
-    return sorted(letters, key=lambda found: found.letter.buried_s)
+    return sorted(letters, key=lambda found: found.letter.dead_lettered_s)
 
 
 def _say_skipped(error: "DecodeError") -> None:
@@ -204,7 +204,7 @@ def _write_json(letters: "list[FoundDeadLetter]") -> None:
         letter, headers = found.letter, found.headers
         line = {
             "offset": letter.offset,
-            "buried_s": letter.buried_s,
+            "dead_lettered_s": letter.dead_lettered_s,
             "reason": letter.cause.reason,
             "detail": letter.cause.detail,
             "stack": letter.cause.stack.splitlines(),
@@ -229,7 +229,7 @@ def _print(found: "FoundDeadLetter") -> None:
     table.add_row("detail", cause.detail)
     table.add_row("attempts", str(cause.attempts))
     table.add_row("raised at", cause.stack or "-")
-    table.add_row("letter", f"offset {letter.offset}, {time.ctime(letter.buried_s)}")
+    table.add_row("letter", f"offset {letter.offset}, {time.ctime(letter.dead_lettered_s)}")
     table.add_row("was at", f"{original.topic}, partition {original.partition}, offset {original.offset}")
     table.add_row("replayable", f"no: {letter.cut}" if letter.cut else "yes")
     for name, value in original.headers:

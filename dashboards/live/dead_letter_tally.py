@@ -31,7 +31,7 @@ class DeadLetterSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     offset: int
     request_id: str
-    buried_s: float
+    dead_lettered_s: float
     reason: str
     detail: str
     model: str | None
@@ -109,7 +109,7 @@ def _shown(letter: DeadLetter) -> DeadLetterSummary:
     return DeadLetterSummary(
         offset=letter.offset,
         request_id=headers.request_id,
-        buried_s=letter.buried_s,
+        dead_lettered_s=letter.dead_lettered_s,
         reason=letter.cause.reason,
         detail=letter.cause.detail.partition("\n")[0][:_DETAIL_CHARS],
         model=headers.model,

@@ -114,7 +114,7 @@ def stack_of(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Original:
-    """A buried record as it was, in the shape of a consumed one (`inferlane.contracts.kafka_record.KafkaRecord`)."""
+    """A dead-lettered record as it was, a `KafkaRecord` like one that was consumed."""
 
     topic: str
     partition: int
@@ -130,7 +130,7 @@ class DeadLetter:
     """A letter that was read. `offset` is its own, in `inferlane.dead-letters`; times are seconds since the epoch."""
 
     offset: int
-    buried_s: float
+    dead_lettered_s: float
     cause: Cause
     original: Original
     # Not None when the value, the key or the headers were too large to keep, or for a whole batch that could not be
@@ -154,7 +154,7 @@ def read_dead_letter(record: KafkaRecord) -> DeadLetter:
         absent = text.get("absent", "").split()
         return DeadLetter(
             offset=record.offset,
-            buried_s=record.timestamp / 1000,
+            dead_lettered_s=record.timestamp / 1000,
             cause=Cause(
                 reason=text["reason"],
                 detail=text["detail"],
@@ -196,7 +196,7 @@ def _what_was_cut(about: Mapping[str, str]) -> str | None:
 
 
 def headers_of(letter: DeadLetter) -> RequestHeaders:
-    """The headers of the buried request, or the defaults under which it was answered."""
+    """The headers of the dead-lettered request, or the defaults under which it was answered."""
     try:
         return read_headers(letter.original)
     except DecodeError:

@@ -32,8 +32,8 @@ class KafkaRecord(Protocol):
 class OutRecord(msgspec.Struct, frozen=True):
     """A record on its way out; `timestamp_ms` None means now.
 
-    With `together` it goes to any partition, in the company of so many at most; without, all of a key go to the same,
-    in their order.
+    With `max_run` it goes to any partition, with at most so many records in a row to the same one; without, all
+    records of a key go to one partition, in their order.
     """
 
     topic: str
@@ -41,7 +41,7 @@ class OutRecord(msgspec.Struct, frozen=True):
     value: bytes
     headers: Headers
     timestamp_ms: int | None = None
-    together: int = 0
+    max_run: int = 0
 
 
 # The frame of a record in its batch, and of each header, at their largest.

@@ -61,12 +61,12 @@ _DEADLY = (
 _DEADLY_CODES = frozenset(error.code for error in _DEADLY)
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A terminal result and where it goes.
 
     `reply_to` is the API instance that waits. `to_topic` also (or, for bulk, only) sends it to `inferlane.results`.
     `dead` is the original record when it goes to the dead letters as well, `stack` where its error was raised, and
-    `record` the original of an answer that may still become such.
+    `record` the original of a reply that may still become such.
     `trace_parent` is the request's W3C header, which its result on the topic has too. `source` and `position` are what
     a foreign producer said of itself, and where its record lay: there they tell whose the result is.
     """
@@ -85,7 +85,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivery:
-    """Delivers answers, and tries again for as long as the store or the broker is down."""
+    """Delivers replies, and tries again for as long as the store or the broker is down."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Delivery:
         max_dead_letter_bytes: int,
         pool: tuple[str, str] = (UNKNOWN, UNKNOWN),
     ) -> None:
-        """`pool` is the model and version that answers: what dead letters are counted under, whatever a record says."""
+        """`pool`: the model and version that dead letters are counted under, whatever a record says."""
         self._store = store
         self._sender = producer
         self._retrier = retrier
@@ -110,63 +110,63 @@ class Delivery:
             for reason in _DEADLY_CODES:
                 DEAD_LETTERS.labels(*pool, lane, reason)
 
-    async def deliver(self, answers: Sequence[Answer]) -> None:
-        """Return when every answer is durable. Cancelling leaves some undelivered: do not commit then.
+    async def deliver(self, replies: Sequence[Reply]) -> None:
+        """Return when every reply is durable. Cancelling leaves some undelivered: do not commit then.
 
         Each stage is tried again by itself, so that a store that is down does not multiply the dead letters.
         """
-        answers = await self._write_dead_letters(answers)
-        stored = [answer for answer in answers if answer.lane is Lane.REQUESTS]
-        results = [answer.result for answer in stored]
+        replies = await self._write_dead_letters(replies)
+        stored = [reply for reply in replies if reply.lane is Lane.REQUESTS]
+        results = [reply.result for reply in stored]
         waiting = _by_instance(stored, results)
         held = await self._retrier.until_done(lambda: self._store.put(results, wake=waiting), stage="results")
         held_by_key = {result.key: result for result in held}
         to_topic = [
-            replace(answer, result=held_by_key.get(answer.result.key, answer.result))
-            for answer in answers
-            if answer.to_topic
+            replace(reply, result=held_by_key.get(reply.result.key, reply.result))
+            for reply in replies
+            if reply.to_topic
         ]
         await self._write_results(to_topic)
         # The store has told who waits, unless another result than ours holds.
         if any(result is not ours for result, ours in zip(held, results, strict=True)):
             await self._wake(_by_instance(stored, held))
 
-    async def _write_dead_letters(self, answers: Sequence[Answer]) -> Sequence[Answer]:
-        """Write the dead letters; the answer of a record that could not be kept says so."""
-        dead = {number: answer.dead for number, answer in enumerate(answers) if answer.dead is not None}
+    async def _write_dead_letters(self, replies: Sequence[Reply]) -> Sequence[Reply]:
+        """Write the dead letters; the reply of a record that could not be kept says so."""
+        dead = {number: reply.dead for number, reply in enumerate(replies) if reply.dead is not None}
         if not dead:
-            return answers
-        outcomes = await self._dead_letters.write([(dead[number], _cause_of(answers[number])) for number in dead])
-        told = list(answers)
+            return replies
+        outcomes = await self._dead_letters.write([(dead[number], _cause_of(replies[number])) for number in dead])
+        told = list(replies)
         for number, error in zip(dead, outcomes, strict=True):
-            answer = answers[number]
-            reason = bounded(answer.result.error_code, _DEADLY_CODES)
-            DEAD_LETTERS.labels(*self._pool, answer.lane, reason).inc()
+            reply = replies[number]
+            reason = bounded(reply.result.error_code, _DEADLY_CODES)
+            DEAD_LETTERS.labels(*self._pool, reply.lane, reason).inc()
             if error is not None:
-                told[number] = replace(answer, result=_not_kept(answer.result, dead[number], error))
+                told[number] = replace(reply, result=_not_kept(reply.result, dead[number], error))
         return told
 
-    async def _write_results(self, answers: Sequence[Answer]) -> None:
+    async def _write_results(self, replies: Sequence[Reply]) -> None:
         """Write the results for the topic. One that it does not take is replaced by one that says so."""
-        refused = await self._try_results(answers)
-        too_large = [(answer, error) for answer, error in refused if isinstance(error, PayloadTooLargeError)]
-        instead = await self._write_dead_letters([_instead(answer, error) for answer, error in too_large])
+        refused = await self._try_results(replies)
+        too_large = [(reply, error) for reply, error in refused if isinstance(error, PayloadTooLargeError)]
+        instead = await self._write_dead_letters([_instead(reply, error) for reply, error in too_large])
         lost = [pair for pair in refused if not isinstance(pair[1], PayloadTooLargeError)] + list(
             await self._try_results(instead)
         )
-        for answer, error in lost:
-            log.error("result_not_on_topic", request_id=answer.result.request_id, error=str(error))
+        for reply, error in lost:
+            log.error("result_not_on_topic", request_id=reply.result.request_id, error=str(error))
 
-    async def _try_results(self, answers: Sequence[Answer]) -> Sequence[tuple[Answer, InferlaneError]]:
+    async def _try_results(self, replies: Sequence[Reply]) -> Sequence[tuple[Reply, InferlaneError]]:
         """Return those that the topic refuses."""
-        refused: list[tuple[Answer, InferlaneError]] = []
-        for lane in {answer.lane for answer in answers}:
-            ours = [answer for answer in answers if answer.lane is lane]
+        refused: list[tuple[Reply, InferlaneError]] = []
+        for lane in {reply.lane for reply in replies}:
+            ours = [reply for reply in replies if reply.lane is lane]
             # A bulk result has no other place: it waits for a topic that is gone.
             sender = PatientSender(self._sender) if lane is Lane.BULK else self._sender
-            records = [_result_record(self._names.results, answer) for answer in ours]
+            records = [_result_record(self._names.results, reply) for reply in ours]
             outcomes = await write_each(sender, self._retrier, records, stage="results_topic")
-            refused += [(answer, error) for answer, error in zip(ours, outcomes, strict=True) if error is not None]
+            refused += [(reply, error) for reply, error in zip(ours, outcomes, strict=True) if error is not None]
         return refused
 
     async def _wake(self, waiting: Mapping[str, Sequence[Result]]) -> None:
@@ -178,13 +178,13 @@ class Delivery:
                 log.warning("wake_up_failed", instance=instance, results=len(results), error=str(error))
 
 
-def _cause_of(answer: Answer) -> Cause:
-    result = answer.result
+def _cause_of(reply: Reply) -> Cause:
+    result = reply.result
     return Cause(
         reason=result.error_code or "unknown",
         detail=result.error_detail or "",
         attempts=result.attempt,
-        stack=answer.stack,
+        stack=reply.stack,
     )
 
 
@@ -196,38 +196,38 @@ def _not_kept(result: Result, record: KafkaRecord, error: InferlaneError) -> Res
     )
 
 
-def _instead(answer: Answer, error: InferlaneError) -> Answer:
+def _instead(reply: Reply, error: InferlaneError) -> Reply:
     """What goes to the topic where the result is too large for it.
 
     The stored result of a request stays as it is, so that only its content is left out; a bulk result has no other
     place, so that the request failed.
     """
-    if answer.lane is Lane.REQUESTS:
-        where = f"{error}; read the result at GET /v1/predictions/{answer.result.request_id}"
-        short = replace(answer.result, content=b"", json_length=None, error_code=error.code, error_detail=where)
-        return replace(answer, result=short, dead=None)
+    if reply.lane is Lane.REQUESTS:
+        where = f"{error}; read the result at GET /v1/predictions/{reply.result.request_id}"
+        short = replace(reply.result, content=b"", json_length=None, error_code=error.code, error_detail=where)
+        return replace(reply, result=short, dead=None)
     failed = replace(
-        answer.result,
+        reply.result,
         status=Status.FAILED,
         content=b"",
         json_length=None,
         error_code=error.code,
         error_detail=str(error),
     )
-    return replace(answer, result=failed, dead=answer.record)
+    return replace(reply, result=failed, dead=reply.record)
 
 
-def _by_instance(answers: Sequence[Answer], results: Sequence[Result]) -> Mapping[str, Sequence[Result]]:
+def _by_instance(replies: Sequence[Reply], results: Sequence[Result]) -> Mapping[str, Sequence[Result]]:
     """The results that each API instance waits for."""
     waiting: dict[str, list[Result]] = {}
-    for answer, result in zip(answers, results, strict=True):
-        if answer.reply_to is not None:
-            waiting.setdefault(answer.reply_to, []).append(result)
+    for reply, result in zip(replies, results, strict=True):
+        if reply.reply_to is not None:
+            waiting.setdefault(reply.reply_to, []).append(result)
     return waiting
 
 
-def _result_record(topic: str, answer: Answer) -> OutRecord:
-    result = answer.result
+def _result_record(topic: str, reply: Reply) -> OutRecord:
+    result = reply.result
     headers = [
         SPEC_VERSION,
         RESULT_TYPE,
@@ -240,15 +240,15 @@ def _result_record(topic: str, answer: Answer) -> OutRecord:
     ]
     if result.json_length is not None:
         headers.append((JSON_LENGTH, str(result.json_length).encode()))
-    if answer.batch_id is not None:
-        headers.append(("ce_batchid", answer.batch_id.encode()))
-    if answer.source:
-        headers.append(("ce_requestsource", answer.source))
-    if answer.position is not None:
-        headers.append((POSITION, answer.position.encode()))
-    if answer.trace_parent is not None:
-        headers.append((TRACE_PARENT, answer.trace_parent))
+    if reply.batch_id is not None:
+        headers.append(("ce_batchid", reply.batch_id.encode()))
+    if reply.source:
+        headers.append(("ce_requestsource", reply.source))
+    if reply.position is not None:
+        headers.append((POSITION, reply.position.encode()))
+    if reply.trace_parent is not None:
+        headers.append((TRACE_PARENT, reply.trace_parent))
     if result.error_code is not None:
         headers.append(("ce_errorcode", result.error_code.encode()))
         headers.append(("ce_errordetail", (result.error_detail or "").encode()))
-    return OutRecord(topic, (answer.batch_id or result.request_id).encode(), result.content, headers)
+    return OutRecord(topic, (reply.batch_id or result.request_id).encode(), result.content, headers)

@@ -12,7 +12,7 @@ from aiokafka import errors as kafka
 from redis import exceptions as store
 
 
-class Mend(StrEnum):
+class Remedy(StrEnum):
     """What makes the same call succeed, if anything does."""
 
     # Time: the part is away, busy, full or in an election.
@@ -52,7 +52,7 @@ UNKNOWN_TO_CLIENT = (InvalidRecordError, UnsupportedCompressionError, FencedProd
 # The broker's words for "over max.message.bytes".
 TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordTooLargeError, kafka.RecordListTooLargeError)
 
-_KAFKA: Mapping[type[BaseException], Mend] = {
+_KAFKA: Mapping[type[BaseException], Remedy] = {
     **dict.fromkeys(
         (
             kafka.KafkaError,
@@ -101,7 +101,7 @@ _KAFKA: Mapping[type[BaseException], Mend] = {
             # It was written before: writing it again says so.
             kafka.DuplicateSequenceNumber,
         ),
-        Mend.RETRY,
+        Remedy.RETRY,
     ),
     **dict.fromkeys(
         (
@@ -121,7 +121,7 @@ _KAFKA: Mapping[type[BaseException], Mend] = {
             kafka.TransactionCoordinatorFenced,
             FencedProducerError,
         ),
-        Mend.RECONNECT,
+        Remedy.RECONNECT,
     ),
     **dict.fromkeys(
         (
@@ -146,7 +146,7 @@ _KAFKA: Mapping[type[BaseException], Mend] = {
             kafka.InvalidConfigurationError,
             kafka.PolicyViolationError,
         ),
-        Mend.REFUSE,
+        Remedy.REFUSE,
     ),
     **dict.fromkeys(
         (
@@ -178,11 +178,11 @@ _KAFKA: Mapping[type[BaseException], Mend] = {
             kafka.InvalidSessionTimeoutError,
             kafka.InvalidTransactionTimeout,
         ),
-        Mend.STOP,
+        Remedy.STOP,
     ),
 }
 
-_STORE: Mapping[type[BaseException], Mend] = {
+_STORE: Mapping[type[BaseException], Remedy] = {
     **dict.fromkeys(
         (
             store.RedisError,
@@ -204,7 +204,7 @@ _STORE: Mapping[type[BaseException], Mend] = {
             store.LockError,
             store.LockNotOwnedError,
         ),
-        Mend.RETRY,
+        Remedy.RETRY,
     ),
     **dict.fromkeys(
         (
@@ -215,9 +215,9 @@ _STORE: Mapping[type[BaseException], Mend] = {
             store.InvalidResponse,
             store.ChildDeadlockedError,
         ),
-        Mend.RECONNECT,
+        Remedy.RECONNECT,
     ),
-    **dict.fromkeys((store.DataError, store.NoSuchFieldsetError), Mend.REFUSE),
+    **dict.fromkeys((store.DataError, store.NoSuchFieldsetError), Remedy.REFUSE),
     **dict.fromkeys(
         (
             store.AuthenticationError,
@@ -234,40 +234,40 @@ _STORE: Mapping[type[BaseException], Mend] = {
             store.InvalidPipelineStack,
             store.IncorrectPolicyType,
         ),
-        Mend.STOP,
+        Remedy.STOP,
     ),
 }
 
-_OTHERS: Mapping[type[BaseException], Mend] = {
-    OSError: Mend.RETRY,
-    TimeoutError: Mend.RETRY,
-    ssl.SSLCertVerificationError: Mend.STOP,
+_OTHERS: Mapping[type[BaseException], Remedy] = {
+    OSError: Remedy.RETRY,
+    TimeoutError: Remedy.RETRY,
+    ssl.SSLCertVerificationError: Remedy.STOP,
 }
 
-MEND_OF: Mapping[type[BaseException], Mend] = {**_KAFKA, **_STORE, **_OTHERS}
+REMEDY_OF: Mapping[type[BaseException], Remedy] = {**_KAFKA, **_STORE, **_OTHERS}
 
 # The store's errors that its client has no class for, by the word that begins them. A script's own error ends with what
 # it met, as in `ERR user_script:3: -READONLY You can't write ...`, so words are looked for anywhere.
-_STORE_CODES: Mapping[str, Mend] = {
-    "READONLY": Mend.RECONNECT,
-    "MASTERDOWN": Mend.RECONNECT,
-    "LOADING": Mend.RECONNECT,
-    "UNBLOCKED": Mend.RECONNECT,
-    "WRONGTYPE": Mend.REFUSE,
-    "NOAUTH": Mend.STOP,
-    "WRONGPASS": Mend.STOP,
-    "NOPERM": Mend.STOP,
-    "NOPROTO": Mend.STOP,
-    "MOVED": Mend.STOP,
-    "CROSSSLOT": Mend.STOP,
-    "unknown command": Mend.STOP,
-    "syntax error": Mend.STOP,
+_STORE_CODES: Mapping[str, Remedy] = {
+    "READONLY": Remedy.RECONNECT,
+    "MASTERDOWN": Remedy.RECONNECT,
+    "LOADING": Remedy.RECONNECT,
+    "UNBLOCKED": Remedy.RECONNECT,
+    "WRONGTYPE": Remedy.REFUSE,
+    "NOAUTH": Remedy.STOP,
+    "WRONGPASS": Remedy.STOP,
+    "NOPERM": Remedy.STOP,
+    "NOPROTO": Remedy.STOP,
+    "MOVED": Remedy.STOP,
+    "CROSSSLOT": Remedy.STOP,
+    "unknown command": Remedy.STOP,
+    "syntax error": Remedy.STOP,
 }
 _CODE = re.compile("|".join(rf"\b{re.escape(code)}\b" for code in _STORE_CODES))
 
 
-def mend_of(error: BaseException) -> Mend:
+def remedy_of(error: BaseException) -> Remedy:
     """What mends `error`: by its own class, else by the nearest that it descends from; a stranger is worth a retry."""
     if type(error) is store.ResponseError and (found := _CODE.search(str(error))):
         return _STORE_CODES[found.group()]
-    return next((MEND_OF[kind] for kind in type(error).__mro__ if kind in MEND_OF), Mend.RETRY)
+    return next((REMEDY_OF[kind] for kind in type(error).__mro__ if kind in REMEDY_OF), Remedy.RETRY)

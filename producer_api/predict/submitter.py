@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # Records of one batch that may go to one partition. The router reads all partitions, so this delays nobody.
-_TOGETHER = 1_000
+_MAX_RUN = 1_000
 
 
 Acknowledged = asyncio.Future["InferlaneError | None"]
@@ -256,4 +256,4 @@ class Submitter:
         if call.trace_parent is not None:
             headers.append((TRACE_PARENT, call.trace_parent))
         key = (call.routing_key or call.request_id).encode()
-        return OutRecord(self._topic, key, call.payload, headers, together=0 if call.routing_key else _TOGETHER)
+        return OutRecord(self._topic, key, call.payload, headers, max_run=0 if call.routing_key else _MAX_RUN)

@@ -18,7 +18,7 @@ from inferlane.contracts.traffic_split import Split
 from inferlane.errors import PayloadTooLargeError
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_producer, record_limit_bytes
-from inferlane.runtime.kafka.consumer import LaneConsumer, Take
+from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.kafka.topic_reader import read_since
@@ -89,9 +89,9 @@ def values(records: Sequence[ConsumerRecord]) -> list[int]:
     return sorted(int(record.value) for record in records)
 
 
-async def take_until(consumer: LaneConsumer, count: int) -> list[Take]:
-    """Take, and finish nothing, until so many records are there."""
-    takes: list[Take] = []
+async def take_until(consumer: LaneConsumer, count: int) -> list[FetchedBatch]:
+    """FetchedBatch, and finish nothing, until so many records are there."""
+    takes: list[FetchedBatch] = []
     async with asyncio.timeout(WAIT_S):
         while sum(len(take.records) for take in takes) < count:
             take = await consumer.take(max_records=100, timeout_s=1)
@@ -99,7 +99,7 @@ async def take_until(consumer: LaneConsumer, count: int) -> list[Take]:
     return takes
 
 
-def records_of(takes: Sequence[Take]) -> list[ConsumerRecord]:
+def records_of(takes: Sequence[FetchedBatch]) -> list[ConsumerRecord]:
     return [record for take in takes for record in take.records]
 
 

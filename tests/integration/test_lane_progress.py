@@ -56,7 +56,7 @@ async def test_a_consumer_that_takes_nothing_is_stuck_and_one_that_finishes_is_i
 
 async def test_standing_still_for_a_cause_outside_is_blocked(settings: Settings) -> None:
     producer = BatchProducer(settings)
-    consumer = LaneConsumer(settings, topic=TOPIC, group="g", is_excused=lambda: True)
+    consumer = LaneConsumer(settings, topic=TOPIC, group="g", is_blocked=lambda: True)
     await producer.start()
     await consumer.start()
 

@@ -51,7 +51,7 @@ _parsers = _Parsers()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ExpectedNumbers:
     """What an array must hold, and what messages call it: `where` in the request, `name` in the signature."""
 
     where: str
@@ -61,7 +61,7 @@ class Wanted:
     allow_nan: bool = False
 
 
-def numbers(text: bytes, shape: Sequence[int], wanted: Wanted) -> np.ndarray | None:
+def numbers(text: bytes, shape: Sequence[int], wanted: ExpectedNumbers) -> np.ndarray | None:
     """The array of this shape in the wanted datatype; None when anything about the text is not plainly right.
 
     -1 for the first axis takes any length.

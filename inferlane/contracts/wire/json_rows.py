@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import simdjson
 
-from inferlane.contracts.wire.json_numbers import EXACT_INTEGERS, Wanted
+from inferlane.contracts.wire.json_numbers import EXACT_INTEGERS, ExpectedNumbers
 from inferlane.contracts.wire.tensors import NOT_FINITE, WIDEST, TensorSpec, exactly, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
 
@@ -68,7 +68,7 @@ def _whole(text: bytes) -> Any:
 class Filler:
     """Fills an array from a parsed document one value at a time, and names the first that does not fit."""
 
-    def __init__(self, wanted: Wanted, *, too_big: str | None) -> None:
+    def __init__(self, wanted: ExpectedNumbers, *, too_big: str | None) -> None:
         self._wanted = wanted
         self._dtype = numpy_dtype(wanted.datatype)
         self._too_big = too_big

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import simdjson
 
-from inferlane.contracts.wire.json_numbers import Raw, Wanted, numbers
+from inferlane.contracts.wire.json_numbers import ExpectedNumbers, Raw, numbers
 from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, document_of, shape_of
 from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
@@ -89,7 +89,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], raw: Raw, *, allow
             few = None
         if few is not None and len(few) == size:
             return few.reshape(shape)
-    wanted = Wanted(where=f"tensor {quoted(name)}", name="it", datatype=datatype, allow_nan=allow_nan)
+    wanted = ExpectedNumbers(where=f"tensor {quoted(name)}", name="it", datatype=datatype, allow_nan=allow_nan)
     if size <= len(text):
         is_flat = text.count(b"[") == 1
         array = numbers(text, (size,) if is_flat else shape, wanted)
@@ -112,7 +112,7 @@ def _size_of(name: str, shape: Sequence[int]) -> int:
     return math.prod(shape)
 
 
-def _one_by_one(text: bytes, shape: Sequence[int], wanted: Wanted) -> np.ndarray:
+def _one_by_one(text: bytes, shape: Sequence[int], wanted: ExpectedNumbers) -> np.ndarray:
     document, too_big = document_of(text, f"the data of {wanted.where}")
     if not isinstance(document, simdjson.Array):
         raise InvalidInputError(f"the data of {wanted.where} is {quoted(document)}; it must be a list of numbers")

@@ -13,17 +13,17 @@ import msgspec
 import numpy as np
 import simdjson
 
-from inferlane.contracts.wire.json_numbers import Raw, Wanted, numbers, refuse_repeats
+from inferlane.contracts.wire.json_numbers import ExpectedNumbers, Raw, numbers, refuse_repeats
 from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, array_of, document_of, room_for, row_type
 from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, json_values, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped, quoted
 
 
 @lru_cache(maxsize=256)
-def wanted_of(spec: TensorSpec) -> Wanted:
+def wanted_of(spec: TensorSpec) -> ExpectedNumbers:
     """What rows must hold for this input."""
     name = f"input {quoted(spec.name)}"
-    return Wanted(where="instances", name=name, datatype=spec.datatype, allow_nan=spec.allow_nan)
+    return ExpectedNumbers(where="instances", name=name, datatype=spec.datatype, allow_nan=spec.allow_nan)
 
 
 def rows_of(text: bytes, wanted: str, max_rows: int | None) -> tuple[Any, str | None]:

@@ -181,19 +181,19 @@ _XERIAL_HEADER_BYTES = 16
 _FULL_BUFFER = "failed to write whole buffer"
 
 
-class InflatesTooMuchError(DecodeError):
+class DecompressionLimitError(DecodeError):
     """Compressed records that would take more memory than the limit. Remedy: send smaller batches."""
 
 
-def _too_much(limit_bytes: int) -> InflatesTooMuchError:
-    return InflatesTooMuchError(f"its records are larger than {limit_bytes} bytes when they are decompressed")
+def _too_much(limit_bytes: int) -> DecompressionLimitError:
+    return DecompressionLimitError(f"its records are larger than {limit_bytes} bytes when they are decompressed")
 
 
-def inflate_gzip(raw: bytes | memoryview, limit_bytes: int) -> bytes:
+def decompress_gzip(raw: bytes | memoryview, limit_bytes: int) -> bytes:
     """Decompress gzip.
 
     Raises:
-        InflatesTooMuchError: the result would be larger than `limit_bytes`.
+        DecompressionLimitError: the result would be larger than `limit_bytes`.
         DecodeError: it is not gzip, or not all of it.
     """
     parts: list[bytes] = []
@@ -214,11 +214,11 @@ def inflate_gzip(raw: bytes | memoryview, limit_bytes: int) -> bytes:
     raise DecodeError(f"its gzip data has more than {_MAX_GZIP_MEMBERS} members")
 
 
-def inflate_snappy(raw: bytes | memoryview, limit_bytes: int) -> bytes:
+def decompress_snappy(raw: bytes | memoryview, limit_bytes: int) -> bytes:
     """Decompress snappy, raw or in the framing of snappy-java.
 
     Raises:
-        InflatesTooMuchError: the result would be larger than `limit_bytes`.
+        DecompressionLimitError: the result would be larger than `limit_bytes`.
         DecodeError: it is not snappy, or not all of it.
     """
     data = memoryview(raw)
@@ -245,25 +245,25 @@ def _snappy_block(block: memoryview, room_bytes: int, limit_bytes: int) -> bytes
     return bytes(cramjam.snappy.decompress_raw(block))
 
 
-def inflate_lz4(raw: bytes | memoryview, limit_bytes: int) -> bytes:
+def decompress_lz4(raw: bytes | memoryview, limit_bytes: int) -> bytes:
     """Decompress an LZ4 frame.
 
     Raises:
-        InflatesTooMuchError: the result would be larger than `limit_bytes`.
+        DecompressionLimitError: the result would be larger than `limit_bytes`.
     """
-    return _inflate_into(cramjam.lz4, raw, limit_bytes)
+    return _decompress_into(cramjam.lz4, raw, limit_bytes)
 
 
-def inflate_zstd(raw: bytes | memoryview, limit_bytes: int) -> bytes:
+def decompress_zstd(raw: bytes | memoryview, limit_bytes: int) -> bytes:
     """Decompress Zstandard.
 
     Raises:
-        InflatesTooMuchError: the result would be larger than `limit_bytes`.
+        DecompressionLimitError: the result would be larger than `limit_bytes`.
     """
-    return _inflate_into(cramjam.zstd, raw, limit_bytes)
+    return _decompress_into(cramjam.zstd, raw, limit_bytes)
 
 
-def _inflate_into(codec: ModuleType, raw: bytes | memoryview, limit_bytes: int) -> bytes:
+def _decompress_into(codec: ModuleType, raw: bytes | memoryview, limit_bytes: int) -> bytes:
     usual_bytes = min(limit_bytes, max(_SMALLEST_BUFFER_BYTES, _USUAL_RATIO * len(raw)))
     for buffer_bytes in (usual_bytes, limit_bytes):
         # Memory that is not touched costs nothing, so that a large limit is not paid for by a small batch.
@@ -278,10 +278,10 @@ def _inflate_into(codec: ModuleType, raw: bytes | memoryview, limit_bytes: int) 
     raise _too_much(limit_bytes)
 
 
-INFLATE: dict[str, Callable[[bytes | memoryview, int], bytes]] = {
-    "gzip_decode": inflate_gzip,
-    "snappy_decode": inflate_snappy,
-    "lz4_decode": inflate_lz4,
-    "zstd_decode": inflate_zstd,
+DECOMPRESSORS: dict[str, Callable[[bytes | memoryview, int], bytes]] = {
+    "gzip_decode": decompress_gzip,
+    "snappy_decode": decompress_snappy,
+    "lz4_decode": decompress_lz4,
+    "zstd_decode": decompress_zstd,
 }
 """By the name that aiokafka gives to its own, which have no limit."""

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError, kafka_errors
 
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError, InferlaneError, NotServedError, UnavailableError
-from inferlane.runtime.error_remedies import UNKNOWN_TO_CLIENT, Mend, mend_of
+from inferlane.runtime.error_remedies import UNKNOWN_TO_CLIENT, Remedy, remedy_of
 from inferlane.runtime.kafka.fetcher import guard_fetches
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def broker_errors(bootstrap_servers: str) -> Iterator[None]:
 def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneError:
     """The error of ours for one of the client's."""
     what = f"{type(error).__name__}: {error}".removesuffix(": ")
-    if mend_of(error) is Mend.STOP:
+    if remedy_of(error) is Remedy.STOP:
         return NotServedError(
             f"the broker at {bootstrap_servers} does not serve us: {what}. Check INFERLANE_KAFKA_SECURITY_PROTOCOL, "
             "the credentials, the rights of their user and the broker's version; docs/connections.md lists them."

@@ -34,7 +34,7 @@ _COMMIT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
+class FetchedBatch:
     """Records that were taken together; hand `ticket` to `finish` when each has a durable result."""
 
     records: Sequence[ConsumerRecord]
@@ -57,13 +57,13 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         topic: str,
         group: str,
         lane: Lane = Lane.REQUESTS,
-        is_excused: Callable[[], bool] = lambda: False,
+        is_blocked: Callable[[], bool] = lambda: False,
         attempt_log: AttemptLog | None = None,
         in_flight: int = 1,
     ) -> None:
-        """`is_excused`: standing still has a cause outside of this process. `in_flight`: takes at once, at most."""
+        """`is_blocked`: standing still has a cause outside of this process. `in_flight`: takes at once, at most."""
         self._settings = settings
-        self._is_excused = is_excused
+        self._is_blocked = is_blocked
         self._progress = Progress(stuck_after_s=settings.stuck_after_s)
         self._topic = topic
         self._group = group
@@ -102,7 +102,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             raise
         self._consumer = consumer
         watch = watch_progress(
-            consumer, self._progress, stuck_after_s=self._settings.stuck_after_s, is_excused=self._is_excused
+            consumer, self._progress, stuck_after_s=self._settings.stuck_after_s, is_blocked=self._is_blocked
         )
         self._tasks = (
             asyncio.create_task(self._commit_for_ever(), name=f"commit:{self._topic}"),
@@ -120,7 +120,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             return ConsumerHealth(state=ConsumerState.JOINING, lag_records=0, still_s=0.0)
         return self._progress.health(now_s=time.monotonic())
 
-    async def take(self, *, max_records: int, timeout_s: float) -> Take | None:
+    async def take(self, *, max_records: int, timeout_s: float) -> FetchedBatch | None:
         """Return what is there, at most `max_records`; wait up to `timeout_s` for the first one.
 
         Raises:
@@ -136,7 +136,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if fetched:
             self._idle.clear()
             await self._note_attempts(consumer, fetched, max_records=max_records)
-        take = Take([record for records in fetched.values() for record in records], self._begin(consumer))
+        take = FetchedBatch([record for records in fetched.values() for record in records], self._begin(consumer))
         if not fetched:
             # Nothing, or what nobody is given: it is passed all the same, or it would count as lag for ever.
             self.finish(take)
@@ -155,7 +155,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             with suppress(IllegalStateError):
                 consumer.seek(partition, records[0].offset)
 
-    async def _take_suspect(self, consumer: "AIOKafkaConsumer", *, timeout_s: float) -> Take | None:
+    async def _take_suspect(self, consumer: "AIOKafkaConsumer", *, timeout_s: float) -> FetchedBatch | None:
         """Take one record of a partition on which processes died, or leave it where the suspicion ends."""
         number, attempt = next(iter(self._attempts.careful.items()))
         partition = TopicPartition(self._topic, number)
@@ -172,13 +172,13 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             await self._leave(number)
             return None
         self._idle.clear()
-        return Take([record], self._begin(consumer), is_suspect=True)
+        return FetchedBatch([record], self._begin(consumer), is_suspect=True)
 
     async def _leave(self, partition: int) -> None:
         await self._commit()  # or it would be met again with nothing noted of it
         await self._attempts.leave(partition)
 
-    async def begin_alone(self, take: Take) -> FatalRecordError | None:
+    async def begin_alone(self, take: FetchedBatch) -> FatalRecordError | None:
         """Note that the record of a suspect take is worked on now; the error to end it with if it killed before.
 
         Raises:
@@ -209,7 +209,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             self._last_record_s = now_s
         consumer._fetcher._fetch_max_wait_ms = self._fetch_wait.after(now_s - self._last_record_s)  # noqa: SLF001 - read anew for each fetch; no setter
 
-    def finish(self, take: Take) -> None:
+    def finish(self, take: FetchedBatch) -> None:
         """Note that every record of `take` has a durable result; the offsets are committed soon."""
         self._tracker.finish(take.ticket)
         if self._tracker.has_committable:

@@ -22,7 +22,7 @@ from aiokafka.record._crecords import legacy_records as c_legacy_records
 
 from inferlane.contracts.kafka_record import is_unreadable, unreadable_headers
 from inferlane.errors import DecodeError, clipped
-from inferlane.runtime.kafka.batch_decoder import INFLATE, Frame, Frames
+from inferlane.runtime.kafka.batch_decoder import DECOMPRESSORS, Frame, Frames
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -46,15 +46,15 @@ def guard_fetches(*, batch_limit_bytes: int) -> None:
     fetcher.FetchResult = _FetchResult
     fetcher.MemoryRecords = Frames
     fetcher.PartitionRecords = _PartitionRecords
-    for name, inflate in INFLATE.items():
+    for name, inflate in DECOMPRESSORS.items():
 
-        def inflate_within(raw: Any, inflate: Any = inflate) -> bytes:
+        def decompress_within(raw: Any, inflate: Any = inflate) -> bytes:
             inflated: bytes = inflate(raw, batch_limit_bytes)
             return inflated
 
         for module in (default_records, legacy_records, c_default_records, c_legacy_records):
             if hasattr(module, name):
-                setattr(module, name, inflate_within)
+                setattr(module, name, decompress_within)
 
 
 def positions(consumer: "AIOKafkaConsumer") -> dict[TopicPartition, int]:

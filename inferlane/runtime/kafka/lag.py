@@ -177,7 +177,7 @@ class Progress:
     def __init__(self, *, stuck_after_s: float) -> None:
         self._stuck_after_s = stuck_after_s
         self._partitions: dict[int, _Partition] = {}
-        self._is_excused = False
+        self._is_blocked = False
 
     def start_over(self) -> None:
         """Forget everything: after a rebalance it is not known here where the group stands."""
@@ -192,7 +192,7 @@ class Progress:
 
     def note_ends(self, ends: Mapping[int, int], *, now_s: float) -> None:
         """Compare with the end of each partition; one that nothing was noted of counts from its first known end."""
-        self._is_excused = False
+        self._is_blocked = False
         for number, end in ends.items():
             known = self._partitions.setdefault(number, _Partition(next_offset=end, end=end))
             known.end = end
@@ -201,9 +201,9 @@ class Progress:
             elif known.still_since_s is None:
                 known.still_since_s = now_s
 
-    def excuse(self) -> None:
+    def note_blocked(self) -> None:
         """Note that nobody could move now: the time of standing still starts over."""
-        self._is_excused = True
+        self._is_blocked = True
         for known in self._partitions.values():
             known.still_since_s = None
 
@@ -221,7 +221,7 @@ class Progress:
     def _state(self, lag_records: int, still_s: float) -> ConsumerState:
         if still_s > self._stuck_after_s:
             return ConsumerState.STUCK
-        if self._is_excused:
+        if self._is_blocked:
             return ConsumerState.BLOCKED
         return ConsumerState.MOVING if lag_records else ConsumerState.IDLE
 
@@ -234,11 +234,11 @@ _LONGEST_INTERVAL_S = 5.0
 
 
 async def watch_progress(
-    consumer: "AIOKafkaConsumer", progress: Progress, *, stuck_after_s: float, is_excused: Callable[[], bool]
+    consumer: "AIOKafkaConsumer", progress: Progress, *, stuck_after_s: float, is_blocked: Callable[[], bool]
 ) -> None:
     """Keep `progress` told of the ends of the assigned partitions, until cancelled.
 
-    A broker that does not answer, or `is_excused`, excuses the consumer: a restart would not make it move.
+    A broker that does not answer, or `is_blocked`, means that it is blocked: a restart would not make it move.
     """
     interval_s = min(_LONGEST_INTERVAL_S, stuck_after_s / _CHECKS_A_LIMIT)
     while True:
@@ -251,9 +251,9 @@ async def watch_progress(
             continue
         except (KafkaError, OSError, TimeoutError) as error:
             log.debug("progress_not_checked", error=repr(error))
-            progress.excuse()
-        if is_excused():
-            progress.excuse()
+            progress.note_blocked()
+        if is_blocked():
+            progress.note_blocked()
 
 
 async def _compare(consumer: "AIOKafkaConsumer", progress: Progress) -> None:

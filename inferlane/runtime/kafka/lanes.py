@@ -10,7 +10,7 @@ import structlog
 from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError
 from inferlane.runtime.kafka.attempts import Isolation
-from inferlane.runtime.kafka.consumer import LaneConsumer, Take
+from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.service import StoppedEarlyError, unless_stopped
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 _IDLE_WAIT_S = 0.5
 
-Work = Callable[[Take, Lane], Awaitable[Awaitable[object] | None]]
+Work = Callable[[FetchedBatch, Lane], Awaitable[Awaitable[object] | None]]
 """Returns when every record of the take has a durable result, or, with the rest of the work, when the lane may go on
 before that is so. What either raises ends the process."""
 
@@ -117,7 +117,7 @@ class Lanes:
                     continue
                 works.create_task(self._finish(options.consumer, take, lane, free))
 
-    async def _take(self, options: LaneOptions, stop: asyncio.Event) -> Take | None:
+    async def _take(self, options: LaneOptions, stop: asyncio.Event) -> FetchedBatch | None:
         # Asked anew at each try: a broker that is away must not keep a process that is told to stop.
         if stop.is_set():
             return None
@@ -127,7 +127,7 @@ class Lanes:
             return None
         return await options.consumer.take(max_records=max_records, timeout_s=_IDLE_WAIT_S)
 
-    async def _finish(self, consumer: LaneConsumer, take: Take, lane: Lane, free: asyncio.Semaphore) -> None:
+    async def _finish(self, consumer: LaneConsumer, take: FetchedBatch, lane: Lane, free: asyncio.Semaphore) -> None:
         try:
             async with self._isolation.beside_others():
                 rest = await self._work(take, lane)
@@ -135,7 +135,7 @@ class Lanes:
             free.release()
         await self._end(consumer, take, rest)
 
-    async def _try_alone(self, consumer: LaneConsumer, take: Take, lane: Lane) -> Awaitable[object] | None:
+    async def _try_alone(self, consumer: LaneConsumer, take: FetchedBatch, lane: Lane) -> Awaitable[object] | None:
         """Work on one record with nothing beside it, or give it up if a process died of it so; returns as `Work`."""
         async with self._isolation.alone():
             error = await self._retrier.until_done(lambda: consumer.begin_alone(take), stage=f"alone:{lane}")
@@ -146,7 +146,7 @@ class Lanes:
             await self._give_up(record, lane, error)
             return None
 
-    async def _end(self, consumer: LaneConsumer, take: Take, rest: Awaitable[object] | None) -> None:
+    async def _end(self, consumer: LaneConsumer, take: FetchedBatch, rest: Awaitable[object] | None) -> None:
         if rest is not None:
             await rest
         consumer.finish(take)

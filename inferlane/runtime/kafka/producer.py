@@ -11,12 +11,12 @@ from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartiti
 
 from inferlane.contracts.kafka_record import OutRecord, check_size, headers_bytes
 from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
-from inferlane.runtime.error_remedies import TOO_LARGE, Mend, mend_of
+from inferlane.runtime.error_remedies import TOO_LARGE, Remedy, remedy_of
 from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure, record_limit_bytes
 from inferlane.runtime.kafka.producer_connection import RenewableProducer, TopicFacts
 from inferlane.runtime.kafka.record_writer import (
     OutBatch,
-    Spread,
+    StickyPartitioner,
     cut_into_batches,
     drop_batches,
     make_builder,
@@ -48,7 +48,7 @@ class BatchProducer:
     def __init__(self, settings: "Settings") -> None:
         self._settings = settings
         self._producer = RenewableProducer(settings, on_metadata=self._note_partitions)
-        self._spreads: dict[str, Spread] = {}
+        self._partitioners: dict[str, StickyPartitioner] = {}
         self._facts = TopicFacts(settings)
         self._limit_bytes = record_limit_bytes(settings)
         # Past this the broker has not answered although the client still waits: an idempotent producer never
@@ -114,20 +114,20 @@ class BatchProducer:
                 continue
             try:
                 size_bytes = check_size(record, self._limit_bytes)
-                spread = self._spreads.get(topic) or await self._learn_partitions(topic)
+                partitioner = self._partitioners.get(topic) or await self._learn_partitions(topic)
             except PayloadTooLargeError as error:
                 outcomes[number] = error
                 continue
             except InferlaneError as error:
                 outcomes[number] = failed[topic] = error
                 continue
-            if record.together:
+            if record.max_run:
                 if topic not in moved:
-                    spread.move_on()
+                    partitioner.move_on()
                     moved.add(topic)
-                partition = spread.place(size_bytes, together=record.together)
+                partition = partitioner.place(size_bytes, max_run=record.max_run)
             else:
-                partition = crc32(record.key) % spread.partitions
+                partition = crc32(record.key) % partitioner.partitions
             groups.setdefault((topic, partition), []).append(number)
         return groups
 
@@ -185,19 +185,19 @@ class BatchProducer:
         for batch, size_bytes, future in zip(batches, sizes, futures, strict=True):
             if (error := future.exception()) is None:
                 continue
-            mend = mend_of(error)
+            remedy = remedy_of(error)
             # The broker did not count a batch that it refused; the producer did.
-            is_spent = mend is Mend.RECONNECT or (mend is Mend.REFUSE and self._settings.kafka_idempotence)
+            is_spent = remedy is Remedy.RECONNECT or (remedy is Remedy.REFUSE and self._settings.kafka_idempotence)
             if is_spent:
                 self._producer.note_spent(producer)
             if isinstance(error, UnknownTopicOrPartitionError):
                 # Whether it is gone for good is found out before the next try.
-                self._spreads.pop(group.topic, None)
+                self._partitioners.pop(group.topic, None)
                 self._lose(outcomes, batch, UnavailableError(f"the broker does not know {group.topic} now"))
             elif isinstance(error, TOO_LARGE):
                 await self._facts.learn_limit(group.topic, refused_bytes=size_bytes)
                 group.numbers += batch.numbers
-            elif mend is Mend.REFUSE and len(batch.numbers) > 1:
+            elif remedy is Remedy.REFUSE and len(batch.numbers) > 1:
                 group.is_alone = True
                 group.numbers += batch.numbers
             else:
@@ -226,14 +226,14 @@ class BatchProducer:
         try:
             partitions = await self._facts.partitions(topic, self._producer.current.client)
         except RecordRefusedError:
-            self._spreads.pop(topic, None)
+            self._partitioners.pop(topic, None)
             drop_batches(self._producer.current, topic)
             raise
         except UnavailableError:
             # Not believed yet.
             return
         if partition >= partitions:
-            self._spreads.pop(topic, None)
+            self._partitioners.pop(topic, None)
             drop_batches(self._producer.current, topic)
             raise UnavailableError(f"{topic} has {partitions} partitions now, {partition} is gone; it is sent again")
 
@@ -247,23 +247,23 @@ class BatchProducer:
                 f"the broker denies writing to {topic} ({what}); grant the user Write and Describe on it, "
                 "docs/security.md lists the rights"
             )
-        if mend_of(error) is Mend.REFUSE:
+        if remedy_of(error) is Remedy.REFUSE:
             return RecordRefusedError(f"{topic} does not take the record ({what}); look at the settings of the topic")
         return broker_failure(error, self._settings.kafka_bootstrap_servers)
 
-    async def _learn_partitions(self, topic: str) -> Spread:
+    async def _learn_partitions(self, topic: str) -> StickyPartitioner:
         with broker_errors(self._settings.kafka_bootstrap_servers):
             async with asyncio.timeout(self._timeout_s):
                 partitions = await self._facts.partitions(topic, self._producer.current.client)
-        spread = self._spreads[topic] = Spread(partitions, first=secrets.randbelow(partitions))
-        return spread
+        partitioner = self._partitioners[topic] = StickyPartitioner(partitions, first=secrets.randbelow(partitions))
+        return partitioner
 
     def _note_partitions(self, cluster: "ClusterMetadata") -> None:
         """Learn anew, with the next record, how many partitions a topic has if it has others than before."""
-        for topic, spread in list(self._spreads.items()):
-            if (now := cluster.partitions_for_topic(topic)) and len(now) != spread.partitions:
-                log.info("partitions_changed", topic=topic, before=spread.partitions, now=len(now))
-                del self._spreads[topic]
+        for topic, partitioner in list(self._partitioners.items()):
+            if (now := cluster.partitions_for_topic(topic)) and len(now) != partitioner.partitions:
+                log.info("partitions_changed", topic=topic, before=partitioner.partitions, now=len(now))
+                del self._partitioners[topic]
 
 
 @dataclass(slots=True)

@@ -153,7 +153,7 @@ _FILL_BYTES = 64 * 1024
 _STRIDE = 0.618
 
 
-class Spread:
+class StickyPartitioner:
     """The `partitions` of one topic in turn. Source of the idea: KIP-480 and KIP-794, for records without a key."""
 
     def __init__(self, partitions: int, *, first: int) -> None:
@@ -170,9 +170,9 @@ class Spread:
         self._partition = (self._partition + self._stride) % self.partitions
         self._records = self._bytes = 0
 
-    def place(self, size_bytes: int, *, together: int) -> int:
-        """The partition of a record of that size, of which at most `together` lie in one."""
-        if self._records >= together or self._bytes >= _FILL_BYTES:
+    def place(self, size_bytes: int, *, max_run: int) -> int:
+        """The partition of a record of that size, of which at most `max_run` go to one in a row."""
+        if self._records >= max_run or self._bytes >= _FILL_BYTES:
             self.move_on()
         self._records += 1
         self._bytes += size_bytes

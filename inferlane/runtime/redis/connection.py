@@ -27,7 +27,7 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
 
 from inferlane.errors import NotServedError, StoreFullError, UnavailableError
-from inferlane.runtime.error_remedies import Mend, mend_of
+from inferlane.runtime.error_remedies import Remedy, remedy_of
 from inferlane.runtime.redis.url import StoreAddress, StoreKind, parse_store_url, without_password
 
 _CONNECT_TIMEOUT_S = 5.0
@@ -67,7 +67,7 @@ class _Replaceable:
                 # That of a Sentinel's client has given itself up.
                 self._failovers.count += isinstance(error.__context__, ReadOnlyError)
                 raise
-            if mend_of(error) is not Mend.RECONNECT:
+            if remedy_of(error) is not Remedy.RECONNECT:
                 raise
             self._failovers.count += 1
             await self.disconnect()  # type: ignore[attr-defined]  # as above
@@ -256,7 +256,7 @@ def store_failure(error: BaseException, redis_url: str) -> UnavailableError:
     """The error of ours for one of the client's."""
     where = f"the result store at {without_password(redis_url)}"
     what = f"{type(error).__name__}: {error}"
-    if mend_of(error) is Mend.STOP:
+    if remedy_of(error) is Remedy.STOP:
         return NotServedError(
             f"{where} does not serve us: {what}. Check the user, password and rights in INFERLANE_REDIS_URL, whether "
             "it is a cluster, and its version; docs/connections.md lists what is needed."

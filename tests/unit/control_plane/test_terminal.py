@@ -49,7 +49,8 @@ def hostile_dead_letter() -> FoundDeadLetter:
     )
     cause = Cause(reason=HOSTILE, detail=HOSTILE, attempts=1, stack=HOSTILE)
     return FoundDeadLetter(
-        DeadLetter(offset=3, buried_s=0.0, cause=cause, original=original, cut=HOSTILE), default_headers(original)
+        DeadLetter(offset=3, dead_lettered_s=0.0, cause=cause, original=original, cut=HOSTILE),
+        default_headers(original),
     )
 
 

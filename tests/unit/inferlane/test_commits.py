@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError
 
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.kafka.consumer import LaneConsumer, Take
+from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
 
 PARTITION = TopicPartition("t", 0)
 TRIES = 3
@@ -41,7 +41,7 @@ async def test_a_hurried_consumer_pauses_between_commits_that_fail(monkeypatch: 
         asyncio.get_running_loop(), "call_later", lambda delay_s, again: (pauses.append(delay_s), again())
     )
     committing = asyncio.create_task(consumer._commit_for_ever())
-    consumer.finish(Take([], consumer._tracker.begin({PARTITION: 5})))
+    consumer.finish(FetchedBatch([], consumer._tracker.begin({PARTITION: 5})))
     while denying.commits < TRIES:
         denying.was_tried.clear()
         await denying.was_tried.wait()

@@ -47,7 +47,7 @@ def test_a_buried_record_is_read_as_it_was(record: FakeRecord) -> None:
     letter = read_dead_letter(bury(record))
     for name in ("topic", "partition", "offset", "timestamp", "key", "value", "headers"):
         assert getattr(letter.original, name) == getattr(record, name)
-    assert (letter.cause, letter.cut, letter.offset, letter.buried_s) == (CAUSE, None, 3, 5.0)
+    assert (letter.cause, letter.cut, letter.offset, letter.dead_lettered_s) == (CAUSE, None, 3, 5.0)
 
 
 @pytest.mark.parametrize("key_bytes", [0, 40_000])

@@ -18,7 +18,7 @@ from inferlane.errors import (
     TopicMissingError,
     UnavailableError,
 )
-from inferlane.runtime.delivery import Answer, Delivery
+from inferlane.runtime.delivery import Delivery, Reply
 from inferlane.runtime.retry import Retrier
 from tests.support.fakes.records import FakeRecord
 
@@ -64,11 +64,11 @@ class FakeProducer:
 
 def make_answer(
     *, status: Status = Status.SUCCEEDED, lane: Lane = Lane.REQUESTS, dead: FakeRecord | None = None
-) -> Answer:
+) -> Reply:
     code = None if status is Status.SUCCEEDED else "model_error"
     result = Result(request_id="r", status=status, model="iris", version="v1", error_code=code)
     waits = lane is Lane.REQUESTS
-    return Answer(
+    return Reply(
         result=result, lane=lane, reply_to="api-1" if waits else None, batch_id=None, to_topic=not waits, dead=dead
     )
 
@@ -77,7 +77,7 @@ def make_delivery(store: FakeStore, producer: FakeProducer) -> Delivery:
     return Delivery(store, producer, Retrier(), names=Names(), max_dead_letter_bytes=100)  # type: ignore[arg-type]  # fakes of the same shape
 
 
-async def deliver(store: FakeStore, producer: FakeProducer, *answers: Answer) -> None:
+async def deliver(store: FakeStore, producer: FakeProducer, *answers: Reply) -> None:
     async with asyncio.timeout(30):
         await make_delivery(store, producer).deliver(answers)
 

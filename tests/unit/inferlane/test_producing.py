@@ -122,9 +122,9 @@ async def test_a_passing_error_keeps_the_producer(made: list[FakeProducer]) -> N
     await producer.close()
 
 
-@pytest.mark.parametrize(("together", "partitions"), [(1_000, 1), (2, 3), (0, 3)], ids=str)
+@pytest.mark.parametrize(("max_run", "partitions"), [(1_000, 1), (2, 3), (0, 3)], ids=str)
 async def test_records_without_an_order_keep_company(
-    made: list[FakeProducer], monkeypatch: pytest.MonkeyPatch, together: int, partitions: int
+    made: list[FakeProducer], monkeypatch: pytest.MonkeyPatch, max_run: int, partitions: int
 ) -> None:
     used: list[int] = []
 
@@ -139,13 +139,13 @@ async def test_records_without_an_order_keep_company(
     producer = BatchProducer(load_settings())
     await producer.start()
     made[-1].client.cluster.partitions = 4
-    await producer.send([OutRecord("t", b"%d" % key, b"v", [], together=together) for key in range(5)])
+    await producer.send([OutRecord("t", b"%d" % key, b"v", [], max_run=max_run) for key in range(5)])
     assert len(used) == len(set(used)) == partitions
     last = used[-1]
     used.clear()
-    await producer.send([OutRecord("t", b"1", b"v", [], together=together)])
+    await producer.send([OutRecord("t", b"1", b"v", [], max_run=max_run)])
     # Of a key it is always the same; without an order not the last one, which may still be under way.
-    assert used == [crc32(b"1") % 4] if not together else used != [last]
+    assert used == [crc32(b"1") % 4] if not max_run else used != [last]
 
 
 async def test_partitions_that_are_added_get_records_after_the_next_look_at_the_metadata(

@@ -55,7 +55,7 @@ def test_standing_still_while_a_dependency_is_away_is_blocked_and_not_stuck() ->
     progress = make_progress()
     progress.note_done(0, 0)
     progress.note_ends({0: 5}, now_s=0)
-    progress.excuse()
+    progress.note_blocked()
     assert progress.health(now_s=100).state is ConsumerState.BLOCKED
     progress.note_ends({0: 5}, now_s=100)
     assert progress.health(now_s=159).state is ConsumerState.MOVING

@@ -14,7 +14,7 @@ from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import TRACE_PARENT
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.delivery import Answer
+from inferlane.runtime.delivery import Reply
 from inferlane.runtime.tracing import open_tracing
 from inferlane.runtime.tracing.spans import Tracing
 from router.router_telemetry import RouteSpans
@@ -44,7 +44,7 @@ def spans_of(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
     return {span.name: span for span in exporter.get_finished_spans()}
 
 
-def answer(request_id: str, status: Status = Status.SUCCEEDED, *, error: str | None = None) -> Answer:
+def answer(request_id: str, status: Status = Status.SUCCEEDED, *, error: str | None = None) -> Reply:
     result = Result(
         request_id=request_id,
         status=status,
@@ -54,7 +54,7 @@ def answer(request_id: str, status: Status = Status.SUCCEEDED, *, error: str | N
         rows=2,
         error_code=error,
     )
-    return Answer(result=result, lane=Lane.REQUESTS, reply_to=None, batch_id=None, to_topic=False, trace_parent=PARENT)
+    return Reply(result=result, lane=Lane.REQUESTS, reply_to=None, batch_id=None, to_topic=False, trace_parent=PARENT)
 
 
 @pytest.mark.parametrize(

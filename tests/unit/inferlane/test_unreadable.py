@@ -7,7 +7,7 @@ from inferlane.contracts.kafka_record import is_unreadable, refuse_unreadable, u
 from inferlane.contracts.record import read_headers
 from inferlane.errors import DecodeError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.delivery import Answer
+from inferlane.runtime.delivery import Reply
 from inferlane.runtime.kafka.topic_admin import Lane
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
@@ -29,8 +29,8 @@ def test_the_router_answers_it_and_keeps_it_as_a_dead_letter() -> None:
         delivery=None,  # type: ignore[arg-type]  # nor does it deliver
         retrier=Retrier(),
     )
-    answer = forwarder._decide(RECORD, Lane.REQUESTS)
-    assert isinstance(answer, Answer)
+    answer = forwarder.decide(RECORD, Lane.REQUESTS)
+    assert isinstance(answer, Reply)
     assert answer.dead is RECORD
     assert WHERE in (answer.result.error_detail or "")
 

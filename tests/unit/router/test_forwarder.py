@@ -9,8 +9,8 @@ from inferlane.contracts.naming import Lane
 from inferlane.contracts.traffic_split import Served
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.delivery import Answer
-from inferlane.runtime.kafka.consumer import Take
+from inferlane.runtime.delivery import Reply
+from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
 from router.forwarder import Forwarder
@@ -46,9 +46,9 @@ class FakeSender:
 
 class FakeDelivery:
     def __init__(self) -> None:
-        self.replies: list[Answer] = []
+        self.replies: list[Reply] = []
 
-    async def deliver(self, replies: Sequence[Answer]) -> None:
+    async def deliver(self, replies: Sequence[Reply]) -> None:
         self.replies += replies
 
 
@@ -79,8 +79,8 @@ def make_forwarder(sender: FakeSender, delivery: FakeDelivery, *, tracing: Any =
     )
 
 
-def take(*records: FakeRecord) -> Take:
-    return Take(records, ticket=None)  # type: ignore[arg-type]  # nobody finishes it here
+def take(*records: FakeRecord) -> FetchedBatch:
+    return FetchedBatch(records, ticket=None)  # type: ignore[arg-type]  # nobody finishes it here
 
 
 def request(request_id: bytes, version: bytes, value: bytes = b"{}") -> FakeRecord:

@@ -13,7 +13,7 @@ from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ModelError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.delivery import Answer
+from inferlane.runtime.delivery import Reply
 from models.catalog import ModelVersion
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version
@@ -38,7 +38,7 @@ def sample(name: str, **labels: str) -> float:
     return found
 
 
-def succeeded(request_id: str, *, accepted_s: float, rows: int = 1) -> Answer:
+def succeeded(request_id: str, *, accepted_s: float, rows: int = 1) -> Reply:
     result = Result(
         request_id=request_id,
         status=Status.SUCCEEDED,
@@ -50,7 +50,7 @@ def succeeded(request_id: str, *, accepted_s: float, rows: int = 1) -> Answer:
         inference_s=1.0,
         rows=rows,
     )
-    return Answer(result=result, lane=Lane.REQUESTS, reply_to=None, batch_id=None, to_topic=False)
+    return Reply(result=result, lane=Lane.REQUESTS, reply_to=None, batch_id=None, to_topic=False)
 
 
 def inferred(**outputs: np.ndarray) -> InferredRequest:
@@ -131,7 +131,7 @@ def test_values_of_a_regression_are_a_histogram_and_a_sketch() -> None:
 @pytest.mark.parametrize("code", ["model_error", "a-code-from-another-release"])
 def test_a_failed_request_is_one_line_that_says_which_and_why(code: str) -> None:
     result = Result(request_id="r", status=Status.FAILED, model="rose", version="v9", error_code=code)
-    failed = Answer(
+    failed = Reply(
         result=result,
         lane=Lane.REQUESTS,
         reply_to=None,

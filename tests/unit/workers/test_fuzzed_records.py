@@ -14,7 +14,7 @@ from inferlane.contracts.record import JSON_LENGTH, identified
 from inferlane.contracts.results import Status, decode_result, encode_result
 from inferlane.errors import PayloadTooLargeError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.delivery import Answer, _result_record
+from inferlane.runtime.delivery import Reply, _result_record
 from inferlane.runtime.kafka.clients import record_limit_bytes
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
@@ -84,7 +84,7 @@ def forwarder() -> Forwarder:
     )
 
 
-def assert_deliverable(answer: Answer, record: Any) -> None:
+def assert_deliverable(answer: Reply, record: Any) -> None:
     """`Delivery.deliver` can write the reply: nothing in it stops the lane."""
     result = answer.result
     assert result.status in {Status.FAILED, Status.EXPIRED}
@@ -106,7 +106,7 @@ def assert_deliverable(answer: Answer, record: Any) -> None:
 def test_the_router_routes_or_answers_every_record(forwarder: Forwarder, record: FakeRecord, lane: Lane) -> None:
     """Guards the three `except` of `Forwarder.decide` and the bounds of `RequestHeaders`; fails without them."""
     decision = forwarder.decide(record, lane)
-    if isinstance(decision, Answer):
+    if isinstance(decision, Reply):
         assert_deliverable(decision, record)
     else:
         try:

@@ -14,8 +14,8 @@ from inferlane.contracts.results import Status
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import ModelError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.delivery import Answer
-from inferlane.runtime.kafka.consumer import Take
+from inferlane.runtime.delivery import Reply
+from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.kafka.offsets import Ticket
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version
@@ -46,10 +46,10 @@ class FakeModel:
 
 @dataclass
 class FakeDelivery:
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[Reply] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
 
-    async def deliver(self, answers: Sequence[Answer]) -> None:
+    async def deliver(self, answers: Sequence[Reply]) -> None:
         self.answers.extend(answers)
         self.sizes.append(len(answers))
 
@@ -63,7 +63,7 @@ class FakeObserver:
 
     def observe_fetched(self, records: Sequence[FakeRecord], lane: Lane, *, now_s: float) -> None: ...
 
-    def observe(self, batch: Batch, replies: Sequence[Answer], *, now_s: float) -> None: ...
+    def observe(self, batch: Batch, replies: Sequence[Reply], *, now_s: float) -> None: ...
 
 
 def make_record(request_id: str, *, deadline_s: float | None = None, value: bytes = BODY) -> FakeRecord:
@@ -91,7 +91,7 @@ async def answer(
         clock=clock or FakeClock(),
     )
     async with asyncio.timeout(30):
-        await pipeline.serve(Take(records, Ticket({})), lane)  # type: ignore[arg-type]  # as above
+        await pipeline.serve(FetchedBatch(records, Ticket({})), lane)  # type: ignore[arg-type]  # as above
     pipeline.close()
     return delivery
 
@@ -190,7 +190,7 @@ async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
             return super().run(inputs)
 
     async def queue() -> None:
-        take = Take([make_record("client")], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
+        take = FetchedBatch([make_record("client")], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
         waiting.append(asyncio.create_task(pipeline.serve(take, Lane.REQUESTS)))
         await asyncio.sleep(0)
 
@@ -205,7 +205,7 @@ async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
     )
     records = [make_record(name, value=TWO_ROWS) for name in "abc"]
     async with asyncio.timeout(30):
-        await pipeline.serve(Take(records, Ticket({})), Lane.BULK)  # type: ignore[arg-type]  # as above
+        await pipeline.serve(FetchedBatch(records, Ticket({})), Lane.BULK)  # type: ignore[arg-type]  # as above
         await asyncio.gather(*waiting)
     pipeline.close()
     assert served == ["bulk", "client", "bulk", "bulk"]
@@ -294,7 +294,7 @@ async def test_a_client_has_its_turn_between_two_pieces_of_a_large_bulk_request(
             return super().run(inputs)
 
     async def come() -> None:
-        take = Take([make_record("client")], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
+        take = FetchedBatch([make_record("client")], Ticket({}))  # type: ignore[arg-type, list-item]  # a fake of the same shape
         waiting.append(asyncio.create_task(pipeline.serve(take, Lane.REQUESTS)))
         await asyncio.sleep(0)
 
@@ -308,7 +308,7 @@ async def test_a_client_has_its_turn_between_two_pieces_of_a_large_bulk_request(
         clock=FakeClock(),
     )
     async with asyncio.timeout(30):
-        large = Take([rows_record("large", 8)], Ticket({}))  # type: ignore[arg-type, list-item]  # as above
+        large = FetchedBatch([rows_record("large", 8)], Ticket({}))  # type: ignore[arg-type, list-item]  # as above
         await pipeline.serve(large, Lane.BULK)
         await asyncio.gather(*waiting)
     pipeline.close()
