@@ -1,1 +1,1 @@
-"""The HTTP edge: request to topic, result to HTTP. HTTP lives here alone."""
+"""The HTTP API: it writes requests to a topic and returns results as HTTP responses."""

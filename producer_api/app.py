@@ -1,4 +1,4 @@
-"""The ASGI application: the hot calls straight, everything else through FastAPI."""
+"""The ASGI application: the predict call directly, every other call through FastAPI."""
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Of every call but the hot ones: a thousand weights with long names.
+# The limit of every call except the predict call: enough for a thousand weights with long names.
 _MAX_SMALL_BODY_BYTES = 128 * 1024
 
-# Of what is wrong with a body, the first few: each of 400,000 bad weights would make a reply of 50 MB.
+# Only the first few faults of a body are named: a response that names 400,000 bad weights would have 50 MB.
 _FAULTS_NAMED = 5
 
 _DESCRIPTION = """Model predictions through a queue: a burst becomes backlog instead of errors.
@@ -39,12 +39,12 @@ Errors are problem documents (RFC 9457) that say what happened, the value, the l
 
 
 def build_app(services: Services, keys: KeyRing | None = None) -> Any:
-    """The ASGI app over these services, behind the gate of `keys`, or without keys."""
+    """Build the ASGI app over these services, with authentication if there are `keys`."""
     app = FastAPI(
         title="Inferlane",
         version=__version__,
         description=_DESCRIPTION,
-        # A redirect would go to whatever the call's Host header names.
+        # A redirect would lead to the host that the Host header of the call names.
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -60,7 +60,7 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
         delivered=services.delivered,
         tracing=services.tracing,
     )
-    # Registered for the other methods' 405 and for middleware-free tests; POSTs are dispatched before FastAPI.
+    # Registered so that other methods get 405; `HotPath` serves POST before FastAPI sees it.
     app.router.routes.append(Route(PREDICT_PATH, hot, methods=["POST"]))
     routes = [*app.router.routes]
     for module in (docs_page, predictions, served_models, operations):
@@ -81,9 +81,9 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
 
 
 class HotPath:
-    """Calls a hot endpoint before any middleware or routing: that machinery costs more than the call itself.
+    """Serves hot endpoints before any middleware or routing, which would cost more than the call itself.
 
-    Every other body is read here, within the limit, before FastAPI would read it whole.
+    Reads every other body within its limit, before FastAPI would read it without one.
     """
 
     def __init__(self, app: Any, hot: dict[str, Any], *, held: BodyMemory) -> None:
@@ -116,7 +116,7 @@ class HotPath:
 
 
 def _replay(body: bytes, receive: Any) -> Any:
-    """A `receive` that gives the body that was read, then whatever comes after it."""
+    """Return a `receive` that gives the body that was read, then what follows it."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Any:
@@ -144,7 +144,7 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
         for fault in faults[:_FAULTS_NAMED]
     ]
     detail = "; ".join(named) + (f"; and {len(faults) - _FAULTS_NAMED} more" if len(faults) > _FAULTS_NAMED else "")
-    # A body that is no JSON at all is the one fault that pydantic reports under this type.
+    # Pydantic reports a body that is not JSON with this type.
     is_json = all(fault["type"] != "json_invalid" for fault in faults)
     return _as_fastapi(problem_of(InvalidParameterError(detail) if is_json else DecodeError(detail)))
 
@@ -161,7 +161,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 class StartingApp:
-    """Answers for `startup` until it is told of the application that serves."""
+    """Responds on behalf of `startup` until the real application is ready."""
 
     def __init__(self, startup: "Startup") -> None:
         self._startup = startup

@@ -1,4 +1,4 @@
-"""The API process, wired."""
+"""Entry point of the API process: builds every part, serves HTTP, and stops in reverse order."""
 
 import asyncio
 import uuid
@@ -40,11 +40,11 @@ log = structlog.get_logger(__name__)
 
 
 async def serve(settings: "Settings", stop: asyncio.Event) -> None:
-    """Serve the API until `stop` is set; open calls are finished first.
+    """Serve the API until `stop` is set, then finish the open calls.
 
     Raises:
         ConfigurationError: no models, the port is taken, or the API would be open to the network with no keys.
-        StoppedEarlyError: `stop` was set while the broker or the store was away.
+        StoppedEarlyError: `stop` was set while the broker or the store was unavailable.
     """
     keys = open_key_ring(settings, clock=SystemClock())
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
@@ -67,7 +67,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
 
 
 async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack, startup: Startup) -> Services:
-    """Start every part in the order of its needs, when that is there; the stack stops them in reverse."""
+    """Start each part once what it depends on is available; the stack stops them in reverse order."""
     clock = SystemClock()
     redis = await stack.enter_async_context(connect(settings.redis_url))
     store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names)

@@ -29,7 +29,7 @@ class PlainResponse(NamedTuple):
 
 
 def header(scope: Any, name: bytes) -> bytes | None:
-    """The first header of that (lower-case) name."""
+    """Return the first header with this lower-case name, or None."""
     for key, value in scope["headers"]:
         if key == name:
             return bytes(value)
@@ -37,7 +37,7 @@ def header(scope: Any, name: bytes) -> bytes | None:
 
 
 def allowed_methods(routes: Iterable[BaseRoute], path: str) -> list[str]:
-    """Every method of the resource, over all of its routes; empty if there is no such resource."""
+    """Return every method of a resource over all of its routes; empty if the resource does not exist."""
     methods: set[str] = set()
     for route in routes:
         if isinstance(route, Route) and route.path_regex.match(path):
@@ -48,7 +48,7 @@ def allowed_methods(routes: Iterable[BaseRoute], path: str) -> list[str]:
 
 
 class HeadAndOptions:
-    """Answers OPTIONS with the methods that a resource has, and HEAD as GET, whose body the server leaves out."""
+    """Answers OPTIONS with the methods of the resource, and HEAD as GET; the server omits the body."""
 
     def __init__(self, app: Any, routes: Sequence[BaseRoute]) -> None:
         self._app = app

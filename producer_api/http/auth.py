@@ -1,4 +1,4 @@
-"""The one place where a call is let in: in front of the hot calls and of FastAPI alike."""
+"""Authentication and authorisation of every call, in front of the predict call and of FastAPI."""
 
 import hmac
 from pathlib import Path
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
 
-# How long a revoked key may still work; each check is one `stat`.
+# A revoked key may work for this long; each check costs one `stat`.
 _CHECK_EVERY_S = 1.0
-# Keys are found by the head of their digest and then compared whole. 8 bytes of a digest tell nothing of the key, and
-# no two keys share them by chance.
+# Keys are looked up by the first bytes of their digest and then compared whole. Eight bytes of a digest reveal nothing
+# of the key, and no two keys share them by chance.
 _HEAD_BYTES = 8
 
 _Stamp = tuple[int, int, int]
@@ -29,10 +29,10 @@ _Entry = tuple[bytes, ApiKey]
 
 
 class KeyRing:
-    """The keys of one file. One event loop.
+    """The API keys of one file, read again when the file changes. One event loop.
 
     Raises:
-        ConfigurationError: the file is not there or does not hold keys.
+        ConfigurationError: the file is missing or holds no keys.
     """
 
     def __init__(self, path: Path, *, clock: "Clock") -> None:
@@ -43,17 +43,17 @@ class KeyRing:
         self._checked_s = clock.monotonic_s()
 
     def find(self, key: bytes) -> ApiKey | None:
-        """The entry of a key that a client sent, or None.
+        """Return the entry of a key that a client sent, or None if it is not valid.
 
         Raises:
-            UnavailableError: the file has become unreadable: a revocation that cannot be read must not be overlooked.
+            UnavailableError: the file has become unreadable; a revocation in it must not be missed.
         """
         self._follow_file()
         if self._entries is None:
             raise UnavailableError("the keys file cannot be read, so no key is good now; the log of the API says why")
         digest = digest_of(key)
         found = self._entries.get(digest[:_HEAD_BYTES])
-        # The lookup is by a digest's head, which nobody steers without knowing the key; the rest takes constant time.
+        # Nobody can choose the head of a digest without the key; the rest is compared in constant time.
         if found is None or not hmac.compare_digest(found[0], digest):
             return None
         return found[1]
@@ -82,7 +82,7 @@ def _load(path: Path) -> dict[bytes, _Entry]:
 
 
 def _stamp_of(path: Path) -> _Stamp | None:
-    """What changes when the file is written, replaced, or (a mounted secret) linked anew; None if it is not there."""
+    """Return a stamp that changes if the file is written, replaced or relinked (mounted secrets); None if missing."""
     try:
         status = path.stat()
     except OSError:
@@ -95,7 +95,7 @@ log = structlog.get_logger(__name__)
 DOCS_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
 """The files that the documentation page loads, with their media types."""
 DOCS_PATHS = ("/docs", "/docs/start.js", *(f"/docs/{name}" for name in DOCS_ASSETS))
-# For probes, scrapers and readers of the documentation: nothing here tells what clients ask.
+# Open to probes, scrapers and readers of the documentation; none of them shows what clients send.
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", *DOCS_PATHS})
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREDICTIONS = "/v1/predictions/"
@@ -103,7 +103,7 @@ _BEARER = b"bearer "
 
 
 def required_scope(method: str, path: str) -> Scope | None:
-    """What a call needs; None if it is open to all. A write that nobody listed here needs `admin`."""
+    """Return the scope that a call needs, or None if it is open to all. A write that is not listed needs `admin`."""
     if path in OPEN_PATHS:
         return None
     if method in _READS or (method, path) == ("POST", PREDICT_PATH):
@@ -114,11 +114,11 @@ def required_scope(method: str, path: str) -> Scope | None:
 
 
 def open_key_ring(settings: "Settings", *, clock: "Clock") -> KeyRing | None:
-    """The keys in force, or None where the API is open: by explicit setting, or on loopback with no keys file.
+    """Return the keys in force, or None if the API is open: by an explicit setting, or on loopback without a keys file.
 
     Raises:
-        ConfigurationError: the API would be open to the network without anybody having said so, or the keys file is
-            not as it must be.
+        ConfigurationError: the API would be open to the network without a setting that says so, or the keys file is
+            not valid.
     """
     if settings.api_auth == "off":
         log.warning("api_is_open", host=settings.api_host, reason="INFERLANE_API_AUTH=off")
@@ -135,7 +135,7 @@ def open_key_ring(settings: "Settings", *, clock: "Clock") -> KeyRing | None:
 
 
 def authenticated(app: Any, settings: "Settings", keys: KeyRing | None) -> Any:
-    """The app behind what checks its callers: keys; without them, on loopback, that no page of another site calls."""
+    """Wrap the app in authentication; without keys, on loopback, in a guard against pages of other sites."""
     if keys is not None:
         return KeyAuthentication(app, keys)
     if settings.api_auth == "off":
@@ -144,7 +144,7 @@ def authenticated(app: Any, settings: "Settings", keys: KeyRing | None) -> Any:
 
 
 class KeyAuthentication:
-    """Calls the app when the client's key allows it, else answers 401 or 403."""
+    """Calls the app if the client's key allows it, else responds with 401 or 403."""
 
     def __init__(self, app: Any, keys: KeyRing) -> None:
         self._app = app
@@ -153,18 +153,18 @@ class KeyAuthentication:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             try:
-                self._admit(scope)
+                self._authorize(scope)
             except InferlaneError as error:
                 DENIED.labels(error.code).inc()
                 await problem_of(error).send(send)
                 return
         await self._app(scope, receive, send)
 
-    def _admit(self, scope: Any) -> None:
-        """Return if the call may go on.
+    def _authorize(self, scope: Any) -> None:
+        """Return if the call is allowed, and note its caller in the scope.
 
         Raises:
-            UnauthorizedError: no key, or one that is not in force.
+            UnauthorizedError: the call has no key, or one that is not valid.
             ForbiddenError: the key lacks the scope.
             UnavailableError: the keys cannot be read.
         """

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's own, with the hot calls described by hand since FastAPI does not serve them."""
+"""The OpenAPI document: FastAPI's own, and the predict call described by hand, because FastAPI does not serve it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -30,19 +30,18 @@ _PROBLEMS = {
     "415": "The body has a `Content-Encoding` other than gzip or deflate.",
     "422": "The instances do not fit the model.",
     "500": "The model failed; the request is in the dead letters.",
-    "503": "The queue or the store does not answer, or so much waits that the deadline cannot be met; "
-    "see `Retry-After`.",
+    "503": "The broker or the store does not respond, or the backlog is too long for the deadline; see `Retry-After`.",
     "504": "The deadline passed before a worker could start.",
 }
 
 
 _ANY_PROBLEMS = {
-    "404": "Nothing of that name is known here, or it is another key's.",
+    "404": "The name is not known, or it belongs to another key.",
     "413": "The body is over the limit.",
-    "422": "A parameter or the body is not as it must be.",
-    "503": "A part that the answer needs does not answer in time; see `Retry-After`.",
+    "422": "A parameter or the body is not valid.",
+    "503": "The broker or the store did not respond in time; see `Retry-After`.",
 }
-# Answers of the server itself, before any call is looked at: docs/security.md.
+# Responses of the HTTP server itself, before it passes a call on: docs/security.md.
 _EDGE_PROBLEMS = {
     "400": "The request has no clear meaning as HTTP/1.1, or its body is not JSON.",
     "429": "Too many requests wait on this connection.",
@@ -57,7 +56,7 @@ _PROBES: dict[str, dict[str, Any]] = {
 
 
 def openapi(app: FastAPI, catalog: "Catalog", settings: "Settings", *, has_keys: bool) -> dict[str, Any]:
-    """Build the document once and keep it; without keys, it asks for none."""
+    """Build the document once and keep it; it asks for a key only if the API has keys."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
@@ -90,13 +89,13 @@ def openapi(app: FastAPI, catalog: "Catalog", settings: "Settings", *, has_keys:
 
 
 def _complete(path: str, operation: dict[str, Any]) -> None:
-    """Add the answers that FastAPI does not know of."""
+    """Add the responses that FastAPI does not know."""
     responses = operation["responses"]
     if path in _PROBES:
         responses.pop("422", None)
-        responses["200"] = {"description": "As its name says.", "content": _PROBES[path]}
+        responses["200"] = {"description": "The check passed.", "content": _PROBES[path]}
         if path != "/metrics":
-            responses["503"] = {"description": "It does not hold; the body says which check fails.", **responses["200"]}
+            responses["503"] = {"description": "The check failed; the body says which part.", **responses["200"]}
     elif path != PREDICT_PATH:
         responses |= {status: _problem(text) for status, text in _ANY_PROBLEMS.items()}
     if "requestBody" in operation:
@@ -123,7 +122,7 @@ def _secure(operation: dict[str, Any], scope: Scope | None) -> None:
         return
     operation["security"] = [{"apiKey": [scope.value]}]
     operation["responses"] |= {
-        "401": _problem("No key, or one that is not in force."),
+        "401": _problem("The call has no key, or one that is not valid."),
         "403": _problem(f"The key lacks the scope `{scope}`."),
     }
 

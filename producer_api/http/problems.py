@@ -14,54 +14,54 @@ _RETRY_AFTER_S = 1
 
 
 class UnknownPredictionError(errors.InvalidRequestError):
-    """An id that no replica has accepted, or whose result was kept long enough and forgotten."""
+    """The id was never accepted, or its result has expired from the store."""
 
     code = "unknown_prediction"
 
 
 class KeyReusedError(errors.InvalidRequestError):
-    """An `Idempotency-Key` that stands for another body. Remedy: a new key for a new request."""
+    """The `Idempotency-Key` was used with another body. Remedy: use a new key for a new request."""
 
     code = "idempotency_key_reused"
 
 
 class UnauthorizedError(errors.InvalidRequestError):
-    """No key, or one that is not in force. Remedy: send `Authorization: Bearer <key>`."""
+    """The call has no key, or one that is not valid. Remedy: send `Authorization: Bearer <key>`."""
 
     code = "unauthorized"
 
 
 class ForbiddenError(errors.InvalidRequestError):
-    """The key lacks the scope that the call needs. Remedy: use a key that has it."""
+    """The key lacks the scope that the call needs. Remedy: use a key with that scope."""
 
     code = "forbidden"
 
 
 class UnsupportedCodingError(errors.InvalidRequestError):
-    """A body in a `Content-Encoding` that is not read here. Remedy: the message names those that are."""
+    """The `Content-Encoding` of the body is not supported. Remedy: use one of those that the message names."""
 
     code = "unsupported_encoding"
 
 
 class InvalidParameterError(errors.InvalidRequestError):
-    """A field, header or query parameter beside the instances. Remedy: the message names the limit."""
+    """A field, header or query parameter is not valid. Remedy: the message names the limit."""
 
     code = "invalid_parameter"
 
 
 class UnconfirmedError(errors.UnavailableError):
-    """Nobody knows yet whether the request was accepted. Remedy: send it again with the same `Idempotency-Key`."""
+    """It is not known whether the request was accepted. Remedy: send it again with the same `Idempotency-Key`."""
 
     code = "unconfirmed"
 
     def __init__(self, message: str, *, request_id: str) -> None:
-        """`request_id`: under which it is answered if it was accepted."""
+        """`request_id` is the id of the result if the request was accepted."""
         super().__init__(message)
         self.request_id = request_id
 
 
 class ClientGoneError(errors.InvalidRequestError):
-    """The client closed its connection before the answer was there; nobody reads this."""
+    """The client closed its connection before the response; nobody reads this problem."""
 
     code = "client_gone"
 

@@ -13,21 +13,21 @@ READABLE_CODINGS = ("gzip", "deflate")
 """The codings of `Content-Encoding` that are read; `identity` means none."""
 
 FEWER_ROWS = "send fewer rows a request, or use `inferlane batch submit`"
-"""What helps whose predict call is over the limit; it helps no other call."""
+"""The remedy for a predict call over the limit; other calls have another one."""
 
 _GZIP_NAMES = frozenset({b"gzip", b"x-gzip"})
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
-# A gzip body may be several members in a row; nobody needs many, and each costs a copy of what follows it.
+# A gzip body may have several members in a row. Nobody needs many, and each costs a copy of the rest of the body.
 _MAX_MEMBERS = 16
-# Deflate gives up to 1,032 bytes for one. What may become more than a few megabytes is not inflated on the loop.
+# One byte of deflate may inflate to 1,032 bytes. A larger body may become megabytes, so a thread inflates it.
 _IN_THREAD_BYTES = 4 * 1024
 
 
 def coding_of(headers: Sequence[bytes]) -> bytes | None:
-    """The one coding that `Content-Encoding` names, None for a body as it is.
+    """Return the coding that `Content-Encoding` names, or None if the body is not compressed.
 
     Raises:
-        UnsupportedCodingError: several, or one that is not read here.
+        UnsupportedCodingError: it names several codings, or one that is not supported.
     """
     names = [name.strip().lower() for value in headers for name in value.split(b",")]
     codings = [name for name in names if name not in (b"", b"identity")]
@@ -42,11 +42,11 @@ def coding_of(headers: Sequence[bytes]) -> bytes | None:
 
 
 async def inflated(body: bytes, coding: bytes, limit_bytes: int, *, remedy: str = FEWER_ROWS) -> bytes:
-    """The body as it was before it was compressed; `remedy` is what helps who sends too much.
+    """Return the inflated body; `remedy` ends the message for a body over the limit.
 
     Raises:
-        DecodeError: it is not whole, or not in that coding.
-        PayloadTooLargeError: it would be over the limit; no more than the limit was inflated.
+        DecodeError: the body is incomplete, or not in that coding.
+        PayloadTooLargeError: it inflates to more than the limit; no more than the limit was inflated.
     """
     if len(body) > _IN_THREAD_BYTES:
         return await asyncio.to_thread(inflate, body, coding, limit_bytes, remedy=remedy)
@@ -54,11 +54,11 @@ async def inflated(body: bytes, coding: bytes, limit_bytes: int, *, remedy: str 
 
 
 def inflate(body: bytes, coding: bytes, limit_bytes: int, *, remedy: str = FEWER_ROWS) -> bytes:
-    """As `inflated`, at once.
+    """Do the work of `inflated` on the calling thread.
 
     Raises:
-        DecodeError: it is not whole, or not in that coding.
-        PayloadTooLargeError: it would be over the limit; no more than the limit was inflated.
+        DecodeError: the body is incomplete, or not in that coding.
+        PayloadTooLargeError: it inflates to more than the limit; no more than the limit was inflated.
     """
     is_gzip = coding in _GZIP_NAMES
     window_bits = _GZIP if is_gzip else _ZLIB if _has_zlib_head(body) else _RAW
@@ -82,7 +82,7 @@ def inflate(body: bytes, coding: bytes, limit_bytes: int, *, remedy: str = FEWER
 
 
 def _has_zlib_head(body: bytes) -> bool:
-    """Whether it begins as RFC 1950 says; some clients send what that wraps without it."""
+    """Whether the body has the header of RFC 1950; some clients send raw deflate without it."""
     return len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and (body[0] << 8 | body[1]) % 31 == 0
 
 
@@ -97,10 +97,10 @@ class BodyMemory:
         self.held_bytes = 0
 
     def add(self, size_bytes: int) -> None:
-        """Count more of a body.
+        """Reserve memory for more of a body.
 
         Raises:
-            OverloadedError: all bodies together would be over the limit.
+            OverloadedError: all open bodies together would be over the limit.
         """
         if self.held_bytes + size_bytes > self._limit_bytes:
             raise OverloadedError(
@@ -118,10 +118,10 @@ class BodyReservation:
         self._bytes = 0
 
     def add(self, size_bytes: int) -> None:
-        """Count more of this call's body.
+        """Reserve memory for more of this call's body.
 
         Raises:
-            OverloadedError: all bodies together would be over the limit.
+            OverloadedError: all open bodies together would be over the limit.
         """
         self._total.add(size_bytes)
         self._bytes += size_bytes
@@ -143,20 +143,20 @@ def reservation_in(scope: Any) -> BodyReservation | None:
     return reservation
 
 
-# What is read and thrown away of a body over its limit, so that the client can finish sending and read our answer.
+# Up to this multiple of the limit is read and dropped, so that the client finishes sending and reads the response.
 _DISCARD_FACTOR = 32
 _GONE = "the client went away before its body was complete"
 
 
 async def read_body(scope: Any, receive: Any, limit_bytes: int, *, remedy: str = FEWER_ROWS) -> bytes:
-    """Return the whole body, inflated if it came compressed. `remedy` is what helps who sends too much.
+    """Return the whole body, inflated if it is compressed. `remedy` ends the message for a body over the limit.
 
     Raises:
-        DecodeError: the client went away in the middle of it, or it is not in the coding that it says.
-        PayloadTooLargeError: it is over the limit, as it came or inflated; up to 32 times the limit was read and
+        DecodeError: the client disconnected in the middle, or the body is not in the coding that it names.
+        PayloadTooLargeError: it is over the limit, compressed or inflated; up to 32 times the limit was read and
             dropped.
-        UnsupportedCodingError: it came in a coding that is not read here.
-        OverloadedError: the bodies of all calls together are over their limit.
+        UnsupportedCodingError: its coding is not supported.
+        OverloadedError: the bodies of all open calls together are over their limit.
     """
     codings = [bytes(value) for key, value in scope["headers"] if key == b"content-encoding"]
     body = await _read_raw(scope, receive, limit_bytes, remedy)
@@ -180,7 +180,7 @@ async def _read_raw(scope: Any, receive: Any, limit_bytes: int, remedy: str) -> 
         reservation.add(len(body))
     if not message.get("more_body") and len(body) <= limit_bytes:
         return body
-    # One buffer: a body that comes byte by byte would cost forty times itself in pieces.
+    # One buffer: kept as pieces, a body that arrives byte by byte would take forty times its size.
     gathered = bytearray(body)
     received = len(body)
     while message.get("more_body") and message["type"] == "http.request" and received <= limit_bytes * _DISCARD_FACTOR:
@@ -203,16 +203,16 @@ async def _read_raw(scope: Any, receive: Any, limit_bytes: int, remedy: str) -> 
 
 
 def content_length(scope: Any) -> int | None:
-    """What the client announced, or None."""
+    """Return the length that the client announced, or None."""
     raw = header(scope, b"content-length")
     return int(raw) if raw is not None and raw.isdigit() else None
 
 
 def single_header(scope: Any, name: bytes) -> bytes | None:
-    """The only header of that (lower-case) name.
+    """Return the only header with this lower-case name, or None.
 
     Raises:
-        InvalidParameterError: it is there more than once.
+        InvalidParameterError: the header is repeated.
     """
     values = [value for key, value in scope["headers"] if key == name]
     if len(values) > 1:

@@ -1,4 +1,4 @@
-"""The documented shapes of what the API takes and gives; nothing on the hot path is built from them."""
+"""The documented shapes of request and response bodies; the predict call itself does not use them."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ IRIS_ROW: Any = [5.1, 3.5, 1.4, 0.2]
 
 class Timings(BaseModel):
     queue_wait: float = Field(description="Acceptance to the start of inference, ms.")
-    inference: float = Field(description="The run that this request was part of, ms.")
+    inference: float = Field(description="The batch run that this request was part of, ms.")
     total: float = Field(description="Acceptance to the end of inference, ms.")
 
 
@@ -108,14 +108,14 @@ class ModelList(BaseModel):
 
 # Larger ones could sum to infinity.
 MAX_WEIGHT = 1e9
-# More than any model has versions; the rest of a larger body would be work for nothing.
+# More than the versions of any model; reading a larger body would be wasted work.
 MAX_WEIGHTS = 1_000
 Weight = Annotated[float, msgspec.Meta(ge=0, le=MAX_WEIGHT)]
 Weights = Annotated[dict[str, Weight], msgspec.Meta(min_length=1, max_length=MAX_WEIGHTS)]
 
 
 class ModelWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The weights of a named model; the decoder stops at the first fault, so a large bad body is little work."""
+    """The weights of a model; the decoder stops at the first fault, so a large bad body costs little."""
 
     model: str | msgspec.UnsetType | None = msgspec.UNSET
     weights: Weights
@@ -131,7 +131,7 @@ Schema = dict[str, Any]
 
 
 def predict_bodies(catalog: Catalog, settings: Settings) -> Schema:
-    """The body of a predict call: one shape for each model."""
+    """Return the schema of a predict call's body: one shape for each model."""
     return {
         "title": "PredictRequest",
         "anyOf": [_predict_body(catalog, model, settings) for model in catalog.models.values()] or [{"not": {}}],
@@ -140,7 +140,7 @@ def predict_bodies(catalog: Catalog, settings: Settings) -> Schema:
 
 
 def split_bodies(catalog: Catalog) -> Schema:
-    """The body that sets a traffic split: the weights of the default model, or a named one's."""
+    """Return the schema of a traffic split's body: the weights of the default model, or of a named one."""
     named = [
         {
             "type": "object",
@@ -156,7 +156,7 @@ def split_bodies(catalog: Catalog) -> Schema:
 
 
 def split_examples(catalog: Catalog) -> Schema:
-    """A body for each model, with equal weights."""
+    """Return an example for each model, with equal weights."""
     return {
         model.name: {"value": {"model": model.name, "weights": dict.fromkeys(model.versions, 1)}}
         for model in catalog.models.values()
@@ -192,7 +192,7 @@ def _predict_body(catalog: Catalog, model: Model, settings: Settings) -> Schema:
                 "type": ["number", "null"],
                 "minimum": 0,
                 "maximum": settings.max_deadline_s,
-                "description": "After this many seconds the answer is worth nothing and is not computed.",
+                "description": "After this many seconds the request expires and is not computed.",
             },
         },
         "required": ["instances", *_required_name(catalog, model)],
@@ -205,7 +205,7 @@ def _name_of(catalog: Catalog, model: Model) -> Schema:
         return {
             "type": ["string", "null"],
             "enum": [model.name, "", None],
-            "description": "This if absent or empty.",
+            "description": "The default model: used if absent or empty.",
         }
     return {"type": "string", "const": model.name}
 
@@ -219,7 +219,7 @@ def _instances(signature: Signature, max_rows: int) -> Schema:
         "type": "array",
         "minItems": 1,
         "items": _row(signature.inputs),
-        "description": f"Rows, at most {max_rows}; each has the shape that `GET /v1/models` tells.",
+        "description": f"Rows, at most {max_rows}; each has the shape that `GET /v1/models` shows.",
     }
 
 
@@ -231,7 +231,7 @@ def _row(inputs: Iterable[TensorSpec]) -> Schema:
 
 
 def _array(shape: tuple[int, ...], element: Schema) -> Schema:
-    """Nested lists of that shape; an axis of -1 may have any length."""
+    """Return the schema of nested lists of that shape; an axis of -1 may have any length."""
     for size in reversed(shape):
         bounds = {"minItems": size, "maxItems": size} if size >= 0 else {"minItems": 1}
         element = {"type": "array", "items": element, **bounds}
@@ -250,7 +250,7 @@ def _element(spec: TensorSpec) -> Schema:
 
 
 def _weights(model: Model) -> Schema:
-    """Weights of the model's versions, one of them at least over 0."""
+    """Return the schema of the weights of the model's versions, at least one of them over 0."""
     weight = {"type": "number", "minimum": 0, "maximum": MAX_WEIGHT}
     return {
         "type": "object",
@@ -280,7 +280,7 @@ def _example_array(shape: tuple[int, ...], kind: str) -> Any:
 
 
 def _largest(dtype: "np.dtype[Any]") -> float:
-    """The largest number that is rounded to the largest of the type, and not to infinity."""
+    """Return the largest number that rounds to the type's maximum and not to infinity."""
     largest = np.finfo(dtype).max
     if dtype.itemsize >= np.dtype(np.float64).itemsize:
         return float(largest)

@@ -1,4 +1,4 @@
-"""Whether a request can be answered before its deadline: the backlog of each version against what it finishes."""
+"""Admission control: refuse a request that the backlog of its version would make miss its deadline."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 2.0
-# For how long, and for how many requests, an estimate stands that each of them adds to: making one costs a request as
-# much as reading it does.
+# An estimate is reused for this long and for this many requests, each of which adds to it: a new estimate costs as
+# much as reading a request.
 _ESTIMATE_S = 0.005
 _ESTIMATE_REQUESTS = 32
-# Of what is refused one request is let in this often, so that an estimate that is wrong is found out. Seldom refuses
-# for long what could be answered, often gives more clients an answer that comes too late.
+# While requests are refused, one is admitted this often as a probe, so that a wrong estimate is corrected. Too seldom
+# refuses requests that would be answered in time; too often admits requests that expire.
 _PROBE_INTERVAL_S = 1.0
-# A little less than it, for shares that do not add up to 1 in binary.
+# A little less than a half, because shares may not sum to exactly 1 in binary.
 _HALF = 0.5 - 1e-9
 
 
 class PositionReader(Protocol):
-    """Who knows where groups stand: `BacklogReader` of the broker."""
+    """Reads committed and end offsets of consumer groups: `BacklogReader` of the broker."""
 
     async def read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]: ...
 
@@ -46,10 +46,10 @@ class PositionReader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _WaitEstimate:
-    """What a new request of a target meets, and the counts from which that was made.
+    """The expected wait of a new request for a target, and the counts that the estimate is based on.
 
-    `routed_s` of `wait_s` is the wait for the router, before which `routed` records of all models wait; before the
-    version wait `lag_records`, all of this model. A newer request of the target adds `record_s`.
+    `routed_s` is the part of `wait_s` in front of the router, where `routed` records of all models wait. Before the
+    version, `lag_records` of this model wait. Each newer request for the target adds `record_s`.
     """
 
     wait_s: float
@@ -70,20 +70,20 @@ class _VersionBacklog:
 
 @dataclass(slots=True)
 class _TargetBacklog:
-    """One version that was asked for by name, or a model's split; `accepted` since the last look at the broker."""
+    """A pinned version or a model's split, and how many requests it `accepted` since the broker was last asked."""
 
     accepted: int = 0
     estimate: _WaitEstimate | None = None
-    # When it was refused for the first time since it was last let in.
+    # When the first request since the last admitted one was refused.
     refused_since_s: float | None = None
 
 
 class Admission:
-    """Refuses what cannot be answered in time, before it is accepted. One event loop.
+    """Refuses requests that cannot be answered in time, before they are accepted. One event loop.
 
-    The broker's own numbers count, so what other replicas and producers sent is seen too. They are asked for while
-    requests come or wait, and not on an idle machine. Requests of one model never count against another: what they
-    share is the router, and of that only its own backlog counts.
+    The numbers come from the broker, so requests of other replicas and producers count too. The broker is asked while
+    requests arrive or wait, and not while the API is idle. Requests of one model never count against another; models
+    share only the router and its backlog.
     """
 
     def __init__(
@@ -128,16 +128,16 @@ class Admission:
 
     @property
     def is_running(self) -> bool:
-        """Whether the backlog is still looked at."""
+        """Whether the backlog is still polled."""
         return self._background.is_running
 
     def admit(self, model: str, version: str | None, *, within_s: float) -> None:
-        """Count a request in that must be answered `within_s` seconds from now.
+        """Admit and count a request that must be answered `within_s` seconds from now.
 
         Raises:
-            OverloadedError: it would not be; the error says after how many seconds another try is worth while.
+            OverloadedError: it would not be answered in time; the error says after how many seconds to try again.
         """
-        # Also for one that is refused: somebody must look again, or what is wrong by now would refuse for ever.
+        # Also for a refused request: unless the broker is asked again, an outdated backlog would refuse for ever.
         self._came.set()
         now_s = self._clock.monotonic_s()
         target = self._target(model, version)
@@ -172,7 +172,7 @@ class Admission:
         return found
 
     def _is_probe(self, target: _TargetBacklog, *, now_s: float) -> bool:
-        """Whether a request that would be refused is let in all the same: where nobody gets in, nothing is learnt."""
+        """Whether to admit a request that would be refused, to learn whether the estimate still holds."""
         since_s = target.refused_since_s
         is_probe = since_s is not None and now_s - since_s >= _PROBE_INTERVAL_S
         if since_s is None or is_probe:
@@ -180,7 +180,7 @@ class Admission:
         return is_probe
 
     def _estimate(self, model: str, version: str | None, *, now_s: float) -> _WaitEstimate:
-        """The wait of half of the traffic, and how much waits before it: one slow canary must not refuse everybody."""
+        """Estimate the median wait over the split's versions, so that one slow canary does not refuse all requests."""
         split = self._split_shares(model)
         of_split = self._target(model, None).accepted
         waits = []
@@ -206,7 +206,7 @@ class Admission:
         )
 
     def _split_shares(self, model: str) -> Mapping[str, float]:
-        """The share of a model's traffic that each of its versions gets, of requests that name none."""
+        """The share of a model's unpinned requests that each of its versions gets."""
         return shares_of(self._catalog.model(model).weights(self._splits.get(model)))
 
     async def _watch_for_ever(self) -> None:
@@ -227,7 +227,7 @@ class Admission:
         watched = [self._ingress, *(version.subscription for version in self._versions.values())]
         positions = await self._positions.read(watched)
         at_s = self._clock.monotonic_s()
-        # What came while the broker was asked may or may not be in its answer; counted twice for a moment is safer.
+        # Requests that arrived while the broker was asked may already be in its answer. Counting them twice is safer.
         self._accepted -= sum(accepted.values())
         for key, target in self._targets.items():
             target.accepted -= accepted.get(key, 0)
@@ -237,7 +237,7 @@ class Admission:
         for (model, name), version in self._versions.items():
             position = positions.get(version.subscription)
             if position is None:
-                # Its topic is gone, and with it what waited there.
+                # The topic was deleted, and its backlog with it.
                 version.rate = ServiceRate()
                 continue
             version.rate.note(position, at_s=at_s)
@@ -248,12 +248,12 @@ class Admission:
 
 
 def _refusal(model: str, met: _WaitEstimate, *, within_s: float, limit: int) -> OverloadedError:
-    """The error of a request that meets so much; it names what it would wait for, and for how long."""
+    """Return the error of a refused request; it says what it would wait for, and for how long."""
     if met.lag_records >= limit or met.routed >= limit:
         is_router = met.lag_records < limit
         return OverloadedError(
             f"{_waiting(model, met, is_router=is_router)}, the limit is {limit} (INFERLANE_MAX_BACKLOG_RECORDS); "
-            "send again later, or grow the pool",
+            "send again later, or add workers",
             retry_after_s=max(1.0, met.wait_s / 2),
         )
     is_router = met.routed_s > met.wait_s - met.routed_s

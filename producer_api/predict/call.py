@@ -1,4 +1,4 @@
-"""A predict call between HTTP and the queue: check it, enqueue it, wait for it."""
+"""The predict call as the client sent it: its body and preferences, read and checked against the catalog."""
 
 import math
 import re
@@ -51,12 +51,12 @@ _decode_body = msgspec.json.Decoder(PredictBody).decode
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked predict call. `wait_s` is how long the client waits, `deadline_s` when the answer is worth nothing.
+    """A checked predict call. `wait_s` is how long the client waits; after `deadline_s` the request expires.
 
-    `wait_until_s` is when the wait is over, monotonic: what is looked up or enqueued before is a part of it.
+    `wait_until_s` is the end of the wait, monotonic; it includes the time for look-ups and for enqueueing.
 
     `request_id` is bound to `proof`, caller, model and payload (`contracts.identity`). `caller` is the name of the API
-    key that it came with, empty if it came with none.
+    key that the call was made with, empty without one.
     """
 
     request_id: str
@@ -74,7 +74,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     trace_parent: bytes | None = None
 
     def bound_to(self, proof: bytes) -> "Call":
-        """The same call under the id that this proof gives it."""
+        """Return the same call with this proof and the request id that follows from it."""
         request_id = _bound_id(proof, caller=self.caller, model=self.model, payload=self.payload)
         return msgspec.structs.replace(self, proof=proof, request_id=request_id)
 
@@ -93,9 +93,9 @@ class CallReader:
     def read(
         self, body: bytes, *, wait_s: float | None = None, trace_parent: bytes | None = None, caller: str = ""
     ) -> Call:
-        """Check a body against the catalog. `wait_s` is what `Prefer: wait` asked for; the body's field wins.
+        """Check a body against the catalog. `wait_s` is the value of `Prefer: wait`; the body's field takes precedence.
 
-        `trace_parent` is the client's W3C header; one that is malformed is dropped, as the standard wants.
+        `trace_parent` is the client's W3C header; a malformed one is dropped, as the standard requires.
 
         Raises:
             DecodeError: the body is not JSON.
@@ -142,7 +142,7 @@ class CallReader:
             )
         proof = make_proof()
         now_s = self._clock.now_s()
-        # A preference that cannot be met is not an error (RFC 7240, section 2); a field of ours is.
+        # A preference that cannot be met is not an error (RFC 7240, section 2); a field of the body is.
         preferred_s = None if wait_s is None else min(wait_s, settings.max_wait_s)
         timeout_s = _given(fields.timeout_s)
         asked_wait_s = preferred_s if timeout_s is None else timeout_s
@@ -205,8 +205,8 @@ def _seconds(name: str, asked: float | None, default: float, limit: float) -> fl
     return asked
 
 
-# A preference is a name without case, with a value or without one, up to the next comma. A value in quotes may hold a
-# comma or look like a preference, and is none; parameters after a semicolon change nothing here.
+# A preference is a case-insensitive name, with or without a value, up to the next comma. A quoted value may contain
+# commas, or text that looks like a preference; parameters after a semicolon are ignored.
 _PREFERENCE = re.compile(rb"""(?:[^,"]|"(?:[^"\\]|\\.)*+")++""", re.DOTALL)
 _WAIT = re.compile(rb"""\s*+wait\s*+=\s*+("?)(\d{1,6})\1\s*+(?:;.*)?""", re.IGNORECASE | re.DOTALL)
 _ASYNC = re.compile(rb"\s*+respond-async\s*+(?:;.*)?", re.IGNORECASE | re.DOTALL)
@@ -214,7 +214,7 @@ _ASYNC = re.compile(rb"\s*+respond-async\s*+(?:;.*)?", re.IGNORECASE | re.DOTALL
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What the client would like; what it did not say is None or False."""
+    """The preferences that the client sent; None or False for those that it did not."""
 
     wait_s: float | None = None
     is_async: bool = False
@@ -224,7 +224,7 @@ _NONE = Preferences()
 
 
 def read_preferences(header: bytes) -> Preferences:
-    """Read the header's whole value. What is not understood is no error, and of two waits the first counts."""
+    """Parse the whole value of `Prefer`. Unknown preferences are ignored, and the first of two waits counts."""
     if not header:
         return _NONE
     preferences = _PREFERENCE.findall(header)

@@ -1,4 +1,4 @@
-"""Ending a request that nobody wants any more, whether its client says so or has gone away."""
+"""Cancellation of requests: by their client's call, or because their client has disconnected."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 async def cancel_request(
     store: "ResultStore", cancellations: "Cancellations", headers: RequestHeaders, *, now_s: float
 ) -> Result:
-    """End the request `FAILED` with the code `cancelled` unless it has ended; return the result that holds.
+    """End the request as `FAILED` with the code `cancelled` unless it has ended; return its final result.
 
     Raises:
         UnavailableError: the store does not answer.
     """
     (held,) = await store.put([Result.cancelled(headers, now_s=now_s)])
     if held.error_code == CANCELLED and headers.deadline_s is not None:
-        # The result is what counts; a worker that does not hear of it computes in vain and changes nothing.
+        # The stored result is final. A worker that does not learn of it computes in vain and changes nothing.
         with suppress(UnavailableError):
             await cancellations.add(headers.key or headers.request_id, until_s=headers.deadline_s)
     return held
 
 
 def accepted_headers(request_id: str, key: str, accepted: Accepted) -> RequestHeaders:
-    """The headers of a request as far as its mark of acceptance tells; `key` is what the store keeps it under."""
+    """Return the headers of a request as far as its acceptance mark has them; `key` is its key in the store."""
     return RequestHeaders(
         request_id=request_id,
         model=accepted.model,
@@ -48,20 +48,20 @@ def accepted_headers(request_id: str, key: str, accepted: Accepted) -> RequestHe
 
 
 class ClientDisconnect:
-    """Whether the client of a call has gone away; the place at which the call waits is emptied then. One event loop."""
+    """Whether the client of a call has disconnected; if it does, the waiter of the call is resolved. One event loop."""
 
     def __init__(self) -> None:
         self.has_happened = False
         self._waiter: Waiter | None = None
 
     def resolves(self, waiter: "Waiter") -> None:
-        """Let this be the place where the call waits."""
+        """Resolve this waiter once the client has disconnected."""
         self._waiter = waiter
         if self.has_happened:
             self.note()
 
     def note(self) -> None:
-        """Note that the client has gone away."""
+        """Note that the client has disconnected."""
         self.has_happened = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

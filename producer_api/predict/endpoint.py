@@ -1,4 +1,4 @@
-"""`POST /v1/models/predict` as a plain ASGI app: FastAPI's machinery would cost more than the request itself."""
+"""`POST /v1/models/predict` as a plain ASGI app, because FastAPI would cost more than the request itself."""
 
 import asyncio
 import time
@@ -41,7 +41,7 @@ encode_json = msgspec.json.Encoder().encode
 
 
 class ResponseBuilder:
-    """Turns results into V1 answers, with class names in place of class indices."""
+    """Builds V1 response bodies from results, with class names instead of class indices."""
 
     def __init__(self, catalog: "Catalog") -> None:
         self._classes: Mapping[tuple[str, str], tuple[str, ...]] = {
@@ -49,12 +49,12 @@ class ResponseBuilder:
         }
 
     def body(self, result: Result) -> dict[str, Any]:
-        """The answer: its predictions when it succeeded, else its error.
+        """Return the body: the predictions if the request succeeded, else its error.
 
-        Numbers that JSON has not are the strings "NaN", "Infinity" and "-Infinity".
+        Numbers that JSON cannot represent are the strings "NaN", "Infinity" and "-Infinity".
 
         Raises:
-            InferlaneError: the stored content is not an inference response, which is no fault of who asks.
+            InferlaneError: the stored content is not an inference response; the client is not at fault.
         """
         answer: dict[str, Any] = {
             "request_id": result.request_id,
@@ -85,7 +85,7 @@ def _outputs(result: Result) -> "Tensors":
 log = structlog.get_logger(__name__)
 
 _JSON = b"application/json"
-# Reading a larger body would hold up every other call for longer than these take.
+# Parsing a larger body would block the event loop for longer than a whole call takes.
 _READ_ON_LOOP_BYTES = 1024 * 1024
 _TRACE_PARENT = TRACE_PARENT.encode()
 
@@ -114,7 +114,7 @@ class PredictEndpoint:
         self._metrics = metrics
         self._delivered = delivered
         self._tracing = tracing
-        # One thread: what is read at once in memory is bounded by it.
+        # One thread: it bounds the memory for bodies that are parsed at one time.
         self._large_bodies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-bodies")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -183,11 +183,11 @@ class PredictEndpoint:
         return await asyncio.get_running_loop().run_in_executor(self._large_bodies, read)
 
     async def _submit_until_disconnect(self, call: "Call", receive: Any) -> "Result | None":
-        """As `submit_and_wait`, and takes the request back when the client closes its connection meanwhile."""
+        """Do `submit_and_wait`, and cancel the request if the client disconnects meanwhile."""
         disconnect = ClientDisconnect()
 
         async def watch() -> None:
-            # The body is read: what comes now is that the client has gone.
+            # The body is read, so the only message left is that the client has disconnected.
             while (await receive())["type"] != "http.disconnect":
                 pass
             disconnect.note()

@@ -1,4 +1,4 @@
-"""Requests on their way to the topic: whatever gathers while one batch is under way is the next batch."""
+"""The producer side of the API: records that gather while one batch is being sent form the next batch."""
 
 import asyncio
 import itertools
@@ -32,11 +32,11 @@ class Enqueuer:
         self._background = Background(self._send_for_ever, name="enqueuer")
 
     async def start(self) -> None:
-        """Begin to send."""
+        """Start sending."""
         self._background.start()
 
     async def close(self) -> None:
-        """Stop; what is pending fails."""
+        """Stop sending; pending records fail."""
         await self._background.close()
         pending, self._pending = list(self._pending.values()), {}
         for record, on_acknowledged in pending:
@@ -45,14 +45,14 @@ class Enqueuer:
 
     @property
     def is_running(self) -> bool:
-        """Whether records still reach the broker."""
+        """Whether the task that sends records runs."""
         return self._background.is_running
 
     def enqueue(self, record: OutRecord, on_acknowledged: OnAcknowledged) -> int:
-        """Send soon and say how it went. Returns what `withdraw` wants.
+        """Queue a record for the next batch and report its outcome; return the ticket for `withdraw`.
 
         Raises:
-            OverloadedError: too many records, or too large ones, are pending.
+            OverloadedError: too many records, or too many bytes, are pending.
         """
         if len(self._pending) >= self._max_pending:
             raise OverloadedError(
@@ -70,7 +70,7 @@ class Enqueuer:
         return ticket
 
     def withdraw(self, ticket: int) -> bool:
-        """Take a record back; False if it is on its way already. Its `on_acknowledged` is not called if it was."""
+        """Remove a record that was not sent yet, without calling its `on_acknowledged`; return False if it was sent."""
         entry = self._pending.pop(ticket, None)
         if entry is None:
             return False
@@ -82,7 +82,7 @@ class Enqueuer:
             await self._wake.wait()
             self._wake.clear()
             batch, self._pending = list(self._pending.values()), {}
-            # One that is refused costs the others of its batch nothing.
+            # A record that is refused does not fail the others of its batch.
             answers: Sequence[InferlaneError | None] = [_stopping()] * len(batch)
             try:
                 with ENQUEUE.time():

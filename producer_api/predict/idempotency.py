@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: one key stands for one request, however often it is sent, to whichever replica.
+"""`Idempotency-Key`: one key stands for one request, however often and to whichever replica it is sent.
 
 Source: The Idempotency-Key HTTP Header Field, draft-ietf-httpapi-idempotency-key-header-07. Where the draft lets a
-server answer a duplicate in flight with 409, duplicates join the first here.
+server refuse a concurrent duplicate with 409, here the duplicate waits for the result of the first call.
 """
 
 import asyncio
@@ -38,24 +38,24 @@ _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotencyKey:
-    """A key as it was sent. Each caller has keys of its own: nobody can guess at another's requests."""
+    """A key as it was sent. Keys are separate for each caller, so nobody can guess the requests of another."""
 
     caller: str
     key: bytes
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True):
-    """What a key stands for. Until `is_enqueued` nobody knows whether the broker has the request."""
+    """The request that a key stands for. Unless `is_enqueued`, it is not known whether the broker has the request."""
 
     request_id: str
     fingerprint: str
     is_enqueued: bool
-    # What its id is bound to: two replicas that enqueue for one key do it under one id.
+    # The proof that the id is bound to, so that two replicas that enqueue for one key use one id.
     proof: bytes = b""
 
 
 class ClaimStore:
-    """The claims in the store, shared by every replica."""
+    """The claims in the store, which all replicas share."""
 
     def __init__(self, redis: "Redis", *, redis_url: str, names: "Names") -> None:
         self._redis = redis
@@ -63,7 +63,7 @@ class ClaimStore:
         self._redis_url = redis_url
 
     async def claim(self, key: str, wanted: Claim, *, ttl_s: float) -> Claim:
-        """Return the claim that holds for the key: the first one made.
+        """Claim the key; return the claim that holds, which is the first one that was made.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -76,7 +76,7 @@ class ClaimStore:
         return wanted if held is None else _decode(cast("bytes", held))
 
     async def put(self, key: str, claim: Claim, *, ttl_s: float) -> None:
-        """Let the key stand for this claim from now on.
+        """Replace the claim of the key.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -86,7 +86,7 @@ class ClaimStore:
 
 
 class IdempotentSubmitter:
-    """Predicts once for each key. One event loop."""
+    """Enqueues one request per idempotency key. One event loop."""
 
     def __init__(
         self,
@@ -103,18 +103,18 @@ class IdempotentSubmitter:
         self._store = store
         self._metrics = metrics
         self._submitting: dict[str, asyncio.Lock] = {}
-        # Calls that look up their key or wait for a duplicate have no place in the waiting room yet.
+        # Calls that look up their key or wait for a duplicate are not pending requests yet, so they have a limit too.
         self._calls, self._max_calls = 0, settings.max_waiting_requests
 
     async def submit(
         self, claimed: "IdempotencyKey", body: bytes, call: "Call", *, waits_for_result: bool
     ) -> "tuple[Call, Result | None]":
-        """Enqueue the call unless its key did before; return it under its lasting id, with its result if there is one.
+        """Enqueue the call unless its key was used before; return it with its final id, and its result if there is one.
 
-        The result is waited for if `waits_for_result`.
+        If `waits_for_result`, wait for the result.
 
         Raises:
-            InvalidParameterError: the key is none.
+            InvalidParameterError: the key is not valid.
             KeyReusedError: the key stands for another body.
             OverloadedError: too many are waiting, or the deadline cannot be met.
             UnavailableError: the store or the broker does not answer; the same call may be sent again.
@@ -128,8 +128,8 @@ class IdempotentSubmitter:
         lock = self._submitting.setdefault(key, asyncio.Lock())
         self._calls += 1
         try:
-            # Duplicates that meet here wait for the first to be enqueued. Two replicas may both enqueue, under one id:
-            # the first terminal result is then the result of both.
+            # Duplicates in this process wait until the first is enqueued. Two replicas may both enqueue, under one id;
+            # the first terminal result then counts for both.
             busy = UnavailableError(
                 "another call with this Idempotency-Key is still being enqueued; send the call again with the same key"
             )
@@ -168,7 +168,7 @@ class IdempotentSubmitter:
             async with self._in_time(call):
                 await self._claims.put(key, enqueued, ttl_s=ttl_s)
         except UnavailableError as error:
-            # It is accepted all the same; the next call with the key enqueues it again, under the same id.
+            # The request is accepted; the next call with the key enqueues it again, under the same id.
             log.warning("claim_not_completed", request_id=call.request_id, error=str(error))
         return call
 
@@ -177,16 +177,16 @@ class IdempotentSubmitter:
         return answer_within(time_s, store_is_late(time_s, done="send the call again with the same Idempotency-Key"))
 
     async def _is_forgotten(self, request_id: str) -> bool:
-        """Whether the store has kept the request's result long enough, so that a join would wait for nothing."""
+        """Whether the request's result has expired from the store, so that a call that joined would wait in vain."""
         if await self._store.accepted(request_id) is not None:
             return False
-        # The mark of acceptance goes when the result comes, so the result is looked for after it.
+        # The acceptance mark is removed when the result is stored, so the result is read after it.
         (result,) = await self._store.get([request_id])
         return result is None
 
 
 def read_key(raw: bytes) -> bytes:
-    """Return the key of the header.
+    """Check the header's value and return it.
 
     Raises:
         InvalidParameterError: it is empty, too long or not printable ASCII.
@@ -200,7 +200,7 @@ def read_key(raw: bytes) -> bytes:
 
 
 def fingerprint(body: bytes) -> str:
-    """What tells one body from another."""
+    """Return a digest that tells one body from another."""
     return _digest(body)
 
 

@@ -1,4 +1,4 @@
-"""Clients that wait: a wake-up resolves their future, the keyed result is the truth."""
+"""Pending requests: calls that wait for a result. A wake-up makes them fast, and reading the store makes them sure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -22,13 +22,13 @@ log = structlog.get_logger(__name__)
 Waiter = asyncio.Future["Result | None"]
 """Resolved with the result, or with None when the wait ran out."""
 
-# How often the truth is read for those who still wait. Pub/sub may lose a message; this bounds what that costs.
+# How often the results of all waiters are read. Pub/sub may lose a message; this bounds the delay that follows.
 _TICK_S = 1.0
 _READ_AT_ONCE = 500
 
 
 class PendingRequests:
-    """The places of one API instance. One event loop."""
+    """The waiters of one API instance. One event loop."""
 
     def __init__(self, store: ResultStore, redis: "Redis", *, instance: str, max_waiters: int) -> None:
         self.instance = instance
@@ -43,16 +43,16 @@ class PendingRequests:
 
     @property
     def is_running(self) -> bool:
-        """Whether the tasks run that hear wake-ups and read the truth."""
+        """Whether the tasks run that receive wake-ups and read results."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     @property
     def is_subscribed(self) -> bool:
-        """Whether wake-ups reach us now."""
+        """Whether this instance is subscribed to its wake-ups now."""
         return self._subscribed.is_set()
 
     async def start(self, *, timeout_s: float = 10.0) -> None:
-        """Return when wake-ups reach us.
+        """Subscribe to wake-ups, and return once the subscription is confirmed.
 
         Raises:
             UnavailableError: the store did not answer within `timeout_s`.
@@ -79,12 +79,12 @@ class PendingRequests:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def add(self, key: str) -> Waiter:
-        """Take a place for the result that the store keeps under `key`; `leave` must follow.
+        """Add a waiter for the result that the store keeps under `key`; `remove` must follow.
 
-        Each who waits counts, however many wait for one result.
+        Each waiter counts, also if several wait for one result.
 
         Raises:
-            OverloadedError: every place is taken.
+            OverloadedError: the limit of waiters is reached.
         """
         if self._count >= self._max_waiters:
             raise OverloadedError(
@@ -97,7 +97,7 @@ class PendingRequests:
         return waiter
 
     def remove(self, key: str, waiter: Waiter) -> None:
-        """Give the place back."""
+        """Remove the waiter."""
         waiters = self._waiters[key]
         waiters.remove(waiter)
         self._count -= 1
@@ -108,7 +108,7 @@ class PendingRequests:
         """Return the result, or None when `wait_s` ran out first.
 
         Raises:
-            UnavailableError: the request could not be enqueued (set on the place by whoever produced it).
+            UnavailableError: the request could not be enqueued (set on the waiter by whoever produced it).
         """
         timer = waiter.get_loop().call_later(wait_s, _resolve, waiter, None)
         try:
@@ -130,11 +130,11 @@ class PendingRequests:
             return
         self._settle(carried)
         if not carried:
-            # Results too large to carry are there to be read.
+            # The results were too large for the message, so they are read from the store.
             await self._read_results()
 
     async def _on_subscribed(self) -> None:
-        # What was published while we were away is read here.
+        # Wake-ups that were published while the subscription was down are lost: read the results instead.
         await self._read_results()
         self._subscribed.set()
 
@@ -155,13 +155,13 @@ def _resolve(waiter: Waiter, result: Result | None) -> None:
         waiter.set_result(result)
 
 
-# A model may hold this many times what is free: 4/5 of all places alone, 4/9 each beside another that is as hot. Small
-# leaves places empty that one model could use, large leaves little to models that come later.
+# A model may hold this multiple of the free slots: 4/5 of all slots alone, 4/9 each beside another busy model. Too
+# small leaves slots unused that one model could use; too large leaves few to models that start later.
 _TIMES_FREE = 4
 
 
 class WaiterQuotas:
-    """Counts the places that the calls of each model hold.
+    """Divides the slots for waiting calls among the models, so that no model takes all of them.
 
     Source: Choudhury and Hahne, Dynamic Queue Length Thresholds for Shared-Memory Packet Switches, 1998.
     """
@@ -172,10 +172,10 @@ class WaiterQuotas:
         self._taken = 0
 
     def acquire(self, model: str) -> None:
-        """Let a call of the model wait; `release` must follow.
+        """Take a slot for a call of the model; `release` must follow.
 
         Raises:
-            OverloadedError: the model holds its share, or every place is taken.
+            OverloadedError: the model has used its quota, or every slot is taken.
         """
         held, free = self._held.get(model, 0), self._slots - self._taken
         if free <= 0 or held >= _TIMES_FREE * free:
@@ -188,7 +188,7 @@ class WaiterQuotas:
         self._taken += 1
 
     def release(self, model: str) -> None:
-        """Note that a call of the model waits no more."""
+        """Release the slot of a call that no longer waits."""
         self._held[model] -= 1
         self._taken -= 1
         if not self._held[model]:
@@ -197,10 +197,10 @@ class WaiterQuotas:
 
 @asynccontextmanager
 async def answer_within(seconds: float, late: UnavailableError) -> AsyncIterator[None]:
-    """Give the block so many seconds.
+    """Run the block with a time limit.
 
     Raises:
-        UnavailableError: `late`, when the block has not ended by then; it is cancelled.
+        UnavailableError: `late`, if the block has not ended in time; the block is cancelled.
     """
     try:
         async with asyncio.timeout(max(0.0, seconds)):
@@ -210,5 +210,5 @@ async def answer_within(seconds: float, late: UnavailableError) -> AsyncIterator
 
 
 def store_is_late(seconds: float, *, done: str) -> UnavailableError:
-    """The error of a call for which the store took too long; `done` says what that leaves behind."""
+    """Return the error of a call for which the store took too long; `done` says what follows for the request."""
     return UnavailableError(f"the result store did not answer within the {seconds:.1f} s of this call; {done}")

@@ -1,4 +1,4 @@
-"""Whether the store has room for the results of new requests."""
+"""The memory of the result store: refuse requests while it is full, and expire delivered results early."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# A look costs the store one small call. Seldom lets in what fills the rest of it between two looks.
+# Each poll costs the store one small call. Too seldom admits requests that fill the store between two polls.
 _LOOK_S = 0.5
-# Results are removed as their time is over, so room comes back little by little.
+# Results expire one by one, so memory becomes free gradually.
 _RETRY_AFTER_S = 5.0
 
 
 class StoreCapacity:
-    """Looks how full the store is while requests come, and not on an idle machine. One event loop."""
+    """Polls the memory of the store while requests arrive, and not while the API is idle. One event loop."""
 
     def __init__(self, settings: "Settings", redis: "Redis") -> None:
         self._limit_share = settings.store_full_share
@@ -36,25 +36,25 @@ class StoreCapacity:
         self._background = Background(self._watch_for_ever, name="store_capacity")
 
     async def start(self) -> None:
-        """Begin to watch. A store that is away is looked at again with the next request."""
+        """Start polling. After an error, the next request triggers the next poll."""
         self._background.start()
 
     async def close(self) -> None:
-        """Stop watching."""
+        """Stop polling."""
         await self._background.close()
 
     @property
     def is_running(self) -> bool:
-        """Whether the store is still looked at."""
+        """Whether the task that polls runs."""
         return self._background.is_running
 
     def admit(self) -> None:
-        """Let a request in whose result the store can keep.
+        """Admit a request if the store has memory for its result.
 
         Raises:
-            StoreFullError: it was too full at the last look.
+            StoreFullError: the store was full at the last poll.
         """
-        # Also for one that is refused: somebody must look again.
+        # Also for a refused request, so that the store is polled again.
         self._came.set()
         memory = self._memory
         if memory is not None and memory.share >= self._limit_share:
@@ -78,7 +78,7 @@ class StoreCapacity:
             async with store_errors(self._redis_url):
                 self._memory = await read_store_memory(self._redis)
         except UnavailableError as error:
-            # What it said last stands: a store that is away is said by whoever needs it.
+            # Keep the last value. Whoever needs the store reports that it is unavailable.
             log.debug("store_memory_not_read", error=str(error))
             return
         is_full = self._memory.share >= self._limit_share
@@ -88,15 +88,15 @@ class StoreCapacity:
             log.info("store_has_room", memory=str(self._memory))
 
 
-# What gathers in so long is one call of the store.
+# Results of this long are shortened in one call.
 _GATHER_S = 1.0
 _KEYS_A_CALL = 1_000
-# More than a second of answers; beyond it, with a store that is away, results live as long as any other.
+# More than one second of results. While the store is unavailable, results beyond it keep their normal lifetime.
 _MAX_KEYS = 100_000
 
 
 class DeliveredResults:
-    """Shortens the life of results that were handed to who waited. One event loop."""
+    """Shortens the time to live of results that were delivered to the call that waited. One event loop."""
 
     def __init__(self, settings: "Settings", store: "ResultStore") -> None:
         self._ttl_s = settings.delivered_result_ttl_s
@@ -106,20 +106,20 @@ class DeliveredResults:
         self._background = Background(self._shorten_for_ever, name="delivered")
 
     async def start(self) -> None:
-        """Begin to shorten."""
+        """Start the background task."""
         self._background.start()
 
     async def close(self) -> None:
-        """Stop; what has gathered lives as long as any other."""
+        """Stop; results that were only noted keep their normal time to live."""
         await self._background.close()
 
     @property
     def is_running(self) -> bool:
-        """Whether results are still shortened."""
+        """Whether the background task runs."""
         return self._background.is_running
 
     def note(self, key: str) -> None:
-        """Note that the result under this key was handed over, by a call that nobody can send again for it."""
+        """Note that the result under this key was delivered to a call without an idempotency key."""
         if len(self._keys) < _MAX_KEYS:
             self._keys.append(key)
             self._came.set()

@@ -1,4 +1,4 @@
-"""What the predict call counts: each label set is bound once, and none holds a name that the catalog does not know."""
+"""Metrics and spans of predict calls. Label sets are bound once, and their values are bounded by the catalog."""
 
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ResponseMetrics:
-    """Counts answers and calls with a key. One event loop."""
+    """Counts responses, and calls with an idempotency key. One event loop."""
 
     def __init__(self, catalog: "Catalog") -> None:
         self._pools = KnownPools((version.model, version.version) for version in catalog.all_versions())
@@ -34,14 +34,14 @@ class ResponseMetrics:
             self._bind(model, version, 200, None)
 
     def count_keyed_call(self, *, is_replay: bool) -> None:
-        """Count a call with a key."""
+        """Count a call with an idempotency key."""
         (self._replayed if is_replay else self._first).inc()
 
     def observe_response(
         self, model: str | None, version: str | None, *, status: int, reason: str | None, took_s: float
     ) -> None:
-        """Count an answer; model and version are None where none was reached, `reason` is an error code or None."""
-        # What was seen before is found by one look-up; what was not is bounded first, and few are let in.
+        """Count a response; model and version are None if the call reached none, `reason` is an error code or None."""
+        # A known label set costs one look-up; a new one is bounded first, so that few are kept.
         held = self._answers.get((model, version, status, reason)) or self._bind(model, version, status, reason)
         held[0].inc()
         held[1].observe(took_s)
@@ -58,13 +58,13 @@ class ResponseMetrics:
 
 
 def begin_call_span(tracing: "Tracing", path: str, *, parent: bytes | None) -> "Span":
-    """Begin the span of a call; `parent` is the client's `traceparent`."""
+    """Start the span of a call; `parent` is the client's `traceparent`."""
     attributes = {"http.request.method": "POST", "http.route": path, "url.path": path}
     return tracing.begin(f"POST {path}", kind="SERVER", parent=parent, attributes=attributes)
 
 
 def end_call_span(span: "Span", call: "Call | None", *, status: int, version: str | None, error: str | None) -> None:
-    """End it with what was answered; `error` is the code of a call that failed, which is ours to mend from 500 on."""
+    """End the span with the response; `error` is the code of a failed call, and marks the span from status 500 on."""
     attributes: dict[str, str | int] = {"http.response.status_code": status}
     if call is not None:
         attributes |= {"messaging.message.id": call.request_id, "inferlane.model": call.model}
@@ -74,7 +74,7 @@ def end_call_span(span: "Span", call: "Call | None", *, status: int, version: st
 
 
 class RequestQueue(Protocol):
-    """What takes records to the broker."""
+    """A queue of records for the broker."""
 
     def enqueue(self, record: "OutRecord", on_acknowledged: "OnAcknowledged") -> int: ...
 
@@ -82,7 +82,7 @@ class RequestQueue(Protocol):
 
 
 class TracedEnqueuer:
-    """An enqueuer with a span for each record, which ends with the broker's acknowledgement."""
+    """An enqueuer that makes a span per record, from its queueing to the broker's acknowledgement."""
 
     def __init__(self, enqueuer: RequestQueue, tracing: "Tracing") -> None:
         self._enqueuer = enqueuer
@@ -90,7 +90,7 @@ class TracedEnqueuer:
         self._spans: dict[int, Span] = {}
 
     def enqueue(self, record: "OutRecord", on_acknowledged: "OnAcknowledged") -> int:
-        """As `Enqueuer.enqueue`; the record's own `traceparent` becomes that of the span."""
+        """Do `Enqueuer.enqueue`; the record gets the `traceparent` of the span."""
         headers = dict(record.headers)
         span = self._tracing.begin(
             f"send {record.topic}",
@@ -109,7 +109,7 @@ class TracedEnqueuer:
         return ticket
 
     def withdraw(self, ticket: int) -> bool:
-        """As `Enqueuer.withdraw`; the span of a record that was not sent ends here."""
+        """Do `Enqueuer.withdraw`; the span of a record that was not sent ends here."""
         is_withdrawn = self._enqueuer.withdraw(ticket)
         if is_withdrawn:
             self._spans.pop(ticket).end(error=UnavailableError.code)

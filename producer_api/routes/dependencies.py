@@ -1,4 +1,4 @@
-"""What the routes need, built once and handed to them."""
+"""Dependencies of the routes: the services of the process, and the check for repeated parameters."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -69,13 +69,13 @@ AppServices = Annotated[Services, Depends(services_of)]
 
 
 async def refuse_repeated(request: Request) -> None:
-    """Return if each parameter is there once: of two, a proxy in front may have read the other one.
+    """Return if no query parameter is repeated: of two values, a proxy in front may have read the other one.
 
     Raises:
-        InvalidParameterError: one is there more than once.
+        InvalidParameterError: a parameter is repeated.
     """
     query = request.scope["query_string"].decode("latin-1")
-    if query.count("=") < 2:  # noqa: PLR2004 - what is there once cannot be repeated
+    if query.count("=") < 2:  # noqa: PLR2004 - one parameter cannot be repeated
         return
     for name, count in Counter(name for name, _ in parse_qsl(query, keep_blank_values=True)).items():
         if count > 1:

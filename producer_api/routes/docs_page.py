@@ -1,4 +1,4 @@
-"""`GET /docs`: the API's document as a page, which loads nothing from anywhere else."""
+"""`GET /docs`: the OpenAPI document as a page, which loads nothing from other hosts."""
 
 from http import HTTPStatus
 from pathlib import Path
@@ -13,7 +13,7 @@ from producer_api.http.auth import DOCS_ASSETS
 router = APIRouter(include_in_schema=False)
 
 _ASSETS = Path(fastapi_offline.__file__).with_name("static")
-# Keys are typed into this page, so it must load and call nothing but this API. Styles are set by its own script.
+# Users type keys into this page, so it may load from and call this API only. Its own script sets styles.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -52,7 +52,7 @@ async def page() -> Response:
 
 @router.get("/docs/start.js")
 async def start() -> Response:
-    """What starts the page; a file of its own, so that the policy need allow nothing inline."""
+    """The start script; it is a separate file, so that the policy allows no inline scripts."""
     return Response(_START, media_type="text/javascript", headers=_HEADERS)
 
 

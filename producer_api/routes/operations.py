@@ -1,4 +1,4 @@
-"""For operators: liveness, readiness, Prometheus metrics of this process, and what a version did lately."""
+"""For operators: liveness, readiness, Prometheus metrics of this process, and recent metrics of a version."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -23,7 +23,7 @@ async def live(services: AppServices) -> Response:
 
 @router.get("/readyz")
 async def ready(services: AppServices) -> Response:
-    """Whether this process can serve: its tasks run, the store takes writes and its wake-ups reach it."""
+    """Whether this process can serve: its tasks run, and the store accepts writes and delivers wake-ups."""
     store = {"store": services.pending.is_subscribed, "store_writes": services.store_probe.takes_writes}
     return _answer({**live_checks(services), **store})
 
@@ -53,7 +53,7 @@ async def read_metrics(
 
 
 def live_checks(services: Services) -> Mapping[str, bool]:
-    """Each task that must never end, and whether it runs."""
+    """Return each background task and whether it runs."""
     return {
         "backlog": services.admission.is_running,
         "delivered_results": services.delivered.is_running,

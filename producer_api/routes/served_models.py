@@ -1,4 +1,4 @@
-"""`GET /v1/models` and the traffic split."""
+"""`GET /v1/models` and `/v1/traffic-split`: the models that are served, and the weights of their versions."""
 
 import asyncio
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from producer_api.routes.dependencies import AppServices, Services, refuse_repea
 router = APIRouter(tags=["models"], dependencies=[Depends(refuse_repeated)])
 log = structlog.get_logger(__name__)
 
-# The list is worth more without these reasons than late.
+# An early list without these reasons is worth more than a late one.
 _FAULTS_WITHIN_S = 1.0
 
 _decode_named = msgspec.json.Decoder(ModelWeights).decode
@@ -30,7 +30,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @router.get("/v1/models", response_model=ModelList)
 async def list_models(services: AppServices) -> dict[str, Any]:
-    """Every model and version that can be asked for, with signatures, sizes and weights."""
+    """Every model and version that is served, with signatures, sizes and weights."""
     return {
         "models": [_about_model(services, model) for model in services.catalog.models.values()],
         "unusable": [
@@ -50,7 +50,7 @@ async def read_split(
 
 @router.post("/v1/traffic-split", response_model=SplitInfo)
 async def change_split(request: Request, services: AppServices) -> dict[str, Any]:
-    """Set the weights of a model's versions; they are normalised. Answers once they are in force here."""
+    """Set the weights of a model's versions; they are normalised. Responds once they are in force on this replica."""
     change = _change_of(await request.body())
     model, weights = services.catalog.model(_given(change.model)), change.weights
     unusable = {**model.faults}
@@ -71,7 +71,7 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
 
 
 async def _faults_of_workers(services: Services) -> list[Fault]:
-    """What workers could not load. While the store is away nobody knows, and what is known is worth showing."""
+    """Return the versions that workers could not load; none if the store is unavailable."""
     versions = [(version.model, version.version) for version in services.catalog.all_versions()]
     try:
         async with asyncio.timeout(_FAULTS_WITHIN_S):
@@ -83,11 +83,11 @@ async def _faults_of_workers(services: Services) -> list[Fault]:
 
 
 def _change_of(body: bytes) -> ModelWeights:
-    """The change that a body asks for.
+    """Parse the body of a change.
 
     Raises:
         DecodeError: the body is not JSON, or has a field twice.
-        InvalidParameterError: it holds no weights.
+        InvalidParameterError: the body contains no valid weights.
     """
     try:
         is_named = bytes(_decode_fields(body).get("weights", b"")).lstrip().startswith(b"{")

@@ -34,7 +34,7 @@ def await_terminal(stack: Stack, request_id: str) -> Any:
 
 
 def test_the_same_key_and_body_is_the_same_request(stack: Stack) -> None:
-    """Guards `Once._submit_once`'s join: taken out, each call has an id of its own."""
+    """Guards `IdempotentSubmitter._submit_once`'s join: taken out, each call has an id of its own."""
     key = uuid4().hex
     first, second = send(stack, key), send(stack, key)
     assert (first.status, second.status) == (200, 200)

@@ -79,7 +79,7 @@ def code_of(body: bytes) -> str:
     ],
 )
 async def test_a_call_needs_a_key_with_its_scope(tmp_path: Path, line: str, scope: Scope | None, status: int) -> None:
-    """Guards `self._admit(scope)` in `KeyAuthentication.__call__`; fails when it is taken out."""
+    """Guards `self._authorize(scope)` in `KeyAuthentication.__call__`; fails when it is taken out."""
     path = tmp_path / "keys.toml"
     keys = {each: create_key(path, name=each, scopes=[each]) for each in Scope}
     gate = KeyAuthentication(read_all, KeyRing(path, clock=FakeClock()))

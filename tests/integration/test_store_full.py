@@ -34,7 +34,7 @@ async def fill(redis: Redis, *, to_share: float) -> None:
 
 
 async def test_nothing_is_accepted_while_the_store_has_no_room_and_everything_once_it_has(tmp_path: Path) -> None:
-    """Guards `StoreWatch.admit`: taken out, every caller gets 202 for as long as the store is full."""
+    """Guards `StoreCapacity.admit`: taken out, every caller gets 202 for as long as the store is full."""
     async with running_api(tmp_path) as api, connect(api.settings.redis_url) as redis:
         assert (await api.predict())[0] == 202
         await fill(redis, to_share=api.settings.store_full_share)
