@@ -113,7 +113,7 @@ Scale = Callable[[str, int], Awaitable[None]]
 """Scale the pool of that name to that size; returns once it has it."""
 
 
-class PositionReader(Protocol):
+class PartitionReader(Protocol):
     """Where the lag comes from: `inferlane.runtime.kafka.lag.BacklogReader`."""
 
     async def read_partitions(
@@ -144,7 +144,7 @@ class Autoscaler:
         self,
         pools: "Sequence[ScaledPool]",
         *,
-        reader: PositionReader,
+        reader: PartitionReader,
         scale: Scale,
         hpa_sync_s: float,
         on_look: Callable[[], None] = lambda: None,

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from dashboards.live.dead_letter_tally import DeadLetterCounts
-from dashboards.live.snapshot import History, Point, Sighting, Snapshot, Source, VersionKey, build_snapshot
+from dashboards.live.snapshot import History, Point, Sighting, Snapshot, SourceState, VersionKey, build_snapshot
 from dashboards.live.traffic import QueueRates, dead_letter_queue, subscriptions
 from inferlane.errors import InferlaneError, OverloadedError, UnavailableError
 from inferlane.runtime.service import essential
@@ -77,8 +77,8 @@ class DeploymentObserver:
         seen = Sighting(
             at_s=self._clock.now_s(),
             names=self._parts.names,
-            api=Source(age_s=_age(self._api_at_s, now_s), error=api_error),
-            broker=Source(age_s=_age(self._broker_at_s, now_s), error=broker_error),
+            api=SourceState(age_s=_age(self._api_at_s, now_s), error=api_error),
+            broker=SourceState(age_s=_age(self._broker_at_s, now_s), error=broker_error),
             models=self._models,
             unusable=self._unusable,
             examples=self._examples or {},

@@ -85,7 +85,7 @@ def lag_of(point: Point) -> int:
 VersionKey = tuple[str, str]
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class SourceState(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a data source. `error`: of the last read; `age_s`: the age of its values, None without any."""
 
     age_s: float | None = None
@@ -145,8 +145,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     at_s: float
     verdict: Headline
-    api: Source
-    broker: Source
+    api: SourceState
+    broker: SourceState
     flow: Flow
     models: tuple[ModelCard, ...]
     unusable: tuple[ApiUnusable, ...]
@@ -162,8 +162,8 @@ class Sighting:
 
     at_s: float
     names: Names = field(default_factory=Names)
-    api: Source = field(default_factory=Source)
-    broker: Source = field(default_factory=Source)
+    api: SourceState = field(default_factory=SourceState)
+    broker: SourceState = field(default_factory=SourceState)
     models: tuple[ApiModel, ...] = ()
     unusable: tuple[ApiUnusable, ...] = ()
     # Bodies to try, by model.

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from dashboards.live.api_client import ApiModel, ApiTensor, ApiVersion, Guard, refusal, refuse_open_network
 from dashboards.live.dead_letter_tally import DeadLetterTally
 from dashboards.live.observer import SnapshotFeed
-from dashboards.live.snapshot import KEPT_S, History, Point, Sighting, Snapshot, Source, VersionPoint, build_snapshot
+from dashboards.live.snapshot import (
+    KEPT_S,
+    History,
+    Point,
+    Sighting,
+    Snapshot,
+    SourceState,
+    VersionPoint,
+    build_snapshot,
+)
 from dashboards.live.traffic import (
     Queue,
     QueueRates,
@@ -206,7 +215,7 @@ def test_the_default_model_comes_first() -> None:
 
 
 def test_before_anything_answered_a_snapshot_says_who_does_not() -> None:
-    seen = Sighting(at_s=1.0, api=Source(error="nobody there"), broker=Source(error="nobody there either"))
+    seen = Sighting(at_s=1.0, api=SourceState(error="nobody there"), broker=SourceState(error="nobody there either"))
     snapshot = build_snapshot(seen, rates=QueueRates(), history=History())
     assert (snapshot.verdict.tone, snapshot.models, snapshot.flow.error_share) == (Tone.BAD, (), None)
     assert snapshot.verdict.detail == "nobody there"
