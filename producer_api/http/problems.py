@@ -77,27 +77,27 @@ class ProblemKind(NamedTuple):
 
 PROBLEMS: Mapping[str, ProblemKind] = {
     errors.DecodeError.code: ProblemKind(400, "The body cannot be read", result_status=422),
-    UnauthorizedError.code: ProblemKind(401, "No valid key"),
+    UnauthorizedError.code: ProblemKind(401, "No valid API key"),
     ForbiddenError.code: ProblemKind(403, "The key does not allow this"),
     errors.UnknownModelError.code: ProblemKind(404, "No such model or version"),
     UnknownPredictionError.code: ProblemKind(404, "No such prediction"),
-    CANCELLED: ProblemKind(410, "The client took the request back"),
-    errors.PayloadTooLargeError.code: ProblemKind(413, "Too large"),
-    UnsupportedCodingError.code: ProblemKind(415, "The body is compressed in a way that is not read here"),
+    CANCELLED: ProblemKind(410, "The client cancelled the request"),
+    errors.PayloadTooLargeError.code: ProblemKind(413, "The body is too large"),
+    UnsupportedCodingError.code: ProblemKind(415, "The content coding is not supported"),
     errors.InvalidRequestError.code: ProblemKind(422),
     errors.InvalidInputError.code: ProblemKind(422, "The instances do not fit the model"),
-    errors.InvalidSplitError.code: ProblemKind(422, "The weights make no traffic split"),
-    KeyReusedError.code: ProblemKind(422, "The key stands for another request"),
-    InvalidParameterError.code: ProblemKind(422, "A parameter is not as it must be"),
-    # A status of nginx, for the log and the metrics: such a response reaches nobody.
-    ClientGoneError.code: ProblemKind(499, "The client went away"),
+    errors.InvalidSplitError.code: ProblemKind(422, "The weights are not a valid traffic split"),
+    KeyReusedError.code: ProblemKind(422, "The idempotency key was used for another request"),
+    InvalidParameterError.code: ProblemKind(422, "A parameter is not valid"),
+    # The status that nginx uses, for the log and the metrics; no client reads this response.
+    ClientGoneError.code: ProblemKind(499, "The client disconnected"),
     errors.InferlaneError.code: ProblemKind(500),
     errors.ModelError.code: ProblemKind(500, "The model failed"),
-    errors.FatalRecordError.code: ProblemKind(500, "The worker died of the request"),
+    errors.FatalRecordError.code: ProblemKind(500, "The worker crashed on the request"),
     errors.UnusableVersionError.code: ProblemKind(503, "The version cannot be served"),
     errors.UnavailableError.code: ProblemKind(503, "Unavailable for now"),
-    errors.NotServedError.code: ProblemKind(503, "A part that is needed does not serve us"),
-    errors.RecordRefusedError.code: ProblemKind(503, "A topic does not take the request"),
+    errors.NotServedError.code: ProblemKind(503, "A required service refused the API"),
+    errors.RecordRefusedError.code: ProblemKind(503, "A topic refused the request"),
     errors.TopicMissingError.code: ProblemKind(503, "A topic is missing"),
     errors.OverloadedError.code: ProblemKind(503, "Too many requests are waiting"),
     errors.StoreFullError.code: ProblemKind(503, "The result store is full"),
@@ -162,7 +162,7 @@ def result_problem(result: Result) -> PlainResponse:
 
 def crash_problem(error: Exception) -> PlainResponse:
     """Return the response to a call that met a bug of ours; the log has the details."""
-    return problem_of(errors.InferlaneError(f"an error that nobody foresaw: {type(error).__name__}"))
+    return problem_of(errors.InferlaneError(f"an unexpected error: {type(error).__name__}"))
 
 
 def _retry_after_s(error: errors.InferlaneError) -> int:

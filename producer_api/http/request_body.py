@@ -145,7 +145,7 @@ def reservation_in(scope: Any) -> BodyReservation | None:
 
 # Up to this multiple of the limit is read and dropped, so that the client finishes sending and reads the response.
 _DISCARD_FACTOR = 32
-_GONE = "the client went away before its body was complete"
+_GONE = "the client disconnected before its body was complete"
 
 
 async def read_body(scope: Any, receive: Any, limit_bytes: int, *, remedy: str = FEWER_ROWS) -> bytes:

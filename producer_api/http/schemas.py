@@ -43,7 +43,7 @@ class Prediction(BaseModel):
     )
 
     request_id: str
-    status: str = Field(description="SUCCEEDED, FAILED or EXPIRED; QUEUED until then.")
+    status: str = Field(description="QUEUED, then SUCCEEDED, FAILED or EXPIRED.")
     model: str | None = None
     version: str | None = None
     predictions: list[Any] | None = Field(None, description="One a row, in the order of the rows.")
@@ -97,7 +97,7 @@ class ModelInfo(BaseModel):
 
 class UnusableInfo(BaseModel):
     model: str
-    version: str | None = Field(description="None when nothing of the model can be served.")
+    version: str | None = Field(description="None if no version of the model can be served.")
     reason: str
 
 

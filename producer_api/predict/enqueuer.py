@@ -89,7 +89,7 @@ class Enqueuer:
                     answers = await self._producer.send_each([record for record, _ in batch])
             except Exception as error:  # the next batch must still be sent
                 log.exception("enqueue_failed", records=len(batch))
-                failure = UnavailableError(f"the queue did not take the request: {clipped(repr(error))}; send it again")
+                failure = UnavailableError(f"sending the request failed: {clipped(repr(error))}; send it again")
                 answers = [failure] * len(batch)
             finally:
                 self._pending_bytes -= sum(len(record.value) for record, _ in batch)
@@ -98,4 +98,4 @@ class Enqueuer:
 
 
 def _stopping() -> OverloadedError:
-    return OverloadedError("the API stops; send the request again")
+    return OverloadedError("the API is stopping; send the request again")

@@ -59,7 +59,7 @@ class StoreCapacity:
         memory = self._memory
         if memory is not None and memory.share >= self._limit_share:
             raise StoreFullError(
-                f"the result store is full: it uses {memory}, and new requests are let in below "
+                f"the result store is full: it uses {memory}, and new requests are accepted below "
                 f"{self._limit_share:.0%} (INFERLANE_STORE_FULL_SHARE), so nothing was enqueued. Send again later; "
                 "give it more memory (maxmemory), or keep results for a shorter time (INFERLANE_RESULT_TTL_S)",
                 retry_after_s=_RETRY_AFTER_S,

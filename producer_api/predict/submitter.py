@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Records of one batch that may go to one partition. The router reads all partitions, so this delays nobody.
+# Records of one batch that may go to one partition. The router reads all partitions, so this causes no delay.
 _MAX_RUN = 1_000
 
 
@@ -155,7 +155,7 @@ class Submitter:
         if not self._enqueuer.withdraw(ticket):
             headers = accepted_headers(call.request_id, call.request_id, self._acceptance(call))
             time_s = self._settings.default_wait_s
-            late = store_is_late(time_s, done="the request of a client that went away is computed all the same")
+            late = store_is_late(time_s, done="the request of a disconnected client is computed all the same")
             try:
                 async with answer_within(time_s, late):
                     await cancel_request(self._pending.store, self._cancellations, headers, now_s=self._clock.now_s())

@@ -80,5 +80,5 @@ async def refuse_repeated(request: Request) -> None:
     for name, count in Counter(name for name, _ in parse_qsl(query, keep_blank_values=True)).items():
         if count > 1:
             raise InvalidParameterError(
-                f"the parameter {quoted(name)} is there {count} times, so nobody knows which one counts; send it once"
+                f"the parameter {quoted(name)} is there {count} times, so it is not clear which counts; send it once"
             )

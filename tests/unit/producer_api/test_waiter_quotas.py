@@ -1,4 +1,4 @@
-"""Places in which clients wait: a model that is slow and hot leaves room for the others, in every order."""
+"""Quotas of waiting calls: a model that is slow and busy leaves slots for the others, in every order."""
 
 from collections import Counter
 
@@ -23,7 +23,7 @@ def fill(quotas: WaiterQuotas, model: str) -> int:
         taken += 1
 
 
-def test_one_model_alone_gets_four_of_five_places_and_the_next_ones_find_room() -> None:
+def test_one_model_alone_gets_four_of_five_slots_and_the_next_ones_find_room() -> None:
     """Guards the share: without it a slow model holds all waiters, and nobody else is answered."""
     quotas = WaiterQuotas(10_000)
     assert fill(quotas, "a") == 8_000
@@ -39,7 +39,7 @@ def test_a_refusal_names_the_model_the_counts_and_the_setting() -> None:
 
 
 @given(st.integers(1, 60), st.lists(st.tuples(st.sampled_from(MODELS), st.booleans()), max_size=300))
-def test_a_model_with_nobody_waiting_is_refused_only_by_a_room_that_is_full(
+def test_a_model_with_nobody_waiting_is_refused_only_if_every_slot_is_taken(
     slots: int, steps: list[tuple[str, bool]]
 ) -> None:
     quotas = WaiterQuotas(slots)
