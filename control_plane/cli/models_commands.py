@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from inferlane.contracts.wire.tensors import TensorSpec
-    from models.adding.addition import Added
+    from models.adding.addition import Added, Report
+    from models.adding.checking import Comparison
     from models.catalog import Catalog, ModelVersion
 
 _TOOLS = frozenset({"onnx", "google"})
@@ -35,7 +36,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="An ONNX file, with its weights in it or beside it, or a folder with one."
+            metavar="SOURCE", help="An ONNX file, a folder with one, or a model of scikit-learn, XGBoost or LightGBM."
         ),
     ],
     name: Annotated[str, typer.Option("--name", help="The model that it is a version of; new or known.")],
@@ -56,6 +57,9 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=1, help="Seconds that loading and running the model may take.")
     ] = _DEFAULT_TIMEOUT_S,
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Open a pickle, which may run anything, in a child. Default: off.")
+    ] = False,
     description: Annotated[str, typer.Option(help="What a new model is for. Default: none.")] = "",
     models_dir: Annotated[
         Path | None,
@@ -84,6 +88,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         check=check,
         tolerance=tolerance,
         timeout_s=timeout_s,
+        trust_pickle=trust_pickle,
         description=description,
     )
     with err.status("inspecting") as status:
@@ -105,6 +110,7 @@ def _show(added: "Added") -> None:
     opsets = ", ".join(f"{name} {number}" for name, number in report.opsets.items())
     lines = [
         f"{report.nodes} nodes, {opsets}, IR version {report.ir_version}",
+        *([] if report.converted is None else _conversion_lines(report)),
         *report.changes,
         "answers rows of zeros, and a row alone as in a batch",
         f"NaN is {'answered' if checked.accepts_nan else 'not answered'} by numbers",
@@ -116,17 +122,24 @@ def _show(added: "Added") -> None:
         out.print(styled(("✓", "green"), f" {line}"), soft_wrap=True)
 
 
+def _conversion_lines(report: "Report") -> list[str]:
+    converted, compared = report.converted, report.checked.library_comparison
+    if converted is None or compared is None:
+        return []
+    return [
+        f"converted from {converted.model_class} of {converted.library}",
+        f"{comparison_line(compared)} (the library's own prediction, rows {converted.rows_from})",
+        *converted.warnings,
+    ]
+
+
 def _latencies(latency_us: "dict[str, float] | object") -> str:
     values = msgspec.to_builtins(latency_us)
     return ", ".join(f"{rows} row{'s' * (rows != '1')} {value / 1000:.3g} ms" for rows, value in values.items())
 
 
-def comparison_line(comparison: "object") -> str:
-    """What became of the rows of a file, in words."""
-    from models.adding.checking import Comparison
-
-    if not isinstance(comparison, Comparison):
-        return ""
+def comparison_line(comparison: "Comparison") -> str:
+    """What became of rows, in words."""
     if not comparison.outputs:
         return f"{comparison.rows} rows of the file ran; it has no expected answers to compare with"
     return (
@@ -167,11 +180,12 @@ def _example(added: "Added") -> str | None:
     return body if body.count(",") <= _SHOWN_VALUES else None
 
 
-def _zero(spec: "TensorSpec") -> bool | int:
-    return False if spec.datatype == "BOOL" else 0
+def _zero(spec: "TensorSpec") -> bool | int | str:
+    special: dict[str, bool | str] = {"BOOL": False, "BYTES": ""}
+    return special.get(spec.datatype, 0)
 
 
-def _zeros(shape: tuple[int, ...], value: float) -> object:
+def _zeros(shape: tuple[int, ...], value: float | str) -> object:
     return [_zeros(shape[1:], value) for _ in range(shape[0])] if shape else value
 
 

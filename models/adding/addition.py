@@ -14,14 +14,16 @@ from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from models.adding.checking import Checked, CheckOrder, check_in_child
+from models.adding.conversion import ConversionOrder, Converted, convert_in_child
 from models.adding.inspection import Inspected, inspect
 from models.adding.publication import Published, check_free, preparation, publish
-from models.adding.sources import Source, find_source
+from models.adding.sources import Kind, Source, find_source
 from models.artifact import read_artifact
 from models.files import read_model_file
 from models.store import Table, dump_toml
 
 REPORT_FILE = "report.json"
+_CONVERTED, _PREDICTIONS = "converted.onnx", "predictions.npz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     added_at: str
     release: str
-    converted_from: str | None
+    converted: Converted | None
     producer: str
     ir_version: int
     opsets: Mapping[str, int]
@@ -80,14 +82,16 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
         raise ConfigurationError(f"--check: there is no file {str(addition.check)!r}")
     source = find_source(addition.source)
     with preparation(addition.models_dir) as scratch:
+        converted = _converted(addition, source, scratch, say)
         say("inspecting")
-        inspected = inspect(source.path)
+        inspected = inspect(source.path if converted is None else scratch / _CONVERTED)
         folder = scratch / "version"
         _write_files(folder, inspected, source)
         say("checking")
         checked = _checked(addition, inspected, folder, source.path, scratch)
-        report = _report(addition, inspected, checked, folder)
-        (folder / "version.toml").write_text(_version_toml(report, inspected.classes), encoding="utf-8")
+        report = _report(addition, inspected, checked, folder, converted)
+        classes = {**_score_classes(report), **inspected.classes}
+        (folder / "version.toml").write_text(_version_toml(report, classes), encoding="utf-8")
         (folder / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -98,7 +102,7 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
             version=addition.version,
             description=addition.description,
         )
-    return Added(published=published, report=report, classes=inspected.classes)
+    return Added(published=published, report=report, classes=classes)
 
 
 def read_report(version_folder: Path) -> Report | None:
@@ -107,6 +111,21 @@ def read_report(version_folder: Path) -> Report | None:
         return msgspec.json.decode((version_folder / REPORT_FILE).read_bytes(), type=Report)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
+
+
+def _converted(addition: Addition, source: Source, scratch: Path, say: Callable[[str], object]) -> Converted | None:
+    if source.kind is Kind.ONNX:
+        return None
+    say("converting")
+    order = ConversionOrder(
+        source=str(source.path.resolve()),
+        kind=source.kind,
+        trust_pickle=addition.trust_pickle,
+        target=str(scratch / _CONVERTED),
+        predictions=str(scratch / _PREDICTIONS),
+        rows=None if addition.check is None else str(addition.check.resolve()),
+    )
+    return convert_in_child(order, scratch=scratch, timeout_s=addition.timeout_s)
 
 
 def _write_files(folder: Path, inspected: Inspected, source: Source) -> None:
@@ -125,13 +144,17 @@ def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Pat
         classes=inspected.classes,
         label_classes=_label_classes(addition, inspected),
         rows=None if addition.check is None else str(addition.check.resolve()),
+        predictions=str(scratch / _PREDICTIONS) if (scratch / _PREDICTIONS).exists() else None,
         tolerance=addition.tolerance,
     )
     try:
         return check_in_child(order, scratch=scratch, timeout_s=addition.timeout_s)
     except ConfigurationError as error:
         # The person knows the file that was given, and not the copy of it.
-        raise ConfigurationError(str(error).replace(str(folder / "model.onnx"), str(source))) from error
+        reason = str(error).replace(str(folder / "model.onnx"), str(source))
+        if "Unknown Category" in reason:
+            reason += " A request may hold any text: fit the OneHotEncoder with handle_unknown='ignore'."
+        raise ConfigurationError(reason) from error
 
 
 def _label_classes(addition: Addition, inspected: Inspected) -> tuple[str, ...]:
@@ -144,13 +167,15 @@ def _label_classes(addition: Addition, inspected: Inspected) -> tuple[str, ...]:
         return ()
 
 
-def _report(addition: Addition, inspected: Inspected, checked: Checked, folder: Path) -> Report:
+def _report(
+    addition: Addition, inspected: Inspected, checked: Checked, folder: Path, converted: Converted | None
+) -> Report:
     artifact = read_artifact(folder / "model.onnx")
     return Report(
         source=addition.source,
         added_at=datetime.now(UTC).isoformat(timespec="seconds"),
         release=__version__,
-        converted_from=None,
+        converted=converted,
         producer=inspected.producer,
         ir_version=inspected.ir_version,
         opsets=inspected.opsets,
@@ -160,6 +185,17 @@ def _report(addition: Addition, inspected: Inspected, checked: Checked, folder: 
         changes=inspected.changes,
         checked=checked,
     )
+
+
+def _score_classes(report: Report) -> dict[str, tuple[str, ...]]:
+    """What the library calls the columns of the scores, where the graph does not say."""
+    classes = report.converted.classes if report.converted else ()
+    outputs = report.checked.signature.outputs
+    return {
+        spec.name: classes
+        for spec in outputs
+        if classes and spec.datatype.startswith("FP") and spec.row_shape == (len(classes),)
+    }
 
 
 def _version_toml(report: Report, classes: Mapping[str, tuple[str, ...]]) -> str:

@@ -41,11 +41,19 @@ def read_check_rows(path: Path, signature: Signature, classes: Mapping[str, Sequ
             with np.load(path, allow_pickle=False) as arrays:
                 rows = _of_arrays({name: arrays[name] for name in arrays.files}, signature)
         else:
-            columns = _csv_columns(path) if suffix == ".csv" else _parquet_columns(path)
-            rows = _of_columns(columns, signature, classes)
+            rows = _of_columns(read_columns(path), signature, classes)
     except (OSError, ValueError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"--check {str(path)!r} cannot be read: {error}") from error
     return _checked(path, rows, signature, classes)
+
+
+def read_columns(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a table, `(rows,)` each: numbers, or text.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    return _csv_columns(path) if path.suffix.lower() == ".csv" else _parquet_columns(path)
 
 
 def _of_arrays(arrays: Mapping[str, np.ndarray], signature: Signature) -> CheckRows:

@@ -1,6 +1,7 @@
 """Checking: a model is loaded, run and measured in a process of its own, because a bad one may crash or never end."""
 
 import math
+import os
 import signal
 import statistics
 import subprocess
@@ -33,6 +34,8 @@ class CheckOrder(msgspec.Struct, frozen=True, kw_only=True):
     classes: Mapping[str, tuple[str, ...]]
     label_classes: tuple[str, ...]
     rows: str | None
+    # Rows with the predictions of the library that the model was converted from.
+    predictions: str | None = None
     tolerance: float
 
 
@@ -53,6 +56,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     latency_us: Mapping[str, float]
     accepts_nan: bool
     comparison: Comparison | None = None
+    library_comparison: Comparison | None = None
 
 
 class _Refusal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -86,11 +90,19 @@ def run_child(module: str, *arguments: Path, what: str, scratch: Path, timeout_s
     """
     written = scratch / "output.txt"
     # -P: a folder `models` where the command was given must not be taken for ours.
+    # One thread each: those of BLAS wait for each other by spinning, which takes minutes on a busy machine.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-P", "-m", module, *map(str, arguments), str(timeout_s)]
     with written.open("wb") as output:
         try:
             code = subprocess.run(  # noqa: S603 - our own module
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=timeout_s, check=False
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                timeout=timeout_s,
+                check=False,
             ).returncode
         except subprocess.TimeoutExpired:
             code = -signal.SIGALRM
@@ -140,19 +152,23 @@ def _check(order: CheckOrder) -> Checked:
         quantization="none",
     )
     model = load_verified(version, intra_op_num_threads=1, rows=_BATCH_ROWS)
-    comparison = None
-    if order.rows is not None:
-        rows = read_check_rows(Path(order.rows), signature, order.classes)
+
+    def compared(path: str | None, expected_of: str) -> Comparison | None:
+        if path is None:
+            return None
+        rows = read_check_rows(Path(path), signature, order.classes)
         try:
             outputs = _run_in_batches(model, rows.inputs)
         except ModelError as error:
-            raise ConfigurationError(f"the rows of {order.rows} fail: {error}") from error
-        comparison = compare(outputs, rows.expected, order.tolerance)
+            raise ConfigurationError(f"the rows of {path} fail: {error}") from error
+        return compare(outputs, rows.expected, order.tolerance, expected_of=expected_of)
+
     return Checked(
         signature=signature,
         latency_us={str(count): _latency_us(model, count) for count in MEASURED_ROWS},
         accepts_nan=_accepts_nan(model),
-        comparison=comparison,
+        comparison=compared(order.rows, "what is expected"),
+        library_comparison=compared(order.predictions, "what the library predicts"),
     )
 
 
@@ -185,7 +201,9 @@ def _remedy(message: str) -> str:
     return ""
 
 
-def compare(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: float) -> Comparison:
+def compare(
+    outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: float, *, expected_of: str
+) -> Comparison:
     """Compare answers with those that are expected.
 
     Raises:
@@ -197,7 +215,7 @@ def compare(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray
         found = outputs[name]
         if found.size != given.size:
             raise ConfigurationError(
-                f"{name} has the shape {list(found.shape)}, and what is expected has {list(given.shape)}"
+                f"{name} has the shape {list(found.shape)}, and {expected_of} has {list(given.shape)}"
             )
         wanted = given.reshape(found.shape)
         if found.dtype.kind == "f":
@@ -213,7 +231,7 @@ def compare(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray
         if off.sum() > allowed:
             at = int(np.argmax(off))
             raise ConfigurationError(
-                f"{name} differs from what is expected in {int(off.sum())} of {rows} rows; row {at}: "
+                f"{name} differs from {expected_of} in {int(off.sum())} of {rows} rows; row {at}: "
                 f"{_head(found[at])} instead of {_head(wanted[at])}. The largest difference is {largest:.3g}, "
                 f"and the tolerance {tolerance:g} (--tolerance)"
             )

@@ -1,0 +1,184 @@
+"""Conversion: a model of scikit-learn, XGBoost or LightGBM becomes ONNX in a process of its own.
+
+A pickle runs whatever its author wrote when it is opened, so it is opened only where a person has said that it may,
+and never in a service. The converted model is run beside the library's own on the same rows: conversions do differ.
+"""
+
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from inferlane.contracts.wire.tensors import Signature
+from inferlane.errors import ConfigurationError, InferlaneError, clipped
+from models.adding.checking import limit_own_time, run_child
+from models.adding.sources import Kind
+
+# The extra that brings each of them.
+_EXTRAS = {
+    "skops": "sklearn",
+    "sklearn": "sklearn",
+    "skl2onnx": "sklearn",
+    "joblib": "sklearn",
+    "onnxmltools": "xgboost' or 'inferlane[lightgbm",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+}
+_SHOWN_CHARS = 600
+
+
+class ConversionOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be converted, and where the ONNX file and the library's own predictions go."""
+
+    source: str
+    kind: Kind
+    trust_pickle: bool
+    target: str
+    predictions: str
+    rows: str | None
+
+
+class Converted(msgspec.Struct, frozen=True, kw_only=True):
+    """What it was, in words, and what the library had to say."""
+
+    library: str
+    model_class: str
+    rows_from: str
+    classes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class _ConversionRefused(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    reason: str
+
+
+class _ConversionDone(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    converted: Converted
+
+
+def convert_in_child(order: ConversionOrder, *, scratch: Path, timeout_s: float) -> Converted:
+    """Convert a model in a child process.
+
+    Raises:
+        ConfigurationError: it is a pickle that nobody trusts, a library is missing, or it cannot be converted.
+    """
+    if order.kind is Kind.PICKLE and not order.trust_pickle:
+        raise ConfigurationError(
+            f"{order.source} is a pickle, which runs whatever its author wrote when it is opened. Save the model with "
+            "skops.io.dump(model, 'model.skops') instead, or say --trust-pickle if you know who made it"
+        )
+    order_file, answer_file = scratch / "conversion.json", scratch / "converted.json"
+    order_file.write_bytes(msgspec.json.encode(order))
+    run_child(
+        "models.adding.conversion", order_file, answer_file, what=order.source, scratch=scratch, timeout_s=timeout_s
+    )
+    answer: _ConversionRefused | _ConversionDone = msgspec.json.decode(
+        answer_file.read_bytes(), type=_ConversionRefused | _ConversionDone
+    )
+    if isinstance(answer, _ConversionRefused):
+        raise ConfigurationError(answer.reason)
+    return answer.converted
+
+
+def _convert(order: ConversionOrder) -> Converted:
+    # Libraries that take seconds to load, and extras that may not be there.
+    from models.adding.inspection import inspect  # noqa: PLC0415
+    from models.adding.library_models import open_model  # noqa: PLC0415
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        model = open_model(Path(order.source), order.kind, trusted=order.trust_pickle)
+    target = Path(order.target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        target.write_bytes(model.to_onnx(Path(order.rows) if order.rows else None).SerializeToString())
+        inspected = inspect(target)
+        rows_from = _write_predictions(order, model, inspected.model, inspected.classes)
+    said = [str(warning.message).splitlines()[0] for warning in heard if "Version" in warning.category.__name__]
+    return Converted(
+        library=model.library,
+        model_class=model.name,
+        rows_from=rows_from,
+        classes=model.classes,
+        warnings=tuple(clipped(text, limit_chars=200) for text in dict.fromkeys(said)),
+    )
+
+
+def _write_predictions(
+    order: ConversionOrder, model: Any, converted: bytes, classes: Mapping[str, Sequence[str]]
+) -> str:
+    """Write rows with what the library predicts for them, by the names of the outputs; says where the rows are from."""
+    import onnx  # noqa: PLC0415 - as above
+    import onnxruntime  # noqa: PLC0415
+
+    from models.adding.check_rows import read_check_rows  # noqa: PLC0415
+    from models.adding.sample_rows import draw_rows  # noqa: PLC0415
+    from models.artifact import signature_of  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(converted, sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises pybind types of its own with no common base
+        raise ConfigurationError(f"onnxruntime cannot load the converted model: {clipped(str(error))}") from error
+    graph = signature_of(session)
+    signature = Signature.of_graph(graph.inputs, graph.outputs)
+    inputs: Mapping[str, np.ndarray]
+    if order.rows is None:
+        inputs = draw_rows(
+            onnx.load_model_from_string(converted), signature, texts=model.texts, with_nan=model.takes_nan
+        )
+        rows_from = "drawn at random"
+    else:
+        inputs = read_check_rows(Path(order.rows), signature, classes).inputs
+        rows_from = Path(order.rows).name
+    # onnxruntime takes strings as Python's objects alone.
+    fed = {name: array.astype(object) if array.dtype.kind == "T" else array for name, array in inputs.items()}
+    found = dict(zip([spec.name for spec in signature.outputs], session.run(None, fed), strict=True))
+    expected = _matching(found, model.predictions(inputs))
+    # Numpy keeps its own strings in a file only as a pickle, which nobody opens here.
+    texts = {name: array.astype(object).astype("U") for name, array in inputs.items() if array.dtype.kind == "T"}
+    arrays: dict[str, Any] = {**inputs, **texts, **expected}
+    np.savez(order.predictions, **arrays)
+    return rows_from
+
+
+def _matching(found: Mapping[str, np.ndarray], predicted: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """The library's prediction for each output: the first of as many values and of the same kind."""
+    matches: dict[str, np.ndarray] = {}
+    for name, output in found.items():
+        whole = output.dtype.kind != "f"
+        for values in predicted:
+            if values.size == output.size and whole == (values.dtype.kind != "f"):
+                matches[name] = values.astype("U") if values.dtype.kind == "O" else values
+                break
+    if not matches:
+        raise ConfigurationError("no output of the converted model is like a prediction of the library's own")
+    return matches
+
+
+def _main(order_file: str, answer_file: str, limit_s: str) -> None:
+    limit_own_time(float(limit_s))
+    order = msgspec.json.decode(Path(order_file).read_bytes(), type=ConversionOrder)
+    answer: _ConversionRefused | _ConversionDone
+    try:
+        answer = _ConversionDone(converted=_convert(order))
+    except InferlaneError as error:
+        answer = _ConversionRefused(reason=str(error))
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        extra = _EXTRAS.get(library)
+        remedy = f"pip install 'inferlane[{extra}]'" if extra else f"pip install {library}"
+        answer = _ConversionRefused(reason=f"{order.source} needs {library!r}, which is not installed: {remedy}")
+    except Exception as error:  # noqa: BLE001 - whatever a library raises for a model that it cannot convert
+        text = clipped(f"{type(error).__name__}: {error}", limit_chars=_SHOWN_CHARS)
+        answer = _ConversionRefused(reason=f"{order.source} cannot be converted to ONNX: {text}")
+    Path(answer_file).write_bytes(msgspec.json.encode(answer))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
