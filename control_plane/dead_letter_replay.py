@@ -19,7 +19,7 @@ from inferlane.errors import DecodeError, InvalidRequestError
 from inferlane.runtime.kafka.clients import partitions_of, record_limit_bytes
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_reader import read_since
-from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.retry import SystemClock
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.cancellations import Cancellations
-from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from inferlane.errors import UnavailableError
-from inferlane.runtime.redis.results import connect
+from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.redis.versions import VersionFaults
 from models.catalog import load_catalog
 from workers.trial import load_verified

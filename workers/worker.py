@@ -15,7 +15,7 @@ from inferlane.runtime.kafka.attempts import RedisAttemptLog
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.redis.cancellations import CancelledRequests
-from inferlane.runtime.redis.results import ResultStore, connect, ping
+from inferlane.runtime.redis.result_store import ResultStore, connect, ping
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import ServedVersions
 from inferlane.runtime.retry import Retrier, SystemClock

@@ -18,7 +18,7 @@ from inferlane.errors import ConfigurationError, StoreFullError, UnavailableErro
 from inferlane.runtime.kafka.clients import broker_errors, make_admin, make_consumer, partitions_of
 from inferlane.runtime.kafka.topic_admin import topic_specs
 from inferlane.runtime.redis.connection import know_nodes, memory_infos
-from inferlane.runtime.redis.results import ResultStore, connect, store_errors
+from inferlane.runtime.redis.result_store import ResultStore, connect, store_errors
 from inferlane.runtime.redis.store_probe import StoreMemory
 from inferlane.runtime.runfile import is_loopback
 

@@ -18,7 +18,7 @@ from control_plane.local.supervisor import Pool
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.kafka.clients import broker_errors, client_arguments
 from inferlane.runtime.kafka.topic_admin import create_topics
-from inferlane.runtime.redis.results import connect, store_errors
+from inferlane.runtime.redis.result_store import connect, store_errors
 from inferlane.runtime.runfile import base_url
 
 if TYPE_CHECKING:

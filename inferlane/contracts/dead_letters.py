@@ -127,7 +127,7 @@ class Original:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A letter that was read. `offset` is its own, in `inferlane.dead-letters`; times are seconds since the epoch."""
+    """A dead letter as read. `offset` is its own, in `inferlane.dead-letters`; times are seconds since the epoch."""
 
     offset: int
     dead_lettered_s: float

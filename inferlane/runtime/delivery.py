@@ -39,7 +39,7 @@ from inferlane.errors import (
 from inferlane.runtime.kafka.record_writer import DeadLetterWriter, PatientSender, Sender, write_each
 from inferlane.runtime.metrics.consumer_metrics import DEAD_LETTERS
 from inferlane.runtime.metrics.instruments import UNKNOWN, bounded
-from inferlane.runtime.redis.results import ResultStore
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.retry import Retrier
 
 log = structlog.get_logger(__name__)

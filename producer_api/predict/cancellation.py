@@ -9,7 +9,7 @@ from inferlane.errors import UnavailableError
 
 if TYPE_CHECKING:
     from inferlane.runtime.redis.cancellations import Cancellations
-    from inferlane.runtime.redis.results import ResultStore
+    from inferlane.runtime.redis.result_store import ResultStore
     from producer_api.predict.pending import Waiter
 
 

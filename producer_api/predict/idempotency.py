@@ -15,7 +15,7 @@ import structlog
 from msgspec.structs import replace
 
 from inferlane.errors import UNDECODABLE, DecodeError, OverloadedError, UnavailableError, clipped
-from inferlane.runtime.redis.results import store_errors
+from inferlane.runtime.redis.result_store import store_errors
 from producer_api.http.problems import InvalidParameterError, KeyReusedError
 from producer_api.predict.pending import answer_within, store_is_late
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
     from inferlane.contracts.results import Result
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.redis.results import ResultStore
+    from inferlane.runtime.redis.result_store import ResultStore
     from producer_api.predict.call import Call
     from producer_api.predict.submitter import Submitter
     from producer_api.predict.telemetry import ResponseMetrics

@@ -11,7 +11,7 @@ from inferlane.contracts.results import Result, decode_wake_up
 from inferlane.errors import DecodeError, InferlaneError, OverloadedError, UnavailableError
 from inferlane.runtime.metrics.api_metrics import WAITING
 from inferlane.runtime.redis.cancellations import Listener, follow_channel
-from inferlane.runtime.redis.results import ResultStore
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.service import essential
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import StoreFullError, UnavailableError
-from inferlane.runtime.redis.results import store_errors
+from inferlane.runtime.redis.result_store import store_errors
 from inferlane.runtime.redis.store_probe import StoreMemory, read_store_memory
 from inferlane.runtime.service import Background
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.redis.results import ResultStore
+    from inferlane.runtime.redis.result_store import ResultStore
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.cancellations import Cancellations
-    from inferlane.runtime.redis.results import ResultStore
+    from inferlane.runtime.redis.result_store import ResultStore
     from inferlane.runtime.redis.store_probe import StoreProbe
     from inferlane.runtime.redis.versions import VersionFaults, WindowStore
     from inferlane.runtime.retry import Clock

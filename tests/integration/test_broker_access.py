@@ -16,7 +16,7 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
-from inferlane.runtime.redis.results import connect
+from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from tests.support.brokers import ApacheCluster, Broker

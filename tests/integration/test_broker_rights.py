@@ -30,7 +30,7 @@ from inferlane.runtime.kafka.clients import make_consumer, make_producer
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.topic_admin import topic_specs
-from inferlane.runtime.redis.results import connect
+from inferlane.runtime.redis.result_store import connect
 from tests.support.brokers import ApacheCluster
 from tests.support.brokers.apache.security import Security
 from tests.support.fakes.stores import write_tiny_store

@@ -18,7 +18,7 @@ from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.lanes import Lanes
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
-from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.retry import Retrier, SystemClock
 from router.forwarder import Forwarder, router_lanes
 from tests.support.brokers import Broker

@@ -26,7 +26,7 @@ from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.kafka.lag import ConsumerState
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
-from inferlane.runtime.redis.results import connect
+from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.retry import SystemClock
 from models.store import write_model, write_version

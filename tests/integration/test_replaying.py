@@ -7,7 +7,7 @@ import pytest
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.errors import UnavailableError
-from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.result_store import ResultStore, connect
 from tests.support.parts import embedded_store
 
 pytestmark = pytest.mark.timeout(120)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Accepted, Result, Status, decode_wake_up
 from inferlane.errors import UnavailableError
-from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.result_store import ResultStore, connect
 from tests.faults.harness.store import full_store
 from tests.support.parts import embedded_store
 

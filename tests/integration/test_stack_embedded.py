@@ -25,7 +25,7 @@ from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_consumer, make_producer
-from inferlane.runtime.redis.results import connect
+from inferlane.runtime.redis.result_store import connect
 
 WAIT_S = 60.0
 NAMES = Names()

@@ -15,7 +15,7 @@ from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v2 import ALL_AS_BYTES, encode_response
 from inferlane.errors import StoreFullError
 from inferlane.runtime.kafka.clients import make_consumer
-from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.store_probe import read_store_memory
 from tests.support.parts import embedded_store_process, eventually
 from tests.support.running_api import RunningApi, running_api

@@ -17,7 +17,7 @@ from inferlane.errors import NotServedError
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests
 from inferlane.runtime.redis.connection import memory_infos
-from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
 from producer_api.predict.idempotency import Claim, ClaimStore

@@ -12,7 +12,7 @@ import aiohttp
 from inferlane.runtime.api_keys import Scope, create_key
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.topic_admin import create_topics
-from inferlane.runtime.redis.results import ResultStore, connect
+from inferlane.runtime.redis.result_store import ResultStore, connect
 from producer_api.main import serve
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.fakes.stores import write_tiny_store

@@ -1,4 +1,4 @@
-"""Consuming one lane of one group: what is taken is tracked, what is done is committed."""
+"""The consumer of one lane of one group: it tracks what it fetched and commits what is finished."""
 
 import asyncio
 import math
@@ -35,7 +35,7 @@ _COMMIT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class FetchedBatch:
-    """Records that were taken together; hand `ticket` to `finish` when each has a durable result."""
+    """Records of one fetch; hand `ticket` to `finish` when each has a durable result."""
 
     records: Sequence[ConsumerRecord]
     ticket: Ticket[TopicPartition]
@@ -44,7 +44,7 @@ class FetchedBatch:
 
 
 class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """Takes records of a topic and commits them once they are finished, at most every `commit_interval_s`.
+    """Fetches records of a topic and commits them once they are finished, at most every `commit_interval_s`.
 
     A lane has a consumer of its own: aiokafka fetches nothing from a broker while records of one of its partitions
     lie unread, so a bulk backlog would stall the clients that wait.
@@ -61,7 +61,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         attempt_log: AttemptLog | None = None,
         in_flight: int = 1,
     ) -> None:
-        """`is_blocked`: standing still has a cause outside of this process. `in_flight`: takes at once, at most."""
+        """`is_blocked`: no progress has a cause outside this process. `in_flight`: most batches at work at once."""
         self._settings = settings
         self._is_blocked = is_blocked
         self._progress = Progress(stuck_after_s=settings.stuck_after_s)
@@ -115,7 +115,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         return self._assigned.is_set()
 
     def health(self) -> ConsumerHealth:
-        """How far it is behind and whether it moves."""
+        """Its lag and whether it makes progress."""
         if not self.has_joined:
             return ConsumerHealth(state=ConsumerState.JOINING, lag_records=0, still_s=0.0)
         return self._progress.health(now_s=time.monotonic())

@@ -1,4 +1,4 @@
-"""The loop that every consuming process runs: for each lane take, work, finish."""
+"""The loop that every consuming process runs: for each lane fetch a batch, process it, finish it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -40,7 +40,7 @@ def everything(max_records: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneOptions:
-    """How a lane is read: records of one take at most, and takes that are worked on at once."""
+    """How a lane is read: the most records of one batch, and the most batches at work at once."""
 
     consumer: LaneConsumer
     max_records: int

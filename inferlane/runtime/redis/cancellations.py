@@ -10,7 +10,7 @@ import structlog
 
 from inferlane.errors import InferlaneError
 from inferlane.runtime.redis.connection import STORE_ERRORS, failovers_of, know_nodes
-from inferlane.runtime.redis.results import store_errors
+from inferlane.runtime.redis.result_store import store_errors
 from inferlane.runtime.service import Background
 
 if TYPE_CHECKING:
