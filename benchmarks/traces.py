@@ -15,6 +15,7 @@ from inferlane.contracts.results import Result, Status
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.tracing.spans import Tracing
 from models.catalog import ModelVersion
+from producer_api.http.asgi import PREDICT_PATH
 from producer_api.predict.enqueuer import OnAcknowledged
 from producer_api.predict.telemetry import TracedEnqueuer, begin_call_span, end_call_span
 from router.router_telemetry import RouteSpans
@@ -80,7 +81,7 @@ def _all_hops(version: ModelVersion, sampler: Sampler, batch: int) -> Callable[[
         answers = []
         take = RouteSpans(tracing, Names().ingress[Lane.REQUESTS], fetched_s=1.0)
         for _ in range(batch):
-            call = begin_call_span(tracing, "/v1/models/predict", parent=None)
+            call = begin_call_span(tracing, PREDICT_PATH, PREDICT_PATH, parent=None)
             headers = [("ce_id", _ID.encode()), (TRACE_PARENT, call.traceparent)]
             enqueuer.enqueue(OutRecord(NAMES.ingress[Lane.REQUESTS], b"", b"", headers), lambda _: None)
             routed = take.routed(chosen, broker.last)

@@ -11,15 +11,18 @@ from starlette.routing import Route
 
 from inferlane import __version__
 from inferlane.errors import DecodeError, InferlaneError, UnavailableError, clipped
-from inferlane.runtime.http.head import CONTENT_TYPE
 from inferlane.runtime.ops import health_body
 from producer_api.http.asgi import PREDICT_PATH, HeadAndOptions, PlainResponse, allowed_methods
 from producer_api.http.auth import KeyRing, authenticated
 from producer_api.http.openapi import openapi
-from producer_api.http.problems import InvalidParameterError, crash_problem, problem, problem_of
+from producer_api.http.paths import V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH
+from producer_api.http.problems import InvalidParameterError, crash_error
 from producer_api.http.request_body import BodyMemory, BodyReservation, put_reservation, read_body
-from producer_api.predict.endpoint import PredictEndpoint
-from producer_api.routes import docs_page, operations, predictions, served_models
+from producer_api.http.responses import error_response, health_response, refusal_response
+from producer_api.inference_protocol.infer_format import V2Format, is_infer
+from producer_api.inference_protocol.infer_request import InferReader
+from producer_api.predict.endpoint import PredictEndpoint, PredictFormat, V1Format
+from producer_api.routes import docs_page, operations, predictions, protocol_metadata, served_models
 from producer_api.routes.dependencies import Services
 
 if TYPE_CHECKING:
@@ -50,20 +53,14 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
         redoc_url=None,
     )
     app.state.services = services
-    hot = PredictEndpoint(
-        services.settings,
-        reader=services.reader,
-        submitter=services.submitter,
-        idempotent=services.idempotent,
-        responses=services.responses,
-        metrics=services.metrics,
-        delivered=services.delivered,
-        tracing=services.tracing,
-    )
+    predict = _predict_endpoint(services, V1Format(services.reader, services.responses))
+    infer = _predict_endpoint(services, V2Format(InferReader(services.settings, services.reader), services.catalog))
     # Registered so that other methods get 405; `HotPath` serves POST before FastAPI sees it.
-    app.router.routes.append(Route(PREDICT_PATH, hot, methods=["POST"]))
+    app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
+    for path in (V2_MODEL_PATH, V2_VERSION_PATH):
+        app.router.routes.append(Route(f"{path}/infer", infer, methods=["POST"]))
     routes = [*app.router.routes]
-    for module in (docs_page, predictions, served_models, operations):
+    for module in (docs_page, predictions, served_models, operations, protocol_metadata):
         app.include_router(module.router)
         routes += module.router.routes
     app.state.all_routes = routes
@@ -76,8 +73,20 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     )
     settings = services.settings
     held = BodyMemory(limit_bytes=settings.max_pending_bytes)
-    inner = HotPath(HeadAndOptions(app, routes), {PREDICT_PATH: hot}, held=held)
+    inner = HotPath(HeadAndOptions(app, routes), {PREDICT_PATH: predict}, infer=infer, held=held)
     return authenticated(inner, settings, keys)
+
+
+def _predict_endpoint(services: Services, call_format: PredictFormat) -> PredictEndpoint:
+    return PredictEndpoint(
+        services.settings,
+        call_format,
+        submitter=services.submitter,
+        idempotent=services.idempotent,
+        metrics=services.metrics,
+        delivered=services.delivered,
+        tracing=services.tracing,
+    )
 
 
 class HotPath:
@@ -86,9 +95,11 @@ class HotPath:
     Reads every other body within its limit, before FastAPI would read it without one.
     """
 
-    def __init__(self, app: Any, hot: dict[str, Any], *, held: BodyMemory) -> None:
+    def __init__(self, app: Any, hot: dict[str, Any], *, infer: Any = None, held: BodyMemory) -> None:
+        """`hot` are endpoints by their path; `infer` is that of every model's infer call."""
         self._app = app
         self._hot = hot
+        self._infer = infer
         self._held = held
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -103,14 +114,14 @@ class HotPath:
             reservation.release()
 
     async def _post(self, scope: Any, receive: Any, send: Any) -> None:
-        endpoint = self._hot.get(scope["path"])
+        endpoint = self._hot.get(scope["path"]) or (self._infer if is_infer(scope["path"]) else None)
         if endpoint is not None:
             await endpoint(scope, receive, send)
             return
         try:
             body = await read_body(scope, receive, _MAX_SMALL_BODY_BYTES, remedy="no call of this kind needs so much")
         except InferlaneError as error:
-            await problem_of(error).send(send)
+            await error_response(error, scope["path"]).send(send)
             return
         await self._app(scope, _replay(body, receive), send)
 
@@ -125,11 +136,11 @@ def _replay(body: bytes, receive: Any) -> Any:
     return receive_again
 
 
-async def _on_error(_request: Request, error: Exception) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, InferlaneError):
         log.error("call_crashed", exc_info=error)
-        return _as_fastapi(crash_problem(error))
-    return _as_fastapi(problem_of(error))
+        error = crash_error(error)
+    return _as_fastapi(error_response(error, request.url.path))
 
 
 def _as_fastapi(response: PlainResponse) -> Response:
@@ -137,7 +148,7 @@ def _as_fastapi(response: PlainResponse) -> Response:
     return Response(response.body, response.status, headers, media_type=response.content_type.decode())
 
 
-async def _on_invalid(_request: Request, error: Exception) -> Response:
+async def _on_invalid(request: Request, error: Exception) -> Response:
     faults = error.errors() if isinstance(error, RequestValidationError) else []
     named = [
         f"{'.'.join(clipped(str(part), limit_chars=60) for part in fault['loc'])}: {clipped(fault['msg'])}"
@@ -146,18 +157,20 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
     detail = "; ".join(named) + (f"; and {len(faults) - _FAULTS_NAMED} more" if len(faults) > _FAULTS_NAMED else "")
     # Pydantic reports a body that is not JSON with this type.
     is_json = all(fault["type"] != "json_invalid" for fault in faults)
-    return _as_fastapi(problem_of(InvalidParameterError(detail) if is_json else DecodeError(detail)))
+    invalid = InvalidParameterError(detail) if is_json else DecodeError(detail)
+    return _as_fastapi(error_response(invalid, request.url.path))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     detail = f"{request.method} {clipped(request.url.path)}: {error.detail}. GET /docs lists the calls."
-    body = problem(error.status_code, error.detail.lower().replace(" ", "_"), detail)
-    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    path = request.url.path
+    response = _as_fastapi(refusal_response(error.status_code, error.detail.lower().replace(" ", "_"), detail, path))
+    response.headers.update(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["allow"] = ", ".join(allowed_methods(request.app.state.all_routes, request.url.path))
-    return Response(body, status_code=error.status_code, headers=headers, media_type=CONTENT_TYPE)
+        response.headers["allow"] = ", ".join(allowed_methods(request.app.state.all_routes, path))
+    return response
 
 
 class StartingApp:
@@ -166,6 +179,7 @@ class StartingApp:
     def __init__(self, startup: "Startup") -> None:
         self._startup = startup
         self._checks = {"/livez": startup.live, "/readyz": startup.ready}
+        self._v2_checks = {V2_LIVE_PATH: ("live", startup.live), V2_READY_PATH: ("ready", startup.ready)}
         self._app: Any = None
 
     def serve(self, app: Any) -> None:
@@ -183,4 +197,9 @@ class StartingApp:
             status, body = health_body(checks())
             await PlainResponse(status, body, b"application/json").send(send)
             return
-        await problem_of(UnavailableError(f"the API does not serve yet, {self._startup.reason}")).send(send)
+        if (health := self._v2_checks.get(path)) is not None:
+            name, check = health
+            await health_response(name, check()).send(send)
+            return
+        error = UnavailableError(f"the API does not serve yet, {self._startup.reason}")
+        await error_response(error, path).send(send)

@@ -12,7 +12,9 @@ from inferlane.runtime.http.server import LocalGuard
 from inferlane.runtime.metrics.api_metrics import DENIED
 from inferlane.runtime.runfile import is_loopback
 from producer_api.http.asgi import CALLER, PREDICT_PATH, SEES_ALL, header
-from producer_api.http.problems import ForbiddenError, UnauthorizedError, problem_of
+from producer_api.http.paths import INFER_PATH, V2_HEALTH_PATHS, V2_INDEX_PATH
+from producer_api.http.problems import ForbiddenError, UnauthorizedError
+from producer_api.http.responses import error_response
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -96,7 +98,7 @@ DOCS_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "tex
 """The files that the documentation page loads, with their media types."""
 DOCS_PATHS = ("/docs", "/docs/start.js", *(f"/docs/{name}" for name in DOCS_ASSETS))
 # Open to probes, scrapers and readers of the documentation; none of them shows what clients send.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", *DOCS_PATHS})
+OPEN_PATHS = frozenset({"/livez", "/readyz", *V2_HEALTH_PATHS, "/metrics", "/openapi.json", *DOCS_PATHS})
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREDICTIONS = "/v1/predictions/"
 _BEARER = b"bearer "
@@ -107,6 +109,8 @@ def required_scope(method: str, path: str) -> Scope | None:
     if path in OPEN_PATHS:
         return None
     if method in _READS or (method, path) == ("POST", PREDICT_PATH):
+        return Scope.PREDICT
+    if method == "POST" and (INFER_PATH.fullmatch(path) or path == V2_INDEX_PATH):
         return Scope.PREDICT
     if method == "DELETE" and path.startswith(_PREDICTIONS):
         return Scope.PREDICT
@@ -156,7 +160,7 @@ class KeyAuthentication:
                 self._authorize(scope)
             except InferlaneError as error:
                 DENIED.labels(error.code).inc()
-                await problem_of(error).send(send)
+                await error_response(error, scope["path"]).send(send)
                 return
         await self._app(scope, receive, send)
 

@@ -10,6 +10,8 @@ from inferlane.runtime.api_keys import Scope
 from inferlane.runtime.http.head import CONTENT_TYPE
 from producer_api.http.asgi import PREDICT_PATH
 from producer_api.http.auth import required_scope
+from producer_api.http.paths import V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH, is_v2
+from producer_api.http.protocol_schemas import InferResponse, ProtocolError, infer_bodies, infer_examples
 from producer_api.http.schemas import Prediction, Problem, Queued, predict_bodies, split_bodies, split_examples
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from models.catalog import Catalog
 
 _REF = "#/components/schemas/"
+_SHAPES: tuple[Any, ...] = (Prediction, Queued, Problem, ProtocolError, InferResponse)
 _SECURITY_SCHEME = {
     "type": "http",
     "scheme": "bearer",
@@ -51,7 +54,20 @@ _ANY_JSON: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
 _PROBES: dict[str, dict[str, Any]] = {
     "/livez": _ANY_JSON,
     "/readyz": _ANY_JSON,
+    V2_LIVE_PATH: _ANY_JSON,
+    V2_READY_PATH: _ANY_JSON,
     "/metrics": {"text/plain": {"schema": {"type": "string"}}},
+}
+
+
+_IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key with the same body is the same request: it is enqueued once, and every "
+    "call gets its result, also while it is under way. With another body: 422.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
 }
 
 
@@ -62,14 +78,18 @@ def openapi(app: FastAPI, catalog: "Catalog", settings: "Settings", *, has_keys:
             title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
         )
         _, shapes = models_json_schema(
-            [(shape, "validation") for shape in (Prediction, Queued, Problem)], ref_template=_REF + "{model}"
+            [(shape, "validation") for shape in _SHAPES],
+            ref_template=_REF + "{model}",
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas.update(shapes["$defs"])
         schemas["PredictRequest"] = predict_bodies(catalog, settings)
         schemas["TrafficSplit"] = split_bodies(catalog)
         paths = document["paths"]
+        schemas["InferRequest"] = infer_bodies(settings)
         paths[PREDICT_PATH] = {"post": _predict()}
+        for path, names in ((V2_MODEL_PATH, ("model",)), (V2_VERSION_PATH, ("model", "version"))):
+            paths[f"{path}/infer"] = {"post": _infer(catalog, names)}
         paths["/v1/traffic-split"]["post"]["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _ref("TrafficSplit"), "examples": split_examples(catalog)}},
@@ -80,7 +100,7 @@ def openapi(app: FastAPI, catalog: "Catalog", settings: "Settings", *, has_keys:
             for method, operation in operations.items():
                 _complete(path, operation)
                 if has_keys:
-                    _secure(operation, required_scope(method.upper(), path))
+                    _secure(path, operation, required_scope(method.upper(), path))
                 elif method != "get":
                     operation["responses"].setdefault("403", _problem("A page of another site made the call."))
         _limit_window(paths, settings.outcome_window_s)
@@ -96,12 +116,18 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         responses["200"] = {"description": "The check passed.", "content": _PROBES[path]}
         if path != "/metrics":
             responses["503"] = {"description": "The check failed; the body says which part.", **responses["200"]}
-    elif path != PREDICT_PATH:
-        responses |= {status: _problem(text) for status, text in _ANY_PROBLEMS.items()}
+    elif path != PREDICT_PATH and not path.endswith("/infer"):
+        responses |= {status: _error(path, text) for status, text in _ANY_PROBLEMS.items()}
+    if path.endswith("/ready") and path not in _PROBES:
+        content = {"application/json": {"schema": {"anyOf": [_ref("ModelReadiness"), _ref("ProtocolError")]}}}
+        responses["503"] = {"description": "It is not served.", "content": content}
     if "requestBody" in operation:
-        responses.setdefault("415", _problem(_PROBLEMS["415"]))
+        responses.setdefault("415", _error(path, _PROBLEMS["415"]))
     for status, text in _EDGE_PROBLEMS.items():
-        responses.setdefault(status, _problem(text))
+        held = responses.setdefault(status, _problem(text))
+        held["content"] = {**held["content"], **_problem(text)["content"]}
+        if is_v2(path):
+            held["content"] = {**held["content"], **_error(path, text)["content"]}
     for parameter in operation.get("parameters", ()):
         # A name may be any text without control characters, which no path may hold.
         if parameter["in"] == "path":
@@ -117,13 +143,13 @@ def _limit_window(paths: dict[str, Any], limit_s: int) -> None:
     window["schema"]["maximum"] = limit_s
 
 
-def _secure(operation: dict[str, Any], scope: Scope | None) -> None:
+def _secure(path: str, operation: dict[str, Any], scope: Scope | None) -> None:
     if scope is None:
         return
     operation["security"] = [{"apiKey": [scope.value]}]
     operation["responses"] |= {
-        "401": _problem("The call has no key, or one that is not valid."),
-        "403": _problem(f"The key lacks the scope `{scope}`."),
+        "401": _error(path, "The call has no key, or one that is not valid."),
+        "403": _error(path, f"The key lacks the scope `{scope}`."),
     }
 
 
@@ -144,15 +170,7 @@ def _predict() -> dict[str, Any]:
                 "schema": {"type": "string"},
                 "examples": {"async": {"value": "respond-async"}, "wait": {"value": "wait=2"}},
             },
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "description": "The same key with the same body is the same request: it is enqueued once, and every "
-                "call gets its result, also while it is under way. With another body: 422.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-                "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
-            },
+            _IDEMPOTENCY_KEY,
         ],
         "requestBody": {"required": True, "content": _json("PredictRequest")},
         "responses": {
@@ -167,12 +185,58 @@ def _predict() -> dict[str, Any]:
     }
 
 
+def _infer(catalog: "Catalog", names: tuple[str, ...]) -> dict[str, Any]:
+    known = {
+        "model": list(catalog.models),
+        "version": sorted({version.version for version in catalog.all_versions()}),
+    }
+    binary = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        "tags": ["Open Inference Protocol"],
+        "summary": "Infer",
+        "operationId": "infer_version" if "version" in names else "infer",
+        "description": "Open Inference Protocol V2: enqueues the request and waits for its result. The body may have "
+        "binary tensors after its JSON part, whose length is then in `Inference-Header-Content-Length`; so may the "
+        "response where `binary_data` asks for it. When the wait runs out the answer is 504, the request goes on, and "
+        "`Location` is where its result will be.",
+        "parameters": [
+            *(
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": known[name]}}
+                for name in names
+            ),
+            {
+                "name": "Inference-Header-Content-Length",
+                "in": "header",
+                "required": False,
+                "description": "The length of the JSON part of a body with binary tensors.",
+                "schema": {"type": "integer", "minimum": 0},
+            },
+            _IDEMPOTENCY_KEY,
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref("InferRequest"), "examples": infer_examples(catalog)}},
+        },
+        "responses": {
+            "200": {"description": "The outputs.", "content": {**_json("InferResponse"), **binary}},
+            **{status: _error(V2_MODEL_PATH, text) for status, text in _PROBLEMS.items()},
+        },
+    }
+
+
 def _ref(name: str) -> dict[str, Any]:
     return {"$ref": _REF + name}
 
 
 def _json(name: str) -> dict[str, Any]:
     return {"application/json": {"schema": _ref(name)}}
+
+
+def _error(path: str, description: str) -> dict[str, Any]:
+    """Describe an error as the clients of the path read it."""
+    if is_v2(path):
+        return {"description": description, "content": _json("ProtocolError")}
+    return _problem(description)
 
 
 def _problem(description: str) -> dict[str, Any]:

@@ -160,9 +160,9 @@ def result_problem(result: Result) -> PlainResponse:
     return PlainResponse(status, document, _PROBLEM)
 
 
-def crash_problem(error: Exception) -> PlainResponse:
-    """Return the response to a call that met a bug of ours; the log has the details."""
-    return problem_of(errors.InferlaneError(f"an unexpected error: {type(error).__name__}"))
+def crash_error(error: Exception) -> errors.InferlaneError:
+    """Return what a client is told of a bug of ours; the log has the details."""
+    return errors.InferlaneError(f"an unexpected error: {type(error).__name__}")
 
 
 def _retry_after_s(error: errors.InferlaneError) -> int:

@@ -265,14 +265,15 @@ def _weights(model: Model) -> Schema:
 
 def _example(catalog: Catalog, model: Model) -> Mapping[str, Any]:
     inputs = next(iter(model.versions.values())).signature.inputs if model.versions else ()
-    named = {spec.name: _example_array(spec.row_shape, numpy_dtype(spec.datatype).kind) for spec in inputs}
+    named = {spec.name: example_array(spec.row_shape, numpy_dtype(spec.datatype).kind) for spec in inputs}
     if [np.shape(array) for array in named.values()] == [np.shape(IRIS_ROW)]:
         named = {"": IRIS_ROW}
     row = next(iter(named.values())) if len(named) == 1 else named
     return {"instances": [row]} if model.name == catalog.default_model else {"instances": [row], "model": model.name}
 
 
-def _example_array(shape: tuple[int, ...], kind: str) -> Any:
+def example_array(shape: tuple[int, ...], kind: str) -> Any:
+    """Return an array of that shape as JSON, one long where the length is free; `kind` is numpy's."""
     value: Any = {"f": 0.5, "b": True, "i": 1, "u": 1}.get(kind, "text")
     for size in reversed(shape):
         value = [value] * max(size, 1)

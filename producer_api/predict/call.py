@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,7 @@ from inferlane.contracts.wire.json_numbers import refuse_repeats
 from inferlane.contracts.wire.tensor_data import check_tensors
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import encode_binary_request
+from inferlane.contracts.wire.v2_fields import ResponseForm
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped
 from producer_api.http.problems import InvalidParameterError
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.split_table import SplitTable
     from models.catalog import Catalog, Model
-
-    _Others = tuple[tuple[str, Signature], ...]
 
 SOURCE = b"inferlane/api"
 _MAX_KEY_CHARS = 512
@@ -48,6 +47,27 @@ class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decode_body = msgspec.json.Decoder(PredictBody).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """What a client asked for beside its tensors, in either protocol; None for what it did not say."""
+
+    version: str | None = None
+    routing_key: str | None = None
+    timeout_s: float | None = None
+    deadline_s: float | None = None
+
+
+class CallOrigin(NamedTuple):
+    """What came with a call outside of its body: `Prefer: wait`, the W3C trace parent and the name of the API key."""
+
+    wait_s: float | None = None
+    trace_parent: bytes | None = None
+    caller: str = ""
+
+
+_NO_ORIGIN = CallOrigin()
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,11 +92,30 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     accepted_s: float
     deadline_s: float
     trace_parent: bytes | None = None
+    # How a V2 call wants its response.
+    form: ResponseForm | None = None
 
     def bound_to(self, proof: bytes) -> "Call":
         """Return the same call with this proof and the request id that follows from it."""
         request_id = _bound_id(proof, caller=self.caller, model=self.model, payload=self.payload)
         return msgspec.structs.replace(self, proof=proof, request_id=request_id)
+
+
+class CallTarget(NamedTuple):
+    """Where a request goes: the signature that its rows are read by, and those of other versions it may be sent to."""
+
+    model: str
+    signature: "Signature"
+    others: "tuple[tuple[str, Signature], ...]" = ()
+
+    def check_others(self, tensors: "Mapping[str, np.ndarray]") -> None:
+        """Return if every version that the request may be sent to takes these rows.
+
+        Raises:
+            InvalidInputError: one does not.
+        """
+        for version, other in self.others:
+            _check_fits(tensors, version, other)
 
 
 class CallReader:
@@ -88,14 +127,12 @@ class CallReader:
         self._splits = splits
         self._clock = clock
         # By model: the split that it was worked out for, which is another object after each change.
-        self._unpinned_of: dict[str, tuple[Split | None, Signature, _Others]] = {}
+        self._unpinned_of: dict[str, tuple[Split | None, CallTarget]] = {}
 
-    def read(
-        self, body: bytes, *, wait_s: float | None = None, trace_parent: bytes | None = None, caller: str = ""
-    ) -> Call:
-        """Check a body against the catalog. `wait_s` is the value of `Prefer: wait`; the body's field takes precedence.
+    def read(self, body: bytes, origin: CallOrigin = _NO_ORIGIN) -> Call:
+        """Check a body against the catalog. Its `timeout_s` takes precedence over `Prefer: wait`.
 
-        `trace_parent` is the client's W3C header; a malformed one is dropped, as the standard requires.
+        A malformed trace parent is dropped, as the standard requires.
 
         Raises:
             DecodeError: the body is not JSON.
@@ -111,30 +148,52 @@ class CallReader:
                 'a body looks like {"instances": [[5.1, 3.5, 1.4, 0.2]]}'
             ) from error
         refuse_repeats(body, fields)
-        model = self._catalog.model(fields.model or None)
-        signature, others = (model.version(fields.version).signature, ()) if fields.version else self._unpinned(model)
-        tensors = decode_instances(fields.instances, signature, max_rows=self._settings.max_rows)
-        for version, other in others:
-            _check_fits(tensors, version, other)
-        if fields.routing_key and len(fields.routing_key) > _MAX_KEY_CHARS:
-            raise InvalidParameterError(
-                f"routing_key has {len(fields.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
-            )
-        call = self._call(fields, model.name, tensors, wait_s, caller)
-        return msgspec.structs.replace(call, trace_parent=valid_trace_parent(trace_parent)) if trace_parent else call
+        target = self.find(fields.model or None, fields.version or None)
+        tensors = decode_instances(fields.instances, target.signature, max_rows=self._settings.max_rows)
+        target.check_others(tensors)
+        options = CallOptions(
+            version=fields.version or None,
+            routing_key=fields.routing_key or None,
+            timeout_s=_given(fields.timeout_s),
+            deadline_s=_given(fields.deadline_s),
+        )
+        return self.build(target.model, tensors, options, origin)
 
-    def _unpinned(self, model: "Model") -> "tuple[Signature, _Others]":
-        """The signature that unpinned rows are read by, and those of other versions that the split may send them to."""
+    def find(self, model_name: str | None, version: str | None) -> CallTarget:
+        """Return where a request goes that names these: without a version, wherever the traffic split may send it.
+
+        Raises:
+            UnknownModelError: there is none of that name.
+            UnusableVersionError: there is one, and it cannot be served.
+        """
+        model = self._catalog.model(model_name)
+        if version:
+            return CallTarget(model.name, model.version(version).signature)
         split = self._splits.get(model.name)
         known = self._unpinned_of.get(model.name)
         if known is None or known[0] is not split:
-            known = self._unpinned_of[model.name] = (split, *_weighted(model, split))
-        return known[1], known[2]
+            known = self._unpinned_of[model.name] = (split, _weighted(model, split))
+        return known[1]
 
-    def _call(
-        self, fields: PredictBody, model: str, tensors: "Mapping[str, np.ndarray]", wait_s: float | None, caller: str
+    def build(
+        self,
+        model: str,
+        tensors: "Mapping[str, np.ndarray]",
+        options: CallOptions,
+        origin: CallOrigin,
+        form: ResponseForm | None = None,
     ) -> Call:
+        """Return the call that asks for these tensors, which fit the model.
+
+        Raises:
+            InvalidParameterError: an option is out of its range.
+            PayloadTooLargeError: the tensors take more bytes than a body may have.
+        """
         settings = self._settings
+        if options.routing_key and len(options.routing_key) > _MAX_KEY_CHARS:
+            raise InvalidParameterError(
+                f"routing_key has {len(options.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
+            )
         payload, json_length = encode_binary_request(tensors)
         if len(payload) > settings.max_body_bytes:
             raise PayloadTooLargeError(
@@ -143,35 +202,37 @@ class CallReader:
         proof = make_proof()
         now_s = self._clock.now_s()
         # A preference that cannot be met is not an error (RFC 7240, section 2); a field of the body is.
-        preferred_s = None if wait_s is None else min(wait_s, settings.max_wait_s)
-        timeout_s = _given(fields.timeout_s)
-        asked_wait_s = preferred_s if timeout_s is None else timeout_s
+        preferred_s = None if origin.wait_s is None else min(origin.wait_s, settings.max_wait_s)
+        asked_wait_s = preferred_s if options.timeout_s is None else options.timeout_s
         wait_s = _seconds("timeout_s", asked_wait_s, settings.default_wait_s, settings.max_wait_s)
+        deadline_s = _seconds("deadline_s", options.deadline_s, settings.default_deadline_s, settings.max_deadline_s)
         return Call(
-            request_id=_bound_id(proof, caller=caller, model=model, payload=payload),
+            request_id=_bound_id(proof, caller=origin.caller, model=model, payload=payload),
             proof=proof,
-            caller=caller,
+            caller=origin.caller,
             model=model,
-            version=fields.version or None,
-            routing_key=fields.routing_key or None,
+            version=options.version,
+            routing_key=options.routing_key,
             payload=payload,
             json_length=json_length,
             wait_s=wait_s,
             wait_until_s=self._clock.monotonic_s() + wait_s,
             accepted_s=now_s,
-            deadline_s=now_s
-            + _seconds("deadline_s", _given(fields.deadline_s), settings.default_deadline_s, settings.max_deadline_s),
+            deadline_s=now_s + deadline_s,
+            trace_parent=valid_trace_parent(origin.trace_parent) if origin.trace_parent else None,
+            form=form,
         )
 
 
-def _weighted(model: "Model", split: "Split | None") -> "tuple[Signature, _Others]":
+def _weighted(model: "Model", split: "Split | None") -> CallTarget:
     """The signature of the version with the largest weight, and those of the others that differ from it."""
     weights = model.weights(split)
     if not weights:
-        return model.unpinned(split).signature, ()
+        return CallTarget(model.name, model.unpinned(split).signature)
     first = model.versions[max(weights, key=weights.__getitem__)].signature
     others = {name: model.versions[name].signature for name in weights}
-    return first, tuple((name, other) for name, other in others.items() if other.inputs != first.inputs)
+    differing = tuple((name, other) for name, other in others.items() if other.inputs != first.inputs)
+    return CallTarget(model.name, first, differing)
 
 
 def _check_fits(tensors: "Mapping[str, np.ndarray]", version: str, signature: "Signature") -> None:

@@ -4,9 +4,8 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import structlog
@@ -17,9 +16,10 @@ from inferlane.contracts.wire.v1 import encode_predictions
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError
 from producer_api.http.asgi import CALLER, PREDICT_PATH, PlainResponse, header
-from producer_api.http.problems import crash_problem, problem_of, result_problem
+from producer_api.http.problems import crash_error, result_problem
 from producer_api.http.request_body import read_body, single_header
-from producer_api.predict.call import read_preferences
+from producer_api.http.responses import JSON, error_response
+from producer_api.predict.call import CallOrigin, read_preferences
 from producer_api.predict.cancellation import ClientDisconnect
 from producer_api.predict.idempotency import IdempotencyKey
 from producer_api.predict.telemetry import begin_call_span, end_call_span
@@ -82,35 +82,98 @@ def _outputs(result: Result) -> "Tensors":
         raise InferlaneError(f"the stored result cannot be read: {error}") from error
 
 
+class PredictFormat(Protocol):
+    """How the predict call of one protocol is read, and how its responses are written."""
+
+    route: str
+    """The path, with `{name}` for what varies, by which traces group calls."""
+
+    responds_async: bool
+    """Whether a response may say that the request is accepted and no more."""
+
+    def read(self, scope: Any, body: bytes, origin: CallOrigin) -> "Call":
+        """Return the call that a body asks for; may run in a thread."""
+        ...
+
+    def fingerprinted(self, scope: Any, body: bytes) -> bytes:
+        """Return what must be the same in each call with one `Idempotency-Key`."""
+        ...
+
+    def result_response(self, call: "Call", result: Result) -> PlainResponse:
+        """Return the response to a call that has its terminal result."""
+        ...
+
+    def queued_response(self, call: "Call") -> PlainResponse:
+        """Return the response to a call whose request is accepted and has no result yet."""
+        ...
+
+    async def prepare(self, scope: Any, response: PlainResponse) -> PlainResponse:
+        """Return the response as this client wants it sent."""
+        ...
+
+
+class V1Format:
+    """`POST /v1/models/predict`: rows and predictions as JSON, errors as problem documents."""
+
+    route = PREDICT_PATH
+    responds_async = True
+
+    def __init__(self, reader: "CallReader", responses: ResponseBuilder) -> None:
+        self._reader = reader
+        self._responses = responses
+
+    def read(self, _scope: Any, body: bytes, origin: CallOrigin) -> "Call":
+        return self._reader.read(body, origin)
+
+    def fingerprinted(self, _scope: Any, body: bytes) -> bytes:
+        return body
+
+    def result_response(self, _call: "Call", result: Result) -> PlainResponse:
+        if result.status is Status.SUCCEEDED:
+            return PlainResponse(200, encode_json(self._responses.body(result)), JSON)
+        return result_problem(result)
+
+    def queued_response(self, call: "Call") -> PlainResponse:
+        location = prediction_path(call.request_id)
+        body = {"request_id": call.request_id, "status": Status.QUEUED.value, "location": location}
+        headers = ((b"location", location.encode()), (b"retry-after", b"1"))
+        return PlainResponse(202, encode_json(body), JSON, headers)
+
+    async def prepare(self, _scope: Any, response: PlainResponse) -> PlainResponse:
+        return response
+
+
+def prediction_path(request_id: str) -> str:
+    """Return where the state and the result of a request are read."""
+    return f"/v1/predictions/{request_id}"
+
+
 log = structlog.get_logger(__name__)
 
-_JSON = b"application/json"
 # Parsing a larger body would block the event loop for longer than a whole call takes.
 _READ_ON_LOOP_BYTES = 1024 * 1024
 _TRACE_PARENT = TRACE_PARENT.encode()
 
 
 class PredictEndpoint:
-    """The ASGI app of one path."""
+    """The ASGI app of the predict call in one format."""
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
         settings: "Settings",
+        call_format: PredictFormat,
         *,
-        reader: "CallReader",
         submitter: "Submitter",
         idempotent: "IdempotentSubmitter",
-        responses: ResponseBuilder,
         metrics: "ResponseMetrics",
         delivered: "DeliveredResults",
         tracing: "Tracing | None" = None,
     ) -> None:
         self._max_body_bytes = settings.max_body_bytes
         self._cancels_on_disconnect = settings.cancel_on_disconnect
-        self._reader = reader
+        self._format = call_format
         self._submitter = submitter
         self._idempotent = idempotent
-        self._responses = responses
         self._metrics = metrics
         self._delivered = delivered
         self._tracing = tracing
@@ -122,20 +185,20 @@ class PredictEndpoint:
         exchange = _Exchange(header(scope, _TRACE_PARENT))
         span: Span | None = None
         if self._tracing is not None:
-            span = begin_call_span(self._tracing, PREDICT_PATH, parent=exchange.trace_parent)
+            span = begin_call_span(self._tracing, self._format.route, scope["path"], parent=exchange.trace_parent)
             exchange.trace_parent = span.traceparent
         try:
             response = await self.handle(scope, receive, exchange)
         except InferlaneError as error:
-            response = problem_of(error)
+            response = error_response(error, scope["path"])
             exchange.error_code = error.code
             if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 log.warning("predict_failed", **exchange.named(), code=error.code, error=str(error))
-        except Exception as error:  # a bug of ours is a problem document too
+        except Exception as error:  # a bug of ours gets a response too
             log.exception("predict_crashed", **exchange.named())
-            response = crash_problem(error)
+            response = error_response(crash_error(error), scope["path"])
             exchange.error_code = InferlaneError.code
-        await response.send(send)
+        await (await self._format.prepare(scope, response)).send(send)
         self._observe(scope, exchange, response.status, span)
         model, version = exchange.served_by()
         took_s = time.perf_counter() - started_s
@@ -155,32 +218,34 @@ class PredictEndpoint:
         # Preferences may come in several headers (RFC 7240, section 2).
         preferred = read_preferences(b", ".join([value for name, value in scope["headers"] if name == b"prefer"]))
         caller = scope.get(CALLER, "")
-        call = exchange.call = await self._read(body, preferred.wait_s, exchange.trace_parent, caller)
+        is_async = preferred.is_async and self._format.responds_async
+        call = exchange.call = await self._read(
+            scope, body, CallOrigin(preferred.wait_s, exchange.trace_parent, caller)
+        )
         key = single_header(scope, b"idempotency-key")
         result = None
         if key is not None:
             claimed = IdempotencyKey(caller=caller, key=key)
-            call, result = await self._idempotent.submit(claimed, body, call, waits_for_result=not preferred.is_async)
+            printed = self._format.fingerprinted(scope, body)
+            call, result = await self._idempotent.submit(claimed, printed, call, waits_for_result=not is_async)
             exchange.call = call
-        elif preferred.is_async:
+        elif is_async:
             await self._submitter.submit(call)
         elif self._cancels_on_disconnect:
             result = await self._submit_until_disconnect(call, receive)
         else:
             result = await self._submitter.submit_and_wait(call)
         if result is None:
-            return _queued_response(call.request_id)
+            return self._format.queued_response(call)
         exchange.result = result
         exchange.error_code = result.error_code
-        if result.status is Status.SUCCEEDED:
-            return PlainResponse(200, encode_json(self._responses.body(result)), _JSON)
-        return result_problem(result)
+        return self._format.result_response(call, result)
 
-    async def _read(self, body: bytes, wait_s: float | None, trace_parent: bytes | None, caller: str) -> "Call":
-        read = partial(self._reader.read, body, wait_s=wait_s, trace_parent=trace_parent, caller=caller)
+    async def _read(self, scope: Any, body: bytes, origin: CallOrigin) -> "Call":
         if len(body) <= _READ_ON_LOOP_BYTES:
-            return read()
-        return await asyncio.get_running_loop().run_in_executor(self._large_bodies, read)
+            return self._format.read(scope, body, origin)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._large_bodies, self._format.read, scope, body, origin)
 
     async def _submit_until_disconnect(self, call: "Call", receive: Any) -> "Result | None":
         """Do `submit_and_wait`, and cancel the request if the client disconnects meanwhile."""
@@ -228,10 +293,3 @@ class _Exchange:
             "request_id": self.call.request_id if self.call else None,
             "trace_id": trace_id_of(self.trace_parent),
         }
-
-
-def _queued_response(request_id: str) -> PlainResponse:
-    location = f"/v1/predictions/{request_id}"
-    body = {"request_id": request_id, "status": Status.QUEUED.value, "location": location}
-    headers = ((b"location", location.encode()), (b"retry-after", b"1"))
-    return PlainResponse(202, encode_json(body), _JSON, headers)

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from inferlane.contracts.record import TRACE_PARENT
 from inferlane.contracts.results import CANCELLED, EXPIRED
-from inferlane.errors import UnavailableError
+from inferlane.errors import UnavailableError, clipped
 from inferlane.runtime.metrics.api_metrics import ANSWERS, IDEMPOTENT, LATENCY
 from inferlane.runtime.metrics.instruments import NONE, KnownPools, bounded, error_reasons
 from inferlane.runtime.tracing import message_attributes
@@ -57,10 +57,10 @@ class ResponseMetrics:
         return children
 
 
-def begin_call_span(tracing: "Tracing", path: str, *, parent: bytes | None) -> "Span":
-    """Start the span of a call; `parent` is the client's `traceparent`."""
-    attributes = {"http.request.method": "POST", "http.route": path, "url.path": path}
-    return tracing.begin(f"POST {path}", kind="SERVER", parent=parent, attributes=attributes)
+def begin_call_span(tracing: "Tracing", route: str, path: str, *, parent: bytes | None) -> "Span":
+    """Start the span of a call of `path`, named by its route; `parent` is the client's `traceparent`."""
+    attributes = {"http.request.method": "POST", "http.route": route, "url.path": clipped(path)}
+    return tracing.begin(f"POST {route}", kind="SERVER", parent=parent, attributes=attributes)
 
 
 def end_call_span(span: "Span", call: "Call | None", *, status: int, version: str | None, error: str | None) -> None:

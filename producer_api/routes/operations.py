@@ -24,8 +24,7 @@ async def live(services: AppServices) -> Response:
 @router.get("/readyz")
 async def ready(services: AppServices) -> Response:
     """Whether this process can serve: its tasks run, and the store accepts writes and delivers wake-ups."""
-    store = {"store": services.pending.is_subscribed, "store_writes": services.store_probe.takes_writes}
-    return _answer({**live_checks(services), **store})
+    return _answer(ready_checks(services))
 
 
 @router.get("/metrics")
@@ -62,6 +61,12 @@ def live_checks(services: Services) -> Mapping[str, bool]:
         "store_capacity": services.store_capacity.is_running,
         "pending_requests": services.pending.is_running,
     }
+
+
+def ready_checks(services: Services) -> Mapping[str, bool]:
+    """Return the checks of `live_checks`, and those of the store."""
+    store = {"store": services.pending.is_subscribed, "store_writes": services.store_probe.takes_writes}
+    return {**live_checks(services), **store}
 
 
 def _answer(checks: Mapping[str, bool]) -> Response:

@@ -35,7 +35,7 @@ async def list_models(services: AppServices) -> dict[str, Any]:
         "models": [_about_model(services, model) for model in services.catalog.models.values()],
         "unusable": [
             {"model": fault.model, "version": fault.version, "reason": fault.reason}
-            for fault in (*services.catalog.faults, *await _faults_of_workers(services))
+            for fault in (*services.catalog.faults, *await faults_of_workers(services))
         ],
     }
 
@@ -54,7 +54,7 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
     change = _change_of(await request.body())
     model, weights = services.catalog.model(_given(change.model)), change.weights
     unusable = {**model.faults}
-    for fault in await _faults_of_workers(services):
+    for fault in await faults_of_workers(services):
         if fault.model == model.name and fault.version is not None:
             unusable[fault.version] = fault.reason
     split = make_split(model.name, weights, known=model.versions, unusable=unusable, changed_s=services.clock.now_s())
@@ -70,7 +70,7 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
     return _about_split(services, model)
 
 
-async def _faults_of_workers(services: Services) -> list[Fault]:
+async def faults_of_workers(services: Services) -> list[Fault]:
     """Return the versions that workers could not load; none if the store is unavailable."""
     versions = [(version.model, version.version) for version in services.catalog.all_versions()]
     try:

@@ -66,13 +66,16 @@ class KeyedStack:
 
 
 @contextmanager
-def running_stack(folder: Path) -> Iterator[KeyedStack]:
-    """Start one with its state in `folder/.inferlane`, and stop it at the end of the block."""
+def running_stack(folder: Path, *, models_dir: Path | None = None) -> Iterator[KeyedStack]:
+    """Start one with its state in `folder/.inferlane`, and stop it at the end of the block.
+
+    It serves the sample models, or those of `models_dir`.
+    """
     api, broker, store, ops, dashboard = free_ports(5)
     state = folder / ".inferlane"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
         "INFERLANE_STATE_DIR": str(state),
-        "INFERLANE_MODELS_DIR": str(REPOSITORY / ".inferlane" / "models"),
+        "INFERLANE_MODELS_DIR": str(models_dir or REPOSITORY / ".inferlane" / "models"),
         "INFERLANE_API_KEYS_FILE": str(folder / "keys.toml"),
         "INFERLANE_API_PORT": str(api),
         "INFERLANE_BROKER_PORT": str(broker),

@@ -33,6 +33,9 @@ _NUMPY_OF: Mapping[str, Any] = {
     # 16 bytes a string, and those of its text if they are more than 15: an object of Python's takes four times that.
     "BYTES": np.dtypes.StringDType(),
 }
+DATATYPES = tuple(_NUMPY_OF)
+"""The names of the datatypes that are served."""
+
 # What values of a kind are read into before they are checked against their own type.
 WIDEST: Mapping[str, Any] = MappingProxyType(
     {

@@ -75,7 +75,7 @@ def decode_request(payload: bytes, json_length: int | None, signature: Signature
     Raises:
         DecodeError: the payload is not a V2 inference request, or says what no record can be served by.
     """
-    header, body = _split(payload, json_length)
+    header, body = split_payload(payload, json_length)
     try:
         asked = _cached_request(header) if len(header) <= _CACHED_HEADER_BYTES else read_request_head(header)
     except UNDECODABLE as error:
@@ -84,13 +84,24 @@ def decode_request(payload: bytes, json_length: int | None, signature: Signature
         ) from error
     if not asked.inputs:
         raise DecodeError("the request has no inputs; name at least one tensor")
+    tensors = read_inputs(asked.inputs, body, signature)
+    return InferRequest(tensors=tensors, form=asked.form, model=asked.model, version=asked.version)
+
+
+def read_inputs(
+    entries: Sequence[InputEntry], body: memoryview, signature: Signature | None = None
+) -> dict[str, np.ndarray]:
+    """Return the tensors of a request. Numbers that are in `body` are views of it.
+
+    Raises:
+        DecodeError: the values of a tensor are not as its entry says, or `body` holds more than the tensors.
+    """
 
     def allows_nan(name: str) -> bool:
         spec = signature.input(name) if signature is not None else None
         return spec is not None and spec.allow_nan
 
-    tensors = _read_tensors(asked.inputs, body, allows_nan)
-    return InferRequest(tensors=tensors, form=asked.form, model=asked.model, version=asked.version)
+    return _read_tensors(entries, body, allows_nan)
 
 
 def encode_response(
@@ -128,7 +139,7 @@ def decode_response(payload: bytes, json_length: int | None) -> dict[str, np.nda
     Raises:
         DecodeError: the payload is not a V2 inference response.
     """
-    header, body = _split(payload, json_length)
+    header, body = split_payload(payload, json_length)
     try:
         response = _cached_response(header) if len(header) <= _CACHED_HEADER_BYTES else _decode_response(header)
     except UNDECODABLE as error:
@@ -156,7 +167,12 @@ def _json_entry(name: str, array: np.ndarray) -> OutputEntry:
     return OutputEntry(name=name, shape=list(array.shape), datatype=datatype_of(array), data=data)
 
 
-def _split(payload: bytes, json_length: int | None) -> tuple[bytes, memoryview]:
+def split_payload(payload: bytes, json_length: int | None) -> tuple[bytes, memoryview]:
+    """Return the JSON part, and the bytes that follow it.
+
+    Raises:
+        DecodeError: the payload is shorter than its JSON part is said to be.
+    """
     if json_length is None:
         return payload, memoryview(b"")
     if not 0 <= json_length <= len(payload):

@@ -3,7 +3,8 @@
 Source: Open Inference Protocol V2 "Inference Request/Response JSON Object" and its "Binary Tensor Data Extension".
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -36,29 +37,29 @@ class InputEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: msgspec.Raw | Absent = _UNSET
 
 
-class _OutputParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class OutputParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     binary_data: bool | Absent = _UNSET
 
 
-class _AskedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AskedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
-    parameters: _OutputParameters | Absent | None = _UNSET
+    parameters: OutputParameters | Absent | None = _UNSET
 
 
-class _RequestParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RequestParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     binary_data_output: bool | Absent = _UNSET
     content_type: Literal["np"] | Absent = _UNSET
 
 
-class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RequestFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every field is heeded or refused: one that is ignored would give an answer to another question.
 
     What may be left out may be null: many clients write every field that they know.
     """
 
     inputs: list[InputEntry]
-    parameters: _RequestParameters | Absent | None = _UNSET
-    outputs: list[_AskedOutput] | Absent | None = _UNSET
+    parameters: RequestParameters | Absent | None = _UNSET
+    outputs: list[AskedOutput] | Absent | None = _UNSET
     id: Annotated[str, msgspec.Meta(max_length=_MAX_ID_CHARS)] | Absent | None = _UNSET
     model_name: str | Absent | None = _UNSET
     model_version: str | Absent | None = _UNSET
@@ -110,6 +111,8 @@ class ResponseForm(msgspec.Struct, frozen=True, kw_only=True):
     binary: bool = False
     as_bytes: frozenset[str] = frozenset()
     as_json: frozenset[str] = frozenset()
+    # How many of its best classes an output gives in place of its scores; only calls over HTTP ask for it.
+    classes: Mapping[str, int] = MappingProxyType({})
 
     def is_binary(self, name: str) -> bool:
         """Whether the output of that name goes as bytes."""
@@ -129,7 +132,7 @@ class RequestHead(msgspec.Struct, frozen=True):
     version: str | None
 
 
-_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_request = msgspec.json.Decoder(RequestFields).decode
 
 
 def read_request_head(header: bytes) -> RequestHead:
@@ -141,6 +144,15 @@ def read_request_head(header: bytes) -> RequestHead:
     """
     request = _decode_request(header)
     refuse_repeats(header, request)
+    return request_head_of(request)
+
+
+def request_head_of(request: RequestFields) -> RequestHead:
+    """What the fields of a request say together.
+
+    Raises:
+        DecodeError: a name is there twice, or two fields contradict each other.
+    """
     _check_names([entry.name for entry in request.inputs], "inputs")
     return RequestHead(
         request.inputs,
@@ -150,8 +162,8 @@ def read_request_head(header: bytes) -> RequestHead:
     )
 
 
-def _form(request: _Request) -> ResponseForm:
-    binary = isinstance(request.parameters, _RequestParameters) and request.parameters.binary_data_output is True
+def _form(request: RequestFields) -> ResponseForm:
+    binary = isinstance(request.parameters, RequestParameters) and request.parameters.binary_data_output is True
     own_id = request.id if isinstance(request.id, str) else None
     if not request.outputs:
         if own_id is None:
@@ -162,7 +174,7 @@ def _form(request: _Request) -> ResponseForm:
     forms = {
         entry.name: entry.parameters.binary_data
         for entry in request.outputs
-        if isinstance(entry.parameters, _OutputParameters)
+        if isinstance(entry.parameters, OutputParameters)
     }
     return ResponseForm(
         id=own_id,

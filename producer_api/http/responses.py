@@ -1,0 +1,94 @@
+"""Responses: errors in the form that the clients of a path read, and bodies compressed where that is asked."""
+
+import asyncio
+import zlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from inferlane.runtime.http.head import CONTENT_TYPE
+from producer_api.http.asgi import PlainResponse
+from producer_api.http.paths import is_v2
+from producer_api.http.problems import problem, problem_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from inferlane.errors import InferlaneError
+
+JSON = b"application/json"
+
+# A smaller body fits in a packet or two, compressed or not.
+_COMPRESSED_FROM_BYTES = 1024
+# The fastest level: it is the client's wait that is spent. What takes longer than a few hundred µs leaves the loop.
+_LEVEL = 1
+_IN_THREAD_BYTES = 16 * 1024
+_GZIP, _ZLIB = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS
+
+
+def error_response(error: "InferlaneError", path: str) -> PlainResponse:
+    """Return the response to a call of that path which failed with this error."""
+    response = problem_of(error)
+    if is_v2(path):
+        return response._replace(body=v2_error(str(error)), content_type=JSON)
+    return response
+
+
+def refusal_response(status: int, code: str, detail: str, path: str) -> PlainResponse:
+    """Return the response to a call of that path which the server itself refuses."""
+    if is_v2(path):
+        return PlainResponse(status, v2_error(detail), JSON)
+    return PlainResponse(status, problem(status, code, detail), CONTENT_TYPE.encode())
+
+
+def v2_error(detail: str) -> bytes:
+    """Encode the error body of the Open Inference Protocol, which is all that its clients read."""
+    return msgspec.json.encode({"error": detail})
+
+
+def health_response(name: str, checks: "Mapping[str, bool]") -> PlainResponse:
+    """Return the response to a health call of the Open Inference Protocol: whether all checks hold."""
+    holds = all(checks.values())
+    return PlainResponse(200 if holds else 503, msgspec.json.encode({name: holds}), JSON)
+
+
+async def compressed(response: PlainResponse, accept_encoding: bytes | None) -> PlainResponse:
+    """Return the response in the coding that the client prefers, gzip of equals; unchanged if it wants none."""
+    coding = preferred_coding(accept_encoding) if accept_encoding else None
+    if coding is None or len(response.body) < _COMPRESSED_FROM_BYTES:
+        return response
+    if len(response.body) >= _IN_THREAD_BYTES:
+        body = await asyncio.to_thread(_deflated, response.body, coding)
+    else:
+        body = _deflated(response.body, coding)
+    headers = (*response.headers, (b"content-encoding", coding), (b"vary", b"accept-encoding"))
+    return response._replace(body=body, headers=headers)
+
+
+def _deflated(body: bytes, coding: bytes) -> bytes:
+    compressor = zlib.compressobj(_LEVEL, wbits=_GZIP if coding == b"gzip" else _ZLIB)
+    return compressor.compress(body) + compressor.flush()
+
+
+def preferred_coding(accept_encoding: bytes) -> bytes | None:
+    """`gzip`, `deflate` or None, whichever the header prefers. Source: RFC 9110, section 12.5.3."""
+    weights: dict[bytes, float] = {}
+    for part in accept_encoding.lower().split(b","):
+        name, _, parameters = part.partition(b";")
+        weights[name.strip()] = _weight(parameters)
+    wildcard = weights.get(b"*", 0.0)
+    offered = {b"gzip": weights.get(b"gzip", weights.get(b"x-gzip", wildcard))}
+    offered[b"deflate"] = weights.get(b"deflate", wildcard)
+    best = max(offered, key=offered.__getitem__)
+    # Where `identity` is not named it is acceptable, and less wanted than what is named.
+    return best if offered[best] > 0 and offered[best] >= weights.get(b"identity", 0.0) else None
+
+
+def _weight(parameters: bytes) -> float:
+    name, _, value = parameters.partition(b"=")
+    if name.strip() != b"q":
+        return 1.0
+    try:
+        return min(1.0, max(0.0, float(value)))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,108 @@
+"""`POST /v2/models/{model}/infer`: how the call is read and answered, over the same queue as the V1 call.
+
+Source: Open Inference Protocol V2, "Inference"; Triton's "Classification" and "Binary Tensor Data" extensions.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from inferlane.contracts.results import Result, Status
+from inferlane.contracts.wire.v2 import decode_response, encode_response
+from inferlane.contracts.wire.v2_fields import ALL_AS_JSON
+from inferlane.errors import DecodeError, InferlaneError, InvalidInputError
+from producer_api.http.asgi import PlainResponse, header
+from producer_api.http.paths import INFER_PATH, V2_ROOT
+from producer_api.http.problems import status_of_code
+from producer_api.http.responses import JSON, compressed, v2_error
+from producer_api.inference_protocol.infer_request import HEADER_LENGTH, InferReader
+from producer_api.predict.endpoint import prediction_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from inferlane.contracts.wire.v2_fields import ResponseForm
+    from models.catalog import Catalog
+    from producer_api.predict.call import Call, CallOrigin
+
+_BINARY = b"application/octet-stream"
+_WAIT_IS_OVER = 504
+
+
+class V2Format:
+    """V2 requests and responses, as JSON or with binary tensors; errors as `{"error": …}`."""
+
+    route = f"{V2_ROOT}/models/{{model}}/infer"
+    # The protocol has no answer that says "accepted", so `Prefer: respond-async` is not heeded.
+    responds_async = False
+
+    def __init__(self, reader: InferReader, catalog: "Catalog") -> None:
+        self._reader = reader
+        self._classes: Mapping[tuple[str, str], tuple[str, ...]] = {
+            (version.model, version.version): version.classes for version in catalog.all_versions()
+        }
+
+    def read(self, scope: Any, body: bytes, origin: "CallOrigin") -> "Call":
+        return self._reader.read(scope, body, origin)
+
+    def fingerprinted(self, scope: Any, body: bytes) -> bytes:
+        # The path names the model; where the JSON part ends changes what the rest means.
+        return b"\0".join((scope["path"].encode(), header(scope, HEADER_LENGTH) or b"", body))
+
+    def result_response(self, call: "Call", result: Result) -> PlainResponse:
+        if result.status is not Status.SUCCEEDED:
+            return PlainResponse(
+                status_of_code(result.error_code), v2_error(result.error_detail or "the request failed"), JSON
+            )
+        form = call.form or ALL_AS_JSON
+        if form.id is None:
+            # So that every response says under which id `GET /v1/predictions` has the result.
+            form = msgspec.structs.replace(form, id=result.request_id)
+        try:
+            outputs = decode_response(result.content, result.json_length)
+        except DecodeError as error:
+            raise InferlaneError(f"the stored result cannot be read: {error}") from error
+        for name in form.names:
+            if name not in outputs:
+                raise InvalidInputError(
+                    f"version {result.version!r}, which served the request, has no output {name!r}; its outputs are: "
+                    f"{', '.join(outputs)}. Name a version in the path"
+                )
+        if form.classes:
+            outputs |= self._classified(result, outputs, form)
+        body, json_length = encode_response(outputs, model=result.model, version=result.version, form=form)
+        if json_length is None:
+            return PlainResponse(200, body, JSON)
+        return PlainResponse(200, body, _BINARY, ((HEADER_LENGTH, b"%d" % json_length),))
+
+    def queued_response(self, call: "Call") -> PlainResponse:
+        location = prediction_path(call.request_id)
+        detail = (
+            f"no result within the {call.wait_s:g} s of this call; the request goes on as {call.request_id}, and "
+            f"GET {location}?wait_s=30 has its result. To wait longer send the parameter timeout_s"
+        )
+        return PlainResponse(_WAIT_IS_OVER, v2_error(detail), JSON, ((b"location", location.encode()),))
+
+    async def prepare(self, scope: Any, response: PlainResponse) -> PlainResponse:
+        return await compressed(response, header(scope, b"accept-encoding"))
+
+    def _classified(self, result: Result, outputs: "Mapping[str, np.ndarray]", form: "ResponseForm") -> dict[str, Any]:
+        names = self._classes.get((result.model, result.version), ())
+        return {name: classify(outputs[name], count, names) for name, count in form.classes.items()}
+
+
+def classify(scores: np.ndarray, count: int, names: tuple[str, ...]) -> np.ndarray:
+    """The `count` highest scores of each row, best first, as `score:index` or `score:index:name`."""
+    best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :count]
+    is_named = len(names) == scores.shape[1]
+    labels = [
+        [f"{row[index]:f}:{index}:{names[index]}" if is_named else f"{row[index]:f}:{index}" for index in chosen]
+        for row, chosen in zip(scores, best.tolist(), strict=True)
+    ]
+    return np.array(labels, np.dtypes.StringDType()).reshape(best.shape)
+
+
+def is_infer(path: str) -> bool:
+    """Whether the path is that of an infer call."""
+    return path.endswith("/infer") and INFER_PATH.fullmatch(path) is not None

@@ -1,0 +1,271 @@
+"""NVIDIA's Triton client, unmodified, on a whole stack that wants keys: a sample model and one of two inputs."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tritonclient.http as triton
+from onnx import TensorProto, helper
+from tritonclient.http import InferenceServerClientPlugin
+from tritonclient.utils import InferenceServerException
+
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
+from models.store import VersionAbout, write_model, write_version
+from tests.support.keyed_stack import REPOSITORY, KeyedStack, running_stack
+
+pytestmark = pytest.mark.timeout(900)
+
+ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]], np.float32)
+PARAMETERS = {"timeout_s": 60, "deadline_s": 120, "routing_key": "customer-7"}
+PAIR = Signature(
+    inputs=(
+        TensorSpec(name="left", datatype="FP32", shape=(-1, 3)),
+        TensorSpec(name="right", datatype="INT64", shape=(-1,)),
+    ),
+    outputs=(
+        TensorSpec(name="sum", datatype="FP32", shape=(-1, 3)),
+        TensorSpec(name="same", datatype="INT64", shape=(-1,)),
+    ),
+)
+
+
+def write_pair(models_dir: Path) -> None:
+    """A model `pair`: `sum` is `left` with the row's `right` added to each value, `same` is `right`."""
+
+    def write(path: Path) -> None:
+        left = helper.make_tensor_value_info("left", TensorProto.FLOAT, [None, 3])
+        right = helper.make_tensor_value_info("right", TensorProto.INT64, [None])
+        total = helper.make_tensor_value_info("sum", TensorProto.FLOAT, [None, 3])
+        same = helper.make_tensor_value_info("same", TensorProto.INT64, [None])
+        axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
+        nodes = [
+            helper.make_node("Cast", ["right"], ["real"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["real", "axis"], ["column"]),
+            helper.make_node("Add", ["left", "column"], ["sum"]),
+            helper.make_node("Identity", ["right"], ["same"]),
+        ]
+        graph = helper.make_graph(nodes, "pair", [left, right], [total, same], [axis])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+
+    def describe(_: Path) -> VersionAbout:
+        return VersionAbout(quantization="none", signature=PAIR, metrics={}, quantized={})
+
+    write_version(models_dir, model="pair", version="v1", write_onnx=write, describe=describe)
+    write_model(models_dir / "pair", description="Pair", default_version="v1", classes=())
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedStack]:
+    folder = tmp_path_factory.mktemp("triton")
+    models_dir = folder / "models"
+    shutil.copytree(REPOSITORY / ".inferlane" / "models" / "iris", models_dir / "iris")
+    write_pair(models_dir)
+    with running_stack(folder, models_dir=models_dir) as stack:
+        yield stack
+
+
+@pytest.fixture
+def client(keyed: KeyedStack) -> Iterator[triton.InferenceServerClient]:
+    made = triton.InferenceServerClient(f"127.0.0.1:{keyed.api_port}", network_timeout=120)
+    made.register_plugin(_Key(keyed.admin_key))
+    with made:
+        yield made
+
+
+class _Key(InferenceServerClientPlugin):
+    """Puts the key into every call, as the client's documents show for headers of one's own."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, request: Any) -> None:
+        request.headers["authorization"] = f"Bearer {self._key}"
+
+
+def iris_input(*, binary: bool = True, rows: np.ndarray = ROWS) -> triton.InferInput:
+    made = triton.InferInput("input", list(rows.shape), "FP32")
+    made.set_data_from_numpy(rows, binary_data=binary)
+    return made
+
+
+def refusal_of(call: Any) -> tuple[str, str]:
+    with pytest.raises(InferenceServerException) as raised:
+        call()
+    return raised.value.status(), raised.value.message()
+
+
+def test_the_server_and_its_models_are_described(client: triton.InferenceServerClient) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("iris")
+    assert client.is_model_ready("pair", "v1")
+    assert not client.is_model_ready("pair", "v9")
+    assert client.get_server_metadata()["name"] == "inferlane"
+    about = client.get_model_metadata("pair")
+    assert (about["name"], about["versions"]) == ("pair", ["v1"])
+    assert about["inputs"] == [
+        {"name": "left", "datatype": "FP32", "shape": [-1, 3]},
+        {"name": "right", "datatype": "INT64", "shape": [-1]},
+    ]
+    assert [each["name"] for each in about["outputs"]] == ["sum", "same"]
+    states = {(each["name"], each["version"]): each["state"] for each in client.get_model_repository_index()}
+    assert states["iris", "v1"] == states["pair", "v1"] == "READY"
+    assert client.get_model_config("pair")["input"][0] == {"name": "left", "data_type": "TYPE_FP32", "dims": [3]}
+
+
+@pytest.mark.parametrize("coding", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+def test_a_sample_model_answers(client: triton.InferenceServerClient, binary: bool, coding: str | None) -> None:
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("probabilities", "label")]
+    answer = client.infer(
+        "iris",
+        [iris_input(binary=binary)],
+        model_version="v1",
+        outputs=outputs,
+        request_id="order-1",
+        request_compression_algorithm=coding,
+        response_compression_algorithm=coding,
+        parameters=PARAMETERS,
+    )
+    response = answer.get_response()
+    assert (response["id"], response["model_name"], response["model_version"]) == ("order-1", "iris", "v1")
+    assert [output["name"] for output in response["outputs"]] == ["probabilities", "label"]
+    assert answer.as_numpy("label").tolist() == [0, 2]
+    assert np.argmax(answer.as_numpy("probabilities"), axis=1).tolist() == [0, 2]
+
+
+def test_a_large_response_comes_compressed_and_whole(client: triton.InferenceServerClient) -> None:
+    rows = np.tile(ROWS, (2_000, 1))
+    answer = client.infer(
+        "iris", [iris_input(rows=rows)], response_compression_algorithm="gzip", parameters={"timeout_s": 60}
+    )
+    assert answer.as_numpy("label").tolist() == [0, 2] * 2_000
+
+
+def test_the_best_classes_are_named(client: triton.InferenceServerClient) -> None:
+    outputs = [triton.InferRequestedOutput("probabilities", class_count=1)]
+    answer = client.infer("iris", [iris_input()], model_version="v1", outputs=outputs, parameters=PARAMETERS)
+    best = [text[0].decode().split(":")[1:] for text in answer.as_numpy("probabilities")]
+    assert best == [["0", "setosa"], ["2", "virginica"]]
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+def test_a_model_of_two_inputs_answers(client: triton.InferenceServerClient, binary: bool) -> None:
+    left, right = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([10, -(2**53) - 1], np.int64)
+    inputs = [triton.InferInput("right", [2], "INT64"), triton.InferInput("left", [2, 3], "FP32")]
+    for made, values in zip(inputs, (right, left), strict=True):
+        made.set_data_from_numpy(values, binary_data=binary)
+    outputs = [triton.InferRequestedOutput("sum", binary_data=binary), triton.InferRequestedOutput("same")]
+    answer = client.infer("pair", inputs, outputs=outputs, parameters=PARAMETERS)
+    assert answer.as_numpy("same").tolist() == right.tolist()
+    assert np.allclose(answer.as_numpy("sum"), left + right.astype(np.float32)[:, None])
+
+
+def test_many_calls_at_once_each_get_their_own_answer(keyed: KeyedStack) -> None:
+    with triton.InferenceServerClient(f"127.0.0.1:{keyed.api_port}", concurrency=16, network_timeout=120) as many:
+        many.register_plugin(_Key(keyed.admin_key))
+        left = triton.InferInput("left", [1, 3], "FP32")
+        left.set_data_from_numpy(np.zeros((1, 3), np.float32))
+        waiting = []
+        for number in range(64):
+            right = triton.InferInput("right", [1], "INT64")
+            right.set_data_from_numpy(np.array([number]))
+            waiting.append(many.async_infer("pair", [left, right], request_id=str(number), parameters=PARAMETERS))
+        answers = [each.get_result() for each in waiting]
+    assert [answer.get_response()["id"] for answer in answers] == [str(number) for number in range(64)]
+    assert [answer.as_numpy("same").tolist() for answer in answers] == [[number] for number in range(64)]
+
+
+def test_what_is_wrong_is_told_in_the_words_of_the_protocol(
+    client: triton.InferenceServerClient, keyed: KeyedStack
+) -> None:
+    def infer(**options: Any) -> Any:
+        return lambda: client.infer(options.pop("model_name", "iris"), [iris_input()], **options)
+
+    assert refusal_of(infer(model_name="rose")) == ("404", "no model 'rose'; there are: iris, pair")
+    assert refusal_of(infer(model_name="pair"))[0] == "422"
+    status, message = refusal_of(infer(priority=3))
+    assert (status, "priority" in message) == ("400", True)
+    assert refusal_of(infer(outputs=[triton.InferRequestedOutput("x")]))[0] == "422"
+    with triton.InferenceServerClient(f"127.0.0.1:{keyed.api_port}") as stranger:
+        assert stranger.is_server_ready()
+        status, message = refusal_of(stranger.get_server_metadata)
+    assert (status, "Authorization: Bearer" in message) == ("401", True)
+
+
+def test_a_wait_that_runs_out_names_where_the_result_will_be(
+    client: triton.InferenceServerClient, keyed: KeyedStack
+) -> None:
+    status, message = refusal_of(lambda: client.infer("iris", [iris_input()], parameters={"timeout_s": 0}))
+    path = message.partition("GET ")[2].partition(" ")[0]
+    assert status == "504"
+    assert keyed.call(path)["status"] == "SUCCEEDED"
+
+
+def test_a_key_makes_calls_one_request(client: triton.InferenceServerClient) -> None:
+    headers = {"Idempotency-Key": "triton-1"}
+    first, again = (
+        client.infer("pair", _pair_inputs(), headers=dict(headers), parameters=PARAMETERS).get_response()["id"]
+        for _ in range(2)
+    )
+    other = client.infer("pair", _pair_inputs(), parameters=PARAMETERS).get_response()["id"]
+    assert first == again != other
+
+
+def _pair_inputs() -> list[triton.InferInput]:
+    left, right = triton.InferInput("left", [1, 3], "FP32"), triton.InferInput("right", [1], "INT64")
+    left.set_data_from_numpy(np.ones((1, 3), np.float32))
+    right.set_data_from_numpy(np.array([1]))
+    return [left, right]
+
+
+def test_curl_sends_and_gets_gzip(keyed: KeyedStack) -> None:
+    rows = [[5.1, 3.5, 1.4, 0.2]] * 200
+    body = {"inputs": [{"name": "input", "shape": [200, 4], "datatype": "FP32", "data": rows}]}
+    done = subprocess.run(
+        [
+            *("curl", "-sS", "--compressed", "--data-binary", "@-", "-D", "/dev/stderr", "--max-time", "60"),
+            *("-H", f"Authorization: Bearer {keyed.admin_key}", "-H", "Content-Encoding: gzip"),
+            f"http://127.0.0.1:{keyed.api_port}/v2/models/iris/infer",
+        ],
+        input=gzip.compress(json.dumps(body).encode()),
+        capture_output=True,
+        check=True,
+    )
+    assert b"content-encoding: gzip" in done.stderr
+    label = next(output for output in json.loads(done.stdout)["outputs"] if output["name"] == "label")
+    assert label["data"] == [0] * 200
+
+
+def test_head_and_options_answer_as_http_wants(keyed: KeyedStack) -> None:
+    def ask(method: str, path: str) -> tuple[int, str | None, bytes]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{keyed.api_port}{path}",
+            method=method,
+            headers={"authorization": f"Bearer {keyed.admin_key}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - as above
+                return answer.status, answer.headers["allow"], answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers["allow"], error.read()
+
+    reads, writes = "GET, HEAD, OPTIONS", "OPTIONS, POST"
+    for path in ("/v2", "/v2/health/ready", "/v2/models", "/v2/models/iris", "/v2/models/iris/versions/v1/ready"):
+        assert ask("HEAD", path) == (200, None, b"")
+        assert ask("OPTIONS", path) == (200, reads, b"")
+        assert ask("DELETE", path)[:2] == (405, reads)
+    for path in ("/v2/models/iris/infer", "/v2/models/iris/versions/v1/infer", "/v2/repository/index"):
+        assert ask("OPTIONS", path) == (200, writes, b"")
+        status, allow, body = ask("GET", path)
+        assert (status, allow, list(json.loads(body))) == (405, writes, ["error"])
+    assert ask("OPTIONS", "/v2/nothing")[0] == 404
