@@ -25,6 +25,7 @@ from producer_api.predict.admission import Admission
 from producer_api.predict.call import CallReader
 from producer_api.predict.endpoint import ResponseBuilder
 from producer_api.predict.enqueuer import Enqueuer
+from producer_api.predict.event_streams import EventStreams
 from producer_api.predict.idempotency import ClaimStore, IdempotentSubmitter
 from producer_api.predict.pending import PendingRequests
 from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
@@ -63,6 +64,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         app.serve(build_app(services, keys))
         log.info("api_started", host=settings.api_host, port=port, instance=services.pending.instance)
         await stop.wait()
+        services.streams.drain()
     log.info("api_stopped")
 
 
@@ -111,6 +113,7 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
         cancellations=cancellations,
         clock=clock,
     )
+    responses = ResponseBuilder(catalog)
     claims = ClaimStore(redis, redis_url=settings.redis_url, names=settings.names)
     return Services(
         settings=settings,
@@ -129,7 +132,8 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
         idempotent=IdempotentSubmitter(settings, claims=claims, submitter=submitter, store=store, metrics=metrics),
         metrics=metrics,
         tracing=tracing,
-        responses=ResponseBuilder(catalog),
+        responses=responses,
+        streams=EventStreams(settings, waits=submitter.waits, responses=responses, clock=clock),
         splits=splits,
         follower=follower,
         windows=WindowStore(

@@ -11,6 +11,8 @@ PREDICT_PATH = "/v1/models/predict"
 CALLER = "inferlane.caller"
 # Whether that key may read and cancel the requests of others too; absent means yes.
 SEES_ALL = "inferlane.sees_all"
+# Scope key that `HeadAndOptions` sets for a HEAD, which the app sees as a GET; absent means no.
+IS_HEAD = "inferlane.is_head"
 
 
 class PlainResponse(NamedTuple):
@@ -57,7 +59,7 @@ class HeadAndOptions:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             if scope["method"] == "HEAD":
-                scope = {**scope, "method": "GET"}
+                scope = {**scope, "method": "GET", IS_HEAD: True}
             elif scope["method"] == "OPTIONS" and (allowed := allowed_methods(self._routes, scope["path"])):
                 headers = ((b"allow", ", ".join(allowed).encode()),)
                 await PlainResponse(200, b"", b"text/plain", headers).send(send)

@@ -1,5 +1,6 @@
 """Waits for results that end with the wait of the call or with the deadline of the request, whichever comes first."""
 
+import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,8 +51,16 @@ class ResultWaits:
 
     async def until(self, waiter: "Waiter", *, until_s: float, deadline_s: float) -> Result | None:
         """Return the result, or None once `until_s` (monotonic) or the request's deadline (wall clock) has passed."""
+        return await self._pending.wait(waiter, self._left_s(until_s=until_s, deadline_s=deadline_s))
+
+    async def look(self, waiter: "Waiter", *, until_s: float, deadline_s: float) -> Result | None:
+        """As `until`, but the waiter stays registered and unresolved when the time is over, to be waited for again."""
+        await asyncio.wait({waiter}, timeout=self._left_s(until_s=until_s, deadline_s=deadline_s))
+        return waiter.result() if waiter.done() else None
+
+    def _left_s(self, *, until_s: float, deadline_s: float) -> float:
         left_s = deadline_s - self._clock.now_s() + _TIMER_SLACK_S
-        return await self._pending.wait(waiter, max(0.0, min(until_s - self._clock.monotonic_s(), left_s)))
+        return max(0.0, min(until_s - self._clock.monotonic_s(), left_s))
 
     async def wait(self, request_id: str, *, key: str, model: str, until_s: float) -> Result | Accepted | None:
         """Return what `read` does, as soon as there is a result, the deadline has passed, or `until_s` has passed.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from producer_api.predict.call import CallReader
     from producer_api.predict.endpoint import ResponseBuilder
     from producer_api.predict.enqueuer import Enqueuer
+    from producer_api.predict.event_streams import EventStreams
     from producer_api.predict.idempotency import IdempotentSubmitter
     from producer_api.predict.pending import PendingRequests
     from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
@@ -51,6 +52,7 @@ class Services:
     idempotent: "IdempotentSubmitter"
     metrics: "ResponseMetrics"
     responses: "ResponseBuilder"
+    streams: "EventStreams"
     splits: "SplitTable"
     follower: "SplitFollower"
     windows: "WindowStore"

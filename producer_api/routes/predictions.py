@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from inferlane.contracts.identity import foreign_name, is_own_id
-from inferlane.contracts.results import Accepted, Result, Status
+from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import quoted
 from producer_api.http.asgi import CALLER, SEES_ALL
 from producer_api.http.problems import UnknownPredictionError
 from producer_api.http.schemas import Prediction
 from producer_api.predict.cancellation import accepted_headers, cancel_request
+from producer_api.predict.event_streams import MEDIA_TYPE, queued_body
 from producer_api.predict.pending import answer_within, store_is_late
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
 
@@ -60,7 +61,33 @@ async def read_prediction(
         if wait_s > 0:
             known = await waits.wait(request_id, key=asked.key, model=accepted.model, until_s=until_s)
         known = await waits.expire(request_id, known, key=asked.key)
-    return services.responses.body(known) if isinstance(known, Result) else _queued_body(request_id, accepted)
+    return services.responses.body(known) if isinstance(known, Result) else queued_body(request_id, accepted)
+
+
+@router.get(
+    "/v1/predictions/{request_id}/events",
+    response_class=Response,
+    responses={
+        200: {"description": "The events.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        204: {"description": "`Last-Event-ID` names the terminal event: there is nothing more to come."},
+    },
+)
+async def stream_prediction(
+    request_id: str,
+    request: Request,
+    services: AppServices,
+    last_event_id: Annotated[str, Header(description="The `id` of the last event that the client has.")] = "",
+    source: Source = "",
+) -> Response:
+    """Server-sent events: `queued` while there is no result, then `result`, which ends the stream.
+
+    The data of each is the body of `GET /v1/predictions/{request_id}`. Any replica serves it. If a stream ends without
+    `result`, open it again, as EventSource does by itself.
+    """
+    time_s = services.settings.default_wait_s
+    async with answer_within(time_s, store_is_late(time_s, done="open the stream again")):
+        asked = await _find(services, request, request_id, source)
+    return services.streams.response(request_id, asked.known, key=asked.key, last_event_id=last_event_id)
 
 
 @router.delete("/v1/predictions/{request_id}", response_model=Prediction, response_model_exclude_none=True)
@@ -96,12 +123,3 @@ async def _find(services: Services, request: Request, request_id: str, source: s
             f"{services.settings.result_ttl_s:.0f} s and forgotten, or it is another key's"
         )
     return _VisibleRequest(key, known)
-
-
-def _queued_body(request_id: str, accepted: Accepted) -> dict[str, Any]:
-    return {
-        "request_id": request_id,
-        "status": Status.QUEUED.value,
-        "model": accepted.model,
-        "version": accepted.version,
-    }

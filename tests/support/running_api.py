@@ -33,6 +33,8 @@ class RunningApi:
     store: ResultStore
     pids: dict[str, int]
     keys: dict[str, str] = field(default_factory=dict)
+    # Set it to let the API drain and end, before the block ends.
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
@@ -95,7 +97,7 @@ async def running_api(
         try:
             await eventually(is_up)
             pids = {"broker": broker.pid, "store": store_pid}
-            yield RunningApi(settings=settings, session=session, store=store, pids=pids, keys=keys)
+            yield RunningApi(settings=settings, session=session, store=store, pids=pids, keys=keys, stop=stop)
         finally:
             stop.set()
             await serving

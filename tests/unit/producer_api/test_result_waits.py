@@ -5,51 +5,20 @@ import asyncio
 import pytest
 
 from inferlane.contracts.results import Accepted, Result, Status
-from inferlane.errors import UnavailableError
 from producer_api.predict.pending import PendingRequests
 from producer_api.predict.result_waits import ResultWaits
 from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.one_request import ACCEPTED_S, LoopClock, OneRequestStore
 
 LIMIT_S = 20.0
 LONG_S = 3_600.0
-ACCEPTED_S = 1_700_000_000.0
-
-
-class Store:
-    """One request, as the store of results keeps it."""
-
-    def __init__(self, known: Result | Accepted | None) -> None:
-        self.known = known
-        self.reads = asyncio.Semaphore(0)
-        self.is_away = False
-
-    async def find(self, _key: str) -> Result | Accepted | None:
-        self.reads.release()
-        if self.is_away:
-            raise UnavailableError("away")
-        return self.known
-
-    async def put(self, results: list[Result]) -> list[Result]:
-        if not isinstance(self.known, Result):
-            (self.known,) = results
-        return [self.known]
-
-
-class LoopClock(FakeClock):
-    """Wall clock and monotonic clock of the event loop, so that its timers agree with it."""
-
-    def now_s(self) -> float:
-        return ACCEPTED_S + asyncio.get_running_loop().time()
-
-    def monotonic_s(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 def accepted(*, deadline_s: float) -> Accepted:
     return Accepted(model="iris", version=None, accepted_s=ACCEPTED_S, deadline_s=deadline_s)
 
 
-def make_waits(store: Store, clock: FakeClock) -> ResultWaits:
+def make_waits(store: OneRequestStore, clock: FakeClock) -> ResultWaits:
     pending = PendingRequests(store, None, instance="api", max_waiters=5)  # type: ignore[arg-type]  # as far as it is used
     return ResultWaits(pending, clock=clock, slots=5)
 
@@ -64,7 +33,7 @@ async def test_a_wait_ends_expired_at_the_deadline_and_not_with_the_call(left_s:
     """Guards the deadline in `ResultWaits.until`: without it the wait goes on for as long as the client allows."""
     clock = LoopClock()
     deadline_s = clock.now_s() + left_s
-    store = Store(accepted(deadline_s=deadline_s))
+    store = OneRequestStore(accepted(deadline_s=deadline_s))
     result = await wait_for_long(make_waits(store, clock), clock)
     assert isinstance(result, Result)
     assert (result.status, result.error_code) == (Status.EXPIRED, "deadline_exceeded")
@@ -75,7 +44,7 @@ async def test_a_wait_ends_expired_at_the_deadline_and_not_with_the_call(left_s:
 async def test_a_result_that_is_stored_before_the_deadline_is_kept() -> None:
     """Guards the last read of `ResultWaits.wait`: the wake-up of a result may be lost."""
     clock = LoopClock()
-    store = Store(accepted(deadline_s=clock.now_s() + 0.05))
+    store = OneRequestStore(accepted(deadline_s=clock.now_s() + 0.05))
     waiting = asyncio.create_task(wait_for_long(make_waits(store, clock), clock))
     async with asyncio.timeout(LIMIT_S):
         await store.reads.acquire()
@@ -85,7 +54,7 @@ async def test_a_result_that_is_stored_before_the_deadline_is_kept() -> None:
 
 async def test_a_wait_that_is_shorter_than_the_deadline_leaves_the_request_alone() -> None:
     clock = LoopClock()
-    store = Store(accepted(deadline_s=clock.now_s() + LONG_S))
+    store = OneRequestStore(accepted(deadline_s=clock.now_s() + LONG_S))
     async with asyncio.timeout(LIMIT_S):
         known = await make_waits(store, clock).wait("id", key="id", model="iris", until_s=clock.monotonic_s())
     assert known is store.known
@@ -95,7 +64,7 @@ async def test_a_wait_that_is_shorter_than_the_deadline_leaves_the_request_alone
 async def test_a_wait_goes_on_when_its_first_read_fails() -> None:
     """Guards the tolerance of the first read: a store that restarts must not end every wait."""
     clock = LoopClock()
-    store = Store(None)
+    store = OneRequestStore(None)
     store.is_away = True
     waits = make_waits(store, clock)
     waiting = asyncio.create_task(wait_for_long(waits, clock))

@@ -1,0 +1,199 @@
+"""Server-sent events of one request: `queued` while it has no result, then `result`, then the stream ends.
+
+Source: the EventSource interface, HTML Standard, section 9.2. A browser reconnects after every end of a stream until it
+is answered 204, which a client gets that names the terminal event in `Last-Event-ID`.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from starlette.responses import Response
+
+from inferlane.contracts.results import Accepted, Result, Status
+from inferlane.errors import UnavailableError
+from producer_api.http.asgi import IS_HEAD
+from producer_api.predict.cancellation import ClientDisconnect
+from producer_api.predict.endpoint import encode_json
+from producer_api.predict.pending import answer_within, store_is_late
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.retry import Clock
+    from producer_api.predict.endpoint import ResponseBuilder
+    from producer_api.predict.result_waits import ResultWaits
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "text/event-stream"
+# Proxies close connections that are silent for long; the HTML Standard (9.2.7) advises a comment every 15 s or so.
+_KEEP_ALIVE_S = 15.0
+_KEEP_ALIVE = b": keep-alive\n\n"
+# How often a request past its deadline is read while the store does not answer.
+_RETRY_S = 1.0
+_HEADERS = {
+    "cache-control": "no-store",
+    # nginx would hold the events back until its buffer is full.
+    "x-accel-buffering": "no",
+}
+
+
+class EventStreams:
+    """The open event streams of one API process. One event loop.
+
+    Each holds a waiter as a waiting call does, so the same limits and the same reads of the store serve both.
+    """
+
+    def __init__(
+        self,
+        settings: "Settings",
+        *,
+        waits: "ResultWaits",
+        responses: "ResponseBuilder",
+        clock: "Clock",
+        keep_alive_s: float = _KEEP_ALIVE_S,
+    ) -> None:
+        self._read_limit_s = settings.default_wait_s
+        self._waits = waits
+        self._responses = responses
+        self._clock = clock
+        self._keep_alive_s = keep_alive_s
+        # What ends a stream early: its client disconnects, or the process drains.
+        self._ends: set[ClientDisconnect] = set()
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """End every stream without a result, and new ones after `queued`, so that clients reconnect elsewhere."""
+        self._is_draining = True
+        for end in self._ends:
+            end.note()
+
+    def response(self, request_id: str, known: Result | Accepted, *, key: str, last_event_id: str = "") -> Response:
+        """Return the event stream of a request, or 204 to a client that has its terminal event already."""
+        if isinstance(known, Result) and last_event_id == _event_id(known):
+            return Response(status_code=HTTPStatus.NO_CONTENT)
+        return _EventStreamResponse(self, request_id, known, key)
+
+    async def write(self, request_id: str, known: Result | Accepted, key: str, *, receive: Any, out: "_Output") -> None:
+        """Write the events until the result is written, the client disconnects or the process drains.
+
+        Raises:
+            OverloadedError: too many calls wait in this process; nothing was written.
+            InferlaneError: the stored result cannot be read.
+        """
+        result = known if isinstance(known, Result) else None
+        if isinstance(known, Accepted):
+            result = await self._wait(request_id, known, key, receive, out)
+        if result is not None:
+            await out.write(_event("result", self._responses.body(result), event_id=_event_id(result)))
+        await out.end()
+
+    async def _wait(self, request_id: str, accepted: Accepted, key: str, receive: Any, out: "_Output") -> Result | None:
+        """Write `queued`, then comments until there is a result; None if the stream ends without one."""
+        chunk, deadline_s = _event("queued", queued_body(request_id, accepted)), accepted.deadline_s
+        with self._waits.waiter(accepted.model, key) as waiter, self._early_end(receive) as end:
+            end.resolves(waiter)
+            while True:
+                await out.write(chunk)
+                until_s = self._clock.monotonic_s() + self._keep_alive_s
+                result = await self._waits.look(waiter, until_s=until_s, deadline_s=deadline_s)
+                if result is not None or end.has_happened:
+                    return result
+                if self._clock.now_s() > deadline_s:
+                    known = await self._read(request_id, accepted, key)
+                    if not isinstance(known, Accepted):
+                        return known
+                    deadline_s = max(known.deadline_s, self._clock.now_s() + _RETRY_S)
+                chunk = _KEEP_ALIVE
+
+    async def _read(self, request_id: str, accepted: Accepted, key: str) -> Result | Accepted | None:
+        time_s = self._read_limit_s
+        try:
+            async with answer_within(time_s, store_is_late(time_s, done="the event stream waits on")):
+                return await self._waits.read(request_id, key=key)
+        except UnavailableError as error:
+            log.info("event_stream_waits_for_store", request_id=request_id, error=str(error))
+            return accepted
+
+    @contextmanager
+    def _early_end(self, receive: Any) -> Iterator[ClientDisconnect]:
+        end = ClientDisconnect()
+        if self._is_draining:
+            end.note()
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            end.note()
+
+        watching = asyncio.create_task(watch())
+        self._ends.add(end)
+        try:
+            yield end
+        finally:
+            self._ends.discard(end)
+            watching.cancel()
+
+
+class _Output:
+    """The response of one stream. Its head is sent with the first event, so an error before that is a problem."""
+
+    def __init__(self, response: Response, send: Any) -> None:
+        self._response = response
+        self._send = send
+        self._has_started = False
+
+    async def write(self, event: bytes) -> None:
+        """Send an event or a comment."""
+        await self._start()
+        await self._send({"type": "http.response.body", "body": event, "more_body": True})
+
+    async def end(self) -> None:
+        """End the response."""
+        await self._start()
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _start(self) -> None:
+        if not self._has_started:
+            self._has_started = True
+            start = {"type": "http.response.start", "status": HTTPStatus.OK, "headers": self._response.raw_headers}
+            await self._send(start)
+
+
+class _EventStreamResponse(Response):
+    """The stream as a response of FastAPI's."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, streams: EventStreams, request_id: str, known: Result | Accepted, key: str) -> None:
+        super().__init__(headers=_HEADERS)
+        del self.headers["content-length"]
+        self._streams = streams
+        self._request = request_id, known, key
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        out = _Output(self, send)
+        if scope.get(IS_HEAD, False):
+            await out.end()
+        else:
+            await self._streams.write(*self._request, receive=receive, out=out)
+
+
+def queued_body(request_id: str, accepted: Accepted) -> dict[str, Any]:
+    """Return the body of a request that has no result yet."""
+    body = {"request_id": request_id, "status": Status.QUEUED.value, "model": accepted.model}
+    return body if accepted.version is None else {**body, "version": accepted.version}
+
+
+def _event_id(result: Result) -> str:
+    """Return what tells this result from one that a replay of the request gives later."""
+    return f"{result.attempt}-{result.finished_s:.6f}"
+
+
+def _event(name: str, body: dict[str, Any], *, event_id: str | None = None) -> bytes:
+    """Encode an event. The JSON is one line, because its encoder escapes every line break."""
+    first = b"" if event_id is None else b"id: %s\n" % event_id.encode()
+    return first + b"event: %s\ndata: %s\n\n" % (name.encode(), encode_json(body))
