@@ -1,7 +1,9 @@
 """Cancellation of requests: by their client's call, or because their client has disconnected."""
 
-from contextlib import suppress
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.results import CANCELLED, Accepted, Result
@@ -59,6 +61,21 @@ class ClientDisconnect:
         self._waiter = waiter
         if self.has_happened:
             self.note()
+
+    @contextmanager
+    def watching(self, receive: Any) -> Iterator[None]:
+        """Note while the block runs when the client disconnects. The body of the call must have been read."""
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.note()
+
+        task = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            task.cancel()
 
     def note(self) -> None:
         """Note that the client has disconnected."""

@@ -250,18 +250,8 @@ class PredictEndpoint:
     async def _submit_until_disconnect(self, call: "Call", receive: Any) -> "Result | None":
         """Do `submit_and_wait`, and cancel the request if the client disconnects meanwhile."""
         disconnect = ClientDisconnect()
-
-        async def watch() -> None:
-            # The body is read, so the only message left is that the client has disconnected.
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            disconnect.note()
-
-        watching = asyncio.create_task(watch())
-        try:
+        with disconnect.watching(receive):
             return await self._submitter.submit_and_wait(call, disconnect=disconnect)
-        finally:
-            watching.cancel()
 
     def _observe(self, scope: Any, exchange: "_Exchange", status: int, span: "Span | None") -> None:
         # Whoever sent an idempotency key may send the same call again, and gets the result then.

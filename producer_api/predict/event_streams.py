@@ -4,7 +4,6 @@ Source: the EventSource interface, HTML Standard, section 9.2. A browser reconne
 is answered 204, which a client gets that names the terminal event in `Last-Event-ID`.
 """
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -123,19 +122,12 @@ class EventStreams:
         end = ClientDisconnect()
         if self._is_draining:
             end.note()
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            end.note()
-
-        watching = asyncio.create_task(watch())
         self._ends.add(end)
         try:
-            yield end
+            with end.watching(receive):
+                yield end
         finally:
             self._ends.discard(end)
-            watching.cancel()
 
 
 class _Output:

@@ -1,6 +1,7 @@
 """What a client of the HTTP API sees, on a real stack."""
 
 import gzip
+import http.client
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -154,6 +156,25 @@ def test_an_async_request_is_accepted_at_once_and_answered_at_its_location(stack
     assert accepted.headers["location"] == accepted.body["location"]
     result = stack.call(accepted.headers["location"] + "?wait_s=30").body
     assert (result["status"], result["predictions"][0]["label"]) == ("SUCCEEDED", "setosa")
+
+
+def test_a_stream_of_events_tells_when_a_submitted_request_ends(stack: Stack) -> None:
+    """The whole way with a plain HTTP client: submit, stream, and compare with what GET answers."""
+    body = {"instances": GOOD, "version": "v1"}
+    with closing(http.client.HTTPConnection("127.0.0.1", stack.api_port, timeout=60)) as connection:
+        with paused(stack, "worker-iris-v1"):
+            location = stack.call("/v1/models/predict", body, prefer="respond-async").body["location"]
+            connection.request("GET", f"{location}/events")
+            stream = connection.getresponse()
+            assert (stream.status, stream.headers.get_content_type()) == (200, "text/event-stream")
+            assert stream.readline() == b"event: queued\n"
+            assert json.loads(stream.readline().removeprefix(b"data: "))["status"] == "QUEUED"
+        rest = [line for line in stream.read().decode().splitlines() if line and not line.startswith(":")]
+    assert rest[0].startswith("id: ")
+    assert rest[1] == "event: result"
+    (event,) = rest[2:]
+    assert json.loads(event.removeprefix("data: ")) == stack.call(location).body
+    assert json.loads(event.removeprefix("data: "))["predictions"][0]["label"] == "setosa"
 
 
 def test_a_wait_that_runs_out_is_a_202_and_the_result_comes_later(stack: Stack) -> None:
