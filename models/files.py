@@ -41,6 +41,9 @@ class _Tensor(msgspec.Struct, frozen=True):
     classes: tuple[str, ...] = ()
     # Of inputs; where it is absent, the graph says it.
     allow_nan: bool | None = None
+    # Of inputs with a free axis, as `TensorSpec` has them. Hugging Face's names say it where they are absent.
+    pad: float | str | None = None
+    mask_of: str | None = None
 
 
 class VersionFile(msgspec.Struct, frozen=True):
@@ -88,6 +91,8 @@ def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
         outputs=_specs(path, "outputs", entry.outputs),
         has_row_axis=entry.row_axis,
     )
+    if signature.has_free_axes:
+        signature = replace(signature, inputs=tuple(map(_padded, signature.inputs, entry.inputs, repeat(entry.inputs))))
     for spec in signature.inputs:
         _check_shape(f"{path}: {spec.name!r} of [[inputs]]", spec)
     return entry, signature
@@ -97,6 +102,17 @@ def _nan_allowed(spec: TensorSpec, entry: _Tensor, onnx: Path) -> TensorSpec:
     if not spec.datatype.startswith("FP") or entry.allow_nan is False:
         return spec
     return replace(spec, allow_nan=entry.allow_nan or takes_nan(onnx))
+
+
+# What tokenizers fill up with where exporters of Hugging Face's models named the inputs: any token that is masked.
+_MASK, _TOKENS, _ZERO_PADDED = "attention_mask", "input_ids", frozenset({"input_ids", "token_type_ids"})
+
+
+def _padded(spec: TensorSpec, entry: _Tensor, entries: tuple[_Tensor, ...]) -> TensorSpec:
+    is_masked = {other.name for other in entries} >= {_MASK, _TOKENS}
+    mask_of = entry.mask_of or (_TOKENS if spec.name == _MASK and is_masked else None)
+    pad = 0 if entry.pad is None and (mask_of or (is_masked and spec.name in _ZERO_PADDED)) else entry.pad
+    return replace(spec, pad=pad, mask_of=mask_of)
 
 
 def shown_values(table: Any) -> Mapping[str, float | str]:
@@ -138,12 +154,12 @@ def _check_shape(where: str, spec: TensorSpec) -> None:
             "dynamic first axis, and write -1 for it; or write `row_axis = false` at the top if it takes a single row "
             "and has no axis for rows."
         )
-    if any(axis < 1 for axis in spec.row_shape):
+    if any(axis < 1 and axis != -1 for axis in spec.row_shape):
         raise ConfigurationError(
-            f"{where} has the shape {list(spec.shape)}; every axis after the first must be a fixed size over 0. "
-            "Export the model with fixed inner axes."
+            f"{where} has the shape {list(spec.shape)}; every axis after the first must be -1 or a fixed size over 0. "
+            "Export the model with such axes."
         )
-    if math.prod(spec.row_shape) > _MAX_ROW_VALUES:
+    if math.prod(map(abs, spec.row_shape)) > _MAX_ROW_VALUES:
         raise ConfigurationError(
             f"{where} has the shape {list(spec.shape)}; a row has at most {_MAX_ROW_VALUES} values. Correct it, "
             "or export a model that takes smaller rows."

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.wire.tensors import NO_ROW_AXIS
+from inferlane.contracts.wire.free_rows import filled
+from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Signature
 from inferlane.errors import ModelError
 from workers.requests import Request
 
@@ -96,10 +98,24 @@ def join(request: Request, pieces: Sequence[InferredRequest]) -> InferredRequest
     return InferredRequest(request, {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]})
 
 
+def by_length(requests: Sequence[Request], signature: Signature) -> list[list[Request]]:
+    """Requests that may be in one batch: of lengths up to the same power of two, or of one length without `pad`."""
+    groups: dict[Any, list[Request]] = {}
+    for request in requests:
+        shapes = [(spec, request.tensors[spec.name].shape[1:]) for spec in signature.inputs]
+        key = tuple(shape if spec.pad is None else tuple(n.bit_length() for n in shape) for spec, shape in shapes)
+        groups.setdefault(key, []).append(request)
+    return list(groups.values())
+
+
 def stack(requests: Sequence[Request]) -> dict[str, np.ndarray]:
     """Concatenate the inputs of all requests: one array `(rows of all requests, …)` each, in their order."""
     if len(requests) == 1:
         return requests[0].tensors
+    if pads := requests[0].pads:
+        return {
+            name: filled([request.tensors[name] for request in requests], pads[name]) for name in requests[0].tensors
+        }
     return {name: np.concatenate([request.tensors[name] for request in requests]) for name in requests[0].tensors}
 
 
@@ -108,8 +124,24 @@ def unstack(outputs: Mapping[str, np.ndarray], requests: Sequence[Request]) -> I
     start = 0
     for request in requests:
         end = start + request.rows
-        yield {name: array[start:end] for name, array in outputs.items()}
+        own = {name: array[start:end] for name, array in outputs.items()}
+        yield own if not request.pads else _cut(own, request, requests)
         start = end
+
+
+def _cut(outputs: dict[str, np.ndarray], request: Request, batch: Sequence[Request]) -> dict[str, np.ndarray]:
+    """The outputs without what belongs to the fill: axes that are as long as the filled rows were."""
+    lengths: dict[int, int] = {}
+    for name, array in request.tensors.items():
+        for axis, own in enumerate(array.shape[1:], start=1):
+            longest = max(other.tensors[name].shape[axis] for other in batch)
+            if longest != own:
+                lengths[longest] = own
+
+    def kept(array: np.ndarray, free: tuple[int, ...]) -> np.ndarray:
+        return array[tuple(slice(lengths.get(size) if axis in free else None) for axis, size in enumerate(array.shape))]
+
+    return {name: kept(array, request.free_outputs.get(name, ())) for name, array in outputs.items()}
 
 
 def run_in_pieces(run: Run, inputs: Mapping[str, np.ndarray], *, batch: int) -> dict[str, np.ndarray]:

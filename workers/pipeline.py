@@ -1,7 +1,8 @@
 """What a worker does with a fetched batch: decode, infer, deliver. Stages of successive batches overlap."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,7 +14,7 @@ from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
 from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.retry import Retrier
 from workers.batch_telemetry import BatchTelemetry
-from workers.batching import Batch, BatchRun, InferredRequest, RunTimes, join, pieces_of, split_by_rows
+from workers.batching import Batch, BatchRun, InferredRequest, RunTimes, by_length, join, pieces_of, split_by_rows
 from workers.failure_limit import FailureLimit
 from workers.lane_scheduler import LaneScheduler
 from workers.model import HELD_BYTES, BatchRunner
@@ -103,7 +104,7 @@ class Pipeline:
                 refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {clipped(repr(error))}")))
         if refused:
             await self._finish([BatchReply(Batch(lane=lane, fetched_s=fetched_s), refused)])
-        batches = list(split_by_rows(requests, self._max_batch_rows))
+        batches = list(self._batches(requests))
         held: list[BatchReply] = []
         while batches:
             # No client waits for a bulk result: run the batches in a row and deliver their replies in one round trip.
@@ -116,6 +117,11 @@ class Pipeline:
                 held = []
         if held:
             await self._finish(held)
+
+    def _batches(self, requests: list[Request]) -> Iterator[list[Request]]:
+        signature = self._model.version.signature
+        groups = by_length(requests, signature) if signature.has_free_axes else [requests]
+        return chain.from_iterable(split_by_rows(group, self._max_batch_rows) for group in groups)
 
     async def give_up(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
         """Dead-letter a record that must not be tried again; return when its terminal result is durable."""

@@ -1,7 +1,9 @@
 """Decode a record into a request that can be batched."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import RequestHeaders, default_headers, read_headers
 from inferlane.contracts.wire.tensor_data import check_tensors
+from inferlane.contracts.wire.tensors import Signature
 from inferlane.contracts.wire.v1 import decode_instances, read_instances_body
 from inferlane.contracts.wire.v2 import decode_request
 from inferlane.contracts.wire.v2_fields import ALL_AS_JSON, ResponseForm
@@ -31,6 +34,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     tensors: dict[str, np.ndarray]
     rows: int
     form: ResponseForm
+    # Where rows may be of different lengths: what each input is filled up with, and the free axes of each output.
+    pads: Mapping[str, Any] | None = None
+    free_outputs: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 def decode(record: "KafkaRecord", lane: Lane, version: "ModelVersion") -> Request:
@@ -61,7 +67,19 @@ def decode(record: "KafkaRecord", lane: Lane, version: "ModelVersion") -> Reques
         tensors=tensors,
         rows=check_tensors(tensors, version.signature),
         form=form,
+        **(_free_axes_of(version.signature) if version.signature.has_free_axes else {}),
     )
+
+
+@lru_cache(maxsize=16)
+def _free_axes_of(signature: Signature) -> Mapping[str, Any]:
+    return {
+        "pads": {spec.name: 0 if spec.pad is None else spec.pad for spec in signature.inputs},
+        "free_outputs": {
+            spec.name: tuple(axis for axis, size in enumerate(spec.shape) if axis and size == -1)
+            for spec in signature.outputs
+        },
+    }
 
 
 def _check_pool(version: "ModelVersion", model_named: object, version_named: object) -> None:

@@ -10,6 +10,7 @@ from inferlane.errors import ConfigurationError, ModelError
 from workers.model import OnnxModel
 
 if TYPE_CHECKING:
+    from inferlane.contracts.wire.tensors import TensorSpec
     from models.catalog import ModelVersion
 
 # The scales of the rows. A model that scales a batch by its largest value shows an error in the smallest row.
@@ -17,6 +18,8 @@ _ROW_SCALES = (1.0, 0.01, 100.0, 1.0, 3.0, 0.1, 30.0, 1.0)
 # Sums in another order differ in the last digits; int8 quantized by the scale of a batch differs in the second digit.
 _ROUNDING = 1e-3
 _SEED = 20_261
+# Of an axis that is free.
+_TRIED_LENGTH = 8
 # Names that exporters give to outputs with one value per class.
 _SCORES = frozenset({"probabilities", "scores", "logits"})
 
@@ -36,6 +39,8 @@ def load_verified(version: "ModelVersion", *, intra_op_num_threads: int, rows: i
     except ModelError as error:
         raise ConfigurationError(f"{version.path}: rows of zeros fail: {error}") from error
     _verify_independence(model)
+    if version.signature.has_free_axes:
+        _verify_filled_up(model)
     return model
 
 
@@ -102,6 +107,39 @@ def _verify_independence(model: OnnxModel) -> None:
             )
 
 
+def _verify_filled_up(model: OnnxModel) -> None:
+    """Compare the answers to rows with those to the same rows filled up as in a batch with longer ones.
+
+    Raises:
+        ConfigurationError: what rows are filled up with changes their answers.
+    """
+    signature = model.version.signature
+    if all(spec.pad is None for spec in signature.inputs):
+        return
+    own = {name: array[:1] for name, array in _samples(model.version).items()}
+    longer = {
+        spec.name: np.pad(
+            own[spec.name],
+            [(0, _TRIED_LENGTH * (axis == -1 and index > 0)) for index, axis in enumerate(spec.shape)],
+            constant_values=spec.pad or 0,
+        )
+        for spec in signature.inputs
+    }
+    try:
+        alone, together = model.run(own), model.run(longer)
+    except ModelError:
+        # Made-up rows may mean nothing to this model; rows of zeros went through.
+        return
+    for spec in signature.outputs:
+        kept = together[spec.name][tuple(map(slice, alone[spec.name].shape))]
+        if alone[spec.name].dtype.kind == "f" and not _same(kept, alone[spec.name]):
+            raise ConfigurationError(
+                f"{model.version.path}: rows filled up with `pad` to the length of others get another answer: "
+                f"{spec.name} is {_head(alone[spec.name])} alone and {_head(kept)} filled up. Name the model's mask "
+                "with `mask_of`, or leave out `pad`: then only rows of one length share a batch."
+            )
+
+
 def _same(together: np.ndarray, apart: np.ndarray) -> bool:
     if together.shape != apart.shape:
         return False
@@ -114,7 +152,7 @@ def _same(together: np.ndarray, apart: np.ndarray) -> bool:
 
 def _zeros(version: "ModelVersion", count: int) -> dict[str, np.ndarray]:
     return {
-        spec.name: np.zeros((count, *spec.row_shape), dtype=numpy_dtype(spec.datatype))
+        spec.name: np.zeros((count, *_tried_shape(spec)), dtype=numpy_dtype(spec.datatype))
         for spec in version.signature.inputs
     }
 
@@ -124,13 +162,19 @@ def _samples(version: "ModelVersion") -> Mapping[str, np.ndarray]:
     random = np.random.default_rng(_SEED)
     rows = {}
     for spec in version.signature.inputs:
-        dtype, shape = numpy_dtype(spec.datatype), (len(_ROW_SCALES), *spec.row_shape)
-        if dtype.kind == "f":
+        dtype, shape = numpy_dtype(spec.datatype), (len(_ROW_SCALES), *_tried_shape(spec))
+        if spec.mask_of is not None:
+            rows[spec.name] = np.ones(shape, dtype)
+        elif dtype.kind == "f":
             scales = np.reshape(_ROW_SCALES, (-1, *(1 for _ in spec.row_shape)))
             rows[spec.name] = (random.standard_normal(shape) * scales).astype(dtype)
         else:
             rows[spec.name] = random.integers(0, 2, shape).astype(dtype)
     return rows
+
+
+def _tried_shape(spec: "TensorSpec") -> list[int]:
+    return [_TRIED_LENGTH if axis == -1 else axis for axis in spec.row_shape]
 
 
 def _head(array: np.ndarray) -> str:

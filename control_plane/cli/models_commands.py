@@ -186,7 +186,7 @@ def _zero(spec: "TensorSpec") -> bool | int | str:
 
 
 def _zeros(shape: tuple[int, ...], value: float | str) -> object:
-    return [_zeros(shape[1:], value) for _ in range(shape[0])] if shape else value
+    return [_zeros(shape[1:], value) for _ in range(max(1, shape[0]))] if shape else value
 
 
 app = typer.Typer(no_args_is_help=True, help="Add, build, list and verify models.")

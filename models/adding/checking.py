@@ -290,7 +290,8 @@ def _accepts_nan(model: "OnnxModel") -> bool:
 def _filled(model: "OnnxModel", rows: int, value: float) -> dict[str, np.ndarray]:
     dtypes = {spec.name: (numpy_dtype(spec.datatype), spec.row_shape) for spec in model.version.signature.inputs}
     return {
-        name: np.full((rows, *shape), value if dtype.kind == "f" else 0, dtype)
+        # A free axis has one value.
+        name: np.full((rows, *map(abs, shape)), value if dtype.kind == "f" else 0, dtype)
         for name, (dtype, shape) in dtypes.items()
     }
 

@@ -141,8 +141,8 @@ def _check_shape(what: str, name: str, shape: onnx.TensorShapeProto) -> None:
         )
     if what == "output":
         return
-    if any(axis < 1 for axis in axes[1:]):
+    if any(axis < 1 and axis != -1 for axis in axes[1:]):
         raise ConfigurationError(
-            f"{what} {quoted(name)} has the shape {axes}; every axis after the first must be a fixed size over 0. "
-            "Export the model with fixed inner axes."
+            f"{what} {quoted(name)} has the shape {axes}; every axis after the first must be free or a fixed size "
+            "over 0. Export the model with such axes."
         )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import simdjson
 
 from inferlane.contracts.wire.json_numbers import EXACT_INTEGERS, ExpectedNumbers
 from inferlane.contracts.wire.tensors import NOT_FINITE, WIDEST, TensorSpec, exactly, numpy_dtype
-from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
+from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped, quoted
 
 # Whole numbers of more than 64 bits and exponents that may pass a double's are valid JSON that simdjson refuses.
 _BIG_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?[eE]\+?\d{3,}|-?\d{19,}(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -205,3 +206,50 @@ def row_type(spec: TensorSpec) -> Any:
     for _ in spec.row_shape:
         of = list[of]
     return of
+
+
+@lru_cache(maxsize=256)
+def wanted_of(spec: TensorSpec) -> ExpectedNumbers:
+    """What rows must hold for this input."""
+    name = f"input {quoted(spec.name)}"
+    return ExpectedNumbers(where="instances", name=name, datatype=spec.datatype, allow_nan=spec.allow_nan)
+
+
+def rows_of(text: bytes, wanted: str, max_rows: int | None) -> tuple[Any, str | None]:
+    document, too_big = document_of(text, "instances")
+    if not isinstance(document, simdjson.Array):
+        raise InvalidInputError(f"instances is {quoted(document)}; it must be {wanted}")
+    if not len(document):
+        raise InvalidInputError("instances is empty; send a list of at least one row")
+    check_rows(len(document), max_rows)
+    return document, too_big
+
+
+def check_rows(rows: int, max_rows: int | None) -> None:
+    if max_rows is not None and rows > max_rows:
+        raise PayloadTooLargeError(
+            f"{rows} rows in one request, the limit is {max_rows}; split it, or use `inferlane batch submit`"
+        )
+
+
+def fields_of(row: Any, place: str, specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """The fields of a row, one for each input; a mask may be left out.
+
+    Raises:
+        InvalidInputError: it is no object, or has another field, or one twice, or lacks one.
+    """
+    names = ", ".join(repr(spec.name) for spec in specs)
+    if not isinstance(row, simdjson.Object):
+        raise InvalidInputError(f"{place} is {quoted(row)}; each row must be an object with the fields {names}")
+    held: dict[str, Any] = {}
+    known = {spec.name for spec in specs}
+    for name in row:
+        if name not in known or name in held:
+            raise InvalidInputError(
+                f"{place} has the field {quoted(name)}, which is there twice or is no input; its fields must be {names}"
+            )
+        held[name] = row[name]
+    for spec in specs:
+        if spec.name not in held and spec.mask_of is None:
+            raise InvalidInputError(f"{place} has no field {spec.name!r}; its fields must be {names}")
+    return held

@@ -154,6 +154,8 @@ def check_tensors(tensors: dict[str, np.ndarray], signature: Signature) -> int:
     rows = None
     for spec in specs:
         array = tensors.get(spec.name)
+        if array is None and spec.mask_of in tensors:
+            array = tensors[spec.name] = np.ones(tensors[spec.mask_of].shape, numpy_dtype(spec.datatype))
         if array is None:
             raise InvalidInputError(f"input {spec.name!r} is missing; the inputs are: {_names(specs)}")
         if array.dtype != numpy_dtype(spec.datatype):
@@ -195,7 +197,7 @@ def _converted(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
-    if array.shape[1:] != spec.row_shape:
+    if array.shape[1:] != spec.row_shape and not spec.fits(array.shape[1:]):
         raise InvalidInputError(
             f"input {spec.name!r} has shape {clipped(str(list(array.shape)))}; "
             f"it must be [rows, {str(list(spec.row_shape))[1:]}"

@@ -151,6 +151,21 @@ class TensorSpec:
     datatype: str
     shape: tuple[int, ...]
     allow_nan: bool = False
+    # What rows with a free axis are filled up with to the length of the longest; None: rows of one length only.
+    pad: float | str | None = None
+    # The input that this one is the mask of: 1 for what a row has, 0 for what it is filled up with.
+    mask_of: str | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether rows may be of different lengths."""
+        return -1 in self.row_shape
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a row may have this shape."""
+        return len(shape) == len(self.row_shape) and all(
+            axis == length or (axis == -1 and length > 0) for axis, length in zip(self.row_shape, shape, strict=True)
+        )
 
     @property
     def kind(self) -> str:
@@ -173,6 +188,7 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batch: int = ANY_ROWS
+    has_free_axes: bool = False
 
     @classmethod
     def of_graph(
@@ -184,12 +200,16 @@ class Signature:
             return tuple(replace(spec, shape=(-1, *spec.shape[axes_before:])) for spec in specs)
 
         if not has_row_axis:
-            return cls(inputs=widened(inputs, 0), outputs=widened(outputs, 0), batch=NO_ROW_AXIS)
+            return cls._made(widened(inputs, 0), widened(outputs, 0), NO_ROW_AXIS)
         firsts = {spec.shape[:1] for spec in inputs}
         (first,) = firsts if len(firsts) == 1 else ((),)
         if first and first[0] > 0 and all(spec.shape[:1] in {first, (-1,)} for spec in outputs):
-            return cls(inputs=widened(inputs, 1), outputs=widened(outputs, 1), batch=first[0])
-        return cls(inputs=inputs, outputs=outputs)
+            return cls._made(widened(inputs, 1), widened(outputs, 1), first[0])
+        return cls._made(inputs, outputs, ANY_ROWS)
+
+    @classmethod
+    def _made(cls, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], batch: int) -> "Signature":
+        return cls(inputs=inputs, outputs=outputs, batch=batch, has_free_axes=any(spec.is_free for spec in inputs))
 
     def misfit(self, other: "Signature") -> str | None:
         """Why no request could fit both signatures, None if some do: the width of numbers is converted."""

@@ -11,42 +11,28 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import simdjson
 
-from inferlane.contracts.wire.json_numbers import ExpectedNumbers, Raw, numbers, refuse_repeats
-from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, array_of, document_of, room_for, row_type
+from inferlane.contracts.wire.free_rows import decode_free_rows
+from inferlane.contracts.wire.json_numbers import Raw, numbers, refuse_repeats
+from inferlane.contracts.wire.json_rows import (
+    OBJECTS_UP_TO_BYTES,
+    Filler,
+    array_of,
+    check_rows,
+    fields_of,
+    room_for,
+    row_type,
+    rows_of,
+    wanted_of,
+)
 from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, json_values, numpy_dtype
-from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped, quoted
-
-
-@lru_cache(maxsize=256)
-def wanted_of(spec: TensorSpec) -> ExpectedNumbers:
-    """What rows must hold for this input."""
-    name = f"input {quoted(spec.name)}"
-    return ExpectedNumbers(where="instances", name=name, datatype=spec.datatype, allow_nan=spec.allow_nan)
-
-
-def rows_of(text: bytes, wanted: str, max_rows: int | None) -> tuple[Any, str | None]:
-    document, too_big = document_of(text, "instances")
-    if not isinstance(document, simdjson.Array):
-        raise InvalidInputError(f"instances is {quoted(document)}; it must be {wanted}")
-    if not len(document):
-        raise InvalidInputError("instances is empty; send a list of at least one row")
-    check_rows(len(document), max_rows)
-    return document, too_big
+from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError, clipped
 
 
 def room(text: bytes, rows: int, spec: TensorSpec) -> np.ndarray:
     """An array for the rows; one row where so short a text cannot hold them all: one of them does not fit then."""
     rows = rows if room_for(text, rows, spec.row_shape) else 1
     return np.empty((rows, *spec.row_shape), numpy_dtype(spec.datatype))
-
-
-def check_rows(rows: int, max_rows: int | None) -> None:
-    if max_rows is not None and rows > max_rows:
-        raise PayloadTooLargeError(
-            f"{rows} rows in one request, the limit is {max_rows}; split it, or use `inferlane batch submit`"
-        )
 
 
 def decode_columns(text: bytes, signature: Signature, max_rows: int | None) -> dict[str, np.ndarray]:
@@ -102,37 +88,10 @@ def _columns_one_by_one(text: bytes, specs: tuple[TensorSpec, ...], max_rows: in
     document, too_big = rows_of(text, "a list of objects with one field for each input", max_rows)
     columns = [(spec.name, room(text, len(document), spec), Filler(wanted_of(spec), too_big=too_big)) for spec in specs]
     for index, row in enumerate(document):
-        if not isinstance(row, simdjson.Object):
-            raise InvalidInputError(
-                f"instances[{index}] is {quoted(row)}; each row must be an object with the fields {_names(specs)}"
-            )
-        if len(row) != len(specs):
-            _refuse_fields(row, index, specs)
+        held = fields_of(row, f"instances[{index}]", specs)
         for name, array, filler in columns:
-            try:
-                value = row[name]
-            except KeyError:
-                raise InvalidInputError(
-                    f"instances[{index}] has no field {name!r}; its fields must be {_names(specs)}"
-                ) from None
-            filler.row(array, min(index, len(array) - 1), value, place=f"instances[{index}].{name}")
+            filler.row(array, min(index, len(array) - 1), held[name], place=f"instances[{index}].{name}")
     return {name: array for name, array, _ in columns}
-
-
-def _refuse_fields(row: Any, index: int, specs: tuple[TensorSpec, ...]) -> None:
-    """Name a field that is no input, or there twice; one that is missing is found where it is read."""
-    left = {spec.name for spec in specs}
-    for name in row:
-        if name not in left:
-            raise InvalidInputError(
-                f"instances[{index}] has the field {quoted(name)}, which is there twice or is no input; its fields "
-                f"must be {_names(specs)}"
-            )
-        left.remove(name)
-
-
-def _names(specs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(repr(spec.name) for spec in specs)
 
 
 class InstancesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -195,6 +154,8 @@ def decode_instances(raw: Raw, signature: Signature, *, max_rows: int | None = N
             of tiny lists take a while, in which an event loop does nothing else.
     """
     text = bytes(raw)
+    if signature.has_free_axes:
+        return decode_free_rows(text, signature, max_rows)
     if max_rows is not None and len(text) > 2 * max_rows:
         _refuse_over(text, signature, max_rows)
     if len(signature.inputs) == 1:

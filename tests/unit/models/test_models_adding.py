@@ -161,7 +161,6 @@ BAD: list[tuple[str, Callable[[Path], Path], str]] = [
     ("outside", lambda folder: saved(graphs.weighted(folder, location="../w.bin"), folder), "outside of it"),
     ("linked-weights", linked_weights, "is a link"),
     ("no-batch", lambda folder: saved(graphs.plain("Relu", shape=()), folder), "is a single value and has no rows"),
-    ("free-axis", lambda folder: saved(graphs.plain(shape=(None, "length")), folder), "must be a fixed size over 0"),
     ("scalar", lambda folder: saved(graphs.scalar(), folder), "output .output. is a single value and has no rows"),
     ("no-rows", lambda folder: saved(graphs.reduced(), folder), r"output 'output' has the shape \[1, 1\] for 256 rows"),
     ("sequence", lambda folder: saved(graphs.sequence(), folder), "is a sequence.*no ZipMap"),
