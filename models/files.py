@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from inferlane.contracts.wire.tensors import Signature, TensorSpec, numpy_dtype
+from inferlane.contracts.wire.tensors import Column, Signature, TensorSpec, numpy_dtype
 from inferlane.errors import ConfigurationError, DecodeError
 from models.artifact import takes_nan
 
@@ -56,6 +56,7 @@ class VersionFile(msgspec.Struct, frozen=True):
     outputs: Annotated[tuple[_Tensor, ...], msgspec.Meta(min_length=1)]
     # False of a graph that takes a single row and has no axis for rows: the shapes are those of a row then.
     row_axis: bool = True
+    columns: tuple[Column, ...] = ()
     metrics: Any = None
     quantized: Any = None
 
@@ -93,6 +94,8 @@ def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
     )
     if signature.has_free_axes:
         signature = replace(signature, inputs=tuple(map(_padded, signature.inputs, entry.inputs, repeat(entry.inputs))))
+    if entry.columns:
+        signature = replace(signature, inputs=(_named(path, signature.inputs, entry.columns),))
     for spec in signature.inputs:
         _check_shape(f"{path}: {spec.name!r} of [[inputs]]", spec)
     return entry, signature
@@ -113,6 +116,25 @@ def _padded(spec: TensorSpec, entry: _Tensor, entries: tuple[_Tensor, ...]) -> T
     mask_of = entry.mask_of or (_TOKENS if spec.name == _MASK and is_masked else None)
     pad = 0 if entry.pad is None and (mask_of or (is_masked and spec.name in _ZERO_PADDED)) else entry.pad
     return replace(spec, pad=pad, mask_of=mask_of)
+
+
+def _named(path: Path, inputs: tuple[TensorSpec, ...], columns: tuple[Column, ...]) -> TensorSpec:
+    names = [column.name for column in columns]
+    if len(inputs) != 1 or inputs[0].row_shape != (len(columns),) or inputs[0].kind not in {"FP", "INT"}:
+        raise ConfigurationError(
+            f"{path}: [[columns]] names {len(columns)} columns; it must name each column of a single input of numbers, "
+            f"and the inputs are {', '.join(f'{spec.name} {spec.datatype} {list(spec.shape)}' for spec in inputs)}"
+        )
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"{path}: [[columns]] names a column twice: {', '.join(names)}")
+    for column in columns:
+        is_known = column.default in column.categories if column.categories else not isinstance(column.default, str)
+        if column.default is not None and not is_known:
+            raise ConfigurationError(
+                f"{path}: the default of the column {column.name!r} is {column.default!r}, which is none of its "
+                "categories, or text where it has none"
+            )
+    return replace(inputs[0], columns=columns)
 
 
 def shown_values(table: Any) -> Mapping[str, float | str]:

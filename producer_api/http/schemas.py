@@ -1,7 +1,7 @@
 """The documented shapes of request and response bodies; the predict call itself does not use them."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -223,11 +223,22 @@ def _instances(signature: Signature, max_rows: int) -> Schema:
     }
 
 
-def _row(inputs: Iterable[TensorSpec]) -> Schema:
+def _row(inputs: Sequence[TensorSpec]) -> Schema:
     fields = {spec.name: _array(spec.row_shape, _element(spec)) for spec in inputs}
     if len(fields) == 1:
-        return next(iter(fields.values()))
+        (spec,) = inputs
+        return {"anyOf": [fields[spec.name], _named_columns(spec)]} if spec.columns else fields[spec.name]
     return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _named_columns(spec: TensorSpec) -> Schema:
+    """A row as an object; a column with a default may be null or absent."""
+    properties: Schema = {}
+    for column in spec.columns:
+        value = {"enum": list(column.categories)} if column.categories else _element(spec)
+        properties[column.name] = value if column.default is None else {"anyOf": [value, {"type": "null"}]}
+    required = [column.name for column in spec.columns if column.default is None and not spec.allow_nan]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def _array(shape: tuple[int, ...], element: Schema) -> Schema:

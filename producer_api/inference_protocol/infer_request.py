@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from inferlane.contracts.wire.json_numbers import refuse_repeats
+from inferlane.contracts.wire.json_rows import check_rows
 from inferlane.contracts.wire.tensor_data import check_tensors
-from inferlane.contracts.wire.v1 import check_rows
 from inferlane.contracts.wire.v2 import read_inputs, split_payload
 from inferlane.contracts.wire.v2_fields import (
     Absent,

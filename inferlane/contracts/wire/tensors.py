@@ -141,6 +141,15 @@ def _spelled(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of an input by name: its value where a row has none, and the texts whose index is its value."""
+
+    name: str
+    default: float | str | None = None
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
     """One input or output: its name, Open Inference Protocol datatype and shape, -1 for the row axis.
 
@@ -155,6 +164,8 @@ class TensorSpec:
     pad: float | str | None = None
     # The input that this one is the mask of: 1 for what a row has, 0 for what it is filled up with.
     mask_of: str | None = None
+    # The names of its columns, where rows may be objects.
+    columns: tuple[Column, ...] = ()
 
     @property
     def is_free(self) -> bool:

@@ -25,6 +25,7 @@ from inferlane.contracts.wire.json_rows import (
     rows_of,
     wanted_of,
 )
+from inferlane.contracts.wire.named_columns import decode_named_columns, holds_objects
 from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, json_values, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError, clipped
 
@@ -187,6 +188,8 @@ def _lists_of(row_shape: tuple[int, ...]) -> int:
 
 
 def _matrix(text: bytes, spec: TensorSpec, max_rows: int | None) -> np.ndarray:
+    if spec.columns and holds_objects(text):
+        return decode_named_columns(text, spec, max_rows)
     array = _few(text, spec) if len(text) < _SIMDJSON_FROM_BYTES else _many(text, spec)
     if array is None and (spec.allow_nan or spec.datatype == "BYTES") and len(text) <= OBJECTS_UP_TO_BYTES:
         array = _as_objects(text, spec)

@@ -289,3 +289,73 @@ def test_inputs_of_different_fixed_rows_are_refused_with_what_to_do(tmp_path: Pa
     )
     with pytest.raises(ConfigurationError, match=r"\[2, 3\], whose first axis is neither free.*row_axis = false"):
         catalog_of(tmp_path)
+
+
+COLUMNS = """
+[[columns]]
+name = "amount"
+
+[[columns]]
+name = "country"
+categories = ["DE", "FR", "IT"]
+default = "FR"
+
+[[columns]]
+name = "age"
+default = 30
+"""
+
+
+def add_table(models_dir: Path, columns: str = COLUMNS) -> None:
+    add_graph(
+        models_dir,
+        [helper.make_node("Identity", ["x"], ["y"])],
+        inputs=[("x", TensorProto.FLOAT, [None, 3])],
+        outputs=[("y", TensorProto.FLOAT, [None, 3])],
+    )
+    path = models_dir / "made" / "v1" / "version.toml"
+    path.write_text(path.read_text() + columns)
+
+
+def test_rows_may_name_their_columns_and_leave_out_those_with_a_default(tmp_path: Path) -> None:
+    add_table(tmp_path)
+    rows = [{"amount": 12.5, "country": "DE", "age": 41}, {"country": "IT", "amount": 3}, {"amount": 0, "age": None}]
+    assert ask(tmp_path, rows) == [[12.5, 0.0, 41.0], [3.0, 2.0, 30.0], [0.0, 1.0, 30.0]]
+    assert ask(tmp_path, [[1, 2, 3]]) == [[1.0, 2.0, 3.0]]
+    (body,) = predict_bodies(catalog_of(tmp_path), load_settings())["anyOf"]
+    listed, named = body["properties"]["instances"]["items"]["anyOf"]
+    assert (listed["minItems"], named["required"]) == (3, ["amount"])
+    assert named["properties"]["country"]["anyOf"][0] == {"enum": ["DE", "FR", "IT"]}
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ('{"country": "DE"}', r"instances\[0\].amount is missing.*no default for the column 'amount'"),
+        ('{"amount": null}', r"instances\[0\].amount is missing"),
+        ('{"amount": "12"}', r"instances\[0\].amount holds '12', a string; input 'x' takes FP32"),
+        ('{"amount": 1, "country": "XX"}', r"instances\[0\].country holds 'XX'; .*takes one of: 'DE', 'FR', 'IT'"),
+        ('{"amount": 1, "country": 1}', r"country holds 1; .*takes one of"),
+        ('{"amount": 1, "colour": 2}', r"has the field 'colour'.*the columns are: 'age', 'amount', 'country'"),
+        ('{"amount": 1, "amount": 2}', "twice"),
+        ('{"amount": 1}, [1, 2, 3]', r"instances\[1\] is a list"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_named_with_row_value_and_remedy(tmp_path: Path, row: str, says: str) -> None:
+    add_table(tmp_path)
+    with pytest.raises(InvalidInputError, match=says):
+        as_record(tmp_path, f"[{row}]")
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ('[[columns]]\nname = "a"\n', r"names 1 columns.*x FP32 \[-1, 3\]"),
+        ('[[columns]]\nname = "a"\n' * 3, "names a column twice"),
+        (COLUMNS.replace('"FR"\n', '"XX"\n'), "default of the column 'country' is 'XX'"),
+    ],
+)
+def test_columns_that_are_not_those_of_the_input_are_refused(tmp_path: Path, columns: str, says: str) -> None:
+    add_table(tmp_path, columns)
+    with pytest.raises(ConfigurationError, match=says):
+        catalog_of(tmp_path)
