@@ -201,7 +201,7 @@ def _check_shapes(inputs: Sequence[InputEntry], signature: "Signature", max_rows
         spec = specs.get(entry.name)
         if spec is None:
             raise InvalidInputError(f"no input is called {quoted(entry.name)}; the inputs are: {', '.join(specs)}")
-        if tuple(entry.shape[1:]) != spec.row_shape:
+        if not spec.fits(tuple(entry.shape[1:])):
             raise InvalidInputError(
                 f"input {spec.name!r} has shape {clipped(str(entry.shape))}; "
                 f"it must be [rows, {str(list(spec.row_shape))[1:]}"

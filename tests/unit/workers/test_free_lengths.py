@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from inferlane.errors import ConfigurationError, InvalidInputError, PayloadTooLargeError
+from inferlane.contracts.record import JSON_LENGTH
+from inferlane.errors import ConfigurationError, InferlaneError, InvalidInputError, PayloadTooLargeError
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.retry import SystemClock
+from inferlane.runtime.split_table import SplitTable
+from producer_api.inference_protocol.infer_request import InferReader
+from producer_api.predict.call import CallOrigin, CallReader
 from tests.support.fakes.graphs import add_graph, answers, as_record, ask, catalog_of, edit_input, open_made, read
+from tests.support.fakes.records import FakeRecord
 from workers.batching import by_length
 
 TABLE = np.arange(20, dtype=np.float32).reshape(10, 2)
@@ -131,3 +138,17 @@ def test_one_long_row_among_many_short_ones_is_not_filled_up_without_bound(tmp_p
     rows = [{"input_ids": [1]}] * 2_000 + [{"input_ids": [1] * 20_000}]
     with pytest.raises(PayloadTooLargeError, match="requests of their own"):
         as_record(tmp_path, rows)
+
+
+def test_an_infer_call_of_v2_may_have_any_length_and_no_mask(tmp_path: Path) -> None:
+    add_encoder(tmp_path)
+    calls = CallReader(load_settings(), catalog=catalog_of(tmp_path), splits=SplitTable(), clock=SystemClock())
+    reader = InferReader(load_settings(), calls)
+    scope = {"path": "/v2/models/made/infer", "headers": []}
+    body = b'{"inputs": [{"name": "input_ids", "datatype": "INT64", "shape": [1, %d], "data": [1, 2, 3]}]}'
+    call = reader.read(scope, body % 3, CallOrigin())
+    record = FakeRecord(value=call.payload, headers=((JSON_LENGTH, str(call.json_length).encode()),))
+    ((answer,),) = answers(open_made(tmp_path), record)
+    assert answer["pooled"] == pytest.approx(expected([1, 2, 3])["pooled"])
+    with pytest.raises(InferlaneError, match=r"\[1, 4\], which is 4 values"):
+        reader.read(scope, body % 4, CallOrigin())
