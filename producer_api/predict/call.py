@@ -49,8 +49,7 @@ class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
 _decode_body = msgspec.json.Decoder(PredictBody).decode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOptions:
+class CallOptions(NamedTuple):
     """What a client asked for beside its tensors, in either protocol; None for what it did not say."""
 
     version: str | None = None
