@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
     from aiokafka.protocol.admin import CreateAclsRequest
 
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 Version = tuple[str, str]
 
@@ -174,7 +174,7 @@ _OPERATIONS = {Operation.READ: 3, Operation.WRITE: 4, Operation.CREATE: 5, Opera
 _LITERAL, _ALLOW, _ANY_HOST = 3, 3, "*"
 
 
-async def grant_rights(settings: "Settings", rights: Mapping[Service, Sequence[Right]]) -> int:
+async def grant_rights(settings: "KafkaSettings", rights: Mapping[Service, Sequence[Right]]) -> int:
     """Create one ACL per right and operation and return their number; existing ACLs are kept.
 
     Needs a user that may alter the cluster. It removes no rights.

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.config import Settings
     from inferlane.runtime.kafka.attempts import AttemptLog
+    from inferlane.runtime.settings import StackSettings
     from inferlane.runtime.tracing.spans import Tracing
     from models.catalog import Catalog
 
@@ -85,7 +86,7 @@ class Forwarder:
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
-        settings: "Settings",
+        settings: "StackSettings",
         *,
         catalog: "Catalog",
         splits: Splits,

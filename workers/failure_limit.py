@@ -11,8 +11,8 @@ from inferlane.errors import ModelError
 from inferlane.runtime.metrics.worker_metrics import HALTED
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ class FailureLimit:
     pause doubles, up to ten minutes. Waiting records stay in the topic.
     """
 
-    def __init__(self, settings: "Settings", *, model: str, version: str, clock: "Clock") -> None:
+    def __init__(self, settings: "WorkerSettings", *, model: str, version: str, clock: "Clock") -> None:
         self._share = settings.failure_share_limit
         self._window_requests = settings.failure_window_requests
         self._first_pause_s = settings.failure_pause_s

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from control_plane.dead_letter_replay import DeadLetterFilter, FoundDeadLetter
     from inferlane.errors import DecodeError
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import StackSettings
 
 app = typer.Typer(no_args_is_help=True, help="List, show and replay requests that could not be served.")
 
@@ -186,7 +187,7 @@ def _say_skipped(error: "DecodeError") -> None:
     err.print(f"skipped: {error}", style="yellow")
 
 
-def _refuse_unknown_version(settings: "Settings", models: "set[str | None]", version: str) -> None:
+def _refuse_unknown_version(settings: "StackSettings", models: "set[str | None]", version: str) -> None:
     """Return if each of these models has the version.
 
     Raises:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from control_plane.local.probe import Target
     from inferlane.runtime.config import Settings
     from inferlane.runtime.runfile import RunRecord
+    from inferlane.runtime.settings import PortSettings
 
 
 # As long as a probe by HTTP may take.
@@ -208,7 +209,7 @@ def _served(targets: "tuple[Target, ...]", record: "RunRecord | None") -> "tuple
     return tuple(target for target in targets if (target.model, target.version) not in unusable)
 
 
-async def _verify_models(settings: "Settings", record: "RunRecord | None") -> str:
+async def _verify_models(settings: "PortSettings", record: "RunRecord | None") -> str:
     """Every version can be read, has the digest that its description names, and could be loaded.
 
     Raises:

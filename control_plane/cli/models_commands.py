@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from inferlane.contracts.wire.tensors import TensorSpec
+    from inferlane.runtime.settings import ApiSettings
     from models.adding.addition import Added, Report
     from models.adding.checking import Comparison
     from models.catalog import Catalog, ModelVersion
@@ -148,7 +149,7 @@ def comparison_line(comparison: "Comparison") -> str:
     )
 
 
-def _show_next_step(added: "Added", settings: "Settings") -> None:
+def _show_next_step(added: "Added", settings: "ApiSettings") -> None:
     record = RunFile(settings.state_dir).read()
     running = record is not None and record.is_running
     url = record.api_url if record is not None and running else f"http://localhost:{settings.api_port}"

@@ -19,7 +19,7 @@ from inferlane.runtime.config import load_settings
 # YAML, the Kafka client and the catalog are loaded by the command that needs them (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import StackSettings
 
 NamedVersions = Annotated[
     list[str] | None,
@@ -31,7 +31,7 @@ NamedVersions = Annotated[
 ]
 
 
-def chosen_versions(settings: "Settings", named: list[str] | None) -> list[tuple[str, str]]:
+def chosen_versions(settings: "StackSettings", named: list[str] | None) -> list[tuple[str, str]]:
     """Return the `(model, version)` pairs.
 
     Raises:
@@ -58,7 +58,7 @@ def _pair(name: str, default_model: str) -> tuple[str, str]:
     return model or default_model, version
 
 
-def _of_the_catalog(settings: "Settings") -> list[tuple[str, str]]:
+def _of_the_catalog(settings: "StackSettings") -> list[tuple[str, str]]:
     from models.catalog import load_catalog
 
     try:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from control_plane.local.probe import Target
     from control_plane.local.profile import Profile, StackOptions
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.runfile import FaultRecord, RunRecord
+    from inferlane.runtime.settings import StackSettings
 
 # What a stack may take to stop: API, workers and router drain one after the other, then broker and store.
 _DRAINS_IN_A_ROW = 4
@@ -167,7 +167,7 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-def load_targets(settings: "Settings") -> "tuple[Target, ...]":
+def load_targets(settings: "StackSettings") -> "tuple[Target, ...]":
     """Return every version of the catalog as a target for probes.
 
     Raises:
@@ -182,7 +182,7 @@ def load_targets(settings: "Settings") -> "tuple[Target, ...]":
     )
 
 
-def load_faults(settings: "Settings") -> "tuple[FaultRecord, ...]":
+def load_faults(settings: "StackSettings") -> "tuple[FaultRecord, ...]":
     """Return the versions and models that the catalog cannot serve.
 
     Raises:
@@ -229,7 +229,7 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
     _announce(record)
 
 
-def _stop_leftovers(settings: "Settings") -> None:
+def _stop_leftovers(settings: "StackSettings") -> None:
     """Stop the processes of a killed supervisor, if the system has not done so."""
     from control_plane.local.detached_stack import stop_detached
     from inferlane.runtime.runfile import RunFile
@@ -275,5 +275,5 @@ def _announce(record: "RunRecord") -> None:
         out.print(line, soft_wrap=True)
 
 
-def _stop_within_s(settings: "Settings") -> float:
+def _stop_within_s(settings: "StackSettings") -> float:
     return _DRAINS_IN_A_ROW * (settings.drain_deadline_s + 5.0)

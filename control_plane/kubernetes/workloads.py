@@ -27,7 +27,7 @@ from control_plane.kubernetes.deployment_plan import (
 )
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import StackSettings
 
 # The user that the image makes.
 USER_ID = 10_001
@@ -47,7 +47,7 @@ CONTAINER_NAME = "inferlane"
 PASSWORD = "password"  # noqa: S105 - the key of a password in a Secret
 
 
-def grace_period_s(settings: "Settings", component: str) -> int:
+def grace_period_s(settings: "StackSettings", component: str) -> int:
     """Return the termination grace period of a pod in seconds; the API's includes the wait before SIGTERM."""
     margin = {"router": ROUTER_STOP_MARGIN_S, "api": STOP_MARGIN_S + PRESTOP_S}.get(component, STOP_MARGIN_S)
     return int(settings.drain_deadline_s) + margin

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
 
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import ApiSettings, KafkaSettings, StackSettings
 
 # A commit follows its batch within `commit_interval_s`; a hop that moves nothing for this long is stuck.
 _PROGRESS_WITHIN_S = 5.0
@@ -125,7 +126,7 @@ _WAKE_UP_WITHIN_S = 5.0
 _OLDEST_STORE = 7
 
 
-async def check_broker(settings: "Settings") -> str:
+async def check_broker(settings: "KafkaSettings") -> str:
     """Check that the broker answers a metadata request.
 
     Raises:
@@ -135,7 +136,7 @@ async def check_broker(settings: "Settings") -> str:
     return settings.kafka_bootstrap_servers
 
 
-async def check_topics(settings: "Settings", targets: "Sequence[Target]") -> str:
+async def check_topics(settings: "KafkaSettings", targets: "Sequence[Target]") -> str:
     """Check that every topic exists with the partitions of the settings.
 
     Raises:
@@ -201,7 +202,7 @@ async def check_store(settings: "Settings") -> str:
     return f"result and wake-up came back; {memory}"
 
 
-def _check_memory(settings: "Settings", memories: "Sequence[Mapping[str, Any]]") -> str:
+def _check_memory(settings: "ApiSettings", memories: "Sequence[Mapping[str, Any]]") -> str:
     """Describe the memory limits and policies of the store's nodes, from their `INFO memory`.
 
     Raises:
@@ -239,7 +240,7 @@ async def _hears(listening: "PubSub") -> bool:
     return False
 
 
-async def check_state_dir(settings: "Settings") -> str:
+async def check_state_dir(settings: "StackSettings") -> str:
     """Check that logs and run file of the local stack can be written, and that there is room for them.
 
     Raises:

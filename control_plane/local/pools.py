@@ -22,7 +22,7 @@ from inferlane.runtime.redis.result_store import connect, store_errors
 from inferlane.runtime.runfile import base_url
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 # Patient: a machine that starts ten processes answers late.
 _REQUEST_TIMEOUT_MS = 5_000
@@ -44,7 +44,7 @@ def broker_argv(port: int) -> tuple[str, ...]:
     )
 
 
-async def broker_answers(settings: "Settings") -> bool:
+async def broker_answers(settings: "KafkaSettings") -> bool:
     """Whether a metadata request is answered.
 
     Raises:

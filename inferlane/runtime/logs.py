@@ -16,7 +16,7 @@ import structlog
 from inferlane.errors import printable
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import StackSettings
 
 INTERVAL_S = 10.0
 # Libraries repeat themselves, our own events name what they are about: a few of one kind are worth their lines.
@@ -115,7 +115,7 @@ def _state(said: str) -> str:
     return _VARYING.sub("#", said[: 2 * _STATE_CHARS])[:_STATE_CHARS]
 
 
-def configure_logs(settings: "Settings", *, service: str) -> None:
+def configure_logs(settings: "StackSettings", *, service: str) -> None:
     """Send structlog and the standard library's logs to standard error in one format.
 
     `auto` is JSON unless standard error is a terminal. `service` is bound to every event.

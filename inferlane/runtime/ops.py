@@ -12,7 +12,7 @@ from inferlane.runtime.http.server import LocalGuard, serve_http
 from inferlane.runtime.runfile import is_loopback
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import PortSettings
 
 Checks = Callable[[], Mapping[str, bool]]
 """Returns each dependency by name and whether it is well."""
@@ -101,7 +101,7 @@ async def _respond(send: Any, status: int, body: bytes, content_type: str, *, al
     await send({"type": "http.response.body", "body": body})
 
 
-def serve_ops(app: OpsApp, settings: "Settings", *, port: int | None = None) -> AbstractAsyncContextManager[int]:
+def serve_ops(app: OpsApp, settings: "PortSettings", *, port: int | None = None) -> AbstractAsyncContextManager[int]:
     """Serve the app on the ops port (or another `port`) of the settings; on loopback, to no page of another site.
 
     Raises:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -144,7 +145,7 @@ class SplitFollower:
             await consumer.stop()
 
 
-async def publish_split(settings: "Settings", split: Split) -> int:
+async def publish_split(settings: "KafkaSettings", split: Split) -> int:
     """Write a split to the topic and return its offset. Rare, so it opens a connection of its own.
 
     Raises:

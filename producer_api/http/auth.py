@@ -17,8 +17,8 @@ from producer_api.http.problems import ForbiddenError, UnauthorizedError
 from producer_api.http.responses import error_response
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.settings import ApiSettings
 
 # A revoked key may work for this long; each check costs one `stat`.
 _CHECK_EVERY_S = 1.0
@@ -117,7 +117,7 @@ def required_scope(method: str, path: str) -> Scope | None:
     return Scope.ADMIN
 
 
-def open_key_ring(settings: "Settings", *, clock: "Clock") -> KeyRing | None:
+def open_key_ring(settings: "ApiSettings", *, clock: "Clock") -> KeyRing | None:
     """Return the keys in force, or None if the API is open: by an explicit setting, or on loopback without a keys file.
 
     Raises:
@@ -138,7 +138,7 @@ def open_key_ring(settings: "Settings", *, clock: "Clock") -> KeyRing | None:
     return None
 
 
-def authenticated(app: Any, settings: "Settings", keys: KeyRing | None) -> Any:
+def authenticated(app: Any, settings: "ApiSettings", keys: KeyRing | None) -> Any:
     """Wrap the app in authentication; without keys, on loopback, in a guard against pages of other sites."""
     if keys is not None:
         return KeyAuthentication(app, keys)

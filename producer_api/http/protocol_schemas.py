@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from inferlane.contracts.wire.tensors import DATATYPES, numpy_dtype
-from inferlane.runtime.config import Settings
+from inferlane.runtime.settings import ApiSettings
 from models.catalog import Catalog, Model
 from producer_api.http.schemas import Schema, TensorInfo, example_array
 
@@ -77,7 +77,7 @@ class InferResponse(BaseModel):
     )
 
 
-def infer_bodies(settings: Settings) -> Schema:
+def infer_bodies(settings: ApiSettings) -> Schema:
     """Return the schema of an infer call's body. That shape, data and model fit, no schema can say."""
     return {
         "title": "InferRequest",
@@ -137,7 +137,7 @@ def _output() -> Schema:
     return _object({"name": {"type": "string"}, "parameters": _optional(_object(options))}, required=["name"])
 
 
-def _parameters(settings: Settings) -> Schema:
+def _parameters(settings: ApiSettings) -> Schema:
     return _object(
         {
             "timeout_s": _optional(

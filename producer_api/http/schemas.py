@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from inferlane.contracts.wire.tensors import NOT_FINITE, Signature, TensorSpec, numpy_dtype
-from inferlane.runtime.config import Settings
+from inferlane.runtime.settings import ApiSettings
 from models.catalog import Catalog, Model
 
 IRIS_ROW: Any = [5.1, 3.5, 1.4, 0.2]
@@ -130,7 +130,7 @@ class SplitInfo(BaseModel):
 Schema = dict[str, Any]
 
 
-def predict_bodies(catalog: Catalog, settings: Settings) -> Schema:
+def predict_bodies(catalog: Catalog, settings: ApiSettings) -> Schema:
     """Return the schema of a predict call's body: one shape for each model."""
     return {
         "title": "PredictRequest",
@@ -164,7 +164,7 @@ def split_examples(catalog: Catalog) -> Schema:
     }
 
 
-def _predict_body(catalog: Catalog, model: Model, settings: Settings) -> Schema:
+def _predict_body(catalog: Catalog, model: Model, settings: ApiSettings) -> Schema:
     signatures = {repr(version.signature.inputs): version.signature for version in model.versions.values()}
     instances = [_instances(signature, settings.max_rows) for signature in signatures.values()]
     return {

@@ -20,8 +20,8 @@ from producer_api.predict.endpoint import encode_json
 from producer_api.predict.pending import answer_within, store_is_late
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.settings import ApiSettings
     from producer_api.predict.endpoint import ResponseBuilder
     from producer_api.predict.result_waits import ResultWaits
 
@@ -48,7 +48,7 @@ class EventStreams:
 
     def __init__(
         self,
-        settings: "Settings",
+        settings: "ApiSettings",
         *,
         waits: "ResultWaits",
         responses: "ResponseBuilder",

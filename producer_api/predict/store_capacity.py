@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.result_store import ResultStore
+    from inferlane.runtime.settings import StoreSettings
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +99,7 @@ _MAX_KEYS = 100_000
 class DeliveredResults:
     """Shortens the time to live of results that were delivered to the call that waited. One event loop."""
 
-    def __init__(self, settings: "Settings", store: "ResultStore") -> None:
+    def __init__(self, settings: "StoreSettings", store: "ResultStore") -> None:
         self._ttl_s = settings.delivered_result_ttl_s
         self._store = store
         self._keys: list[str] = []

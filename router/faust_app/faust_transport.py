@@ -12,6 +12,7 @@ from inferlane.runtime.kafka.fetcher import guard_fetches
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 _HEARTBEATS_A_SESSION = 10
 # Leaving the group takes a round trip and blocks the event loop, so it happens after the data path is drained.
@@ -38,7 +39,7 @@ def faust_options(settings: "Settings") -> dict[str, Any]:
     }
 
 
-def _credentials(settings: "Settings") -> SASLCredentials | SSLCredentials | None:
+def _credentials(settings: "KafkaSettings") -> SASLCredentials | SSLCredentials | None:
     """`client_arguments` as Faust's credentials; None for a connection without TLS and SASL."""
     access = client_arguments(settings)
     if access["security_protocol"].startswith("SASL"):
@@ -63,7 +64,7 @@ class DaemonThread(WorkerThread):
         self.join(_JOIN_S)
 
 
-def transport_class(settings: "Settings", *, fetch_max_wait_ms: int) -> type[Transport]:
+def transport_class(settings: "KafkaSettings", *, fetch_max_wait_ms: int) -> type[Transport]:
     """A transport whose consumers are configured like Inferlane's own; an empty fetch waits `fetch_max_wait_ms`."""
 
     class _Thread(AIOKafkaConsumerThread):

@@ -10,7 +10,7 @@ import httptools
 from inferlane.runtime.http.head import CONTENT_TYPE, Refusal, RefusedError, encode_problem
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import PortSettings
 
 # The parser's reasons for what is HTTP, but not ours: `HTTP/1.2`, and the preface of HTTP/2 with prior knowledge.
 _OTHER_VERSIONS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade", "Expected HTTP/2 Connection Preface"})
@@ -26,7 +26,7 @@ def pipeline_full(limit: int) -> Refusal:
     )
 
 
-def too_many(what: str, count: int, settings: "Settings") -> Refusal:
+def too_many(what: str, count: int, settings: "PortSettings") -> Refusal:
     """More headers or trailers than a call may have."""
     return Refusal(
         status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -36,7 +36,7 @@ def too_many(what: str, count: int, settings: "Settings") -> Refusal:
     )
 
 
-def too_large(what: str, size_bytes: int, settings: "Settings") -> Refusal:
+def too_large(what: str, size_bytes: int, settings: "PortSettings") -> Refusal:
     """More bytes around the body than a call may have."""
     return Refusal(
         status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -24,6 +24,7 @@ from inferlane.runtime.http.head import Refusal, RefusedError, check_head, closi
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import PortSettings
 
 # What a header costs on the wire beside its name and value: `: ` and the end of the line.
 _HEADER_FRAME_BYTES = 4
@@ -35,7 +36,7 @@ _DISCARD_FACTOR = 32
 _MAX_REFUSING = 64
 
 
-def limited_protocol(settings: "Settings") -> type[asyncio.Protocol]:
+def limited_protocol(settings: "PortSettings") -> type[asyncio.Protocol]:
     """The protocol class with the limits of these settings; uvicorn makes one instance a connection."""
     limits = {"settings": settings, "max_connections": connection_limit(settings.max_connections)}
     return type("LimitedProtocol", (LimitedProtocol,), limits)

@@ -23,7 +23,7 @@ from inferlane.runtime.service import essential
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
 
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import PortSettings
 
 _STARTUP_TIMEOUT_S = 10.0
 _STARTUP_POLL_S = 0.01
@@ -59,7 +59,9 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve_http(app: Any, settings: "Settings", *, host: str, port: int, **options: Any) -> "AsyncIterator[int]":
+async def serve_http(
+    app: Any, settings: "PortSettings", *, host: str, port: int, **options: Any
+) -> "AsyncIterator[int]":
     """Serve the ASGI `app` while the block runs; yields the port that was bound (for `port=0`, a free one).
 
     Raises:

@@ -17,6 +17,7 @@ from inferlane.runtime.kafka.fetcher import guard_fetches
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 _ENCRYPTED = ("SSL", "SASL_SSL")
 
@@ -32,7 +33,7 @@ class ClientArguments(TypedDict):
     sasl_plain_password: str | None
 
 
-def client_arguments(settings: "Settings") -> ClientArguments:
+def client_arguments(settings: "KafkaSettings") -> ClientArguments:
     """Where to connect and how. Holds the password: never log it.
 
     Raises:
@@ -49,7 +50,7 @@ def client_arguments(settings: "Settings") -> ClientArguments:
     )
 
 
-def tls_context(settings: "Settings") -> ssl.SSLContext | None:
+def tls_context(settings: "KafkaSettings") -> ssl.SSLContext | None:
     """The TLS context that the settings ask for, which checks the broker's name; None without TLS.
 
     Raises:
@@ -92,7 +93,7 @@ _HEARTBEATS_A_SESSION = 10
 METADATA_MAX_AGE_MS = 5_000
 
 
-def make_producer(settings: "Settings") -> AIOKafkaProducer:
+def make_producer(settings: "KafkaSettings") -> AIOKafkaProducer:
     """A producer whose acknowledgement means that every in-sync replica has the record."""
     kafka_errors.update({kind.errno: kind for kind in UNKNOWN_TO_CLIENT})
     return AIOKafkaProducer(
@@ -136,7 +137,7 @@ def make_consumer(
 _FRAME_BYTES = 64 * 1024
 
 
-def record_limit_bytes(settings: "Settings") -> int:
+def record_limit_bytes(settings: "KafkaSettings") -> int:
     """The largest record, framed, that a producer may send and a topic must take."""
     return max(settings.max_body_bytes, settings.max_result_bytes) + _FRAME_BYTES
 
@@ -145,12 +146,12 @@ def record_limit_bytes(settings: "Settings") -> int:
 _BATCH_LIMITS = 4
 
 
-def batch_limit_bytes(settings: "Settings") -> int:
+def batch_limit_bytes(settings: "KafkaSettings") -> int:
     """What the records of one compressed batch may take when they are decompressed."""
     return _BATCH_LIMITS * record_limit_bytes(settings)
 
 
-def make_admin(settings: "Settings") -> AIOKafkaAdminClient:
+def make_admin(settings: "KafkaSettings") -> AIOKafkaAdminClient:
     """A client for topics and groups; call its `start()` and `close()`."""
     return AIOKafkaAdminClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)
 
@@ -167,7 +168,7 @@ async def partitions_by_topic(admin: AIOKafkaAdminClient) -> Mapping[str, list[T
     }
 
 
-async def partitions_of(settings: "Settings", topic: str) -> list[TopicPartition]:
+async def partitions_of(settings: "KafkaSettings", topic: str) -> list[TopicPartition]:
     """The partitions of a topic. Rare, so it opens a connection of its own.
 
     Raises:
@@ -234,7 +235,7 @@ class FetchWait:
     idle_ms: int
 
     @classmethod
-    def for_lane(cls, settings: "Settings", lane: Lane) -> Self:
+    def for_lane(cls, settings: "KafkaSettings", lane: Lane) -> Self:
         """What the settings say for this lane."""
         busy_ms, idle_ms = settings.fetch_max_wait_ms, settings.idle_fetch_max_wait_ms
         if lane is Lane.BULK:

@@ -14,7 +14,7 @@ from inferlane.errors import UnavailableError
 from inferlane.runtime.kafka.clients import make_admin, record_limit_bytes
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ class TopicSpec:
     config: dict[str, str] = field(default_factory=dict)
 
 
-def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[TopicSpec, ...]:
+def topic_specs(settings: "KafkaSettings", versions: Iterable[tuple[str, str]]) -> tuple[TopicSpec, ...]:
     """Every topic that these `(model, version)` pairs need."""
     retention = {"retention.ms": str(_RETENTION_MS), "max.message.bytes": str(record_limit_bytes(settings))}
     names = settings.names
@@ -65,7 +65,7 @@ def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tu
 _SHOWN_POLL_S = 0.05
 
 
-async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+async def create_topics(settings: "KafkaSettings", versions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Create the topics that do not exist yet and return their names; existing ones stay as they are.
 
     Returns when the broker shows the new ones: on Apache Kafka that is a little after it has made them.
@@ -93,7 +93,7 @@ async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]
     return tuple(spec.name for spec in missing)
 
 
-async def _create(admin: AIOKafkaAdminClient, settings: "Settings", missing: list[TopicSpec]) -> None:
+async def _create(admin: AIOKafkaAdminClient, settings: "KafkaSettings", missing: list[TopicSpec]) -> None:
     response = await admin.create_topics(
         [
             NewTopic(
