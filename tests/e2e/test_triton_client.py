@@ -1,5 +1,6 @@
 """NVIDIA's Triton client, unmodified, on a whole stack that wants keys: a sample model and one of two inputs."""
 
+import asyncio
 import gzip
 import json
 import shutil
@@ -15,12 +16,14 @@ import onnx
 import pytest
 import tritonclient.http as triton
 from onnx import TensorProto, helper
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.http import InferenceServerClientPlugin
 from tritonclient.utils import InferenceServerException
 
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from models.store import VersionAbout, write_model, write_version
 from tests.support.keyed_stack import REPOSITORY, KeyedStack, running_stack
+from tests.support.parts import eventually
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -244,6 +247,28 @@ def test_curl_sends_and_gets_gzip(keyed: KeyedStack) -> None:
     assert b"content-encoding: gzip" in done.stderr
     label = next(output for output in json.loads(done.stdout)["outputs"] if output["name"] == "label")
     assert label["data"] == [0] * 200
+
+
+def test_calls_are_counted_as_those_of_v1(client: triton.InferenceServerClient, keyed: KeyedStack) -> None:
+    def count() -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{keyed.api_port}/metrics", timeout=60) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        samples = [sample for family in families for sample in family.samples]
+        wanted = {"model": "pair", "version": "v1", "status": "200"}
+        return sum(
+            sample.value
+            for sample in samples
+            if sample.name == "inferlane_api_answers_total" and wanted.items() <= sample.labels.items()
+        )
+
+    before = count()
+    client.infer("pair", _pair_inputs(), parameters=PARAMETERS)
+
+    async def is_counted() -> bool:
+        return await asyncio.to_thread(count) == before + 1
+
+    # The text of a scrape is kept for a moment.
+    asyncio.run(eventually(is_counted, within_s=60))
 
 
 def test_head_and_options_answer_as_http_wants(keyed: KeyedStack) -> None:

@@ -127,6 +127,11 @@ async def test_it_serves_once_the_broker_and_then_the_store_are_there(service: s
 async def test_an_api_that_waits_refuses_calls_with_what_it_waits_for(parts: Parts) -> None:
     async with started("api", parts):
         await wait_for_failing(parts, "broker")
+        assert await answer_of(f"{parts.url}/v2/health/live") == (200, {"live": True})
+        assert await answer_of(f"{parts.url}/v2/health/ready") == (503, {"ready": False})
+        status, body = await answer_of(f"{parts.url}/v2/models/tiny")
+        assert (status, list(body)) == (503, ["error"])
+        assert "waits for the broker" in body["error"]
         async with aiohttp.ClientSession() as session:
             body = {"instances": [[1.0, 2.0, 3.0]]}
             async with session.post(f"{parts.url}/v1/models/predict", json=body) as answer:

@@ -71,6 +71,17 @@ async def predict(url: str, body: dict[str, Any], **headers: str) -> tuple[int, 
         return answer.status, await answer.json(content_type=None)
 
 
+async def infer(url: str, **headers: str) -> tuple[int, Any]:
+    tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"{url}/v2/models/tiny/infer", json={"inputs": [tensor], "parameters": {"timeout_s": 60}}, headers=headers
+        ) as answer,
+    ):
+        return answer.status, await answer.json(content_type=None)
+
+
 async def test_a_request_is_one_trace_through_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_store(tmp_path / "models")
     began_s = time.time()
@@ -93,12 +104,20 @@ async def test_a_request_is_one_trace_through_every_process(tmp_path: Path, monk
             ask = partial(predict, url, {"instances": [[1.0, 2.0, 3.0]]})
             status, answer = await ask(traceparent=f"00-{TRACE_ID}-{CLIENT_SPAN_ID}-01")
             assert status == 200, answer
+            protocol_trace = TRACE_ID[1:] + "0"
+            assert (await infer(url, traceparent=f"00-{protocol_trace}-{CLIENT_SPAN_ID}-01"))[0] == 200
             # The client's sampler said no: nobody makes a span of it.
             unsampled = TRACE_ID[::-1]
             assert (await ask(traceparent=f"00-{unsampled}-{CLIENT_SPAN_ID}-00"))[0] == 200
     trace = collector.of_trace(TRACE_ID)
     assert set(trace) == {*HOPS, "infer", "store result"}
     assert collector.of_trace(unsampled) == {}
+    assert set(collector.of_trace(protocol_trace)) == {
+        "POST /v2/models/{model}/infer",
+        *HOPS[1:],
+        "infer",
+        "store result",
+    }
     parents = [CLIENT_SPAN_ID, *(trace[name][1].span_id.hex() for name in HOPS)]
     assert [trace[name][1].parent_span_id.hex() for name in HOPS] == parents[:-1]
     assert {trace[name][1].parent_span_id.hex() for name in ("infer", "store result")} == {parents[-1]}
@@ -113,7 +132,7 @@ async def test_a_request_is_one_trace_through_every_process(tmp_path: Path, monk
     for _, span in trace.values():
         assert began_s * 1e9 <= span.start_time_unix_nano <= span.end_time_unix_nano
         assert span.status.code != Status.STATUS_CODE_ERROR
-    (batch,) = [span for _, span in collector.spans if span.name == "batch tiny v1"]
     process = trace[HOPS[-1]][1]
-    assert [link.span_id for link in batch.links] == [process.span_id]
+    batches = [span for _, span in collector.spans if span.name == "batch tiny v1"]
+    (batch,) = [span for span in batches if [link.span_id for link in span.links] == [process.span_id]]
     assert [link.span_id for link in process.links] == [batch.span_id]
