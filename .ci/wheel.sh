@@ -30,7 +30,8 @@ done
 .venv/bin/uv build -q --out-dir "$folder/client" ./client
 .venv/bin/twine check --strict "$folder"/client/*.whl "$folder"/client/*.tar.gz
 .venv/bin/uv venv -q --clear --python .venv/bin/python "$folder/venv"
-.venv/bin/uv pip install -q --python "$folder/venv" --constraints requirements.lock "$folder"/client/*.whl
+.venv/bin/uv pip sync -q --python "$folder/venv" --require-hashes .ci/client.lock
+.venv/bin/uv pip install -q --python "$folder/venv" --no-deps "$folder"/client/*.whl
 (
   cd "$folder"
   venv/bin/python -B - client/*.whl <<'PYTHON'
