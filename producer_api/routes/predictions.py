@@ -29,6 +29,21 @@ Source = Annotated[
 ]
 
 
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["queued", "result"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/Prediction"},
+        },
+        "id": {"type": "string", "description": "Only of `result`; give it back in `Last-Event-ID`."},
+    },
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _VisibleRequest:
     """A request that the caller may see: its key in the store, and its result or acceptance mark."""
@@ -68,7 +83,7 @@ async def read_prediction(
     "/v1/predictions/{request_id}/events",
     response_class=Response,
     responses={
-        200: {"description": "The events.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        200: {"description": "The events, each as this schema says.", "content": {MEDIA_TYPE: {"schema": _EVENT}}},
         204: {"description": "`Last-Event-ID` names the terminal event: there is nothing more to come."},
     },
 )
