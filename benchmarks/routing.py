@@ -25,8 +25,8 @@ NAMES = Names()
 
 _MODULE = (sys.executable, "-m")
 WAYS: Mapping[str, tuple[str, ...]] = {
-    "batch loop": (*_MODULE, "inferlane", "router"),
-    "Faust agent, take by take": (*_MODULE, "benchmarks.systems.faust_agents", "takes"),
+    "batch loop": (*_MODULE, "control_plane", "router"),
+    "Faust agent, fetch by fetch": (*_MODULE, "benchmarks.systems.faust_agents", "takes"),
     "Faust agent, event by event": (*_MODULE, "benchmarks.systems.faust_agents", "events"),
 }
 

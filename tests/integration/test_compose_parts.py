@@ -124,7 +124,9 @@ async def test_the_broker_of_compose_lets_in_each_service_as_its_user_alone(
         # What the service `topics` runs; the image has a models folder, this test names the version.
         (command,) = compose.command("topics")
         for part in command.split(" && "):
-            asked = [sys.executable, "-m", *part.split(), "--version", "iris/v1"]
+            program, *arguments = part.split()
+            assert program == "inferlane"
+            asked = [sys.executable, "-m", "control_plane", *arguments, "--version", "iris/v1"]
             environment = os.environ | broker.environment_of("topics")
             await asyncio.to_thread(subprocess.run, asked, env=environment, check=True, timeout=120)
         for service in ("api", "router", "worker-v1", "operator"):

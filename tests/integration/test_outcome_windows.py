@@ -314,4 +314,4 @@ async def test_what_nobody_is_given_of_transactions_does_not_make_the_outcome_co
             return len(looks) >= 10
 
         await eventually(was_looked_at)
-        assert set(looks) == {ConsumerState.IDLE}
+        assert ConsumerState.STUCK not in looks

@@ -145,7 +145,7 @@ class System:
             url = base_url(_HOST, port)
             return ProcessSpec(
                 name=f"{name}-{number}",
-                argv=(sys.executable, "-m", _WORKER if argv[0] == "worker" else "inferlane", *argv),
+                argv=(sys.executable, "-m", _WORKER if argv[0] == "worker" else "control_plane", *argv),
                 env={**os.environ, **self._environment, port_name: str(port)},
                 log_path=self._log(f"{name}-{number}"),
                 is_ready=partial(is_ready, url),
