@@ -93,11 +93,12 @@ def read_infer_head(header: bytes) -> InferHead:
             f"the body is not an Open Inference Protocol V2 request: {clipped(str(error))}; docs/payloads.md has its "
             f"fields. With binary tensors, send {HEADER_LENGTH.decode()} too"
         ) from error
-    refuse_repeats(header, fields)
     if not fields.inputs:
         raise DecodeError("the request has no inputs; name at least one tensor")
-    asked = fields.parameters if isinstance(fields.parameters, InferParameters) else InferParameters()
+    # Limits how many tensors there are, before each field of each is counted.
     head = request_head_of(fields)
+    refuse_repeats(header, fields)
+    asked = fields.parameters if isinstance(fields.parameters, InferParameters) else InferParameters()
     counts = {
         output.name: output.parameters.classification
         for output in fields.outputs or ()

@@ -23,7 +23,8 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
 from models.catalog import Catalog, Model, ModelVersion
-from producer_api.predict.call import CallReader
+from producer_api.inference_protocol.infer_request import InferReader
+from producer_api.predict.call import CallOrigin, CallReader
 from tests.support.fakes.records import FakeRecord, make_version
 from workers.requests import decode
 
@@ -144,10 +145,20 @@ def record_reader(version: ModelVersion) -> Callable[[bytes], object]:
     return lambda body: decode(FakeRecord(value=body), Lane.REQUESTS, version)
 
 
-def call_reader(version: ModelVersion) -> Callable[[bytes], object]:
+def calls_of(version: ModelVersion) -> CallReader:
     model = Model(name="iris", description="", default_version="v1", versions={"v1": version})
     catalog = Catalog(models={"iris": model}, default_model="iris")
-    return CallReader(load_settings(), catalog=catalog, splits=SplitTable(), clock=SystemClock()).read
+    return CallReader(load_settings(), catalog=catalog, splits=SplitTable(), clock=SystemClock())
+
+
+def call_reader(version: ModelVersion) -> Callable[[bytes], object]:
+    return calls_of(version).read
+
+
+def infer_reader(version: ModelVersion) -> Callable[[bytes], object]:
+    reader = InferReader(load_settings(), calls_of(version))
+    scope = {"path": "/v2/models/iris/infer", "headers": []}
+    return lambda body: reader.read(scope, body, CallOrigin())
 
 
 def cases() -> Iterator[tuple[str, Callable[[bytes], object], bytes]]:
@@ -161,6 +172,8 @@ def cases() -> Iterator[tuple[str, Callable[[bytes], object], bytes]]:
         count = data.count(",") + 1
         yield f"record of texts as V2: {what}", record_reader(by_name["texts"]), tensor(data, "BYTES", f"[{count},1]")
         yield f"call of matrix: {what}", call_reader(by_name["matrix"]), v1(data)
+        yield f"infer call of matrix: {what}", infer_reader(by_name["matrix"]), tensor(data, "FP32", "[1,4]")
+        yield f"infer call of texts: {what}", infer_reader(by_name["texts"]), tensor(data, "BYTES", f"[{count},1]")
         for datatype, shape in (("FP64", f"[{SIZE // 2}]"), ("INT64", "[1,4]"), ("BOOL", f"[{SIZE // 5}]")):
             yield f"record with {datatype}: {what}", record_reader(by_name["matrix"]), tensor(data, datatype, shape)
     for name, what in (
@@ -178,6 +191,7 @@ def cases() -> Iterator[tuple[str, Callable[[bytes], object], bytes]]:
     for what, body in PARTS.items():
         yield f"record: {what}", record_reader(by_name["matrix"]), body
         yield f"call: {what}", call_reader(by_name["matrix"]), body
+        yield f"infer call: {what}", infer_reader(by_name["matrix"]), body
 
 
 def peak_bytes(read: Callable[[bytes], object], body: bytes) -> tuple[int, str]:

@@ -97,6 +97,8 @@ def test_the_timeout_of_triton_is_the_deadline_and_the_wait_lasts_until_then() -
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
+        (b'{"inputs": [], "inputs": []}', 400, "no inputs"),
+        (json.dumps({"inputs": [INPUT]}).encode()[:-1] + b', "id": "a", "id": "b"}', 400, "twice"),
         (b"{", 400, "not an Open Inference Protocol V2 request"),
         ({"inputs": []}, 400, "no inputs"),
         ({"inputs": [INPUT], "more": 1}, 400, "more"),
