@@ -41,9 +41,9 @@ def _build_sample(models_dir: Path, sample: Sample, *, force: bool) -> Iterator[
         skipped = not force and _is_current(models_dir, sample, recipe)
         if not skipped:
             # Loads scikit-learn, skl2onnx and the quantizer: seconds that a store with nothing to build does not pay.
-            from models.carry_out import carry_out  # noqa: PLC0415 - as above
+            from models.sample_build import build_version  # noqa: PLC0415 - as above
 
-            carry_out(models_dir, sample, recipe)
+            build_version(models_dir, sample, recipe)
             changed = True
         yield Built(model=sample.name, version=recipe.version, skipped=skipped)
     # Last, because it names a default version that has to be there; and not when nothing was built, because

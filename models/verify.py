@@ -3,7 +3,7 @@
 from inferlane.errors import ConfigurationError
 from models.artifact import signature_of
 from models.catalog import ModelVersion
-from workers.trial import load_verified
+from workers.model_check import load_verified
 
 __all__ = ["signature_of", "verify_version"]
 

@@ -8,7 +8,7 @@ from inferlane.errors import UnavailableError
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.redis.versions import VersionFaults
 from models.catalog import load_catalog
-from workers.trial import load_verified
+from workers.model_check import load_verified
 from workers.worker import Worker
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from control_plane.autoscaling.capacity_plan import WorkerPace
-from control_plane.autoscaling.load import LANES, Load
-from control_plane.autoscaling.pool import HPA_SYNC_S, PartitionOffsets, PoolScaler
+from control_plane.autoscaling.desired_replicas import HPA_SYNC_S, PartitionOffsets, PoolScaler
 from control_plane.autoscaling.scaled_object import ScaledObject
+from control_plane.autoscaling.simulated_load import LANES, Load
 
 Series = NDArray[np.float64]
 

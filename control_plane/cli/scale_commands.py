@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from control_plane.autoscaling.capacity_plan import WorkerPace
-    from control_plane.autoscaling.load import Load, Pattern
     from control_plane.autoscaling.scaled_object import ScaledObject
+    from control_plane.autoscaling.simulated_load import Load, Pattern
     from control_plane.autoscaling.simulation import PoolModel, PoolRun
     from inferlane.contracts.naming import Names
 
@@ -71,7 +71,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
     ] = None,
 ) -> None:
     """Simulate pools under a load as KEDA and the HPA would scale them: workers, lag and wait over time."""
-    from control_plane.autoscaling.load import draw_pattern, read_trace
+    from control_plane.autoscaling.simulated_load import draw_pattern, read_trace
     from control_plane.autoscaling.simulation import PoolModel, merged, summarize
     from control_plane.cli.scale_output import print_run, write_run
 
@@ -172,7 +172,7 @@ def _pace(service_time: float, batch_overhead: float, rows: float) -> "WorkerPac
 
 
 def _pattern(name: str) -> "Pattern":
-    from control_plane.autoscaling.load import Pattern
+    from control_plane.autoscaling.simulated_load import Pattern
 
     try:
         return Pattern(name)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from control_plane.autoscaling.load import LANES
+from control_plane.autoscaling.simulated_load import LANES
 from control_plane.cli.console import styled
 from inferlane.errors import ConfigurationError
 

@@ -1,6 +1,6 @@
 """Scale the worker processes of the local stack as KEDA and the HPA would scale its pods.
 
-The decisions are those of `control_plane.autoscaling.pool`; here are clock, broker and supervisor around them.
+`control_plane.autoscaling.desired_replicas` decides; here are clock, broker and supervisor around it.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from control_plane.autoscaling.pool import PartitionOffsets, PoolScaler
+from control_plane.autoscaling.desired_replicas import PartitionOffsets, PoolScaler
 from control_plane.autoscaling.scaled_object import read_scaled_objects
 from control_plane.local.managed_process import Backoff, StartError
 from control_plane.local.pools import worker_pool
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from control_plane.autoscaling.pool import Offsets
+    from control_plane.autoscaling.desired_replicas import Offsets
     from control_plane.autoscaling.scaled_object import ScaledObject
     from control_plane.local.probe import Target
     from inferlane.contracts.naming import Names

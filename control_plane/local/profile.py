@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from control_plane.autoscaling.pool import HPA_SYNC_S
+from control_plane.autoscaling.desired_replicas import HPA_SYNC_S
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
 

@@ -10,7 +10,7 @@ import msgspec
 
 from inferlane.contracts.windows import WindowReport
 from inferlane.errors import UNDECODABLE, ConfigurationError, UnavailableError
-from inferlane.runtime.http.head import CONTENT_TYPE, encode_problem
+from inferlane.runtime.http.request_head import CONTENT_TYPE, encode_problem
 from inferlane.runtime.http.server import SAFE_METHODS, foreign_host, foreign_site
 from inferlane.runtime.runfile import is_loopback
 

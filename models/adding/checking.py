@@ -135,7 +135,7 @@ def _check(order: CheckOrder) -> Checked:
     from models.adding.check_rows import read_check_rows  # noqa: PLC0415
     from models.artifact import read_artifact  # noqa: PLC0415
     from models.catalog import ModelVersion  # noqa: PLC0415
-    from workers.trial import load_verified  # noqa: PLC0415
+    from workers.model_check import load_verified  # noqa: PLC0415
 
     path = Path(order.folder) / "model.onnx"
     artifact = read_artifact(path)

@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from inferlane.runtime.api_keys import Scope
-from inferlane.runtime.http.head import CONTENT_TYPE
+from inferlane.runtime.http.request_head import CONTENT_TYPE
 from producer_api.http.asgi import PREDICT_PATH
 from producer_api.http.auth import required_scope
 from producer_api.http.paths import V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH, is_v2

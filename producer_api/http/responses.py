@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from inferlane.runtime.http.head import CONTENT_TYPE
+from inferlane.runtime.http.request_head import CONTENT_TYPE
 from producer_api.http.asgi import PlainResponse
 from producer_api.http.paths import is_v2
 from producer_api.http.problems import problem, problem_of

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from conftest import Stack
 
-from control_plane.autoscaling.pool import PartitionOffsets, PoolScaler
+from control_plane.autoscaling.desired_replicas import PartitionOffsets, PoolScaler
 from control_plane.autoscaling.scaled_object import read_scaled_objects
 
 MODEL, VERSION = "digits", "v2-quantized"

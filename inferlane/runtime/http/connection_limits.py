@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from inferlane.runtime.http.head import CONTENT_TYPE, Refusal, RefusedError, encode_problem
+from inferlane.runtime.http.request_head import CONTENT_TYPE, Refusal, RefusedError, encode_problem
 
 if TYPE_CHECKING:
     from inferlane.runtime.settings import PortSettings

@@ -20,7 +20,7 @@ from inferlane.runtime.http.connection_limits import (
     too_many,
     too_slow,
 )
-from inferlane.runtime.http.head import Refusal, RefusedError, check_head, closing_answer, without_upgrade
+from inferlane.runtime.http.request_head import Refusal, RefusedError, check_head, closing_answer, without_upgrade
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from inferlane.errors import ConfigurationError, quoted
-from inferlane.runtime.http.head import CONTENT_TYPE, encode_problem
 from inferlane.runtime.http.protocol import limited_protocol
+from inferlane.runtime.http.request_head import CONTENT_TYPE, encode_problem
 from inferlane.runtime.runfile import is_loopback
 from inferlane.runtime.service import essential
 

@@ -24,8 +24,8 @@ from producer_api.predict.call import CallReader
 from tests.support.fakes.records import FakeRecord
 from workers.batching import run_batch
 from workers.model import OnnxModel
+from workers.model_check import load_verified
 from workers.requests import Request, decode
-from workers.trial import load_verified
 
 Tensor = tuple[str, int, Sequence[int | str | None]]
 """Name, ONNX element type and shape of an input or output; a string or None is a free axis."""

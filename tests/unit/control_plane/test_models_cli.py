@@ -41,7 +41,7 @@ def test_list_names_each_version_with_its_accuracy(tmp_path: Path) -> None:
 
 
 def test_building_without_the_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("carry_out", "training"):
+    for name in ("sample_build", "training"):
         monkeypatch.delitem(sys.modules, f"models.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)  # where another test loaded it already

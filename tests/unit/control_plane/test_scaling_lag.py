@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.autoscaling.pool import PartitionOffsets, balanced_replicas, partition_lag_records, read_trigger
+from control_plane.autoscaling.desired_replicas import (
+    PartitionOffsets,
+    balanced_replicas,
+    partition_lag_records,
+    read_trigger,
+)
 from control_plane.autoscaling.scaled_object import KafkaTrigger
 
 LAGS = st.lists(st.integers(0, 10_000), min_size=1, max_size=24)

@@ -15,7 +15,7 @@ from control_plane.autoscaling.capacity_plan import (
     plan_capacity,
     zipf_shares,
 )
-from control_plane.autoscaling.load import Load, Pattern, draw_pattern, read_trace
+from control_plane.autoscaling.simulated_load import Load, Pattern, draw_pattern, read_trace
 from control_plane.autoscaling.simulation import PoolModel, simulate, summarize
 from inferlane.errors import ConfigurationError
 

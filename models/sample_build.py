@@ -21,7 +21,7 @@ from models.training import Rows, Split, export_onnx, load_split, train
 from models.verify import signature_of
 
 
-def carry_out(models_dir: Path, sample: Sample, recipe: Recipe) -> None:
+def build_version(models_dir: Path, sample: Sample, recipe: Recipe) -> None:
     """Write the version that `recipe` describes; the source of a quantized one is in the store already."""
     split = load_split(sample)
     source = onnx_path(models_dir, sample.name, recipe.source) if isinstance(recipe, QuantizedRecipe) else None

@@ -5,7 +5,7 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.autoscaling.pool import Offsets, PartitionOffsets, PoolScaler
+from control_plane.autoscaling.desired_replicas import Offsets, PartitionOffsets, PoolScaler
 from control_plane.autoscaling.scaled_object import Fallback, FallbackBehavior, KafkaTrigger, ScaledObject
 
 PARTITIONS = 12
