@@ -9,7 +9,7 @@ import msgspec
 from inferlane.runtime.http.request_head import CONTENT_TYPE
 from producer_api.http.asgi import PlainResponse
 from producer_api.http.paths import is_v2
-from producer_api.http.problems import problem, problem_of
+from producer_api.http.problems import UnconfirmedError, problem, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,9 @@ def error_response(error: "InferlaneError", path: str) -> PlainResponse:
     """Return the response to a call of that path which failed with this error."""
     response = problem_of(error)
     if is_v2(path):
-        return response._replace(body=v2_error(str(error)), content_type=JSON)
+        # The body has no place for it beside the message.
+        which = f" (the request {error.request_id})" if isinstance(error, UnconfirmedError) else ""
+        return response._replace(body=v2_error(f"{error}{which}"), content_type=JSON)
     return response
 
 

@@ -16,7 +16,7 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
 from producer_api.http.asgi import PlainResponse
-from producer_api.http.problems import UnauthorizedError, status_of
+from producer_api.http.problems import UnauthorizedError, UnconfirmedError, status_of
 from producer_api.http.responses import compressed, error_response, preferred_coding
 from producer_api.inference_protocol.infer_format import V2Format, classify, is_infer
 from producer_api.inference_protocol.infer_request import InferReader
@@ -222,6 +222,9 @@ def test_errors_of_other_paths_stay_problem_documents() -> None:
     response = error_response(error, "/v2")
     assert json.loads(response.body) == {"error": "no key"}
     assert b"www-authenticate" in dict(response.headers)
+    unconfirmed = error_response(UnconfirmedError("not known", request_id="abc"), "/v2/models/iris/infer")
+    assert "abc" in json.loads(unconfirmed.body)["error"]
+    assert b"retry-after" in dict(unconfirmed.headers)
 
 
 @pytest.mark.parametrize(
