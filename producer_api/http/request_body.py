@@ -7,7 +7,7 @@ from typing import Any
 
 from inferlane.errors import DecodeError, OverloadedError, PayloadTooLargeError, quoted
 from producer_api.http.asgi import header
-from producer_api.http.problems import InvalidParameterError, UnsupportedCodingError
+from producer_api.http.error_responses import InvalidParameterError, UnsupportedCodingError
 
 READABLE_CODINGS = ("gzip", "deflate")
 """The codings of `Content-Encoding` that are read; `identity` means none."""

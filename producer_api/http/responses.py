@@ -8,8 +8,8 @@ import msgspec
 
 from inferlane.runtime.http.request_head import CONTENT_TYPE
 from producer_api.http.asgi import PlainResponse
+from producer_api.http.error_responses import UnconfirmedError, problem, problem_of
 from producer_api.http.paths import is_v2
-from producer_api.http.problems import UnconfirmedError, problem, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,8 @@ from inferlane.contracts.wire.v2 import decode_response, encode_response
 from inferlane.contracts.wire.v2_fields import ALL_AS_JSON
 from inferlane.errors import DecodeError, InferlaneError, InvalidInputError
 from producer_api.http.asgi import PlainResponse, header
+from producer_api.http.error_responses import status_of_code
 from producer_api.http.paths import INFER_PATH, V2_ROOT
-from producer_api.http.problems import status_of_code
 from producer_api.http.responses import JSON, compressed, v2_error
 from producer_api.inference_protocol.infer_request import HEADER_LENGTH, InferReader
 from producer_api.predict.endpoint import prediction_path

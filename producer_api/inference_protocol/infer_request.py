@@ -25,8 +25,8 @@ from inferlane.contracts.wire.v2_fields import (
     request_head_of,
 )
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, UnknownModelError, clipped, quoted
+from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.paths import INFER_PATH
-from producer_api.http.problems import InvalidParameterError
 from producer_api.http.request_body import single_header
 from producer_api.predict.call import Call, CallOptions, CallOrigin, CallReader
 

@@ -17,7 +17,7 @@ from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.contracts.wire.v2_fields import ResponseForm
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped
-from producer_api.http.problems import InvalidParameterError
+from producer_api.http.error_responses import InvalidParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ from inferlane.contracts.wire.v1 import encode_predictions
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError
 from producer_api.http.asgi import CALLER, PREDICT_PATH, PlainResponse, header
-from producer_api.http.problems import crash_error, result_problem
+from producer_api.http.error_responses import crash_error, result_problem
 from producer_api.http.request_body import read_body, single_header
 from producer_api.http.responses import JSON, error_response
 from producer_api.predict.call import CallOrigin, read_preferences

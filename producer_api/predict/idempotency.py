@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from inferlane.errors import UNDECODABLE, DecodeError, OverloadedError, UnavailableError, clipped
 from inferlane.runtime.redis.result_store import store_errors
-from producer_api.http.problems import InvalidParameterError, KeyReusedError
+from producer_api.http.error_responses import InvalidParameterError, KeyReusedError
 from producer_api.predict.pending import answer_within, store_is_late
 
 if TYPE_CHECKING:

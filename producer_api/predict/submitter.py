@@ -11,7 +11,7 @@ from inferlane.contracts.record import CALLER, JSON_LENGTH, PROOF, TRACE_PARENT,
 from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import OverloadedError, UnavailableError
 from inferlane.runtime.metrics.api_metrics import ACCEPTED
-from producer_api.http.problems import ClientGoneError, UnconfirmedError
+from producer_api.http.error_responses import ClientGoneError, UnconfirmedError
 from producer_api.predict.call import SOURCE
 from producer_api.predict.cancellation import ClientDisconnect, accepted_headers, cancel_request
 from producer_api.predict.pending import answer_within, store_is_late

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from fastapi import Depends, Request
 
 from inferlane.errors import quoted
-from producer_api.http.problems import InvalidParameterError
+from producer_api.http.error_responses import InvalidParameterError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from inferlane.runtime.ops import EXPOSITION, health_body
-from producer_api.http.problems import InvalidParameterError
+from producer_api.http.error_responses import InvalidParameterError
 from producer_api.predict.endpoint import encode_json
 from producer_api.predict.pending import answer_within, store_is_late
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated

@@ -9,7 +9,7 @@ from inferlane.contracts.identity import foreign_name, is_own_id
 from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import quoted
 from producer_api.http.asgi import CALLER, SEES_ALL
-from producer_api.http.problems import UnknownPredictionError
+from producer_api.http.error_responses import UnknownPredictionError
 from producer_api.http.schemas import Prediction
 from producer_api.predict.cancellation import accepted_headers, cancel_request
 from producer_api.predict.event_streams import MEDIA_TYPE, queued_body

@@ -12,7 +12,7 @@ from inferlane.contracts.wire.json_numbers import refuse_repeats
 from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError, clipped
 from inferlane.runtime.split_table import publish_split
 from models.catalog import Fault, Model, ModelVersion
-from producer_api.http.problems import InvalidParameterError
+from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weights
 from producer_api.predict.pending import answer_within
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated

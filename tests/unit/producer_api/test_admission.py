@@ -9,7 +9,7 @@ from inferlane.errors import OverloadedError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.offsets import Position
 from inferlane.runtime.split_table import SplitTable
-from producer_api.http.problems import problem_of
+from producer_api.http.error_responses import problem_of
 from producer_api.predict.admission import Admission
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import make_catalog

@@ -11,7 +11,7 @@ from inferlane.errors import DecodeError
 from inferlane.runtime.ops import Exposition
 from producer_api.http.asgi import allowed_methods
 from producer_api.http.auth import DOCS_ASSETS, DOCS_PATHS, required_scope
-from producer_api.http.problems import InvalidParameterError
+from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.schemas import MAX_WEIGHTS
 from producer_api.routes import docs_page, operations, predictions, served_models
 from producer_api.routes.dependencies import refuse_repeated

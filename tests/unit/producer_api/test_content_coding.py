@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.errors import DecodeError, PayloadTooLargeError
-from producer_api.http.problems import InvalidParameterError, UnsupportedCodingError, problem_of
+from producer_api.http.error_responses import InvalidParameterError, UnsupportedCodingError, problem_of
 from producer_api.http.request_body import coding_of, inflate, read_body, single_header
 
 LIMIT = 100_000

@@ -16,7 +16,7 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
 from producer_api.http.asgi import PlainResponse
-from producer_api.http.problems import UnauthorizedError, UnconfirmedError, status_of
+from producer_api.http.error_responses import UnauthorizedError, UnconfirmedError, status_of
 from producer_api.http.responses import compressed, error_response, preferred_coding
 from producer_api.inference_protocol.infer_format import V2Format, classify, is_infer
 from producer_api.inference_protocol.infer_request import InferReader

@@ -9,7 +9,7 @@ import pytest
 
 from inferlane.errors import InferlaneError, UnavailableError
 from inferlane.runtime.config import load_settings
-from producer_api.http.problems import ClientGoneError
+from producer_api.http.error_responses import ClientGoneError
 from producer_api.predict.call import Call
 from producer_api.predict.pending import PendingRequests
 from producer_api.predict.submitter import ClientDisconnect, Submitter
