@@ -24,7 +24,7 @@ _RUNS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class AccuracyComparison:
     """What became of a version by quantizing it: ratios over 1 are gains, a negative change is a loss."""
 
     size_ratio: float
@@ -78,7 +78,7 @@ def _run_turn(session: onnxruntime.InferenceSession, batch: np.ndarray) -> list[
     return samples_ns[_WARM_UP_RUNS:]
 
 
-def compare(source: Path, quantized: Path, rows: Rows) -> Comparison:
+def compare(source: Path, quantized: Path, rows: Rows) -> AccuracyComparison:
     """Measure what quantizing `source` into `quantized` gained and cost, on held-out `rows`."""
     before, after = open_session(source), open_session(quantized)
     speedups = []
@@ -86,7 +86,7 @@ def compare(source: Path, quantized: Path, rows: Rows) -> Comparison:
         before_us, after_us = measure_latencies_us(before, after, features=rows.features, batch_rows=batch_rows)
         speedups.append(before_us / after_us)
     agreement = predict_labels(before, rows.features) == predict_labels(after, rows.features)
-    return Comparison(
+    return AccuracyComparison(
         size_ratio=source.stat().st_size / quantized.stat().st_size,
         batch1_speedup=speedups[0],
         batch64_speedup=speedups[1],

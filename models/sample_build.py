@@ -17,7 +17,7 @@ from models.measure import (
 )
 from models.samples import QuantizedRecipe, Recipe, Sample, TrainedRecipe
 from models.store import VersionAbout, digest_of, onnx_path, write_version
-from models.training import Rows, Split, export_onnx, load_split, train
+from models.training import DataSplit, Rows, export_onnx, load_split, train
 from models.verify import signature_of
 
 
@@ -44,7 +44,7 @@ def build_version(models_dir: Path, sample: Sample, recipe: Recipe) -> None:
     write_version(models_dir, model=sample.name, version=recipe.version, write_onnx=write_onnx, describe=describe)
 
 
-def _measure(path: Path, split: Split) -> dict[str, float | str]:
+def _measure(path: Path, split: DataSplit) -> dict[str, float | str]:
     session = open_session(path)
     metrics: dict[str, float | str] = {
         "held_out_accuracy": round(measure_accuracy(session, split.held_out), 4),

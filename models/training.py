@@ -34,14 +34,14 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
+class DataSplit:
     """Rows to train and calibrate on, and rows that no version has seen before it is judged."""
 
     train: Rows
     held_out: Rows
 
 
-def load_split(sample: Sample) -> Split:
+def load_split(sample: Sample) -> DataSplit:
     """The split of `sample`: stratified by class, and the same at every call."""
     features, labels = _LOADERS[sample.dataset](return_X_y=True)
     train_features, held_out_features, train_labels, held_out_labels = train_test_split(
@@ -51,7 +51,7 @@ def load_split(sample: Sample) -> Split:
         random_state=_SPLIT_SEED,
         stratify=labels,
     )
-    return Split(
+    return DataSplit(
         train=Rows(features=train_features, labels=train_labels),
         held_out=Rows(features=held_out_features, labels=held_out_labels),
     )

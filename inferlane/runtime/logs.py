@@ -33,7 +33,7 @@ _VARYING = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8}[0-9a-f-]*|\d+(?:\.\d+)?")
 
 
 @dataclass(slots=True)
-class _Seen:
+class _RepeatCount:
     since_s: float
     logged: int = 0
     left_out: int = 0
@@ -44,7 +44,7 @@ class RepeatLimit:
 
     def __init__(self, *, interval_s: float = INTERVAL_S) -> None:
         self._interval_s = interval_s
-        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._seen: OrderedDict[str, _RepeatCount] = OrderedDict()
         self._lock = threading.Lock()
 
     def let_through(self, state: str, *, most: int) -> int | None:
@@ -53,7 +53,7 @@ class RepeatLimit:
         with self._lock:
             seen = self._seen.get(state)
             if seen is None:
-                seen = self._seen[state] = _Seen(now_s)
+                seen = self._seen[state] = _RepeatCount(now_s)
                 if len(self._seen) > _STATES:
                     self._seen.popitem(last=False)
             left_out = 0

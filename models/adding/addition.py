@@ -17,7 +17,7 @@ from models.adding.checking import Checked, CheckOrder, check_in_child
 from models.adding.conversion import ConversionOrder, Converted, convert_in_child
 from models.adding.inspection import Inspected, inspect
 from models.adding.publication import Published, check_free, preparation, publish
-from models.adding.sources import Kind, Source, find_source
+from models.adding.sources import Source, SourceKind, find_source
 from models.artifact import read_artifact
 from models.files import read_model_file
 from models.store import Table, dump_toml
@@ -114,7 +114,7 @@ def read_report(version_folder: Path) -> Report | None:
 
 
 def _converted(addition: Addition, source: Source, scratch: Path, say: Callable[[str], object]) -> Converted | None:
-    if source.kind is Kind.ONNX:
+    if source.kind is SourceKind.ONNX:
         return None
     say("converting")
     order = ConversionOrder(

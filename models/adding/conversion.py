@@ -16,7 +16,7 @@ import numpy as np
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import ConfigurationError, InferlaneError, clipped
 from models.adding.checking import limit_own_time, run_child
-from models.adding.sources import Kind
+from models.adding.sources import SourceKind
 
 # The extra that brings each of them.
 _EXTRAS = {
@@ -35,7 +35,7 @@ class ConversionOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be converted, and where the ONNX file and the library's own predictions go."""
 
     source: str
-    kind: Kind
+    kind: SourceKind
     trust_pickle: bool
     target: str
     predictions: str
@@ -66,7 +66,7 @@ def convert_in_child(order: ConversionOrder, *, scratch: Path, timeout_s: float)
     Raises:
         ConfigurationError: it is a pickle that nobody trusts, a library is missing, or it cannot be converted.
     """
-    if order.kind is Kind.PICKLE and not order.trust_pickle:
+    if order.kind is SourceKind.PICKLE and not order.trust_pickle:
         raise ConfigurationError(
             f"{order.source} is a pickle, which runs whatever its author wrote when it is opened. Save the model with "
             "skops.io.dump(model, 'model.skops') instead, or say --trust-pickle if you know who made it"

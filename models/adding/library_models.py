@@ -12,7 +12,7 @@ import onnx
 
 from inferlane.errors import ConfigurationError, clipped
 from models.adding.check_rows import read_columns
-from models.adding.sources import Kind
+from models.adding.sources import SourceKind
 
 # Pinned, so that a newer exporter writes files that the onnxruntime of an older worker still loads.
 _OPSET = {"": 21, "ai.onnx.ml": 3}
@@ -45,7 +45,7 @@ class LibraryModel(ABC):
         """What the library predicts, in all the ways it has, the most telling first."""
 
 
-def open_model(path: Path, kind: Kind, *, trusted: bool) -> LibraryModel:
+def open_model(path: Path, kind: SourceKind, *, trusted: bool) -> LibraryModel:
     """Open a model's file.
 
     Raises:
@@ -53,11 +53,11 @@ def open_model(path: Path, kind: Kind, *, trusted: bool) -> LibraryModel:
         ModuleNotFoundError: its library is not installed.
     """
     match kind:
-        case Kind.XGBOOST:
+        case SourceKind.XGBOOST:
             return _xgboost_file(path)
-        case Kind.LIGHTGBM:
+        case SourceKind.LIGHTGBM:
             return _LightGbmBooster(path)
-        case Kind.SKOPS:
+        case SourceKind.SKOPS:
             model = _skops_file(path, trusted=trusted)
         case _:
             import joblib  # noqa: PLC0415 - an extra

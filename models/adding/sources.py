@@ -19,7 +19,7 @@ _COMPANIONS = (
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 
-class Kind(StrEnum):
+class SourceKind(StrEnum):
     """What a file is, by its name."""
 
     ONNX = "onnx"
@@ -30,14 +30,14 @@ class Kind(StrEnum):
 
 
 _KINDS = {
-    ".onnx": Kind.ONNX,
-    ".skops": Kind.SKOPS,
-    ".pkl": Kind.PICKLE,
-    ".pickle": Kind.PICKLE,
-    ".joblib": Kind.PICKLE,
-    ".json": Kind.XGBOOST,
-    ".ubj": Kind.XGBOOST,
-    ".txt": Kind.LIGHTGBM,
+    ".onnx": SourceKind.ONNX,
+    ".skops": SourceKind.SKOPS,
+    ".pkl": SourceKind.PICKLE,
+    ".pickle": SourceKind.PICKLE,
+    ".joblib": SourceKind.PICKLE,
+    ".json": SourceKind.XGBOOST,
+    ".ubj": SourceKind.XGBOOST,
+    ".txt": SourceKind.LIGHTGBM,
 }
 
 
@@ -46,7 +46,7 @@ class Source:
     """The file of a model, and the files that go into the store beside it."""
 
     path: Path
-    kind: Kind
+    kind: SourceKind
     companions: tuple[Path, ...] = ()
 
 
@@ -81,7 +81,7 @@ def _in_folder(folder: Path) -> Source:
             companions = (folder / name for name in _COMPANIONS)
             return Source(
                 path=(named or found)[0],
-                kind=Kind.ONNX,
+                kind=SourceKind.ONNX,
                 companions=tuple(path for path in companions if path.is_file()),
             )
         if found:
