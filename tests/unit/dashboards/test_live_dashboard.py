@@ -1,9 +1,11 @@
 """What the live dashboard makes of what it sees: rates, the verdict, the snapshot, and who may call."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,16 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dashboards import live
 from dashboards.live.api_client import ApiModel, ApiTensor, ApiVersion, Guard, refusal, refuse_open_network
-from dashboards.live.dead_letter_tally import DeadLetterTally
+from dashboards.live.dead_letter_tally import DeadLetterSummary, DeadLetterTally
 from dashboards.live.observer import SnapshotFeed
 from dashboards.live.snapshot import (
     KEPT_S,
     History,
+    ModelCard,
     Point,
     Sighting,
     Snapshot,
     SourceState,
+    VersionCard,
     VersionPoint,
     build_snapshot,
 )
@@ -269,6 +274,30 @@ def test_letters_of_partitions_that_were_added_are_counted_too() -> None:
     box.add([letter_record(0), letter_record(1), replace(letter_record(0), partition=1)])
     box.add([replace(letter_record(0), partition=1), replace(letter_record(1), partition=1)])
     assert asyncio.run(box.look(Position(committed=0, end=4))).by_reason == {"model_error": 4}
+
+
+def test_the_page_reads_what_the_stream_sends() -> None:
+    """Guards the names in types.ts: the page shows NaN for a field that nobody sends."""
+    structs: dict[str, type[msgspec.Struct]] = {
+        "Queue": Queue,
+        "Percentiles": Percentiles,
+        "Report": WindowReport,
+        "VersionCard": VersionCard,
+        "TensorInfo": ApiTensor,
+        "ModelCard": ModelCard,
+        "Letter": DeadLetterSummary,
+        "Source": SourceState,
+        "Point": Point,
+        "Snapshot": Snapshot,
+    }
+    types = (Path(live.__file__).parent / "web" / "src" / "types.ts").read_text()
+    read = {
+        name: set(re.findall(r"^  (\w+)\??:", body, re.MULTILINE))
+        for name, body in re.findall(r"^export interface (\w+) \{\n(.*?)^\}", types, re.MULTILINE | re.DOTALL)
+    }
+    sent = {name: {field.encode_name for field in msgspec.structs.fields(struct)} for name, struct in structs.items()}
+    assert read.keys() == sent.keys()
+    assert {name: fields - sent[name] for name, fields in read.items() if fields - sent[name]} == {}
 
 
 SAME = {"host": "localhost:3000", "origin": "http://localhost:3000", "content-type": "application/json"}

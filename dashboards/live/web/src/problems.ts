@@ -48,7 +48,7 @@ function letterItem(letter: Letter, now_s: number): HTMLElement {
         {},
         el("code", { class: "reason" }, letter.reason),
         el("span", { class: "who" }, version),
-        el("span", { class: "when" }, ago(now_s - letter.buried_s)),
+        el("span", { class: "when" }, ago(now_s - letter.dead_lettered_s)),
       ),
       el("p", {}, letter.detail),
       el("p", { class: "hint" }, `request ${letter.request_id}, attempt ${letter.attempts}, offset ${letter.offset}`),

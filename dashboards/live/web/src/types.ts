@@ -1,4 +1,4 @@
-// What the stream sends: the structs of dashboards/live/snapshot.py and inferlane/window_report.py.
+// What the stream sends: the structs of dashboards/live/snapshot.py and of the modules that it takes them from.
 
 export interface Queue {
   lag_records: number;
@@ -49,7 +49,7 @@ export interface ModelCard {
 export interface Letter {
   offset: number;
   request_id: string;
-  buried_s: number;
+  dead_lettered_s: number;
   reason: string;
   detail: string;
   model: string | null;
