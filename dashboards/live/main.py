@@ -20,6 +20,7 @@ from dashboards.live.api_client import ApiAnswer, ApiClient, Guard, refuse_open_
 from dashboards.live.dead_letter_tally import DeadLetterTally
 from dashboards.live.observer import DeploymentObserver, Parts, SnapshotFeed
 from inferlane.errors import InferlaneError, OverloadedError
+from inferlane.runtime.http.request_head import CONTENT_TYPE
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.ops import OpsApp
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
 
 _STATIC = Path(__file__).with_name("static")
-_PROBLEM = "application/problem+json"
 # A prediction may wait in the queue for its client's patience; the API limits that itself.
 _PASS_ON_WITHIN_S = 75.0
 _RESULT_WAIT_S = 20
@@ -125,7 +125,7 @@ def _response(answer: ApiAnswer) -> Response:
 
 def _problem(status: HTTPStatus, error: InferlaneError) -> Response:
     document = {"title": status.phrase, "status": status.value, "code": error.code, "detail": str(error)}
-    return Response(msgspec.json.encode(document), status_code=status, media_type=_PROBLEM)
+    return Response(msgspec.json.encode(document), status_code=status, media_type=CONTENT_TYPE)
 
 
 async def _on_http(_request: Request, error: Exception) -> Response:
@@ -136,7 +136,9 @@ async def _on_http(_request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # Starlette says which methods a route has; of the page's files it does not.
         headers.setdefault("allow", _PAGE_METHODS)
-    return Response(msgspec.json.encode(document), status_code=error.status_code, headers=headers, media_type=_PROBLEM)
+    return Response(
+        msgspec.json.encode(document), status_code=error.status_code, headers=headers, media_type=CONTENT_TYPE
+    )
 
 
 log = structlog.get_logger(__name__)
@@ -184,7 +186,7 @@ async def serve(settings: "Settings", stop: "asyncio.Event") -> None:
             timeout_graceful_shutdown=_STREAMS_END_WITHIN_S,
         )
         port = await stack.enter_async_context(http)
-        await feed.start()
+        feed.start()
         # Before the server, which waits for the streams that this ends.
         stack.push_async_callback(feed.close)
         log.info("dashboard_started", host=settings.dashboard_host, port=port, api=api.base_url)

@@ -12,7 +12,7 @@ from dashboards.live.dead_letter_tally import DeadLetterCounts
 from dashboards.live.snapshot import History, Point, Sighting, Snapshot, SourceState, VersionKey, build_snapshot
 from dashboards.live.traffic import QueueRates, dead_letter_queue, subscriptions
 from inferlane.errors import InferlaneError, OverloadedError, UnavailableError
-from inferlane.runtime.service import essential
+from inferlane.runtime.service import Background
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,23 +165,21 @@ class SnapshotFeed:
         self._changed = asyncio.Condition()
         self._viewers = 0
         self._came = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(self._run, name="feed")
         self._closed = False
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start taking snapshots."""
-        self._task = essential(asyncio.create_task(self._run(), name="feed"))
+        self._background.start()
 
     @property
     def is_running(self) -> bool:
         """Whether snapshots are still taken."""
-        return self._task is not None and not self._task.done()
+        return self._background.is_running
 
     async def close(self) -> None:
         """Stop taking snapshots and end every stream."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.close()
         async with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -378,7 +378,7 @@ class Looking:
 async def test_open_pages_share_one_look_and_a_failing_look_ends_nobody() -> None:
     looking = Looking()
     feed = SnapshotFeed(looking.look, lambda: (point(1.0),))
-    await feed.start()
+    feed.start()
     async with asyncio.timeout(20), aclosing(feed.events()) as one, aclosing(feed.events()) as two:
         for events in (one, two):
             first = await anext(events)
