@@ -16,7 +16,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.errors import ConsumerBrokenError, FatalRecordError
 from inferlane.runtime.kafka.attempts import AttemptLog, Attempts
 from inferlane.runtime.kafka.clients import FetchWait, broker_errors, make_consumer
-from inferlane.runtime.kafka.fetcher import positions
+from inferlane.runtime.kafka.fetcher import has_failed, positions, set_fetch_wait
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState, Progress, watch_progress
 from inferlane.runtime.kafka.offsets import OffsetTracker, Ticket
 from inferlane.runtime.metrics.consumer_metrics import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
@@ -199,7 +199,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """The consumer, unless a task that it lives by has ended: then it would return nothing for ever, in silence."""
         if self._consumer is None:
             raise ConsumerBrokenError(f"the consumer of {self._topic} was not started")
-        if any(task.done() for task in self._tasks) or self._consumer._fetcher.error_future.done():  # noqa: SLF001 - aiokafka hides it
+        if any(task.done() for task in self._tasks) or has_failed(self._consumer):
             raise ConsumerBrokenError(f"a task of the consumer of {self._topic} has ended; restart the process")
         return self._consumer
 
@@ -207,7 +207,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         now_s = time.monotonic()
         if found:
             self._last_record_s = now_s
-        consumer._fetcher._fetch_max_wait_ms = self._fetch_wait.after(now_s - self._last_record_s)  # noqa: SLF001 - read anew for each fetch; no setter
+        set_fetch_wait(consumer, self._fetch_wait.after(now_s - self._last_record_s))
 
     def finish(self, take: FetchedBatch) -> None:
         """Note that every record of `take` has a durable result; the offsets are committed soon."""

@@ -70,6 +70,17 @@ def positions(consumer: "AIOKafkaConsumer") -> dict[TopicPartition, int]:
     return {partition: state.position for partition, state in states if state.has_valid_position}
 
 
+def has_failed(consumer: "AIOKafkaConsumer") -> bool:
+    """Whether the fetcher has ended with an error: the consumer would return nothing for ever, in silence."""
+    failed: bool = consumer._fetcher.error_future.done()  # noqa: SLF001 - aiokafka hides it
+    return failed
+
+
+def set_fetch_wait(consumer: "AIOKafkaConsumer", wait_ms: int) -> None:
+    """Let the broker hold each fetch from now on for so long if it finds nothing."""
+    consumer._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - read anew for each fetch; no setter
+
+
 class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
     """Returns what was fetched, within a number of records and of bytes."""
 
