@@ -1,7 +1,7 @@
 """Delivering terminal results: dead letters first, then the result where its reader looks, then the wake-up.
 
-Only after `deliver` returns may the offset of the request be committed. A topic that does not take a letter or a result
-never holds the others: what cannot be written is replaced by what can, and says why.
+Only after `deliver` returns may the offset of the request be committed. A topic that does not take a dead letter or a
+result never holds the others: what cannot be written is replaced by what can, and says why.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from inferlane import errors
 from inferlane.contracts.dead_letters import Cause
 from inferlane.contracts.kafka_record import KafkaRecord, OutRecord
 from inferlane.contracts.naming import Lane, Names
@@ -23,19 +24,7 @@ from inferlane.contracts.record import (
     TRACE_PARENT,
 )
 from inferlane.contracts.results import Result, Status
-from inferlane.errors import (
-    DecodeError,
-    FatalRecordError,
-    InferlaneError,
-    InvalidInputError,
-    ModelError,
-    PayloadTooLargeError,
-    RecordRefusedError,
-    TopicMissingError,
-    UnavailableError,
-    UnknownModelError,
-    UnusableVersionError,
-)
+from inferlane.errors import InferlaneError, PayloadTooLargeError
 from inferlane.runtime.kafka.record_writer import DeadLetterWriter, PatientSender, Sender, write_each
 from inferlane.runtime.metrics.consumer_metrics import DEAD_LETTERS
 from inferlane.runtime.metrics.instruments import UNKNOWN, bounded
@@ -44,21 +33,23 @@ from inferlane.runtime.retry import Retrier
 
 log = structlog.get_logger(__name__)
 
-# Of what a record can die.
-_DEADLY = (
-    DecodeError,
-    FatalRecordError,
-    InferlaneError,
-    InvalidInputError,
-    ModelError,
-    PayloadTooLargeError,
-    RecordRefusedError,
-    TopicMissingError,
-    UnavailableError,
-    UnknownModelError,
-    UnusableVersionError,
+# The errors with which a record can become a dead letter.
+_DEADLY_CODES = frozenset(
+    error.code
+    for error in (
+        errors.DecodeError,
+        errors.FatalRecordError,
+        errors.InferlaneError,
+        errors.InvalidInputError,
+        errors.ModelError,
+        errors.PayloadTooLargeError,
+        errors.RecordRefusedError,
+        errors.TopicMissingError,
+        errors.UnavailableError,
+        errors.UnknownModelError,
+        errors.UnusableVersionError,
+    )
 )
-_DEADLY_CODES = frozenset(error.code for error in _DEADLY)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
