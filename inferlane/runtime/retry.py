@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol, TypeVar
 
 import structlog
@@ -19,10 +19,21 @@ _FIRST_RETRY_S = 0.05
 _LONGEST_RETRY_S = 5.0
 
 
+def back_off(first_s: float, longest_s: float) -> Iterator[float]:
+    """Yield how long to wait before each next try, without end: doubling from `first_s` to `longest_s`, with jitter.
+
+    Processes that lost the same part must not come back in step.
+    """
+    wait_s = first_s
+    while True:
+        yield wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+        wait_s = min(wait_s * 2, longest_s)
+
+
 class Retrier:
     """Repeats calls that failed with `UnavailableError`, and only those; one for each process. One event loop.
 
-    `mending` decides which errors of Kafka and the store become one. `NotServedError` is not repeated.
+    `error_remedies` decides which errors of Kafka and the store become one. `NotServedError` is not repeated.
     """
 
     def __init__(self) -> None:
@@ -34,34 +45,23 @@ class Retrier:
         return self._retrying > 0
 
     async def until_done(self, call: Callable[[], Awaitable[_T]], *, stage: str) -> _T:
-        """Return what `call` returns once it does; cancelling ends the tries. `stage` names the call in the log.
-
-        The waits double from 50 ms to 5 s, with jitter: processes that lost the same store must not come back in step.
-        """
+        """Return what `call` returns once it does; cancelling ends the tries. `stage` names the call in the log."""
+        waits = back_off(_FIRST_RETRY_S, _LONGEST_RETRY_S)
+        has_failed = False
         try:
-            return await call()
-        except NotServedError:
-            raise
-        except UnavailableError as error:
-            failure = error
-        self._retrying += 1
-        try:
-            return await self._keep_trying(call, stage, failure)
+            while True:
+                try:
+                    return await call()
+                except NotServedError:
+                    raise
+                except UnavailableError as error:
+                    wait_s = next(waits)
+                    log.warning("call_retried", stage=stage, retry_s=round(wait_s, 3), error=str(error))
+                    self._retrying += not has_failed
+                    has_failed = True
+                await asyncio.sleep(wait_s)
         finally:
-            self._retrying -= 1
-
-    async def _keep_trying(self, call: Callable[[], Awaitable[_T]], stage: str, failure: UnavailableError) -> _T:
-        delay_s = _FIRST_RETRY_S
-        while True:
-            log.warning("call_retried", stage=stage, retry_s=round(delay_s, 3), error=str(failure))
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
-            try:
-                return await call()
-            except NotServedError:
-                raise
-            except UnavailableError as error:
-                failure = error
-            delay_s = min(delay_s * 2, _LONGEST_RETRY_S)
+            self._retrying -= has_failed
 
 
 class Clock(Protocol):

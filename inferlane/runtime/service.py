@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import random
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -16,9 +15,11 @@ import structlog
 import uvloop
 
 from inferlane.errors import NotServedError, UnavailableError
+from inferlane.runtime.retry import back_off
 
 _T = TypeVar("_T")
 
+log = structlog.get_logger(__name__)
 
 # Too short hammers a part that is just coming back, too long leaves this process away when that is there again.
 _FIRST_RETRY_S = 0.1
@@ -71,7 +72,8 @@ class Startup:
         Raises:
             StoppedEarlyError: the process was told to stop meanwhile.
         """
-        delay_s = _FIRST_RETRY_S
+        waits = back_off(_FIRST_RETRY_S, _LONGEST_RETRY_S)
+        has_waited = False
         self._parts[part] = False
         self.reason = f"it waits for the {part}"
         while True:
@@ -81,19 +83,17 @@ class Startup:
                 # A person has to mend it: the supervisor shows the reason, and starts another.
                 raise
             except UnavailableError as error:
-                if delay_s == _FIRST_RETRY_S:
+                if not has_waited:
                     log.warning("start_waits", part=part, error=str(error))
+                has_waited = True
                 self.reason = f"it waits for the {part}: {error}"
             else:
-                if delay_s != _FIRST_RETRY_S:
+                if has_waited:
                     log.info("start_goes_on", part=part)
                 self._parts[part] = True
                 return found
-            await unless_stopped(asyncio.sleep(delay_s * random.uniform(0.5, 1.0)), self._stop)  # noqa: S311 - not a secret
-            delay_s = min(2 * delay_s, _LONGEST_RETRY_S)
+            await unless_stopped(asyncio.sleep(next(waits)), self._stop)
 
-
-log = structlog.get_logger(__name__)
 
 _AnyTask = TypeVar("_AnyTask", bound="asyncio.Future[Any]")
 # What a process that failed may still take to leave its groups and close its clients. One that hangs meanwhile would

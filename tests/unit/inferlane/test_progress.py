@@ -51,7 +51,7 @@ def test_an_idle_consumer_is_not_stuck() -> None:
 
 
 def test_standing_still_while_a_dependency_is_away_is_blocked_and_not_stuck() -> None:
-    """Guards `excuse`: taken out, a store that is down for a while gets every worker killed on top."""
+    """Guards `note_blocked`: taken out, a store that is down for a while gets every worker killed on top."""
     progress = make_progress()
     progress.note_done(0, 0)
     progress.note_ends({0: 5}, now_s=0)
