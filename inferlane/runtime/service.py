@@ -1,4 +1,4 @@
-"""Tasks that a process lives by: when one of them ends, the process ends too, with its error."""
+"""How a process runs: it waits for its parts, ends with its tasks, and drains at the first signal."""
 
 import asyncio
 import gc
@@ -192,7 +192,7 @@ def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
 
     The first SIGTERM or SIGINT sets `stop`: `serve` must then finish what it holds and return. A second one
     ends the process at once; what was not committed is redelivered to somebody else. The end of a task that the process
-    lives by (`inferlane.runtime.service`) sets `stop` too.
+    lives by (`essential`) sets `stop` too.
 
     Raises:
         Exception: what `serve` raised, or what such a task died of; the process must end with another code than 0.

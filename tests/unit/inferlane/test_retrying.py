@@ -55,8 +55,9 @@ async def test_a_permanent_error_is_not_retried() -> None:
         raise ModelError("no")
 
     retrier = Retrier()
-    with pytest.raises(ModelError):
-        await retrier.until_done(call, stage="s")
+    async with asyncio.timeout(30):
+        with pytest.raises(ModelError):
+            await retrier.until_done(call, stage="s")
     assert (calls, retrier.is_retrying) == (1, False)
 
 
