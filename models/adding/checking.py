@@ -1,11 +1,6 @@
 """Checking: a model is loaded, run and measured in a process of its own, because a bad one may crash or never end."""
 
-import math
-import os
-import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +10,8 @@ import msgspec
 import numpy as np
 
 from inferlane.contracts.wire.tensors import Signature, numpy_dtype
-from inferlane.errors import ConfigurationError, InferlaneError, ModelError, clipped
+from inferlane.errors import ConfigurationError, ModelError, clipped
+from models.adding.child_process import answer_order, run_in_child
 
 if TYPE_CHECKING:
     from workers.model import OnnxModel
@@ -59,75 +55,15 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     library_comparison: Comparison | None = None
 
 
-class _Refusal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    reason: str
-
-
-class _Passed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    checked: Checked
-
-
 def check_in_child(order: CheckOrder, *, scratch: Path, timeout_s: float) -> Checked:
     """Check a version in a child process.
 
     Raises:
         ConfigurationError: it cannot be served, it crashed, or it took too long.
     """
-    order_file, answer_file = scratch / "order.json", scratch / "answer.json"
-    order_file.write_bytes(msgspec.json.encode(order))
-    run_child("models.adding.checking", order_file, answer_file, what="the model", scratch=scratch, timeout_s=timeout_s)
-    answer: _Refusal | _Passed = msgspec.json.decode(answer_file.read_bytes(), type=_Refusal | _Passed)
-    if isinstance(answer, _Refusal):
-        raise ConfigurationError(answer.reason)
-    return answer.checked
-
-
-def run_child(module: str, *arguments: Path, what: str, scratch: Path, timeout_s: float) -> None:
-    """Run a module with a limit of time; what it writes is kept from the terminal.
-
-    Raises:
-        ConfigurationError: it ended with an error, by a signal, or not in time.
-    """
-    written = scratch / "output.txt"
-    # -P: a folder `models` where the command was given must not be taken for ours.
-    # One thread each: those of BLAS wait for each other by spinning, which takes minutes on a busy machine.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", module, *map(str, arguments), str(timeout_s)]
-    with written.open("wb") as output:
-        try:
-            code = subprocess.run(  # noqa: S603 - our own module
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                timeout=timeout_s,
-                check=False,
-            ).returncode
-        except subprocess.TimeoutExpired:
-            code = -signal.SIGALRM
-    if code == -signal.SIGALRM:
-        raise ConfigurationError(
-            f"{what} took longer than {timeout_s:g} s to be loaded and run, which is the limit. It may never end; "
-            "if it is only large, give it more with --timeout"
-        )
-    if code:
-        tail = clipped(written.read_text(errors="backslashreplace").strip()[-_SHOWN_CHARS:], limit_chars=_SHOWN_CHARS)
-        raise ConfigurationError(f"{what} ended the process that ran it ({_ending(code)}). {tail}".rstrip())
-
-
-def limit_own_time(seconds: float) -> None:
-    """End this process by a signal after a while, also where nobody is left who would."""
-    signal.alarm(math.ceil(seconds) + 1)
-
-
-def _ending(code: int) -> str:
-    if code > 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
+    return run_in_child(
+        "models.adding.checking", order, Checked, what="the model", scratch=scratch, timeout_s=timeout_s
+    )
 
 
 def _check(order: CheckOrder) -> Checked:
@@ -296,16 +232,5 @@ def _filled(model: "OnnxModel", rows: int, value: float) -> dict[str, np.ndarray
     }
 
 
-def _main(order_file: str, answer_file: str, limit_s: str) -> None:
-    limit_own_time(float(limit_s))
-    order = msgspec.json.decode(Path(order_file).read_bytes(), type=CheckOrder)
-    answer: _Refusal | _Passed
-    try:
-        answer = _Passed(checked=_check(order))
-    except InferlaneError as error:
-        answer = _Refusal(reason=str(error))
-    Path(answer_file).write_bytes(msgspec.json.encode(answer))
-
-
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    answer_order(CheckOrder, _check)

@@ -4,7 +4,6 @@ A pickle runs whatever its author wrote when it is opened, so it is opened only 
 and never in a service. The converted model is run beside the library's own on the same rows: conversions do differ.
 """
 
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import ConfigurationError, InferlaneError, clipped
-from models.adding.checking import limit_own_time, run_child
+from models.adding.child_process import answer_order, run_in_child
 from models.adding.sources import SourceKind
 
 # The extra that brings each of them.
@@ -52,14 +51,6 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class _ConversionRefused(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    reason: str
-
-
-class _ConversionDone(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    converted: Converted
-
-
 def convert_in_child(order: ConversionOrder, *, scratch: Path, timeout_s: float) -> Converted:
     """Convert a model in a child process.
 
@@ -71,17 +62,24 @@ def convert_in_child(order: ConversionOrder, *, scratch: Path, timeout_s: float)
             f"{order.source} is a pickle, which runs whatever its author wrote when it is opened. Save the model with "
             "skops.io.dump(model, 'model.skops') instead, or say --trust-pickle if you know who made it"
         )
-    order_file, answer_file = scratch / "conversion.json", scratch / "converted.json"
-    order_file.write_bytes(msgspec.json.encode(order))
-    run_child(
-        "models.adding.conversion", order_file, answer_file, what=order.source, scratch=scratch, timeout_s=timeout_s
+    return run_in_child(
+        "models.adding.conversion", order, Converted, what=order.source, scratch=scratch, timeout_s=timeout_s
     )
-    answer: _ConversionRefused | _ConversionDone = msgspec.json.decode(
-        answer_file.read_bytes(), type=_ConversionRefused | _ConversionDone
-    )
-    if isinstance(answer, _ConversionRefused):
-        raise ConfigurationError(answer.reason)
-    return answer.converted
+
+
+def _convert_or_refuse(order: ConversionOrder) -> Converted:
+    try:
+        return _convert(order)
+    except InferlaneError:
+        raise
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        extra = _EXTRAS.get(library)
+        remedy = f"pip install 'inferlane[{extra}]'" if extra else f"pip install {library}"
+        raise ConfigurationError(f"{order.source} needs {library!r}, which is not installed: {remedy}") from error
+    except Exception as error:  # whatever a library raises for a model that it cannot convert
+        text = clipped(f"{type(error).__name__}: {error}", limit_chars=_SHOWN_CHARS)
+        raise ConfigurationError(f"{order.source} cannot be converted to ONNX: {text}") from error
 
 
 def _convert(order: ConversionOrder) -> Converted:
@@ -161,24 +159,5 @@ def _matching(found: Mapping[str, np.ndarray], predicted: Sequence[np.ndarray]) 
     return matches
 
 
-def _main(order_file: str, answer_file: str, limit_s: str) -> None:
-    limit_own_time(float(limit_s))
-    order = msgspec.json.decode(Path(order_file).read_bytes(), type=ConversionOrder)
-    answer: _ConversionRefused | _ConversionDone
-    try:
-        answer = _ConversionDone(converted=_convert(order))
-    except InferlaneError as error:
-        answer = _ConversionRefused(reason=str(error))
-    except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        extra = _EXTRAS.get(library)
-        remedy = f"pip install 'inferlane[{extra}]'" if extra else f"pip install {library}"
-        answer = _ConversionRefused(reason=f"{order.source} needs {library!r}, which is not installed: {remedy}")
-    except Exception as error:  # noqa: BLE001 - whatever a library raises for a model that it cannot convert
-        text = clipped(f"{type(error).__name__}: {error}", limit_chars=_SHOWN_CHARS)
-        answer = _ConversionRefused(reason=f"{order.source} cannot be converted to ONNX: {text}")
-    Path(answer_file).write_bytes(msgspec.json.encode(answer))
-
-
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    answer_order(ConversionOrder, _convert_or_refuse)
