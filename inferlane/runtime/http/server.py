@@ -9,6 +9,7 @@ section 2.
 import asyncio
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -130,6 +131,8 @@ class LocalGuard:
         return foreign_site(host, origin=_text(headers.get(b"origin")), site=_text(headers.get(b"sec-fetch-site")))
 
 
+# Asked of every call, and nearly all calls name the same host.
+@lru_cache(maxsize=8)
 def foreign_host(host: str | None, allowed_hosts: frozenset[str]) -> str | None:
     """Why a call with this `Host` is not for us; None if it is, or if there is none, which no browser sends."""
     if host is None:
