@@ -170,7 +170,6 @@ async def read_body(scope: Any, receive: Any, limit_bytes: int, *, remedy: str =
 
 
 async def _read_raw(scope: Any, receive: Any, limit_bytes: int, remedy: str) -> bytes:
-    announced = content_length(scope)
     message = await receive()
     if message["type"] != "http.request":
         raise DecodeError(_GONE)
@@ -197,7 +196,7 @@ async def _read_raw(scope: Any, receive: Any, limit_bytes: int, remedy: str) -> 
         raise DecodeError(_GONE)
     if received > limit_bytes:
         raise PayloadTooLargeError(
-            f"the body has {max(received, announced or 0)} bytes, the limit is {limit_bytes}; {remedy}"
+            f"the body has {max(received, content_length(scope) or 0)} bytes, the limit is {limit_bytes}; {remedy}"
         )
     return bytes(gathered)
 

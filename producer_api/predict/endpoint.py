@@ -199,8 +199,12 @@ class PredictEndpoint:
             response = error_response(crash_error(error), scope["path"])
             exchange.error_code = InferlaneError.code
         await (await self._format.prepare(scope, response)).send(send)
-        self._observe(scope, exchange, response.status, span)
+        # Whoever sent an idempotency key may send the same call again, and gets the result then.
+        if exchange.result is not None and response.status == HTTPStatus.OK and exchange.idempotency_key is None:
+            self._delivered.note(exchange.result.key)
         model, version = exchange.served_by()
+        if span is not None:
+            end_call_span(span, exchange.call, status=response.status, version=version, error=exchange.error_code)
         took_s = time.perf_counter() - started_s
         self._metrics.observe_response(
             model, version, status=response.status, reason=exchange.error_code, took_s=took_s
@@ -222,7 +226,7 @@ class PredictEndpoint:
         call = exchange.call = await self._read(
             scope, body, CallOrigin(preferred.wait_s, exchange.trace_parent, caller)
         )
-        key = single_header(scope, b"idempotency-key")
+        key = exchange.idempotency_key = single_header(scope, b"idempotency-key")
         result = None
         if key is not None:
             claimed = IdempotencyKey(caller=caller, key=key)
@@ -253,20 +257,13 @@ class PredictEndpoint:
         with disconnect.watching(receive):
             return await self._submitter.submit_and_wait(call, disconnect=disconnect)
 
-    def _observe(self, scope: Any, exchange: "_Exchange", status: int, span: "Span | None") -> None:
-        # Whoever sent an idempotency key may send the same call again, and gets the result then.
-        if exchange.result is not None and status == HTTPStatus.OK and header(scope, b"idempotency-key") is None:
-            self._delivered.note(exchange.result.key)
-        if span is not None:
-            _, version = exchange.served_by()
-            end_call_span(span, exchange.call, status=status, version=version, error=exchange.error_code)
-
 
 @dataclass(slots=True)
 class _Exchange:
     """What is known of one call while it is served: for the log, its span and the metrics."""
 
     trace_parent: bytes | None
+    idempotency_key: bytes | None = None
     call: "Call | None" = None
     result: Result | None = None
     error_code: str | None = None
