@@ -64,7 +64,7 @@ async def answered(consumer: LaneConsumer, count: int) -> list[bytes | None]:
     found: list[bytes | None] = []
     async with asyncio.timeout(WAIT_S):
         while len(found) < count:
-            take = await consumer.take(max_records=100, timeout_s=1)
+            take = await consumer.fetch(max_records=100, timeout_s=1)
             if take is not None:
                 found += [None if is_unreadable(record.headers) else record.value for record in take.records]
                 consumer.finish(take)
@@ -77,7 +77,7 @@ async def wait_for_no_lag(settings: Settings, consumer: LaneConsumer) -> None:
     try:
         async with asyncio.timeout(WAIT_S):
             while (await reader.read([subscription]))[subscription].lag_records:
-                assert await consumer.take(max_records=100, timeout_s=0.2) is None
+                assert await consumer.fetch(max_records=100, timeout_s=0.2) is None
     finally:
         await reader.close()
 
@@ -147,7 +147,7 @@ async def test_an_open_transaction_is_not_returned_and_is_no_lag_until_it_is_com
     await asyncio.to_thread(transact, transactional, b"open")
     async with consuming(settings) as consumer:
         await wait_for_no_lag(settings, consumer)
-        assert await consumer.take(max_records=10, timeout_s=1) is None
+        assert await consumer.fetch(max_records=10, timeout_s=1) is None
         await asyncio.to_thread(transactional.commit_transaction, WAIT_S)
         assert await answered(consumer, PARTITIONS) == [b"open"] * PARTITIONS
         await wait_for_no_lag(settings, consumer)
@@ -164,8 +164,8 @@ async def test_a_consumer_that_only_markers_are_left_for_is_idle_and_not_stuck(
         await wait_for_no_lag(settings, consumer)
         async with asyncio.timeout(WAIT_S):
             while consumer.health().state is not ConsumerState.IDLE:
-                await consumer.take(max_records=10, timeout_s=0.2)
+                await consumer.fetch(max_records=10, timeout_s=0.2)
         # Several looks at the ends later it still is.
         for _ in range(15):
-            assert await consumer.take(max_records=10, timeout_s=0.2) is None
+            assert await consumer.fetch(max_records=10, timeout_s=0.2) is None
             assert consumer.health().state is ConsumerState.IDLE

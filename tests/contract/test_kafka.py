@@ -42,7 +42,7 @@ from inferlane.runtime.kafka.consumer import LaneConsumer
 async def main():
     consumer = LaneConsumer(load_settings(), topic="{TOPIC}", group="{GROUP}")
     await consumer.start()
-    while await consumer.take(max_records=100, timeout_s=1) is None:
+    while await consumer.fetch(max_records=100, timeout_s=1) is None:
         pass
     print("taken", flush=True)
     await asyncio.Event().wait()
@@ -94,7 +94,7 @@ async def take_until(consumer: LaneConsumer, count: int) -> list[FetchedBatch]:
     takes: list[FetchedBatch] = []
     async with asyncio.timeout(WAIT_S):
         while sum(len(take.records) for take in takes) < count:
-            take = await consumer.take(max_records=100, timeout_s=1)
+            take = await consumer.fetch(max_records=100, timeout_s=1)
             takes += [take] if take is not None else []
     return takes
 
@@ -225,7 +225,7 @@ async def take_both(first: LaneConsumer, second: LaneConsumer, count: int) -> li
     async with asyncio.timeout(WAIT_S):
         while len(found) < count:
             for consumer in (first, second):
-                take = await consumer.take(max_records=100, timeout_s=0.5)
+                take = await consumer.fetch(max_records=100, timeout_s=0.5)
                 if take is not None:
                     found += take.records
                     consumer.finish(take)

@@ -67,7 +67,7 @@ async def work(producer: BatchProducer, consumer: LaneConsumer, *, until: Callab
             if not enough:
                 await send(producer, OutRecord(TOPIC, b"key-%d" % sent, b"value", []))
                 sent += 1
-            take = await consumer.take(max_records=100, timeout_s=0.05)
+            take = await consumer.fetch(max_records=100, timeout_s=0.05)
             if take is not None:
                 came += len(take.records)
                 partitions |= {record.partition for record in take.records}

@@ -81,7 +81,7 @@ async def test_every_client_of_ours_gets_in(cluster: ApacheCluster, protocol: st
         await producer.send([OutRecord(TOPIC, b"", b"let in", [])])
         await consumer.start()
         async with asyncio.timeout(WAIT_S):
-            while (take := await consumer.take(max_records=1, timeout_s=1)) is None:
+            while (take := await consumer.fetch(max_records=1, timeout_s=1)) is None:
                 pass
         assert take.records[0].value == b"let in"
         consumer.finish(take)

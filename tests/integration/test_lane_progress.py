@@ -44,7 +44,7 @@ async def test_a_consumer_that_takes_nothing_is_stuck_and_one_that_finishes_is_i
         assert consumer.health().lag_records == 1
         take = None
         while take is None:
-            take = await consumer.take(max_records=10, timeout_s=1)
+            take = await consumer.fetch(max_records=10, timeout_s=1)
         # Taken is not done: a worker that hangs on a batch is stuck too.
         assert await is_stuck()
         consumer.finish(take)

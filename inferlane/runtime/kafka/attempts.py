@@ -99,7 +99,7 @@ class Attempts:
 
     @property
     def careful(self) -> Mapping[int, Attempt]:
-        """The partitions of which one record is taken at a time."""
+        """The partitions of which one record is fetched at a time."""
         return self._careful
 
     @property

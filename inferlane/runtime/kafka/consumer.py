@@ -71,8 +71,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._attempts = Attempts(attempt_log, topic=topic, max_deaths=settings.max_deaths)
         self._in_flight = in_flight
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
-        # The position of each partition as of the last take.
-        self._taken: dict[TopicPartition, int] = {}
+        # The position of each partition as of the last fetch.
+        self._fetched: dict[TopicPartition, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._has_finished = asyncio.Event()
@@ -120,28 +120,28 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             return ConsumerHealth(state=ConsumerState.JOINING, lag_records=0, still_s=0.0)
         return self._progress.health(now_s=time.monotonic())
 
-    async def take(self, *, max_records: int, timeout_s: float) -> FetchedBatch | None:
+    async def fetch(self, *, max_records: int, timeout_s: float) -> FetchedBatch | None:
         """Return what is there, at most `max_records`; wait up to `timeout_s` for the first one.
 
         Raises:
             UnavailableError: the broker refuses to serve us now.
-            ConsumerBrokenError: this consumer will never take again; the process must be replaced.
+            ConsumerBrokenError: this consumer will never fetch again; the process must be replaced.
         """
         consumer = self._running()
         if self._attempts.careful:
-            return await self._take_suspect(consumer, timeout_s=timeout_s)
+            return await self._fetch_suspect(consumer, timeout_s=timeout_s)
         with broker_errors(self._settings.kafka_bootstrap_servers):
             fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         self._rest_when_idle(consumer, found=bool(fetched))
         if fetched:
             self._idle.clear()
             await self._note_attempts(consumer, fetched, max_records=max_records)
-        take = FetchedBatch([record for records in fetched.values() for record in records], self._begin(consumer))
+        batch = FetchedBatch([record for records in fetched.values() for record in records], self._begin(consumer))
         if not fetched:
             # Nothing, or what nobody is given: it is passed all the same, or it would count as lag for ever.
-            self.finish(take)
+            self.finish(batch)
             return None
-        return take
+        return batch
 
     async def _note_attempts(
         self, consumer: "AIOKafkaConsumer", fetched: dict[TopicPartition, list[ConsumerRecord]], *, max_records: int
@@ -155,8 +155,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             with suppress(IllegalStateError):
                 consumer.seek(partition, records[0].offset)
 
-    async def _take_suspect(self, consumer: "AIOKafkaConsumer", *, timeout_s: float) -> FetchedBatch | None:
-        """Take one record of a partition on which processes died, or leave it where the suspicion ends."""
+    async def _fetch_suspect(self, consumer: "AIOKafkaConsumer", *, timeout_s: float) -> FetchedBatch | None:
+        """Fetch one record of a partition on which processes died, or leave it where the suspicion ends."""
         number, attempt = next(iter(self._attempts.careful.items()))
         partition = TopicPartition(self._topic, number)
         with broker_errors(self._settings.kafka_bootstrap_servers):
@@ -178,21 +178,21 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         await self._commit()  # or it would be met again with nothing noted of it
         await self._attempts.leave(partition)
 
-    async def begin_alone(self, take: FetchedBatch) -> FatalRecordError | None:
-        """Note that the record of a suspect take is worked on now; the error to end it with if it killed before.
+    async def begin_alone(self, batch: FetchedBatch) -> FatalRecordError | None:
+        """Note that the record of a suspect batch is worked on now; the error to end it with if it killed before.
 
         Raises:
             UnavailableError: that cannot be noted now; do not work on the record.
         """
-        (record,) = take.records
+        (record,) = batch.records
         await self._commit()
         return await self._attempts.begin_alone(record.partition, record.offset)
 
     def _begin(self, consumer: "AIOKafkaConsumer") -> Ticket[TopicPartition]:
-        """Note that everything before the positions was taken, of partitions whose position moved."""
+        """Note that everything before the positions was fetched, of partitions whose position moved."""
         now = positions(consumer)
-        moved = {partition: position for partition, position in now.items() if self._taken.get(partition) != position}
-        self._taken.update(moved)
+        moved = {partition: position for partition, position in now.items() if self._fetched.get(partition) != position}
+        self._fetched.update(moved)
         return self._tracker.begin(moved)
 
     def _running(self) -> "AIOKafkaConsumer":
@@ -209,9 +209,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             self._last_record_s = now_s
         set_fetch_wait(consumer, self._fetch_wait.after(now_s - self._last_record_s))
 
-    def finish(self, take: FetchedBatch) -> None:
-        """Note that every record of `take` has a durable result; the offsets are committed soon."""
-        self._tracker.finish(take.ticket)
+    def finish(self, batch: FetchedBatch) -> None:
+        """Note that every record of `batch` has a durable result; the offsets are committed soon."""
+        self._tracker.finish(batch.ticket)
         if self._tracker.has_committable:
             self._has_finished.set()
         if self._tracker.is_idle:
@@ -244,7 +244,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         await self._commit()
         self._tracker.forget()
         self._attempts.start_over()
-        self._taken.clear()
+        self._fetched.clear()
         self._idle.set()
         if revoked:
             log.info("partitions_revoked", topic=self._topic, partitions=sorted(p.partition for p in revoked))

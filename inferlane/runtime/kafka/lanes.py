@@ -23,14 +23,14 @@ log = structlog.get_logger(__name__)
 _IDLE_WAIT_S = 0.5
 
 Work = Callable[[FetchedBatch, Lane], Awaitable[Awaitable[object] | None]]
-"""Returns when every record of the take has a durable result, or, with the rest of the work, when the lane may go on
+"""Returns when every record of the batch has a durable result, or, with the rest of the work, when the lane may go on
 before that is so. What either raises ends the process."""
 
 GiveUp = Callable[["ConsumerRecord", Lane, InferlaneError], Awaitable[None]]
 """Returns when a record that nobody may work on again has a durable terminal result: the error."""
 
 Allowance = Callable[[int], int]
-"""Of that many records, how many may be taken now; 0 for none yet."""
+"""Of that many records, how many may be fetched now; 0 for none yet."""
 
 
 def everything(max_records: int) -> int:
@@ -80,7 +80,7 @@ class Lanes:
         return {lane.value: options.consumer.health() for lane, options in self._lanes.items()}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then finish and commit what was taken, and return.
+        """Work until `stop` is set, then finish and commit what was fetched, and return.
 
         A broker that is away at the start is waited for.
         """
@@ -92,7 +92,7 @@ class Lanes:
                 for lane, options in self._lanes.items():
                     loops.create_task(self._run_lane(lane, options, stop), name=f"lane:{lane}")
         except StoppedEarlyError:
-            # Nothing was taken yet.
+            # Nothing was fetched yet.
             return
         finally:
             for options in self._lanes.values():
@@ -103,21 +103,21 @@ class Lanes:
         async with asyncio.TaskGroup() as works:
             while not stop.is_set():
                 await free.acquire()
-                take = await self._retrier.until_done(lambda: self._take(options, stop), stage=f"take:{lane}")
-                if take is None:
+                batch = await self._retrier.until_done(lambda: self._fetch(options, stop), stage=f"fetch:{lane}")
+                if batch is None:
                     free.release()
                     continue
-                if take.is_suspect:
-                    rest = await self._try_alone(options.consumer, take, lane)
+                if batch.is_suspect:
+                    rest = await self._try_alone(options.consumer, batch, lane)
                     free.release()
                     if rest is None:
-                        options.consumer.finish(take)
+                        options.consumer.finish(batch)
                     else:
-                        works.create_task(self._end(options.consumer, take, rest))
+                        works.create_task(self._end(options.consumer, batch, rest))
                     continue
-                works.create_task(self._finish(options.consumer, take, lane, free))
+                works.create_task(self._finish(options.consumer, batch, lane, free))
 
-    async def _take(self, options: LaneOptions, stop: asyncio.Event) -> FetchedBatch | None:
+    async def _fetch(self, options: LaneOptions, stop: asyncio.Event) -> FetchedBatch | None:
         # Asked anew at each try: a broker that is away must not keep a process that is told to stop.
         if stop.is_set():
             return None
@@ -125,28 +125,28 @@ class Lanes:
         if max_records == 0:
             await asyncio.sleep(_IDLE_WAIT_S)
             return None
-        return await options.consumer.take(max_records=max_records, timeout_s=_IDLE_WAIT_S)
+        return await options.consumer.fetch(max_records=max_records, timeout_s=_IDLE_WAIT_S)
 
-    async def _finish(self, consumer: LaneConsumer, take: FetchedBatch, lane: Lane, free: asyncio.Semaphore) -> None:
+    async def _finish(self, consumer: LaneConsumer, batch: FetchedBatch, lane: Lane, free: asyncio.Semaphore) -> None:
         try:
             async with self._isolation.beside_others():
-                rest = await self._work(take, lane)
+                rest = await self._work(batch, lane)
         finally:
             free.release()
-        await self._end(consumer, take, rest)
+        await self._end(consumer, batch, rest)
 
-    async def _try_alone(self, consumer: LaneConsumer, take: FetchedBatch, lane: Lane) -> Awaitable[object] | None:
+    async def _try_alone(self, consumer: LaneConsumer, batch: FetchedBatch, lane: Lane) -> Awaitable[object] | None:
         """Work on one record with nothing beside it, or give it up if a process died of it so; returns as `Work`."""
         async with self._isolation.alone():
-            error = await self._retrier.until_done(lambda: consumer.begin_alone(take), stage=f"alone:{lane}")
+            error = await self._retrier.until_done(lambda: consumer.begin_alone(batch), stage=f"alone:{lane}")
             if error is None:
-                return await self._work(take, lane)
-            (record,) = take.records
+                return await self._work(batch, lane)
+            (record,) = batch.records
             log.error("record_killed_process", lane=lane, topic=record.topic, offset=record.offset)
             await self._give_up(record, lane, error)
             return None
 
-    async def _end(self, consumer: LaneConsumer, take: FetchedBatch, rest: Awaitable[object] | None) -> None:
+    async def _end(self, consumer: LaneConsumer, batch: FetchedBatch, rest: Awaitable[object] | None) -> None:
         if rest is not None:
             await rest
-        consumer.finish(take)
+        consumer.finish(batch)

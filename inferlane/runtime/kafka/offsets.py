@@ -13,14 +13,14 @@ Partition = TypeVar("Partition")
 
 @dataclass(slots=True, eq=False)
 class Ticket(Generic[Partition]):
-    """One take: the offset after its last record, for each partition that it touched."""
+    """One fetched batch: the offset after its last record, for each partition that it touched."""
 
     next_offsets: Mapping[Partition, int]
     done: bool = field(default=False)
 
 
 class OffsetTracker(Generic[Partition]):
-    """Tickets in the order of their takes. Pure; one event loop.
+    """Tickets in the order of their batches. Pure; one event loop.
 
     A ticket that is done waits for all earlier ones. That holds back a partition that an unfinished ticket did not
     touch, which costs a little redelivery after a crash and saves a ledger for each partition.
@@ -31,7 +31,7 @@ class OffsetTracker(Generic[Partition]):
         self._committable: dict[Partition, int] = {}
 
     def begin(self, next_offsets: Mapping[Partition, int]) -> Ticket[Partition]:
-        """Note records that were taken and are not done."""
+        """Note records that were fetched and are not done."""
         ticket = Ticket(next_offsets)
         self._open.append(ticket)
         return ticket
@@ -63,7 +63,7 @@ class OffsetTracker(Generic[Partition]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is taken and unfinished."""
+        """Whether nothing is fetched and unfinished."""
         return not self._open
 
 

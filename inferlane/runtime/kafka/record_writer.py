@@ -196,17 +196,17 @@ class DeadLetterWriter:
         self._limit_bytes = limit_bytes
 
     async def write(self, unserved: Sequence[Unserved]) -> Sequence[InferlaneError | None]:
-        """Return, for each record, None when its letter is kept, else why there is none: its topic is gone or denied.
+        """Return for each record None when its dead letter is kept, else why not: the topic is gone or denied.
 
-        A letter that its topic finds too large is cut to what the topic takes, at last to where the record lies.
+        A dead letter that its topic finds too large is cut to what the topic takes, at last to where the record lies.
         """
-        letters = [
+        dead = [
             dead_letter(record, cause, topic=self._topic, limit_bytes=self._limit_bytes) for record, cause in unserved
         ]
-        outcomes = list(await write_each(self._sender, self._retrier, letters, stage=_STAGE))
+        outcomes = list(await write_each(self._sender, self._retrier, dead, stage=_STAGE))
         for cut in (_cut_to, _cut_to_reference):
             large = [number for number, error in enumerate(outcomes) if isinstance(error, PayloadTooLargeError)]
-            smaller = [cut(unserved[number], letters[number], outcomes[number]) for number in large]
+            smaller = [cut(unserved[number], dead[number], outcomes[number]) for number in large]
             again = await write_each(self._sender, self._retrier, smaller, stage=_STAGE)
             for number, outcome in zip(large, again, strict=True):
                 outcomes[number] = outcome
@@ -224,13 +224,13 @@ class DeadLetterWriter:
         return outcomes
 
 
-def _cut_to(unserved: Unserved, letter: OutRecord, error: InferlaneError | None) -> OutRecord:
+def _cut_to(unserved: Unserved, dead: OutRecord, error: InferlaneError | None) -> OutRecord:
     record, cause = unserved
     limit_bytes = getattr(error, "limit_bytes", None) or 0
-    around_bytes = check_size(letter, limit_bytes=2**62) - len(letter.value)
-    return dead_letter(record, cause, topic=letter.topic, limit_bytes=limit_bytes - around_bytes)
+    around_bytes = check_size(dead, limit_bytes=2**62) - len(dead.value)
+    return dead_letter(record, cause, topic=dead.topic, limit_bytes=limit_bytes - around_bytes)
 
 
-def _cut_to_reference(unserved: Unserved, letter: OutRecord, _error: InferlaneError | None) -> OutRecord:
+def _cut_to_reference(unserved: Unserved, dead: OutRecord, _error: InferlaneError | None) -> OutRecord:
     record, cause = unserved
-    return dead_letter(record, cause, topic=letter.topic, limit_bytes=-1)
+    return dead_letter(record, cause, topic=dead.topic, limit_bytes=-1)
