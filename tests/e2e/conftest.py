@@ -1,7 +1,6 @@
 """One running stack for the whole tier, started as the README says, in a copy of the tree."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.brokers.processes import free_ports
+from tests.support.stack_ports import free_stack_ports
 
 REPOSITORY = Path(__file__).parents[2]
 _START_TIMEOUT_S = 2_400
@@ -103,24 +102,17 @@ class Stack:
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("clone")
     _copy_tree(folder)
-    api_port, broker_port, store_port, ops_port, dashboard_port = free_ports(5)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
-        "INFERLANE_API_PORT": str(api_port),
-        "INFERLANE_BROKER_PORT": str(broker_port),
-        "INFERLANE_STORE_PORT": str(store_port),
-        "INFERLANE_FIRST_OPS_PORT": str(ops_port),
-        "INFERLANE_DASHBOARD_PORT": str(dashboard_port),
-        # A machine that stands still for longer than the default must not look like a broker that is away.
-        "INFERLANE_KAFKA_REQUEST_TIMEOUT_MS": "30000",
-    }
+    ports = free_stack_ports()
+    # A machine that stands still for longer than the default must not look like a broker that is away.
+    environment = ports.environment(INFERLANE_KAFKA_REQUEST_TIMEOUT_MS="30000")
     if any(item.path.name == "test_autoscaling.py" for item in request.session.items):
         environment |= _SCALED
     running = Stack(
         folder=folder,
-        api_port=api_port,
-        broker_port=broker_port,
-        store_port=store_port,
-        dashboard_port=dashboard_port,
+        api_port=ports.api,
+        broker_port=ports.broker,
+        store_port=ports.store,
+        dashboard_port=ports.dashboard,
         environment=environment,
     )
     try:
@@ -130,7 +122,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     finally:
         stopped = running.run("./stop.sh", timeout_s=_STOP_TIMEOUT_S)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    for port in (api_port, broker_port, store_port, ops_port, dashboard_port):
+    for port in (ports.api, ports.broker, ports.store, ports.first_ops, ports.dashboard):
         with socket.create_server(("127.0.0.1", port)):
             pass  # Nothing is left that listens.
 

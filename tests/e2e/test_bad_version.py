@@ -1,7 +1,6 @@
 """A stack whose store holds versions that cannot be served: it starts, serves the rest and names each."""
 
 import json
-import os
 import subprocess
 import sys
 import urllib.error
@@ -12,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.brokers.processes import free_ports
 from tests.support.fakes.stores import write_tiny_store
 from tests.support.fakes.zoo import add_version, save_external, spoil
+from tests.support.stack_ports import free_stack_ports
 
 BAD = ("corrupt", "nan", "missing-weights")
 _TIMEOUT_S = 300
@@ -24,18 +23,13 @@ class Stack:
     """A stack in a folder of its own, on ports of its own."""
 
     def __init__(self, folder: Path) -> None:
-        api, broker, store, ops, dashboard = free_ports(5)
-        self.url = f"http://127.0.0.1:{api}"
-        self.environment = {name: text for name, text in os.environ.items() if not name.startswith("INFERLANE_")} | {
-            "INFERLANE_STATE_DIR": str(folder / "state"),
-            "INFERLANE_MODELS_DIR": str(folder / "models"),
-            "INFERLANE_DEFAULT_MODEL": "tiny",
-            "INFERLANE_API_PORT": str(api),
-            "INFERLANE_BROKER_PORT": str(broker),
-            "INFERLANE_STORE_PORT": str(store),
-            "INFERLANE_FIRST_OPS_PORT": str(ops),
-            "INFERLANE_DASHBOARD_PORT": str(dashboard),
-        }
+        ports = free_stack_ports()
+        self.url = f"http://127.0.0.1:{ports.api}"
+        self.environment = ports.environment(
+            INFERLANE_STATE_DIR=str(folder / "state"),
+            INFERLANE_MODELS_DIR=str(folder / "models"),
+            INFERLANE_DEFAULT_MODEL="tiny",
+        )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

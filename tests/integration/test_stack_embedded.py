@@ -26,6 +26,7 @@ from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_consumer, make_producer
 from inferlane.runtime.redis.result_store import connect
+from tests.support.parts import free_port
 
 WAIT_S = 60.0
 NAMES = Names()
@@ -47,11 +48,6 @@ async def main():
     await supervisor.run(asyncio.Event(), when_ready=say)
 asyncio.run(main())
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

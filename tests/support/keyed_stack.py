@@ -1,7 +1,6 @@
 """A whole stack that wants keys, for the tests that look at one from outside."""
 
 import json
-import os
 import subprocess
 import sys
 import urllib.error
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from inferlane.runtime.runfile import ProcessRecord, RunFile
-from tests.support.brokers.processes import free_ports
+from tests.support.stack_ports import free_stack_ports
 
 REPOSITORY = Path(__file__).parents[2]
 _START_TIMEOUT_S = 900
@@ -71,18 +70,12 @@ def running_stack(folder: Path, *, models_dir: Path | None = None) -> Iterator[K
 
     It serves the sample models, or those of `models_dir`.
     """
-    api, broker, store, ops, dashboard = free_ports(5)
-    state = folder / ".inferlane"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
-        "INFERLANE_STATE_DIR": str(state),
-        "INFERLANE_MODELS_DIR": str(models_dir or REPOSITORY / ".inferlane" / "models"),
-        "INFERLANE_API_KEYS_FILE": str(folder / "keys.toml"),
-        "INFERLANE_API_PORT": str(api),
-        "INFERLANE_BROKER_PORT": str(broker),
-        "INFERLANE_STORE_PORT": str(store),
-        "INFERLANE_FIRST_OPS_PORT": str(ops),
-        "INFERLANE_DASHBOARD_PORT": str(dashboard),
-    }
+    ports = free_stack_ports()
+    environment = ports.environment(
+        INFERLANE_STATE_DIR=str(folder / ".inferlane"),
+        INFERLANE_MODELS_DIR=str(models_dir or REPOSITORY / ".inferlane" / "models"),
+        INFERLANE_API_KEYS_FILE=str(folder / "keys.toml"),
+    )
 
     def inferlane(*arguments: str) -> str:
         done = subprocess.run(
@@ -101,6 +94,12 @@ def running_stack(folder: Path, *, models_dir: Path | None = None) -> Iterator[K
     environment["INFERLANE_API_KEY"] = inferlane("keys", "create", "--name", "dashboard", "--scope", "predict")
     try:
         inferlane("up", "--detach")
-        yield KeyedStack(folder=folder, api_port=api, dashboard_port=dashboard, broker_port=broker, admin_key=admin_key)
+        yield KeyedStack(
+            folder=folder,
+            api_port=ports.api,
+            dashboard_port=ports.dashboard,
+            broker_port=ports.broker,
+            admin_key=admin_key,
+        )
     finally:
         inferlane("down")

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL
@@ -14,13 +13,14 @@ import aiohttp
 
 from control_plane.local.pools import store_answers, store_argv
 from inferlane.errors import UnavailableError
+from tests.support.brokers.processes import free_ports
 
 _POLL_S = 0.02
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 async def eventually(is_so: Callable[[], Awaitable[bool]], *, within_s: float = 120.0) -> None:

@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,17 +19,39 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_HOST = "127.0.0.1"
 _POLL_S = 0.3
 _REQUEST_TIMEOUT_MS = 5_000
 
 
+# UDP sockets, which none of our servers has: a port is reserved from the moment it is given away, also while nobody
+# listens there yet, and until this process ends, however it does.
+_reserved: list[socket.socket] = []
+
+
+def reserve(port: int) -> bool:
+    """Keep the port of 127.0.0.1 from everybody else who asks here, in any process; False if somebody has it."""
+    reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        reservation.bind((_HOST, port))
+    except OSError:
+        reservation.close()
+        return False
+    _reserved.append(reservation)
+    return True
+
+
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = tuple(int(probe.getsockname()[1]) for probe in probes)
-    for probe in probes:
-        probe.close()
-    return ports
+    """Ports of 127.0.0.1 that nobody listens on now, and that nobody else is given while this process lives."""
+    ports: list[int] = []
+    with ExitStack() as probes:
+        while len(ports) < count:
+            # It stays open until all are found, or the system could give the same one again.
+            probe = probes.enter_context(socket.create_server((_HOST, 0)))
+            port = int(probe.getsockname()[1])
+            if reserve(port):
+                ports.append(port)
+    return tuple(ports)
 
 
 def end(process: "subprocess.Popen[bytes] | None") -> None:
