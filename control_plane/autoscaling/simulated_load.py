@@ -28,11 +28,6 @@ class Load:
     def duration_s(self) -> float:
         return len(self.rates) * self.step_s
 
-    @property
-    def peak_per_s(self) -> float:
-        """The highest rate of any step, over both lanes."""
-        return float(self.rates.sum(axis=1).max())
-
     def share(self, share: float) -> "Load":
         """Return this share of the load."""
         return Load(self.step_s, self.rates * share)

@@ -153,17 +153,6 @@ class RowFile:
         return f"column {column} ({quoted(self.format.header[column - 1])})"
 
 
-def read_chunks(
-    path: Path, signature: Signature, *, rows_per_chunk: int, options: ReadOptions | None = None
-) -> Iterator[Chunk]:
-    """Read a file of rows; as `RowFile`.
-
-    Raises:
-        ConfigurationError: the file cannot be read, has another ending, or CSV for a model with several inputs.
-    """
-    return RowFile(path, signature, options).chunks(rows_per_chunk=rows_per_chunk)
-
-
 def count_rows(path: Path) -> int:
     """Estimate the number of rows for a progress bar: the lines that are not empty."""
     try:

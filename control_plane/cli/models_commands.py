@@ -21,18 +21,30 @@ from models.catalog import load_catalog
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from inferlane.contracts.wire.tensors import TensorSpec
     from inferlane.runtime.settings import ApiSettings
     from models.adding.addition import Added, Report
     from models.adding.checking import Comparison
     from models.catalog import Catalog, ModelVersion
 
-_TOOLS = frozenset({"onnx", "google"})
+_ADDING_NEEDS = frozenset({"onnx", "google"})
+_BUILDING_NEEDS = frozenset({"onnx", "skl2onnx", "sklearn", "threadpoolctl"})
 # A row that fits a terminal.
 _SHOWN_VALUES = 64
 _DEFAULT_TOLERANCE, _DEFAULT_TIMEOUT_S = 1e-4, 120.0
 
+app = typer.Typer(no_args_is_help=True, help="Add, build, list and verify models.")
 
+ModelsDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the model store. Env: INFERLANE_MODELS_DIR.",
+        show_default=str(Settings.model_fields["models_dir"].default),
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Build again what is there and verifies. Default: off.")]
+
+
+@app.command("add")
 def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     source: Annotated[
         str,
@@ -62,25 +74,12 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         bool, typer.Option("--trust-pickle", help="Open a pickle, which may run anything, in a child. Default: off.")
     ] = False,
     description: Annotated[str, typer.Option(help="What a new model is for. Default: none.")] = "",
-    models_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the model store. Env: INFERLANE_MODELS_DIR.",
-            show_default=str(Settings.model_fields["models_dir"].default),
-        ),
-    ] = None,
+    models_dir: ModelsDir = None,
 ) -> None:
     """Add a model of your own to the store: inspected, checked, measured, and there whole or not at all."""
-    settings = load_settings() if models_dir is None else load_settings(models_dir=models_dir)
-    try:
+    settings = _settings(models_dir)
+    with _missing_extra_explained("adding", _ADDING_NEEDS):
         from models.adding.addition import Addition, add
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _TOOLS:
-            raise
-        raise ConfigurationError(
-            f"adding models needs {error.name!r}, which is not installed. "
-            "Install the extra: pip install 'inferlane[models]'"
-        ) from error
     addition = Addition(
         source=source,
         model=name,
@@ -171,38 +170,12 @@ def _show_next_step(added: "Added", settings: "ApiSettings") -> None:
 
 def _example(added: "Added") -> str | None:
     """A body that the version answers; nothing if a row is too long to be shown."""
-    inputs = added.report.checked.signature.inputs
-    rows = {
-        spec.name: _zeros(spec.row_shape, 0.0 if spec.datatype.startswith("FP") else _zero(spec)) for spec in inputs
-    }
-    row = next(iter(rows.values())) if len(rows) == 1 else rows
+    from control_plane.local.probe import zero_row
+
+    row = zero_row(added.report.checked.signature)
     names = {"model": added.published.model} | ({} if added.published.first else {"version": added.published.version})
     body = msgspec.json.encode({**names, "instances": [row]}).decode()
     return body if body.count(",") <= _SHOWN_VALUES else None
-
-
-def _zero(spec: "TensorSpec") -> bool | int | str:
-    special: dict[str, bool | str] = {"BOOL": False, "BYTES": ""}
-    return special.get(spec.datatype, 0)
-
-
-def _zeros(shape: tuple[int, ...], value: float | str) -> object:
-    return [_zeros(shape[1:], value) for _ in range(max(1, shape[0]))] if shape else value
-
-
-app = typer.Typer(no_args_is_help=True, help="Add, build, list and verify models.")
-app.command("add")(add_model)
-
-_EXTRA = frozenset({"onnx", "skl2onnx", "sklearn", "threadpoolctl"})
-
-ModelsDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the model store. Env: INFERLANE_MODELS_DIR.",
-        show_default=str(Settings.model_fields["models_dir"].default),
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Build again what is there and verifies. Default: off.")]
 
 
 @app.command("build-samples")
@@ -215,7 +188,7 @@ def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
     total, built = count_versions(), 0
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
-        _missing_extra_explained(),
+        _missing_extra_explained("building", _BUILDING_NEEDS),
         Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress,
     ):
         task = progress.add_task("building", total=total)
@@ -265,14 +238,14 @@ def verify_models(models_dir: ModelsDir = None) -> None:
 
 
 @contextmanager
-def _missing_extra_explained() -> "Iterator[None]":
+def _missing_extra_explained(doing: str, needs: frozenset[str]) -> "Iterator[None]":
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
+        if (error.name or "").partition(".")[0] not in needs:
             raise
         raise ConfigurationError(
-            f"building models needs {error.name!r}, which is not installed. "
+            f"{doing} models needs {error.name!r}, which is not installed. "
             "Install the extra: pip install 'inferlane[models]'"
         ) from error
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from control_plane.broker_acls import rights_by_service, user_name
 from control_plane.cli.console import err, out, reachable_settings
+from control_plane.cli.scale_commands import BatchOverhead, RowsPerRecord, ServiceTime, worker_pace
 from inferlane import __version__
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.errors import ConfigurationError, InvalidNameError, quoted
@@ -195,11 +196,9 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
     image: Annotated[str, typer.Option(help="The image of API, router and workers.")] = f"inferlane:{__version__}",
     target_wait: Annotated[float, typer.Option(min=0, help="Seconds that a client's record may wait.")] = 5.0,
     bulk_wait: Annotated[float, typer.Option(min=0, help="Seconds that a bulk record may wait.")] = 60.0,
-    service_time: Annotated[
-        float, typer.Option(min=1e-7, help="Seconds a worker takes for one row of a full batch.")
-    ] = 0.005,
-    batch_overhead: Annotated[float, typer.Option(min=0, help="Seconds a batch takes besides its rows.")] = 0.005,
-    rows: Annotated[float, typer.Option(min=0.001, help="Rows of a request, the mean.")] = 1.0,
+    service_time: ServiceTime = 0.005,
+    batch_overhead: BatchOverhead = 0.005,
+    rows: RowsPerRecord = 1.0,
     store_tls: Annotated[
         bool, typer.Option("--store-tls", help="Reach the store with TLS, by the Secret inferlane-store-tls.")
     ] = False,
@@ -212,7 +211,6 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
     ] = False,
 ) -> None:
     """Write Deployments, ScaledObjects, topics and policies; `INFERLANE_*` settings become the pods' environment."""
-    from control_plane.autoscaling.capacity_plan import WorkerPace
     from control_plane.kubernetes.deployment_plan import Waits, cluster_settings, make_plan
     from control_plane.kubernetes.manifest_files import files, write_files
 
@@ -222,14 +220,7 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
         _served_versions(version),
         namespace=namespace,
         image=image,
-        pace=WorkerPace(
-            row_s=service_time,
-            max_batch_rows=settings.max_batch_rows,
-            batch_overhead_s=batch_overhead,
-            rows_per_record=rows,
-            batches_in_flight=settings.batches_in_flight,
-            commit_interval_s=settings.commit_interval_s,
-        ),
+        pace=worker_pace(settings, service_time=service_time, batch_overhead=batch_overhead, rows=rows),
         waits=Waits(requests_s=target_wait, bulk_s=bulk_wait),
         user_per_service=user_per_service,
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from control_plane.autoscaling.simulated_load import Load, Pattern
     from control_plane.autoscaling.simulation import PoolModel, PoolRun
     from inferlane.contracts.naming import Names
+    from inferlane.runtime.config import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Simulate the scaling of pools, and plan the capacity of a deployment.")
 
@@ -76,7 +77,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
     from control_plane.cli.scale_output import print_run, write_run
 
     settings = load_settings()
-    pace = _pace(service_time, batch_overhead, rows)
+    pace = worker_pace(settings, service_time=service_time, batch_overhead=batch_overhead, rows=rows)
     partitions = partitions or settings.work_partitions
     if trace:
         with _opened(trace) as file:
@@ -138,9 +139,8 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads th
         replication_factor=replication,
     )
     capacity = capacity_plan.Capacity(api_per_s=api_rate, router_per_s=router_rate, broker_partitions=broker_partitions)
-    print_plan(
-        out, demand, capacity, capacity_plan.plan_capacity(demand, _pace(service_time, batch_overhead, rows), capacity)
-    )
+    pace = worker_pace(settings, service_time=service_time, batch_overhead=batch_overhead, rows=rows)
+    print_plan(out, demand, capacity, capacity_plan.plan_capacity(demand, pace, capacity))
 
 
 def _runs(pool: "PoolModel", load: "Load", *, versions: int, skew: float) -> "list[tuple[PoolRun, int]]":
@@ -157,10 +157,10 @@ def _runs(pool: "PoolModel", load: "Load", *, versions: int, skew: float) -> "li
     ]
 
 
-def _pace(service_time: float, batch_overhead: float, rows: float) -> "WorkerPace":
+def worker_pace(settings: "Settings", *, service_time: float, batch_overhead: float, rows: float) -> "WorkerPace":
+    """Return the pace of a worker with these settings."""
     from control_plane.autoscaling.capacity_plan import WorkerPace
 
-    settings = load_settings()
     return WorkerPace(
         row_s=service_time,
         max_batch_rows=settings.max_batch_rows,

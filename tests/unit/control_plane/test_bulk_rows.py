@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.bulk.formats import Header, ReadOptions
-from control_plane.bulk.rows import Chunk, RowFile, read_chunks, rejects_written
+from control_plane.bulk.rows import Chunk, RowFile, rejects_written
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from tests.support.fakes.records import IRIS
@@ -194,7 +194,7 @@ def test_every_line_with_something_in_it_is_a_row_a_fault_the_header_or_a_reason
             RowFile(path, IRIS)
         return
     file = RowFile(path, IRIS)
-    chunks = list(read_chunks(path, IRIS, rows_per_chunk=3))
+    chunks = list(file.chunks(rows_per_chunk=3))
     decoded = path.read_text(encoding=file.format.encoding)
     # Also one of delimiters alone, between which every value is missing.
     lines = [line for line in decoded.split("\n") if line.strip() or file.format.delimiter in line]
