@@ -34,8 +34,9 @@ from inferlane.runtime.redis.result_store import connect
 from tests.support.brokers import ApacheCluster
 from tests.support.brokers.apache.security import Security
 from tests.support.fakes.stores import write_tiny_store
-from tests.support.parts import eventually, free_port, is_ready
+from tests.support.parts import eventually, free_port
 from tests.support.parts import running as running_server
+from tests.support.running_api import serving
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -114,23 +115,13 @@ async def running(cluster: ApacheCluster, **more: object) -> AsyncIterator[str]:
     """Yields the URL of an API with a router and a worker behind it, each as its own user."""
     api, routing, working = (settings_of(cluster, service, **more) for service in list(Service)[:3])
     stop = asyncio.Event()
-    tasks = [
-        asyncio.create_task(producer_api.main.serve(api, stop)),
-        asyncio.create_task(router.main.serve(routing, stop)),
-        asyncio.create_task(workers.main.serve(working, stop, model="tiny", version="v1")),
+    services = [
+        producer_api.main.serve(api, stop),
+        router.main.serve(routing, stop),
+        workers.main.serve(working, stop, model="tiny", version="v1"),
     ]
-    url = f"http://127.0.0.1:{api.api_port}"
-
-    async def is_up() -> bool:
-        assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
-        return await is_ready(url)
-
-    try:
-        await eventually(is_up)
+    async with serving(api.api_port, stop, *services) as url:
         yield url
-    finally:
-        stop.set()
-        await asyncio.gather(*tasks)
 
 
 @asynccontextmanager

@@ -15,8 +15,8 @@ from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v2 import ALL_AS_BYTES, encode_response
 from inferlane.runtime.api_keys import Scope
 from producer_api.main import serve
-from tests.support.parts import eventually, free_port, is_ready
-from tests.support.running_api import CALL, RunningApi, running_api
+from tests.support.parts import eventually, free_port
+from tests.support.running_api import CALL, RunningApi, running_api, serving
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -146,9 +146,7 @@ async def test_another_replica_streams_a_request_that_it_did_not_accept(tmp_path
         request_id = await submit(api)
         settings = api.settings.model_copy(update={"api_port": free_port()})
         other, stop = replace(api, settings=settings), asyncio.Event()
-        serving = asyncio.create_task(serve(settings, stop))
-        try:
-            await eventually(lambda: is_ready(other.url))
+        async with serving(settings.api_port, stop, serve(settings, stop)):
             stream = await EventReader.open(other, events_of(request_id))
             queued = await stream.event()
             await api.store.put([result_of(request_id)])
@@ -157,9 +155,6 @@ async def test_another_replica_streams_a_request_that_it_did_not_accept(tmp_path
             assert ended is not None
             assert (queued.name, ended.name, ended.data["predictions"]) == ("queued", "result", ["b"])
             await stream.close()
-        finally:
-            stop.set()
-            await serving
 
 
 async def test_a_stream_ends_expired_at_the_deadline(tmp_path: Path) -> None:

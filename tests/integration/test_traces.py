@@ -24,7 +24,8 @@ from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.collector import collecting
 from tests.support.fakes.stores import write_tiny_store
-from tests.support.parts import embedded_store, eventually, free_port, is_ready
+from tests.support.parts import embedded_store, free_port
+from tests.support.running_api import serving
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -48,19 +49,8 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         router.main.serve(settings, stop),
         workers.main.serve(settings, stop, model="tiny", version="v1"),
     ]
-    tasks = [asyncio.create_task(service) for service in services]
-    url = f"http://127.0.0.1:{settings.api_port}"
-
-    async def is_up() -> bool:
-        assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
-        return await is_ready(url)
-
-    try:
-        await eventually(is_up)
+    async with serving(settings.api_port, stop, *services) as url:
         yield url
-    finally:
-        stop.set()
-        await asyncio.gather(*tasks)
 
 
 async def predict(url: str, body: dict[str, Any], **headers: str) -> tuple[int, Any]:

@@ -1,7 +1,7 @@
 """A real API over a real broker and a real store, with no router and no worker behind it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,24 @@ class RunningApi:
 
 
 @asynccontextmanager
+async def serving(api_port: int, stop: asyncio.Event, *services: Coroutine[Any, Any, None]) -> AsyncIterator[str]:
+    """Run an API and what else there is until the block ends; yields the API's URL when it is ready."""
+    tasks = [asyncio.create_task(service) for service in services]
+    url = f"http://127.0.0.1:{api_port}"
+
+    async def is_up() -> bool:
+        assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
+        return await is_ready(url)
+
+    try:
+        await eventually(is_up)
+        yield url
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+
+@asynccontextmanager
 async def running_api(
     tmp_path: Path, *, scopes: Mapping[str, Scope] | None = None, **overrides: object
 ) -> AsyncIterator[RunningApi]:
@@ -83,21 +101,9 @@ async def running_api(
         )
         await create_topics(settings, [("tiny", "v1")])
         stop = asyncio.Event()
-        serving = asyncio.create_task(serve(settings, stop))
         redis = await stack.enter_async_context(connect(redis_url))
         store = ResultStore(redis, redis_url=redis_url, result_ttl_s=600, names=settings.names)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-
-        url = f"http://127.0.0.1:{settings.api_port}"
-
-        async def is_up() -> bool:
-            assert not serving.done(), serving.exception()
-            return await is_ready(url)
-
-        try:
-            await eventually(is_up)
-            pids = {"broker": broker.pid, "store": store_pid}
-            yield RunningApi(settings=settings, session=session, store=store, pids=pids, keys=keys, stop=stop)
-        finally:
-            stop.set()
-            await serving
+        await stack.enter_async_context(serving(settings.api_port, stop, serve(settings, stop)))
+        pids = {"broker": broker.pid, "store": store_pid}
+        yield RunningApi(settings=settings, session=session, store=store, pids=pids, keys=keys, stop=stop)
