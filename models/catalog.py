@@ -86,7 +86,7 @@ class Model:
         raise UnknownModelError(f"model {self.name!r} has no version {quoted(name)}; it has: {known}")
 
     def weights(self, split: Split | None) -> Mapping[str, float]:
-        """The weights by which requests that pin no version are routed (`contracts.splits.weights_in_force`)."""
+        """The weights by which requests that pin no version are routed (`contracts.traffic_split.weights_in_force`)."""
         return weights_in_force(split, served=self.versions, default_version=self.default_version)
 
     def check_together(self, split: Split) -> None:
