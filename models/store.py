@@ -6,13 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Signature, TensorSpec
 from inferlane.runtime.runfile import write_whole
-from models.artifact import read_artifact
+from models.artifact import Artifact, read_artifact
 
 Scalar = str | int | float | bool
 Value = Scalar | Sequence[Scalar]
@@ -85,6 +85,8 @@ class VersionAbout:
     signature: Signature
     metrics: Mapping[str, float | str]
     quantized: Mapping[str, float | str]
+    # The names of the classes by output, where an output names its own.
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def onnx_path(models_dir: Path, model: str, version: str) -> Path:
@@ -132,7 +134,7 @@ def write_version(
         fresh.mkdir()
         onnx = fresh / "model.onnx"
         write_onnx(onnx)
-        (fresh / "version.toml").write_text(_version_toml(onnx, describe(onnx)), encoding="utf-8")
+        (fresh / "version.toml").write_text(version_toml(describe(onnx), read_artifact(onnx)), encoding="utf-8")
         target = models_dir / model / version
         target.parent.mkdir(exist_ok=True)
         with suppress(FileNotFoundError):
@@ -142,8 +144,8 @@ def write_version(
         shutil.rmtree(scratch)
 
 
-def _version_toml(onnx: Path, about: VersionAbout) -> str:
-    artifact = read_artifact(onnx)
+def version_toml(about: VersionAbout, artifact: Artifact) -> str:
+    """The text of version.toml."""
     tables: dict[str, Table] = {"metrics": about.metrics}
     if about.quantized:
         tables["quantized"] = about.quantized
@@ -152,15 +154,19 @@ def _version_toml(onnx: Path, about: VersionAbout) -> str:
     return dump_toml(
         about_files | {"quantization": about.quantization} | about_graph,
         lists={
-            "inputs": [_table(spec, about.signature) for spec in about.signature.inputs],
-            "outputs": [_table(spec, about.signature) for spec in about.signature.outputs],
+            "inputs": [_table(spec, about) for spec in about.signature.inputs],
+            "outputs": [_table(spec, about) for spec in about.signature.outputs],
         },
         tables=tables,
     )
 
 
-def _table(spec: TensorSpec, signature: Signature) -> Table:
+def _table(spec: TensorSpec, about: VersionAbout) -> Table:
     """What version.toml says of a tensor. Most defaults are left out: a reader of the file looks at the graph then."""
-    shape = list(signature.graph_shape(spec))
+    shape = list(about.signature.graph_shape(spec))
     table: dict[str, Value] = {"name": spec.name, "datatype": spec.datatype, "shape": shape}
-    return table | {"allow_nan": True} if spec.allow_nan else table
+    if spec.allow_nan:
+        table["allow_nan"] = True
+    if classes := about.classes.get(spec.name):
+        table["classes"] = list(classes)
+    return table

@@ -5,22 +5,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from inferlane import __version__
 from inferlane.contracts.naming import check_model_name, check_version_name
-from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from models.adding.checking import Checked, CheckOrder, check_in_child
 from models.adding.conversion import ConversionOrder, Converted, convert_in_child
 from models.adding.inspection import Inspected, inspect
 from models.adding.publication import Published, check_free, preparation, publish
 from models.adding.sources import Source, SourceKind, find_source
-from models.artifact import read_artifact
 from models.files import read_model_file
-from models.store import Table, dump_toml
+from models.store import VersionAbout, version_toml
 
 REPORT_FILE = "report.json"
 _CONVERTED, _PREDICTIONS = "converted.onnx", "predictions.npz"
@@ -89,9 +86,11 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
         _write_files(folder, inspected, source)
         say("checking")
         checked = _checked(addition, inspected, folder, source.path, scratch)
-        report = _report(addition, inspected, checked, folder, converted)
+        report = _report(addition, inspected, checked, converted)
         classes = {**_score_classes(report), **inspected.classes}
-        (folder / "version.toml").write_text(_version_toml(report, classes), encoding="utf-8")
+        (folder / "version.toml").write_text(
+            version_toml(_about(report, classes), inspected.artifact), encoding="utf-8"
+        )
         (folder / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -130,7 +129,7 @@ def _converted(addition: Addition, source: Source, scratch: Path, say: Callable[
 
 def _write_files(folder: Path, inspected: Inspected, source: Source) -> None:
     folder.mkdir()
-    for name, content in {"model.onnx": inspected.model, **inspected.external}.items():
+    for name, content in {"model.onnx": inspected.artifact.model, **inspected.artifact.external}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -167,10 +166,7 @@ def _label_classes(addition: Addition, inspected: Inspected) -> tuple[str, ...]:
         return ()
 
 
-def _report(
-    addition: Addition, inspected: Inspected, checked: Checked, folder: Path, converted: Converted | None
-) -> Report:
-    artifact = read_artifact(folder / "model.onnx")
+def _report(addition: Addition, inspected: Inspected, checked: Checked, converted: Converted | None) -> Report:
     return Report(
         source=addition.source,
         added_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -180,8 +176,8 @@ def _report(
         ir_version=inspected.ir_version,
         opsets=inspected.opsets,
         nodes=inspected.nodes,
-        digest=artifact.digest,
-        size_bytes=artifact.size_bytes,
+        digest=inspected.artifact.digest,
+        size_bytes=inspected.artifact.size_bytes,
         changes=inspected.changes,
         checked=checked,
     )
@@ -198,20 +194,11 @@ def _score_classes(report: Report) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _version_toml(report: Report, classes: Mapping[str, tuple[str, ...]]) -> str:
-    signature: Signature = report.checked.signature
-    metrics: dict[str, Any] = {f"batch{rows}_latency_us": value for rows, value in report.checked.latency_us.items()}
-    return dump_toml(
-        {"digest": report.digest, "size_bytes": report.size_bytes, "quantization": "none"},
-        lists={
-            "inputs": [_table(spec, signature, ()) for spec in signature.inputs],
-            "outputs": [_table(spec, signature, classes.get(spec.name, ())) for spec in signature.outputs],
-        },
-        tables={"metrics": metrics},
+def _about(report: Report, classes: Mapping[str, tuple[str, ...]]) -> VersionAbout:
+    return VersionAbout(
+        quantization="none",
+        signature=report.checked.signature,
+        metrics={f"batch{rows}_latency_us": value for rows, value in report.checked.latency_us.items()},
+        quantized={},
+        classes=classes,
     )
-
-
-def _table(spec: TensorSpec, signature: Signature, classes: tuple[str, ...]) -> Table:
-    shape = list(signature.graph_shape(spec))
-    table: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": shape}
-    return {**table, "classes": list(classes)} if classes else table

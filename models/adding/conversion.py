@@ -95,7 +95,7 @@ def _convert(order: ConversionOrder) -> Converted:
         warnings.simplefilter("ignore")
         target.write_bytes(model.to_onnx(Path(order.rows) if order.rows else None).SerializeToString())
         inspected = inspect(target)
-        rows_from = _write_predictions(order, model, inspected.model, inspected.classes)
+        rows_from = _write_predictions(order, model, inspected.artifact.model, inspected.classes)
     said = [str(warning.message).splitlines()[0] for warning in heard if "Version" in warning.category.__name__]
     return Converted(
         library=model.library,

@@ -1,7 +1,7 @@
 """What a model file is, read without running it, or why it is refused: files, opsets, inputs and outputs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -36,8 +36,7 @@ _DATATYPES: Mapping[int, str] = {
 class Inspected:
     """A model that may be tried: its files as they go into the store, and what was seen and changed."""
 
-    model: bytes
-    external: Mapping[str, bytes]
+    artifact: Artifact
     ir_version: int
     opsets: Mapping[str, int]
     producer: str
@@ -62,8 +61,7 @@ def inspect(path: Path) -> Inspected:
     _check_tensors(model)
     after = model.SerializeToString(deterministic=True)
     return Inspected(
-        model=artifact.model if before == after else after,
-        external=artifact.external,
+        artifact=artifact if before == after else replace(artifact, model=after),
         ir_version=model.ir_version,
         opsets={opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
         producer=f"{model.producer_name} {model.producer_version}".strip(),
