@@ -8,7 +8,7 @@ import onnxruntime
 
 from benchmarks.cases import Case
 from benchmarks.measured import Bound
-from models.measure import open_session
+from models.model_session import open_session
 from models.training import INPUT
 
 BATCHES = (1, 32, 64, 256)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from models.measure import METHOD, open_session, quantize
+from models.measure import METHOD, quantize
+from models.model_session import open_session, signature_of
 from models.samples import TrainedRecipe
 from models.store import VersionAbout, write_model, write_version
 from models.training import Rows, export_onnx, train
-from models.verify import signature_of
 
 MODEL = "mlp"
 VERSION = "v1"

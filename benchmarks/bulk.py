@@ -28,7 +28,7 @@ from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, forma
 from inferlane.contracts.wire.v2 import decode_response, encode_binary_request
 from inferlane.runtime.kafka.topic_reader import read_since
 from models.catalog import ModelVersion
-from models.measure import open_session
+from models.model_session import open_session
 from models.training import INPUT, PROBABILITIES
 from tests.support.brokers.kinds import BrokerKind
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.cases import Case
 from benchmarks.systems.running import Running, post, probabilities_in
-from models.measure import open_session
+from models.model_session import open_session
 from models.training import INPUT, PROBABILITIES
 
 # Often enough for a few answers a second, seldom enough to take nothing from what is measured.

@@ -9,13 +9,9 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import BinaryIO
 
-from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, quoted
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 # Numbers of fields in the protocol buffers of ONNX. Source: onnx/onnx.proto, version 1.23.
 _MODEL_GRAPH, _MODEL_FUNCTION, _FUNCTION_NODE = 7, 25, 7
@@ -266,48 +262,3 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:  # noqa: PLR2004 - a varint has at most 64 bits
             raise ValueError("a number of more than 64 bits")
-
-
-_DATATYPES = {
-    "tensor(bool)": "BOOL",
-    "tensor(uint8)": "UINT8",
-    "tensor(uint16)": "UINT16",
-    "tensor(uint32)": "UINT32",
-    "tensor(uint64)": "UINT64",
-    "tensor(int8)": "INT8",
-    "tensor(int16)": "INT16",
-    "tensor(int32)": "INT32",
-    "tensor(int64)": "INT64",
-    "tensor(float16)": "FP16",
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(string)": "BYTES",
-}
-
-
-def signature_of(session: "onnxruntime.InferenceSession") -> Signature:
-    """The signature of a loaded model, with -1 for each dynamic axis.
-
-    A type that is no tensor keeps onnxruntime's name, so it equals nothing that a version.toml may say.
-    """
-
-    def specs(arguments: list[Any]) -> tuple[TensorSpec, ...]:
-        return tuple(
-            TensorSpec(
-                name=argument.name,
-                datatype=_DATATYPES.get(argument.type, argument.type),
-                shape=tuple(axis if isinstance(axis, int) else -1 for axis in argument.shape),
-            )
-            for argument in arguments
-        )
-
-    return Signature(inputs=specs(session.get_inputs()), outputs=specs(session.get_outputs()))
-
-
-def describe(signature: Signature) -> str:
-    """A signature in one line, with the shapes of the graph, for a message."""
-
-    def line(specs: tuple[TensorSpec, ...]) -> str:
-        return ", ".join(f"{spec.name} {spec.datatype} {list(signature.graph_shape(spec))}" for spec in specs)
-
-    return f"{line(signature.inputs)} -> {line(signature.outputs)}"

@@ -12,6 +12,7 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from models.model_session import open_session
 from models.training import INPUT, LABEL, Rows
 
 # Rows of a batch: alone, and as many as a busy worker drains.
@@ -32,14 +33,6 @@ class AccuracyComparison:
     batch64_speedup: float
     accuracy_change: float
     top1_agreement: float
-
-
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """Load a model on one thread of the CPU, as a worker does by default."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
 
 
 def predict_labels(session: onnxruntime.InferenceSession, features: np.ndarray) -> np.ndarray:

@@ -12,13 +12,12 @@ from models.measure import (
     cpu_name,
     measure_accuracy,
     measure_latencies_us,
-    open_session,
     quantize,
 )
+from models.model_session import open_session, signature_of
 from models.samples import QuantizedRecipe, Recipe, Sample, TrainedRecipe
 from models.store import VersionAbout, digest_of, onnx_path, write_version
 from models.training import DataSplit, Rows, export_onnx, load_split, train
-from models.verify import signature_of
 
 
 def build_version(models_dir: Path, sample: Sample, recipe: Recipe) -> None:

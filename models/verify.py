@@ -1,11 +1,8 @@
 """Check that a version on disk is what its version.toml says, and that it can serve."""
 
 from inferlane.errors import ConfigurationError
-from models.artifact import signature_of
 from models.catalog import ModelVersion
 from workers.model_check import load_verified
-
-__all__ = ["signature_of", "verify_version"]
 
 # As many as a worker's first batch may have.
 _ROWS = 256

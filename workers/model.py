@@ -9,11 +9,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
 from inferlane.contracts.wire.tensors import ANY_ROWS, NO_ROW_AXIS, Signature, numpy_dtype
 from inferlane.errors import ConfigurationError, ModelError, clipped
-from models.artifact import check_artifact, describe, read_artifact, signature_of
+from models.artifact import check_artifact, read_artifact
+from models.model_session import describe, open_session, signature_of
 from workers.batching import BatchRun, Run, RunTimes, run_batch, run_in_pieces
 
 if TYPE_CHECKING:
@@ -53,25 +53,14 @@ class OnnxModel:
         Raises:
             ConfigurationError: the files are not those that version.toml describes, or onnxruntime cannot load them.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = intra_op_num_threads
-        options.inter_op_num_threads = 1
-        # A spinning thread responds sooner but occupies a core that other processes need.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.version = version
         self._output_names = [spec.name for spec in version.signature.outputs]
         artifact = read_artifact(version.path)
         check_artifact(version.path, artifact, digest=version.digest, size_bytes=version.size_bytes)
-        # onnxruntime uses these bytes without keeping a reference to them.
+        # Kept for the session.
         self._external = artifact.external
-        if self._external:
-            options.add_external_initializers_from_files_in_memory(
-                list(self._external), list(self._external.values()), list(map(len, self._external.values()))
-            )
         try:
-            self._session = onnxruntime.InferenceSession(
-                artifact.model, sess_options=options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(artifact.model, self._external, threads=intra_op_num_threads)
         except Exception as error:  # onnxruntime raises pybind types of its own with no common base
             raise ConfigurationError(
                 f"{version.path}: onnxruntime cannot load it: {clipped(str(error), limit_chars=1_000)}"

@@ -111,22 +111,15 @@ def _check(order: CheckOrder) -> Checked:
 def _loaded_signature(model: bytes, external: Mapping[str, bytes]) -> Signature:
     import onnxruntime  # noqa: PLC0415 - as above
 
-    from models.artifact import signature_of  # noqa: PLC0415
+    from models.model_session import open_session, signature_of  # noqa: PLC0415
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    if external:
-        options.add_external_initializers_from_files_in_memory(
-            list(external), list(external.values()), list(map(len, external.values()))
-        )
     try:
-        session = onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
+        return signature_of(open_session(model, external))
     except Exception as error:  # onnxruntime raises pybind types of its own with no common base
         raise ConfigurationError(
             f"onnxruntime {onnxruntime.__version__} cannot load it: {clipped(str(error), limit_chars=_SHOWN_CHARS)}"
             f"{_remedy(str(error))}"
         ) from error
-    return signature_of(session)
 
 
 def _remedy(message: str) -> str:

@@ -111,16 +111,13 @@ def _write_predictions(
 ) -> str:
     """Write rows with what the library predicts for them, by the names of the outputs; says where the rows are from."""
     import onnx  # noqa: PLC0415 - as above
-    import onnxruntime  # noqa: PLC0415
 
     from models.adding.check_rows import read_check_rows  # noqa: PLC0415
     from models.adding.sample_rows import draw_rows  # noqa: PLC0415
-    from models.artifact import signature_of  # noqa: PLC0415
+    from models.model_session import open_session, signature_of  # noqa: PLC0415
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(converted, sess_options=options, providers=["CPUExecutionProvider"])
+        session = open_session(converted)
     except Exception as error:  # onnxruntime raises pybind types of its own with no common base
         raise ConfigurationError(f"onnxruntime cannot load the converted model: {clipped(str(error))}") from error
     graph = signature_of(session)

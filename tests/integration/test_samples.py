@@ -12,7 +12,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.build import build_samples, count_versions
 from models.catalog import Catalog, ModelVersion, load_catalog
-from models.measure import open_session, predict_labels
+from models.measure import predict_labels
+from models.model_session import open_session
 from models.samples import SAMPLES
 from models.training import INPUT, Rows, load_split
 from models.verify import verify_version

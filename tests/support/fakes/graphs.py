@@ -16,9 +16,8 @@ from inferlane.contracts.wire.v2 import decode_response, encode_response
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
-from models.artifact import signature_of
 from models.catalog import Catalog, load_catalog
-from models.measure import open_session
+from models.model_session import open_session, signature_of
 from models.store import VersionAbout, dump_toml, write_model, write_version
 from producer_api.predict.call import CallReader
 from tests.support.fakes.records import FakeRecord
