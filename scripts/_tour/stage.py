@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from _traffic.documents import UNQUANTIZED
+from _traffic.shares import SPLIT_SETTLE_S
 from _traffic.workload import draw_rows
 from rich.markup import escape
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from inferlane_client import AsyncClient, Prediction, ServedModel, TrafficSplit
 
 IRIS_SETOSA = [5.1, 3.5, 1.4, 0.2]
-# A router applies a split when it has read the record, a moment after the API that answered. Shorter and the first
-# requests may still go by the old weights; longer and every change of weights costs that time.
-SPLIT_SETTLE_S = 1.0
 
 
 class ExpectationError(Exception):
@@ -88,7 +85,7 @@ def set_stage(
 ) -> Stage:
     """Choose the versions to show: `v1`, `v2` and `v2-quantized`, or what stands for them in this model."""
     every = [version.version for version in model.versions]
-    quantized = [version.version for version in model.versions if version.quantization not in UNQUANTIZED]
+    quantized = [version.version for version in model.versions if version.quantization != "none"]
     plain = [name for name in every if name not in quantized]
     names = plain if len(plain) > 1 else every
     baseline = "v1" if "v1" in names else names[0]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import aiohttp
 import msgspec
 
-from .documents import Models, Prediction, Problem, Split, VersionMetrics
+from .documents import Models, Problem, Split
+from .shares import SPLIT_SETTLE_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8000"
 JSON_HEADERS = {"content-type": "application/json"}
 OK = 200
-# A router applies a split when it has read the record, a moment after the API that answered. Shorter and the first
-# requests may still go by the old weights; longer and every change of weights costs that time.
-SPLIT_SETTLE_S = 1.0
 # How much longer than its own timeout a request may take before the client gives up: the server should be the one
 # that answers that time ran out. Too small hides its answer; too large holds the end of a run that got none.
 ANSWER_GRACE_S = 5.0
@@ -37,8 +35,6 @@ class Reply:
     """An HTTP answer, undecoded."""
 
     status: int
-    content_type: str
-    location: str | None
     body: bytes
 
     def document(self, kind: type[T]) -> T:
@@ -87,8 +83,6 @@ class Api:
         path: str,
         *,
         body: object = None,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send one request and return its answer, whatever the status.
 
@@ -97,15 +91,8 @@ class Api:
         """
         payload = None if body is None else msgspec.json.encode(body)
         try:
-            async with self.session.request(
-                method, self.url + path, data=payload, params=params, headers={**JSON_HEADERS, **(headers or {})}
-            ) as response:
-                return Reply(
-                    status=response.status,
-                    content_type=response.content_type,
-                    location=response.headers.get("location"),
-                    body=await response.read(),
-                )
+            async with self.session.request(method, self.url + path, data=payload, headers=JSON_HEADERS) as response:
+                return Reply(status=response.status, body=await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise ApiError(
@@ -114,23 +101,8 @@ class Api:
             ) from error
 
     async def models(self) -> Models:
-        return await self._get("/v1/models", Models)
-
-    async def model(self, name: str | None) -> tuple[Models, str]:
-        """Return what is served and the name of the model to use.
-
-        Raises:
-            ApiError: there is no such model, or none at all.
-        """
-        served = await self.models()
-        chosen = served.named(name)
-        if chosen is None or not chosen.versions:
-            known = ", ".join(model.name for model in served.models) or "none"
-            raise ApiError(f"model {name or '(default)'} is not served with any version; served models: {known}")
-        return served, chosen.name
-
-    async def split(self, model: str) -> Split:
-        return await self._get("/v1/traffic-split", Split, {"model": model})
+        reply = await self.call("GET", "/v1/models")
+        return expect_ok(reply, "GET /v1/models").document(Models)
 
     async def set_split(self, model: str, weights: Mapping[str, float]) -> Split:
         """Set the weights and wait until routers have had the time to apply them."""
@@ -138,23 +110,6 @@ class Api:
         split = expect_ok(reply, "POST /v1/traffic-split").document(Split)
         await asyncio.sleep(SPLIT_SETTLE_S)
         return split
-
-    async def metrics(self, model: str, version: str, *, window_s: int) -> VersionMetrics:
-        params = {"model": model, "window_s": str(window_s)}
-        return await self._get(f"/v1/metrics/{version}", VersionMetrics, params)
-
-    async def predict(self, body: Mapping[str, object]) -> Prediction:
-        """Send one request and wait for its result.
-
-        Raises:
-            ApiError: the answer is not 200.
-        """
-        reply = await self.call("POST", "/v1/models/predict", body=body)
-        return expect_ok(reply, "POST /v1/models/predict").document(Prediction)
-
-    async def _get(self, path: str, kind: type[T], params: Mapping[str, str] | None = None) -> T:
-        reply = await self.call("GET", path, params=params)
-        return expect_ok(reply, f"GET {path}").document(kind)
 
 
 def expect_ok(reply: Reply, what: str) -> Reply:

@@ -6,8 +6,6 @@ from typing import Any
 
 import msgspec
 
-UNQUANTIZED = (None, "", "none")
-
 
 class Problem(msgspec.Struct, frozen=True):
     """An RFC 9457 problem document with Inferlane's members `code` and `remedy`."""
@@ -45,15 +43,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
 class Version(msgspec.Struct, frozen=True):
     version: str
-    weight: float | None = None
-    # `none`, the name of a method, or its description: only shown.
-    quantization: Any = None
-    size_bytes: int | None = None
     inputs: list[TensorSpec] = []
-
-    @property
-    def is_quantized(self) -> bool:
-        return self.quantization not in UNQUANTIZED
 
     @property
     def features(self) -> int:

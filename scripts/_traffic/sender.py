@@ -31,8 +31,6 @@ class Sender:
         self._workload = workload
         self._tally = tally
         self._consistency = consistency
-        # Version by routing key, the first answer's; for those who ask who was sent where.
-        self.routes: dict[str, str] = {}
 
     async def __call__(self, index: int, due_s: float) -> None:
         sent_s = time.perf_counter()
@@ -62,9 +60,7 @@ class Sender:
             return Answer(status=str(status), code=UNDECODABLE)
 
     def _read_prediction(self, index: int, prediction: Prediction) -> Answer:
-        key = self._workload.routing_key(index)
-        if key is not None:
-            self.routes.setdefault(key, prediction.version)
         if self._consistency is not None:
-            self._consistency.observe(prediction, body_number=self._workload.body_number(index), routing_key=key)
+            key, number = self._workload.routing_key(index), self._workload.body_number(index)
+            self._consistency.observe(prediction, body_number=number, routing_key=key)
         return Answer(status=str(OK), version=prediction.version)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 # A correct splitter exceeds this once in 16,000 shares; a share of 10 % seen as 13 % in 2,000 requests exceeds it.
 TOLERATED_DEVIATIONS = 4.0
+# A router applies a split when it has read the record, a moment after the API that answered. Shorter and the first
+# requests may still go by the old weights; longer and every change of weights costs that time.
+SPLIT_SETTLE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
