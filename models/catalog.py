@@ -106,13 +106,11 @@ class Model:
                 )
 
     def unpinned(self, split: Split | None) -> ModelVersion:
-        """A version that unpinned requests go to: whose signature they must fit.
+        """The version that most unpinned requests go to: whose signature they are read by.
 
         Raises:
             UnusableVersionError: the default version cannot be served, and no split names another.
         """
-        if self.default_version in self.versions:
-            return self.versions[self.default_version]
         weights = self.weights(split)
         return self.version(max(weights, key=weights.__getitem__) if weights else self.default_version)
 

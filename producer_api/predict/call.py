@@ -225,11 +225,8 @@ class CallReader:
 
 def _weighted(model: "Model", split: "Split | None") -> CallTarget:
     """The signature of the version with the largest weight, and those of the others that differ from it."""
-    weights = model.weights(split)
-    if not weights:
-        return CallTarget(model.name, model.unpinned(split).signature)
-    first = model.versions[max(weights, key=weights.__getitem__)].signature
-    others = {name: model.versions[name].signature for name in weights}
+    first = model.unpinned(split).signature
+    others = {name: model.versions[name].signature for name in model.weights(split)}
     differing = tuple((name, other) for name, other in others.items() if other.inputs != first.inputs)
     return CallTarget(model.name, first, differing)
 

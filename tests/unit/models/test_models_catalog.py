@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from inferlane.contracts.traffic_split import Split
 from inferlane.errors import ConfigurationError, UnknownModelError
 from models.catalog import load_catalog
+from tests.support.fakes.records import make_catalog
 from tests.support.fakes.stores import write_tiny_store
 
 
@@ -180,3 +182,12 @@ def test_a_class_name_outside_ascii_is_read_as_it_was_written(tmp_path: Path) ->
     replace("model.toml", '"a"', '"säge"')(tmp_path)
 
     assert load_catalog(tmp_path, default_model="tiny").model().version("v1").classes[0] == "säge"
+
+
+@pytest.mark.parametrize(("weights", "version"), [({"v2": 1.0}, "v2"), ({"v1": 0.3, "v2": 0.7}, "v2"), ({}, "v1")])
+def test_unpinned_requests_are_read_by_the_version_that_most_of_them_go_to(
+    weights: dict[str, float], version: str
+) -> None:
+    split = Split(model="iris", weights=weights)
+
+    assert make_catalog("v1", "v2").model().unpinned(split).version == version
