@@ -18,7 +18,7 @@ from producer_api.http.error_responses import InvalidParameterError, crash_error
 from producer_api.http.openapi import openapi
 from producer_api.http.paths import V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH
 from producer_api.http.request_body import BodyMemory, BodyReservation, put_reservation, read_body
-from producer_api.http.responses import error_response, health_response, refusal_response
+from producer_api.http.responses import as_fastapi, error_response, health_response, refusal_response
 from producer_api.inference_protocol.infer_format import V2Format, is_infer
 from producer_api.inference_protocol.infer_request import InferReader
 from producer_api.predict.endpoint import PredictEndpoint, PredictFormat, V1Format
@@ -140,12 +140,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, InferlaneError):
         log.error("call_crashed", exc_info=error)
         error = crash_error(error)
-    return _as_fastapi(error_response(error, request.url.path))
-
-
-def _as_fastapi(response: PlainResponse) -> Response:
-    headers = {name.decode(): value.decode() for name, value in response.headers}
-    return Response(response.body, response.status, headers, media_type=response.content_type.decode())
+    return as_fastapi(error_response(error, request.url.path))
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -158,7 +153,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     # Pydantic reports a body that is not JSON with this type.
     is_json = all(fault["type"] != "json_invalid" for fault in faults)
     invalid = InvalidParameterError(detail) if is_json else DecodeError(detail)
-    return _as_fastapi(error_response(invalid, request.url.path))
+    return as_fastapi(error_response(invalid, request.url.path))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -166,7 +161,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
         raise error
     detail = f"{request.method} {clipped(request.url.path)}: {error.detail}. GET /docs lists the calls."
     path = request.url.path
-    response = _as_fastapi(refusal_response(error.status_code, error.detail.lower().replace(" ", "_"), detail, path))
+    response = as_fastapi(refusal_response(error.status_code, error.detail.lower().replace(" ", "_"), detail, path))
     response.headers.update(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         response.headers["allow"] = ", ".join(allowed_methods(request.app.state.all_routes, path))

@@ -5,6 +5,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.responses import Response
 
 from inferlane.runtime.http.request_head import CONTENT_TYPE
 from producer_api.http.asgi import PlainResponse
@@ -46,6 +47,12 @@ def refusal_response(status: int, code: str, detail: str, path: str) -> PlainRes
 def v2_error(detail: str) -> bytes:
     """Encode the error body of the Open Inference Protocol, which is all that its clients read."""
     return msgspec.json.encode({"error": detail})
+
+
+def as_fastapi(response: PlainResponse) -> Response:
+    """Return the response as one of FastAPI's."""
+    headers = {name.decode(): value.decode() for name, value in response.headers}
+    return Response(response.body, response.status, headers, media_type=response.content_type.decode())
 
 
 def health_response(name: str, checks: "Mapping[str, bool]") -> PlainResponse:

@@ -9,15 +9,15 @@ import msgspec
 import numpy as np
 
 from inferlane.contracts.results import Result, Status
-from inferlane.contracts.wire.v2 import decode_response, encode_response
+from inferlane.contracts.wire.v2 import encode_response
 from inferlane.contracts.wire.v2_fields import ALL_AS_JSON
-from inferlane.errors import DecodeError, InferlaneError, InvalidInputError
+from inferlane.errors import InvalidInputError
 from producer_api.http.asgi import PlainResponse, header
 from producer_api.http.error_responses import status_of_code
 from producer_api.http.paths import INFER_PATH, V2_ROOT
 from producer_api.http.responses import JSON, compressed, v2_error
 from producer_api.inference_protocol.infer_request import HEADER_LENGTH, InferReader
-from producer_api.predict.endpoint import prediction_path
+from producer_api.predict.endpoint import prediction_path, stored_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,10 +59,7 @@ class V2Format:
         if form.id is None:
             # So that every response says under which id `GET /v1/predictions` has the result.
             form = msgspec.structs.replace(form, id=result.request_id)
-        try:
-            outputs = decode_response(result.content, result.json_length)
-        except DecodeError as error:
-            raise InferlaneError(f"the stored result cannot be read: {error}") from error
+        outputs = stored_outputs(result)
         for name in form.names:
             if name not in outputs:
                 raise InvalidInputError(
@@ -70,7 +67,7 @@ class V2Format:
                     f"{', '.join(outputs)}. Name a version in the path"
                 )
         if form.classes:
-            outputs |= self._classified(result, outputs, form)
+            outputs = {**outputs, **self._classified(result, outputs, form)}
         body, json_length = encode_response(outputs, model=result.model, version=result.version, form=form)
         if json_length is None:
             return PlainResponse(200, body, JSON)

@@ -63,7 +63,7 @@ class ResponseBuilder:
             "version": result.version,
         }
         if result.status is Status.SUCCEEDED:
-            outputs = _outputs(result)
+            outputs = stored_outputs(result)
             answer["predictions"] = encode_predictions(outputs, self._classes.get((result.model, result.version), ()))
         else:
             answer["error"] = {"code": result.error_code, "detail": result.error_detail}
@@ -75,7 +75,12 @@ class ResponseBuilder:
         return answer
 
 
-def _outputs(result: Result) -> "Tensors":
+def stored_outputs(result: Result) -> "Tensors":
+    """Return the output tensors of a request that succeeded.
+
+    Raises:
+        InferlaneError: the stored content is not an inference response; the client is not at fault.
+    """
     try:
         return decode_response(result.content, result.json_length)
     except DecodeError as error:

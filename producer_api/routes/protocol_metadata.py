@@ -29,7 +29,7 @@ from producer_api.http.protocol_schemas import (
     ModelReadiness,
     ServerMetadata,
 )
-from producer_api.http.responses import health_response
+from producer_api.http.responses import as_fastapi, health_response
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
 from producer_api.routes.operations import live_checks, ready_checks
 from producer_api.routes.served_models import faults_of_workers
@@ -57,8 +57,7 @@ async def protocol_ready(services: AppServices) -> Response:
 
 def _health(name: str, services: Services) -> Response:
     checks = live_checks(services) if name == "live" else ready_checks(services)
-    response = health_response(name, checks)
-    return Response(response.body, status_code=response.status, media_type="application/json")
+    return as_fastapi(health_response(name, checks))
 
 
 @router.get(V2_ROOT, response_model=ServerMetadata)
