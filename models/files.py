@@ -88,7 +88,7 @@ def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
     entry = _read(path, VersionFile)
     specs = _specs(path, "inputs", entry.inputs)
     signature = Signature.of_graph(
-        inputs=tuple(map(_nan_allowed, specs, entry.inputs, repeat(folder / "model.onnx"))),
+        inputs=_nan_allowed(specs, entry.inputs, folder / "model.onnx"),
         outputs=_specs(path, "outputs", entry.outputs),
         has_row_axis=entry.row_axis,
     )
@@ -101,10 +101,15 @@ def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
     return entry, signature
 
 
-def _nan_allowed(spec: TensorSpec, entry: _Tensor, onnx: Path) -> TensorSpec:
-    if not spec.datatype.startswith("FP") or entry.allow_nan is False:
-        return spec
-    return replace(spec, allow_nan=entry.allow_nan or takes_nan(onnx))
+def _nan_allowed(specs: tuple[TensorSpec, ...], entries: tuple[_Tensor, ...], onnx: Path) -> tuple[TensorSpec, ...]:
+    """The inputs with `allow_nan`. The graph is read at most once, and only if version.toml leaves it open."""
+    floats = [spec.datatype.startswith("FP") for spec in specs]
+    is_open = any(is_float and entry.allow_nan is None for is_float, entry in zip(floats, entries, strict=True))
+    of_graph = is_open and takes_nan(onnx)
+    return tuple(
+        replace(spec, allow_nan=of_graph if entry.allow_nan is None else entry.allow_nan) if is_float else spec
+        for spec, entry, is_float in zip(specs, entries, floats, strict=True)
+    )
 
 
 # What tokenizers fill up with where exporters of Hugging Face's models named the inputs: any token that is masked.
