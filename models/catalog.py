@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inferlane.contracts.naming import check_model_name, check_version_name, is_model_name, pool_key
+from inferlane.contracts.naming import check_model_name, check_version_name, pool_key
 from inferlane.contracts.traffic_split import Split, weights_in_force
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import (
@@ -24,7 +24,14 @@ from inferlane.errors import (
     UnusableVersionError,
     quoted,
 )
-from models.files import ModelFile, read_model_file, read_version_file, shown_values
+from models.files import (
+    ModelFile,
+    model_folders,
+    read_model_file,
+    read_version_file,
+    shown_values,
+    version_folders,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +158,7 @@ def load_catalog(models_dir: Path, *, default_model: str) -> Catalog:
         ConfigurationError: the store is missing or empty, no version of it can be served, or it has no folder for the
             default model.
     """
-    folders = _model_folders(models_dir)
+    folders = model_folders(models_dir)
     if not folders:
         raise ConfigurationError(
             f"no models in {str(models_dir)!r} (INFERLANE_MODELS_DIR). "
@@ -191,35 +198,6 @@ def load_model(folder: Path) -> Model:
     return model
 
 
-def _model_folders(models_dir: Path) -> list[Path]:
-    """The folders that hold a model, or that nobody can look into although they are called as one.
-
-    Raises:
-        ConfigurationError: the store itself cannot be read.
-    """
-    try:
-        return [folder for folder in _shown(models_dir) if _is_model(folder)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the models folder (INFERLANE_MODELS_DIR): {error}") from error
-
-
-def _shown(folder: Path) -> list[Path]:
-    # What begins with a dot is a version that is being written, or nobody's.
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _is_model(folder: Path) -> bool:
-    try:
-        return (folder / "model.toml").exists() or any((path / "version.toml").exists() for path in _shown(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        # Whoever reads it says why; but `lost+found` is no model.
-        return is_model_name(folder.name)
-
-
 def _read_model(folder: Path) -> tuple[Model | None, list[Fault]]:
     """One model with the faults of its versions; no model if nothing of it can be served."""
     try:
@@ -230,7 +208,7 @@ def _read_model(folder: Path) -> tuple[Model | None, list[Fault]]:
     versions: dict[str, ModelVersion] = {}
     faults: dict[str, str] = {}
     try:
-        folders = [path for path in _shown(folder) if _is_version(path)]
+        folders = version_folders(folder)
     except OSError as error:
         return None, [Fault(model=folder.name, version=None, reason=f"cannot read {folder}: {error}")]
     for path in folders:
@@ -280,14 +258,6 @@ def _without(model: Model, faults: list[Fault]) -> Model:
         return model
     versions = {name: version for name, version in model.versions.items() if name not in bad}
     return replace(model, versions=versions, faults={**model.faults, **bad})
-
-
-def _is_version(folder: Path) -> bool:
-    try:
-        return any((folder / name).exists() for name in ("version.toml", "model.onnx"))
-    except OSError:
-        # Whoever reads it says why.
-        return True
 
 
 def _read_version(model: str, folder: Path, about: ModelFile) -> ModelVersion:

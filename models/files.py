@@ -1,4 +1,4 @@
-"""What `model.toml` and `version.toml` of a store must hold, checked as they are read."""
+"""The files of a store: where its models and versions lie, and what `model.toml` and `version.toml` must hold."""
 
 import math
 import stat
@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from inferlane.contracts.naming import is_model_name
 from inferlane.contracts.wire.tensors import Column, Signature, TensorSpec, numpy_dtype
 from inferlane.errors import ConfigurationError, DecodeError
 from models.artifact import takes_nan
@@ -67,6 +68,52 @@ class VersionFile(msgspec.Struct, frozen=True):
             output.classes for output in self.outputs if output.datatype.startswith("INT") and len(output.shape) == 1
         )
         return next(labels, ())
+
+
+def model_folders(models_dir: Path) -> list[Path]:
+    """The folders that hold a model, or that nobody can look into although they are called as one.
+
+    Raises:
+        ConfigurationError: the store itself cannot be read.
+    """
+    try:
+        return [folder for folder in _visible(models_dir) if _is_model(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the models folder (INFERLANE_MODELS_DIR): {error}") from error
+
+
+def version_folders(folder: Path) -> list[Path]:
+    """The folders of a model that hold a version, or that nobody can look into.
+
+    Raises:
+        OSError: the model's folder cannot be read.
+    """
+    return [path for path in _visible(folder) if _is_version(path)]
+
+
+def _visible(folder: Path) -> list[Path]:
+    # What begins with a dot is a version that is being written, or nobody's.
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _is_model(folder: Path) -> bool:
+    try:
+        return (folder / "model.toml").exists() or any((path / "version.toml").exists() for path in _visible(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        # Whoever reads it says why; but `lost+found` is no model.
+        return is_model_name(folder.name)
+
+
+def _is_version(folder: Path) -> bool:
+    try:
+        return any((folder / name).exists() for name in ("version.toml", "model.onnx"))
+    except OSError:
+        # Whoever reads it says why.
+        return True
 
 
 def read_model_file(folder: Path) -> ModelFile:
