@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ import uvicorn
 
 from inferlane_client import AsyncClient, Client, Retries
 
-_STARTS_WITHIN_S = 20
+_STOPS_WITHIN_S = 20
 # Retries as they are, without the time that they take.
 QUICK = Retries(first_s=0.001, longest_s=0.002)
 
@@ -89,17 +90,23 @@ def server(running_server: ScriptedServer) -> ScriptedServer:
 
 @pytest.fixture(scope="session")
 def running_server() -> Iterator[ScriptedServer]:
-    app = ScriptedServer()
+    with serving(ScriptedServer(), "http", timeout_graceful_shutdown=1) as app:
+        yield app
+
+
+@contextmanager
+def serving(app: ScriptedServer, scheme: str, **options: Any) -> Iterator[ScriptedServer]:
+    """Serve the app in a thread of its own while the block runs; `options` are uvicorn's."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        app.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        running = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
+        app.url = f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
+        running = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", **options))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
             yield app
         finally:
             running.should_exit = True
-            thread.join(_STARTS_WITHIN_S)
+            thread.join(_STOPS_WITHIN_S)
 
 
 Ask = Callable[..., Any]

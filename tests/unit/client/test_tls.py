@@ -1,19 +1,14 @@
 """Certificates: whom the client trusts, and how it shows who it is; against a real TLS server."""
 
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
-import uvicorn
 
 from inferlane_client import ConnectionFailed, Tls
-from tests.unit.client.conftest import Ask, Scripted, ScriptedServer
-
-_STOPS_WITHIN_S = 20
+from tests.unit.client.conftest import Ask, Scripted, ScriptedServer, serving
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +24,14 @@ def secure(authority: trustme.CA, tmp_path: Path) -> Iterator[ScriptedServer]:
     authority.issue_cert("client").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
     certificate = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
     certificate.write_to_path(str(tmp_path / "server.pem"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        app.url = f"https://127.0.0.1:{listening.getsockname()[1]}"
-        config = uvicorn.Config(
-            app,
-            log_level="critical",
-            lifespan="off",
-            ssl_certfile=tmp_path / "server.pem",
-            ssl_ca_certs=str(tmp_path / "ca.pem"),
-            ssl_cert_reqs=ssl.CERT_REQUIRED,
-        )
-        running = uvicorn.Server(config)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield app
-        finally:
-            running.should_exit = True
-            thread.join(_STOPS_WITHIN_S)
+    with serving(
+        app,
+        "https",
+        ssl_certfile=tmp_path / "server.pem",
+        ssl_ca_certs=str(tmp_path / "ca.pem"),
+        ssl_cert_reqs=ssl.CERT_REQUIRED,
+    ):
+        yield app
 
 
 def test_a_server_is_trusted_by_its_authority_and_gets_the_clients_certificate(
