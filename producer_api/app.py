@@ -1,4 +1,4 @@
-"""The ASGI application: the predict call directly, every other call through FastAPI."""
+"""The ASGI application: predict and infer calls directly, every other call through FastAPI."""
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""`POST /v1/models/predict` as a plain ASGI app, because FastAPI would cost more than the request itself."""
+"""Predict calls, of V1 and V2 alike, as plain ASGI apps, because FastAPI would cost more than the request itself."""
 
 import asyncio
 import time

@@ -32,7 +32,7 @@ from producer_api.http.protocol_schemas import (
 from producer_api.http.responses import as_fastapi, health_response
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
 from producer_api.routes.operations import live_checks, ready_checks
-from producer_api.routes.served_models import faults_of_workers
+from producer_api.routes.served_models import about_tensors, faults_of_workers
 
 router = APIRouter(tags=["Open Inference Protocol"], dependencies=[Depends(refuse_repeated)])
 
@@ -130,15 +130,12 @@ def _unpinned(services: Services, name: str) -> ModelVersion:
 
 
 def _about(services: Services, version: ModelVersion) -> dict[str, Any]:
-    def tensors(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
-        return [{"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in specs]
-
     return {
         "name": version.model,
         "versions": list(services.catalog.model(version.model).versions),
         "platform": _PLATFORM,
-        "inputs": tensors(version.signature.inputs),
-        "outputs": tensors(version.signature.outputs),
+        "inputs": about_tensors(version.signature.inputs),
+        "outputs": about_tensors(version.signature.outputs),
     }
 
 

@@ -1,6 +1,7 @@
 """`GET /v1/models` and `/v1/traffic-split`: the models that are served, and the weights of their versions."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from inferlane.contracts.traffic_split import make_split, shares_of
 from inferlane.contracts.wire.json_numbers import refuse_repeats
+from inferlane.contracts.wire.tensors import TensorSpec
 from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError, clipped
 from inferlane.runtime.split_table import publish_split
 from models.catalog import Fault, Model, ModelVersion
@@ -135,17 +137,19 @@ def _about_model(services: Services, model: Model) -> dict[str, Any]:
 
 
 def _about_version(version: ModelVersion, weight: float) -> dict[str, Any]:
-    def about(specs: Any) -> list[dict[str, Any]]:
-        return [{"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in specs]
-
     return {
         "version": version.version,
         "weight": weight,
         "quantization": version.quantization,
         "size_bytes": version.size_bytes,
         "digest": version.digest,
-        "inputs": about(version.signature.inputs),
-        "outputs": about(version.signature.outputs),
+        "inputs": about_tensors(version.signature.inputs),
+        "outputs": about_tensors(version.signature.outputs),
         "metrics": version.metrics,
         "quantized": version.quantized,
     }
+
+
+def about_tensors(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    """Return name, datatype and shape of each input or output, which both protocols describe alike."""
+    return [{"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in specs]
