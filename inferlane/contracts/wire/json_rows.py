@@ -1,7 +1,7 @@
 """JSON that is not plainly right, one value at a time: what it holds after all, or what is wrong with it and where."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any, Literal
@@ -232,24 +232,38 @@ def check_rows(rows: int, max_rows: int | None) -> None:
         )
 
 
+def names_of(specs: Sequence[TensorSpec]) -> str:
+    """The names of inputs, for a message."""
+    return ", ".join(repr(spec.name) for spec in specs)
+
+
+def known_fields(row: Any, place: str, known: Container[str], otherwise: Callable[[], str]) -> dict[str, Any]:
+    """The fields of an object.
+
+    Raises:
+        InvalidInputError: one is not `known`, or there twice; `otherwise` ends the message.
+    """
+    held: dict[str, Any] = {}
+    for name in row:
+        if name not in known or name in held:
+            raise InvalidInputError(f"{place} has the field {quoted(name)}, which is there twice or is {otherwise()}")
+        held[name] = row[name]
+    return held
+
+
 def fields_of(row: Any, place: str, specs: Sequence[TensorSpec]) -> dict[str, Any]:
     """The fields of a row, one for each input; a mask may be left out.
 
     Raises:
         InvalidInputError: it is no object, or has another field, or one twice, or lacks one.
     """
-    names = ", ".join(repr(spec.name) for spec in specs)
     if not isinstance(row, simdjson.Object):
-        raise InvalidInputError(f"{place} is {quoted(row)}; each row must be an object with the fields {names}")
-    held: dict[str, Any] = {}
+        raise InvalidInputError(
+            f"{place} is {quoted(row)}; each row must be an object with the fields {names_of(specs)}"
+        )
     known = {spec.name for spec in specs}
-    for name in row:
-        if name not in known or name in held:
-            raise InvalidInputError(
-                f"{place} has the field {quoted(name)}, which is there twice or is no input; its fields must be {names}"
-            )
-        held[name] = row[name]
+    held = known_fields(row, place, known, lambda: f"no input; its fields must be {names_of(specs)}")
     for spec in specs:
         if spec.name not in held and spec.mask_of is None:
-            raise InvalidInputError(f"{place} has no field {spec.name!r}; its fields must be {names}")
+            raise InvalidInputError(f"{place} has no field {spec.name!r}; its fields must be {names_of(specs)}")
     return held

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import simdjson
 
-from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, rows_of, wanted_of
+from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, known_fields, rows_of, wanted_of
 from inferlane.contracts.wire.tensors import Column, TensorSpec, numpy_dtype
 from inferlane.errors import InvalidInputError, PayloadTooLargeError, quoted
 
@@ -40,22 +40,10 @@ def decode_named_columns(text: bytes, spec: TensorSpec, max_rows: int | None) ->
         place = f"instances[{index}]"
         if not isinstance(row, simdjson.Object):
             raise InvalidInputError(f"{place} is {quoted(row)}; the rows before it are objects, so send an object")
-        held = _fields(row, place, known)
+        held = known_fields(row, place, known, lambda: f"no column; the columns are: {_listed(sorted(known))}")
         for number, column in enumerate(spec.columns):
             array[index, number] = _value(held.get(column.name), column, filler, f"{place}.{column.name}")
     return array
-
-
-def _fields(row: Any, place: str, known: set[str]) -> dict[str, Any]:
-    held: dict[str, Any] = {}
-    for name in row:
-        if name not in known or name in held:
-            raise InvalidInputError(
-                f"{place} has the field {quoted(name)}, which is there twice or is no column; the columns are: "
-                f"{_listed(sorted(known))}"
-            )
-        held[name] = row[name]
-    return held
 
 
 def _value(value: Any, column: Column, filler: Filler, place: str) -> Any:

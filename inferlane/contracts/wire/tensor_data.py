@@ -9,7 +9,7 @@ import numpy as np
 import simdjson
 
 from inferlane.contracts.wire.json_numbers import ExpectedNumbers, Raw, numbers
-from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, document_of, shape_of
+from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, document_of, names_of, shape_of
 from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
 
@@ -150,14 +150,14 @@ def check_tensors(tensors: dict[str, np.ndarray], signature: Signature) -> int:
     if len(tensors) != len(specs):
         unknown = sorted(set(tensors) - {spec.name for spec in specs})
         if unknown:
-            raise InvalidInputError(f"no input is called {quoted(unknown[0])}; the inputs are: {_names(specs)}")
+            raise InvalidInputError(f"no input is called {quoted(unknown[0])}; the inputs are: {names_of(specs)}")
     rows = None
     for spec in specs:
         array = tensors.get(spec.name)
         if array is None and spec.mask_of in tensors:
             array = tensors[spec.name] = np.ones(tensors[spec.mask_of].shape, numpy_dtype(spec.datatype))
         if array is None:
-            raise InvalidInputError(f"input {spec.name!r} is missing; the inputs are: {_names(specs)}")
+            raise InvalidInputError(f"input {spec.name!r} is missing; the inputs are: {names_of(specs)}")
         if array.dtype != numpy_dtype(spec.datatype):
             array = tensors[spec.name] = _converted(array, spec)
         _check_tensor(array, spec)
@@ -224,7 +224,3 @@ def _first(are_bad: np.ndarray, array: np.ndarray) -> tuple[str, Any]:
     """The place and the value of the first that is bad."""
     first = np.unravel_index(int(are_bad.argmax()), array.shape)
     return "".join(f"[{index}]" for index in first), array[first]
-
-
-def _names(specs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(repr(spec.name) for spec in specs)
