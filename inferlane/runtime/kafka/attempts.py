@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from inferlane.errors import FatalRecordError, UnavailableError
-from inferlane.runtime.redis.result_store import store_errors
+from inferlane.runtime.redis.connection import store_errors
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -9,7 +9,7 @@ from zlib import crc32
 import structlog
 from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
-from inferlane.contracts.kafka_record import OutRecord, check_size, headers_bytes
+from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
 from inferlane.runtime.error_remedies import TOO_LARGE, Remedy, remedy_of
 from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure, record_limit_bytes
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from aiokafka.cluster import ClusterMetadata
 
     from inferlane.runtime.config import Settings
-
-__all__ = ["BatchProducer", "OutRecord", "check_size", "headers_bytes"]
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import structlog
 
 from inferlane.errors import InferlaneError
-from inferlane.runtime.redis.connection import STORE_ERRORS, failovers_of, know_nodes
-from inferlane.runtime.redis.result_store import store_errors
+from inferlane.runtime.redis.connection import STORE_ERRORS, failovers_of, know_nodes, store_errors
 from inferlane.runtime.service import Background
 
 if TYPE_CHECKING:

@@ -103,7 +103,7 @@ async def hello(_scope: Any, _receive: Any, send: Any) -> None:
 
 
 async def test_an_answer_instead_of_100_continue_ends_the_connection() -> None:
-    """Guards `_close_unless_continued`: nobody knows whether a body or a request comes next."""
+    """Guards `close_unless_continued`: nobody knows whether a body or a request comes next."""
     asked = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
     async with serve_http(hello, load_settings(), host="127.0.0.1", port=0) as port:
         assert [status for status, _ in await answers_to(port, asked)] == [200]

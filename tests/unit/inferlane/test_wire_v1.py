@@ -132,7 +132,7 @@ IMAGES = Signature(inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 2, 3
     ],
 )
 def test_more_rows_than_allowed_are_refused_unparsed_and_as_many_are_not(signature: Signature, row: str) -> None:
-    """Guards `_refuse_brackets_over` in `decode_instances`; fails when it is taken out, or counts too strictly."""
+    """Guards `_refuse_over` in `decode_instances`; fails when it is taken out, or counts too strictly."""
     allowed = f"[{','.join([row] * 30)}]".encode()
     (first, *_) = decode_instances(allowed, signature, max_rows=30).values()
     assert len(first) == 30
