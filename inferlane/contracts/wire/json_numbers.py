@@ -25,6 +25,8 @@ PEAK_CONSTANT_BYTES = 16 * 1024 * 1024
 Raw = bytes | memoryview | msgspec.Raw
 """JSON text as whoever found it has it."""
 
+# Below this, msgspec is faster: building a simdjson document costs 1.5 µs.
+SIMDJSON_FROM_BYTES = 512
 # simdjson's element type for a kind of numpy dtype.
 _BUFFER_OF = {"f": ("d", np.float64), "i": ("i", np.int64), "u": ("u", np.uint64)}
 # A document of simdjson takes up to twelve times its text. Longer text is read in pieces of this length: shorter ones

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from inferlane.contracts.wire.free_rows import decode_free_rows
-from inferlane.contracts.wire.json_numbers import Raw, numbers, refuse_repeats
+from inferlane.contracts.wire.json_numbers import SIMDJSON_FROM_BYTES, Raw, numbers, refuse_repeats
 from inferlane.contracts.wire.json_rows import (
     OBJECTS_UP_TO_BYTES,
     Filler,
@@ -115,9 +115,6 @@ _decode_rows = {
     "u": msgspec.json.Decoder(list[list[int]]).decode,
 }
 
-# Below this, msgspec is faster: building a simdjson document costs 1.5 µs.
-_SIMDJSON_FROM_BYTES = 512
-
 
 def read_instances_body(payload: bytes) -> InstancesBody | None:
     """The fields of a V1 request, or None when the payload is none.
@@ -190,7 +187,7 @@ def _lists_of(row_shape: tuple[int, ...]) -> int:
 def _matrix(text: bytes, spec: TensorSpec, max_rows: int | None) -> np.ndarray:
     if spec.columns and holds_objects(text):
         return decode_named_columns(text, spec, max_rows)
-    array = _few(text, spec) if len(text) < _SIMDJSON_FROM_BYTES else _many(text, spec)
+    array = _few(text, spec) if len(text) < SIMDJSON_FROM_BYTES else _many(text, spec)
     if array is None and (spec.allow_nan or spec.datatype == "BYTES") and len(text) <= OBJECTS_UP_TO_BYTES:
         array = _as_objects(text, spec)
     if array is None or not len(array):
