@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +13,7 @@ from aiokafka.errors import KafkaError
 from inferlane.contracts.traffic_split import Split, decode_split
 from inferlane.errors import DecodeError, UnavailableError
 from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer
-from inferlane.runtime.service import essential
+from inferlane.runtime.service import Background
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -87,7 +88,7 @@ class SplitFollower:
         self._settings = settings
         self._partition = TopicPartition(settings.names.splits, 0)
         self._table = table
-        self._task: asyncio.Task[None] | None = None
+        self._following: Background | None = None
 
     async def start(self) -> None:
         """Return when the table holds all that was in the topic.
@@ -96,7 +97,8 @@ class SplitFollower:
             UnavailableError: the broker does not answer.
         """
         consumer, end = await self._open()
-        self._task = essential(asyncio.create_task(self._follow(consumer), name="splits"))
+        self._following = Background(partial(self._follow, consumer), name="splits")
+        self._following.start()
         try:
             await self._table.wait_applied(end - 1, timeout_s=self._settings.kafka_request_timeout_ms / 1000)
         except BaseException:
@@ -106,14 +108,12 @@ class SplitFollower:
     @property
     def is_running(self) -> bool:
         """Whether changes still reach the table."""
-        return self._task is not None and not self._task.done()
+        return self._following is not None and self._following.is_running
 
     async def close(self) -> None:
         """Stop following."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        if self._following is not None:
+            await self._following.close()
 
     async def _open(self) -> tuple["AIOKafkaConsumer", int]:
         consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=200)
