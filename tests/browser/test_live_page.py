@@ -1,6 +1,7 @@
 """The live page in a real Chromium, in front of a real stack that wants keys."""
 
 import os
+import re
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -134,6 +135,7 @@ def test_a_dead_letter_shows_with_the_command_that_replays_it(keyed_stack: Keyed
     run_coroutine(produce())
     letter = page.locator(".letters li").first
     expect(letter).to_be_visible()
+    expect(letter.locator(".when")).to_have_text(re.compile(r"\d+ (s|min) ago"))
     letter.locator("summary").click()
     expect(letter).to_contain_text("inferlane dead-letters replay letter-of-the-page")
     expect(page.locator(".chips")).to_contain_text("1 ")
