@@ -5,6 +5,8 @@ from dashboards.generator.panels import (
     CHOSEN,
     KEDA_WISH,
     LAG,
+    POOL,
+    POOL_NAME,
     WORKERS,
     Page,
     Panel,
@@ -103,10 +105,10 @@ PAGE = Page(
                         Query(
                             rate(
                                 worker_metrics.REQUESTS,
-                                by="model, version, reason",
+                                by=f"{POOL}, reason",
                                 where=f'{CHOSEN}, status!="SUCCEEDED"',
                             ),
-                            "{{model}}/{{version}} {{reason}}",
+                            f"{POOL_NAME} {{{{reason}}}}",
                         ),
                     ),
                 ),
@@ -116,13 +118,13 @@ PAGE = Page(
                     unit="percentunit",
                     queries=(
                         Query(
-                            value(router_metrics.SPLIT_WEIGHT, by="model, version", where=CHOSEN, op="max"),
-                            "{{model}}/{{version}} weight",
+                            value(router_metrics.SPLIT_WEIGHT, by=POOL, where=CHOSEN, op="max"),
+                            f"{POOL_NAME} weight",
                         ),
                         Query(
-                            f"{rate(router_metrics.ROUTED, by='model, version', where=CHOSEN)} / on (model) group_left "
+                            f"{rate(router_metrics.ROUTED, by=POOL, where=CHOSEN)} / on (model) group_left "
                             f"{rate(router_metrics.ROUTED, by='model', where=CHOSEN)}",
-                            "{{model}}/{{version}} share",
+                            f"{POOL_NAME} share",
                         ),
                     ),
                 ),
@@ -130,16 +132,13 @@ PAGE = Page(
                     title="Backlog",
                     about="Records that wait for each version. Growing: its pool is too small, or stands still.",
                     unit="short",
-                    queries=(Query(f"sum by (model, version) ({LAG}{{{CHOSEN}}})", "{{model}}/{{version}}"),),
+                    queries=(Query(f"sum by ({POOL}) ({LAG}{{{CHOSEN}}})", POOL_NAME),),
                 ),
             ),
         ),
     ),
 )
 
-
-_POOL = "model, version"
-_NAME = "{{model}}/{{version}}"
 
 QUEUE = Page(
     uid="inferlane-queue",
@@ -155,8 +154,8 @@ QUEUE = Page(
                     unit="short",
                     queries=(
                         Query(
-                            value(router_metrics.POOL_LAG, by=f"{_POOL}, lane", where=CHOSEN, op="max"),
-                            f"{_NAME} {{{{lane}}}}",
+                            value(router_metrics.POOL_LAG, by=f"{POOL}, lane", where=CHOSEN, op="max"),
+                            f"{POOL_NAME} {{{{lane}}}}",
                         ),
                     ),
                 ),
@@ -172,8 +171,8 @@ QUEUE = Page(
                     unit="s",
                     queries=(
                         Query(
-                            value(router_metrics.POOL_AGE, by=f"{_POOL}, lane", where=CHOSEN, op="max"),
-                            f"{_NAME} {{{{lane}}}}",
+                            value(router_metrics.POOL_AGE, by=f"{POOL}, lane", where=CHOSEN, op="max"),
+                            f"{POOL_NAME} {{{{lane}}}}",
                         ),
                         Query(value(router_metrics.INGRESS_AGE, by="lane", op="max"), "router {{lane}}"),
                     ),
@@ -183,8 +182,8 @@ QUEUE = Page(
                     about="Routed to a version against ended by it: the gap is what the backlog grows by.",
                     unit="reqps",
                     queries=(
-                        Query(rate(router_metrics.ROUTED, by=_POOL, where=CHOSEN), f"{_NAME} in"),
-                        Query(rate(worker_metrics.REQUESTS, by=_POOL, where=CHOSEN), f"{_NAME} out"),
+                        Query(rate(router_metrics.ROUTED, by=POOL, where=CHOSEN), f"{POOL_NAME} in"),
+                        Query(rate(worker_metrics.REQUESTS, by=POOL, where=CHOSEN), f"{POOL_NAME} out"),
                     ),
                 ),
             ),
@@ -197,8 +196,8 @@ QUEUE = Page(
                     about="At its maximum with a growing backlog, a pool needs partitions or a faster model.",
                     unit="short",
                     queries=(
-                        Query(f"{WORKERS}{{{CHOSEN}}}", f"{_NAME} workers"),
-                        Query(value(router_metrics.POOL_MAX, by=_POOL, where=CHOSEN, op="max"), f"{_NAME} maximum"),
+                        Query(f"{WORKERS}{{{CHOSEN}}}", f"{POOL_NAME} workers"),
+                        Query(value(router_metrics.POOL_MAX, by=POOL, where=CHOSEN, op="max"), f"{POOL_NAME} maximum"),
                     ),
                 ),
                 Panel(
@@ -216,13 +215,13 @@ QUEUE = Page(
                     title="Busy ratio",
                     about="Share of the time that a worker infers: near 1 with a backlog, the pool is the bottleneck.",
                     unit="percentunit",
-                    queries=(Query(f"{BUSY_RATIO}{{{CHOSEN}}}", _NAME),),
+                    queries=(Query(f"{BUSY_RATIO}{{{CHOSEN}}}", POOL_NAME),),
                 ),
                 Panel(
                     title="Service rate",
                     about="Records a second that a pool finishes while it has work: what the API counts on.",
                     unit="reqps",
-                    queries=(Query(value(api_metrics.SERVICE_RATE, by=_POOL, where=CHOSEN, op="max"), _NAME),),
+                    queries=(Query(value(api_metrics.SERVICE_RATE, by=POOL, where=CHOSEN, op="max"), POOL_NAME),),
                 ),
             ),
         ),
@@ -235,8 +234,8 @@ QUEUE = Page(
                     unit="short",
                     queries=(
                         Query(
-                            increase(consumer_metrics.DEAD_LETTERS, "10m", by=f"{_POOL}, reason"),
-                            f"{_NAME} {{{{reason}}}}",
+                            increase(consumer_metrics.DEAD_LETTERS, "10m", by=f"{POOL}, reason"),
+                            f"{POOL_NAME} {{{{reason}}}}",
                         ),
                     ),
                 ),

@@ -92,6 +92,10 @@ RECORDED = frozenset({ERROR_RATIO, P95_S, BUSY_RATIO, WORKERS, LAG, WEIGHT, STAB
 """The recorded metrics of dashboards/prometheus/rules/recording.yml."""
 
 
+# The labels of a version, and the legend of its series.
+POOL = "model, version"
+POOL_NAME = "{{model}}/{{version}}"
+
 MODEL_VARIABLE = "model"
 # What the variable at the top of each dashboard selects.
 CHOSEN = f'model=~"${MODEL_VARIABLE}"'
@@ -134,6 +138,33 @@ def quantile(rank: float, histogram: Collector, *, by: str = "", where: str = ""
     """Return a quantile of a histogram, over all processes."""
     labels = f"le, {by}" if by else "le"
     return f"histogram_quantile({rank}, {rate(histogram, by=labels, where=where, part='_bucket')})"
+
+
+def quantiles(histogram: Collector, *ranks: float, where: str) -> tuple[Query, ...]:
+    """Return quantiles of a histogram for each version, a query for each rank."""
+    return tuple(
+        Query(quantile(rank, histogram, by=POOL, where=where), f"{POOL_NAME} p{rank * 100:g}") for rank in ranks
+    )
+
+
+def process_panels(component: str, *, about_cpu: str) -> tuple[Panel, Panel]:
+    """Return CPU and memory of each process of a component."""
+    of_component = f'{{component="{component}"}}'
+    used = f"rate({CPU_S}{of_component}[{_WINDOW}])"
+    return (
+        Panel(
+            title="CPU",
+            about=about_cpu,
+            unit="short",
+            queries=(Query(f"sum by (process) ({used})", "{{process}}"),),
+        ),
+        Panel(
+            title="Memory",
+            about="Resident.",
+            unit="bytes",
+            queries=(Query(f"sum by (process) ({MEMORY_BYTES}{of_component})", "{{process}}"),),
+        ),
+    )
 
 
 def of_workers(metric: str, size: Collector) -> str:

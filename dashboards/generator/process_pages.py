@@ -2,8 +2,8 @@
 
 from dashboards.generator.panels import (
     CHOSEN,
-    CPU_S,
-    MEMORY_BYTES,
+    POOL,
+    POOL_NAME,
     UP,
     Page,
     Panel,
@@ -11,13 +11,13 @@ from dashboards.generator.panels import (
     Section,
     Shape,
     mean,
+    process_panels,
     quantile,
+    quantiles,
     rate,
     value,
 )
 from inferlane.runtime.metrics import api_metrics, consumer_metrics, worker_metrics
-
-_IS_API = 'component="api"'
 
 API = Page(
     uid="inferlane-api",
@@ -40,13 +40,7 @@ API = Page(
                     title="Latency",
                     about="From the first byte read to the answer, by version.",
                     unit="s",
-                    queries=tuple(
-                        Query(
-                            quantile(rank, api_metrics.LATENCY, by="model, version", where=CHOSEN),
-                            f"{{{{model}}}}/{{{{version}}}} p{rank * 100:g}",
-                        )
-                        for rank in (0.5, 0.95, 0.99)
-                    ),
+                    queries=quantiles(api_metrics.LATENCY, 0.5, 0.95, 0.99, where=CHOSEN),
                 ),
                 Panel(
                     title="Accepted",
@@ -87,25 +81,9 @@ API = Page(
                     title="Backlog that admission sees",
                     about="Records of waiting clients, by version.",
                     unit="short",
-                    queries=(
-                        Query(
-                            value(api_metrics.BACKLOG, by="model, version", where=CHOSEN, op="max"),
-                            "{{model}}/{{version}}",
-                        ),
-                    ),
+                    queries=(Query(value(api_metrics.BACKLOG, by=POOL, where=CHOSEN, op="max"), POOL_NAME),),
                 ),
-                Panel(
-                    title="CPU",
-                    about="Cores; one process uses one at most.",
-                    unit="short",
-                    queries=(Query(f"sum by (process) (rate({CPU_S}{{{_IS_API}}}[$__rate_interval]))", "{{process}}"),),
-                ),
-                Panel(
-                    title="Memory",
-                    about="Resident.",
-                    unit="bytes",
-                    queries=(Query(f"sum by (process) ({MEMORY_BYTES}{{{_IS_API}}})", "{{process}}"),),
-                ),
+                *process_panels("api", about_cpu="Cores; one process uses one at most."),
             ),
         ),
     ),
@@ -138,7 +116,7 @@ WORKERS = Page(
                 ),
                 Panel(
                     title="Wait for a batch",
-                    about="p95 from a take to its inference: the batch before it, and the other lane.",
+                    about="p95 from the fetch to its inference: the batch before it, and the other lane.",
                     unit="s",
                     queries=(Query(quantile(0.95, worker_metrics.BATCH_WAIT, by=_EACH, where=CHOSEN), _NAME),),
                 ),
@@ -156,7 +134,7 @@ WORKERS = Page(
                 ),
                 Panel(
                     title="Halted",
-                    about="1: its model fails on most requests, so that it takes nothing.",
+                    about="1: its model fails on most requests, so that it fetches nothing.",
                     unit="short",
                     queries=(Query(value(worker_metrics.HALTED, by="process", where=CHOSEN, op="max"), "{{process}}"),),
                 ),
@@ -165,20 +143,7 @@ WORKERS = Page(
         Section(
             title="Process",
             panels=(
-                Panel(
-                    title="CPU",
-                    about="Cores.",
-                    unit="short",
-                    queries=(
-                        Query(f"sum by (process) (rate({CPU_S}{{{_IS_WORKER}}}[$__rate_interval]))", "{{process}}"),
-                    ),
-                ),
-                Panel(
-                    title="Memory",
-                    about="Resident.",
-                    unit="bytes",
-                    queries=(Query(f"sum by (process) ({MEMORY_BYTES}{{{_IS_WORKER}}})", "{{process}}"),),
-                ),
+                *process_panels("worker", about_cpu="Cores."),
                 Panel(
                     title="Behind",
                     about="Records of its own partitions that a consumer has not finished.",

@@ -7,6 +7,8 @@ from dashboards.generator.panels import (
     ERROR_RATIO,
     MEMORY_BYTES,
     P95_S,
+    POOL,
+    POOL_NAME,
     STABLE,
     Page,
     Panel,
@@ -14,28 +16,19 @@ from dashboards.generator.panels import (
     Section,
     Shape,
     of_workers,
-    quantile,
+    quantiles,
     rate,
     value,
 )
 from inferlane.runtime.metrics import worker_metrics
 from inferlane.runtime.metrics.instruments import Collector
 
-_POOL = "model, version"
-_NAME = "{{model}}/{{version}}"
 _CPU = f"rate({CPU_S}[$__rate_interval])"
 _WAITED_FOR = f'{CHOSEN}, lane="requests"'
 
 
-def _quantiles(title: str, about: str, histogram: Collector, *ranks: float) -> Panel:
-    return Panel(
-        title=title,
-        about=about,
-        unit="s",
-        queries=tuple(
-            Query(quantile(rank, histogram, by=_POOL, where=_WAITED_FOR), f"{_NAME} p{rank * 100:g}") for rank in ranks
-        ),
-    )
+def _times(title: str, about: str, histogram: Collector, *ranks: float) -> Panel:
+    return Panel(title=title, about=about, unit="s", queries=quantiles(histogram, *ranks, where=_WAITED_FOR))
 
 
 def _roles(title: str, unit: str, recorded: str) -> Panel:
@@ -44,8 +37,8 @@ def _roles(title: str, unit: str, recorded: str) -> Panel:
         about="Stable has the largest weight of its model's split; each other version with a weight is a canary.",
         unit=unit,
         queries=(
-            Query(f"{recorded}{{{CHOSEN}}} and on (model, version) {STABLE}", f"stable {_NAME}"),
-            Query(f"{recorded}{{{CHOSEN}}} and on (model, version) {CANARY}", f"canary {_NAME}"),
+            Query(f"{recorded}{{{CHOSEN}}} and on (model, version) {STABLE}", f"stable {POOL_NAME}"),
+            Query(f"{recorded}{{{CHOSEN}}} and on (model, version) {CANARY}", f"canary {POOL_NAME}"),
         ),
     )
 
@@ -69,7 +62,7 @@ PAGE = Page(
                     title="Requests",
                     about="Ended a second.",
                     unit="reqps",
-                    queries=(Query(rate(worker_metrics.REQUESTS, by=_POOL, where=CHOSEN), _NAME),),
+                    queries=(Query(rate(worker_metrics.REQUESTS, by=POOL, where=CHOSEN), POOL_NAME),),
                 ),
                 Panel(
                     title="Errors by reason",
@@ -77,14 +70,12 @@ PAGE = Page(
                     unit="reqps",
                     queries=(
                         Query(
-                            rate(
-                                worker_metrics.REQUESTS, by=f"{_POOL}, reason", where=f'{CHOSEN}, status!="SUCCEEDED"'
-                            ),
-                            f"{_NAME} {{{{reason}}}}",
+                            rate(worker_metrics.REQUESTS, by=f"{POOL}, reason", where=f'{CHOSEN}, status!="SUCCEEDED"'),
+                            f"{POOL_NAME} {{{{reason}}}}",
                         ),
                     ),
                 ),
-                _quantiles(
+                _times(
                     "Total",
                     "From acceptance to the durable result, for waiting clients.",
                     worker_metrics.TOTAL,
@@ -92,14 +83,14 @@ PAGE = Page(
                     0.95,
                     0.99,
                 ),
-                _quantiles(
+                _times(
                     "Queue wait",
                     "To the start of inference: high means too few workers.",
                     worker_metrics.QUEUE_WAIT,
                     0.5,
                     0.95,
                 ),
-                _quantiles(
+                _times(
                     "Inference",
                     "One run: high means a slow model or large batches.",
                     worker_metrics.INFERENCE,
@@ -112,10 +103,10 @@ PAGE = Page(
                     unit="percentunit",
                     queries=(
                         Query(
-                            f"{rate(worker_metrics.PREDICTIONS, by=f'{_POOL}, class', where=CHOSEN)} "
+                            f"{rate(worker_metrics.PREDICTIONS, by=f'{POOL}, class', where=CHOSEN)} "
                             "/ on (model, version) group_left "
-                            f"{rate(worker_metrics.PREDICTIONS, by=_POOL, where=CHOSEN)}",
-                            f"{_NAME} {{{{class}}}}",
+                            f"{rate(worker_metrics.PREDICTIONS, by=POOL, where=CHOSEN)}",
+                            f"{POOL_NAME} {{{{class}}}}",
                         ),
                     ),
                 ),
@@ -123,13 +114,7 @@ PAGE = Page(
                     title="Predicted values",
                     about="Quantiles of a regression's predictions, coarse: a bucket a decade.",
                     unit="short",
-                    queries=tuple(
-                        Query(
-                            quantile(rank, worker_metrics.PREDICTION_VALUE, by=_POOL, where=CHOSEN),
-                            f"{_NAME} p{rank * 100:g}",
-                        )
-                        for rank in (0.05, 0.5, 0.95)
-                    ),
+                    queries=quantiles(worker_metrics.PREDICTION_VALUE, 0.05, 0.5, 0.95, where=CHOSEN),
                 ),
             ),
         ),
@@ -142,8 +127,8 @@ PAGE = Page(
                     unit="short",
                     queries=(
                         Query(
-                            f"sum by ({_POOL}) ({of_workers(_CPU, worker_metrics.MODEL_SIZE)})",
-                            _NAME,
+                            f"sum by ({POOL}) ({of_workers(_CPU, worker_metrics.MODEL_SIZE)})",
+                            POOL_NAME,
                         ),
                     ),
                 ),
@@ -152,7 +137,7 @@ PAGE = Page(
                     about="Resident, all workers of the version.",
                     unit="bytes",
                     queries=(
-                        Query(f"sum by ({_POOL}) ({of_workers(MEMORY_BYTES, worker_metrics.MODEL_SIZE)})", _NAME),
+                        Query(f"sum by ({POOL}) ({of_workers(MEMORY_BYTES, worker_metrics.MODEL_SIZE)})", POOL_NAME),
                     ),
                     shape=Shape.STACK,
                 ),
@@ -160,7 +145,7 @@ PAGE = Page(
                     title="Model size",
                     about="The file that is served: what quantization saved.",
                     unit="bytes",
-                    queries=(Query(value(worker_metrics.MODEL_SIZE, by=_POOL, where=CHOSEN, op="max"), _NAME),),
+                    queries=(Query(value(worker_metrics.MODEL_SIZE, by=POOL, where=CHOSEN, op="max"), POOL_NAME),),
                 ),
             ),
         ),

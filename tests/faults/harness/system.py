@@ -45,7 +45,7 @@ class System:
         self._environment = environment
         self._changed = asyncio.Event()
         self.supervisor = Supervisor(self._pools(plan), backoff=_BACKOFF, on_change=self._changed.set)
-        # Killed, and perhaps not yet known as dead to its managed.
+        # Killed, and perhaps not yet known as dead to their supervisor.
         self._dead: set[int] = set()
 
     def ready(self, *pools: str) -> list[ManagedProcess]:
@@ -58,8 +58,8 @@ class System:
 
     def api_url(self, draw: random.Random) -> str:
         """Some API that is thought to be ready, or any when none is."""
-        managed = self.ready("api") or [managed for name, managed in self.supervisor.processes() if name == "api"]
-        return draw.choice(managed).spec.ops_url
+        apis = self.ready("api") or [managed for name, managed in self.supervisor.processes() if name == "api"]
+        return draw.choice(apis).spec.ops_url
 
     async def pick(self, draw: random.Random, *pools: str) -> ManagedProcess:
         """A process of these pools that works now; waits for one.
@@ -99,7 +99,7 @@ class System:
             raise TimeoutError(f"not within {_READY_WITHIN_S:g} s: {what}. Now: {states}") from None
 
     def kill(self, managed: ManagedProcess) -> None:
-        """SIGKILL; its managed starts another."""
+        """SIGKILL; its supervisor starts another."""
         if managed.child is not None:
             self._dead.add(managed.child.pid)
             managed.child.kill()
