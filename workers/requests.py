@@ -1,7 +1,6 @@
 """Decode a record into a request that can be batched."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,6 @@ def decode(record: "KafkaRecord", lane: Lane, version: "ModelVersion") -> Reques
     )
 
 
-@lru_cache(maxsize=16)
 def _free_axes_of(signature: Signature) -> Mapping[str, Any]:
     return {
         "pads": {spec.name: 0 if spec.pad is None else spec.pad for spec in signature.inputs},
