@@ -73,6 +73,24 @@ def make_record(request_id: str, *, deadline_s: float | None = None, value: byte
     return FakeRecord(value=value, headers=tuple(headers))
 
 
+def make_pipeline(
+    model: FakeModel,
+    delivery: FakeDelivery,
+    *,
+    cancelled: Collection[str] = (),
+    clock: FakeClock | None = None,
+    max_batch_rows: int,
+) -> Pipeline:
+    return Pipeline(
+        load_settings(max_batch_rows=max_batch_rows),
+        model=model,  # type: ignore[arg-type]  # fakes of the same shape
+        delivery=delivery,  # type: ignore[arg-type]  # as above
+        telemetry=FakeObserver(),  # type: ignore[arg-type]  # as above
+        cancelled=cancelled,
+        clock=clock or FakeClock(),
+    )
+
+
 async def answer(
     *records: FakeRecord,
     model: FakeModel,
@@ -82,14 +100,7 @@ async def answer(
     max_batch_rows: int = 256,
 ) -> FakeDelivery:
     delivery = FakeDelivery()
-    pipeline = Pipeline(
-        load_settings(max_batch_rows=max_batch_rows),
-        model=model,  # type: ignore[arg-type]  # fakes of the same shape
-        delivery=delivery,  # type: ignore[arg-type]  # as above
-        telemetry=FakeObserver(),  # type: ignore[arg-type]  # as above
-        cancelled=cancelled,
-        clock=clock or FakeClock(),
-    )
+    pipeline = make_pipeline(model, delivery, cancelled=cancelled, clock=clock, max_batch_rows=max_batch_rows)
     async with asyncio.timeout(30):
         await pipeline.serve(FetchedBatch(records, Ticket({})), lane)  # type: ignore[arg-type]  # as above
     pipeline.close()
@@ -195,14 +206,7 @@ async def test_bulk_runs_in_a_row_end_where_a_client_waits() -> None:
         await asyncio.sleep(0)
 
     loop = asyncio.get_running_loop()
-    pipeline = Pipeline(
-        load_settings(max_batch_rows=2),
-        model=Model(),  # type: ignore[arg-type]  # fakes of the same shape
-        delivery=FakeDelivery(),  # type: ignore[arg-type]  # as above
-        telemetry=FakeObserver(),  # type: ignore[arg-type]  # as above
-        cancelled=(),
-        clock=FakeClock(),
-    )
+    pipeline = make_pipeline(Model(), FakeDelivery(), max_batch_rows=2)
     records = [make_record(name, value=TWO_ROWS) for name in "abc"]
     async with asyncio.timeout(30):
         await pipeline.serve(FetchedBatch(records, Ticket({})), Lane.BULK)  # type: ignore[arg-type]  # as above
@@ -299,14 +303,7 @@ async def test_a_client_has_its_turn_between_two_pieces_of_a_large_bulk_request(
         await asyncio.sleep(0)
 
     loop = asyncio.get_running_loop()
-    pipeline = Pipeline(
-        load_settings(max_batch_rows=2),
-        model=Model(),  # type: ignore[arg-type]  # fakes of the same shape
-        delivery=FakeDelivery(),  # type: ignore[arg-type]  # as above
-        telemetry=FakeObserver(),  # type: ignore[arg-type]  # as above
-        cancelled=(),
-        clock=FakeClock(),
-    )
+    pipeline = make_pipeline(Model(), FakeDelivery(), max_batch_rows=2)
     async with asyncio.timeout(30):
         large = FetchedBatch([rows_record("large", 8)], Ticket({}))  # type: ignore[arg-type, list-item]  # as above
         await pipeline.serve(large, Lane.BULK)
