@@ -19,7 +19,6 @@ from models.adding.sources import Source, SourceKind, find_source
 from models.files import read_model_file
 from models.store import VersionAbout, version_toml
 
-REPORT_FILE = "report.json"
 _CONVERTED, _PREDICTIONS = "converted.onnx", "predictions.npz"
 
 
@@ -91,7 +90,7 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
         (folder / "version.toml").write_text(
             version_toml(_about(report, classes), inspected.artifact), encoding="utf-8"
         )
-        (folder / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+        (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         published = publish(
@@ -102,14 +101,6 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
             description=addition.description,
         )
     return Added(published=published, report=report, classes=classes)
-
-
-def read_report(version_folder: Path) -> Report | None:
-    """The report that stays with a version; nothing if it was not added by `inferlane models add`."""
-    try:
-        return msgspec.json.decode((version_folder / REPORT_FILE).read_bytes(), type=Report)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return None
 
 
 def _converted(addition: Addition, source: Source, scratch: Path, say: Callable[[str], object]) -> Converted | None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import psutil
@@ -12,7 +13,7 @@ import pytest
 from onnx import TensorProto
 
 from inferlane.errors import ConfigurationError, InferlaneError, InvalidNameError
-from models.adding.addition import Added, Addition, add, read_report
+from models.adding.addition import Added, Addition, Report, add
 from models.catalog import ModelVersion, load_catalog
 from models.verify import verify_version
 from tests.support import graphs
@@ -58,7 +59,7 @@ def test_an_added_file_is_the_default_version_of_a_new_model_and_verifies(tmp_pa
     assert version.path.read_bytes() == source.read_bytes()
     assert (version.digest, version.size_bytes) == (report.digest, source.stat().st_size)
     assert version.metrics.keys() == {"batch1_latency_us", "batch64_latency_us"}
-    assert read_report(version.path.parent) == report
+    assert msgspec.json.decode((version.path.parent / "report.json").read_bytes(), type=Report) == report
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["fraud"]
 
 
