@@ -86,7 +86,7 @@ DEEP = 100_000
 
 
 async def test_nested_or_swollen_json_is_a_problem_document(tmp_path: Path) -> None:
-    """Guards `RecursionError` in `UNDECODABLE` and `_refuse_brackets_over`; fails (500) when the first is taken out."""
+    """Guards `RecursionError` in `UNDECODABLE` and `_refuse_over`; fails (500) when the first is taken out."""
     bodies = {
         "deep array": b'{"instances": ' + b"[" * DEEP + b"]" * DEEP + b"}",
         "deep object": b'{"instances": ' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b"}",

@@ -140,7 +140,7 @@ LIMITS = {"max_head_bytes": 2048, "max_headers": 20, "head_timeout_s": LONG_S, "
 async def test_a_head_over_its_limits_or_malformed_is_a_problem_document(
     sent: list[bytes], status: int, code: str
 ) -> None:
-    """Guards `_check_head` and `_note_head` in `LimitedProtocol`; fails (200, or no answer) when they are taken out."""
+    """Guards `check_head` and `_note_head` in `LimitedProtocol`; fails (200, or no answer) when they are taken out."""
     async with serving(read_all, load_settings(**LIMITS)) as port:
         answer = await answer_to(port, *sent)
     assert (answer[0], code_of(answer[2])) == (status, code)

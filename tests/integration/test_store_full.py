@@ -102,7 +102,7 @@ async def answer(api: RunningApi, offset: int) -> str:
 
 
 async def test_a_result_that_was_delivered_lives_shorter_unless_its_call_may_come_again(tmp_path: Path) -> None:
-    """Guards `Delivered.note`: without it a store fills up with what nobody will ever ask for."""
+    """Guards `DeliveredResults.note`: without it a store fills up with what nobody will ever ask for."""
     async with (
         running_api(tmp_path, delivered_result_ttl_s=DELIVERED_S) as api,
         connect(api.settings.redis_url) as redis,

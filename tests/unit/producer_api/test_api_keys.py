@@ -157,7 +157,7 @@ def test_what_each_call_needs(method: str, path: str, scope: Scope | None) -> No
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.7", "api.example.org"])
 def test_an_api_without_keys_does_not_start_where_others_reach_it(host: str) -> None:
-    """Guards the `_is_loopback` branch of `open_key_ring`; fails when it returns None there."""
+    """Guards the `is_loopback` branch of `open_key_ring`; fails when it returns None there."""
     with pytest.raises(ConfigurationError, match=r"INFERLANE_API_KEYS_FILE.*INFERLANE_API_AUTH=off"):
         open_key_ring(load_settings(api_host=host), clock=FakeClock())
     assert open_key_ring(load_settings(api_host=host, api_auth="off"), clock=FakeClock()) is None
