@@ -22,7 +22,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedStack]:
 
 
 def test_the_document_agrees_with_every_answer(keyed: KeyedStack) -> None:
-    """Guards `_complete`, `AnyMethod` and `predict_bodies`; fails, for one, when an undocumented 404 is answered."""
+    """Guards `_complete`, `HeadAndOptions` and `predict_bodies`; fails, for one, when an undocumented 404 comes."""
     done = subprocess.run(
         [
             str(Path(sys.executable).with_name("schemathesis")),

@@ -149,8 +149,8 @@ async def parts(broker: Broker) -> AsyncIterator[Parts]:
 
 
 async def test_a_broken_model_halts_its_pool_and_a_mend_and_a_replay_answer_every_request(parts: Parts) -> None:
-    """Guards `allowance` in `Lanes._take` and `reopen` in `Replayer.send`: without the one every request becomes a dead
-    letter, without the other those that did stay `FAILED`."""
+    """Guards `allowance` in `Lanes._fetch` and `reopen` in `Replayer.send`: without the one every request becomes a
+    dead letter, without the other those that did stay `FAILED`."""
     work = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
     requests = [
         OutRecord(
