@@ -14,9 +14,8 @@ from control_plane.cli.console import err, out, styled
 from inferlane.errors import ConfigurationError, clipped
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.runfile import RunFile
-from models.catalog import load_catalog
 
-# onnxruntime and the model tools are loaded by the command that needs them (PLC0415).
+# numpy, onnxruntime and the model tools are loaded by the command that needs them (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -270,5 +269,7 @@ def _settings(models_dir: Path | None) -> Settings:
 
 
 def _catalog(models_dir: Path | None) -> "Catalog":
+    from models.catalog import load_catalog
+
     settings = _settings(models_dir)
     return load_catalog(settings.models_dir, default_model=settings.default_model)

@@ -57,6 +57,7 @@ def test_building_without_the_extra_says_how_to_install_it(tmp_path: Path, monke
     ("module", "heavy"),
     [
         ("control_plane.cli.models_commands", {"sklearn", "onnx", "skl2onnx", "onnxruntime"}),
+        ("control_plane.cli.main", {"numpy", "aiokafka", "redis", "aiohttp", "fastapi"}),
         ("models.build", {"sklearn", "onnx", "skl2onnx"}),
     ],
 )
