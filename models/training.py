@@ -1,4 +1,4 @@
-"""The rows that samples are trained, calibrated and judged on."""
+"""How the samples are trained: their rows, the fit, and the export to ONNX."""
 
 import warnings
 from collections.abc import Callable, Mapping

@@ -58,7 +58,7 @@ class FakeDelivery:
         return found.status, found.error_code
 
 
-class FakeObserver:
+class FakeTelemetry:
     """Counts nothing."""
 
     def observe_fetched(self, records: Sequence[FakeRecord], lane: Lane, *, now_s: float) -> None: ...
@@ -85,7 +85,7 @@ def make_pipeline(
         load_settings(max_batch_rows=max_batch_rows),
         model=model,  # type: ignore[arg-type]  # fakes of the same shape
         delivery=delivery,  # type: ignore[arg-type]  # as above
-        telemetry=FakeObserver(),  # type: ignore[arg-type]  # as above
+        telemetry=FakeTelemetry(),  # type: ignore[arg-type]  # as above
         cancelled=cancelled,
         clock=clock or FakeClock(),
     )
