@@ -80,7 +80,7 @@ def _remove_zip_map(graph: onnx.GraphProto, node: onnx.NodeProto, output: onnx.V
             f"output {quoted(output.name)} is a sequence of maps, and other nodes of the graph read it too. Export the "
             "model with zipmap=False."
         )
-    names = _names(_attributes(node))
+    names = _names(attributes_of(node))
     if not names:
         raise ConfigurationError(f"output {quoted(output.name)} comes from a ZipMap that names no classes")
     node.CopyFrom(helper.make_node("Identity", [node.input[0]], [output.name], name=node.name))
@@ -131,7 +131,7 @@ def _classes_of_labels(graph: onnx.GraphProto, output: str) -> tuple[str, ...]:
     """The classes that an output of labels gives, in the order of their scores; none if nobody says."""
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     for node in _upwards(graph, output):
-        if names := _strings(_attributes(node)):
+        if names := _strings(attributes_of(node)):
             return names
         if node.op_type == "ArrayFeatureExtractor" and node.input[0] in initializers:
             return _distinct(numpy_helper.to_array(initializers[node.input[0]]).ravel().tolist())
@@ -153,7 +153,8 @@ def _producer(graph: onnx.GraphProto, name: str) -> onnx.NodeProto | None:
     return next((node for node in graph.node if name in node.output), None)
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """The values of a node's attributes by their names."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from inferlane.contracts.wire.tensors import Signature, numpy_dtype
+from models.adding.graph_surgery import attributes_of
 
 _ROWS = 256
 _SEED = 20_261
@@ -43,7 +43,7 @@ def draw_rows(
 
 
 def _shift(values: np.ndarray, node: onnx.NodeProto, random: np.random.Generator) -> None:
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    attributes = attributes_of(node)
     if node.op_type == "Scaler" and len(attributes.get("scale", ())) in {1, values.shape[1]}:
         values /= np.array(attributes["scale"])
         values += np.array(attributes["offset"])
