@@ -20,7 +20,8 @@ _MODEL = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9_-]{{0,{MAX_NAME_CHARS - 2}}}[A-Z
 _VERSION = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 2}}}[A-Za-z0-9])?")
 # A model called so would share a consumer group with a part of ours, or a label with what has no name.
 _RESERVED = frozenset(
-    {"router", "requests", "bulk", "results", "outcomes", "dead-letters", "splits", "dashboard"} | {"unknown", "none"}
+    {"router", "requests", "bulk", "results", "outcomes", "dead-letters", "splits", "rollouts", "dashboard"}
+    | {"unknown", "none"}
 )
 
 
@@ -107,6 +108,11 @@ class Names:
     def splits(self) -> str:
         """The compacted topic of the traffic splits."""
         return f"{self.prefix}.splits"
+
+    @property
+    def rollouts(self) -> str:
+        """The compacted topic of the rollouts and of the commands to them."""
+        return f"{self.prefix}.rollouts"
 
     def work_topic(self, model: str, version: str, lane: Lane) -> str:
         """The topic that the workers of one version read."""

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from datasketches import tdigest_double
 
+from inferlane.contracts.lane_tallies import MAX_TALLIES, LaneTally
 from inferlane.contracts.results import Status
 from inferlane.errors import UNDECODABLE, DecodeError, clipped, quoted
 
@@ -82,7 +83,8 @@ def _read(raw: bytes) -> tdigest_double:
     return digest
 
 
-SCHEMA = 1
+OLDEST_SCHEMA = 1
+SCHEMA = 2
 TERMINAL = frozenset(status.value for status in Status if status is not Status.QUEUED)
 
 # So large that no worker gets there, so small that a window of them still fits 64 bits.
@@ -120,9 +122,12 @@ class OutcomeSummary(msgspec.Struct, frozen=True, kw_only=True):
     `worker_id` is new with each start of a process and `sequence` rises within it, so the pair names a summary.
     `outcomes` counts requests by terminal status, `failures` by error code, `classes` predicted rows by label;
     `values` is the sketch of a regression's predictions. `cpu_s` is what the process used since its last summary.
+    `lanes` are the requests and shadow copies that a rollout compares; shadow copies count nowhere else.
+    `failed_in_a_row` are the model errors since the last success, `is_halted` whether the worker fetches no more
+    because its model fails.
     """
 
-    schema: Annotated[int, msgspec.Meta(ge=SCHEMA, le=SCHEMA)] = SCHEMA
+    schema: Annotated[int, msgspec.Meta(ge=OLDEST_SCHEMA, le=SCHEMA)] = SCHEMA
     model: Name
     version: Name
     worker_id: Name
@@ -138,6 +143,10 @@ class OutcomeSummary(msgspec.Struct, frozen=True, kw_only=True):
     values: bytes = b""
     cpu_s: Amount = 0.0
     memory_bytes: Count = 0
+    # Since schema 2; a summary of schema 1 has none of it.
+    lanes: Annotated[tuple[LaneTally, ...], msgspec.Meta(max_length=MAX_TALLIES)] = ()
+    failed_in_a_row: Count = 0
+    is_halted: bool = False
 
     def __post_init__(self) -> None:
         check_sketch(self.values)
@@ -162,5 +171,6 @@ def decode_summary(raw: bytes) -> OutcomeSummary:
         return _decode(raw)
     except UNDECODABLE as error:
         raise DecodeError(
-            f"a record of inferlane.outcomes holds no summary of schema {SCHEMA}: {clipped(str(error))}"
+            f"a record of inferlane.outcomes holds no summary of schema {OLDEST_SCHEMA} to {SCHEMA}: "
+            f"{clipped(str(error))}"
         ) from error

@@ -30,6 +30,8 @@ PROOF = "ce_proof"
 CALLER = "ce_caller"
 # Where a record of another producer lay in its request topic; written by the router.
 POSITION = "ce_position"
+# The rollout that decided by chance which version the record went to; written by the router, and only then.
+ROLLOUT = "ce_rollout"
 
 
 def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes], ...]:

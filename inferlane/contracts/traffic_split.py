@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from inferlane.contracts.naming import Lane
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidSplitError, clipped, quoted
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -18,12 +19,30 @@ _Name = Annotated[str, msgspec.Meta(max_length=512)]
 _Weights = Annotated[dict[_Name, Annotated[float, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=_MAX_VERSIONS)]
 
 
-class Split(msgspec.Struct, frozen=True, kw_only=True):
-    """The weights of one model's versions: not negative, summing to 1. Versions that are not named get nothing."""
+class Shadow(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that gets copies of a share of the unpinned requests of both lanes; clients never see its results."""
+
+    version: _Name
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The weights of one model's versions: not negative, summing to 1. Versions that are not named get nothing.
+
+    `lane_weights` replaces `weights` in the lanes that it names. A rollout (`inferlane.contracts.rollout`) sets the
+    rest: `rollout` is its id, empty in a split that a person made. `generation` fences its writers: a record with a
+    smaller one than the model's is passed over. `fallback` is the version that answers what any other version fails or
+    would expire on, empty for none.
+    """
 
     model: _Name
     weights: _Weights
     changed_s: float = 0.0
+    lane_weights: dict[Lane, _Weights] = {}
+    rollout: _Name = ""
+    generation: Annotated[int, msgspec.Meta(ge=0, le=2**48)] = 0
+    shadow: Shadow | None = None
+    fallback: _Name = ""
 
 
 def make_split(
@@ -60,14 +79,17 @@ def make_split(
     )
 
 
-def weights_in_force(split: Split | None, *, served: Container[str], default_version: str) -> Mapping[str, float]:
-    """Return the weights by which requests that pin no version are routed.
+def weights_in_force(
+    split: Split | None, *, served: Container[str], default_version: str, lane: Lane | None = None
+) -> Mapping[str, float]:
+    """Return the weights by which requests of a lane that pin no version are routed; without a lane, the usual ones.
 
     They are those of the split without the versions that are not served; where that leaves none, the default version
     gets all. Empty if the default version is not served either. They may sum to less than 1: see `shares_of`.
     """
     if split is not None:
-        weights = {version: weight for version, weight in split.weights.items() if weight > 0 and version in served}
+        asked = split.weights if lane is None else split.lane_weights.get(lane, split.weights)
+        weights = {version: weight for version, weight in asked.items() if weight > 0 and version in served}
         if weights:
             return weights
     return {default_version: 1.0} if default_version in served else {}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from inferlane.contracts.lane_tallies import LaneTally, merge_tallies
 from inferlane.contracts.outcomes import OTHER, TERMINAL, LatencySketches, OutcomeSummary, merge_sketches, quantiles
 from inferlane.contracts.results import Status
 from inferlane.errors import DecodeError, clipped
@@ -25,6 +26,8 @@ class WorkerUse(msgspec.Struct, frozen=True, kw_only=True):
     newest_sequence: int = 0
     memory_bytes: int = 0
     cpu_s: float = 0.0
+    failed_in_a_row: int = 0
+    is_halted: bool = False
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +44,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     classes: dict[str, int] = {}
     values: bytes = b""
     workers: dict[str, WorkerUse] = {}
+    lanes: tuple[LaneTally, ...] = ()
 
 
 def slot_index(at_s: float, *, slot_s: int) -> int:
@@ -66,6 +70,8 @@ def add(slot: Slot, summary: OutcomeSummary) -> Slot:
         newest_sequence=summary.sequence if is_newest else use.newest_sequence,
         memory_bytes=summary.memory_bytes if is_newest else use.memory_bytes,
         cpu_s=use.cpu_s + summary.cpu_s,
+        failed_in_a_row=summary.failed_in_a_row if is_newest else use.failed_in_a_row,
+        is_halted=summary.is_halted if is_newest else use.is_halted,
     )
     return Slot(
         model=slot.model,
@@ -79,6 +85,7 @@ def add(slot: Slot, summary: OutcomeSummary) -> Slot:
         classes=_bounded(sum_counts([slot.classes, summary.classes])),
         values=merge_sketches([slot.values, summary.values]),
         workers={**slot.workers, summary.worker_id: use},
+        lanes=merge_tallies((*slot.lanes, *summary.lanes)),
     )
 
 

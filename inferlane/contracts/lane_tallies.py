@@ -1,0 +1,192 @@
+"""What a rollout compares: counts of the requests that a split with a rollout routed, by lane. Pure.
+
+The router marks such a request with the header `ce_rollout`. Pinned requests, and those that another version failed on
+first, carry no mark and are not counted here: which version they went to was not left to chance. Copies of a shadow
+carry it and are counted apart (`is_shadow`).
+
+All of it are counts that can be added up, in any order.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import Annotated, TypeVar
+
+import msgspec
+import numpy as np
+
+from inferlane.contracts.naming import Lane
+from inferlane.errors import DecodeError
+
+BUCKETS = 1024
+_COLUMNS = 3
+_PAIR = np.dtype([("bucket", "<u2"), ("count", "<u4")])
+# A bin of run times is 2 ** (1 / 4) wide, so a budget is met to within a fifth. From a microsecond to over an hour.
+_BINS_AN_OCTAVE = 4
+_SHORTEST_S = 1e-6
+_TIME_BINS = 128
+_MAX_ROWS_BIN = 48
+# Limits on what anybody who may write to the outcome topic can make a slot hold: labels or bins, and tallies.
+_MAX_NAMES = 1_000
+MAX_TALLIES = 16
+_Key = TypeVar("_Key", int, str)
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
+_Label = Annotated[str, msgspec.Meta(max_length=200)]
+
+
+def key_bucket(routing_key: str) -> int:
+    """The bucket of a routing key, 0 to 1023. A sticky user's requests are one draw: they share a bucket.
+
+    It does not depend on the version that the key is routed to.
+    """
+    digest = blake2b(routing_key.encode(), digest_size=8, person=b"key-bucket").digest()
+    return int.from_bytes(digest, "big") % BUCKETS
+
+
+def run_bin(rows: int, inference_s: float) -> int:
+    """The bin of a run: its rows by powers of two, and its time a row by quarters of an octave.
+
+    Runs are compared with runs of as many rows: a canary has few requests, so small batches, which cost more a row.
+    """
+    rows_bin = max(0, rows.bit_length() - 1)
+    octaves = np.log2(max(inference_s / max(rows, 1), _SHORTEST_S) / _SHORTEST_S)
+    return rows_bin * _TIME_BINS + min(int(octaves * _BINS_AN_OCTAVE), _TIME_BINS - 1)
+
+
+def rows_of_bin(run: int) -> int:
+    """The smallest number of rows that the runs of a bin have."""
+    return int(2 ** (run // _TIME_BINS))
+
+
+def row_time_s(run: int) -> float:
+    """The time a row, in seconds, at which a bin of run times begins."""
+    return float(_SHORTEST_S * 2 ** ((run % _TIME_BINS) / _BINS_AN_OCTAVE))
+
+
+class BucketCounts(msgspec.Struct, frozen=True, eq=False):
+    """Requests with a routing key by their bucket: three arrays of `(1024,) int64`."""
+
+    requests: np.ndarray
+    failed: np.ndarray
+    expired: np.ndarray
+
+
+def encode_buckets(counts: BucketCounts) -> bytes:
+    """Bucket counts in a compact form: of each array the number of entries that are not 0, then bucket and count."""
+    parts = []
+    for column in (counts.requests, counts.failed, counts.expired):
+        held = np.flatnonzero(column)
+        pairs = np.empty(len(held), _PAIR)
+        pairs["bucket"], pairs["count"] = held, np.minimum(column[held], 2**32 - 1)
+        parts.append(len(held).to_bytes(2, "little") + pairs.tobytes())
+    return b"".join(parts) if counts.requests.any() else b""
+
+
+def decode_buckets(raw: bytes) -> BucketCounts:
+    """Read bucket counts; no bytes are no counts.
+
+    Raises:
+        DecodeError: the bytes hold something else.
+    """
+    columns = np.zeros((_COLUMNS, BUCKETS), np.int64)
+    if not raw:
+        return BucketCounts(*columns)
+    at = 0
+    for column in columns:
+        held = int.from_bytes(raw[at : at + 2], "little")
+        end = at + 2 + held * _PAIR.itemsize
+        if end > len(raw) or held > BUCKETS:
+            raise DecodeError(f"{len(raw)} bytes hold no counts by key bucket: they end too early")
+        pairs = np.frombuffer(raw[at + 2 : end], _PAIR)
+        if held and int(pairs["bucket"].max()) >= BUCKETS:
+            raise DecodeError(f"a key bucket is {pairs['bucket'].max()}; they go from 0 to {BUCKETS - 1}")
+        column[pairs["bucket"]] = pairs["count"]
+        at = end
+    if at != len(raw):
+        raise DecodeError(f"{len(raw)} bytes hold more than counts by key bucket")
+    if (columns[1:] > columns[0]).any():
+        raise DecodeError("a key bucket has more failed or expired requests than requests")
+    return BucketCounts(*columns)
+
+
+class LaneTally(msgspec.Struct, frozen=True, kw_only=True):
+    """The marked requests of one lane, or the marked shadow copies of one lane.
+
+    `failed` are faults of the version (model errors, outputs that cannot be encoded, its own crashes), not of the
+    sender; `rerouted` are those failed or expired ones that the fallback version answered instead. `runs` are runs by
+    `run_bin`, `classes` predicted rows by label, `buckets` the requests with a routing key (`encode_buckets`).
+    """
+
+    rollout: _Label
+    lane: Lane
+    is_shadow: bool = False
+    requests: _Count = 0
+    failed: _Count = 0
+    expired: _Count = 0
+    rerouted: _Count = 0
+    rows: _Count = 0
+    runs: dict[int, _Count] = {}
+    classes: dict[_Label, _Count] = {}
+    buckets: bytes = b""
+    # Of shadow copies: how many had a result of their original to compare with, and how many of those agreed.
+    compared: _Count = 0
+    agreed: _Count = 0
+
+    def __post_init__(self) -> None:
+        decode_buckets(self.buckets)
+        if not all(0 <= run < _MAX_ROWS_BIN * _TIME_BINS for run in self.runs):
+            raise DecodeError(f"a bin of run times is not from 0 to {_MAX_ROWS_BIN * _TIME_BINS - 1}")
+
+    @property
+    def identity(self) -> tuple[str, Lane, bool]:
+        """What tallies must share to be added up."""
+        return self.rollout, self.lane, self.is_shadow
+
+
+def merge_tallies(tallies: Iterable[LaneTally]) -> tuple[LaneTally, ...]:
+    """One tally for each rollout and lane, shadow copies apart; in a fixed order. More than a limit are left out."""
+    groups: dict[tuple[str, Lane, bool], list[LaneTally]] = {}
+    for tally in tallies:
+        groups.setdefault(tally.identity, []).append(tally)
+    return tuple(_merge(groups[identity]) for identity in sorted(groups)[:MAX_TALLIES])
+
+
+def _merge(parts: list[LaneTally]) -> LaneTally:
+    first, *others = parts
+    if not others:
+        return first
+    counts = [decode_buckets(part.buckets) for part in parts if part.buckets]
+    return LaneTally(
+        rollout=first.rollout,
+        lane=first.lane,
+        is_shadow=first.is_shadow,
+        requests=sum(part.requests for part in parts),
+        failed=sum(part.failed for part in parts),
+        expired=sum(part.expired for part in parts),
+        rerouted=sum(part.rerouted for part in parts),
+        rows=sum(part.rows for part in parts),
+        runs=_sum(part.runs for part in parts),
+        classes=_sum(part.classes for part in parts),
+        buckets=_merge_buckets(counts),
+        compared=sum(part.compared for part in parts),
+        agreed=sum(part.agreed for part in parts),
+    )
+
+
+def _merge_buckets(counts: list[BucketCounts]) -> bytes:
+    if not counts:
+        return b""
+    return encode_buckets(
+        BucketCounts(
+            np.sum([count.requests for count in counts], axis=0),
+            np.sum([count.failed for count in counts], axis=0),
+            np.sum([count.expired for count in counts], axis=0),
+        )
+    )
+
+
+def _sum(parts: Iterable[Mapping[_Key, int]]) -> dict[_Key, int]:
+    total: Counter[_Key] = Counter()
+    for part in parts:
+        total.update(part)
+    return dict(total.most_common(_MAX_NAMES))
