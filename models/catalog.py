@@ -162,7 +162,7 @@ def load_catalog(models_dir: Path, *, default_model: str) -> Catalog:
     if not folders:
         raise ConfigurationError(
             f"no models in {str(models_dir)!r} (INFERLANE_MODELS_DIR). "
-            "Build the samples with `inferlane models build-samples`."
+            "Add one with `inferlane models add`, or build the samples with `inferlane models build-samples`."
         )
     models: dict[str, Model] = {}
     faults: list[Fault] = []

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from control_plane.cli import batch_commands, dead_letter_commands, models_commands, scale_commands
 from control_plane.cli.console import err, out, styled
 from control_plane.cli.doctor import doctor
+from control_plane.cli.init_command import init, read_settings_file
 from control_plane.cli.provisioning_commands import acls_app, k8s_app, keys_app, topics_app
 from control_plane.cli.stack_commands import down, status, up
 from inferlane import __version__
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.config import Settings
 
-app = typer.Typer(name="inferlane", no_args_is_help=True, help="Queue-based model server.", add_completion=False)
+app = typer.Typer(name="inferlane", no_args_is_help=True)
 
 STACK, PROCESSES = "The stack on this machine", "One process of it"
-for command in (up, down, status, doctor):
+for command in (init, up, down, status, doctor):
     app.command(rich_help_panel=STACK)(command)
 app.add_typer(models_commands.app, name="models")
 app.add_typer(batch_commands.app, name="batch")
@@ -75,15 +77,25 @@ def dashboard() -> None:
     _run("dashboard", serve)
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    out.print(__version__)
+def _print_version(asked: bool) -> None:
+    if asked:
+        out.print(f"inferlane {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def inferlane(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Queue-based model server."""
 
 
 def main() -> None:
     """Run the command; an error of ours is one line on standard error and exit code 1."""
     try:
+        read_settings_file(Path.cwd(), commands=(up, doctor))
         app()
     except InferlaneError as error:
         line = styled(("error", "bold red"), " ", (f"({error.code})", "dim"), f" {error}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from control_plane.cli import models_commands
 from control_plane.cli.console import out, styled
 from inferlane.runtime.config import load_settings
 
@@ -81,6 +82,9 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         float,
         typer.Option(min=0.1, envvar="INFERLANE_HPA_SYNC_S", help="Seconds from one step of the HPA to the next."),
     ] = 15.0,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Build the sample models first, where the store lacks them. Default: off.")
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach/--foreground", help="Return once everything is ready, or stay and log.")
     ] = False,
@@ -102,6 +106,8 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         if autoscale
         else None,
     )
+    if samples:
+        models_commands.build_samples()
     profile = stack_profile(load_settings(), options)
     if detach:
         _up_detached(profile, options)
