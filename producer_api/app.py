@@ -71,20 +71,15 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     app.openapi = lambda: openapi(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
         app, services.catalog, services.settings, has_keys=keys is not None
     )
-    settings = services.settings
-    held = BodyMemory(limit_bytes=settings.max_pending_bytes)
-    inner = HotPath(HeadAndOptions(app, routes), {PREDICT_PATH: predict}, infer=infer, held=held)
-    return authenticated(inner, settings, keys)
+    inner = HotPath(HeadAndOptions(app, routes), {PREDICT_PATH: predict}, infer=infer, held=services.body_memory)
+    return authenticated(inner, services.settings, keys)
 
 
 def _predict_endpoint(services: Services, call_format: PredictFormat) -> PredictEndpoint:
     return PredictEndpoint(
         services.settings,
         call_format,
-        submitter=services.submitter,
-        idempotent=services.idempotent,
-        metrics=services.metrics,
-        delivered=services.delivered,
+        exchanges=services.exchanges,
         tracing=services.tracing,
     )
 

@@ -21,11 +21,13 @@ from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
 from producer_api.app import StartingApp, build_app
 from producer_api.http.auth import open_key_ring
+from producer_api.http.request_body import BodyMemory
 from producer_api.predict.admission import Admission
 from producer_api.predict.call import CallReader
 from producer_api.predict.endpoint import ResponseBuilder
 from producer_api.predict.enqueuer import Enqueuer
 from producer_api.predict.event_streams import EventStreams
+from producer_api.predict.exchange import Exchanges
 from producer_api.predict.idempotency import ClaimStore, IdempotentSubmitter
 from producer_api.predict.pending import PendingRequests
 from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
@@ -115,6 +117,7 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
     )
     responses = ResponseBuilder(catalog)
     claims = ClaimStore(redis, redis_url=settings.redis_url, names=settings.names)
+    idempotent = IdempotentSubmitter(settings, claims=claims, submitter=submitter, store=store, metrics=metrics)
     return Services(
         settings=settings,
         catalog=catalog,
@@ -129,8 +132,8 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
         delivered=delivered,
         reader=CallReader(settings, catalog=catalog, splits=splits, clock=clock),
         submitter=submitter,
-        idempotent=IdempotentSubmitter(settings, claims=claims, submitter=submitter, store=store, metrics=metrics),
-        metrics=metrics,
+        exchanges=Exchanges(submitter=submitter, idempotent=idempotent, metrics=metrics, delivered=delivered),
+        body_memory=BodyMemory(limit_bytes=settings.max_pending_bytes),
         tracing=tracing,
         responses=responses,
         streams=EventStreams(settings, waits=submitter.waits, responses=responses, clock=clock),

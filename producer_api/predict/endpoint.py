@@ -1,41 +1,35 @@
 """Predict calls, of V1 and V2 alike, as plain ASGI apps, because FastAPI would cost more than the request itself."""
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from http import HTTPStatus
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-import structlog
 
-from inferlane.contracts.record import TRACE_PARENT, trace_id_of
+from inferlane.contracts.record import TRACE_PARENT
 from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v1 import encode_predictions
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError
 from producer_api.http.asgi import CALLER, PREDICT_PATH, PlainResponse, header
-from producer_api.http.error_responses import crash_error, result_problem
+from producer_api.http.error_responses import result_problem
 from producer_api.http.request_body import read_body, single_header
 from producer_api.http.responses import JSON, error_response
 from producer_api.predict.call import CallOrigin, read_preferences
 from producer_api.predict.cancellation import ClientDisconnect
-from producer_api.predict.idempotency import IdempotencyKey
-from producer_api.predict.telemetry import begin_call_span, end_call_span
+from producer_api.predict.exchange import Exchange
+from producer_api.predict.telemetry import begin_call_span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from inferlane.contracts.wire.tensors import Tensors
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.tracing.spans import Span, Tracing
+    from inferlane.runtime.tracing.spans import Tracing
     from models.catalog import Catalog
     from producer_api.predict.call import Call, CallReader
-    from producer_api.predict.idempotency import IdempotentSubmitter
-    from producer_api.predict.store_capacity import DeliveredResults
-    from producer_api.predict.submitter import Submitter
-    from producer_api.predict.telemetry import ResponseMetrics
+    from producer_api.predict.exchange import Exchanges
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -153,8 +147,6 @@ def prediction_path(request_id: str) -> str:
     return f"/v1/predictions/{request_id}"
 
 
-log = structlog.get_logger(__name__)
-
 # Parsing a larger body would block the event loop for longer than a whole call takes.
 _READ_ON_LOOP_BYTES = 1024 * 1024
 _TRACE_PARENT = TRACE_PARENT.encode()
@@ -163,62 +155,36 @@ _TRACE_PARENT = TRACE_PARENT.encode()
 class PredictEndpoint:
     """The ASGI app of the predict call in one format."""
 
-    def __init__(  # noqa: PLR0913 - one for each part that it drives
+    def __init__(
         self,
         settings: "Settings",
         call_format: PredictFormat,
         *,
-        submitter: "Submitter",
-        idempotent: "IdempotentSubmitter",
-        metrics: "ResponseMetrics",
-        delivered: "DeliveredResults",
+        exchanges: "Exchanges",
         tracing: "Tracing | None" = None,
     ) -> None:
         self._max_body_bytes = settings.max_body_bytes
         self._cancels_on_disconnect = settings.cancel_on_disconnect
         self._format = call_format
-        self._submitter = submitter
-        self._idempotent = idempotent
-        self._metrics = metrics
-        self._delivered = delivered
+        self._exchanges = exchanges
         self._tracing = tracing
         # One thread: it bounds the memory for bodies that are parsed at one time.
         self._large_bodies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-bodies")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        started_s = time.perf_counter()
-        exchange = _Exchange(header(scope, _TRACE_PARENT))
-        span: Span | None = None
+        parent, span = header(scope, _TRACE_PARENT), None
         if self._tracing is not None:
-            span = begin_call_span(self._tracing, self._format.route, scope["path"], parent=exchange.trace_parent)
-            exchange.trace_parent = span.traceparent
+            span = begin_call_span(self._tracing, self._format.route, scope["path"], parent=parent)
+        exchange = Exchange(parent, span)
         try:
             response = await self.handle(scope, receive, exchange)
-        except InferlaneError as error:
-            response = error_response(error, scope["path"])
-            exchange.error_code = error.code
-            if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                log.warning("predict_failed", **exchange.named(), code=error.code, error=str(error))
-        except Exception as error:  # a bug of ours gets a response too
-            log.exception("predict_crashed", **exchange.named())
-            response = error_response(crash_error(error), scope["path"])
-            exchange.error_code = InferlaneError.code
+        except Exception as error:  # noqa: BLE001 - a bug of ours gets a response too
+            response = error_response(self._exchanges.failure(exchange, error), scope["path"])
         await (await self._format.prepare(scope, response)).send(send)
-        # Whoever sent an idempotency key may send the same call again, and gets the result then.
-        if exchange.result is not None and response.status == HTTPStatus.OK and exchange.idempotency_key is None:
-            self._delivered.note(exchange.result.key)
-        model, version = exchange.served_by()
-        if span is not None:
-            end_call_span(span, exchange.call, status=response.status, version=version, error=exchange.error_code)
-        took_s = time.perf_counter() - started_s
-        self._metrics.observe_response(
-            model, version, status=response.status, reason=exchange.error_code, took_s=took_s
-        )
+        self._exchanges.end(exchange, status=response.status)
 
-    async def handle(self, scope: Any, receive: Any, exchange: "_Exchange") -> PlainResponse:
+    async def handle(self, scope: Any, receive: Any, exchange: Exchange) -> PlainResponse:
         """Read the call, submit its request as its headers ask, and return the response.
-
-        What is known of the call is noted in `exchange` step by step, so that it is there when an error ends the call.
 
         Raises:
             InferlaneError: the call is not valid, or its request was not accepted.
@@ -226,62 +192,28 @@ class PredictEndpoint:
         body = await read_body(scope, receive, self._max_body_bytes)
         # Preferences may come in several headers (RFC 7240, section 2).
         preferred = read_preferences(b", ".join([value for name, value in scope["headers"] if name == b"prefer"]))
-        caller = scope.get(CALLER, "")
-        is_async = preferred.is_async and self._format.responds_async
-        call = exchange.call = await self._read(
-            scope, body, CallOrigin(preferred.wait_s, exchange.trace_parent, caller)
+        origin = CallOrigin(preferred.wait_s, exchange.trace_parent, scope.get(CALLER, ""))
+        exchange.call = await self._read(scope, body, origin)
+        exchange.idempotency_key = single_header(scope, b"idempotency-key")
+        waits_for_result = not (preferred.is_async and self._format.responds_async)
+        submit = partial(
+            self._exchanges.submit,
+            exchange,
+            fingerprinted=lambda: self._format.fingerprinted(scope, body),
+            waits_for_result=waits_for_result,
         )
-        key = exchange.idempotency_key = single_header(scope, b"idempotency-key")
-        result = None
-        if key is not None:
-            claimed = IdempotencyKey(caller=caller, key=key)
-            printed = self._format.fingerprinted(scope, body)
-            call, result = await self._idempotent.submit(claimed, printed, call, waits_for_result=not is_async)
-            exchange.call = call
-        elif is_async:
-            await self._submitter.submit(call)
-        elif self._cancels_on_disconnect:
-            result = await self._submit_until_disconnect(call, receive)
+        if self._cancels_on_disconnect and waits_for_result and exchange.idempotency_key is None:
+            disconnect = ClientDisconnect()
+            with disconnect.watching(receive):
+                result = await submit(disconnect=disconnect)
         else:
-            result = await self._submitter.submit_and_wait(call)
+            result = await submit()
         if result is None:
-            return self._format.queued_response(call)
-        exchange.result = result
-        exchange.error_code = result.error_code
-        return self._format.result_response(call, result)
+            return self._format.queued_response(exchange.call)
+        return self._format.result_response(exchange.call, result)
 
     async def _read(self, scope: Any, body: bytes, origin: CallOrigin) -> "Call":
         if len(body) <= _READ_ON_LOOP_BYTES:
             return self._format.read(scope, body, origin)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._large_bodies, self._format.read, scope, body, origin)
-
-    async def _submit_until_disconnect(self, call: "Call", receive: Any) -> "Result | None":
-        """Do `submit_and_wait`, and cancel the request if the client disconnects meanwhile."""
-        disconnect = ClientDisconnect()
-        with disconnect.watching(receive):
-            return await self._submitter.submit_and_wait(call, disconnect=disconnect)
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """What is known of one call while it is served: for the log, its span and the metrics."""
-
-    trace_parent: bytes | None
-    idempotency_key: bytes | None = None
-    call: "Call | None" = None
-    result: Result | None = None
-    error_code: str | None = None
-
-    def served_by(self) -> tuple[str | None, str | None]:
-        """The model and version that served the call, or that it asked for; None where it is not known."""
-        known = self.result or self.call
-        return (known.model or None, known.version or None) if known else (None, None)
-
-    def named(self) -> dict[str, str | None]:
-        """What a log line says of the call, to find it again in other processes."""
-        return {
-            "model": self.call.model if self.call else None,
-            "request_id": self.call.request_id if self.call else None,
-            "trace_id": trace_id_of(self.trace_parent),
-        }

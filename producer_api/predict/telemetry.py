@@ -12,6 +12,8 @@ from inferlane.runtime.metrics.instruments import NONE, KnownPools, bounded, err
 from inferlane.runtime.tracing import message_attributes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from prometheus_client import Counter, Histogram
 
     from inferlane.contracts.kafka_record import OutRecord
@@ -63,9 +65,20 @@ def begin_call_span(tracing: "Tracing", route: str, path: str, *, parent: bytes 
     return tracing.begin(f"POST {route}", kind="SERVER", parent=parent, attributes=attributes)
 
 
-def end_call_span(span: "Span", call: "Call | None", *, status: int, version: str | None, error: str | None) -> None:
-    """End the span with the response; `error` is the code of a failed call, and marks the span from status 500 on."""
-    attributes: dict[str, str | int] = {"http.response.status_code": status}
+def end_call_span(
+    span: "Span",
+    call: "Call | None",
+    *,
+    status: int,
+    version: str | None,
+    error: str | None,
+    attributes: "Mapping[str, str | int] | None" = None,
+) -> None:
+    """End the span with the response; `error` is the code of a failed call, and marks the span from status 500 on.
+
+    `attributes` say how the response went, where that was not by HTTP.
+    """
+    attributes = dict(attributes or {"http.response.status_code": status})
     if call is not None:
         attributes |= {"messaging.message.id": call.request_id, "inferlane.model": call.model}
     if version is not None:

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from inferlane.runtime.split_table import SplitFollower, SplitTable
     from inferlane.runtime.tracing.spans import Tracing
     from models.catalog import Catalog
+    from producer_api.http.request_body import BodyMemory
     from producer_api.predict.admission import Admission
     from producer_api.predict.call import CallReader
     from producer_api.predict.endpoint import ResponseBuilder
     from producer_api.predict.enqueuer import Enqueuer
     from producer_api.predict.event_streams import EventStreams
-    from producer_api.predict.idempotency import IdempotentSubmitter
+    from producer_api.predict.exchange import Exchanges
     from producer_api.predict.pending import PendingRequests
     from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
     from producer_api.predict.submitter import Submitter
-    from producer_api.predict.telemetry import ResponseMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,8 @@ class Services:
     delivered: "DeliveredResults"
     reader: "CallReader"
     submitter: "Submitter"
-    idempotent: "IdempotentSubmitter"
-    metrics: "ResponseMetrics"
+    exchanges: "Exchanges"
+    body_memory: "BodyMemory"
     responses: "ResponseBuilder"
     streams: "EventStreams"
     splits: "SplitTable"
