@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inferlane.contracts.naming import check_model_name, check_version_name, pool_key
+from inferlane.contracts.naming import Lane, check_model_name, check_version_name, pool_key
 from inferlane.contracts.traffic_split import Split, weights_in_force
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import (
@@ -92,9 +92,9 @@ class Model:
         known = ", ".join(self.versions)
         raise UnknownModelError(f"model {self.name!r} has no version {quoted(name)}; it has: {known}")
 
-    def weights(self, split: Split | None) -> Mapping[str, float]:
+    def weights(self, split: Split | None, lane: Lane | None = None) -> Mapping[str, float]:
         """The weights by which requests that pin no version are routed (`contracts.traffic_split.weights_in_force`)."""
-        return weights_in_force(split, served=self.versions, default_version=self.default_version)
+        return weights_in_force(split, served=self.versions, default_version=self.default_version, lane=lane)
 
     def check_together(self, split: Split) -> None:
         """Return if there are requests that every version with traffic takes.

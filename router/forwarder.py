@@ -17,6 +17,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import (
     POSITION,
     PROOF,
+    ROLLOUT,
     RequestHeaders,
     default_headers,
     format_time,
@@ -34,7 +35,7 @@ from inferlane.runtime.kafka.record_writer import Sender
 from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
 from router.router_telemetry import RouterLaneMetrics, RouteSpans
-from router.routing import Route, ServedModels, Splits, route, route_to_served
+from router.routing import Route, ServedModels, Splits, rollout_of, route, route_to_served
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -59,7 +60,7 @@ _SLOW_AFTER_S = 0.5
 _MAX_PARKED_BATCHES = 1_000
 _NO_SERVED_MODELS: Mapping[str, Served] = MappingProxyType({})
 # Headers that the router overwrites.
-_ROUTER_HEADERS = frozenset({"ce_model", "ce_modelversion", POSITION})
+_ROUTER_HEADERS = frozenset({"ce_model", "ce_modelversion", POSITION, ROLLOUT})
 
 
 class RoutedRecord(msgspec.Struct, frozen=True):
@@ -216,9 +217,9 @@ class Forwarder:
 
     def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> RoutedRecord:
         try:
-            chosen = route(headers, self._splits, self._catalog)
+            chosen = route(headers, self._splits, self._catalog, lane)
         except UnknownModelError:
-            found = route_to_served(headers, self._splits, self._served_models)
+            found = route_to_served(headers, self._splits, self._served_models, lane)
             if found is None:
                 raise
             chosen = found
@@ -226,7 +227,10 @@ class Forwarder:
         topic = self._names.work_topic(chosen.model, chosen.version, lane)
         # Records with a key of the producer's own keep their order: no sticky partition.
         max_run = _MAX_RUN if headers.routing_key is None and key == headers.request_id.encode() else 0
-        out = OutRecord(topic, key, record.value or b"", _routed_headers(record, headers, chosen), max_run=max_run)
+        out_headers = _routed_headers(record, headers, chosen)
+        if rollout := rollout_of(headers, chosen, self._splits):
+            out_headers.append((ROLLOUT, rollout.encode()))
+        out = OutRecord(topic, key, record.value or b"", out_headers, max_run=max_run)
         return RoutedRecord(record, headers, chosen, out)
 
 

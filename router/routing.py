@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.traffic_split import Served, Split, weights_in_force
 from inferlane.errors import UnknownModelError
@@ -32,7 +33,9 @@ class ServedModels(Protocol):
     def get(self, model: str, /) -> Served | None: ...
 
 
-def route_to_served(headers: RequestHeaders, splits: Splits, served_models: ServedModels) -> Route | None:
+def route_to_served(
+    headers: RequestHeaders, splits: Splits, served_models: ServedModels, lane: Lane | None = None
+) -> Route | None:
     """Choose among the versions that have workers, for a record whose model the catalog lacks; None if there are none.
 
     While a catalog is changed, replicas have different ones: a version that this router lacks may already be served.
@@ -43,13 +46,15 @@ def route_to_served(headers: RequestHeaders, splits: Splits, served_models: Serv
     if headers.version is not None:
         return Route(headers.model, headers.version) if headers.version in served.versions else None
     weights = weights_in_force(
-        splits.get(headers.model), served=served.versions, default_version=served.default_version
+        splits.get(headers.model), served=served.versions, default_version=served.default_version, lane=lane
     )
     return Route(headers.model, choose(headers.routing_key or headers.request_id, weights)) if weights else None
 
 
-def route(headers: RequestHeaders, splits: Splits, catalog: Catalog) -> Route:
+def route(headers: RequestHeaders, splits: Splits, catalog: Catalog, lane: Lane | None = None) -> Route:
     """Choose the version: a pinned version wins, else the split decides by the routing key, or else the request id.
+
+    A split may have weights of its own for a lane.
 
     Raises:
         UnknownModelError: the catalog has no such model or version.
@@ -58,16 +63,22 @@ def route(headers: RequestHeaders, splits: Splits, catalog: Catalog) -> Route:
     model = catalog.model(headers.model)
     if headers.version is not None:
         return Route(model.name, model.version(headers.version).version)
-    weights = weights_of(model, splits)
+    weights = weights_of(model, splits, lane)
     if not weights:
         # Raises with the reason.
         return Route(model.name, model.unpinned(None).version)
     return Route(model.name, choose(headers.routing_key or headers.request_id, weights))
 
 
-def weights_of(model: Model, splits: Splits) -> Mapping[str, float]:
+def weights_of(model: Model, splits: Splits, lane: Lane | None = None) -> Mapping[str, float]:
     """The weights by which requests of the model that pin no version are routed."""
-    return model.weights(splits.get(model.name))
+    return model.weights(splits.get(model.name), lane)
+
+
+def rollout_of(headers: RequestHeaders, chosen: Route, splits: Splits) -> str:
+    """The rollout whose split chose the version by chance; empty if there is none or the version was pinned."""
+    split = splits.get(chosen.model) if headers.version is None else None
+    return "" if split is None else split.rollout
 
 
 def choose(key: str, weights: Mapping[str, float]) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workers.batching import Batch, RunTimes
     from workers.failure_limit import FailureLimit
     from workers.outcome_summaries import OutcomeRecorder
+    from workers.rollout_tallies import RolloutTallies
 
 _STORE = {"db.system.name": "redis", "db.operation.name": "put"}
 
@@ -160,8 +161,12 @@ class BatchTelemetry:
         limit: "FailureLimit",
         *,
         spans: "BatchSpans | None" = None,
+        tallies: "RolloutTallies | None" = None,
     ) -> None:
+        self._tallies = tallies
         self._limit = limit
+        # Whether the last batch had a failure: then the next success ends a row of them.
+        self._has_failed = False
         self._spans = spans
         self._recorder = recorder
         self._lanes = {lane: WorkerLaneMetrics(version.model, version.version, lane) for lane in Lane}
@@ -202,6 +207,11 @@ class BatchTelemetry:
             values=values,
             failures=Tally(result.error_code or "unknown" for result in results if result.error_code is not None),
         )
+        if len(done) < len(results) or self._has_failed:
+            self._recorder.observe_statuses([result.error_code for result in results])
+            self._has_failed = len(done) < len(results)
+        if self._tallies is not None and any(reply.rollout for reply in replies):
+            self._tallies.add(batch, replies)
         self._log_batch(batch, replies, rows)
         if self._spans is not None:
             self._spans.add(batch, replies, stored_s=now_s)

@@ -13,9 +13,10 @@ from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.outcomes import LABEL_CHARS, LatencySketches, OutcomeSummary, Sketch, encode_summary
 from inferlane.contracts.record import JSON_CONTENT
 from inferlane.contracts.results import Status
-from inferlane.errors import InferlaneError
+from inferlane.errors import InferlaneError, ModelError
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.retry import Clock
+from workers.rollout_tallies import RolloutTallies
 
 # An idle worker still sends summaries this often. Shorter writes empty records; longer makes the shortest window (10 s)
 # miss workers.
@@ -56,7 +57,7 @@ class _Tally:
 class OutcomeRecorder:
     """Adds up batches, with array operations instead of a call per record. One event loop; no method waits."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - whose outcomes they are, and what it asks
         self,
         *,
         model: str,
@@ -65,13 +66,19 @@ class OutcomeRecorder:
         clock: Clock,
         classes: Sequence[str] = (),
         usage: Callable[[], Usage] = process_usage,
+        tallies: RolloutTallies | None = None,
+        is_halted: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`tallies` are what rollouts compare; `is_halted` says whether the worker fetches no more."""
         self._model = model
         self._version = version
         self._worker_id = worker_id
         self._clock = clock
         self._labels = tuple(label[:LABEL_CHARS] for label in classes)
         self._usage = usage
+        self._tallies = tallies
+        self._is_halted = is_halted
+        self._failed_in_a_row = 0
         self._used_cpu_s = usage().cpu_s
         self._sequence = 0
         self._from_s = clock.now_s()
@@ -111,6 +118,14 @@ class OutcomeRecorder:
         if values is not None:
             tally.values.update(values[np.isfinite(values)])
 
+    def observe_statuses(self, codes: Sequence[str | None]) -> None:
+        """Note how requests ended, in their order: None is a success, else an error code."""
+        for code in codes:
+            if code is None:
+                self._failed_in_a_row = 0
+            elif code == ModelError.code:
+                self._failed_in_a_row += 1
+
     def take_summary(self) -> OutcomeSummary | None:
         """Return and reset what was added since the last summary; None if nothing was added and that one is recent."""
         tally = self._tally
@@ -143,6 +158,9 @@ class OutcomeRecorder:
             values=tally.values.to_bytes(),
             cpu_s=max(0.0, cpu_s),
             memory_bytes=usage.memory_bytes,
+            lanes=() if self._tallies is None else self._tallies.take(),
+            failed_in_a_row=self._failed_in_a_row,
+            is_halted=self._is_halted(),
         )
 
     def _classes(self, counts: np.ndarray | None) -> dict[str, int]:

@@ -7,6 +7,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from inferlane.contracts.dead_letters import stack_of
+from inferlane.contracts.lane_tallies import key_bucket
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.results import Result, Status, foreign_key_of
@@ -95,6 +96,8 @@ class ReplyBuilder:
             trace_parent=headers.trace_parent,
             source=headers.source,
             position=headers.position,
+            rollout=headers.rollout or "",
+            key_bucket=key_bucket(headers.routing_key) if headers.rollout and headers.routing_key else -1,
         )
 
 

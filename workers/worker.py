@@ -25,6 +25,7 @@ from workers.batch_telemetry import BatchSpans, BatchTelemetry
 from workers.failure_limit import FailureLimit
 from workers.outcome_summaries import OutcomeRecorder, report_outcomes
 from workers.pipeline import Pipeline, worker_lanes
+from workers.rollout_tallies import RolloutTallies
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -67,12 +68,15 @@ class Worker:
         self._limit = FailureLimit(
             settings, model=self._version.model, version=self._version.version, clock=self._clock
         )
+        self._tallies = RolloutTallies(self._version)
         self._outcomes = OutcomeRecorder(
             model=self._version.model,
             version=self._version.version,
             worker_id=uuid.uuid4().hex,
             clock=self._clock,
             classes=self._version.classes,
+            tallies=self._tallies,
+            is_halted=lambda: self._limit.is_halted,
         )
         # Closes what was opened, in the reverse order.
         self._open = AsyncExitStack()
@@ -184,7 +188,7 @@ class Worker:
                 max_dead_letter_bytes=settings.max_body_bytes,
                 pool=(version.model, version.version),
             ),
-            telemetry=BatchTelemetry(version, self._outcomes, self._limit, spans=spans),
+            telemetry=BatchTelemetry(version, self._outcomes, self._limit, spans=spans, tallies=self._tallies),
             cancelled=clients.cancelled,
             clock=self._clock,
         )

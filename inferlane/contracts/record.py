@@ -30,7 +30,8 @@ PROOF = "ce_proof"
 CALLER = "ce_caller"
 # Where a record of another producer lay in its request topic; written by the router.
 POSITION = "ce_position"
-# The rollout that decided by chance which version the record went to; written by the router, and only then.
+# The rollout that decided by chance which version the record went to; written by the router, and only then. A record
+# that goes on to another version has it no more: there it is no fair sample.
 ROLLOUT = "ce_rollout"
 
 
@@ -80,6 +81,8 @@ class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
     # What a foreign producer said of itself, and where its record lay.
     source: bytes = b""
     position: str | None = None
+    # The rollout that the record counts in, if one does.
+    rollout: str | None = None
 
 
 def read_headers(record: KafkaRecord) -> RequestHeaders:
@@ -147,6 +150,7 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
             batch_id=_name("ce_batchid", get("ce_batchid")),
             json_length=int(json_length) if json_length else None,
             trace_parent=valid_trace_parent(get(TRACE_PARENT)),
+            rollout=_name(ROLLOUT, get(ROLLOUT)),
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise DecodeError(

@@ -73,6 +73,9 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     trace_parent: bytes | None = None
     source: bytes = b""
     position: str | None = None
+    # The rollout that it counts in, and the bucket of its routing key (`contracts.lane_tallies`), -1 without a key.
+    rollout: str = ""
+    key_bucket: int = -1
 
 
 class Delivery:

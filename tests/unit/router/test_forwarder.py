@@ -6,6 +6,7 @@ from typing import Any
 
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.contracts.naming import Lane
+from inferlane.contracts.record import ROLLOUT
 from inferlane.contracts.traffic_split import Served
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError
 from inferlane.runtime.config import load_settings
@@ -172,3 +173,21 @@ async def test_a_version_that_this_router_does_not_know_goes_to_its_workers_whil
     }
     assert {answer.result.error_code for answer in delivery.replies} == {"unknown_model"}
     assert len(delivery.replies) == 2
+
+
+async def test_a_record_that_a_rollout_routed_says_so_whatever_its_producer_wrote() -> None:
+    sender, delivery, splits = FakeSender(), FakeDelivery(), SplitTable()
+    forwarder = Forwarder(
+        SETTINGS,
+        catalog=make_catalog("v1", "v2"),
+        splits=splits,
+        producer=sender,
+        delivery=delivery,  # type: ignore[arg-type]  # a fake of the same shape
+        retrier=Retrier(),
+    )
+    claiming = FakeRecord(value=b"{}", headers=(("ce_id", b"a"), (ROLLOUT, b"mine")))
+    await forwarder.forward(take(claiming), Lane.REQUESTS)
+    await splits.apply(0, b"iris", b'{"model":"iris","weights":{"v1":1.0},"rollout":"iris-1","generation":1}')
+    await forwarder.forward(take(claiming), Lane.REQUESTS)
+    marks = [[value for name, value in record.headers if name == ROLLOUT] for record in sender.sent]
+    assert marks == [[], [b"iris-1"]]

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import read_headers
 from inferlane.contracts.traffic_split import Split
 from inferlane.errors import UnknownModelError
-from router.routing import choose, route
+from router.routing import Route, choose, rollout_of, route
 from tests.support.fakes.records import FakeRecord, make_catalog
 
 WEIGHTS = st.dictionaries(st.text(min_size=1, max_size=5), st.floats(0.01, 100), min_size=1, max_size=6)
@@ -78,3 +79,19 @@ def test_a_split_that_names_only_removed_versions_falls_back_to_the_default() ->
 def test_what_the_catalog_does_not_hold_is_an_error_and_never_a_guess(header: tuple[str, bytes]) -> None:
     with pytest.raises(UnknownModelError):
         routed(header)
+
+
+def test_a_lane_may_have_weights_of_its_own() -> None:
+    split = Split(model="iris", weights={"v1": 1.0}, lane_weights={Lane.BULK: {"v2": 1.0}})
+    headers, catalog = read_headers(FakeRecord()), make_catalog("v1", "v2")
+    assert route(headers, Table(iris=split), catalog, Lane.BULK).version == "v2"
+    assert route(headers, Table(iris=split), catalog, Lane.REQUESTS).version == "v1"
+
+
+def test_only_a_request_whose_version_was_left_to_the_split_of_a_rollout_counts_in_it() -> None:
+    splits = Table(iris=Split(model="iris", weights={"v1": 1.0}, rollout="iris-1"))
+    chosen = Route("iris", "v1")
+    assert rollout_of(read_headers(FakeRecord()), chosen, splits) == "iris-1"
+    pinned = FakeRecord(headers=(("ce_modelversion", b"v1"),))
+    assert rollout_of(read_headers(pinned), chosen, splits) == ""
+    assert rollout_of(read_headers(FakeRecord()), chosen, Table()) == ""

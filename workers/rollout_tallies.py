@@ -1,0 +1,107 @@
+"""Count what rollouts compare: the requests that the router marked, by rollout and lane. No I/O."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inferlane.contracts.lane_tallies import BUCKETS, MAX_TALLIES, BucketCounts, LaneTally, encode_buckets, run_bin
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outcomes import LABEL_CHARS
+from inferlane.contracts.results import CANCELLED, Status
+from inferlane.errors import DecodeError, InvalidInputError
+from workers.replies import Predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inferlane.runtime.delivery import Reply
+    from models.catalog import ModelVersion
+    from workers.batching import Batch, InferredRequest
+
+# What the sender got wrong or took back says nothing about a version: as in the recording rule of the error ratio.
+_SENDER_FAULTS = frozenset({DecodeError.code, InvalidInputError.code, CANCELLED})
+_OTHER = "other"
+
+
+@dataclass(slots=True)
+class _Counts:
+    requests: int = 0
+    failed: int = 0
+    expired: int = 0
+    rows: int = 0
+    runs: Counter[int] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=Counter)
+    # Requests, failed and expired ones by key bucket; None while no request had a routing key.
+    buckets: np.ndarray | None = None
+
+
+class RolloutTallies:
+    """Adds up marked requests until they are taken for a summary. One event loop; costs nothing without a rollout."""
+
+    def __init__(self, version: "ModelVersion") -> None:
+        self._labels = (*(label[:LABEL_CHARS] for label in version.classes), _OTHER)
+        self._predictions = Predictions(version)
+        self._held: dict[tuple[str, Lane], _Counts] = {}
+
+    def add(self, batch: "Batch", replies: "Sequence[Reply]") -> None:
+        """Add the marked requests of a batch whose replies are delivered."""
+        counted = {reply.rollout for reply in replies if reply.rollout}
+        for rollout in counted:
+            counts = self._counts(rollout, batch.lane)
+            if counts is None:
+                continue
+            for reply in replies:
+                if reply.rollout == rollout and reply.result.error_code not in _SENDER_FAULTS:
+                    _count(counts, reply)
+            if batch.run is not None:
+                ours = [one for one in batch.run.inferred if one.request.headers.rollout == rollout]
+                rows = sum(one.request.rows for one in batch.run.inferred)
+                counts.runs[run_bin(rows, batch.run.times.inference_s)] += bool(ours)
+                self._count_classes(counts, ours)
+
+    def take(self) -> tuple[LaneTally, ...]:
+        """The tallies since the last call."""
+        held, self._held = self._held, {}
+        return tuple(
+            LaneTally(
+                rollout=rollout,
+                lane=lane,
+                requests=counts.requests,
+                failed=counts.failed,
+                expired=counts.expired,
+                rows=counts.rows,
+                runs=dict(counts.runs),
+                classes=dict(counts.classes),
+                buckets=b"" if counts.buckets is None else encode_buckets(BucketCounts(*counts.buckets)),
+            )
+            for (rollout, lane), counts in held.items()
+        )
+
+    def _counts(self, rollout: str, lane: Lane) -> _Counts | None:
+        counts = self._held.get((rollout, lane))
+        if counts is None and len(self._held) < MAX_TALLIES:
+            counts = self._held[rollout, lane] = _Counts()
+        return counts
+
+    def _count_classes(self, counts: _Counts, inferred: "Sequence[InferredRequest]") -> None:
+        classes, _ = self._predictions.of(inferred)
+        if classes is None:
+            return
+        other = len(self._labels) - 1
+        found = np.bincount(np.where((classes >= 0) & (classes < other), classes, other).astype(np.intp))
+        for index in np.flatnonzero(found):
+            counts.classes[self._labels[index]] += int(found[index])
+
+
+def _count(counts: _Counts, reply: "Reply") -> None:
+    is_failed, is_expired = reply.result.status is Status.FAILED, reply.result.status is Status.EXPIRED
+    counts.requests += 1
+    counts.failed += is_failed
+    counts.expired += is_expired
+    counts.rows += reply.result.rows
+    if reply.key_bucket >= 0:
+        if counts.buckets is None:
+            counts.buckets = np.zeros((3, BUCKETS), np.int64)
+        counts.buckets[:, reply.key_bucket] += (1, is_failed, is_expired)
