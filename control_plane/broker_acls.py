@@ -94,6 +94,7 @@ class _Granting:
             *_topics([names.ingress[Lane.REQUESTS]], Operation.WRITE),
             # Every API follows the splits; one that is asked to writes them.
             *_topics([names.splits], Operation.READ, Operation.WRITE),
+            *_topics([names.catalog], Operation.READ),
             # How much waits, for admission.
             *_topics(self._work_topics([Lane.REQUESTS]), Operation.DESCRIBE),
             *_groups([names.router_group, *self._worker_groups()], Operation.DESCRIBE),
@@ -105,7 +106,7 @@ class _Granting:
             *_topics(names.ingress.values(), Operation.READ),
             *_groups([names.router_group, names.outcomes_group], Operation.READ),
             *_topics(self._work_topics(Lane), Operation.WRITE),
-            *_topics([names.splits, names.outcomes], Operation.READ),
+            *_topics([names.splits, names.catalog, names.outcomes], Operation.READ),
             *_topics([names.results, names.dead_letters], Operation.WRITE),
             # What waits for each version, for its gauges.
             *_groups(self._worker_groups(), Operation.DESCRIBE),
@@ -116,6 +117,8 @@ class _Granting:
         return [
             *_topics(self._work_topics(Lane), Operation.READ),
             *_groups(self._worker_groups(), Operation.READ),
+            # Where the files of a version are that its store lacks.
+            *_topics([names.catalog], Operation.READ),
             *_topics([names.results, names.outcomes, names.dead_letters], Operation.WRITE),
         ]
 
@@ -128,9 +131,12 @@ class _Granting:
 
     def _operator(self) -> list[Right]:
         names = self.names
-        shared = [*names.ingress.values(), names.results, names.outcomes, names.dead_letters, names.splits]
+        shared = [*names.ingress.values(), names.results, names.outcomes, names.dead_letters]
+        tables = [names.splits, names.catalog]
         return [
-            *_topics([*shared, *self._work_topics(Lane)], Operation.CREATE, Operation.DESCRIBE),
+            *_topics([*shared, *tables, *self._work_topics(Lane)], Operation.CREATE, Operation.DESCRIBE),
+            # `inferlane models add`, `retire` and `default`.
+            *_topics([names.catalog], Operation.READ, Operation.WRITE),
             # Replays and bulk jobs.
             *_topics(names.ingress.values(), Operation.WRITE),
             *_topics([names.dead_letters, names.results], Operation.READ),

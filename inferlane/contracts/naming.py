@@ -20,8 +20,8 @@ _MODEL = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9_-]{{0,{MAX_NAME_CHARS - 2}}}[A-Z
 _VERSION = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 2}}}[A-Za-z0-9])?")
 # A model called so would share a consumer group with a part of ours, or a label with what has no name.
 _RESERVED = frozenset(
-    {"router", "requests", "bulk", "results", "outcomes", "dead-letters", "splits", "rollouts", "dashboard"}
-    | {"unknown", "none"}
+    {"router", "requests", "bulk", "results", "outcomes", "dead-letters", "splits", "rollouts", "catalog"}
+    | {"dashboard", "unknown", "none"}
 )
 
 
@@ -113,6 +113,11 @@ class Names:
     def rollouts(self) -> str:
         """The compacted topic of the rollouts and of the commands to them."""
         return f"{self.prefix}.rollouts"
+
+    @property
+    def catalog(self) -> str:
+        """The compacted topic of the versions that are served."""
+        return f"{self.prefix}.catalog"
 
     def work_topic(self, model: str, version: str, lane: Lane) -> str:
         """The topic that the workers of one version read."""

@@ -16,6 +16,8 @@ from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.traffic_split import Split
 from inferlane.errors import PayloadTooLargeError
+from inferlane.runtime import compacted_table
+from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable, publish_entry, read_catalog_topic
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_producer, record_limit_bytes
 from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
@@ -24,6 +26,7 @@ from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.kafka.topic_reader import read_since
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from tests.support.brokers import Broker
+from tests.support.fakes.entries import make_entry
 from tests.support.fakes.foreign import OddName, python_builder
 
 # A group that lost a member waits for its session to end, and machines that do much else take their time.
@@ -259,6 +262,28 @@ async def test_splits_are_read_whole_and_followed(settings: Settings) -> None:
         await table.wait_applied(offset, timeout_s=WAIT_S)
         assert table.get("digits") is not None
         assert follower.is_running
+    finally:
+        await follower.close()
+
+
+async def test_the_catalogue_is_read_whole_and_followed_and_its_topic_may_come_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compacted_table, "_LOOK_AGAIN_S", 0.01)
+    early, table = settings.model_copy(update={"prefix": "early"}), CatalogTable()
+    follower = CatalogFollower(early, table)
+    await follower.start()
+    try:
+        assert (dict(table.entries), follower.is_running) == ({}, True)
+        await create_topics(early, [])
+        offset = await publish_entry(early, make_entry("fraud", "v1"))
+        await table.wait_applied(offset, timeout_s=WAIT_S)
+        assert list(table.entries) == ["fraud/v1"]
+        await publish_entry(early, make_entry("fraud", "v2"))
+        await follower.catch_up(timeout_s=WAIT_S)
+        assert table.get("fraud", "v2") is not None
+        read = await read_catalog_topic(early)
+        assert read.entries == table.entries
     finally:
         await follower.close()
 

@@ -238,9 +238,11 @@ def test_the_broker_allows_each_user_what_the_plan_says_and_nothing_else(
     ("service", "topic"),
     [
         (Service.WORKER, NAMES.splits),
+        (Service.WORKER, NAMES.catalog),
         (Service.WORKER, NAMES.ingress[Lane.REQUESTS]),
         (Service.ROUTER, NAMES.ingress[Lane.REQUESTS]),
         (Service.ROUTER, NAMES.splits),
+        (Service.API, NAMES.catalog),
         (Service.API, NAMES.work_topic("tiny", "v1", Lane.REQUESTS)),
         (Service.API, NAMES.outcomes),
         (Service.AUTOSCALER, NAMES.ingress[Lane.BULK]),

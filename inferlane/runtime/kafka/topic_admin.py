@@ -51,7 +51,10 @@ def topic_specs(settings: "KafkaSettings", versions: Iterable[tuple[str, str]]) 
             partitions=1,
             config=retention | {"retention.ms": str(_DEAD_LETTERS_RETENTION_MS)},
         ),
-        TopicSpec(name=names.splits, partitions=1, config={"cleanup.policy": "compact"}),
+        *(
+            TopicSpec(name=name, partitions=1, config={"cleanup.policy": "compact"})
+            for name in (names.splits, names.catalog)
+        ),
     ]
     work = [
         TopicSpec(name=names.work_topic(model, version, lane), partitions=settings.work_partitions, config=retention)

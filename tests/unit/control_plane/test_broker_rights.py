@@ -50,6 +50,7 @@ def test_who_could_turn_traffic_or_forge_answers_is_who_must(versions: list[tupl
         return {service for service in Service if topic in may(rights[service], Operation.WRITE)}
 
     assert writers(names.splits) == {Service.API}
+    assert writers(names.catalog) == {Service.OPERATOR}
     assert writers(names.ingress[Lane.REQUESTS]) == {Service.API, Service.OPERATOR}
     assert writers(names.outcomes) == {Service.WORKER}
     for model, version in versions:

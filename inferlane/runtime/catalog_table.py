@@ -1,0 +1,99 @@
+"""The catalogue topic as a table: which versions are served, retiring or retired, on every replica alike."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from inferlane.contracts.catalog_entry import CatalogEntry, decode_entry, encode_entry, entry_key
+from inferlane.errors import DecodeError
+from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
+
+# Versions that one table holds, retired ones too, of what anybody wrote to the topic.
+_MAX_ENTRIES = 10_000
+
+
+class CatalogTable(CompactedTable):
+    """Every entry in force on this replica. `on_change` is called after each change, on the event loop."""
+
+    what = "catalogue"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entries: dict[str, CatalogEntry] = {}
+        self._on_change: Callable[[], None] | None = None
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Call `call` after each change."""
+        self._on_change = call
+
+    def get(self, model: str, version: str) -> CatalogEntry | None:
+        """The entry of a version, or None if the topic says nothing of it."""
+        return self._entries.get(entry_key(model, version))
+
+    @property
+    def entries(self) -> Mapping[str, CatalogEntry]:
+        """All of them by their key."""
+        return self._entries
+
+    def next_generation(self, model: str) -> int:
+        """The generation of the next change of a model."""
+        return 1 + max((entry.generation for entry in self._entries.values() if entry.model == model), default=0)
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Put an entry in force unless a later one is; a tombstone removes it.
+
+        Raises:
+            DecodeError: it cannot be read, is under another key, or there are too many.
+        """
+        if value is None:
+            removed = self._entries.pop(key, None)
+            is_new = removed is not None
+        else:
+            is_new = self._put(key, decode_entry(value))
+        if is_new and self._on_change is not None:
+            self._on_change()
+
+    def _put(self, key: str, entry: CatalogEntry) -> bool:
+        if entry.key != key:
+            raise DecodeError(f"the entry of {entry.key} is under the key {key!r}")
+        known = self._entries.get(key)
+        if known is None and len(self._entries) >= _MAX_ENTRIES:
+            raise DecodeError(f"there are {_MAX_ENTRIES} versions already, more are not kept")
+        if known is not None and known.generation > entry.generation:
+            return False
+        self._entries[key] = entry
+        return True
+
+
+class CatalogFollower(TableFollower):
+    """Keeps a table as the topic says. Without the topic, what the model store held at the start is served."""
+
+    def __init__(self, settings: "Settings", table: CatalogTable) -> None:
+        super().__init__(settings, table, topic=settings.names.catalog, may_be_missing=True)
+
+
+async def read_catalog_topic(settings: "Settings") -> CatalogTable:
+    """Return the table as the topic is now; empty if there is no topic.
+
+    Raises:
+        UnavailableError: the broker does not answer.
+    """
+    table = CatalogTable()
+    follower = CatalogFollower(settings, table)
+    try:
+        await follower.start()
+    finally:
+        await follower.close()
+    return table
+
+
+async def publish_entry(settings: "KafkaSettings", entry: CatalogEntry) -> int:
+    """Write an entry to the topic and return its offset.
+
+    Raises:
+        UnavailableError: the broker does not answer; the entry may or may not be written.
+    """
+    return await publish_to_table(settings, settings.names.catalog, key=entry.key, value=encode_entry(entry))

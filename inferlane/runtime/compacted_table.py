@@ -1,0 +1,193 @@
+"""A compacted topic of one partition as a table that every replica reads whole and keeps up to date."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from inferlane.errors import DecodeError, InferlaneError, UnavailableError
+from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer
+from inferlane.runtime.service import Background
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 0.5
+_RETRY_S = 1.0
+_STOP_TIMEOUT_S = 0.5
+# How often a topic is looked for that does not exist yet.
+_LOOK_AGAIN_S = 5.0
+
+
+class CompactedTable(ABC):
+    """The records in force on this replica: the last one of each key."""
+
+    # What a record holds, as errors call it.
+    what = "record"
+
+    def __init__(self) -> None:
+        self._applied_offset = -1
+        self._changed = asyncio.Condition()
+
+    @abstractmethod
+    def put(self, key: str, value: bytes | None) -> None:
+        """Put the value of a key in force; None is a tombstone.
+
+        Raises:
+            DecodeError: the value cannot be read, or there is no room for it; the table is as it was.
+        """
+
+    async def apply(self, offset: int, raw_key: bytes | None, raw_value: bytes | None) -> None:
+        """Apply one record; a record that cannot be read changes nothing."""
+        try:
+            self.put((raw_key or b"").decode(errors="replace"), raw_value)
+        except DecodeError as error:
+            log.warning("table_record_undecodable", what=self.what, offset=offset, error=str(error))
+        await self.note_position(offset + 1)
+
+    async def note_position(self, position: int) -> None:
+        """Note that every record before `position` is in force."""
+        async with self._changed:
+            self._applied_offset = position - 1
+            self._changed.notify_all()
+
+    async def wait_applied(self, offset: int, *, timeout_s: float) -> None:
+        """Return when the record at `offset` is in force here.
+
+        Raises:
+            UnavailableError: it was not within `timeout_s`.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(lambda: self._applied_offset >= offset)
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"the {self.what} is stored but not in force here after {timeout_s} s; ask again"
+            ) from error
+
+
+class TableFollower:
+    """Keeps a table as the topic says, from its first record on. Has no group: every replica reads it all."""
+
+    def __init__(
+        self, settings: "Settings", table: CompactedTable, *, topic: str, may_be_missing: bool = False
+    ) -> None:
+        """A topic that `may_be_missing` is an empty table until somebody creates it; then it is followed."""
+        self._settings = settings
+        self._partition = TopicPartition(topic, 0)
+        self._table = table
+        self._may_be_missing = may_be_missing
+        self._consumer: AIOKafkaConsumer | None = None
+        self._following: Background | None = None
+
+    async def start(self) -> None:
+        """Return when the table holds all that was in the topic.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
+        consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=200)
+        try:
+            with broker_errors(self._settings.kafka_bootstrap_servers):
+                await consumer.start()
+                end = await self._assign(consumer)
+        except BaseException:
+            await consumer.stop()
+            raise
+        self._following = Background(partial(self._follow, consumer, is_there=end is not None), name=self._table.what)
+        self._following.start()
+        if end is None:
+            log.warning("topic_missing", topic=self._partition.topic, remedy="inferlane topics create")
+            return
+        try:
+            await self._table.wait_applied(end - 1, timeout_s=self._settings.kafka_request_timeout_ms / 1000)
+        except BaseException:
+            await self.close()
+            raise
+
+    @property
+    def is_running(self) -> bool:
+        """Whether changes still reach the table."""
+        return self._following is not None and self._following.is_running
+
+    async def catch_up(self, *, timeout_s: float) -> None:
+        """Return when the table holds what is in the topic now, or after `timeout_s`, or if the broker does not answer.
+
+        For somebody who met what the table lacks: whoever sent it may have read the topic a moment earlier.
+        """
+        if self._consumer is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                end = (await self._consumer.end_offsets([self._partition]))[self._partition]
+                await self._table.wait_applied(end - 1, timeout_s=timeout_s)
+        except (KafkaError, InferlaneError, TimeoutError) as error:
+            log.warning("table_not_caught_up", what=self._table.what, error=repr(error))
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._following is not None:
+            await self._following.close()
+
+    async def _assign(self, consumer: "AIOKafkaConsumer") -> int | None:
+        """Go to the first record of the topic and return its end; None if there is no such topic."""
+        if self._may_be_missing and self._partition.topic not in await consumer.topics():
+            return None
+        consumer.assign([self._partition])
+        await consumer.seek_to_beginning(self._partition)
+        end: int = (await consumer.end_offsets([self._partition]))[self._partition]
+        self._consumer = consumer
+        return end
+
+    async def _follow(self, consumer: "AIOKafkaConsumer", *, is_there: bool) -> None:
+        try:
+            while True:
+                try:
+                    if is_there:
+                        await self._read(consumer)
+                    else:
+                        await asyncio.sleep(_LOOK_AGAIN_S)
+                        is_there = await self._assign(consumer) is not None
+                except KafkaError as error:
+                    log.warning("table_not_read", what=self._table.what, error=repr(error), retry_s=_RETRY_S)
+                    await asyncio.sleep(_RETRY_S)
+        finally:
+            self._consumer = None
+            await consumer.stop()
+
+    async def _read(self, consumer: "AIOKafkaConsumer") -> None:
+        fetched = await consumer.getmany(timeout_ms=int(_POLL_S * 1000))
+        for records in fetched.values():
+            for record in records:
+                await self._table.apply(record.offset, record.key, record.value)
+        # Compaction and markers leave offsets that hold no record: the position passes them.
+        await self._table.note_position(await consumer.position(self._partition))
+
+
+async def publish_to_table(settings: "KafkaSettings", topic: str, *, key: str, value: bytes) -> int:
+    """Write a record to the topic of a table and return its offset. Rare, so it opens a connection of its own.
+
+    Raises:
+        UnavailableError: the broker does not answer; the record may or may not be written.
+    """
+    producer = make_producer(settings)
+    try:
+        with broker_errors(settings.kafka_bootstrap_servers):
+            await producer.start()
+            written = await producer.send_and_wait(topic, key=key.encode(), value=value, partition=0)
+            return int(written.offset)
+    finally:
+        # An idempotent producer never gives up a flush by itself, and somebody waits for the answer.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await producer.stop()
