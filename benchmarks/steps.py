@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.cases import Case
 from inferlane.contracts.kafka_record import Headers, KafkaRecord
-from inferlane.contracts.naming import Lane
+from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, format_time, read_unidentified
 from inferlane.contracts.results import Result, decode_wake_up, encode_result, encode_wake_up
 from inferlane.contracts.wire.v1 import decode_instances
@@ -76,7 +76,7 @@ def _steps(case: Case, batch: int) -> Iterator[Step]:
     block = stack(requests)
     yield timed("infer", f"run of {batch}", lambda: session.run(block), share=batch)
     inferred = run_batch(session.run, requests)
-    replies = ReplyBuilder(version, max_result_bytes=1 << 20, results_sample=0.0)
+    replies = ReplyBuilder(version, names=Names(), max_result_bytes=1 << 20, results_sample=0.0)
     times = RunTimes(started_s=1.0, ended_s=2.0)
     yield timed("store", "result", lambda: replies.of_inferred(inferred[0], times))
     results: list[Result] = [replies.of_inferred(one, times).result for one in inferred]

@@ -115,7 +115,8 @@ class _Granting:
     def _worker(self) -> list[Right]:
         names = self.names
         return [
-            *_topics(self._work_topics(Lane), Operation.READ),
+            # What a version under trial fails goes to the topic of the version that answers instead.
+            *_topics(self._work_topics(Lane), Operation.READ, Operation.WRITE),
             *_groups(self._worker_groups(), Operation.READ),
             # Where the files of a version are that its store lacks.
             *_topics([names.catalog], Operation.READ),

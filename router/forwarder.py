@@ -15,6 +15,8 @@ from inferlane.contracts.dead_letters import stack_of
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import (
+    FALLBACK,
+    FALLEN_BACK_FROM,
     POSITION,
     PROOF,
     ROLLOUT,
@@ -35,7 +37,7 @@ from inferlane.runtime.kafka.record_writer import Sender
 from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
 from router.router_telemetry import RouterLaneMetrics, RouteSpans
-from router.routing import Route, ServedModels, Splits, rollout_of, route, route_to_served
+from router.routing import Route, ServedModels, Splits, fallback_of, rollout_of, route, route_to_served
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -60,7 +62,7 @@ _SLOW_AFTER_S = 0.5
 _MAX_PARKED_BATCHES = 1_000
 _NO_SERVED_MODELS: Mapping[str, Served] = MappingProxyType({})
 # Headers that the router overwrites.
-_ROUTER_HEADERS = frozenset({"ce_model", "ce_modelversion", POSITION, ROLLOUT})
+_ROUTER_HEADERS = frozenset({"ce_model", "ce_modelversion", POSITION, ROLLOUT, FALLBACK, FALLEN_BACK_FROM})
 
 
 class RoutedRecord(msgspec.Struct, frozen=True):
@@ -230,6 +232,8 @@ class Forwarder:
         out_headers = _routed_headers(record, headers, chosen)
         if rollout := rollout_of(headers, chosen, self._splits):
             out_headers.append((ROLLOUT, rollout.encode()))
+        if (fallback := fallback_of(headers, chosen, self._splits)) is not None:
+            out_headers.append((FALLBACK, fallback.encode()))
         out = OutRecord(topic, key, record.value or b"", out_headers, max_run=max_run)
         return RoutedRecord(record, headers, chosen, out)
 

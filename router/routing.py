@@ -70,6 +70,16 @@ def route(headers: RequestHeaders, splits: Splits, catalog: Catalog, lane: Lane 
     return Route(model.name, choose(headers.routing_key or headers.request_id, weights))
 
 
+def fallback_of(headers: RequestHeaders, chosen: Route, splits: Splits) -> str | None:
+    """The version that answers what the chosen one fails; None for a pinned request, or if the split names no other."""
+    if headers.version is not None:
+        return None
+    split = splits.get(chosen.model)
+    if split is None or not split.fallback or split.fallback == chosen.version:
+        return None
+    return split.fallback
+
+
 def weights_of(model: Model, splits: Splits, lane: Lane | None = None) -> Mapping[str, float]:
     """The weights by which requests of the model that pin no version are routed."""
     return model.weights(splits.get(model.name), lane)

@@ -185,8 +185,10 @@ class BatchTelemetry:
             return
         lane = self._lanes[batch.lane]
         results = [reply.result for reply in replies]
-        self._limit.note(results)
-        lane.count(results)
+        # What fell back has its result from another version: it is a failure of this one in its outcomes alone.
+        ended = [reply.result for reply in replies if reply.fallback is None]
+        self._limit.note(ended)
+        lane.count(ended)
         done = [result for result in results if result.status is Status.SUCCEEDED]
         rows = sum(result.rows for result in done)
         queue_wait_s = np.array([result.queue_wait_s for result in done])
@@ -221,7 +223,7 @@ class BatchTelemetry:
         inference_s = batch.run.times.inference_s if batch.run else 0.0
         self._log.debug("batch_answered", lane=batch.lane, requests=len(replies), rows=rows, inference_s=inference_s)
         for reply in replies:
-            if reply.dead is not None:
+            if reply.dead is not None and reply.fallback is None:
                 self._log.warning(
                     "request_failed",
                     lane=batch.lane,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.contracts.fallback import is_overdue
 from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError, ModelError, clipped
 from inferlane.runtime.delivery import Delivery, Reply
@@ -16,6 +17,7 @@ from inferlane.runtime.retry import Retrier
 from workers.batch_telemetry import BatchTelemetry
 from workers.batching import Batch, BatchRun, InferredRequest, RunTimes, by_length, join, pieces_of, split_by_rows
 from workers.failure_limit import FailureLimit
+from workers.fallback_writer import FallbackWriter
 from workers.lane_scheduler import LaneScheduler
 from workers.model import HELD_BYTES, BatchRunner
 from workers.replies import ReplyBuilder
@@ -52,13 +54,14 @@ class BatchReply:
 class Pipeline:
     """Turns fetched batches into delivered replies; one per worker process."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
         settings: "Settings",
         *,
         model: "OnnxModel",
         delivery: Delivery,
         telemetry: BatchTelemetry,
+        fallbacks: FallbackWriter,
         cancelled: Container[str],
         clock: "Clock",
     ) -> None:
@@ -67,10 +70,14 @@ class Pipeline:
         self._model = model
         self._delivery = delivery
         self._telemetry = telemetry
+        self._fallbacks = fallbacks
         self._cancelled = cancelled
         self._clock = clock
         self._replies = ReplyBuilder(
-            model.version, max_result_bytes=settings.max_result_bytes, results_sample=settings.results_sample
+            model.version,
+            names=settings.names,
+            max_result_bytes=settings.max_result_bytes,
+            results_sample=settings.results_sample,
         )
         self._runner = BatchRunner(
             model.run,
@@ -176,7 +183,7 @@ class Pipeline:
             )
 
     def _sort_out(self, batch: Sequence[Request], lane: Lane, now_s: float) -> tuple[list[Request], list[Reply]]:
-        """The requests to infer, and the replies of those that are expired or cancelled."""
+        """The requests to infer, and the replies of those that are expired, cancelled or overdue."""
         due: list[Request] = []
         replies: list[Reply] = []
         for request in batch:
@@ -188,12 +195,14 @@ class Pipeline:
         return due, replies
 
     def _reply_early(self, request: Request, lane: Lane, now_s: float) -> Reply | None:
-        """The reply of an expired or cancelled request; None for one to infer."""
+        """The reply of an expired, cancelled or overdue request; None for one to infer."""
         headers = request.headers
         if headers.deadline_s is not None and now_s > headers.deadline_s:
             return self._replies.of_expired(headers, lane, now_s=now_s)
         if headers.key in self._cancelled:
             return self._replies.of_cancelled(headers, lane, now_s=now_s)
+        if is_overdue(headers, now_s=now_s):
+            return self._replies.of_overdue(request.record, headers, lane, now_s=now_s)
         return None
 
     def _reply(self, inferred: InferredRequest, lane: Lane, times: RunTimes) -> Reply:
@@ -206,10 +215,17 @@ class Pipeline:
             return self._replies.of_error(request.record, request.headers, lane, failure, now_s=times.ended_s)
 
     async def _finish(self, held: Sequence[BatchReply]) -> None:
-        await self._delivery.deliver([reply for done in held for reply in done.replies])
+        held = [await self._fallen_back(done) for done in held]
+        await self._delivery.deliver([reply for done in held for reply in done.replies if reply.fallback is None])
         now_s = self._clock.now_s()
         for done in held:
             self._telemetry.observe(done.batch, done.replies, now_s=now_s)
+
+    async def _fallen_back(self, done: BatchReply) -> BatchReply:
+        """The batch once its fallback records are durable; a reply whose record was refused has none any more."""
+        if all(reply.fallback is None for reply in done.replies):
+            return done
+        return BatchReply(done.batch, await self._fallbacks.write(done.replies))
 
     def _refuse(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> Reply:
         return self._replies.of_error(record, headers_of(record), lane, error, now_s=self._clock.now_s())

@@ -7,8 +7,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from inferlane.contracts.dead_letters import stack_of
+from inferlane.contracts.fallback import fallback_record
 from inferlane.contracts.lane_tallies import key_bucket
-from inferlane.contracts.naming import Lane
+from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.results import Result, Status, foreign_key_of
 from inferlane.contracts.wire.v2 import encode_response
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 class ReplyBuilder:
     """Builds the replies of one version."""
 
-    def __init__(self, version: "ModelVersion", *, max_result_bytes: int, results_sample: float) -> None:
+    def __init__(self, version: "ModelVersion", *, names: Names, max_result_bytes: int, results_sample: float) -> None:
         self._version = version
+        self._names = names
         self._max_result_bytes = max_result_bytes
         self._results_sample = results_sample
 
@@ -73,6 +75,15 @@ class ReplyBuilder:
         """The reply of a request whose deadline has passed."""
         return self._reply(Result.expired(headers, now_s=now_s), headers, lane)
 
+    def of_overdue(self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
+        """The reply of a request that has waited too long here and has a fallback: an expiry of this version."""
+        overdue = replace(
+            Result.expired(headers, now_s=now_s),
+            error_detail=f"it has waited for half of the time to its deadline; {headers.fallback} answers it",
+        )
+        fallback = fallback_record(record, headers, names=self._names, lane=lane, now_s=now_s)
+        return replace(self._reply(overdue, headers, lane), dead=record, fallback=fallback)
+
     def of_cancelled(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
         """The reply of a cancelled request."""
         return self._reply(Result.cancelled(headers, now_s=now_s), headers, lane)
@@ -80,9 +91,10 @@ class ReplyBuilder:
     def of_error(
         self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, error: InferlaneError, *, now_s: float
     ) -> Reply:
-        """The reply of a request that failed with `error`; its record is dead-lettered."""
+        """The reply of a request that failed with `error`; its record goes to its fallback, or is dead-lettered."""
         reply = self._reply(Result.failed(headers, error, now_s=now_s), headers, lane)
-        return replace(reply, dead=record, stack=stack_of(error))
+        fallback = fallback_record(record, headers, names=self._names, lane=lane, now_s=now_s)
+        return replace(reply, dead=record, fallback=fallback, stack=stack_of(error))
 
     def _reply(self, result: Result, headers: RequestHeaders, lane: Lane) -> Reply:
         nobody_waits = lane is Lane.BULK or headers.reply_to is None

@@ -30,6 +30,7 @@ class _Counts:
     requests: int = 0
     failed: int = 0
     expired: int = 0
+    rerouted: int = 0
     rows: int = 0
     runs: Counter[int] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
@@ -71,6 +72,7 @@ class RolloutTallies:
                 requests=counts.requests,
                 failed=counts.failed,
                 expired=counts.expired,
+                rerouted=counts.rerouted,
                 rows=counts.rows,
                 runs=dict(counts.runs),
                 classes=dict(counts.classes),
@@ -100,6 +102,7 @@ def _count(counts: _Counts, reply: "Reply") -> None:
     counts.requests += 1
     counts.failed += is_failed
     counts.expired += is_expired
+    counts.rerouted += reply.fallback is not None
     counts.rows += reply.result.rows
     if reply.key_bucket >= 0:
         if counts.buckets is None:

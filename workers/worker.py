@@ -23,6 +23,7 @@ from inferlane.runtime.service import Background, Startup, essential
 from inferlane.runtime.tracing import enter_tracing
 from workers.batch_telemetry import BatchSpans, BatchTelemetry
 from workers.failure_limit import FailureLimit
+from workers.fallback_writer import FallbackWriter
 from workers.outcome_summaries import OutcomeRecorder, report_outcomes
 from workers.pipeline import Pipeline, worker_lanes
 from workers.rollout_tallies import RolloutTallies
@@ -189,6 +190,7 @@ class Worker:
                 pool=(version.model, version.version),
             ),
             telemetry=BatchTelemetry(version, self._outcomes, self._limit, spans=spans, tallies=self._tallies),
+            fallbacks=FallbackWriter(clients.producer, self._retrier, model=version.model, version=version.version),
             cancelled=clients.cancelled,
             clock=self._clock,
         )

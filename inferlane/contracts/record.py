@@ -33,6 +33,10 @@ POSITION = "ce_position"
 # The rollout that decided by chance which version the record went to; written by the router, and only then. A record
 # that goes on to another version has it no more: there it is no fair sample.
 ROLLOUT = "ce_rollout"
+# Written by the router on a record of a version under trial: the version that answers what that one fails.
+FALLBACK = "ce_fallback"
+# Written by the worker that failed: on the record for the other version, which therefore never falls back again.
+FALLEN_BACK_FROM = "ce_fallbackfrom"
 
 
 def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes], ...]:
@@ -83,6 +87,8 @@ class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
     position: str | None = None
     # The rollout that the record counts in, if one does.
     rollout: str | None = None
+    # The version that answers what this one fails (`inferlane.contracts.fallback`).
+    fallback: str | None = None
 
 
 def read_headers(record: KafkaRecord) -> RequestHeaders:
@@ -151,6 +157,7 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
             json_length=int(json_length) if json_length else None,
             trace_parent=valid_trace_parent(get(TRACE_PARENT)),
             rollout=_name(ROLLOUT, get(ROLLOUT)),
+            fallback=_name(FALLBACK, get(FALLBACK)),
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise DecodeError(

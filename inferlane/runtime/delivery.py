@@ -57,7 +57,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
     `reply_to` is the API instance that waits. `to_topic` also (or, for bulk, only) sends it to `inferlane.results`.
     `dead` is the original record when it goes to the dead letters as well, `stack` where its error was raised, and
-    `record` the original of a reply that may still become such.
+    `record` the original of a reply that may still become such. `fallback` is the record for the version that answers
+    instead: a reply whose fallback is written is not delivered.
     `trace_parent` is the request's W3C header, which its result on the topic has too. `source` and `position` are what
     a foreign producer said of itself, and where its record lay: there they tell whose the result is.
     """
@@ -69,6 +70,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     to_topic: bool
     dead: KafkaRecord | None = None
     record: KafkaRecord | None = None
+    fallback: OutRecord | None = None
     stack: str = ""
     trace_parent: bytes | None = None
     source: bytes = b""

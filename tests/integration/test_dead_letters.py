@@ -26,6 +26,7 @@ from tests.support.fakes.records import make_catalog, make_version
 from tests.support.parts import embedded_store, eventually
 from workers.batch_telemetry import BatchTelemetry
 from workers.failure_limit import FailureLimit
+from workers.fallback_writer import FallbackWriter
 from workers.outcome_summaries import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
 
@@ -87,6 +88,7 @@ class Parts:
             self.settings,
             model=Model(is_broken=is_broken),  # type: ignore[arg-type]  # of the same shape
             delivery=self.delivery,
+            fallbacks=FallbackWriter(self.producer, self.retrier, model="iris", version="v1"),
             telemetry=BatchTelemetry(make_version(), recorder, limit),
             cancelled=(),
             clock=clock,

@@ -41,6 +41,7 @@ from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.retry import Retrier
 from tests.support.fakes.records import make_catalog, make_version
 from workers.failure_limit import FailureLimit
+from workers.fallback_writer import FallbackWriter
 from workers.batch_telemetry import BatchTelemetry
 from workers.outcome_summaries import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
@@ -64,7 +65,7 @@ async def main(stop):
         recorder = OutcomeRecorder(model="iris", version="v1", worker_id="w", clock=clock, classes=("a", "b", "c"))
         pipeline = Pipeline(
             settings, model=Model(), delivery=delivery, telemetry=BatchTelemetry(make_version(), recorder, limit),
-            cancelled=(), clock=clock,
+            fallbacks=FallbackWriter(producer, retrier, model="iris", version="v1"), cancelled=(), clock=clock,
         )
         log = RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names)
         await worker_lanes(settings, pipeline, limit=limit, retrier=retrier, attempt_log=log).run(stop)

@@ -42,5 +42,10 @@ PREDICTIONS = counter(
 PREDICTION_VALUE = batch_histogram(
     "inferlane_worker_prediction_value", "Predictions of a regression.", POOL, buckets=_VALUE_BUCKETS
 )
+FALLBACKS = counter(
+    "inferlane_worker_fallbacks_total",
+    "Requests that this version failed, or reached too late, and that another version answers instead.",
+    POOL_LANE,
+)
 HALTED = gauge("inferlane_worker_halted", "1 while a worker is halted because its model fails.", POOL)
 MODEL_SIZE = gauge("inferlane_worker_model_size_bytes", "Size of the model file that this worker serves.", POOL)

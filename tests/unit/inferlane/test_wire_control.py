@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inferlane.contracts.naming import Lane
+from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import JSON_LENGTH
 from inferlane.contracts.wire.v1 import read_instances_body
 from inferlane.contracts.wire.v2 import decode_response
@@ -30,7 +30,7 @@ def read(body: dict[str, Any] | bytes, *, raw: bytes = b"") -> Request:
 
 def answer(request: Request) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The JSON part of the answer, and its tensors."""
-    replies = ReplyBuilder(VERSION, max_result_bytes=1 << 20, results_sample=0.0)
+    replies = ReplyBuilder(VERSION, names=Names(), max_result_bytes=1 << 20, results_sample=0.0)
     result = replies.of_inferred(InferredRequest(request, OUTPUTS), RunTimes(started_s=1.0, ended_s=2.0)).result
     return json.loads(result.content[: result.json_length]), decode_response(result.content, result.json_length)
 

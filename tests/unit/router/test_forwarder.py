@@ -7,14 +7,15 @@ from typing import Any
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import ROLLOUT
-from inferlane.contracts.traffic_split import Served
+from inferlane.contracts.traffic_split import Served, Split
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
-from router.forwarder import Forwarder
+from router.forwarder import Forwarder, RoutedRecord
+from router.routing import Splits
 from tests.support.fakes.records import FakeRecord, make_catalog
 
 SETTINGS = load_settings()
@@ -68,11 +69,13 @@ class FatTracing:
         return FatSpan()
 
 
-def make_forwarder(sender: FakeSender, delivery: FakeDelivery, *, tracing: Any = None) -> Forwarder:
+def make_forwarder(
+    sender: FakeSender, delivery: FakeDelivery, *, tracing: Any = None, splits: Splits | None = None
+) -> Forwarder:
     return Forwarder(
         SETTINGS,
         catalog=make_catalog("v1", "v2"),
-        splits=SplitTable(),
+        splits=splits or SplitTable(),
         producer=sender,
         delivery=delivery,  # type: ignore[arg-type]  # a fake of the same shape
         retrier=Retrier(),
@@ -191,3 +194,22 @@ async def test_a_record_that_a_rollout_routed_says_so_whatever_its_producer_wrot
     await forwarder.forward(take(claiming), Lane.REQUESTS)
     marks = [[value for name, value in record.headers if name == ROLLOUT] for record in sender.sent]
     assert marks == [[], [b"iris-1"]]
+
+
+def test_the_fallback_of_the_split_is_told_to_the_version_under_trial_alone() -> None:
+    """Guards `fallback_of` and `_ROUTER_HEADERS`: without the first no failure is shielded; without the second a
+    producer decides which version answers."""
+    splits = {"iris": Split(model="iris", weights={"v1": 0.5, "v2": 0.5}, fallback="v1")}
+    forwarder = make_forwarder(FakeSender(), FakeDelivery(), splits=splits)
+    told: dict[str, set[bytes | None]] = {}
+    for number in range(100):
+        forged = (("ce_id", b"%d" % number), ("ce_fallback", b"v9"), ("ce_fallbackfrom", b"v8"))
+        routed = forwarder.decide(FakeRecord(headers=forged), Lane.REQUESTS)
+        assert isinstance(routed, RoutedRecord)
+        headers = dict(routed.out.headers)
+        assert "ce_fallbackfrom" not in headers
+        told.setdefault(routed.chosen.version, set()).add(headers.get("ce_fallback"))
+    assert told == {"v1": {None}, "v2": {b"v1"}}
+    pinned = forwarder.decide(request(b"p", b"v2"), Lane.REQUESTS)
+    assert isinstance(pinned, RoutedRecord)
+    assert "ce_fallback" not in dict(pinned.out.headers)

@@ -122,7 +122,9 @@ def test_the_router_routes_or_answers_every_record(forwarder: Forwarder, record:
 @example(record=HUGE, lane=Lane.REQUESTS)
 def test_the_worker_decodes_or_answers_every_record(record: FakeRecord, lane: Lane) -> None:
     """Guards `UNREADABLE` of `workers.requests` and what its members are raised for; fails without one of them."""
-    replies = ReplyBuilder(make_version(), max_result_bytes=SETTINGS.max_result_bytes, results_sample=0.0)
+    replies = ReplyBuilder(
+        make_version(), names=SETTINGS.names, max_result_bytes=SETTINGS.max_result_bytes, results_sample=0.0
+    )
     try:
         request = decode(record, lane, make_version())
     except UNREADABLE as error:

@@ -1,6 +1,7 @@
 """What a worker does with a fetched batch: which requests are inferred, and that each gets a reply."""
 
 import asyncio
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,18 +9,21 @@ import msgspec
 import numpy as np
 import pytest
 
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import format_time, read_headers
 from inferlane.contracts.results import Status
 from inferlane.contracts.wire.v2 import decode_response
-from inferlane.errors import ModelError
+from inferlane.errors import InferlaneError, ModelError, TopicMissingError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.kafka.offsets import Ticket
+from inferlane.runtime.retry import Retrier
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version
 from workers.batching import Batch
+from workers.fallback_writer import FallbackWriter
 from workers.pipeline import Pipeline
 
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -66,26 +70,51 @@ class FakeTelemetry:
     def observe(self, batch: Batch, replies: Sequence[Reply], *, now_s: float) -> None: ...
 
 
-def make_record(request_id: str, *, deadline_s: float | None = None, value: bytes = BODY) -> FakeRecord:
-    headers = [("ce_id", request_id.encode()), ("ce_replyto", b"api")]
+@dataclass
+class FakeProducer:
+    """Writes records, or refuses all of them with an error."""
+
+    refusal: InferlaneError | None = None
+    sent: list[OutRecord] = field(default_factory=list)
+
+    async def send_each(self, records: Sequence[OutRecord]) -> Sequence[InferlaneError | None]:
+        if self.refusal is None:
+            self.sent += records
+        return [self.refusal] * len(records)
+
+
+def make_record(
+    request_id: str, *, deadline_s: float | None = None, value: bytes = BODY, fallback: str | None = None
+) -> FakeRecord:
+    headers = [
+        ("ce_id", request_id.encode()),
+        ("ce_replyto", b"api"),
+        ("ce_model", b"iris"),
+        ("ce_modelversion", b"v2"),
+    ]
     if deadline_s is not None:
         headers.append(("ce_deadline", format_time(deadline_s)))
+    if fallback is not None:
+        headers.append(("ce_fallback", fallback.encode()))
     return FakeRecord(value=value, headers=tuple(headers))
 
 
-def make_pipeline(
+def make_pipeline(  # noqa: PLR0913 - what a test may want of its own
     model: FakeModel,
     delivery: FakeDelivery,
     *,
     cancelled: Collection[str] = (),
     clock: FakeClock | None = None,
+    producer: FakeProducer | None = None,
+    telemetry: FakeTelemetry | None = None,
     max_batch_rows: int,
 ) -> Pipeline:
     return Pipeline(
         load_settings(max_batch_rows=max_batch_rows),
         model=model,  # type: ignore[arg-type]  # fakes of the same shape
         delivery=delivery,  # type: ignore[arg-type]  # as above
-        telemetry=FakeTelemetry(),  # type: ignore[arg-type]  # as above
+        telemetry=telemetry or FakeTelemetry(),  # type: ignore[arg-type]  # as above
+        fallbacks=FallbackWriter(producer or FakeProducer(), Retrier(), model="iris", version="v1"),
         cancelled=cancelled,
         clock=clock or FakeClock(),
     )
@@ -97,10 +126,13 @@ async def answer(
     lane: Lane = Lane.REQUESTS,
     cancelled: Collection[str] = (),
     clock: FakeClock | None = None,
+    producer: FakeProducer | None = None,
     max_batch_rows: int = 256,
 ) -> FakeDelivery:
     delivery = FakeDelivery()
-    pipeline = make_pipeline(model, delivery, cancelled=cancelled, clock=clock, max_batch_rows=max_batch_rows)
+    pipeline = make_pipeline(
+        model, delivery, cancelled=cancelled, clock=clock, producer=producer, max_batch_rows=max_batch_rows
+    )
     async with asyncio.timeout(30):
         await pipeline.serve(FetchedBatch(records, Ticket({})), lane)  # type: ignore[arg-type]  # as above
     pipeline.close()
@@ -310,3 +342,66 @@ async def test_a_client_has_its_turn_between_two_pieces_of_a_large_bulk_request(
         await asyncio.gather(*waiting)
     pipeline.close()
     assert rows == [2, 1, 2, 2, 2]
+
+
+async def test_what_this_version_fails_goes_to_its_fallback_and_not_to_the_client() -> None:
+    """Guards `fallback_record` in `of_error`: without it, the client of a trial sees the failure."""
+    clock, producer = FakeClock(), FakeProducer()
+
+    class Failing(FakeModel):
+        def run(self, _inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            raise ModelError("always")
+
+    deadline_s = clock.now_s() + 60
+    shielded = make_record("a", deadline_s=deadline_s, fallback="v1")
+    delivery = await answer(shielded, make_record("b"), model=Failing(), clock=clock, producer=producer)
+    assert [reply.result.request_id for reply in delivery.answers] == ["b"]
+    (sent,) = producer.sent
+    assert (sent.topic, sent.value) == ("inferlane.iris.v1.requests", BODY)
+    headers = dict(sent.headers)
+    assert (headers["ce_id"], headers["ce_modelversion"], headers["ce_attempt"]) == (b"a", b"v1", b"2")
+    assert headers["ce_deadline"] == format_time(deadline_s)
+    assert (headers["ce_fallbackfrom"], "ce_fallback" in headers) == (b"v2", False)
+
+
+@pytest.mark.parametrize("value", [b"not json", BODY])
+async def test_inputs_and_outputs_that_only_this_version_refuses_have_their_fallback_too(value: bytes) -> None:
+    producer = FakeProducer()
+    model = FakeModel({"label": np.array([object()]), "probabilities": np.zeros((1, 3), np.float32)})
+    delivery = await answer(make_record("a", value=value, fallback="v1"), model=model, producer=producer)
+    assert (len(producer.sent), delivery.answers) == (1, [])
+
+
+async def test_a_request_that_waited_half_its_time_is_not_inferred_but_handed_over() -> None:
+    """Guards `is_overdue`: without it, a slow version under trial uses up the time in which the other could answer."""
+    clock, producer, model = FakeClock(), FakeProducer(), FakeModel()
+    now_s = clock.now_s()
+
+    def waited(request_id: str, waited_s: float) -> FakeRecord:
+        made = make_record(request_id, deadline_s=now_s + 60 - waited_s, fallback="v1")
+        return dataclasses.replace(made, headers=(*made.headers, ("ce_time", format_time(now_s - waited_s))))
+
+    delivery = await answer(waited("late", 31), waited("due", 29), model=model, clock=clock, producer=producer)
+    assert [dict(sent.headers)["ce_id"] for sent in producer.sent] == [b"late"]
+    assert model.rows == [1]
+    assert [reply.result.request_id for reply in delivery.answers] == ["due"]
+
+
+async def test_a_failure_without_time_left_or_whose_fallback_is_refused_ends_here() -> None:
+    """Without it, a request whose fallback has no topic has no result at all."""
+    clock = FakeClock()
+
+    class Slow(FakeModel):
+        def run(self, _inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+            clock.advance(10)
+            raise ModelError("late")
+
+    late = make_record("late", deadline_s=clock.now_s() + 5, fallback="v1")
+    producer = FakeProducer()
+    delivery = await answer(late, model=Slow(), clock=clock, producer=producer)
+    assert (producer.sent, delivery.status_of("late")) == ([], (Status.FAILED, "model_error"))
+    refusing = FakeProducer(TopicMissingError("no topic"))
+    delivery = await answer(make_record("a", fallback="v1"), model=Slow(), producer=refusing)
+    (reply,) = delivery.answers
+    assert (reply.result.status, reply.dead is not None) == (Status.FAILED, True)
+    assert "no topic" in (reply.result.error_detail or "")

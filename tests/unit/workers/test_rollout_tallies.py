@@ -4,8 +4,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from inferlane.contracts.lane_tallies import decode_buckets, key_bucket, run_bin
-from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import ROLLOUT, read_headers
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.record import FALLBACK, ROLLOUT, read_headers
 from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v2_fields import ALL_AS_JSON
 from inferlane.errors import InferlaneError, InvalidInputError, ModelError
@@ -22,7 +22,7 @@ from workers.requests import Request
 from workers.rollout_tallies import RolloutTallies
 
 VERSION = make_version("v2")
-BUILDER = ReplyBuilder(VERSION, max_result_bytes=1_000_000, results_sample=0.0)
+BUILDER = ReplyBuilder(VERSION, names=Names(), max_result_bytes=1_000_000, results_sample=0.0)
 TIMES = RunTimes(started_s=12.0, ended_s=12.008)
 
 
@@ -71,7 +71,15 @@ def test_faults_of_the_sender_do_not_count_and_those_of_the_version_do() -> None
     replies = [failed(request, ModelError("boom")), failed(request, InvalidInputError("shape")), expired, cancelled]
     tallies.add(batch, replies)
     (tally,) = tallies.take()
-    assert (tally.requests, tally.failed, tally.expired) == (2, 1, 1)
+    assert (tally.requests, tally.failed, tally.expired, tally.rerouted) == (2, 1, 1, 0)
+
+
+def test_what_another_version_answers_is_a_failure_of_this_one_and_counted_as_such() -> None:
+    tallies = RolloutTallies(VERSION)
+    request = make_request(MARK, (FALLBACK, b"v1"))
+    tallies.add(Batch(lane=Lane.REQUESTS, fetched_s=10.0), [failed(request, ModelError("boom"))])
+    (tally,) = tallies.take()
+    assert (tally.requests, tally.failed, tally.rerouted) == (1, 1, 1)
 
 
 def test_the_requests_of_one_routing_key_are_in_one_bucket() -> None:

@@ -1,0 +1,44 @@
+"""The fallback of a version under trial: the stable version answers what that one fails, under the same id. Pure.
+
+The router says on each record of the trial which version that is; a worker needs no traffic split to act on it.
+"""
+
+from inferlane.contracts.kafka_record import KafkaRecord, OutRecord
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.record import FALLBACK, FALLEN_BACK_FROM, ROLLOUT, RequestHeaders
+
+# The share of the time to its deadline that a request may wait for the version under trial. The rest is for the other
+# one: less may be too little for it, more gives up requests that the version under trial would still have answered.
+_WAIT_SHARE = 0.5
+# Successive records that go to one partition (sticky partitioner), as the router's.
+_MAX_RUN = 16
+_REPLACED = frozenset({FALLBACK, FALLEN_BACK_FROM, ROLLOUT, "ce_modelversion", "ce_attempt"})
+
+
+def fallback_record(
+    record: KafkaRecord, headers: RequestHeaders, *, names: Names, lane: Lane, now_s: float
+) -> OutRecord | None:
+    """The record for the version that answers instead: same id, payload and deadline, and the attempt counts on.
+
+    None if the record has no fallback, or no time is left. The new record has no fallback, so that no two versions
+    can hand a request to each other.
+    """
+    if headers.fallback is None or (headers.deadline_s is not None and now_s >= headers.deadline_s):
+        return None
+    kept = [(name, value) for name, value in record.headers if name not in _REPLACED]
+    kept += [
+        ("ce_modelversion", headers.fallback.encode()),
+        ("ce_attempt", str(headers.attempt + 1).encode()),
+        (FALLEN_BACK_FROM, (headers.version or "").encode()),
+    ]
+    key = record.key or headers.request_id.encode()
+    max_run = _MAX_RUN if headers.routing_key is None and key == headers.request_id.encode() else 0
+    topic = names.work_topic(headers.model or "", headers.fallback, lane)
+    return OutRecord(topic, key, record.value or b"", kept, max_run=max_run)
+
+
+def is_overdue(headers: RequestHeaders, *, now_s: float) -> bool:
+    """Whether a request has waited so long for the version under trial that the other one should have it now."""
+    if headers.fallback is None or headers.deadline_s is None:
+        return False
+    return now_s > headers.accepted_s + (headers.deadline_s - headers.accepted_s) * _WAIT_SHARE
