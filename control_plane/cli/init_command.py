@@ -36,7 +36,8 @@ FROM python:3.13-slim-trixie AS build
 WORKDIR /build
 COPY {SETTINGS_FILE} *.whl /wheels/
 RUN python -m venv /opt/inferlane/venv \\
- && /opt/inferlane/venv/bin/pip install --no-cache-dir --find-links /wheels "inferlane[otel]=={__version__}" \\
+ && /opt/inferlane/venv/bin/pip install --no-cache-dir --find-links /wheels \\
+      "inferlane[otel,grpc,text,image]=={__version__}" \\
  && python -m venv /samples \\
  && /samples/bin/pip install --no-cache-dir --find-links /wheels "inferlane[models]=={__version__}" \\
  && /samples/bin/inferlane models build-samples --models-dir /opt/inferlane/models
