@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import psutil
 
 from benchmarks.measured import Machine
-from models.measure import cpu_name
+from models.timing import cpu_name
 
 
 def this_machine() -> Machine:

@@ -2,7 +2,7 @@
 
 Layout of the store: `<model>/model.toml` (`default_version`, `description`, `classes`) and, for each version,
 `<model>/<version>/model.onnx` with `<model>/<version>/version.toml`. `version.toml` holds `digest` (`sha256:<hex>`
-of model.onnx), `size_bytes`, `quantization` (`none` or the method), `[[inputs]]` and `[[outputs]]`
+of model.onnx), `size_bytes`, `quantization` (`none` or the method), `rows_alone`, `[[inputs]]` and `[[outputs]]`
 (`name`, `datatype`, `shape` with -1 for the row axis, and `classes` of an output that has some), `[metrics]` and, for a
 quantized version, `[quantized]`.
 
@@ -46,6 +46,8 @@ class ModelVersion:
     digest: str
     size_bytes: int
     quantization: str
+    # A run takes a single row, because the answer to a row would depend on the rows beside it.
+    rows_alone: bool = False
     metrics: Mapping[str, float | str] = field(default_factory=dict)
     quantized: Mapping[str, float | str] = field(default_factory=dict)
 
@@ -274,6 +276,7 @@ def _read_version(model: str, folder: Path, about: ModelFile) -> ModelVersion:
         digest=entry.digest,
         size_bytes=entry.size_bytes,
         quantization=entry.quantization,
+        rows_alone=entry.rows_alone,
         metrics=shown_values(entry.metrics),
         quantized=shown_values(entry.quantized),
     )

@@ -57,6 +57,8 @@ class VersionFile(msgspec.Struct, frozen=True):
     outputs: Annotated[tuple[_Tensor, ...], msgspec.Meta(min_length=1)]
     # False of a graph that takes a single row and has no axis for rows: the shapes are those of a row then.
     row_axis: bool = True
+    # True of a graph whose answer to a row depends on the rows beside it: a worker runs each row by itself then.
+    rows_alone: bool = False
     columns: tuple[Column, ...] = ()
     metrics: Any = None
     quantized: Any = None

@@ -9,7 +9,6 @@ from models.measure import (
     BATCH_ROWS,
     METHOD,
     compare,
-    cpu_name,
     measure_accuracy,
     measure_latencies_us,
     quantize,
@@ -17,6 +16,7 @@ from models.measure import (
 from models.model_session import open_session, signature_of
 from models.samples import QuantizedRecipe, Recipe, Sample, TrainedRecipe
 from models.store import VersionAbout, digest_of, onnx_path, write_version
+from models.timing import cpu_name
 from models.training import DataSplit, Rows, export_onnx, load_split, train
 
 

@@ -85,6 +85,7 @@ class VersionAbout:
     signature: Signature
     metrics: Mapping[str, float | str]
     quantized: Mapping[str, float | str]
+    rows_alone: bool = False
     # The names of the classes by output, where an output names its own.
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -151,6 +152,8 @@ def version_toml(about: VersionAbout, artifact: Artifact) -> str:
         tables["quantized"] = about.quantized
     about_files: dict[str, Value] = {"digest": artifact.digest, "size_bytes": artifact.size_bytes}
     about_graph: dict[str, Value] = {"row_axis": False} if about.signature.batch == NO_ROW_AXIS else {}
+    if about.rows_alone:
+        about_graph["rows_alone"] = True
     return dump_toml(
         about_files | {"quantization": about.quantization} | about_graph,
         lists={

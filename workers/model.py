@@ -67,6 +67,7 @@ class OnnxModel:
             ) from error
         graph = signature_of(self._session)
         self._batch = version.signature.batch
+        self._rows_of_run = 1 if version.rows_alone and self._batch == ANY_ROWS else self._batch
         served = Signature.of_graph(graph.inputs, graph.outputs, has_row_axis=self._batch != NO_ROW_AXIS)
         found, said = describe(served), describe(version.signature)
         if found != said:
@@ -83,8 +84,8 @@ class OnnxModel:
         Raises:
             ModelError: onnxruntime failed, or an output has another number of rows than the inputs.
         """
-        if self._batch != ANY_ROWS:
-            return run_in_pieces(self._run_once, inputs, batch=self._batch)
+        if self._rows_of_run != ANY_ROWS:
+            return run_in_pieces(self._run_once, inputs, batch=self._rows_of_run)
         return self._run_once(inputs)
 
     def _run_once(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

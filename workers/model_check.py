@@ -88,23 +88,36 @@ def _verify_independence(model: OnnxModel) -> None:
     Raises:
         ConfigurationError: an output depends on the other rows of the batch, which belong to other clients.
     """
-    batch = _samples(model.version)
+    dependence = row_dependence(model)
+    if dependence is not None:
+        raise ConfigurationError(
+            f"{model.version.path}: the output of a row depends on the rows beside it in its batch: {dependence}. Rows "
+            "of other clients would change it. Quantize statically instead of dynamically, and remove layers that use "
+            "the whole batch. Or have each row run by itself, which is slower: `rows_alone = true` in version.toml, "
+            "`inferlane models add --rows-alone`."
+        )
+
+
+def row_dependence(model: OnnxModel, batch: Mapping[str, np.ndarray] | None = None) -> str | None:
+    """How the outputs of rows in a batch differ from those of the same rows alone, None if they do not.
+
+    Without `batch` the rows are random ones.
+    """
+    batch = _samples(model.version) if batch is None else batch
+    count = len(next(iter(batch.values())))
     try:
         together = model.run(batch)
-        alone = [model.run({name: array[n : n + 1] for name, array in batch.items()}) for n in range(len(_ROW_SCALES))]
+        alone = [model.run({name: array[n : n + 1] for name, array in batch.items()}) for n in range(count)]
     except ModelError:
         # Random rows may be invalid for this model; rows of zeros were valid.
-        return
+        return None
     # If there are scores, labels follow from them, and may differ at a tie.
     scored = [name for name, array in together.items() if array.dtype.kind == "f"]
     for name in scored or together:
         apart = np.concatenate([outputs[name] for outputs in alone])
         if not _same(together[name], apart):
-            raise ConfigurationError(
-                f"{model.version.path}: the output of a row depends on the rows beside it in its batch: {name} is "
-                f"{_head(apart)} alone and {_head(together[name])} in a batch. Rows of other clients would change it. "
-                "Quantize statically instead of dynamically, and remove layers that use the whole batch."
-            )
+            return f"{name} is {_head(apart)} alone and {_head(together[name])} in a batch"
+    return None
 
 
 def _verify_filled_up(model: OnnxModel) -> None:

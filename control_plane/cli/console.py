@@ -6,7 +6,8 @@ terminal is written out (`inferlane.errors.printable`) whatever it is part of.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from control_plane.local.profile import attached_settings
-from inferlane.errors import printable
+from inferlane.errors import ConfigurationError, printable
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.runfile import RunFile
 
@@ -53,6 +54,24 @@ def write_json(value: object) -> None:
 def _escaped(char: str) -> str:
     raw = char.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{raw[at : at + 2].hex()}" for at in range(0, len(raw), 2))
+
+
+@contextmanager
+def missing_extra_explained(doing: str, needs: frozenset[str]) -> Iterator[None]:
+    """Turn the absence of one of the packages `needs`, which the extra `models` has, into an error that says so.
+
+    Raises:
+        ConfigurationError: one of them is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in needs:
+            raise
+        raise ConfigurationError(
+            f"{doing} models needs {error.name!r}, which is not installed. "
+            "Install the extra: pip install 'inferlane[models]'"
+        ) from error
 
 
 out = PlainConsole()

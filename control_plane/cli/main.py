@@ -12,6 +12,7 @@ from control_plane.cli.console import err, out, styled
 from control_plane.cli.doctor import doctor
 from control_plane.cli.init_command import init, read_settings_file
 from control_plane.cli.provisioning_commands import acls_app, k8s_app, keys_app, topics_app
+from control_plane.cli.quantize_command import quantize_model
 from control_plane.cli.stack_commands import down, status, up
 from inferlane import __version__
 from inferlane.errors import InferlaneError
@@ -29,6 +30,7 @@ app = typer.Typer(name="inferlane", no_args_is_help=True)
 STACK, PROCESSES = "The stack on this machine", "One process of it"
 for command in (init, up, down, status, doctor):
     app.command(rich_help_panel=STACK)(command)
+models_commands.app.command("quantize")(quantize_model)
 app.add_typer(models_commands.app, name="models")
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(topics_app, name="topics")

@@ -1,7 +1,6 @@
 """`inferlane models`: add, build, list and verify what can be served."""
 
 import shlex
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from control_plane.cli.console import err, out, styled
+from control_plane.cli.console import err, missing_extra_explained, out, styled
 from inferlane.errors import ConfigurationError, clipped
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.runfile import RunFile
@@ -18,8 +17,6 @@ from inferlane.runtime.runfile import RunFile
 # numpy, onnxruntime and the model tools are loaded by the command that needs them (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from inferlane.runtime.settings import ApiSettings
     from models.adding.addition import Added, Report
     from models.adding.checking import Comparison
@@ -72,12 +69,16 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Open a pickle, which may run anything, in a child. Default: off.")
     ] = False,
+    rows_alone: Annotated[
+        bool,
+        typer.Option("--rows-alone", help="Run rows one by one, for answers that depend on other rows. Default: off."),
+    ] = False,
     description: Annotated[str, typer.Option(help="What a new model is for. Default: none.")] = "",
     models_dir: ModelsDir = None,
 ) -> None:
     """Add a model of your own to the store: inspected, checked, measured, and there whole or not at all."""
     settings = _settings(models_dir)
-    with _missing_extra_explained("adding", _ADDING_NEEDS):
+    with missing_extra_explained("adding", _ADDING_NEEDS):
         from models.adding.addition import Addition, add
     addition = Addition(
         source=source,
@@ -88,6 +89,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         tolerance=tolerance,
         timeout_s=timeout_s,
         trust_pickle=trust_pickle,
+        rows_alone=rows_alone,
         description=description,
     )
     with err.status("inspecting") as status:
@@ -187,7 +189,7 @@ def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
     total, built = count_versions(), 0
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
-        _missing_extra_explained("building", _BUILDING_NEEDS),
+        missing_extra_explained("building", _BUILDING_NEEDS),
         Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress,
     ):
         task = progress.add_task("building", total=total)
@@ -234,19 +236,6 @@ def verify_models(models_dir: ModelsDir = None) -> None:
         out.print(styled(f"{version.model} {version.version}: ", *verdict), soft_wrap=True)
     if faults:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _missing_extra_explained(doing: str, needs: frozenset[str]) -> "Iterator[None]":
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in needs:
-            raise
-        raise ConfigurationError(
-            f"{doing} models needs {error.name!r}, which is not installed. "
-            "Install the extra: pip install 'inferlane[models]'"
-        ) from error
 
 
 def _fault_of(version: "ModelVersion") -> str | None:

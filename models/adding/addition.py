@@ -34,6 +34,8 @@ class Addition:
     tolerance: float
     timeout_s: float
     trust_pickle: bool = False
+    # Rows are run one by one, because the answer to one depends on the others.
+    rows_alone: bool = False
     description: str = ""
 
 
@@ -88,7 +90,7 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
         report = _report(addition, inspected, checked, converted)
         classes = {**_score_classes(report), **inspected.classes}
         (folder / "version.toml").write_text(
-            version_toml(_about(report, classes), inspected.artifact), encoding="utf-8"
+            version_toml(_about(report, classes, rows_alone=addition.rows_alone), inspected.artifact), encoding="utf-8"
         )
         (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         for path in (folder, *folder.rglob("*")):
@@ -136,6 +138,7 @@ def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Pat
         rows=None if addition.check is None else str(addition.check.resolve()),
         predictions=str(scratch / _PREDICTIONS) if (scratch / _PREDICTIONS).exists() else None,
         tolerance=addition.tolerance,
+        rows_alone=addition.rows_alone,
     )
     try:
         return check_in_child(order, scratch=scratch, timeout_s=addition.timeout_s)
@@ -185,11 +188,12 @@ def _score_classes(report: Report) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _about(report: Report, classes: Mapping[str, tuple[str, ...]]) -> VersionAbout:
+def _about(report: Report, classes: Mapping[str, tuple[str, ...]], *, rows_alone: bool) -> VersionAbout:
     return VersionAbout(
         quantization="none",
         signature=report.checked.signature,
         metrics={f"batch{rows}_latency_us": value for rows, value in report.checked.latency_us.items()},
         quantized={},
+        rows_alone=rows_alone,
         classes=classes,
     )

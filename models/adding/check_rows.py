@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,19 @@ class CheckRows:
 
     inputs: Mapping[str, np.ndarray]
     expected: Mapping[str, np.ndarray]
+    # What is known of the rows beside the outputs: `(rows,)` class indices or numbers.
+    labels: np.ndarray | None = None
 
 
-def read_check_rows(path: Path, signature: Signature, classes: Mapping[str, Sequence[str]]) -> CheckRows:
-    """Read a file of rows for a model.
+def read_check_rows(
+    path: Path,
+    signature: Signature,
+    classes: Mapping[str, Sequence[str]],
+    *,
+    labels: str | None = None,
+    option: str = "--check",
+) -> CheckRows:
+    """Read a file of rows for a model, which `option` named; `labels` is a column, or an array, that is no output.
 
     An `.npz` file has an array for each input, and for each output that is known, by their names. In a table (`.csv`
     with a header, `.parquet`) the columns `OUTPUT` and `OUTPUT.CLASS` or `OUTPUT.INDEX` are expected answers; `INPUT`
@@ -35,16 +44,27 @@ def read_check_rows(path: Path, signature: Signature, classes: Mapping[str, Sequ
     """
     suffix = path.suffix.lower()
     if suffix not in _KNOWN:
-        raise ConfigurationError(f"--check {str(path)!r} is no file of rows that is known: {', '.join(_KNOWN)}")
+        raise ConfigurationError(f"{option} {str(path)!r} is no file of rows that is known: {', '.join(_KNOWN)}")
     try:
         if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                rows = _of_arrays({name: arrays[name] for name in arrays.files}, signature)
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
         else:
-            rows = _of_columns(read_columns(path), signature, classes)
+            arrays = read_columns(path)
+        known = _taken(arrays, labels)
+        rows = _of_arrays(arrays, signature) if suffix == ".npz" else _of_columns(arrays, signature, classes)
     except (OSError, ValueError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigurationError(f"--check {str(path)!r} cannot be read: {error}") from error
-    return _checked(path, rows, signature, classes)
+        raise ConfigurationError(f"{option} {str(path)!r} cannot be read: {error}") from error
+    return _checked(f"{option} {str(path)!r}", replace(rows, labels=known), signature, classes)
+
+
+def _taken(arrays: dict[str, np.ndarray], labels: str | None) -> np.ndarray | None:
+    """Take the labels away from the others."""
+    if labels is None:
+        return None
+    if labels not in arrays:
+        raise ValueError(f"there are no labels {quoted(labels)} in it, but {', '.join(map(quoted, list(arrays)[:10]))}")
+    return arrays.pop(labels)
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
@@ -74,6 +94,8 @@ def _of_columns(
         if (array := _gathered(rest, spec, classes.get(spec.name, ()))) is not None
     }
     inputs = {spec.name: array for spec in signature.inputs if (array := _gathered(rest, spec, ())) is not None}
+    if not inputs and signature.inputs[0].columns:
+        inputs = {signature.inputs[0].name: _of_named_columns(rest, signature.inputs[0])}
     if not inputs and len(signature.inputs) == 1 and rest:
         spec = signature.inputs[0]
         inputs = {spec.name: np.stack(list(rest.values()), axis=1)}
@@ -81,6 +103,23 @@ def _of_columns(
     if rest:
         raise ValueError(f"the columns {', '.join(map(quoted, list(rest)[:5]))} are those of no input and no output")
     return CheckRows(inputs=inputs, expected=expected)
+
+
+def _of_named_columns(rest: dict[str, np.ndarray], spec: TensorSpec) -> np.ndarray:
+    """Take the columns that version.toml names; texts become the index of their category."""
+    missing = [column.name for column in spec.columns if column.name not in rest]
+    if missing:
+        raise ValueError(f"there is no column {', '.join(map(quoted, missing[:5]))}, which version.toml names")
+    taken = []
+    for column in spec.columns:
+        values = rest.pop(column.name)
+        index = {text: float(number) for number, text in enumerate(column.categories)}
+        if index and (unknown := {str(value) for value in values} - index.keys()):
+            raise ValueError(
+                f"the column {quoted(column.name)} holds {quoted(min(unknown))}, which is no category of it"
+            )
+        taken.append(np.array([index[str(value)] for value in values]) if index else values)
+    return np.stack(taken, axis=1)
 
 
 def _gathered(rest: dict[str, np.ndarray], spec: TensorSpec, classes: Sequence[str]) -> np.ndarray | None:
@@ -130,11 +169,11 @@ def _parquet_columns(path: Path) -> dict[str, np.ndarray]:
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
-def _checked(path: Path, rows: CheckRows, signature: Signature, classes: Mapping[str, Sequence[str]]) -> CheckRows:
+def _checked(path: str, rows: CheckRows, signature: Signature, classes: Mapping[str, Sequence[str]]) -> CheckRows:
     missing = [spec.name for spec in signature.inputs if spec.name not in rows.inputs]
     if missing:
         raise ConfigurationError(
-            f"--check {str(path)!r} has no values for the input {', '.join(map(quoted, missing))}. The model has: "
+            f"{path} has no values for the input {', '.join(map(quoted, missing))}. The model has: "
             f"{', '.join(spec.name for spec in signature.inputs)}"
         )
     inputs = {spec.name: _fitted(path, rows.inputs[spec.name], spec) for spec in signature.inputs}
@@ -143,29 +182,35 @@ def _checked(path: Path, rows: CheckRows, signature: Signature, classes: Mapping
         for spec in signature.outputs
         if spec.name in rows.expected
     }
-    counts = {len(array) for array in (*inputs.values(), *expected.values())}
+    labels = rows.labels
+    if labels is not None:
+        # Each output that names classes names the same.
+        names = next(iter(classes.values()), ())
+        labels = _indices(path, "the labels", labels[:MAX_ROWS], names)
+    arrays = (*inputs.values(), *expected.values(), *([] if labels is None else [labels]))
+    counts = {len(array) for array in arrays}
     if len(counts) != 1 or counts == {0}:
-        raise ConfigurationError(f"--check {str(path)!r} has {sorted(counts)} rows; each column needs as many, and one")
-    return CheckRows(inputs=inputs, expected=expected)
+        raise ConfigurationError(f"{path} has {sorted(counts)} rows; each column needs as many, and one")
+    return CheckRows(inputs=inputs, expected=expected, labels=labels)
 
 
-def _fitted(path: Path, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+def _fitted(path: str, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     try:
         values = array[:MAX_ROWS].astype(numpy_dtype(spec.datatype))
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"--check {str(path)!r}: {spec.name} wants {spec.datatype}: {error}") from error
+        raise ConfigurationError(f"{path}: {spec.name} wants {spec.datatype}: {error}") from error
     if values.shape[1:] == spec.row_shape:
         return values
     try:
         return values.reshape(len(values), *spec.row_shape)
     except ValueError:
         raise ConfigurationError(
-            f"--check {str(path)!r} has rows of the shape {list(values.shape[1:])}, and the input {spec.name!r} wants "
+            f"{path} has rows of the shape {list(values.shape[1:])}, and the input {spec.name!r} wants "
             f"{list(spec.row_shape)}"
         ) from None
 
 
-def _indices(path: Path, name: str, array: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def _indices(path: str, name: str, array: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Names of classes as their indices; numbers as they are."""
     if array.ndim != 1 or array.dtype.kind not in "OUS":
         return array
@@ -173,7 +218,7 @@ def _indices(path: Path, name: str, array: np.ndarray, classes: Sequence[str]) -
     unknown = [str(value) for value in array if str(value) not in known]
     if unknown:
         raise ConfigurationError(
-            f"--check {str(path)!r} expects {quoted(unknown[0])} of {name}, which is no class of the model: "
+            f"{path} expects {quoted(unknown[0])} of {name}, which is no class of the model: "
             f"{', '.join(list(known)[:10]) or 'it names none'}"
         )
     return np.array([known[str(value)] for value in array], np.int64)

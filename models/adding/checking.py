@@ -33,6 +33,7 @@ class CheckOrder(msgspec.Struct, frozen=True, kw_only=True):
     # Rows with the predictions of the library that the model was converted from.
     predictions: str | None = None
     tolerance: float
+    rows_alone: bool = False
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +87,7 @@ def _check(order: CheckOrder) -> Checked:
         digest=artifact.digest,
         size_bytes=artifact.size_bytes,
         quantization="none",
+        rows_alone=order.rows_alone,
     )
     model = load_verified(version, intra_op_num_threads=1, rows=_BATCH_ROWS)
 
