@@ -9,7 +9,7 @@ quantized version, `[quantized]`.
 A model or version that is not as it must be is left out, with its reason, and the others are served.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from inferlane.errors import (
 )
 from models.files import (
     ModelFile,
+    VersionFile,
     model_folders,
     read_model_file,
     read_version_file,
@@ -148,9 +149,18 @@ class Catalog:
             raise UnusableVersionError(f"model {wanted!r} cannot be served: {reasons[0]}")
         raise UnknownModelError(f"no model {quoted(wanted)}; there are: {', '.join(self.models)}")
 
+    def on_change(self, listener: Callable[["Catalog"], None]) -> None:
+        """Call `listener` now: this catalogue never changes, other than a `LiveCatalog`."""
+        listener(self)
+
     def all_versions(self) -> tuple[ModelVersion, ...]:
         """Every version of every model that can be served, in the order of their names."""
         return tuple(version for model in self.models.values() for version in model.versions.values())
+
+    def class_names(self, model: str, version: str) -> tuple[str, ...]:
+        """What the whole numbers that a version answers with stand for; empty if nobody says."""
+        known = self.models[model].versions.get(version) if model in self.models else None
+        return known.classes if known is not None else ()
 
 
 def load_catalog(models_dir: Path, *, default_model: str) -> Catalog:
@@ -173,7 +183,7 @@ def load_catalog(models_dir: Path, *, default_model: str) -> Catalog:
         faults += found
         if model is not None:
             models[model.name] = model
-    models, found = _apart(models)
+    models, found = keep_apart(models)
     faults += found
     if not models:
         raise ConfigurationError(
@@ -237,7 +247,7 @@ def _read_model(folder: Path) -> tuple[Model | None, list[Fault]]:
     ), found
 
 
-def _apart(models: Mapping[str, Model]) -> tuple[dict[str, Model], list[Fault]]:
+def keep_apart(models: Mapping[str, Model]) -> tuple[dict[str, Model], list[Fault]]:
     """The models without the versions whose topics, groups, pools or files would be those of another version."""
     pairs = [(model.name, version) for model in models.values() for version in model.versions]
     owners: dict[str, tuple[str, str]] = {}
@@ -267,12 +277,19 @@ def _read_version(model: str, folder: Path, about: ModelFile) -> ModelVersion:
     onnx = folder / "model.onnx"
     if not onnx.is_file():
         raise ConfigurationError(f"{folder}: there is a version.toml but no model.onnx beside it")
+    return described_version((model, folder.name), onnx, entry, signature, classes=about.classes)
+
+
+def described_version(
+    name: tuple[str, str], onnx: Path, entry: VersionFile, signature: Signature, *, classes: tuple[str, ...]
+) -> ModelVersion:
+    """The version of that model and name whose file is `onnx`; `classes` are those of the model."""
     return ModelVersion(
-        model=model,
-        version=folder.name,
+        model=name[0],
+        version=name[1],
         path=onnx,
         signature=signature,
-        classes=entry.label_classes or about.classes,
+        classes=entry.label_classes or classes,
         digest=entry.digest,
         size_bytes=entry.size_bytes,
         quantization=entry.quantization,

@@ -133,8 +133,17 @@ def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
     Raises:
         ConfigurationError: it cannot be read, or does not hold what it must; the message names file and field.
     """
+    entry = _read(folder / "version.toml", VersionFile)
+    return entry, described_signature(entry, folder)
+
+
+def described_signature(entry: VersionFile, folder: Path) -> Signature:
+    """The signature of the version that `entry` describes.
+
+    Raises:
+        ConfigurationError: it is none that can be served.
+    """
     path = folder / "version.toml"
-    entry = _read(path, VersionFile)
     specs = _specs(path, "inputs", entry.inputs)
     signature = Signature.of_graph(
         inputs=_nan_allowed(specs, entry.inputs, folder / "model.onnx"),
@@ -147,7 +156,7 @@ def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
         signature = replace(signature, inputs=(_named(path, signature.inputs, entry.columns),))
     for spec in signature.inputs:
         _check_shape(f"{path}: {spec.name!r} of [[inputs]]", spec)
-    return entry, signature
+    return signature
 
 
 def _nan_allowed(specs: tuple[TensorSpec, ...], entries: tuple[_Tensor, ...], onnx: Path) -> tuple[TensorSpec, ...]:

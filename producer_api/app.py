@@ -68,6 +68,8 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     app.add_exception_handler(Exception, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    # The document lists models and versions, so it is made anew after a change of the catalogue.
+    services.catalog.on_change(lambda _: setattr(app, "openapi_schema", None))
     app.openapi = lambda: openapi(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
         app, services.catalog, services.settings, has_keys=keys is not None
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.producer import BatchProducer
@@ -19,6 +20,7 @@ from inferlane.runtime.service import Startup
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
+from models.live_catalog import LiveCatalog
 from producer_api.app import StartingApp, build_app
 from producer_api.http.auth import open_key_ring
 from producer_api.http.request_body import BodyMemory
@@ -50,7 +52,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         StoppedEarlyError: `stop` was set while the broker or the store was unavailable.
     """
     keys = open_key_ring(settings, clock=SystemClock())
-    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    base = load_catalog(settings.models_dir, default_model=settings.default_model)
     startup = Startup(stop)
     app = StartingApp(startup)
     async with AsyncExitStack() as parts, AsyncExitStack() as server:
@@ -62,7 +64,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             timeout_graceful_shutdown=int(settings.drain_deadline_s),
         )
         port = await server.enter_async_context(http)
-        services = await _start(settings, catalog, parts, startup)
+        services = await _start(settings, base, parts, startup)
         app.serve(build_app(services, keys))
         log.info("api_started", host=settings.api_host, port=port, instance=services.pending.instance)
         await stop.wait()
@@ -70,7 +72,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
     log.info("api_stopped")
 
 
-async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack, startup: Startup) -> Services:
+async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, startup: Startup) -> Services:
     """Start each part once what it depends on is available; the stack stops them in reverse order."""
     clock = SystemClock()
     redis = await stack.enter_async_context(connect(settings.redis_url))
@@ -85,6 +87,11 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
     follower = SplitFollower(settings, splits)
     await startup.wait_for("topics", follower.start)
     stack.push_async_callback(follower.close)
+    table = CatalogTable()
+    catalog = LiveCatalog(base, table)
+    catalog_follower = CatalogFollower(settings, table)
+    await startup.wait_for("topics", catalog_follower.start)
+    stack.push_async_callback(catalog_follower.close)
     pending = PendingRequests(store, redis, instance=uuid.uuid4().hex, max_waiters=settings.max_waiting_requests)
     stack.push_async_callback(pending.close)
     await startup.wait_for("store", pending.start)
@@ -139,6 +146,7 @@ async def _start(settings: "Settings", catalog: "Catalog", stack: AsyncExitStack
         streams=EventStreams(settings, waits=submitter.waits, responses=responses, clock=clock),
         splits=splits,
         follower=follower,
+        catalog_follower=catalog_follower,
         windows=WindowStore(
             redis,
             redis_url=settings.redis_url,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -11,7 +11,6 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from inferlane.contracts.dead_letters import stack_of
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import (
@@ -27,7 +26,6 @@ from inferlane.contracts.record import (
     position_of,
     read_unidentified,
 )
-from inferlane.contracts.results import Result
 from inferlane.contracts.traffic_split import Served
 from inferlane.errors import DecodeError, InferlaneError, UnknownModelError, clipped
 from inferlane.runtime.delivery import Delivery, Reply
@@ -36,6 +34,7 @@ from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.kafka.record_writer import Sender
 from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
+from router.refusals import refusal
 from router.router_telemetry import RouterLaneMetrics, RouteSpans
 from router.routing import Route, ServedModels, Splits, fallback_of, rollout_of, route, route_to_served
 
@@ -46,9 +45,12 @@ if TYPE_CHECKING:
     from inferlane.runtime.kafka.attempts import AttemptLog
     from inferlane.runtime.settings import StackSettings
     from inferlane.runtime.tracing.spans import Tracing
-    from models.catalog import Catalog
+    from models.live_catalog import AnyCatalog
 
 log = structlog.get_logger(__name__)
+
+# Returns when the catalogue knows what is in its topic now.
+CatchUp = Callable[[], Awaitable[None]]
 
 # Records per fetched batch. Fewer cost more round trips; more make one slow batch of many.
 _MAX_RECORDS = 2_000
@@ -91,14 +93,16 @@ class Forwarder:
         self,
         settings: "StackSettings",
         *,
-        catalog: "Catalog",
+        catalog: "AnyCatalog",
         splits: Splits,
         served_models: ServedModels = _NO_SERVED_MODELS,
         producer: Sender,
         delivery: Delivery,
         retrier: Retrier,
         tracing: "Tracing | None" = None,
+        catch_up: CatchUp | None = None,
     ) -> None:
+        self._catch_up = catch_up
         self._names = settings.names
         self._ingress = settings.names.ingress
         self._catalog = catalog
@@ -118,7 +122,7 @@ class Forwarder:
         fetched_s = time.time()
         spans = None if self._tracing is None else RouteSpans(self._tracing, self._ingress[lane], fetched_s=fetched_s)
         work = _Forwarding(lane, fetched_s, spans)
-        by_topic = self._sort(take, work)
+        by_topic = self._sort(await self._decisions(take, lane), work)
         # Do not wait for a topic whose last write failed.
         waited = [topic for topic in by_topic if not self._destinations.is_failing(topic)]
         writes = {topic: asyncio.create_task(self._write(topic, part, work)) for topic, part in by_topic.items()}
@@ -146,19 +150,31 @@ class Forwarder:
         finally:
             self._parked_batches -= 1
 
-    def _sort(self, take: FetchedBatch, work: _Forwarding) -> dict[str, list[RoutedRecord]]:
+    async def _decisions(self, take: FetchedBatch, lane: Lane) -> list[RoutedRecord | Reply]:
+        """Decide on each record; if a version is unknown, again: its sender may have read of it a moment earlier."""
+        decisions = [self.decide(record, lane) for record in take.records]
+        if self._catch_up is None or not any(map(_is_unknown, decisions)):
+            return decisions
+        await self._catch_up()
+        return [
+            self.decide(record, lane) if _is_unknown(decision) else decision
+            for record, decision in zip(take.records, decisions, strict=True)
+        ]
+
+    def _sort(self, decisions: "Iterable[RoutedRecord | Reply]", work: _Forwarding) -> dict[str, list[RoutedRecord]]:
         """Group the records by their topic; add the others to `work.refused`."""
         by_topic: dict[str, list[RoutedRecord]] = {}
-        for record in take.records:
-            decision = self.decide(record, work.lane)
+        for decision in decisions:
             if isinstance(decision, Reply):
                 work.refused.append(decision)
                 if work.spans is not None:
                     work.spans.refused(decision)
                 continue
             if work.spans is not None:
-                decision = replace(decision, out=work.spans.routed(decision.chosen, decision.out))
-            by_topic.setdefault(decision.out.topic, []).append(decision)
+                routed = replace(decision, out=work.spans.routed(decision.chosen, decision.out))
+            else:
+                routed = decision
+            by_topic.setdefault(routed.out.topic, []).append(routed)
         return by_topic
 
     async def _write(self, topic: str, part: list[RoutedRecord], work: _Forwarding) -> None:
@@ -258,6 +274,10 @@ def router_lanes(
     return Lanes(lanes, work=forwarder.forward, give_up=forwarder.give_up, retrier=retrier)
 
 
+def _is_unknown(decision: RoutedRecord | Reply) -> bool:
+    return isinstance(decision, Reply) and decision.result.error_code == UnknownModelError.code
+
+
 def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:
     """The record's headers, plus the chosen version, plus defaults for those that are missing."""
     kept = [header for header in record.headers if header[0] not in _ROUTER_HEADERS]
@@ -271,19 +291,3 @@ def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: R
     if PROOF not in names:
         kept.append((POSITION, position_of(record).encode()))
     return kept
-
-
-def refusal(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error: InferlaneError) -> Reply:
-    """The terminal reply of a record that cannot be routed: the request failed, and its record is dead-lettered."""
-    return Reply(
-        result=Result.failed(headers, error, now_s=time.time()),
-        lane=lane,
-        reply_to=headers.reply_to,
-        batch_id=headers.batch_id,
-        to_topic=lane is Lane.BULK or headers.reply_to is None,
-        dead=record,
-        stack=stack_of(error),
-        trace_parent=headers.trace_parent,
-        source=headers.source,
-        position=headers.position,
-    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.attempts import RedisAttemptLog
 from inferlane.runtime.kafka.producer import BatchProducer
@@ -19,6 +20,7 @@ from inferlane.runtime.service import Background, Startup
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
+from models.live_catalog import LiveCatalog
 from router.faust_app.app import RouterApp, run_app
 from router.forwarder import Forwarder, router_lanes
 from router.router_telemetry import DeploymentMonitor
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# How long records of a version that this router does not know wait for the catalogue topic.
+_CATCH_UP_S = 2.0
+
 
 async def serve(settings: "Settings", stop: asyncio.Event) -> None:
     """Route until `stop` is set and the fetched records are forwarded and committed.
@@ -37,7 +42,10 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         ConfigurationError: the catalog cannot be read, or the ops port is taken.
         StoppedEarlyError: `stop` was set before the broker and the store were available.
     """
-    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    table = CatalogTable()
+    base = load_catalog(settings.models_dir, default_model=settings.default_model)
+    # What was accepted for a version that retires meanwhile is still forwarded.
+    catalog = LiveCatalog(base, table, serves_retiring=True)
     splits = SplitTable()
     startup = Startup(stop)
     async with AsyncExitStack() as stack:
@@ -53,6 +61,9 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         follower = SplitFollower(settings, splits)
         await startup.wait_for("topics", follower.start)
         stack.push_async_callback(follower.close)
+        catalog_follower = CatalogFollower(settings, table)
+        await startup.wait_for("topics", catalog_follower.start)
+        stack.push_async_callback(catalog_follower.close)
         await startup.wait_for("store", partial(ping, redis, redis_url=settings.redis_url))
         results = ResultStore(
             redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
@@ -72,6 +83,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             catalog=catalog,
             splits=splits,
             served_models=served,
+            catch_up=partial(catalog_follower.catch_up, timeout_s=_CATCH_UP_S),
             producer=producer,
             delivery=Delivery(
                 results,
@@ -101,6 +113,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             live=lambda: {
                 **app.live(),
                 "splits": follower.is_running,
+                "catalog": catalog_follower.is_running,
                 "deployment": monitoring.is_running,
                 "served_versions": following_served.is_running,
             },

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,16 @@ from inferlane.runtime.tracing import message_attributes, version_attributes
 from router.routing import Route, weights_of
 
 if TYPE_CHECKING:
+    from prometheus_client import Counter
     from redis.asyncio import Redis
 
     from inferlane.contracts.kafka_record import OutRecord
     from inferlane.runtime.config import Settings
     from inferlane.runtime.delivery import Reply
+    from inferlane.runtime.metrics.instruments import Observations
     from inferlane.runtime.tracing.spans import Attributes, Span, Tracing
     from models.catalog import Catalog, Model
+    from models.live_catalog import AnyCatalog
     from router.routing import Splits
 
 _MS = 1e-3
@@ -59,12 +63,23 @@ _REASONS = (
 class RouterLaneMetrics:
     """The metrics of one lane. Every series exists from the start; updated once per fetched batch and version."""
 
-    def __init__(self, catalog: "Catalog", lane: "Lane") -> None:
-        routes = [*(Route(version.model, version.version) for version in catalog.all_versions()), _UNKNOWN_ROUTE]
-        self._routed = {route: metrics.ROUTED.labels(route.model, route.version, lane) for route in routes}
-        self._wait = {route: metrics.INGRESS_WAIT.labels(route.model, route.version, lane) for route in routes}
+    def __init__(self, catalog: "AnyCatalog", lane: "Lane") -> None:
+        self._lane = lane
+        self._routed: dict[Route, Counter] = {}
+        self._wait: dict[Route, Observations] = {}
+        self._bind(_UNKNOWN_ROUTE)
+        catalog.on_change(self._learn)
         self._refused = {reason: metrics.REFUSED.labels(lane, reason) for reason in _REASONS}
         self._forward = metrics.FORWARD.labels(lane)
+
+    def _learn(self, catalog: "Catalog") -> None:
+        for version in catalog.all_versions():
+            self._bind(Route(version.model, version.version))
+
+    def _bind(self, route: Route) -> None:
+        if route not in self._routed:
+            self._routed[route] = metrics.ROUTED.labels(route.model, route.version, self._lane)
+            self._wait[route] = metrics.INGRESS_WAIT.labels(route.model, route.version, self._lane)
 
     def note_routed(self, chosen: Route, stamps_ms: Sequence[int], *, fetched_s: float) -> None:
         """Count the records of a fetched batch that went to one version; `stamps_ms` are their Kafka timestamps."""
@@ -133,27 +148,36 @@ class DeploymentMonitor:
     `run` logs an `InferlaneError` and goes on.
     """
 
-    def __init__(self, settings: "Settings", *, catalog: "Catalog", splits: "Splits", redis: "Redis") -> None:
+    def __init__(self, settings: "Settings", *, catalog: "AnyCatalog", splits: "Splits", redis: "Redis") -> None:
         self._settings = settings
         self._redis = redis
         self._reader = BacklogReader(settings)
         names = settings.names
         self._ingress = {Subscription(topic, names.router_group): lane for lane, topic in names.ingress.items()}
-        self._pools: dict[Subscription, _Pool] = {
-            Subscription(
-                names.work_topic(version.model, version.version, lane),
-                names.worker_group(version.model, version.version),
-            ): (version.model, version.version, lane)
-            for version in catalog.all_versions()
+        self._splits = splits
+        self._pools: dict[Subscription, _Pool] = {}
+        self._ages: dict[Subscription, OldestAge] = {subscription: OldestAge() for subscription in self._ingress}
+        catalog.on_change(self._learn)
+
+    def _learn(self, catalog: "Catalog") -> None:
+        """Look at the versions of the catalogue from now on."""
+        names = self._settings.names
+        versions = [(version.model, version.version) for version in catalog.all_versions()]
+        for pool in self._pools.values():
+            if pool[:2] not in versions:
+                _forget(*pool)
+        self._pools = {
+            Subscription(names.work_topic(*version, lane), names.worker_group(*version)): (*version, lane)
+            for version in versions
             for lane in Lane
         }
-        self._ages: dict[Subscription, OldestAge] = {
-            subscription: OldestAge() for subscription in (*self._ingress, *self._pools)
+        self._ages = {
+            subscription: self._ages.get(subscription) or OldestAge() for subscription in (*self._ingress, *self._pools)
         }
         for model in catalog.models.values():
             for name in model.versions:
                 weight = metrics.SPLIT_WEIGHT.labels(model.name, name)
-                weight.set_function(partial(_weight, model, name, splits))
+                weight.set_function(partial(_weight, model, name, self._splits))
 
     async def run(self) -> None:
         """Read lag, ages and store memory every few seconds until cancelled; a failed reading keeps the last values."""
@@ -175,6 +199,9 @@ class DeploymentMonitor:
     def _note(self, found: Mapping[Subscription, Sequence[PartitionPosition]]) -> None:
         at_s = time.monotonic()
         for subscription, partitions in found.items():
+            if subscription not in self._ages:
+                # Retired while the broker was asked.
+                continue
             age_s = self._ages[subscription].note(partitions, at_s=at_s)
             lag_records = Position.of(partitions).lag_records
             if (lane := self._ingress.get(subscription)) is not None:
@@ -191,6 +218,17 @@ class DeploymentMonitor:
             memory = await read_store_memory(self._redis)
         metrics.STORE_USED.set(memory.used_bytes)
         metrics.STORE_MAX.set(memory.limit_bytes)
+
+
+def _forget(model: str, version: str, lane: Lane) -> None:
+    """Drop the gauges of a retired version: a lag that nobody reads any more would stand for ever."""
+    # Not set yet, or dropped with the other lane.
+    for gauge in (metrics.POOL_LAG, metrics.POOL_AGE):
+        with suppress(KeyError):
+            gauge.remove(model, version, lane)
+    for gauge in (metrics.POOL_MAX, metrics.SPLIT_WEIGHT):
+        with suppress(KeyError):
+            gauge.remove(model, version)
 
 
 def _weight(model: "Model", version: str, splits: "Splits") -> float:

@@ -11,7 +11,8 @@ from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.traffic_split import Served, Split, weights_in_force
 from inferlane.errors import UnknownModelError
-from models.catalog import Catalog, Model
+from models.catalog import Model
+from models.live_catalog import AnyCatalog
 
 
 class Splits(Protocol):
@@ -51,7 +52,7 @@ def route_to_served(
     return Route(headers.model, choose(headers.routing_key or headers.request_id, weights)) if weights else None
 
 
-def route(headers: RequestHeaders, splits: Splits, catalog: Catalog, lane: Lane | None = None) -> Route:
+def route(headers: RequestHeaders, splits: Splits, catalog: AnyCatalog, lane: Lane | None = None) -> Route:
     """Choose the version: a pinned version wins, else the split decides by the routing key, or else the request id.
 
     A split may have weights of its own for a lane.

@@ -16,17 +16,18 @@ _MAX_ENTRIES = 10_000
 
 
 class CatalogTable(CompactedTable):
-    """Every entry in force on this replica. `on_change` is called after each change, on the event loop."""
+    """Every entry in force on this replica."""
 
     what = "catalogue"
 
     def __init__(self) -> None:
         super().__init__()
         self._entries: dict[str, CatalogEntry] = {}
-        self._on_change: Callable[[], None] | None = None
+        self._on_change: Callable[[], None] = lambda: None
+        self._is_changed = False
 
     def on_change(self, call: Callable[[], None]) -> None:
-        """Call `call` after each change."""
+        """Call `call` on the event loop when changes come into force: once for all that were read together."""
         self._on_change = call
 
     def get(self, model: str, version: str) -> CatalogEntry | None:
@@ -48,13 +49,15 @@ class CatalogTable(CompactedTable):
         Raises:
             DecodeError: it cannot be read, is under another key, or there are too many.
         """
-        if value is None:
-            removed = self._entries.pop(key, None)
-            is_new = removed is not None
-        else:
-            is_new = self._put(key, decode_entry(value))
-        if is_new and self._on_change is not None:
+        is_changed = self._entries.pop(key, None) is not None if value is None else self._put(key, decode_entry(value))
+        self._is_changed = self._is_changed or is_changed
+
+    async def note_position(self, position: int) -> None:
+        """Note that every record before `position` is in force, after whoever follows the changes knows them."""
+        if self._is_changed:
+            self._is_changed = False
             self._on_change()
+        await super().note_position(position)
 
     def _put(self, key: str, entry: CatalogEntry) -> bool:
         if entry.key != key:

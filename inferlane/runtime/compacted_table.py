@@ -49,11 +49,15 @@ class CompactedTable(ABC):
 
     async def apply(self, offset: int, raw_key: bytes | None, raw_value: bytes | None) -> None:
         """Apply one record; a record that cannot be read changes nothing."""
+        self.read(offset, raw_key, raw_value)
+        await self.note_position(offset + 1)
+
+    def read(self, offset: int, raw_key: bytes | None, raw_value: bytes | None) -> None:
+        """Read one record of several; all are in force with the next `note_position`."""
         try:
             self.put((raw_key or b"").decode(errors="replace"), raw_value)
         except DecodeError as error:
             log.warning("table_record_undecodable", what=self.what, offset=offset, error=str(error))
-        await self.note_position(offset + 1)
 
     async def note_position(self, position: int) -> None:
         """Note that every record before `position` is in force."""
@@ -169,7 +173,7 @@ class TableFollower:
         fetched = await consumer.getmany(timeout_ms=int(_POLL_S * 1000))
         for records in fetched.values():
             for record in records:
-                await self._table.apply(record.offset, record.key, record.value)
+                self._table.read(record.offset, record.key, record.value)
         # Compaction and markers leave offsets that hold no record: the position passes them.
         await self._table.note_position(await consumer.position(self._partition))
 

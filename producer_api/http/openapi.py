@@ -16,7 +16,7 @@ from producer_api.http.schemas import Prediction, Problem, Queued, predict_bodie
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
-    from models.catalog import Catalog
+    from models.live_catalog import AnyCatalog
 
 _REF = "#/components/schemas/"
 _SHAPES: tuple[Any, ...] = (Prediction, Queued, Problem, ProtocolError, InferResponse)
@@ -71,7 +71,7 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
 }
 
 
-def openapi(app: FastAPI, catalog: "Catalog", settings: "Settings", *, has_keys: bool) -> dict[str, Any]:
+def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_keys: bool) -> dict[str, Any]:
     """Build the document once and keep it; it asks for a key only if the API has keys."""
     if app.openapi_schema is None:
         document = get_openapi(
@@ -185,7 +185,7 @@ def _predict() -> dict[str, Any]:
     }
 
 
-def _infer(catalog: "Catalog", names: tuple[str, ...]) -> dict[str, Any]:
+def _infer(catalog: "AnyCatalog", names: tuple[str, ...]) -> dict[str, Any]:
     known = {
         "model": list(catalog.models),
         "version": sorted({version.version for version in catalog.all_versions()}),

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from inferlane.contracts.wire.tensors import DATATYPES, numpy_dtype
 from inferlane.runtime.settings import ApiSettings
-from models.catalog import Catalog, Model
+from models.catalog import Model
+from models.live_catalog import AnyCatalog
 from producer_api.http.schemas import Schema, TensorInfo, example_array
 
 
@@ -93,7 +94,7 @@ def infer_bodies(settings: ApiSettings) -> Schema:
     }
 
 
-def infer_examples(catalog: Catalog) -> Schema:
+def infer_examples(catalog: AnyCatalog) -> Schema:
     """Return a body of one row for each model; its `id` is the model's name."""
     return {model.name: {"value": _example(model)} for model in catalog.models.values() if model.versions}
 

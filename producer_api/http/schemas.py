@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from inferlane.contracts.wire.tensors import NOT_FINITE, Signature, TensorSpec, numpy_dtype
 from inferlane.runtime.settings import ApiSettings
-from models.catalog import Catalog, Model
+from models.catalog import Model
+from models.live_catalog import AnyCatalog
 
 IRIS_ROW: Any = [5.1, 3.5, 1.4, 0.2]
 
@@ -130,7 +131,7 @@ class SplitInfo(BaseModel):
 Schema = dict[str, Any]
 
 
-def predict_bodies(catalog: Catalog, settings: ApiSettings) -> Schema:
+def predict_bodies(catalog: AnyCatalog, settings: ApiSettings) -> Schema:
     """Return the schema of a predict call's body: one shape for each model."""
     return {
         "title": "PredictRequest",
@@ -139,7 +140,7 @@ def predict_bodies(catalog: Catalog, settings: ApiSettings) -> Schema:
     }
 
 
-def split_bodies(catalog: Catalog) -> Schema:
+def split_bodies(catalog: AnyCatalog) -> Schema:
     """Return the schema of a traffic split's body: the weights of the default model, or of a named one."""
     named = [
         {
@@ -155,7 +156,7 @@ def split_bodies(catalog: Catalog) -> Schema:
     return {"title": "TrafficSplit", "anyOf": [*named, *unnamed] or [{"not": {}}]}
 
 
-def split_examples(catalog: Catalog) -> Schema:
+def split_examples(catalog: AnyCatalog) -> Schema:
     """Return an example for each model, with equal weights."""
     return {
         model.name: {"value": {"model": model.name, "weights": dict.fromkeys(model.versions, 1)}}
@@ -164,7 +165,7 @@ def split_examples(catalog: Catalog) -> Schema:
     }
 
 
-def _predict_body(catalog: Catalog, model: Model, settings: ApiSettings) -> Schema:
+def _predict_body(catalog: AnyCatalog, model: Model, settings: ApiSettings) -> Schema:
     signatures = {repr(version.signature.inputs): version.signature for version in model.versions.values()}
     instances = [_instances(signature, settings.max_rows) for signature in signatures.values()]
     return {
@@ -200,7 +201,7 @@ def _predict_body(catalog: Catalog, model: Model, settings: ApiSettings) -> Sche
     }
 
 
-def _name_of(catalog: Catalog, model: Model) -> Schema:
+def _name_of(catalog: AnyCatalog, model: Model) -> Schema:
     if model.name == catalog.default_model:
         return {
             "type": ["string", "null"],
@@ -210,7 +211,7 @@ def _name_of(catalog: Catalog, model: Model) -> Schema:
     return {"type": "string", "const": model.name}
 
 
-def _required_name(catalog: Catalog, model: Model) -> list[str]:
+def _required_name(catalog: AnyCatalog, model: Model) -> list[str]:
     return [] if model.name == catalog.default_model else ["model"]
 
 
@@ -274,7 +275,7 @@ def _weights(model: Model) -> Schema:
     }
 
 
-def _example(catalog: Catalog, model: Model) -> Mapping[str, Any]:
+def _example(catalog: AnyCatalog, model: Model) -> Mapping[str, Any]:
     inputs = next(iter(model.versions.values())).signature.inputs if model.versions else ()
     named = {spec.name: example_array(spec.row_shape, numpy_dtype(spec.datatype).kind) for spec in inputs}
     if [np.shape(array) for array in named.values()] == [np.shape(IRIS_ROW)]:

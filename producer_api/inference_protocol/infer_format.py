@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from inferlane.contracts.wire.v2_fields import ResponseForm
-    from models.catalog import Catalog
+    from models.live_catalog import AnyCatalog
     from producer_api.predict.call import Call, CallOrigin
 
 _BINARY = b"application/octet-stream"
@@ -37,11 +37,9 @@ class V2Format:
     # The protocol has no answer that says "accepted", so `Prefer: respond-async` is not heeded.
     responds_async = False
 
-    def __init__(self, reader: InferReader, catalog: "Catalog") -> None:
+    def __init__(self, reader: InferReader, catalog: "AnyCatalog") -> None:
         self._reader = reader
-        self._classes: Mapping[tuple[str, str], tuple[str, ...]] = {
-            (version.model, version.version): version.classes for version in catalog.all_versions()
-        }
+        self._catalog = catalog
 
     def read(self, scope: Any, body: bytes, origin: "CallOrigin") -> "Call":
         return self._reader.read(scope, body, origin)
@@ -85,7 +83,7 @@ class V2Format:
         return await compressed(response, header(scope, b"accept-encoding"))
 
     def _classified(self, result: Result, outputs: "Mapping[str, np.ndarray]", form: "ResponseForm") -> dict[str, Any]:
-        names = self._classes.get((result.model, result.version), ())
+        names = self._catalog.class_names(result.model, result.version)
         return {name: classify(outputs[name], count, names) for name, count in form.classes.items()}
 
 

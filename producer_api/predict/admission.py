@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.split_table import SplitTable
     from models.catalog import Catalog
+    from models.live_catalog import AnyCatalog
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +91,7 @@ class Admission:
         self,
         settings: "Settings",
         *,
-        catalog: "Catalog",
+        catalog: "AnyCatalog",
         splits: "SplitTable",
         positions: PositionReader,
         clock: "Clock",
@@ -103,19 +104,23 @@ class Admission:
         self._router = ServiceRate()
         names = settings.names
         self._ingress = Subscription(names.ingress[Lane.REQUESTS], names.router_group)
-        self._versions = {
-            (version.model, version.version): _VersionBacklog(
-                Subscription(
-                    names.work_topic(version.model, version.version, Lane.REQUESTS),
-                    names.worker_group(version.model, version.version),
-                )
-            )
-            for version in catalog.all_versions()
-        }
+        self._versions: dict[tuple[str, str], _VersionBacklog] = {}
+        catalog.on_change(self._watch)
         self._targets: dict[tuple[str, str | None], _TargetBacklog] = {}
         self._accepted = 0
         self._came = asyncio.Event()
         self._background = Background(self._watch_for_ever, name="backlog")
+
+    def _watch(self, catalog: "Catalog") -> None:
+        """Look at the versions of the catalogue from now on; what is known of their pace is kept."""
+        self._versions = {
+            name: self._versions.get(name) or self._backlog(name)
+            for name in ((version.model, version.version) for version in catalog.all_versions())
+        }
+
+    def _backlog(self, name: tuple[str, str]) -> _VersionBacklog:
+        names = self._settings.names
+        return _VersionBacklog(Subscription(names.work_topic(*name, Lane.REQUESTS), names.worker_group(*name)))
 
     async def start(self) -> None:
         """Begin to watch."""
@@ -185,13 +190,14 @@ class Admission:
         of_split = self._target(model, None).accepted
         waits = []
         for name, share in ({version: 1.0} if version else split).items():
-            rate = self._versions[model, name].rate
+            # A version that was retired while its request was read is judged as one of which nothing is known.
+            rate = (self._versions.get((model, name)) or self._backlog((model, name))).rate
             newer = self._target(model, name).accepted + int(of_split * split.get(name, 0.0))
             wait_s = rate.expected_wait_s(now_s=now_s, newer_records=newer)
             waits.append((wait_s, rate.lag_records + newer, share, rate.record_s * share))
         waits.sort()
         shares = accumulate(share for _, _, share, _ in waits)
-        median = next(wait for wait, share in zip(waits, shares, strict=True) if share >= _HALF)
+        median = next((wait for wait, share in zip(waits, shares, strict=True) if share >= _HALF), (0.0, 0, 0.0, 0.0))
         wait_s, lag_records, _, record_s = median
         routed_s = self._router.expected_wait_s(now_s=now_s, newer_records=self._accepted)
         return _WaitEstimate(

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.split_table import SplitTable
-    from models.catalog import Catalog, Model
+    from models.catalog import Model
+    from models.live_catalog import AnyCatalog
 
 SOURCE = b"inferlane/api"
 _MAX_KEY_CHARS = 512
@@ -120,13 +121,13 @@ class CallTarget(NamedTuple):
 class CallReader:
     """Reads predict calls and checks them against the catalog."""
 
-    def __init__(self, settings: "Settings", *, catalog: "Catalog", splits: "SplitTable", clock: "Clock") -> None:
+    def __init__(self, settings: "Settings", *, catalog: "AnyCatalog", splits: "SplitTable", clock: "Clock") -> None:
         self._settings = settings
         self._catalog = catalog
         self._splits = splits
         self._clock = clock
-        # By model: the split that it was worked out for, which is another object after each change.
-        self._unpinned_of: dict[str, tuple[Split | None, CallTarget]] = {}
+        # By model: the model and the split that it was worked out for, which are other objects after each change.
+        self._unpinned_of: dict[str, tuple[Model, Split | None, CallTarget]] = {}
 
     def read(self, body: bytes, origin: CallOrigin = _NO_ORIGIN) -> Call:
         """Check a body against the catalog. Its `timeout_s` takes precedence over `Prefer: wait`.
@@ -170,9 +171,9 @@ class CallReader:
             return CallTarget(model.name, model.version(version).signature)
         split = self._splits.get(model.name)
         known = self._unpinned_of.get(model.name)
-        if known is None or known[0] is not split:
-            known = self._unpinned_of[model.name] = (split, _weighted(model, split))
-        return known[1]
+        if known is None or known[0] is not model or known[1] is not split:
+            known = self._unpinned_of[model.name] = (model, split, _weighted(model, split))
+        return known[2]
 
     def build(
         self,

@@ -22,12 +22,10 @@ from producer_api.predict.exchange import Exchange
 from producer_api.predict.telemetry import begin_call_span
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from inferlane.contracts.wire.tensors import Tensors
     from inferlane.runtime.config import Settings
     from inferlane.runtime.tracing.spans import Tracing
-    from models.catalog import Catalog
+    from models.live_catalog import AnyCatalog
     from producer_api.predict.call import Call, CallReader
     from producer_api.predict.exchange import Exchanges
 
@@ -37,10 +35,8 @@ encode_json = msgspec.json.Encoder().encode
 class ResponseBuilder:
     """Builds V1 response bodies from results, with class names instead of class indices."""
 
-    def __init__(self, catalog: "Catalog") -> None:
-        self._classes: Mapping[tuple[str, str], tuple[str, ...]] = {
-            (version.model, version.version): version.classes for version in catalog.all_versions()
-        }
+    def __init__(self, catalog: "AnyCatalog") -> None:
+        self._catalog = catalog
 
     def body(self, result: Result) -> dict[str, Any]:
         """Return the body: the predictions if the request succeeded, else its error.
@@ -58,7 +54,7 @@ class ResponseBuilder:
         }
         if result.status is Status.SUCCEEDED:
             outputs = stored_outputs(result)
-            answer["predictions"] = encode_predictions(outputs, self._classes.get((result.model, result.version), ()))
+            answer["predictions"] = encode_predictions(outputs, self._catalog.class_names(result.model, result.version))
         else:
             answer["error"] = {"code": result.error_code, "detail": result.error_detail}
         answer["timings_ms"] = {

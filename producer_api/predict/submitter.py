@@ -18,11 +18,16 @@ from producer_api.predict.pending import answer_within, store_is_late
 from producer_api.predict.result_waits import ResultWaits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prometheus_client import Counter
+
     from inferlane.errors import InferlaneError
     from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.cancellations import Cancellations
     from inferlane.runtime.retry import Clock
     from models.catalog import Catalog
+    from models.live_catalog import AnyCatalog
     from producer_api.predict.admission import Admission
     from producer_api.predict.call import Call
     from producer_api.predict.pending import PendingRequests, Waiter
@@ -47,7 +52,7 @@ class Submitter:
         self,
         settings: "Settings",
         *,
-        catalog: "Catalog",
+        catalog: "AnyCatalog",
         enqueuer: "RequestQueue",
         pending: "PendingRequests",
         admission: "Admission",
@@ -57,7 +62,6 @@ class Submitter:
     ) -> None:
         self._settings = settings
         self._topic = settings.names.ingress[Lane.REQUESTS]
-        self._accepted = {model: ACCEPTED.labels(model) for model in catalog.models}
         self._admission = admission
         self._store_capacity = store_capacity
         self._enqueuer = enqueuer
@@ -67,13 +71,17 @@ class Submitter:
         self._cancellations = cancellations
         self._clock = clock
         # The same for every request of a model, so built once.
-        self._model_headers = {
-            name: (
+        self._accepted: dict[str, Counter] = {}
+        self._model_headers: dict[str, Sequence[tuple[str, bytes]]] = {}
+        catalog.on_change(self._learn)
+
+    def _learn(self, catalog: "Catalog") -> None:
+        for name in catalog.models.keys() - self._accepted.keys():
+            self._model_headers[name] = (
                 *fixed_request_headers(source=SOURCE.decode(), model=name),
-                ("ce_replyto", pending.instance.encode()),
+                ("ce_replyto", self._pending.instance.encode()),
             )
-            for name in catalog.models
-        }
+            self._accepted[name] = ACCEPTED.labels(name)
 
     async def submit_and_wait(self, call: "Call", *, disconnect: ClientDisconnect | None = None) -> Result | None:
         """Enqueue the request and return its result, or None if the wait ran out first; the request then goes on.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from inferlane.errors import InferlaneError
     from inferlane.runtime.tracing.spans import Span, Tracing
     from models.catalog import Catalog
+    from models.live_catalog import AnyCatalog
     from producer_api.predict.call import Call
     from producer_api.predict.enqueuer import OnAcknowledged
 
@@ -27,13 +28,20 @@ if TYPE_CHECKING:
 class ResponseMetrics:
     """Counts responses, and calls with an idempotency key. One event loop."""
 
-    def __init__(self, catalog: "Catalog") -> None:
-        self._pools = KnownPools((version.model, version.version) for version in catalog.all_versions())
+    def __init__(self, catalog: "AnyCatalog") -> None:
+        self._pools = KnownPools(())
         self._reasons = error_reasons(beside=(CANCELLED, EXPIRED))
         self._answers: dict[tuple[str | None, str | None, int, str | None], tuple[Counter, Histogram]] = {}
         self._first, self._replayed = IDEMPOTENT.labels("first"), IDEMPOTENT.labels("replayed")
-        for model, version in self._pools:
-            self._bind(model, version, 200, None)
+        catalog.on_change(self._learn)
+
+    def _learn(self, catalog: "Catalog") -> None:
+        """Have a series of each version from its start on."""
+        pools = [(version.model, version.version) for version in catalog.all_versions()]
+        self._pools.add(pools)
+        for model, version in pools:
+            if (model, version, 200, None) not in self._answers:
+                self._bind(model, version, 200, None)
 
     def count_keyed_call(self, *, is_replay: bool) -> None:
         """Count a call with an idempotency key."""

@@ -13,6 +13,7 @@ from producer_api.http.error_responses import InvalidParameterError
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from inferlane.runtime.catalog_table import CatalogFollower
     from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.cancellations import Cancellations
     from inferlane.runtime.redis.result_store import ResultStore
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.split_table import SplitFollower, SplitTable
     from inferlane.runtime.tracing.spans import Tracing
-    from models.catalog import Catalog
+    from models.live_catalog import AnyCatalog
     from producer_api.http.request_body import BodyMemory
     from producer_api.predict.admission import Admission
     from producer_api.predict.call import CallReader
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     settings: "Settings"
-    catalog: "Catalog"
+    catalog: "AnyCatalog"
     clock: "Clock"
     redis: "Redis"
     store_probe: "StoreProbe"
@@ -55,6 +56,7 @@ class Services:
     streams: "EventStreams"
     splits: "SplitTable"
     follower: "SplitFollower"
+    catalog_follower: "CatalogFollower"
     windows: "WindowStore"
     cancellations: "Cancellations"
     faults: "VersionFaults"

@@ -183,7 +183,13 @@ class KnownPools:
     """The (model, version) pairs that may become labels."""
 
     def __init__(self, pools: Iterable[tuple[str, str]]) -> None:
-        self._pools = frozenset(pools)
+        self._pools: frozenset[tuple[str, str]] = frozenset()
+        self._models: frozenset[str] = frozenset()
+        self.add(pools)
+
+    def add(self, pools: Iterable[tuple[str, str]]) -> None:
+        """Let these become labels too."""
+        self._pools |= frozenset(pools)
         self._models = frozenset(model for model, _ in self._pools)
 
     def labels(self, model: str | None, version: str | None) -> tuple[str, str]:

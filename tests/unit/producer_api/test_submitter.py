@@ -14,6 +14,7 @@ from producer_api.predict.call import Call
 from producer_api.predict.pending import PendingRequests
 from producer_api.predict.submitter import ClientDisconnect, Submitter
 from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.records import make_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,7 @@ class AwayStore:
 def make_submitter(enqueuer: Enqueuer) -> Submitter:
     pending = PendingRequests(AwayStore(), None, instance="api", max_waiters=5)  # type: ignore[arg-type]  # as far as it is used
     parts: Any = {
-        "catalog": SimpleNamespace(models={"iris": None}),
+        "catalog": make_catalog(),
         "enqueuer": enqueuer,
         "pending": pending,
         "admission": SimpleNamespace(admit=lambda *_args, **_options: None),

@@ -4,18 +4,22 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from inferlane.contracts.catalog_entry import encode_entry
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import ROLLOUT
 from inferlane.contracts.traffic_split import Served, Split
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError
+from inferlane.runtime.catalog_table import CatalogTable
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
-from router.forwarder import Forwarder, RoutedRecord
+from models.live_catalog import AnyCatalog, LiveCatalog
+from router.forwarder import CatchUp, Forwarder, RoutedRecord
 from router.routing import Splits
+from tests.support.fakes.entries import make_entry
 from tests.support.fakes.records import FakeRecord, make_catalog
 
 SETTINGS = load_settings()
@@ -70,11 +74,18 @@ class FatTracing:
 
 
 def make_forwarder(
-    sender: FakeSender, delivery: FakeDelivery, *, tracing: Any = None, splits: Splits | None = None
+    sender: FakeSender,
+    delivery: FakeDelivery,
+    *,
+    tracing: Any = None,
+    splits: Splits | None = None,
+    catalog: AnyCatalog | None = None,
+    catch_up: CatchUp | None = None,
 ) -> Forwarder:
     return Forwarder(
         SETTINGS,
-        catalog=make_catalog("v1", "v2"),
+        catalog=catalog or make_catalog("v1", "v2"),
+        catch_up=catch_up,
         splits=splits or SplitTable(),
         producer=sender,
         delivery=delivery,  # type: ignore[arg-type]  # a fake of the same shape
@@ -213,3 +224,25 @@ def test_the_fallback_of_the_split_is_told_to_the_version_under_trial_alone() ->
     pinned = forwarder.decide(request(b"p", b"v2"), Lane.REQUESTS)
     assert isinstance(pinned, RoutedRecord)
     assert "ce_fallback" not in dict(pinned.out.headers)
+
+
+async def test_a_version_that_is_in_the_topic_but_not_here_yet_is_waited_for_and_routed() -> None:
+    """Without the second look, a request fails that an API accepted which read the topic a moment earlier."""
+    sender, delivery, table = FakeSender(), FakeDelivery(), CatalogTable()
+    entries = iter([make_entry("iris", "v3")])
+
+    async def catch_up() -> None:
+        for entry in entries:
+            await table.apply(0, entry.key.encode(), encode_entry(entry))
+
+    forwarder = make_forwarder(sender, delivery, catalog=LiveCatalog(make_catalog("v1"), table), catch_up=catch_up)
+    records = [request(b"1", b"v1"), request(b"2", b"v3"), request(b"3", b"v1")]
+    assert await forwarder.forward(take(*records), Lane.REQUESTS) is None
+    assert [(record.topic, dict(record.headers)["ce_id"]) for record in sender.sent] == [
+        (topic("v1"), b"1"),
+        (topic("v1"), b"3"),
+        (topic("v3"), b"2"),
+    ]
+    assert delivery.replies == []
+    assert await forwarder.forward(take(request(b"4", b"v9")), Lane.REQUESTS) is None
+    assert [reply.result.error_code for reply in delivery.replies] == ["unknown_model"]
