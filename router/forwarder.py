@@ -19,6 +19,8 @@ from inferlane.contracts.record import (
     POSITION,
     PROOF,
     ROLLOUT,
+    SHADOW,
+    SHADOW_HEADERS,
     RequestHeaders,
     default_headers,
     format_time,
@@ -36,7 +38,8 @@ from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
 from router.refusals import refusal
 from router.router_telemetry import RouterLaneMetrics, RouteSpans
-from router.routing import Route, ServedModels, Splits, fallback_of, rollout_of, route, route_to_served
+from router.routing import Route, ServedModels, Splits, fallback_of, rollout_of, route, route_to_served, shadow_of
+from router.shadow_gate import ShadowGate
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -64,7 +67,7 @@ _SLOW_AFTER_S = 0.5
 _MAX_PARKED_BATCHES = 1_000
 _NO_SERVED_MODELS: Mapping[str, Served] = MappingProxyType({})
 # Headers that the router overwrites.
-_ROUTER_HEADERS = frozenset({"ce_model", "ce_modelversion", POSITION, ROLLOUT, FALLBACK, FALLEN_BACK_FROM})
+_ROUTER_HEADERS = SHADOW_HEADERS | {"ce_model", "ce_modelversion", POSITION, ROLLOUT, FALLBACK, FALLEN_BACK_FROM}
 
 
 class RoutedRecord(msgspec.Struct, frozen=True):
@@ -99,10 +102,12 @@ class Forwarder:
         producer: Sender,
         delivery: Delivery,
         retrier: Retrier,
+        shadow_gate: ShadowGate | None = None,
         tracing: "Tracing | None" = None,
         catch_up: CatchUp | None = None,
     ) -> None:
         self._catch_up = catch_up
+        self._shadow_gate = shadow_gate or ShadowGate()
         self._names = settings.names
         self._ingress = settings.names.ingress
         self._catalog = catalog
@@ -250,6 +255,8 @@ class Forwarder:
             out_headers.append((ROLLOUT, rollout.encode()))
         if (fallback := fallback_of(headers, chosen, self._splits)) is not None:
             out_headers.append((FALLBACK, fallback.encode()))
+        if (shadow := shadow_of(headers, chosen, self._splits)) and self._shadow_gate.admits(chosen.model, shadow):
+            out_headers.append((SHADOW, shadow.encode()))
         out = OutRecord(topic, key, record.value or b"", out_headers, max_run=max_run)
         return RoutedRecord(record, headers, chosen, out)
 

@@ -24,6 +24,7 @@ from models.live_catalog import LiveCatalog
 from router.faust_app.app import RouterApp, run_app
 from router.forwarder import Forwarder, router_lanes
 from router.router_telemetry import DeploymentMonitor
+from router.shadow_gate import ShadowGate
 from router.window_publisher import WindowPublisher
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         )
         served = ServedVersions(redis, redis_url=settings.redis_url, clock=SystemClock(), names=settings.names)
         following_served = await stack.enter_async_context(Background(served.read_for_ever, name="served_versions"))
-        retrier = Retrier()
+        retrier, shadow_gate = Retrier(), ShadowGate()
         forwarder = Forwarder(
             settings,
             catalog=catalog,
@@ -93,6 +94,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 max_dead_letter_bytes=settings.max_body_bytes,
             ),
             retrier=retrier,
+            shadow_gate=shadow_gate,
             tracing=await enter_tracing(stack, "router"),
         )
         app = RouterApp(
@@ -107,7 +109,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()
             ),
         )
-        monitor = DeploymentMonitor(settings, catalog=catalog, splits=splits, redis=redis)
+        monitor = DeploymentMonitor(settings, catalog=catalog, splits=splits, redis=redis, shadow_gate=shadow_gate)
         monitoring = await stack.enter_async_context(Background(monitor.run, name="deployment"))
         ops.show(
             live=lambda: {

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from models.catalog import Catalog, Model
     from models.live_catalog import AnyCatalog
     from router.routing import Splits
+    from router.shadow_gate import ShadowGate
 
 _MS = 1e-3
 _UNKNOWN_ROUTE = Route(UNKNOWN, UNKNOWN)
@@ -148,8 +149,17 @@ class DeploymentMonitor:
     `run` logs an `InferlaneError` and goes on.
     """
 
-    def __init__(self, settings: "Settings", *, catalog: "AnyCatalog", splits: "Splits", redis: "Redis") -> None:
+    def __init__(
+        self,
+        settings: "Settings",
+        *,
+        catalog: "AnyCatalog",
+        splits: "Splits",
+        redis: "Redis",
+        shadow_gate: "ShadowGate",
+    ) -> None:
         self._settings = settings
+        self._shadow_gate = shadow_gate
         self._redis = redis
         self._reader = BacklogReader(settings)
         names = settings.names
@@ -210,6 +220,8 @@ class DeploymentMonitor:
             else:
                 pool = self._pools[subscription]
                 metrics.POOL_LAG.labels(*pool).set(lag_records)
+                if pool[2] is Lane.BULK:
+                    self._shadow_gate.note_lag(pool[0], pool[1], lag_records)
                 metrics.POOL_AGE.labels(*pool).set(age_s)
                 metrics.POOL_MAX.labels(*pool[:2]).set(len(partitions))
 

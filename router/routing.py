@@ -81,6 +81,18 @@ def fallback_of(headers: RequestHeaders, chosen: Route, splits: Splits) -> str |
     return split.fallback
 
 
+def shadow_of(headers: RequestHeaders, chosen: Route, splits: Splits) -> str:
+    """The version that gets a copy of the request; empty for none, and for a pinned request.
+
+    Which requests the share is made of is decided by their ids, so that a redelivery decides alike.
+    """
+    split = splits.get(chosen.model) if headers.version is None else None
+    if split is None or split.shadow is None or split.shadow.version == chosen.version:
+        return ""
+    digest = blake2b(headers.request_id.encode(), digest_size=8, person=b"shadow").digest()
+    return split.shadow.version if int.from_bytes(digest, "big") * _SCALE < split.shadow.share else ""
+
+
 def weights_of(model: Model, splits: Splits, lane: Lane | None = None) -> Mapping[str, float]:
     """The weights by which requests of the model that pin no version are routed."""
     return model.weights(splits.get(model.name), lane)

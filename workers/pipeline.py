@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
     from models.catalog import ModelVersion
     from workers.model import OnnxModel
+    from workers.shadow_copies import ShadowCopies
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +63,7 @@ class Pipeline:
         delivery: Delivery,
         telemetry: BatchTelemetry,
         fallbacks: FallbackWriter,
+        shadows: "ShadowCopies",
         cancelled: Container[str],
         clock: "Clock",
     ) -> None:
@@ -71,6 +73,7 @@ class Pipeline:
         self._delivery = delivery
         self._telemetry = telemetry
         self._fallbacks = fallbacks
+        self._shadows = shadows
         self._cancelled = cancelled
         self._clock = clock
         self._replies = ReplyBuilder(
@@ -215,11 +218,18 @@ class Pipeline:
             return self._replies.of_error(request.record, request.headers, lane, failure, now_s=times.ended_s)
 
     async def _finish(self, held: Sequence[BatchReply]) -> None:
+        copies = [_part(done, is_copy=True) for done in held if any(reply.is_copy for reply in done.replies)]
+        if copies:
+            held = [_part(done, is_copy=False) for done in held]
         held = [await self._fallen_back(done) for done in held]
         await self._delivery.deliver([reply for done in held for reply in done.replies if reply.fallback is None])
         now_s = self._clock.now_s()
         for done in held:
             self._telemetry.observe(done.batch, done.replies, now_s=now_s)
+            self._shadows.send_copies(done.batch.run)
+        for done in copies:
+            self._shadows.send_copies(done.batch.run)
+            await self._shadows.compare(done.batch.run, done.replies)
 
     async def _fallen_back(self, done: BatchReply) -> BatchReply:
         """The batch once its fallback records are durable; a reply whose record was refused has none any more."""
@@ -229,6 +239,16 @@ class Pipeline:
 
     def _refuse(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> Reply:
         return self._replies.of_error(record, headers_of(record), lane, error, now_s=self._clock.now_s())
+
+
+def _part(done: BatchReply, *, is_copy: bool) -> BatchReply:
+    """What a batch holds of shadow copies, or of the others."""
+    replies = [reply for reply in done.replies if reply.is_copy is is_copy]
+    run = done.batch.run
+    if run is not None:
+        own = [one for one in run.inferred if one.request.headers.is_copy is is_copy]
+        run = BatchRun(own, run.times) if own else None
+    return BatchReply(Batch(lane=done.batch.lane, fetched_s=done.batch.fetched_s, run=run), replies)
 
 
 def _in_a_row(batches: Sequence[Sequence[Request]], max_rows: int) -> Sequence[Sequence[Request]]:

@@ -109,6 +109,8 @@ class ReplyBuilder:
             source=headers.source,
             position=headers.position,
             rollout=headers.rollout or "",
+            is_copy=headers.is_copy,
+            shadow_run="" if headers.shadow is not None else headers.shadow_run or "",
             key_bucket=key_bucket(headers.routing_key) if headers.rollout and headers.routing_key else -1,
         )
 
@@ -117,7 +119,7 @@ class Predictions:
     """Finds the predictions in the outputs of one version."""
 
     def __init__(self, version: "ModelVersion") -> None:
-        self._class_output = _class_output(version)
+        self._class_output = class_output(version)
         self._value_output = _value_output(version)
 
     def of(self, inferred: "Sequence[InferredRequest]") -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -131,7 +133,7 @@ class PredictionCounts:
     def __init__(self, version: "ModelVersion") -> None:
         names = (version.model, version.version)
         self._values = PREDICTION_VALUE.labels(*names) if _value_output(version) else None
-        labels = class_labels(version.classes) if _class_output(version) else ()
+        labels = class_labels(version.classes) if class_output(version) else ()
         self._classes = [PREDICTIONS.labels(*names, label) for label in labels]
         self._named = min(len(version.classes), MAX_CLASSES)
         MODEL_SIZE.labels(*names).set(version.size_bytes)
@@ -151,7 +153,7 @@ def _gather(inferred: "Sequence[InferredRequest]", output: str | None) -> np.nda
     return np.concatenate(found).ravel() if found else None
 
 
-def _class_output(version: "ModelVersion") -> str | None:
+def class_output(version: "ModelVersion") -> str | None:
     """The output with class indices: one integer per row, in a model that names its classes; None if there is none."""
     for spec in version.signature.outputs:
         if version.classes and not spec.row_shape and spec.datatype.startswith("INT"):

@@ -16,6 +16,7 @@ from workers.replies import Predictions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from inferlane.contracts.shadow import ShadowCounts
     from inferlane.runtime.delivery import Reply
     from models.catalog import ModelVersion
     from workers.batching import Batch, InferredRequest
@@ -31,6 +32,8 @@ class _Counts:
     failed: int = 0
     expired: int = 0
     rerouted: int = 0
+    compared: int = 0
+    agreed: int = 0
     rows: int = 0
     runs: Counter[int] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
@@ -44,7 +47,7 @@ class RolloutTallies:
     def __init__(self, version: "ModelVersion") -> None:
         self._labels = (*(label[:LABEL_CHARS] for label in version.classes), _OTHER)
         self._predictions = Predictions(version)
-        self._held: dict[tuple[str, Lane], _Counts] = {}
+        self._held: dict[tuple[str, Lane, bool], _Counts] = {}
 
     def add(self, batch: "Batch", replies: "Sequence[Reply]") -> None:
         """Add the marked requests of a batch whose replies are delivered."""
@@ -62,6 +65,23 @@ class RolloutTallies:
                 counts.runs[run_bin(rows, batch.run.times.inference_s)] += bool(ours)
                 self._count_classes(counts, ours)
 
+    def add_shadow(
+        self, rollout: str, found: "ShadowCounts", run: int | None, inferred: "Sequence[InferredRequest]"
+    ) -> None:
+        """Add shadow copies of one batch that were compared; `run` is the `run_bin` of their run."""
+        counts = self._counts(rollout, Lane.BULK, is_shadow=True)
+        if counts is None:
+            return
+        counts.requests += found.copies
+        counts.failed += found.failed
+        counts.expired += found.expired
+        counts.rows += sum(one.request.rows for one in inferred if one.outputs is not None)
+        counts.compared += found.compared
+        counts.agreed += found.agreed
+        if run is not None:
+            counts.runs[run] += 1
+        self._count_classes(counts, inferred)
+
     def take(self) -> tuple[LaneTally, ...]:
         """The tallies since the last call."""
         held, self._held = self._held, {}
@@ -77,14 +97,17 @@ class RolloutTallies:
                 runs=dict(counts.runs),
                 classes=dict(counts.classes),
                 buckets=b"" if counts.buckets is None else encode_buckets(BucketCounts(*counts.buckets)),
+                is_shadow=is_shadow,
+                compared=counts.compared,
+                agreed=counts.agreed,
             )
-            for (rollout, lane), counts in held.items()
+            for (rollout, lane, is_shadow), counts in held.items()
         )
 
-    def _counts(self, rollout: str, lane: Lane) -> _Counts | None:
-        counts = self._held.get((rollout, lane))
+    def _counts(self, rollout: str, lane: Lane, *, is_shadow: bool = False) -> _Counts | None:
+        counts = self._held.get((rollout, lane, is_shadow))
         if counts is None and len(self._held) < MAX_TALLIES:
-            counts = self._held[rollout, lane] = _Counts()
+            counts = self._held[rollout, lane, is_shadow] = _Counts()
         return counts
 
     def _count_classes(self, counts: _Counts, inferred: "Sequence[InferredRequest]") -> None:

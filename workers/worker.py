@@ -16,6 +16,7 @@ from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.redis.result_store import ResultStore, connect, ping
+from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import ServedVersions
 from inferlane.runtime.retry import Retrier, SystemClock
@@ -27,6 +28,7 @@ from workers.fallback_writer import FallbackWriter
 from workers.outcome_summaries import OutcomeRecorder, report_outcomes
 from workers.pipeline import Pipeline, worker_lanes
 from workers.rollout_tallies import RolloutTallies
+from workers.shadow_copies import ShadowCopies
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -178,6 +180,15 @@ class Worker:
         store = ResultStore(
             clients.redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
         )
+        shadows = ShadowCopies(
+            version,
+            clients.producer,
+            ShadowResults(clients.redis, redis_url=settings.redis_url, names=settings.names),
+            names=settings.names,
+            clock=self._clock,
+            tallies=self._tallies,
+        )
+        self._open.push_async_callback(shadows.close)
         pipeline = Pipeline(
             settings,
             model=self._model,
@@ -189,6 +200,7 @@ class Worker:
                 max_dead_letter_bytes=settings.max_body_bytes,
                 pool=(version.model, version.version),
             ),
+            shadows=shadows,
             telemetry=BatchTelemetry(version, self._outcomes, self._limit, spans=spans, tallies=self._tallies),
             fallbacks=FallbackWriter(clients.producer, self._retrier, model=version.model, version=version.version),
             cancelled=clients.cancelled,

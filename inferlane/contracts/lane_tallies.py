@@ -128,7 +128,7 @@ class LaneTally(msgspec.Struct, frozen=True, kw_only=True):
     runs: dict[int, _Count] = {}
     classes: dict[_Label, _Count] = {}
     buckets: bytes = b""
-    # Of shadow copies: how many had a result of their original to compare with, and how many of those agreed.
+    # Of shadow copies: rows that were compared with the answer to their original, and how many of those agreed.
     compared: _Count = 0
     agreed: _Count = 0
 

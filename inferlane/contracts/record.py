@@ -37,6 +37,15 @@ ROLLOUT = "ce_rollout"
 FALLBACK = "ce_fallback"
 # Written by the worker that failed: on the record for the other version, which therefore never falls back again.
 FALLEN_BACK_FROM = "ce_fallbackfrom"
+# Of shadow copies (`inferlane.contracts.shadow`): which version gets a copy of this record once it is answered; of
+# which version's answer this record is a copy; and what its comparison is added to.
+SHADOW = "ce_shadow"
+SHADOW_OF = "ce_shadowof"
+SHADOW_RUN = "ce_shadowrun"
+SHADOW_HEADERS = frozenset(
+    {SHADOW, SHADOW_OF, SHADOW_RUN, "ce_shadowanswer", "ce_shadowanswerlength", "ce_shadowrowtime"}
+    | {"ce_shadowlabels", "ce_shadowclasses"}
+)
 
 
 def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes], ...]:
@@ -89,6 +98,15 @@ class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
     rollout: str | None = None
     # The version that answers what this one fails (`inferlane.contracts.fallback`).
     fallback: str | None = None
+    # Of shadow copies: as their headers.
+    shadow: str | None = None
+    shadow_of: str | None = None
+    shadow_run: str | None = None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is a shadow copy: nobody gets its result."""
+        return self.shadow_of is not None
 
 
 def read_headers(record: KafkaRecord) -> RequestHeaders:
@@ -156,8 +174,11 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
             batch_id=_name("ce_batchid", get("ce_batchid")),
             json_length=int(json_length) if json_length else None,
             trace_parent=valid_trace_parent(get(TRACE_PARENT)),
-            rollout=_name(ROLLOUT, get(ROLLOUT)),
-            fallback=_name(FALLBACK, get(FALLBACK)),
+            rollout=_name(ROLLOUT, raw) if (raw := get(ROLLOUT)) else None,
+            fallback=_name(FALLBACK, raw) if (raw := get(FALLBACK)) else None,
+            shadow=_name(SHADOW, raw) if (raw := get(SHADOW)) else None,
+            shadow_of=_name(SHADOW_OF, raw) if (raw := get(SHADOW_OF)) else None,
+            shadow_run=_name(SHADOW_RUN, raw) if (raw := get(SHADOW_RUN)) else None,
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise DecodeError(
@@ -185,6 +206,7 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
         batch_id=named.get("ce_batchid"),
         json_length=None,
         trace_parent=valid_trace_parent(dict(record.headers).get(TRACE_PARENT)),
+        shadow_of=named.get(SHADOW_OF),
     )
     return identified(headers, record)
 

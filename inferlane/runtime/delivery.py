@@ -78,6 +78,9 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     # The rollout that it counts in, and the bucket of its routing key (`contracts.lane_tallies`), -1 without a key.
     rollout: str = ""
     key_bucket: int = -1
+    # Whether it is the result of a shadow copy, which goes to nobody, and the run that it is compared in, if it is.
+    is_copy: bool = False
+    shadow_run: str = ""
 
 
 class Delivery:

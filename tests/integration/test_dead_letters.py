@@ -19,6 +19,7 @@ from inferlane.runtime.kafka.lanes import Lanes
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.retry import Retrier, SystemClock
 from router.forwarder import Forwarder, router_lanes
 from tests.support.brokers import Broker
@@ -29,6 +30,7 @@ from workers.failure_limit import FailureLimit
 from workers.fallback_writer import FallbackWriter
 from workers.outcome_summaries import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
+from workers.shadow_copies import ShadowCopies
 
 NAMES = Names()
 
@@ -68,8 +70,11 @@ class NoSplits:
 class Parts:
     """What router and workers share in this process."""
 
-    def __init__(self, settings: Settings, store: ResultStore, producer: BatchProducer) -> None:
+    def __init__(
+        self, settings: Settings, store: ResultStore, shadow_results: ShadowResults, producer: BatchProducer
+    ) -> None:
         self.settings = settings
+        self.shadow_results = shadow_results
         self.store = store
         self.retrier = Retrier()
         self.producer = producer
@@ -89,6 +94,7 @@ class Parts:
             model=Model(is_broken=is_broken),  # type: ignore[arg-type]  # of the same shape
             delivery=self.delivery,
             fallbacks=FallbackWriter(self.producer, self.retrier, model="iris", version="v1"),
+            shadows=ShadowCopies(make_version(), self.producer, self.shadow_results, names=NAMES, clock=clock),
             telemetry=BatchTelemetry(make_version(), recorder, limit),
             cancelled=(),
             clock=clock,
@@ -146,7 +152,8 @@ async def parts(broker: Broker) -> AsyncIterator[Parts]:
         settings = settings.model_copy(update={"redis_url": url})
         producer = BatchProducer(settings)
         await producer.start()
-        yield Parts(settings, ResultStore(redis, redis_url=url, result_ttl_s=600, names=Names()), producer)
+        store = ResultStore(redis, redis_url=url, result_ttl_s=600, names=NAMES)
+        yield Parts(settings, store, ShadowResults(redis, redis_url=url, names=NAMES), producer)
         await producer.close()
 
 

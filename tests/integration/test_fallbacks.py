@@ -3,42 +3,26 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
-import numpy as np
 import pytest
 
 from inferlane.contracts.identity import foreign_key
-from inferlane.contracts.kafka_record import OutRecord
-from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.naming import Lane
 from inferlane.contracts.results import Status
 from inferlane.contracts.traffic_split import Split
 from inferlane.runtime.config import Settings
-from inferlane.runtime.delivery import Delivery
-from inferlane.runtime.kafka.clients import partitions_of
 from inferlane.runtime.kafka.lag import BacklogReader
-from inferlane.runtime.kafka.lanes import Lanes
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
-from inferlane.runtime.kafka.topic_reader import read_since
-from inferlane.runtime.redis.result_store import ResultStore, connect
-from inferlane.runtime.retry import Retrier, SystemClock
-from router.forwarder import Forwarder, router_lanes
+from inferlane.runtime.redis.result_store import connect
 from tests.support.brokers import Broker
-from tests.support.fakes.records import make_catalog, make_version
 from tests.support.parts import embedded_store, eventually
-from workers.batch_telemetry import BatchTelemetry
-from workers.failure_limit import FailureLimit
-from workers.fallback_writer import FallbackWriter
-from workers.outcome_summaries import OutcomeRecorder
-from workers.pipeline import Pipeline, worker_lanes
+from tests.support.version_pools import BODY, NAMES, FixedModel, VersionPools
 
 pytestmark = pytest.mark.timeout(400)
 
-NAMES = Names()
-BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
 REQUESTS = 60
 SPLITS = {"iris": Split(model="iris", weights={"v1": 0.5, "v2": 0.5}, fallback="v1")}
 # A worker of v2, whose model always fails. With an argument it is killed when its first fallback records are durable,
@@ -58,6 +42,7 @@ from workers.failure_limit import FailureLimit
 from workers.fallback_writer import FallbackWriter
 from workers.outcome_summaries import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
+from workers.shadow_copies import ShadowCopies
 
 class Model:
     version = make_version("v2")
@@ -83,6 +68,7 @@ async def main(stop):
         pipeline = Pipeline(
             settings, model=Model(), delivery=delivery, telemetry=BatchTelemetry(Model.version, recorder, limit),
             fallbacks=writer(producer, retrier, model="iris", version="v2"), cancelled=(), clock=clock,
+            shadows=ShadowCopies(Model.version, producer, None, names=settings.names, clock=clock),
         )
         await worker_lanes(settings, pipeline, limit=limit, retrier=retrier).run(stop)
         await producer.close()
@@ -91,78 +77,8 @@ run(main)
 """
 
 
-class Model:
-    """The stable version: it answers any rows."""
-
-    version = make_version("v1")
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        rows = len(inputs["input"])
-        return {"label": np.zeros(rows, np.int64), "probabilities": np.full((rows, 3), 1 / 3, np.float32)}
-
-
-class Stack:
-    """A router and the stable worker of this process, and a trial worker in a process of its own."""
-
-    def __init__(self, settings: Settings, store: ResultStore, producer: BatchProducer) -> None:
-        self.settings = settings
-        self.store = store
-        self.producer = producer
-        self._retrier = Retrier()
-        self._delivery = Delivery(store, producer, self._retrier, names=NAMES, max_dead_letter_bytes=1 << 20)
-
-    def router(self) -> Lanes:
-        forwarder = Forwarder(
-            self.settings,
-            catalog=make_catalog(),
-            splits=SPLITS,
-            producer=self.producer,
-            delivery=self._delivery,
-            retrier=self._retrier,
-        )
-        return router_lanes(self.settings, forwarder, self._retrier)
-
-    @asynccontextmanager
-    async def stable(self) -> AsyncIterator[None]:
-        names = {"model": "iris", "version": "v1"}
-        limit = FailureLimit(self.settings, **names, clock=SystemClock())
-        recorder = OutcomeRecorder(**names, worker_id="s", clock=SystemClock(), classes=make_version().classes)
-        pipeline = Pipeline(
-            self.settings,
-            model=Model(),  # type: ignore[arg-type]  # of the same shape
-            delivery=self._delivery,
-            fallbacks=FallbackWriter(self.producer, self._retrier, **names),
-            telemetry=BatchTelemetry(Model.version, recorder, limit),
-            cancelled=(),
-            clock=SystemClock(),
-        )
-        async with running(worker_lanes(self.settings, pipeline, limit=limit, retrier=self._retrier)):
-            yield
-        pipeline.close()
-
-    async def trial(self, *arguments: str) -> "asyncio.subprocess.Process":
-        environment = {**self.settings.environment(), "PATH": "/usr/bin:/bin"}
-        return await asyncio.create_subprocess_exec(sys.executable, "-c", TRIAL, *arguments, env=environment)
-
-    async def headers_on(self, topic: str) -> list[dict[str, bytes]]:
-        partitions = await partitions_of(self.settings, topic)
-        batches = read_since(self.settings, partitions, since_s=0.0)
-        return [dict(record.headers) async for records in batches for record in records]
-
-
-@asynccontextmanager
-async def running(lanes: Lanes) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(lanes.run(stop))
-        try:
-            yield
-        finally:
-            stop.set()
-
-
 @pytest.fixture
-async def stack(broker: Broker) -> AsyncIterator[Stack]:
+async def stack(broker: Broker) -> AsyncIterator[VersionPools]:
     async with embedded_store() as url, connect(url) as redis:
         settings = broker.settings(
             ingress_partitions=1, work_partitions=1, max_batch_rows=8, session_timeout_ms=6_000, redis_url=url
@@ -170,30 +86,30 @@ async def stack(broker: Broker) -> AsyncIterator[Stack]:
         await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
         producer = BatchProducer(settings)
         await producer.start()
-        yield Stack(settings, ResultStore(redis, redis_url=url, result_ttl_s=600, names=NAMES), producer)
+        yield VersionPools(settings, redis=redis, producer=producer, splits=SPLITS)
         await producer.close()
 
 
+async def start_trial(settings: Settings, *arguments: str) -> "asyncio.subprocess.Process":
+    environment = {**settings.environment(), "PATH": "/usr/bin:/bin"}
+    return await asyncio.create_subprocess_exec(sys.executable, "-c", TRIAL, *arguments, env=environment)
+
+
 async def test_every_request_is_answered_by_the_stable_version_though_the_trial_is_killed_before_its_commit(
-    stack: Stack,
+    stack: VersionPools,
 ) -> None:
     """Guards the order of `Pipeline._finish`: a commit before the fallback is durable loses what was in work."""
-    ids = {lane: [f"{lane}-{number}" for number in range(REQUESTS)] for lane in Lane}
-    await stack.producer.send(
-        OutRecord(NAMES.ingress[lane], request_id.encode(), BODY, [("ce_id", request_id.encode())])
-        for lane in Lane
-        for request_id in ids[lane]
-    )
+    ids = await stack.send(REQUESTS)
     keys = [foreign_key(b"", request_id, BODY) for request_id in ids[Lane.REQUESTS]]
 
     async def all_are_answered() -> bool:
         bulk = {headers["ce_id"].decode() for headers in await stack.headers_on(NAMES.results)}
         return all(await stack.store.get(keys)) and bulk.issuperset(ids[Lane.BULK])
 
-    async with running(stack.router()), stack.stable():
-        dying = await stack.trial("dies")
+    async with stack.router(), stack.worker(FixedModel("v1")):
+        dying = await start_trial(stack.settings, "dies")
         assert await dying.wait() == -9
-        trial = await stack.trial()
+        trial = await start_trial(stack.settings)
         try:
             await eventually(all_are_answered, within_s=300)
             # Nothing waits for the trial any more: what it failed is committed.

@@ -45,6 +45,7 @@ from workers.fallback_writer import FallbackWriter
 from workers.batch_telemetry import BatchTelemetry
 from workers.outcome_summaries import OutcomeRecorder
 from workers.pipeline import Pipeline, worker_lanes
+from workers.shadow_copies import ShadowCopies
 
 class Model:
     version = make_version()
@@ -66,6 +67,7 @@ async def main(stop):
         pipeline = Pipeline(
             settings, model=Model(), delivery=delivery, telemetry=BatchTelemetry(make_version(), recorder, limit),
             fallbacks=FallbackWriter(producer, retrier, model="iris", version="v1"), cancelled=(), clock=clock,
+            shadows=ShadowCopies(make_version(), producer, None, names=settings.names, clock=clock),
         )
         log = RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names)
         await worker_lanes(settings, pipeline, limit=limit, retrier=retrier, attempt_log=log).run(stop)

@@ -4,6 +4,11 @@ from inferlane.runtime.metrics.instruments import POOL, POOL_LANE, batch_histogr
 
 ROUTED = counter("inferlane_router_routed_records_total", "Records forwarded to a version.", POOL_LANE)
 REFUSED = counter("inferlane_router_refused_records_total", "Records that no version can serve.", ("lane", "reason"))
+SHADOW_COPIES = counter(
+    "inferlane_router_shadow_copies_total",
+    "Requests of which a shadow copy is asked for, or dropped because the version is behind.",
+    ("outcome",),
+)
 INGRESS_WAIT = batch_histogram(
     "inferlane_router_ingress_wait_seconds",
     "Time of each record from the API (its timestamp in the request topic) to the router's fetch.",

@@ -47,5 +47,11 @@ FALLBACKS = counter(
     "Requests that this version failed, or reached too late, and that another version answers instead.",
     POOL_LANE,
 )
+SHADOW_COPIES = counter(
+    "inferlane_worker_shadow_copies_total",
+    "Shadow copies that this version sent or could not send, and that it compared, failed, reached too late, or could "
+    "not compare.",
+    (*POOL, "outcome"),
+)
 HALTED = gauge("inferlane_worker_halted", "1 while a worker is halted because its model fails.", POOL)
 MODEL_SIZE = gauge("inferlane_worker_model_size_bytes", "Size of the model file that this worker serves.", POOL)

@@ -8,7 +8,7 @@ from inferlane.contracts.catalog_entry import encode_entry
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import ROLLOUT
-from inferlane.contracts.traffic_split import Served, Split
+from inferlane.contracts.traffic_split import Served, Shadow, Split
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError
 from inferlane.runtime.catalog_table import CatalogTable
 from inferlane.runtime.config import load_settings
@@ -19,6 +19,7 @@ from inferlane.runtime.split_table import SplitTable
 from models.live_catalog import AnyCatalog, LiveCatalog
 from router.forwarder import CatchUp, Forwarder, RoutedRecord
 from router.routing import Splits
+from router.shadow_gate import ShadowGate
 from tests.support.fakes.entries import make_entry
 from tests.support.fakes.records import FakeRecord, make_catalog
 
@@ -73,7 +74,7 @@ class FatTracing:
         return FatSpan()
 
 
-def make_forwarder(
+def make_forwarder(  # noqa: PLR0913 - what a test may want of its own
     sender: FakeSender,
     delivery: FakeDelivery,
     *,
@@ -81,6 +82,7 @@ def make_forwarder(
     splits: Splits | None = None,
     catalog: AnyCatalog | None = None,
     catch_up: CatchUp | None = None,
+    shadow_gate: ShadowGate | None = None,
 ) -> Forwarder:
     return Forwarder(
         SETTINGS,
@@ -90,6 +92,7 @@ def make_forwarder(
         producer=sender,
         delivery=delivery,  # type: ignore[arg-type]  # a fake of the same shape
         retrier=Retrier(),
+        shadow_gate=shadow_gate,
         tracing=tracing,
     )
 
@@ -246,3 +249,23 @@ async def test_a_version_that_is_in_the_topic_but_not_here_yet_is_waited_for_and
     assert delivery.replies == []
     assert await forwarder.forward(take(request(b"4", b"v9")), Lane.REQUESTS) is None
     assert [reply.result.error_code for reply in delivery.replies] == ["unknown_model"]
+
+
+def test_a_copy_is_asked_for_by_the_router_alone_and_not_of_a_version_that_is_behind() -> None:
+    """Guards `ShadowGate` and `_ROUTER_HEADERS`: without the first, copies queue up before a slow version; without
+    the second, a producer has its record taken for a copy and gets no result."""
+    splits = {"iris": Split(model="iris", weights={"v1": 1.0}, shadow=Shadow(version="v2", share=1.0))}
+    gate = ShadowGate()
+    forwarder = make_forwarder(FakeSender(), FakeDelivery(), splits=splits, shadow_gate=gate)
+
+    def asked(number: int) -> dict[str, bytes]:
+        forged = (("ce_id", b"%d" % number), ("ce_shadow", b"v9"), ("ce_shadowof", b"v1"), ("ce_shadowrun", b"r"))
+        routed = forwarder.decide(FakeRecord(headers=forged), Lane.REQUESTS)
+        assert isinstance(routed, RoutedRecord)
+        return {name: value for name, value in routed.out.headers if name.startswith("ce_shadow")}
+
+    assert asked(1) == {"ce_shadow": b"v2"}
+    gate.note_lag("iris", "v2", 4_999)
+    assert [asked(2), asked(3)] == [{"ce_shadow": b"v2"}, {}]
+    gate.note_lag("iris", "v2", 0)
+    assert asked(4) == {"ce_shadow": b"v2"}

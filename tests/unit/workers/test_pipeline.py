@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from inferlane.contracts.kafka_record import OutRecord
-from inferlane.contracts.naming import Lane
+from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import format_time, read_headers
 from inferlane.contracts.results import Status
+from inferlane.contracts.shadow import Disagreement, ShadowCounts, answer_of
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import InferlaneError, ModelError, TopicMissingError
 from inferlane.runtime.config import load_settings
@@ -25,6 +26,7 @@ from tests.support.fakes.records import FakeRecord, make_version
 from workers.batching import Batch
 from workers.fallback_writer import FallbackWriter
 from workers.pipeline import Pipeline
+from workers.shadow_copies import ShadowCopies
 
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
 TWO_ROWS = b'{"instances": [[1, 1, 1, 1], [1, 1, 1, 1]]}'
@@ -83,6 +85,16 @@ class FakeProducer:
         return [self.refusal] * len(records)
 
 
+@dataclass
+class FakeShadowResults:
+    added: list[tuple[str, ShadowCounts]] = field(default_factory=list)
+
+    async def add(
+        self, _model: str, _version: str, run: str, counts: ShadowCounts, _rows: Sequence[Disagreement]
+    ) -> None:
+        self.added.append((run, counts))
+
+
 def make_record(
     request_id: str, *, deadline_s: float | None = None, value: bytes = BODY, fallback: str | None = None
 ) -> FakeRecord:
@@ -99,6 +111,21 @@ def make_record(
     return FakeRecord(value=value, headers=tuple(headers))
 
 
+def make_shadows(
+    model: FakeModel,
+    producer: FakeProducer | None = None,
+    results: FakeShadowResults | None = None,
+    clock: FakeClock | None = None,
+) -> ShadowCopies:
+    return ShadowCopies(
+        model.version,
+        producer or FakeProducer(),
+        results or FakeShadowResults(),  # type: ignore[arg-type]  # as above
+        names=Names(),
+        clock=clock or FakeClock(),
+    )
+
+
 def make_pipeline(  # noqa: PLR0913 - what a test may want of its own
     model: FakeModel,
     delivery: FakeDelivery,
@@ -106,35 +133,45 @@ def make_pipeline(  # noqa: PLR0913 - what a test may want of its own
     cancelled: Collection[str] = (),
     clock: FakeClock | None = None,
     producer: FakeProducer | None = None,
-    telemetry: FakeTelemetry | None = None,
+    shadows: ShadowCopies | None = None,
     max_batch_rows: int,
 ) -> Pipeline:
     return Pipeline(
         load_settings(max_batch_rows=max_batch_rows),
         model=model,  # type: ignore[arg-type]  # fakes of the same shape
         delivery=delivery,  # type: ignore[arg-type]  # as above
-        telemetry=telemetry or FakeTelemetry(),  # type: ignore[arg-type]  # as above
+        telemetry=FakeTelemetry(),  # type: ignore[arg-type]  # as above
         fallbacks=FallbackWriter(producer or FakeProducer(), Retrier(), model="iris", version="v1"),
+        shadows=shadows or make_shadows(model),
         cancelled=cancelled,
         clock=clock or FakeClock(),
     )
 
 
-async def answer(
+async def answer(  # noqa: PLR0913 - as above
     *records: FakeRecord,
     model: FakeModel,
     lane: Lane = Lane.REQUESTS,
     cancelled: Collection[str] = (),
     clock: FakeClock | None = None,
     producer: FakeProducer | None = None,
+    shadow_results: FakeShadowResults | None = None,
     max_batch_rows: int = 256,
 ) -> FakeDelivery:
     delivery = FakeDelivery()
+    shadows = make_shadows(model, producer, shadow_results, clock)
     pipeline = make_pipeline(
-        model, delivery, cancelled=cancelled, clock=clock, producer=producer, max_batch_rows=max_batch_rows
+        model,
+        delivery,
+        cancelled=cancelled,
+        clock=clock,
+        producer=producer,
+        shadows=shadows,
+        max_batch_rows=max_batch_rows,
     )
     async with asyncio.timeout(30):
         await pipeline.serve(FetchedBatch(records, Ticket({})), lane)  # type: ignore[arg-type]  # as above
+    await shadows.close()
     pipeline.close()
     return delivery
 
@@ -405,3 +442,58 @@ async def test_a_failure_without_time_left_or_whose_fallback_is_refused_ends_her
     (reply,) = delivery.answers
     assert (reply.result.status, reply.dead is not None) == (Status.FAILED, True)
     assert "no topic" in (reply.result.error_detail or "")
+
+
+async def test_a_copy_of_an_answered_request_carries_the_answer_and_nothing_of_its_client() -> None:
+    clock, producer = FakeClock(), FakeProducer()
+    marked = make_record("a", deadline_s=clock.now_s() + 60)
+    more = (("ce_shadow", b"v2"), ("ce_proof", b"x"), ("ce_batchid", b"b"), ("ce_fallback", b"v0"))
+    marked = dataclasses.replace(marked, headers=(*marked.headers, *more))
+    delivery = await answer(marked, make_record("b"), model=FakeModel(), clock=clock, producer=producer)
+    assert {reply.result.request_id for reply in delivery.answers} == {"a", "b"}
+    (copy,) = producer.sent
+    assert (copy.topic, copy.value) == ("inferlane.iris.v2.bulk", BODY)
+    headers = dict(copy.headers)
+    assert not headers.keys() & {"ce_replyto", "ce_proof", "ce_batchid", "ce_fallback", "ce_shadow"}
+    assert headers["ce_deadline"] == format_time(clock.now_s() + 60)
+    assert headers["ce_source"] == b"inferlane-shadow"
+    found = answer_of(FakeRecord(headers=tuple(copy.headers)))
+    assert found is not None
+    assert found.labels == ("setosa",)
+    assert found.outputs["label"].tolist() == [0]
+
+
+async def test_no_result_of_a_copy_is_delivered_whatever_becomes_of_it() -> None:
+    """Guards `Reply.is_copy`: without it, a copy that fails is somebody's result and a dead letter."""
+    clock, producer, results = FakeClock(), FakeProducer(), FakeShadowResults()
+    await answer(
+        dataclasses.replace(make_record("a"), headers=(*make_record("a").headers, ("ce_shadow", b"v2"))),
+        model=FakeModel(),
+        clock=clock,
+        producer=producer,
+    )
+    (copy,) = producer.sent
+
+    def copied(value: bytes = BODY, *more: tuple[str, bytes]) -> FakeRecord:
+        return FakeRecord(value=value, headers=(*copy.headers, *more))
+
+    late = tuple(header for header in copy.headers if header[0] != "ce_deadline")
+    late = (*late, ("ce_deadline", format_time(clock.now_s() - 1)))
+    delivery = await answer(
+        copied(),
+        copied(b"unreadable"),
+        # A header that cannot be read, so that only its defaults are known.
+        copied(BODY, ("ce_attempt", b"none")),
+        FakeRecord(value=BODY, headers=late),
+        make_record("real"),
+        model=FakeModel(),
+        lane=Lane.BULK,
+        clock=clock,
+        shadow_results=results,
+    )
+    assert [reply.result.request_id for reply in delivery.answers] == ["real"]
+    counts = [counts for _, counts in results.added]
+    assert {run for run, _ in results.added} == {"manual"}
+    assert (sum(one.copies for one in counts), sum(one.failed for one in counts)) == (3, 1)
+    assert (sum(one.compared for one in counts), sum(one.agreed for one in counts)) == (1, 1)
+    assert sum(one.expired for one in counts) == 1

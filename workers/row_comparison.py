@@ -1,0 +1,99 @@
+"""Compare the outputs of two versions for the same rows: same label, and how far apart the scores are. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inferlane.contracts.shadow import Answer, classes_digest
+
+# Numbers this close, relative to their size, count as the same answer of a model without classes. Smaller reports the
+# rounding of a quantised model, larger hides a shift.
+_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowComparison:
+    """For each row: whether both answered alike `(rows,) bool`, and a distance of 0 to 1 `(rows,) float64`."""
+
+    agrees: np.ndarray
+    distance: np.ndarray
+    # What each said, for people.
+    original: Sequence[str]
+    shadow: Sequence[str]
+
+
+def compare_rows(
+    answer: Answer, outputs: Mapping[str, np.ndarray], *, label_output: str | None, classes: Sequence[str]
+) -> RowComparison | None:
+    """Compare an answer with the outputs of another version; None if they share no output, or have not as many rows.
+
+    Versions with classes agree where they name the same class, and their distance is the total variation distance of
+    the class scores, or 1 where the class differs and the scores cannot be compared. Other versions agree where no
+    common output differs by more than 5 % of its size (mean absolute difference over mean size); strings where they
+    are equal.
+    """
+    common = [name for name in outputs if name in answer.outputs]
+    if not common or len({len(found[name]) for found in (answer.outputs, outputs) for name in common}) != 1:
+        return None
+    if label_output is not None and answer.labels is not None:
+        return _classes_compared(answer, outputs, label_output, classes)
+    distance = np.max([_distance(answer.outputs[name], outputs[name]) for name in common], axis=0)
+    rows = range(len(distance))
+    return RowComparison(
+        agrees=distance <= _TOLERANCE,
+        distance=distance,
+        original=[_shown(answer.outputs[common[0]], row) for row in rows],
+        shadow=[_shown(outputs[common[0]], row) for row in rows],
+    )
+
+
+def labels_of(
+    outputs: Mapping[str, np.ndarray], label_output: str | None, classes: Sequence[str]
+) -> Sequence[str] | None:
+    """The class that each row was given, by name; None for a version without classes."""
+    if label_output is None:
+        return None
+    return [_class_name(index, classes) for index in outputs[label_output].ravel().tolist()]
+
+
+def _classes_compared(
+    answer: Answer, outputs: Mapping[str, np.ndarray], label_output: str, classes: Sequence[str]
+) -> RowComparison | None:
+    said, now = answer.labels or (), labels_of(outputs, label_output, classes) or ()
+    if len(said) != len(now):
+        return None
+    agrees = np.array([one == other for one, other in zip(said, now, strict=True)])
+    distance = np.where(agrees, 0.0, 1.0)
+    if answer.classes_digest == classes_digest(classes):
+        for name, scores in outputs.items():
+            others = answer.outputs.get(name)
+            if others is not None and others.shape == scores.shape == (len(said), len(classes)):
+                gap = np.abs(scores.astype(np.float64) - others.astype(np.float64)).sum(axis=1) / 2
+                distance = np.where(np.isfinite(gap), np.clip(gap, 0.0, 1.0), 1.0)
+                break
+    return RowComparison(agrees=agrees, distance=distance, original=said, shadow=now)
+
+
+def _class_name(index: int, classes: Sequence[str]) -> str:
+    return classes[index] if 0 <= index < len(classes) else str(index)
+
+
+def _distance(original: np.ndarray, shadow: np.ndarray) -> np.ndarray:
+    """How far apart the rows of one output are: 0 for the same, at most 1."""
+    rows = len(shadow)
+    if original.shape != shadow.shape:
+        return np.ones(rows)
+    one, other = original.reshape(rows, -1), shadow.reshape(rows, -1)
+    if one.dtype.kind not in "fiub" or other.dtype.kind not in "fiub":
+        return np.where((one == other).all(axis=1), 0.0, 1.0)
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    is_same = ((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gap = np.abs(one - other).mean(axis=1) / (np.abs(one) + np.abs(other)).mean(axis=1) * 2
+    return np.where(is_same, 0.0, np.where(np.isfinite(gap), np.clip(gap, 0.0, 1.0), 1.0))
+
+
+def _shown(output: np.ndarray, row: int) -> str:
+    values = output[row : row + 1].ravel()
+    return f"{values[0]}" if len(values) == 1 else f"{values[:4].tolist()}"
