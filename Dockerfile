@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 # One image for API, router and workers: `docker run inferlane api`, `… router`, `… worker --model iris --version v1`.
 # The sample model iris is inside; to serve others, mount a model store at /opt/inferlane/models.
+# `--target gpu` makes the image of workers on a GPU: onnxruntime-gpu with CUDA and cuDNN in place of onnxruntime.
 # `--build-arg PYTHON_IMAGE=` takes a digest for builds that must repeat.
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
@@ -36,7 +37,16 @@ RUN python -m venv /opt/inferlane/venv \
  && /opt/inferlane/venv/bin/python -m compileall -q /opt/inferlane/venv/lib \
  && /opt/inferlane/venv/bin/pip uninstall --yes pip
 
-FROM ${PYTHON_IMAGE}
+FROM ${PYTHON_IMAGE} AS install-gpu
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+COPY requirements-gpu.lock /
+COPY --from=install /opt/inferlane/venv /opt/inferlane/venv
+# Both packages write the same folder: one has to go before the other comes.
+RUN python -m pip --python /opt/inferlane/venv/bin/python uninstall --yes onnxruntime \
+ && python -m pip --python /opt/inferlane/venv/bin/python install \
+    --require-hashes --only-binary :all: -r /requirements-gpu.lock
+
+FROM ${PYTHON_IMAGE} AS base
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="inferlane" \
@@ -50,7 +60,6 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 10001 inferlane \
  && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin inferlane
-COPY --from=install /opt/inferlane/venv /opt/inferlane/venv
 COPY --from=build /samples/models/iris /opt/inferlane/models/iris
 ENV PATH=/opt/inferlane/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -62,3 +71,9 @@ USER 10001:10001
 # tini: a signal reaches the process although it is the first one, and nobody else's children stay behind.
 ENTRYPOINT ["tini", "--", "inferlane"]
 CMD ["--help"]
+
+FROM base AS gpu
+COPY --from=install-gpu /opt/inferlane/venv /opt/inferlane/venv
+
+FROM base
+COPY --from=install /opt/inferlane/venv /opt/inferlane/venv

@@ -24,6 +24,7 @@ from inferlane.errors import (
     UnusableVersionError,
     quoted,
 )
+from models.execution import ON_CPU, Execution
 from models.files import (
     ModelFile,
     VersionFile,
@@ -49,6 +50,7 @@ class ModelVersion:
     quantization: str
     # A run takes a single row, because the answer to a row would depend on the rows beside it.
     rows_alone: bool = False
+    execution: Execution = ON_CPU
     metrics: Mapping[str, float | str] = field(default_factory=dict)
     quantized: Mapping[str, float | str] = field(default_factory=dict)
 
@@ -294,6 +296,7 @@ def described_version(
         size_bytes=entry.size_bytes,
         quantization=entry.quantization,
         rows_alone=entry.rows_alone,
+        execution=entry.runtime,
         metrics=shown_values(entry.metrics),
         quantized=shown_values(entry.quantized),
     )

@@ -15,6 +15,7 @@ from inferlane.contracts.naming import is_model_name
 from inferlane.contracts.wire.tensors import Column, Signature, TensorSpec, numpy_dtype
 from inferlane.errors import ConfigurationError, DecodeError
 from models.artifact import takes_nan
+from models.execution import ON_CPU, Execution, check_execution
 
 T = TypeVar("T")
 _SHOWN_CHARS = 500
@@ -60,6 +61,7 @@ class VersionFile(msgspec.Struct, frozen=True):
     # True of a graph whose answer to a row depends on the rows beside it: a worker runs each row by itself then.
     rows_alone: bool = False
     columns: tuple[Column, ...] = ()
+    runtime: Execution = ON_CPU
     metrics: Any = None
     quantized: Any = None
 
@@ -154,6 +156,7 @@ def described_signature(entry: VersionFile, folder: Path) -> Signature:
         signature = replace(signature, inputs=tuple(map(_padded, signature.inputs, entry.inputs, repeat(entry.inputs))))
     if entry.columns:
         signature = replace(signature, inputs=(_named(path, signature.inputs, entry.columns),))
+    check_execution(f"{path}: [runtime]", entry.runtime)
     for spec in signature.inputs:
         _check_shape(f"{path}: {spec.name!r} of [[inputs]]", spec)
     return signature

@@ -8,21 +8,39 @@ from typing import Any
 import onnxruntime
 
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
+from models.execution import (
+    ON_CPU,
+    Execution,
+    check_in_use,
+    check_installed,
+    provider_options,
+    session_config,
+)
 
 _NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 def open_session(
-    model: bytes | Path, external: Mapping[str, bytes] = _NO_FILES, *, threads: int = 1
+    model: bytes | Path,
+    external: Mapping[str, bytes] = _NO_FILES,
+    *,
+    threads: int = 1,
+    execution: Execution = ON_CPU,
+    signature: Signature | None = None,
 ) -> onnxruntime.InferenceSession:
-    """Load a model on the CPU, as a worker does.
+    """Load a model as a worker does, on the providers of `execution` and nowhere else.
 
     `external` is what `model` keeps in files beside it, by the names that it has for them. onnxruntime uses these bytes
     without keeping a reference to them: they must live as long as the session.
 
     Raises:
+        ConfigurationError: a provider is not installed, or cannot be started.
         Exception: it cannot be loaded; onnxruntime raises pybind types of its own with no common base.
     """
+    check_installed(execution, onnxruntime.get_available_providers())
+    if execution.on_gpu:
+        # CUDA and cuDNN of the packages that come with onnxruntime-gpu, where no system has them.
+        onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -32,8 +50,15 @@ def open_session(
         options.add_external_initializers_from_files_in_memory(
             list(external), list(external.values()), list(map(len, external.values()))
         )
+    for key, value in session_config(execution).items():
+        options.add_session_config_entry(key, value)
     source = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(source, sess_options=options, providers=["CPUExecutionProvider"])
+    # Without `enable_fallback` a provider that fails is an error, and the session is not made again on the CPU.
+    session = onnxruntime.InferenceSession(
+        source, sess_options=options, providers=provider_options(execution, signature), enable_fallback=0
+    )
+    check_in_use(execution, session.get_providers())
+    return session
 
 
 _DATATYPES = {

@@ -13,6 +13,7 @@ from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Signature, TensorSpec
 from inferlane.runtime.runfile import write_whole
 from models.artifact import Artifact, read_artifact
+from models.execution import ON_CPU, Execution, as_table
 
 Scalar = str | int | float | bool
 Value = Scalar | Sequence[Scalar]
@@ -86,6 +87,7 @@ class VersionAbout:
     metrics: Mapping[str, float | str]
     quantized: Mapping[str, float | str]
     rows_alone: bool = False
+    execution: Execution = ON_CPU
     # The names of the classes by output, where an output names its own.
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -147,7 +149,8 @@ def write_version(
 
 def version_toml(about: VersionAbout, artifact: Artifact) -> str:
     """The text of version.toml."""
-    tables: dict[str, Table] = {"metrics": about.metrics}
+    tables: dict[str, Table] = {} if about.execution == ON_CPU else {"runtime": as_table(about.execution)}
+    tables["metrics"] = about.metrics
     if about.quantized:
         tables["quantized"] = about.quantized
     about_files: dict[str, Value] = {"digest": artifact.digest, "size_bytes": artifact.size_bytes}

@@ -163,6 +163,12 @@ def run_in_pieces(run: Run, inputs: Mapping[str, np.ndarray], *, batch: int) -> 
     return {name: np.concatenate([piece[name] for piece in pieces])[:rows] for name in pieces[0]}
 
 
+def run_in_sizes(run: Run, inputs: Mapping[str, np.ndarray], *, sizes: Sequence[int]) -> dict[str, np.ndarray]:
+    """Run rows filled up to the next of `sizes`, which ascend; more rows than the largest go in pieces of it."""
+    rows = len(next(iter(inputs.values())))
+    return run_in_pieces(run, inputs, batch=next((size for size in sizes if size >= rows), sizes[-1]))
+
+
 def _filled_up(rows: np.ndarray, batch: int) -> np.ndarray:
     missing = batch - len(rows)
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows

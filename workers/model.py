@@ -14,9 +14,11 @@ from inferlane.contracts.wire.tensors import ANY_ROWS, NO_ROW_AXIS, Signature, n
 from inferlane.errors import ConfigurationError, ModelError, clipped
 from models.artifact import check_artifact, read_artifact
 from models.model_session import describe, open_session, signature_of
-from workers.batching import BatchRun, Run, RunTimes, run_batch, run_in_pieces
+from workers.batching import BatchRun, Run, RunTimes, run_batch, run_in_pieces, run_in_sizes
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from inferlane.contracts.naming import Lane
     from inferlane.runtime.retry import Clock
     from models.catalog import ModelVersion
@@ -45,7 +47,7 @@ class RunCost:
 
 
 class OnnxModel:
-    """A model version on the CPU. `run` may be called from any thread, by one at a time."""
+    """A model version in onnxruntime. `run` may be called from any thread, by one at a time."""
 
     def __init__(self, version: "ModelVersion", *, intra_op_num_threads: int) -> None:
         """Load the model; its files must have the digest of the version.
@@ -60,13 +62,22 @@ class OnnxModel:
         # Kept for the session.
         self._external = artifact.external
         try:
-            self._session = open_session(artifact.model, self._external, threads=intra_op_num_threads)
+            self._session = open_session(
+                artifact.model,
+                self._external,
+                threads=version.execution.threads or intra_op_num_threads,
+                execution=version.execution,
+                signature=version.signature,
+            )
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{version.path}: {error}") from error
         except Exception as error:  # onnxruntime raises pybind types of its own with no common base
             raise ConfigurationError(
                 f"{version.path}: onnxruntime cannot load it: {clipped(str(error), limit_chars=1_000)}"
             ) from error
         graph = signature_of(self._session)
         self._batch = version.signature.batch
+        self._sizes = version.execution.sizes
         self._rows_of_run = 1 if version.rows_alone and self._batch == ANY_ROWS else self._batch
         served = Signature.of_graph(graph.inputs, graph.outputs, has_row_axis=self._batch != NO_ROW_AXIS)
         found, said = describe(served), describe(version.signature)
@@ -77,6 +88,8 @@ class OnnxModel:
             )
         tensors = (*version.signature.inputs, *version.signature.outputs)
         self._has_strings = any(spec.datatype == "BYTES" for spec in tensors)
+        is_bound = version.execution.on_gpu and not self._has_strings
+        self._bound = _BoundRun(self._session, self._output_names) if is_bound else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs, each `(rows, …)`.
@@ -84,24 +97,55 @@ class OnnxModel:
         Raises:
             ModelError: onnxruntime failed, or an output has another number of rows than the inputs.
         """
+        if self._sizes and self._rows_of_run == ANY_ROWS:
+            return run_in_sizes(self._run_once, inputs, sizes=self._sizes)
         if self._rows_of_run != ANY_ROWS:
             return run_in_pieces(self._run_once, inputs, batch=self._rows_of_run)
         return self._run_once(inputs)
 
+    def _arrays(self, inputs: Mapping[str, np.ndarray]) -> list[Any]:
+        if self._bound is not None:
+            return self._bound.run(inputs)
+        if not self._has_strings:
+            arrays: list[Any] = self._session.run(self._output_names, dict(inputs))
+            return arrays
+        return list(map(_of_strings, self._session.run(self._output_names, _of_objects(inputs))))
+
     def _run_once(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         rows = 1 if self._batch == NO_ROW_AXIS else len(next(iter(inputs.values())))
         try:
-            arrays = self._session.run(self._output_names, _of_objects(inputs) if self._has_strings else dict(inputs))
+            arrays = self._arrays(inputs)
         except Exception as error:  # as above: no common base
             raise ModelError(
                 f"onnxruntime failed on a batch of {rows} rows: {clipped(str(error), limit_chars=1_000)}"
             ) from error
-        if self._has_strings:
-            arrays = list(map(_of_strings, arrays))
         for name, array in zip(self._output_names, arrays, strict=True):
             if self._batch != NO_ROW_AXIS and np.shape(array)[:1] != (rows,):
                 raise ModelError(f"output {name!r} has the shape {list(np.shape(array))} for {rows} rows of input")
         return dict(zip(self._output_names, arrays, strict=True))
+
+
+class _BoundRun:
+    """Runs with inputs and outputs that are bound: onnxruntime copies each once, between device and host."""
+
+    def __init__(self, session: "InferenceSession", output_names: Sequence[str]) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._output_names = output_names
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[Any]:
+        """Return the outputs in the order of their names."""
+        binding = self._binding
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in self._output_names:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        arrays: list[Any] = binding.copy_outputs_to_cpu()
+        # What is bound is held; the arrays belong to the requests.
+        binding.clear_binding_inputs()
+        binding.clear_binding_outputs()
+        return arrays
 
 
 def _of_objects(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

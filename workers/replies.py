@@ -16,7 +16,7 @@ from inferlane.contracts.wire.v2 import encode_response
 from inferlane.errors import InferlaneError, PayloadTooLargeError
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.metrics.instruments import MAX_CLASSES, class_labels
-from inferlane.runtime.metrics.worker_metrics import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS
+from inferlane.runtime.metrics.worker_metrics import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS, PROVIDER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,6 +137,8 @@ class PredictionCounts:
         self._classes = [PREDICTIONS.labels(*names, label) for label in labels]
         self._named = min(len(version.classes), MAX_CLASSES)
         MODEL_SIZE.labels(*names).set(version.size_bytes)
+        for provider in version.execution.providers:
+            PROVIDER.labels(*names, provider).set(1)
 
     def add(self, classes: np.ndarray | None, values: np.ndarray | None) -> None:
         """Add the predictions of a batch; an index without a class of its own counts as `other`."""

@@ -73,6 +73,12 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         bool,
         typer.Option("--rows-alone", help="Run rows one by one, for answers that depend on other rows. Default: off."),
     ] = False,
+    providers: Annotated[
+        str, typer.Option(help="Execution providers of onnxruntime, the preferred first: cuda,cpu or tensorrt.")
+    ] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of one run.", show_default="INFERLANE_INTRA_OP_NUM_THREADS")
+    ] = None,
     description: Annotated[str, typer.Option(help="What a new model is for. Default: none.")] = "",
     models_dir: ModelsDir = None,
 ) -> None:
@@ -80,6 +86,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     settings = _settings(models_dir)
     with missing_extra_explained("adding", _ADDING_NEEDS):
         from models.adding.addition import Addition, add
+        from models.execution import parsed_execution
     addition = Addition(
         source=source,
         model=name,
@@ -90,6 +97,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         timeout_s=timeout_s,
         trust_pickle=trust_pickle,
         rows_alone=rows_alone,
+        execution=parsed_execution("--providers", providers=providers, threads=threads),
         description=description,
     )
     with err.status("inspecting") as status:
@@ -115,7 +123,8 @@ def _show(added: "Added") -> None:
         *report.changes,
         "answers rows of zeros, and a row alone as in a batch",
         f"NaN is {'answered' if checked.accepts_nan else 'not answered'} by numbers",
-        f"{_latencies(checked.latency_us)}, {report.size_bytes / 1024:,.0f} KiB, {report.digest[:19]}…",
+        f"{_latencies(checked.latency_us)} on {', '.join(checked.providers)}",
+        f"{report.size_bytes / 1024:,.0f} KiB, {report.digest[:19]}…",
     ]
     if checked.comparison is not None:
         lines.append(comparison_line(checked.comparison))

@@ -21,6 +21,7 @@ from inferlane.runtime.config import load_settings
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from inferlane.runtime.settings import StackSettings
+    from models.catalog import ModelVersion
 
 NamedVersions = Annotated[
     list[str] | None,
@@ -209,20 +210,41 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
             help="With a broker of your own too, each service logs in as PREFIX-SERVICE, by the Secret of that name.",
         ),
     ] = False,
+    gpu: Annotated[
+        int, typer.Option("--gpu", min=1, help="GPUs of a worker whose version asks for a GPU in [runtime].")
+    ] = 1,
+    gpu_resource: Annotated[
+        str, typer.Option(help="What the cluster calls them; a part of one: nvidia.com/mig-1g.10gb.")
+    ] = "nvidia.com/gpu",
+    gpu_image: Annotated[
+        str | None, typer.Option(help="The image of these workers.", show_default="that of --image, with -gpu")
+    ] = None,
+    gpu_node: Annotated[
+        list[str] | None,
+        typer.Option(help="A label KEY=VALUE of the nodes with GPUs; repeat.", show_default="none"),
+    ] = None,
 ) -> None:
     """Write Deployments, ScaledObjects, topics and policies; `INFERLANE_*` settings become the pods' environment."""
-    from control_plane.kubernetes.deployment_plan import Waits, cluster_settings, make_plan
+    from control_plane.kubernetes.deployment_plan import GpuPlan, Waits, cluster_settings, make_plan
     from control_plane.kubernetes.manifest_files import files, write_files
 
     settings = cluster_settings(load_settings(), namespace=namespace, store_tls=store_tls)
+    versions = _served_versions(version)
+    on_gpu = GpuPlan(
+        image=gpu_image or f"{image}-gpu",
+        count=gpu,
+        resource=gpu_resource,
+        node_selector=dict(_label(text) for text in gpu_node or ()),
+    )
     plan = make_plan(
         settings,
-        _served_versions(version),
+        [(served.model, served.version) for served in versions],
         namespace=namespace,
         image=image,
         pace=worker_pace(settings, service_time=service_time, batch_overhead=batch_overhead, rows=rows),
         waits=Waits(requests_s=target_wait, bulk_s=bulk_wait),
         user_per_service=user_per_service,
+        gpus={(served.model, served.version): on_gpu for served in versions if served.execution.on_gpu},
     )
     texts = files(plan)
     write_files(folder, texts)
@@ -242,19 +264,25 @@ def k8s_store_secret(namespace: Annotated[str, typer.Option(help="Namespace of e
     typer.echo(dumped(secret_document(names, namespace=namespace, password=secrets.token_hex(32))), nl=False)
 
 
-def _served_versions(named: list[str] | None) -> list[tuple[str, str]]:
+def _label(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not (key and separator):
+        raise ConfigurationError(f"--gpu-node {quoted(text)} is no label; write KEY=VALUE")
+    return key, value
+
+
+def _served_versions(named: list[str] | None) -> "list[ModelVersion]":
     """Return the versions to render; each must be in the catalogue, for a worker of another would not start."""
     from models.catalog import load_catalog
 
     settings = load_settings()
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
     if named is None:
-        return [(settings.default_model, version) for version in catalog.model().versions]
+        return list(catalog.model().versions.values())
     found = []
     for name in named:
         model, _, version = name.rpartition("/")
-        served = catalog.model(model or None).version(version)
-        found.append((served.model, served.version))
-    if len(set(found)) < len(found):
+        found.append(catalog.model(model or None).version(version))
+    if len({(served.model, served.version) for served in found}) < len(found):
         raise ConfigurationError(f"a version is named twice in {', '.join(named)}; name each once")
     return found

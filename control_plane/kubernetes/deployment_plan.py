@@ -3,7 +3,8 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -109,6 +110,17 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuPlan:
+    """What a worker on a GPU gets: so many of a resource, an image that can use it, and the nodes that have it."""
+
+    image: str
+    count: int = 1
+    # Of NVIDIA's device plugin; a part of a GPU is called nvidia.com/mig-1g.10gb and the like.
+    resource: str = "nvidia.com/gpu"
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolPlan:
     """One version's workers. `thresholds`: the `lagThreshold` of each lane's topic, in records."""
 
@@ -116,6 +128,8 @@ class PoolPlan:
     version: str
     name: str
     thresholds: Mapping[str, int]
+    # None: on the CPU.
+    gpu: GpuPlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +204,9 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
     pace: WorkerPace,
     waits: Waits,
     user_per_service: bool = False,
+    gpus: Mapping[tuple[str, str], GpuPlan] = MappingProxyType({}),
 ) -> DeploymentPlan:
-    """Plan a pool for each `(model, version)`.
+    """Plan a pool for each `(model, version)`; those of `gpus` get one.
 
     `user_per_service`: with a broker that is not Strimzi's too, each service logs in with a user of its own.
 
@@ -219,6 +234,7 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
                     )
                     for lane in Lane
                 },
+                gpu=gpus.get((model, version)),
             )
             for model, version in versions
         ),

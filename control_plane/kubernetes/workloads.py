@@ -20,6 +20,7 @@ from control_plane.kubernetes.deployment_plan import (
     STORE_USER,
     DeploymentPlan,
     Document,
+    GpuPlan,
     PoolPlan,
     document,
     labels,
@@ -190,7 +191,25 @@ def pool_documents(plan: DeploymentPlan, pool: PoolPlan) -> list[Document]:
         resources=resources(cpu="500m", memory="256Mi", memory_limit="1Gi"),
         port=("ops", OPS_PORT),
     )
+    if pool.gpu is not None:
+        _put_on_gpu(pod, pool.gpu)
     return _workload(plan, pool.name, labels("worker", pool_instance(pool)), pod)
+
+
+# CUDA's own libraries are loaded into the process, and each size of a batch runs once before it is ready.
+_GPU_MEMORY, _GPU_START_FAILURES = "4Gi", 300
+
+
+def _put_on_gpu(pod: Document, gpu: GpuPlan) -> None:
+    (container,) = pod["containers"]
+    container["image"] = gpu.image
+    # A limit is the request, too, and no GPU can be shared by a request of less.
+    container["resources"]["limits"] = {"memory": _GPU_MEMORY, gpu.resource: str(gpu.count)}
+    container["startupProbe"] |= {"failureThreshold": _GPU_START_FAILURES}
+    # Clouds keep other pods away from nodes with a GPU by this taint.
+    pod["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    if gpu.node_selector:
+        pod["nodeSelector"] = dict(gpu.node_selector)
 
 
 def router_documents(plan: DeploymentPlan) -> list[Document]:

@@ -16,6 +16,7 @@ from models.adding.conversion import ConversionOrder, Converted, convert_in_chil
 from models.adding.inspection import Inspected, inspect
 from models.adding.publication import Published, check_free, preparation, publish
 from models.adding.sources import Source, SourceKind, find_source
+from models.execution import ON_CPU, Execution
 from models.files import read_model_file
 from models.store import VersionAbout, version_toml
 
@@ -36,6 +37,7 @@ class Addition:
     trust_pickle: bool = False
     # Rows are run one by one, because the answer to one depends on the others.
     rows_alone: bool = False
+    execution: Execution = ON_CPU
     description: str = ""
 
 
@@ -90,7 +92,7 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
         report = _report(addition, inspected, checked, converted)
         classes = {**_score_classes(report), **inspected.classes}
         (folder / "version.toml").write_text(
-            version_toml(_about(report, classes, rows_alone=addition.rows_alone), inspected.artifact), encoding="utf-8"
+            version_toml(_about(report, classes, addition), inspected.artifact), encoding="utf-8"
         )
         (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         for path in (folder, *folder.rglob("*")):
@@ -139,6 +141,7 @@ def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Pat
         predictions=str(scratch / _PREDICTIONS) if (scratch / _PREDICTIONS).exists() else None,
         tolerance=addition.tolerance,
         rows_alone=addition.rows_alone,
+        execution=addition.execution,
     )
     try:
         return check_in_child(order, scratch=scratch, timeout_s=addition.timeout_s)
@@ -188,12 +191,13 @@ def _score_classes(report: Report) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _about(report: Report, classes: Mapping[str, tuple[str, ...]], *, rows_alone: bool) -> VersionAbout:
+def _about(report: Report, classes: Mapping[str, tuple[str, ...]], addition: Addition) -> VersionAbout:
     return VersionAbout(
         quantization="none",
         signature=report.checked.signature,
         metrics={f"batch{rows}_latency_us": value for rows, value in report.checked.latency_us.items()},
         quantized={},
-        rows_alone=rows_alone,
+        rows_alone=addition.rows_alone,
+        execution=addition.execution,
         classes=classes,
     )

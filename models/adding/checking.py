@@ -12,6 +12,7 @@ import numpy as np
 from inferlane.contracts.wire.tensors import Signature, numpy_dtype
 from inferlane.errors import ConfigurationError, ModelError, clipped
 from models.adding.child_process import answer_order, run_in_child
+from models.execution import ON_CPU, Execution, check_installed
 
 if TYPE_CHECKING:
     from workers.model import OnnxModel
@@ -34,6 +35,7 @@ class CheckOrder(msgspec.Struct, frozen=True, kw_only=True):
     predictions: str | None = None
     tolerance: float
     rows_alone: bool = False
+    execution: Execution = ON_CPU
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +54,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     latency_us: Mapping[str, float]
     accepts_nan: bool
+    # What it ran on here: the CPU, where a provider that it asks for is not installed.
+    providers: tuple[str, ...] = ON_CPU.providers
     comparison: Comparison | None = None
     library_comparison: Comparison | None = None
 
@@ -88,6 +92,7 @@ def _check(order: CheckOrder) -> Checked:
         size_bytes=artifact.size_bytes,
         quantization="none",
         rows_alone=order.rows_alone,
+        execution=_executable_here(order.execution),
     )
     model = load_verified(version, intra_op_num_threads=1, rows=_BATCH_ROWS)
 
@@ -105,9 +110,21 @@ def _check(order: CheckOrder) -> Checked:
         signature=signature,
         latency_us={str(count): _latency_us(model, count) for count in MEASURED_ROWS},
         accepts_nan=_accepts_nan(model),
+        providers=version.execution.providers,
         comparison=compared(order.rows, "what is expected"),
         library_comparison=compared(order.predictions, "what the library predicts"),
     )
+
+
+def _executable_here(execution: Execution) -> Execution:
+    """Where a model is checked: one for a GPU may be added where there is none, but serves only where there is."""
+    import onnxruntime  # noqa: PLC0415 - as above
+
+    try:
+        check_installed(execution, onnxruntime.get_available_providers())
+    except ConfigurationError:
+        return ON_CPU
+    return execution
 
 
 def _loaded_signature(model: bytes, external: Mapping[str, bytes]) -> Signature:

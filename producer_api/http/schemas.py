@@ -75,10 +75,18 @@ class TensorInfo(BaseModel):
     shape: list[int] = Field(description="-1 is the row axis.")
 
 
+class RuntimeInfo(BaseModel):
+    providers: list[str] = Field(
+        description="Execution providers of onnxruntime that its workers run on: a worker without one does not start."
+    )
+    threads: int | None = Field(None, description="Threads of one run, where the version says it.")
+
+
 class VersionInfo(BaseModel):
     version: str
     weight: float = Field(description="Share of the traffic that names no version.")
     quantization: str
+    runtime: RuntimeInfo
     size_bytes: int
     digest: str
     inputs: list[TensorInfo]

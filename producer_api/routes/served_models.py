@@ -141,6 +141,7 @@ def _about_version(version: ModelVersion, weight: float) -> dict[str, Any]:
         "version": version.version,
         "weight": weight,
         "quantization": version.quantization,
+        "runtime": {"providers": version.execution.providers, "threads": version.execution.threads},
         "size_bytes": version.size_bytes,
         "digest": version.digest,
         "inputs": about_tensors(version.signature.inputs),

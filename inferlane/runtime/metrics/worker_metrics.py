@@ -54,4 +54,9 @@ SHADOW_COPIES = counter(
     (*POOL, "outcome"),
 )
 HALTED = gauge("inferlane_worker_halted", "1 while a worker is halted because its model fails.", POOL)
+PROVIDER = gauge(
+    "inferlane_worker_provider_info",
+    "1 for each execution provider of onnxruntime that this worker's model runs on.",
+    (*POOL, "provider"),
+)
 MODEL_SIZE = gauge("inferlane_worker_model_size_bytes", "Size of the model file that this worker serves.", POOL)

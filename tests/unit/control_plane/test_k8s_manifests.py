@@ -16,6 +16,7 @@ from control_plane.cli.main import app
 from control_plane.kubernetes.backing_services import user_lines
 from control_plane.kubernetes.deployment_plan import (
     DeploymentPlan,
+    GpuPlan,
     Waits,
     cluster_settings,
     make_plan,
@@ -380,3 +381,57 @@ def test_two_pools_of_one_name_are_refused_and_long_names_stay_apart() -> None:
     assert len({*names}) == 2
     assert all(len(name) <= 63 for name in names)
     assert service_name("a", "b__c", default_model="") != service_name("a", "b_c", default_model="")
+
+
+def test_a_pool_on_a_gpu_gets_it_with_the_image_and_the_nodes_that_have_one() -> None:
+    gpu = GpuPlan(image="inferlane:0.1.0-gpu", count=2, node_selector={"gpu.nvidia.com/class": "H100"})
+    settings = cluster_settings(load_settings(), namespace="inferlane")
+    planned = make_plan(
+        settings,
+        VERSIONS,
+        namespace="inferlane",
+        image="inferlane:0.1.0",
+        pace=PACE,
+        waits=Waits(),
+        gpus={VERSIONS[0]: gpu},
+    )
+    texts = files(planned)
+
+    on_gpu, on_cpu = (
+        next(yaml.safe_load_all(texts[f"components/{pool.name}/deployment.yaml"]))["spec"]["template"]["spec"]
+        for pool in planned.pools[:2]
+    )
+
+    (container,) = on_gpu["containers"]
+    assert container["image"] == "inferlane:0.1.0-gpu"
+    assert container["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "2"}
+    assert on_gpu["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert on_gpu["nodeSelector"] == {"gpu.nvidia.com/class": "H100"}
+    assert on_cpu["containers"][0]["image"] == "inferlane:0.1.0"
+    assert not {"tolerations", "nodeSelector"} & on_cpu.keys()
+    rendered = [text for name, text in texts.items() if "/" in name and "kustomization" not in name]
+    assert faults("---\n".join([*rendered, texts["operator.yaml"]]), versions=VERSIONS) == []
+
+
+def test_versions_that_ask_for_a_gpu_are_rendered_with_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, runtime in (("v1", '[runtime]\nproviders = ["cuda"]\n'), ("v2", "")):
+        folder = tmp_path / "store" / "iris" / version
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").touch()
+        (folder / "version.toml").write_text(
+            f'digest = "sha256:{"0" * 64}"\nsize_bytes = 0\nquantization = "none"\n'
+            '[[inputs]]\nname = "x"\ndatatype = "FP32"\nshape = [-1, 1]\n'
+            f'[[outputs]]\nname = "y"\ndatatype = "FP32"\nshape = [-1, 1]\n{runtime}'
+        )
+    (tmp_path / "store" / "iris" / "model.toml").write_text('default_version = "v1"\n')
+    monkeypatch.setenv("INFERLANE_MODELS_DIR", str(tmp_path / "store"))
+    arguments = ["k8s", "render", "--out", str(tmp_path / "k8s"), "--image", "repo/inferlane:1"]
+    options = ["--gpu", "3", "--gpu-resource", "nvidia.com/mig-1g.10gb", "--gpu-node", "zone=a"]
+
+    result = CliRunner().invoke(app, [*arguments, *options])
+
+    assert result.exit_code == 0, result.output
+    texts = {name: (tmp_path / "k8s" / f"inference-service-{name}.yaml").read_text() for name in ("v1", "v2")}
+    for seen in ("repo/inferlane:1-gpu", "nvidia.com/mig-1g.10gb: '3'", "zone: a"):
+        assert seen in texts["v1"]
+        assert seen not in texts["v2"]
