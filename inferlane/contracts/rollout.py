@@ -98,11 +98,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How long a step lasts at least, and how long it may wait for its requests before it pauses."""
+    """How long a step lasts at least, and how long it may wait for its requests before it pauses.
+
+    Before the candidate gets all traffic, its failures must be shown not to be worse by more than the margin, or there
+    must be `promote_after` of its requests without an alarm (0: only the former counts).
+    """
 
     min_requests: _Count = 500
     min_time_s: _Seconds = 120.0
     max_wait_s: _Seconds = 6 * 3600.0
+    promote_after: _Count = 0
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -208,6 +213,10 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     phase_since_s: float = 0.0
     step_since_s: float = 0.0
     paused_from: Phase | None = None
+    # Whether a person has set the split of the model since: it is theirs until the rollout is resumed.
+    is_split_theirs: bool = False
+    # Checks whose failure a person has accepted by resuming.
+    accepted: tuple[Check, ...] = ()
     commands_through: int = -1
     requests_in_step: _Count = 0
     failed_requests: _Count = 0

@@ -1,0 +1,1 @@
+"""Rollouts: what is compared, what is decided, and the member that decides."""

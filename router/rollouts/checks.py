@@ -1,0 +1,163 @@
+"""The checks of a rollout: what each says of the evidence, in numbers and in words. Pure."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from inferlane.contracts.rollout import Check, CheckOptions, RolloutSpec, Then, Verdict
+from router.rollouts.evidence import Learnt
+from router.rollouts.statistics import (
+    Difference,
+    difference,
+    jensen_shannon,
+    log_evidence,
+    log_mean,
+    unit_width,
+)
+
+# How the alpha of a check is shared among those that roll back, so that together they keep to it.
+_ALPHA_SHARE = {Check.ERRORS: 0.8, Check.EXPIRED: 0.1, Check.LATENCY: 0.1}
+# A sample ratio mismatch voids the comparison: it must not be an accident (0.001 is the field's usual bound).
+_SHARE_ALPHA = 0.001
+# A promotion says "not worse by more than the margin", and is wrong about that in at most one of twenty.
+_PROMOTION_ALPHA = 0.05
+_FAILS_THEN = {
+    Check.ERRORS: Then.ROLL_BACK,
+    Check.LATENCY: Then.ROLL_BACK,
+    Check.EXPIRED: Then.ROLL_BACK,
+    Check.PROMETHEUS: Then.ROLL_BACK,
+}
+_NOUNS = {Check.ERRORS: "failures", Check.LATENCY: "slow runs", Check.EXPIRED: "expired requests"}
+
+
+def then_of(check: Check, options: CheckOptions) -> Then:
+    """What follows when the check fails: a rollback of what is worse, a pause of what is only different."""
+    return options.then or _FAILS_THEN.get(check, Then.PAUSE)
+
+
+def judge(learnt: Learnt, spec: RolloutSpec, measured: Mapping[str, float | None]) -> tuple[Verdict, ...]:
+    """What every check of the rollout says; `measured` are values of Prometheus queries."""
+    return tuple(_judge(check, options, learnt, spec, measured) for check, options in spec.checks.items())
+
+
+def _judge(
+    check: Check, options: CheckOptions, learnt: Learnt, spec: RolloutSpec, measured: Mapping[str, float | None]
+) -> Verdict:
+    match check:
+        case Check.ERRORS | Check.EXPIRED | Check.LATENCY:
+            return _rate(check, options, learnt, spec)
+        case Check.ANSWERS:
+            return _answers(options, learnt)
+        case Check.AGREEMENT:
+            return _agreement(options, learnt)
+        case Check.SHARE:
+            return _share(learnt)
+        case Check.PROMETHEUS:
+            return _prometheus(options, measured)
+
+
+def _rate(check: Check, options: CheckOptions, learnt: Learnt, spec: RolloutSpec) -> Verdict:
+    evidence = log_evidence(getattr(learnt, check.value))
+    is_failed = evidence >= math.log(1 / (options.alpha * _ALPHA_SHARE[check]))
+    sums = learnt.sums.get(check)
+    found = (
+        None if sums is None else difference(sums, alpha=2 * _PROMOTION_ALPHA, tuned_for=2.0 * spec.each.min_requests)
+    )
+    requests = int(learnt.counts[0]), int(learnt.counts[1])
+    if sums is None or found is None:
+        return Verdict(check=check, says=f"nothing to compare yet: no {_NOUNS[check]} of both versions in one slot")
+    is_enough = found.high < options.margin
+    return Verdict(
+        check=check,
+        is_failed=is_failed,
+        is_enough=is_enough,
+        says=_words(found, options.margin, sums.exposures, is_failed=is_failed, is_enough=is_enough),
+        candidate=sums.events / sums.exposures,
+        stable=sums.expected / sums.exposures,
+        candidate_requests=requests[0],
+        stable_requests=requests[1],
+        low=found.low,
+        high=found.high,
+        log_evidence=evidence,
+    )
+
+
+def _words(found: Difference, margin: float, draws: float, *, is_failed: bool, is_enough: bool) -> str:
+    points = 100 * found.estimate
+    if is_failed:
+        return f"worse: {points:+.2g} points"
+    if found.high < 0:
+        return f"better: {points:+.2g} points"
+    if is_enough:
+        return f"same within {100 * max(found.high, -found.low, 0):.2g} points"
+    more = _requests_missing(found, margin, draws)
+    return "not yet: " + (f"about {more:,} requests more" if more else "the versions differ by about the margin")
+
+
+def _requests_missing(found: Difference, margin: float, draws: float) -> int:
+    """How many more requests the bound takes to fall below the margin if the estimate stays; 0 if it never does."""
+    half = found.high - found.estimate
+    room = margin - found.estimate
+    if room <= 0:
+        return 0
+    unit = unit_width(draws, alpha=2 * _PROMOTION_ALPHA, tuned_for=draws)
+    needed = draws
+    while half * unit_width(needed, alpha=2 * _PROMOTION_ALPHA, tuned_for=needed) / unit > room:
+        needed *= 1.1
+    return max(1, math.ceil(needed - draws))
+
+
+def _answers(options: CheckOptions, learnt: Learnt) -> Verdict:
+    if not learnt.labels:
+        return Verdict(check=Check.ANSWERS, is_enough=True, says="no classes to compare")
+    distance = jensen_shannon(learnt.candidate_classes, learnt.stable_classes)
+    evidence = log_mean(np.array([log_evidence(row) for row in learnt.answers]))
+    is_significant = evidence >= math.log(1 / options.alpha)
+    is_failed = is_significant and distance >= options.distance
+    where = "apart" if is_failed else "alike" if distance < options.distance else "not yet sure"
+    return Verdict(
+        check=Check.ANSWERS,
+        is_failed=is_failed,
+        is_enough=not is_failed,
+        says=f"{where}: Jensen-Shannon distance {distance:.3f}, the limit is {options.distance:g}",
+        candidate=distance,
+        log_evidence=evidence,
+    )
+
+
+def _agreement(options: CheckOptions, learnt: Learnt) -> Verdict:
+    _, _, compared, agreed = learnt.shadows
+    if not compared:
+        return Verdict(check=Check.AGREEMENT, says="no shadow copy was compared yet")
+    evidence = log_evidence(learnt.disagreement)
+    is_failed = evidence >= math.log(1 / options.alpha)
+    return Verdict(
+        check=Check.AGREEMENT,
+        is_failed=is_failed,
+        is_enough=not is_failed,
+        says=f"{agreed / compared:.1%} of {compared:,.0f} compared rows agree, at least {options.agreement:.1%} must",
+        candidate=agreed / compared,
+        log_evidence=evidence,
+    )
+
+
+def _share(learnt: Learnt) -> Verdict:
+    evidence = log_evidence(learnt.share)
+    is_failed = evidence >= math.log(1 / _SHARE_ALPHA)
+    says = "the candidate serves another share than the split asks for" if is_failed else "as the split asks"
+    return Verdict(check=Check.SHARE, is_failed=is_failed, is_enough=not is_failed, says=says, log_evidence=evidence)
+
+
+def _prometheus(options: CheckOptions, measured: Mapping[str, float | None]) -> Verdict:
+    value = measured.get(options.query)
+    if value is None:
+        return Verdict(check=Check.PROMETHEUS, says="the query has no value")
+    is_failed = value > options.max
+    return Verdict(
+        check=Check.PROMETHEUS,
+        is_failed=is_failed,
+        is_enough=not is_failed,
+        says=f"{value:g}, at most {options.max:g}",
+        candidate=value,
+    )

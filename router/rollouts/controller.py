@@ -1,0 +1,204 @@
+"""The controller of a rollout: from what was asked and what was observed to the next state and split. Pure.
+
+`Preparing → Shadowing → Stepping(i) → Baking → Promoted`, and from each of them `Paused`, `RollingBack → RolledBack`
+or `Failed`. Checks run in every phase in which the candidate has traffic, a pause included. No data is no verdict: the
+step waits, says what is missing, and pauses after `max_wait_s`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from inferlane.contracts.rollout import Check, Phase, RolloutEvent, RolloutState, Then, Verdict
+from inferlane.contracts.traffic_split import Split
+from router.rollouts.checks import judge, then_of
+from router.rollouts.evidence import LaneSlot, Learnt, fold, from_record, to_record
+from router.rollouts.guards import Pool, guard
+from router.rollouts.states import enter, enter_step, is_same, pause, roll_back, split_of
+
+# How long a rollback waits for the candidate's backlog before it ends all the same.
+_DRAIN_S = 600.0
+_WITH_TRAFFIC = frozenset({Phase.SHADOWING, Phase.STEPPING, Phase.BAKING, Phase.PAUSED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What was observed since the last slot of the state's evidence.
+
+    `closed` are slots that change no more, `open` those that may; `through_slot` is the newest closed one. `split` is
+    the one in force. `is_backlog_done` says that nothing of the candidate's backlog is left to move.
+    """
+
+    closed: Sequence[LaneSlot] = ()
+    open: Sequence[LaneSlot] = ()
+    through_slot: int = -1
+    pool: Pool = field(default_factory=Pool)
+    split: Split | None = None
+    is_backlog_done: bool = False
+    measured: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The next state, the split to write (None: the one in force is right) and what happened."""
+
+    state: RolloutState
+    split: Split | None
+    events: tuple[RolloutEvent, ...]
+
+
+def step(state: RolloutState, window: Window, now_s: float) -> Decision:
+    """Decide once. The same state and window decide the same; a final state decides nothing more."""
+    if state.phase.is_final or state.phase is Phase.DRAFT:
+        return _decided(state, state, window, now_s)
+    before = state
+    learnt = fold(from_record(state.evidence), window.closed, state.spec.checks)
+    now = fold(learnt, window.open, state.spec.checks)
+    verdicts: tuple[Verdict, ...] = judge(now, state.spec, window.measured)
+    through_slot = max(window.through_slot, state.evidence.through_slot)
+    state = replace(
+        state,
+        evidence=to_record(learnt, through_slot=through_slot),
+        verdicts=verdicts,
+        requests_in_step=int(now.counts[4]),
+        failed_requests=int(now.counts[2] + now.shadows[1]),
+    )
+    return _decided(before, _next(state, window, now, now_s), window, now_s)
+
+
+def _next(state: RolloutState, window: Window, learnt: Learnt, now_s: float) -> RolloutState:
+    if state.phase is Phase.ROLLING_BACK:
+        return _rolling_back(state, window, now_s)
+    if _is_hand_made(state, window.split):
+        reason = f"somebody set the traffic split of {state.spec.model} by hand; resume takes it back, abort leaves it"
+        return replace(pause(state, reason, now_s), is_split_theirs=True)
+    if state.phase in _WITH_TRAFFIC and not state.is_split_theirs:
+        stopped = _stopped(state, window.pool, learnt, now_s)
+        if stopped is not None:
+            return stopped
+    return _go_on(state, window.pool, learnt, now_s)
+
+
+def _stopped(state: RolloutState, pool: Pool, learnt: Learnt, now_s: float) -> RolloutState | None:
+    """The state rolled back or paused by a guard or a check; None if nothing stands against it."""
+    guarded = guard(state, pool, learnt)
+    if guarded is not None:
+        return roll_back(state, guarded, now_s)
+    failed = [one for one in state.verdicts if one.is_failed and one.check not in state.accepted]
+    for verdict in failed:
+        if then_of(verdict.check, state.spec.checks[verdict.check]) is Then.ROLL_BACK:
+            return roll_back(state, f"{verdict.check}: {verdict.says}", now_s)
+    if failed and state.phase is not Phase.PAUSED:
+        return pause(state, f"{failed[0].check}: {failed[0].says}", now_s)
+    return None
+
+
+def _go_on(state: RolloutState, pool: Pool, learnt: Learnt, now_s: float) -> RolloutState:
+    match state.phase:
+        case Phase.PREPARING:
+            return _preparing(state, pool, now_s)
+        case Phase.SHADOWING | Phase.STEPPING:
+            return _stepping(state, learnt, now_s)
+        case Phase.BAKING:
+            left_s = state.spec.bake_s - (now_s - state.phase_since_s)
+            if left_s > 0:
+                return replace(state, waits_for=f"{left_s:.0f} s more with all traffic")
+            return enter(state, Phase.PROMOTED, f"{state.spec.bake_s:g} s with all traffic and no alarm", now_s)
+        case _:
+            return state
+
+
+def _is_hand_made(state: RolloutState, split: Split | None) -> bool:
+    return (
+        split is not None
+        and not state.is_split_theirs
+        and split.rollout != state.id
+        # An API from before rollouts writes no generation.
+        and (split.generation >= state.generation or (split.generation == 0 and split.changed_s > state.created_s))
+    )
+
+
+def _preparing(state: RolloutState, pool: Pool, now_s: float) -> RolloutState:
+    if pool.workers and not pool.is_halted:
+        return enter_step(state, 0, "the candidate's pool is ready", now_s)
+    missing = "a worker of the candidate to be ready"
+    if now_s - state.phase_since_s > state.spec.prepare_s:
+        return enter(state, Phase.FAILED, f"waited {state.spec.prepare_s:g} s for {missing}", now_s)
+    return replace(state, waits_for=missing)
+
+
+def _stepping(state: RolloutState, learnt: Learnt, now_s: float) -> RolloutState:
+    asked = state.spec.steps[state.step]
+    needed = state.spec.each.min_requests if asked.min_requests is None else asked.min_requests
+    least_s = state.spec.each.min_time_s if asked.min_time_s is None else asked.min_time_s
+    in_step_s = now_s - state.step_since_s
+    missing = []
+    if state.requests_in_step < needed:
+        missing.append(f"{state.requests_in_step:,} of {needed:,} requests")
+    if in_step_s < least_s:
+        missing.append(f"{least_s - in_step_s:.0f} s more")
+    if not missing and _next_weight(state) >= 1 > asked.weight > 0:
+        missing += _not_shown(state, learnt)
+    if not missing:
+        return _advance(state, learnt, now_s)
+    waits_for = ", ".join(missing)
+    if in_step_s > max(state.spec.each.max_wait_s, least_s):
+        return pause(state, f"no verdict in {in_step_s:.0f} s: {waits_for}", now_s)
+    return replace(state, waits_for=waits_for)
+
+
+def _not_shown(state: RolloutState, learnt: Learnt) -> list[str]:
+    """What is missing to say that the candidate is not worse by more than the margin."""
+    enough = state.spec.each.promote_after
+    if enough and learnt.counts[0] >= enough:
+        return []
+    return [f"{verdict.check}: {verdict.says}" for verdict in state.verdicts if not _is_shown(verdict)]
+
+
+def _is_shown(verdict: Verdict) -> bool:
+    return verdict.is_enough or verdict.check is not Check.ERRORS
+
+
+def _next_weight(state: RolloutState) -> float:
+    later = state.spec.steps[state.step + 1 :]
+    return later[0].weight if later else 1.0
+
+
+def _advance(state: RolloutState, learnt: Learnt, now_s: float) -> RolloutState:
+    reason = f"{state.requests_in_step:,} requests without an alarm"
+    enough = state.spec.each.promote_after
+    shown = [verdict for verdict in state.verdicts if verdict.check is Check.ERRORS and verdict.is_enough]
+    if shown:
+        reason += f"; errors {shown[0].says}"
+    elif enough and learnt.counts[0] >= enough:
+        reason += f"; {enough:,} requests are enough by the spec"
+    if state.step + 1 < len(state.spec.steps):
+        return enter_step(state, state.step + 1, reason, now_s)
+    return enter(state, Phase.BAKING, reason, now_s)
+
+
+def _rolling_back(state: RolloutState, window: Window, now_s: float) -> RolloutState:
+    is_in_force = state.is_split_theirs or (window.split is not None and is_same(window.split, split_of(state, now_s)))
+    if is_in_force and window.is_backlog_done:
+        return enter(state, Phase.ROLLED_BACK, state.reason, now_s)
+    if now_s - state.phase_since_s > _DRAIN_S:
+        reason = f"{state.reason}; after {_DRAIN_S:g} s the candidate still has a backlog"
+        return enter(state, Phase.ROLLED_BACK, reason, now_s)
+    return replace(state, waits_for="the split to be in force" if not is_in_force else "the candidate's backlog")
+
+
+def _decided(before: RolloutState, after: RolloutState, window: Window, now_s: float) -> Decision:
+    number = before.events[-1].number if before.events else 0
+    events = tuple(event for event in after.events if event.number > number)
+    split = None
+    if after.phase is not Phase.DRAFT and not after.is_split_theirs:
+        wanted = split_of(after, now_s)
+        in_force = window.split
+        # The split of a rollout that is over may be changed by anybody.
+        is_ours = not after.phase.is_final or (in_force is not None and in_force.rollout == after.id)
+        if is_ours and (in_force is None or not is_same(in_force, wanted)):
+            split = wanted
+    if after is not before:
+        after = replace(after, revision=before.revision + 1)
+    return Decision(state=after, split=split, events=events)

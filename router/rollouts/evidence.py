@@ -1,0 +1,302 @@
+"""What a rollout has learnt from the slots so far, and how a slot adds to it. Pure.
+
+The two versions are compared lane by lane and slot by slot: in the same minutes, whatever the traffic does.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from inferlane.contracts.lane_tallies import BUCKETS, LaneTally, decode_buckets, row_time_s, rows_of_bin
+from inferlane.contracts.rollout import Check, CheckOptions, Evidence
+from inferlane.errors import DecodeError
+from router.rollouts.statistics import (
+    OTHER_ODDS,
+    Draws,
+    Floats,
+    PairedSums,
+    first_draws,
+    log_ratios,
+    no_evidence,
+)
+
+# Classes that `answers` tells apart; the rest are one.
+_MAX_CLASSES = 32
+_OTHER = "other"
+# Runs of the stable version in a stratum before its 95th percentile is a budget.
+_RUNS_FOR_BUDGET = 50
+_P95 = 0.95
+_BUDGET_FACTOR = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneSlot:
+    """One slot of one lane: what either version did in it, and the candidate's shadow copies.
+
+    `weight` is the candidate's by the split, None where the split changed in the slot or little before.
+    """
+
+    index: int
+    candidate: LaneTally
+    stable: LaneTally
+    shadow: LaneTally | None = None
+    weight: float | None = None
+    is_of_step: bool = True
+
+
+def _zeros(size: int) -> Floats:
+    return np.zeros(size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """Sums over slots. `errors` to `disagreement` are `log_ratios`; `seen` are buckets of the candidate's keys."""
+
+    errors: Floats = field(default_factory=no_evidence)
+    expired: Floats = field(default_factory=no_evidence)
+    latency: Floats = field(default_factory=no_evidence)
+    share: Floats = field(default_factory=no_evidence)
+    disagreement: Floats = field(default_factory=no_evidence)
+    # Failures where the stable version has no traffic, against twice its share before.
+    alone: Floats = field(default_factory=no_evidence)
+    sums: Mapping[Check, PairedSums] = field(default_factory=dict)
+    # Candidate requests, stable requests, candidate failures, stable failures, candidate requests of this step.
+    counts: Floats = field(default_factory=lambda: _zeros(5))
+    shadows: Floats = field(default_factory=lambda: _zeros(4))
+    seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(BUCKETS, np.bool_))
+    labels: tuple[str, ...] = ()
+    answers: Floats = field(default_factory=lambda: np.zeros((0, len(OTHER_ODDS))))
+    candidate_classes: Floats = field(default_factory=lambda: _zeros(0))
+    stable_classes: Floats = field(default_factory=lambda: _zeros(0))
+    runs: Mapping[int, int] = field(default_factory=dict)
+
+
+def start_step(learnt: Learnt) -> Learnt:
+    """The same evidence, with no request of the new step yet."""
+    counts = learnt.counts.copy()
+    counts[4] = 0
+    return replace(learnt, counts=counts)
+
+
+def fold(learnt: Learnt, slots: Sequence[LaneSlot], checks: Mapping[Check, CheckOptions]) -> Learnt:
+    """Add slots, each of which must be added once."""
+    for slot in slots:
+        learnt = _fold(learnt, slot, checks)
+    return learnt
+
+
+def _fold(learnt: Learnt, slot: LaneSlot, checks: Mapping[Check, CheckOptions]) -> Learnt:
+    learnt = _fold_alone(_fold_counts(learnt, slot), slot)
+    if slot.shadow is not None:
+        learnt = _fold_shadow(learnt, slot.shadow, slot, checks)
+    return _fold_answers(_fold_runs(learnt, slot, checks.get(Check.LATENCY)), slot)
+
+
+def _fold_counts(learnt: Learnt, slot: LaneSlot) -> Learnt:
+    ours, theirs = slot.candidate, slot.stable
+    keyed = decode_buckets(ours.buckets)
+    keyed_stable = decode_buckets(theirs.buckets)
+    everything = np.zeros(BUCKETS, np.bool_)
+    evidence, sums, seen = {}, dict(learnt.sums), learnt.seen
+    for check, attribute in ((Check.ERRORS, "failed"), (Check.EXPIRED, "expired")):
+        events, stable_events = getattr(keyed, attribute), getattr(keyed_stable, attribute)
+        fresh, seen = first_draws(keyed.requests, events, learnt.seen)
+        means, _ = first_draws(keyed_stable.requests, stable_events, everything)
+        free = _without_key(ours, keyed.requests, attribute, events)
+        free_stable = _without_key(theirs, keyed_stable.requests, attribute, stable_events)
+        before: Floats = getattr(learnt, check.value)
+        evidence[check.value] = before + _ratios(free, free_stable) + _ratios(fresh, means)
+        sums[check] = sums.get(check, PairedSums()).plus(free, free_stable).plus(fresh, means)
+    share = learnt.share
+    if slot.weight is not None:
+        # A key goes to one version for good, so only requests without one are drawn anew each time.
+        share = share + log_ratios(
+            float(ours.requests - keyed.requests.sum()),
+            float(theirs.requests - keyed_stable.requests.sum()),
+            slot.weight,
+            OTHER_ODDS,
+        )
+    in_step = ours.requests if slot.is_of_step else 0
+    counts = learnt.counts + np.array([ours.requests, theirs.requests, ours.failed, theirs.failed, in_step])
+    return replace(
+        learnt,
+        errors=evidence[Check.ERRORS.value],
+        expired=evidence[Check.EXPIRED.value],
+        share=share,
+        sums=sums,
+        counts=counts,
+        seen=seen,
+    )
+
+
+def _without_key(tally: LaneTally, keyed: NDArray[np.int64], attribute: str, events: NDArray[np.int64]) -> Draws:
+    return Draws(float(tally.requests - keyed.sum()), float(getattr(tally, attribute) - events.sum()))
+
+
+def _ratios(ours: Draws, theirs: Draws) -> Floats:
+    draws = ours.exposures + theirs.exposures
+    return log_ratios(ours.events, theirs.events, ours.exposures / draws) if draws else no_evidence()
+
+
+def _fold_alone(learnt: Learnt, slot: LaneSlot) -> Learnt:
+    """Where all traffic goes to the candidate, its failures are compared with those of the stable version before."""
+    ours = slot.candidate
+    if slot.stable.requests or not ours.requests or not learnt.counts[1]:
+        return learnt
+    requests, failed = learnt.counts[1], learnt.counts[3]
+    limit = min(0.5, 2 * (failed + 3 * math.sqrt(failed + 1) + 3) / (requests + 3))
+    scale = _draws_of(ours) / ours.requests
+    ratios = scale * log_ratios(ours.failed, ours.requests - ours.failed, limit)
+    return replace(learnt, alone=learnt.alone + ratios)
+
+
+def _fold_shadow(learnt: Learnt, shadow: LaneTally, slot: LaneSlot, checks: Mapping[Check, CheckOptions]) -> Learnt:
+    options = checks.get(Check.AGREEMENT, CheckOptions())
+    apart = shadow.compared - shadow.agreed
+    # One user's rows are alike: as many draws as there were keys.
+    scale = _draws_of(shadow) / shadow.requests if shadow.requests else 0.0
+    ratios = scale * log_ratios(apart, shadow.agreed, 1 - options.agreement)
+    copies = Draws(scale * shadow.requests, scale * shadow.failed)
+    theirs = slot.stable
+    stable_scale = _draws_of(theirs) / theirs.requests if theirs.requests else 0.0
+    errors = learnt.errors + _ratios(copies, Draws(stable_scale * theirs.requests, stable_scale * theirs.failed))
+    counts = learnt.counts.copy()
+    counts[4] += shadow.requests if slot.is_of_step else 0
+    shadows = learnt.shadows + np.array([shadow.requests, shadow.failed, shadow.compared, shadow.agreed])
+    return replace(learnt, errors=errors, counts=counts, shadows=shadows, disagreement=learnt.disagreement + ratios)
+
+
+def _fold_runs(learnt: Learnt, slot: LaneSlot, options: CheckOptions | None) -> Learnt:
+    """A run is one draw, and is compared with runs of as many rows."""
+    latency, sums = learnt.latency, learnt.sums
+    if options is not None and slot.candidate.runs and slot.stable.runs:
+        ours, theirs = _by_rows(slot.candidate.runs), _by_rows(slot.stable.runs)
+        known = _by_rows(learnt.runs)
+        paired = sums.get(Check.LATENCY, PairedSums())
+        for rows in ours.keys() & theirs.keys():
+            budget_s = options.budget_ms / 1000 or _budget_s(known.get(rows, {}))
+            if budget_s is not None:
+                mine, other = _slow(ours[rows], budget_s), _slow(theirs[rows], budget_s)
+                latency = latency + _ratios(mine, other)
+                paired = paired.plus(mine, other)
+        sums = {**sums, Check.LATENCY: paired}
+    runs = Counter(learnt.runs)
+    runs.update(slot.stable.runs)
+    return replace(learnt, latency=latency, sums=sums, runs=runs)
+
+
+def _by_rows(runs: Mapping[int, int]) -> dict[int, dict[int, int]]:
+    groups: dict[int, dict[int, int]] = {}
+    for run, count in runs.items():
+        groups.setdefault(rows_of_bin(run), {})[run] = count
+    return groups
+
+
+def _budget_s(runs: Mapping[int, int]) -> float | None:
+    total = sum(runs.values())
+    if total < _RUNS_FOR_BUDGET:
+        return None
+    below = 0
+    for run in sorted(runs):
+        below += runs[run]
+        if below >= _P95 * total:
+            return _BUDGET_FACTOR * row_time_s(run)
+    return None
+
+
+def _slow(runs: Mapping[int, int], budget_s: float) -> Draws:
+    return Draws(
+        float(sum(runs.values())),
+        float(sum(count for run, count in runs.items() if row_time_s(run) > budget_s)),
+    )
+
+
+def _draws_of(tally: LaneTally) -> float:
+    keyed = decode_buckets(tally.buckets).requests
+    return float(tally.requests - keyed.sum() + np.count_nonzero(keyed))
+
+
+def _fold_answers(learnt: Learnt, slot: LaneSlot) -> Learnt:
+    ours, theirs = slot.candidate, slot.stable
+    if slot.shadow is not None and not ours.classes:
+        ours = slot.shadow
+    if not sum(ours.classes.values()) or not sum(theirs.classes.values()):
+        return learnt
+    labels = learnt.labels
+    for label in (*theirs.classes, *ours.classes):
+        if label not in labels and len(labels) < _MAX_CLASSES:
+            labels = (*labels, label if len(labels) < _MAX_CLASSES - 1 else _OTHER)
+    mine, other = _by_label(ours.classes, labels), _by_label(theirs.classes, labels)
+    answers = np.zeros((len(labels), len(OTHER_ODDS)))
+    answers[: len(learnt.answers)] = learnt.answers
+    share = mine.sum() / (mine.sum() + other.sum())
+    # As many draws as there were keys, not as there were rows.
+    scale = min(1.0, (_draws_of(ours) + _draws_of(theirs)) / (mine.sum() + other.sum()))
+    for number in range(len(labels)):
+        answers[number] += scale * log_ratios(mine[number], other[number], share, OTHER_ODDS)
+    candidate, stable = mine.copy(), other.copy()
+    candidate[: len(learnt.labels)] += learnt.candidate_classes
+    stable[: len(learnt.labels)] += learnt.stable_classes
+    return replace(learnt, labels=labels, answers=answers, candidate_classes=candidate, stable_classes=stable)
+
+
+def _by_label(classes: Mapping[str, int], labels: tuple[str, ...]) -> Floats:
+    counts = np.zeros(len(labels))
+    for label, count in classes.items():
+        counts[labels.index(label) if label in labels else len(labels) - 1] += count
+    return counts
+
+
+_ARRAYS = ("errors", "expired", "latency", "share", "disagreement", "alone", "counts", "shadows")
+
+
+class _Rest(msgspec.Struct, frozen=True):
+    labels: tuple[str, ...]
+    runs: dict[int, int]
+    sums: dict[Check, tuple[float, ...]]
+
+
+def to_record(learnt: Learnt, *, through_slot: int) -> Evidence:
+    """The evidence as a state keeps it."""
+    numbers = {name: np.asarray(getattr(learnt, name), "<f8").tobytes() for name in _ARRAYS}
+    numbers["seen"] = np.packbits(learnt.seen).tobytes()
+    numbers["answers"] = np.asarray(learnt.answers, "<f4").tobytes()
+    numbers["classes"] = np.asarray([learnt.candidate_classes, learnt.stable_classes], "<f8").tobytes()
+    sums = {check: astuple(one) for check, one in learnt.sums.items()}
+    numbers["rest"] = msgspec.json.encode(_Rest(learnt.labels, dict(learnt.runs), sums))
+    return Evidence(through_slot=through_slot, numbers=numbers)
+
+
+def from_record(record: Evidence) -> Learnt:
+    """Read the evidence of a state; that of a new rollout is none.
+
+    Raises:
+        DecodeError: the record holds something else.
+    """
+    if not record.numbers:
+        return Learnt()
+    try:
+        empty, numbers = Learnt(), record.numbers
+        arrays = {name: np.frombuffer(numbers[name], "<f8").copy() for name in _ARRAYS}
+        rest = msgspec.json.decode(numbers["rest"], type=_Rest)
+        classes = np.frombuffer(numbers["classes"], "<f8").reshape(2, len(rest.labels)).copy()
+        answers = np.frombuffer(numbers["answers"], "<f4").reshape(len(rest.labels), len(OTHER_ODDS))
+        if any(arrays[name].shape != getattr(empty, name).shape for name in _ARRAYS):
+            raise DecodeError("the evidence of a rollout has arrays of another length")
+        return Learnt(
+            **arrays,
+            seen=np.unpackbits(np.frombuffer(numbers["seen"], np.uint8)).astype(np.bool_)[:BUCKETS],
+            labels=rest.labels,
+            answers=answers.astype(np.float64),
+            candidate_classes=classes[0],
+            stable_classes=classes[1],
+            runs=rest.runs,
+            sums={check: PairedSums(*values) for check, values in rest.sums.items()},
+        )
+    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+        raise DecodeError(f"the evidence of a rollout cannot be read: {error!r}") from error

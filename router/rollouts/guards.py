@@ -1,0 +1,62 @@
+"""What ends a rollout at once, without statistics. Pure."""
+
+import math
+from dataclasses import dataclass
+
+from inferlane.contracts.rollout import Check, RolloutState
+from router.rollouts.evidence import Learnt
+from router.rollouts.states import weight_of
+from router.rollouts.statistics import log_evidence
+
+# Model errors in a row that end a small step at once, and what a small step is.
+_ERRORS_IN_A_ROW = 3
+_SMALL_WEIGHT = 0.05
+# Standard deviations by which failures may exceed those that the stable version would have had.
+_EXPOSURE_DEVIATIONS = 3.0
+_LATE_SHARE = 0.5
+# Probability of a false alarm where no stable version is left to compare with.
+_ALONE_ALPHA = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The candidate's workers and what waits for them. Of a deadline that nobody set, `oldest_s` is compared with none.
+
+    `workers` is None where nobody can say now; then nothing is decided on it.
+    """
+
+    workers: int | None = None
+    is_halted: bool = False
+    failed_in_a_row: int = 0
+    lag_records: int | None = None
+    oldest_s: float = 0.0
+    deadline_s: float = math.inf
+
+
+def guard(state: RolloutState, pool: Pool, learnt: Learnt) -> str | None:
+    """What needs no statistics: the reason to roll back at once, None if there is none."""
+    weight = weight_of(state)
+    if pool.is_halted:
+        return "a worker of the candidate halted: its model fails on most requests"
+    # Errors of requests that do not count in the rollout end no rollout.
+    in_a_row = min(pool.failed_in_a_row, int(learnt.counts[2] + learnt.shadows[1]))
+    if weight <= _SMALL_WEIGHT and in_a_row >= _ERRORS_IN_A_ROW:
+        return f"{pool.failed_in_a_row} model errors in a row at a weight of {weight:.0%}"
+    if pool.workers == 0:
+        return "no worker of the candidate is there"
+    if pool.oldest_s > _LATE_SHARE * pool.deadline_s:
+        return f"the candidate's oldest record waits for {pool.oldest_s:.0f} s, over half of the deadline"
+    return _over_budget(state, learnt, weight)
+
+
+def _over_budget(state: RolloutState, learnt: Learnt, weight: float) -> str | None:
+    if log_evidence(learnt.alone) >= math.log(1 / _ALONE_ALPHA):
+        return "with all traffic, over twice as many requests fail as with the stable version before"
+    sums = learnt.sums.get(Check.ERRORS)
+    if sums is not None and weight < 1:
+        noise = _EXPOSURE_DEVIATIONS * math.sqrt(sums.expected + sums.variance)
+        excess = sums.events - sums.expected
+        limit = state.spec.exposure.failed_requests
+        if excess > limit + noise:
+            return f"{excess:.0f} more requests failed than the stable version would have; the budget is {limit}"
+    return None

@@ -1,0 +1,112 @@
+"""The states of a rollout: how one is entered, and which split it asks for. Pure."""
+
+from msgspec.structs import replace
+
+from inferlane.contracts.rollout import MAX_EVENTS, Phase, RolloutEvent, RolloutState, Step
+from inferlane.contracts.traffic_split import Shadow, Split
+from router.rollouts.evidence import from_record, start_step, to_record
+
+
+def pause(state: RolloutState, reason: str, now_s: float, by: str = "") -> RolloutState:
+    """The state paused: the split stays as it is and the checks go on."""
+    if state.phase is Phase.PAUSED:
+        return state
+    return enter(replace(state, paused_from=state.phase), Phase.PAUSED, reason, now_s, by)
+
+
+def roll_back(state: RolloutState, reason: str, now_s: float, by: str = "") -> RolloutState:
+    """The state on its way to weight 0."""
+    return enter(state, Phase.ROLLING_BACK, reason, now_s, by)
+
+
+def resume(state: RolloutState, reason: str, now_s: float, by: str = "", *, generation: int) -> RolloutState:
+    """A paused state where it was before, with a fresh wait, over any split that somebody made meanwhile.
+
+    A check that has failed is accepted: it pauses the rollout no more.
+    """
+    resumed = replace(
+        state,
+        is_split_theirs=False,
+        generation=max(state.generation, generation),
+        step_since_s=now_s,
+        accepted=tuple(sorted({*state.accepted, *(one.check for one in state.verdicts if one.is_failed)})),
+    )
+    return enter(resumed, state.paused_from or Phase.STEPPING, reason or "resumed", now_s, by)
+
+
+def promote(state: RolloutState, reason: str, now_s: float, by: str = "", *, generation: int) -> RolloutState:
+    """The state with all traffic on the candidate, still watched while it bakes."""
+    ours = replace(state, is_split_theirs=False, generation=max(state.generation, generation))
+    return enter(ours, Phase.BAKING, reason or "promoted by hand", now_s, by)
+
+
+def begin(state: RolloutState, reason: str, now_s: float, by: str = "") -> RolloutState:
+    """A draft that begins to prepare."""
+    return enter(state, Phase.PREPARING, reason or "started", now_s, by)
+
+
+def enter_step(state: RolloutState, number: int, reason: str, now_s: float) -> RolloutState:
+    asked = state.spec.steps[number]
+    phase = Phase.SHADOWING if asked.shadow else Phase.STEPPING
+    learnt = start_step(from_record(state.evidence))
+    evidence = to_record(learnt, through_slot=state.evidence.through_slot)
+    moved = replace(state, step=number, step_since_s=now_s, requests_in_step=0, evidence=evidence)
+    return enter(moved, phase, reason, now_s)
+
+
+def enter(state: RolloutState, phase: Phase, reason: str, now_s: float, by: str = "") -> RolloutState:
+    moved = replace(state, phase=phase, phase_since_s=now_s, reason=reason, waits_for="")
+    event = RolloutEvent(
+        number=state.events[-1].number + 1 if state.events else 1,
+        at_s=now_s,
+        phase=phase,
+        was=state.phase,
+        step=moved.step,
+        weight=weight_of(moved),
+        reason=reason,
+        by=by,
+        requests=state.requests_in_step,
+        verdicts=state.verdicts,
+    )
+    events = (*state.events, event)
+    if len(events) > MAX_EVENTS:
+        events = (events[0], *events[-(MAX_EVENTS - 1) :])
+    return replace(moved, events=events)
+
+
+def weight_of(state: RolloutState) -> float:
+    """The share of the traffic of its lanes that the candidate gets in this state."""
+    phase = state.paused_from or Phase.STEPPING if state.phase is Phase.PAUSED else state.phase
+    if phase in {Phase.BAKING, Phase.PROMOTED}:
+        return 1.0
+    return _step_of(state).weight if phase is Phase.STEPPING else 0.0
+
+
+def _step_of(state: RolloutState) -> Step:
+    return state.spec.steps[min(state.step, len(state.spec.steps) - 1)]
+
+
+def split_of(state: RolloutState, now_s: float) -> Split:
+    """The split that a state asks for. It follows from the state alone, so a controller that takes over writes it."""
+    spec, weight = state.spec, weight_of(state)
+    phase = state.paused_from or state.phase if state.phase is Phase.PAUSED else state.phase
+    weights = {version: share for version, share in ((spec.stable, 1 - weight), (spec.candidate, weight)) if share > 0}
+    is_over = state.phase.is_final
+    # In a lane that the rollout leaves alone the stable version answers, until the candidate is promoted.
+    others = [] if is_over or weight == 0 else [lane for lane in type(spec.lanes[0]) if lane not in spec.lanes]
+    shadow = _step_of(state).shadow if phase is Phase.SHADOWING else 0.0
+    return Split(
+        model=spec.model,
+        weights=weights,
+        changed_s=now_s,
+        lane_weights={lane: {spec.stable: 1.0} for lane in others},
+        rollout="" if is_over else state.id,
+        generation=state.generation,
+        shadow=Shadow(version=spec.candidate, share=shadow) if shadow else None,
+        fallback=spec.stable if spec.fallback == "stable" and not is_over else "",
+    )
+
+
+def is_same(held: Split, wanted: Split) -> bool:
+    """Whether a split asks for the same as another, whenever it was written."""
+    return replace(held, changed_s=0.0) == replace(wanted, changed_s=0.0)
