@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the Dockerfile, every manifest in k8s/, and what kustomize makes of each overlay: hadolint, the schemas of
+# Checks the Dockerfile, every manifest in k8s/, and what kustomize and Helm make of them: hadolint, the schemas of
 # Kubernetes and of the custom resources, checkov's policies, and our own rules. A kind or a key that is not known fails.
 # Needs .venv; installs the tools into .inferlane/manifests and .inferlane/checkov. Debian or Ubuntu, root, where Go is
 # missing.
@@ -10,6 +10,7 @@ readonly KEDA=github.com/kedacore/keda/v2@v2.20.0
 readonly PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
 # Has the pods that Kubernetes tests the level `restricted` with.
 readonly POD_SECURITY=k8s.io/pod-security-admission@v0.35.0
+readonly HELM=helm.sh/helm/v3/cmd/helm@v3.21.4
 readonly TOOLS=.inferlane/manifests
 # Apart: its hundred packages are not to choose the versions of the others.
 readonly CHECKOV=.inferlane/checkov
@@ -31,10 +32,11 @@ keda="$(module "$KEDA")"
 operator="$(module "$PROMETHEUS_OPERATOR")"
 pod_security="$(module "$POD_SECURITY")"
 
-"$TOOLS/bin/hadolint" Dockerfile
-
 built="$(mktemp -d)"
 trap 'rm -rf "$built"' EXIT
+.venv/bin/inferlane init "$built/starter" >/dev/null
+"$TOOLS/bin/hadolint" Dockerfile "$built/starter/Dockerfile"
+rm -r "$built/starter"
 for overlay in k8s/overlays/*/; do
   "$TOOLS/bin/kubectl" kustomize "$overlay" >"$built/$(basename "$overlay").yaml"
 done
@@ -44,6 +46,26 @@ cp k8s/*.yaml "$built/"
 mkdir "$built/other"
 "$TOOLS/bin/kubectl" kustomize "$built/variant/mine" >"$built/other/mine.yaml"
 rm -r "$built/variant"
+
+# The chart makes what kustomize makes: of the overlays' choices, and of pools whose names Kubernetes spells otherwise.
+GOBIN="$PWD/$TOOLS/go" go install "$HELM"
+helm="$TOOLS/go/helm"
+chart=k8s/helm/inferlane
+template() { "$helm" template inferlane "$chart" --kube-version 1.34.0 "$@"; }
+charts="$built/charts"
+mkdir "$charts"
+for overlay in laptop production; do
+  "$helm" lint --quiet --kube-version 1.34.0 --strict --values "$chart/values-$overlay.yaml" "$chart"
+  template --namespace inferlane --values "$chart/values-$overlay.yaml" >"$charts/$overlay.yaml"
+  .venv/bin/python -m tests.manifests.chart "$charts/$overlay.yaml" "$built/$overlay.yaml"
+done
+.venv/bin/python -m tests.manifests.variant "$charts/odd" --names
+template --namespace ml --values "$charts/odd/values.yaml" >"$charts/odd/chart.yaml"
+"$TOOLS/bin/kubectl" kustomize "$charts/odd/rendered/overlays/laptop" >"$charts/odd/kustomized.yaml"
+.venv/bin/python -m tests.manifests.chart "$charts/odd/chart.yaml" "$charts/odd/kustomized.yaml"
+! template --set pools[0].model=-a,pools[0].version=v1 2>/dev/null ||
+  { echo "error: the chart took the name -a"; exit 1; }
+rm -r "$charts"
 
 "$TOOLS/bin/python" tests/manifests/schemas.py \
   --crd "$keda/config/crd/bases/keda.sh_scaledobjects.yaml" \

@@ -223,32 +223,40 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
         list[str] | None,
         typer.Option(help="A label KEY=VALUE of the nodes with GPUs; repeat.", show_default="none"),
     ] = None,
+    helm: Annotated[
+        bool, typer.Option("--helm", help="Write a Helm chart instead; its release has the namespace. Default: off.")
+    ] = False,
 ) -> None:
     """Write Deployments, ScaledObjects, topics and policies; `INFERLANE_*` settings become the pods' environment."""
     from control_plane.kubernetes.deployment_plan import GpuPlan, Waits, cluster_settings, make_plan
+    from control_plane.kubernetes.helm_chart import chart_files
+    from control_plane.kubernetes.helm_templates import CHART_IMAGE, CHART_NAMESPACE, CHART_POOL
     from control_plane.kubernetes.manifest_files import files, write_files
 
+    served = _served_versions(version)
+    versions = [(each.model, each.version) for each in served]
+    namespace = CHART_NAMESPACE if helm else namespace
     settings = cluster_settings(load_settings(), namespace=namespace, store_tls=store_tls)
-    versions = _served_versions(version)
     on_gpu = GpuPlan(
         image=gpu_image or f"{image}-gpu",
         count=gpu,
         resource=gpu_resource,
         node_selector=dict(_label(text) for text in gpu_node or ()),
     )
+    gpus = {(each.model, each.version): on_gpu for each in served if each.execution.on_gpu}
     plan = make_plan(
         settings,
-        [(served.model, served.version) for served in versions],
+        [CHART_POOL] if helm else versions,
         namespace=namespace,
-        image=image,
+        image=CHART_IMAGE if helm else image,
         pace=worker_pace(settings, service_time=service_time, batch_overhead=batch_overhead, rows=rows),
         waits=Waits(requests_s=target_wait, bulk_s=bulk_wait),
         user_per_service=user_per_service,
-        gpus={(served.model, served.version): on_gpu for served in versions if served.execution.on_gpu},
+        gpus=gpus,
     )
-    texts = files(plan)
+    texts = chart_files(plan, versions, image=image, gpus=gpus) if helm else files(plan)
     write_files(folder, texts)
-    for pool in plan.pools:
+    for pool in () if helm else plan.pools:
         thresholds = ", ".join(f"{topic} {records}" for topic, records in pool.thresholds.items())
         out.print(f"{pool.name}: lagThreshold {thresholds}", soft_wrap=True)
     out.print(f"{len(texts)} files in {folder}", soft_wrap=True)

@@ -12,7 +12,7 @@ from control_plane.kubernetes.backing_services import (
     topic_documents,
     user_documents,
 )
-from control_plane.kubernetes.deployment_plan import API, DeploymentPlan, Document, PoolPlan, document
+from control_plane.kubernetes.deployment_plan import API, KEYS_FOLDER, DeploymentPlan, Document, PoolPlan, document
 from control_plane.kubernetes.policies import (
     api_autoscaler,
     authentication_documents,
@@ -24,6 +24,8 @@ from control_plane.kubernetes.policies import (
 )
 from control_plane.kubernetes.workloads import (
     CONTAINER_NAME,
+    KEYS_VARIABLE,
+    KEYS_VOLUME,
     api_documents,
     operator_documents,
     pool_documents,
@@ -63,7 +65,7 @@ def _production(plan: DeploymentPlan) -> Document:
         ["../../components/monitoring"],
         [
             *(_brokers() if plan.runs_kafka else []),
-            _merged("Deployment", {"spec": {"template": {"spec": _spread()}}}),
+            _merged("Deployment", {"spec": {"template": {"spec": spread()}}}),
             _replaced("ScaledObject", "/spec/minReplicaCount", 2, name="inferlane-router"),
             _replaced("HorizontalPodAutoscaler", "/spec/minReplicas", 3),
         ],
@@ -98,7 +100,8 @@ def _brokers() -> list[Document]:
     ]
 
 
-def _spread() -> Document:
+def spread() -> Document:
+    """Return the part of a pod that spreads the replicas of a Deployment over the nodes."""
     constraint = {
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
@@ -115,11 +118,11 @@ def _open_api() -> Document:
         "name": CONTAINER_NAME,
         "env": [
             {"name": "INFERLANE_API_AUTH", "value": "off"},
-            {"name": "INFERLANE_API_KEYS_FILE", "$patch": "delete"},
+            {"name": KEYS_VARIABLE, "$patch": "delete"},
         ],
-        "volumeMounts": [{"mountPath": "/etc/inferlane/keys", "$patch": "delete"}],
+        "volumeMounts": [{"mountPath": KEYS_FOLDER, "$patch": "delete"}],
     }
-    volumes = [{"name": "api-keys", "$patch": "delete"}]
+    volumes = [{"name": KEYS_VOLUME, "$patch": "delete"}]
     return _merged(
         "Deployment", {"spec": {"template": {"spec": {"containers": [container], "volumes": volumes}}}}, name=API
     )
@@ -158,13 +161,13 @@ def files(plan: DeploymentPlan) -> Mapping[str, str]:
             api_autoscaler(plan),
         ]
     )
-    texts |= _folder("base", "Kustomization", _base(plan))
+    texts |= _folder("base", "Kustomization", base_documents(plan))
     texts["operator.yaml"] = _text(operator_documents(plan))
     if plan.runs_kafka:
-        texts |= _folder("components/kafka", "Component", _kafka(plan))
+        texts |= _folder("components/kafka", "Component", kafka_documents(plan))
     texts |= _folder("components/monitoring", "Component", {"pod-monitor.yaml": [monitor_document(plan)]})
     for pool in plan.pools:
-        texts |= _folder(f"components/{pool.name}", "Component", _pool(plan, pool))
+        texts |= _folder(f"components/{pool.name}", "Component", documents_of_pool(plan, pool))
     for name, overlay in overlay_documents(plan).items():
         # kustomize takes a patch as text.
         patches = [{**patch, "patch": dumped(patch["patch"])} for patch in overlay["patches"]]
@@ -180,7 +183,8 @@ def write_files(folder: Path, texts: Mapping[str, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _base(plan: DeploymentPlan) -> Mapping[str, list[Document]]:
+def base_documents(plan: DeploymentPlan) -> Mapping[str, list[Document]]:
+    """Return what every deployment has, by file."""
     namespace = document("v1", "Namespace", {"name": plan.namespace, "labels": _RESTRICTED})
     return {
         "namespace.yaml": [namespace],
@@ -192,7 +196,8 @@ def _base(plan: DeploymentPlan) -> Mapping[str, list[Document]]:
     }
 
 
-def _kafka(plan: DeploymentPlan) -> Mapping[str, list[Document]]:
+def kafka_documents(plan: DeploymentPlan) -> Mapping[str, list[Document]]:
+    """Return the cluster of Strimzi with topics and users, by file."""
     return {
         "cluster.yaml": [*cluster_documents(plan), kafka_policy(plan)],
         "topics.yaml": topic_documents(plan),
@@ -200,7 +205,8 @@ def _kafka(plan: DeploymentPlan) -> Mapping[str, list[Document]]:
     }
 
 
-def _pool(plan: DeploymentPlan, pool: PoolPlan) -> Mapping[str, list[Document]]:
+def documents_of_pool(plan: DeploymentPlan, pool: PoolPlan) -> Mapping[str, list[Document]]:
+    """Return what one pool has, by file."""
     return {
         "deployment.yaml": pool_documents(plan, pool),
         "scaled-object.yaml": [pool_scaled_object(plan, pool)],
@@ -234,7 +240,7 @@ def _text(documents: Iterable[Document]) -> str:
     return HEADER + "---\n".join(dumped(each) for each in documents)
 
 
-def dumped(content: object) -> str:
-    """Return the YAML of an object."""
-    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120)
+def dumped(content: object, *, width: float = 120) -> str:
+    """Return the YAML of an object, its long texts folded at a width in characters."""
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=width)
     return text

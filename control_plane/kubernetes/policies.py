@@ -33,7 +33,7 @@ from control_plane.kubernetes.workloads import PASSWORD, SECRETS
 _API_CPU_PERCENT = 70
 # KEDA's names of the mechanisms.
 _MECHANISMS = {"PLAIN": "plaintext", "SCRAM-SHA-256": "scram_sha256", "SCRAM-SHA-512": "scram_sha512"}
-_API_REPLICAS = (1, 12)
+API_REPLICAS = (1, 12)
 
 
 def pool_scaled_object(plan: DeploymentPlan, pool: PoolPlan) -> Document:
@@ -64,7 +64,7 @@ def api_autoscaler(plan: DeploymentPlan) -> Document:
     """Return the API's HPA. It holds waiting clients rather than records, so it scales by CPU."""
     metadata = {"name": "inferlane-api", "namespace": plan.namespace, "labels": labels("api", "api")}
     cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": _API_CPU_PERCENT}}
-    least, most = _API_REPLICAS
+    least, most = API_REPLICAS
     spec = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "inferlane-api"},
         "minReplicas": least,

@@ -45,6 +45,7 @@ _SECRET = frozenset({"INFERLANE_KAFKA_SASL_PASSWORD"})
 # Loading the settings has put these into INFERLANE_REDIS_URL.
 _IN_THE_URL = frozenset({"INFERLANE_REDIS_USERNAME", "INFERLANE_REDIS_PASSWORD", "INFERLANE_REDIS_SSL_CAFILE"})
 CONTAINER_NAME = "inferlane"
+KEYS_VARIABLE, KEYS_VOLUME = "INFERLANE_API_KEYS_FILE", "api-keys"
 PASSWORD = "password"  # noqa: S105 - the key of a password in a Secret
 
 
@@ -100,7 +101,7 @@ def pod_spec(
     }
     if component == "api":
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": PRESTOP_S}}}
-        _mount(pod, "api-keys", KEYS_FOLDER, KEYS_SECRET)
+        _mount(pod, KEYS_VOLUME, KEYS_FOLDER, KEYS_SECRET)
     return {**pod, "terminationGracePeriodSeconds": grace_period_s(plan.settings, component)}
 
 

@@ -23,6 +23,8 @@ from control_plane.kubernetes.deployment_plan import (
     object_name,
     service_name,
 )
+from control_plane.kubernetes.helm_chart import chart_files
+from control_plane.kubernetes.helm_templates import CHART_IMAGE, CHART_NAMESPACE, CHART_POOL
 from control_plane.kubernetes.manifest_files import files
 from control_plane.kubernetes.workloads import grace_period_s
 from inferlane.contracts.naming import Names
@@ -34,6 +36,7 @@ from tests.manifests.rules import faults
 
 REPOSITORY = Path(__file__).parents[3]
 MANIFESTS = REPOSITORY / "k8s"
+CHART = MANIFESTS / "helm" / "inferlane"
 VERSIONS = [("iris", recipe.version) for sample in SAMPLES if sample.name == "iris" for recipe in sample.recipes]
 PACE = WorkerPace(row_s=0.005, max_batch_rows=256, batch_overhead_s=0.005)
 
@@ -64,8 +67,34 @@ def test_the_committed_files_are_what_the_catalogue_and_the_settings_give() -> N
     assert committed == texts
 
 
+def chart(**chosen: object) -> Mapping[str, str]:
+    settings = cluster_settings(load_settings(**chosen), namespace=CHART_NAMESPACE)
+    made = make_plan(settings, [CHART_POOL], namespace=CHART_NAMESPACE, image=CHART_IMAGE, pace=PACE, waits=Waits())
+    return chart_files(made, VERSIONS, image="inferlane:0.1.0")
+
+
+def test_the_committed_chart_is_what_the_catalogue_and_the_settings_give() -> None:
+    texts = chart()
+    assert {name: (CHART / name).read_text() for name in texts} == texts
+
+
 def test_no_rendered_file_of_a_version_that_is_gone_stays() -> None:
-    assert set(MANIFESTS.rglob("*.yaml")) == {MANIFESTS / name for name in files(plan())}
+    assert {path for path in MANIFESTS.rglob("*") if path.is_file()} == {
+        *(MANIFESTS / name for name in files(plan())),
+        *(CHART / name for name in chart()),
+    }
+
+
+def test_no_stand_in_and_no_mark_stays_in_the_chart() -> None:
+    text = "".join(chart().values())
+    stand_ins = [CHART_NAMESPACE, CHART_IMAGE, *CHART_POOL, *map(object_name, CHART_POOL), "@@", "98765432"]
+    assert [name for name in stand_ins if name in text] == []
+
+
+def test_a_chart_for_a_broker_elsewhere_makes_no_cluster() -> None:
+    texts = chart(kafka_bootstrap_servers="kafka.example:9092")
+    assert not [name for name in texts if "kafka-" in name]
+    assert "kafka" not in yaml.safe_load(texts["values.yaml"])
 
 
 def test_what_is_rendered_holds_to_every_rule() -> None:
