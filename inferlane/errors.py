@@ -5,6 +5,7 @@ InferlaneError
 ├── DecodeError               bytes do not hold what the contract says
 ├── InvalidRequestError       the client's request cannot be served as it stands
 │   ├── InvalidInputError     shape, type or value of the instances
+│   │   └── RowsRefusedError  some rows of a batch hold what a step before the model cannot read
 │   ├── InvalidNameError      a name that no model or version may have
 │   ├── InvalidSplitError     weights of a traffic split
 │   ├── PayloadTooLargeError  a body, a record or a result over its limit
@@ -25,6 +26,7 @@ InferlaneError
 """
 
 import re
+from collections.abc import Mapping
 from typing import ClassVar
 
 import msgspec
@@ -124,6 +126,21 @@ class InvalidInputError(InvalidRequestError):
     """Instances do not fit the model's signature. Remedy: send the shape and type that the message names."""
 
     code = "invalid_input"
+
+
+class RowsRefusedError(InvalidInputError):
+    """A step before the model cannot read some rows. Remedy: the message says it for the first of them."""
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        """`reasons` by the number of the row, from 0; at least one."""
+        first = min(reasons)
+        more = f" (and {len(reasons) - 1} more rows)" if len(reasons) > 1 else ""
+        super().__init__(f"row {first}: {reasons[first]}{more}")
+        self.reasons = reasons
+
+    def moved(self, rows: int) -> "RowsRefusedError":
+        """The same error with every row's number raised by `rows`."""
+        return RowsRefusedError({row + rows: reason for row, reason in self.reasons.items()})
 
 
 class InvalidNameError(InvalidRequestError):

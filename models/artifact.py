@@ -1,13 +1,15 @@
 """The files that a version is made of, read once: what is hashed is what is loaded.
 
-The digest of a version is that of `model.onnx`. Where weights lie in files beside it (ONNX external data), it is that
-of a list of all files in the format of `sha256sum`, sorted by name: `sha256sum model.onnx w.bin | sha256sum`.
+The digest of a version is that of `model.onnx`. Where there are files beside it (weights as ONNX external data, a
+tokenizer), it is that of a list of all files in the format of `sha256sum`, sorted by name:
+`sha256sum model.onnx w.bin | sha256sum`.
 """
 
 import hashlib
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -34,35 +36,44 @@ class Artifact:
     external: Mapping[str, bytes]
     # Why it is no ONNX model, if so; its external data is not known then.
     fault: str | None = None
+    # The other files that the version names, such as a tokenizer.
+    files: Mapping[str, bytes] = dataclass_field(default_factory=dict)
+
+    @property
+    def beside(self) -> Mapping[str, bytes]:
+        """Every file but the model itself."""
+        return {**self.external, **self.files}
 
     @property
     def size_bytes(self) -> int:
         """All files together."""
-        return len(self.model) + sum(map(len, self.external.values()))
+        return len(self.model) + sum(map(len, self.beside.values()))
 
     @property
     def digest(self) -> str:
         """`sha256:<hex>` of everything that is loaded."""
         own = hashlib.sha256(self.model).hexdigest()
-        if not self.external:
+        if not self.beside:
             return f"sha256:{own}"
-        hashes = {"model.onnx": own} | {name: hashlib.sha256(part).hexdigest() for name, part in self.external.items()}
+        hashes = {name: hashlib.sha256(part).hexdigest() for name, part in self.beside.items()} | {"model.onnx": own}
         listing = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
         return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
 
 
-def read_artifact(path: Path) -> Artifact:
-    """Read `model.onnx` at `path` and the external data that it names.
+def read_artifact(path: Path, files: Iterable[str] = ()) -> Artifact:
+    """Read `model.onnx` at `path`, the external data that it names, and `files` beside it.
 
     Raises:
-        ConfigurationError: a file cannot be read, or the graph names data outside of its own folder.
+        ConfigurationError: a file cannot be read, or is named outside of the folder of the model.
     """
     model = _read(path)
+    named = {name: _read(_inside(path.parent, name, "version.toml names a file")) for name in sorted(set(files))}
     try:
         names = sorted(set(_external_names(memoryview(model))))
     except (ValueError, IndexError, RecursionError) as error:
-        return Artifact(model=model, external={}, fault=f"it holds no ONNX model ({error})")
-    return Artifact(model=model, external={name: _read(_inside(path.parent, name)) for name in names})
+        return Artifact(model=model, external={}, fault=f"it holds no ONNX model ({error})", files=named)
+    external = {name: _read(_inside(path.parent, name, "the model names external data")) for name in names}
+    return Artifact(model=model, external=external, files=named)
 
 
 def check_artifact(path: Path, artifact: Artifact, *, digest: str, size_bytes: int) -> None:
@@ -72,7 +83,7 @@ def check_artifact(path: Path, artifact: Artifact, *, digest: str, size_bytes: i
         ConfigurationError: it is something else; the message names the files.
     """
     remedy = "Restore the file, or build it again (samples: `inferlane models build-samples --force`)."
-    files = ", ".join([str(path), *sorted(artifact.external)])
+    files = ", ".join([str(path), *sorted(artifact.beside)])
     if artifact.size_bytes != size_bytes:
         raise ConfigurationError(f"{files}: {artifact.size_bytes} bytes, but version.toml says {size_bytes}. {remedy}")
     if artifact.digest != digest:
@@ -138,20 +149,20 @@ def _read(path: Path) -> bytes:
         raise ConfigurationError(f"cannot read {path}: {error}. {_REMEDY}") from error
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """Where external data lies.
+def _inside(folder: Path, name: str, what: str) -> Path:
+    """Where a file of the version lies.
 
     Raises:
         ConfigurationError: not in this very folder, or only by a link.
     """
     parts = PurePosixPath(name).parts
     if not parts or parts[0] == "/" or ".." in parts or "\0" in name or "\\" in name:
-        raise ConfigurationError(f"{folder}: the model names external data at {quoted(name)}, outside of it. {_REMEDY}")
+        raise ConfigurationError(f"{folder}: {what} at {quoted(name)}, outside of it. {_REMEDY}")
     path = folder
     for part in parts:
         path /= part
         if path.is_symlink():
-            raise ConfigurationError(f"{path} is a link, which external data must not be. {_REMEDY}")
+            raise ConfigurationError(f"{path} is a link, which no file of a version may be. {_REMEDY}")
     return path
 
 

@@ -3,8 +3,8 @@
 Layout of the store: `<model>/model.toml` (`default_version`, `description`, `classes`) and, for each version,
 `<model>/<version>/model.onnx` with `<model>/<version>/version.toml`. `version.toml` holds `digest` (`sha256:<hex>`
 of model.onnx), `size_bytes`, `quantization` (`none` or the method), `rows_alone`, `[[inputs]]` and `[[outputs]]`
-(`name`, `datatype`, `shape` with -1 for the row axis, and `classes` of an output that has some), `[metrics]` and, for a
-quantized version, `[quantized]`.
+(`name`, `datatype`, `shape` with -1 for the row axis, and `classes` of an output that has some), `[[before]]` and
+`[[after]]` for steps around the graph, `[metrics]` and, for a quantized version, `[quantized]`.
 
 A model or version that is not as it must be is left out, with its reason, and the others are served.
 """
@@ -28,12 +28,14 @@ from models.execution import ON_CPU, Execution
 from models.files import (
     ModelFile,
     VersionFile,
+    described_steps,
     model_folders,
     read_model_file,
     read_version_file,
     shown_values,
     version_folders,
 )
+from models.steps.declared_steps import Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +53,16 @@ class ModelVersion:
     # A run takes a single row, because the answer to a row would depend on the rows beside it.
     rows_alone: bool = False
     execution: Execution = ON_CPU
+    # What runs before and after the graph, whose own signature it has; and the files beside the model.
+    steps: Steps | None = None
+    files: tuple[str, ...] = ()
     metrics: Mapping[str, float | str] = field(default_factory=dict)
     quantized: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> Signature:
+        """The signature of the graph itself; without steps it is that of the version."""
+        return self.signature if self.steps is None else self.steps.graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,28 +285,39 @@ def _without(model: Model, faults: list[Fault]) -> Model:
 
 
 def _read_version(model: str, folder: Path, about: ModelFile) -> ModelVersion:
-    entry, signature = read_version_file(folder)
+    entry, graph = read_version_file(folder)
     onnx = folder / "model.onnx"
     if not onnx.is_file():
         raise ConfigurationError(f"{folder}: there is a version.toml but no model.onnx beside it")
-    return described_version((model, folder.name), onnx, entry, signature, classes=about.classes)
+    return described_version((model, folder.name), onnx, entry, graph, classes=about.classes)
 
 
 def described_version(
-    name: tuple[str, str], onnx: Path, entry: VersionFile, signature: Signature, *, classes: tuple[str, ...]
+    name: tuple[str, str], onnx: Path, entry: VersionFile, graph: Signature, *, classes: tuple[str, ...]
 ) -> ModelVersion:
-    """The version of that model and name whose file is `onnx`; `classes` are those of the model."""
+    """The version of that model and name whose file is `onnx`; `classes` are those of the model.
+
+    Raises:
+        ConfigurationError: its steps do not fit the graph, or one another.
+    """
+    try:
+        steps = described_steps(entry, graph)
+        signature = graph if steps is None else steps.public()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{onnx.with_name('version.toml')}: {error}") from error
     return ModelVersion(
         model=name[0],
         version=name[1],
         path=onnx,
         signature=signature,
-        classes=entry.label_classes or classes,
+        classes=(steps.labels if steps else ()) or entry.label_classes or classes,
         digest=entry.digest,
         size_bytes=entry.size_bytes,
         quantization=entry.quantization,
         rows_alone=entry.rows_alone,
         execution=entry.runtime,
+        steps=steps,
+        files=(*entry.files, *(steps.files if steps else ())),
         metrics=shown_values(entry.metrics),
         quantized=shown_values(entry.quantized),
     )

@@ -20,7 +20,7 @@ def entry_of_store(models_dir: Path, model: str, version: str, *, generation: in
     """
     home = models_dir / model
     about = read_model_file(home)
-    entry, signature = read_version_file(home / version)
+    entry, graph = read_version_file(home / version)
     return CatalogEntry(
         model=model,
         version=version,
@@ -31,7 +31,7 @@ def entry_of_store(models_dir: Path, model: str, version: str, *, generation: in
         default_since=default_since,
         description=about.description,
         classes=about.classes,
-        manifest=msgspec.Raw(_manifest(entry, signature)),
+        manifest=msgspec.Raw(_manifest(entry, graph)),
         changed_s=time.time(),
     )
 
@@ -52,15 +52,13 @@ def version_of_entry(entry: CatalogEntry, *, folder: Path | None = None) -> Mode
             f"the catalogue says two digests of {entry.key}, {entry.digest} and {described.digest}; "
             "retire it and add it again"
         )
-    signature = described_signature(described, Path(entry.model) / entry.version)
-    return described_version(
-        (entry.model, entry.version), home / "model.onnx", described, signature, classes=entry.classes
-    )
+    graph = described_signature(described, Path(entry.model) / entry.version)
+    return described_version((entry.model, entry.version), home / "model.onnx", described, graph, classes=entry.classes)
 
 
-def _manifest(entry: VersionFile, signature: Signature) -> bytes:
+def _manifest(entry: VersionFile, graph: Signature) -> bytes:
     """What version.toml says as JSON, with what only the graph says: whoever reads it needs no file of the version."""
-    allows = {spec.name: spec.allow_nan for spec in signature.inputs}
+    allows = {spec.name: spec.allow_nan for spec in graph.inputs}
     inputs = tuple(
         msgspec.structs.replace(tensor, allow_nan=allows.get(tensor.name, tensor.allow_nan or False))
         for tensor in entry.inputs

@@ -16,6 +16,9 @@ from inferlane.contracts.wire.tensors import Column, Signature, TensorSpec, nump
 from inferlane.errors import ConfigurationError, DecodeError
 from models.artifact import takes_nan
 from models.execution import ON_CPU, Execution, check_execution
+from models.steps.declared_steps import BeforeStep, Steps
+from models.steps.score_steps import AfterStep
+from models.steps.tokenizer_step import TokenizerStep
 
 T = TypeVar("T")
 _SHOWN_CHARS = 500
@@ -48,6 +51,12 @@ class _Tensor(msgspec.Struct, frozen=True):
     mask_of: str | None = None
 
 
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="table"):
+    """The names of columns, as `[[columns]]` has them: they are read before a row is sent, not by the worker."""
+
+    columns: Annotated[tuple[Column, ...], msgspec.Meta(min_length=1)]
+
+
 class VersionFile(msgspec.Struct, frozen=True):
     """`version.toml`; `metrics` and `quantized` are whatever somebody wrote there."""
 
@@ -62,6 +71,10 @@ class VersionFile(msgspec.Struct, frozen=True):
     rows_alone: bool = False
     columns: tuple[Column, ...] = ()
     runtime: Execution = ON_CPU
+    before: tuple[BeforeStep | _Table, ...] = ()
+    after: tuple[AfterStep, ...] = ()
+    # The files beside the model that digest and size cover too; those that a step reads need not be named.
+    files: tuple[str, ...] = ()
     metrics: Any = None
     quantized: Any = None
 
@@ -130,7 +143,7 @@ def read_model_file(folder: Path) -> ModelFile:
 
 
 def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
-    """Read `version.toml` of a version's folder.
+    """Read `version.toml` of a version's folder: what it says, and the signature of the graph.
 
     Raises:
         ConfigurationError: it cannot be read, or does not hold what it must; the message names file and field.
@@ -140,7 +153,7 @@ def read_version_file(folder: Path) -> tuple[VersionFile, Signature]:
 
 
 def described_signature(entry: VersionFile, folder: Path) -> Signature:
-    """The signature of the version that `entry` describes.
+    """The signature of the graph that `entry` describes, with the names of its columns.
 
     Raises:
         ConfigurationError: it is none that can be served.
@@ -154,12 +167,32 @@ def described_signature(entry: VersionFile, folder: Path) -> Signature:
     )
     if signature.has_free_axes:
         signature = replace(signature, inputs=tuple(map(_padded, signature.inputs, entry.inputs, repeat(entry.inputs))))
-    if entry.columns:
-        signature = replace(signature, inputs=(_named(path, signature.inputs, entry.columns),))
+    if columns := _columns(path, entry):
+        signature = replace(signature, inputs=(_named(path, signature.inputs, columns),))
     check_execution(f"{path}: [runtime]", entry.runtime)
     for spec in signature.inputs:
         _check_shape(f"{path}: {spec.name!r} of [[inputs]]", spec)
     return signature
+
+
+def _columns(path: Path, entry: VersionFile) -> tuple[Column, ...]:
+    tables = [entry.columns, *(step.columns for step in entry.before if isinstance(step, _Table))]
+    named = [columns for columns in tables if columns]
+    if len(named) > 1:
+        raise ConfigurationError(f"{path}: the columns are named twice; keep [[columns]], or one step of kind 'table'")
+    return named[0] if named else ()
+
+
+def described_steps(entry: VersionFile, graph: Signature) -> Steps | None:
+    """The steps around the graph, which has that signature; None if there are none.
+
+    Raises:
+        ConfigurationError: they do not fit the graph, or one another.
+    """
+    before = tuple(step for step in entry.before if not isinstance(step, _Table))
+    if sum(isinstance(step, TokenizerStep) for step in before) > 1:
+        raise ConfigurationError("[[before]] has two steps of kind 'tokenizer'; one text a row is tokenized")
+    return Steps(graph=graph, before=before, after=entry.after) if before or entry.after else None
 
 
 def _nan_allowed(specs: tuple[TensorSpec, ...], entries: tuple[_Tensor, ...], onnx: Path) -> tuple[TensorSpec, ...]:

@@ -1,7 +1,9 @@
 """Batches: form them from requests, run them, and give each request its own rows back. Pure."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -10,7 +12,7 @@ import numpy as np
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.wire.free_rows import filled
 from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Signature
-from inferlane.errors import ModelError
+from inferlane.errors import InferlaneError, ModelError, RowsRefusedError
 from workers.requests import Request
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -21,7 +23,7 @@ class InferredRequest(msgspec.Struct, frozen=True):
 
     request: Request
     outputs: dict[str, np.ndarray] | None
-    error: ModelError | None = None
+    error: InferlaneError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +93,13 @@ def pieces_of(request: Request, max_rows: int) -> list[Request]:
 def join(request: Request, pieces: Sequence[InferredRequest]) -> InferredRequest:
     """Join the inferred pieces of a request, in order; the error of a piece is the error of the request."""
     outputs: list[dict[str, np.ndarray]] = []
+    rows = 0
     for piece in pieces:
         if piece.outputs is None:
-            return InferredRequest(request, None, piece.error)
+            error = piece.error.moved(rows) if isinstance(piece.error, RowsRefusedError) else piece.error
+            return InferredRequest(request, None, error)
         outputs.append(piece.outputs)
+        rows += piece.request.rows
     return InferredRequest(request, {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]})
 
 
@@ -177,13 +182,31 @@ def _filled_up(rows: np.ndarray, batch: int) -> np.ndarray:
 def run_batch(run: Run, requests: Sequence[Request]) -> list[InferredRequest]:
     """Run the requests as one batch; halve a batch that fails until the bad request is alone.
 
-    A bad request costs the others about `2 log2(n)` smaller runs.
+    A bad request costs the others about `2 log2(n)` smaller runs; one that a step before the model refuses costs them
+    that step.
     """
     try:
         outputs = run(stack(requests))
+    except RowsRefusedError as error:
+        return _without_refused(run, requests, error)
     except ModelError as error:
         if len(requests) == 1:
             return [InferredRequest(requests[0], None, error)]
         middle = len(requests) // 2
         return run_batch(run, requests[:middle]) + run_batch(run, requests[middle:])
     return [InferredRequest(request, own) for request, own in zip(requests, unstack(outputs, requests), strict=True)]
+
+
+def _without_refused(run: Run, requests: Sequence[Request], error: RowsRefusedError) -> list[InferredRequest]:
+    """Fail the requests that the refused rows belong to, and run the others."""
+    reasons: dict[int, dict[int, str]] = {}
+    starts = list(accumulate((request.rows for request in requests), initial=0))
+    for row, reason in error.reasons.items():
+        index = bisect_right(starts, row) - 1
+        reasons.setdefault(index, {})[row - starts[index]] = reason
+    good = [request for index, request in enumerate(requests) if index not in reasons]
+    inferred = iter(run_batch(run, good) if good else ())
+    return [
+        InferredRequest(request, None, RowsRefusedError(reasons[index])) if index in reasons else next(inferred)
+        for index, request in enumerate(requests)
+    ]

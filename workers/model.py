@@ -14,6 +14,7 @@ from inferlane.contracts.wire.tensors import ANY_ROWS, NO_ROW_AXIS, Signature, n
 from inferlane.errors import ConfigurationError, ModelError, clipped
 from models.artifact import check_artifact, read_artifact
 from models.model_session import describe, open_session, signature_of
+from models.steps.step_chain import StepChain
 from workers.batching import BatchRun, Run, RunTimes, run_batch, run_in_pieces, run_in_sizes
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ class OnnxModel:
             ConfigurationError: the files are not those that version.toml describes, or onnxruntime cannot load them.
         """
         self.version = version
-        self._output_names = [spec.name for spec in version.signature.outputs]
-        artifact = read_artifact(version.path)
+        graph = version.graph
+        self._output_names = [spec.name for spec in graph.outputs]
+        artifact = read_artifact(version.path, version.files)
         check_artifact(version.path, artifact, digest=version.digest, size_bytes=version.size_bytes)
         # Kept for the session.
         self._external = artifact.external
@@ -67,7 +69,7 @@ class OnnxModel:
                 self._external,
                 threads=version.execution.threads or intra_op_num_threads,
                 execution=version.execution,
-                signature=version.signature,
+                signature=graph,
             )
         except ConfigurationError as error:
             raise ConfigurationError(f"{version.path}: {error}") from error
@@ -75,27 +77,38 @@ class OnnxModel:
             raise ConfigurationError(
                 f"{version.path}: onnxruntime cannot load it: {clipped(str(error), limit_chars=1_000)}"
             ) from error
-        graph = signature_of(self._session)
-        self._batch = version.signature.batch
+        loaded = signature_of(self._session)
+        self._batch = graph.batch
         self._sizes = version.execution.sizes
         self._rows_of_run = 1 if version.rows_alone and self._batch == ANY_ROWS else self._batch
-        served = Signature.of_graph(graph.inputs, graph.outputs, has_row_axis=self._batch != NO_ROW_AXIS)
-        found, said = describe(served), describe(version.signature)
+        served = Signature.of_graph(loaded.inputs, loaded.outputs, has_row_axis=self._batch != NO_ROW_AXIS)
+        found, said = describe(served), describe(graph)
         if found != said:
             raise ConfigurationError(
                 f"{version.path}: the model has {found}, but version.toml says {said}. "
                 "Correct [[inputs]] and [[outputs]]."
             )
-        tensors = (*version.signature.inputs, *version.signature.outputs)
-        self._has_strings = any(spec.datatype == "BYTES" for spec in tensors)
+        self._has_strings = any(spec.datatype == "BYTES" for spec in (*graph.inputs, *graph.outputs))
         is_bound = version.execution.on_gpu and not self._has_strings
         self._bound = _BoundRun(self._session, self._output_names) if is_bound else None
+        self.steps = (
+            None if version.steps is None else StepChain(version.steps, artifact.files, rows_alone=version.rows_alone)
+        )
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs, each `(rows, …)`.
+        """Return the outputs of the version, each `(rows, …)`.
 
         Raises:
+            RowsRefusedError: a step before the graph cannot read some rows.
             ModelError: onnxruntime failed, or an output has another number of rows than the inputs.
+        """
+        return self.run_graph(inputs) if self.steps is None else self.steps.run(inputs, self.run_graph)
+
+    def run_graph(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the outputs of the graph, each `(rows, …)`.
+
+        Raises:
+            ModelError: as `run`.
         """
         if self._sizes and self._rows_of_run == ANY_ROWS:
             return run_in_sizes(self._run_once, inputs, sizes=self._sizes)

@@ -1,16 +1,16 @@
 """Verify that a version can serve: a worker does so at its start, and so does `inferlane models verify`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inferlane.contracts.wire.tensors import numpy_dtype
-from inferlane.errors import ConfigurationError, ModelError
+from inferlane.errors import ConfigurationError, InvalidInputError, ModelError
 from workers.model import OnnxModel
 
 if TYPE_CHECKING:
-    from inferlane.contracts.wire.tensors import TensorSpec
+    from inferlane.contracts.wire.tensors import Signature, TensorSpec
     from models.catalog import ModelVersion
 
 # The scales of the rows. A model that scales a batch by its largest value shows an error in the smallest row.
@@ -39,25 +39,65 @@ def load_verified(version: "ModelVersion", *, intra_op_num_threads: int, rows: i
     except ModelError as error:
         raise ConfigurationError(f"{version.path}: rows of zeros fail: {error}") from error
     _verify_independence(model)
-    if version.signature.has_free_axes:
+    if version.graph.has_free_axes:
         _verify_filled_up(model)
+    if model.steps is not None:
+        _verify_steps(model)
     return model
 
 
 def _verify_zeros(model: OnnxModel, rows: int) -> None:
     # On a GPU the first run of each size takes long.
     for count in sorted({1, max(2, rows), *model.version.execution.sizes}):
-        outputs = model.run(_zeros(model.version, count))
-        for spec in model.version.signature.outputs:
-            output = outputs[spec.name]
-            if output.dtype != numpy_dtype(spec.datatype):
-                raise ModelError(f"output {spec.name!r} holds {output.dtype} values, not {spec.datatype}")
-            if output.dtype.kind == "f" and not np.all(np.isfinite(output)):
-                raise ModelError(
-                    f"a row of zeros gives {spec.name} = {_head(output)}, which no client can read; it must be finite "
-                    "numbers"
-                )
-            _verify_labels(model.version, spec.name, output)
+        outputs = model.run_graph(_zeros(model.version.graph, count))
+        _verify_outputs(model.version, model.version.graph, outputs, "a row of zeros")
+
+
+def _verify_outputs(
+    version: "ModelVersion", signature: "Signature", outputs: Mapping[str, np.ndarray], row: str
+) -> None:
+    for spec in signature.outputs:
+        output = outputs[spec.name]
+        if output.dtype != numpy_dtype(spec.datatype):
+            raise ModelError(f"output {spec.name!r} holds {output.dtype} values, not {spec.datatype}")
+        if output.dtype.kind == "f" and not np.all(np.isfinite(output)):
+            raise ModelError(
+                f"{row} gives {spec.name} = {_head(output)}, which no client can read; it must be finite numbers"
+            )
+        _verify_labels(version, spec.name, output)
+
+
+def _verify_steps(model: OnnxModel) -> None:
+    """Run texts and images that were made up, together and alone, through steps and graph.
+
+    Raises:
+        ConfigurationError: a step fails, or the answer to a row depends on the rows beside it.
+    """
+    signature = model.version.signature
+    batch = sample_rows(model, len(_ROW_SCALES))
+    try:
+        together = model.run(batch)
+        _verify_outputs(model.version, signature, together, "a row that was made up")
+        _verify_shapes(signature, together)
+        alone = [model.run({name: array[n : n + 1] for name, array in batch.items()}) for n in range(len(_ROW_SCALES))]
+    except (InvalidInputError, ModelError) as error:
+        raise ConfigurationError(f"{model.version.path}: rows for its steps fail: {error}") from error
+    _refuse_dependence(model, _difference(together, alone))
+
+
+def _verify_shapes(signature: "Signature", outputs: Mapping[str, np.ndarray]) -> None:
+    for spec in signature.outputs:
+        shape = outputs[spec.name].shape[1:]
+        if not spec.fits(shape):
+            raise ModelError(
+                f"output {spec.name!r} has rows of the shape {list(shape)}, and should have {list(spec.row_shape)}"
+            )
+
+
+def sample_rows(model: OnnxModel, count: int) -> dict[str, np.ndarray]:
+    """Rows for each input that clients see: what the steps make up, and zeros for the others."""
+    made = {} if model.steps is None else model.steps.samples(count)
+    return _zeros(model.version.signature, count) | made
 
 
 def _verify_classes(version: "ModelVersion") -> None:
@@ -89,7 +129,10 @@ def _verify_independence(model: OnnxModel) -> None:
     Raises:
         ConfigurationError: an output depends on the other rows of the batch, which belong to other clients.
     """
-    dependence = row_dependence(model)
+    _refuse_dependence(model, row_dependence(model))
+
+
+def _refuse_dependence(model: OnnxModel, dependence: str | None) -> None:
     if dependence is not None:
         raise ConfigurationError(
             f"{model.version.path}: the output of a row depends on the rows beside it in its batch: {dependence}. Rows "
@@ -107,11 +150,15 @@ def row_dependence(model: OnnxModel, batch: Mapping[str, np.ndarray] | None = No
     batch = _samples(model.version) if batch is None else batch
     count = len(next(iter(batch.values())))
     try:
-        together = model.run(batch)
-        alone = [model.run({name: array[n : n + 1] for name, array in batch.items()}) for n in range(count)]
+        together = model.run_graph(batch)
+        alone = [model.run_graph({name: array[n : n + 1] for name, array in batch.items()}) for n in range(count)]
     except ModelError:
         # Random rows may be invalid for this model; rows of zeros were valid.
         return None
+    return _difference(together, alone)
+
+
+def _difference(together: Mapping[str, np.ndarray], alone: Sequence[Mapping[str, np.ndarray]]) -> str | None:
     # If there are scores, labels follow from them, and may differ at a tie.
     scored = [name for name, array in together.items() if array.dtype.kind == "f"]
     for name in scored or together:
@@ -127,7 +174,7 @@ def _verify_filled_up(model: OnnxModel) -> None:
     Raises:
         ConfigurationError: what rows are filled up with changes their answers.
     """
-    signature = model.version.signature
+    signature = model.version.graph
     if all(spec.pad is None for spec in signature.inputs):
         return
     own = {name: array[:1] for name, array in _samples(model.version).items()}
@@ -140,7 +187,7 @@ def _verify_filled_up(model: OnnxModel) -> None:
         for spec in signature.inputs
     }
     try:
-        alone, together = model.run(own), model.run(longer)
+        alone, together = model.run_graph(own), model.run_graph(longer)
     except ModelError:
         # Made-up rows may mean nothing to this model; rows of zeros went through.
         return
@@ -164,10 +211,9 @@ def _same(together: np.ndarray, apart: np.ndarray) -> bool:
     return bool(np.allclose(together, apart, rtol=limit, atol=limit * max(size, 1e-6), equal_nan=True))
 
 
-def _zeros(version: "ModelVersion", count: int) -> dict[str, np.ndarray]:
+def _zeros(signature: "Signature", count: int) -> dict[str, np.ndarray]:
     return {
-        spec.name: np.zeros((count, *_tried_shape(spec)), dtype=numpy_dtype(spec.datatype))
-        for spec in version.signature.inputs
+        spec.name: np.zeros((count, *_tried_shape(spec)), dtype=numpy_dtype(spec.datatype)) for spec in signature.inputs
     }
 
 
@@ -175,7 +221,7 @@ def _samples(version: "ModelVersion") -> Mapping[str, np.ndarray]:
     """Random rows of different scales; integers are 0 or 1, which every vocabulary of tokens or categories has."""
     random = np.random.default_rng(_SEED)
     rows = {}
-    for spec in version.signature.inputs:
+    for spec in version.graph.inputs:
         dtype, shape = numpy_dtype(spec.datatype), (len(_ROW_SCALES), *_tried_shape(spec))
         if spec.mask_of is not None:
             rows[spec.name] = np.ones(shape, dtype)

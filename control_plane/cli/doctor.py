@@ -222,7 +222,7 @@ async def _verify_models(settings: "PortSettings", record: "RunRecord | None") -
     faults = {f"{fault.model} {fault.version or ''}".strip(): fault.reason for fault in catalog.faults}
     for entry in catalog.all_versions():
         try:
-            artifact = read_artifact(entry.path)
+            artifact = read_artifact(entry.path, entry.files)
             check_artifact(entry.path, artifact, digest=entry.digest, size_bytes=entry.size_bytes)
         except ConfigurationError as error:
             faults[f"{entry.model} {entry.version}"] = str(error)

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
+from inferlane.contracts.wire.binary_values import SMALLEST_IMAGE
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, UnavailableError, clipped
 
@@ -38,13 +39,17 @@ class Target:
 
 
 def zero_row(signature: Signature) -> Any:
-    """Return one instance of zeros (empty strings, false) in V1 form: bare for one input, by name for several."""
+    """Return one instance of zeros (empty strings, false, the smallest image) in V1 form.
+
+    It is bare for one input, and by name for several.
+    """
     rows = {spec.name: _zeros(spec) for spec in signature.inputs}
     return next(iter(rows.values())) if len(rows) == 1 else rows
 
 
 def _zeros(spec: TensorSpec) -> Any:
-    zero: object = {"BYTES": "", "BOOL": False}.get(spec.datatype, 0.0 if spec.datatype.startswith("FP") else 0)
+    text = SMALLEST_IMAGE if spec.is_binary else ""
+    zero: object = {"BYTES": text, "BOOL": False}.get(spec.datatype, 0.0 if spec.datatype.startswith("FP") else 0)
     # A free axis is given one element.
     return reduce(lambda inner, size: [inner] * max(size, 1), reversed(spec.row_shape), zero)
 

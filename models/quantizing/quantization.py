@@ -115,7 +115,7 @@ def _describe(folder: Path, source: ModelVersion, report: QuantizationReport, ch
         if path.is_file() and path.name not in {*weights, "version.toml", "report.json"}:
             shutil.copyfile(path, folder / path.name)
     text = (source.path.parent / "version.toml").read_text(encoding="utf-8-sig")
-    artifact = read_artifact(folder / "model.onnx")
+    artifact = read_artifact(folder / "model.onnx", source.files)
     (folder / "version.toml").write_text(_version_toml(tomllib.loads(text), source, artifact, report, chosen), "utf-8")
     (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     for path in (folder, *folder.rglob("*")):

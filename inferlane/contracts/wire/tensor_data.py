@@ -26,15 +26,15 @@ _OBJECTS_UP_TO = dict.fromkeys("fiu", SIMDJSON_FROM_BYTES) | {"T": OBJECTS_UP_TO
 _LENGTH_BYTES = 4
 
 
-def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview) -> np.ndarray:
-    """A view of the bytes; of strings a copy.
+def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview, *, is_text: bool = True) -> np.ndarray:
+    """A view of the bytes; of strings a copy. Without `is_text`, BYTES are raw bytes and need not be UTF-8.
 
     Raises:
         DecodeError: they are more or fewer than the shape has, or no strings.
     """
     dtype = numpy_dtype(datatype)
     if dtype.kind == "T":
-        return _strings(name, shape, raw)
+        return _strings(name, shape, raw, is_text=is_text)
     wanted_bytes = _size_of(name, shape) * dtype.itemsize
     if wanted_bytes != len(raw):
         raise DecodeError(
@@ -44,14 +44,14 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview) 
     return np.frombuffer(raw, dtype=dtype).reshape(shape)
 
 
-def _strings(name: str, shape: Sequence[int], raw: memoryview) -> np.ndarray:
+def _strings(name: str, shape: Sequence[int], raw: memoryview, *, is_text: bool) -> np.ndarray:
     count = _size_of(name, shape)
     if count * _LENGTH_BYTES > len(raw):
         raise DecodeError(
             f"tensor {quoted(name)}: BYTES of shape {list(shape)} take at least {quoted(count * _LENGTH_BYTES)} bytes, "
             f"binary_data_size is {len(raw)}"
         )
-    array = np.empty(count, numpy_dtype("BYTES"))
+    array = np.empty(count, numpy_dtype("BYTES") if is_text else object)
     start = 0
     for index in range(count):
         end = start + _LENGTH_BYTES
@@ -62,7 +62,8 @@ def _strings(name: str, shape: Sequence[int], raw: memoryview) -> np.ndarray:
                 "string behind its length in 4 little-endian bytes"
             )
         try:
-            array[index] = str(raw[start + _LENGTH_BYTES : end], "utf-8")
+            value = raw[start + _LENGTH_BYTES : end]
+            array[index] = str(value, "utf-8") if is_text else bytes(value)
         except UnicodeDecodeError as error:
             raise DecodeError(f"tensor {quoted(name)}: string {index} is no UTF-8 ({error}); send text") from error
         start = end
@@ -156,7 +157,7 @@ def check_tensors(tensors: dict[str, np.ndarray], signature: Signature) -> int:
             array = tensors[spec.name] = np.ones(tensors[spec.mask_of].shape, numpy_dtype(spec.datatype))
         if array is None:
             raise InvalidInputError(f"input {spec.name!r} is missing; the inputs are: {names_of(specs)}")
-        if array.dtype != numpy_dtype(spec.datatype):
+        if array.dtype != spec.dtype:
             array = tensors[spec.name] = _converted(array, spec)
         _check_tensor(array, spec)
         if rows is not None and len(array) != rows:

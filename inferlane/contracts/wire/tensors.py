@@ -46,7 +46,9 @@ WIDEST: Mapping[str, Any] = MappingProxyType(
         "T": _NUMPY_OF["BYTES"],
     }
 )
-_NAME_OF = {dtype: name for name, dtype in _NUMPY_OF.items()}
+# Raw bytes, such as the file of an image, are Python's own: numpy's strings hold text alone.
+_RAW = np.dtype(object)
+_NAME_OF: Mapping[Any, str] = {dtype: name for name, dtype in _NUMPY_OF.items()} | {_RAW: "BYTES"}
 
 NOT_FINITE: Mapping[str, float] = MappingProxyType(
     {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}
@@ -113,11 +115,11 @@ def raw_bytes(array: np.ndarray) -> bytes:
 
     Source: Open Inference Protocol V2, "Binary Tensor Data Extension": a length is 4 bytes, little-endian.
     """
-    if array.dtype.kind != "T":
+    if array.dtype.kind not in "TO":
         return array.tobytes()
     raw = bytearray()
-    for text in array.ravel():
-        encoded = text.encode()
+    for value in array.ravel():
+        encoded = value if isinstance(value, bytes) else value.encode()
         raw += len(encoded).to_bytes(4, "little")
         raw += encoded
     return bytes(raw)
@@ -166,6 +168,13 @@ class TensorSpec:
     mask_of: str | None = None
     # The names of its columns, where rows may be objects.
     columns: tuple[Column, ...] = ()
+    # Of BYTES: raw bytes, such as the file of an image, and no text; JSON has them in base64.
+    is_binary: bool = False
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The numpy dtype of its arrays."""
+        return _RAW if self.is_binary else numpy_dtype(self.datatype)
 
     @property
     def is_free(self) -> bool:
@@ -200,6 +209,8 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
     batch: int = ANY_ROWS
     has_free_axes: bool = False
+    # The inputs of raw bytes.
+    raw_inputs: frozenset[str] = frozenset()
 
     @classmethod
     def of_graph(
@@ -228,7 +239,11 @@ class Signature:
         if names.keys() != others.keys():
             return f"the inputs are called {', '.join(names)} in one and {', '.join(others)} in the other"
         for name, spec in names.items():
-            if (spec.row_shape, spec.kind) != (others[name].row_shape, others[name].kind):
+            if (spec.row_shape, spec.kind, spec.is_binary) != (
+                others[name].row_shape,
+                others[name].kind,
+                others[name].is_binary,
+            ):
                 return (
                     f"input {name!r} takes rows of {spec.datatype} {list(spec.row_shape)} in one and of "
                     f"{others[name].datatype} {list(others[name].row_shape)} in the other"

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from inferlane.contracts.wire.binary_values import from_base64
 from inferlane.contracts.wire.free_rows import decode_free_rows
 from inferlane.contracts.wire.json_numbers import SIMDJSON_FROM_BYTES, Raw, numbers, refuse_repeats
 from inferlane.contracts.wire.json_rows import (
@@ -151,7 +152,13 @@ def decode_instances(raw: Raw, signature: Signature, *, max_rows: int | None = N
         PayloadTooLargeError: there are more values or brackets than `max_rows` rows have. Nothing was parsed: millions
             of tiny lists take a while, in which an event loop does nothing else.
     """
-    text = bytes(raw)
+    tensors = _decode_instances(bytes(raw), signature, max_rows)
+    for name in signature.raw_inputs:
+        tensors[name] = from_base64(tensors[name], "instances")
+    return tensors
+
+
+def _decode_instances(text: bytes, signature: Signature, max_rows: int | None) -> dict[str, np.ndarray]:
     if signature.has_free_axes:
         return decode_free_rows(text, signature, max_rows)
     if max_rows is not None and len(text) > 2 * max_rows:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import msgspec
 import numpy as np
 
+from inferlane.contracts.wire.binary_values import from_base64
 from inferlane.contracts.wire.tensor_data import from_bytes, from_json
 from inferlane.contracts.wire.tensors import Signature, Tensors, datatype_of, json_values, raw_bytes
 from inferlane.contracts.wire.v2_fields import (
@@ -44,6 +45,7 @@ _Layout = tuple[tuple[str, str, tuple[int, ...], int], ...]
 
 _decode_response = msgspec.json.Decoder(ResponseRead).decode
 _encode = msgspec.json.Encoder().encode
+_NO_NAMES: frozenset[str] = frozenset()
 
 # Headers repeat: the same model and row count give the same JSON part. Bounded, and small parts only, so that
 # a producer with ever-changing headers costs us the cache and nothing else.
@@ -101,7 +103,7 @@ def read_inputs(
         spec = signature.input(name) if signature is not None else None
         return spec is not None and spec.allow_nan
 
-    return _read_tensors(entries, body, allows_nan)
+    return _read_tensors(entries, body, allows_nan, signature.raw_inputs if signature is not None else _NO_NAMES)
 
 
 def encode_response(
@@ -181,7 +183,10 @@ def split_payload(payload: bytes, json_length: int | None) -> tuple[bytes, memor
 
 
 def _read_tensors(
-    entries: Sequence[InputEntry] | Sequence[OutputRead], body: memoryview, allows_nan: Callable[[str], bool]
+    entries: Sequence[InputEntry] | Sequence[OutputRead],
+    body: memoryview,
+    allows_nan: Callable[[str], bool],
+    raw_names: frozenset[str] = _NO_NAMES,
 ) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
     start = 0
@@ -193,13 +198,16 @@ def _read_tensors(
             if isinstance(entry.data, Absent):
                 raise DecodeError(f"tensor {quoted(name)} has neither a `data` array nor a `binary_data_size`")
             tensors[name] = from_json(name, datatype, shape, entry.data, allow_nan=allows_nan(name))
+            if name in raw_names and datatype == "BYTES":
+                tensors[name] = from_base64(tensors[name], f"input {quoted(name)}")
             continue
         if not isinstance(entry.data, Absent):
             raise DecodeError(f"tensor {quoted(name)} has both `data` and a `binary_data_size`; send one of them")
         left_bytes = len(body) - start
         if size_bytes > left_bytes:
             raise DecodeError(f"tensor {quoted(name)}: binary_data_size is {size_bytes}, {left_bytes} bytes are left")
-        tensors[name] = from_bytes(name, datatype, shape, body[start : start + size_bytes])
+        is_text = name not in raw_names
+        tensors[name] = from_bytes(name, datatype, shape, body[start : start + size_bytes], is_text=is_text)
         start += size_bytes
     if start != len(body):
         raise DecodeError(f"{len(body) - start} bytes follow the last tensor; binary_data_size must cover them all")

@@ -1,0 +1,86 @@
+"""The steps of a version as it declares them, and the signature that they give it."""
+
+from dataclasses import dataclass, replace
+
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
+from inferlane.errors import ConfigurationError
+from models.steps.image_step import ImageStep
+from models.steps.score_steps import AfterStep, Stage
+from models.steps.tokenizer_step import MASK, TokenizerStep
+
+BeforeStep = TokenizerStep | ImageStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """What runs before and after the graph, which has the signature `graph`."""
+
+    graph: Signature
+    before: tuple[BeforeStep, ...] = ()
+    after: tuple[AfterStep, ...] = ()
+
+    @property
+    def tokenizer(self) -> TokenizerStep | None:
+        """The step that makes tokens of text, if there is one."""
+        return next((step for step in self.before if isinstance(step, TokenizerStep)), None)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files beside the model that the steps read."""
+        return tuple(step.file for step in self.before if isinstance(step, TokenizerStep))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the whole number means that a row is answered with; empty if no step says it."""
+        return next((step.label_names for step in self.after if step.label_names), ())
+
+    def public(self) -> Signature:
+        """The signature that clients see.
+
+        Raises:
+            ConfigurationError: the steps do not fit the graph, or one another.
+        """
+        inputs = self._inputs()
+        outputs = self._outputs()
+        for spec in (*inputs, *outputs) if self.tokenizer is not None else ():
+            if spec.is_free:
+                raise ConfigurationError(
+                    f"{spec.name!r} has the shape {list(spec.shape)}, and with a step 'tokenizer' no row may have a "
+                    "free length of its own. Pool it (`mean-pool`, `first-token`), or leave it out with `select`"
+                )
+        return replace(
+            self.graph,
+            inputs=inputs,
+            outputs=outputs,
+            has_free_axes=any(spec.is_free for spec in inputs),
+            raw_inputs=frozenset(spec.name for spec in inputs if spec.is_binary),
+        )
+
+    def _inputs(self) -> tuple[TensorSpec, ...]:
+        filled: dict[str, BeforeStep] = {}
+        for step in self.before:
+            for spec in step.filled(self.graph):
+                if spec.name in filled:
+                    raise ConfigurationError(f"two of the steps before the model fill its input {spec.name!r}")
+                filled[spec.name] = step
+        left = (spec for spec in self.graph.inputs if spec.name not in filled)
+        inputs = (*(step.public() for step in self.before), *left)
+        names = [spec.name for spec in inputs]
+        if len(set(names)) < len(names):
+            raise ConfigurationError(f"two inputs have one name: {', '.join(names)}. Rename the `input` of a step")
+        return inputs
+
+    def _outputs(self) -> tuple[TensorSpec, ...]:
+        inputs = {spec.name: spec for spec in self.graph.inputs}
+        if self.tokenizer is not None:
+            inputs.setdefault(MASK, TensorSpec(name=MASK, datatype="INT64", shape=(-1, -1)))
+        at: Stage[TensorSpec] = Stage({spec.name: spec for spec in self.graph.outputs}, inputs)
+        for step in self.after:
+            at = step.specs(at)
+        outputs = dict(at.outputs)
+        count = self.tokenizer.count if self.tokenizer is not None else ""
+        if count:
+            if count in outputs:
+                raise ConfigurationError(f"the step 'tokenizer' adds the output {count!r}, which is there already")
+            outputs[count] = TensorSpec(name=count, datatype="INT64", shape=(-1,))
+        return tuple(outputs.values())
