@@ -175,28 +175,40 @@ class KeyAuthentication:
         needed = required_scope(scope["method"], scope["path"])
         if needed is None:
             return
-        key = self._keys.find(_sent_key(scope))
-        if key is None:
-            raise UnauthorizedError("the key is not known here, or was revoked; `inferlane keys list` has the names")
-        if not key.may(needed):
-            raise _forbidden(key, needed, scope)
+        sent = sent_key(header(scope, b"authorization"), header(scope, b"x-api-key"))
+        key = authorize(self._keys, sent, needed, call=f"{scope['method']} {clipped(scope['path'])}")
         scope[CALLER] = key.name
         scope[SEES_ALL] = key.may(Scope.ALL_REQUESTS)
         if needed is Scope.ADMIN:
             log.info("admin_call", key=key.name, method=scope["method"], path=scope["path"])
 
 
-def _sent_key(scope: Any) -> bytes:
-    sent = header(scope, b"authorization")
-    if sent is None:
-        raise UnauthorizedError("the call has no key; send `Authorization: Bearer <key>`")
-    if sent[: len(_BEARER)].lower() != _BEARER:
+def authorize(keys: KeyRing, sent: bytes, needed: Scope, *, call: str) -> ApiKey:
+    """Return the entry of a key that a client sent, if it allows the call, which `call` names.
+
+    Raises:
+        UnauthorizedError: the key is not valid.
+        ForbiddenError: it lacks the scope.
+        UnavailableError: the keys cannot be read.
+    """
+    key = keys.find(sent)
+    if key is None:
+        raise UnauthorizedError("the key is not known here, or was revoked; `inferlane keys list` has the names")
+    if not key.may(needed):
+        raise ForbiddenError(f"the key {key.name!r} has the scopes {', '.join(key.scopes)}; {call} needs {needed}")
+    return key
+
+
+def sent_key(authorization: bytes | None, api_key: bytes | None) -> bytes:
+    """Return the key of a call that has these headers; `Authorization` counts where both are there.
+
+    Raises:
+        UnauthorizedError: the call has no key.
+    """
+    if authorization is None:
+        if api_key is None:
+            raise UnauthorizedError("the call has no key; send `Authorization: Bearer <key>`")
+        return api_key.strip()
+    if authorization[: len(_BEARER)].lower() != _BEARER:
         raise UnauthorizedError("the Authorization header is of another scheme; send `Authorization: Bearer <key>`")
-    return sent[len(_BEARER) :].strip()
-
-
-def _forbidden(key: ApiKey, needed: Scope, scope: Any) -> ForbiddenError:
-    return ForbiddenError(
-        f"the key {key.name!r} has the scopes {', '.join(key.scopes)}; "
-        f"{scope['method']} {clipped(scope['path'])} needs {needed}"
-    )
+    return authorization[len(_BEARER) :].strip()

@@ -105,6 +105,25 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     EXPIRED: ProblemKind(504, "The deadline passed first"),
 }
 _UNKNOWN = PROBLEMS[errors.InferlaneError.code]
+
+GRPC_CODES: Mapping[int, str] = {
+    200: "OK",
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    410: "CANCELLED",
+    # As gRPC itself says of a message over its limit.
+    413: "RESOURCE_EXHAUSTED",
+    415: "INVALID_ARGUMENT",
+    422: "INVALID_ARGUMENT",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    # Not RESOURCE_EXHAUSTED, also for too many requests: clients of gRPC send again what is UNAVAILABLE.
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+"""The status code of gRPC for each HTTP status of `PROBLEMS`."""
 # Source: RFC 6750, section 3.
 _CHALLENGES: Mapping[str, bytes] = {
     UnauthorizedError.code: b'Bearer realm="inferlane"',
@@ -134,7 +153,7 @@ def problem_of(error: errors.InferlaneError) -> PlainResponse:
     status = status_of(error)
     headers = []
     if error.retryable:
-        headers.append((b"retry-after", b"%d" % _retry_after_s(error)))
+        headers.append((b"retry-after", b"%d" % retry_after_s(error)))
     if challenge := _CHALLENGES.get(error.code):
         headers.append((b"www-authenticate", challenge))
     if isinstance(error, UnsupportedCodingError):
@@ -165,6 +184,6 @@ def crash_error(error: Exception) -> errors.InferlaneError:
     return errors.InferlaneError(f"an unexpected error: {type(error).__name__}")
 
 
-def _retry_after_s(error: errors.InferlaneError) -> int:
+def retry_after_s(error: errors.InferlaneError) -> int:
     """Whole seconds, as RFC 9110 section 10.2.3 wants them, and never 0, which asks for the same answer again."""
     return max(1, math.ceil(error.retry_after_s)) if isinstance(error, errors.OverloadedError) else _RETRY_AFTER_S

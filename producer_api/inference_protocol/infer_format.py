@@ -20,8 +20,7 @@ from producer_api.inference_protocol.infer_request import HEADER_LENGTH, InferRe
 from producer_api.predict.endpoint import prediction_path, stored_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from inferlane.contracts.wire.tensors import Tensors
     from inferlane.contracts.wire.v2_fields import ResponseForm
     from models.live_catalog import AnyCatalog
     from producer_api.predict.call import Call, CallOrigin
@@ -39,7 +38,7 @@ class V2Format:
 
     def __init__(self, reader: InferReader, catalog: "AnyCatalog") -> None:
         self._reader = reader
-        self._catalog = catalog
+        self._outputs = AskedOutputs(catalog)
 
     def read(self, scope: Any, body: bytes, origin: "CallOrigin") -> "Call":
         return self._reader.read(scope, body, origin)
@@ -53,19 +52,8 @@ class V2Format:
             return PlainResponse(
                 status_of_code(result.error_code), v2_error(result.error_detail or "the request failed"), JSON
             )
-        form = call.form or ALL_AS_JSON
-        if form.id is None:
-            # So that every response says under which id `GET /v1/predictions` has the result.
-            form = msgspec.structs.replace(form, id=result.request_id)
-        outputs = stored_outputs(result)
-        for name in form.names:
-            if name not in outputs:
-                raise InvalidInputError(
-                    f"version {result.version!r}, which served the request, has no output {name!r}; its outputs are: "
-                    f"{', '.join(outputs)}. Name a version in the path"
-                )
-        if form.classes:
-            outputs = {**outputs, **self._classified(result, outputs, form)}
+        form = form_of(call, result)
+        outputs = self._outputs.of(result, form)
         body, json_length = encode_response(outputs, model=result.model, version=result.version, form=form)
         if json_length is None:
             return PlainResponse(200, body, JSON)
@@ -82,9 +70,37 @@ class V2Format:
     async def prepare(self, scope: Any, response: PlainResponse) -> PlainResponse:
         return await compressed(response, header(scope, b"accept-encoding"))
 
-    def _classified(self, result: Result, outputs: "Mapping[str, np.ndarray]", form: "ResponseForm") -> dict[str, Any]:
+
+class AskedOutputs:
+    """The output tensors of a result as its call asked for them, in either form of the protocol."""
+
+    def __init__(self, catalog: "AnyCatalog") -> None:
+        self._catalog = catalog
+
+    def of(self, result: Result, form: "ResponseForm") -> "Tensors":
+        """Return every output; those that `form` wants classified have their best classes in place of their scores.
+
+        Raises:
+            InvalidInputError: the version that served the request has no output of a name that the call asked for.
+        """
+        outputs = stored_outputs(result)
+        for name in form.names:
+            if name not in outputs:
+                raise InvalidInputError(
+                    f"version {result.version!r}, which served the request, has no output {name!r}; its outputs are: "
+                    f"{', '.join(outputs)}. Name a version in the path"
+                )
+        if not form.classes:
+            return outputs
         names = self._catalog.class_names(result.model, result.version)
-        return {name: classify(outputs[name], count, names) for name, count in form.classes.items()}
+        return {**outputs, **{name: classify(outputs[name], count, names) for name, count in form.classes.items()}}
+
+
+def form_of(call: "Call", result: Result) -> "ResponseForm":
+    """Return how the call wants its response, which always says under which id the result can be read again."""
+    form = call.form or ALL_AS_JSON
+    # So that every response says under which id `GET /v1/predictions` has the result.
+    return form if form.id is not None else msgspec.structs.replace(form, id=result.request_id)
 
 
 def classify(scores: np.ndarray, count: int, names: tuple[str, ...]) -> np.ndarray:

@@ -4,7 +4,7 @@ Source: Open Inference Protocol V2, "Inference Request JSON Object"; Triton's "P
 Tensor Data" extensions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,9 +28,11 @@ from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, Unknow
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.paths import INFER_PATH
 from producer_api.http.request_body import single_header
-from producer_api.predict.call import Call, CallOptions, CallOrigin, CallReader
+from producer_api.predict.call import Call, CallOptions, CallOrigin, CallReader, CallTarget
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from inferlane.contracts.wire.tensors import Signature
     from inferlane.runtime.config import Settings
 
@@ -93,11 +95,21 @@ def read_infer_head(header: bytes) -> InferHead:
             f"the body is not an Open Inference Protocol V2 request: {clipped(str(error))}; docs/payloads.md has its "
             f"fields. With binary tensors, send {HEADER_LENGTH.decode()} too"
         ) from error
+    # Limits how many tensors there are, before each field of each is counted.
+    head = infer_head_of(fields)
+    refuse_repeats(header, fields)
+    return head
+
+
+def infer_head_of(fields: InferFields) -> InferHead:
+    """What the fields of a call say together, in whatever encoding they came.
+
+    Raises:
+        DecodeError: there is no input, a name is there twice, or two fields contradict each other.
+    """
     if not fields.inputs:
         raise DecodeError("the request has no inputs; name at least one tensor")
-    # Limits how many tensors there are, before each field of each is counted.
     head = request_head_of(fields)
-    refuse_repeats(header, fields)
     asked = fields.parameters if isinstance(fields.parameters, InferParameters) else InferParameters()
     counts = {
         output.name: output.parameters.classification
@@ -134,6 +146,14 @@ class InferReader:
         self._settings = settings
         self._calls = calls
 
+    def find(self, model_name: str, version_name: str | None) -> CallTarget:
+        """Return where a request goes that names these.
+
+        Raises:
+            UnknownModelError: there is no such model or version.
+        """
+        return self._calls.find(model_name, version_name)
+
     def read(self, scope: Any, body: bytes, origin: CallOrigin) -> Call:
         """Check a body against the model that its path names.
 
@@ -142,16 +162,36 @@ class InferReader:
             InvalidRequestError: it does not fit the model; nothing was enqueued.
         """
         model_name, version_name = _names_in(scope["path"])
-        target = self._calls.find(model_name, version_name)
+        target = self.find(model_name, version_name)
         json_length = _json_length(scope)
         header, raw = split_payload(body, json_length)
         is_cached = json_length is not None and len(header) <= _CACHED_HEAD_BYTES
         head = _cached_head(header) if is_cached else read_infer_head(header)
+        _check_named(head.request, target.model, version_name)
+
+        def tensors_of(inputs: Sequence[InputEntry]) -> dict[str, "np.ndarray"]:
+            return read_inputs(inputs, raw, target.signature)
+
+        return self.call_of(target, version_name, head, tensors_of, origin)
+
+    def call_of(
+        self,
+        target: CallTarget,
+        version_name: str | None,
+        head: InferHead,
+        tensors_of: "Callable[[Sequence[InputEntry]], dict[str, np.ndarray]]",
+        origin: CallOrigin,
+    ) -> Call:
+        """Return the call that this head and its tensors make, which `tensors_of` reads once their shapes are checked.
+
+        Raises:
+            DecodeError: the values of a tensor are not as the head says.
+            InvalidRequestError: the call does not fit the model; nothing was enqueued.
+        """
         request = head.request
-        _check_named(request, target.model, version_name)
         # Before the values are looked at: a body may say that it has more of them than anybody wants to read.
         _check_shapes(request.inputs, target.signature, self._settings.max_rows)
-        tensors = read_inputs(request.inputs, raw, target.signature)
+        tensors = tensors_of(request.inputs)
         check_tensors(tensors, target.signature)
         target.check_others(tensors)
         _check_outputs(request, target.signature)

@@ -63,7 +63,7 @@ def _health(name: str, services: Services) -> Response:
 @router.get(V2_ROOT, response_model=ServerMetadata)
 async def server_metadata() -> dict[str, Any]:
     """The server's name, version and extensions."""
-    return {"name": "inferlane", "version": __version__, "extensions": _EXTENSIONS}
+    return describe_server()
 
 
 @router.get(f"{V2_ROOT}/models", response_model=ModelNames)
@@ -89,19 +89,19 @@ async def repository_index(
 @router.get(V2_MODEL_PATH, response_model=ModelMetadata)
 async def model_metadata(model: ModelName, services: AppServices) -> dict[str, Any]:
     """The model's versions, and the tensors of the version that calls get which name none."""
-    return _about(services, _unpinned(services, model))
+    return describe_version(services, unpinned_version(services, model))
 
 
 @router.get(V2_VERSION_PATH, response_model=ModelMetadata)
 async def version_metadata(model: ModelName, version: VersionName, services: AppServices) -> dict[str, Any]:
     """The tensors of a version."""
-    return _about(services, services.catalog.model(model).version(version))
+    return describe_version(services, services.catalog.model(model).version(version))
 
 
 @router.get(f"{V2_MODEL_PATH}/ready", response_model=ModelReadiness)
 async def model_ready(model: ModelName, services: AppServices, response: Response) -> dict[str, Any]:
     """Whether calls that name no version are served."""
-    return await _readiness(services, _unpinned(services, model), response)
+    return await _readiness(services, unpinned_version(services, model), response)
 
 
 @router.get(f"{V2_VERSION_PATH}/ready", response_model=ModelReadiness)
@@ -115,7 +115,7 @@ async def version_ready(
 @router.get(f"{V2_MODEL_PATH}/config", response_model=ModelConfig)
 async def model_config(model: ModelName, services: AppServices) -> dict[str, Any]:
     """The model as Triton's load generators want it described."""
-    return _configuration(services, _unpinned(services, model))
+    return _configuration(services, unpinned_version(services, model))
 
 
 @router.get(f"{V2_VERSION_PATH}/config", response_model=ModelConfig)
@@ -124,12 +124,23 @@ async def version_config(model: ModelName, version: VersionName, services: AppSe
     return _configuration(services, services.catalog.model(model).version(version))
 
 
-def _unpinned(services: Services, name: str) -> ModelVersion:
+def describe_server() -> dict[str, Any]:
+    """Return what both forms of the protocol say of the server."""
+    return {"name": "inferlane", "version": __version__, "extensions": _EXTENSIONS}
+
+
+def unpinned_version(services: Services, name: str) -> ModelVersion:
+    """Return the version whose tensors calls get that name none.
+
+    Raises:
+        UnknownModelError: there is no such model, or it cannot be served.
+    """
     model = services.catalog.model(name)
     return model.unpinned(services.splits.get(model.name))
 
 
-def _about(services: Services, version: ModelVersion) -> dict[str, Any]:
+def describe_version(services: Services, version: ModelVersion) -> dict[str, Any]:
+    """Return what both forms of the protocol say of a version."""
     return {
         "name": version.model,
         "versions": list(services.catalog.model(version.model).versions),
@@ -158,9 +169,14 @@ def _configured(datatype: str) -> str:
     return "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
 
 
-async def _readiness(services: Services, version: ModelVersion, response: Response) -> dict[str, Any]:
+async def is_served(services: Services, version: ModelVersion) -> bool:
+    """Whether this process is ready, and no worker has reported that it cannot load the version."""
     broken = {(fault.model, fault.version) for fault in await faults_of_workers(services)}
-    is_ready = all(ready_checks(services).values()) and (version.model, version.version) not in broken
+    return all(ready_checks(services).values()) and (version.model, version.version) not in broken
+
+
+async def _readiness(services: Services, version: ModelVersion, response: Response) -> dict[str, Any]:
+    is_ready = await is_served(services, version)
     response.status_code = 200 if is_ready else 503
     return {"name": version.model, "ready": is_ready}
 
