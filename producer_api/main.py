@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.errors import ConfigurationError
 from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
@@ -40,6 +41,8 @@ from producer_api.routes.dependencies import Services
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from models.catalog import Catalog
+    from producer_api.grpc_server.grpc_port import GrpcPort
+    from producer_api.http.auth import KeyRing
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
     startup = Startup(stop)
     app = StartingApp(startup)
     async with AsyncExitStack() as parts, AsyncExitStack() as server:
+        grpc = await _enter_grpc(settings, server, startup, keys)
         http = serve_http(
             app,
             settings,
@@ -66,10 +70,35 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         port = await server.enter_async_context(http)
         services = await _start(settings, base, parts, startup)
         app.serve(build_app(services, keys))
+        if grpc is not None:
+            grpc.serve(services)
         log.info("api_started", host=settings.api_host, port=port, instance=services.pending.instance)
         await stop.wait()
         services.streams.drain()
+        if grpc is not None:
+            # Beside HTTP's drain, which the end of the block waits for first.
+            grpc.drain()
     log.info("api_stopped")
+
+
+async def _enter_grpc(
+    settings: "Settings", server: AsyncExitStack, startup: Startup, keys: "KeyRing | None"
+) -> "GrpcPort | None":
+    """Listen for gRPC if the settings say so.
+
+    Raises:
+        ConfigurationError: the port is taken, or the extra `grpc` is not installed.
+    """
+    if not settings.grpc_port:
+        return None
+    try:
+        from producer_api.grpc_server.grpc_port import grpc_port  # noqa: PLC0415 - loaded only where it is served
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"INFERLANE_GRPC_PORT={settings.grpc_port} needs the package {error.name}; install it with "
+            "`pip install 'inferlane[grpc]'`, or set INFERLANE_GRPC_PORT=0"
+        ) from error
+    return await server.enter_async_context(grpc_port(settings, startup=startup, keys=keys))
 
 
 async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, startup: Startup) -> Services:

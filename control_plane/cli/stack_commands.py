@@ -34,6 +34,16 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
     api_port: Annotated[
         int, typer.Option(min=1, max=65535, envvar="INFERLANE_API_PORT", help="TCP port of the HTTP API.")
     ] = 8000,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            envvar="INFERLANE_GRPC_PORT",
+            help="TCP port of the API over gRPC; 0 turns it off.",
+            show_default="the API's port + 1, if it is free and the extra grpc is installed",
+        ),
+    ] = None,
     broker_port: Annotated[
         int, typer.Option(min=1, max=65535, envvar="INFERLANE_BROKER_PORT", help="TCP port of the embedded broker.")
     ] = 9092,
@@ -90,11 +100,14 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
     ] = False,
 ) -> None:
     """Start broker, store, router, workers, API and dashboard here, and probe each model version through them."""
-    from control_plane.local.profile import AutoscaleOptions, StackOptions, stack_profile
+    from control_plane.local.profile import AutoscaleOptions, StackOptions, grpc_port_beside, stack_profile
 
     options = StackOptions(
         workers=workers,
         api_port=api_port,
+        grpc_port=grpc_port_beside(api_port, {broker_port, store_port, ops_port, dashboard_port})
+        if grpc_port is None
+        else grpc_port,
         broker_port=broker_port,
         store_port=store_port,
         first_ops_port=ops_port,
@@ -249,6 +262,7 @@ def _arguments(options: "StackOptions") -> "Sequence[str]":
     values: dict[str, object] = {
         "--workers": options.workers,
         "--api-port": options.api_port,
+        "--grpc-port": options.grpc_port,
         "--broker-port": options.broker_port,
         "--store-port": options.store_port,
         "--ops-port": options.first_ops_port,

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -96,11 +97,13 @@ def ready_lines(record: RunRecord) -> tuple[str, ...]:
     """Return the addresses of everything, as lines for a terminal."""
     embedded = [entry.name for entry in record.processes if not entry.ops_url]
     ops = (f"{entry.name} :{entry.port}" for entry in record.processes if entry.ops_url not in {"", record.api_url})
+    grpc = record.environment.get("INFERLANE_GRPC_PORT", "0")
     pages = (f"  live     {entry.ops_url}" for entry in record.processes if entry.pool == DASHBOARD)
     lines = (
         *_headline(record),
         *pages,
         f"  API      {record.api_url}",
+        *([f"  gRPC     {urlsplit(record.api_url).hostname}:{grpc}"] if grpc != "0" else []),
         f"  docs     {record.api_url}/docs",
         f"  metrics  {record.api_url}/metrics, and /metrics of {', '.join(ops)}",
     )

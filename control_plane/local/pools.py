@@ -245,6 +245,8 @@ class StackPools:
     def _api(self) -> Pool:
         host, port = self._settings.api_host, self._settings.api_port
         claim_port(port, host=host, remedy="use --api-port (INFERLANE_API_PORT)")
+        if self._settings.grpc_port:
+            claim_port(self._settings.grpc_port, host=host, remedy="use --grpc-port (INFERLANE_GRPC_PORT), 0 for none")
         spec = self._spec("api", ("api",), port, host=host, env={"INFERLANE_API_PORT": str(port)})
         return Pool(name="api", rank=_API, make=lambda _: spec)
 

@@ -1,8 +1,9 @@
 """The settings of the local stack: defaults for one machine, overridden by the user's."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import psutil
@@ -32,6 +33,8 @@ class StackOptions:
 
     workers: int = 1
     api_port: int = 8000
+    # 0 is no gRPC.
+    grpc_port: int = 0
     broker_port: int = 9092
     store_port: int = 6379
     first_ops_port: int = 8100
@@ -60,7 +63,11 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
     named = chosen.model_fields_set
     has_broker = "kafka_bootstrap_servers" not in named
     has_store = "redis_url" not in named
-    values: dict[str, object] = {"api_port": options.api_port, "dashboard_port": options.dashboard_port}
+    values: dict[str, object] = {
+        "api_port": options.api_port,
+        "grpc_port": options.grpc_port,
+        "dashboard_port": options.dashboard_port,
+    }
     if has_broker:
         values |= {
             "kafka_bootstrap_servers": f"127.0.0.1:{options.broker_port}",
@@ -90,6 +97,13 @@ def attached_settings(chosen: "Settings", environment: Mapping[str, str]) -> "Se
 
 _LAST_PORT = 65_535
 _COMMAND_CHARACTERS = 80
+
+
+def grpc_port_beside(api_port: int, others: Collection[int]) -> int:
+    """Return the port that the API serves gRPC on where nobody chose one; 0 if it cannot serve it there."""
+    port = api_port + 1
+    is_served = find_spec("grpc") is not None and port <= _LAST_PORT and port not in others and is_free(port)
+    return port if is_served else 0
 
 
 def claim_port(port: int, *, host: str = "127.0.0.1", remedy: str) -> int:

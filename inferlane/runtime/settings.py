@@ -68,6 +68,12 @@ class ApiSettings(PortSettings):
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
+    # The port of the Open Inference Protocol over gRPC, at the same address; 0: none. Needs the extra `grpc`.
+    grpc_port: Port = 0
+    # The certificate chain and private key of the gRPC port, in PEM; read again when they change. Without them the port
+    # has no TLS.
+    grpc_ssl_certfile: Path | None = None
+    grpc_ssl_keyfile: Path | None = None
     # The file with the API keys (`inferlane keys`). Without one the API is open, and starts on loopback alone unless
     # `api_auth` is `off`.
     api_keys_file: Path | None = None

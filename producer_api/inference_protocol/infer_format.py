@@ -61,14 +61,18 @@ class V2Format:
 
     def queued_response(self, call: "Call") -> PlainResponse:
         location = prediction_path(call.request_id)
-        detail = (
-            f"no result within the {call.wait_s:g} s of this call; the request goes on as {call.request_id}, and "
-            f"GET {location}?wait_s=30 has its result. To wait longer send the parameter timeout_s"
-        )
-        return PlainResponse(_WAIT_IS_OVER, v2_error(detail), JSON, ((b"location", location.encode()),))
+        return PlainResponse(_WAIT_IS_OVER, v2_error(still_queued(call)), JSON, ((b"location", location.encode()),))
 
     async def prepare(self, scope: Any, response: PlainResponse) -> PlainResponse:
         return await compressed(response, header(scope, b"accept-encoding"))
+
+
+def still_queued(call: "Call") -> str:
+    """What a client is told whose wait ran out before its request had a result."""
+    return (
+        f"no result within the {call.wait_s:g} s of this call; the request goes on as {call.request_id}, and "
+        f"GET {prediction_path(call.request_id)}?wait_s=30 has its result. To wait longer send the parameter timeout_s"
+    )
 
 
 class AskedOutputs:

@@ -43,6 +43,12 @@ class Exchange:
         if self.span is not None:
             self.trace_parent = self.span.traceparent
 
+    def served_call(self) -> "Call":
+        """The call, which has been read."""
+        if self.call is None:
+            raise InferlaneError("a call was submitted before it was read")
+        return self.call
+
     def served_by(self) -> tuple[str | None, str | None]:
         """The model and version that served the call, or that it asked for; None where it is not known."""
         known = self.result or self.call
@@ -89,9 +95,7 @@ class Exchanges:
         Raises:
             InferlaneError: the request was not accepted.
         """
-        call, key = exchange.call, exchange.idempotency_key
-        if call is None:
-            raise InferlaneError("a call is submitted before it was read")
+        call, key = exchange.served_call(), exchange.idempotency_key
         result = None
         if key is not None:
             claimed = IdempotencyKey(caller=call.caller, key=key)

@@ -73,6 +73,12 @@ def begin_call_span(tracing: "Tracing", route: str, path: str, *, parent: bytes 
     return tracing.begin(f"POST {route}", kind="SERVER", parent=parent, attributes=attributes)
 
 
+def begin_rpc_span(tracing: "Tracing", service: str, method: str, parent: bytes | None) -> "Span":
+    """Start the span of a call over gRPC; `parent` is the client's `traceparent`."""
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    return tracing.begin(f"{service}/{method}", kind="SERVER", parent=parent, attributes=attributes)
+
+
 def end_call_span(
     span: "Span",
     call: "Call | None",

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import write_certificates
+from tests.support.keyed_stack import KeyedStack, running_stack
+from tests.support.pair_model import write_pair
 from tests.support.stack_ports import free_stack_ports
 
 REPOSITORY = Path(__file__).parents[2]
@@ -125,6 +128,19 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     for port in (ports.api, ports.broker, ports.store, ports.first_ops, ports.dashboard):
         with socket.create_server(("127.0.0.1", port)):
             pass  # Nothing is left that listens.
+
+
+@pytest.fixture(scope="session")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedStack]:
+    """A stack that wants keys, with the samples and a model of two inputs; its gRPC port has TLS (`tls.pem`)."""
+    folder = tmp_path_factory.mktemp("keyed")
+    models_dir = folder / "models"
+    for name in ("iris", "digits"):
+        shutil.copytree(REPOSITORY / ".inferlane" / "models" / name, models_dir / name)
+    write_pair(models_dir)
+    certificates = write_certificates(folder)
+    with running_stack(folder, models_dir=models_dir, settings=certificates) as stack:
+        yield stack
 
 
 def _copy_tree(folder: Path) -> None:

@@ -3,77 +3,26 @@
 import asyncio
 import gzip
 import json
-import shutil
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import tritonclient.http as triton
-from onnx import TensorProto, helper
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.http import InferenceServerClientPlugin
 from tritonclient.utils import InferenceServerException
 
-from inferlane.contracts.wire.tensors import Signature, TensorSpec
-from models.store import VersionAbout, write_model, write_version
-from tests.support.keyed_stack import REPOSITORY, KeyedStack, running_stack
+from tests.support.keyed_stack import KeyedStack
 from tests.support.parts import eventually
 
 pytestmark = pytest.mark.timeout(900)
 
 ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]], np.float32)
 PARAMETERS = {"timeout_s": 60, "deadline_s": 120, "routing_key": "customer-7"}
-PAIR = Signature(
-    inputs=(
-        TensorSpec(name="left", datatype="FP32", shape=(-1, 3)),
-        TensorSpec(name="right", datatype="INT64", shape=(-1,)),
-    ),
-    outputs=(
-        TensorSpec(name="sum", datatype="FP32", shape=(-1, 3)),
-        TensorSpec(name="same", datatype="INT64", shape=(-1,)),
-    ),
-)
-
-
-def write_pair(models_dir: Path) -> None:
-    """A model `pair`: `sum` is `left` with the row's `right` added to each value, `same` is `right`."""
-
-    def write(path: Path) -> None:
-        left = helper.make_tensor_value_info("left", TensorProto.FLOAT, [None, 3])
-        right = helper.make_tensor_value_info("right", TensorProto.INT64, [None])
-        total = helper.make_tensor_value_info("sum", TensorProto.FLOAT, [None, 3])
-        same = helper.make_tensor_value_info("same", TensorProto.INT64, [None])
-        axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
-        nodes = [
-            helper.make_node("Cast", ["right"], ["real"], to=TensorProto.FLOAT),
-            helper.make_node("Unsqueeze", ["real", "axis"], ["column"]),
-            helper.make_node("Add", ["left", "column"], ["sum"]),
-            helper.make_node("Identity", ["right"], ["same"]),
-        ]
-        graph = helper.make_graph(nodes, "pair", [left, right], [total, same], [axis])
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
-
-    def describe(_: Path) -> VersionAbout:
-        return VersionAbout(quantization="none", signature=PAIR, metrics={}, quantized={})
-
-    write_version(models_dir, model="pair", version="v1", write_onnx=write, describe=describe)
-    write_model(models_dir / "pair", description="Pair", default_version="v1", classes=())
-
-
-@pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedStack]:
-    folder = tmp_path_factory.mktemp("triton")
-    models_dir = folder / "models"
-    shutil.copytree(REPOSITORY / ".inferlane" / "models" / "iris", models_dir / "iris")
-    write_pair(models_dir)
-    with running_stack(folder, models_dir=models_dir) as stack:
-        yield stack
 
 
 @pytest.fixture
@@ -194,7 +143,7 @@ def test_what_is_wrong_is_told_in_the_words_of_the_protocol(
     def infer(**options: Any) -> Any:
         return lambda: client.infer(options.pop("model_name", "iris"), [iris_input()], **options)
 
-    assert refusal_of(infer(model_name="rose")) == ("404", "no model 'rose'; there are: iris, pair")
+    assert refusal_of(infer(model_name="rose")) == ("404", "no model 'rose'; there are: digits, iris, pair")
     assert refusal_of(infer(model_name="pair"))[0] == "422"
     status, message = refusal_of(infer(priority=3))
     assert (status, "priority" in message) == ("400", True)

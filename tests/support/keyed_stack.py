@@ -5,7 +5,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,6 +29,7 @@ class KeyedStack:
 
     folder: Path
     api_port: int
+    grpc_port: int
     dashboard_port: int
     broker_port: int
     admin_key: str
@@ -65,16 +66,19 @@ class KeyedStack:
 
 
 @contextmanager
-def running_stack(folder: Path, *, models_dir: Path | None = None) -> Iterator[KeyedStack]:
+def running_stack(
+    folder: Path, *, models_dir: Path | None = None, settings: Mapping[str, str] | None = None
+) -> Iterator[KeyedStack]:
     """Start one with its state in `folder/.inferlane`, and stop it at the end of the block.
 
-    It serves the sample models, or those of `models_dir`.
+    It serves the sample models, or those of `models_dir`; `settings` are more of its environment.
     """
     ports = free_stack_ports()
     environment = ports.environment(
         INFERLANE_STATE_DIR=str(folder / ".inferlane"),
         INFERLANE_MODELS_DIR=str(models_dir or REPOSITORY / ".inferlane" / "models"),
         INFERLANE_API_KEYS_FILE=str(folder / "keys.toml"),
+        **(settings or {}),
     )
 
     def inferlane(*arguments: str) -> str:
@@ -97,6 +101,7 @@ def running_stack(folder: Path, *, models_dir: Path | None = None) -> Iterator[K
         yield KeyedStack(
             folder=folder,
             api_port=ports.api,
+            grpc_port=ports.grpc,
             dashboard_port=ports.dashboard,
             broker_port=ports.broker,
             admin_key=admin_key,

@@ -17,6 +17,7 @@ class StackPorts:
     """Ports of 127.0.0.1; the ops ports are 50 in a row, from the first on."""
 
     api: int
+    grpc: int
     broker: int
     store: int
     dashboard: int
@@ -26,6 +27,7 @@ class StackPorts:
         """That of this process, without settings of a stack of its user's, with the ports and with `more`."""
         return {name: value for name, value in os.environ.items() if not name.startswith("INFERLANE_")} | {
             "INFERLANE_API_PORT": str(self.api),
+            "INFERLANE_GRPC_PORT": str(self.grpc),
             "INFERLANE_BROKER_PORT": str(self.broker),
             "INFERLANE_STORE_PORT": str(self.store),
             "INFERLANE_DASHBOARD_PORT": str(self.dashboard),
@@ -36,11 +38,11 @@ class StackPorts:
 
 def free_stack_ports() -> StackPorts:
     """Ports that nobody listens on now, and that nobody else is given while this process lives."""
-    api, broker, store, dashboard = free_ports(4)
+    api, grpc, broker, store, dashboard = free_ports(5)
     step = _OPS_PORTS_A_STACK
     first_ops = next(
         first
         for first in _OPS_PORTS[::step]
         if all(is_free(first + number) for number in range(step)) and reserve(first)
     )
-    return StackPorts(api=api, broker=broker, store=store, dashboard=dashboard, first_ops=first_ops)
+    return StackPorts(api=api, grpc=grpc, broker=broker, store=store, dashboard=dashboard, first_ops=first_ops)

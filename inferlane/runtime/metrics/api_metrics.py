@@ -29,3 +29,4 @@ WAITING = gauge("inferlane_api_waiting_requests", "Clients that wait for a resul
 DENIED = counter(
     "inferlane_api_denied_calls_total", "Calls that were refused for lack of a valid key, by error code.", ("reason",)
 )
+GRPC_CALLS = counter("inferlane_api_grpc_calls_total", "Calls over gRPC by method and status code.", ("method", "code"))

@@ -1,0 +1,200 @@
+"""The gRPC port: its limits, its certificate, and its drain."""
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from inferlane.errors import ConfigurationError
+from producer_api.grpc_server.call_routing import CallRouting
+from producer_api.grpc_server.health_service import HealthService
+from producer_api.grpc_server.infer_messages import InferMessages
+from producer_api.grpc_server.infer_method import InferMethod
+from producer_api.grpc_server.protocol_messages import POOL, SERVICE
+from producer_api.inference_protocol.infer_format import AskedOutputs
+from producer_api.inference_protocol.infer_request import InferReader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.service import Startup
+    from producer_api.http.auth import KeyRing
+    from producer_api.routes.dependencies import Services
+
+log = structlog.get_logger(__name__)
+
+_HEALTH = "grpc.health.v1.Health"
+# What a message has beside its tensors: names, shapes, parameters.
+_MESSAGE_HEAD_BYTES = 64 * 1024
+# Clients that keep idle connections open by pings are told to go away when they ping more often.
+_MIN_PING_INTERVAL_MS = 10_000
+# The time for what is left of a call when its client is told already.
+_LAST_WORK_S = 2.0
+
+
+class GrpcPort:
+    """The server of one process. `serve` and `drain` are the ends of its life that its process decides on."""
+
+    def __init__(self, settings: "Settings", *, startup: "Startup", keys: "KeyRing | None") -> None:
+        self._settings = settings
+        self._routing = CallRouting(startup, keys)
+        self._health = HealthService((SERVICE,), self._routing.is_ready)
+        self._infer: InferMethod | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._server: Any = grpc.aio.server(
+            handlers=(self._routing,),
+            options=_options(settings),
+            maximum_concurrent_rpcs=settings.max_waiting_requests,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), self._server, POOL)
+
+    async def start(self) -> int:
+        """Listen; return the port that was bound. Calls are refused until `serve`.
+
+        Raises:
+            ConfigurationError: the port cannot be bound, or the certificate is not valid.
+        """
+        settings = self._settings
+        host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+        address = f"{host}:{settings.grpc_port}"
+        certificate = open_certificate(settings)
+        try:
+            if certificate is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, certificate.credentials())
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"cannot listen on {address} for gRPC: {error}. Choose another port (INFERLANE_GRPC_PORT)."
+            ) from error
+        await self._server.start()
+        return int(port)
+
+    def serve(self, services: "Services") -> None:
+        """Serve every call from now on."""
+        outputs, reader = AskedOutputs(services.catalog), InferReader(services.settings, services.reader)
+        self._infer = InferMethod(
+            InferMessages(services.settings, reader, outputs),
+            exchanges=services.exchanges,
+            memory=services.body_memory,
+            tracing=services.tracing,
+        )
+        self._routing.serve(services, self._infer)
+
+    def drain(self) -> None:
+        """Begin to stop: no new call is let in, and those under way have the time of the drain."""
+        self._routing.drain()
+        self._health.stop()
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._server.stop(self._settings.drain_deadline_s))
+
+    async def close(self) -> None:
+        """Return when every call is over."""
+        self.drain()
+        if self._draining is not None:
+            await self._draining
+        if self._infer is not None:
+            await self._infer.finish(_LAST_WORK_S)
+
+
+@asynccontextmanager
+async def grpc_port(settings: "Settings", *, startup: "Startup", keys: "KeyRing | None") -> "AsyncIterator[GrpcPort]":
+    """Listen while the block runs.
+
+    Raises:
+        ConfigurationError: the port cannot be bound, or the certificate is not valid.
+    """
+    port = GrpcPort(settings, startup=startup, keys=keys)
+    try:
+        bound = await port.start()
+        log.info("grpc_listens", host=settings.api_host, port=bound, tls=settings.grpc_ssl_certfile is not None)
+        yield port
+    finally:
+        await port.close()
+
+
+def _options(settings: "Settings") -> list[tuple[str, Any]]:
+    return [
+        # Tensors and not messages are what the limit is about; the reader holds them to it exactly.
+        ("grpc.max_receive_message_length", settings.max_body_bytes + _MESSAGE_HEAD_BYTES),
+        # Results have a limit of their own.
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", settings.max_head_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_head_bytes),
+        ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
+        # Another process on the port would get half of the calls; that its port is taken is better known at once.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+class Certificate:
+    """The certificate chain and key of the port, read again when their files change. Any thread."""
+
+    def __init__(self, chain: "Path", key: "Path") -> None:
+        self._files = chain, key
+        self._stamp = self._read_stamp()
+        self._configuration = self._load()
+
+    def credentials(self) -> Any:
+        """Return what the server takes; it asks for the certificate at each handshake."""
+        return grpc.dynamic_ssl_server_credentials(self._configuration, self.follow_files)
+
+    def follow_files(self) -> Any:
+        """Return the certificate if it has changed, else None; one that is not valid is not taken."""
+        stamp = self._read_stamp()
+        if stamp == self._stamp:
+            return None
+        try:
+            self._configuration = self._load()
+        except ConfigurationError as error:
+            # The other file may be written in a moment, so the next handshake looks again.
+            log.error("grpc_certificate_unreadable", error=str(error))  # noqa: TRY400 - the message says all
+            return None
+        self._stamp = stamp
+        log.info("grpc_certificate_read", path=str(self._files[0]))
+        return self._configuration
+
+    def _load(self) -> Any:
+        chain, key = self._files
+        try:
+            # Says in words what is wrong with them, which gRPC does not.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
+            return grpc.ssl_server_certificate_configuration([(key.read_bytes(), chain.read_bytes())])
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"{chain} and {key} are no certificate chain and its key in PEM: {error}. INFERLANE_GRPC_SSL_CERTFILE "
+                "and INFERLANE_GRPC_SSL_KEYFILE name them"
+            ) from error
+
+    def _read_stamp(self) -> tuple[tuple[int, int], ...]:
+        stamps = []
+        for path in self._files:
+            try:
+                status = path.stat()
+            except OSError:
+                stamps.append((0, 0))
+            else:
+                stamps.append((status.st_mtime_ns, status.st_ino))
+        return tuple(stamps)
+
+
+def open_certificate(settings: "Settings") -> Certificate | None:
+    """Return the certificate of the gRPC port, or None if it has none.
+
+    Raises:
+        ConfigurationError: one of the two files is not named, or they are not valid.
+    """
+    chain, key = settings.grpc_ssl_certfile, settings.grpc_ssl_keyfile
+    if chain is None and key is None:
+        return None
+    if chain is None or key is None:
+        raise ConfigurationError("INFERLANE_GRPC_SSL_CERTFILE and INFERLANE_GRPC_SSL_KEYFILE go together; set both")
+    return Certificate(chain, key)
