@@ -18,6 +18,8 @@ from benchmarks.comparison import compare, serve
 from benchmarks.cost import Deployment, Load, cost_to_markdown, measure_cost
 from benchmarks.hops import hops_to_markdown, measure_hops
 from benchmarks.idle import idle_to_markdown, measure_idle
+from benchmarks.pairs import measure_pairs, pairs_to_markdown
+from benchmarks.profile import measure_profiles, profiles_to_markdown
 from benchmarks.report import to_markdown
 from benchmarks.routing import measure_routing, routing_to_markdown
 from benchmarks.state import Pool, measure_state, state_to_markdown
@@ -94,6 +96,32 @@ def hops(
         raise typer.BadParameter(f"{broker}: this one starts its own stack, on embedded or apache")
     found = measure_hops(load_case(model), broker, concurrency=concurrency, seconds=seconds)
     _save(out / f"hops-{broker}-{model}-{concurrency}", found, hops_to_markdown(found))
+
+
+@app.command()
+def pairs(
+    other: Annotated[Path, typer.Option(help="Another checkout, with a .venv of its own.")],
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 64,
+    seconds: Annotated[int, typer.Option(min=1, help="How long a window lasts.")] = 2,
+    count: Annotated[int, typer.Option(min=1, help="Pairs of windows.")] = 20,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """CPU of a request by process, beside that of another checkout."""
+    found = measure_pairs(load_case(model), other, concurrency=concurrency, seconds=seconds, pairs=count)
+    _save(out / f"pairs-{model}-{concurrency}", found, pairs_to_markdown(found))
+
+
+@app.command()
+def profile(
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 64,
+    seconds: Annotated[int, typer.Option(min=1, help="How long the profiler looks.")] = 15,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Where the CPU of API, router and worker goes, by a sampling profiler (py-spy)."""
+    found = measure_profiles(load_case(model), concurrency=concurrency, seconds=seconds)
+    _save(out / f"profile-{model}-{concurrency}", found, profiles_to_markdown(found))
 
 
 @app.command()

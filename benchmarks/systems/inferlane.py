@@ -39,23 +39,29 @@ def serve_inferlane_on_apache(case: Case, *, environment: Mapping[str, str] = _N
 
 
 @contextmanager
-def serve_inferlane(case: Case, *, environment: Mapping[str, str] = _NOTHING) -> Iterator[Running]:
-    """The stack, embedded as far as `environment` names no broker; its supervisor is one of its own processes."""
+def serve_inferlane(
+    case: Case, *, environment: Mapping[str, str] = _NOTHING, checkout: Path | None = None
+) -> Iterator[Running]:
+    """The stack, embedded as far as `environment` names no broker; its supervisor is one of its own processes.
+
+    `checkout` is where another state of the project lies, with a `.venv` of its own, to be run in the place of this.
+    """
     ports = free_stack_ports()
-    state = STATE.absolute() / "stack"
+    state = STATE.absolute() / ("stack" if checkout is None else "stack-of-the-other")
     shutil.rmtree(state, ignore_errors=True)
     own = {
         "INFERLANE_STATE_DIR": str(state),
-        "INFERLANE_MODELS_DIR": str(case.models_dir),
+        "INFERLANE_MODELS_DIR": str(case.models_dir.absolute()),
         "INFERLANE_DEFAULT_MODEL": case.model,
         "INFERLANE_LOG_LEVEL": "WARNING",
     }
     chosen = ports.environment(**{**own, **environment})
-    argv = [sys.executable, "-m", "control_plane", "up"]
-    log = STATE / "logs" / f"{NAME}.log"
+    command = Path(sys.executable).parent if checkout is None else checkout / ".venv" / "bin"
+    argv = [str(command / "inferlane"), "up"]
+    log = STATE / "logs" / f"{state.name}.log"
     log.unlink(missing_ok=True)
     file = RunFile(state)
-    with process(argv, log=log, env=chosen) as supervisor:
+    with process(argv, log=log, cwd=checkout, env=chosen) as supervisor:
 
         def is_ready() -> bool:
             record = file.read()
