@@ -106,9 +106,7 @@ def _profile(process: str, stacks: str, *, cpu_s_per_1000: float) -> Profile:
         for name in set(stack):
             total[name] += samples
     samples = sum(counted.values())
-    functions = {
-        name: Function(name=name, own=own[name] / samples, total=total[name] / samples) for name in total
-    }
+    functions = {name: Function(name=name, own=own[name] / samples, total=total[name] / samples) for name in total}
     return Profile(
         process=process,
         samples=samples,

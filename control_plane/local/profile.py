@@ -11,6 +11,7 @@ import psutil
 from control_plane.autoscaling.desired_replicas import HPA_SYNC_S
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.arrivals import can_hold_signals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +79,8 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
             "ingress_partitions": 1,
             "work_partitions": 2,
         }
+        if can_hold_signals(arrivals := chosen.state_dir.absolute() / "arrivals"):
+            values["arrivals_dir"] = arrivals
     if has_store:
         values["redis_url"] = f"redis://127.0.0.1:{options.store_port}/0"
     settings = load_settings(**(values | chosen.model_dump(include=named)))

@@ -144,6 +144,9 @@ class KafkaSettings(StackSettings):
     # The wait that `fetch_max_wait_ms` grows to while a lane stays empty, by 10 ms a second. Longer spares an idle
     # machine; it is what the first request after a pause may wait at each of its two hops.
     idle_fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 250
+    # Where consumers on this machine listen for signals of producers beside them that a topic has new records; None: no
+    # signals. Only for a broker that does not wake a waiting fetch, and only where all processes share the folder.
+    arrivals_dir: Path | None = None
     # How long a group waits for a silent member before it gives its partitions to others: a killed router or worker
     # keeps clients waiting as long. Heartbeats run on the event loop every tenth of it, and nothing of ours blocks the
     # loop for a second. Too long makes every crash an outage, too short takes a pause of the machine for a crash.

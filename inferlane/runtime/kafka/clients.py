@@ -218,6 +218,8 @@ def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneErr
 # Of the time that a lane has been empty, the share that the next record may wait at the broker. It adds this much to
 # the pause that a client made anyway; a larger one is felt, a smaller one wakes an idle machine more often.
 _SHARE_OF_PAUSE = 0.01
+# With signals of producers beside it a consumer needs no short wait: only records of others are found by it.
+_SIGNALLED_BUSY_MS = 20
 # Nobody waits for a single bulk record.
 _BULK_BUSY_MS = 50
 _BULK_IDLE_MS = 1_000
@@ -228,7 +230,8 @@ class FetchWait:
     """The wait in milliseconds right after a record, and the longest, which it grows to while nothing comes.
 
     It matters on a broker that does not wake a waiting fetch, as Tansu does not: there it is a floor of the latency,
-    and a short one asks hundreds of times a second for what is not there.
+    and a short one asks hundreds of times a second for what is not there. Where producers send signals
+    (`inferlane.runtime.kafka.arrivals`) it matters for the records of others alone.
     """
 
     busy_ms: int
@@ -238,6 +241,8 @@ class FetchWait:
     def for_lane(cls, settings: "KafkaSettings", lane: Lane) -> Self:
         """What the settings say for this lane."""
         busy_ms, idle_ms = settings.fetch_max_wait_ms, settings.idle_fetch_max_wait_ms
+        if settings.arrivals_dir is not None:
+            busy_ms = max(busy_ms, _SIGNALLED_BUSY_MS)
         if lane is Lane.BULK:
             busy_ms, idle_ms = max(busy_ms, _BULK_BUSY_MS), max(idle_ms, _BULK_IDLE_MS)
         return cls(busy_ms, max(busy_ms, idle_ms))

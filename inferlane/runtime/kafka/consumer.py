@@ -15,8 +15,9 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConsumerBrokenError, FatalRecordError
 from inferlane.runtime.kafka.attempts import AttemptLog, Attempts
+from inferlane.runtime.kafka.arrivals import ArrivalListener
 from inferlane.runtime.kafka.clients import FetchWait, broker_errors, make_consumer
-from inferlane.runtime.kafka.fetcher import has_failed, positions, set_fetch_wait
+from inferlane.runtime.kafka.fetcher import has_failed, positions, rest_between_fetches, set_fetch_wait
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState, Progress, watch_progress
 from inferlane.runtime.kafka.offsets import OffsetTracker, Ticket
 from inferlane.runtime.metrics.consumer_metrics import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
@@ -68,6 +69,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._topic = topic
         self._group = group
         self._fetch_wait = FetchWait.for_lane(settings, lane)
+        self._arrivals = None if settings.arrivals_dir is None else ArrivalListener(settings.arrivals_dir, topic)
         self._attempts = Attempts(attempt_log, topic=topic, max_deaths=settings.max_deaths)
         self._in_flight = in_flight
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
@@ -101,6 +103,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             await consumer.stop()
             raise
         self._consumer = consumer
+        self._listen(consumer)
         watch = watch_progress(
             consumer, self._progress, stuck_after_s=self._settings.stuck_after_s, is_blocked=self._is_blocked
         )
@@ -108,6 +111,16 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             asyncio.create_task(self._commit_for_ever(), name=f"commit:{self._topic}"),
             asyncio.create_task(watch, name=f"watch:{self._topic}"),
         )
+
+    def _listen(self, consumer: "AIOKafkaConsumer") -> None:
+        if self._arrivals is None:
+            return
+        try:
+            self._arrivals.open()
+        except OSError as error:
+            log.warning("arrivals_not_heard", topic=self._topic, reason=str(error), effect="the broker is asked often")
+        else:
+            rest_between_fetches(consumer, self._arrivals)
 
     @property
     def has_joined(self) -> bool:
@@ -222,6 +235,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._arrivals is not None:
+            self._arrivals.close()
         if self._consumer is None:
             return
         # A broker that is down must not keep the process: what is not committed is redelivered.

@@ -22,6 +22,7 @@ from aiokafka.record._crecords import legacy_records as c_legacy_records
 
 from inferlane.contracts.kafka_record import is_unreadable, unreadable_headers
 from inferlane.errors import DecodeError, clipped
+from inferlane.runtime.kafka.arrivals import ArrivalListener
 from inferlane.runtime.kafka.batch_decoder import DECOMPRESSORS, Frame, Frames
 
 if TYPE_CHECKING:
@@ -77,12 +78,44 @@ def has_failed(consumer: "AIOKafkaConsumer") -> bool:
 
 
 def set_fetch_wait(consumer: "AIOKafkaConsumer", wait_ms: int) -> None:
-    """Let the broker hold each fetch from now on for so long if it finds nothing."""
-    consumer._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - read anew for each fetch; no setter
+    """Let each fetch from now on wait for so long if it finds nothing: at the broker, or before the next one."""
+    inner = consumer._fetcher  # noqa: SLF001 - no setter; read anew for each fetch
+    if inner.arrivals is None:
+        inner._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - as above
+    else:
+        inner.rest_s = wait_ms / 1000
+
+
+def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener) -> None:
+    """Let the broker hold no fetch any more; rest before the next one instead, until a signal or for the fetch wait."""
+    inner = consumer._fetcher  # noqa: SLF001 - made by aiokafka, of the class below
+    inner.arrivals, inner.rest_s = arrivals, inner._fetch_max_wait_ms / 1000  # noqa: SLF001 - as above
+    inner._fetch_max_wait_ms = 0  # noqa: SLF001 - as above
 
 
 class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
     """Returns what was fetched, within a number of records and of bytes."""
+
+    arrivals: ArrivalListener | None = None
+    rest_s = 0.0
+    # Whether the last fetch found nothing: then there is time to rest, else more may lie there.
+    _found_nothing = False
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: Any, request: Any) -> bool:
+        """As aiokafka's, after a rest if there was nothing the last time."""
+        if self.arrivals is None:
+            found: bool = await super()._proc_fetch_request(assignment, node_id, request)
+            return found
+        if self._found_nothing:
+            try:
+                await self.arrivals.wait(self.rest_s)
+            except asyncio.CancelledError:
+                # As aiokafka's: the assignment is another now, or the consumer closes.
+                return False
+        self.arrivals.forget()
+        found = await super()._proc_fetch_request(assignment, node_id, request)
+        self._found_nothing = not found
+        return found
 
     async def fetched_records(
         self,

@@ -12,6 +12,7 @@ from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartiti
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
 from inferlane.runtime.error_remedies import TOO_LARGE, Remedy, remedy_of
+from inferlane.runtime.kafka.arrivals import ArrivalSignals
 from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure, record_limit_bytes
 from inferlane.runtime.kafka.producer_connection import RenewableProducer, TopicFacts
 from inferlane.runtime.kafka.record_writer import (
@@ -48,6 +49,7 @@ class BatchProducer:
         self._producer = RenewableProducer(settings, on_metadata=self._note_partitions)
         self._partitioners: dict[str, StickyPartitioner] = {}
         self._facts = TopicFacts(settings)
+        self._arrivals = None if settings.arrivals_dir is None else ArrivalSignals(settings.arrivals_dir)
         self._limit_bytes = record_limit_bytes(settings)
         # Past this the broker has not answered although the client still waits: an idempotent producer never
         # gives up by itself.
@@ -65,6 +67,8 @@ class BatchProducer:
     async def close(self) -> None:
         """Flush what is under way and disconnect."""
         await self._producer.close()
+        if self._arrivals is not None:
+            self._arrivals.close()
 
     async def send(self, records: "Iterable[OutRecord]") -> None:
         """Return when every record is acknowledged by all in-sync replicas. See `send_each`.
@@ -175,6 +179,8 @@ class BatchProducer:
                 future = await producer.send_batch(batch.builder, group.topic, partition=group.partition)
                 futures.append(future)
             await self._wait_for(group, futures)
+            if self._arrivals is not None:
+                self._arrivals.send(group.topic)
         except BaseException:
             # Nobody looks at what comes of them.
             for future in futures:
