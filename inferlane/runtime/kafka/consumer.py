@@ -14,8 +14,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConsumerBrokenError, FatalRecordError
-from inferlane.runtime.kafka.attempts import AttemptLog, Attempts
 from inferlane.runtime.kafka.arrivals import ArrivalListener
+from inferlane.runtime.kafka.attempts import AttemptLog, Attempts
 from inferlane.runtime.kafka.clients import FetchWait, broker_errors, make_consumer
 from inferlane.runtime.kafka.fetcher import has_failed, positions, rest_between_fetches, set_fetch_wait
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState, Progress, watch_progress
