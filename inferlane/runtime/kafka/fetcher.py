@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 # Keys and values that one call returns, beyond which it returns no further record. Too small makes many small batches
 # of large records, too large lets compressed records fill the memory.
 _RETURNED_BYTES = 32 * 1024 * 1024
+# Tansu gives no record to a fetch that waits for 0.
+_SHORTEST_WAIT_MS = 1
 _REASON_CHARS = 500
 _YEAR_3000_MS = 32_503_680_000_000
 
@@ -90,7 +92,7 @@ def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener
     """Let the broker hold no fetch any more; rest before the next one instead, until a signal or for the fetch wait."""
     inner = consumer._fetcher  # noqa: SLF001 - made by aiokafka, of the class below
     inner.arrivals, inner.rest_s = arrivals, inner._fetch_max_wait_ms / 1000  # noqa: SLF001 - as above
-    inner._fetch_max_wait_ms = 0  # noqa: SLF001 - as above
+    inner._fetch_max_wait_ms = _SHORTEST_WAIT_MS  # noqa: SLF001 - as above
 
 
 class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
