@@ -92,7 +92,7 @@ def _is_profiled(name: str) -> bool:
 
 
 def _record(py_spy: Path, pid: int, out: Path, *, seconds: int) -> None:
-    argv = [py_spy, "record", "--pid", str(pid), "--output", str(out), "--format", "raw", "--function"]
+    argv = [str(py_spy), "record", "--pid", str(pid), "--output", str(out), "--format", "raw", "--function"]
     argv += ["--duration", str(seconds), "--rate", str(_SAMPLES_A_SECOND)]
     subprocess.run(argv, check=True, capture_output=True)
 
@@ -141,7 +141,7 @@ def profiles_to_markdown(profiles: Profiles) -> str:
         for title, functions in (("by itself", one.own), ("with all that it calls", one.total)):
             lines += ["", f"| function, {title} | own | total | own, µs of a request |", "|---|---:|---:|---:|"]
             lines += [
-                f"| `{found.name}` | {found.own:.1%} | {found.total:.1%} | {found.own * one.cpu_s_per_1000 * 1000:.1f} |"
-                for found in functions
+                f"| `{name}` | {own:.1%} | {total:.1%} | {own * one.cpu_s_per_1000 * 1000:.1f} |"
+                for name, own, total in ((found.name, found.own, found.total) for found in functions)
             ]
     return "\n".join(lines) + "\n"

@@ -100,23 +100,18 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
 
     arrivals: ArrivalListener | None = None
     rest_s = 0.0
-    # Whether the last fetch found nothing: then there is time to rest, else more may lie there.
-    _found_nothing = False
 
     async def _proc_fetch_request(self, assignment: Any, node_id: Any, request: Any) -> bool:
-        """As aiokafka's, after a rest if there was nothing the last time."""
-        if self.arrivals is None:
-            found: bool = await super()._proc_fetch_request(assignment, node_id, request)
-            return found
-        if self._found_nothing:
-            try:
-                await self.arrivals.wait(self.rest_s)
-            except asyncio.CancelledError:
-                # As aiokafka's: the assignment is another now, or the consumer closes.
-                return False
-        self.arrivals.forget()
-        found = await super()._proc_fetch_request(assignment, node_id, request)
-        self._found_nothing = not found
+        """As aiokafka's, after a rest if the broker had no more the last time that it was asked."""
+        if self.arrivals is not None:
+            if all(_is_at_end(assignment, topic, part) for topic, parts in request.topics for part in parts):
+                try:
+                    await self.arrivals.wait(self.rest_s)
+                except asyncio.CancelledError:
+                    # As aiokafka's: the assignment is another now, or the consumer closes.
+                    return False
+            self.arrivals.forget()
+        found: bool = await super()._proc_fetch_request(assignment, node_id, request)
         return found
 
     async def fetched_records(
@@ -176,6 +171,13 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
         """Let the partition be fetched again."""
         del self._records[partition]
         self._notify(self._wait_consume_future)
+
+
+def _is_at_end(assignment: Any, topic: str, part: tuple[int, int, int]) -> bool:
+    """Whether the position that is asked for was the end of the partition when the broker last told it."""
+    partition, position, _ = part
+    end: int | None = assignment.state_value(TopicPartition(topic, partition)).lso
+    return end is not None and position >= end
 
 
 class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # as above

@@ -140,6 +140,8 @@ class BatchProducer:
             async with asyncio.timeout(self._timeout_s):
                 while group.numbers:
                     await self._send_once(group, records, outcomes)
+                    if self._arrivals is not None:
+                        self._arrivals.send(group.topic)
         except (*BROKER_ERRORS, InferlaneError) as error:
             failure = error if isinstance(error, InferlaneError) else self._failure(error, group.topic)
             for number in group.numbers:
@@ -179,8 +181,6 @@ class BatchProducer:
                 future = await producer.send_batch(batch.builder, group.topic, partition=group.partition)
                 futures.append(future)
             await self._wait_for(group, futures)
-            if self._arrivals is not None:
-                self._arrivals.send(group.topic)
         except BaseException:
             # Nobody looks at what comes of them.
             for future in futures:
