@@ -1,0 +1,152 @@
+"""Signals between processes of one machine that a topic has new records, for a broker that does not wake a fetch.
+
+Such a broker (Tansu) has to be asked again and again, which is a floor of the latency and most of the CPU of a small
+request. With a signal a consumer rests until a producer beside it has written. A signal is a hint and nothing else: one
+that is lost, or a producer that sends none, costs the rest that a consumer makes between two fetches in any case.
+"""
+
+import asyncio
+import itertools
+import os
+import socket
+import time
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# How long a list of listeners is believed. A new listener is found by its own fetches until then.
+_LISTED_S = 1.0
+# Signals that are read at one time; what more there is is read in the next turn of the loop.
+_READ_AT_ONCE = 64
+_SIGNAL = b"1"
+# The path of a socket has at most 107 bytes on Linux and 103 on macOS.
+_MAX_PATH_BYTES = 103
+_TOPIC_BYTES = 8
+_NAME_BYTES = 2 * _TOPIC_BYTES + len(".4194304.1000000")
+_numbers = itertools.count()
+
+
+def can_hold_signals(folder: Path) -> bool:
+    """Whether sockets can lie in the folder: their paths have a limit, and not every system has such sockets."""
+    return hasattr(socket, "AF_UNIX") and len(os.fsencode(folder.absolute())) + 1 + _NAME_BYTES <= _MAX_PATH_BYTES
+
+
+class ArrivalListener:
+    """Receives the signals of one topic, in a socket of its own. One event loop."""
+
+    def __init__(self, folder: Path, topic: str) -> None:
+        self._path = folder.absolute() / f"{_topic_part(topic)}.{os.getpid()}.{next(_numbers)}"
+        self._socket: socket.socket | None = None
+        self._arrived = asyncio.Event()
+
+    def open(self) -> None:
+        """Begin to listen.
+
+        Raises:
+            OSError: there can be no socket; signals are a hint, so go on without.
+        """
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.unlink(missing_ok=True)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            listening.setblocking(False)
+            listening.bind(str(self._path))
+            asyncio.get_running_loop().add_reader(listening.fileno(), self._read)
+        except BaseException:
+            listening.close()
+            raise
+        self._socket = listening
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+            self._path.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Note that the broker is asked now: records that came until then are in its answer."""
+        self._arrived.clear()
+
+    async def wait(self, wait_s: float) -> None:
+        """Return once there was a signal since `forget`, or after so many seconds."""
+        if self._arrived.is_set():
+            return
+        timer = asyncio.get_running_loop().call_later(wait_s, self._arrived.set)
+        try:
+            await self._arrived.wait()
+        finally:
+            timer.cancel()
+
+    def _read(self) -> None:
+        self._arrived.set()
+        if self._socket is None:
+            return
+        with suppress(BlockingIOError, InterruptedError):
+            for _ in range(_READ_AT_ONCE):
+                self._socket.recv(len(_SIGNAL))
+
+
+class ArrivalSignals:
+    """Sends signals to whoever listens for a topic on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        self._socket: socket.socket | None = None
+        self._listeners: dict[str, list[str]] = {}
+        self._listed_s = -_LISTED_S
+
+    def send(self, topic: str) -> None:
+        """Tell every listener that the topic has new records. Never waits and never fails."""
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+        gone = []
+        listeners = self._listeners_of(topic)
+        for path in listeners:
+            try:
+                self._socket.sendto(_SIGNAL, path)
+            except BlockingIOError:
+                # So many signals wait there that one more says nothing.
+                continue
+            except (ConnectionRefusedError, FileNotFoundError):
+                gone.append(path)
+            except OSError:
+                continue
+        for path in gone:
+            # Of a process that was killed.
+            listeners.remove(path)
+            with suppress(OSError):
+                Path(path).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _listeners_of(self, topic: str) -> list[str]:
+        now_s = time.monotonic()
+        if now_s - self._listed_s >= _LISTED_S:
+            self._listeners = _by_topic(self._folder)
+            self._listed_s = now_s
+        return self._listeners.get(_topic_part(topic), [])
+
+
+def _topic_part(topic: str) -> str:
+    """What the name of a listener's socket begins with: topics have up to 249 characters, paths of sockets fewer."""
+    return blake2b(topic.encode(), digest_size=_TOPIC_BYTES).hexdigest()
+
+
+def _by_topic(folder: Path) -> dict[str, list[str]]:
+    listeners: dict[str, list[str]] = {}
+    with suppress(OSError):
+        names: Iterable[str] = os.listdir(folder)  # noqa: PTH208 - names alone, which is a fifth of the time
+        for name in names:
+            listeners.setdefault(name.partition(".")[0], []).append(f"{folder}/{name}")
+    return listeners

@@ -1,0 +1,95 @@
+"""A consumer that rests between fetches is woken by a producer beside it, and misses nothing that comes without one."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from inferlane.contracts.kafka_record import OutRecord
+from inferlane.contracts.naming import Lane, Names
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.clients import make_producer
+from inferlane.runtime.kafka.consumer import LaneConsumer
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_admin import create_topics
+from tests.support.brokers import Broker
+
+pytestmark = pytest.mark.timeout(300)
+
+NAMES = Names()
+TOPIC = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
+# Longer than the test may take: what is found was found by a signal.
+REST_MS = 1_000_000
+WAIT_S = 120.0
+
+
+@pytest.fixture
+def arrivals_dir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def names_in(folder: Path) -> list[str]:
+    """What lies in the folder."""
+    return [path.name for path in folder.iterdir()]
+
+
+async def values(consumer: LaneConsumer, count: int) -> Sequence[bytes | None]:
+    """The values of so many records, as they come."""
+    found: list[bytes | None] = []
+    async with asyncio.timeout(WAIT_S):
+        while len(found) < count:
+            batch = await consumer.fetch(max_records=100, timeout_s=0.5)
+            if batch is not None:
+                found += [record.value for record in batch.records]
+                consumer.finish(batch)
+    return found
+
+
+async def consuming(settings: Settings) -> LaneConsumer:
+    consumer = LaneConsumer(settings, topic=TOPIC, group="inferlane.arrivals")
+    await consumer.start()
+    return consumer
+
+
+async def test_a_resting_consumer_gets_what_a_producer_beside_it_writes(broker: Broker, arrivals_dir: Path) -> None:
+    settings = broker.settings(
+        ingress_partitions=1,
+        work_partitions=2,
+        arrivals_dir=arrivals_dir,
+        fetch_max_wait_ms=REST_MS,
+        idle_fetch_max_wait_ms=REST_MS,
+    )
+    await create_topics(settings, [("iris", "v1")])
+    producer = BatchProducer(settings)
+    await producer.start()
+    consumer = await consuming(settings)
+    try:
+        for number in range(20):
+            value = b"%d" % number
+            # The first finds a consumer that may have no partition yet, the others one that rests.
+            await producer.send([OutRecord(TOPIC, value, value, [])])
+            assert await values(consumer, 1) == [value]
+    finally:
+        await consumer.close()
+        await producer.close()
+    assert not names_in(arrivals_dir)
+
+
+async def test_records_of_a_producer_that_sends_no_signal_are_found_after_the_rest(
+    broker: Broker, arrivals_dir: Path
+) -> None:
+    settings = broker.settings(ingress_partitions=1, work_partitions=2, arrivals_dir=arrivals_dir)
+    await create_topics(settings, [("iris", "v1")])
+    foreign = make_producer(settings)
+    await foreign.start()
+    consumer = await consuming(settings)
+    try:
+        for number in range(5):
+            await foreign.send_and_wait(TOPIC, b"%d" % number)
+            assert await values(consumer, 1) == [b"%d" % number]
+    finally:
+        await consumer.close()
+        await foreign.stop()

@@ -1,0 +1,125 @@
+"""Signals between processes of one machine that a topic has new records."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from control_plane.local.profile import StackOptions, stack_profile
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalSignals, can_hold_signals
+
+# Far longer than any signal takes, and longer than a test may last.
+LONG_S = 300.0
+# A signal that should not come would be there by then.
+SHORT_S = 0.05
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # The paths of pytest's own folders are too long for a socket on some systems.
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name) / "arrivals"
+
+
+@pytest.fixture
+def signals(folder: Path) -> Iterator[ArrivalSignals]:
+    signals = ArrivalSignals(folder)
+    yield signals
+    signals.close()
+
+
+def names_in(folder: Path) -> list[str]:
+    """What lies in the folder."""
+    return [path.name for path in folder.iterdir()]
+
+
+def listening(folder: Path, topic: str) -> ArrivalListener:
+    listener = ArrivalListener(folder, topic)
+    listener.open()
+    return listener
+
+
+async def is_told(listener: ArrivalListener) -> bool:
+    """Whether a wait ends well before its time."""
+    try:
+        async with asyncio.timeout(SHORT_S):
+            await listener.wait(LONG_S)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def test_every_listener_of_the_topic_is_told_and_no_other(folder: Path, signals: ArrivalSignals) -> None:
+    ours = [listening(folder, "requests") for _ in range(2)]
+    other = listening(folder, "bulk")
+    signals.send("requests")
+    async with asyncio.timeout(LONG_S):
+        await asyncio.gather(*(listener.wait(LONG_S) for listener in ours))
+    assert not await is_told(other)
+    for listener in (*ours, other):
+        listener.close()
+
+
+async def test_a_signal_that_came_while_nobody_waited_counts_until_the_broker_is_asked(
+    folder: Path, signals: ArrivalSignals
+) -> None:
+    listener = listening(folder, "requests")
+    signals.send("requests")
+    async with asyncio.timeout(LONG_S):
+        await listener.wait(LONG_S)
+        await listener.wait(LONG_S)
+    listener.forget()
+    assert not await is_told(listener)
+    listener.close()
+
+
+async def test_a_wait_without_a_signal_ends_after_its_time(folder: Path) -> None:
+    listener = listening(folder, "requests")
+    async with asyncio.timeout(LONG_S):
+        await listener.wait(0.01)
+    listener.close()
+
+
+async def test_more_signals_than_a_socket_holds_stop_nobody(folder: Path, signals: ArrivalSignals) -> None:
+    listener = listening(folder, "requests")
+    for _ in range(10_000):
+        signals.send("requests")
+    async with asyncio.timeout(LONG_S):
+        await listener.wait(LONG_S)
+    listener.close()
+
+
+async def test_the_socket_of_a_process_that_was_killed_is_taken_away(folder: Path, signals: ArrivalSignals) -> None:
+    killed = listening(folder, "requests")
+    # As the kernel does it: the socket is closed, its file stays.
+    assert killed._socket is not None
+    asyncio.get_running_loop().remove_reader(killed._socket.fileno())
+    killed._socket.close()
+    alive = listening(folder, "requests")
+    signals.send("requests")
+    assert await is_told(alive)
+    assert len(names_in(folder)) == 1
+    alive.close()
+    assert not names_in(folder)
+
+
+def test_nobody_to_tell_is_no_error(folder: Path) -> None:
+    ArrivalSignals(folder).send("requests")
+    assert not folder.exists()
+
+
+def test_the_local_stack_signals_with_its_own_broker_alone() -> None:
+    embedded = stack_profile(load_settings(state_dir=Path("/srv")), StackOptions())
+    assert embedded.environment["INFERLANE_ARRIVALS_DIR"] == "/srv/arrivals"
+    foreign = stack_profile(load_settings(kafka_bootstrap_servers="broker:9092"), StackOptions())
+    assert foreign.settings.arrivals_dir is None
+
+
+def test_a_folder_whose_path_is_too_long_for_a_socket_holds_none() -> None:
+    assert can_hold_signals(Path("/var/lib/inferlane/arrivals"))
+    deep = Path("/" + 90 * "a")
+    assert not can_hold_signals(deep)
+    assert stack_profile(load_settings(state_dir=deep), StackOptions()).settings.arrivals_dir is None
