@@ -105,7 +105,8 @@ class _Granting:
         return [
             *_topics(names.ingress.values(), Operation.READ),
             *_groups([names.router_group, names.outcomes_group], Operation.READ),
-            *_topics(self._work_topics(Lane), Operation.WRITE),
+            # A backlog that is moved is read too.
+            *_topics(self._work_topics(Lane), Operation.READ, Operation.WRITE),
             *_topics([names.splits, names.catalog, names.outcomes], Operation.READ),
             *_topics([names.results, names.dead_letters], Operation.WRITE),
             # What waits for each version, for its gauges.
@@ -138,8 +139,8 @@ class _Granting:
             *_topics([*shared, *tables, *self._work_topics(Lane)], Operation.CREATE, Operation.DESCRIBE),
             # `inferlane models add`, `retire` and `default`.
             *_topics([names.catalog], Operation.READ, Operation.WRITE),
-            # Replays and bulk jobs.
-            *_topics(names.ingress.values(), Operation.WRITE),
+            # Replays and bulk jobs; recorded requests for a version under trial, and a backlog that is moved.
+            *_topics([*names.ingress.values(), *self._work_topics(Lane)], Operation.READ, Operation.WRITE),
             *_topics([names.dead_letters, names.results], Operation.READ),
             *_groups(
                 [names.router_group, names.outcomes_group, names.dashboard_group, *self._worker_groups()],

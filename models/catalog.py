@@ -112,13 +112,13 @@ class Model:
         return weights_in_force(split, served=self.versions, default_version=self.default_version, lane=lane)
 
     def check_together(self, split: Split) -> None:
-        """Return if there are requests that every version with traffic takes.
+        """Return if there are requests that every version with traffic takes, and the fallback.
 
         Raises:
             InvalidSplitError: there are none, so a part of the unpinned requests would always fail.
         """
         first, *others = self.weights(split)
-        for other in others:
+        for other in (*others, split.fallback or first):
             reason = self.versions[first].signature.misfit(self.versions[other].signature)
             if reason:
                 raise InvalidSplitError(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.config import Settings
     from inferlane.runtime.kafka.attempts import AttemptLog
+    from inferlane.runtime.rerouting import MovedRequests
     from inferlane.runtime.retry import Clock
     from models.catalog import ModelVersion
     from workers.model import OnnxModel
@@ -66,8 +67,10 @@ class Pipeline:
         shadows: "ShadowCopies",
         cancelled: Container[str],
         clock: "Clock",
+        moved: "MovedRequests | None" = None,
     ) -> None:
-        """`cancelled` holds the keys of cancelled requests."""
+        """`cancelled` holds the keys of cancelled requests, `moved` what another version has been given instead."""
+        self._moved = moved
         self._max_batch_rows = settings.max_batch_rows
         self._model = model
         self._delivery = delivery
@@ -104,7 +107,7 @@ class Pipeline:
         self._telemetry.observe_fetched(take.records, lane, now_s=fetched_s)
         requests: list[Request] = []
         refused: list[Reply] = []
-        for record in take.records:
+        for record in take.records if self._moved is None else self._moved.left(take.records, lane):
             try:
                 requests.append(decode(record, lane, self._model.version))
             except UNREADABLE as error:

@@ -19,6 +19,7 @@ from inferlane.runtime.redis.result_store import ResultStore, connect, ping
 from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import ServedVersions
+from inferlane.runtime.rerouting import MovedRequests
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Background, Startup, essential
 from inferlane.runtime.tracing import enter_tracing
@@ -107,7 +108,12 @@ class Worker:
         ops = OpsApp(live=startup.live, ready=startup.ready)
         port = await self._open.enter_async_context(serve_ops(ops, settings))
         clients = await self._open_clients(startup)
-        pipeline = await self._open_pipeline(clients)
+        moved = MovedRequests(clients.redis, redis_url=settings.redis_url, names=settings.names, clock=self._clock)
+        # Before the first fetch: a worker that starts again must pass over what was moved while it was away.
+        await startup.wait_for("store", partial(moved.read, version.model, version.version))
+        read_moved = partial(moved.read_for_ever, version.model, version.version)
+        reading_moved = await self._open.enter_async_context(Background(read_moved, name="moved_requests"))
+        pipeline = await self._open_pipeline(clients, moved)
         attempt_log = RedisAttemptLog(clients.redis, redis_url=settings.redis_url, names=settings.names)
         lanes = worker_lanes(settings, pipeline, limit=self._limit, retrier=self._retrier, attempt_log=attempt_log)
         served = ServedVersions(clients.redis, redis_url=settings.redis_url, clock=self._clock, names=settings.names)
@@ -128,6 +134,7 @@ class Worker:
                 "pipeline": not tasks.lanes.done(),
                 "cancellations": clients.cancelled.is_running,
                 "served_versions": announcing.is_running,
+                "moved_requests": reading_moved.is_running,
                 **lanes.live(),
             }
 
@@ -173,7 +180,7 @@ class Worker:
         self._open.push_async_callback(cancelled.close)
         return _Clients(redis=redis, producer=producer, cancelled=cancelled, store_probe=store_probe)
 
-    async def _open_pipeline(self, clients: _Clients) -> Pipeline:
+    async def _open_pipeline(self, clients: _Clients, moved: MovedRequests) -> Pipeline:
         settings, version = self._settings, self._version
         tracing = await enter_tracing(self._open, "worker")
         spans = BatchSpans(tracing, version, settings.names) if tracing else None
@@ -205,6 +212,7 @@ class Worker:
             fallbacks=FallbackWriter(clients.producer, self._retrier, model=version.model, version=version.version),
             cancelled=clients.cancelled,
             clock=self._clock,
+            moved=moved,
         )
         self._open.callback(pipeline.close)
         return pipeline

@@ -25,15 +25,33 @@ def fallback_record(
     """
     if headers.fallback is None or (headers.deadline_s is not None and now_s >= headers.deadline_s):
         return None
+    return _moved(record, headers, headers.fallback, names=names, lane=lane)
+
+
+def is_movable(headers: RequestHeaders) -> bool:
+    """Whether a record may go to another version: it is no shadow copy, and its version was not pinned."""
+    return not headers.is_copy and (headers.fallback is not None or headers.rollout is not None)
+
+
+def rerouted_record(
+    record: KafkaRecord, headers: RequestHeaders, *, to_version: str, names: Names, lane: Lane
+) -> OutRecord | None:
+    """The record for `to_version` of a request that waits for a version that was given up; None if it cannot go."""
+    if not is_movable(headers):
+        return None
+    return _moved(record, headers, to_version, names=names, lane=lane)
+
+
+def _moved(record: KafkaRecord, headers: RequestHeaders, to_version: str, *, names: Names, lane: Lane) -> OutRecord:
     kept = [(name, value) for name, value in record.headers if name not in _REPLACED]
     kept += [
-        ("ce_modelversion", headers.fallback.encode()),
+        ("ce_modelversion", to_version.encode()),
         ("ce_attempt", str(headers.attempt + 1).encode()),
         (FALLEN_BACK_FROM, (headers.version or "").encode()),
     ]
     key = record.key or headers.request_id.encode()
     max_run = _MAX_RUN if headers.routing_key is None and key == headers.request_id.encode() else 0
-    topic = names.work_topic(headers.model or "", headers.fallback, lane)
+    topic = names.work_topic(headers.model or "", to_version, lane)
     return OutRecord(topic, key, record.value or b"", kept, max_run=max_run)
 
 

@@ -45,21 +45,29 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fallback: _Name = ""
 
 
-def make_split(
+def make_split(  # noqa: PLR0913 - one for each part of the record
     model: str,
     weights: Mapping[str, float],
     *,
     known: Iterable[str],
     changed_s: float,
     unusable: Mapping[str, str] = _NONE,
+    fallback: str = "",
+    shadow: Shadow | None = None,
 ) -> Split:
     """Check and normalise weights. `unusable` has the reasons of versions that cannot be served.
 
     Raises:
         InvalidSplitError: no weight, a negative or infinite one, a sum of 0, or a version that is not known or
-            cannot be served and would get traffic.
+            cannot be served and would get traffic, as a fallback or as a shadow too.
     """
     known = tuple(known)
+    for role, version in (("fallback", fallback), ("shadow", "" if shadow is None else shadow.version)):
+        if version and version not in known:
+            reason = unusable.get(version) or f"the model has: {', '.join(known)}"
+            raise InvalidSplitError(f"version {quoted(version)} cannot be the {role} of model {model!r}: {reason}")
+        if version and version in unusable:
+            raise InvalidSplitError(f"the {role} {version!r} of model {model!r} cannot be served: {unusable[version]}")
     for version, reason in unusable.items():
         if weights.get(version, 0.0) != 0.0:
             raise InvalidSplitError(f"version {version!r} of model {model!r} cannot be served: {reason}")
@@ -76,6 +84,8 @@ def make_split(
         model=model,
         weights={version: weight / total for version, weight in weights.items()},
         changed_s=changed_s,
+        fallback=fallback,
+        shadow=shadow,
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from inferlane.contracts.traffic_split import Shadow
 from inferlane.contracts.wire.tensors import NOT_FINITE, Signature, TensorSpec, numpy_dtype
 from inferlane.runtime.settings import ApiSettings
 from models.catalog import Model
@@ -128,12 +129,21 @@ class ModelWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     model: str | msgspec.UnsetType | None = msgspec.UNSET
     weights: Weights
+    fallback: Annotated[str, msgspec.Meta(max_length=512)] | msgspec.UnsetType = msgspec.UNSET
+    shadow: Shadow | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class ShadowInfo(BaseModel):
+    version: str
+    share: float = Field(description="Share of the requests of both lanes that pin no version.")
 
 
 class SplitInfo(BaseModel):
     model: str
     weights: dict[str, float] = Field(description="Shares that sum to 1.")
     changed_s: float | None = Field(None, description="When it was set, seconds since the epoch; absent for a default.")
+    fallback: str | None = Field(None, description="The version that answers what any other version fails.")
+    shadow: ShadowInfo | None = Field(None, description="A version that gets copies; clients never see its results.")
 
 
 Schema = dict[str, Any]
@@ -153,7 +163,24 @@ def split_bodies(catalog: AnyCatalog) -> Schema:
     named = [
         {
             "type": "object",
-            "properties": {"model": _name_of(catalog, model), "weights": _weights(model)},
+            "properties": {
+                "model": _name_of(catalog, model),
+                "weights": _weights(model),
+                "fallback": {
+                    "type": "string",
+                    "enum": ["", *model.versions],
+                    "description": "The version that answers what any other version fails; empty for none.",
+                },
+                "shadow": {
+                    "type": ["object", "null"],
+                    "properties": {
+                        "version": {"type": "string", "enum": [*model.versions]},
+                        "share": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                    },
+                    "required": ["version", "share"],
+                    "description": "A version that gets copies of a share of the requests; no client sees its results.",
+                },
+            },
             "required": ["weights", *_required_name(catalog, model)],
             "additionalProperties": False,
         }

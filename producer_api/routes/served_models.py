@@ -59,7 +59,15 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
     for fault in await faults_of_workers(services):
         if fault.model == model.name and fault.version is not None:
             unusable[fault.version] = fault.reason
-    split = make_split(model.name, weights, known=model.versions, unusable=unusable, changed_s=services.clock.now_s())
+    split = make_split(
+        model.name,
+        weights,
+        known=model.versions,
+        unusable=unusable,
+        changed_s=services.clock.now_s(),
+        fallback="" if isinstance(change.fallback, msgspec.UnsetType) else change.fallback,
+        shadow=None if isinstance(change.shadow, msgspec.UnsetType) else change.shadow,
+    )
     model.check_together(split)
     time_s = services.settings.default_wait_s
     late = UnavailableError(
@@ -121,6 +129,8 @@ def _about_split(services: Services, model: Model) -> dict[str, Any]:
         "model": model.name,
         "weights": _weights(services, model),
         "changed_s": None if split is None else split.changed_s,
+        "fallback": None if split is None else split.fallback or None,
+        "shadow": None if split is None or split.shadow is None else msgspec.to_builtins(split.shadow),
     }
 
 

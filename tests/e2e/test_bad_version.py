@@ -1,58 +1,19 @@
 """A stack whose store holds versions that cannot be served: it starts, serves the rest and names each."""
 
-import json
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.fakes.stores import write_tiny_store
 from tests.support.fakes.zoo import add_version, save_external, spoil
-from tests.support.stack_ports import free_stack_ports
+from tests.support.folder_stack import FolderStack
 
 BAD = ("corrupt", "nan", "missing-weights")
-_TIMEOUT_S = 300
-
-
-class Stack:
-    """A stack in a folder of its own, on ports of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        ports = free_stack_ports()
-        self.url = f"http://127.0.0.1:{ports.api}"
-        self.environment = ports.environment(
-            INFERLANE_STATE_DIR=str(folder / "state"),
-            INFERLANE_MODELS_DIR=str(folder / "models"),
-            INFERLANE_DEFAULT_MODEL="tiny",
-        )
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "control_plane", *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-
-    def call(self, path: str, body: Any = None) -> tuple[int, Any]:
-        raw = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, raw, {"content-type": "application/json"})  # noqa: S310 - our own server
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - our own server
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
+def stack(tmp_path: Path) -> Iterator[FolderStack]:
     models = tmp_path / "models"
     about = write_tiny_store(models).with_name("version.toml")
     about.write_text(about.read_text() + "trained = 2026-11-26\nloss = nan\n")
@@ -61,7 +22,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         spoil(models, name)
     (models / "tiny" / "unread").mkdir()
     (models / "tiny" / "unread" / "version.toml").write_text("digest =")
-    running = Stack(tmp_path)
+    running = FolderStack(tmp_path)
     try:
         yield running
     finally:
@@ -69,7 +30,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 @pytest.mark.timeout(900)
-def test_the_rest_is_served_and_each_bad_version_is_named_everywhere(stack: Stack) -> None:
+def test_the_rest_is_served_and_each_bad_version_is_named_everywhere(stack: FolderStack) -> None:
     started = stack.run("up", "--detach")
     assert started.returncode == 0, started.stdout + started.stderr
     assert "ready with 2 of 6 versions" in started.stdout

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from inferlane.contracts.identity import foreign_key
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.results import Status
 from inferlane.contracts.traffic_split import Split
@@ -17,6 +18,7 @@ from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.rerouting import Rerouted
 from tests.support.brokers import Broker
 from tests.support.parts import embedded_store, eventually
 from tests.support.version_pools import BODY, NAMES, FixedModel, VersionPools
@@ -133,3 +135,40 @@ async def test_every_request_is_answered_by_the_stable_version_though_the_trial_
     bulk = await stack.headers_on(NAMES.results)
     assert {(headers["ce_status"], headers["ce_modelversion"]) for headers in bulk} == {(b"SUCCEEDED", b"v1")}
     assert await stack.headers_on(NAMES.dead_letters) == []
+
+
+async def test_what_waits_for_a_version_is_moved_and_answered_once_even_if_it_comes_back(
+    stack: VersionPools,
+) -> None:
+    """Guards `MovedRequests.left`: without it, a version that comes back gives bulk requests a second result."""
+    async with stack.router(), stack.worker(FixedModel("v1")):
+        ids = await stack.send(REQUESTS)
+        v2 = [NAMES.work_topic("iris", "v2", lane) for lane in Lane]
+        copy = OutRecord(v2[1], b"c", BODY, [("ce_id", b"copy"), ("ce_rollout", b"r"), ("ce_shadowof", b"v1")])
+        pinned = OutRecord(v2[1], b"p", BODY, [("ce_id", b"pinned"), ("ce_modelversion", b"v2")])
+        await stack.producer.send([copy, pinned])
+
+        async def bulk_results() -> Counter[str]:
+            return Counter(headers["ce_id"].decode() for headers in await stack.headers_on(NAMES.results))
+
+        async def stable_is_done() -> bool:
+            waiting = [len(await stack.headers_on(topic)) for topic in v2]
+            return len(await bulk_results()) + sum(waiting) == 2 * REQUESTS + 2 and all(waiting)
+
+        await eventually(stable_is_done)
+        waiting = [await stack.headers_on(topic) for topic in v2]
+        report = await stack.reroute("v2", to_version="v1")
+        assert report == Rerouted(moved=sum(map(len, waiting)) - 2, left=2)
+
+        async def all_are_answered() -> bool:
+            return len(await bulk_results()) == 2 * REQUESTS
+
+        await eventually(all_are_answered)
+        async with stack.worker(FixedModel("v2")):
+
+            async def pinned_is_answered() -> bool:
+                return "pinned" in await bulk_results()
+
+            await eventually(pinned_is_answered)
+    results = await bulk_results()
+    assert results == Counter([*ids[Lane.REQUESTS], *ids[Lane.BULK], "pinned"])

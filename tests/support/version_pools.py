@@ -19,6 +19,7 @@ from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_reader import read_since
 from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.shadow_results import ShadowResults
+from inferlane.runtime.rerouting import MovedRequests, Rerouted, reroute_backlog
 from inferlane.runtime.retry import Retrier, SystemClock
 from router.forwarder import Forwarder, router_lanes
 from tests.support.fakes.records import make_catalog, make_version
@@ -59,6 +60,7 @@ class VersionPools:
         self.store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=600, names=NAMES)
         self.shadow_results = ShadowResults(redis, redis_url=settings.redis_url, names=NAMES)
         self.splits = splits
+        self._redis = redis
         self._retrier = Retrier()
         self._delivery = Delivery(
             self.store, producer, self._retrier, names=NAMES, max_dead_letter_bytes=settings.max_body_bytes
@@ -88,6 +90,8 @@ class VersionPools:
         shadows = ShadowCopies(
             model.version, self.producer, self.shadow_results, names=NAMES, clock=clock, tallies=tallies
         )
+        moved = self._moved()
+        await moved.read("iris", model.version.version)
         pipeline = Pipeline(
             self.settings,
             model=model,  # type: ignore[arg-type]  # of the same shape
@@ -97,11 +101,26 @@ class VersionPools:
             telemetry=BatchTelemetry(model.version, recorder, limit, tallies=tallies),
             cancelled=(),
             clock=clock,
+            moved=moved,
         )
         async with _running(worker_lanes(self.settings, pipeline, limit=limit, retrier=self._retrier)):
             yield
         await shadows.close()
         pipeline.close()
+
+    def _moved(self) -> MovedRequests:
+        return MovedRequests(self._redis, redis_url=self.settings.redis_url, names=NAMES, clock=SystemClock())
+
+    async def reroute(self, version: str, *, to_version: str) -> Rerouted:
+        """Move what waits for a version to another one."""
+        return await reroute_backlog(
+            self.settings,
+            model="iris",
+            version=version,
+            to_version=to_version,
+            producer=self.producer,
+            moved=self._moved(),
+        )
 
     def summary(self, version: str) -> OutcomeSummary:
         """What the worker of a version counted since the last call."""

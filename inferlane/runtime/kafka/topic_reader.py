@@ -1,7 +1,8 @@
 """Reading what a topic holds, from a moment to its end, without a group."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -18,7 +19,26 @@ _RECORDS_A_TURN = 100
 _POLL_MS = 200
 
 
-async def read_since(
+def read_from(
+    settings: "Settings", starts: Mapping[TopicPartition, int]
+) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
+    """Yield what the partitions hold from these offsets to the end that they have now. As `read_since`.
+
+    Raises:
+        UnavailableError: the broker does not answer, or stops answering on the way.
+    """
+
+    async def seek(consumer: "AIOKafkaConsumer") -> dict[TopicPartition, int]:
+        ends = await consumer.end_offsets(list(starts))
+        for partition, start in starts.items():
+            consumer.seek(partition, start)
+        # Also where nothing seems to be left: the first fetch corrects the end.
+        return {partition: max(start, ends[partition]) for partition, start in starts.items()}
+
+    return _read(settings, list(starts), seek)
+
+
+def read_since(
     settings: "Settings", partitions: Collection[TopicPartition], *, since_s: float
 ) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
     """Yield what the partitions hold from `since_s` to the end that they have now. Has no group and commits nothing.
@@ -26,12 +46,22 @@ async def read_since(
     Raises:
         UnavailableError: the broker does not answer, or stops answering on the way.
     """
+    return _read(settings, partitions, partial(_seek, partitions=partitions, since_s=since_s))
+
+
+async def _read(
+    settings: "Settings",
+    partitions: Collection[TopicPartition],
+    seek: Callable[["AIOKafkaConsumer"], Awaitable[dict[TopicPartition, int]]],
+) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
+    if not partitions:
+        return
     consumer = make_consumer(settings, group=None, fetch_max_wait_ms=_POLL_MS)
     try:
         with broker_errors(settings.kafka_bootstrap_servers):
             await consumer.start()
             consumer.assign(list(partitions))
-            ends = await _seek(consumer, partitions, since_s)
+            ends = await seek(consumer)
         fresh = set(ends)
         while ends:
             with broker_errors(settings.kafka_bootstrap_servers):

@@ -54,7 +54,11 @@ def test_who_could_turn_traffic_or_forge_answers_is_who_must(versions: list[tupl
     assert writers(names.ingress[Lane.REQUESTS]) == {Service.API, Service.OPERATOR}
     assert writers(names.outcomes) == {Service.WORKER}
     for model, version in versions:
-        assert writers(names.work_topic(model, version, Lane.REQUESTS)) == {Service.ROUTER, Service.WORKER}
+        assert writers(names.work_topic(model, version, Lane.REQUESTS)) == {
+            Service.ROUTER,
+            Service.WORKER,
+            Service.OPERATOR,
+        }
     assert names.dead_letters not in may(rights[Service.API], Operation.READ)
     looks = {operation for right in rights[Service.AUTOSCALER] for operation in right.operations}
     assert looks == {Operation.DESCRIBE}

@@ -1,12 +1,13 @@
 """Traffic splits: known versions, honest weights, read your writes."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.contracts.traffic_split import Split, decode_split, make_split, shares_of, weights_in_force
+from inferlane.contracts.traffic_split import Shadow, Split, decode_split, make_split, shares_of, weights_in_force
 from inferlane.errors import DecodeError, InvalidSplitError, UnavailableError
 from inferlane.runtime.split_table import SplitTable
 
@@ -98,3 +99,16 @@ def test_versions_that_are_not_served_leave_their_share_to_the_others_and_at_las
     found = weights_in_force(split, served=served, default_version="v1")
     assert found == in_force
     assert shares_of(found) == shares
+
+
+@pytest.mark.parametrize(
+    ("roles", "says"),
+    [
+        ({"fallback": "v9"}, "'v9' cannot be the fallback of model 'iris'"),
+        ({"shadow": Shadow(version="v9", share=0.1)}, "'v9' cannot be the shadow"),
+        ({"fallback": "v2"}, "'v2' of model 'iris' cannot be served: no file"),
+    ],
+)
+def test_a_fallback_or_a_shadow_that_cannot_be_served_is_refused(roles: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidSplitError, match=says):
+        make_split("iris", {"v1": 1.0}, known=KNOWN, unusable={"v2": "no file"}, changed_s=1.0, **roles)
