@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from control_plane.cli import batch_commands, dead_letter_commands, models_commands, scale_commands
+from control_plane.cli import batch_commands, catalog_commands, dead_letter_commands, models_commands, scale_commands
 from control_plane.cli.console import err, out, styled
 from control_plane.cli.doctor import doctor
 from control_plane.cli.init_command import init, read_settings_file
@@ -31,6 +31,7 @@ STACK, PROCESSES = "The stack on this machine", "One process of it"
 for command in (init, up, down, status, doctor):
     app.command(rich_help_panel=STACK)(command)
 models_commands.app.command("quantize")(quantize_model)
+catalog_commands.add_to(models_commands.app)
 app.add_typer(models_commands.app, name="models")
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(topics_app, name="topics")

@@ -1,6 +1,5 @@
 """`inferlane models`: add, build, list and verify what can be served."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,22 +9,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from control_plane.cli.console import err, missing_extra_explained, out, styled
+from control_plane.cli.serving import show_next_step
 from inferlane.errors import ConfigurationError, clipped
 from inferlane.runtime.config import Settings, load_settings
-from inferlane.runtime.runfile import RunFile
 
 # numpy, onnxruntime and the model tools are loaded by the command that needs them (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
-    from inferlane.runtime.settings import ApiSettings
     from models.adding.addition import Added, Report
     from models.adding.checking import Comparison
     from models.catalog import Catalog, ModelVersion
 
 _ADDING_NEEDS = frozenset({"onnx", "google"})
 _BUILDING_NEEDS = frozenset({"onnx", "skl2onnx", "sklearn", "threadpoolctl"})
-# A row that fits a terminal.
-_SHOWN_VALUES = 64
 _DEFAULT_TOLERANCE, _DEFAULT_TIMEOUT_S = 1e-4, 120.0
 
 app = typer.Typer(no_args_is_help=True, help="Add, build, list and verify models.")
@@ -85,6 +81,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     """Add a model of your own to the store: inspected, checked, measured, and there whole or not at all."""
     settings = _settings(models_dir)
     with missing_extra_explained("adding", _ADDING_NEEDS):
+        from control_plane.local.probe import Target
         from models.adding.addition import Addition, add
         from models.execution import parsed_execution
     addition = Addition(
@@ -103,7 +100,10 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     with err.status("inspecting") as status:
         added = add(addition, say=status.update)
     _show(added)
-    _show_next_step(added, settings)
+    target = Target(
+        model=added.published.model, version=added.published.version, signature=added.report.checked.signature
+    )
+    show_next_step(target, settings, is_first=added.published.first, within_s=timeout_s)
 
 
 def _show(added: "Added") -> None:
@@ -156,36 +156,6 @@ def comparison_line(comparison: "Comparison") -> str:
         f"{comparison.rows} rows compared in {', '.join(comparison.outputs)}: largest difference "
         f"{comparison.largest_difference:.2g}, {comparison.labels_differing} other labels"
     )
-
-
-def _show_next_step(added: "Added", settings: "ApiSettings") -> None:
-    record = RunFile(settings.state_dir).read()
-    running = record is not None and record.is_running
-    url = record.api_url if record is not None and running else f"http://localhost:{settings.api_port}"
-    if not (settings.models_dir / settings.default_model).is_dir():
-        out.print(
-            f"The store has no model {settings.default_model!r}: set INFERLANE_DEFAULT_MODEL={added.published.model}.",
-            soft_wrap=True,
-        )
-    if running:
-        out.print(
-            "The running stack read the store when it started. Restart it: inferlane down && inferlane up --detach"
-        )
-    else:
-        out.print("Start the stack: inferlane up --detach")
-    body = _example(added)
-    if body is not None:
-        out.print(f"Then: curl -s {url}/v1/models/predict -d {shlex.quote(body)}", soft_wrap=True)
-
-
-def _example(added: "Added") -> str | None:
-    """A body that the version answers; nothing if a row is too long to be shown."""
-    from control_plane.local.probe import zero_row
-
-    row = zero_row(added.report.checked.signature)
-    names = {"model": added.published.model} | ({} if added.published.first else {"version": added.published.version})
-    body = msgspec.json.encode({**names, "instances": [row]}).decode()
-    return body if body.count(",") <= _SHOWN_VALUES else None
 
 
 @app.command("build-samples")

@@ -13,15 +13,18 @@ import msgspec
 import psutil
 import structlog
 
-from control_plane.local.managed_process import Backoff, State
-from control_plane.local.pool_autoscaler import Autoscaler, read_scaled_pools
-from control_plane.local.pools import StackPools, store_answers, worker_pool
-from control_plane.local.probe import Target, predict
+from control_plane.local.catalog_pools import CatalogPools
+from control_plane.local.managed_process import Backoff
+from control_plane.local.pool_autoscaler import Autoscaler
+from control_plane.local.pools import StackPools, store_answers
+from control_plane.local.probe import Target
 from control_plane.local.profile import Profile, StackOptions
+from control_plane.local.scaled_pools import read_scaled_pools
 from control_plane.local.state_directory import StateFiles, TargetFile, keep_small
 from control_plane.local.supervisor import Supervisor
+from control_plane.local.version_pools import VersionPools
 from inferlane import __version__
-from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError, clipped
+from inferlane.errors import ConfigurationError, InferlaneError, clipped
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.runfile import FaultRecord, PoolRecord, ProcessRecord, RunFile, RunRecord, base_url
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
     from control_plane.local.pool_autoscaler import ScaledState
 
 log = structlog.get_logger(__name__)
-
-_PROBE_WAIT_S = 30.0
 
 
 class LocalStack:
@@ -47,19 +48,26 @@ class LocalStack:
     ) -> None:
         """`faults` are what the catalogue left out, to be shown with the rest."""
         self._profile = profile
-        self._targets = targets
-        self._unusable = faults
-        # What a probe of each version said that was wrong.
-        self._unanswered: dict[Target, str] = {}
         settings = profile.settings
         self._file = RunFile(settings.state_dir)
         refuse_second(self._file)
         self._state = StateFiles(self._file, TargetFile(settings.state_dir), write_again=self._write)
         self._pools = StackPools(profile, options, targets)
         self._supervisor = Supervisor(self._pools.all(), on_change=self._write)
+        self._versions = VersionPools(
+            settings,
+            pools=self._pools,
+            supervisor=self._supervisor,
+            unusable=faults,
+            workers=options.workers,
+            on_change=self._write,
+        )
         self._workers = options.workers
         self._autoscaler = self._make_autoscaler(options)
-        self._scaling: asyncio.Task[None] | None = None
+        if self._autoscaler:
+            self._versions.scaled_by(self._autoscaler)
+        # What begins once the stack is ready: scaling, and following the catalogue.
+        self._tasks: list[asyncio.Task[None]] = []
         self._troubles: dict[str, str] = {}
         self._record = RunRecord(
             pid=os.getpid(),
@@ -80,10 +88,12 @@ class LocalStack:
         _on_signals(stop, self._supervisor.kill)
 
         async def get_ready() -> None:
-            await self._probe()
+            await self._versions.probe_all()
             self._enter("ready")
             if self._autoscaler:
-                self._scaling = asyncio.create_task(self._autoscale(self._autoscaler), name="stack:autoscale")
+                self._tasks.append(asyncio.create_task(self._autoscale(self._autoscaler), name="stack:autoscale"))
+            following = CatalogPools(self._versions).run(self._profile.settings)
+            self._tasks.append(asyncio.create_task(following, name="stack:catalog"))
             # Said to whoever started us, who may be gone, or to a log that cannot be written.
             with suppress(OSError):
                 when_ready(self._record)
@@ -106,50 +116,8 @@ class LocalStack:
         finally:
             stopping.cancel()
             rotating.cancel()
-            if self._scaling:
-                self._scaling.cancel()
-                await asyncio.wait([self._scaling])
-
-    async def _probe(self) -> None:
-        """Send a request through every hop for each version that has a worker.
-
-        Raises:
-            UnavailableError: none of them answers.
-        """
-        started = [target for target in self._targets if self._has_worker(target)]
-        outcomes = await asyncio.gather(
-            *(
-                predict(self._record.api_url, target, wait_s=_PROBE_WAIT_S, api_key=self._profile.settings.api_key)
-                for target in started
-            ),
-            return_exceptions=True,
-        )
-        for target, outcome in zip(started, outcomes, strict=True):
-            if isinstance(outcome, InferlaneError):
-                self._unanswered[target] = str(outcome)
-                log.error("version_unanswered", model=target.model, version=target.version, reason=str(outcome))
-            elif isinstance(outcome, BaseException):
-                raise outcome
-        if self._targets and len(self._unanswered) == len(started):
-            reasons = "; ".join(f"{fault.model} {fault.version}: {fault.reason}" for fault in self._faults())
-            raise UnavailableError(f"no version can be served. {reasons}")
-
-    def _has_worker(self, target: Target) -> bool:
-        name = worker_pool(target.model, target.version)
-        return any(pool == name and process.state is State.READY for pool, process in self._supervisor.processes())
-
-    def _faults(self) -> tuple[FaultRecord, ...]:
-        """Return the versions that are not served now, each once, with the reason."""
-        reasons = {
-            (target.model, target.version): process.fault
-            for target in self._targets
-            for pool, process in self._supervisor.processes()
-            if pool == worker_pool(target.model, target.version) and process.fault and not self._has_worker(target)
-        } | {(target.model, target.version): reason for target, reason in self._unanswered.items()}
-        found = (
-            FaultRecord(model=model, version=version, reason=reason) for (model, version), reason in reasons.items()
-        )
-        return (*self._unusable, *found)
+            self._cancel_tasks()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _make_autoscaler(self, options: StackOptions) -> Autoscaler | None:
         if options.autoscale is None:
@@ -157,7 +125,10 @@ class LocalStack:
         chosen = options.autoscale
         return Autoscaler(
             read_scaled_pools(
-                chosen.scaled_objects, self._targets, max_workers=chosen.max_workers, names=self._profile.settings.names
+                chosen.scaled_objects,
+                self._pools.targets,
+                max_workers=chosen.max_workers,
+                names=self._profile.settings.names,
             ),
             reader=BacklogReader(self._profile.settings),
             scale=self._supervisor.scale,
@@ -186,9 +157,12 @@ class LocalStack:
 
     async def _note_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
-        if self._scaling:
-            self._scaling.cancel()
+        self._cancel_tasks()
         self._enter("stopping")
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
     def _note_trouble(self, part: str, trouble: str) -> None:
         """Report a problem of a part beside the data path; an empty text clears it."""
@@ -206,9 +180,9 @@ class LocalStack:
     def _write(self) -> None:
         processes = tuple(_process_record(pool, process) for pool, process in self._supervisor.processes())
         pools = tuple(_pool_record(state) for state in self._autoscaler.states) if self._autoscaler else ()
-        faults = self._faults()
+        faults = self._versions.faults()
         bad = {(fault.model, fault.version) for fault in faults}
-        served = sum((target.model, target.version) not in bad for target in self._targets)
+        served = sum((target.model, target.version) not in bad for target in self._pools.targets)
         troubles = tuple(f"{part}: {clipped(trouble)}" for part, trouble in self._troubles.items() if trouble)
         self._record = msgspec.structs.replace(
             self._record, processes=processes, scaled_pools=pools, faults=faults, served=served, troubles=troubles

@@ -5,109 +5,30 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from control_plane.autoscaling.desired_replicas import PartitionOffsets, PoolScaler
-from control_plane.autoscaling.scaled_object import read_scaled_objects
 from control_plane.local.managed_process import Backoff, StartError
-from control_plane.local.pools import worker_pool
-from inferlane.contracts.naming import Lane
+from control_plane.local.scaled_pools import ScaledPool, pool_like
 from inferlane.errors import ConfigurationError, InferlaneError
-from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.metrics import consumer_metrics as metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from control_plane.autoscaling.desired_replicas import Offsets
-    from control_plane.autoscaling.scaled_object import ScaledObject
     from control_plane.local.probe import Target
     from inferlane.contracts.naming import Names
-    from inferlane.runtime.kafka.offsets import PartitionPosition
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScaledPool:
-    """A pool of workers by the name that the supervisor knows it by, and the ScaledObject that it follows."""
-
-    name: str
-    model: str
-    version: str
-    scaled_object: "ScaledObject"
-
-    @property
-    def subscriptions(self) -> tuple[Subscription, ...]:
-        """The topic and group of each trigger, in the order of the triggers."""
-        return tuple(Subscription(trigger.topic, trigger.consumer_group) for trigger in self.scaled_object.triggers)
-
-
-def read_scaled_pools(
-    path: "Path", targets: "Sequence[Target]", *, max_workers: int, names: "Names"
-) -> tuple[ScaledPool, ...]:
-    """Return the pools of `targets` that the file has a ScaledObject for, each with at most `max_workers`.
-
-    ScaledObjects of other pools are left out: the file is that of a cluster, which may serve more.
-
-    Raises:
-        ConfigurationError: the file cannot be read, is malformed, names a group that does not read its topic, has two
-            ScaledObjects for one pool or none for any.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read the ScaledObjects in {path}: {error.strerror}. Name the file with --scaled-objects."
-        ) from error
-    versions = {
-        names.work_topic(target.model, target.version, lane): (target.model, target.version)
-        for target in targets
-        for lane in Lane
-    }
-    pools: dict[str, ScaledPool] = {}
-    for scaled_object in read_scaled_objects(text, source=str(path)):
-        of_triggers = {versions.get(trigger.topic) for trigger in scaled_object.triggers}
-        if of_triggers == {None}:
-            continue
-        pool = _pool(scaled_object.capped(max_workers), of_triggers, source=str(path), names=names)
-        if pool.name in pools:
-            raise ConfigurationError(
-                f"{path}: {pools[pool.name].scaled_object.name} and {scaled_object.name} both scale {pool.name}. "
-                "Remove one."
-            )
-        pools[pool.name] = pool
-    if not pools:
-        raise ConfigurationError(
-            f"{path} has no ScaledObject for any version that is served here: none has a trigger for one of "
-            f"{', '.join(versions)}. Name another file with --scaled-objects."
-        )
-    return tuple(pools.values())
-
-
-def _pool(
-    scaled_object: "ScaledObject", of_triggers: Iterable[tuple[str, str] | None], *, source: str, names: "Names"
-) -> ScaledPool:
-    """Check that every trigger is of one version and of the group that reads it."""
-    first, *others = of_triggers
-    if first is None or others:
-        topics = ", ".join(trigger.topic for trigger in scaled_object.triggers)
-        raise ConfigurationError(
-            f"{source}: ScaledObject {scaled_object.name} looks at {topics}, not the topics of one version. Mend it."
-        )
-    group = names.worker_group(*first)
-    if other := [trigger.consumer_group for trigger in scaled_object.triggers if trigger.consumer_group != group]:
-        raise ConfigurationError(
-            f"{source}: ScaledObject {scaled_object.name} looks at the group {other[0]}, not at {group}, which reads "
-            "its topics. Mend it."
-        )
-    return ScaledPool(name=worker_pool(*first), model=first[0], version=first[1], scaled_object=scaled_object)
+    from inferlane.runtime.kafka.offsets import PartitionPosition, Subscription
 
 
 log = structlog.get_logger(__name__)
+
+_LONGEST_SLEEP_S = 1.0
 
 Scale = Callable[[str, int], Awaitable[None]]
 """Scale the pool of that name to that size; returns once it has it."""
@@ -135,6 +56,7 @@ class ScaledState:
     # None while the broker does not answer.
     lag_records: int | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    following: asyncio.Task[None] | None = None
 
 
 class Autoscaler:
@@ -155,38 +77,64 @@ class Autoscaler:
         self._hpa_sync_s = hpa_sync_s
         self._on_look = on_look
         self._backoff = Backoff()
+        self._following: asyncio.TaskGroup | None = None
         self.states: tuple[ScaledState, ...] = ()
+
+    def add(self, target: "Target", names: "Names", *, workers: int) -> None:
+        """Scale the pool of a version that has come, from `workers`: as that of its model, else as the first one."""
+        alike = next((pool for pool in self._pools if pool.model == target.model), self._pools[0])
+        pool = pool_like(alike, target, names)
+        self._pools = (*(known for known in self._pools if known.name != pool.name), pool)
+        if self._following is not None:
+            self._begin(self._following, pool, replicas=workers)
+
+    async def remove(self, pool: str) -> None:
+        """Leave a pool alone, with the size that it has, once a change of its size under way is done."""
+        # The last one stays as a pattern for those that come.
+        self._pools = tuple(known for known in self._pools if known.name != pool) or tuple(self._pools[:1])
+        gone = [state for state in self.states if state.pool.name == pool]
+        self.states = tuple(state for state in self.states if state.pool.name != pool)
+        for state in gone:
+            if state.following is not None:
+                state.following.cancel()
+                await asyncio.wait([state.following])
 
     async def run(self, *, workers: int) -> None:
         """Scale until cancelled, from pools of `workers` each that run and count as just used.
 
         Run again after a failure, it goes on from the sizes that it had decided.
         """
-        now_s = time.monotonic()
         sizes = {state.pool.name: state.scaler.replicas for state in self.states}
-        self.states = tuple(
-            ScaledState(
-                pool,
-                PoolScaler(
-                    pool.scaled_object, replicas=sizes.get(pool.name, workers), now_s=now_s, hpa_sync_s=self._hpa_sync_s
-                ),
-            )
-            for pool in self._pools
+        self.states = ()
+        log.info(
+            "autoscaler_started", pools=[pool.name for pool in self._pools], workers=workers, now_s=time.monotonic()
         )
-        log.info("autoscaler_started", pools=[pool.name for pool in self._pools], workers=workers, now_s=now_s)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for state in self.states:
-                    tasks.create_task(self._follow(state), name=f"scale:{state.pool.name}")
+                self._following = tasks
+                for pool in self._pools:
+                    self._begin(tasks, pool, replicas=sizes.get(pool.name, workers))
                 await self._look_for_ever()
         finally:
+            self._following = None
             await self._reader.close()
+
+    def _begin(self, tasks: asyncio.TaskGroup, pool: ScaledPool, *, replicas: int) -> None:
+        now_s = time.monotonic()
+        scaler = PoolScaler(pool.scaled_object, replicas=replicas, now_s=now_s, hpa_sync_s=self._hpa_sync_s)
+        state = ScaledState(pool, scaler)
+        state.following = tasks.create_task(self._follow(state), name=f"scale:{pool.name}")
+        self.states = (*self.states, state)
 
     async def _look_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(max(0.0, min(state.scaler.next_look_s for state in self.states) - time.monotonic()))
+            next_look_s = min((state.scaler.next_look_s for state in self.states), default=float("inf"))
+            # A pool that comes meanwhile may want to be looked at earlier.
+            await asyncio.sleep(min(max(0.0, next_look_s - time.monotonic()), _LONGEST_SLEEP_S))
             now_s = time.monotonic()
             due = [state for state in self.states if state.scaler.next_look_s <= now_s]
+            if not due:
+                continue
             positions = await self._positions(due)
             for state in due:
                 self._look(state, positions)

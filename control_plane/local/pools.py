@@ -163,7 +163,8 @@ class StackPools:
         self._profile = profile
         self._settings = profile.settings
         self._options = options
-        self._targets = targets
+        # Those of now: the catalogue changes while the stack runs.
+        self.targets = list(targets)
         self._ops_ports = OpsPorts(options.first_ops_port, host=self._settings.ops_host)
         self._log_dir: Path = self._settings.state_dir / "logs"
 
@@ -175,13 +176,16 @@ class StackPools:
         """
         pools = list(self.parts())
         pools.append(self._ours("router", _ROUTER, "router"))
-        for target in self._targets:
-            argv = ("worker", "--model", target.model, "--version", target.version)
-            pools.append(self._ours(worker_pool(target.model, target.version), _WORKERS, *argv))
+        pools += map(self.workers, self.targets)
         pools.append(self._api())
         if self._options.dashboard_port:
             pools.append(self._dashboard())
         return tuple(pools)
+
+    def workers(self, target: Target) -> Pool:
+        """Return the pool that serves a version."""
+        argv = ("worker", "--model", target.model, "--version", target.version)
+        return self._ours(worker_pool(target.model, target.version), _WORKERS, *argv)
 
     def parts(self) -> tuple[Pool, ...]:
         """Return the embedded broker and store, unless the user named others."""
@@ -199,7 +203,7 @@ class StackPools:
         Raises:
             UnavailableError: the broker does not answer.
         """
-        await create_topics(self._settings, [(target.model, target.version) for target in self._targets])
+        await create_topics(self._settings, [(target.model, target.version) for target in self.targets])
 
     def _broker(self) -> Pool:
         port = claim_port(self._options.broker_port, remedy="use --broker-port (INFERLANE_BROKER_PORT)")

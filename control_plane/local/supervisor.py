@@ -92,6 +92,33 @@ class Supervisor:
         await self._resize(self._groups[pool], size)
         log.info("pool_scaled", pool=pool, size=size)
 
+    async def add(self, pool: Pool) -> None:
+        """Start a pool while the others run; returns once its processes are ready or were given up.
+
+        Raises:
+            ConfigurationError: there is a pool of that name.
+            StartError: a process of a pool without `tries` did not get ready.
+        """
+        if pool.name in self._groups:
+            raise ConfigurationError(f"there is a pool {pool.name!r} already")
+        if self._stopping:
+            return
+        # Another dictionary: somebody may be going through this one.
+        groups = [*self._groups.values(), _ProcessGroup(pool)]
+        self._groups = {group.pool.name: group for group in sorted(groups, key=lambda group: group.pool.rank)}
+        await self._resize(self._groups[pool.name], pool.size, tries=pool.tries)
+        log.info("pool_added", pool=pool.name)
+
+    async def remove(self, pool: str) -> None:
+        """Stop a pool while the others run; returns once its processes have drained and ended."""
+        group = self._groups.get(pool)
+        if group is None:
+            return
+        await self._resize(group, 0)
+        self._groups = {name: kept for name, kept in self._groups.items() if kept is not group}
+        self._on_change()
+        log.info("pool_removed", pool=pool)
+
     def kill(self) -> None:
         """Kill every process now (SIGKILL); `run` returns once they have ended."""
         self._stopping = True

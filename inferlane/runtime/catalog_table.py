@@ -39,9 +39,14 @@ class CatalogTable(CompactedTable):
         """All of them by their key."""
         return self._entries
 
-    def next_generation(self, model: str) -> int:
-        """The generation of the next change of a model."""
-        return 1 + max((entry.generation for entry in self._entries.values() if entry.model == model), default=0)
+    def next_generation(self, model: str, *, now_s: float) -> int:
+        """The generation of a change that is made now: milliseconds, and in any case higher than the last one.
+
+        Time, so that it also grows over the loss of the topic: an embedded broker that was restarted forgets it, while
+        processes hold what it said.
+        """
+        last = max((entry.generation for entry in self._entries.values() if entry.model == model), default=0)
+        return max(last + 1, int(now_s * 1000))
 
     def put(self, key: str, value: bytes | None) -> None:
         """Put an entry in force unless a later one is; a tombstone removes it.

@@ -92,6 +92,7 @@ class TableFollower:
         self._table = table
         self._may_be_missing = may_be_missing
         self._consumer: AIOKafkaConsumer | None = None
+        self._is_there = False
         self._following: Background | None = None
 
     async def start(self) -> None:
@@ -100,20 +101,16 @@ class TableFollower:
         Raises:
             UnavailableError: the broker does not answer.
         """
-        consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=200)
+        consumer = self._consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=200)
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
                 await consumer.start()
                 end = await self._assign(consumer)
-        except BaseException:
-            await consumer.stop()
-            raise
-        self._following = Background(partial(self._follow, consumer, is_there=end is not None), name=self._table.what)
-        self._following.start()
-        if end is None:
-            log.warning("topic_missing", topic=self._partition.topic, remedy="inferlane topics create")
-            return
-        try:
+            self._following = Background(partial(self._follow, consumer), name=self._table.what)
+            self._following.start()
+            if end is None:
+                log.warning("topic_missing", topic=self._partition.topic, remedy="inferlane topics create")
+                return
             await self._table.wait_applied(end - 1, timeout_s=self._settings.kafka_request_timeout_ms / 1000)
         except BaseException:
             await self.close()
@@ -129,7 +126,7 @@ class TableFollower:
 
         For somebody who met what the table lacks: whoever sent it may have read the topic a moment earlier.
         """
-        if self._consumer is None:
+        if self._consumer is None or not self._is_there:
             return
         try:
             async with asyncio.timeout(timeout_s):
@@ -142,6 +139,9 @@ class TableFollower:
         """Stop following."""
         if self._following is not None:
             await self._following.close()
+        if self._consumer is not None:
+            await self._consumer.stop()
+            self._consumer = None
 
     async def _assign(self, consumer: "AIOKafkaConsumer") -> int | None:
         """Go to the first record of the topic and return its end; None if there is no such topic."""
@@ -150,24 +150,20 @@ class TableFollower:
         consumer.assign([self._partition])
         await consumer.seek_to_beginning(self._partition)
         end: int = (await consumer.end_offsets([self._partition]))[self._partition]
-        self._consumer = consumer
+        self._is_there = True
         return end
 
-    async def _follow(self, consumer: "AIOKafkaConsumer", *, is_there: bool) -> None:
-        try:
-            while True:
-                try:
-                    if is_there:
-                        await self._read(consumer)
-                    else:
-                        await asyncio.sleep(_LOOK_AGAIN_S)
-                        is_there = await self._assign(consumer) is not None
-                except KafkaError as error:
-                    log.warning("table_not_read", what=self._table.what, error=repr(error), retry_s=_RETRY_S)
-                    await asyncio.sleep(_RETRY_S)
-        finally:
-            self._consumer = None
-            await consumer.stop()
+    async def _follow(self, consumer: "AIOKafkaConsumer") -> None:
+        while True:
+            try:
+                if self._is_there:
+                    await self._read(consumer)
+                else:
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+                    await self._assign(consumer)
+            except KafkaError as error:
+                log.warning("table_not_read", what=self._table.what, error=repr(error), retry_s=_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
 
     async def _read(self, consumer: "AIOKafkaConsumer") -> None:
         fetched = await consumer.getmany(timeout_ms=int(_POLL_S * 1000))

@@ -19,6 +19,8 @@ from inferlane.errors import ConfigurationError
 from models.store import write_model
 
 _PREPARED = ".adding-"
+# The folder of the store with an empty folder for each version that was retired.
+RETIRED = ".retired"
 _NUMBERED = re.compile(r"v([0-9]{1,9})(?![0-9])")
 
 
@@ -41,7 +43,7 @@ def preparation(models_dir: Path) -> Iterator[Path]:
     """
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
-        with _locked(models_dir):
+        with locked(models_dir):
             remove_leftovers(models_dir)
             folder = Path(tempfile.mkdtemp(dir=models_dir, prefix=_PREPARED))
             own = _lock(folder, fcntl.LOCK_EX)
@@ -68,7 +70,7 @@ def remove_leftovers(models_dir: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     descriptor = _lock(folder, fcntl.LOCK_EX)
     try:
         yield
@@ -96,6 +98,11 @@ def check_free(models_dir: Path, *, model: str, version: str) -> None:
     """
     check_model_name(model)
     check_version_name(version)
+    if (models_dir / RETIRED / model / version).exists():
+        raise ConfigurationError(
+            f"{model} {version} was retired, and the name of a version is never used again: its results may still be "
+            f"read. Add it as {next_version(models_dir, model)}, or without --version."
+        )
     if (models_dir / model / version).exists():
         raise ConfigurationError(
             f"{model} {version} is in the store already, and versions are never changed. Add it as "
@@ -112,11 +119,10 @@ def check_free(models_dir: Path, *, model: str, version: str) -> None:
 
 def next_version(models_dir: Path, model: str) -> str:
     """The version after the last one of a model: v1, v2, and so on."""
-    numbers = [
-        int(found[1]) for name, version in _names_in(models_dir) if name == model if (found := _NUMBERED.match(version))
-    ]
+    known = [*_names_in(models_dir), *_names_in(models_dir / RETIRED)]
+    numbers = [int(found[1]) for name, version in known if name == model if (found := _NUMBERED.match(version))]
     number = max(numbers, default=0) + 1
-    taken = {pool_key(*pair) for pair in _names_in(models_dir)}
+    taken = {pool_key(*pair) for pair in known}
     while pool_key(model, f"v{number}") in taken:
         number += 1
     return f"v{number}"
@@ -133,7 +139,7 @@ def publish(prepared: Path, models_dir: Path, *, model: str, version: str | None
         ConfigurationError: the version is there already, or the store cannot be written to.
     """
     try:
-        with _locked(models_dir):
+        with locked(models_dir):
             name = version or next_version(models_dir, model)
             check_free(models_dir, model=model, version=name)
             home = models_dir / model

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from control_plane.local.managed_process import StartError
-from control_plane.local.pool_autoscaler import Autoscaler, ScaledPool, read_scaled_pools
+from control_plane.local.pool_autoscaler import Autoscaler
 from control_plane.local.probe import Target
+from control_plane.local.scaled_pools import ScaledPool, read_scaled_pools
 from inferlane.contracts.naming import Names
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import ConfigurationError, UnavailableError
@@ -163,3 +164,23 @@ def test_scaled_objects_that_do_not_fit_are_refused(tmp_path: Path, written: str
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.yaml.*--scaled-objects"):
         read_scaled_pools(tmp_path / "none.yaml", TARGETS, max_workers=2, names=Names())
+
+
+async def test_a_version_that_appears_is_scaled_as_the_others_of_its_model_until_it_goes(tmp_path: Path) -> None:
+    processes = Processes()
+    broker = Broker({"inferlane.iris.v9.requests": 400})
+    async with scaling(pools(tmp_path), broker, processes, workers=0) as autoscaler:
+        target = Target(model="iris", version="v9", signature=TARGETS[0].signature)
+        autoscaler.add(target, Names(), workers=0)
+        assert await processes.sizes.get() == ("worker-iris-v9", 3)
+        known, fresh = autoscaler.states
+        assert fresh.pool.subscriptions == (
+            Subscription("inferlane.iris.v9.requests", "inferlane.iris.v9"),
+            Subscription("inferlane.iris.v9.bulk", "inferlane.iris.v9"),
+        )
+        assert fresh.scaler.scaled_object.max_replicas == known.scaler.scaled_object.max_replicas
+        await autoscaler.remove("worker-iris-v9")
+        await autoscaler.remove("worker-iris-v1")
+        assert autoscaler.states == ()
+        autoscaler.add(target, Names(), workers=0)
+        assert await processes.sizes.get() == ("worker-iris-v9", 3)

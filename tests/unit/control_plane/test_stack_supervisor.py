@@ -353,3 +353,30 @@ async def test_a_process_that_may_fail_and_comes_up_later_is_kept_as_any_other(s
         [(_, managed)] = supervisor.processes()
         await stage.until(lambda: managed.state is State.READY)
         assert managed.fault == ""
+
+
+async def test_a_pool_is_added_and_removed_while_the_others_run_and_stops_in_its_place(stage: Stage) -> None:
+    """Guards the order of `add`: a worker that stopped after the router it needs would not drain."""
+    async with stage.running(stage.pool("router", 1), stage.pool("api", 3)) as supervisor:
+        kept = pids(supervisor)
+        await supervisor.add(stage.pool("late", 2))
+        await supervisor.add(stage.pool("gone", 2))
+        assert [pool for pool, _ in supervisor.processes()] == ["router", "late", "gone", "api"]
+        with pytest.raises(ConfigurationError, match="late"):
+            await supervisor.add(stage.pool("late", 2))
+        await supervisor.remove("gone")
+        await supervisor.remove("never-there")
+        assert stage.lines()[-1] == "stopped gone-1"
+        assert kept.items() <= pids(supervisor).items()
+    assert stage.lines()[-3:] == ["stopped api-1", "stopped late-1", "stopped router-1"]
+
+
+async def test_a_pool_that_cannot_start_is_added_as_failed_and_can_be_removed(stage: Stage) -> None:
+    broken = dataclasses.replace(stage.pool("broken", 2, program="import sys; sys.exit('no model')"), tries=1)
+    async with stage.running(stage.pool("router", 1)) as supervisor:
+        await supervisor.add(broken)
+        [process] = [process for pool, process in supervisor.processes() if pool == "broken"]
+        await stage.until(lambda: process.state is State.FAILED)
+        assert "no model" in process.fault
+        await supervisor.remove("broken")
+        assert [pool for pool, _ in supervisor.processes()] == ["router"]

@@ -8,8 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from models.adding.publication import preparation, publish
+from inferlane.errors import ConfigurationError
+from models.adding.publication import check_free, preparation, publish
 from models.catalog import load_catalog
+from models.retirement import remove_version, write_default
 from tests.support import graphs
 from tests.support.fakes.stores import write_tiny_store
 
@@ -18,7 +20,8 @@ from tests.support.fakes.stores import write_tiny_store
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from models.adding.publication import preparation, publish
+from inferlane.errors import ConfigurationError
+from models.adding.publication import check_free, preparation, publish
 
 store, source, model, steps = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 left = steps
@@ -116,3 +119,32 @@ def test_an_empty_folder_of_a_models_name_is_taken(tmp_path: Path) -> None:
 
     assert [path.name for path in store.iterdir()] == ["tiny"]
     assert not load_catalog(store, default_model="tiny").faults
+
+
+def prepared(scratch: Path) -> Path:
+    return write_tiny_store(scratch).parent
+
+
+def test_a_retired_version_is_gone_whole_and_its_name_is_not_used_again(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    for _ in range(2):
+        with preparation(store) as scratch:
+            publish(prepared(scratch), store, model="tiny", version=None)
+    write_default(store, "tiny", "v2")
+    assert load_catalog(store, default_model="tiny").model().default_version == "v2"
+    with pytest.raises(ConfigurationError, match="default"):
+        remove_version(store, "tiny", "v2")
+    assert remove_version(store, "tiny", "v1")
+    assert not remove_version(store, "tiny", "v1")
+    catalog = load_catalog(store, default_model="tiny")
+    assert (set(catalog.model().versions), catalog.faults) == ({"v2"}, ())
+    with pytest.raises(ConfigurationError, match=r"tiny v1 was retired.*Add it as v3"):
+        check_free(store, model="tiny", version="v1")
+    assert remove_version(store, "tiny", "v2")
+    assert not (store / "tiny").exists()
+    with preparation(store) as scratch:
+        assert publish(prepared(scratch), store, model="tiny", version=None).version == "v3"
+
+
+def test_a_version_that_the_store_does_not_have_is_no_default(tmp_path: Path) -> None:
+    assert not write_default(tmp_path, "tiny", "v1")

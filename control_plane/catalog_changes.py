@@ -1,0 +1,231 @@
+"""Changes of the catalogue of a running stack: a version is served, retired, or becomes the default of its model."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from inferlane.contracts.catalog_entry import CatalogEntry, VersionState
+from inferlane.contracts.naming import Lane
+from inferlane.errors import ConfigurationError, InvalidRequestError, UnavailableError
+from inferlane.runtime.catalog_table import CatalogTable, publish_entry, read_catalog_topic
+from inferlane.runtime.kafka.lag import BacklogReader
+from inferlane.runtime.kafka.offsets import Subscription
+from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.split_table import SplitFollower, SplitTable
+from models.catalog import Catalog, Model, load_catalog
+from models.catalog_entries import entry_of_store
+from models.live_catalog import overlaid
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+
+# Within which every API has heard that a version takes no new requests: each follows the topic, and looks at it again
+# after a poll at the latest.
+_HEARD_WITHIN_S = 2.0
+_LOOK_S = 0.25
+Say = Callable[[str], object]
+
+
+class InUseError(InvalidRequestError):
+    """A version cannot be retired while traffic goes to it. Remedy: send the traffic elsewhere first."""
+
+    code = "version_in_use"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogState:
+    """The catalogue as it is now: the topic, and what the store and the topic give together."""
+
+    table: CatalogTable
+    catalog: Catalog
+
+    def entry(self, settings: "Settings", model: str, version: str) -> CatalogEntry:
+        """Return the entry of a version; one that the topic does not have yet is made of the store.
+
+        Raises:
+            UnknownModelError: there is no such version.
+            ConfigurationError: the store does not have it as it must be.
+        """
+        found = self.table.get(model, version)
+        if found is not None and found.state is not VersionState.RETIRED:
+            return found
+        self.catalog.model(model).version(version)
+        return entry_of_store(settings.models_dir, model, version, generation=1, default_since=0)
+
+
+async def read_state(settings: "Settings") -> CatalogState:
+    """Read the topic and the store.
+
+    Raises:
+        UnavailableError: the broker does not answer.
+    """
+    table = await read_catalog_topic(settings)
+    try:
+        base = load_catalog(settings.models_dir, default_model=settings.default_model)
+    except ConfigurationError:
+        # Without a store of its own, the topic alone says what is there.
+        base = Catalog(models={}, default_model=settings.default_model)
+    return CatalogState(table=table, catalog=overlaid(base, table.entries, serves_retiring=True))
+
+
+def store_state(settings: "Settings") -> CatalogState:
+    """Return what the store alone says, where no stack runs.
+
+    Raises:
+        ConfigurationError: the store is missing or empty.
+    """
+    return CatalogState(
+        table=CatalogTable(), catalog=load_catalog(settings.models_dir, default_model=settings.default_model)
+    )
+
+
+async def serve_version(settings: "Settings", model: str, version: str, *, location: str = "") -> CatalogEntry:
+    """Put a version of the store in service: its topics first, for whoever reads the entry may use them at once.
+
+    Raises:
+        ConfigurationError: the store does not have it as it must be.
+        UnavailableError: the broker does not answer.
+    """
+    state = await read_state(settings)
+    generation = state.table.next_generation(model, now_s=time.time())
+    known = [entry for entry in state.table.entries.values() if entry.model == model]
+    is_first = not known and state.catalog.models.get(model, _NO_MODEL).default_version in {version, ""}
+    entry = entry_of_store(
+        settings.models_dir, model, version, generation=generation, default_since=generation if is_first else 0
+    )
+    if location:
+        entry = msgspec.structs.replace(entry, location=location)
+    await create_topics(settings, [(model, version)])
+    await publish_entry(settings, entry)
+    return entry
+
+
+async def set_default(settings: "Settings", model: str, version: str) -> CatalogEntry:
+    """Make a version the default of its model: requests that name no version go to it, unless a split says otherwise.
+
+    Raises:
+        UnknownModelError: there is no such version.
+        ConfigurationError: it is being retired.
+        UnavailableError: the broker does not answer.
+    """
+    state = await read_state(settings)
+    entry = state.entry(settings, model, version)
+    _check_serving(entry)
+    state.catalog.model(model).version(version)
+    generation = state.table.next_generation(model, now_s=time.time())
+    changed = msgspec.structs.replace(entry, generation=generation, default_since=generation, changed_s=time.time())
+    await publish_entry(settings, changed)
+    return changed
+
+
+async def begin_retirement(settings: "Settings", model: str, version: str) -> CatalogEntry:
+    """Have new requests for a version refused.
+
+    Raises:
+        UnknownModelError: there is no such version.
+        InUseError: the split gives it traffic, or it is the default of a model that has others.
+        UnavailableError: the broker does not answer.
+    """
+    state = await read_state(settings)
+    entry = state.entry(settings, model, version)
+    if entry.state is VersionState.SERVING:
+        if (served := state.catalog.models.get(model)) is not None:
+            await _check_unused(settings, served, version)
+        entry = await _publish_state(settings, state.table, entry, VersionState.RETIRING)
+    return entry
+
+
+async def end_retirement(settings: "Settings", entry: CatalogEntry) -> None:
+    """Take a version out of the catalogue for good.
+
+    Raises:
+        UnavailableError: the broker does not answer.
+    """
+    await _publish_state(settings, await read_catalog_topic(settings), entry, VersionState.RETIRED)
+
+
+async def wait_drained(settings: "Settings", model: str, version: str, *, within_s: float, say: Say) -> None:
+    """Return when no request of a retiring version is under way any more, in either lane.
+
+    First the router must have passed on all that was there when the last API had heard of the retirement, then the
+    workers must have finished all that it passed on.
+
+    Raises:
+        UnavailableError: requests still wait after `within_s`, or the broker does not answer.
+    """
+    names, reader = settings.names, BacklogReader(settings)
+    routed = [Subscription(topic, names.router_group) for topic in names.ingress.values()]
+    worked = [Subscription(names.work_topic(model, version, lane), names.worker_group(model, version)) for lane in Lane]
+    await asyncio.sleep(_HEARD_WITHIN_S)
+    deadline_s = time.monotonic() + within_s
+    try:
+        ends = {
+            subscription: [partition.end for partition in partitions]
+            for subscription, partitions in (await reader.read_partitions(routed)).items()
+        }
+        while True:
+            found = await reader.read_partitions([*routed, *worked])
+            behind = sum(
+                max(0, end - (partition.committed or partition.beginning))
+                for subscription in routed
+                for end, partition in zip(ends.get(subscription, ()), found.get(subscription, ()), strict=False)
+            )
+            waiting = sum(partition.lag_records for name in worked for partition in found.get(name, ()))
+            if not behind and not waiting:
+                return
+            say(f"draining: {waiting} requests wait for {model} {version}, {behind} for the router")
+            if time.monotonic() > deadline_s:
+                raise UnavailableError(
+                    f"{waiting} requests still wait for {model} {version} after {within_s:g} s, {behind} for the "
+                    "router. It takes no new ones; run the command again to go on, or with --now to leave them: their "
+                    "clients then get EXPIRED at their deadline"
+                )
+            await asyncio.sleep(_LOOK_S)
+    finally:
+        await reader.close()
+
+
+_NO_MODEL = Model(name="", description="", default_version="", versions={})
+
+
+async def _publish_state(
+    settings: "Settings", table: CatalogTable, entry: CatalogEntry, state: VersionState
+) -> CatalogEntry:
+    now_s = time.time()
+    generation = table.next_generation(entry.model, now_s=now_s)
+    changed = msgspec.structs.replace(entry, state=state, generation=generation, changed_s=now_s)
+    await publish_entry(settings, changed)
+    return changed
+
+
+def _check_serving(entry: CatalogEntry) -> None:
+    if entry.state is not VersionState.SERVING:
+        raise ConfigurationError(f"{entry.model} {entry.version} is {entry.state}, so it cannot be the default")
+
+
+async def _check_unused(settings: "Settings", model: Model, version: str) -> None:
+    others = [name for name in model.versions if name != version]
+    if not others:
+        # The model goes with its last version.
+        return
+    splits = SplitTable()
+    follower = SplitFollower(settings, splits)
+    try:
+        await follower.start()
+    finally:
+        await follower.close()
+    split = splits.get(model.name)
+    if split is not None and split.weights.get(version, 0.0) > 0:
+        raise InUseError(
+            f"the split of {model.name!r} gives {version!r} {split.weights[version]:.3g} of its traffic. Send it to "
+            f"others first: POST /v1/traffic-split with the weights of {', '.join(others)}"
+        )
+    if model.default_version == version:
+        raise InUseError(
+            f"{version!r} is the default version of {model.name!r}. Make another one the default first: "
+            f"inferlane models default {model.name}/{others[0]}"
+        )

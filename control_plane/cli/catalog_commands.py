@@ -1,0 +1,232 @@
+"""`inferlane models serve`, `retire`, `default` and `show`: what a running stack serves, changed without a restart."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from control_plane.cli.console import err, out, reach, styled
+from control_plane.cli.models_commands import ModelsDir
+from control_plane.cli.serving import serve_here
+from inferlane.contracts.naming import check_model_name, check_version_name
+from inferlane.errors import ConfigurationError, InvalidNameError, UnavailableError, quoted
+from inferlane.runtime.runfile import RunFile
+
+# The Kafka client and the catalogue are loaded by the command that needs them (PLC0415).
+# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    from control_plane.catalog_changes import CatalogState, Say
+    from inferlane.contracts.catalog_entry import CatalogEntry
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.runfile import RunRecord
+    from models.catalog import ModelVersion
+
+_LOOK_S = 0.1
+_POOL_GONE_WITHIN_S = 60.0
+
+VersionName = Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="The version, as fraud/v3.")]
+
+
+def serve_model(
+    name: VersionName,
+    location: Annotated[
+        str,
+        typer.Option(help="Where workers without the version get its files.", show_default="its folder in the store"),
+    ] = "",
+    within_s: Annotated[float, typer.Option("--within", min=1, help="Seconds that it may take to answer.")] = 120.0,
+    models_dir: ModelsDir = None,
+) -> None:
+    """Put a version of the store in service: its topics, its entry in the catalogue; here also its pool."""
+    from control_plane.catalog_changes import serve_version
+    from control_plane.local.probe import Target
+    from models.catalog_entries import entry_of_store, version_of_entry
+
+    model, version = _pair(name)
+    settings, record = _reached(models_dir)
+    described = version_of_entry(entry_of_store(settings.models_dir, model, version, generation=1, default_since=0))
+    if record is not None and not location:
+        target = Target(model=model, version=version, signature=described.signature)
+        serve_here(target, settings.models_dir, within_s=within_s)
+        return
+    entry = asyncio.run(serve_version(settings, model, version, location=location))
+    out.print(f"{model} {version} is in the catalogue, from {entry.location}", soft_wrap=True)
+    out.print(f"On Kubernetes: inferlane k8s render --model {model} --version {version} | kubectl apply -f -")
+
+
+def set_default_version(name: VersionName, models_dir: ModelsDir = None) -> None:
+    """Make a version the default of its model: calls that name no version get it, unless a split says otherwise."""
+    from control_plane.catalog_changes import set_default
+    from models.retirement import write_default
+
+    model, version = _pair(name)
+    settings, record = _reached(models_dir)
+    if record is not None or _names_broker(settings):
+        asyncio.run(set_default(settings, model, version))
+        is_written = write_default(settings.models_dir, model, version)
+    else:
+        is_written = write_default(settings.models_dir, model, version)
+        if not is_written:
+            raise ConfigurationError(f"{settings.models_dir} has no {model} {version}")
+    where = "in the store and in the catalogue" if is_written and record is not None else ""
+    out.print(f"{version} is the default version of {model} {where}".rstrip(), soft_wrap=True)
+
+
+def retire_model(
+    name: VersionName,
+    within_s: Annotated[
+        float, typer.Option("--within", min=1, help="Seconds that accepted requests may take to be finished.")
+    ] = 300.0,
+    now: Annotated[
+        bool,
+        typer.Option(
+            "--now", help="Leave requests that wait for it: they end EXPIRED at their deadline. Default: off."
+        ),
+    ] = False,
+    models_dir: ModelsDir = None,
+) -> None:
+    """Take a version out of service: it finishes what was accepted, then its pool and its files are removed."""
+    model, version = _pair(name)
+    settings, record = _reached(models_dir)
+    started_s = time.monotonic()
+    if record is None and not _names_broker(settings):
+        from models.retirement import remove_version
+
+        if not remove_version(settings.models_dir, model, version):
+            raise ConfigurationError(f"{settings.models_dir} has no {model} {version}")
+        out.print(f"{model} {version} is removed from the store; no stack runs here", soft_wrap=True)
+        return
+    with err.status(f"{model} {version}: refusing new requests") as status:
+        asyncio.run(_retire(settings, model, version, within_s=None if now else within_s, say=status.update))
+        if record is not None:
+            _wait_for_the_pool_to_go(settings, model, version)
+    out.print(
+        styled(("✓", "green"), f" {model} {version} is retired, after {time.monotonic() - started_s:.1f} s"),
+        soft_wrap=True,
+    )
+    if record is None:
+        out.print(f"On Kubernetes: inferlane k8s render --model {model} --version {version} | kubectl delete -f -")
+
+
+async def _retire(settings: "Settings", model: str, version: str, *, within_s: float | None, say: "Say") -> None:
+    from control_plane.catalog_changes import begin_retirement, end_retirement, wait_drained
+    from models.retirement import remove_version
+
+    entry = await begin_retirement(settings, model, version)
+    if within_s is not None:
+        await wait_drained(settings, model, version, within_s=within_s, say=say)
+    # Before the entry: cut off in between, the command goes on where it was. After it, the version would come back
+    # with the next start of a broker that keeps nothing.
+    remove_version(settings.models_dir, model, version)
+    await end_retirement(settings, entry)
+
+
+def _wait_for_the_pool_to_go(settings: "Settings", model: str, version: str) -> None:
+    from control_plane.local.pools import worker_pool
+
+    file, until_s = RunFile(settings.state_dir), time.monotonic() + _POOL_GONE_WITHIN_S
+    while (record := file.read()) is not None and record.is_running:
+        if not any(process.pool == worker_pool(model, version) for process in record.processes):
+            return
+        if time.monotonic() > until_s:
+            raise UnavailableError(
+                f"{model} {version} is retired, and its pool still runs after {_POOL_GONE_WITHIN_S:g} s; "
+                "`inferlane status` shows it"
+            )
+        time.sleep(_LOOK_S)
+
+
+def show_model(
+    name: Annotated[str, typer.Argument(metavar="MODEL[/VERSION]", help="The model, or one version of it.")],
+    models_dir: ModelsDir = None,
+) -> None:
+    """Show what is known of a model or a version: state, signature, digest, measurements, where its files are."""
+    from control_plane.catalog_changes import read_state, store_state
+
+    model, _, version = name.partition("/")
+    settings, record = _reached(models_dir)
+    is_live = record is not None or _names_broker(settings)
+    state = asyncio.run(read_state(settings)) if is_live else store_state(settings)
+    reasons = {(fault.model, fault.version): fault.reason for fault in state.catalog.faults}
+    reasons |= {(fault.model, fault.version): fault.reason for fault in record.faults} if record is not None else {}
+    known = state.catalog.model(model)
+    if version:
+        _show_version(known.version(version), state, reasons.get((model, version)))
+        return
+    out.print(styled((model, "bold"), f"  {known.description}".rstrip()), soft_wrap=True)
+    table = Table("version", "state", "size", "inputs", "digest", box=None, padding=(0, 1))
+    for entry in known.versions.values():
+        mark = " (default)" if entry.version == known.default_version else ""
+        inputs = ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in entry.signature.inputs)
+        said = _state(state, entry, reasons.get((model, entry.version)))
+        table.add_row(
+            f"{entry.version}{mark}", said, f"{entry.size_bytes / 1024:,.0f} KiB", inputs, f"{entry.digest[:19]}…"
+        )
+    out.print(table)
+    for fault in known.faults.items():
+        out.print(styled(("not served", "bold red"), f" {fault[0]}: {fault[1]}"), soft_wrap=True)
+
+
+def _show_version(entry: "ModelVersion", state: "CatalogState", reason: str | None) -> None:
+    told = state.table.get(entry.model, entry.version)
+    out.print(styled((f"{entry.model} {entry.version}", "bold"), f"  {_state(state, entry, reason)}"), soft_wrap=True)
+    lines = {
+        "digest": entry.digest,
+        "size": f"{entry.size_bytes:,} bytes",
+        "quantization": entry.quantization,
+        "files": told.location if told is not None else str(entry.path.parent),
+        "default": "yes" if state.catalog.model(entry.model).default_version == entry.version else "no",
+        **{f"input {spec.name}": f"{spec.datatype} {list(spec.shape)}" for spec in entry.signature.inputs},
+        **{f"output {spec.name}": f"{spec.datatype} {list(spec.shape)}" for spec in entry.signature.outputs},
+        "classes": ", ".join(entry.classes) or "-",
+        **{key: str(value) for key, value in entry.metrics.items()},
+        **{key: str(value) for key, value in entry.quantized.items()},
+    }
+    for key, value in lines.items():
+        out.print(f"  {key:24} {value}", soft_wrap=True)
+    report = entry.path.parent / "report.json"
+    if report.is_file():
+        out.print(f"  {'report':24} {report}", soft_wrap=True)
+    if reason:
+        out.print(styled(("not served", "bold red"), f" {reason}"), soft_wrap=True)
+
+
+def _state(state: "CatalogState", entry: "ModelVersion", reason: str | None) -> str:
+    told: CatalogEntry | None = state.table.get(entry.model, entry.version)
+    return "failed" if reason else told.state if told is not None else "serving"
+
+
+def _pair(name: str) -> tuple[str, str]:
+    """Return model and version of `MODEL/VERSION`.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    model, _, version = name.partition("/")
+    try:
+        check_model_name(model)
+        check_version_name(version)
+    except InvalidNameError as error:
+        raise ConfigurationError(
+            f"{quoted(name)} names no version; write MODEL/VERSION, as fraud/v3: {error}"
+        ) from error
+    return model, version
+
+
+def _reached(models_dir: Path | None) -> "tuple[Settings, RunRecord | None]":
+    settings, record = reach()
+    return (settings if models_dir is None else settings.model_copy(update={"models_dir": models_dir})), record
+
+
+def _names_broker(settings: "Settings") -> bool:
+    return "kafka_bootstrap_servers" in settings.model_fields_set
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to `inferlane models`."""
+    app.command("serve")(serve_model)
+    app.command("show")(show_model)
+    app.command("default")(set_default_version)
+    app.command("retire")(retire_model)

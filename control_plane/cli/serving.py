@@ -1,0 +1,125 @@
+"""A version of the store put in service on a running stack: told to the catalogue, then probed until it answers."""
+
+import asyncio
+import shlex
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from control_plane.cli.console import err, out, reach, styled
+from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.runtime.runfile import RunFile
+
+# The Kafka and HTTP clients are loaded by the command that needs them (PLC0415).
+# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from control_plane.local.probe import Target
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.runfile import FaultRecord, RunRecord
+    from inferlane.runtime.settings import ApiSettings
+
+# A row that fits a terminal.
+_SHOWN_VALUES = 64
+# Of one probe: long enough for a busy stack, short enough to hear soon of a worker that cannot start.
+_PROBE_WAIT_S = 3.0
+_RETRY_S = 0.1
+
+
+def show_next_step(target: "Target", settings: "ApiSettings", *, is_first: bool, within_s: float) -> None:
+    """Serve the version on the stack that runs here, or say how to; then print the call that it answers.
+
+    Raises:
+        UnavailableError: the version does not answer; the message has the reason. It stays in the store.
+    """
+    if not (settings.models_dir / settings.default_model).is_dir():
+        out.print(
+            f"The store has no model {settings.default_model!r}: set INFERLANE_DEFAULT_MODEL={target.model}.",
+            soft_wrap=True,
+        )
+    _, record = reach()
+    if record is not None and record.phase == "ready":
+        serve_here(target, settings.models_dir, within_s=within_s)
+    elif record is not None:
+        out.print(f"The stack here is {record.phase}. Once it is ready: {_serve_command(target)}", soft_wrap=True)
+    elif "kafka_bootstrap_servers" in settings.model_fields_set:
+        out.print(f"Put it in service on your broker: {_serve_command(target)}", soft_wrap=True)
+    else:
+        out.print("Start the stack: inferlane up --detach")
+    url = record.api_url if record is not None else f"http://localhost:{settings.api_port}"
+    body = example_body(target, pins=not is_first)
+    if body is not None:
+        is_served = record is not None and record.phase == "ready"
+        out.print(
+            f"{'Try it' if is_served else 'Then'}: curl -s {url}/v1/models/predict -d {shlex.quote(body)}",
+            soft_wrap=True,
+        )
+
+
+def serve_here(target: "Target", models_dir: "Path", *, within_s: float) -> None:
+    """Put a version of the store in service on the stack that runs here; return when it has answered.
+
+    Raises:
+        ConfigurationError: no stack runs here.
+        UnavailableError: the version does not answer; the message has the reason.
+    """
+    settings, record = reach()
+    if record is None:
+        raise ConfigurationError("no stack runs here; start one with `inferlane up --detach`")
+    settings = settings.model_copy(update={"models_dir": models_dir})
+    with err.status(f"{target.model} {target.version}: starting its pool"):
+        took_s = asyncio.run(_serve(target, settings, record, within_s=within_s))
+    line = f" {target.model} {target.version} is served: it answered a row of zeros after {took_s:.1f} s"
+    out.print(styled(("✓", "green"), line), soft_wrap=True)
+
+
+async def _serve(target: "Target", settings: "Settings", record: "RunRecord", *, within_s: float) -> float:
+    from control_plane.catalog_changes import serve_version
+
+    started_s = time.monotonic()
+    await serve_version(settings, target.model, target.version)
+    await _answers(target, settings, record, until_s=started_s + within_s)
+    return time.monotonic() - started_s
+
+
+async def _answers(target: "Target", settings: "Settings", record: "RunRecord", *, until_s: float) -> None:
+    from control_plane.local.probe import predict
+
+    file = RunFile(settings.state_dir)
+    while True:
+        try:
+            await predict(record.api_url, target, wait_s=_PROBE_WAIT_S, api_key=settings.api_key)
+        except UnavailableError as error:
+            if fault := _fault(target, file.read()):
+                raise UnavailableError(
+                    f"{target.model} {target.version} cannot be served, everything else goes on: {fault.reason}. Mend "
+                    f"it, then `inferlane models retire {target.model}/{target.version}` and add it again"
+                ) from error
+            if time.monotonic() > until_s:
+                raise UnavailableError(
+                    f"{target.model} {target.version} is in the catalogue and has not answered yet: {error}. "
+                    "`inferlane status` shows what it waits for"
+                ) from error
+            await asyncio.sleep(_RETRY_S)
+        else:
+            return
+
+
+def _fault(target: "Target", record: "RunRecord | None") -> "FaultRecord | None":
+    faults = record.faults if record is not None else ()
+    return next((fault for fault in faults if (fault.model, fault.version) == (target.model, target.version)), None)
+
+
+def example_body(target: "Target", *, pins: bool) -> str | None:
+    """A body that the version answers; nothing if a row is too long to be shown. `pins`: it names the version."""
+    from control_plane.local.probe import zero_row
+
+    names = {"model": target.model} | ({"version": target.version} if pins else {})
+    body = msgspec.json.encode({**names, "instances": [zero_row(target.signature)]}).decode()
+    return body if body.count(",") <= _SHOWN_VALUES else None
+
+
+def _serve_command(target: "Target") -> str:
+    return f"inferlane models serve {target.model}/{target.version}"
