@@ -9,11 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Signature, TensorSpec
 from inferlane.runtime.runfile import write_whole
 from models.artifact import Artifact, read_artifact
 from models.execution import ON_CPU, Execution, as_table
+from models.steps.declared_steps import BeforeStep
+from models.steps.score_steps import AfterStep
 
 Scalar = str | int | float | bool
 Value = Scalar | Sequence[Scalar]
@@ -88,6 +92,10 @@ class VersionAbout:
     quantized: Mapping[str, float | str]
     rows_alone: bool = False
     execution: Execution = ON_CPU
+    # The steps around the graph, which has that signature, and the files beside it that are counted.
+    before: Sequence[BeforeStep] = ()
+    after: Sequence[AfterStep] = ()
+    files: Sequence[str] = ()
     # The names of the classes by output, where an output names its own.
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -157,14 +165,23 @@ def version_toml(about: VersionAbout, artifact: Artifact) -> str:
     about_graph: dict[str, Value] = {"row_axis": False} if about.signature.batch == NO_ROW_AXIS else {}
     if about.rows_alone:
         about_graph["rows_alone"] = True
+    if about.files:
+        about_files["files"] = list(about.files)
     return dump_toml(
         about_files | {"quantization": about.quantization} | about_graph,
         lists={
+            "before": [_step_table(step) for step in about.before],
+            "after": [_step_table(step) for step in about.after],
             "inputs": [_table(spec, about) for spec in about.signature.inputs],
             "outputs": [_table(spec, about) for spec in about.signature.outputs],
         },
         tables=tables,
     )
+
+
+def _step_table(step: BeforeStep | AfterStep) -> Table:
+    """What version.toml says of a step: everything, so that it stays what it was when a default changes."""
+    return {name: value for name, value in msgspec.to_builtins(step).items() if value not in (None, [], ())}
 
 
 def _table(spec: TensorSpec, about: VersionAbout) -> Table:

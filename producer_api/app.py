@@ -16,11 +16,12 @@ from producer_api.http.asgi import PREDICT_PATH, HeadAndOptions, PlainResponse, 
 from producer_api.http.auth import KeyRing, authenticated
 from producer_api.http.error_responses import InvalidParameterError, crash_error
 from producer_api.http.openapi import openapi
-from producer_api.http.paths import V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH
+from producer_api.http.paths import EMBEDDINGS_PATH, V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH
 from producer_api.http.request_body import BodyMemory, BodyReservation, put_reservation, read_body
 from producer_api.http.responses import as_fastapi, error_response, health_response, refusal_response
 from producer_api.inference_protocol.infer_format import V2Format, is_infer
 from producer_api.inference_protocol.infer_request import InferReader
+from producer_api.predict.embeddings_format import EmbeddingsFormat
 from producer_api.predict.endpoint import PredictEndpoint, PredictFormat, V1Format
 from producer_api.routes import docs_page, operations, predictions, protocol_metadata, served_models
 from producer_api.routes.dependencies import Services
@@ -55,8 +56,10 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     app.state.services = services
     predict = _predict_endpoint(services, V1Format(services.reader, services.responses))
     infer = _predict_endpoint(services, V2Format(InferReader(services.settings, services.reader), services.catalog))
+    embed = _predict_endpoint(services, EmbeddingsFormat(services.settings, services.reader))
     # Registered so that other methods get 405; `HotPath` serves POST before FastAPI sees it.
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
+    app.router.routes.append(Route(EMBEDDINGS_PATH, embed, methods=["POST"]))
     for path in (V2_MODEL_PATH, V2_VERSION_PATH):
         app.router.routes.append(Route(f"{path}/infer", infer, methods=["POST"]))
     routes = [*app.router.routes]
@@ -73,7 +76,8 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     app.openapi = lambda: openapi(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
         app, services.catalog, services.settings, has_keys=keys is not None
     )
-    inner = HotPath(HeadAndOptions(app, routes), {PREDICT_PATH: predict}, infer=infer, held=services.body_memory)
+    hot = {PREDICT_PATH: predict, EMBEDDINGS_PATH: embed}
+    inner = HotPath(HeadAndOptions(app, routes), hot, infer=infer, held=services.body_memory)
     return authenticated(inner, services.settings, keys)
 
 

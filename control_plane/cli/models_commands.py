@@ -75,6 +75,13 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of one run.", show_default="INFERLANE_INTRA_OP_NUM_THREADS")
     ] = None,
+    steps: Annotated[
+        str,
+        typer.Option(help="Steps around the model: those that an export's files ask for (auto), none, or a TOML file."),
+    ] = "auto",
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens that a text is cut to.", show_default="what the export says")
+    ] = None,
     description: Annotated[str, typer.Option(help="What a new model is for. Default: none.")] = "",
     models_dir: ModelsDir = None,
 ) -> None:
@@ -95,6 +102,9 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         trust_pickle=trust_pickle,
         rows_alone=rows_alone,
         execution=parsed_execution("--providers", providers=providers, threads=threads),
+        steps=None if steps in {"auto", "none"} else Path(steps),
+        finds_steps=steps == "auto",
+        max_length=max_length,
         description=description,
     )
     with err.status("inspecting") as status:
@@ -121,6 +131,7 @@ def _show(added: "Added") -> None:
         f"{report.nodes} nodes, {opsets}, IR version {report.ir_version}",
         *([] if report.converted is None else _conversion_lines(report)),
         *report.changes,
+        *checked.declared.seen,
         "answers rows of zeros, and a row alone as in a batch",
         f"NaN is {'answered' if checked.accepts_nan else 'not answered'} by numbers",
         f"{_latencies(checked.latency_us)} on {', '.join(checked.providers)}",

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from models.adding.conversion import ConversionOrder, Converted, convert_in_chil
 from models.adding.inspection import Inspected, inspect
 from models.adding.publication import Published, check_free, preparation, publish
 from models.adding.sources import Source, SourceKind, find_source
+from models.artifact import read_artifact
 from models.execution import ON_CPU, Execution
 from models.files import read_model_file
+from models.steps.score_steps import Argmax, Threshold
 from models.store import VersionAbout, version_toml
 
 _CONVERTED, _PREDICTIONS = "converted.onnx", "predictions.npz"
@@ -37,6 +39,11 @@ class Addition:
     trust_pickle: bool = False
     # Rows are run one by one, because the answer to one depends on the others.
     rows_alone: bool = False
+    # A file that declares the steps around the model; None finds them in the files of an export.
+    steps: Path | None = None
+    finds_steps: bool = True
+    # Of a text, in tokens; None: what the export says.
+    max_length: int | None = None
     execution: Execution = ON_CPU
     description: str = ""
 
@@ -88,11 +95,17 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
         folder = scratch / "version"
         _write_files(folder, inspected, source)
         say("checking")
-        checked = _checked(addition, inspected, folder, source.path, scratch)
+        checked = _checked(addition, inspected, folder, source, scratch)
+        inspected = replace(inspected, artifact=read_artifact(folder / "model.onnx", _files_of(source)))
         report = _report(addition, inspected, checked, converted)
         classes = {**_score_classes(report), **inspected.classes}
+        labels = {
+            step.output: step.labels
+            for step in checked.declared.after
+            if isinstance(step, Argmax | Threshold) and step.labels
+        }
         (folder / "version.toml").write_text(
-            version_toml(_about(report, classes, addition), inspected.artifact), encoding="utf-8"
+            version_toml(_about(report, classes, addition, _files_of(source)), inspected.artifact), encoding="utf-8"
         )
         (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         for path in (folder, *folder.rglob("*")):
@@ -104,7 +117,7 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
             version=addition.version,
             description=addition.description,
         )
-    return Added(published=published, report=report, classes=classes)
+    return Added(published=published, report=report, classes=classes | labels)
 
 
 def _converted(addition: Addition, source: Source, scratch: Path, say: Callable[[str], object]) -> Converted | None:
@@ -132,7 +145,12 @@ def _write_files(folder: Path, inspected: Inspected, source: Source) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Path, scratch: Path) -> Checked:
+def _files_of(source: Source) -> tuple[str, ...]:
+    """The files that come with the model, by name."""
+    return tuple(path.name for path in source.companions)
+
+
+def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Source, scratch: Path) -> Checked:
     order = CheckOrder(
         folder=str(folder),
         classes=inspected.classes,
@@ -141,13 +159,17 @@ def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Pat
         predictions=str(scratch / _PREDICTIONS) if (scratch / _PREDICTIONS).exists() else None,
         tolerance=addition.tolerance,
         rows_alone=addition.rows_alone,
+        steps=None if addition.steps is None else str(addition.steps.resolve()),
+        export=None if source.folder is None or not addition.finds_steps else str(source.folder.resolve()),
+        max_length=addition.max_length,
+        files=_files_of(source),
         execution=addition.execution,
     )
     try:
         return check_in_child(order, scratch=scratch, timeout_s=addition.timeout_s)
     except ConfigurationError as error:
         # The person knows the file that was given, and not the copy of it.
-        reason = str(error).replace(str(folder / "model.onnx"), str(source))
+        reason = str(error).replace(str(folder / "model.onnx"), str(source.path))
         if "Unknown Category" in reason:
             reason += " A request may hold any text: fit the OneHotEncoder with handle_unknown='ignore'."
         raise ConfigurationError(reason) from error
@@ -191,10 +213,15 @@ def _score_classes(report: Report) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _about(report: Report, classes: Mapping[str, tuple[str, ...]], addition: Addition) -> VersionAbout:
+def _about(
+    report: Report, classes: Mapping[str, tuple[str, ...]], addition: Addition, files: tuple[str, ...]
+) -> VersionAbout:
     return VersionAbout(
         quantization="none",
-        signature=report.checked.signature,
+        signature=report.checked.graph,
+        before=report.checked.declared.before,
+        after=report.checked.declared.after,
+        files=files,
         metrics={f"batch{rows}_latency_us": value for rows, value in report.checked.latency_us.items()},
         quantized={},
         rows_alone=addition.rows_alone,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inferlane.contracts.wire.binary_values import from_base64
 from inferlane.contracts.wire.tensors import Signature, TensorSpec, numpy_dtype
 from inferlane.errors import ConfigurationError, quoted
 
@@ -199,6 +200,8 @@ def _fitted(path: str, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
         values = array[:MAX_ROWS].astype(numpy_dtype(spec.datatype))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{path}: {spec.name} wants {spec.datatype}: {error}") from error
+    if spec.is_binary:
+        values = from_base64(values, f"--check {str(path)!r}: column {spec.name}")
     if values.shape[1:] == spec.row_shape:
         return values
     try:

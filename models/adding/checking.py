@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 
 from inferlane.contracts.wire.tensors import Signature, numpy_dtype
-from inferlane.errors import ConfigurationError, ModelError, clipped
+from inferlane.errors import ConfigurationError, InvalidInputError, ModelError, clipped
 from models.adding.child_process import answer_order, run_in_child
+from models.adding.export_steps import DeclaredSteps, infer_steps, read_steps
 from models.execution import ON_CPU, Execution, check_installed
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ class CheckOrder(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float
     rows_alone: bool = False
     execution: Execution = ON_CPU
+    # The steps around the graph: a file that declares them, or the export in whose files they are found.
+    steps: str | None = None
+    export: str | None = None
+    max_length: int | None = None
+    # Those beside the model.
+    files: tuple[str, ...] = ()
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +58,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """What a model showed."""
 
+    # What clients see, and the graph itself.
     signature: Signature
+    graph: Signature
+    declared: DeclaredSteps
     latency_us: Mapping[str, float]
     accepts_nan: bool
     # What it ran on here: the CPU, where a provider that it asks for is not installed.
@@ -79,20 +89,25 @@ def _check(order: CheckOrder) -> Checked:
     from workers.model_check import load_verified  # noqa: PLC0415
 
     path = Path(order.folder) / "model.onnx"
-    artifact = read_artifact(path)
-    graph = _loaded_signature(artifact.model, artifact.external)
-    signature = Signature.of_graph(graph.inputs, graph.outputs)
+    artifact = read_artifact(path, order.files)
+    loaded = _loaded_signature(artifact.model, artifact.external)
+    graph = Signature.of_graph(loaded.inputs, loaded.outputs)
+    declared = _declared(order, graph)
+    steps = declared.around(graph)
+    signature = graph if steps is None else steps.public()
     version = ModelVersion(
         model="added",
         version="new",
         path=path,
         signature=signature,
-        classes=order.label_classes,
+        classes=(steps.labels if steps else ()) or order.label_classes,
         digest=artifact.digest,
         size_bytes=artifact.size_bytes,
         quantization="none",
         rows_alone=order.rows_alone,
         execution=_executable_here(order.execution),
+        steps=steps,
+        files=order.files,
     )
     model = load_verified(version, intra_op_num_threads=1, rows=_BATCH_ROWS)
 
@@ -102,18 +117,29 @@ def _check(order: CheckOrder) -> Checked:
         rows = read_check_rows(Path(path), signature, order.classes)
         try:
             outputs = _run_in_batches(model, rows.inputs)
-        except ModelError as error:
+        except (ModelError, InvalidInputError) as error:
             raise ConfigurationError(f"the rows of {path} fail: {error}") from error
         return compare(outputs, rows.expected, order.tolerance, expected_of=expected_of)
 
     return Checked(
         signature=signature,
+        graph=graph,
+        declared=declared,
         latency_us={str(count): _latency_us(model, count) for count in MEASURED_ROWS},
         accepts_nan=_accepts_nan(model),
         providers=version.execution.providers,
         comparison=compared(order.rows, "what is expected"),
         library_comparison=compared(order.predictions, "what the library predicts"),
     )
+
+
+def _declared(order: CheckOrder, graph: Signature) -> DeclaredSteps:
+    """The steps of the version; none of one that takes what its graph takes."""
+    if order.steps is not None:
+        return read_steps(Path(order.steps))
+    if order.export is not None:
+        return infer_steps(Path(order.export), graph, max_length=order.max_length)
+    return DeclaredSteps()
 
 
 def _executable_here(execution: Execution) -> Execution:
@@ -237,10 +263,12 @@ def _accepts_nan(model: "OnnxModel") -> bool:
 
 def _filled(model: "OnnxModel", rows: int, value: float) -> dict[str, np.ndarray]:
     dtypes = {spec.name: (numpy_dtype(spec.datatype), spec.row_shape) for spec in model.version.signature.inputs}
-    return {
+    made = {} if model.steps is None else model.steps.samples(rows)
+    return made | {
         # A free axis has one value.
         name: np.full((rows, *map(abs, shape)), value if dtype.kind == "f" else 0, dtype)
         for name, (dtype, shape) in dtypes.items()
+        if name not in made
     }
 
 

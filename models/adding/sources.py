@@ -47,6 +47,8 @@ class Source:
 
     path: Path
     kind: SourceKind
+    # Of an export: what its configuration files are in.
+    folder: Path | None = None
     companions: tuple[Path, ...] = ()
 
 
@@ -82,6 +84,7 @@ def _in_folder(folder: Path) -> Source:
             return Source(
                 path=(named or found)[0],
                 kind=SourceKind.ONNX,
+                folder=folder,
                 companions=tuple(path for path in companions if path.is_file()),
             )
         if found:

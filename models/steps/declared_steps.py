@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
+from inferlane.contracts.wire.token_text import TOKEN_COUNT
 from inferlane.errors import ConfigurationError
 from models.steps.image_step import ImageStep
 from models.steps.score_steps import AfterStep, Stage
@@ -78,9 +79,10 @@ class Steps:
         for step in self.after:
             at = step.specs(at)
         outputs = dict(at.outputs)
-        count = self.tokenizer.count if self.tokenizer is not None else ""
-        if count:
-            if count in outputs:
-                raise ConfigurationError(f"the step 'tokenizer' adds the output {count!r}, which is there already")
-            outputs[count] = TensorSpec(name=count, datatype="INT64", shape=(-1,))
+        if self.tokenizer is not None and self.tokenizer.count:
+            if TOKEN_COUNT in outputs:
+                raise ConfigurationError(
+                    f"the step 'tokenizer' adds the output {TOKEN_COUNT!r}, which is there already"
+                )
+            outputs[TOKEN_COUNT] = TensorSpec(name=TOKEN_COUNT, datatype="INT64", shape=(-1,))
         return tuple(outputs.values())

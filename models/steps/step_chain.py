@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from inferlane.contracts.wire.tensors import Tensors
+from inferlane.contracts.wire.token_text import TOKEN_COUNT
 from inferlane.errors import RowsRefusedError
 from models.steps.declared_steps import Steps
 from models.steps.image_step import ImageDecoder, ImageStep
@@ -53,8 +54,8 @@ class StepChain:
             for rows, filled in parts
         ]
         joined = _in_order([rows for rows, _ in parts], outputs)
-        if self._steps.tokenizer is not None and (count := self._steps.tokenizer.count):
-            joined[count] = np.array([len(ids) for ids in tokens.ids], np.int64)
+        if self._steps.tokenizer is not None and self._steps.tokenizer.count:
+            joined[TOKEN_COUNT] = np.array([len(ids) for ids in tokens.ids], np.int64)
         return joined
 
     def samples(self, count: int) -> dict[str, np.ndarray]:

@@ -32,8 +32,8 @@ class TokenizerStep(
     max_chars: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000
     # What shorter rows are filled up with.
     pad_id: Annotated[int, msgspec.Meta(ge=0)] = 0
-    # The name of an output with the number of tokens of each row; none if empty.
-    count: str = ""
+    # Whether answers have the number of tokens of each row, as the output `tokens`.
+    count: bool = False
 
     def filled(self, graph: Signature) -> tuple[TensorSpec, ...]:
         """The inputs of the graph that this step fills.

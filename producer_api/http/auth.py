@@ -13,7 +13,7 @@ from inferlane.runtime.metrics.api_metrics import DENIED
 from inferlane.runtime.runfile import is_loopback
 from producer_api.http.asgi import CALLER, PREDICT_PATH, SEES_ALL, header
 from producer_api.http.error_responses import ForbiddenError, UnauthorizedError
-from producer_api.http.paths import INFER_PATH, V2_HEALTH_PATHS, V2_INDEX_PATH
+from producer_api.http.paths import EMBEDDINGS_PATH, INFER_PATH, V2_HEALTH_PATHS, V2_INDEX_PATH
 from producer_api.http.responses import error_response
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def required_scope(method: str, path: str) -> Scope | None:
     """Return the scope that a call needs, or None if it is open to all. A write that is not listed needs `admin`."""
     if path in OPEN_PATHS:
         return None
-    if method in _READS or (method, path) == ("POST", PREDICT_PATH):
+    if method in _READS or (method == "POST" and path in {PREDICT_PATH, EMBEDDINGS_PATH}):
         return Scope.PREDICT
     if method == "POST" and (INFER_PATH.fullmatch(path) or path == V2_INDEX_PATH):
         return Scope.PREDICT

@@ -10,7 +10,8 @@ from inferlane.runtime.api_keys import Scope
 from inferlane.runtime.http.request_head import CONTENT_TYPE
 from producer_api.http.asgi import PREDICT_PATH
 from producer_api.http.auth import required_scope
-from producer_api.http.paths import V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH, is_v2
+from producer_api.http.openai_schemas import EmbeddingsResponse, OpenAiError, embeddings_bodies
+from producer_api.http.paths import EMBEDDINGS_PATH, V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH, is_v2
 from producer_api.http.protocol_schemas import InferResponse, ProtocolError, infer_bodies, infer_examples
 from producer_api.http.schemas import Prediction, Problem, Queued, predict_bodies, split_bodies, split_examples
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from models.live_catalog import AnyCatalog
 
 _REF = "#/components/schemas/"
-_SHAPES: tuple[Any, ...] = (Prediction, Queued, Problem, ProtocolError, InferResponse)
+_SHAPES: tuple[Any, ...] = (Prediction, Queued, Problem, ProtocolError, InferResponse, EmbeddingsResponse, OpenAiError)
 _SECURITY_SCHEME = {
     "type": "http",
     "scheme": "bearer",
@@ -88,6 +89,8 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
         paths = document["paths"]
         schemas["InferRequest"] = infer_bodies(settings)
         paths[PREDICT_PATH] = {"post": _predict()}
+        schemas["EmbeddingsRequest"] = embeddings_bodies(catalog, settings.max_rows)
+        paths[EMBEDDINGS_PATH] = {"post": _embed()}
         for path, names in ((V2_MODEL_PATH, ("model",)), (V2_VERSION_PATH, ("model", "version"))):
             paths[f"{path}/infer"] = {"post": _infer(catalog, names)}
         paths["/v1/traffic-split"]["post"]["requestBody"] = {
@@ -116,7 +119,7 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         responses["200"] = {"description": "The check passed.", "content": _PROBES[path]}
         if path != "/metrics":
             responses["503"] = {"description": "The check failed; the body says which part.", **responses["200"]}
-    elif path != PREDICT_PATH and not path.endswith("/infer"):
+    elif path not in {PREDICT_PATH, EMBEDDINGS_PATH} and not path.endswith("/infer"):
         responses |= {status: _error(path, text) for status, text in _ANY_PROBLEMS.items()}
     if path.endswith("/ready") and path not in _PROBES:
         content = {"application/json": {"schema": {"anyOf": [_ref("ModelReadiness"), _ref("ProtocolError")]}}}
@@ -126,7 +129,7 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
     for status, text in _EDGE_PROBLEMS.items():
         held = responses.setdefault(status, _problem(text))
         held["content"] = {**held["content"], **_problem(text)["content"]}
-        if is_v2(path):
+        if is_v2(path) or path == EMBEDDINGS_PATH:
             held["content"] = {**held["content"], **_error(path, text)["content"]}
     for parameter in operation.get("parameters", ()):
         # A name may be any text without control characters, which no path may hold.
@@ -224,6 +227,22 @@ def _infer(catalog: "AnyCatalog", names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def _embed() -> dict[str, Any]:
+    return {
+        "tags": ["predictions"],
+        "summary": "Embed",
+        "operationId": "embed",
+        "description": "OpenAI's call for embeddings, over the queue: waits for the result as long as calls may wait "
+        "(`Prefer: wait=<seconds>` for less), and answers 504 when the wait runs out.",
+        "parameters": [_IDEMPOTENCY_KEY],
+        "requestBody": {"required": True, "content": _json("EmbeddingsRequest")},
+        "responses": {
+            "200": {"description": "One embedding for each text.", "content": _json("EmbeddingsResponse")},
+            **{status: _error(EMBEDDINGS_PATH, text) for status, text in _PROBLEMS.items()},
+        },
+    }
+
+
 def _ref(name: str) -> dict[str, Any]:
     return {"$ref": _REF + name}
 
@@ -234,6 +253,8 @@ def _json(name: str) -> dict[str, Any]:
 
 def _error(path: str, description: str) -> dict[str, Any]:
     """Describe an error as the clients of the path read it."""
+    if path == EMBEDDINGS_PATH:
+        return {"description": description, "content": _json("OpenAiError")}
     if is_v2(path):
         return {"description": description, "content": _json("ProtocolError")}
     return _problem(description)

@@ -1,6 +1,9 @@
-"""The paths of the Open Inference Protocol, for what lets calls in and what sends them to their handlers."""
+"""The paths of the protocols of others, for what lets calls in and what sends them to their handlers."""
 
 import re
+
+EMBEDDINGS_PATH = "/v1/embeddings"
+"""OpenAI's, whose clients read another form of errors."""
 
 V2_ROOT = "/v2"
 V2_LIVE_PATH, V2_READY_PATH = f"{V2_ROOT}/health/live", f"{V2_ROOT}/health/ready"

@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from inferlane.runtime.http.request_head import CONTENT_TYPE
 from producer_api.http.asgi import PlainResponse
 from producer_api.http.error_responses import UnconfirmedError, problem, problem_of
-from producer_api.http.paths import is_v2
+from producer_api.http.paths import EMBEDDINGS_PATH, is_v2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,8 @@ _GZIP, _ZLIB = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS
 def error_response(error: "InferlaneError", path: str) -> PlainResponse:
     """Return the response to a call of that path which failed with this error."""
     response = problem_of(error)
+    if path == EMBEDDINGS_PATH:
+        return response._replace(body=openai_error(response.status, error.code, str(error)), content_type=JSON)
     if is_v2(path):
         # The body has no place for it beside the message.
         which = f" (the request {error.request_id})" if isinstance(error, UnconfirmedError) else ""
@@ -39,6 +42,8 @@ def error_response(error: "InferlaneError", path: str) -> PlainResponse:
 
 def refusal_response(status: int, code: str, detail: str, path: str) -> PlainResponse:
     """Return the response to a call of that path which the server itself refuses."""
+    if path == EMBEDDINGS_PATH:
+        return PlainResponse(status, openai_error(status, code, detail), JSON)
     if is_v2(path):
         return PlainResponse(status, v2_error(detail), JSON)
     return PlainResponse(status, problem(status, code, detail), CONTENT_TYPE.encode())
@@ -47,6 +52,12 @@ def refusal_response(status: int, code: str, detail: str, path: str) -> PlainRes
 def v2_error(detail: str) -> bytes:
     """Encode the error body of the Open Inference Protocol, which is all that its clients read."""
     return msgspec.json.encode({"error": detail})
+
+
+def openai_error(status: int, code: str | None, detail: str) -> bytes:
+    """Encode the error body that OpenAI's clients read."""
+    kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+    return msgspec.json.encode({"error": {"message": detail, "type": kind, "param": None, "code": code}})
 
 
 def as_fastapi(response: PlainResponse) -> Response:

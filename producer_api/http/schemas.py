@@ -13,6 +13,7 @@ from inferlane.contracts.wire.tensors import NOT_FINITE, Signature, TensorSpec, 
 from inferlane.runtime.settings import ApiSettings
 from models.catalog import Model
 from models.live_catalog import AnyCatalog
+from producer_api.http.openai_schemas import ListedModel
 
 IRIS_ROW: Any = [5.1, 3.5, 1.4, 0.2]
 
@@ -112,6 +113,8 @@ class UnusableInfo(BaseModel):
 
 
 class ModelList(BaseModel):
+    object: str = "list"
+    data: list[ListedModel]
     models: list[ModelInfo]
     unusable: list[UnusableInfo] = Field(description="What is in the store and cannot be served, and why.")
 

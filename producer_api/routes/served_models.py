@@ -34,6 +34,11 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 async def list_models(services: AppServices) -> dict[str, Any]:
     """Every model and version that is served, with signatures, sizes and weights."""
     return {
+        # As OpenAI's clients list models.
+        "object": "list",
+        "data": [
+            {"id": name, "object": "model", "created": 0, "owned_by": "inferlane"} for name in services.catalog.models
+        ],
         "models": [_about_model(services, model) for model in services.catalog.models.values()],
         "unusable": [
             {"model": fault.model, "version": fault.version, "reason": fault.reason}

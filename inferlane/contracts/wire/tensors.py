@@ -6,7 +6,7 @@ Source: Open Inference Protocol V2, "Tensor Data Types".
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -257,3 +257,22 @@ class Signature:
     def input(self, name: str) -> TensorSpec | None:
         """The input of that name, None if there is none."""
         return next((spec for spec in self.inputs if spec.name == name), None)
+
+
+class Embedding(NamedTuple):
+    """The input and output of a version that embeds text, and how many numbers an embedding has."""
+
+    input: str
+    output: str
+    width: int
+
+
+def embedding_of(signature: Signature) -> Embedding | None:
+    """What of a signature embeds text: one text a row in, one vector a row out; None if it does something else."""
+    if len(signature.inputs) != 1:
+        return None
+    (text,) = signature.inputs
+    vectors = [spec for spec in signature.outputs if spec.kind == "FP" and len(spec.row_shape) == 1]
+    if text.datatype != "BYTES" or text.is_binary or text.row_shape not in {(), (1,)} or len(vectors) != 1:
+        return None
+    return Embedding(text.name, vectors[0].name, vectors[0].row_shape[0])

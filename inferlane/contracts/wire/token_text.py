@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from inferlane.errors import InvalidInputError, quoted
 
+TOKEN_COUNT = "tokens"  # noqa: S105 - of text
+"""The output with the number of tokens of each row, of versions that count them."""
+
 _MARK = "\x1ftokens "
 # More digits than any vocabulary has.
 _MAX_DIGITS = 9

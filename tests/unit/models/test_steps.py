@@ -186,7 +186,7 @@ class EchoGraph:
 
 
 def test_the_signature_of_a_version_is_that_of_the_request() -> None:
-    _, steps = text_chain(TokenizerStep(count="tokens"))
+    _, steps = text_chain(TokenizerStep(count=True))
 
     public = steps.public()
 
@@ -218,7 +218,7 @@ def test_texts_of_like_lengths_share_a_run() -> None:
 
 
 def test_long_text_is_cut_to_the_tokens_of_the_model() -> None:
-    chain, _ = text_chain(TokenizerStep(max_length=4, count="tokens"))
+    chain, _ = text_chain(TokenizerStep(max_length=4, count=True))
     graph = EchoGraph()
 
     given = chain.run(rows_of(SENTENCES[0]), graph)
@@ -244,7 +244,7 @@ def test_a_graph_of_a_fixed_length_gets_rows_of_that_length() -> None:
 
 
 def test_tokens_of_the_client_are_taken_as_they_are() -> None:
-    chain, _ = text_chain(TokenizerStep(count="tokens"))
+    chain, _ = text_chain(TokenizerStep(count=True))
     graph = EchoGraph()
 
     given = chain.run(rows_of(text_of([5, 6, 7]), "good"), graph)

@@ -64,7 +64,7 @@ labels = ["negative", "positive"]
 EMBEDDING_STEPS = """
 [[before]]
 kind = "tokenizer"
-count = "tokens"
+count = true
 
 [[after]]
 kind = "mean-pool"
