@@ -35,6 +35,8 @@ _HEALTH = "grpc.health.v1.Health"
 _MESSAGE_HEAD_BYTES = 64 * 1024
 # Clients that keep idle connections open by pings are told to go away when they ping more often.
 _MIN_PING_INTERVAL_MS = 10_000
+# Calls that do not wait for a result, or are refused, and are open beside those that wait.
+_SHORT_CALLS = 1_000
 # The time for what is left of a call when its client is told already.
 _LAST_WORK_S = 2.0
 
@@ -51,7 +53,8 @@ class GrpcPort:
         self._server: Any = grpc.aio.server(
             handlers=(self._routing,),
             options=_options(settings),
-            maximum_concurrent_rpcs=settings.max_waiting_requests,
+            # Past the limit of waiting calls, which has an error that says more.
+            maximum_concurrent_rpcs=settings.max_waiting_requests + _SHORT_CALLS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), self._server, POOL)
