@@ -69,11 +69,21 @@ def read_artifact(path: Path, files: Iterable[str] = ()) -> Artifact:
     model = _read(path)
     named = {name: _read(_inside(path.parent, name, "version.toml names a file")) for name in sorted(set(files))}
     try:
-        names = sorted(set(_external_names(memoryview(model))))
+        names = external_names(model)
     except (ValueError, IndexError, RecursionError) as error:
         return Artifact(model=model, external={}, fault=f"it holds no ONNX model ({error})", files=named)
     external = {name: _read(_inside(path.parent, name, "the model names external data")) for name in names}
     return Artifact(model=model, external=external, files=named)
+
+
+def external_names(model: bytes) -> list[str]:
+    """The files beside it that a model keeps weights in, by the names that it has for them.
+
+    Raises:
+        ConfigurationError: a part of the model is in a file, where onnxruntime would look for it by itself.
+        ValueError, IndexError, RecursionError: it is no model.
+    """
+    return sorted(set(_external_names(memoryview(model))))
 
 
 def check_artifact(path: Path, artifact: Artifact, *, digest: str, size_bytes: int) -> None:

@@ -41,7 +41,9 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="An ONNX file, a folder with one, or a model of scikit-learn, XGBoost or LightGBM."
+            metavar="SOURCE",
+            help="An ONNX file, a folder with one, a model of scikit-learn, XGBoost, LightGBM or PyTorch, or a URL of "
+            "one: s3, gs, az, http, https, models:/NAME@ALIAS.",
         ),
     ],
     name: Annotated[str, typer.Option("--name", help="The model that it is a version of; new or known.")],
@@ -82,6 +84,10 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens that a text is cut to.", show_default="what the export says")
     ] = None,
+    digest: Annotated[
+        str | None, typer.Option(help="sha256:… that the source's file must have.", show_default="not compared")
+    ] = None,
+    max_mib: Annotated[int, typer.Option(min=1, help="MiB that may be downloaded from a URL.")] = 4096,
     description: Annotated[str, typer.Option(help="What a new model is for. Default: none.")] = "",
     models_dir: ModelsDir = None,
 ) -> None:
@@ -101,6 +107,8 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         timeout_s=timeout_s,
         trust_pickle=trust_pickle,
         rows_alone=rows_alone,
+        digest=digest,
+        limit_bytes=max_mib * 1024 * 1024,
         execution=parsed_execution("--providers", providers=providers, threads=threads),
         steps=None if steps in {"auto", "none"} else Path(steps),
         finds_steps=steps == "auto",

@@ -1,7 +1,9 @@
 """Adding a version: find it, convert it, inspect it, check it, publish it."""
 
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,7 @@ from models.adding.checking import Checked, CheckOrder, check_in_child
 from models.adding.conversion import ConversionOrder, Converted, convert_in_child
 from models.adding.inspection import Inspected, inspect
 from models.adding.publication import Published, check_free, preparation, publish
+from models.adding.remote import check_digest, fetch_source, is_remote
 from models.adding.sources import Source, SourceKind, find_source
 from models.artifact import read_artifact
 from models.execution import ON_CPU, Execution
@@ -22,7 +25,7 @@ from models.files import read_model_file
 from models.steps.score_steps import Argmax, Threshold
 from models.store import VersionAbout, version_toml
 
-_CONVERTED, _PREDICTIONS = "converted.onnx", "predictions.npz"
+_CONVERTED, _PREDICTIONS, _DOWNLOADED = "converted.onnx", "predictions.npz", "downloaded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,9 @@ class Addition:
     max_length: int | None = None
     execution: Execution = ON_CPU
     description: str = ""
+    # Of the file that SOURCE is; and how much may be downloaded.
+    digest: str | None = None
+    limit_bytes: int = 4 * 1024**3
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +93,11 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
         check_free(addition.models_dir, model=addition.model, version=addition.version)
     if addition.check is not None and not addition.check.is_file():
         raise ConfigurationError(f"--check: there is no file {str(addition.check)!r}")
-    source = find_source(addition.source)
-    with preparation(addition.models_dir) as scratch:
+    # A source of this machine that is not there ends before anything is made.
+    local = None if is_remote(addition.source) else find_source(addition.source)
+    with preparation(addition.models_dir) as scratch, _called_as_given(addition.source, scratch):
+        source = local or _fetched(addition, scratch, say)
+        check_digest(source.path, addition.digest)
         converted = _converted(addition, source, scratch, say)
         say("inspecting")
         inspected = inspect(source.path if converted is None else scratch / _CONVERTED)
@@ -118,6 +127,23 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
             description=addition.description,
         )
     return Added(published=published, report=report, classes=classes | labels)
+
+
+def _fetched(addition: Addition, scratch: Path, say: Callable[[str], object]) -> Source:
+    say("downloading")
+    folder = scratch / _DOWNLOADED
+    folder.mkdir()
+    return fetch_source(addition.source, folder, limit_bytes=addition.limit_bytes)
+
+
+@contextmanager
+def _called_as_given(named: str, scratch: Path) -> Iterator[None]:
+    """A person knows the URL that was given, and not the folder that it was downloaded into."""
+    try:
+        yield
+    except ConfigurationError as error:
+        reason = re.sub(rf"{re.escape(str(scratch / _DOWNLOADED))}[^\s:,'\"]*", lambda _: named, str(error))
+        raise ConfigurationError(reason) from error
 
 
 def _converted(addition: Addition, source: Source, scratch: Path, say: Callable[[str], object]) -> Converted | None:

@@ -1,4 +1,4 @@
-"""Conversion: a model of scikit-learn, XGBoost or LightGBM becomes ONNX in a process of its own.
+"""Conversion: a model of scikit-learn, XGBoost, LightGBM or PyTorch becomes ONNX in a process of its own.
 
 A pickle runs whatever its author wrote when it is opened, so it is opened only where a person has said that it may,
 and never in a service. The converted model is run beside the library's own on the same rows: conversions do differ.
@@ -26,6 +26,8 @@ _EXTRAS = {
     "onnxmltools": "xgboost' or 'inferlane[lightgbm",
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
+    "torch": "torch",
+    "onnxscript": "torch",
 }
 _SHOWN_CHARS = 600
 
@@ -57,10 +59,15 @@ def convert_in_child(order: ConversionOrder, *, scratch: Path, timeout_s: float)
     Raises:
         ConfigurationError: it is a pickle that nobody trusts, a library is missing, or it cannot be converted.
     """
-    if order.kind is SourceKind.PICKLE and not order.trust_pickle:
+    if order.kind.is_pickle and not order.trust_pickle:
+        instead = (
+            "Export the model to ONNX instead (torch.onnx.export)"
+            if order.kind.is_of_torch
+            else "Save the model with skops.io.dump(model, 'model.skops') instead"
+        )
         raise ConfigurationError(
-            f"{order.source} is a pickle, which runs whatever its author wrote when it is opened. Save the model with "
-            "skops.io.dump(model, 'model.skops') instead, or say --trust-pickle if you know who made it"
+            f"{order.source} is a pickle, which runs whatever its author wrote when it is opened. {instead}, or say "
+            "--trust-pickle if you know who made it"
         )
     return run_in_child(
         "models.adding.conversion", order, Converted, what=order.source, scratch=scratch, timeout_s=timeout_s
@@ -87,9 +94,16 @@ def _convert(order: ConversionOrder) -> Converted:
     from models.adding.inspection import inspect  # noqa: PLC0415
     from models.adding.library_models import open_model  # noqa: PLC0415
 
+    if order.kind.is_of_torch:
+        from models.adding.torch_models import open_torch_model  # noqa: PLC0415
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        model = open_model(Path(order.source), order.kind, trusted=order.trust_pickle)
+        source = Path(order.source)
+        model = (
+            open_torch_model(source, order.kind)
+            if order.kind.is_of_torch
+            else open_model(source, order.kind, trusted=order.trust_pickle)
+        )
     target = Path(order.target)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -131,6 +145,9 @@ def _write_predictions(
     else:
         inputs = read_check_rows(Path(order.rows), signature, classes).inputs
         rows_from = Path(order.rows).name
+    if signature.batch > 0:
+        # The graph, and so the library, takes so many rows and no others.
+        inputs = {name: array[: signature.batch] for name, array in inputs.items()}
     # onnxruntime takes strings as Python's objects alone.
     fed = {name: array.astype(object) if array.dtype.kind == "T" else array for name, array in inputs.items()}
     found = dict(zip([spec.name for spec in signature.outputs], session.run(None, fed), strict=True))
@@ -144,16 +161,21 @@ def _write_predictions(
 
 def _matching(found: Mapping[str, np.ndarray], predicted: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """The library's prediction for each output: the first of as many values and of the same kind."""
+    if len(found) == len(predicted) and all(map(_are_alike, found.values(), predicted)):
+        return dict(zip(found, predicted, strict=True))
     matches: dict[str, np.ndarray] = {}
     for name, output in found.items():
-        whole = output.dtype.kind != "f"
         for values in predicted:
-            if values.size == output.size and whole == (values.dtype.kind != "f"):
+            if _are_alike(output, values):
                 matches[name] = values.astype("U") if values.dtype.kind == "O" else values
                 break
     if not matches:
         raise ConfigurationError("no output of the converted model is like a prediction of the library's own")
     return matches
+
+
+def _are_alike(output: np.ndarray, values: np.ndarray) -> bool:
+    return values.size == output.size and (values.dtype.kind == "f") == (output.dtype.kind == "f")
 
 
 if __name__ == "__main__":

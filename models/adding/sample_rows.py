@@ -11,6 +11,8 @@ from models.adding.graph_surgery import attributes_of
 
 _ROWS = 256
 _SEED = 20_261
+# Of an axis that is free.
+_FREE_LENGTH = 8
 _SHARE_OF_NAN = 0.1
 
 
@@ -24,7 +26,7 @@ def draw_rows(
     random = np.random.default_rng(_SEED)
     rows: dict[str, np.ndarray] = {}
     for spec in signature.inputs:
-        shape = (_ROWS, *spec.row_shape)
+        shape = (_ROWS, *(_FREE_LENGTH if axis == -1 else axis for axis in spec.row_shape))
         dtype = numpy_dtype(spec.datatype)
         if dtype.kind == "T":
             rows[spec.name] = random.choice(np.array(texts.get(spec.name) or ["text"]), shape).astype(dtype)

@@ -1,9 +1,9 @@
 """Where a model comes from: a file, or a folder with one model in it."""
 
-import re
+import zipfile
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from inferlane.errors import ConfigurationError
 
@@ -16,7 +16,6 @@ _COMPANIONS = (
     "preprocessor_config.json",
     "vocab.txt",
 )
-_REMOTE = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 
 class SourceKind(StrEnum):
@@ -27,6 +26,19 @@ class SourceKind(StrEnum):
     PICKLE = "pickle"
     XGBOOST = "xgboost"
     LIGHTGBM = "lightgbm"
+    TORCH_EXPORT = "torch-export"
+    TORCH_SCRIPT = "torch-script"
+    TORCH_PICKLE = "torch-pickle"
+
+    @property
+    def is_of_torch(self) -> bool:
+        """Whether PyTorch wrote it."""
+        return self.value.startswith("torch-")
+
+    @property
+    def is_pickle(self) -> bool:
+        """Whether to open it may run whatever its author wrote. Source: the documentation of `torch.export.load`."""
+        return self in {SourceKind.PICKLE, SourceKind.TORCH_EXPORT, SourceKind.TORCH_PICKLE}
 
 
 _KINDS = {
@@ -38,6 +50,9 @@ _KINDS = {
     ".json": SourceKind.XGBOOST,
     ".ubj": SourceKind.XGBOOST,
     ".txt": SourceKind.LIGHTGBM,
+    ".pt2": SourceKind.TORCH_EXPORT,
+    ".pt": SourceKind.TORCH_PICKLE,
+    ".pth": SourceKind.TORCH_PICKLE,
 }
 
 
@@ -52,27 +67,39 @@ class Source:
     companions: tuple[Path, ...] = ()
 
 
+def is_model_file(name: str) -> bool:
+    """Whether a file is called as a model that is known."""
+    return PurePosixPath(name).suffix.lower() in _KINDS
+
+
 def find_source(named: str) -> Source:
-    """Return the model that is called so.
+    """Return the model of this machine that is called so.
 
     Raises:
         ConfigurationError: there is none, or more than one.
     """
-    if _REMOTE.match(named):
-        raise ConfigurationError(
-            f"{named!r}: SOURCE is a file or a folder of this machine. Download it, and add what you have downloaded."
-        )
     path = Path(named)
     if path.is_dir():
         return _in_folder(path)
     if not path.is_file():
-        raise ConfigurationError(f"there is no file or folder {named!r}. SOURCE is a file or a folder of this machine.")
+        raise ConfigurationError(f"there is no file or folder {named!r}. SOURCE is one, or a URL.")
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
         raise ConfigurationError(
             f"{named!r} is called as no model that is known: {', '.join(_KINDS)}. Export it to ONNX, or rename it."
         )
+    if kind is SourceKind.TORCH_PICKLE and _is_torch_script(path):
+        kind = SourceKind.TORCH_SCRIPT
     return Source(path=path, kind=kind)
+
+
+def _is_torch_script(path: Path) -> bool:
+    """Whether a file of PyTorch holds code of its own, which is no pickle."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _in_folder(folder: Path) -> Source:
