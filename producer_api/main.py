@@ -14,6 +14,7 @@ from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.cancellations import Cancellations
 from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
@@ -176,6 +177,7 @@ async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, s
         splits=splits,
         follower=follower,
         catalog_follower=catalog_follower,
+        shadow_results=ShadowResults(redis, redis_url=settings.redis_url, names=settings.names),
         windows=WindowStore(
             redis,
             redis_url=settings.redis_url,

@@ -14,6 +14,7 @@ from control_plane.cli.init_command import init, read_settings_file
 from control_plane.cli.provisioning_commands import acls_app, k8s_app, keys_app, topics_app
 from control_plane.cli.quantize_command import quantize_model
 from control_plane.cli.stack_commands import down, status, up
+from control_plane.cli.trial_commands import replay, reroute, shadow
 from inferlane import __version__
 from inferlane.errors import InferlaneError
 from inferlane.runtime.config import load_settings
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="inferlane", no_args_is_help=True)
 
-STACK, PROCESSES = "The stack on this machine", "One process of it"
+STACK, PROCESSES, TRIALS = "The stack on this machine", "One process of it", "A version under trial"
 for command in (init, up, down, status, doctor):
     app.command(rich_help_panel=STACK)(command)
 models_commands.app.command("quantize")(quantize_model)
 catalog_commands.add_to(models_commands.app)
+app.command(rich_help_panel=TRIALS)(replay)
+app.command(rich_help_panel=TRIALS)(shadow)
+app.command(rich_help_panel=TRIALS)(reroute)
 app.add_typer(models_commands.app, name="models")
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(topics_app, name="topics")

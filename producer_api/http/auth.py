@@ -101,6 +101,7 @@ DOCS_PATHS = ("/docs", "/docs/start.js", *(f"/docs/{name}" for name in DOCS_ASSE
 OPEN_PATHS = frozenset({"/livez", "/readyz", *V2_HEALTH_PATHS, "/metrics", "/openapi.json", *DOCS_PATHS})
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREDICTIONS = "/v1/predictions/"
+_SHADOWS = "/v1/shadows/"
 _BEARER = b"bearer "
 
 
@@ -108,6 +109,9 @@ def required_scope(method: str, path: str) -> Scope | None:
     """Return the scope that a call needs, or None if it is open to all. A write that is not listed needs `admin`."""
     if path in OPEN_PATHS:
         return None
+    if path.startswith(_SHADOWS):
+        # They show inputs of requests of all callers.
+        return Scope.ADMIN
     if method in _READS or (method == "POST" and path in {PREDICT_PATH, EMBEDDINGS_PATH}):
         return Scope.PREDICT
     if method == "POST" and (INFER_PATH.fullmatch(path) or path == V2_INDEX_PATH):

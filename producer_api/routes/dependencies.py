@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.cancellations import Cancellations
     from inferlane.runtime.redis.result_store import ResultStore
+    from inferlane.runtime.redis.shadow_results import ShadowResults
     from inferlane.runtime.redis.store_probe import StoreProbe
     from inferlane.runtime.redis.versions import VersionFaults, WindowStore
     from inferlane.runtime.retry import Clock
@@ -58,6 +59,7 @@ class Services:
     follower: "SplitFollower"
     catalog_follower: "CatalogFollower"
     windows: "WindowStore"
+    shadow_results: "ShadowResults"
     cancellations: "Cancellations"
     faults: "VersionFaults"
     tracing: "Tracing | None" = None

@@ -55,5 +55,17 @@ def test_a_version_that_always_fails_costs_clients_no_answer_at_a_tenth_of_the_t
         return int(stack.call("/v1/metrics/v2?model=tiny")[1]["failures"].get("model_error", 0))
 
     stack.eventually(lambda: failures_of_v2() > 0)
-    listed = stack.run("dead-letters", "list", "--json")
-    assert json.loads(listed.stdout or "[]") == [] or "0 dead letters" in listed.stdout
+    listed = stack.run("dead-letters", "list")
+    assert "0 dead letters" in listed.stdout
+    # The same requests as shadow copies: nobody gets those failures either.
+    replayed = stack.run(
+        "replay", "tiny", "--to", "v2", "--since", "1h", "--sample", "100%", "--rate", "1000", "--json"
+    )
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    report = json.loads(replayed.stdout)
+    # The stack asks each version once when it starts: those inputs are in range.
+    assert report["copies"] >= report["failed"] == REQUESTS
+    code, shown = stack.call(f"/v1/shadows/tiny/v2?run={report['run']}")
+    assert (code, shown["failures"]) == (200, {"model_error": REQUESTS})
+    moved = stack.run("reroute", "tiny", "v2", "--to", "v1")
+    assert "moved 0 requests" in moved.stdout, moved.stdout + moved.stderr

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Mapping
 import numpy as np
 import pytest
 
+from control_plane.recorded_requests import Selection, open_recorded
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.naming import Lane
+from inferlane.contracts.shadow import Comparison
 from inferlane.contracts.traffic_split import Shadow, Split
 from inferlane.errors import ModelError
 from inferlane.runtime.kafka.producer import BatchProducer
@@ -86,3 +88,25 @@ async def test_a_shadow_that_fails_everything_harms_nobody(stack: VersionPools) 
     assert report.failures == {"model_error": 2 * REQUESTS}
     assert await stack.headers_on(NAMES.dead_letters) == []
     assert {headers["ce_modelversion"] for headers in await stack.headers_on(NAMES.results)} == {b"v1"}
+
+
+async def test_recorded_requests_of_both_lanes_are_compared_and_answered_to_nobody(stack: VersionPools) -> None:
+    stack.splits = {}
+    comparison = Comparison(model="iris", stable="v1", shadow="v2", run="replay-1")
+    async with stack.router(), stack.worker(FixedModel("v1")), stack.worker(FixedModel("v2", label=1)):
+        await stack.send(REQUESTS)
+
+        async def all_are_answered() -> bool:
+            return len(await stack.headers_on(NAMES.results)) == 2 * REQUESTS
+
+        await eventually(all_are_answered)
+        half = Selection(since_s=0.0, sample=0.5)
+        expected = sum(half.takes(f"{lane}-{number}") for lane in Lane for number in range(REQUESTS))
+        async with open_recorded(stack.settings, comparison) as recorded:
+            progress = await recorded.send(half, rate_per_s=1_000, on_progress=lambda _: None)
+            report = await recorded.compared(progress.sent, on_report=lambda _: None)
+    assert (progress.read, progress.sent, progress.unreadable) == (2 * REQUESTS, expected, 0)
+    assert 0 < expected < 2 * REQUESTS
+    assert (report.copies, report.compared_rows, report.agreement) == (expected, expected, 0.0)
+    assert len(await stack.headers_on(NAMES.results)) == 2 * REQUESTS
+    assert await stack.headers_on(NAMES.dead_letters) == []

@@ -59,7 +59,7 @@ class VersionPools:
         self.producer = producer
         self.store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=600, names=NAMES)
         self.shadow_results = ShadowResults(redis, redis_url=settings.redis_url, names=NAMES)
-        self.splits = splits
+        self.splits: Mapping[str, Split] = splits
         self._redis = redis
         self._retrier = Retrier()
         self._delivery = Delivery(
