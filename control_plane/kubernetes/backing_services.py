@@ -144,7 +144,8 @@ TLS_FOLDER = "/etc/valkey/tls"
 _USER_ID = 999
 # What the services, `doctor` and nobody else of ours use; docs/connections.md shows the line, and a test holds it.
 _COMMANDS = (
-    "-@all +get +mget +set +del +expire +zadd +zrange +zrangebyscore +zremrangebyscore +zremrangebyrank +multi +exec "
+    "-@all +get +mget +set +del +expire +hset +hgetall +hincrby +hincrbyfloat +zadd +zrange +zrevrange +zrangebyscore "
+    "+zremrangebyscore +zremrangebyrank +multi +exec "
     "+watch +unwatch +discard +publish +subscribe +unsubscribe +evalsha +script|load +ping +hello +auth +select +info "
     "+client|setinfo +client|setname"
 )
