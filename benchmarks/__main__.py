@@ -12,6 +12,7 @@ import typer
 
 from benchmarks.bulk import bulk_to_markdown, measure_bulk
 from benchmarks.burst import Burst, bursts_to_markdown, send_burst
+from benchmarks.cached import cached_to_markdown, measure_cached
 from benchmarks.cases import load_case
 from benchmarks.closed_loop import Plan
 from benchmarks.comparison import compare, serve
@@ -165,6 +166,18 @@ def cost(
     chosen = [Deployment.parse(part) for part in deployments.split(",")]
     found = measure_cost(load_case("iris"), broker, chosen, load, rounds=rounds)
     _save(out / f"cost-{broker}-{rate:g}", found, cost_to_markdown(found))
+
+
+@app.command(name="cache")
+def response_cache(
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every other one in reverse order.")] = 8,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """CPU of an answer that was kept, beside one that is computed."""
+    found = measure_cached(load_case(model), concurrency=concurrency, rounds=rounds)
+    _save(out / f"cache-{model}", found, cached_to_markdown(found))
 
 
 @app.command()

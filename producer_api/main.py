@@ -34,6 +34,7 @@ from producer_api.predict.event_streams import EventStreams
 from producer_api.predict.exchange import Exchanges
 from producer_api.predict.idempotency import ClaimStore, IdempotentSubmitter
 from producer_api.predict.pending import PendingRequests
+from producer_api.predict.response_cache import ResponseCache
 from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
 from producer_api.predict.submitter import Submitter
 from producer_api.predict.telemetry import ResponseMetrics, TracedEnqueuer
@@ -155,6 +156,8 @@ async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, s
     responses = ResponseBuilder(catalog)
     claims = ClaimStore(redis, redis_url=settings.redis_url, names=settings.names)
     idempotent = IdempotentSubmitter(settings, claims=claims, submitter=submitter, store=store, metrics=metrics)
+    cache = ResponseCache(settings, redis, catalog=catalog, splits=splits, clock=clock)
+    stack.push_async_callback(cache.close)
     return Services(
         settings=settings,
         catalog=catalog,
@@ -169,7 +172,9 @@ async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, s
         delivered=delivered,
         reader=CallReader(settings, catalog=catalog, splits=splits, clock=clock),
         submitter=submitter,
-        exchanges=Exchanges(submitter=submitter, idempotent=idempotent, metrics=metrics, delivered=delivered),
+        exchanges=Exchanges(
+            submitter=submitter, idempotent=idempotent, metrics=metrics, delivered=delivered, cache=cache
+        ),
         body_memory=BodyMemory(limit_bytes=settings.max_pending_bytes),
         tracing=tracing,
         responses=responses,

@@ -55,6 +55,12 @@ API = Page(
                     queries=(Query(rate(api_metrics.IDEMPOTENT, by="outcome"), "{{outcome}}"),),
                 ),
                 Panel(
+                    title="Response cache",
+                    about="Hits were answered without the queue. Empty where no model has a cache.",
+                    unit="reqps",
+                    queries=(Query(rate(api_metrics.CACHE, by="outcome"), "{{outcome}}"),),
+                ),
+                Panel(
                     title="Calls that no key let in",
                     about="A client with a wrong key, or somebody who tries.",
                     unit="reqps",

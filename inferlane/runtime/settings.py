@@ -6,13 +6,28 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from inferlane.contracts.naming import DEFAULT_PREFIX, PREFIX_RULE, Names
+from inferlane.contracts.naming import DEFAULT_PREFIX, PREFIX_RULE, Names, is_model_name
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _seconds_by_name(text: str) -> dict[str, int]:
+    """Read `name=seconds,…`.
+
+    Raises:
+        ValueError: a part is not that.
+    """
+    found: dict[str, int] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, seconds = part.partition("=")
+        if not is_model_name(name) or not seconds.isascii() or not seconds.isdigit() or not int(seconds):
+            raise ValueError(f"{part[:80]!r} is not MODEL=SECONDS, as in iris=60")
+        found[name] = int(seconds)
+    return found
 
 
 class StackSettings(BaseSettings):
@@ -103,6 +118,23 @@ class ApiSettings(PortSettings):
     backlog_poll_s: Seconds = 0.5
     # The share of the store's `maxmemory` past which no new request is admitted: those under way still need room.
     store_full_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    # The models whose answers are kept and given again, each with the seconds that an answer may be old, as in
+    # iris=60,fraud=5. Only for models that always answer the same rows the same.
+    response_cache: str = ""
+    # Answers that all replicas keep together, and the largest that is kept: their product bounds the memory.
+    response_cache_entries: Annotated[int, Field(ge=1, le=10_000_000)] = 4_096
+    response_cache_entry_bytes: Annotated[int, Field(ge=64)] = 16 * 1024
+
+    @property
+    def cached_models(self) -> dict[str, int]:
+        """The seconds for which an answer is kept, by model."""
+        return _seconds_by_name(self.response_cache)
+
+    @field_validator("response_cache")
+    @classmethod
+    def _names_models(cls, value: str) -> str:
+        _seconds_by_name(value)
+        return value
 
 
 class DashboardSettings(PortSettings):

@@ -145,6 +145,8 @@ def prediction_path(request_id: str) -> str:
 
 # Parsing a larger body would block the event loop for longer than a whole call takes.
 _READ_ON_LOOP_BYTES = 1024 * 1024
+# RFC 9211.
+_CACHE_HIT = (b"cache-status", b"inferlane; hit")
 _TRACE_PARENT = TRACE_PARENT.encode()
 
 
@@ -206,7 +208,8 @@ class PredictEndpoint:
             result = await submit()
         if result is None:
             return self._format.queued_response(exchange.call)
-        return self._format.result_response(exchange.call, result)
+        response = self._format.result_response(exchange.call, result)
+        return response._replace(headers=(*response.headers, _CACHE_HIT)) if exchange.is_cached else response
 
     async def _read(self, scope: Any, body: bytes, origin: CallOrigin) -> "Call":
         if len(body) <= _READ_ON_LOOP_BYTES:

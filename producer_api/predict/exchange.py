@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from producer_api.predict.call import Call
     from producer_api.predict.cancellation import ClientDisconnect
     from producer_api.predict.idempotency import IdempotentSubmitter
+    from producer_api.predict.response_cache import ResponseCache
     from producer_api.predict.store_capacity import DeliveredResults
     from producer_api.predict.submitter import Submitter
     from producer_api.predict.telemetry import ResponseMetrics
@@ -38,6 +39,8 @@ class Exchange:
     call: "Call | None" = None
     result: "Result | None" = None
     error_code: str | None = None
+    # Whether the result is an answer that was given before.
+    is_cached: bool = False
 
     def __post_init__(self) -> None:
         if self.span is not None:
@@ -73,11 +76,13 @@ class Exchanges:
         idempotent: "IdempotentSubmitter",
         metrics: "ResponseMetrics",
         delivered: "DeliveredResults",
+        cache: "ResponseCache",
     ) -> None:
         self._submitter = submitter
         self._idempotent = idempotent
         self._metrics = metrics
         self._delivered = delivered
+        self._cache = cache
 
     async def submit(
         self,
@@ -103,11 +108,26 @@ class Exchanges:
                 claimed, fingerprinted(), call, waits_for_result=waits_for_result
             )
         elif waits_for_result:
-            result = await self._submitter.submit_and_wait(call, disconnect=disconnect)
+            result = await self._result_of(call, exchange, disconnect)
         else:
             await self._submitter.submit(call)
         if result is not None:
             exchange.result, exchange.error_code = result, result.error_code
+        return result
+
+    async def _result_of(
+        self, call: "Call", exchange: Exchange, disconnect: "ClientDisconnect | None"
+    ) -> "Result | None":
+        place = self._cache.place(call)
+        if place is None:
+            return await self._submitter.submit_and_wait(call, disconnect=disconnect)
+        cached = await self._cache.find(place, call)
+        if cached is not None:
+            exchange.is_cached = True
+            return cached
+        result = await self._submitter.submit_and_wait(call, disconnect=disconnect)
+        if result is not None:
+            self._cache.keep(place, result)
         return result
 
     def failure(self, exchange: Exchange, error: Exception) -> InferlaneError:
@@ -123,7 +143,9 @@ class Exchanges:
     def end(self, exchange: Exchange, *, status: int, **attributes: str | int) -> None:
         """Count the call and end its span. `status` is HTTP's, whatever protocol the response was sent in."""
         # Whoever sent an idempotency key may send the same call again, and gets the result then.
-        if exchange.result is not None and status == HTTPStatus.OK and exchange.idempotency_key is None:
+        # A cached answer was never stored as a result.
+        may_expire = status == HTTPStatus.OK and exchange.idempotency_key is None and not exchange.is_cached
+        if exchange.result is not None and may_expire:
             self._delivered.note(exchange.result.key)
         model, version = exchange.served_by()
         if exchange.span is not None:

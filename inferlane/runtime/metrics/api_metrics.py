@@ -19,6 +19,11 @@ IDEMPOTENT = counter(
     "Calls with an Idempotency-Key: the first with the key, or a repeat of that request.",
     ("outcome",),
 )
+CACHE = counter(
+    "inferlane_api_cache_lookups_total",
+    "Calls to models with a response cache: answered by it (hit), computed (miss), or computed as it is away (error).",
+    ("model", "outcome"),
+)
 BACKLOG = gauge("inferlane_api_backlog_records", "Records of the request lane that wait for a version.", POOL)
 SERVICE_RATE = gauge(
     "inferlane_api_service_rate_records",
