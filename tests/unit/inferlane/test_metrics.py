@@ -35,7 +35,18 @@ def test_a_name_has_our_prefix_and_a_unit_or_total(metric: MetricSpec) -> None:
     assert metric.name.startswith("inferlane_")
     assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total")
     if metric.kind is not Kind.COUNTER:
-        units = ("_seconds", "_records", "_requests", "_bytes", "_rows", "_ratio", "_workers", "_value", "_halted")
+        units = (
+            "_seconds",
+            "_records",
+            "_requests",
+            "_bytes",
+            "_rows",
+            "_ratio",
+            "_workers",
+            "_value",
+            "_halted",
+            "_info",
+        )
         assert metric.name.endswith(units)
     assert "request_id" not in metric.labels
 
