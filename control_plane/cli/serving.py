@@ -94,8 +94,9 @@ async def _answers(target: "Target", settings: "Settings", record: "RunRecord", 
         except UnavailableError as error:
             if fault := _fault(target, file.read()):
                 raise UnavailableError(
-                    f"{target.model} {target.version} cannot be served, everything else goes on: {fault.reason}. Mend "
-                    f"it, then `inferlane models retire {target.model}/{target.version}` and add it again"
+                    f"{target.model} {target.version} cannot be served, everything else goes on: {fault.reason}. "
+                    f"Take it away with `inferlane models retire --now {target.model}/{target.version}`, and add it "
+                    "again when it is mended"
                 ) from error
             if time.monotonic() > until_s:
                 raise UnavailableError(
