@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from inferlane.errors import UnavailableError
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.redis.versions import VersionFaults
-from models.catalog import load_catalog
 from workers.model_check import load_verified
+from workers.version_source import find_version
 from workers.worker import Worker
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
-    from models.catalog import ModelVersion
     from workers.model import OnnxModel
 
 
@@ -25,27 +24,34 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
         ConfigurationError: the model cannot be loaded, or the ops port is taken.
         StoppedEarlyError: `stop` was set before the broker and the store were available.
     """
-    entry = load_catalog(settings.models_dir, default_model=settings.default_model).model(model)
-    onnx = await _load(settings, entry.version(version))
-    await Worker(settings, model=onnx, default_version=entry.default_version).run(stop)
+    onnx, default_version = await _load(settings, model, version)
+    await Worker(settings, model=onnx, default_version=default_version).run(stop)
 
 
-async def _load(settings: "Settings", version: "ModelVersion") -> "OnnxModel":
-    """Load the model and report to the store whether that succeeded: the API and the dashboard show the reason.
+async def _load(settings: "Settings", model: str, version: str) -> "tuple[OnnxModel, str]":
+    """Load the version and report to the store whether that succeeded: the API and the dashboard show the reason.
+
+    Returns it with the default version of its model.
 
     Raises:
+        UnknownModelError: there is no such version.
         ConfigurationError: the version cannot be served.
+        UnavailableError: only the broker knows where the version is, and does not answer.
     """
     async with connect(settings.redis_url) as redis:
         faults = VersionFaults(redis, redis_url=settings.redis_url, names=settings.names)
         try:
+            found, default_version = await find_version(settings, model, version)
             onnx = load_verified(
-                version, intra_op_num_threads=settings.intra_op_num_threads, rows=settings.max_batch_rows
+                found, intra_op_num_threads=settings.intra_op_num_threads, rows=settings.max_batch_rows
             )
+        except UnavailableError:
+            # Nothing is wrong with the version.
+            raise
         except Exception as error:
             with suppress(UnavailableError):
-                await faults.report(version.model, version.version, str(error))
+                await faults.report(model, version, str(error))
             raise
         with suppress(UnavailableError):
-            await faults.clear(version.model, version.version)
-        return onnx
+            await faults.clear(model, version)
+        return onnx, default_version

@@ -96,6 +96,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     with missing_extra_explained("adding", _ADDING_NEEDS):
         from control_plane.local.probe import Target
         from models.adding.addition import Addition, add
+        from models.catalog import load_model
         from models.execution import parsed_execution
     addition = Addition(
         source=source,
@@ -118,9 +119,10 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     with err.status("inspecting") as status:
         added = add(addition, say=status.update)
     _show(added)
-    target = Target(
-        model=added.published.model, version=added.published.version, signature=added.report.checked.signature
-    )
+    model, version = added.published.model, added.published.version
+    # As clients see it, with the steps before and after the graph.
+    signature = load_model(settings.models_dir / model).version(version).signature
+    target = Target(model=model, version=version, signature=signature)
     show_next_step(target, settings, is_first=added.published.first, within_s=timeout_s)
 
 

@@ -1,0 +1,45 @@
+"""Where a worker gets a version that its store lacks, through a real catalogue topic."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from inferlane.contracts.catalog_entry import VersionState
+from inferlane.errors import ConfigurationError, UnknownModelError
+from inferlane.runtime.catalog_table import publish_entry
+from inferlane.runtime.kafka.topic_admin import create_topics
+from models.catalog_entries import entry_of_store
+from tests.support.brokers import Broker
+from tests.support.fakes.entries import make_entry
+from tests.support.fakes.stores import write_tiny_store
+from workers.version_source import find_version
+
+pytestmark = pytest.mark.timeout(300)
+
+
+async def test_a_worker_serves_what_its_store_lacks_from_where_the_catalogue_says(
+    broker: Broker, tmp_path: Path
+) -> None:
+    write_tiny_store(tmp_path / "shared")
+    write_tiny_store(tmp_path / "own")
+    settings = broker.settings(
+        prefix="pulled", models_dir=tmp_path / "own", state_dir=tmp_path / "state", default_model="tiny"
+    )
+    version, default = await find_version(settings, "tiny", "v1")
+    assert (version.path, default) == (tmp_path / "own" / "tiny" / "v1" / "model.onnx", "v1")
+    await create_topics(settings, [])
+    with pytest.raises(UnknownModelError, match="fraud"):
+        await find_version(settings, "fraud", "v1")
+    described = entry_of_store(tmp_path / "shared", "tiny", "v1", generation=1, default_since=1)
+    told = make_entry("fraud", "v1", location=described.location, digest=described.digest, default_since=1)
+    await publish_entry(settings, msgspec.structs.replace(told, manifest=described.manifest))
+    version, default = await find_version(settings, "fraud", "v1")
+    assert version.path.is_relative_to(tmp_path / "state" / "pulled")
+    assert (version.model, version.version, default) == ("fraud", "v1", "v1")
+    # Without a store of its own, too.
+    empty = settings.model_copy(update={"models_dir": tmp_path / "nothing"})
+    assert (await find_version(empty, "fraud", "v1"))[0] == version
+    await publish_entry(settings, make_entry("fraud", "v1", generation=2, state=VersionState.RETIRED))
+    with pytest.raises(ConfigurationError):
+        await find_version(empty, "fraud", "v1")

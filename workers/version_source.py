@@ -1,0 +1,40 @@
+"""Where a worker gets its version from: its own store, else the place that the catalogue names."""
+
+from typing import TYPE_CHECKING
+
+from inferlane.contracts.catalog_entry import VersionState
+from inferlane.errors import ConfigurationError, UnknownModelError, UnusableVersionError
+from inferlane.runtime.catalog_table import read_catalog_topic
+from models.catalog import Catalog, load_catalog
+from models.live_catalog import overlaid
+from models.pulling import pull
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+    from models.catalog import ModelVersion
+
+PULLED = "pulled"
+
+
+async def find_version(settings: "Settings", model: str, version: str) -> "tuple[ModelVersion, str]":
+    """Return the version, with its files on this machine, and the default version of its model.
+
+    Raises:
+        UnknownModelError: neither the store nor the catalogue has it, or the store has it and it cannot be served.
+        ConfigurationError: its files cannot be had, or are not those that the catalogue names.
+        UnavailableError: the store does not have it, and the broker does not answer.
+    """
+    try:
+        known = load_catalog(settings.models_dir, default_model=settings.default_model).model(model)
+        return known.version(version), known.default_version
+    except UnusableVersionError:
+        raise
+    except (UnknownModelError, ConfigurationError) as error:
+        missing = error
+    table = await read_catalog_topic(settings)
+    entry = table.get(model, version)
+    if entry is None or entry.state is VersionState.RETIRED:
+        raise missing
+    nothing = Catalog(models={}, default_model=settings.default_model)
+    served = overlaid(nothing, table.entries, serves_retiring=True).model(model)
+    return pull(entry, settings.state_dir / PULLED), served.default_version
