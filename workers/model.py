@@ -182,9 +182,16 @@ _INLINE_S = 0.0001
 class BatchRunner:
     """Runs batches of one model. One event loop and one thread: a second thread would compete for the same core."""
 
-    def __init__(self, run: Run, *, scheduler: "LaneScheduler", clock: "Clock", threads: int) -> None:
-        """`threads` is how many threads one run of the model uses."""
+    def __init__(
+        self, run: Run, *, scheduler: "LaneScheduler", clock: "Clock", threads: int, may_run_on_loop: bool = True
+    ) -> None:
+        """`threads` is how many threads one run of the model uses.
+
+        Without `may_run_on_loop`, no run happens on the event loop: where a step reads texts or images, the rows of a
+        run do not say how long it will take.
+        """
         self._run = run
+        self._may_run_on_loop = may_run_on_loop
         self._scheduler = scheduler
         self._clock = clock
         self._cost = RunCost()
@@ -205,7 +212,7 @@ class BatchRunner:
         Returning to the event loop between two runs would leave the model idle while the loop does other work.
         """
         rows = sum(request.rows for batch in batches for request in batch)
-        if self._cost.of(rows) <= _INLINE_S:
+        if self._may_run_on_loop and self._cost.of(rows) <= _INLINE_S:
             return self._run_in_a_row(batches)
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._run_in_a_row, batches)
 

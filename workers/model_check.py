@@ -145,13 +145,14 @@ def _refuse_dependence(model: OnnxModel, dependence: str | None) -> None:
 def row_dependence(model: OnnxModel, batch: Mapping[str, np.ndarray] | None = None) -> str | None:
     """How the outputs of rows in a batch differ from those of the same rows alone, None if they do not.
 
-    Without `batch` the rows are random ones.
+    `batch` are rows as clients send them. Without it, the graph gets random ones.
     """
+    run = model.run_graph if batch is None else model.run
     batch = _samples(model.version) if batch is None else batch
     count = len(next(iter(batch.values())))
     try:
-        together = model.run_graph(batch)
-        alone = [model.run_graph({name: array[n : n + 1] for name, array in batch.items()}) for n in range(count)]
+        together = run(batch)
+        alone = [run({name: array[n : n + 1] for name, array in batch.items()}) for n in range(count)]
     except ModelError:
         # Random rows may be invalid for this model; rows of zeros were valid.
         return None

@@ -90,6 +90,7 @@ class Pipeline:
             scheduler=LaneScheduler(bulk_share=settings.bulk_share, clock=clock),
             clock=clock,
             threads=settings.intra_op_num_threads,
+            may_run_on_loop=model.version.steps is None,
         )
 
     @property

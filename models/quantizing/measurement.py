@@ -1,5 +1,6 @@
 """Measurement: every int8 form of a version is made, loaded as a worker loads it, and measured, in a child process."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -128,7 +129,6 @@ class _Form:
 
 def _form(order: MeasurementOrder, source: "OnnxModel", split: "DataSplit", method: "Method") -> _Form:
     from models.artifact import read_artifact  # noqa: PLC0415 - as above
-    from models.quantizing.held_out import calibration_runs  # noqa: PLC0415
     from models.quantizing.methods import quantize  # noqa: PLC0415
     from workers.model import OnnxModel  # noqa: PLC0415
     from workers.model_check import load_verified, row_dependence  # noqa: PLC0415
@@ -136,8 +136,10 @@ def _form(order: MeasurementOrder, source: "OnnxModel", split: "DataSplit", meth
     path = form_path(Path(order.target), method.name)
     path.parent.mkdir()
     try:
-        quantize(source.version.path, path, method, calibration=calibration_runs(split, source.version.signature))
-        artifact = read_artifact(path)
+        for name in source.version.files:
+            shutil.copyfile(source.version.path.with_name(name), path.with_name(name))
+        quantize(source.version.path, path, method, calibration=_calibration(source, split))
+        artifact = read_artifact(path, source.version.files)
     except Exception as error:  # noqa: BLE001 - whatever the quantizer raises for a graph that it cannot quantize
         text = clipped(f"{type(error).__name__}: {error}", limit_chars=_SHOWN_CHARS)
         return _Form(method=method, fault=f"onnxruntime's quantizer fails: {text}")
@@ -154,6 +156,22 @@ def _form(order: MeasurementOrder, source: "OnnxModel", split: "DataSplit", meth
     except (ConfigurationError, ModelError) as error:
         return _Form(method=method, fault=clipped(str(error), limit_chars=_SHOWN_CHARS))
     return _Form(method=method, model=model)
+
+
+def _calibration(source: "OnnxModel", split: "DataSplit") -> list[dict[str, np.ndarray]]:
+    """The calibration rows as the graph gets them."""
+    from models.quantizing.held_out import calibration_runs  # noqa: PLC0415 - as above
+
+    if source.steps is None:
+        return calibration_runs(split, source.version.signature)
+    runs: list[dict[str, np.ndarray]] = []
+
+    def run_graph(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        runs.append(dict(inputs))
+        return source.run_graph(inputs)
+
+    source.steps.run(split.calibration, run_graph)
+    return runs
 
 
 def _answers(model: "OnnxModel", rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

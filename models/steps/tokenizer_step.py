@@ -1,5 +1,6 @@
 """The step `tokenizer`: text to token ids, by the tokenizer that the model was trained with."""
 
+import os
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -80,6 +81,8 @@ class OpenTokenizer:
                 "the version has a step 'tokenizer', which needs the package 'tokenizers'. Install the extra: pip "
                 "install 'inferlane[text]'"
             ) from error
+        # Unless somebody says otherwise: a worker is given the threads of its runs, and the library takes every core.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
             self._tokenizer = Tokenizer.from_str(content.decode())
         except Exception as error:  # the library raises Exception itself

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from inferlane.contracts.wire.tensors import DATATYPES, numpy_dtype
+from inferlane.contracts.wire.tensors import DATATYPES
 from inferlane.runtime.settings import ApiSettings
 from models.catalog import Model
 from models.live_catalog import AnyCatalog
@@ -108,7 +108,7 @@ def _example(model: Model) -> Schema:
                 "name": spec.name,
                 "shape": [1, *spec.row_shape],
                 "datatype": spec.datatype,
-                "data": [example_array(spec.row_shape, numpy_dtype(spec.datatype).kind)],
+                "data": [example_array(spec)],
             }
             for spec in inputs
         ],

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from inferlane.contracts.traffic_split import Shadow
+from inferlane.contracts.wire.binary_values import SMALLEST_IMAGE
 from inferlane.contracts.wire.tensors import NOT_FINITE, Signature, TensorSpec, numpy_dtype
 from inferlane.runtime.settings import ApiSettings
 from models.catalog import Model
@@ -296,7 +297,9 @@ def _element(spec: TensorSpec) -> Schema:
     if dtype.kind == "f":
         number = {"type": "number", "minimum": -_largest(dtype), "maximum": _largest(dtype)}
         return {"anyOf": [number, {"enum": [None, *NOT_FINITE]}]} if spec.allow_nan else number
-    return {"type": "boolean"} if dtype.kind == "b" else {"type": "string"}
+    if dtype.kind == "b":
+        return {"type": "boolean"}
+    return {"type": "string", "contentEncoding": "base64"} if spec.is_binary else {"type": "string"}
 
 
 def _weights(model: Model) -> Schema:
@@ -315,17 +318,18 @@ def _weights(model: Model) -> Schema:
 
 def _example(catalog: AnyCatalog, model: Model) -> Mapping[str, Any]:
     inputs = next(iter(model.versions.values())).signature.inputs if model.versions else ()
-    named = {spec.name: example_array(spec.row_shape, numpy_dtype(spec.datatype).kind) for spec in inputs}
+    named = {spec.name: example_array(spec) for spec in inputs}
     if [np.shape(array) for array in named.values()] == [np.shape(IRIS_ROW)]:
         named = {"": IRIS_ROW}
     row = next(iter(named.values())) if len(named) == 1 else named
     return {"instances": [row]} if model.name == catalog.default_model else {"instances": [row], "model": model.name}
 
 
-def example_array(shape: tuple[int, ...], kind: str) -> Any:
-    """Return an array of that shape as JSON, one long where the length is free; `kind` is numpy's."""
-    value: Any = {"f": 0.5, "b": True, "i": 1, "u": 1}.get(kind, "text")
-    for size in reversed(shape):
+def example_array(spec: TensorSpec) -> Any:
+    """Return a row of an input as JSON, one long where the length is free."""
+    text = SMALLEST_IMAGE if spec.is_binary else "text"
+    value: Any = {"f": 0.5, "b": True, "i": 1, "u": 1}.get(numpy_dtype(spec.datatype).kind, text)
+    for size in reversed(spec.row_shape):
         value = [value] * max(size, 1)
     return value
 

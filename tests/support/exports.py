@@ -84,8 +84,11 @@ def trained_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def text_classifier(folder: Path) -> TextExport:
-    """Logistic regression over the counts of tokens, trained on the reviews and exported as a graph of tokens."""
+def text_classifier(folder: Path, *, dense: bool = False) -> TextExport:
+    """Logistic regression over the counts of tokens, trained on the reviews and exported as a graph of tokens.
+
+    With `dense`, a product with weights follows that changes nothing: what can be quantized.
+    """
     tokenizer = trained_tokenizer()
     size = tokenizer.get_vocab_size()
     counts = np.array([np.bincount(tokenizer.encode(text).ids, minlength=size) for text in SENTENCES])
@@ -100,9 +103,11 @@ def text_classifier(folder: Path) -> TextExport:
         helper.make_node("Unsqueeze", ["mask", "last"], ["mask3"]),
         helper.make_node("Mul", ["of_tokens", "mask3"], ["masked"]),
         helper.make_node("ReduceSum", ["masked", "middle"], ["summed"], keepdims=0),
-        helper.make_node("Add", ["summed", "bias"], ["logits"]),
+        helper.make_node("Add", ["summed", "bias"], ["scores" if dense else "logits"]),
+        *([helper.make_node("MatMul", ["scores", "unit"], ["logits"])] if dense else []),
     ]
     arrays = {
+        "unit": np.eye(2, dtype=np.float32),
         "weights": weights,
         "bias": bias,
         "last": np.array([2], np.int64),

@@ -16,6 +16,7 @@ from models.quantizing.gate import Limits
 from models.quantizing.quantization import Quantization, QuantizationReport, Quantized, quantize_version
 from models.verify import verify_version
 from tests.support import graphs
+from tests.support.exports import SENTENCES, image_classifier, in_base64, text_classifier
 from workers.model import OnnxModel
 
 # Whether a machine gains by int8 is not for a unit test to say.
@@ -224,3 +225,53 @@ def test_a_model_whose_rows_depend_on_each_other_is_added_to_run_them_alone(tmp_
     np.testing.assert_array_equal(
         OnnxModel(version, intra_op_num_threads=1).run({"input": rows})["output"], np.zeros((2, 3))
     )
+
+
+def test_a_version_with_steps_is_quantized_by_rows_as_clients_send_them(tmp_path: Path) -> None:
+    export = image_classifier(tmp_path / "digits", rows=80)
+    addition = Addition(
+        source=str(export.path),
+        model="net",
+        version=None,
+        models_dir=tmp_path / "store",
+        check=None,
+        tolerance=1e-4,
+        timeout_s=240.0,
+        steps=export.steps,
+    )
+    add(addition, say=lambda _: None)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("\n".join(["image", *map(in_base64, export.images)]))
+
+    done = quantized(tmp_path / "store", rows, approach="static")
+
+    assert done.published is not None
+    version = version_of(tmp_path / "store", "v1-quantized")
+    verify_version(version)
+    files = np.empty((len(export.images), 1), object)
+    files[:, 0] = export.images
+    labels = OnnxModel(version, intra_op_num_threads=1).run({"image": files})["label"]
+    assert (labels == export.classifier.predict(export.pixels)).mean() > 0.9
+
+
+def test_the_tokenizer_of_a_version_goes_with_its_int8_form(tmp_path: Path) -> None:
+    export = text_classifier(tmp_path / "reviews", dense=True)
+    addition = Addition(
+        source=str(export.folder),
+        model="net",
+        version=None,
+        models_dir=tmp_path / "store",
+        check=None,
+        tolerance=1e-4,
+        timeout_s=240.0,
+    )
+    add(addition, say=lambda _: None)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("\n".join(["text", *(f'"{sentence}"' for sentence in SENTENCES * 6)]))
+
+    done = quantized(tmp_path / "store", rows, approach="static")
+
+    assert done.published is not None
+    version = version_of(tmp_path / "store", "v1-quantized")
+    verify_version(version)
+    assert set(version.files) == {"tokenizer.json", "config.json"}
