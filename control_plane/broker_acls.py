@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.naming import CALLBACK_STAGES, Lane, Names
 
 # The Kafka client is loaded by whoever writes ACLs: manifests and lists are made without (PLC0415).
 # ruff: noqa: PLC0415
@@ -29,6 +29,7 @@ class Service(StrEnum):
     API = "api"
     ROUTER = "router"
     WORKER = "worker"
+    WEBHOOKS = "webhooks"
     # KEDA, which only reads offsets.
     AUTOSCALER = "autoscaler"
     # Who calls `inferlane topics`, `doctor`, `dead-letters`, `batch` and the live dashboard.
@@ -83,6 +84,7 @@ class _Granting:
             Service.API: self._api(),
             Service.ROUTER: self._router(),
             Service.WORKER: self._worker(),
+            Service.WEBHOOKS: self._webhooks(),
             Service.AUTOSCALER: self._autoscaler(),
             Service.OPERATOR: self._operator(),
         }
@@ -108,7 +110,7 @@ class _Granting:
             # A backlog that is moved is read too.
             *_topics(self._work_topics(Lane), Operation.READ, Operation.WRITE),
             *_topics([names.splits, names.catalog, names.outcomes], Operation.READ),
-            *_topics([names.results, names.dead_letters], Operation.WRITE),
+            *_topics([names.results, names.dead_letters, names.callbacks], Operation.WRITE),
             # What waits for each version, for its gauges.
             *_groups(self._worker_groups(), Operation.DESCRIBE),
         ]
@@ -121,7 +123,16 @@ class _Granting:
             *_groups(self._worker_groups(), Operation.READ),
             # Where the files of a version are that its store lacks.
             *_topics([names.catalog], Operation.READ),
-            *_topics([names.results, names.outcomes, names.dead_letters], Operation.WRITE),
+            *_topics([names.results, names.outcomes, names.dead_letters, names.callbacks], Operation.WRITE),
+        ]
+
+    def _webhooks(self) -> list[Right]:
+        names = self.names
+        retries = self._callback_retries()
+        return [
+            *_topics([names.callbacks, *retries], Operation.READ),
+            *_groups([names.webhooks_group(topic) for topic in (names.callbacks, *retries)], Operation.READ),
+            *_topics([*retries, names.dead_letters], Operation.WRITE),
         ]
 
     def _autoscaler(self) -> list[Right]:
@@ -135,12 +146,16 @@ class _Granting:
         names = self.names
         shared = [*names.ingress.values(), names.results, names.outcomes, names.dead_letters]
         tables = [names.splits, names.catalog]
+        callbacks = [names.callbacks, *self._callback_retries()]
+        created = [*shared, *tables, *callbacks, *self._work_topics(Lane)]
         return [
-            *_topics([*shared, *tables, *self._work_topics(Lane)], Operation.CREATE, Operation.DESCRIBE),
+            *_topics(created, Operation.CREATE, Operation.DESCRIBE),
             # `inferlane models add`, `retire` and `default`.
             *_topics([names.catalog], Operation.READ, Operation.WRITE),
             # Replays and bulk jobs; recorded requests for a version under trial, and a backlog that is moved.
             *_topics([*names.ingress.values(), *self._work_topics(Lane)], Operation.READ, Operation.WRITE),
+            # Replays of callbacks.
+            *_topics([names.callbacks], Operation.WRITE),
             *_topics([names.dead_letters, names.results], Operation.READ),
             *_groups(
                 [names.router_group, names.outcomes_group, names.dashboard_group, *self._worker_groups()],
@@ -150,6 +165,9 @@ class _Granting:
 
     def _work_topics(self, lanes: Iterable[Lane]) -> list[str]:
         return [self.names.work_topic(*version, lane) for lane in lanes for version in self.versions]
+
+    def _callback_retries(self) -> list[str]:
+        return [self.names.callback_retries(stage) for stage in range(1, CALLBACK_STAGES + 1)]
 
     def _worker_groups(self) -> list[str]:
         return [self.names.worker_group(*version) for version in self.versions]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from inferlane.contracts.callbacks import fresh_headers
 from inferlane.contracts.dead_letters import DeadLetter, headers_of, read_dead_letter
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.contracts.naming import Lane
@@ -43,19 +44,19 @@ class Replay:
     """A record that is ready to be sent again, and the pending result that the API shows until it is served."""
 
     key: str
-    lane: Lane
     record: OutRecord
-    accepted: Accepted
+    # None where nobody looks a result up by its id: of bulk requests and of callbacks.
+    accepted: Accepted | None
 
 
 def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | None, now_s: float) -> Replay:
-    """Make a record with the same request for the router, with a new deadline.
+    """Make a record with the same request for the router, with a new deadline; a callback is sent to its URL again.
 
     The id stays, `ce_attempt` counts on, and the version that it was pinned or routed to stays unless `to_version`
     names another.
 
     Raises:
-        NotReplayableError: it was no request, or was not kept whole.
+        NotReplayableError: it was no request and no callback, or was not kept whole.
         PayloadTooLargeError: it is over the limit of these settings.
     """
     original = letter.original
@@ -64,6 +65,12 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
     if letter.cut is not None:
         raise NotReplayableError(f"it was not kept whole: {letter.cut}")
     headers = headers_of(letter)
+    names = settings.names
+    if original.topic.partition(".retry-")[0] == names.callbacks:
+        if to_version:
+            raise NotReplayableError("it is a callback, whose request has ended; it has no version to choose")
+        record = OutRecord(names.callbacks, original.key or b"", original.value or b"", fresh_headers(original.headers))
+        return Replay(key=headers.key, record=record, accepted=None)
     lane = Lane.BULK if original.topic.endswith(f".{Lane.BULK}") else Lane.REQUESTS
     deadline_s = now_s + settings.default_deadline_s
     replaced = _REPLACED | ({"ce_modelversion"} if to_version else set())
@@ -88,7 +95,7 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
         deadline_s=deadline_s,
         caller=headers.caller,
     )
-    return Replay(key=headers.key, lane=lane, record=record, accepted=accepted)
+    return Replay(key=headers.key, record=record, accepted=accepted if lane is Lane.REQUESTS else None)
 
 
 class Replayer:
@@ -112,7 +119,7 @@ class Replayer:
             UnavailableError: the store or the broker does not answer; the dead letter can be replayed again.
         """
         replay = prepare(letter, self._settings, to_version=to_version, now_s=self._clock.now_s())
-        if replay.lane is Lane.REQUESTS:
+        if replay.accepted is not None:
             ttl_s = self._settings.default_deadline_s + self._settings.result_ttl_s
             held = await self._store.reopen(replay.key, replay.accepted, ttl_s=ttl_s)
             if held is not None:

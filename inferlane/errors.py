@@ -4,6 +4,7 @@ InferlaneError
 ├── ConfigurationError        settings, ports or files are not as they must be
 ├── DecodeError               bytes do not hold what the contract says
 ├── InvalidRequestError       the client's request cannot be served as it stands
+│   ├── CallbackRefusedError  a URL that no result may be sent to
 │   ├── InvalidInputError     shape, type or value of the instances
 │   │   └── RowsRefusedError  some rows of a batch hold what a step before the model cannot read
 │   ├── InvalidNameError      a name that no model or version may have
@@ -120,6 +121,12 @@ class InvalidRequestError(InferlaneError):
     """The request cannot be served as it stands. Remedy: change the request as the message says."""
 
     code = "invalid_request"
+
+
+class CallbackRefusedError(InvalidRequestError):
+    """A URL that no result may be sent to. Remedy: name a public http(s) address, without user and password."""
+
+    code = "callback_refused"
 
 
 class InvalidInputError(InvalidRequestError):

@@ -36,7 +36,7 @@ from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.kafka.record_writer import Sender
 from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
-from router.refusals import refusal
+from router.refusals import no_callbacks, refusal
 from router.router_telemetry import RouterLaneMetrics, RouteSpans
 from router.routing import Route, ServedModels, Splits, fallback_of, rollout_of, route, route_to_served, shadow_of
 from router.shadow_gate import ShadowGate
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.config import Settings
     from inferlane.runtime.kafka.attempts import AttemptLog
-    from inferlane.runtime.settings import StackSettings
+    from inferlane.runtime.settings import WebhookSettings
     from inferlane.runtime.tracing.spans import Tracing
     from models.live_catalog import AnyCatalog
 
@@ -94,7 +94,7 @@ class Forwarder:
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
-        settings: "StackSettings",
+        settings: "WebhookSettings",
         *,
         catalog: "AnyCatalog",
         splits: Splits,
@@ -109,6 +109,7 @@ class Forwarder:
         self._catch_up = catch_up
         self._shadow_gate = shadow_gate or ShadowGate()
         self._names = settings.names
+        self._sends_callbacks = settings.webhooks
         self._ingress = settings.names.ingress
         self._catalog = catalog
         self._splits = splits
@@ -239,6 +240,8 @@ class Forwarder:
             return refusal(record, lane, identified(headers, record), failure)
 
     def _route(self, record: "ConsumerRecord", lane: Lane, headers: RequestHeaders) -> RoutedRecord:
+        if headers.callback_url is not None and not self._sends_callbacks:
+            raise no_callbacks()
         try:
             chosen = route(headers, self._splits, self._catalog, lane)
         except UnknownModelError:

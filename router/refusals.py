@@ -7,7 +7,7 @@ from inferlane.contracts.dead_letters import stack_of
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.results import Result
-from inferlane.errors import InferlaneError
+from inferlane.errors import CallbackRefusedError, InferlaneError
 from inferlane.runtime.delivery import Reply
 
 if TYPE_CHECKING:
@@ -27,4 +27,13 @@ def refusal(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error
         trace_parent=headers.trace_parent,
         source=headers.source,
         position=headers.position,
+        callback_url=None if isinstance(error, CallbackRefusedError) else headers.callback_url,
+    )
+
+
+def no_callbacks() -> CallbackRefusedError:
+    """The error of a record that asks for a callback where none are sent."""
+    return CallbackRefusedError(
+        "the record has ce_callbackurl, and this deployment sends no callbacks; leave it out, or set "
+        "INFERLANE_WEBHOOKS=on, run `inferlane webhooks` and replay the dead letter"
     )

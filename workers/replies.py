@@ -112,6 +112,7 @@ class ReplyBuilder:
             is_copy=headers.is_copy,
             shadow_run="" if headers.shadow is not None else headers.shadow_run or "",
             key_bucket=key_bucket(headers.routing_key) if headers.rollout and headers.routing_key else -1,
+            callback_url=headers.callback_url,
         )
 
 

@@ -206,6 +206,7 @@ class Worker:
                 names=settings.names,
                 max_dead_letter_bytes=settings.max_body_bytes,
                 pool=(version.model, version.version),
+                classes=version.classes,
             ),
             shadows=shadows,
             telemetry=BatchTelemetry(version, self._outcomes, self._limit, spans=spans, tallies=self._tallies),

@@ -1,4 +1,4 @@
-"""The `inferlane` command: its groups, and `api`, `router`, `worker` and `dashboard`, one process each."""
+"""The `inferlane` command: its groups, and `api`, `router`, `worker`, `webhooks` and `dashboard`, one process each."""
 
 import asyncio
 import sys
@@ -11,7 +11,8 @@ from control_plane.cli import batch_commands, catalog_commands, dead_letter_comm
 from control_plane.cli.console import err, out, styled
 from control_plane.cli.doctor import doctor
 from control_plane.cli.init_command import init, read_settings_file
-from control_plane.cli.provisioning_commands import acls_app, k8s_app, keys_app, topics_app
+from control_plane.cli.keys_commands import keys_app
+from control_plane.cli.provisioning_commands import acls_app, k8s_app, topics_app
 from control_plane.cli.quantize_command import quantize_model
 from control_plane.cli.stack_commands import down, status, up
 from control_plane.cli.trial_commands import replay, reroute, shadow
@@ -74,6 +75,14 @@ def worker(
         await serve(settings, stop, model=model, version=version)
 
     _run("worker", serve_version)
+
+
+@app.command(rich_help_panel=PROCESSES)
+def webhooks() -> None:
+    """Send the results of requests to the URLs that they named, signed, until each is delivered."""
+    from webhooks.main import serve  # noqa: PLC0415 - each process loads only its own service
+
+    _run("webhooks", serve)
 
 
 @app.command(rich_help_panel=PROCESSES)

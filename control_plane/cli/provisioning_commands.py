@@ -1,4 +1,4 @@
-"""`inferlane topics`, `acls`, `keys` and `k8s`: what must exist before the services run."""
+"""`inferlane topics`, `acls` and `k8s`: what must exist before the services run."""
 
 import asyncio
 import secrets
@@ -9,12 +9,11 @@ import typer
 from rich.table import Table
 
 from control_plane.broker_acls import rights_by_service, user_name
-from control_plane.cli.console import err, out, reachable_settings
+from control_plane.cli.console import out, reachable_settings
 from control_plane.cli.scale_commands import BatchOverhead, RowsPerRecord, ServiceTime, worker_pace
 from inferlane import __version__
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.errors import ConfigurationError, InvalidNameError, quoted
-from inferlane.runtime.api_keys import Scope, create_key, read_keys, revoke_key
 from inferlane.runtime.config import load_settings
 
 # YAML, the Kafka client and the catalog are loaded by the command that needs them (PLC0415).
@@ -119,63 +118,6 @@ def acls_list(version: NamedVersions = None) -> None:
         for right in rights:
             table.add_row(user_name(settings.names, service), right.resource, right.name, ", ".join(right.operations))
     out.print(table)
-
-
-keys_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke the keys of the HTTP API.")
-
-KeysFile = Annotated[
-    Path | None,
-    typer.Option("--file", help="The keys file; default: INFERLANE_API_KEYS_FILE.", show_default=False),
-]
-
-
-@keys_app.command("create")
-def keys_create(
-    name: Annotated[str, typer.Option(help="Its name, shown in lists and logs.")],
-    scope: Annotated[
-        list[Scope] | None,
-        typer.Option(
-            help="What it may do; repeat for several. predict sees its own requests alone, all-requests those of every "
-            "key; admin may all."
-        ),
-    ] = None,
-    file: KeysFile = None,
-) -> None:
-    """Create a key and print it once: the file stores only its digest."""
-    path = _keys_path(file)
-    key = create_key(path, name=name, scopes=scope or [Scope.PREDICT])
-    err.print(
-        f"added {name} to {path}. The key is not shown again; send it as `Authorization: Bearer <key>`.",
-        soft_wrap=True,
-    )
-    # Alone on standard output, so that `$(inferlane keys create …)` is the key.
-    typer.echo(key)
-
-
-@keys_app.command("list")
-def keys_list(file: KeysFile = None) -> None:
-    """Show the name, scopes and age of each key; the keys themselves are not stored."""
-    table = Table("name", "scopes", "created", "sha256 starts with")
-    for key in read_keys(_keys_path(file)):
-        table.add_row(key.name, ", ".join(key.scopes), f"{key.created:%Y-%m-%d %H:%M} UTC", key.sha256[:12])
-    out.print(table)
-
-
-@keys_app.command("revoke")
-def keys_revoke(name: Annotated[str, typer.Argument(help="The name of the key.")], file: KeysFile = None) -> None:
-    """Remove a key; running APIs reject it within about a second, without a restart."""
-    path = _keys_path(file)
-    revoke_key(path, name)
-    out.print(f"revoked {name} in {path}", soft_wrap=True)
-
-
-def _keys_path(file: Path | None) -> Path:
-    path = file or load_settings().api_keys_file
-    if path is None:
-        raise ConfigurationError(
-            "no keys file is named; set INFERLANE_API_KEYS_FILE to where the API shall read it, or use --file"
-        )
-    return path
 
 
 k8s_app = typer.Typer(no_args_is_help=True, help="Write the manifests of a deployment on Kubernetes.")

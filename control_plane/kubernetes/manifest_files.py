@@ -22,6 +22,7 @@ from control_plane.kubernetes.policies import (
     pool_scaled_object,
     router_scaled_object,
 )
+from control_plane.kubernetes.webhooks_workload import webhooks_documents
 from control_plane.kubernetes.workloads import (
     CONTAINER_NAME,
     KEYS_VARIABLE,
@@ -190,6 +191,7 @@ def base_documents(plan: DeploymentPlan) -> Mapping[str, list[Document]]:
         "namespace.yaml": [namespace],
         "api.yaml": [*api_documents(plan), api_autoscaler(plan)],
         "router.yaml": [*router_documents(plan), router_scaled_object(plan)],
+        "webhooks.yaml": webhooks_documents(plan),
         "store.yaml": store_documents(plan),
         "authentication.yaml": authentication_documents(plan),
         "network-policies.yaml": policy_documents(plan),

@@ -152,17 +152,25 @@ def _document(plan: DeploymentPlan, scaled_object: ScaledObject) -> Document:
 
 
 _COMPONENT = "app.kubernetes.io/component"
-_SERVICES = {
-    "matchLabels": {"app.kubernetes.io/name": PART_OF},
-    "matchExpressions": [{"key": _COMPONENT, "operator": "In", "values": ["api", "router", "worker", "operator"]}],
-}
+_MONITORED = ("api", "router", "worker", "webhooks")
+
+
+def _components(*names: str) -> Document:
+    """Return the selector of the pods of these components."""
+    return {
+        "matchLabels": {"app.kubernetes.io/name": PART_OF},
+        "matchExpressions": [{"key": _COMPONENT, "operator": "In", "values": list(names)}],
+    }
+
+
+_SERVICES = _components(*_MONITORED, "operator")
 _KAFKA = {"matchLabels": kafka_labels()}
 _STORE = {"matchLabels": {_COMPONENT: "store"}}
 
 
 def policy_documents(plan: DeploymentPlan) -> list[Document]:
     """Return the policies of the namespace: first deny everything, then the exceptions."""
-    from_services = [{"podSelector": _SERVICES}]
+    from_services = [{"podSelector": _components("api", "router", "worker", "operator")}]
     dns = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
     api = {"matchLabels": {_COMPONENT: "api"}}
     operator = {"matchLabels": {_COMPONENT: "operator"}}
@@ -180,9 +188,26 @@ def policy_documents(plan: DeploymentPlan) -> list[Document]:
         _policy(plan, "dns", {}, policyTypes=["Egress"], egress=[dns]),
         _policy(plan, "services", _SERVICES, policyTypes=["Ingress", "Egress"], ingress=[scraped], egress=to_parts),
         _policy(plan, "api", api, policyTypes=["Ingress"], ingress=[{"ports": _ports(API_PORT)}]),
+        *([_webhooks_policy(plan)] if plan.settings.webhooks else []),
         _policy(plan, "operator", operator, policyTypes=["Egress"], egress=[_to(api, API_PORT)]),
         *([store] if plan.runs_store else []),
     ]
+
+
+# What is not the public Internet, and the allowed networks: the process itself checks every address too.
+_INSIDE_V4 = ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
+_INSIDE_V6 = ("fc00::/7", "fe80::/10")
+
+
+def _webhooks_policy(plan: DeploymentPlan) -> Document:
+    """Return the policy of the webhooks process: it calls receivers at public addresses and in the allowed networks."""
+    public = [
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(_INSIDE_V4)}},
+        {"ipBlock": {"cidr": "::/0", "except": list(_INSIDE_V6)}},
+    ]
+    allowed = [{"ipBlock": {"cidr": str(network)}} for network in plan.settings.webhook_networks]
+    pods = {"matchLabels": {_COMPONENT: "webhooks"}}
+    return _policy(plan, "webhooks", pods, policyTypes=["Egress"], egress=[{"to": [*public, *allowed]}])
 
 
 def kafka_policy(plan: DeploymentPlan) -> Document:
@@ -251,7 +276,7 @@ def monitor_document(plan: DeploymentPlan) -> Document:
             "selector": {
                 "matchLabels": {"app.kubernetes.io/name": PART_OF},
                 "matchExpressions": [
-                    {"key": "app.kubernetes.io/component", "operator": "In", "values": ["api", "router", "worker"]}
+                    {"key": "app.kubernetes.io/component", "operator": "In", "values": list(_MONITORED)}
                 ],
             },
             "podMetricsEndpoints": [

@@ -65,23 +65,27 @@ def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
         if name not in _LOCAL | _IN_THE_URL and not name.startswith(others)
     }
     secret = _SECRET | ({"INFERLANE_REDIS_URL"} if urlsplit(settings.redis_url).password else set())
-    chosen |= {name: _from_secret(SECRETS, name) for name in secret & chosen.keys()}
+    chosen |= {name: secret_value(SECRETS, name) for name in secret & chosen.keys()}
     if plan.has_users:
         user = user_name(settings.names, Service(component))
         chosen["INFERLANE_KAFKA_SASL_USERNAME"] = {"value": user}
         # As Strimzi makes the Secret of a KafkaUser.
-        chosen["INFERLANE_KAFKA_SASL_PASSWORD"] = _from_secret(user, PASSWORD)
+        chosen["INFERLANE_KAFKA_SASL_PASSWORD"] = secret_value(user, PASSWORD)
     if settings.kafka_ssl_cafile is not None:
         chosen["INFERLANE_KAFKA_SSL_CAFILE"] = {"value": f"{KAFKA_FOLDER}/{CA_FILE}"}
     if plan.runs_store:
         chosen["INFERLANE_REDIS_USERNAME"] = {"value": STORE_USER}
-        chosen["INFERLANE_REDIS_PASSWORD"] = _from_secret(STORE_SECRET, PASSWORD)
+        chosen["INFERLANE_REDIS_PASSWORD"] = secret_value(STORE_SECRET, PASSWORD)
     if plan.has_store_tls:
         chosen["INFERLANE_REDIS_SSL_CAFILE"] = {"value": f"{STORE_FOLDER}/{CA_FILE}"}
+    if component == Service.WEBHOOKS:
+        # It calls whom a client names, and needs no store.
+        chosen = {name: value for name, value in chosen.items() if not name.startswith("INFERLANE_REDIS_")}
     return [{"name": name, **chosen[name]} for name in sorted(chosen)]
 
 
-def _from_secret(secret: str, key: str) -> Document:
+def secret_value(secret: str, key: str) -> Document:
+    """Return the source of a value that lies in a Secret."""
     return {"valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
@@ -194,7 +198,7 @@ def pool_documents(plan: DeploymentPlan, pool: PoolPlan) -> list[Document]:
     )
     if pool.gpu is not None:
         _put_on_gpu(pod, pool.gpu)
-    return _workload(plan, pool.name, labels("worker", pool_instance(pool)), pod)
+    return workload(plan, pool.name, labels("worker", pool_instance(pool)), pod)
 
 
 # CUDA's own libraries are loaded into the process, and each size of a batch runs once before it is ready.
@@ -222,7 +226,7 @@ def router_documents(plan: DeploymentPlan) -> list[Document]:
         resources=resources(cpu="250m", memory="256Mi", memory_limit="768Mi"),
         port=("ops", OPS_PORT),
     )
-    return _workload(plan, "inferlane-router", labels("router", "router"), pod)
+    return workload(plan, "inferlane-router", labels("router", "router"), pod)
 
 
 def api_documents(plan: DeploymentPlan) -> list[Document]:
@@ -241,10 +245,11 @@ def api_documents(plan: DeploymentPlan) -> list[Document]:
         {"name": API, "namespace": plan.namespace, "labels": selector},
         spec={"selector": selector, "ports": [{"name": "http", "port": API_PORT, "targetPort": "http"}]},
     )
-    return [*_workload(plan, API, selector, pod), service]
+    return [*workload(plan, API, selector, pod), service]
 
 
-def _workload(plan: DeploymentPlan, name: str, selector: dict[str, str], pod: Document) -> list[Document]:
+def workload(plan: DeploymentPlan, name: str, selector: dict[str, str], pod: Document) -> list[Document]:
+    """Return a Deployment of such pods and its disruption budget."""
     metadata = {"name": name, "namespace": plan.namespace, "labels": selector}
     # No replicas: an apply would set the size that the autoscaler has just changed.
     deployment = document(

@@ -136,7 +136,7 @@ async def check_broker(settings: "KafkaSettings") -> str:
     return settings.kafka_bootstrap_servers
 
 
-async def check_topics(settings: "KafkaSettings", targets: "Sequence[Target]") -> str:
+async def check_topics(settings: "Settings", targets: "Sequence[Target]") -> str:
     """Check that every topic exists with the partitions of the settings.
 
     Raises:

@@ -177,6 +177,8 @@ class StackPools:
         pools = list(self.parts())
         pools.append(self._ours("router", _ROUTER, "router"))
         pools += map(self.workers, self.targets)
+        if self._settings.webhooks:
+            pools.append(self._ours("webhooks", _ROUTER, "webhooks"))
         pools.append(self._api())
         if self._options.dashboard_port:
             pools.append(self._dashboard())

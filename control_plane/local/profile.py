@@ -83,6 +83,9 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
             values["arrivals_dir"] = arrivals
     if has_store:
         values["redis_url"] = f"redis://127.0.0.1:{options.store_port}/0"
+    # Who gives the secret wants callbacks.
+    if chosen.webhook_secret is not None:
+        values["webhooks"] = True
     settings = load_settings(**(values | chosen.model_dump(include=named)))
     return Profile(
         settings=settings,

@@ -20,8 +20,8 @@ _MODEL = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9_-]{{0,{MAX_NAME_CHARS - 2}}}[A-Z
 _VERSION = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 2}}}[A-Za-z0-9])?")
 # A model called so would share a consumer group with a part of ours, or a label with what has no name.
 _RESERVED = frozenset(
-    {"router", "requests", "bulk", "results", "outcomes", "dead-letters", "splits", "rollouts", "catalog"}
-    | {"dashboard", "unknown", "none"}
+    {"router", "requests", "bulk", "results", "outcomes", "dead-letters", "splits", "rollouts", "catalog", "callbacks"}
+    | {"webhooks", "dashboard", "unknown", "none"}
 )
 
 
@@ -69,6 +69,10 @@ def pool_key(model: str, version: str) -> str:
     and the pool of `a` `b-c` would be called as that of `a-b` `c`.
     """
     return re.sub(r"[._]", "-", f"{model}-{version}".lower())
+
+
+CALLBACK_STAGES = 5
+"""The topics in which callbacks wait for another try, each for four times as long as the one before."""
 
 
 class Lane(StrEnum):
@@ -119,6 +123,15 @@ class Names:
         """The compacted topic of the versions that are served."""
         return f"{self.prefix}.catalog"
 
+    @property
+    def callbacks(self) -> str:
+        """The topic of results that are to be sent to the URLs that their requests named."""
+        return f"{self.prefix}.callbacks"
+
+    def callback_retries(self, stage: int) -> str:
+        """The topic of callbacks that wait for their next try; `stage` counts from 1, each with a longer wait."""
+        return f"{self.callbacks}.retry-{stage}"
+
     def work_topic(self, model: str, version: str, lane: Lane) -> str:
         """The topic that the workers of one version read."""
         return f"{self.prefix}.{model}.{version}.{lane}"
@@ -137,6 +150,10 @@ class Names:
     def dashboard_group(self) -> str:
         """A group in which nobody commits, so that its lag is what a topic holds."""
         return f"{self.prefix}.dashboard"
+
+    def webhooks_group(self, topic: str) -> str:
+        """The group in which the webhooks processes read one of the topics of callbacks."""
+        return f"{self.prefix}.webhooks{topic.removeprefix(self.callbacks)}"
 
     def worker_group(self, model: str, version: str) -> str:
         """The consumer group of one version's workers."""

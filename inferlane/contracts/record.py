@@ -6,6 +6,7 @@ missing on a record that somebody else produced; the defaults are those of `read
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -46,6 +47,8 @@ SHADOW_HEADERS = frozenset(
     {SHADOW, SHADOW_OF, SHADOW_RUN, "ce_shadowanswer", "ce_shadowanswerlength", "ce_shadowrowtime"}
     | {"ce_shadowlabels", "ce_shadowclasses"}
 )
+# Where the sender of a request wants its result sent.
+CALLBACK_URL = "ce_callbackurl"
 
 
 def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes], ...]:
@@ -64,6 +67,7 @@ def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes]
 MAX_NAME_BYTES = 512
 # What the API lets through in characters, at the four bytes that UTF-8 may take for each.
 _MAX_ROUTING_KEY_BYTES = 4 * 512
+_MAX_CALLBACK_URL_BYTES = 2_048
 _MAX_ATTEMPT = 1_000_000
 # What steers a request beside the attributes of its CloudEvent.
 _OURS = frozenset({JSON_LENGTH, "content-type"})
@@ -102,6 +106,8 @@ class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
     shadow: str | None = None
     shadow_of: str | None = None
     shadow_run: str | None = None
+    # Where the sender wants the result; never of a shadow copy.
+    callback_url: str | None = None
 
     @property
     def is_copy(self) -> bool:
@@ -162,6 +168,7 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
         deadline = get("ce_deadline")
         attempt = get("ce_attempt")
         json_length = get(JSON_LENGTH)
+        callback_url = get(CALLBACK_URL)
         return RequestHeaders(
             request_id=_name("ce_id", request_id) or _default_id(record),
             model=_name("ce_model", get("ce_model")),
@@ -179,6 +186,9 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
             shadow=_name(SHADOW, raw) if (raw := get(SHADOW)) else None,
             shadow_of=_name(SHADOW_OF, raw) if (raw := get(SHADOW_OF)) else None,
             shadow_run=_name(SHADOW_RUN, raw) if (raw := get(SHADOW_RUN)) else None,
+            callback_url=_name(CALLBACK_URL, callback_url, limit_bytes=_MAX_CALLBACK_URL_BYTES)
+            if callback_url and not get(SHADOW_OF)
+            else None,
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise DecodeError(
@@ -194,6 +204,7 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
         for name, value in record.headers
         if value and name not in repeated
     }
+    url = b"" if CALLBACK_URL in repeated else dict(record.headers).get(CALLBACK_URL) or b""
     headers = RequestHeaders(
         request_id=named.get("ce_id") or _default_id(record),
         model=None,
@@ -207,8 +218,13 @@ def default_headers(record: KafkaRecord) -> RequestHeaders:
         json_length=None,
         trace_parent=valid_trace_parent(dict(record.headers).get(TRACE_PARENT)),
         shadow_of=named.get(SHADOW_OF),
+        callback_url=url.decode(errors="replace") if _is_callback(url, named) else None,
     )
     return identified(headers, record)
+
+
+def _is_callback(url: bytes, named: Mapping[str, str]) -> bool:
+    return 0 < len(url) <= _MAX_CALLBACK_URL_BYTES and not named.get(SHADOW_OF)
 
 
 def _repeated(headers: Headers) -> set[str]:

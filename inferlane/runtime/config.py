@@ -16,11 +16,20 @@ from inferlane.runtime.settings import (
     KafkaSettings,
     OutcomeSettings,
     StoreSettings,
+    WebhookSettings,
     WorkerSettings,
 )
 
 
-class Settings(ApiSettings, DashboardSettings, KafkaSettings, StoreSettings, WorkerSettings, OutcomeSettings):
+class Settings(
+    ApiSettings,
+    DashboardSettings,
+    KafkaSettings,
+    StoreSettings,
+    WorkerSettings,
+    WebhookSettings,
+    OutcomeSettings,
+):
     """All settings, each from `INFERLANE_<NAME>`; the defaults suit one machine."""
 
     @model_validator(mode="after")
@@ -28,14 +37,17 @@ class Settings(ApiSettings, DashboardSettings, KafkaSettings, StoreSettings, Wor
         # Not a ValueError, which pydantic would report with every value, passwords too.
         check_broker_access(self)
         check_store_access(self)
+        _ = self.webhook_networks
         return self
 
     def environment(self) -> dict[str, str]:
         """What was chosen, passwords in the clear, as the environment that gives it to another process.
 
-        Without the API key: it is for our own calls, so that no process needs it and it must not lie in the run file.
+        Without the API key, which is for our own calls, and the secret of callbacks, which one process alone needs:
+        they must not lie in the run file.
         """
-        chosen = {name: getattr(self, name) for name in sorted(self.model_fields_set - {"api_key"})}
+        held_back = {"api_key", "webhook_secret"}
+        chosen = {name: getattr(self, name) for name in sorted(self.model_fields_set - held_back)}
         return {f"INFERLANE_{name.upper()}": _plain(value) for name, value in chosen.items() if value is not None}
 
 

@@ -11,6 +11,7 @@ import structlog
 from msgspec.structs import replace
 
 from inferlane import errors
+from inferlane.contracts.callbacks import CallbackOrder
 from inferlane.contracts.dead_letters import Cause
 from inferlane.contracts.kafka_record import KafkaRecord, OutRecord
 from inferlane.contracts.naming import Lane, Names
@@ -25,6 +26,7 @@ from inferlane.contracts.record import (
 )
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import InferlaneError, PayloadTooLargeError
+from inferlane.runtime.kafka.callback_writer import CallbackWriter
 from inferlane.runtime.kafka.record_writer import DeadLetterWriter, PatientSender, Sender, write_each
 from inferlane.runtime.metrics.consumer_metrics import DEAD_LETTERS
 from inferlane.runtime.metrics.instruments import UNKNOWN, bounded
@@ -60,7 +62,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     `record` the original of a reply that may still become such. `fallback` is the record for the version that answers
     instead: a reply whose fallback is written is not delivered.
     `trace_parent` is the request's W3C header, which its result on the topic has too. `source` and `position` are what
-    a foreign producer said of itself, and where its record lay: there they tell whose the result is.
+    a foreign producer said of itself, and where its record lay: there they tell whose the result is. `callback_url` is
+    where the sender wants the result.
     """
 
     result: Result
@@ -81,12 +84,13 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     # Whether it is the result of a shadow copy, which goes to nobody, and the run that it is compared in, if it is.
     is_copy: bool = False
     shadow_run: str = ""
+    callback_url: str | None = None
 
 
 class Delivery:
     """Delivers replies, and tries again for as long as the store or the broker is down."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
         store: ResultStore,
         producer: Sender,
@@ -95,14 +99,21 @@ class Delivery:
         names: Names,
         max_dead_letter_bytes: int,
         pool: tuple[str, str] = (UNKNOWN, UNKNOWN),
+        classes: tuple[str, ...] = (),
     ) -> None:
-        """`pool`: the model and version that dead letters are counted under, whatever a record says."""
+        """`pool`: the model and version that dead letters are counted under, whatever a record says.
+
+        `classes`: the names of the classes of that version, for callbacks.
+        """
         self._store = store
         self._sender = producer
         self._retrier = retrier
         self._names = names
         self._dead_letters = DeadLetterWriter(
             producer, retrier, topic=names.dead_letters, limit_bytes=max_dead_letter_bytes
+        )
+        self._callbacks = CallbackWriter(
+            producer, retrier, self._dead_letters, topic=names.callbacks, pool=pool, classes=classes
         )
         self._pool = pool
         for lane in Lane:
@@ -125,7 +136,11 @@ class Delivery:
             for reply in replies
             if reply.to_topic
         ]
-        await self._write_results(to_topic)
+        failed = await self._write_results(to_topic)
+        if asked := [reply for reply in replies if reply.callback_url is not None]:
+            final = held_by_key | {reply.result.key: reply.result for reply in failed}
+            ended = [(final.get(reply.result.key, reply.result), _order_of(reply)) for reply in asked]
+            await self._callbacks.write(ended)
         # The store has told who waits, unless another result than ours holds.
         if any(result is not ours for result, ours in zip(held, results, strict=True)):
             await self._wake(_by_instance(stored, held))
@@ -145,8 +160,11 @@ class Delivery:
                 told[number] = replace(reply, result=_not_kept(reply.result, dead[number], error))
         return told
 
-    async def _write_results(self, replies: Sequence[Reply]) -> None:
-        """Write the results for the topic. One that it does not take is replaced by one that says so."""
+    async def _write_results(self, replies: Sequence[Reply]) -> Sequence[Reply]:
+        """Write the results for the topic. One that it does not take is replaced by one that says so.
+
+        Returns the bulk replies that failed for that reason.
+        """
         refused = await self._try_results(replies)
         too_large = [(reply, error) for reply, error in refused if isinstance(error, PayloadTooLargeError)]
         instead = await self._write_dead_letters([_instead(reply, error) for reply, error in too_large])
@@ -155,6 +173,7 @@ class Delivery:
         )
         for reply, error in lost:
             log.error("result_not_on_topic", request_id=reply.result.request_id, error=str(error))
+        return [reply for reply in instead if reply.lane is Lane.BULK]
 
     async def _try_results(self, replies: Sequence[Reply]) -> Sequence[tuple[Reply, InferlaneError]]:
         """Return those that the topic refuses."""
@@ -175,6 +194,16 @@ class Delivery:
                 await self._store.wake(instance, results)
             except InferlaneError as error:
                 log.warning("wake_up_failed", instance=instance, results=len(results), error=str(error))
+
+
+def _order_of(reply: Reply) -> CallbackOrder:
+    return CallbackOrder(
+        url=reply.callback_url or "",
+        source=reply.source,
+        position=reply.position,
+        batch_id=reply.batch_id,
+        trace_parent=reply.trace_parent,
+    )
 
 
 def _cause_of(reply: Reply) -> Cause:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from inferlane.contracts.callback_addresses import Network, parse_networks
 from inferlane.contracts.naming import DEFAULT_PREFIX, PREFIX_RULE, Names, is_model_name
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -224,6 +225,32 @@ class WorkerSettings(StackSettings):
     failure_share_limit: Annotated[float, Field(gt=0, le=1)] = 0.5
     failure_window_requests: Annotated[int, Field(ge=1)] = 200
     failure_pause_s: Seconds = 10.0
+
+
+class WebhookSettings(StackSettings):
+    """Callbacks: whether requests may name a URL for their result, and how it is called (docs/webhooks.md)."""
+
+    # Whether requests may name a `callback_url`: then `inferlane webhooks` must run, and has its topics.
+    webhooks: bool = False
+    # What callbacks are signed with, for `inferlane webhooks` alone: `whsec_` and 24 to 64 bytes as Base64. Several,
+    # separated by commas, sign each callback side by side while receivers change from one to the next.
+    webhook_secret: SecretStr | None = None
+    # Networks that are not public and may be called all the same, as `10.1.0.0/16,fd00::/8`.
+    webhook_allowed_networks: str = ""
+    # The time of one call. Too short gives up on receivers that work before they answer, too long lets slow ones hold
+    # more connections.
+    webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 15.0
+    # The wait before the second try; each further one is four times as long, up to 256 times the first.
+    webhook_first_retry_s: Seconds = 5.0
+    # How long a callback is tried. Its topics keep records for three days, so no longer than two.
+    webhook_give_up_s: Annotated[float, Field(gt=0, le=172_800)] = 86_400.0
+    # Calls at once to one receiver. Too few are slow for a receiver with many results, too many are an attack on it.
+    webhook_calls_per_host: Annotated[int, Field(ge=1)] = 8
+
+    @property
+    def webhook_networks(self) -> tuple[Network, ...]:
+        """The networks of `webhook_allowed_networks`."""
+        return parse_networks(self.webhook_allowed_networks)
 
 
 class OutcomeSettings(StackSettings):

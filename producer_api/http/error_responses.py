@@ -85,6 +85,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     errors.PayloadTooLargeError.code: ProblemKind(413, "The body is too large"),
     UnsupportedCodingError.code: ProblemKind(415, "The content coding is not supported"),
     errors.InvalidRequestError.code: ProblemKind(422),
+    errors.CallbackRefusedError.code: ProblemKind(422, "No callback can be sent there"),
     errors.InvalidInputError.code: ProblemKind(422, "The instances do not fit the model"),
     errors.InvalidSplitError.code: ProblemKind(422, "The weights are not a valid traffic split"),
     KeyReusedError.code: ProblemKind(422, "The idempotency key was used for another request"),

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from inferlane.contracts.callback_addresses import MAX_URL_CHARS
 from inferlane.runtime.api_keys import Scope
 from inferlane.runtime.http.request_head import CONTENT_TYPE
 from producer_api.http.asgi import PREDICT_PATH
@@ -85,9 +86,14 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas.update(shapes["$defs"])
         schemas["PredictRequest"] = predict_bodies(catalog, settings)
+        for body in schemas["PredictRequest"]["anyOf"]:
+            if "properties" in body:
+                body["properties"]["callback_url"] = _callback_url(settings)
         schemas["TrafficSplit"] = split_bodies(catalog)
         paths = document["paths"]
         schemas["InferRequest"] = infer_bodies(settings)
+        (parameters, _) = schemas["InferRequest"]["properties"]["parameters"]["anyOf"]
+        parameters["properties"]["callback_url"] = _callback_url(settings)
         paths[PREDICT_PATH] = {"post": _predict()}
         schemas["EmbeddingsRequest"] = embeddings_bodies(catalog, settings.max_rows)
         paths[EMBEDDINGS_PATH] = {"post": _embed()}
@@ -109,6 +115,21 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
         _limit_window(paths, settings.outcome_window_s)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _callback_url(settings: "Settings") -> dict[str, Any]:
+    if not settings.webhooks:
+        return {
+            "type": ["string", "null"],
+            "maxLength": 0,
+            "description": "This deployment sends no callbacks (INFERLANE_WEBHOOKS).",
+        }
+    return {
+        "type": ["string", "null"],
+        "format": "uri",
+        "maxLength": MAX_URL_CHARS,
+        "description": "Where the result is POSTed too, signed as Standard Webhooks asks; at a public address.",
+    }
 
 
 def _complete(path: str, operation: dict[str, Any]) -> None:

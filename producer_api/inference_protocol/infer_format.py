@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from inferlane.contracts.prediction_body import stored_outputs
 from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v2 import encode_response
 from inferlane.contracts.wire.v2_fields import ALL_AS_JSON
@@ -17,7 +18,7 @@ from producer_api.http.error_responses import status_of_code
 from producer_api.http.paths import INFER_PATH, V2_ROOT
 from producer_api.http.responses import JSON, compressed, v2_error
 from producer_api.inference_protocol.infer_request import HEADER_LENGTH, InferReader
-from producer_api.predict.endpoint import prediction_path, stored_outputs
+from producer_api.predict.endpoint import prediction_path
 
 if TYPE_CHECKING:
     from inferlane.contracts.wire.tensors import Tensors

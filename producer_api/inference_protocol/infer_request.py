@@ -53,6 +53,7 @@ class InferParameters(RequestParameters, frozen=True, forbid_unknown_fields=True
     deadline_s: float | Absent | None = _UNSET
     timeout: Annotated[int, msgspec.Meta(ge=0)] | Absent | None = _UNSET
     routing_key: str | Absent | None = _UNSET
+    callback_url: str | Absent | None = _UNSET
     lane: Literal["requests"] | Absent | None = _UNSET
     priority: Literal[0] | Absent | None = _UNSET
 
@@ -77,6 +78,7 @@ class InferHead(msgspec.Struct, frozen=True):
     timeout_s: float | None
     deadline_s: float | None
     routing_key: str | None
+    callback_url: str | None
 
 
 _decode = msgspec.json.Decoder(InferFields).decode
@@ -119,7 +121,11 @@ def infer_head_of(fields: InferFields) -> InferHead:
     if counts:
         head = msgspec.structs.replace(head, form=msgspec.structs.replace(head.form, classes=counts))
     return InferHead(
-        head, _given(asked.timeout_s), _deadline_s(asked.deadline_s, asked.timeout), _given(asked.routing_key) or None
+        head,
+        _given(asked.timeout_s),
+        _deadline_s(asked.deadline_s, asked.timeout),
+        _given(asked.routing_key) or None,
+        _given(asked.callback_url) or None,
     )
 
 
@@ -200,6 +206,7 @@ class InferReader:
             routing_key=head.routing_key,
             timeout_s=self._wait_s(head, origin),
             deadline_s=head.deadline_s,
+            callback_url=head.callback_url,
         )
         return self._calls.build(target.model, tensors, options, origin, request.form)
 

@@ -18,6 +18,7 @@ from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.contracts.wire.v2_fields import ResponseForm
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped
 from producer_api.http.error_responses import InvalidParameterError
+from producer_api.predict.callback_urls import check_callback_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +46,7 @@ class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
     routing_key: str | msgspec.UnsetType | None = msgspec.UNSET
     timeout_s: float | msgspec.UnsetType | None = msgspec.UNSET
     deadline_s: float | msgspec.UnsetType | None = msgspec.UNSET
+    callback_url: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _decode_body = msgspec.json.Decoder(PredictBody).decode
@@ -57,6 +59,7 @@ class CallOptions(NamedTuple):
     routing_key: str | None = None
     timeout_s: float | None = None
     deadline_s: float | None = None
+    callback_url: str | None = None
 
 
 class CallOrigin(NamedTuple):
@@ -94,6 +97,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     trace_parent: bytes | None = None
     # How a V2 call wants its response.
     form: ResponseForm | None = None
+    # Where the result is sent too.
+    callback_url: str | None = None
 
     def bound_to(self, proof: bytes) -> "Call":
         """Return the same call with this proof and the request id that follows from it."""
@@ -156,6 +161,7 @@ class CallReader:
             routing_key=fields.routing_key or None,
             timeout_s=_given(fields.timeout_s),
             deadline_s=_given(fields.deadline_s),
+            callback_url=fields.callback_url or None,
         )
         return self.build(target.model, tensors, options, origin)
 
@@ -186,6 +192,7 @@ class CallReader:
         """Return the call that asks for these tensors, which fit the model.
 
         Raises:
+            CallbackRefusedError: no result may be sent to the callback URL.
             InvalidParameterError: an option is out of its range.
             PayloadTooLargeError: the tensors take more bytes than a body may have.
         """
@@ -194,6 +201,8 @@ class CallReader:
             raise InvalidParameterError(
                 f"routing_key has {len(options.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
             )
+        if options.callback_url is not None:
+            check_callback_url(options.callback_url, settings)
         payload, json_length = encode_binary_request(tensors)
         if len(payload) > settings.max_body_bytes:
             raise PayloadTooLargeError(
@@ -221,6 +230,7 @@ class CallReader:
             deadline_s=now_s + deadline_s,
             trace_parent=valid_trace_parent(origin.trace_parent) if origin.trace_parent else None,
             form=form,
+            callback_url=options.callback_url,
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import numpy as np
 
+from inferlane.contracts.prediction_body import stored_outputs
 from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.json_numbers import refuse_repeats
 from inferlane.contracts.wire.json_rows import check_rows
@@ -21,7 +22,7 @@ from producer_api.http.error_responses import InvalidParameterError, status_of_c
 from producer_api.http.paths import EMBEDDINGS_PATH
 from producer_api.http.responses import JSON, openai_error
 from producer_api.predict.call import CallOptions
-from producer_api.predict.endpoint import prediction_path, stored_outputs
+from producer_api.predict.endpoint import prediction_path
 
 if TYPE_CHECKING:
     from inferlane.contracts.wire.tensors import Tensors

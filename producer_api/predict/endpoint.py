@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from inferlane.contracts.prediction_body import prediction_body
 from inferlane.contracts.record import TRACE_PARENT
 from inferlane.contracts.results import Result, Status
-from inferlane.contracts.wire.v1 import encode_predictions
-from inferlane.contracts.wire.v2 import decode_response
-from inferlane.errors import DecodeError, InferlaneError
 from producer_api.http.asgi import CALLER, PREDICT_PATH, PlainResponse, header
 from producer_api.http.error_responses import result_problem
 from producer_api.http.request_body import read_body, single_header
@@ -22,7 +20,6 @@ from producer_api.predict.exchange import Exchange
 from producer_api.predict.telemetry import begin_call_span
 
 if TYPE_CHECKING:
-    from inferlane.contracts.wire.tensors import Tensors
     from inferlane.runtime.config import Settings
     from inferlane.runtime.tracing.spans import Tracing
     from models.live_catalog import AnyCatalog
@@ -39,42 +36,12 @@ class ResponseBuilder:
         self._catalog = catalog
 
     def body(self, result: Result) -> dict[str, Any]:
-        """Return the body: the predictions if the request succeeded, else its error.
-
-        Numbers that JSON cannot represent are the strings "NaN", "Infinity" and "-Infinity".
+        """Return what `prediction_body` does, with the names of the classes of the version that answered.
 
         Raises:
             InferlaneError: the stored content is not an inference response; the client is not at fault.
         """
-        answer: dict[str, Any] = {
-            "request_id": result.request_id,
-            "status": result.status.value,
-            "model": result.model,
-            "version": result.version,
-        }
-        if result.status is Status.SUCCEEDED:
-            outputs = stored_outputs(result)
-            answer["predictions"] = encode_predictions(outputs, self._catalog.class_names(result.model, result.version))
-        else:
-            answer["error"] = {"code": result.error_code, "detail": result.error_detail}
-        answer["timings_ms"] = {
-            "queue_wait": round(result.queue_wait_s * 1000, 3),
-            "inference": round(result.inference_s * 1000, 3),
-            "total": round((result.finished_s - result.accepted_s) * 1000, 3),
-        }
-        return answer
-
-
-def stored_outputs(result: Result) -> "Tensors":
-    """Return the output tensors of a request that succeeded.
-
-    Raises:
-        InferlaneError: the stored content is not an inference response; the client is not at fault.
-    """
-    try:
-        return decode_response(result.content, result.json_length)
-    except DecodeError as error:
-        raise InferlaneError(f"the stored result cannot be read: {error}") from error
+        return prediction_body(result, self._catalog.class_names(result.model, result.version))
 
 
 class PredictFormat(Protocol):
@@ -200,7 +167,9 @@ class PredictEndpoint:
             fingerprinted=lambda: self._format.fingerprinted(scope, body),
             waits_for_result=waits_for_result,
         )
-        if self._cancels_on_disconnect and waits_for_result and exchange.idempotency_key is None:
+        # Nobody else knows the id of such a request, and nobody else gets its result.
+        is_only_reader = exchange.idempotency_key is None and exchange.call.callback_url is None
+        if self._cancels_on_disconnect and waits_for_result and is_only_reader:
             disconnect = ClientDisconnect()
             with disconnect.watching(receive):
                 result = await submit(disconnect=disconnect)

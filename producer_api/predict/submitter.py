@@ -7,7 +7,15 @@ import structlog
 
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import CALLER, JSON_LENGTH, PROOF, TRACE_PARENT, fixed_request_headers, format_time
+from inferlane.contracts.record import (
+    CALLBACK_URL,
+    CALLER,
+    JSON_LENGTH,
+    PROOF,
+    TRACE_PARENT,
+    fixed_request_headers,
+    format_time,
+)
 from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import OverloadedError, UnavailableError
 from inferlane.runtime.metrics.api_metrics import ACCEPTED
@@ -261,6 +269,8 @@ class Submitter:
             headers.append(("ce_modelversion", call.version.encode()))
         if call.routing_key is not None:
             headers.append(("ce_routingkey", call.routing_key.encode()))
+        if call.callback_url is not None:
+            headers.append((CALLBACK_URL, call.callback_url.encode()))
         if call.trace_parent is not None:
             headers.append((TRACE_PARENT, call.trace_parent))
         key = (call.routing_key or call.request_id).encode()

@@ -25,13 +25,13 @@ _WAYS_OUT = {53: "names", 6379: "the store", 4318: "traces"}
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def faults(text: str, *, versions: Iterable[Version]) -> list[str]:
+def faults(text: str, *, versions: Iterable[Version], webhooks: bool = False) -> list[str]:
     """Return what is wrong with a multi-document manifest of a deployment that serves these versions."""
     documents = [document for document in yaml.load_all(text, Loader=_Loader) if document]
     known = list(versions)
     return [
         *_scaling_faults(text, documents, known),
-        *_topic_faults(documents, known),
+        *_topic_faults(documents, known, webhooks=webhooks),
         *_workload_faults(documents),
         *(fault for name, pod in pods_of(documents) for fault in restricted_faults(name, pod)),
         *_namespace_faults(documents),
@@ -78,8 +78,8 @@ def _period_faults(name: str, spec: Document) -> Iterator[str]:
         yield f"{name}: {key} has no meaning where the minimum is {spec['minReplicaCount']}, and KEDA warns of it"
 
 
-def _topic_faults(documents: list[Document], versions: list[Version]) -> Iterator[str]:
-    wanted = {spec.name: spec for spec in topic_specs(Settings.model_construct(), versions)}
+def _topic_faults(documents: list[Document], versions: list[Version], *, webhooks: bool) -> Iterator[str]:
+    wanted = {spec.name: spec for spec in topic_specs(Settings.model_construct(webhooks=webhooks), versions)}
     found = {each["spec"]["topicName"]: each["spec"] for each in documents if each["kind"] == "KafkaTopic"}
     if not found:
         return

@@ -9,11 +9,12 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from inferlane.contracts.naming import Lane
+from inferlane.contracts.naming import CALLBACK_STAGES, Lane
 from inferlane.errors import UnavailableError
 from inferlane.runtime.kafka.clients import make_admin, record_limit_bytes
 
 if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
     from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -35,7 +36,7 @@ class TopicSpec:
     config: dict[str, str] = field(default_factory=dict)
 
 
-def topic_specs(settings: "KafkaSettings", versions: Iterable[tuple[str, str]]) -> tuple[TopicSpec, ...]:
+def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[TopicSpec, ...]:
     """Every topic that these `(model, version)` pairs need."""
     retention = {"retention.ms": str(_RETENTION_MS), "max.message.bytes": str(record_limit_bytes(settings))}
     names = settings.names
@@ -61,14 +62,26 @@ def topic_specs(settings: "KafkaSettings", versions: Iterable[tuple[str, str]]) 
         for model, version in versions
         for lane in Lane
     ]
-    return (*shared, *work)
+    return (*shared, *_callback_specs(settings, retention), *work)
+
+
+def _callback_specs(settings: "Settings", retention: dict[str, str]) -> tuple[TopicSpec, ...]:
+    """The topics of callbacks. Those that wait have one partition: the first record is the first that is due."""
+    if not settings.webhooks:
+        return ()
+    names = settings.names
+    waiting = (names.callback_retries(stage) for stage in range(1, CALLBACK_STAGES + 1))
+    return (
+        TopicSpec(name=names.callbacks, partitions=settings.ingress_partitions, config=retention),
+        *(TopicSpec(name=name, partitions=1, config=retention) for name in waiting),
+    )
 
 
 # Creating is done in milliseconds; a broker that is behind takes a second.
 _SHOWN_POLL_S = 0.05
 
 
-async def create_topics(settings: "KafkaSettings", versions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Create the topics that do not exist yet and return their names; existing ones stay as they are.
 
     Returns when the broker shows the new ones: on Apache Kafka that is a little after it has made them.

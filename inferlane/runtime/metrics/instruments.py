@@ -154,7 +154,7 @@ def declared() -> tuple[MetricSpec, ...]:
 
 def every_metric() -> tuple[MetricSpec, ...]:
     """Every metric of every process, by name: for documents, dashboards and their tests."""
-    for process in ("api", "router", "worker", "consumer"):
+    for process in ("api", "router", "worker", "consumer", "webhook"):
         import_module(f"inferlane.runtime.metrics.{process}_metrics")
     return tuple(sorted(declared(), key=lambda metric: metric.name))
 

@@ -30,13 +30,14 @@ def test_every_topic_has_who_writes_and_who_reads_it_and_nobody_may_what_is_not_
 ) -> None:
     names = Names("stack")
     rights = rights_by_service(names, versions)
-    topics = {spec.name for spec in topic_specs(load_settings(prefix="stack"), versions)}
+    topics = {spec.name for spec in topic_specs(load_settings(prefix="stack", webhooks=True), versions)}
     services = [rights[service] for service in Service]
     assert set().union(*(may(each, Operation.WRITE) for each in services)) == topics
     assert set().union(*(may(each, Operation.READ) for each in services)) == topics
     assert set().union(*(may(each, Operation.CREATE) for each in services)) == topics
     groups = {names.worker_group(*version) for version in versions}
     groups |= {names.router_group, names.outcomes_group, names.dashboard_group}
+    groups |= {names.webhooks_group(topic) for topic in topics if topic.startswith(names.callbacks)}
     named = {right.name for each in services for right in each if right.resource is Resource.GROUP}
     assert named == groups
 
@@ -59,6 +60,9 @@ def test_who_could_turn_traffic_or_forge_answers_is_who_must(versions: list[tupl
             Service.WORKER,
             Service.OPERATOR,
         }
+    # Who writes here lets our process call a URL and signs what it says.
+    assert writers(names.callbacks) == {Service.ROUTER, Service.WORKER, Service.OPERATOR}
+    assert writers(names.callback_retries(1)) == {Service.WEBHOOKS}
     assert names.dead_letters not in may(rights[Service.API], Operation.READ)
     looks = {operation for right in rights[Service.AUTOSCALER] for operation in right.operations}
     assert looks == {Operation.DESCRIBE}

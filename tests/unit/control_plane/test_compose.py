@@ -70,7 +70,8 @@ def test_each_service_is_a_user_of_its_own_and_no_password_has_a_default() -> No
     workers = {name: "inferlane-worker" for name in OURS if name.startswith("worker-")}
     others = {"api": "inferlane-api", "router": "inferlane-router", "operator": "inferlane-operator"}
     assert users == {**workers, **others, "topics": "inferlane-admin"}
-    named = {user_name(Names(), service) for service in Service if service is not Service.AUTOSCALER}
+    elsewhere = {Service.AUTOSCALER, Service.WEBHOOKS}
+    named = {user_name(Names(), service) for service in Service if service not in elsewhere}
     jaas = SERVICES["kafka"]["environment"]["KAFKA_LISTENER_NAME_SERVICES_PLAIN_SASL_JAAS_CONFIG"]
     assert {f"inferlane-{user}" for user in re.findall(r"user_inferlane-(\w+)=", jaas)} == {*named, "inferlane-admin"}
     assert SERVICES["kafka"]["environment"]["KAFKA_SUPER_USERS"] == "User:ANONYMOUS;User:inferlane-admin"

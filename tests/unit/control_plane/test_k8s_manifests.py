@@ -464,3 +464,28 @@ def test_versions_that_ask_for_a_gpu_are_rendered_with_one(tmp_path: Path, monke
     for seen in ("repo/inferlane:1-gpu", "nvidia.com/mig-1g.10gb: '3'", "zone: a"):
         assert seen in texts["v1"]
         assert seen not in texts["v2"]
+
+
+def test_a_deployment_that_sends_callbacks_has_a_process_for_them_and_no_other_has_its_secret() -> None:
+    texts = files(plan(webhooks=True, webhook_allowed_networks="10.7.0.0/16"))
+    text = "---\n".join(text for name, text in texts.items() if "/" in name and "kustomization" not in name)
+    assert faults("---\n".join([text, texts["operator.yaml"]]), versions=VERSIONS, webhooks=True) == []
+    found = [document for document in yaml.safe_load_all(text) if document]
+    holders = {
+        document["metadata"]["name"]: [variable["name"] for variable in container["env"]]
+        for document in found
+        if document["kind"] == "Deployment"
+        for container in document["spec"]["template"]["spec"]["containers"]
+    }
+    with_secret = {name for name, names in holders.items() if "INFERLANE_WEBHOOK_SECRET" in names}
+    assert with_secret == {"inferlane-webhooks"}
+    # It calls whom a client names: it gets no way into the store.
+    assert not [name for name in holders["inferlane-webhooks"] if name.startswith("INFERLANE_REDIS_")]
+    policies = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "NetworkPolicy"}
+    (rule,) = policies["webhooks"]["egress"]
+    blocks = {peer["ipBlock"]["cidr"]: peer["ipBlock"].get("except", []) for peer in rule["to"]}
+    assert set(blocks) == {"0.0.0.0/0", "::/0", "10.7.0.0/16"}
+    assert {"10.0.0.0/8", "169.254.0.0/16"} <= set(blocks["0.0.0.0/0"])
+    (store,) = policies["store"]["ingress"][0]["from"]
+    assert "webhooks" not in store["podSelector"]["matchExpressions"][0]["values"]
+    assert "webhooks.yaml" not in "".join(files(plan()))

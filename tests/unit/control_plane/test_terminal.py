@@ -175,6 +175,9 @@ SCENARIOS: dict[str, Arrange] = {
     "keys create": partial(given_argv, argv=["keys", "create", "--name", HOSTILE, "--file", "{folder}/keys"]),
     "keys list": partial(given_argv, argv=["keys", "list", "--file", HOSTILE]),
     "keys revoke": revoke,
+    "keys webhook-secret": partial(
+        given_argv, argv=["keys", "webhook-secret", "shop", "--file", "{folder}/keys-" + HOSTILE.replace("/", "")]
+    ),
     "models add": partial(given_argv, argv=["models", "add", HOSTILE, "--name", "iris"]),
     "models build-samples": build_samples,
     "models default": partial(given_argv, argv=["models", "default", HOSTILE]),
@@ -194,7 +197,7 @@ SCENARIOS: dict[str, Arrange] = {
     "up": partial(no_models, argv=["up", "--detach"]),
 }
 # They print numbers or a password of their own, or write logs alone (the last test).
-NOTHING_FOREIGN = {"scale plan", "k8s store-secret", "api", "router", "worker", "dashboard"}
+NOTHING_FOREIGN = {"scale plan", "k8s store-secret", "api", "router", "worker", "webhooks", "dashboard"}
 
 
 def commands() -> Iterator[str]:
@@ -264,7 +267,11 @@ def test_nothing_in_the_commands_writes_past_the_console() -> None:
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             writes = name in {"print", "Console", "typer.secho", "click.echo", "sys.stdout.write", "sys.stderr.write"}
             # A key or a Secret that was just made is ours, and goes out alone.
-            is_secret = name == "typer.echo" and ast.unparse(node.args[0]).partition("(")[0] in {"key", "dumped"}  # type: ignore[attr-defined]  # a call
+            is_secret = name == "typer.echo" and ast.unparse(node.args[0]).partition("(")[0] in {
+                "key",
+                "dumped",
+                "written",
+            }  # type: ignore[attr-defined]  # a call
             if writes or (name == "typer.echo" and not is_secret) or "markup" in name:
                 offences.append(f"{path.name}:{node.lineno} {name}")  # type: ignore[attr-defined]  # calls have lines
     assert offences == []

@@ -1,9 +1,11 @@
 """Delivery: dead letters and results are durable before it returns, each stage tried again by itself."""
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -11,6 +13,7 @@ from inferlane.contracts.dead_letters import Cause, dead_letter
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.results import Result, Status
+from inferlane.contracts.wire.v2 import encode_response
 from inferlane.errors import (
     InferlaneError,
     NotServedError,
@@ -224,3 +227,46 @@ def test_a_record_is_measured_with_its_headers() -> None:
     check_size(OutRecord("t", b"k", b"v" * 100, []), 1_000)
     with pytest.raises(PayloadTooLargeError, match="the limit is 1000"):
         check_size(OutRecord("t", b"k", b"v" * 100, [("h", b"x" * 900)]), 1_000)
+
+
+def with_callback(reply: Reply, url: str = "https://example.com/hook") -> Reply:
+    return replace(reply, callback_url=url)
+
+
+async def test_a_callback_has_the_result_that_holds_and_is_written_before_the_commit() -> None:
+    store, producer = FakeStore(), FakeProducer()
+    await deliver(store, producer, make_answer(status=Status.FAILED))
+    await deliver(store, producer, with_callback(make_answer(status=Status.EXPIRED)), make_answer())
+    (callback,) = [record for record in producer.sent if record.topic == NAMES.callbacks]
+    assert json.loads(callback.value)["type"] == "prediction.failed"
+    assert dict(callback.headers)["ce_callbackurl"] == b"https://example.com/hook"
+
+
+async def test_a_callback_that_its_topic_finds_too_large_leaves_the_predictions_out() -> None:
+    content, _ = encode_response({"label": np.zeros(5_000)}, model="iris", version="v1", request_id="r")
+    store, producer = FakeStore(), FakeProducer(too_large(NAMES.callbacks, 2_000))
+    answer = with_callback(make_answer())
+    await deliver(store, producer, replace(answer, result=replace(answer.result, content=content)))
+    (callback,) = [record for record in producer.sent if record.topic == NAMES.callbacks]
+    body = json.loads(callback.value)
+    assert body["type"] == "prediction.succeeded"
+    assert "predictions" not in body["data"]
+    assert body["data"]["error"]["code"] == "payload_too_large"
+
+
+async def test_a_callback_whose_topic_is_missing_is_a_dead_letter_and_holds_nobody_up() -> None:
+    store, producer = FakeStore(), FakeProducer(missing(NAMES.callbacks))
+    await deliver(store, producer, with_callback(make_answer(status=Status.FAILED)), make_answer())
+    (letter,) = [record for record in producer.sent if record.topic == NAMES.dead_letters]
+    assert dict(letter.headers)["inferlane-dead-letter-reason"] == TopicMissingError.code.encode()
+    assert dict(letter.headers)["inferlane-dead-letter-topic"] == NAMES.callbacks.encode()
+    assert store.held["r"].status is Status.FAILED
+
+
+async def test_a_bulk_result_that_failed_at_its_topic_is_told_so_to_its_callback() -> None:
+    store, producer = FakeStore(), FakeProducer(too_large(NAMES.results, 1_000))
+    answer = with_callback(make_answer(lane=Lane.BULK))
+    large = replace(answer, result=replace(answer.result, content=b"x" * 5_000), record=FakeRecord(value=b"request"))
+    await deliver(store, producer, large)
+    (callback,) = [record for record in producer.sent if record.topic == NAMES.callbacks]
+    assert json.loads(callback.value)["type"] == "prediction.failed"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferlane.errors import DecodeError, InferlaneError
+from inferlane.errors import CallbackRefusedError, DecodeError, InferlaneError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
@@ -55,3 +55,22 @@ def test_an_error_repeats_a_bounded_part_of_the_body(body: bytes) -> None:
     with pytest.raises(InferlaneError) as caught:
         READER.read(body)
     assert len(str(caught.value)) < 700
+
+
+CALLBACK = b'{"instances": [[1,2,3,4]], "callback_url": "%s"}'
+
+
+def test_a_callback_url_is_refused_where_no_callbacks_are_sent() -> None:
+    with pytest.raises(CallbackRefusedError, match="INFERLANE_WEBHOOKS"):
+        READER.read(CALLBACK % b"https://example.com/hook")
+    assert READER.read(CALLBACK % b"").callback_url is None
+
+
+def test_a_callback_url_is_checked_where_they_are() -> None:
+    settings = load_settings(webhooks=True, webhook_allowed_networks="10.1.0.0/16")
+    reader = CallReader(settings, catalog=make_catalog(), splits=SplitTable(), clock=SystemClock())
+    for good in (b"https://example.com/hook?x=1", b"http://10.1.2.3:8080/"):
+        assert reader.read(CALLBACK % good).callback_url == good.decode()
+    for bad in (b"http://10.2.0.1/", b"http://169.254.169.254/", b"ftp://example.com/", b"https://u:p@example.com/"):
+        with pytest.raises(CallbackRefusedError):
+            reader.read(CALLBACK % bad)

@@ -11,7 +11,7 @@ from inferlane.contracts.record import ROLLOUT
 from inferlane.contracts.traffic_split import Served, Shadow, Split
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError
 from inferlane.runtime.catalog_table import CatalogTable
-from inferlane.runtime.config import load_settings
+from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.retry import Retrier
@@ -83,9 +83,10 @@ def make_forwarder(  # noqa: PLR0913 - what a test may want of its own
     catalog: AnyCatalog | None = None,
     catch_up: CatchUp | None = None,
     shadow_gate: ShadowGate | None = None,
+    settings: Settings = SETTINGS,
 ) -> Forwarder:
     return Forwarder(
-        SETTINGS,
+        settings,
         catalog=catalog or make_catalog("v1", "v2"),
         catch_up=catch_up,
         splits=splits or SplitTable(),
@@ -269,3 +270,14 @@ def test_a_copy_is_asked_for_by_the_router_alone_and_not_of_a_version_that_is_be
     assert [asked(2), asked(3)] == [{"ce_shadow": b"v2"}, {}]
     gate.note_lag("iris", "v2", 0)
     assert asked(4) == {"ce_shadow": b"v2"}
+
+
+def test_a_record_with_a_callback_url_is_refused_where_no_callbacks_are_sent() -> None:
+    record = FakeRecord(value=b"{}", headers=(("ce_id", b"r"), ("ce_callbackurl", b"https://example.com/hook")))
+    refused = make_forwarder(FakeSender(), FakeDelivery()).decide(record, Lane.BULK)
+    assert isinstance(refused, Reply)
+    assert (refused.result.error_code, refused.callback_url, refused.dead) == ("callback_refused", None, record)
+    sending = make_forwarder(FakeSender(), FakeDelivery(), settings=load_settings(webhooks=True))
+    routed = sending.decide(record, Lane.BULK)
+    assert isinstance(routed, RoutedRecord)
+    assert ("ce_callbackurl", b"https://example.com/hook") in routed.out.headers

@@ -1,0 +1,165 @@
+"""Callbacks: results on their way to the URLs that their requests named, as records of the topics of callbacks.
+
+Whoever ends a request writes its callback before it commits the request, so that no crash loses one. The value is the
+body that is sent, byte for byte; the headers say where to, for whom it is signed, and when it is due.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from inferlane.contracts.kafka_record import KafkaRecord, OutRecord, refuse_unreadable
+from inferlane.contracts.prediction_body import prediction_body
+from inferlane.contracts.record import (
+    CALLBACK_URL,
+    CALLER,
+    JSON_CONTENT,
+    MAX_NAME_BYTES,
+    SPEC_VERSION,
+    TRACE_PARENT,
+    format_time,
+    parse_time,
+)
+from inferlane.contracts.results import Result
+from inferlane.errors import DecodeError, InferlaneError, clipped
+
+CALLBACK_TYPE = ("ce_type", b"io.inferlane.callback.v1")
+# The same at each try and after each crash: receivers know duplicates by it.
+CALLBACK_ID = "ce_callbackid"
+# How often it was tried, since when, and when it is due again.
+TRIES = "ce_tries"
+FIRST_TRIED = "ce_firsttried"
+DUE = "ce_due"
+_OF_RETRIES = frozenset({TRIES, FIRST_TRIED, DUE})
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+class CallbackOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a result is to be sent, and what a foreign producer said of its request."""
+
+    url: str
+    source: bytes = b""
+    position: str | None = None
+    batch_id: str | None = None
+    trace_parent: bytes | None = None
+
+
+def callback_record(topic: str, result: Result, order: CallbackOrder, *, classes: tuple[str, ...]) -> OutRecord:
+    """Return the record that lets a terminal result be sent; `classes` are the names of its class indices."""
+    try:
+        data = prediction_body(result, classes)
+    except InferlaneError as error:
+        data = _without_predictions(result, error)
+    return _record(topic, result, order, data)
+
+
+def short_callback_record(topic: str, result: Result, order: CallbackOrder, error: InferlaneError) -> OutRecord:
+    """Return the same without the predictions, for a result whose callback no record can hold."""
+    return _record(topic, result, order, _without_predictions(result, error))
+
+
+def _without_predictions(result: Result, error: InferlaneError) -> dict[str, Any]:
+    without = prediction_body(msgspec.structs.replace(result, status=result.status.FAILED), ())
+    detail = f"{error}; the predictions are left out here, read them at GET /v1/predictions/{result.request_id}"
+    return without | {"status": result.status.value, "error": {"code": error.code, "detail": detail}}
+
+
+def _record(topic: str, result: Result, order: CallbackOrder, data: dict[str, Any]) -> OutRecord:
+    is_foreign = bool(result.foreign_key)
+    if is_foreign:
+        data["source"] = order.source.decode(errors="replace")
+        data["position"] = order.position
+    if order.batch_id is not None:
+        data["batch_id"] = order.batch_id
+    # A foreign record may name any id: by its type no receiver takes it for a request that was made over HTTP.
+    kind = "record" if is_foreign else "prediction"
+    body = {
+        "type": f"{kind}.{result.status.value.lower()}",
+        "timestamp": format_time(result.finished_s).decode(),
+        "data": data,
+    }
+    headers = [
+        SPEC_VERSION,
+        CALLBACK_TYPE,
+        ("ce_id", result.request_id.encode()),
+        (CALLBACK_ID, f"{result.key}-{result.attempt}".encode()),
+        ("ce_source", f"inferlane/{result.model}/{result.version}".encode()),
+        ("ce_model", result.model.encode()),
+        ("ce_modelversion", result.version.encode()),
+        ("ce_time", format_time(result.finished_s)),
+        ("content-type", JSON_CONTENT),
+        (CALLBACK_URL, order.url.encode()),
+    ]
+    if result.caller:
+        headers.append((CALLER, result.caller.encode()))
+    if order.trace_parent is not None:
+        headers.append((TRACE_PARENT, order.trace_parent))
+    return OutRecord(topic, _key_of(order.url), _encode_json(body), headers)
+
+
+def _key_of(url: str) -> bytes:
+    """Scheme, host and port: one process at a time calls a receiver, so that its limits hold whoever calls."""
+    return "/".join(url.split("/", 3)[:3]).encode(errors="replace")[:MAX_NAME_BYTES]
+
+
+class Callback(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of a topic of callbacks, as read. Times are seconds since the epoch."""
+
+    callback_id: str
+    request_id: str
+    url: str
+    # The API key that asked, empty if none did: whose secret signs it.
+    caller: str
+    body: bytes
+    finished_s: float
+    tries: int
+    first_tried_s: float | None
+    due_s: float
+
+
+def read_callback(record: KafkaRecord) -> Callback:
+    """Read a record of a topic of callbacks.
+
+    Raises:
+        DecodeError: it holds no callback.
+    """
+    refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
+    named: Mapping[str, bytes] = dict(record.headers)
+    try:
+        first_tried, due = named.get(FIRST_TRIED), named.get(DUE)
+        callback_id = named[CALLBACK_ID].decode("ascii")
+        if not callback_id.isprintable():
+            raise ValueError(f"{CALLBACK_ID} is not printable")  # noqa: TRY301 - handled with the errors of decoding
+        return Callback(
+            callback_id=callback_id,
+            request_id=named["ce_id"].decode(),
+            url=named[CALLBACK_URL].decode(),
+            caller=(named.get(CALLER) or b"").decode(),
+            body=(record.value or b"").decode().encode(),
+            finished_s=parse_time(named["ce_time"]),
+            tries=int(named.get(TRIES) or b"0"),
+            first_tried_s=parse_time(first_tried) if first_tried else None,
+            due_s=parse_time(due) if due else 0.0,
+        )
+    except (KeyError, ValueError) as error:
+        raise DecodeError(
+            f"the record at offset {record.offset} of {record.topic} is no callback: {clipped(repr(error))}"
+        ) from error
+
+
+def retry_record(topic: str, record: KafkaRecord, *, tries: int, first_tried_s: float, due_s: float) -> OutRecord:
+    """Return the record that lets a callback be tried again at `due_s`."""
+    headers: list[tuple[str, bytes]] = [header for header in record.headers if header[0] not in _OF_RETRIES]
+    headers += [
+        (TRIES, b"%d" % tries),
+        (FIRST_TRIED, format_time(first_tried_s)),
+        (DUE, format_time(due_s)),
+    ]
+    return OutRecord(topic, record.key or b"", record.value or b"", headers)
+
+
+def fresh_headers(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """The headers of a callback that was never tried: what a replay of its dead letter sends."""
+    return [header for header in headers if header[0] not in _OF_RETRIES]

@@ -1,0 +1,1 @@
+"""The service that POSTs results to the URLs that their requests named."""

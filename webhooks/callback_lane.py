@@ -1,0 +1,179 @@
+"""Reading one topic of callbacks: what is due is worked on, what is not is left in the topic until it is."""
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError
+
+from inferlane.contracts.callbacks import read_callback
+from inferlane.contracts.naming import Lane
+from inferlane.errors import DecodeError
+from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
+from inferlane.runtime.service import StoppedEarlyError, unless_stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from aiokafka import ConsumerRecord
+
+    from inferlane.contracts.kafka_record import KafkaRecord
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.kafka.lag import ConsumerHealth
+    from inferlane.runtime.retry import Clock, Retrier
+
+log = structlog.get_logger(__name__)
+
+_FETCH_WAIT_S = 0.5
+# Records of one batch, which is committed when all of them are done. More delays the commit behind a slow receiver,
+# fewer makes more commits.
+_MAX_RECORDS = 32
+# Batches at work at once: a receiver that fails holds one of them, for the time of a call.
+_IN_FLIGHT = 32
+# What the batches at work hold, so that large results do not fill the memory.
+_MAX_HELD_BYTES = 64 * 1024 * 1024
+# The group believes that a consumer is gone that fetches nothing for ten minutes.
+_LONGEST_REST_S = 30.0
+
+
+class DueConsumer(LaneConsumer):
+    """A consumer that can leave records of a batch for a later fetch."""
+
+    def keep(self, batch: FetchedBatch, records: "Sequence[ConsumerRecord]", left: "Mapping[int, int]") -> FetchedBatch:
+        """Return the batch of these records alone; `left` are the offsets, by partition, of the first that are left.
+
+        To be called before the next fetch.
+        """
+        next_offsets = dict(batch.ticket.next_offsets)
+        for number, offset in left.items():
+            partition = TopicPartition(self._topic, number)
+            next_offsets[partition] = offset
+            self._fetched[partition] = offset
+            # Revoked meanwhile, it is read by somebody else.
+            with suppress(IllegalStateError):
+                self._running().seek(partition, offset)
+        batch.ticket.next_offsets = next_offsets
+        return FetchedBatch(records, batch.ticket)
+
+
+def due_s(record: "KafkaRecord") -> float:
+    """Return when the callback is to be sent, in seconds since the epoch; what cannot be read is due at once."""
+    try:
+        return read_callback(record).due_s
+    except DecodeError:
+        return 0.0
+
+
+class CallbackLane:
+    """One topic of callbacks from start to stop."""
+
+    def __init__(
+        self,
+        settings: "Settings",
+        *,
+        topic: str,
+        work: "Callable[[KafkaRecord], Coroutine[None, None, None]]",
+        retrier: "Retrier",
+        clock: "Clock",
+    ) -> None:
+        self._topic = topic
+        self._work = work
+        self._retrier = retrier
+        self._clock = clock
+        self._is_resting = False
+        self._held_bytes = 0
+        self._has_room = asyncio.Event()
+        # Nobody waits for a retry to the millisecond.
+        lane = Lane.REQUESTS if topic == settings.names.callbacks else Lane.BULK
+        self.consumer = DueConsumer(
+            settings,
+            topic=topic,
+            group=settings.names.webhooks_group(topic),
+            lane=lane,
+            is_blocked=lambda: self._is_resting or retrier.is_retrying,
+            in_flight=_IN_FLIGHT,
+        )
+
+    def health(self) -> "ConsumerHealth":
+        """What its consumer does."""
+        return self.consumer.health()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish and commit what is at work, and return."""
+        try:
+            start = self._retrier.until_done(self.consumer.start, stage=f"join:{self._topic}")
+            await unless_stopped(start, stop)
+            async with asyncio.TaskGroup() as works:
+                await self._run(stop, works)
+        except StoppedEarlyError:
+            return
+        finally:
+            await self.consumer.close()
+
+    async def _run(self, stop: asyncio.Event, works: asyncio.TaskGroup) -> None:
+        free = asyncio.Semaphore(_IN_FLIGHT)
+        while not stop.is_set():
+            await free.acquire()
+            batch = await self._retrier.until_done(lambda: self._fetch(stop), stage=f"fetch:{self._topic}")
+            if batch is None:
+                free.release()
+                continue
+            batch, rest_s = self._due(batch)
+            works.create_task(self._finish(batch, free))
+            await self._rest(rest_s, stop)
+            await self._wait_for_room()
+
+    async def _fetch(self, stop: asyncio.Event) -> FetchedBatch | None:
+        # Asked anew at each try: a broker that is away must not keep a process that is told to stop.
+        if stop.is_set():
+            return None
+        return await self.consumer.fetch(max_records=_MAX_RECORDS, timeout_s=_FETCH_WAIT_S)
+
+    def _due(self, batch: FetchedBatch) -> tuple[FetchedBatch, float]:
+        """Return what is due of the batch, and how long the first that is not has to wait."""
+        now_s = self._clock.now_s()
+        kept: list[ConsumerRecord] = []
+        left: dict[int, int] = {}
+        rest_s = 0.0
+        for record in batch.records:
+            if record.partition in left:
+                continue
+            wait_s = due_s(record) - now_s
+            if wait_s <= 0:
+                kept.append(record)
+            else:
+                left[record.partition] = record.offset
+                rest_s = min(rest_s or wait_s, wait_s)
+        return (self.consumer.keep(batch, kept, left), rest_s) if left else (batch, 0.0)
+
+    async def _rest(self, seconds: float, stop: asyncio.Event) -> None:
+        if seconds <= 0:
+            return
+        self._is_resting = True
+        try:
+            async with asyncio.timeout(min(seconds, _LONGEST_REST_S)):
+                await stop.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._is_resting = False
+
+    async def _wait_for_room(self) -> None:
+        while self._held_bytes > _MAX_HELD_BYTES:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    async def _finish(self, batch: FetchedBatch, free: asyncio.Semaphore) -> None:
+        held_bytes = sum(len(record.value or b"") for record in batch.records)
+        self._held_bytes += held_bytes
+        try:
+            async with asyncio.TaskGroup() as calls:
+                for record in batch.records:
+                    calls.create_task(self._work(record))
+        finally:
+            self._held_bytes -= held_bytes
+            self._has_room.set()
+            free.release()
+        self.consumer.finish(batch)

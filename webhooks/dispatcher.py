@@ -1,0 +1,147 @@
+"""What becomes of a callback: it is delivered, waits in a topic for another try, or becomes a dead letter."""
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from inferlane.contracts.callback_addresses import check_url
+from inferlane.contracts.callbacks import Callback, read_callback, retry_record
+from inferlane.contracts.dead_letters import Cause
+from inferlane.contracts.naming import CALLBACK_STAGES
+from inferlane.errors import CallbackRefusedError, DecodeError
+from inferlane.runtime.kafka.record_writer import DeadLetterWriter, PatientSender, Sender, write_each
+from inferlane.runtime.metrics import webhook_metrics as metrics
+from webhooks.http_sender import Outcome
+from webhooks.receivers import Receivers, Room
+
+if TYPE_CHECKING:
+    from inferlane.contracts.kafka_record import KafkaRecord
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.retry import Clock, Retrier
+    from webhooks.http_sender import HttpSender
+    from webhooks.signing import Signer
+
+log = structlog.get_logger(__name__)
+
+GONE = "callback_gone"
+"""The reason of a dead letter whose receiver answered 410."""
+
+UNDELIVERED = "callback_undelivered"
+"""The reason of a dead letter that was tried for as long as `INFERLANE_WEBHOOK_GIVE_UP_S` says."""
+
+_FACTOR = 4
+# Callbacks that failed together must not come back together.
+_JITTER = 0.25
+_REASONS = (GONE, UNDELIVERED, CallbackRefusedError.code, DecodeError.code)
+
+
+def retry_stage(tries: int) -> int:
+    """Return the topic in which a callback waits that was tried so often, counted from 1."""
+    return min(max(tries, 1), CALLBACK_STAGES)
+
+
+def retry_delay_s(stage: int, first_s: float) -> float:
+    """Return how long a callback waits there at least: four times as long as in the topic before."""
+    return first_s * float(_FACTOR ** (stage - 1))
+
+
+class Dispatcher:
+    """Decides for each callback, and makes durable what it decides. One event loop."""
+
+    def __init__(  # noqa: PLR0913 - one for each part that it drives
+        self,
+        settings: "Settings",
+        *,
+        http: "HttpSender",
+        signer: "Signer",
+        receivers: Receivers,
+        producer: Sender,
+        retrier: "Retrier",
+        clock: "Clock",
+    ) -> None:
+        self._names = settings.names
+        self._networks = settings.webhook_networks
+        self._first_retry_s = settings.webhook_first_retry_s
+        self._give_up_s = settings.webhook_give_up_s
+        self._http = http
+        self._signer = signer
+        self._receivers = receivers
+        # A topic of retries that is gone is waited for: the callback has no other place.
+        self._sender = PatientSender(producer)
+        self._retrier = retrier
+        self._clock = clock
+        self._dead_letters = DeadLetterWriter(
+            producer, retrier, topic=settings.names.dead_letters, limit_bytes=settings.max_body_bytes
+        )
+        for outcome in Outcome:
+            metrics.CALLS.labels(outcome)
+        for room in (*Room, Outcome.FAILED):
+            metrics.WAITING.labels(room)
+        for reason in _REASONS:
+            metrics.GIVEN_UP.labels(reason)
+
+    async def dispatch(self, record: "KafkaRecord") -> None:
+        """Return when the callback is delivered, or durable in a topic of retries or of dead letters."""
+        try:
+            callback = read_callback(record)
+            receiver = check_url(callback.url, self._networks)
+        except (DecodeError, CallbackRefusedError) as error:
+            await self._give_up(record, error.code, str(error), tries=0)
+            return
+        if self._receivers.is_gone(callback.url):
+            detail = "the receiver answered 410 to another callback within the last hour: it wants no more at this URL"
+            await self._give_up(record, GONE, detail, tries=callback.tries)
+            return
+        async with self._receivers.room(receiver) as room:
+            if room is Room.FREE:
+                await self._call(record, callback, receiver)
+                return
+        # While the receiver fails, another callback finds out when it is back; this one waits as if it had failed too.
+        tries = callback.tries + (room is Room.FAILING)
+        await self._try_later(record, callback, tries=tries, reason=room.value, detail=f"the receiver is {room}")
+
+    async def _call(self, record: "KafkaRecord", callback: Callback, receiver: str) -> None:
+        now_s = self._clock.now_s()
+        began_s = time.perf_counter()
+        headers = self._signer.headers(callback, now_s=now_s)
+        result = await self._http.send(callback.url, callback.body, headers)
+        metrics.CALLS.labels(result.outcome).inc()
+        metrics.CALL.observe(time.perf_counter() - began_s)
+        self._receivers.note(receiver, succeeded=result.outcome is not Outcome.FAILED)
+        tries = callback.tries + 1
+        if result.outcome is Outcome.DELIVERED:
+            metrics.DELIVERY.observe(max(0.0, self._clock.now_s() - callback.finished_s))
+        elif result.outcome is Outcome.FAILED:
+            await self._try_later(record, callback, tries=tries, reason=Outcome.FAILED.value, detail=result.detail)
+        elif result.outcome is Outcome.GONE:
+            self._receivers.note_gone(callback.url)
+            await self._give_up(record, GONE, result.detail, tries=tries)
+        else:
+            await self._give_up(record, CallbackRefusedError.code, result.detail, tries=tries)
+
+    async def _try_later(
+        self, record: "KafkaRecord", callback: Callback, *, tries: int, reason: str, detail: str
+    ) -> None:
+        now_s = self._clock.now_s()
+        first_s = callback.first_tried_s or now_s
+        stage = retry_stage(tries)
+        delay_s = retry_delay_s(stage, self._first_retry_s) * random.uniform(1, 1 + _JITTER)  # noqa: S311 - no secret
+        if now_s + delay_s > first_s + self._give_up_s:
+            text = f"not delivered within {self._give_up_s:g} s (INFERLANE_WEBHOOK_GIVE_UP_S): {detail}"
+            await self._give_up(record, UNDELIVERED, text, tries=tries)
+            return
+        metrics.WAITING.labels(reason).inc()
+        log.info("callback_tried_later", request_id=callback.request_id, tries=tries, wait_s=delay_s, reason=detail)
+        out = retry_record(
+            self._names.callback_retries(stage), record, tries=tries, first_tried_s=first_s, due_s=now_s + delay_s
+        )
+        (error,) = await write_each(self._sender, self._retrier, [out], stage="callback_retries")
+        if error is not None:
+            await self._give_up(record, error.code, str(error), tries=tries)
+
+    async def _give_up(self, record: "KafkaRecord", reason: str, detail: str, *, tries: int) -> None:
+        metrics.GIVEN_UP.labels(reason).inc()
+        log.warning("callback_given_up", topic=record.topic, offset=record.offset, reason=reason, detail=detail)
+        await self._dead_letters.write([(record, Cause(reason=reason, detail=detail, attempts=tries))])

@@ -1,0 +1,140 @@
+"""One call of a receiver over HTTP, to an address that is checked when the connection is made.
+
+A receiver is chosen by a client and may be hostile. No redirect is followed, no cookie is kept, no proxy or netrc file
+of the environment is used, and of an answer a few kilobytes are read at most, for a few seconds, as they come.
+"""
+
+import socket
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+from yarl import URL
+
+from inferlane import __version__
+from inferlane.contracts.callback_addresses import Network, check_address
+from inferlane.errors import CallbackRefusedError, clipped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# What is read of an answer, so that the connection can be used again; after more it is closed.
+_MAX_ANSWER_BYTES = 16 * 1024
+_MAX_HEAD_LINE_BYTES = 8 * 1024
+_MAX_CONNECTIONS = 256
+_SUCCESS = range(200, 300)
+_REFUSED = (
+    "the name leads to a private, local or reserved address; let the operator allow its network with "
+    "INFERLANE_WEBHOOK_ALLOWED_NETWORKS"
+)
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    DELIVERED = "delivered"
+    # It may succeed later.
+    FAILED = "failed"
+    # The receiver wants no more calls of this URL: 410.
+    GONE = "gone"
+    # The address may not be called.
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """How a call ended, and what there is to say about it."""
+
+    outcome: Outcome
+    detail: str = ""
+
+
+class _AddressRefusedError(OSError):
+    """What the connector understands; always the same text, so that it is raised itself where all addresses are."""
+
+    def __init__(self) -> None:
+        super().__init__("the address may not be called")
+
+
+class HttpSender:
+    """Calls receivers. One event loop."""
+
+    def __init__(self, *, networks: "Sequence[Network]", timeout_s: float) -> None:
+        """`networks`: the networks that may be called although they are not public."""
+        self._networks = tuple(networks)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(socket_factory=self._socket, limit=_MAX_CONNECTIONS)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            headers={"user-agent": f"inferlane/{__version__}", "content-type": "application/json"},
+            skip_auto_headers={"accept-encoding"},
+            auto_decompress=False,
+            trust_env=False,
+            max_line_size=_MAX_HEAD_LINE_BYTES,
+            max_field_size=_MAX_HEAD_LINE_BYTES,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def send(self, url: str, body: bytes, headers: "Mapping[str, str]") -> CallResult:
+        """POST the body and return how that ended; never raises for anything that the receiver does."""
+        try:
+            status = await self._post(url, body, headers)
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, _AddressRefusedError):
+                return CallResult(Outcome.REFUSED, _REFUSED)
+            return CallResult(Outcome.FAILED, clipped(str(error)))
+        except (aiohttp.InvalidURL, ValueError) as error:
+            return CallResult(Outcome.REFUSED, clipped(f"the URL cannot be called: {error}"))
+        except TimeoutError:
+            return CallResult(Outcome.FAILED, f"no answer within {self._timeout.total:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            return CallResult(Outcome.FAILED, clipped(f"{type(error).__name__}: {error}"))
+        return _result_of(status)
+
+    async def _post(self, url: str, body: bytes, headers: "Mapping[str, str]") -> int:
+        if self._session is None:
+            raise RuntimeError("the sender is not open")
+        post = self._session.post(URL(url, encoded=True), data=body, headers=dict(headers), allow_redirects=False)
+        async with post as answer:
+            await self._read_rest(answer)
+            return answer.status
+
+    @staticmethod
+    async def _read_rest(answer: aiohttp.ClientResponse) -> None:
+        """Read a short answer whole; the status is what counts, so one that stops in the middle is no failure."""
+        try:
+            left = _MAX_ANSWER_BYTES
+            while left > 0 and (chunk := await answer.content.read(left)):
+                left -= len(chunk)
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            left = 0
+        if left <= 0:
+            answer.close()
+
+    def _socket(self, address_info: Any) -> socket.socket:
+        """Make the socket for a connection to this resolved address, which nothing can exchange any more."""
+        family, kind, protocol, _, address = address_info
+        try:
+            check_address(str(address[0]), self._networks)
+        except CallbackRefusedError:
+            raise _AddressRefusedError from None
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _result_of(status: int) -> CallResult:
+    if status in _SUCCESS:
+        return CallResult(Outcome.DELIVERED)
+    if status == HTTPStatus.GONE:
+        return CallResult(Outcome.GONE, "the receiver answered 410: it wants no more callbacks at this URL")
+    return CallResult(Outcome.FAILED, f"the receiver answered {status}")

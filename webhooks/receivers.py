@@ -1,0 +1,123 @@
+"""What is known of the receivers: which are failing, which are gone, and how many calls each has. No I/O.
+
+A receiver that is slow or down must not hold up the others, so nobody waits for one: a callback that finds no room goes
+to the topics of retries.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inferlane.runtime.retry import Clock
+
+# How long a callback may wait for a call of its receiver to end. Shorter sends more of them through the retries, longer
+# holds more of those of others behind them.
+_ROOM_WITHIN_S = 2.0
+# How long a URL that answered 410 is not called again.
+_GONE_S = 3_600.0
+# Receivers and URLs that are remembered. One that is forgotten costs a call that fails.
+_MOST_KNOWN = 10_000
+
+
+class Room(StrEnum):
+    """Whether a receiver may be called now."""
+
+    FREE = "free"
+    # It has as many calls as it may have.
+    BUSY = "busy"
+    # Its last call failed, and another one finds out whether it is back.
+    FAILING = "failing"
+
+
+@dataclass(slots=True)
+class _Receiver:
+    calls: asyncio.Semaphore
+    users: int = 0
+    is_failing: bool = False
+    is_probed: bool = False
+
+    def unless_failing(self, room: Room) -> Room:
+        return Room.FAILING if self.is_failing else room
+
+
+class Receivers:
+    """The receivers of one process. One event loop."""
+
+    def __init__(self, *, calls_per_host: int, clock: "Clock") -> None:
+        self._calls_per_host = calls_per_host
+        self._clock = clock
+        self._known: OrderedDict[str, _Receiver] = OrderedDict()
+        self._gone: OrderedDict[str, float] = OrderedDict()
+
+    @asynccontextmanager
+    async def room(self, host: str) -> AsyncIterator[Room]:
+        """Hold a place for one call to the receiver while the block runs, where the yielded value is `FREE`."""
+        receiver = self._known.setdefault(host, _Receiver(asyncio.Semaphore(self._calls_per_host)))
+        receiver.users += 1
+        try:
+            if receiver.is_failing:
+                async with self._probe(receiver) as room:
+                    yield room
+            elif not await self._acquired(receiver):
+                yield receiver.unless_failing(Room.BUSY)
+            else:
+                try:
+                    # Another call may have failed while this one waited.
+                    yield receiver.unless_failing(Room.FREE)
+                finally:
+                    receiver.calls.release()
+        finally:
+            receiver.users -= 1
+            self._forget(host, receiver)
+
+    @asynccontextmanager
+    async def _probe(self, receiver: _Receiver) -> AsyncIterator[Room]:
+        """Let one call at a time find out whether a failing receiver is back."""
+        if receiver.is_probed:
+            yield Room.FAILING
+            return
+        receiver.is_probed = True
+        try:
+            yield Room.FREE
+        finally:
+            receiver.is_probed = False
+
+    async def _acquired(self, receiver: _Receiver) -> bool:
+        try:
+            async with asyncio.timeout(_ROOM_WITHIN_S):
+                await receiver.calls.acquire()
+        except TimeoutError:
+            return False
+        return True
+
+    def note(self, host: str, *, succeeded: bool) -> None:
+        """Note how a call of the receiver ended."""
+        receiver = self._known.get(host)
+        if receiver is not None:
+            receiver.is_failing = not succeeded
+            self._known.move_to_end(host)
+
+    def note_gone(self, url: str) -> None:
+        """Note that the receiver wants no more calls of this URL."""
+        self._gone[url] = self._clock.monotonic_s() + _GONE_S
+        while len(self._gone) > _MOST_KNOWN:
+            self._gone.popitem(last=False)
+
+    def is_gone(self, url: str) -> bool:
+        """Whether the receiver said so within the last hour."""
+        until_s = self._gone.get(url)
+        return until_s is not None and self._clock.monotonic_s() < until_s
+
+    def _forget(self, host: str, receiver: _Receiver) -> None:
+        """Forget a receiver that works and is not called, and of too many that fail the one that was called first."""
+        if receiver.users == 0 and not receiver.is_failing:
+            self._known.pop(host, None)
+        if len(self._known) > _MOST_KNOWN:
+            oldest = next(iter(self._known))
+            if self._known[oldest].users == 0:
+                del self._known[oldest]
