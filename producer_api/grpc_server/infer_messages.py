@@ -52,7 +52,10 @@ class InferMessages:
             # More than a request may live is not a fault of the call: many clients set deadlines of days.
             deadline_s = min(left_s, self._max_deadline_s, head.deadline_s or left_s)
             head = msgspec.structs.replace(head, deadline_s=deadline_s)
-        return self._reader.call_of(target, version, head, lambda inputs: _tensors_of(request, inputs), origin)
+        raw_names = target.signature.raw_inputs
+        return self._reader.call_of(
+            target, version, head, lambda inputs: _tensors_of(request, inputs, raw_names), origin
+        )
 
     def write(self, call: "Call", result: "Result") -> bytes:
         """Return the message of the response to a call whose request succeeded.
@@ -125,11 +128,14 @@ def _parameters(held: Any) -> dict[str, Any]:
     return values
 
 
-def _tensors_of(request: Any, inputs: "Sequence[InputEntry]") -> "dict[str, np.ndarray]":
+def _tensors_of(request: Any, inputs: "Sequence[InputEntry]", raw_names: frozenset[str]) -> "dict[str, np.ndarray]":
+    """The arrays of the inputs; those of `raw_names` take bytes that need not be text."""
     raw = request.raw_input_contents
     if not raw:
         return {
-            entry.name: from_contents(entry.name, entry.datatype, entry.shape, sent.contents)
+            entry.name: from_contents(
+                entry.name, entry.datatype, entry.shape, sent.contents, is_text=entry.name not in raw_names
+            )
             for entry, sent in zip(inputs, request.inputs, strict=True)
         }
     if len(raw) != len(inputs):
@@ -138,6 +144,8 @@ def _tensors_of(request: Any, inputs: "Sequence[InputEntry]") -> "dict[str, np.n
         if sent.HasField("contents"):
             raise DecodeError(f"tensor {quoted(sent.name)} has both contents and raw_input_contents; send one of them")
     return {
-        entry.name: from_bytes(entry.name, entry.datatype, entry.shape, memoryview(values))
+        entry.name: from_bytes(
+            entry.name, entry.datatype, entry.shape, memoryview(values), is_text=entry.name not in raw_names
+        )
         for entry, values in zip(inputs, raw, strict=True)
     }

@@ -33,8 +33,8 @@ def has_field(datatype: str) -> bool:
     return datatype in _FIELD_OF
 
 
-def from_contents(name: str, datatype: str, shape: list[int], contents: Any) -> np.ndarray:
-    """The array of a tensor whose values came as a list.
+def from_contents(name: str, datatype: str, shape: list[int], contents: Any, *, is_text: bool = True) -> np.ndarray:
+    """The array of a tensor whose values came as a list. Without `is_text`, BYTES are raw bytes and need not be UTF-8.
 
     Raises:
         DecodeError: they are in the field of another datatype, more or fewer than the shape has, or out of range.
@@ -50,6 +50,10 @@ def from_contents(name: str, datatype: str, shape: list[int], contents: Any) -> 
         raise DecodeError(
             f"tensor {quoted(name)}: {datatype} of shape {shape} has {quoted(size)} values, {field} has {len(values)}"
         )
+    if dtype.kind == "T" and not is_text:
+        raw = np.empty(size, object)
+        raw[:] = list(values)
+        return raw.reshape(shape)
     if dtype.kind == "T":
         return np.array(_texts(name, values), dtype).reshape(shape)
     wide = WIDEST[dtype.kind] if field in {"int_contents", "uint_contents"} else dtype

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
 from langchain_openai import OpenAIEmbeddings
 
@@ -121,6 +122,19 @@ def test_raw_images_go_through_tritons_client_as_they_are(served: Served) -> Non
         found = client.infer("digits", [image], headers=key).as_numpy("label")
 
     assert found.tolist() == digits.classifier.predict(digits.pixels[:4]).tolist()
+
+
+def test_raw_images_go_through_grpc_as_they_are(served: Served) -> None:
+    digits = served.digits
+    files = np.array([[image] for image in digits.images[:4]], object)
+    image = triton_grpc.InferInput("image", list(files.shape), "BYTES")
+    image.set_data_from_numpy(files)
+
+    with triton_grpc.InferenceServerClient(f"127.0.0.1:{served.stack.grpc_port}") as client:
+        key = {"authorization": f"Bearer {served.stack.admin_key}"}
+        found = client.infer("digits", [image], headers=key, client_timeout=120)
+
+    assert found.as_numpy("label").tolist() == digits.classifier.predict(digits.pixels[:4]).tolist()
 
 
 def test_a_file_that_is_no_image_fails_its_own_call_with_the_reason(served: Served) -> None:

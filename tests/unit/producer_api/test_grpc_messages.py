@@ -102,6 +102,15 @@ def test_a_value_out_of_the_range_of_its_datatype_is_refused(field: str, value: 
         from_contents("x", datatype, [1], contents)
 
 
+def test_bytes_in_a_list_need_be_text_only_where_the_input_is_text() -> None:
+    contents = InferRequest().inputs.add().contents
+    contents.bytes_contents.append(b"\xff\x00")
+
+    assert from_contents("x", "BYTES", [1, 1], contents, is_text=False).tolist() == [[b"\xff\x00"]]
+    with pytest.raises(DecodeError, match="no UTF-8"):
+        from_contents("x", "BYTES", [1, 1], contents)
+
+
 def test_values_in_the_field_of_another_datatype_are_refused(messages: InferMessages) -> None:
     request = infer_request(raw=False)
     request.inputs[0].contents.int64_contents.append(1)
