@@ -93,7 +93,7 @@ class _Granting:
     def _api(self) -> list[Right]:
         names = self.names
         return [
-            *_topics([names.ingress[Lane.REQUESTS]], Operation.WRITE),
+            *_topics([names.ingress[Lane.REQUESTS], names.feedback], Operation.WRITE),
             # Every API follows the splits; one that is asked to writes them.
             *_topics([names.splits], Operation.READ, Operation.WRITE),
             *_topics([names.catalog], Operation.READ),
@@ -106,7 +106,8 @@ class _Granting:
         names = self.names
         return [
             *_topics(names.ingress.values(), Operation.READ),
-            *_groups([names.router_group, names.outcomes_group], Operation.READ),
+            *_groups([names.router_group, names.outcomes_group, names.feedback_group], Operation.READ),
+            *_topics([names.feedback], Operation.READ),
             # A backlog that is moved is read too.
             *_topics(self._work_topics(Lane), Operation.READ, Operation.WRITE),
             *_topics([names.splits, names.catalog, names.outcomes], Operation.READ),
@@ -144,7 +145,7 @@ class _Granting:
 
     def _operator(self) -> list[Right]:
         names = self.names
-        shared = [*names.ingress.values(), names.results, names.outcomes, names.dead_letters]
+        shared = [*names.ingress.values(), names.results, names.outcomes, names.dead_letters, names.feedback]
         tables = [names.splits, names.catalog]
         callbacks = [names.callbacks, *self._callback_retries()]
         created = [*shared, *tables, *callbacks, *self._work_topics(Lane)]

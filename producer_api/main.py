@@ -13,6 +13,7 @@ from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.cancellations import Cancellations
+from inferlane.runtime.redis.feedback_store import FeedbackStore
 from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.redis.store_probe import StoreProbe
@@ -32,6 +33,7 @@ from producer_api.predict.endpoint import ResponseBuilder
 from producer_api.predict.enqueuer import Enqueuer
 from producer_api.predict.event_streams import EventStreams
 from producer_api.predict.exchange import Exchanges
+from producer_api.predict.feedback_sender import FeedbackSender
 from producer_api.predict.idempotency import ClaimStore, IdempotentSubmitter
 from producer_api.predict.pending import PendingRequests
 from producer_api.predict.response_cache import ResponseCache
@@ -182,6 +184,15 @@ async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, s
         splits=splits,
         follower=follower,
         catalog_follower=catalog_follower,
+        feedback_store=FeedbackStore(
+            redis, redis_url=settings.redis_url, names=settings.names, remember_s=settings.feedback_max_age_s
+        ),
+        feedback=FeedbackSender(
+            producer,
+            settings.outcome_tokens,
+            topic=settings.names.feedback,
+            max_age_s=settings.feedback_max_age_s,
+        ),
         shadow_results=ShadowResults(redis, redis_url=settings.redis_url, names=settings.names),
         windows=WindowStore(
             redis,

@@ -12,6 +12,7 @@ from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.attempts import RedisAttemptLog
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.ops import OpsApp, serve_ops
+from inferlane.runtime.redis.feedback_store import FeedbackStore
 from inferlane.runtime.redis.result_store import ResultStore, connect, ping
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import ServedVersions, WindowStore
@@ -22,12 +23,15 @@ from inferlane.runtime.tracing import enter_tracing
 from models.catalog import load_catalog
 from models.live_catalog import LiveCatalog
 from router.faust_app.app import RouterApp, run_app
+from router.feedback_tally import FeedbackTally
 from router.forwarder import Forwarder, router_lanes
 from router.router_telemetry import DeploymentMonitor
 from router.shadow_gate import ShadowGate
 from router.window_publisher import WindowPublisher
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
     from inferlane.runtime.config import Settings
 
 log = structlog.get_logger(__name__)
@@ -111,6 +115,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         )
         monitor = DeploymentMonitor(settings, catalog=catalog, splits=splits, redis=redis, shadow_gate=shadow_gate)
         monitoring = await stack.enter_async_context(Background(monitor.run, name="deployment"))
+        tallying = await _tally_feedback(settings, redis, stack)
         ops.show(
             live=lambda: {
                 **app.live(),
@@ -118,6 +123,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 "catalog": catalog_follower.is_running,
                 "deployment": monitoring.is_running,
                 "served_versions": following_served.is_running,
+                **({} if tallying is None else {"feedback": tallying.is_running}),
             },
             ready=lambda: {
                 **app.ready(),
@@ -129,3 +135,15 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         log.info("router_started", ops_port=port)
         await run_app(app, stop)
         log.info("router_stopped")
+
+
+async def _tally_feedback(settings: "Settings", redis: "Redis", stack: AsyncExitStack) -> Background | None:
+    """Follow the feedback topic; None where there are no outcome tokens."""
+    tokens = settings.outcome_tokens
+    if tokens is None:
+        return None
+    store = FeedbackStore(
+        redis, redis_url=settings.redis_url, names=settings.names, remember_s=settings.feedback_max_age_s
+    )
+    tally = FeedbackTally(settings, tokens=tokens, store=store, clock=SystemClock())
+    return await stack.enter_async_context(Background(tally.run, name="feedback"))

@@ -84,6 +84,7 @@ class Pipeline:
             names=settings.names,
             max_result_bytes=settings.max_result_bytes,
             results_sample=settings.results_sample,
+            tokens=settings.outcome_tokens,
         )
         self._runner = BatchRunner(
             model.run,

@@ -10,6 +10,7 @@ from inferlane.contracts.dead_letters import stack_of
 from inferlane.contracts.fallback import fallback_record
 from inferlane.contracts.lane_tallies import key_bucket
 from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, label_digest, request_digest
 from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.results import Result, Status, foreign_key_of
 from inferlane.contracts.wire.v2 import encode_response
@@ -17,6 +18,7 @@ from inferlane.errors import InferlaneError, PayloadTooLargeError
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.metrics.instruments import MAX_CLASSES, class_labels
 from inferlane.runtime.metrics.worker_metrics import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS, PROVIDER
+from workers.row_comparison import labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +31,18 @@ if TYPE_CHECKING:
 class ReplyBuilder:
     """Builds the replies of one version."""
 
-    def __init__(self, version: "ModelVersion", *, names: Names, max_result_bytes: int, results_sample: float) -> None:
+    def __init__(
+        self,
+        version: "ModelVersion",
+        *,
+        names: Names,
+        max_result_bytes: int,
+        results_sample: float,
+        tokens: OutcomeTokens | None = None,
+    ) -> None:
         self._version = version
+        self._tokens = tokens
+        self._label_output = class_output(version)
         self._names = names
         self._max_result_bytes = max_result_bytes
         self._results_sample = results_sample
@@ -68,8 +80,24 @@ class ReplyBuilder:
             json_length=json_length,
             foreign_key=foreign_key_of(headers),
             caller=headers.caller,
+            outcome_token="" if self._tokens is None else self._token(self._tokens, inferred, times.ended_s),
         )
         return replace(self._reply(result, headers, request.lane), record=request.record)
+
+    def _token(self, tokens: OutcomeTokens, inferred: "InferredRequest", at_s: float) -> str:
+        request, headers, outputs = inferred.request, inferred.request.headers, inferred.outputs
+        labels = None
+        if request.rows == 1 and outputs is not None:
+            labels = labels_of(outputs, self._label_output, self._version.classes)
+        outcome = Outcome(
+            model=self._version.model,
+            version=self._version.version,
+            segment=key_bucket(headers.routing_key) if headers.routing_key else -1,
+            day=day_of(at_s),
+            request=request_digest(headers.key),
+            label=b"" if labels is None else label_digest(labels[0]),
+        )
+        return tokens.sign(outcome)
 
     def of_expired(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
         """The reply of a request whose deadline has passed."""

@@ -41,7 +41,7 @@ ROUTER_STOP_MARGIN_S = STOP_MARGIN_S + 15
 PRESTOP_S = 5
 # Where the process looks is not where the person that renders does; the API key is for clients.
 _LOCAL = frozenset({"INFERLANE_MODELS_DIR", "INFERLANE_STATE_DIR"})
-_SECRET = frozenset({"INFERLANE_KAFKA_SASL_PASSWORD"})
+_SECRET = frozenset({"INFERLANE_KAFKA_SASL_PASSWORD", "INFERLANE_FEEDBACK_SECRET"})
 # Loading the settings has put these into INFERLANE_REDIS_URL.
 _IN_THE_URL = frozenset({"INFERLANE_REDIS_USERNAME", "INFERLANE_REDIS_PASSWORD", "INFERLANE_REDIS_SSL_CAFILE"})
 CONTAINER_NAME = "inferlane"

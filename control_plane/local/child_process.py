@@ -187,6 +187,7 @@ _STORE_USERS = frozenset({"api", "router", "worker"})
 _SECRETS: Mapping[str, frozenset[str]] = {
     "INFERLANE_API_KEY": frozenset({"dashboard"}),
     "INFERLANE_REDIS_URL": _STORE_USERS,
+    "INFERLANE_FEEDBACK_SECRET": _STORE_USERS,
     "INFERLANE_REDIS_PASSWORD": _STORE_USERS,
     # No secrets, but refused where the URL and the password are not.
     "INFERLANE_REDIS_USERNAME": _STORE_USERS,

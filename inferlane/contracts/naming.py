@@ -21,7 +21,7 @@ _VERSION = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 2}}}[
 # A model called so would share a consumer group with a part of ours, or a label with what has no name.
 _RESERVED = frozenset(
     {"router", "requests", "bulk", "results", "outcomes", "dead-letters", "splits", "rollouts", "catalog", "callbacks"}
-    | {"webhooks", "dashboard", "unknown", "none"}
+    | {"webhooks", "feedback", "dashboard", "unknown", "none"}
 )
 
 
@@ -135,6 +135,16 @@ class Names:
     def work_topic(self, model: str, version: str, lane: Lane) -> str:
         """The topic that the workers of one version read."""
         return f"{self.prefix}.{model}.{version}.{lane}"
+
+    @property
+    def feedback(self) -> str:
+        """The topic of what became of predictions."""
+        return f"{self.prefix}.feedback"
+
+    @property
+    def feedback_group(self) -> str:
+        """The consumer group of the routers' tally of feedback."""
+        return f"{self.prefix}.router.feedback"
 
     @property
     def router_group(self) -> str:

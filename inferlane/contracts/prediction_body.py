@@ -38,6 +38,8 @@ def prediction_body(result: Result, classes: tuple[str, ...]) -> dict[str, Any]:
     }
     if result.status is Status.SUCCEEDED:
         body["predictions"] = encode_predictions(stored_outputs(result), classes)
+        if result.outcome_token:
+            body["outcome_token"] = result.outcome_token
     else:
         body["error"] = {"code": result.error_code, "detail": result.error_detail}
     body["timings_ms"] = {

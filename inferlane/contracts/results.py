@@ -58,6 +58,8 @@ class Result(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     foreign_key: str = ""
     # The API key that asked; empty if none did.
     caller: str = ""
+    # By which feedback is given (`contracts.outcome_token`); empty without a secret, and of what did not succeed.
+    outcome_token: str = ""
 
     @property
     def key(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from inferlane.contracts.feedback import FeedbackReport
 from inferlane.contracts.lane_tallies import LaneTally, merge_tallies
 from inferlane.contracts.outcomes import OTHER, TERMINAL, LatencySketches, OutcomeSummary, merge_sketches, quantiles
 from inferlane.contracts.results import Status
@@ -185,6 +186,8 @@ class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
     prediction_distribution: dict[str, int]
     prediction_values: dict[str, float] | None
     resources: ResourceReport
+    # Quality and reward since the first feedback, None without any: not of the window.
+    feedback: FeedbackReport | None = None
 
 
 def report(

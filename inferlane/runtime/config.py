@@ -8,11 +8,13 @@ from urllib.parse import quote, unquote
 
 from pydantic import SecretStr, ValidationError, model_validator
 
+from inferlane.contracts.outcome_token import OutcomeTokens
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.redis.url import parse_store_url
 from inferlane.runtime.settings import (
     ApiSettings,
     DashboardSettings,
+    FeedbackSettings,
     KafkaSettings,
     OutcomeSettings,
     StoreSettings,
@@ -29,6 +31,7 @@ class Settings(
     WorkerSettings,
     WebhookSettings,
     OutcomeSettings,
+    FeedbackSettings,
 ):
     """All settings, each from `INFERLANE_<NAME>`; the defaults suit one machine."""
 
@@ -39,6 +42,11 @@ class Settings(
         check_store_access(self)
         _ = self.webhook_networks
         return self
+
+    @property
+    def outcome_tokens(self) -> OutcomeTokens | None:
+        """What signs and reads outcome tokens; None without a secret."""
+        return None if self.feedback_secret is None else OutcomeTokens.of(self.feedback_secret.get_secret_value())
 
     def environment(self) -> dict[str, str]:
         """What was chosen, passwords in the clear, as the environment that gives it to another process.

@@ -276,6 +276,8 @@ def _result_record(topic: str, reply: Reply) -> OutRecord:
         headers.append((POSITION, reply.position.encode()))
     if reply.trace_parent is not None:
         headers.append((TRACE_PARENT, reply.trace_parent))
+    if result.outcome_token:
+        headers.append(("ce_outcometoken", result.outcome_token.encode()))
     if result.error_code is not None:
         headers.append(("ce_errorcode", result.error_code.encode()))
         headers.append(("ce_errordetail", (result.error_detail or "").encode()))

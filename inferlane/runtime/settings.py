@@ -253,6 +253,16 @@ class WebhookSettings(StackSettings):
         return parse_networks(self.webhook_allowed_networks)
 
 
+class FeedbackSettings(StackSettings):
+    """Outcome tokens and feedback."""
+
+    # Signs outcome tokens, the same in API, router and workers; without it results have none. Several with commas
+    # between: the first signs, all are accepted.
+    feedback_secret: SecretStr | None = None
+    # How old a token may be when its feedback is given, and for how long repeated feedback is known as such.
+    feedback_max_age_s: Seconds = 30 * 86_400.0
+
+
 class OutcomeSettings(StackSettings):
     """The windows behind `GET /v1/metrics/{version}`."""
 

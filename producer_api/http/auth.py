@@ -102,6 +102,7 @@ OPEN_PATHS = frozenset({"/livez", "/readyz", *V2_HEALTH_PATHS, "/metrics", "/ope
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREDICTIONS = "/v1/predictions/"
 _SHADOWS = "/v1/shadows/"
+_FEEDBACK = "/v1/feedback"
 _BEARER = b"bearer "
 
 
@@ -112,7 +113,7 @@ def required_scope(method: str, path: str) -> Scope | None:
     if path.startswith(_SHADOWS):
         # They show inputs of requests of all callers.
         return Scope.ADMIN
-    if method in _READS or (method == "POST" and path in {PREDICT_PATH, EMBEDDINGS_PATH}):
+    if method in _READS or (method == "POST" and path in {PREDICT_PATH, EMBEDDINGS_PATH, _FEEDBACK}):
         return Scope.PREDICT
     if method == "POST" and (INFER_PATH.fullmatch(path) or path == V2_INDEX_PATH):
         return Scope.PREDICT

@@ -14,7 +14,15 @@ from producer_api.http.auth import required_scope
 from producer_api.http.openai_schemas import EmbeddingsResponse, OpenAiError, embeddings_bodies
 from producer_api.http.paths import EMBEDDINGS_PATH, V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH, is_v2
 from producer_api.http.protocol_schemas import InferResponse, ProtocolError, infer_bodies, infer_examples
-from producer_api.http.schemas import Prediction, Problem, Queued, predict_bodies, split_bodies, split_examples
+from producer_api.http.schemas import (
+    Prediction,
+    Problem,
+    Queued,
+    feedback_bodies,
+    predict_bodies,
+    split_bodies,
+    split_examples,
+)
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -102,6 +110,10 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
         paths["/v1/traffic-split"]["post"]["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _ref("TrafficSplit"), "examples": split_examples(catalog)}},
+        }
+        paths["/v1/feedback"]["post"]["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": feedback_bodies()}},
         }
         if has_keys:
             document["components"]["securitySchemes"] = {"apiKey": _SECURITY_SCHEME}

@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from inferlane.contracts.feedback import MAX_REWARD
+from inferlane.contracts.outcome_token import MAX_TOKEN_CHARS
 from inferlane.contracts.traffic_split import Shadow
 from inferlane.contracts.wire.binary_values import SMALLEST_IMAGE
 from inferlane.contracts.wire.tensors import NOT_FINITE, Signature, TensorSpec, numpy_dtype
@@ -52,7 +54,12 @@ class Prediction(BaseModel):
     version: str | None = None
     predictions: list[Any] | None = Field(None, description="One a row, in the order of the rows.")
     error: FailureReason | None = None
+    outcome_token: str | None = Field(None, description="For `POST /v1/feedback`; only where the stack has a secret.")
     timings_ms: Timings | None = None
+
+
+class FeedbackAccepted(BaseModel):
+    accepted: int = Field(description="How many pieces of feedback the broker has.")
 
 
 class Queued(BaseModel):
@@ -341,3 +348,19 @@ def _largest(dtype: "np.dtype[Any]") -> float:
         return float(largest)
     # Half of the distance to the next is rounded up, to infinity (IEEE 754, ties to even).
     return math.nextafter(float(largest) + float(largest - np.nextafter(largest, dtype.type(0))) / 2, 0.0)
+
+
+def feedback_bodies() -> Schema:
+    """Return the schema of feedback: one piece, or a list."""
+    piece = {
+        "type": "object",
+        "properties": {
+            "token": {"type": "string", "minLength": 1, "maxLength": MAX_TOKEN_CHARS},
+            "label": {"type": ["string", "null"], "maxLength": 1_000, "description": "The right class, by name."},
+            "reward": {"type": ["number", "null"], "minimum": -MAX_REWARD, "maximum": MAX_REWARD},
+        },
+        "required": ["token"],
+        "additionalProperties": False,
+        "description": "A `label`, a `reward` or both.",
+    }
+    return {"anyOf": [piece, {"type": "array", "items": piece, "minItems": 1, "maxItems": 1_000}]}

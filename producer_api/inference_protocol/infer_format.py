@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from producer_api.predict.call import Call, CallOrigin
 
 _BINARY = b"application/octet-stream"
+_OUTCOME_TOKEN = b"inferlane-outcome-token"
 _WAIT_IS_OVER = 504
 
 
@@ -56,9 +57,10 @@ class V2Format:
         form = form_of(call, result)
         outputs = self._outputs.of(result, form)
         body, json_length = encode_response(outputs, model=result.model, version=result.version, form=form)
+        token = ((_OUTCOME_TOKEN, result.outcome_token.encode()),) if result.outcome_token else ()
         if json_length is None:
-            return PlainResponse(200, body, JSON)
-        return PlainResponse(200, body, _BINARY, ((HEADER_LENGTH, b"%d" % json_length),))
+            return PlainResponse(200, body, JSON, token)
+        return PlainResponse(200, body, _BINARY, ((HEADER_LENGTH, b"%d" % json_length), *token))
 
     def queued_response(self, call: "Call") -> PlainResponse:
         location = prediction_path(call.request_id)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.catalog_table import CatalogFollower
     from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.cancellations import Cancellations
+    from inferlane.runtime.redis.feedback_store import FeedbackStore
     from inferlane.runtime.redis.result_store import ResultStore
     from inferlane.runtime.redis.shadow_results import ShadowResults
     from inferlane.runtime.redis.store_probe import StoreProbe
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from producer_api.predict.enqueuer import Enqueuer
     from producer_api.predict.event_streams import EventStreams
     from producer_api.predict.exchange import Exchanges
+    from producer_api.predict.feedback_sender import FeedbackSender
     from producer_api.predict.pending import PendingRequests
     from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
     from producer_api.predict.submitter import Submitter
@@ -60,6 +62,8 @@ class Services:
     catalog_follower: "CatalogFollower"
     windows: "WindowStore"
     shadow_results: "ShadowResults"
+    feedback_store: "FeedbackStore"
+    feedback: "FeedbackSender"
     cancellations: "Cancellations"
     faults: "VersionFaults"
     tracing: "Tracing | None" = None

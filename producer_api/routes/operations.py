@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
+from msgspec.structs import replace
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from inferlane.runtime.ops import EXPOSITION, health_body
@@ -48,6 +49,7 @@ async def read_metrics(
     time_s, now_s = services.settings.default_wait_s, services.clock.now_s()
     async with answer_within(time_s, store_is_late(time_s, done="ask again")):
         report = await services.windows.read(known.model, known.version, window_s=window_s, now_s=now_s)
+        report = replace(report, feedback=await services.feedback_store.report(known.model, known.version))
     return Response(encode_json(report), media_type="application/json")
 
 

@@ -24,6 +24,7 @@ _DAY_MS = 24 * 3600 * 1000
 # Shorter than the broker's offset retention (7 days), or a pool that slept would start over.
 _RETENTION_MS = 3 * _DAY_MS
 _OUTCOMES_RETENTION_MS = _DAY_MS
+_FEEDBACK_RETENTION_MS = 30 * _DAY_MS
 _DEAD_LETTERS_RETENTION_MS = 30 * _DAY_MS
 
 
@@ -47,6 +48,7 @@ def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tu
         ),
         TopicSpec(name=names.results, partitions=settings.ingress_partitions, config=retention),
         TopicSpec(name=names.outcomes, partitions=1, config={"retention.ms": str(_OUTCOMES_RETENTION_MS)}),
+        TopicSpec(name=names.feedback, partitions=1, config={"retention.ms": str(_FEEDBACK_RETENTION_MS)}),
         TopicSpec(
             name=names.dead_letters,
             partitions=1,

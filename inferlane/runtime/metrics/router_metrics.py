@@ -9,6 +9,11 @@ SHADOW_COPIES = counter(
     "Requests of which a shadow copy is asked for, or dropped because the version is behind.",
     ("outcome",),
 )
+FEEDBACK = counter(
+    "inferlane_router_feedback_total",
+    "Labels and rewards of predictions that were counted, or refused because they cannot be read.",
+    ("outcome",),
+)
 INGRESS_WAIT = batch_histogram(
     "inferlane_router_ingress_wait_seconds",
     "Time of each record from the API (its timestamp in the request topic) to the router's fetch.",

@@ -36,7 +36,7 @@ def test_every_topic_has_who_writes_and_who_reads_it_and_nobody_may_what_is_not_
     assert set().union(*(may(each, Operation.READ) for each in services)) == topics
     assert set().union(*(may(each, Operation.CREATE) for each in services)) == topics
     groups = {names.worker_group(*version) for version in versions}
-    groups |= {names.router_group, names.outcomes_group, names.dashboard_group}
+    groups |= {names.router_group, names.outcomes_group, names.feedback_group, names.dashboard_group}
     groups |= {names.webhooks_group(topic) for topic in topics if topic.startswith(names.callbacks)}
     named = {right.name for each in services for right in each if right.resource is Resource.GROUP}
     assert named == groups

@@ -29,11 +29,17 @@ def test_a_secret_goes_to_the_services_that_use_it() -> None:
         "INFERLANE_REDIS_URL": "redis://:p@x",
         "INFERLANE_API_KEYS_FILE": "f",
         "INFERLANE_WEBHOOK_SECRET": "whsec_x",
+        "INFERLANE_FEEDBACK_SECRET": "s",
         "PATH": "/",
     }
     held = {service: set(child_environment(service, ours, {}, {})) for service in SERVICES}
     assert {service for service in SERVICES if "INFERLANE_API_KEY" in held[service]} == {"dashboard"}
     assert {service for service in SERVICES if "INFERLANE_REDIS_URL" in held[service]} == {"api", "router", "worker"}
+    assert {service for service in SERVICES if "INFERLANE_FEEDBACK_SECRET" in held[service]} == {
+        "api",
+        "router",
+        "worker",
+    }
     assert {service for service in SERVICES if "INFERLANE_API_KEYS_FILE" in held[service]} == {"api"}
     assert {service for service in SERVICES if "INFERLANE_WEBHOOK_SECRET" in held[service]} == {"webhooks"}
     assert all("PATH" in names for names in held.values())
@@ -66,7 +72,7 @@ def test_each_setting_that_holds_a_secret_is_given_by_need() -> None:
     """So that the next one is not forgotten."""
     secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
     # Every service uses the broker.
-    assert secret - {"kafka_sasl_password"} == {"api_key", "redis_password", "webhook_secret"}
+    assert secret - {"kafka_sasl_password"} == {"api_key", "redis_password", "webhook_secret", "feedback_secret"}
     assert re.search("redis_url", " ".join(Settings.model_fields))
 
 

@@ -1,0 +1,53 @@
+"""`POST /v1/feedback`: what became of predictions, by the outcome tokens that came with them."""
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Request
+
+from inferlane.contracts.feedback import Feedback
+from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError, clipped
+from producer_api.http.error_responses import InvalidParameterError
+from producer_api.http.schemas import FeedbackAccepted
+from producer_api.predict.pending import answer_within
+from producer_api.routes.dependencies import AppServices, refuse_repeated
+
+router = APIRouter(tags=["predictions"], dependencies=[Depends(refuse_repeated)])
+
+MAX_PIECES = 1_000
+_decode_one = msgspec.json.Decoder(Feedback).decode
+_decode_many = msgspec.json.Decoder(Annotated[list[Feedback], msgspec.Meta(min_length=1, max_length=MAX_PIECES)]).decode
+
+
+@router.post("/v1/feedback", response_model=FeedbackAccepted, status_code=202)
+async def give_feedback(request: Request, services: AppServices) -> dict[str, Any]:
+    """Say what became of one prediction, or of a list of up to 1,000: the right `label`, a `reward`, or both.
+
+    Each is counted once, however often it is sent. `GET /v1/metrics/{version}` shows what they say.
+    """
+    given = _read(await request.body())
+    time_s = services.settings.default_wait_s
+    late = UnavailableError(
+        f"the broker has not confirmed the feedback within {time_s:.1f} s; send it again, it is counted once"
+    )
+    async with answer_within(time_s, late):
+        await services.feedback.send(given, now_s=services.clock.now_s())
+    return {"accepted": len(given)}
+
+
+def _read(body: bytes) -> list[Feedback]:
+    """Parse the body: one piece of feedback, or a list.
+
+    Raises:
+        DecodeError: it is not JSON.
+        InvalidParameterError: it holds no feedback.
+    """
+    try:
+        return _decode_many(body) if body.lstrip().startswith(b"[") else [_decode_one(body)]
+    except msgspec.ValidationError as error:
+        raise InvalidParameterError(
+            f'the body holds no feedback: {clipped(str(error))}; it looks like {{"token": "…", "reward": 1.0}}, or a '
+            f"list of at most {MAX_PIECES:,} of them"
+        ) from error
+    except UNDECODABLE as error:
+        raise DecodeError(f"the body is not valid JSON: {clipped(str(error))}") from error
