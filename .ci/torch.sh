@@ -8,4 +8,6 @@ readonly TORCH=.inferlane/torch
 [[ -x $TORCH/bin/python ]] || .venv/bin/python -m venv "$TORCH"
 .venv/bin/uv pip sync --quiet --python "$TORCH" --require-hashes .ci/torch.lock
 .venv/bin/uv pip install --quiet --python "$TORCH" --no-deps --editable .
-"$TORCH/bin/python" -m pytest tests/torch
+# Compiled once, also where the environment says not to: each model is converted in a process of its own.
+env -u PYTHONDONTWRITEBYTECODE "$TORCH/bin/python" -c "import torch.onnx, torch.export, onnxscript"
+"$TORCH/bin/python" -m pytest tests/pytorch

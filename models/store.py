@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from inferlane.contracts.naming import check_model_name, check_version_name
-from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Signature, TensorSpec
+from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Column, Signature, TensorSpec
 from inferlane.runtime.runfile import write_whole
 from models.artifact import Artifact, read_artifact
 from models.execution import ON_CPU, Execution, as_table
@@ -174,6 +174,7 @@ def version_toml(about: VersionAbout, artifact: Artifact) -> str:
             "after": [_step_table(step) for step in about.after],
             "inputs": [_table(spec, about) for spec in about.signature.inputs],
             "outputs": [_table(spec, about) for spec in about.signature.outputs],
+            "columns": [_column_table(column) for spec in about.signature.inputs for column in spec.columns],
         },
         tables=tables,
     )
@@ -184,12 +185,22 @@ def _step_table(step: BeforeStep | AfterStep) -> Table:
     return {name: value for name, value in msgspec.to_builtins(step).items() if value not in (None, [], ())}
 
 
+def _column_table(column: Column) -> Table:
+    default: dict[str, Value] = {} if column.default is None else {"default": column.default}
+    categories: dict[str, Value] = {"categories": list(column.categories)} if column.categories else {}
+    return {"name": column.name, **default, **categories}
+
+
 def _table(spec: TensorSpec, about: VersionAbout) -> Table:
     """What version.toml says of a tensor. Most defaults are left out: a reader of the file looks at the graph then."""
     shape = list(about.signature.graph_shape(spec))
     table: dict[str, Value] = {"name": spec.name, "datatype": spec.datatype, "shape": shape}
     if spec.allow_nan:
         table["allow_nan"] = True
+    if spec.pad is not None:
+        table["pad"] = spec.pad
+    if spec.mask_of is not None:
+        table["mask_of"] = spec.mask_of
     if classes := about.classes.get(spec.name):
         table["classes"] = list(classes)
     return table

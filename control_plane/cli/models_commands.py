@@ -88,6 +88,19 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         str | None, typer.Option(help="sha256:… that the source's file must have.", show_default="not compared")
     ] = None,
     max_mib: Annotated[int, typer.Option(min=1, help="MiB that may be downloaded from a URL.")] = 4096,
+    row_axis: Annotated[
+        bool, typer.Option("--row-axis/--no-row-axis", help="Whether the graph's first axis is that of rows.")
+    ] = True,
+    pad: Annotated[
+        list[str] | None,
+        typer.Option(help="INPUT=VALUE that shorter rows of a free axis are filled up with; repeat."),
+    ] = None,
+    mask: Annotated[
+        list[str] | None, typer.Option(help="MASK=INPUT: an input that says which values are no fill; repeat.")
+    ] = None,
+    columns: Annotated[
+        Path | None, typer.Option(help="A TOML file with [[columns]]: name, default and categories of each.")
+    ] = None,
     description: Annotated[str, typer.Option(help="What a new model is for. Default: none.")] = "",
     models_dir: ModelsDir = None,
 ) -> None:
@@ -96,6 +109,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     with missing_extra_explained("adding", _ADDING_NEEDS):
         from control_plane.local.probe import Target
         from models.adding.addition import Addition, add
+        from models.adding.graph_notes import parsed_notes
         from models.catalog import load_model
         from models.execution import parsed_execution
     addition = Addition(
@@ -110,6 +124,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         rows_alone=rows_alone,
         digest=digest,
         limit_bytes=max_mib * 1024 * 1024,
+        notes=parsed_notes(has_row_axis=row_axis, pads=pad or (), masks=mask or (), columns=columns),
         execution=parsed_execution("--providers", providers=providers, threads=threads),
         steps=None if steps in {"auto", "none"} else Path(steps),
         finds_steps=steps == "auto",

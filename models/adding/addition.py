@@ -15,6 +15,7 @@ from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.errors import ConfigurationError
 from models.adding.checking import Checked, CheckOrder, check_in_child
 from models.adding.conversion import ConversionOrder, Converted, convert_in_child
+from models.adding.graph_notes import NO_NOTES, GraphNotes
 from models.adding.inspection import Inspected, inspect
 from models.adding.publication import Published, check_free, preparation, publish
 from models.adding.remote import check_digest, fetch_source, is_remote
@@ -48,6 +49,7 @@ class Addition:
     # Of a text, in tokens; None: what the export says.
     max_length: int | None = None
     execution: Execution = ON_CPU
+    notes: GraphNotes = NO_NOTES
     description: str = ""
     # Of the file that SOURCE is; and how much may be downloaded.
     digest: str | None = None
@@ -100,7 +102,9 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
         check_digest(source.path, addition.digest)
         converted = _converted(addition, source, scratch, say)
         say("inspecting")
-        inspected = inspect(source.path if converted is None else scratch / _CONVERTED)
+        inspected = inspect(
+            source.path if converted is None else scratch / _CONVERTED, has_row_axis=addition.notes.has_row_axis
+        )
         folder = scratch / "version"
         _write_files(folder, inspected, source)
         say("checking")
@@ -190,6 +194,7 @@ def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Sou
         max_length=addition.max_length,
         files=_files_of(source),
         execution=addition.execution,
+        notes=addition.notes,
     )
     try:
         return check_in_child(order, scratch=scratch, timeout_s=addition.timeout_s)

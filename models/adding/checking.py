@@ -2,6 +2,7 @@
 
 import statistics
 import time
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,11 @@ from inferlane.contracts.wire.tensors import Signature, numpy_dtype
 from inferlane.errors import ConfigurationError, InvalidInputError, ModelError, clipped
 from models.adding.child_process import answer_order, run_in_child
 from models.adding.export_steps import DeclaredSteps, infer_steps, read_steps
+from models.adding.graph_notes import NO_NOTES, GraphNotes
 from models.execution import ON_CPU, Execution, check_installed
 
 if TYPE_CHECKING:
+    from models.artifact import Artifact
     from workers.model import OnnxModel
 
 MEASURED_ROWS = (1, 64)
@@ -37,6 +40,7 @@ class CheckOrder(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float
     rows_alone: bool = False
     execution: Execution = ON_CPU
+    notes: GraphNotes = NO_NOTES
     # The steps around the graph: a file that declares them, or the export in whose files they are found.
     steps: str | None = None
     export: str | None = None
@@ -90,8 +94,7 @@ def _check(order: CheckOrder) -> Checked:
 
     path = Path(order.folder) / "model.onnx"
     artifact = read_artifact(path, order.files)
-    loaded = _loaded_signature(artifact.model, artifact.external)
-    graph = Signature.of_graph(loaded.inputs, loaded.outputs)
+    graph = _described_graph(order, artifact)
     declared = _declared(order, graph)
     steps = declared.around(graph)
     signature = graph if steps is None else steps.public()
@@ -131,6 +134,22 @@ def _check(order: CheckOrder) -> Checked:
         comparison=compared(order.rows, "what is expected"),
         library_comparison=compared(order.predictions, "what the library predicts"),
     )
+
+
+def _described_graph(order: CheckOrder, artifact: "Artifact") -> Signature:
+    """The signature as it will be read from version.toml."""
+    from models.files import VersionFile, described_signature  # noqa: PLC0415 - as above
+    from models.store import VersionAbout, version_toml  # noqa: PLC0415
+
+    loaded = _loaded_signature(artifact.model, artifact.external)
+    graph = Signature.of_graph(loaded.inputs, loaded.outputs, has_row_axis=order.notes.has_row_axis)
+    about = VersionAbout(quantization="none", signature=order.notes.noted(graph), metrics={}, quantized={})
+    described = msgspec.convert(tomllib.loads(version_toml(about, artifact)), VersionFile)
+    try:
+        return described_signature(described, Path(order.folder))
+    except ConfigurationError as error:
+        # There is no such file yet that a person could correct.
+        raise ConfigurationError(str(error).replace(f"{Path(order.folder) / 'version.toml'}: ", "")) from error
 
 
 def _declared(order: CheckOrder, graph: Signature) -> DeclaredSteps:

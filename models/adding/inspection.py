@@ -47,7 +47,7 @@ class Inspected:
     changes: tuple[str, ...]
 
 
-def inspect(path: Path) -> Inspected:
+def inspect(path: Path, *, has_row_axis: bool = True) -> Inspected:
     """Read the ONNX file at `path` with its weights, and unwrap its outputs.
 
     Raises:
@@ -58,7 +58,7 @@ def inspect(path: Path) -> Inspected:
     _refuse_custom_operators(model)
     before = model.SerializeToString(deterministic=True)
     unwrapped = unwrap_outputs(model)
-    _check_tensors(model)
+    _check_tensors(model, has_row_axis=has_row_axis)
     after = model.SerializeToString(deterministic=True)
     return Inspected(
         artifact=artifact if before == after else replace(artifact, model=after),
@@ -103,7 +103,7 @@ def _refuse_custom_operators(model: onnx.ModelProto) -> None:
         )
 
 
-def _check_tensors(model: onnx.ModelProto) -> None:
+def _check_tensors(model: onnx.ModelProto, *, has_row_axis: bool) -> None:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if not inputs:
@@ -116,7 +116,7 @@ def _check_tensors(model: onnx.ModelProto) -> None:
                     f"{what} {quoted(value.name)} is no tensor. Export the model with tensors as {what}s."
                 )
             _check_datatype(what, value.name, kind.elem_type)
-            if kind.HasField("shape"):
+            if kind.HasField("shape") and has_row_axis:
                 _check_shape(what, value.name, kind.shape)
 
 
@@ -135,7 +135,7 @@ def _check_shape(what: str, name: str, shape: onnx.TensorShapeProto) -> None:
     if not axes:
         raise ConfigurationError(
             f"{what} {quoted(name)} is a single value and has no rows. Export the model with a row axis first in every "
-            "input and output."
+            "input and output. If it takes a single row and has no axis for rows, say --no-row-axis."
         )
     if what == "output":
         return

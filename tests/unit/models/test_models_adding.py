@@ -148,7 +148,7 @@ def several(folder: Path) -> Path:
 
 BAD: list[tuple[str, Callable[[Path], Path], str]] = [
     ("no-file", lambda folder: folder / "nowhere.onnx", "there is no file or folder"),
-    ("remote", lambda _: Path("s3://bucket/model.onnx"), "SOURCE is a file or a folder of this machine"),
+    ("remote", lambda _: Path("s3://bucket/model.onnx"), "cannot be fetched: Generic URL error"),
     ("unknown-name", lambda folder: saved(graphs.plain(), folder, "model.h5"), "called as no model that is known"),
     ("empty-folder", lambda folder: folder, "there is no .onnx file in it"),
     ("several", several, "holds several models: one.onnx, two.onnx"),

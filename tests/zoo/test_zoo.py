@@ -1,0 +1,114 @@
+"""Models as users have them: each is served over HTTP, by topic and in bulk, and answers as its own library."""
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from tests.zoo.conftest import Zoo
+from tests.zoo.menagerie import ANIMALS, BROKEN, Animal, Broken
+
+pytestmark = pytest.mark.timeout(900)
+
+NAMES = list(ANIMALS)
+_LANES = {"topic": "inferlane.requests", "bulk": "inferlane.bulk"}
+_RESULTS = "inferlane.results"
+_WITHIN_S = 240
+
+
+def compare(animal: Animal, found: Mapping[int, list[Any]]) -> None:
+    """Compare outputs, by their place, with the predictions of the library."""
+    for place, wanted in animal.expected.items():
+        values = np.ravel(found[place])
+        if wanted.dtype.kind in "OU":
+            assert values.tolist() == wanted.ravel().tolist()
+        else:
+            tolerance = animal.tolerance
+            np.testing.assert_allclose(values.astype(np.float64), wanted.ravel(), rtol=tolerance, atol=tolerance)
+
+
+def output_names(zoo: Zoo, name: str) -> list[str]:
+    return [spec.name for spec in zoo.catalog.model(name).version("v1").signature.outputs]
+
+
+def test_the_zoo_holds_thirty_models_and_five_broken_ones() -> None:
+    assert len(NAMES) >= 30
+    assert len(BROKEN) == 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_answers_over_http_what_its_library_predicts(zoo: Zoo, name: str) -> None:
+    animal = zoo.animals[name]
+
+    status, answer = zoo.stack.call(
+        "/v1/models/predict", {"model": name, "instances": animal.rows, "timeout_s": _WITHIN_S}
+    )
+
+    assert status == 200, answer
+    names, rows = output_names(zoo, name), answer["predictions"]
+    compare(
+        animal,
+        {place: [row[output] if len(names) > 1 else row for row in rows] for place, output in enumerate(names)},
+    )
+
+
+@pytest.fixture(scope="session")
+def results(zoo: Zoo) -> Mapping[tuple[str, str], Any]:
+    """The results of a record to each topic for each model, which all wait there at once."""
+    return asyncio.run(asyncio.wait_for(_results(zoo), _WITHIN_S))
+
+
+async def _results(zoo: Zoo) -> Mapping[tuple[str, str], Any]:
+    servers = {"bootstrap_servers": zoo.bootstrap_servers, "request_timeout_ms": 60_000}
+    found: dict[tuple[str, str], Any] = {}
+    async with AIOKafkaConsumer(_RESULTS, **servers) as consumer, AIOKafkaProducer(**servers) as producer:
+        await consumer.seek_to_end()
+        for name, animal in zoo.animals.items():
+            value = json.dumps({"instances": animal.rows}).encode()
+            for lane, topic in _LANES.items():
+                headers = [("ce_id", f"{lane}/{name}".encode()), ("ce_model", name.encode())]
+                await producer.send_and_wait(topic, value, headers=headers)
+        while len(found) < len(_LANES) * len(zoo.animals):
+            record = await consumer.getone()
+            lane, _, name = dict(record.headers)["ce_id"].decode().partition("/")
+            found[lane, name] = json.loads(record.value)
+    return found
+
+
+@pytest.mark.parametrize("lane", _LANES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_answers_a_record_what_its_library_predicts(
+    zoo: Zoo, results: Mapping[tuple[str, str], Any], name: str, lane: str
+) -> None:
+    result = results[lane, name]
+
+    assert "outputs" in result, result
+    outputs = {output["name"]: output["data"] for output in result["outputs"]}
+    classes = zoo.catalog.model(name).version("v1").classes
+    found: dict[int, list[Any]] = {}
+    for place, output in enumerate(output_names(zoo, name)):
+        is_named = place in zoo.animals[name].expected and zoo.animals[name].expected[place].dtype.kind in "OU"
+        # In the protocol's own form a label is the index of its class.
+        found[place] = [classes[value] for value in outputs[output]] if is_named else outputs[output]
+    compare(zoo.animals[name], found)
+
+
+@pytest.mark.parametrize("case", BROKEN.values(), ids=list(BROKEN))
+def test_a_broken_file_is_refused_with_the_reason_while_the_others_are_served(
+    zoo: Zoo, tmp_path: Any, case: Broken
+) -> None:
+    case.write(tmp_path / case.file)
+
+    refused = zoo.stack.run("models", "add", str(tmp_path / case.file), "--name", "broken")
+
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert re.search(case.sentence, " ".join(refused.stderr.split())), refused.stderr
+    assert not (zoo.folder / "models" / "broken").exists()
+    status, answer = zoo.stack.call("/v1/models/predict", {"instances": zoo.animals["pipeline"].rows})
+    assert status == 200, answer
