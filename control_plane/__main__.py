@@ -1,5 +1,5 @@
 """`python -m control_plane` is the `inferlane` command."""
 
-from control_plane.cli.main import main
+from control_plane.command import main
 
 main()

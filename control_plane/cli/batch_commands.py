@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from control_plane.bulk.formats import Header, ReadOptions
 from control_plane.cli.console import err, reachable_settings
@@ -121,7 +120,15 @@ def _run(  # noqa: PLR0913 - two files in, two out
     rejects: Path | None,
     rows_per_record: int,
 ) -> "JobReport":
-    from control_plane.bulk.job import BulkJob  # noqa: PLC0415 - keep `inferlane --help` fast
+    from rich.progress import (  # noqa: PLC0415 - keep `inferlane --help` fast
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from control_plane.bulk.job import BulkJob  # noqa: PLC0415 - as above
     from control_plane.bulk.rows import count_rows, rejects_written  # noqa: PLC0415 - keep `inferlane --help` fast
 
     progress = Progress(

@@ -15,10 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from control_plane.local.profile import attached_settings
 from inferlane.errors import ConfigurationError, printable
-from inferlane.runtime.config import load_settings
-from inferlane.runtime.runfile import RunFile
 
 if TYPE_CHECKING:
     from rich.style import StyleType
@@ -78,12 +75,26 @@ out = PlainConsole()
 err = PlainConsole(stderr=True)
 
 
+def load_settings(**overrides: object) -> "Settings":
+    """Read the settings; pydantic, which takes 0.1 s to load, is loaded by commands that have settings.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+    from inferlane.runtime.config import load_settings as load  # noqa: PLC0415 - as the docstring says
+
+    return load(**overrides)
+
+
 def reach() -> "tuple[Settings, RunRecord | None]":
     """Return the settings of the environment, completed by those of the local stack, and that stack if it runs.
 
     Raises:
         ConfigurationError: a value is out of its range.
     """
+    from control_plane.local.profile import attached_settings  # noqa: PLC0415 - as in `load_settings`
+    from inferlane.runtime.runfile import RunFile  # noqa: PLC0415 - as above
+
     settings = load_settings()
     record = RunFile(settings.state_dir).read()
     if record is None or not record.is_running:

@@ -7,7 +7,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from control_plane.cli.console import err, out, reachable_settings, write_json
@@ -141,6 +140,8 @@ async def _replay(
     to_version: str | None,
 ) -> bool:
     """Send, report, and return whether all were sent."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     from control_plane.dead_letter_replay import matching_dead_letters, open_replayer
     from inferlane.errors import InvalidRequestError, UnavailableError
 

@@ -16,14 +16,13 @@ import typer
 from dotenv import dotenv_values
 
 from control_plane.cli.console import out
+from control_plane.services import SETTINGS_FILE
 from inferlane import __version__
 from inferlane.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-# Read where an `inferlane` command starts; what the environment says already wins.
-SETTINGS_FILE = "inferlane.env"
 _COMPOSE_FILE = "docker-compose.yml"
 # Compose stops where such a variable is not set; each is a password.
 _PASSWORD = re.compile(r"\$\{(\w+):\?")

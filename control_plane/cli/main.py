@@ -1,12 +1,12 @@
 """The `inferlane` command: its groups, and `api`, `router`, `worker`, `webhooks` and `dashboard`, one process each."""
 
-import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from control_plane import services
 from control_plane.cli import batch_commands, catalog_commands, dead_letter_commands, models_commands, scale_commands
 from control_plane.cli.console import err, out, styled
 from control_plane.cli.doctor import doctor
@@ -18,14 +18,6 @@ from control_plane.cli.stack_commands import down, status, up
 from control_plane.cli.trial_commands import replay, reroute, shadow
 from inferlane import __version__
 from inferlane.errors import InferlaneError
-from inferlane.runtime.config import load_settings
-from inferlane.runtime.logs import configure_logs
-from inferlane.runtime.service import run
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from inferlane.runtime.config import Settings
 
 app = typer.Typer(name="inferlane", no_args_is_help=True)
 
@@ -50,17 +42,13 @@ app.add_typer(k8s_app, name="k8s")
 @app.command(rich_help_panel=PROCESSES)
 def api() -> None:
     """Run the HTTP API: produce requests to Kafka, return results to clients."""
-    from producer_api.main import serve  # noqa: PLC0415 - each process loads only its own service
-
-    _run("api", serve)
+    services.run_api()
 
 
 @app.command(rich_help_panel=PROCESSES)
 def router() -> None:
     """Run the router: forward requests to the topic of a version, aggregate outcomes."""
-    from router.main import serve  # noqa: PLC0415 - each process loads only its own service
-
-    _run("router", serve)
+    services.run_router()
 
 
 @app.command(rich_help_panel=PROCESSES)
@@ -69,12 +57,7 @@ def worker(
     version: Annotated[str, typer.Option(help="The version to serve.")],
 ) -> None:
     """Run one worker of the pool of a version."""
-    from workers.main import serve  # noqa: PLC0415 - each process loads only its own service
-
-    async def serve_version(settings: "Settings", stop: asyncio.Event) -> None:
-        await serve(settings, stop, model=model, version=version)
-
-    _run("worker", serve_version)
+    services.run_worker(model=model, version=version)
 
 
 @app.command(rich_help_panel=PROCESSES)
@@ -88,9 +71,7 @@ def webhooks() -> None:
 @app.command(rich_help_panel=PROCESSES)
 def dashboard() -> None:
     """Serve the live dashboard, updated once per second."""
-    from dashboards.live.main import serve  # noqa: PLC0415 - each process loads only its own service
-
-    _run("dashboard", serve)
+    services.run_dashboard()
 
 
 def _print_version(asked: bool) -> None:
@@ -117,11 +98,3 @@ def main() -> None:
         line = styled(("error", "bold red"), " ", (f"({error.code})", "dim"), f" {error}")
         err.print(line, soft_wrap=True)
         sys.exit(1)
-
-
-def _run(service: str, serve: "Callable[[Settings, asyncio.Event], Awaitable[None]]") -> None:
-    settings = load_settings()
-    configure_logs(settings, service=service)
-    # Short turns for the event loop: with the default 5 ms a thread that infers holds up every waiting client.
-    sys.setswitchinterval(0.0005)
-    run(lambda stop: serve(settings, stop))

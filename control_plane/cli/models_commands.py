@@ -5,17 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from control_plane.cli.console import err, missing_extra_explained, out, styled
+from control_plane.cli.console import err, load_settings, missing_extra_explained, out, styled
 from control_plane.cli.serving import show_next_step
 from inferlane.errors import ConfigurationError, clipped
-from inferlane.runtime.config import Settings, load_settings
 
 # numpy, onnxruntime and the model tools are loaded by the command that needs them (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
     from models.adding.addition import Added, Report
     from models.adding.checking import Comparison
     from models.catalog import Catalog, ModelVersion
@@ -30,7 +29,7 @@ ModelsDir = Annotated[
     Path | None,
     typer.Option(
         help="Folder of the model store. Env: INFERLANE_MODELS_DIR.",
-        show_default=str(Settings.model_fields["models_dir"].default),
+        show_default=".inferlane/models",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Build again what is there and verifies. Default: off.")]
@@ -197,6 +196,8 @@ def comparison_line(comparison: "Comparison") -> str:
 @app.command("build-samples")
 def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
     """Train, export, quantize and measure the sample models; existing ones that verify are kept."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     from models.build import build_samples as build
     from models.build import count_versions
 
@@ -268,7 +269,7 @@ def _measured(value: float | str | None, form: str) -> str:
     return form.format(value) if isinstance(value, int | float) else "-"
 
 
-def _settings(models_dir: Path | None) -> Settings:
+def _settings(models_dir: Path | None) -> "Settings":
     return load_settings() if models_dir is None else load_settings(models_dir=models_dir)
 
 

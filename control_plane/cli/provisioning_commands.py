@@ -9,12 +9,11 @@ import typer
 from rich.table import Table
 
 from control_plane.broker_acls import rights_by_service, user_name
-from control_plane.cli.console import out, reachable_settings
+from control_plane.cli.console import load_settings, out, reachable_settings
 from control_plane.cli.scale_commands import BatchOverhead, RowsPerRecord, ServiceTime, worker_pace
 from inferlane import __version__
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.errors import ConfigurationError, InvalidNameError, quoted
-from inferlane.runtime.config import load_settings
 
 # YAML, the Kafka client and the catalog are loaded by the command that needs them (PLC0415).
 # ruff: noqa: PLC0415

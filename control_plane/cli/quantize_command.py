@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import err, missing_extra_explained, out, styled
-from inferlane.runtime.config import Settings, load_settings
+from control_plane.cli.console import err, load_settings, missing_extra_explained, out, styled
 
 if TYPE_CHECKING:
     from models.quantizing.gate import Measured
@@ -53,7 +52,7 @@ def quantize_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         Path | None,
         typer.Option(
             help="Folder of the model store. Env: INFERLANE_MODELS_DIR.",
-            show_default=str(Settings.model_fields["models_dir"].default),
+            show_default=".inferlane/models",
         ),
     ] = None,
 ) -> None:

@@ -4,12 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import track
 
-from control_plane.cli.console import err, out
+from control_plane.cli.console import err, load_settings, out
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.config import load_settings
 
 # numpy, YAML and the Kafka client are loaded by the commands that need them (PLC0415).
 # ruff: noqa: PLC0415
@@ -145,6 +143,8 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads th
 
 def _runs(pool: "PoolModel", load: "Load", *, versions: int, skew: float) -> "list[tuple[PoolRun, int]]":
     """Simulate one pool for each share that is different, with how many versions have it."""
+    from rich.progress import track
+
     from control_plane.autoscaling.capacity_plan import zipf_shares
     from control_plane.autoscaling.simulation import simulate as run_pool
 

@@ -10,8 +10,7 @@ import typer
 from rich.table import Table
 
 from control_plane.cli import models_commands
-from control_plane.cli.console import out, styled
-from inferlane.runtime.config import load_settings
+from control_plane.cli.console import load_settings, out, styled
 
 # The stack loads the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
 # ruff: noqa: PLC0415

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from control_plane.local.pools import broker_answers
-from control_plane.local.probe import Target, UnansweredError, failing_checks, predict
+from control_plane.local.probe import Target, UnansweredError, predict
 from control_plane.local.profile import holder_of, is_free
+from control_plane.local.readiness import failing_checks
 from control_plane.local.state_directory import folder_fault
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.results import Result, Status

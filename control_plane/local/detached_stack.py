@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from control_plane.local.managed_process import StartError
-from control_plane.local.pools import DASHBOARD
-from control_plane.local.probe import failing_checks
+from control_plane.local.profile import DASHBOARD
+from control_plane.local.readiness import failing_checks
 from control_plane.local.state_directory import open_log
 from inferlane.errors import UnavailableError
 from inferlane.runtime.runfile import ProcessRecord, RunFile, RunRecord, same_process

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from aiokafka.client import AIOKafkaClient
 
 from control_plane.local.child_process import Ask, Prepare, ProcessSpec, child_environment, nothing
-from control_plane.local.probe import Target, is_live, is_ready
-from control_plane.local.profile import OpsPorts, Profile, StackOptions, claim_port
+from control_plane.local.probe import Target
+from control_plane.local.profile import DASHBOARD, OpsPorts, Profile, StackOptions, claim_port
+from control_plane.local.readiness import is_live, is_ready
 from control_plane.local.supervisor import Pool
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.kafka.clients import broker_errors, client_arguments
@@ -142,8 +143,6 @@ def _store_binary() -> str:
             f"no embedded store for this machine: {error} Set INFERLANE_REDIS_URL to a Redis or Valkey of yours."
         ) from error
 
-
-DASHBOARD = "dashboard"
 
 _PARTS, _ROUTER, _WORKERS, _API = range(4)
 _STOP_MARGIN_S = 5.0

@@ -1,4 +1,4 @@
-"""Probe a running stack over HTTP: readiness of a process, and a prediction through every hop."""
+"""Probe a running stack over HTTP: a prediction through every hop."""
 
 import time
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from inferlane.contracts.wire.binary_values import SMALLEST_IMAGE
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, UnavailableError, clipped
 
-_READY_TIMEOUT_S = 5.0
+_MORE_PATIENCE_S = 5.0
 
 
 class UnansweredError(UnavailableError):
@@ -54,38 +54,6 @@ def _zeros(spec: TensorSpec) -> Any:
     return reduce(lambda inner, size: [inner] * max(size, 1), reversed(spec.row_shape), zero)
 
 
-async def is_ready(base_url: str) -> bool:
-    """Whether `/readyz` answers 200.
-
-    Raises:
-        UnavailableError: nobody answers.
-    """
-    status, _ = await _call("GET", f"{base_url}/readyz", wait_s=_READY_TIMEOUT_S)
-    return status == HTTPStatus.OK
-
-
-async def is_live(base_url: str) -> bool:
-    """Whether `/livez` answers 200: its tasks run and its consumers move.
-
-    Raises:
-        UnavailableError: nobody answers.
-    """
-    status, _ = await _call("GET", f"{base_url}/livez", wait_s=_READY_TIMEOUT_S)
-    return status == HTTPStatus.OK
-
-
-async def failing_checks(base_url: str) -> tuple[str, ...]:
-    """Return the names of the checks of `/readyz` that fail.
-
-    Raises:
-        UnavailableError: nobody answers.
-    """
-    status, body = await _call("GET", f"{base_url}/readyz", wait_s=_READY_TIMEOUT_S)
-    checks = body.get("checks", {}) if isinstance(body, dict) else {}
-    failing = tuple(name for name, value in checks.items() if value != "ok")
-    return failing or (() if status == HTTPStatus.OK else (f"HTTP {status}",))
-
-
 async def predict(api_url: str, target: Target, *, wait_s: float, api_key: SecretStr | None = None) -> float:
     """Send one request through every hop and return its duration in seconds.
 
@@ -98,7 +66,7 @@ async def predict(api_url: str, target: Target, *, wait_s: float, api_key: Secre
     body = target.body(timeout_s=wait_s)
     # The client's patience is longer than the server's, so that a 202 is told from silence.
     status, answer = await _call(
-        "POST", f"{api_url}/v1/models/predict", body=body, wait_s=wait_s + _READY_TIMEOUT_S, api_key=api_key
+        "POST", f"{api_url}/v1/models/predict", body=body, wait_s=wait_s + _MORE_PATIENCE_S, api_key=api_key
     )
     if status == HTTPStatus.UNAUTHORIZED:
         raise ConfigurationError(

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
 
 
+DASHBOARD = "dashboard"
+"""The pool of the live page."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoscaleOptions:
     """The file of ScaledObjects, the maximum of workers per pool here, and the HPA's sync period."""

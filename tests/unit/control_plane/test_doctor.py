@@ -11,7 +11,7 @@ import pytest
 from control_plane.cli.doctor import _same_release
 from control_plane.local import checks
 from control_plane.local.checks import _own_word
-from control_plane.local.probe import failing_checks, is_ready
+from control_plane.local.readiness import failing_checks, is_ready
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.ops import OpsApp
@@ -34,8 +34,8 @@ async def test_who_listens_nowhere_is_said_to_be_so() -> None:
         await is_ready(f"http://127.0.0.1:{free_port()}")
 
 
-async def test_an_answer_that_is_no_json_is_no_answer() -> None:
-    """Guards `except ValueError` in `_call`: `inferlane status` ended in a traceback."""
+async def test_an_answer_of_another_server_is_no_answer() -> None:
+    """`inferlane status` ended in a traceback."""
     page = b"<html>another server</html>"
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(page)
 
@@ -47,7 +47,7 @@ async def test_an_answer_that_is_no_json_is_no_answer() -> None:
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(UnavailableError, match="is none"):
+        with pytest.raises(UnavailableError, match="other JSON than checks"):
             await failing_checks(f"http://127.0.0.1:{port}")
 
 

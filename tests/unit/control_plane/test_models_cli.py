@@ -57,7 +57,10 @@ def test_building_without_the_extra_says_how_to_install_it(tmp_path: Path, monke
     ("module", "heavy"),
     [
         ("control_plane.cli.models_commands", {"sklearn", "onnx", "skl2onnx", "onnxruntime"}),
-        ("control_plane.cli.main", {"numpy", "aiokafka", "redis", "aiohttp", "fastapi"}),
+        ("control_plane.cli.main", {"numpy", "aiokafka", "redis", "aiohttp", "fastapi", "pydantic", "structlog"}),
+        ("control_plane.command", {"typer", "rich", "pydantic", "numpy", "asyncio"}),
+        # What `inferlane status` needs.
+        ("control_plane.local.detached_stack", {"numpy", "aiokafka", "redis", "aiohttp", "fastapi", "typer"}),
         ("models.build", {"sklearn", "onnx", "skl2onnx"}),
     ],
 )

@@ -1,0 +1,75 @@
+"""`inferlane api`, `router`, `worker` and `dashboard`: one process each, started without what only a terminal needs."""
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+# Each process loads only its own service, and the command line none of them (PLC0415).
+# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from inferlane.runtime.config import Settings
+
+SETTINGS_FILE = "inferlane.env"
+"""Read where an `inferlane` command starts; what the environment says already wins."""
+_WORKER_OPTIONS = {"--model", "--version"}
+
+
+def run_api() -> None:
+    """Run the HTTP API until it is told to stop."""
+    from producer_api.main import serve
+
+    _run("api", serve)
+
+
+def run_router() -> None:
+    """Run the router until it is told to stop."""
+    from router.main import serve
+
+    _run("router", serve)
+
+
+def run_worker(*, model: str, version: str) -> None:
+    """Run one worker of the pool of a version until it is told to stop."""
+    from workers.main import serve
+
+    async def serve_version(settings: "Settings", stop: "asyncio.Event") -> None:
+        await serve(settings, stop, model=model, version=version)
+
+    _run("worker", serve_version)
+
+
+def run_dashboard() -> None:
+    """Serve the live dashboard until it is told to stop."""
+    from dashboards.live.main import serve
+
+    _run("dashboard", serve)
+
+
+def service_of(arguments: "Sequence[str]") -> "Callable[[], None] | None":
+    """What runs the service that these arguments of `inferlane` name; None if they are for the command line."""
+    command, *rest = arguments or ("",)
+    if command == "worker":
+        options = dict(zip(rest[::2], rest[1::2], strict=False))
+        if len(rest) == 2 * len(_WORKER_OPTIONS) and options.keys() == _WORKER_OPTIONS:
+            return partial(run_worker, model=options["--model"], version=options["--version"])
+        return None
+    services = {"api": run_api, "router": run_router, "dashboard": run_dashboard}
+    return None if rest else services.get(command)
+
+
+def _run(service: str, serve: "Callable[[Settings, asyncio.Event], Awaitable[None]]") -> None:
+    # structlog loads it for tracebacks on a terminal, if it is there: 5 MB and 25 ms of every process.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # how Python is told that a module is not there
+
+    from inferlane.runtime.config import load_settings
+    from inferlane.runtime.logs import configure_logs
+    from inferlane.runtime.service import run
+
+    settings = load_settings()
+    configure_logs(settings, service=service)
+    # Short turns for the event loop: with the default 5 ms a thread that infers holds up every waiting client.
+    sys.setswitchinterval(0.0005)
+    run(lambda stop: serve(settings, stop))

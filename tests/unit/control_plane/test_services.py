@@ -1,0 +1,59 @@
+"""Which arguments of `inferlane` start a service at once, and which are for the command line."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from control_plane.services import run_api, run_dashboard, run_router, run_worker, service_of
+
+
+@pytest.mark.parametrize(
+    ("arguments", "service"), [(["api"], run_api), (["router"], run_router), (["dashboard"], run_dashboard)]
+)
+def test_a_service_is_known_by_its_name(arguments: list[str], service: object) -> None:
+    assert service_of(arguments) is service
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_worker_is_told_its_model_and_version_in_any_order(order: tuple[int, int]) -> None:
+    options = [["--model", "iris"], ["--version", "v1"]]
+    found = service_of(["worker", *options[order[0]], *options[order[1]]])
+    assert isinstance(found, partial)
+    assert found.func is run_worker
+    assert found.keywords == {"model": "iris", "version": "v1"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["up"],
+        ["api", "--help"],
+        ["worker"],
+        ["worker", "--help"],
+        ["worker", "--model", "iris"],
+        ["worker", "--model", "iris", "--model", "iris"],
+        ["worker", "--model", "iris", "--version", "v1", "--help"],
+        ["--version"],
+    ],
+)
+def test_everything_else_is_for_the_command_line(arguments: list[str]) -> None:
+    assert service_of(arguments) is None
+
+
+def test_an_error_of_a_service_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "control_plane", "api"],
+        env={"INFERLANE_API_PORT": "none", "PYTHONPATH": str(Path.cwd())},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error (configuration_error) INFERLANE_API_PORT='none'")
+    assert len(ended.stderr.splitlines()) == 1
