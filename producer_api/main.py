@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,6 +13,7 @@ from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.redis.cancellations import Cancellations
 from inferlane.runtime.redis.feedback_store import FeedbackStore
 from inferlane.runtime.redis.result_store import ResultStore, connect
@@ -27,6 +29,7 @@ from models.live_catalog import LiveCatalog
 from producer_api.app import StartingApp, build_app
 from producer_api.http.auth import open_key_ring
 from producer_api.http.request_body import BodyMemory
+from producer_api.http.shared_metrics import SharedMetrics, read_peers
 from producer_api.predict.admission import Admission
 from producer_api.predict.call import CallReader
 from producer_api.predict.endpoint import ResponseBuilder
@@ -41,6 +44,7 @@ from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
 from producer_api.predict.submitter import Submitter
 from producer_api.predict.telemetry import ResponseMetrics, TracedEnqueuer
 from producer_api.routes.dependencies import Services
+from producer_api.routes.operations import live_checks, ready_checks
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -60,8 +64,10 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
     """
     keys = open_key_ring(settings, clock=SystemClock())
     base = load_catalog(settings.models_dir, default_model=settings.default_model)
+    peers = read_peers(settings.api_peers)
     startup = Startup(stop)
     app = StartingApp(startup)
+    ops = OpsApp(live=startup.live, ready=startup.ready)
     async with AsyncExitStack() as parts, AsyncExitStack() as server:
         grpc = await _enter_grpc(settings, server, startup, keys)
         http = serve_http(
@@ -69,11 +75,16 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             settings,
             host=settings.api_host,
             port=settings.api_port,
+            shares_port=bool(peers),
             timeout_graceful_shutdown=int(settings.drain_deadline_s),
         )
         port = await server.enter_async_context(http)
+        if peers:
+            # The supervisor and `/metrics` must reach this one and not another on the port.
+            await server.enter_async_context(serve_ops(ops, settings))
         services = await _start(settings, base, parts, startup)
         app.serve(build_app(services, keys))
+        ops.show(live=partial(live_checks, services), ready=partial(ready_checks, services))
         if grpc is not None:
             grpc.serve(services)
         log.info("api_started", host=settings.api_host, port=port, instance=services.pending.instance)
@@ -180,6 +191,7 @@ async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, s
         body_memory=BodyMemory(limit_bytes=settings.max_pending_bytes),
         tracing=tracing,
         responses=responses,
+        exposition=SharedMetrics(read_peers(settings.api_peers)),
         streams=EventStreams(settings, waits=submitter.waits, responses=responses, clock=clock),
         splits=splits,
         follower=follower,

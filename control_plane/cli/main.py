@@ -14,7 +14,7 @@ from control_plane.cli.init_command import init, read_settings_file
 from control_plane.cli.keys_commands import keys_app
 from control_plane.cli.provisioning_commands import acls_app, k8s_app, topics_app
 from control_plane.cli.quantize_command import quantize_model
-from control_plane.cli.stack_commands import down, status, up
+from control_plane.cli.stack_commands import down, restart, status, up
 from control_plane.cli.trial_commands import replay, reroute, shadow
 from inferlane import __version__
 from inferlane.errors import InferlaneError
@@ -22,7 +22,7 @@ from inferlane.errors import InferlaneError
 app = typer.Typer(name="inferlane", no_args_is_help=True)
 
 STACK, PROCESSES, TRIALS = "The stack on this machine", "One process of it", "A version under trial"
-for command in (init, up, down, status, doctor):
+for command in (init, up, down, restart, status, doctor):
     app.command(rich_help_panel=STACK)(command)
 models_commands.app.command("quantize")(quantize_model)
 catalog_commands.add_to(models_commands.app)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from control_plane.cli import models_commands
 from control_plane.cli.console import load_settings, out, styled
+from inferlane.errors import ConfigurationError
 
 # The stack loads the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
 # ruff: noqa: PLC0415
@@ -153,6 +154,21 @@ def down() -> None:
         out.print(f"stopped {len(record.processes)} processes in {time.monotonic() - started_s:.1f} s")
     else:
         out.print(f"no stack ran here any more; removed {file.path}")
+
+
+def restart() -> None:
+    """Drain and start again each API process, one after the other; with several of them others serve meanwhile."""
+    import signal
+
+    from inferlane.runtime.runfile import RunFile, same_process
+
+    file = RunFile(load_settings().state_dir)
+    record = file.read()
+    supervisor = record and same_process(record.pid, record.create_time_s)
+    if not record or not supervisor or record.phase != "ready":
+        raise ConfigurationError(f"no stack is ready here ({file.path}); start one with `inferlane up`")
+    supervisor.send_signal(signal.SIGUSR2)
+    out.print("restarting the API; `inferlane status` shows how far it is", soft_wrap=True)
 
 
 def status() -> None:

@@ -81,11 +81,13 @@ class LocalStack:
     async def run(self, stop: asyncio.Event, *, when_ready: Callable[[RunRecord], None]) -> None:
         """Run until `stop` is set; the second SIGTERM or SIGINT kills what has not drained.
 
+        SIGUSR2 drains and starts again each API process, one after the other.
+
         Raises:
             StartError: a process did not get ready; everything else was stopped.
             UnavailableError: no version answers the probe; everything was stopped.
         """
-        _on_signals(stop, self._supervisor.kill)
+        _on_signals(stop, self._supervisor.kill, self._restart_api)
 
         async def get_ready() -> None:
             await self._versions.probe_all()
@@ -118,6 +120,10 @@ class LocalStack:
             rotating.cancel()
             self._cancel_tasks()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _restart_api(self) -> None:
+        log.info("api_restarting")
+        self._tasks.append(asyncio.create_task(self._supervisor.restart("api"), name="stack:restart"))
 
     def _make_autoscaler(self, options: StackOptions) -> Autoscaler | None:
         if options.autoscale is None:
@@ -231,8 +237,11 @@ def _pool_record(state: "ScaledState") -> PoolRecord:
     )
 
 
-def _on_signals(stop: asyncio.Event, kill: Callable[[], None]) -> None:
-    """Stop in order on the first signal and kill on the second; a supervisor that just exited would leave orphans."""
+def _on_signals(stop: asyncio.Event, kill: Callable[[], None], restart: Callable[[], None]) -> None:
+    """Stop in order on the first signal and kill on the second; a supervisor that just exited would leave orphans.
+
+    `restart` is called for each SIGUSR2.
+    """
 
     def on_signal() -> None:
         if stop.is_set():
@@ -242,3 +251,4 @@ def _on_signals(stop: asyncio.Event, kill: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, on_signal)
+    loop.add_signal_handler(signal.SIGUSR2, restart)

@@ -96,6 +96,9 @@ class ManagedProcess:
         self._grace_s = spec.stop_within_s
         self._stop = asyncio.Event()
         self._ended = asyncio.Event()
+        # Whether the process is to end and be started again, because somebody asked for it.
+        self._renew = asyncio.Event()
+        self._renewed = asyncio.Event()
 
     async def run(self) -> None:
         """Start, watch and restart until `stop`; no process is left when it returns or is cancelled."""
@@ -111,6 +114,10 @@ class ManagedProcess:
                     code = None
                 if self._stop.is_set() or self.failure:
                     break
+                if self._renew.is_set():
+                    # It ended because it was told to: no death, and nothing to wait for.
+                    self._renew.clear()
+                    continue
                 ran_s = time.monotonic() - began_s
                 deaths = self._backoff.deaths_in_a_row(deaths, ran_s=ran_s)
                 if self._gives_up(deaths):
@@ -137,6 +144,18 @@ class ManagedProcess:
         if not self._ended.is_set():
             self._enter(State.STOPPING)
             await self._ended.wait()
+
+    async def restart(self) -> None:
+        """Drain the process, start it again, and return once it is ready, or has ended because of `stop`.
+
+        One that is not ready now is left to itself: it is being started already.
+        """
+        if self.state is not State.READY or self._stop.is_set():
+            return
+        self._enter(State.WAITING)
+        self._renewed.clear()
+        self._renew.set()
+        await _either(self._renewed.wait(), self._ended.wait())
 
     def kill(self) -> None:
         """Kill the process now (SIGKILL), even if it is draining, and do not restart it."""
@@ -167,9 +186,10 @@ class ManagedProcess:
             self._was_ready, self.fault = True, ""
             self._enter(State.READY)
             self.settled.set()
+            self._renewed.set()
             log.info("process_ready", name=self.spec.name, pid=child.pid, restarts=self.restarts)
-            await _either(self._stop.wait(), child.wait(), self._hangs())
-            if child.is_running and not self._stop.is_set():
+            await _either(self._stop.wait(), self._renew.wait(), child.wait(), self._hangs())
+            if child.is_running and not self._stop.is_set() and not self._renew.is_set():
                 log.error("process_stuck", name=self.spec.name, pid=child.pid, remedy="killed, to be started again")
                 child.kill()
                 return await child.wait()

@@ -146,6 +146,8 @@ def _store_binary() -> str:
 
 _PARTS, _ROUTER, _WORKERS, _API = range(4)
 _STOP_MARGIN_S = 5.0
+_CORES_AN_API_PROCESS = 3
+_MOST_API_PROCESSES = 8
 # A version that cannot be loaded, or a page that cannot be shown, must not end the stack. Too few give up on a machine
 # that is only busy, too many show `starting` for long.
 _TRIES = 4
@@ -252,8 +254,23 @@ class StackPools:
         claim_port(port, host=host, remedy="use --api-port (INFERLANE_API_PORT)")
         if self._settings.grpc_port:
             claim_port(self._settings.grpc_port, host=host, remedy="use --grpc-port (INFERLANE_GRPC_PORT), 0 for none")
-        spec = self._spec("api", ("api",), port, host=host, env={"INFERLANE_API_PORT": str(port)})
-        return Pool(name="api", rank=_API, make=lambda _: spec)
+        size = self._settings.api_processes or api_processes_for(os.cpu_count() or 1)
+        if size == 1:
+            spec = self._spec("api", ("api",), port, host=host, env={"INFERLANE_API_PORT": str(port)})
+            return Pool(name="api", rank=_API, make=lambda _: spec)
+        ops_host = self._settings.ops_host
+        ops_ports = {f"api-{number}": self._ops_ports.port_of(f"api-{number}") for number in range(1, size + 1)}
+        shared = {
+            "INFERLANE_API_PORT": str(port),
+            "INFERLANE_API_PEERS": ",".join(f"{name}={base_url(ops_host, own)}" for name, own in ops_ports.items()),
+        }
+
+        def make(number: int) -> ProcessSpec:
+            name = f"api-{number}"
+            env = {**shared, "INFERLANE_OPS_PORT": str(ops_ports[name])}
+            return self._spec(name, ("api",), ops_ports[name], host=ops_host, env=env)
+
+        return Pool(name="api", rank=_API, size=size, make=make)
 
     def _dashboard(self) -> Pool:
         host, port = self._settings.dashboard_host, self._options.dashboard_port
@@ -275,6 +292,15 @@ class StackPools:
             ops_url=url,
             stop_within_s=self._settings.drain_deadline_s + _STOP_MARGIN_S,
         )
+
+
+def api_processes_for(cores: int) -> int:
+    """How many API processes share the port if the settings do not say.
+
+    Of the CPU of a small request the API has a third, and other processes run beside it.
+    """
+    # Elsewhere than on Linux, sockets that share a port do not share its connections.
+    return min(_MOST_API_PROCESSES, max(1, cores // _CORES_AN_API_PROCESS)) if sys.platform == "linux" else 1
 
 
 def worker_pool(model: str, version: str) -> str:

@@ -92,6 +92,24 @@ class Supervisor:
         await self._resize(self._groups[pool], size)
         log.info("pool_scaled", pool=pool, size=size)
 
+    async def restart(self, pool: str) -> None:
+        """Drain and start again each process of the pool, one after the other, so that the others serve meanwhile.
+
+        Waits at one that does not get ready again: what is wrong with it would be wrong with the next one too.
+
+        Raises:
+            ConfigurationError: no such pool.
+        """
+        if pool not in self._groups:
+            raise ConfigurationError(f"no pool {pool!r}; there are: {', '.join(self._groups)}")
+        group = self._groups[pool]
+        async with group.resizing:
+            for process in list(group.processes.values()):
+                if self._stopping:
+                    return
+                await process.restart()
+                log.info("process_renewed", pool=pool, name=process.spec.name)
+
     async def add(self, pool: Pool) -> None:
         """Start a pool while the others run; returns once its processes are ready or were given up.
 

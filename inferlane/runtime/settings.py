@@ -84,6 +84,13 @@ class ApiSettings(PortSettings):
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
+    # API processes of `inferlane up` that share the port; 0: 1 up to 5 cores, then one for 3 cores. Too few leave cores
+    # unused while the API's own work sets the pace, too many cost memory (80 MB each) and make smaller batches. On
+    # Kubernetes replicas do this.
+    api_processes: Annotated[int, Field(ge=0, le=64)] = 0
+    # `name=ops URL` of each process that shares the port, separated by commas; set by `inferlane up`. `/metrics` then
+    # has those of all.
+    api_peers: str = ""
     # The port of the Open Inference Protocol over gRPC, at the same address; 0: none. Needs the extra `grpc`.
     grpc_port: Port = 0
     # The certificate chain and private key of the gRPC port, in PEM; read again when they change. Without them the port

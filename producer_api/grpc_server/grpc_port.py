@@ -134,7 +134,7 @@ def _options(settings: "Settings") -> list[tuple[str, Any]]:
         ("grpc.absolute_max_metadata_size", settings.max_head_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
         # Another process on the port would get half of the calls; that its port is taken is better known at once.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(bool(settings.api_peers))),
     ]
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.tracing.spans import Tracing
     from models.live_catalog import AnyCatalog
     from producer_api.http.request_body import BodyMemory
+    from producer_api.http.shared_metrics import SharedMetrics
     from producer_api.predict.admission import Admission
     from producer_api.predict.call import CallReader
     from producer_api.predict.endpoint import ResponseBuilder
@@ -56,6 +57,7 @@ class Services:
     exchanges: "Exchanges"
     body_memory: "BodyMemory"
     responses: "ResponseBuilder"
+    exposition: "SharedMetrics"
     streams: "EventStreams"
     splits: "SplitTable"
     follower: "SplitFollower"

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from msgspec.structs import replace
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from inferlane.runtime.ops import EXPOSITION, health_body
+from inferlane.runtime.ops import health_body
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.predict.endpoint import encode_json
 from producer_api.predict.pending import answer_within, store_is_late
@@ -29,9 +29,9 @@ async def ready(services: AppServices) -> Response:
 
 
 @router.get("/metrics")
-async def metrics() -> Response:
-    """Prometheus metrics of this process."""
-    return Response(EXPOSITION.text(), media_type=CONTENT_TYPE_LATEST)
+async def metrics(services: AppServices) -> Response:
+    """Prometheus metrics of the API processes on this port, each with its name as the label `process` if several."""
+    return Response(await services.exposition.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/metrics/{version}", dependencies=[Depends(refuse_repeated)])

@@ -61,16 +61,18 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serve_http(
-    app: Any, settings: "PortSettings", *, host: str, port: int, **options: Any
+    app: Any, settings: "PortSettings", *, host: str, port: int, shares_port: bool = False, **options: Any
 ) -> "AsyncIterator[int]":
     """Serve the ASGI `app` while the block runs; yields the port that was bound (for `port=0`, a free one).
+
+    `shares_port`: other processes of ours listen there too, and the system divides the connections among them.
 
     Raises:
         ConfigurationError: the port cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=shares_port)
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port.") from error
     options = {

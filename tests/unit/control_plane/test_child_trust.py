@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import psutil
@@ -163,3 +164,24 @@ def test_a_process_of_another_user_is_none_of_ours(monkeypatch: pytest.MonkeyPat
     uid = os.getuid()
     monkeypatch.setattr(runfile_module.os, "getuid", lambda: uid + 1)
     assert same_process(me.pid, me.create_time()) is None
+
+
+@pytest.mark.parametrize(("cores", "processes"), [(1, 1), (2, 1), (5, 1), (6, 2), (12, 4), (64, 8)])
+def test_api_processes_grow_with_the_cores(cores: int, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert pools_module.api_processes_for(cores) == processes
+
+
+def test_api_processes_share_the_port_and_know_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools_module, "claim_port", lambda port, **_: port)
+    settings = load_settings(state_dir=tmp_path, kafka_bootstrap_servers="kafka:9092", api_processes=3)
+    options = StackOptions()
+    pools = {pool.name: pool for pool in StackPools(stack_profile(settings, options), options, ()).all()}
+    api = pools["api"]
+    specs = [api.make(number) for number in range(1, api.size + 1)]
+    assert [spec.name for spec in specs] == ["api-1", "api-2", "api-3"]
+    assert {spec.env["INFERLANE_API_PORT"] for spec in specs} == {"8000"}
+    assert len({spec.port for spec in specs} | {8000}) == 4
+    peers = ",".join(f"{spec.name}={spec.ops_url}" for spec in specs)
+    assert {spec.env["INFERLANE_API_PEERS"] for spec in specs} == {peers}
+    assert [spec.env["INFERLANE_OPS_PORT"] for spec in specs] == [str(spec.port) for spec in specs]

@@ -380,3 +380,41 @@ async def test_a_pool_that_cannot_start_is_added_as_failed_and_can_be_removed(st
         assert "no model" in process.fault
         await supervisor.remove("broken")
         assert [pool for pool, _ in supervisor.processes()] == ["router"]
+
+
+async def test_a_rolling_restart_drains_one_process_at_a_time_and_counts_no_death(stage: Stage) -> None:
+    def make(number: int) -> ProcessSpec:
+        name = f"a-{number}"
+
+        async def is_ready() -> bool:
+            return stage.lines().count(f"started {name}") > stage.lines().count(f"stopped {name}")
+
+        return dataclasses.replace(stage.spec(name), is_ready=is_ready)
+
+    async with stage.running(Pool(name="a", rank=0, size=2, make=make)) as supervisor:
+        before = pids(supervisor)
+        await supervisor.restart("a")
+        assert stage.lines()[2:] == ["stopped a-1", "started a-1", "stopped a-2", "started a-2"]
+        after = pids(supervisor)
+        assert before.keys() == after.keys()
+        assert not set(before.values()) & set(after.values())
+        assert {managed.restarts for _, managed in supervisor.processes()} == {0}
+        assert {managed.state for _, managed in supervisor.processes()} == {State.READY}
+
+
+async def test_a_rolling_restart_leaves_other_pools_alone_and_refuses_one_that_is_not_there(stage: Stage) -> None:
+    async with stage.running(stage.pool("a", 0), stage.pool("b", 0)) as supervisor:
+        before = pids(supervisor)
+        await supervisor.restart("a")
+        assert pids(supervisor)["b-1"] == before["b-1"]
+        with pytest.raises(ConfigurationError, match="no pool 'c'"):
+            await supervisor.restart("c")
+
+
+async def test_a_stop_during_a_rolling_restart_stops_everything(stage: Stage) -> None:
+    async with stage.running(stage.pool("a", 0, size=2)) as supervisor:
+        restarting = asyncio.create_task(supervisor.restart("a"))
+        await stage.until(lambda: "stopped a-1" in stage.lines() or stage.stop.is_set())
+        stage.stop.set()
+        await restarting
+    assert not any(managed.child and managed.child.is_running for _, managed in supervisor.processes())
