@@ -145,6 +145,8 @@ def _store_binary() -> str:
 
 
 _PARTS, _ROUTER, _WORKERS, _API = range(4)
+# Each of our services waits for what it needs by itself: once broker and store are there, all load at the same time.
+_SERVICES = 1
 _STOP_MARGIN_S = 5.0
 _CORES_AN_API_PROCESS = 3
 _MOST_API_PROCESSES = 8
@@ -244,6 +246,7 @@ class StackPools:
         return Pool(
             name=pool,
             rank=rank,
+            wave=_SERVICES,
             size=self._options.workers if is_workers else 1,
             make=make,
             tries=_TRIES if is_workers else None,
@@ -257,7 +260,7 @@ class StackPools:
         size = self._settings.api_processes or api_processes_for(os.cpu_count() or 1)
         if size == 1:
             spec = self._spec("api", ("api",), port, host=host, env={"INFERLANE_API_PORT": str(port)})
-            return Pool(name="api", rank=_API, make=lambda _: spec)
+            return Pool(name="api", rank=_API, wave=_SERVICES, make=lambda _: spec)
         ops_host = self._settings.ops_host
         ops_ports = {f"api-{number}": self._ops_ports.port_of(f"api-{number}") for number in range(1, size + 1)}
         shared = {
@@ -270,14 +273,14 @@ class StackPools:
             env = {**shared, "INFERLANE_OPS_PORT": str(ops_ports[name])}
             return self._spec(name, ("api",), ops_ports[name], host=ops_host, env=env)
 
-        return Pool(name="api", rank=_API, size=size, make=make)
+        return Pool(name="api", rank=_API, wave=_SERVICES, size=size, make=make)
 
     def _dashboard(self) -> Pool:
         host, port = self._settings.dashboard_host, self._options.dashboard_port
         claim_port(port, host=host, remedy="use --dashboard-port (INFERLANE_DASHBOARD_PORT), 0 for no dashboard")
         spec = self._spec(DASHBOARD, (DASHBOARD,), port, host=host, env={"INFERLANE_DASHBOARD_PORT": str(port)})
         # With the API, on which it does not wait: it shows what is there.
-        return Pool(name=DASHBOARD, rank=_API, make=lambda _: spec, tries=_TRIES)
+        return Pool(name=DASHBOARD, rank=_API, wave=_SERVICES, make=lambda _: spec, tries=_TRIES)
 
     def _spec(self, name: str, argv: tuple[str, ...], port: int, *, host: str, env: Mapping[str, str]) -> ProcessSpec:
         url = base_url(host, port)

@@ -16,13 +16,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """A group of equal processes. Pools of one `rank` start together, once all pools of lower ranks are ready.
+    """A group of equal processes. Pools stop by their `rank`, the highest first.
 
-    The other pools do not depend on a pool with `tries` and do not wait for it.
+    They start by `wave`, which is the rank where it is not given: those of one wave together, once all pools of lower
+    waves are ready. The other pools do not depend on a pool with `tries` and do not wait for it.
     """
 
     name: str
     rank: int
+    wave: int | None = None
     size: int = 1
     # How often a process is tried at the start of the stack before the others go on without it; None: the stack ends.
     tries: int | None = None
@@ -37,6 +39,10 @@ class _ProcessGroup:
     pool: Pool
     processes: dict[int, ManagedProcess] = field(default_factory=dict)
     resizing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+def _wave(group: _ProcessGroup) -> int:
+    return group.pool.rank if group.pool.wave is None else group.pool.wave
 
 
 class Supervisor:
@@ -144,12 +150,12 @@ class Supervisor:
             process.kill()
 
     async def _start_all(self, stop: asyncio.Event) -> None:
-        """Start the pools rank by rank; all of them are settled when it returns."""
+        """Start the pools wave by wave; all of them are settled when it returns."""
         optional: list[asyncio.Task[None]] = []
-        for _, ranked in groupby(self._groups.values(), key=lambda group: group.pool.rank):
+        for _, together in groupby(sorted(self._groups.values(), key=_wave), key=_wave):
             if stop.is_set():
                 break
-            groups = list(ranked)
+            groups = list(together)
             # A pool that loads for minutes, or never gets ready, does not delay the others.
             optional.append(
                 asyncio.create_task(self._start([group for group in groups if group.pool.tries is not None]))

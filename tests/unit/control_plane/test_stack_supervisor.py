@@ -418,3 +418,20 @@ async def test_a_stop_during_a_rolling_restart_stops_everything(stage: Stage) ->
         stage.stop.set()
         await restarting
     assert not any(managed.child and managed.child.is_running for _, managed in supervisor.processes())
+
+
+async def test_pools_of_one_wave_start_together_and_stop_by_rank(stage: Stage) -> None:
+    """None of them is ready before all have started."""
+
+    async def all_started() -> bool:
+        return {"started b-1", "started c-1"} <= set(stage.lines())
+
+    def waiting(pool: Pool) -> Pool:
+        def make(number: int) -> ProcessSpec:
+            return dataclasses.replace(pool.make(number), is_ready=all_started)
+
+        return dataclasses.replace(pool, wave=1, make=make)
+
+    async with stage.running(stage.pool("a", 0), waiting(stage.pool("c", 3)), waiting(stage.pool("b", 1))):
+        assert stage.lines()[0] == "started a-1"
+    assert stage.lines()[3:] == ["stopped c-1", "stopped b-1", "stopped a-1"]
