@@ -1,4 +1,4 @@
-"""`inferlane api`, `router`, `worker` and `dashboard`: one process each, started without what only a terminal needs."""
+"""`inferlane api`, `router`, `worker`, `webhooks` and `dashboard`: a process each, without what a terminal needs."""
 
 import sys
 from functools import partial
@@ -41,6 +41,13 @@ def run_worker(*, model: str, version: str) -> None:
     _run("worker", serve_version)
 
 
+def run_webhooks() -> None:
+    """Send results to callbacks until it is told to stop."""
+    from webhooks.main import serve
+
+    _run("webhooks", serve)
+
+
 def run_dashboard() -> None:
     """Serve the live dashboard until it is told to stop."""
     from dashboards.live.main import serve
@@ -56,7 +63,7 @@ def service_of(arguments: "Sequence[str]") -> "Callable[[], None] | None":
         if len(rest) == 2 * len(_WORKER_OPTIONS) and options.keys() == _WORKER_OPTIONS:
             return partial(run_worker, model=options["--model"], version=options["--version"])
         return None
-    services = {"api": run_api, "router": run_router, "dashboard": run_dashboard}
+    services = {"api": run_api, "router": run_router, "webhooks": run_webhooks, "dashboard": run_dashboard}
     return None if rest else services.get(command)
 
 

@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import err, out
+from control_plane.cli.console import err, load_settings, out
 from inferlane.errors import ConfigurationError, quoted
 from inferlane.runtime.api_keys import Scope, create_key, read_keys, revoke_key
-from inferlane.runtime.config import load_settings
 
 keys_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke the keys of the HTTP API.")
 

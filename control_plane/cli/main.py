@@ -63,9 +63,7 @@ def worker(
 @app.command(rich_help_panel=PROCESSES)
 def webhooks() -> None:
     """Send the results of requests to the URLs that they named, signed, until each is delivered."""
-    from webhooks.main import serve  # noqa: PLC0415 - each process loads only its own service
-
-    _run("webhooks", serve)
+    services.run_webhooks()
 
 
 @app.command(rich_help_panel=PROCESSES)

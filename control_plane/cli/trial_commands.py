@@ -6,8 +6,6 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from control_plane.cli.console import err, out, reachable_settings, write_json
@@ -122,6 +120,9 @@ async def _replay(
     stable = against or await _largest_weight(settings, model)
     _refuse_unknown(settings, model, stable, to)
     comparison = Comparison(model=model, stable=stable, shadow=to, run=f"replay-{secrets.token_hex(4)}")
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     async with open_recorded(settings, comparison) as recorded:
         with Bar(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.services import run_api, run_dashboard, run_router, run_worker, service_of
+from control_plane.services import run_api, run_dashboard, run_router, run_webhooks, run_worker, service_of
 
 
 @pytest.mark.parametrize(
-    ("arguments", "service"), [(["api"], run_api), (["router"], run_router), (["dashboard"], run_dashboard)]
+    ("arguments", "service"),
+    [(["api"], run_api), (["router"], run_router), (["webhooks"], run_webhooks), (["dashboard"], run_dashboard)],
 )
 def test_a_service_is_known_by_its_name(arguments: list[str], service: object) -> None:
     assert service_of(arguments) is service
