@@ -17,6 +17,7 @@ from benchmarks.cases import load_case
 from benchmarks.closed_loop import Plan
 from benchmarks.comparison import compare, serve
 from benchmarks.cost import Deployment, Load, cost_to_markdown, measure_cost
+from benchmarks.footprint import footprint_to_markdown, measure_footprint
 from benchmarks.hops import hops_to_markdown, measure_hops
 from benchmarks.idle import idle_to_markdown, measure_idle
 from benchmarks.pairs import measure_pairs, pairs_to_markdown
@@ -190,6 +191,13 @@ def idle(
     """CPU of the stack by process while nobody asks."""
     found = measure_idle(load_case("iris"), broker, settle_s=settle, seconds=seconds)
     _save(out / f"idle-{broker}", found, idle_to_markdown(found))
+
+
+@app.command()
+def footprint(out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS) -> None:
+    """Memory of the stack after load, the time until it is ready, and the CPU of a command."""
+    found = measure_footprint(load_case("iris"))
+    _save(out / "footprint", found, footprint_to_markdown(found))
 
 
 @app.command()

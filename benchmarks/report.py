@@ -31,9 +31,23 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         for system in comparison.systems:
             if concurrency in system.figures:
                 yield _row(system, system.figures[concurrency], ours)
+        yield from _strongest(comparison, concurrency)
     yield from ("", "### onnxruntime alone, one thread", "", "| batch | rows/s of CPU time |", "|---:|---:|")
     for bound in comparison.bounds:
         yield f"| {bound.batch} | {bound.rows_per_s:,.0f} |"
+
+
+def _strongest(comparison: Comparison, concurrency: int) -> Iterator[str]:
+    """Which of its settings each peer is strongest at, of those that are there with more than one."""
+    families: dict[str, list[Measured]] = {}
+    for system in comparison.systems:
+        if concurrency in system.figures and system.name != NAME:
+            # What comes behind the first comma of a title is the setting.
+            families.setdefault(system.title.partition(",")[0], []).append(system)
+    for settings in families.values():
+        if len(settings) > 1:
+            best = max(settings, key=lambda system: system.figures[concurrency].running_per_s)
+            yield from ("", f"Strongest setting: {best.title}.")
 
 
 def _row(system: Measured, figure: Figure, ours: Figure | None) -> str:
