@@ -89,7 +89,7 @@ def document(api_version: str, kind: str, metadata: Document, **rest: Any) -> Do
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **rest}
 
 
-API_PORT, OPS_PORT, STORE_PORT, KAFKA_PORT = 8000, 8100, 6379, 9093
+API_PORT, GRPC_PORT, OPS_PORT, STORE_PORT, KAFKA_PORT = 8000, 8001, 8100, 6379, 9093
 # OTLP over HTTP, where a collector listens by OpenTelemetry's own default.
 TRACES_PORT = 4318
 # To plan with; a forwarding loop of this kind did ten times that on two cores, which a busy machine does not have.
@@ -185,6 +185,7 @@ def cluster_settings(chosen: "Settings", *, namespace: str, store_tls: bool = Fa
         "redis_url": f"{'rediss' if store_tls else 'redis'}://{_store_host(namespace)}:{STORE_PORT}/0",
         "api_host": "0.0.0.0",
         "api_port": API_PORT,
+        "grpc_port": GRPC_PORT,
         "api_keys_file": f"{KEYS_FOLDER}/{KEYS_FILE}",
         "ops_host": "0.0.0.0",
         "ops_port": OPS_PORT,

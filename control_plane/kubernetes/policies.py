@@ -10,6 +10,7 @@ from control_plane.broker_acls import Service, user_name
 from control_plane.kubernetes.deployment_plan import (
     API_PORT,
     CA_FILE,
+    GRPC_PORT,
     KAFKA_AUTHENTICATION,
     KAFKA_CA_SECRET,
     KAFKA_PORT,
@@ -187,7 +188,7 @@ def policy_documents(plan: DeploymentPlan) -> list[Document]:
         _policy(plan, "default-deny", {}, policyTypes=["Ingress", "Egress"]),
         _policy(plan, "dns", {}, policyTypes=["Egress"], egress=[dns]),
         _policy(plan, "services", _SERVICES, policyTypes=["Ingress", "Egress"], ingress=[scraped], egress=to_parts),
-        _policy(plan, "api", api, policyTypes=["Ingress"], ingress=[{"ports": _ports(API_PORT)}]),
+        _policy(plan, "api", api, policyTypes=["Ingress"], ingress=[{"ports": _ports(API_PORT, GRPC_PORT)}]),
         *([_webhooks_policy(plan)] if plan.settings.webhooks else []),
         _policy(plan, "operator", operator, policyTypes=["Egress"], egress=[_to(api, API_PORT)]),
         *([store] if plan.runs_store else []),

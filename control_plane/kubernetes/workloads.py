@@ -8,6 +8,7 @@ from control_plane.kubernetes.deployment_plan import (
     API,
     API_PORT,
     CA_FILE,
+    GRPC_PORT,
     KAFKA_CA_SECRET,
     KAFKA_FOLDER,
     KEYS_FOLDER,
@@ -58,7 +59,7 @@ def grace_period_s(settings: "StackSettings", component: str) -> int:
 def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
     """Return the settings as a container's env; values with a password come from a Secret."""
     settings = plan.settings
-    others = "INFERLANE_OPS_" if component == "api" else "INFERLANE_API_"
+    others = ("INFERLANE_OPS_",) if component == "api" else ("INFERLANE_API_", "INFERLANE_GRPC_")
     chosen: dict[str, Document] = {
         name: {"value": value}
         for name, value in settings.environment().items()
@@ -239,11 +240,14 @@ def api_documents(plan: DeploymentPlan) -> list[Document]:
         resources=resources(cpu="500m", memory="256Mi", memory_limit="1Gi"),
         port=("http", API_PORT),
     )
+    pod["containers"][0]["ports"].append({"name": "grpc", "containerPort": GRPC_PORT})
+    # Meshes and gateways balance calls and not connections where they know that it is gRPC.
+    grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
     service = document(
         "v1",
         "Service",
         {"name": API, "namespace": plan.namespace, "labels": selector},
-        spec={"selector": selector, "ports": [{"name": "http", "port": API_PORT, "targetPort": "http"}]},
+        spec={"selector": selector, "ports": [{"name": "http", "port": API_PORT, "targetPort": "http"}, grpc]},
     )
     return [*workload(plan, API, selector, pod), service]
 

@@ -35,6 +35,8 @@ _HEALTH = "grpc.health.v1.Health"
 _MESSAGE_HEAD_BYTES = 64 * 1024
 # Clients that keep idle connections open by pings are told to go away when they ping more often.
 _MIN_PING_INTERVAL_MS = 10_000
+# Too short costs clients connections, too long leaves new processes without calls.
+_MAX_CONNECTION_AGE_MS = 300_000
 # Calls that do not wait for a result, or are refused, and are open beside those that wait.
 _SHORT_CALLS = 1_000
 # The time for what is left of a call when its client is told already.
@@ -132,6 +134,9 @@ def _options(settings: "Settings") -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", settings.max_head_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_head_bytes),
+        # A connection stays with its process however many there are; a new one may go to another.
+        ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
+        ("grpc.max_connection_age_grace_ms", int((settings.max_wait_s + settings.drain_deadline_s) * 1_000)),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
         # Another process on the port would get half of the calls; that its port is taken is better known at once.
         ("grpc.so_reuseport", int(bool(settings.api_peers))),

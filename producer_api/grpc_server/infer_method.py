@@ -1,7 +1,7 @@
 """`ModelInfer`: each call goes through the queue as a call over HTTP does, with gRPC's deadline and cancellation.
 
 A client that cancels, disconnects or whose deadline passes cancels its request in the queue, unless the call has an
-idempotency key: whoever has the key may ask again.
+idempotency key or a callback URL: whoever has the key may ask again, and the URL is called.
 """
 
 import asyncio
@@ -136,7 +136,11 @@ class InferMethod:
         return call, b"grpc\0" + request.SerializeToString(deterministic=True) if is_keyed else b""
 
     async def _submit(self, exchange: Exchange, printed: bytes, disconnect: ClientDisconnect) -> CallStatus:
-        result = await self._exchanges.submit(exchange, fingerprinted=lambda: printed, disconnect=disconnect)
+        # What is called back somebody else waits for.
+        leaves_nobody = exchange.served_call().callback_url is None
+        result = await self._exchanges.submit(
+            exchange, fingerprinted=lambda: printed, disconnect=disconnect if leaves_nobody else None
+        )
         call = exchange.served_call()
         if result is None:
             location = prediction_path(call.request_id)

@@ -110,6 +110,9 @@ def _workload_faults(documents: list[Document]) -> Iterator[str]:
     )
 
 
+_PORT_SETTINGS = {"http": "API", "grpc": "GRPC", "ops": "OPS"}
+
+
 def _drain_faults(name: str, pod: Document) -> Iterator[str]:
     container = pod["containers"][0]
     env = {each["name"]: each.get("value") for each in container["env"]}
@@ -122,7 +125,7 @@ def _drain_faults(name: str, pod: Document) -> Iterator[str]:
     if grace_s <= before_s + drain_s:
         yield f"{name}: a grace period of {grace_s} s ends before a drain of {before_s + drain_s:g} s"
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    wanted = {"http": env.get(f"{PREFIX}API_PORT"), "ops": env.get(f"{PREFIX}OPS_PORT")}
+    wanted = {name: env.get(f"{PREFIX}{setting}_PORT") for name, setting in _PORT_SETTINGS.items()}
     for port, number in ports.items():
         if str(number) != wanted.get(port):
             yield f"{name}: port {port} is {number}, and the process listens on {wanted.get(port)}"

@@ -489,3 +489,19 @@ def test_a_deployment_that_sends_callbacks_has_a_process_for_them_and_no_other_h
     (store,) = policies["store"]["ingress"][0]["from"]
     assert "webhooks" not in store["podSelector"]["matchExpressions"][0]["values"]
     assert "webhooks.yaml" not in "".join(files(plan()))
+
+
+def test_the_api_alone_serves_grpc_and_its_service_and_policy_let_it_in() -> None:
+    found = [document for document in yaml.safe_load_all(whole()) if document]
+    (service,) = [each for each in found if each["kind"] == "Service" and each["metadata"]["name"] == "inferlane-api"]
+    port = {each["name"]: each for each in service["spec"]["ports"]}["grpc"]
+    assert (port["port"], port["targetPort"]) == (8001, "grpc")
+    served = {
+        pod["metadata"]["name"]: {each["name"] for each in pod["spec"]["template"]["spec"]["containers"][0]["env"]}
+        for pod in found
+        if pod["kind"] == "Deployment"
+    }
+    assert [name for name, env in served.items() if "INFERLANE_GRPC_PORT" in env] == ["inferlane-api"]
+    policies = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "NetworkPolicy"}
+    (let_in,) = policies["inferlane-api"]["ingress"]
+    assert [each["port"] for each in let_in["ports"]] == [8000, 8001]
