@@ -48,6 +48,7 @@ class Stack:
 
     folder: Path
     api_port: int
+    grpc_port: int
     broker_port: int
     store_port: int
     dashboard_port: int
@@ -113,6 +114,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     running = Stack(
         folder=folder,
         api_port=ports.api,
+        grpc_port=ports.grpc,
         broker_port=ports.broker,
         store_port=ports.store,
         dashboard_port=ports.dashboard,

@@ -125,7 +125,8 @@ def test_many_requests_are_each_answered_in_their_order(stack: Stack) -> None:
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_the_example_of_the_document_works(stack: Stack, name: str) -> None:
     code = EXAMPLES[name].replace("localhost:8000", f"127.0.0.1:{stack.api_port}")
-    is_python = name in {"client", "client-triton"}
+    code = code.replace("localhost:8001", f"127.0.0.1:{stack.grpc_port}")
+    is_python = name in {"client", "client-triton", "client-triton-grpc"}
     program = [sys.executable, "-c", code] if is_python else ["bash", "-euo", "pipefail", "-c", code]
     done = stack.run(*program, timeout_s=200)
     assert done.returncode == 0, done.stdout + done.stderr

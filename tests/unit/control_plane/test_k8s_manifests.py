@@ -503,5 +503,5 @@ def test_the_api_alone_serves_grpc_and_its_service_and_policy_let_it_in() -> Non
     }
     assert [name for name, env in served.items() if "INFERLANE_GRPC_PORT" in env] == ["inferlane-api"]
     policies = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "NetworkPolicy"}
-    (let_in,) = policies["inferlane-api"]["ingress"]
+    (let_in,) = policies["api"]["ingress"]
     assert [each["port"] for each in let_in["ports"]] == [8000, 8001]
