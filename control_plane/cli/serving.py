@@ -118,7 +118,7 @@ def example_body(target: "Target", *, pins: bool) -> str | None:
     from control_plane.local.probe import zero_row
 
     names = {"model": target.model} | ({"version": target.version} if pins else {})
-    body = msgspec.json.encode({**names, "instances": [zero_row(target.signature)]}).decode()
+    body = msgspec.json.encode({**names, "instances": [zero_row(target.signature, text="a text")]}).decode()
     return body if body.count(",") <= _SHOWN_VALUES else None
 
 

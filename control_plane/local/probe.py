@@ -38,18 +38,19 @@ class Target:
         }
 
 
-def zero_row(signature: Signature) -> Any:
-    """Return one instance of zeros (empty strings, false, the smallest image) in V1 form.
+def zero_row(signature: Signature, *, text: str = "") -> Any:
+    """Return one instance of zeros (false, the smallest image, `text`) in V1 form.
 
     It is bare for one input, and by name for several.
     """
-    rows = {spec.name: _zeros(spec) for spec in signature.inputs}
+    rows = {spec.name: _zeros(spec, text) for spec in signature.inputs}
     return next(iter(rows.values())) if len(rows) == 1 else rows
 
 
-def _zeros(spec: TensorSpec) -> Any:
-    text = SMALLEST_IMAGE if spec.is_binary else ""
-    zero: object = {"BYTES": text, "BOOL": False}.get(spec.datatype, 0.0 if spec.datatype.startswith("FP") else 0)
+def _zeros(spec: TensorSpec, text: str) -> Any:
+    zero: object = {"BYTES": SMALLEST_IMAGE if spec.is_binary else text, "BOOL": False}.get(
+        spec.datatype, 0.0 if spec.datatype.startswith("FP") else 0
+    )
     # A free axis is given one element.
     return reduce(lambda inner, size: [inner] * max(size, 1), reversed(spec.row_shape), zero)
 

@@ -107,7 +107,7 @@ def text_classifier(folder: Path, *, dense: bool = False) -> TextExport:
         *([helper.make_node("MatMul", ["scores", "unit"], ["logits"])] if dense else []),
     ]
     arrays = {
-        "unit": np.eye(2, dtype=np.float32),
+        **({"unit": np.eye(2, dtype=np.float32)} if dense else {}),
         "weights": weights,
         "bias": bias,
         "last": np.array([2], np.int64),

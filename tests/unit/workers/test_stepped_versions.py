@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inferlane.contracts.catalog_entry import decode_entry, encode_entry
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import default_headers
 from inferlane.contracts.wire.v2_fields import ALL_AS_BYTES
 from inferlane.errors import ConfigurationError, RowsRefusedError
 from models.artifact import read_artifact
 from models.catalog import ModelVersion, load_model
+from models.catalog_entries import entry_of_store, version_of_entry
 from models.store import dump_toml
 from tests.support.exports import (
     IMAGE_STEPS,
@@ -229,6 +231,16 @@ columns = [{ name = "a" }, { name = "b", default = 1.0 }]
 
     assert [column.name for column in version.signature.inputs[0].columns] == ["a", "b"]
     assert version.steps is None
+
+
+@pytest.mark.parametrize("make", [classifier, embedder, digits])
+def test_the_catalogue_topic_tells_a_version_with_its_steps(tmp_path: Path, make: Any) -> None:
+    _, version = make(tmp_path)
+
+    entry = entry_of_store(tmp_path, version.model, "v1", generation=1, default_since=1)
+    told = version_of_entry(decode_entry(encode_entry(entry)), folder=version.path.parent)
+
+    assert told == version
 
 
 def test_rows_of_a_version_that_runs_them_alone_are_not_filled_up(tmp_path: Path) -> None:
