@@ -48,23 +48,26 @@ class OpenAiError(BaseModel):
     error: OpenAiFault
 
 
-def embeddings_bodies(catalog: AnyCatalog, max_rows: int) -> dict[str, Any]:
-    """Return the schema of an embeddings call's body."""
+def embeddings_bodies(catalog: AnyCatalog, max_rows: int) -> dict[str, Any] | None:
+    """Return the schema of an embeddings call's body; None where no model embeds text."""
     tokens = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 999_999_999}}
     names = [
         name
-        for name, model in catalog.models.items()
-        if any(embedding_of(version.signature) for version in model.versions.values())
+        for model in catalog.models.values()
+        for version in model.versions.values()
+        if embedding_of(version.signature)
+        for name in (model.name, f"{model.name}/{version.version}")
     ]
+    if not names:
+        return None
     return {
         "title": "EmbeddingsRequest",
         "type": "object",
         "properties": {
             "model": {
                 "type": "string",
-                "minLength": 1,
+                "enum": list(dict.fromkeys(names)),
                 "description": "A model that embeds text, or `model/version` to pin a version.",
-                **({"examples": names} if names else {}),
             },
             "input": {
                 "anyOf": [

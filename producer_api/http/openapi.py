@@ -103,8 +103,7 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
         (parameters, _) = schemas["InferRequest"]["properties"]["parameters"]["anyOf"]
         parameters["properties"]["callback_url"] = _callback_url(settings)
         paths[PREDICT_PATH] = {"post": _predict()}
-        schemas["EmbeddingsRequest"] = embeddings_bodies(catalog, settings.max_rows)
-        paths[EMBEDDINGS_PATH] = {"post": _embed()}
+        _add_embeddings(document, embeddings_bodies(catalog, settings.max_rows))
         for path, names in ((V2_MODEL_PATH, ("model",)), (V2_VERSION_PATH, ("model", "version"))):
             paths[f"{path}/infer"] = {"post": _infer(catalog, names)}
         paths["/v1/traffic-split"]["post"]["requestBody"] = {
@@ -258,6 +257,13 @@ def _infer(catalog: "AnyCatalog", names: tuple[str, ...]) -> dict[str, Any]:
             **{status: _error(V2_MODEL_PATH, text) for status, text in _PROBLEMS.items()},
         },
     }
+
+
+def _add_embeddings(document: dict[str, Any], body: dict[str, Any] | None) -> None:
+    if body is None:
+        return
+    document["components"]["schemas"]["EmbeddingsRequest"] = body
+    document["paths"][EMBEDDINGS_PATH] = {"post": _embed()}
 
 
 def _embed() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
 from models.catalog import Catalog
 from producer_api.http.auth import Scope, required_scope
+from producer_api.http.openai_schemas import embeddings_bodies
 from producer_api.http.paths import EMBEDDINGS_PATH
 from producer_api.http.responses import error_response
 from producer_api.predict.call import Call, CallOrigin, CallReader
@@ -32,13 +33,17 @@ SENTENCES = Signature(inputs=(TEXT,), outputs=(EMBEDDING, TOKENS))
 VECTORS = np.array([[0.6, 0.8, 0.0], [0.0, -1.0, 0.0]], np.float32)
 
 
-def embeddings(signature: Signature = SENTENCES, **settings: Any) -> EmbeddingsFormat:
+def catalog_of(signature: Signature) -> Catalog:
     made = make_catalog("v1", models=("sentences",))
     version = replace(make_version("v1", "sentences"), signature=signature, classes=())
     model = replace(made.model("sentences"), versions={"v1": version})
-    catalog = Catalog(models={"sentences": model}, default_model="sentences")
-    loaded = load_settings(**settings)
-    return EmbeddingsFormat(loaded, CallReader(loaded, catalog=catalog, splits=SplitTable(), clock=SystemClock()))
+    return Catalog(models={"sentences": model}, default_model="sentences")
+
+
+def embeddings(signature: Signature = SENTENCES, **settings: Any) -> EmbeddingsFormat:
+    loaded, splits = load_settings(**settings), SplitTable()
+    reader = CallReader(loaded, catalog=catalog_of(signature), splits=splits, clock=SystemClock())
+    return EmbeddingsFormat(loaded, reader)
 
 
 def read(body: dict[str, Any], origin: CallOrigin | None = None) -> Call:
@@ -212,6 +217,14 @@ def test_errors_of_the_path_have_openais_shape_and_keep_their_headers() -> None:
         "param": None,
         "code": "undecodable",
     }
+
+
+def test_the_document_has_the_call_where_a_model_embeds_text() -> None:
+    schema = embeddings_bodies(catalog_of(SENTENCES), max_rows=5)
+
+    assert schema is not None
+    assert schema["properties"]["model"]["enum"] == ["sentences", "sentences/v1"]
+    assert embeddings_bodies(make_catalog("v1"), max_rows=5) is None
 
 
 def test_the_call_needs_the_scope_of_predict_calls() -> None:

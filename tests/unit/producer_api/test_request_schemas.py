@@ -1,11 +1,12 @@
 """The document's bodies are made for the catalog, whatever it holds."""
 
+import base64
 from pathlib import Path
 
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.runtime.config import load_settings
 from models.catalog import Catalog, load_catalog
-from producer_api.http.schemas import _row, predict_bodies, split_bodies, split_examples
+from producer_api.http.schemas import _row, example_array, predict_bodies, split_bodies, split_examples
 from tests.support.fakes.stores import write_tiny_store
 
 
@@ -45,6 +46,13 @@ def test_a_row_of_several_inputs_has_a_field_for_each() -> None:
     assert row["properties"]["a"]["items"] == {"type": "integer", "minimum": -128, "maximum": 127}
     assert row["properties"]["b"] == {"type": "boolean"}
     assert "maxItems" not in row["properties"]["c"]["items"]
+
+
+def test_an_input_of_raw_bytes_is_base64_in_json() -> None:
+    image = TensorSpec(name="image", datatype="BYTES", shape=(-1, 1), is_binary=True)
+
+    assert _row((image,))["items"] == {"type": "string", "contentEncoding": "base64"}
+    assert base64.b64decode(example_array(image)[0], validate=True).startswith(b"\x89PNG")
 
 
 def test_a_catalog_with_nothing_to_serve_has_a_document_too() -> None:
