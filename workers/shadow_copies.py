@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
@@ -19,7 +19,7 @@ from inferlane.contracts.shadow import (
     classes_digest,
     copy_record,
 )
-from inferlane.errors import InferlaneError
+from inferlane.errors import InferlaneError, clipped
 from inferlane.runtime.metrics.worker_metrics import SHADOW_COPIES
 from workers.replies import class_output
 from workers.row_comparison import compare_rows, labels_of
@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 _MAX_PENDING_BYTES = 8 * 1024 * 1024
 _CLOSE_S = 1.0
 _ROWS_A_BATCH = 5
-_SHOWN_VALUES = 16
+_SHOWN_VALUES, _SHOWN_CHARS = 16, 200
 
 
 class ShadowCopies:
@@ -211,7 +211,18 @@ class ShadowCopies:
                 distance=float(found.distance[row]),
                 original=found.original[row],
                 shadow=found.shadow[row],
-                inputs={name: array[row].ravel()[:_SHOWN_VALUES].tolist() for name, array in request.tensors.items()},
+                inputs={name: shown_values(array[row]) for name, array in request.tensors.items()},
             )
             for row in worst[:_ROWS_A_BATCH]
         ]
+
+
+def shown_values(row: np.ndarray) -> list[Any]:
+    """The first values of a row, cut to what a person reads; of raw bytes their number."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return f"{len(value)} bytes"
+        return clipped(value, limit_chars=_SHOWN_CHARS) if isinstance(value, str) else value
+
+    return list(map(shown, row.ravel()[:_SHOWN_VALUES].tolist()))

@@ -1,6 +1,7 @@
 """Steps before and after a graph: what they make of arrays, of text and of images, and what they refuse."""
 
 import io
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -387,3 +388,17 @@ def test_an_image_step_that_does_not_fit_the_graph_is_refused(step: ImageStep, r
 
     with pytest.raises(ConfigurationError, match=reason):
         Steps(graph=graph, before=(step,)).public()
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "step"), [("tokenizers", "text", TokenizerStep()), ("PIL", "image", ImageStep(size=(6, 4)))]
+)
+def test_a_missing_library_is_an_error_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, module: str, extra: str, step: TokenizerStep | ImageStep
+) -> None:
+    pixels = Signature(inputs=(spec("pixel_values", -1, 3, 6, 4),), outputs=(spec("out", -1, 1),))
+    graph = ECHO if isinstance(step, TokenizerStep) else pixels
+    monkeypatch.setitem(sys.modules, module, None)
+
+    with pytest.raises(ConfigurationError, match=rf"pip install 'inferlane\[{extra}\]'"):
+        StepChain(Steps(graph=graph, before=(step,)), {"tokenizer.json": b"{}"})
