@@ -29,6 +29,7 @@ from benchmarks.systems.peers import peer_names
 from benchmarks.systems.running import NAME
 from benchmarks.targets import read_targets, targets_to_markdown
 from benchmarks.traces import time_traces, traces_to_markdown
+from benchmarks.trials import time_trials, trials_to_markdown
 from benchmarks.venvs import environment_of
 from models.catalog import load_catalog
 from tests.support.brokers.kinds import BrokerKind
@@ -225,6 +226,16 @@ def traces(
     served = load_catalog(case.models_dir, default_model=case.model).model()
     found = time_traces(served.version(served.default_version), batch=batch)
     _save(out / "traces", found, traces_to_markdown(found))
+
+
+@app.command()
+def trials(
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Time what a fallback and a shadow add to one request."""
+    found = time_trials(load_case(model))
+    _save(out / "trials", found, trials_to_markdown(found))
 
 
 @app.command()

@@ -32,7 +32,7 @@ def _write_failing(path: Path) -> None:
 def stack(tmp_path: Path) -> Iterator[FolderStack]:
     write_tiny_store(tmp_path / "models")
     add_version(tmp_path / "models", "v2", _write_failing)
-    running = FolderStack(tmp_path)
+    running = FolderStack(tmp_path, INFERLANE_FEEDBACK_SECRET="secret")  # noqa: S106 - of this test
     try:
         yield running
     finally:
@@ -55,6 +55,15 @@ def test_a_version_that_always_fails_costs_clients_no_answer_at_a_tenth_of_the_t
         return int(stack.call("/v1/metrics/v2?model=tiny")[1]["failures"].get("model_error", 0))
 
     stack.eventually(lambda: failures_of_v2() > 0)
+    tokens = [body["outcome_token"] for _, body in answers]
+    code, accepted = stack.call("/v1/feedback", [{"token": token, "reward": 2.5} for token in tokens])
+    assert (code, accepted) == (202, {"accepted": REQUESTS})
+
+    def reward() -> dict[str, float]:
+        return (stack.call("/v1/metrics/v1?model=tiny")[1]["feedback"] or {}).get("reward") or {}
+
+    stack.eventually(lambda: reward().get("count") == REQUESTS)
+    assert reward()["mean"] == pytest.approx(2.5)
     listed = stack.run("dead-letters", "list")
     assert "0 dead letters" in listed.stdout
     # The same requests as shadow copies: nobody gets those failures either.
