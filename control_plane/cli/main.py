@@ -8,7 +8,7 @@ import typer
 
 from control_plane import services
 from control_plane.cli import batch_commands, catalog_commands, dead_letter_commands, models_commands, scale_commands
-from control_plane.cli.console import err, out, styled
+from control_plane.cli.console import err, out, reachable_settings, styled, write_json
 from control_plane.cli.doctor import doctor
 from control_plane.cli.init_command import init, read_settings_file
 from control_plane.cli.keys_commands import keys_app
@@ -37,6 +37,16 @@ app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(keys_app, name="keys")
 app.add_typer(scale_commands.app, name="scale")
 app.add_typer(k8s_app, name="k8s")
+
+
+@app.command()
+def asyncapi() -> None:
+    """Print the AsyncAPI 3 document of the topics as JSON."""
+    import msgspec  # noqa: PLC0415 - used here alone
+
+    from inferlane.runtime.topic_document import topic_document  # noqa: PLC0415 - loads every contract
+
+    write_json(msgspec.json.decode(topic_document(reachable_settings())))
 
 
 @app.command(rich_help_panel=PROCESSES)

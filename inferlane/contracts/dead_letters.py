@@ -24,9 +24,9 @@ _DETAIL_LIMIT_CHARS = 2_000
 _HEADERS_LIMIT_BYTES = 32 * 1024
 _KEY_LIMIT_BYTES = 8 * 1024
 _REFERENCE_DETAIL_CHARS = 200
-_PREFIX = "inferlane-dead-letter-"
+HEADER_PREFIX = "inferlane-dead-letter-"
 # The record's own type, in its place among the headers: a letter has a `ce_type` of its own.
-_OWN_TYPE = _PREFIX + "type"
+_OWN_TYPE = HEADER_PREFIX + "type"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def dead_letter(record: KafkaRecord, cause: Cause, *, topic: str, limit_bytes: i
         "offset": str(record.offset),
         "timestamp": str(record.timestamp),
     }
-    kept = [_own_header(header) for header in record.headers if not header[0].startswith(_PREFIX)]
+    kept = [_own_header(header) for header in record.headers if not header[0].startswith(HEADER_PREFIX)]
     if headers_bytes(kept) > _HEADERS_LIMIT_BYTES:
         kept = [(name, value[:MAX_NAME_BYTES]) for name, value in kept if name == "ce_id" and value][-1:]
         about["headers-dropped"] = "true"
@@ -74,7 +74,7 @@ def dead_letter(record: KafkaRecord, cause: Cause, *, topic: str, limit_bytes: i
         about["value-bytes"] = str(len(value))
     if absent := [part for part in ("key", "value") if getattr(record, part) is None]:
         about["absent"] = " ".join(absent)
-    ours = [(_PREFIX + name, text.encode(errors="replace")) for name, text in about.items()]
+    ours = [(HEADER_PREFIX + name, text.encode(errors="replace")) for name, text in about.items()]
     return OutRecord(topic, key[:_KEY_LIMIT_BYTES], value[:limit_bytes], [*kept, DEAD_LETTER_TYPE, *ours])
 
 
@@ -92,7 +92,7 @@ def _reference(record: KafkaRecord, cause: Cause, *, topic: str) -> OutRecord:
         "value-bytes": str(len(record.value or b"")),
     }
     ids = [(name, value) for name, value in record.headers if name == "ce_id" and 0 < len(value) <= MAX_NAME_BYTES]
-    ours = [(_PREFIX + name, text.encode(errors="replace")) for name, text in about.items()]
+    ours = [(HEADER_PREFIX + name, text.encode(errors="replace")) for name, text in about.items()]
     return OutRecord(topic, b"", b"", [*ids[-1:], DEAD_LETTER_TYPE, *ours])
 
 
@@ -147,9 +147,9 @@ def read_dead_letter(record: KafkaRecord) -> DeadLetter:
     refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
     try:
         text = {
-            name.removeprefix(_PREFIX): (value or b"").decode()
+            name.removeprefix(HEADER_PREFIX): (value or b"").decode()
             for name, value in record.headers
-            if name.startswith(_PREFIX) and name != _OWN_TYPE
+            if name.startswith(HEADER_PREFIX) and name != _OWN_TYPE
         }
         absent = text.get("absent", "").split()
         return DeadLetter(
@@ -181,7 +181,7 @@ def read_dead_letter(record: KafkaRecord) -> DeadLetter:
 def _original_headers(letter: KafkaRecord) -> Headers:
     foreign = (header for header in letter.headers if header[0] != "ce_type")
     renamed = (("ce_type", value) if name == _OWN_TYPE else (name, value) for name, value in foreign)
-    return tuple(header for header in renamed if not header[0].startswith(_PREFIX))
+    return tuple(header for header in renamed if not header[0].startswith(HEADER_PREFIX))
 
 
 def _what_was_cut(about: Mapping[str, str]) -> str | None:

@@ -1,4 +1,4 @@
-"""`GET /docs`: the OpenAPI document as a page, which loads nothing from other hosts."""
+"""`GET /docs`: the OpenAPI document as a page, which loads nothing from other hosts; and the document of the topics."""
 
 from http import HTTPStatus
 from pathlib import Path
@@ -8,7 +8,9 @@ from fastapi import APIRouter, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 
+from inferlane.runtime.topic_document import topic_document
 from producer_api.http.auth import DOCS_ASSETS
+from producer_api.routes.dependencies import AppServices
 
 router = APIRouter(include_in_schema=False)
 
@@ -42,6 +44,12 @@ _START = """SwaggerUIBundle({
   validatorUrl: null,
 });
 """
+
+
+@router.get("/asyncapi.json")
+async def asyncapi(services: AppServices) -> Response:
+    """The AsyncAPI document of the topics. It names the brokers, so that it needs a key where there are keys."""
+    return Response(topic_document(services.settings), media_type="application/json")
 
 
 @router.get("/docs")

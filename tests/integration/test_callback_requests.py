@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiokafka import ConsumerRecord
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
@@ -19,8 +20,11 @@ from inferlane.contracts.kafka_record import Headers, OutRecord
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import CALLBACK_URL
 from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.clients import partitions_of
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.kafka.topic_admin import create_topics, topic_specs
+from inferlane.runtime.kafka.topic_reader import read_since
+from tests.support.asyncapi import faults_of
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.fakes.stores import write_tiny_store
 from tests.support.parts import embedded_store, eventually, free_port
@@ -121,6 +125,49 @@ async def test_a_callback_comes_for_each_way_to_ask_for_one(running: Running) ->
     status, answer = await running.post("/v2/models/tiny/infer", {"inputs": [tensor], "parameters": parameters})
     assert status == 200, answer
     assert (await running.callback("/v2"))["data"]["predictions"] == [pytest.approx(answer["outputs"][0]["data"])]
+
+
+async def records_of(settings: Settings, topic: str) -> list[ConsumerRecord]:
+    partitions = await partitions_of(settings, topic)
+    async with aclosing(read_since(settings, partitions, since_s=0.0)) as batches:
+        return [record async for records in batches for record in records]
+
+
+async def test_every_record_of_every_topic_is_as_the_asyncapi_document_says(running: Running) -> None:
+    settings, receiver = running.settings, running.receiver
+    names = settings.names
+    rows = {"instances": [[1.0, 2.0, 3.0]], "timeout_s": 60}
+    receiver.answers = lambda _path: 500 if len(receiver.received) == 1 else 204
+    await running.post("/v1/models/predict", {**rows, "callback_url": receiver.url("/twice")})
+    await running.post("/v1/traffic-split", {"weights": {"v1": 1}})
+    producer = BatchProducer(settings)
+    await producer.start()
+    for value, headers in (
+        (b'{"instances": [[1, 2, 3]]}', []),
+        (b"no request", [("ce_id", b"bad"), ("ce_batchid", b"batch"), (CALLBACK_URL, receiver.url("/bad").encode())]),
+    ):
+        await producer.send([OutRecord(names.ingress[Lane.BULK], b"key", value, headers)])
+    await producer.close()
+    await running.callback("/bad")
+
+    async def is_delivered() -> bool:
+        return len(receiver.ids("/twice")) == 2
+
+    await eventually(is_delivered)
+    document = await running.get("/asyncapi.json")
+    found = {spec.name: await records_of(settings, spec.name) for spec in topic_specs(settings, [("tiny", "v1")])}
+    faults = [
+        fault
+        for topic, records in found.items()
+        for record in records
+        for fault in faults_of(document, topic, dict(record.headers), record.value)
+    ]
+    assert faults == []
+    # Nothing was held against nothing.
+    work = {names.work_topic("tiny", "v1", lane) for lane in Lane}
+    tables = {names.splits, names.outcomes, names.results, names.dead_letters}
+    used = work | tables | {*names.ingress.values(), names.callbacks, names.callback_retries(1)}
+    assert {topic for topic, records in found.items() if records} >= used
 
 
 async def test_records_of_the_topics_get_callbacks_of_another_type(running: Running) -> None:

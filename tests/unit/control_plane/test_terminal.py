@@ -161,7 +161,13 @@ def starter(patch: pytest.MonkeyPatch, folder: Path) -> list[str]:
     return ["init", HOSTILE]
 
 
+def broker_of_another(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
+    patch.setenv("INFERLANE_KAFKA_BOOTSTRAP_SERVERS", HOSTILE)
+    return argv
+
+
 SCENARIOS: dict[str, Arrange] = {
+    "asyncapi": partial(broker_of_another, argv=["asyncapi"]),
     "acls create": partial(acls, argv=["create"]),
     "acls list": partial(given_argv, argv=["acls", "list", "--version", HOSTILE]),
     "batch submit": partial(given_argv, argv=["batch", "submit", "rows.csv", "--out", "out", "--model", HOSTILE]),
