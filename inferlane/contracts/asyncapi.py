@@ -188,6 +188,15 @@ def _channels(names: Names) -> tuple[_Channel, ...]:
             action="receive",
         ),
         _Channel(
+            key="feedback",
+            address=names.feedback,
+            about="What became of predictions",
+            messages=[
+                _table("feedback", "The right class of a prediction, or a reward", ref("Feedback"), headers.FEEDBACK)
+            ],
+            action="send",
+        ),
+        _Channel(
             key="deadLetters",
             address=names.dead_letters,
             about="Records that could not be served",

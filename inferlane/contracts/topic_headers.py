@@ -107,6 +107,7 @@ RESULT = (
     Header("ce_batchid", "The batch id of the request.", _NAME),
     Header("ce_requestsource", "The source of the request, if it was no call of the API.", {"type": "string"}),
     Header(POSITION, "Where the request's record lies: <topic>-<partition>-<offset>.", _NAME),
+    Header("ce_outcometoken", "What feedback on the prediction is sent with.", {"type": "string"}),
     Header("ce_errorcode", "Why it did not succeed.", {"type": "string"}),
     Header("ce_errordetail", "The same for people.", {"type": "string"}),
     content("application/json", "application/octet-stream"),
@@ -155,3 +156,5 @@ DEAD_LETTER = (
 )
 
 OUTCOME = (content("application/json"),)
+
+FEEDBACK = OUTCOME

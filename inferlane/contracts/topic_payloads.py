@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from inferlane.contracts.catalog_entry import CatalogEntry
+from inferlane.contracts.feedback import Feedback
 from inferlane.contracts.outcomes import OutcomeSummary
 from inferlane.contracts.results import Status
 from inferlane.contracts.rollout import Command, RolloutState
@@ -20,7 +21,7 @@ class ServedVersion(CatalogEntry, frozen=True, kw_only=True):
     manifest: dict[str, Any] = msgspec.field(default_factory=dict)  # type: ignore[assignment]  # what the bytes hold
 
 
-_STRUCTS = (Split, OutcomeSummary, ServedVersion, RolloutState, Command)
+_STRUCTS = (Split, Feedback, OutcomeSummary, ServedVersion, RolloutState, Command)
 
 
 def ref(name: str) -> Document:

@@ -44,6 +44,7 @@ def test_it_says_what_a_program_of_yours_does() -> None:
     assert {name: each["action"] for name, each in DOCUMENT["operations"].items()} == {
         "send_requests": "send",
         "send_bulk": "send",
+        "send_feedback": "send",
         "receive_results": "receive",
         "receive_deadLetters": "receive",
         "receive_splits": "receive",
