@@ -1,6 +1,8 @@
 """Whose a request is: an id belongs to the API's own record alone, and a foreign one to its source and payload."""
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -120,3 +122,29 @@ def test_headers_that_nobody_identified_are_no_requests() -> None:
     """So that a result made of them by mistake lands beside every id."""
     assert read_unidentified(own_record()).key == UNKNOWN_KEY
     assert not is_own_id(UNKNOWN_KEY)
+
+
+def test_no_two_proofs_are_equal_whoever_draws_them() -> None:
+    with ThreadPoolExecutor(8) as threads:
+        drawn = [
+            proof
+            for proofs in threads.map(lambda _: [make_proof() for _ in range(1_000)], range(8))
+            for proof in proofs
+        ]
+    assert len(set(drawn)) == len(drawn)
+    assert {len(proof) for proof in drawn} == {32}
+
+
+def test_a_forked_process_draws_other_proofs() -> None:
+    make_proof()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, b"".join(make_proof() for _ in range(300)))
+        os._exit(0)
+    os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as file:
+        os.close(write)
+        theirs = file.read()
+    assert len(theirs) == 300 * 32
+    assert not any(make_proof() in theirs for _ in range(300))

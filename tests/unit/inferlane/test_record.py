@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,7 @@ def test_a_timestamp_that_no_calendar_holds_can_still_be_written(timestamp: int)
 @given(st.floats(0, 4e9))
 def test_a_time_comes_back_to_the_microsecond(seconds: float) -> None:
     assert parse_time(format_time(seconds)) == pytest.approx(seconds, abs=1e-6)
+    assert format_time(seconds) == datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").encode()
 
 
 @pytest.mark.parametrize("raw", [b"2026-01-31t12:00:00z", b"2026-01-31T12:00:00Z", b"2026-01-31t13:00:00+01:00"])
