@@ -220,6 +220,7 @@ def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneErr
 _SHARE_OF_PAUSE = 0.01
 # With signals of producers beside it a consumer needs no short wait: only records of others are found by it.
 _SIGNALLED_BUSY_MS = 20
+_SIGNALLED_IDLE_MS = 1_000
 # Nobody waits for a single bulk record.
 _BULK_BUSY_MS = 50
 _BULK_IDLE_MS = 1_000
@@ -242,7 +243,7 @@ class FetchWait:
         """What the settings say for this lane."""
         busy_ms, idle_ms = settings.fetch_max_wait_ms, settings.idle_fetch_max_wait_ms
         if settings.arrivals_dir is not None:
-            busy_ms = max(busy_ms, _SIGNALLED_BUSY_MS)
+            busy_ms, idle_ms = max(busy_ms, _SIGNALLED_BUSY_MS), max(idle_ms, _SIGNALLED_IDLE_MS)
         if lane is Lane.BULK:
             busy_ms, idle_ms = max(busy_ms, _BULK_BUSY_MS), max(idle_ms, _BULK_IDLE_MS)
         return cls(busy_ms, max(busy_ms, idle_ms))
