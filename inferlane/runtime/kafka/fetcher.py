@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 _RETURNED_BYTES = 32 * 1024 * 1024
 # Tansu gives no record to a fetch that waits for 0.
 _SHORTEST_WAIT_MS = 1
+_LONGEST_WAIT_MS = 1_000
 _REASON_CHARS = 500
 _YEAR_3000_MS = 32_503_680_000_000
 
@@ -95,11 +96,22 @@ def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener
     inner._fetch_max_wait_ms = _SHORTEST_WAIT_MS  # noqa: SLF001 - as above
 
 
+def wait_after(*, found: bool, is_behind: bool, wait_ms: int) -> int:
+    """The wait of the next fetch, in ms: longer each time that the broker gave nothing although it has more.
+
+    Tansu looks for records within the wait, and gives none if a long log or a busy machine makes that take longer. With
+    one short wait the same fetch would find nothing for ever.
+    """
+    return min(2 * wait_ms, _LONGEST_WAIT_MS) if is_behind and not found else _SHORTEST_WAIT_MS
+
+
 class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
     """Returns what was fetched, within a number of records and of bytes."""
 
     arrivals: ArrivalListener | None = None
     rest_s = 0.0
+    # Read anew for each fetch.
+    _fetch_max_wait_ms: int
 
     async def _proc_fetch_request(self, assignment: Any, node_id: Any, request: Any) -> bool:
         """As aiokafka's, after a rest if the broker had no more the last time that it was asked."""
@@ -112,6 +124,11 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
                     return False
             self.arrivals.forget()
         found: bool = await super()._proc_fetch_request(assignment, node_id, request)
+        if self.arrivals is not None:
+            is_behind = not all(
+                _is_at_end(assignment, topic, part) for topic, parts in request.topics for part in parts
+            )
+            self._fetch_max_wait_ms = wait_after(found=found, is_behind=is_behind, wait_ms=self._fetch_max_wait_ms)
         return found
 
     async def fetched_records(

@@ -10,6 +10,7 @@ import pytest
 from control_plane.local.profile import StackOptions, stack_profile
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalSignals, can_hold_signals
+from inferlane.runtime.kafka.fetcher import wait_after
 
 # Far longer than any signal takes, and longer than a test may last.
 LONG_S = 300.0
@@ -123,3 +124,14 @@ def test_a_folder_whose_path_is_too_long_for_a_socket_holds_none() -> None:
     deep = Path("/" + 90 * "a")
     assert not can_hold_signals(deep)
     assert stack_profile(load_settings(state_dir=deep), StackOptions()).settings.arrivals_dir is None
+
+
+def test_a_fetch_that_found_nothing_of_what_is_there_waits_longer_the_next_time() -> None:
+    """With one short wait, a log that takes longer to look through is never read again (seen for minutes)."""
+    waits = [1]
+    while len(waits) < 12:
+        waits.append(wait_after(found=False, is_behind=True, wait_ms=waits[-1]))
+    assert waits[:5] == [1, 2, 4, 8, 16]
+    assert waits[-1] == waits[-2] == 1_000
+    assert wait_after(found=True, is_behind=True, wait_ms=512) == 1
+    assert wait_after(found=False, is_behind=False, wait_ms=512) == 1
