@@ -1,10 +1,9 @@
 """Read the rows of a file in chunks of one record each; an invalid row is reported and its neighbours are kept."""
 
 import csv
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,13 +11,12 @@ from typing import Any, TextIO
 import msgspec
 import numpy as np
 
-from control_plane.bulk.formats import NUMBER, Format, ReadOptions, fields_of, find_format, is_empty, is_missing
+from control_plane.bulk.csv_columns import CsvColumns, FieldError, columns_of
+from control_plane.bulk.formats import Format, Header, ReadOptions, fields_of, find_format, is_empty
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.errors import UNDECODABLE, ConfigurationError, DecodeError, InvalidInputError, quoted
 
-# Past this a float no longer holds each whole number.
-_EXACT_INTEGERS = 2.0**53
 _CSV, _JSONL = (".csv", ".tsv"), (".jsonl", ".ndjson")
 _KEPT_CHARS = 10_000
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
@@ -75,14 +73,24 @@ class RowFile:
         suffix = path.suffix.lower()
         if suffix not in (*_CSV, *_JSONL):
             raise ConfigurationError(f"{path} ends in {path.suffix!r}; rows are read from .csv, .tsv or .jsonl")
-        self._width: int | None = None
-        if suffix in _CSV:
-            if len(signature.inputs) != 1 or len(signature.inputs[0].row_shape) != 1:
-                raise ConfigurationError(f"{path}: CSV holds rows of numbers only; use .jsonl for this model's inputs")
-            (self._width,) = signature.inputs[0].row_shape
-        self.format: Format = find_format(path, self._options, width=self._width)
+        self._columns = columns_of(path, signature) if suffix in _CSV else None
+        self.format: Format = self._found_format()
+        if self._columns is not None:
+            self._columns = self._columns.in_order_of(self.format.header, path)
         # Lines with nothing in them that were passed over so far.
         self.empty_lines = 0
+
+    def _found_format(self) -> Format:
+        if self._columns is None:
+            return find_format(self._path, self._options, width=None)
+        options, width = self._options, len(self._columns.columns)
+        if not self._columns.hold_text or options.header is not Header.AUTO:
+            return find_format(self._path, options, width=width)
+        # A line of texts may be a row: it is a header only if it names the columns.
+        named = find_format(self._path, replace(options, header=Header.YES), width=width)
+        if named.header and set(named.header) <= self._columns.names:
+            return named
+        return find_format(self._path, replace(options, header=Header.NO), width=width)
 
     def chunks(self, *, rows_per_chunk: int) -> Iterator[Chunk]:
         """Read every row; an invalid one is a fault of its chunk.
@@ -116,13 +124,13 @@ class RowFile:
                 self.empty_lines += len(empty)
                 empty.clear()
                 continue
-            if self._width == 1:
+            if self._columns is not None and len(self._columns.columns) == 1:
                 # Where a row is one value, a line without one is a row whose value is missing; but not at the end.
                 yield from (self._csv_line(blank, "") for blank in empty)
             else:
                 self.empty_lines += len(empty)
             empty.clear()
-            yield _Line(number, text, json=text) if self._width is None else self._csv_line(number, text)
+            yield _Line(number, text, json=text) if self._columns is None else self._csv_line(number, text)
         self.empty_lines += len(empty)
 
     def _csv_line(self, number: int, text: str) -> _Line:
@@ -130,22 +138,18 @@ class RowFile:
             fields = fields_of(text, self.format.delimiter) if text else [""]
         except csv.Error as error:
             return _Line(number, text, fault=f"line {number}: {error}; a row is one line, with every quote closed")
-        if len(fields) != self._width:
+        columns = self._columns or CsvColumns(columns=())
+        if len(fields) != len(columns.columns):
             return _Line(
                 number,
                 text,
-                fault=f"line {number} has {len(fields)} values, the model takes {self._width}; it was cut at "
+                fault=f"line {number} has {len(fields)} values, the model takes {len(columns.columns)}; it was cut at "
                 f"{self.format.delimiter!r}",
             )
-        values = []
-        for column, field in enumerate(fields, start=1):
-            if NUMBER.fullmatch(field) and math.isfinite(float(field)):
-                values.append(_json_number(float(field)))
-            elif is_missing(field) and self._options.missing is not None:
-                values.append(_json_number(self._options.missing))
-            else:
-                return _Line(number, text, fault=f"line {number}, {self._column(column)}: {_what_is_wrong(field)}")
-        return _Line(number, text, json=f"[{','.join(values)}]")
+        try:
+            return _Line(number, text, json=columns.json(fields, missing=self._options.missing))
+        except FieldError as error:
+            return _Line(number, text, fault=f"line {number}, {self._column(error.column + 1)}: {error}")
 
     def _column(self, column: int) -> str:
         if self.format.header is None or column > len(self.format.header):
@@ -160,19 +164,6 @@ def count_rows(path: Path) -> int:
             return sum(1 for line in file if line.strip())
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
-
-
-def _what_is_wrong(field: str) -> str:
-    if is_missing(field):
-        return f"the value is missing ({quoted(field)}); fill it in, or give a number for such values with --missing"
-    if NUMBER.fullmatch(field):
-        return f"{quoted(field)} is out of range"
-    return f"{quoted(field)} is no number"
-
-
-def _json_number(number: float) -> str:
-    """A number as JSON spells it: `.5`, `+1` and `007` are numbers in CSV alone."""
-    return str(int(number)) if number.is_integer() and abs(number) < _EXACT_INTEGERS else repr(number)
 
 
 def _chunk(lines: Sequence[_Line], first_row: int, signature: Signature) -> Chunk:

@@ -18,8 +18,9 @@ from models.adding.sources import SourceKind
 _OPSET = {"": 21, "ai.onnx.ml": 3}
 _INPUT = "input"
 _SEEN_TEXTS = 1_000
-# Of scikit-learn itself: the arrays of a tree. Wrong ones could crash the process, which is a child for that reason.
-_KNOWN_TYPES = ("sklearn.tree._tree.Tree",)
+# The arrays of a tree, of scikit-learn itself, and numpy's types, which every imputer holds. Wrong ones could crash the
+# process, which is a child for that reason.
+_KNOWN_TYPES = ("sklearn.tree._tree.Tree", "numpy.dtype")
 
 
 class LibraryModel(ABC):

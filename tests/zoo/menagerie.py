@@ -17,11 +17,15 @@ from skl2onnx import to_onnx
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
-from sklearn.ensemble import GradientBoostingClassifier, IsolationForest, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -215,7 +219,7 @@ def _answered(model: Any, way: str, rows: np.ndarray = FEATURES) -> Animal:
     return _skops(model, _numbers(rows[ASKED]), {0: getattr(model, way)(rows[ASKED])})
 
 
-# Thirty, and one more.
+# Thirty of them.
 ANIMALS: Mapping[str, Callable[[], Animal]] = {
     "pipeline": lambda: _classifier(make_pipeline(StandardScaler(), LogisticRegression())),
     "text-and-numbers": _text_and_numbers,
@@ -230,9 +234,9 @@ ANIMALS: Mapping[str, Callable[[], Animal]] = {
     ),
     "ridge": lambda: _answered(Ridge().fit(FEATURES, FEATURES[:, 0]), "predict"),
     "scaler": lambda: _answered(StandardScaler().fit(FEATURES), "transform"),
-    "network": lambda: _classifier(MLPClassifier((8,), max_iter=1000, random_state=0)),
-    "gradient-boosting": lambda: _classifier(GradientBoostingClassifier(n_estimators=4, random_state=0)),
-    "nearest": lambda: _classifier(KNeighborsClassifier(3)),
+    # skops does not know the optimizer that it has been trained with.
+    "network": lambda: _with_trust(_classifier(MLPClassifier((8,), max_iter=1000, random_state=0))),
+    "extra-trees": lambda: _classifier(ExtraTreesClassifier(5, max_depth=4, random_state=0)),
     "pickled-tree": _pickled,
     "xgboost-classifier": lambda: _xgboost("classifier", "json"),
     "xgboost-regressor": lambda: _xgboost("regressor", "ubj"),
