@@ -213,8 +213,12 @@ def _same(together: np.ndarray, apart: np.ndarray) -> bool:
 
 
 def _zeros(signature: "Signature", count: int) -> dict[str, np.ndarray]:
+    """Rows of zeros; a mask is one of ones, for no row is all fill."""
     return {
-        spec.name: np.zeros((count, *_tried_shape(spec)), dtype=numpy_dtype(spec.datatype)) for spec in signature.inputs
+        spec.name: np.full((count, *_tried_shape(spec)), int(spec.mask_of is not None), numpy_dtype(spec.datatype))
+        if spec.datatype != "BYTES"
+        else np.zeros((count, *_tried_shape(spec)), numpy_dtype(spec.datatype))
+        for spec in signature.inputs
     }
 
 

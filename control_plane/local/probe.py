@@ -48,8 +48,10 @@ def zero_row(signature: Signature, *, text: str = "") -> Any:
 
 
 def _zeros(spec: TensorSpec, text: str) -> Any:
-    zero: object = {"BYTES": SMALLEST_IMAGE if spec.is_binary else text, "BOOL": False}.get(
-        spec.datatype, 0.0 if spec.datatype.startswith("FP") else 0
+    # A mask is one of ones, for no row is all fill.
+    number = int(spec.mask_of is not None)
+    zero: object = {"BYTES": SMALLEST_IMAGE if spec.is_binary else text, "BOOL": bool(number)}.get(
+        spec.datatype, float(number) if spec.datatype.startswith("FP") else number
     )
     # A free axis is given one element.
     return reduce(lambda inner, size: [inner] * max(size, 1), reversed(spec.row_shape), zero)
