@@ -33,7 +33,10 @@ class Steps:
     @property
     def labels(self) -> tuple[str, ...]:
         """What the whole number means that a row is answered with; empty if no step says it."""
-        return next((step.label_names for step in self.after if step.label_names), ())
+        return next(iter(self._label_sets()), ())
+
+    def _label_sets(self) -> list[tuple[str, ...]]:
+        return list(dict.fromkeys(step.label_names for step in self.after if step.label_names))
 
     def public(self) -> Signature:
         """The signature that clients see.
@@ -78,11 +81,15 @@ class Steps:
         at: Stage[TensorSpec] = Stage({spec.name: spec for spec in self.graph.outputs}, inputs)
         for step in self.after:
             at = step.specs(at)
+        if len(self._label_sets()) > 1:
+            raise ConfigurationError(
+                "two steps have labels that differ, and a version has one list of classes; leave out those of one"
+            )
         outputs = dict(at.outputs)
         if self.tokenizer is not None and self.tokenizer.count:
             if TOKEN_COUNT in outputs:
                 raise ConfigurationError(
                     f"the step 'tokenizer' adds the output {TOKEN_COUNT!r}, which is there already"
                 )
-            outputs[TOKEN_COUNT] = TensorSpec(name=TOKEN_COUNT, datatype="INT64", shape=(-1,))
+            outputs[TOKEN_COUNT] = TensorSpec(name=TOKEN_COUNT, datatype="UINT32", shape=(-1,))
         return tuple(outputs.values())

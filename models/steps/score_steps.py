@@ -116,7 +116,8 @@ class Argmax(ScoreStep, frozen=True, kw_only=True, tag="argmax"):
 class Threshold(ScoreStep, frozen=True, kw_only=True, tag="threshold"):
     """Whether a score is over `value`, beside the scores.
 
-    Of a single score a row, or of the score of `column`: 0 or 1, which `labels` name. Of several: a boolean for each.
+    Of a single score a row, or of the score of `column`: a boolean, or 0 or 1 where `labels` name these. Of several
+    scores: a boolean for each.
     """
 
     input: _Name = "probabilities"
@@ -135,13 +136,15 @@ class Threshold(ScoreStep, frozen=True, kw_only=True, tag="threshold"):
                 raise ConfigurationError(f"{_kind(self)} has labels for {count} scores a row; name one as its `column`")
             return _added(self, at, TensorSpec(name=self.output, datatype="BOOL", shape=scores.shape))
         _check_labels(self, self.labels, 2)
-        return _added(self, at, TensorSpec(name=self.output, datatype="INT64", shape=(-1,)))
+        # A whole number of a version that names its classes is an index of one.
+        datatype = "INT64" if self.labels else "BOOL"
+        return _added(self, at, TensorSpec(name=self.output, datatype=datatype, shape=(-1,)))
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
         are_over = at.outputs[self.input] > self.value
         if self.column is not None or are_over.shape[1] == 1:
-            are_over = are_over[:, self.column or 0].astype(np.int64)
-        return at.with_outputs(**{self.output: are_over})
+            are_over = are_over[:, self.column or 0]
+        return at.with_outputs(**{self.output: are_over.astype(np.int64) if self.labels else are_over})
 
     @property
     def label_names(self) -> tuple[str, ...]:

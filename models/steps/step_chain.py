@@ -55,7 +55,7 @@ class StepChain:
         ]
         joined = _in_order([rows for rows, _ in parts], outputs)
         if self._steps.tokenizer is not None and self._steps.tokenizer.count:
-            joined[TOKEN_COUNT] = np.array([len(ids) for ids in tokens.ids], np.int64)
+            joined[TOKEN_COUNT] = np.array([len(ids) for ids in tokens.ids], np.uint32)
         return joined
 
     def samples(self, count: int) -> dict[str, np.ndarray]:

@@ -114,7 +114,7 @@ class EmbeddingsFormat:
         outputs = stored_outputs(result)
         vectors = _vectors(outputs, result)
         count = outputs.get(TOKEN_COUNT)
-        tokens = int(count.sum()) if count is not None and count.dtype.kind == "i" else 0
+        tokens = int(count.sum()) if count is not None and count.dtype.kind in "iu" else 0
         embeddings: list[Any] = (
             [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
             if call.form is not None and call.form.binary

@@ -84,15 +84,14 @@ def test_argmax_adds_the_index_and_its_labels() -> None:
 @pytest.mark.parametrize(
     ("step", "scores", "expected"),
     [
-        (Threshold(value=0.6), np.array([[0.5], [0.7]]), [0, 1]),
-        (Threshold(value=0.4, column=2), PROBABILITIES, [0, 0]),
-        (Threshold(value=0.3, column=2), PROBABILITIES, [0, 1]),
+        (Threshold(value=0.6), np.array([[0.5], [0.7]]), [False, True]),
+        (Threshold(value=0.6, labels=("no", "yes")), np.array([[0.5], [0.7]]), [0, 1]),
+        (Threshold(value=0.4, column=2), PROBABILITIES, [False, False]),
+        (Threshold(value=0.3, column=2, labels=("no", "yes")), PROBABILITIES, [0, 1]),
         (Threshold(value=0.3), PROBABILITIES, [[False, True, False], [True, False, True]]),
     ],
 )
-def test_threshold_of_one_score_is_a_number_and_of_several_a_boolean_each(
-    step: AfterStep, scores: np.ndarray, expected: list[Any]
-) -> None:
+def test_a_threshold_is_a_boolean_or_a_label(step: AfterStep, scores: np.ndarray, expected: list[Any]) -> None:
     assert apply(step, probabilities=scores)["label"].tolist() == expected
 
 
@@ -262,6 +261,28 @@ def test_rows_that_are_no_text_of_the_model_are_refused_and_named() -> None:
 
     assert set(caught.value.reasons) == {1, 2}
     assert "the limit is 20" in caught.value.reasons[2]
+
+
+def test_two_lists_of_labels_are_refused() -> None:
+    graph = Signature(inputs=(spec("input", -1, 4),), outputs=(spec("probabilities", -1, 3),))
+    argmax = Argmax(labels=("a", "b", "c"))
+
+    with pytest.raises(ConfigurationError, match="two steps have labels that differ"):
+        Steps(graph=graph, after=(argmax, Threshold(output="over", column=0, labels=("no", "yes")))).public()
+    same = Steps(graph=graph, after=(argmax, TopK(k=2, labels=argmax.labels), Threshold(output="over", column=0)))
+    assert [each.name for each in same.public().outputs] == [
+        "probabilities",
+        "label",
+        "top_labels",
+        "top_scores",
+        "over",
+    ]
+
+
+def test_a_number_of_tokens_is_no_index_of_a_class() -> None:
+    _, steps = text_chain(TokenizerStep(count=True))
+
+    assert steps.public().outputs[-1] == TensorSpec(name="tokens", datatype="UINT32", shape=(-1,))
 
 
 def test_a_free_axis_beside_a_tokenizer_is_refused() -> None:

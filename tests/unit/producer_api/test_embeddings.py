@@ -28,7 +28,7 @@ from tests.support.fakes.records import make_catalog, make_version
 
 TEXT = TensorSpec(name="text", datatype="BYTES", shape=(-1, 1))
 EMBEDDING = TensorSpec(name="embedding", datatype="FP32", shape=(-1, 3))
-TOKENS = TensorSpec(name="tokens", datatype="INT64", shape=(-1,))
+TOKENS = TensorSpec(name="tokens", datatype="UINT32", shape=(-1,))
 SENTENCES = Signature(inputs=(TEXT,), outputs=(EMBEDDING, TOKENS))
 VECTORS = np.array([[0.6, 0.8, 0.0], [0.0, -1.0, 0.0]], np.float32)
 
@@ -151,7 +151,7 @@ def result(**outputs: np.ndarray) -> Result:
 def test_a_result_has_openais_shape(encoding: str | None) -> None:
     call = read({"input": ["a", "b"], "encoding_format": encoding})
 
-    response = embeddings().result_response(call, result(embedding=VECTORS, tokens=np.array([3, 4])))
+    response = embeddings().result_response(call, result(embedding=VECTORS, tokens=np.array([3, 4], np.uint32)))
 
     body = json.loads(response.body)
     vectors = [item.pop("embedding") for item in body["data"]]
