@@ -22,6 +22,7 @@ from benchmarks.hops import hops_to_markdown, measure_hops
 from benchmarks.idle import idle_to_markdown, measure_idle
 from benchmarks.pairs import measure_pairs, pairs_to_markdown
 from benchmarks.profile import measure_profiles, profiles_to_markdown
+from benchmarks.protocols import measure_protocols, protocols_to_markdown
 from benchmarks.report import to_markdown
 from benchmarks.routing import measure_routing, routing_to_markdown
 from benchmarks.state import Pool, measure_state, state_to_markdown
@@ -213,6 +214,21 @@ def state(
     """CPU of the router's state path: the workers' summaries in, windows out."""
     found = measure_state(broker, Pool(workers=workers, rate_per_s=rate), seconds=seconds, rounds=rounds)
     _save(out / f"state-{broker}", found, state_to_markdown(found))
+
+
+@app.command()
+def protocols(
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "mlp-int8",
+    rows: Annotated[str, typer.Option(help="Rows of a request, in this order.")] = "1,16,64",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 8,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of a window.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="Windows of each protocol.")] = 7,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Rows a second by V1 JSON, V2 with binary tensors and gRPC, beside MLServer's gRPC."""
+    counts = [int(part) for part in rows.split(",")]
+    found = measure_protocols(load_case(model), counts, concurrency=concurrency, requests=requests, rounds=rounds)
+    _save(out / f"protocols-{model}", found, protocols_to_markdown(found))
 
 
 @app.command()

@@ -52,12 +52,13 @@ class Running:
         """The HTTP body that asks for `row`, `(features,) float32`, and says, where it can, how long that may take."""
         if self.protocol == "v1":
             limits = {"timeout_s": within_s, "deadline_s": within_s} if within_s and self.knows_deadlines else {}
-            return json.dumps({"instances": [_numbers(row)], **limits}).encode()
-        tensor = {"name": "input", "shape": [1, len(row)], "datatype": "FP32", "data": _numbers(row)}
+            return json.dumps({"instances": [numbers(row)], **limits}).encode()
+        tensor = {"name": "input", "shape": [1, len(row)], "datatype": "FP32", "data": numbers(row)}
         return json.dumps({"inputs": [tensor]}).encode()
 
 
-def _numbers(row: np.ndarray) -> list[float]:
+def numbers(row: np.ndarray) -> list[float]:
+    """The values of a row as a client would write them in JSON."""
     # float32 as the shortest text that reads back as the same: 5.1, not 5.099999904632568.
     return [float(str(number)) for number in row]
 

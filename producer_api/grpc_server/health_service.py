@@ -5,6 +5,7 @@ Source: gRPC, "Health Checking Protocol".
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -47,7 +48,9 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it
                 yield state
             if self._stopped.is_set():
                 return
-            await asyncio.wait({asyncio.ensure_future(self._stopped.wait())}, timeout=_CHECK_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CHECK_EVERY_S):
+                    await self._stopped.wait()
 
     def _now(self) -> Any:
         serves = self._is_ready() and not self._stopped.is_set()

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.certificates import write_certificates
-from tests.support.keyed_stack import KeyedStack, running_stack
-from tests.support.pair_model import write_pair
+from tests.support.keyed_stack import KeyedStack
+from tests.support.protocol_stack import protocol_stack
 from tests.support.stack_ports import free_stack_ports
 
 REPOSITORY = Path(__file__).parents[2]
@@ -135,13 +134,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedStack]:
     """A stack that wants keys, with the samples and a model of two inputs; its gRPC port has TLS (`tls.pem`)."""
-    folder = tmp_path_factory.mktemp("keyed")
-    models_dir = folder / "models"
-    for name in ("iris", "digits"):
-        shutil.copytree(REPOSITORY / ".inferlane" / "models" / name, models_dir / name)
-    write_pair(models_dir)
-    certificates = write_certificates(folder)
-    with running_stack(folder, models_dir=models_dir, settings=certificates) as stack:
+    with protocol_stack(tmp_path_factory.mktemp("keyed")) as stack:
         yield stack
 
 
