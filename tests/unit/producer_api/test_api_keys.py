@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.api_keys import Scope, create_key, digest_of, read_keys, revoke_key
 from inferlane.runtime.config import load_settings
-from producer_api.http.auth import OPEN_PATHS, KeyRing, open_key_ring, required_scope
+from producer_api.http.auth import OPEN_PATHS, KeyRing, open_key_ring, required_scope, sent_key
+from producer_api.http.error_responses import UnauthorizedError
 from tests.support.fakes.clock import FakeClock
 
 
@@ -78,6 +79,26 @@ def test_a_key_is_found_and_no_other(path: Path) -> None:
     assert found.name == "shop"
     for other in (b"", key[:-1].encode(), key.encode() + b" ", b"\xff"):
         assert ring.find(other) is None
+
+
+@pytest.mark.parametrize(
+    ("authorization", "api_key", "key"),
+    [
+        (b"Bearer one", None, b"one"),
+        (b"bearer  one ", b"two", b"one"),
+        (None, b" two ", b"two"),
+    ],
+)
+def test_a_key_may_come_in_either_header_and_authorization_counts(
+    authorization: bytes | None, api_key: bytes | None, key: bytes
+) -> None:
+    assert sent_key(authorization, api_key) == key
+
+
+@pytest.mark.parametrize(("authorization", "api_key"), [(None, None), (b"Basic eDp5", b"two")])
+def test_a_call_without_a_key_or_of_another_scheme_has_none(authorization: bytes | None, api_key: bytes | None) -> None:
+    with pytest.raises(UnauthorizedError):
+        sent_key(authorization, api_key)
 
 
 def test_a_digest_must_agree_in_every_byte(path: Path) -> None:
