@@ -94,8 +94,8 @@ class _Granting:
         names = self.names
         return [
             *_topics([names.ingress[Lane.REQUESTS], names.feedback], Operation.WRITE),
-            # Every API follows the splits; one that is asked to writes them.
-            *_topics([names.splits], Operation.READ, Operation.WRITE),
+            # Every API follows the splits and rollouts; one that is asked to writes a split or a command.
+            *_topics([names.splits, names.rollouts], Operation.READ, Operation.WRITE),
             *_topics([names.catalog], Operation.READ),
             # How much waits, for admission.
             *_topics(self._work_topics([Lane.REQUESTS]), Operation.DESCRIBE),
@@ -110,7 +110,9 @@ class _Granting:
             *_topics([names.feedback], Operation.READ),
             # A backlog that is moved is read too.
             *_topics(self._work_topics(Lane), Operation.READ, Operation.WRITE),
-            *_topics([names.splits, names.catalog, names.outcomes], Operation.READ),
+            *_topics([names.catalog, names.outcomes], Operation.READ),
+            # The router that decides on rollouts writes their states and their splits.
+            *_topics([names.splits, names.rollouts], Operation.READ, Operation.WRITE),
             *_topics([names.results, names.dead_letters, names.callbacks], Operation.WRITE),
             # What waits for each version, for its gauges.
             *_groups(self._worker_groups(), Operation.DESCRIBE),
@@ -146,7 +148,7 @@ class _Granting:
     def _operator(self) -> list[Right]:
         names = self.names
         shared = [*names.ingress.values(), names.results, names.outcomes, names.dead_letters, names.feedback]
-        tables = [names.splits, names.catalog]
+        tables = [names.splits, names.catalog, names.rollouts]
         callbacks = [names.callbacks, *self._callback_retries()]
         created = [*shared, *tables, *callbacks, *self._work_topics(Lane)]
         return [

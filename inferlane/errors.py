@@ -8,6 +8,9 @@ InferlaneError
 │   ├── InvalidInputError     shape, type or value of the instances
 │   │   └── RowsRefusedError  some rows of a batch hold what a step before the model cannot read
 │   ├── InvalidNameError      a name that no model or version may have
+│   ├── InvalidRolloutError   a rollout that cannot be done as it was asked for
+│   │   ├── UnknownRolloutError   no rollout has this id
+│   │   └── RolloutUnderWayError  what a rollout that is not over stands in the way of
 │   ├── InvalidSplitError     weights of a traffic split
 │   ├── PayloadTooLargeError  a body, a record or a result over its limit
 │   └── UnknownModelError     a model or version that the catalog does not hold
@@ -154,6 +157,24 @@ class InvalidNameError(InvalidRequestError):
     """A name that no model or version may have. Remedy: the message has the rule."""
 
     code = "invalid_name"
+
+
+class InvalidRolloutError(InvalidRequestError):
+    """A rollout that cannot be done as it was asked for. Remedy: the message says what to change."""
+
+    code = "invalid_rollout"
+
+
+class UnknownRolloutError(InvalidRolloutError):
+    """No rollout has this id. Remedy: list them."""
+
+    code = "unknown_rollout"
+
+
+class RolloutUnderWayError(InvalidRolloutError):
+    """A rollout of the model is not over. Remedy: end it, or force the change, which pauses it."""
+
+    code = "rollout_under_way"
 
 
 class InvalidSplitError(InvalidRequestError):

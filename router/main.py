@@ -17,6 +17,7 @@ from inferlane.runtime.redis.result_store import ResultStore, connect, ping
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import ServedVersions, WindowStore
 from inferlane.runtime.retry import Retrier, SystemClock
+from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.service import Background, Startup
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
@@ -25,6 +26,7 @@ from models.live_catalog import LiveCatalog
 from router.faust_app.app import RouterApp, run_app
 from router.feedback_tally import FeedbackTally
 from router.forwarder import Forwarder, router_lanes
+from router.rollouts.host import RolloutHost, RolloutWriter
 from router.router_telemetry import DeploymentMonitor
 from router.shadow_gate import ShadowGate
 from router.window_publisher import WindowPublisher
@@ -101,6 +103,9 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             shadow_gate=shadow_gate,
             tracing=await enter_tracing(stack, "router"),
         )
+        window_publisher = WindowPublisher(
+            settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()
+        )
         app = RouterApp(
             settings,
             data_path=router_lanes(
@@ -109,10 +114,22 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 retrier,
                 attempt_log=RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names),
             ),
-            window_publisher=WindowPublisher(
-                settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()
-            ),
+            window_publisher=window_publisher,
         )
+        rollouts = RolloutTable()
+        rollout_follower = RolloutFollower(settings, rollouts)
+        await startup.wait_for("topics", rollout_follower.start)
+        stack.push_async_callback(rollout_follower.close)
+        host = RolloutHost(
+            settings,
+            outcomes=window_publisher,
+            rollouts=rollouts,
+            splits=splits,
+            writer=RolloutWriter(settings, producer),
+            read_to_end=partial(rollout_follower.read_to_end, timeout_s=_CATCH_UP_S),
+            clock=SystemClock(),
+        )
+        deciding = await stack.enter_async_context(Background(host.run, name="rollouts"))
         monitor = DeploymentMonitor(settings, catalog=catalog, splits=splits, redis=redis, shadow_gate=shadow_gate)
         monitoring = await stack.enter_async_context(Background(monitor.run, name="deployment"))
         tallying = await _tally_feedback(settings, redis, stack)
@@ -122,6 +139,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 "splits": follower.is_running,
                 "catalog": catalog_follower.is_running,
                 "deployment": monitoring.is_running,
+                "rollouts": deciding.is_running and rollout_follower.is_running,
                 "served_versions": following_served.is_running,
                 **({} if tallying is None else {"feedback": tallying.is_running}),
             },

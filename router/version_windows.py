@@ -1,6 +1,6 @@
 """The outcome windows of every version: summaries in, changed slots out. No I/O; one event loop."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from inferlane.contracts.outcomes import OutcomeSummary
@@ -52,6 +52,11 @@ class VersionWindows:
         self._slots[key] = changed
         self._changed.add(key)
         return SummaryDecision.ADDED
+
+    def slots_of(self, model: str, version: str) -> Sequence[Slot]:
+        """The slots of one version, oldest first."""
+        keys = sorted(key for key in self._slots if key[:2] == (model, version))
+        return [self._slots[key] for key in keys]
 
     def drop_old(self, *, now_s: float) -> None:
         """Drop the slots that are older than the window."""

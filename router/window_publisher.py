@@ -56,16 +56,34 @@ class WindowPublisher:
         self._publisher = uuid4().hex
         self._to_rebuild: frozenset[int] | None = None
         self._is_assigned = False
+        self._owned: frozenset[int] = frozenset()
+        self._assignments = 0
 
     @property
     def is_current(self) -> bool:
         """Whether the windows are rebuilt from the topic and kept up to date since."""
         return self._is_assigned and self._to_rebuild is None
 
+    @property
+    def windows(self) -> VersionWindows:
+        """The windows that this router has; complete only while it `owns_outcomes`."""
+        return self._windows
+
+    @property
+    def owns_outcomes(self) -> bool:
+        """Whether this router reads the outcomes and has windows that are up to date: one router of the group does."""
+        return self.is_current and bool(self._owned)
+
+    @property
+    def assignments(self) -> int:
+        """How often partitions were assigned: what was owned under another number may have been another's since."""
+        return self._assignments
+
     def assign(self, partitions: Collection[int]) -> None:
         """Note the assigned partitions. Another router may have read them, so publish only after a rebuild."""
-        self._to_rebuild = frozenset(partitions)
+        self._to_rebuild = self._owned = frozenset(partitions)
         self._is_assigned = True
+        self._assignments += 1
 
     async def add(self, record: "KafkaRecord") -> None:
         """Add one record to the windows, or dead-letter it if it cannot be decoded."""

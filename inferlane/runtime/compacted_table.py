@@ -129,11 +129,24 @@ class TableFollower:
         if self._consumer is None or not self._is_there:
             return
         try:
+            await self.read_to_end(timeout_s=timeout_s)
+        except InferlaneError as error:
+            log.warning("table_not_caught_up", what=self._table.what, error=repr(error))
+
+    async def read_to_end(self, *, timeout_s: float) -> None:
+        """Return when the table holds what is in the topic now.
+
+        Raises:
+            UnavailableError: it did not within `timeout_s`, or the topic is not there.
+        """
+        if self._consumer is None:
+            raise UnavailableError(f"the topic {self._partition.topic} is not read here; ask again")
+        try:
             async with asyncio.timeout(timeout_s):
                 end = (await self._consumer.end_offsets([self._partition]))[self._partition]
-                await self._table.wait_applied(end - 1, timeout_s=timeout_s)
-        except (KafkaError, InferlaneError, TimeoutError) as error:
-            log.warning("table_not_caught_up", what=self._table.what, error=repr(error))
+        except (KafkaError, TimeoutError) as error:
+            raise UnavailableError(f"the end of {self._partition.topic} is not known: {error!r}") from error
+        await self._table.wait_applied(end - 1, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Stop following."""
@@ -174,8 +187,10 @@ class TableFollower:
         await self._table.note_position(await consumer.position(self._partition))
 
 
-async def publish_to_table(settings: "KafkaSettings", topic: str, *, key: str, value: bytes) -> int:
+async def publish_to_table(settings: "KafkaSettings", topic: str, *, key: str, value: bytes | None) -> int:
     """Write a record to the topic of a table and return its offset. Rare, so it opens a connection of its own.
+
+    No value is a tombstone.
 
     Raises:
         UnavailableError: the broker does not answer; the record may or may not be written.

@@ -14,21 +14,30 @@ if TYPE_CHECKING:
 
 # Models that one table holds of what anybody wrote to the topic.
 _MAX_MODELS = 1_000
-_encode = msgspec.json.Encoder().encode
+encode_split = msgspec.json.Encoder().encode
 
 
 class SplitTable(CompactedTable):
-    """Every split in force on this replica, in the order of the topic."""
+    """Every split in force on this replica, in the order of the topic.
+
+    A split with a smaller generation than the model's is passed over: its writer, a controller of a rollout, had been
+    replaced. One without a generation, of an API from before rollouts, holds.
+    """
 
     what = "split"
 
     def __init__(self) -> None:
         super().__init__()
         self._splits: dict[str, Split] = {}
+        self._passed_over: set[str] = set()
 
     def get(self, model: str) -> Split | None:
         """The split of a model, or None while nobody has set one."""
         return self._splits.get(model)
+
+    def is_newest_passed_over(self, model: str) -> bool:
+        """Whether the last record of the model is not the split in force: compaction would leave the wrong one."""
+        return model in self._passed_over
 
     def put(self, key: str, value: bytes | None) -> None:
         """Put a split in force; a tombstone removes it.
@@ -38,10 +47,16 @@ class SplitTable(CompactedTable):
         """
         if value is None:
             self._splits.pop(key, None)
+            self._passed_over.discard(key)
             return
         split = decode_split(value)
         if split.model not in self._splits and len(self._splits) >= _MAX_MODELS:
             raise DecodeError(f"there are splits of {_MAX_MODELS} models already, more are not kept")
+        held = self._splits.get(split.model)
+        if held is not None and 0 < split.generation < held.generation:
+            self._passed_over.add(split.model)
+            return
+        self._passed_over.discard(split.model)
         self._splits[split.model] = split
 
 
@@ -58,4 +73,4 @@ async def publish_split(settings: "KafkaSettings", split: Split) -> int:
     Raises:
         UnavailableError: the broker does not answer; the split may or may not be written.
     """
-    return await publish_to_table(settings, settings.names.splits, key=split.model, value=_encode(split))
+    return await publish_to_table(settings, settings.names.splits, key=split.model, value=encode_split(split))

@@ -239,9 +239,10 @@ def test_the_broker_allows_each_user_what_the_plan_says_and_nothing_else(
     [
         (Service.WORKER, NAMES.splits),
         (Service.WORKER, NAMES.catalog),
+        (Service.WORKER, NAMES.rollouts),
         (Service.WORKER, NAMES.ingress[Lane.REQUESTS]),
         (Service.ROUTER, NAMES.ingress[Lane.REQUESTS]),
-        (Service.ROUTER, NAMES.splits),
+        (Service.ROUTER, NAMES.catalog),
         (Service.API, NAMES.catalog),
         (Service.API, NAMES.work_topic("tiny", "v1", Lane.REQUESTS)),
         (Service.API, NAMES.outcomes),

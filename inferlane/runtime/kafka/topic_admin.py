@@ -56,7 +56,7 @@ def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tu
         ),
         *(
             TopicSpec(name=name, partitions=1, config={"cleanup.policy": "compact"})
-            for name in (names.splits, names.catalog)
+            for name in (names.splits, names.catalog, names.rollouts)
         ),
     ]
     work = [

@@ -41,5 +41,18 @@ POOL_MAX = gauge(
 SPLIT_WEIGHT = gauge(
     "inferlane_split_weight_ratio", "Share of a model's traffic that its split gives to a version.", POOL
 )
+ROLLOUT_PHASE = gauge(
+    "inferlane_rollout_phase_ratio",
+    "1 for the phase that the newest rollout of a model is in, 0 for the others; only the router that decides has it.",
+    ("model", "phase"),
+)
+ROLLOUT_EVIDENCE = gauge(
+    "inferlane_rollout_log_evidence_ratio",
+    "Logarithm of the e-value that the candidate is worse; it rolls back or pauses at about 4.6 (alpha 0.01).",
+    ("model", "check"),
+)
+ROLLOUT_PAUSED = gauge(
+    "inferlane_rollout_paused_seconds", "How long the rollout of a model is paused; 0 while it is not.", ("model",)
+)
 STORE_USED = gauge("inferlane_store_used_bytes", "Memory that the result store uses.")
 STORE_MAX = gauge("inferlane_store_max_bytes", "Memory that the result store may use; 0: no limit.")

@@ -50,7 +50,7 @@ def test_who_could_turn_traffic_or_forge_answers_is_who_must(versions: list[tupl
     def writers(topic: str) -> set[Service]:
         return {service for service in Service if topic in may(rights[service], Operation.WRITE)}
 
-    assert writers(names.splits) == {Service.API}
+    assert writers(names.splits) == writers(names.rollouts) == {Service.API, Service.ROUTER}
     assert writers(names.catalog) == {Service.OPERATOR}
     assert writers(names.ingress[Lane.REQUESTS]) == {Service.API, Service.OPERATOR}
     assert writers(names.outcomes) == {Service.WORKER}

@@ -1,0 +1,129 @@
+"""Rollouts: their states and the commands to them, kept in a compacted topic that every replica reads whole."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inferlane.contracts.rollout import Command, RolloutState, decode_rollout, encode_rollout, key_of
+from inferlane.errors import DecodeError, UnknownRolloutError, quoted
+from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
+
+# Rollouts and commands that one table holds of what anybody wrote to the topic.
+_MAX_RECORDS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class GivenCommand:
+    """A command, and the offset that tells it from every other."""
+
+    offset: int
+    command: Command
+
+
+class RolloutTable(CompactedTable):
+    """Every rollout, as its controller wrote it last, and every command that is not decided on.
+
+    A state of a smaller generation, or of an older revision, than the one that is held is passed over: its writer had
+    been replaced.
+    """
+
+    what = "rollout"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._states: dict[str, RolloutState] = {}
+        self._commands: dict[str, GivenCommand] = {}
+        self._reading_offset = -1
+
+    def get(self, rollout: str) -> RolloutState:
+        """The state of a rollout.
+
+        Raises:
+            UnknownRolloutError: there is none of this id.
+        """
+        found = self._states.get(rollout)
+        if found is None:
+            raise UnknownRolloutError(f"there is no rollout {quoted(rollout)}; GET /v1/rollouts lists them")
+        return found
+
+    def find(self, rollout: str) -> RolloutState | None:
+        """The state of a rollout, None if there is none."""
+        return self._states.get(rollout)
+
+    @property
+    def states(self) -> Sequence[RolloutState]:
+        """Every state, the newest rollout first."""
+        return sorted(self._states.values(), key=lambda state: state.created_s, reverse=True)
+
+    @property
+    def commands(self) -> Sequence[GivenCommand]:
+        """The commands that nobody has decided on, in their order."""
+        return sorted(self._commands.values(), key=lambda given: given.offset)
+
+    def under_way(self, model: str) -> RolloutState | None:
+        """The rollout of a model that is not over, None if there is none."""
+        return next((one for one in self.states if one.spec.model == model and not one.phase.is_final), None)
+
+    async def changed(self, *, timeout_s: float) -> None:
+        """Return when anything was read, or after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def read(self, offset: int, raw_key: bytes | None, raw_value: bytes | None) -> None:
+        """Read one record of several; all are in force with the next `note_position`."""
+        self._reading_offset = offset
+        super().read(offset, raw_key, raw_value)
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Put a state or a command in force; a tombstone removes it.
+
+        Raises:
+            DecodeError: it cannot be read, or there are too many.
+        """
+        if value is None:
+            self._states.pop(key, None)
+            self._commands.pop(key, None)
+            return
+        record = decode_rollout(key.encode(), value)
+        if len(self._states) + len(self._commands) >= _MAX_RECORDS and key not in self._states:
+            raise DecodeError(f"there are {_MAX_RECORDS} rollouts and commands already, more are not kept")
+        if isinstance(record, Command):
+            self._commands[key] = GivenCommand(self._reading_offset, record)
+            return
+        held = self._states.get(record.id)
+        if held is None or (record.generation, record.revision) >= (held.generation, held.revision):
+            self._states[record.id] = record
+
+
+class RolloutFollower(TableFollower):
+    """Keeps a table of rollouts as the topic says; a stack from before rollouts has no such topic."""
+
+    def __init__(self, settings: "Settings", table: RolloutTable) -> None:
+        super().__init__(settings, table, topic=settings.names.rollouts, may_be_missing=True)
+
+
+async def publish_rollout(settings: "KafkaSettings", record: RolloutState | Command) -> int:
+    """Write a state or a command to the topic and return its offset.
+
+    Raises:
+        UnavailableError: the broker does not answer; the record may or may not be written.
+    """
+    key = key_of(record).decode()
+    return await publish_to_table(settings, settings.names.rollouts, key=key, value=encode_rollout(record))
+
+
+async def remove_command(settings: "KafkaSettings", command: Command) -> None:
+    """Remove a command that was decided on.
+
+    Raises:
+        UnavailableError: the broker does not answer; it is decided on once all the same.
+    """
+    await publish_to_table(settings, settings.names.rollouts, key=key_of(command).decode(), value=None)

@@ -1,0 +1,273 @@
+"""Runs the controller where the outcome windows are: in the one router that reads the outcomes.
+
+A decision is written before anything follows from it, and what follows (the split, the backlog) follows from the
+written state alone: a host that is killed at any line leaves its successor nothing to guess. A successor writes every
+state anew under a larger generation first. What its predecessor may still write is passed over by every table.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import replace as replaced
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+import structlog
+from msgspec.structs import replace
+
+from inferlane.contracts.kafka_record import OutRecord
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.rollout import Action, Command, Phase, RolloutState, encode_rollout, key_of
+from inferlane.contracts.traffic_split import Split
+from inferlane.errors import InferlaneError
+from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
+from inferlane.runtime.kafka.offsets import Position, Subscription
+from inferlane.runtime.rollout_table import remove_command
+from inferlane.runtime.split_table import encode_split
+from router.rollouts.commands import obey, start
+from router.rollouts.controller import Window, step
+from router.rollouts.observation import lane_slots, workers_of
+from router.rollouts.rollout_gauges import forget_rollouts, show_rollouts
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.kafka.producer import BatchProducer
+    from inferlane.runtime.retry import Clock
+    from inferlane.runtime.rollout_table import GivenCommand, RolloutTable
+    from inferlane.runtime.split_table import SplitTable
+    from router.rollouts.guards import Pool
+    from router.version_windows import VersionWindows
+
+log = structlog.get_logger(__name__)
+
+# How often a state without a decision is written: for those who look, and so that evidence outlives the windows.
+_WRITE_S = 5.0
+_APPLY_S = 10.0
+_JSON = [("content-type", b"application/json")]
+
+
+class Outcomes(Protocol):
+    """The outcome windows of this router, and whether it is the one that reads the outcomes."""
+
+    @property
+    def windows(self) -> "VersionWindows": ...
+
+    @property
+    def owns_outcomes(self) -> bool: ...
+
+    @property
+    def assignments(self) -> int: ...
+
+
+class RolloutWriter:
+    """Writes what a host decided: states and splits, and that a command is decided on."""
+
+    def __init__(self, settings: "Settings", producer: "BatchProducer") -> None:
+        self._settings = settings
+        self._producer = producer
+
+    async def state(self, state: RolloutState) -> None:
+        """Return when the state is written."""
+        names = self._settings.names
+        await self._producer.send([OutRecord(names.rollouts, key_of(state), encode_rollout(state), _JSON)])
+
+    async def split(self, split: Split) -> None:
+        """Return when the split is written."""
+        names = self._settings.names
+        await self._producer.send([OutRecord(names.splits, split.model.encode(), encode_split(split), _JSON)])
+
+    async def done(self, command: Command) -> None:
+        """Return when the command is removed."""
+        await remove_command(self._settings, command)
+
+
+class BacklogMover(Protocol):
+    """Moves what waits for a version to another one."""
+
+    async def move(self, model: str, version: str, to_version: str) -> None:
+        """Return when nothing that waited for the version is left.
+
+        Raises:
+            InferlaneError: not all could be moved; the same call goes on.
+        """
+        ...
+
+
+class RolloutHost:
+    """Decides on every rollout that is not over, once an interval. One event loop."""
+
+    def __init__(  # noqa: PLR0913 - one for each part that it drives
+        self,
+        settings: "Settings",
+        *,
+        outcomes: Outcomes,
+        rollouts: "RolloutTable",
+        splits: "SplitTable",
+        writer: RolloutWriter,
+        read_to_end: Callable[[], Awaitable[None]],
+        clock: "Clock",
+        mover: BacklogMover | None = None,
+    ) -> None:
+        """`read_to_end` returns when the table holds what is in the topic, and raises if it cannot."""
+        self._settings = settings
+        self._read_to_end = read_to_end
+        self._outcomes = outcomes
+        self._rollouts = rollouts
+        self._splits = splits
+        self._writer = writer
+        self._clock = clock
+        self._mover = mover
+        self._reader = BacklogReader(settings)
+        self._ages: dict[Subscription, OldestAge] = {}
+        # The states of this owner's term, as they were decided last; and when each was written.
+        self._term = -1
+        self._held: dict[str, RolloutState] = {}
+        self._written_s: dict[str, float] = {}
+        self._replaced: set[str] = set()
+        self._moves: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> NoReturn:
+        """Decide every `outcome_interval_s` until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(self._settings.outcome_interval_s)
+                await self.decide()
+        finally:
+            for move in self._moves.values():
+                move.cancel()
+            await asyncio.gather(*self._moves.values(), return_exceptions=True)
+            await self._reader.close()
+
+    async def decide(self) -> None:
+        """Decide once on each command and each rollout, if this router is the one that does."""
+        if not self._outcomes.owns_outcomes:
+            if self._term >= 0:
+                self._term = -1
+                forget_rollouts()
+            return
+        try:
+            if self._term != self._outcomes.assignments:
+                await self._begin_term(self._outcomes.assignments)
+            await self._take_over()
+            for given in self._rollouts.commands:
+                await self._obey(given)
+            for state in list(self._held.values()):
+                await self._decide(state)
+        except InferlaneError as error:
+            log.warning("rollouts_not_decided", error=str(error))
+        show_rollouts(self._rollouts.states, now_s=self._clock.now_s())
+
+    async def _begin_term(self, term: int) -> None:
+        """Read what the last owner decided: nothing may be decided on an older state."""
+        await self._read_to_end()
+        self._term = term
+        self._held.clear()
+        self._replaced.clear()
+
+    async def _take_over(self) -> None:
+        """Write each state that another host decided on last under a larger generation: from then on it is ours."""
+        for state in self._rollouts.states:
+            ours = self._held.get(state.id)
+            if ours is not None and state.generation > ours.generation:
+                log.warning("rollout_taken_over", rollout=state.id, generation=state.generation)
+                del self._held[state.id]
+                self._replaced.add(state.id)
+            if state.id in self._held or state.id in self._replaced or self._is_done(state):
+                continue
+            split = self._splits.get(state.spec.model)
+            generation = 1 + max(state.generation, 0 if split is None or state.is_split_theirs else split.generation)
+            await self._write(replace(state, generation=generation, revision=state.revision + 1))
+
+    def _is_done(self, state: RolloutState) -> bool:
+        """Whether nothing is left to do: the rollout is over, and so is its split."""
+        split = self._splits.get(state.spec.model)
+        return state.phase.is_final and (split is None or split.rollout != state.id)
+
+    async def _obey(self, given: "GivenCommand") -> None:
+        command, now_s = given.command, self._clock.now_s()
+        known = self._held.get(command.rollout) or self._rollouts.find(command.rollout)
+        if known is not None:
+            held = self._splits.get(known.spec.model)
+            after = obey(known, command, offset=given.offset, held=held, now_s=now_s)
+            if after is not known and not known.phase.is_final:
+                await self._write(after)
+        elif command.action is Action.START and command.spec is not None:
+            model = command.spec.model
+            ours = [one for one in self._held.values() if one.spec.model == model and not one.phase.is_final]
+            held, other = self._splits.get(model), ours[0] if ours else self._rollouts.under_way(model)
+            await self._write(start(command, offset=given.offset, held=held, other=other, now_s=now_s))
+        await self._writer.done(command)
+
+    async def _decide(self, state: RolloutState) -> None:
+        now_s = self._clock.now_s()
+        decision = step(state, await self._observe(state, now_s), now_s)
+        after = decision.state
+        self._held[state.id] = after
+        for event in decision.events:
+            log.info("rollout_moved", rollout=state.id, phase=event.phase, weight=event.weight, reason=event.reason)
+        if decision.events or now_s - self._written_s.get(state.id, 0.0) >= _WRITE_S:
+            await self._write(after)
+        if decision.split is not None:
+            await self._writer.split(decision.split)
+            log.info("rollout_split", rollout=state.id, weights=dict(decision.split.weights))
+        if self._is_done(after):
+            self._held.pop(state.id, None)
+
+    async def _observe(self, state: RolloutState, now_s: float) -> Window:
+        spec, windows = state.spec, self._outcomes.windows
+        candidate, stable = (windows.slots_of(spec.model, version) for version in (spec.candidate, spec.stable))
+        closed, opened, through = lane_slots(
+            state, candidate, stable, slot_s=self._settings.outcome_slot_s, now_s=now_s
+        )
+        pool = workers_of(candidate, since_s=state.step_since_s, now_s=now_s)
+        pool = await self._backlog(state, pool)
+        split = self._splits.get(spec.model)
+        if self._splits.is_newest_passed_over(spec.model):
+            # The record of a host that was replaced is the newest; ours must be, or compaction keeps the wrong one.
+            split = None
+        return Window(
+            closed=closed,
+            open=opened,
+            through_slot=through,
+            pool=pool,
+            split=split,
+            is_backlog_done=self._is_backlog_done(state, pool),
+        )
+
+    async def _backlog(self, state: RolloutState, pool: "Pool") -> "Pool":
+        spec, names = state.spec, self._settings.names
+        group = names.worker_group(spec.model, spec.candidate)
+        lanes = {lane: Subscription(names.work_topic(spec.model, spec.candidate, lane), group) for lane in Lane}
+        try:
+            async with asyncio.timeout(_APPLY_S):
+                found = await self._reader.read_partitions(list(lanes.values()))
+        except (InferlaneError, TimeoutError) as error:
+            log.warning("rollout_backlog_not_read", rollout=state.id, error=repr(error))
+            return pool
+        lag = sum(Position.of(partitions).lag_records for partitions in found.values())
+        waiting = lanes[Lane.REQUESTS]
+        oldest_s = 0.0
+        if waiting in found:
+            age = self._ages.setdefault(waiting, OldestAge())
+            oldest_s = age.note(found[waiting], at_s=self._clock.monotonic_s())
+        deadline_s = self._settings.default_deadline_s if Lane.REQUESTS in spec.lanes else math.inf
+        return replaced(pool, lag_records=lag, oldest_s=oldest_s, deadline_s=deadline_s)
+
+    def _is_backlog_done(self, state: RolloutState, pool: "Pool") -> bool:
+        if state.phase is not Phase.ROLLING_BACK:
+            return False
+        how = state.spec.on_failure.backlog
+        if self._mover is None or how == "drain" or (how == "auto" and not pool.is_halted and pool.workers != 0):
+            return pool.lag_records == 0
+        move = self._moves.get(state.id)
+        if move is None or (move.done() and move.exception() is not None):
+            spec = state.spec
+            self._moves[state.id] = asyncio.create_task(
+                self._mover.move(spec.model, spec.candidate, spec.stable), name="rollout_backlog"
+            )
+            return False
+        return move.done()
+
+    async def _write(self, state: RolloutState) -> None:
+        await self._writer.state(state)
+        self._held[state.id] = state
+        self._written_s[state.id] = self._clock.now_s()

@@ -1,0 +1,76 @@
+"""What the controller sees: slots of both versions, lane by lane, from the outcome windows. Pure."""
+
+from collections.abc import Sequence
+
+from inferlane.contracts.lane_tallies import LaneTally
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.rollout import RolloutState
+from inferlane.contracts.windows import Slot
+from router.rollouts.evidence import LaneSlot
+from router.rollouts.guards import Pool
+from router.rollouts.states import weight_of
+
+# How long after its end a slot may still change: summaries come every second, over a broker that may be busy.
+_LATE_S = 5.0
+# A worker that was not heard of for so long is gone: six of its heartbeats.
+_WORKER_SILENT_S = 30.0
+# Slots after a change of the split in which requests that were routed before it are still answered.
+_SLOTS_TO_SETTLE = 2
+
+
+def lane_slots(
+    state: RolloutState, candidate: Sequence[Slot], stable: Sequence[Slot], *, slot_s: int, now_s: float
+) -> tuple[list[LaneSlot], list[LaneSlot], int]:
+    """Slots that the state has not learnt from: those that change no more, those that may, and the newest closed one.
+
+    A slot that is closed and has no traffic is passed, so that nothing of it is added later.
+    """
+    ours, theirs = {slot.index: slot for slot in candidate}, {slot.index: slot for slot in stable}
+    newest_closed = int((now_s - _LATE_S) // slot_s) - 1
+    through = state.evidence.through_slot
+    closed: list[LaneSlot] = []
+    opened: list[LaneSlot] = []
+    for index in sorted(ours.keys() | theirs.keys()):
+        if index <= through:
+            continue
+        found = [
+            _lane_slot(state, index, lane, ours.get(index), theirs.get(index), slot_s=slot_s)
+            for lane in state.spec.lanes
+        ]
+        (closed if index <= newest_closed else opened).extend(found)
+    return closed, opened, max(through, newest_closed)
+
+
+def _lane_slot(
+    state: RolloutState, index: int, lane: Lane, ours: Slot | None, theirs: Slot | None, *, slot_s: int
+) -> LaneSlot:
+    from_s, weight = index * slot_s, weight_of(state)
+    has_settled = from_s >= state.step_since_s + _SLOTS_TO_SETTLE * slot_s
+    return LaneSlot(
+        index=index,
+        candidate=_tally(state.id, lane, ours) or LaneTally(rollout=state.id, lane=lane),
+        stable=_tally(state.id, lane, theirs) or LaneTally(rollout=state.id, lane=lane),
+        shadow=_tally(state.id, lane, ours, is_shadow=True),
+        weight=weight if has_settled and 0 < weight < 1 else None,
+        is_of_step=from_s + slot_s > state.step_since_s,
+    )
+
+
+def _tally(rollout: str, lane: Lane, slot: Slot | None, *, is_shadow: bool = False) -> LaneTally | None:
+    tallies = () if slot is None else slot.lanes
+    return next((one for one in tallies if one.identity == (rollout, lane, is_shadow)), None)
+
+
+def workers_of(candidate: Sequence[Slot], *, since_s: float, now_s: float) -> Pool:
+    """What the candidate's workers said of themselves; errors in a row only of what they said after `since_s`."""
+    newest: dict[str, tuple[float, bool, int]] = {}
+    for slot in candidate:
+        for worker, use in slot.workers.items():
+            if use.newest_s >= newest.get(worker, (0.0, False, 0))[0]:
+                newest[worker] = (use.newest_s, use.is_halted, use.failed_in_a_row)
+    heard = [one for one in newest.values() if one[0] > now_s - _WORKER_SILENT_S]
+    return Pool(
+        workers=len(heard),
+        is_halted=any(is_halted for _, is_halted, _ in heard),
+        failed_in_a_row=max((errors for at_s, _, errors in heard if at_s > since_s), default=0),
+    )

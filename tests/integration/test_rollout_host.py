@@ -1,0 +1,285 @@
+"""The rollout host on a real broker: one decides, a kill at any write leaves nothing twice and nothing undone."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Self
+
+import pytest
+
+from inferlane.contracts.lane_tallies import LaneTally
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.outcomes import OutcomeSummary
+from inferlane.contracts.rollout import (
+    Action,
+    Check,
+    CheckOptions,
+    Command,
+    OnFailure,
+    Pace,
+    Phase,
+    RolloutSpec,
+    RolloutState,
+    Step,
+)
+from inferlane.contracts.traffic_split import Split
+from inferlane.errors import UnavailableError
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.retry import SystemClock
+from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable, publish_rollout
+from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
+from router.rollouts.host import RolloutHost, RolloutWriter
+from router.version_windows import VersionWindows
+from tests.support.brokers import Broker
+
+pytestmark = pytest.mark.timeout(400)
+
+SPEC = RolloutSpec(
+    model="iris",
+    candidate="v2",
+    stable="v1",
+    lanes=(Lane.REQUESTS,),
+    steps=(Step(weight=0.05), Step(weight=0.5)),
+    each=Pace(min_requests=100, min_time_s=0.0, promote_after=1),
+    checks={Check.ERRORS: CheckOptions()},
+    bake_s=0.0,
+    on_failure=OnFailure(backlog="drain"),
+)
+PROMOTED = [Phase.PREPARING, Phase.STEPPING, Phase.STEPPING, Phase.BAKING, Phase.PROMOTED]
+ROLLED_BACK = [Phase.PREPARING, Phase.STEPPING, Phase.ROLLING_BACK, Phase.ROLLED_BACK]
+
+
+class KilledError(Exception):
+    """The host died here."""
+
+
+class Outcomes:
+    """The windows of an owner; its summaries are what the split in force would make of 1,000 requests."""
+
+    def __init__(self, splits: SplitTable, *, failing: float) -> None:
+        self.windows = VersionWindows(slot_s=1, window_s=3_600)
+        self.owns_outcomes = True
+        self.assignments = 1
+        self._splits = splits
+        self._failing = failing
+        self._sequence = 0
+
+    def serve(self) -> None:
+        """One more second of traffic."""
+        self._sequence += 1
+        split, now_s = self._splits.get("iris"), time.time()
+        for version in ("v1", "v2"):
+            share = 0.0 if split is None or not split.rollout else split.weights.get(version, 0.0)
+            requests = int(1_000 * share)
+            failed = int(requests * (self._failing if version == "v2" else 0.01))
+            tally = LaneTally(
+                rollout="" if split is None else split.rollout, lane=Lane.REQUESTS, requests=requests, failed=failed
+            )
+            summary = OutcomeSummary(
+                model="iris",
+                version=version,
+                worker_id=f"{id(self)}",
+                sequence=self._sequence,
+                from_s=now_s - 1,
+                to_s=now_s,
+                lanes=(tally,) if requests else (),
+            )
+            self.windows.apply(summary, now_s=now_s)
+
+
+class DyingWriter(RolloutWriter):
+    """Dies before or after one of its writes, counted over all of them."""
+
+    def __init__(self, settings: Settings, producer: BatchProducer, *, dies_at: float) -> None:
+        super().__init__(settings, producer)
+        self._dies_at = dies_at
+        self.writes = 0
+
+    async def state(self, state: RolloutState) -> None:
+        with_death = self._count()
+        await super().state(state)
+        self._die(after=with_death)
+
+    async def split(self, split: Split) -> None:
+        with_death = self._count()
+        await super().split(split)
+        self._die(after=with_death)
+
+    async def done(self, command: Command) -> None:
+        with_death = self._count()
+        await super().done(command)
+        self._die(after=with_death)
+
+    def _count(self) -> bool:
+        if self.writes == self._dies_at:
+            raise KilledError
+        self.writes += 1
+        return self.writes - 0.5 == self._dies_at
+
+    def _die(self, *, after: bool) -> None:
+        if after:
+            raise KilledError
+
+
+class Replica:
+    """One router's part in rollouts, with tables of its own."""
+
+    def __init__(self, settings: Settings, producer: BatchProducer, *, failing: float, dies_at: float = -1) -> None:
+        self.rollouts, self.splits = RolloutTable(), SplitTable()
+        self._followers = (RolloutFollower(settings, self.rollouts), SplitFollower(settings, self.splits))
+        self.outcomes = Outcomes(self.splits, failing=failing)
+        self.writer = DyingWriter(settings, producer, dies_at=dies_at)
+        self.host = RolloutHost(
+            settings,
+            outcomes=self.outcomes,
+            rollouts=self.rollouts,
+            splits=self.splits,
+            writer=self.writer,
+            read_to_end=partial(self._followers[0].read_to_end, timeout_s=30),
+            clock=SystemClock(),
+        )
+
+    async def __aenter__(self) -> Self:
+        for follower in self._followers:
+            await follower.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for follower in self._followers:
+            await follower.close()
+
+    async def decide(self) -> None:
+        """One decision, with the tables as the topics are."""
+        for follower in self._followers:
+            await follower.read_to_end(timeout_s=30)
+        self.outcomes.serve()
+        await self.host.decide()
+
+    async def finish(self) -> RolloutState:
+        """Decide until the rollout is over and its split is, too."""
+        async with asyncio.timeout(200):
+            while True:
+                await self.decide()
+                state, split = self.rollouts.find("iris-1"), self.splits.get("iris")
+                if state is not None and state.phase.is_final and split is not None and not split.rollout:
+                    return state
+
+
+@pytest.fixture
+async def settings(broker: Broker) -> Settings:
+    settings = broker.settings(ingress_partitions=1, work_partitions=1)
+    await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
+    return settings
+
+
+@pytest.fixture
+async def producer(settings: Settings) -> AsyncIterator[BatchProducer]:
+    producer = BatchProducer(settings)
+    await producer.start()
+    yield producer
+    await producer.close()
+
+
+def command(action: Action, number: int = 1, **more: object) -> Command:
+    values = {"id": f"c{number}", "rollout": "iris-1", "action": action, "by": "ann", **more}
+    return Command(**values)  # type: ignore[arg-type]  # the fields of the command, by name
+
+
+@pytest.mark.parametrize(("failing", "phases"), [(0.01, PROMOTED), (0.5, ROLLED_BACK)])
+async def test_a_host_that_is_killed_at_any_write_decides_nothing_twice(
+    settings: Settings, producer: BatchProducer, failing: float, phases: list[Phase]
+) -> None:
+    await publish_rollout(settings, command(Action.START, spec=SPEC))
+    kills = 0
+    while True:
+        # Half of them die before a write that the next one has to do, half of them after it.
+        async with Replica(settings, producer, failing=failing, dies_at=kills % 4 / 2 + 1.5) as replica:
+            try:
+                state = await replica.finish()
+                break
+            except KilledError:
+                kills += 1
+    assert kills >= len(phases)
+    assert [event.phase for event in state.events] == phases
+    assert [event.number for event in state.events] == list(range(1, len(phases) + 1))
+    split = replica.splits.get("iris")
+    assert split is not None
+    assert split.weights == ({"v2": 1.0} if phases is PROMOTED else {"v1": 1.0})
+    assert replica.rollouts.commands == []
+
+
+async def test_what_a_replaced_host_still_writes_is_passed_over(settings: Settings, producer: BatchProducer) -> None:
+    await publish_rollout(settings, command(Action.START, spec=SPEC))
+    async with Replica(settings, producer, failing=0.01) as old, Replica(settings, producer, failing=0.01) as new:
+        await old.decide()
+        await old.decide()
+        await new.decide()
+        await new.decide()
+        await old.decide()
+        taken = new.rollouts.get("iris-1")
+        await old.decide()
+        await new.decide()
+        held, split = new.rollouts.get("iris-1"), new.splits.get("iris")
+        assert split is not None
+        assert held.generation == taken.generation
+        assert split.generation == held.generation
+        stale = Split(model="iris", weights={"v2": 1.0}, rollout="iris-1", generation=1)
+        await publish_split(settings, stale)
+        await new.decide()
+        await new.decide()
+        assert new.splits.get("iris") != stale
+    async with Replica(settings, producer, failing=0.01) as late:
+        # Who reads the topic anew finds the split in force last.
+        found = late.splits.get("iris")
+        assert found is not None
+        assert found.generation > 1
+
+
+async def test_a_split_made_by_hand_pauses_and_a_person_goes_on(settings: Settings, producer: BatchProducer) -> None:
+    spec = RolloutSpec(**{**{name: getattr(SPEC, name) for name in SPEC.__struct_fields__}, "each": Pace()})
+    await publish_rollout(settings, command(Action.START, spec=spec))
+    async with Replica(settings, producer, failing=0.01) as replica:
+        while (held := replica.splits.get("iris")) is None or "v2" not in held.weights:
+            await replica.decide()
+        theirs = Split(model="iris", weights={"v1": 0.3, "v2": 0.7}, changed_s=1.0, generation=held.generation + 1)
+        await publish_split(settings, theirs)
+        await replica.decide()
+        await replica.decide()
+        assert replica.rollouts.get("iris-1").phase is Phase.PAUSED
+        assert replica.splits.get("iris") == theirs
+        await publish_rollout(settings, command(Action.RESUME, 2))
+        for _ in range(3):
+            await replica.decide()
+        back = replica.splits.get("iris")
+        assert back is not None
+        assert (back.rollout, back.weights) == ("iris-1", {"v1": 0.95, "v2": 0.05})
+        await publish_rollout(settings, command(Action.ABORT, 3, reason="enough seen"))
+        state = await replica.finish()
+        assert (state.phase, state.reason) == (Phase.ROLLED_BACK, "enough seen")
+        assert state.events[-2].by == "ann"
+
+
+async def test_a_second_rollout_of_a_model_fails_while_the_first_is_not_over(
+    settings: Settings, producer: BatchProducer
+) -> None:
+    await publish_rollout(settings, command(Action.START, spec=SPEC))
+    await publish_rollout(settings, command(Action.START, 2, rollout="iris-2", spec=SPEC))
+    async with Replica(settings, producer, failing=0.01) as replica:
+        await replica.decide()
+        await replica.decide()
+        second = replica.rollouts.get("iris-2")
+    assert second.phase is Phase.FAILED
+    assert "iris-1" in second.reason
+
+
+async def test_nobody_decides_without_the_outcomes(settings: Settings, producer: BatchProducer) -> None:
+    await publish_rollout(settings, command(Action.START, spec=SPEC))
+    async with Replica(settings, producer, failing=0.01) as replica:
+        replica.outcomes.owns_outcomes = False
+        await replica.decide()
+        assert replica.writer.writes == 0
+        with pytest.raises(UnavailableError):
+            await RolloutFollower(settings, RolloutTable()).read_to_end(timeout_s=1)
