@@ -16,6 +16,7 @@ from inferlane.runtime.redis.feedback_store import FeedbackStore
 from inferlane.runtime.redis.result_store import ResultStore, connect, ping
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import ServedVersions, WindowStore
+from inferlane.runtime.rerouting import MovedRequests, reroute_backlog
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.service import Background, Startup
@@ -34,6 +35,7 @@ from router.window_publisher import WindowPublisher
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from inferlane.contracts.rollout import RolloutSpec
     from inferlane.runtime.config import Settings
 
 log = structlog.get_logger(__name__)
@@ -120,6 +122,18 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         rollout_follower = RolloutFollower(settings, rollouts)
         await startup.wait_for("topics", rollout_follower.start)
         stack.push_async_callback(rollout_follower.close)
+        moved = MovedRequests(redis, redis_url=settings.redis_url, names=settings.names, clock=SystemClock())
+
+        async def reroute(spec: "RolloutSpec") -> None:
+            await reroute_backlog(
+                settings,
+                model=spec.model,
+                version=spec.candidate,
+                to_version=spec.stable,
+                producer=producer,
+                moved=moved,
+            )
+
         host = RolloutHost(
             settings,
             outcomes=window_publisher,
@@ -127,6 +141,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             splits=splits,
             writer=RolloutWriter(settings, producer),
             read_to_end=partial(rollout_follower.read_to_end, timeout_s=_CATCH_UP_S),
+            reroute=reroute,
             clock=SystemClock(),
         )
         deciding = await stack.enter_async_context(Background(host.run, name="rollouts"))

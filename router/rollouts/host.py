@@ -7,7 +7,7 @@ state anew under a larger generation first. What its predecessor may still write
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace as replaced
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.rollout import Action, Command, Phase, RolloutState, encode_rollout, key_of
+from inferlane.contracts.rollout import Action, Command, Phase, RolloutSpec, RolloutState, encode_rollout, key_of
 from inferlane.contracts.traffic_split import Split
 from inferlane.errors import InferlaneError
 from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
@@ -80,18 +80,6 @@ class RolloutWriter:
         await remove_command(self._settings, command)
 
 
-class BacklogMover(Protocol):
-    """Moves what waits for a version to another one."""
-
-    async def move(self, model: str, version: str, to_version: str) -> None:
-        """Return when nothing that waited for the version is left.
-
-        Raises:
-            InferlaneError: not all could be moved; the same call goes on.
-        """
-        ...
-
-
 class RolloutHost:
     """Decides on every rollout that is not over, once an interval. One event loop."""
 
@@ -105,9 +93,12 @@ class RolloutHost:
         writer: RolloutWriter,
         read_to_end: Callable[[], Awaitable[None]],
         clock: "Clock",
-        mover: BacklogMover | None = None,
+        reroute: Callable[[RolloutSpec], Coroutine[None, None, object]],
     ) -> None:
-        """`read_to_end` returns when the table holds what is in the topic, and raises if it cannot."""
+        """`read_to_end` returns when the table holds what is in the topic, and raises if it cannot.
+
+        `reroute` moves what waits for the candidate to the stable version; after an error it is called again.
+        """
         self._settings = settings
         self._read_to_end = read_to_end
         self._outcomes = outcomes
@@ -115,7 +106,7 @@ class RolloutHost:
         self._splits = splits
         self._writer = writer
         self._clock = clock
-        self._mover = mover
+        self._reroute = reroute
         self._reader = BacklogReader(settings)
         self._ages: dict[Subscription, OldestAge] = {}
         # The states of this owner's term, as they were decided last; and when each was written.
@@ -123,7 +114,7 @@ class RolloutHost:
         self._held: dict[str, RolloutState] = {}
         self._written_s: dict[str, float] = {}
         self._replaced: set[str] = set()
-        self._moves: dict[str, asyncio.Task[None]] = {}
+        self._moves: dict[str, asyncio.Task[object]] = {}
 
     async def run(self) -> NoReturn:
         """Decide every `outcome_interval_s` until cancelled."""
@@ -256,14 +247,14 @@ class RolloutHost:
         if state.phase is not Phase.ROLLING_BACK:
             return False
         how = state.spec.on_failure.backlog
-        if self._mover is None or how == "drain" or (how == "auto" and not pool.is_halted and pool.workers != 0):
+        if how == "drain" or (how == "auto" and not pool.is_halted and pool.workers != 0):
             return pool.lag_records == 0
         move = self._moves.get(state.id)
-        if move is None or (move.done() and move.exception() is not None):
-            spec = state.spec
-            self._moves[state.id] = asyncio.create_task(
-                self._mover.move(spec.model, spec.candidate, spec.stable), name="rollout_backlog"
-            )
+        if move is not None and move.done() and move.exception() is not None:
+            log.warning("rollout_backlog_not_moved", rollout=state.id, error=repr(move.exception()))
+            move = None
+        if move is None:
+            self._moves[state.id] = asyncio.create_task(self._reroute(state.spec), name="rollout_backlog")
             return False
         return move.done()
 

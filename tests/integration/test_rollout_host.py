@@ -7,6 +7,7 @@ from functools import partial
 from typing import Self
 
 import pytest
+from msgspec.structs import replace
 
 from inferlane.contracts.lane_tallies import LaneTally
 from inferlane.contracts.naming import Lane
@@ -128,6 +129,7 @@ class Replica:
     """One router's part in rollouts, with tables of its own."""
 
     def __init__(self, settings: Settings, producer: BatchProducer, *, failing: float, dies_at: float = -1) -> None:
+        self.rerouted = 0
         self.rollouts, self.splits = RolloutTable(), SplitTable()
         self._followers = (RolloutFollower(settings, self.rollouts), SplitFollower(settings, self.splits))
         self.outcomes = Outcomes(self.splits, failing=failing)
@@ -139,8 +141,12 @@ class Replica:
             splits=self.splits,
             writer=self.writer,
             read_to_end=partial(self._followers[0].read_to_end, timeout_s=30),
+            reroute=self._reroute,
             clock=SystemClock(),
         )
+
+    async def _reroute(self, _: RolloutSpec) -> None:
+        self.rerouted += 1
 
     async def __aenter__(self) -> Self:
         for follower in self._followers:
@@ -239,7 +245,7 @@ async def test_what_a_replaced_host_still_writes_is_passed_over(settings: Settin
 
 
 async def test_a_split_made_by_hand_pauses_and_a_person_goes_on(settings: Settings, producer: BatchProducer) -> None:
-    spec = RolloutSpec(**{**{name: getattr(SPEC, name) for name in SPEC.__struct_fields__}, "each": Pace()})
+    spec = replace(SPEC, each=Pace())
     await publish_rollout(settings, command(Action.START, spec=spec))
     async with Replica(settings, producer, failing=0.01) as replica:
         while (held := replica.splits.get("iris")) is None or "v2" not in held.weights:
@@ -273,6 +279,16 @@ async def test_a_second_rollout_of_a_model_fails_while_the_first_is_not_over(
         second = replica.rollouts.get("iris-2")
     assert second.phase is Phase.FAILED
     assert "iris-1" in second.reason
+
+
+async def test_the_backlog_of_a_candidate_that_is_rolled_back_is_moved_once(
+    settings: Settings, producer: BatchProducer
+) -> None:
+    spec = replace(SPEC, on_failure=OnFailure(backlog="reroute"))
+    await publish_rollout(settings, command(Action.START, spec=spec))
+    async with Replica(settings, producer, failing=0.5) as replica:
+        state = await replica.finish()
+        assert (state.phase, replica.rerouted) == (Phase.ROLLED_BACK, 1)
 
 
 async def test_nobody_decides_without_the_outcomes(settings: Settings, producer: BatchProducer) -> None:
