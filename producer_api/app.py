@@ -23,7 +23,16 @@ from producer_api.inference_protocol.infer_format import V2Format, is_infer
 from producer_api.inference_protocol.infer_request import InferReader
 from producer_api.predict.embeddings_format import EmbeddingsFormat
 from producer_api.predict.endpoint import PredictEndpoint, PredictFormat, V1Format
-from producer_api.routes import docs_page, feedback, operations, predictions, protocol_metadata, served_models, shadows
+from producer_api.routes import (
+    docs_page,
+    feedback,
+    operations,
+    predictions,
+    protocol_metadata,
+    rollouts,
+    served_models,
+    shadows,
+)
 from producer_api.routes.dependencies import Services
 
 if TYPE_CHECKING:
@@ -63,7 +72,16 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     for path in (V2_MODEL_PATH, V2_VERSION_PATH):
         app.router.routes.append(Route(f"{path}/infer", infer, methods=["POST"]))
     routes = [*app.router.routes]
-    for module in (docs_page, predictions, served_models, operations, protocol_metadata, shadows, feedback):
+    for module in (
+        docs_page,
+        predictions,
+        served_models,
+        rollouts,
+        operations,
+        protocol_metadata,
+        shadows,
+        feedback,
+    ):
         app.include_router(module.router)
         routes += module.router.routes
     app.state.all_routes = routes

@@ -21,6 +21,7 @@ from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
+from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.service import Startup
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
@@ -136,6 +137,10 @@ async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, s
     catalog_follower = CatalogFollower(settings, table)
     await startup.wait_for("topics", catalog_follower.start)
     stack.push_async_callback(catalog_follower.close)
+    rollouts = RolloutTable()
+    rollout_follower = RolloutFollower(settings, rollouts)
+    await startup.wait_for("topics", rollout_follower.start)
+    stack.push_async_callback(rollout_follower.close)
     pending = PendingRequests(store, redis, instance=uuid.uuid4().hex, max_waiters=settings.max_waiting_requests)
     stack.push_async_callback(pending.close)
     await startup.wait_for("store", pending.start)
@@ -195,6 +200,8 @@ async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, s
         streams=EventStreams(settings, waits=submitter.waits, responses=responses, clock=clock),
         splits=splits,
         follower=follower,
+        rollouts=rollouts,
+        rollout_follower=rollout_follower,
         catalog_follower=catalog_follower,
         feedback_store=FeedbackStore(
             redis, redis_url=settings.redis_url, names=settings.names, remember_s=settings.feedback_max_age_s

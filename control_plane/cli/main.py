@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from control_plane import services
-from control_plane.cli import batch_commands, catalog_commands, dead_letter_commands, models_commands, scale_commands
+from control_plane.cli import (
+    batch_commands,
+    catalog_commands,
+    dead_letter_commands,
+    models_commands,
+    rollout_commands,
+    scale_commands,
+)
 from control_plane.cli.console import err, out, reachable_settings, styled, write_json
 from control_plane.cli.doctor import doctor
 from control_plane.cli.init_command import init, read_settings_file
@@ -30,6 +37,7 @@ app.command(rich_help_panel=TRIALS)(replay)
 app.command(rich_help_panel=TRIALS)(shadow)
 app.command(rich_help_panel=TRIALS)(reroute)
 app.add_typer(models_commands.app, name="models")
+app.add_typer(rollout_commands.app, name="rollout", rich_help_panel=TRIALS)
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(topics_app, name="topics")
 app.add_typer(acls_app, name="acls")

@@ -142,6 +142,8 @@ class ModelWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     weights: Weights
     fallback: Annotated[str, msgspec.Meta(max_length=512)] | msgspec.UnsetType = msgspec.UNSET
     shadow: Shadow | msgspec.UnsetType | None = msgspec.UNSET
+    # Whether the split is set although a rollout of the model is under way, which that pauses.
+    force: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ShadowInfo(BaseModel):

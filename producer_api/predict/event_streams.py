@@ -64,6 +64,11 @@ class EventStreams:
         self._ends: set[ClientDisconnect] = set()
         self._is_draining = False
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether streams end now because the process stops."""
+        return self._is_draining
+
     def drain(self) -> None:
         """End every stream without a result, and new ones after `queued`, so that clients reconnect elsewhere."""
         self._is_draining = True

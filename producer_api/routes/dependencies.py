@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.redis.store_probe import StoreProbe
     from inferlane.runtime.redis.versions import VersionFaults, WindowStore
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
     from inferlane.runtime.split_table import SplitFollower, SplitTable
     from inferlane.runtime.tracing.spans import Tracing
     from models.live_catalog import AnyCatalog
@@ -61,6 +62,8 @@ class Services:
     streams: "EventStreams"
     splits: "SplitTable"
     follower: "SplitFollower"
+    rollouts: "RolloutTable"
+    rollout_follower: "RolloutFollower"
     catalog_follower: "CatalogFollower"
     windows: "WindowStore"
     shadow_results: "ShadowResults"

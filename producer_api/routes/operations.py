@@ -60,6 +60,7 @@ def live_checks(services: Services) -> Mapping[str, bool]:
         "delivered_results": services.delivered.is_running,
         "enqueuer": services.enqueuer.is_running,
         "splits": services.follower.is_running,
+        "rollouts": services.rollout_follower.is_running,
         "catalog": services.catalog_follower.is_running,
         "store_capacity": services.store_capacity.is_running,
         "pending_requests": services.pending.is_running,

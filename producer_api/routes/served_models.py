@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import msgspec
 import structlog
 from fastapi import APIRouter, Depends, Query, Request
+from msgspec.structs import replace
 
 from inferlane.contracts.traffic_split import make_split, shares_of
 from inferlane.contracts.wire.json_numbers import refuse_repeats
 from inferlane.contracts.wire.tensors import TensorSpec
-from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError, clipped
+from inferlane.errors import UNDECODABLE, DecodeError, RolloutUnderWayError, UnavailableError, clipped
 from inferlane.runtime.split_table import publish_split
 from models.catalog import Fault, Model, ModelVersion
 from producer_api.http.error_responses import InvalidParameterError
@@ -74,6 +75,7 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
         shadow=None if isinstance(change.shadow, msgspec.UnsetType) else change.shadow,
     )
     model.check_together(split)
+    split = replace(split, generation=_generation(services, model.name, is_forced=change.force is True))
     time_s = services.settings.default_wait_s
     late = UnavailableError(
         f"the split was not in force here within the {time_s:.1f} s of this call; whether it is stored is not known. "
@@ -82,7 +84,25 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
     async with answer_within(time_s, late):
         offset = await publish_split(services.settings, split)
         await services.splits.wait_applied(offset, timeout_s=time_s)
+    if services.splits.is_newest_passed_over(model.name):
+        raise RolloutUnderWayError(f"a rollout of {model.name} set the split at the same moment; set yours again")
     return _about_split(services, model)
+
+
+def _generation(services: Services, model: str, *, is_forced: bool) -> int:
+    """The generation of a split that a person sets: over that of a rollout, which pauses it.
+
+    Raises:
+        RolloutUnderWayError: a rollout of the model is not over, and the change is not forced.
+    """
+    held, under_way = services.splits.get(model), services.rollouts.under_way(model)
+    if under_way is not None and not is_forced:
+        raise RolloutUnderWayError(
+            f"the rollout {under_way.id} of {model} is {under_way.phase} and sets the split; promote or abort it, or "
+            'send "force": true, which pauses it'
+        )
+    generation = 0 if held is None else held.generation
+    return generation + 1 if under_way is not None else generation
 
 
 async def faults_of_workers(services: Services) -> list[Fault]:

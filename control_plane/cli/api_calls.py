@@ -1,0 +1,64 @@
+"""Calls of our own commands to the API, with the key of the settings."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from inferlane.errors import InferlaneError, InvalidRequestError, UnavailableError, clipped
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
+
+# Longer than the API takes to say that it could not do what was asked.
+_WITHIN_S = 30.0
+
+
+class ApiCalls:
+    """Calls of one API."""
+
+    def __init__(self, settings: "Settings") -> None:
+        host = "localhost" if settings.api_host in {"0.0.0.0", "::"} else settings.api_host
+        host = f"[{host}]" if ":" in host else host
+        self._url = settings.api_url.rstrip("/") or f"http://{host}:{settings.api_port}"
+        self._key = settings.api_key
+        # A proxy of the environment is not for a server whose address we were given.
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+    def get(self, path: str) -> Any:
+        """The body of a GET.
+
+        Raises:
+            InvalidRequestError: the API refuses it; the message is the API's.
+            UnavailableError: the API does not answer, or cannot do it now.
+        """
+        return self._call("GET", path, None)
+
+    def post(self, path: str, body: Any) -> Any:
+        """The body of the answer to a POST. Raises as `get` does."""
+        return self._call("POST", path, json.dumps(body).encode())
+
+    def _call(self, method: str, path: str, body: bytes | None) -> Any:
+        request = urllib.request.Request(self._url + path, data=body, method=method)  # noqa: S310 - the operator's own server
+        request.add_header("content-type", "application/json")
+        if self._key is not None:
+            request.add_header("authorization", f"Bearer {self._key.get_secret_value()}")
+        try:
+            with self._open(request, timeout=_WITHIN_S) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise _refusal(error) from error
+        except (OSError, ValueError) as error:
+            raise UnavailableError(
+                f"no answer of the API at {self._url}: {clipped(str(error))}; `inferlane status` says what runs"
+            ) from error
+
+
+def _refusal(error: urllib.error.HTTPError) -> InferlaneError:
+    try:
+        problem = json.loads(error.read(64 * 1024))
+        detail = str(problem["detail"])
+    except (OSError, ValueError, KeyError, TypeError):
+        detail = f"the API answers {error.code}"
+    kind = UnavailableError if error.code >= 500 else InvalidRequestError  # noqa: PLR2004 - server errors
+    return kind(detail)

@@ -1,0 +1,327 @@
+"""`inferlane rollout`: plan, start and watch a rollout, and tell it what to do."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from control_plane.cli.api_calls import ApiCalls
+from control_plane.cli.console import err, out, reachable_settings, write_json
+from control_plane.cli.rollout_screens import state_screen, time_words, verdict_table
+
+# The statistics load numpy: commands that do not need it start without (PLC0415).
+# ruff: noqa: PLC0415
+
+app = typer.Typer(no_args_is_help=True, help="Move traffic to a new version step by step, with a verdict at each step.")
+
+_PROMOTED, _ROLLED_BACK, _PAUSED, _LATE = 0, 1, 2, 3
+_LOOK_S = 1.0
+_FINAL = {"promoted": _PROMOTED, "rolled_back": _ROLLED_BACK, "failed": _ROLLED_BACK, "paused": _PAUSED}
+
+Model = Annotated[str, typer.Argument(help="The model.")]
+Candidate = Annotated[str, typer.Argument(help="The version that is to get the traffic.")]
+Steps = Annotated[
+    str, typer.Option(help="Steps, with commas between: weights in percent, or `shadow 10% for 2000 requests`.")
+]
+MinRequests = Annotated[int, typer.Option(min=0, help="Requests of the candidate that each step takes at least.")]
+MinTime = Annotated[str, typer.Option(help="Time that each step takes at least: 30s, 2m, 1h.")]
+Rollout = Annotated[str, typer.Argument(help="The rollout's id, or a model: then its newest one.")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept in the history. Default: none.")]
+AsJson = Annotated[bool, typer.Option("--json", help="A JSON object. Default: text.")]
+
+
+@app.command()
+def plan(
+    model: Model,
+    candidate: Candidate,
+    steps: Steps = "1,5,25,50,100",
+    stable: Annotated[str, typer.Option(help="Default: the version with the largest weight.")] = "",
+    min_requests: MinRequests = 500,
+    min_time: MinTime = "2m",
+) -> None:
+    """Say how long each step takes at the traffic of the last hour, and what difference it can see. Changes nothing."""
+    from inferlane.contracts.rollout_request import read_step, seconds_of, words_of
+    from router.rollouts.statistics import visible_share
+
+    api = ApiCalls(reachable_settings())
+    api.get(f"/v1/metrics/{candidate}?model={model}&window_s=60")
+    weights: dict[str, float] = api.get(f"/v1/traffic-split?model={model}")["weights"]
+    stable = stable or max(weights, key=lambda version: weights[version])
+    hour = api.get(f"/v1/metrics/{stable}?model={model}&window_s=3600")
+    rate = hour["rate_per_s"] / max(weights.get(stable, 1.0), 1e-6)
+    failing = hour["error_rate"] or 0.0
+    out.print(f"{model}: {stable} → {candidate}, {rate:.2f} requests/s in the last hour, {failing:.2%} of them failed")
+    table = Table("step", "takes about", "requests of the candidate", "sees failures from", box=None)
+    total_s, seen = 0.0, 0.0
+    for step in [read_step(part) for part in steps.split(",")]:
+        needed = step.min_requests if step.min_requests is not None else min_requests
+        least_s = step.min_time_s if step.min_time_s is not None else seconds_of(min_time)
+        share = step.shadow or step.weight
+        takes_s = max(least_s, needed / (rate * share)) if rate else float("inf")
+        requests = max(needed, rate * share * least_s)
+        seen += requests
+        visible = visible_share(max(failing, 1e-4), seen, weight=min(share, 0.99), alpha=0.01)
+        total_s += takes_s
+        table.add_row(
+            words_of(step), time_words(takes_s), f"{requests:,.0f}", "none" if visible >= 1 else f"{visible:.2%}"
+        )
+    out.print(table)
+    if rate:
+        out.print(f"about {time_words(total_s)} in all, and the time with all traffic (`bake`) after that")
+    else:
+        out.print("there was no traffic in the last hour: a step would wait for requests, and pause after max_wait")
+
+
+@app.command()
+def start(  # noqa: PLR0913, PLR0917 - each is an option of the command line
+    model: Model,
+    candidate: Candidate,
+    steps: Steps = "1,5,25,50,100",
+    stable: Annotated[str, typer.Option(help="Default: the version with the largest weight.")] = "",
+    shadow: Annotated[str, typer.Option(help="A shadow step before the others, such as 10%. Default: none.")] = "",
+    min_requests: MinRequests = 500,
+    min_time: MinTime = "2m",
+    max_wait: Annotated[str, typer.Option(help="How long a step may wait for its requests; then it pauses.")] = "6h",
+    bake: Annotated[str, typer.Option(help="How long all traffic is watched at the end.")] = "10m",
+    promote_after: Annotated[
+        int, typer.Option(min=0, help="Requests without an alarm that are enough without proof; 0: none are.")
+    ] = 0,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(help="latency=50ms, errors=0.5% (margin), answers=0.2 (distance), agreement=99%; repeat it."),
+    ] = None,
+    lane: Annotated[list[str] | None, typer.Option(help="requests or bulk. Default: both.")] = None,
+    fallback: Annotated[
+        str, typer.Option(help="stable answers what the candidate fails; none lets it fail.")
+    ] = "stable",
+    reason: Reason = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the rollout and start nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a rollout. `inferlane rollout plan` says first how long it takes."""
+    asked = [part.strip() for part in steps.split(",")]
+    body: dict[str, Any] = {
+        "model": model,
+        "candidate": candidate,
+        "stable": stable,
+        "steps": [f"shadow {shadow}", *asked] if shadow else asked,
+        "each": {
+            "min_requests": min_requests,
+            "min_time": min_time,
+            "max_wait": max_wait,
+            "promote_after": promote_after,
+        },
+        "bake": bake,
+        "fallback": fallback,
+        "reason": reason,
+    }
+    if check:
+        body["checks"] = _checks(check)
+    if lane:
+        body["lanes"] = lane
+    _begin(body, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def apply(
+    file: Annotated[
+        Path, typer.Option("--file", "-f", help="rollout.yaml; `inferlane rollout schema` has its schema.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and start nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start the rollout that a file describes."""
+    import yaml
+
+    from inferlane.errors import InvalidRolloutError
+
+    try:
+        given = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InvalidRolloutError(f"{file} cannot be read: {error}") from error
+    _begin(given, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of rollout.yaml."""
+    from inferlane.contracts.rollout_request import request_schema
+
+    write_json(request_schema())
+
+
+@app.command("list")
+def list_rollouts(as_json: AsJson = False) -> None:
+    """List rollouts, the newest first."""
+    found = ApiCalls(reachable_settings()).get("/v1/rollouts")["rollouts"]
+    if as_json:
+        write_json(found)
+        return
+    table = Table("rollout", "model", "from", "to", "phase", "weight", "since", "why", box=None)
+    for one in found:
+        spec = one["spec"]
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.get("phase_since_s", 0)))
+        why = one.get("waits_for") or one.get("reason", "")
+        table.add_row(
+            one["id"],
+            spec["model"],
+            spec["stable"],
+            spec["candidate"],
+            one["phase"],
+            f"{one['weight']:.0%}",
+            since,
+            why,
+        )
+    out.print(table)
+
+
+@app.command()
+def status(
+    rollout: Rollout,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until it is over or paused.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a rollout stands and what each check says."""
+    api = ApiCalls(reachable_settings())
+    name = _id(api, rollout)
+    found = api.get(f"/v1/rollouts/{name}")
+    if as_json:
+        write_json(found)
+        return
+    if not watch:
+        out.print(state_screen(found))
+        return
+    with Live(state_screen(found), console=out, auto_refresh=False) as live:
+        while found["phase"] not in _FINAL:
+            time.sleep(_LOOK_S)
+            found = api.get(f"/v1/rollouts/{name}")
+            live.update(state_screen(found), refresh=True)
+
+
+@app.command()
+def pause(rollout: Rollout, reason: Reason = "") -> None:
+    """Keep the weights as they are; checks go on, and may still roll it back."""
+    _command(rollout, "pause", reason)
+
+
+@app.command()
+def resume(rollout: Rollout, reason: Reason = "") -> None:
+    """Go on where it paused. What has failed so far is accepted, and a split that was set by hand is taken back."""
+    _command(rollout, "resume", reason)
+
+
+@app.command()
+def promote(rollout: Rollout, reason: Reason = "") -> None:
+    """Give the candidate all traffic now; it is still watched while it bakes."""
+    _command(rollout, "promote", reason)
+
+
+@app.command()
+def abort(rollout: Rollout, reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")]) -> None:
+    """Take the candidate's traffic away."""
+    _command(rollout, "abort", reason)
+
+
+@app.command()
+def history(rollout: Rollout, as_json: AsJson = False) -> None:
+    """List what happened, with the reason of each step."""
+    api = ApiCalls(reachable_settings())
+    events = api.get(f"/v1/rollouts/{_id(api, rollout)}").get("events", [])
+    if as_json:
+        write_json(events)
+        return
+    table = Table("#", "at", "phase", "weight", "by", "why", box=None)
+    for event in events:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at_s"]))
+        table.add_row(
+            str(event["number"]),
+            at,
+            event["phase"],
+            f"{event.get('weight', 0):.0%}",
+            event.get("by", ""),
+            event.get("reason", ""),
+        )
+    out.print(table)
+
+
+@app.command()
+def explain(
+    rollout: Rollout,
+    number: Annotated[int | None, typer.Argument(help="The event by its number. Default: every event.")] = None,
+) -> None:
+    """Show the numbers that each transition was decided on."""
+    api = ApiCalls(reachable_settings())
+    for event in api.get(f"/v1/rollouts/{_id(api, rollout)}").get("events", []):
+        if number is None or event["number"] == number:
+            title = f"{event['number']}. {event['was']} → {event['phase']}: {event.get('reason', '')}"
+            out.print(f"{title} ({event.get('requests', 0):,} requests in the step)")
+            if event.get("verdicts"):
+                out.print(verdict_table(event["verdicts"]))
+
+
+@app.command()
+def wait(
+    rollout: Rollout,
+    timeout: Annotated[str, typer.Option(help="Give up after this long, with exit 3: 30m, 6h.")] = "24h",
+) -> None:
+    """Wait for the end: exit 0 promoted, 1 rolled back or failed, 2 paused, 3 not over in time."""
+    from inferlane.contracts.rollout_request import seconds_of
+
+    api = ApiCalls(reachable_settings())
+    name, until_s = _id(api, rollout), time.monotonic() + seconds_of(timeout)
+    while True:
+        found = api.get(f"/v1/rollouts/{name}")
+        if found["phase"] in _FINAL:
+            err.print(f"{name} {found['phase']}: {found.get('reason', '')}")
+            raise typer.Exit(_FINAL[found["phase"]])
+        if time.monotonic() > until_s:
+            err.print(f"{name} is still {found['phase']} after {timeout}: {found.get('waits_for', '')}")
+            raise typer.Exit(_LATE)
+        time.sleep(_LOOK_S)
+
+
+def _begin(body: Any, *, dry_run: bool, as_json: bool) -> None:
+    from inferlane.contracts.rollout_request import read_request, spec_of
+
+    asked = read_request(body)
+    # What the API would refuse is refused here too, with no stack running.
+    spec_of(asked, model=asked.model or "default", stable=asked.stable or " ")
+    if dry_run:
+        write_json(body)
+        return
+    found = ApiCalls(reachable_settings()).post("/v1/rollouts", body)
+    if as_json:
+        write_json(found)
+    else:
+        out.print(state_screen(found))
+        err.print(f"watch it: inferlane rollout status {found['id']} --watch")
+
+
+def _command(rollout: str, action: str, reason: str) -> None:
+    api = ApiCalls(reachable_settings())
+    out.print(state_screen(api.post(f"/v1/rollouts/{_id(api, rollout)}/{action}", {"reason": reason})))
+
+
+def _id(api: ApiCalls, given: str) -> str:
+    found = api.get("/v1/rollouts")["rollouts"]
+    if given in {one["id"] for one in found}:
+        return given
+    return next((str(one["id"]) for one in found if one["spec"]["model"] == given), given)
+
+
+def _checks(given: list[str]) -> dict[str, dict[str, float]]:
+    checks: dict[str, dict[str, float]] = {name: {} for name in ("errors", "latency", "expired", "answers", "share")}
+    fields = {"latency": "budget_ms", "errors": "margin", "answers": "distance", "agreement": "agreement"}
+    for one in given:
+        name, _, value = one.partition("=")
+        if value and name not in fields:
+            raise typer.BadParameter(f"--check {one!r}: {name} takes no value; it may be latency, errors, answers …")
+        try:
+            scale = 0.01 if value.endswith("%") else 1.0
+            checks[name] = {fields[name]: scale * float(value.removesuffix("ms").removesuffix("%"))} if value else {}
+        except ValueError as error:
+            raise typer.BadParameter(f"--check {one!r} is not a number; write latency=50ms or errors=0.5%") from error
+    return checks

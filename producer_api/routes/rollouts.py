@@ -1,0 +1,197 @@
+"""`/v1/rollouts`: start a rollout, look at it, and tell it what to do. The router that reads the outcomes decides."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Request, Response
+from msgspec.structs import replace
+from starlette.responses import StreamingResponse
+
+from inferlane.contracts.rollout import Action, Command, Evidence, RolloutState
+from inferlane.contracts.rollout_request import read_request, request_schema, spec_of
+from inferlane.contracts.traffic_split import Split, shares_of
+from inferlane.errors import (
+    UNDECODABLE,
+    DecodeError,
+    InvalidRolloutError,
+    RolloutUnderWayError,
+    UnavailableError,
+    clipped,
+    quoted,
+)
+from inferlane.runtime.rollout_table import publish_rollout
+from producer_api.http.asgi import CALLER
+from producer_api.predict.endpoint import encode_json
+from producer_api.predict.event_streams import MEDIA_TYPE
+from producer_api.predict.pending import answer_within
+from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
+
+router = APIRouter(tags=["rollouts"], dependencies=[Depends(refuse_repeated)])
+
+_ACTIONS = ", ".join(action for action in Action if action is not Action.START)
+_KEEP_ALIVE_S = 15.0
+_LOOK_S = 1.0
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+_BODY: dict[str, Any] = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+class Remark(msgspec.Struct, frozen=True):
+    """The body of a command; it may be empty."""
+
+    reason: str = ""
+
+
+@router.get("/v1/rollouts")
+async def list_rollouts(services: AppServices) -> Response:
+    """Every rollout, the newest first, without its history."""
+    states = [replace(state, events=state.events[-1:]) for state in services.rollouts.states]
+    return _json({"rollouts": [_about(state) for state in states]})
+
+
+@router.get("/v1/rollouts/schema")
+async def read_schema() -> Response:
+    """The JSON Schema of the body of `POST /v1/rollouts`, which is that of `rollout.yaml`."""
+    return _json(request_schema())
+
+
+@router.post("/v1/rollouts", status_code=201, openapi_extra=_BODY)
+async def start_rollout(request: Request, services: AppServices) -> Response:
+    """Start a rollout; `GET /v1/rollouts/schema` has the body. Responds once a router has it."""
+    asked = read_request(_decoded(await request.body()))
+    model = services.catalog.model(asked.model or None)
+    candidate = model.version(asked.candidate)
+    shares = shares_of(model.weights(services.splits.get(model.name)))
+    stable = model.version(asked.stable or max(shares, key=lambda version: shares[version]))
+    spec = spec_of(asked, model=model.name, stable=stable.version)
+    if under_way := services.rollouts.under_way(model.name):
+        raise RolloutUnderWayError(
+            f"the rollout {under_way.id} of {model.name} is {under_way.phase}; promote or abort it first"
+        )
+    others = sorted(version for version in shares if shares[version] and version not in {spec.stable, spec.candidate})
+    if others:
+        raise InvalidRolloutError(
+            f"{', '.join(others)} of {model.name} has traffic too, and a rollout is between two versions; set the "
+            f"split to {spec.stable} alone first"
+        )
+    model.check_together(Split(model=model.name, weights={spec.stable: 0.5, candidate.version: 0.5}))
+    command = Command(
+        id=uuid.uuid4().hex,
+        rollout=f"{model.name}-{spec.candidate}-{uuid.uuid4().hex[:8]}",
+        action=Action.START,
+        by=_caller(request),
+        reason=asked.reason,
+        at_s=services.clock.now_s(),
+        spec=spec,
+    )
+    state = await _decided(services, command)
+    return _json(_about(state), status=201)
+
+
+@router.get("/v1/rollouts/{rollout}")
+async def read_rollout(rollout: str, services: AppServices) -> Response:
+    """Where a rollout stands, what each check says, and its history."""
+    return _json(_about(services.rollouts.get(rollout)))
+
+
+@router.get(
+    "/v1/rollouts/{rollout}/events",
+    response_class=Response,
+    responses={
+        200: {"description": "`rollout` events, each with the rollout as its data.", "content": {MEDIA_TYPE: {}}}
+    },
+)
+async def stream_rollout(rollout: str, services: AppServices) -> Response:
+    """Server-sent events: `rollout` now and with every change, until it is over."""
+    services.rollouts.get(rollout)
+    return StreamingResponse(_events(services, rollout), media_type=MEDIA_TYPE, headers=_HEADERS)
+
+
+@router.post("/v1/rollouts/{rollout}/{action}", openapi_extra=_BODY)
+async def command_rollout(rollout: str, action: str, request: Request, services: AppServices) -> Response:
+    """Pause, resume, promote or abort a rollout, with a `reason`. Responds once it is decided on."""
+    if action not in set(Action) - {Action.START}:
+        raise InvalidRolloutError(f"{quoted(action)} is no action; a rollout takes {_ACTIONS}")
+    state = services.rollouts.get(rollout)
+    if state.phase.is_final:
+        raise InvalidRolloutError(f"the rollout {rollout} is over: {state.phase}, {state.reason}; start another one")
+    body = await request.body()
+    try:
+        remark = msgspec.convert(_decoded(body) if body.strip() else {}, Remark)
+    except msgspec.ValidationError as error:
+        raise InvalidRolloutError(f'the body holds no reason: {clipped(str(error))}; send {{"reason": "…"}}') from error
+    command = Command(
+        id=uuid.uuid4().hex,
+        rollout=rollout,
+        action=Action(action),
+        by=_caller(request),
+        reason=remark.reason[:2_000],
+        at_s=services.clock.now_s(),
+    )
+    return _json(_about(await _decided(services, command)))
+
+
+async def _decided(services: Services, command: Command) -> RolloutState:
+    """Write a command and return the state that was decided on it."""
+    time_s = services.settings.default_wait_s
+    late = UnavailableError(
+        f"no router has decided on {command.action} of {command.rollout} within {time_s:.0f} s; it is decided on once "
+        "one reads the outcomes: GET /v1/rollouts says so"
+    )
+    async with answer_within(time_s, late):
+        offset = await publish_rollout(services.settings, command)
+
+        def is_decided(state: RolloutState | None) -> bool:
+            return state is not None and state.commands_through >= offset
+
+        return await _wait_for(services, command.rollout, is_decided)
+
+
+async def _wait_for(services: Services, rollout: str, is_there: Callable[[RolloutState | None], bool]) -> RolloutState:
+    while not is_there(services.rollouts.find(rollout)):
+        await services.rollouts.changed(timeout_s=_LOOK_S)
+    return services.rollouts.get(rollout)
+
+
+async def _events(services: Services, rollout: str) -> AsyncIterator[bytes]:
+    shown = (-1, -1)
+    silent_s = 0.0
+    while not services.streams.is_draining:
+        state = services.rollouts.find(rollout)
+        if state is None:
+            return
+        if (state.generation, state.revision) != shown:
+            shown, silent_s = (state.generation, state.revision), 0.0
+            yield b"event: rollout\nid: %d\ndata: %b\n\n" % (state.revision, encode_json(_about(state)))
+            if state.phase.is_final:
+                return
+        elif silent_s >= _KEEP_ALIVE_S:
+            silent_s = 0.0
+            yield b": keep-alive\n\n"
+        before_s = asyncio.get_running_loop().time()
+        await services.rollouts.changed(timeout_s=_LOOK_S)
+        silent_s += asyncio.get_running_loop().time() - before_s
+
+
+def _about(state: RolloutState) -> dict[str, Any]:
+    about: dict[str, Any] = msgspec.to_builtins(replace(state, evidence=Evidence()))
+    about["phase"], about["step"] = state.phase, state.step
+    about["weight"] = state.events[-1].weight if state.events else 0.0
+    return about
+
+
+def _caller(request: Request) -> str:
+    return str(request.scope.get(CALLER) or "")
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except UNDECODABLE as error:
+        raise DecodeError(f"the body is not valid JSON: {clipped(str(error))}") from error
+
+
+def _json(body: Any, *, status: int = 200) -> Response:
+    return Response(encode_json(body), status_code=status, media_type="application/json")
