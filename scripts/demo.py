@@ -28,6 +28,7 @@ from _tour.predictions import (  # noqa: E402
     make_an_error,
     show_models,
 )
+from _tour.rollouts import run_rollouts  # noqa: E402
 from _tour.stage import ExpectationError, Stage, choose_model, set_stage  # noqa: E402
 from _traffic.report import make_console  # noqa: E402
 
@@ -76,13 +77,14 @@ async def take_tour(url: str, model_name: str | None, requests: int) -> None:
         try:
             answered = await run_canary(stage)
             await show_metrics(stage, answered)
+            await run_rollouts(stage, url)
         finally:
             await restore_split(stage, before.weights)
 
 
 async def restore_split(stage: Stage, weights: Mapping[str, float]) -> None:
     """Set the weights that were there before; also when the tour fails or is interrupted."""
-    stage.title(8, "The traffic split as it was before")
+    stage.title(9, "The traffic split as it was before")
     try:
         async with asyncio.timeout(RESTORE_LIMIT_S):
             split = await stage.set_split(weights)

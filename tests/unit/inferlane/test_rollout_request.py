@@ -1,0 +1,99 @@
+"""A rollout as a person writes it: steps and times in words, and a schema that says what the reader takes."""
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.rollout import Check, Step
+from inferlane.contracts.rollout_request import (
+    RolloutRequest,
+    read_request,
+    read_step,
+    request_schema,
+    seconds_of,
+    spec_of,
+    words_of,
+)
+from inferlane.errors import InvalidRolloutError
+
+FILE = """
+model: iris
+candidate: v2
+lanes: [requests]
+steps: [shadow 10% for 2000 requests, 1%, "5% for 10m", 25, 50%, 100%]
+each: {min_requests: 300, min_time: 2m, max_wait: 6h}
+checks: {errors: {margin: 0.005}, answers: {distance: 0.2, then: pause}}
+exposure: {failed_requests: 20}
+bake: 90
+"""
+
+
+def test_a_file_says_what_a_person_means() -> None:
+    spec = spec_of(read_request(yaml.safe_load(FILE)), model="iris", stable="v1")
+    assert spec.steps == (
+        Step(shadow=0.1, min_requests=2_000),
+        Step(weight=0.01),
+        Step(weight=0.05, min_time_s=600.0),
+        Step(weight=0.25),
+        Step(weight=0.5),
+        Step(weight=1.0),
+    )
+    assert (spec.each.min_time_s, spec.each.max_wait_s, spec.bake_s) == (120.0, 21_600.0, 90.0)
+    assert spec.lanes == (Lane.REQUESTS,)
+    assert set(spec.checks) == {Check.ERRORS, Check.ANSWERS}
+    assert (spec.model, spec.candidate, spec.stable, spec.fallback) == ("iris", "v2", "v1", "stable")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps": ["0%"]}, "0%"),
+        ({"steps": ["101%"]}, "101%"),
+        ({"steps": ["five"]}, "five"),
+        ({"steps": ["50%", "5%"]}, "larger than the one before"),
+        ({"steps": []}, "steps"),
+        ({"each": {"min_time": "soon"}}, "soon"),
+        ({"candidate": "v1"}, "name another one"),
+        ({"wieghts": 1}, "wieghts"),
+        ({"checks": {"erors": {}}}, "erors"),
+        ({"checks": {"errors": {"margin": 7}}}, "margin"),
+        ({"checks": {"prometheus": {}}}, "not there yet"),
+        ({"lanes": ["fast"]}, "fast"),
+        ({"fallback": "v7"}, "fallback"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_the_reason(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRolloutError, match=says):
+        spec_of(read_request({"candidate": "v2", **change}), model="iris", stable="v1")
+
+
+@given(st.integers(1, 100), st.booleans(), st.one_of(st.none(), st.integers(0, 10**6)))
+def test_a_step_is_read_as_it_is_written(percent: int, is_shadow: bool, requests: int | None) -> None:
+    share = percent / 100
+    step = Step(shadow=share, min_requests=requests) if is_shadow else Step(weight=share, min_requests=requests)
+    assert read_step(words_of(step)) == step
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_step_or_refused(text: str) -> None:
+    try:
+        step = read_step(text)
+    except InvalidRolloutError:
+        return
+    assert 0 < step.weight + step.shadow <= 1
+
+
+@pytest.mark.parametrize(("given_", "seconds"), [("30s", 30), ("2m", 120), ("1.5h", 5_400), ("1d", 86_400), (7, 7)])
+def test_a_time_has_a_unit_or_is_in_seconds(given_: str | float, seconds: float) -> None:
+    assert seconds_of(given_) == seconds
+
+
+def test_the_schema_names_every_field_that_is_read() -> None:
+    schema = request_schema()
+    fields = schema["$defs"]["RolloutRequest"]
+    assert set(fields["properties"]) == set(RolloutRequest.__struct_fields__)
+    assert (fields["required"], fields["additionalProperties"]) == (["candidate"], False)

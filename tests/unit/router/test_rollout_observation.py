@@ -1,0 +1,67 @@
+"""What the controller sees of the windows: marked requests by lane, and what workers said of themselves."""
+
+from inferlane.contracts.lane_tallies import LaneTally
+from inferlane.contracts.naming import Lane
+from inferlane.contracts.rollout import RolloutSpec, RolloutState, Step
+from inferlane.contracts.windows import Slot, WorkerUse
+from router.rollouts.evidence import Learnt, to_record
+from router.rollouts.observation import lane_slots, workers_of
+from router.rollouts.states import begin, enter_step
+
+SPEC = RolloutSpec(model="iris", candidate="v2", stable="v1", steps=(Step(weight=0.1),), lanes=(Lane.REQUESTS,))
+STATE = enter_step(begin(RolloutState(id="r", spec=SPEC), "", 0.0), 0, "", 100.0)
+
+
+def slot(index: int, version: str, *tallies: LaneTally) -> Slot:
+    return Slot(model="iris", version=version, index=index, lanes=tallies)
+
+
+def tally(requests: int, lane: Lane = Lane.REQUESTS, rollout: str = "r", *, is_shadow: bool = False) -> LaneTally:
+    return LaneTally(rollout=rollout, lane=lane, requests=requests, is_shadow=is_shadow)
+
+
+def test_only_slots_that_change_no_more_are_closed_and_none_is_seen_twice() -> None:
+    slots = [slot(index, "v2", tally(1)) for index in (20, 21, 22, 23)]
+    closed, opened, through = lane_slots(STATE, slots, [], slot_s=5, now_s=117.0)
+    assert ([one.index for one in closed], [one.index for one in opened], through) == ([20, 21], [22, 23], 21)
+    later = learnt_through(STATE, through)
+    closed, opened, _ = lane_slots(later, slots, [], slot_s=5, now_s=117.0)
+    assert ([one.index for one in closed], [one.index for one in opened]) == ([], [22, 23])
+
+
+def learnt_through(state: RolloutState, through: int) -> RolloutState:
+    return RolloutState(
+        id=state.id,
+        spec=state.spec,
+        phase=state.phase,
+        step_since_s=state.step_since_s,
+        evidence=to_record(Learnt(), through_slot=through),
+    )
+
+
+def test_other_lanes_and_other_rollouts_are_left_out_and_shadows_are_apart() -> None:
+    ours = slot(30, "v2", tally(3), tally(5, Lane.BULK), tally(7, rollout="old"), tally(9, is_shadow=True))
+    theirs = slot(30, "v1", tally(20))
+    closed, _, _ = lane_slots(STATE, [ours], [theirs], slot_s=5, now_s=1_000.0)
+    (found,) = closed
+    assert (found.candidate.requests, found.stable.requests) == (3, 20)
+    assert found.shadow is not None
+    assert found.shadow.requests == 9
+
+
+def test_the_weight_counts_once_the_split_has_settled() -> None:
+    slots = [slot(index, "v2", tally(1)) for index in (19, 20, 21, 22)]
+    closed, _, _ = lane_slots(STATE, slots, [], slot_s=5, now_s=1_000.0)
+    assert [one.weight for one in closed] == [None, None, None, 0.1]
+    assert [one.is_of_step for one in closed] == [False, True, True, True]
+
+
+def test_a_worker_that_is_silent_is_gone_and_old_errors_in_a_row_are_none() -> None:
+    workers = {
+        "gone": WorkerUse(newest_s=960.0, is_halted=True),
+        "here": WorkerUse(newest_s=999.0, failed_in_a_row=3),
+    }
+    slots = [Slot(model="iris", version="v2", index=199, workers=workers)]
+    pool = workers_of(slots, since_s=990.0, now_s=1_000.0)
+    assert (pool.workers, pool.is_halted, pool.failed_in_a_row) == (1, False, 3)
+    assert workers_of(slots, since_s=999.5, now_s=1_000.0).failed_in_a_row == 0
