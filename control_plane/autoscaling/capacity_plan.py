@@ -83,10 +83,10 @@ def lag_threshold_records(pace: WorkerPace, *, target_wait_s: float) -> int:
     return threshold
 
 
-# Besides the two lanes: results, outcomes, dead letters, splits, catalogue, rollouts; all but the results have one
-# partition.
+# Besides the two lanes: results, outcomes, feedback, dead letters, splits, catalogue, rollouts; all but the results
+# have one partition.
 _LANES = 2
-_SINGLE_PARTITION_TOPICS = 5
+_SINGLE_PARTITION_TOPICS = 6
 # The router's data path and its outcomes; every version has one of its own.
 _SHARED_GROUPS = 2
 

@@ -50,7 +50,7 @@ def test_two_prefixes_share_no_name_not_even_in_kafkas_metrics(
 def test_every_topic_of_a_stack_begins_with_its_prefix_and_is_one_that_kafka_takes(prefix: str) -> None:
     settings = load_settings(prefix=prefix)
     specs = topic_specs(settings, VERSIONS)
-    assert len(specs) == 8 + 2 * len(VERSIONS)
+    assert len(specs) == 9 + 2 * len(VERSIONS)
     for spec in specs:
         assert re.fullmatch(rf"{prefix}\.[a-zA-Z0-9._-]{{1,200}}", spec.name)
 
