@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.live import Live
-from rich.table import Table
 
 from control_plane.cli.api_calls import ApiCalls
 from control_plane.cli.console import err, out, reachable_settings, write_json
-from control_plane.cli.rollout_screens import state_screen, time_words, verdict_table
+from control_plane.cli.rollout_screens import folding_table, state_screen, time_words, verdict_table
 
 # The statistics load numpy: commands that do not need it start without (PLC0415).
 # ruff: noqa: PLC0415
@@ -54,7 +53,7 @@ def plan(
     rate = hour["rate_per_s"] / max(weights.get(stable, 1.0), 1e-6)
     failing = hour["error_rate"] or 0.0
     out.print(f"{model}: {stable} → {candidate}, {rate:.2f} requests/s in the last hour, {failing:.2%} of them failed")
-    table = Table("step", "takes about", "requests of the candidate", "sees failures from", box=None)
+    table = folding_table("step", "takes about", "requests of the candidate", "sees failures from")
     total_s, seen = 0.0, 0.0
     for step in [read_step(part) for part in steps.split(",")]:
         needed = step.min_requests if step.min_requests is not None else min_requests
@@ -160,22 +159,11 @@ def list_rollouts(as_json: AsJson = False) -> None:
     if as_json:
         write_json(found)
         return
-    table = Table("rollout", "model", "from", "to", "phase", "weight", "since", "why", box=None)
     for one in found:
         spec = one["spec"]
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.get("phase_since_s", 0)))
-        why = one.get("waits_for") or one.get("reason", "")
-        table.add_row(
-            one["id"],
-            spec["model"],
-            spec["stable"],
-            spec["candidate"],
-            one["phase"],
-            f"{one['weight']:.0%}",
-            since,
-            why,
-        )
-    out.print(table)
+        out.print(f"{one['id']}: {spec['model']} {spec['stable']} → {spec['candidate']}, {_where(one)}")
+        if why := one.get("waits_for") or one.get("reason"):
+            out.print(f"  {why}")
 
 
 @app.command()
@@ -233,18 +221,11 @@ def history(rollout: Rollout, as_json: AsJson = False) -> None:
     if as_json:
         write_json(events)
         return
-    table = Table("#", "at", "phase", "weight", "by", "why", box=None)
     for event in events:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at_s"]))
-        table.add_row(
-            str(event["number"]),
-            at,
-            event["phase"],
-            f"{event.get('weight', 0):.0%}",
-            event.get("by", ""),
-            event.get("reason", ""),
-        )
-    out.print(table)
+        who = f" by {event['by']}" if event.get("by") else ""
+        out.print(f"{event['number']:>3}  {at}  {_where(event)}{who}")
+        out.print(f"     {event.get('reason', '')}")
 
 
 @app.command()
@@ -281,6 +262,10 @@ def wait(
             err.print(f"{name} is still {found['phase']} after {timeout}: {found.get('waits_for', '')}")
             raise typer.Exit(_LATE)
         time.sleep(_LOOK_S)
+
+
+def _where(found: dict[str, Any]) -> str:
+    return f"{found['phase']}, {found.get('weight', 0):.0%} of the traffic"
 
 
 def _begin(body: Any, *, dry_run: bool, as_json: bool) -> None:

@@ -2,12 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _ENDED = frozenset({"promoted", "rolled_back", "failed"})
+
+
+def folding_table(*names: str) -> Table:
+    """A table that breaks long values over lines and cuts none."""
+    return Table(*(Column(name, overflow="fold") for name in names), box=None)
 
 
 def state_screen(found: dict[str, Any]) -> "RenderableType":
@@ -41,7 +46,7 @@ def _step_words(step: dict[str, Any]) -> str:
 
 def verdict_table(verdicts: list[dict[str, Any]]) -> Table:
     """What each check says, with its numbers."""
-    table = Table("check", "candidate", "stable", "difference", "says", box=None)
+    table = folding_table("check", "candidate", "stable", "difference", "says")
     for verdict in verdicts:
         low, high = verdict.get("low"), verdict.get("high")
         bounds = "" if low is None or high is None else f"{100 * low:+.2f} to {100 * high:+.2f} points"

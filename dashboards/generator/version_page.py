@@ -20,10 +20,12 @@ from dashboards.generator.panels import (
     rate,
     value,
 )
-from inferlane.runtime.metrics import worker_metrics
+from inferlane.runtime.metrics import router_metrics, worker_metrics
 from inferlane.runtime.metrics.instruments import Collector
 
 _CPU = f"rate({CPU_S}[$__rate_interval])"
+_ROLLOUT_PHASE = "{{model}} {{phase}}"
+_ROLLOUT_CHECK = "{{model}} {{check}}"
 _WAITED_FOR = f'{CHOSEN}, lane="requests"'
 
 
@@ -53,6 +55,35 @@ PAGE = Page(
             panels=(
                 _roles("Errors", "percentunit", ERROR_RATIO),
                 _roles("p95", "s", P95_S),
+            ),
+        ),
+        Section(
+            title="Rollouts",
+            panels=(
+                Panel(
+                    title="Phase",
+                    about="The phase that the newest rollout of a model is in.",
+                    unit="short",
+                    queries=(
+                        Query(
+                            f"{value(router_metrics.ROLLOUT_PHASE, by='model, phase', op='max')} == 1", _ROLLOUT_PHASE
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Evidence that the candidate is worse",
+                    about="Logarithm of the e-value of each check; about 4.6 (alpha 0.01) rolls back or pauses.",
+                    unit="short",
+                    queries=(
+                        Query(value(router_metrics.ROLLOUT_EVIDENCE, by="model, check", op="max"), _ROLLOUT_CHECK),
+                    ),
+                ),
+                Panel(
+                    title="Paused",
+                    about="How long a rollout waits for a person.",
+                    unit="s",
+                    queries=(Query(value(router_metrics.ROLLOUT_PAUSED, by="model", op="max"), "{{model}}"),),
+                ),
             ),
         ),
         Section(

@@ -18,6 +18,7 @@ from control_plane import dead_letter_replay
 from control_plane.cli import doctor as doctor_command
 from control_plane.cli import main as main_module
 from control_plane.cli import models_commands, provisioning_commands
+from control_plane.cli.api_calls import ApiCalls
 from control_plane.cli.console import PlainConsole, styled, write_json
 from control_plane.dead_letter_replay import FoundDeadLetter
 from control_plane.local import detached_stack
@@ -156,6 +157,33 @@ def given_argv(_: pytest.MonkeyPatch, folder: Path, *, argv: list[str]) -> list[
     return [part.format(folder=folder) for part in argv]
 
 
+def rollouts(patch: pytest.MonkeyPatch, folder: Path, *, argv: list[str]) -> list[str]:
+    event = {"number": 1, "at_s": 1.0, "phase": HOSTILE, "was": HOSTILE, "reason": HOSTILE, "by": HOSTILE}
+    verdict = {"check": HOSTILE, "says": HOSTILE}
+    state = {
+        "id": HOSTILE,
+        "spec": {"model": HOSTILE, "stable": HOSTILE, "candidate": HOSTILE, "steps": [{"weight": 0.1}]},
+        "phase": "paused",
+        "weight": 0.1,
+        "reason": HOSTILE,
+        "waits_for": HOSTILE,
+        "verdicts": [verdict],
+        "events": [{**event, "verdicts": [verdict]}],
+    }
+
+    def get(_: ApiCalls, path: str) -> Any:
+        if path.startswith("/v1/traffic-split"):
+            return {"weights": {HOSTILE: 1.0}}
+        if path.startswith("/v1/metrics"):
+            return {"rate_per_s": 1.0, "error_rate": 0.0}
+        return {"rollouts": [state]} if path == "/v1/rollouts" else state
+
+    patch.setattr(ApiCalls, "get", get)
+    patch.setattr(ApiCalls, "post", lambda *_: state)
+    (folder / "rollout.yaml").write_text("candidate: v2\n")
+    return ["rollout", *(part.format(folder=folder) for part in argv)]
+
+
 def starter(patch: pytest.MonkeyPatch, folder: Path) -> list[str]:
     patch.chdir(folder)
     return ["init", HOSTILE]
@@ -176,6 +204,23 @@ SCENARIOS: dict[str, Arrange] = {
     "dead-letters show": partial(dead_letters, argv=["show", HOSTILE]),
     "doctor": doctor,
     "down": partial(from_state_dir, argv=["down"]),
+    **{
+        f"rollout {argv[0]}": partial(rollouts, argv=argv)
+        for argv in (
+            ["plan", HOSTILE, "v2"],
+            ["start", HOSTILE, "v2"],
+            ["apply", "-f", "{folder}/rollout.yaml"],
+            ["list"],
+            ["status", HOSTILE],
+            ["pause", HOSTILE],
+            ["resume", HOSTILE],
+            ["promote", HOSTILE],
+            ["abort", HOSTILE, "--reason", HOSTILE],
+            ["history", HOSTILE],
+            ["explain", HOSTILE],
+            ["wait", HOSTILE],
+        )
+    },
     "k8s render": partial(given_argv, argv=["k8s", "render", "--out", "{folder}", "--version", HOSTILE]),
     "init": starter,
     "keys create": partial(given_argv, argv=["keys", "create", "--name", HOSTILE, "--file", "{folder}/keys"]),
@@ -203,7 +248,16 @@ SCENARIOS: dict[str, Arrange] = {
     "up": partial(no_models, argv=["up", "--detach"]),
 }
 # They print numbers or a password of their own, or write logs alone (the last test).
-NOTHING_FOREIGN = {"scale plan", "k8s store-secret", "api", "router", "worker", "webhooks", "dashboard"}
+NOTHING_FOREIGN = {
+    "scale plan",
+    "rollout schema",
+    "k8s store-secret",
+    "api",
+    "router",
+    "worker",
+    "webhooks",
+    "dashboard",
+}
 
 
 def commands() -> Iterator[str]:
