@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiohttp
 import msgspec
 
+from inferlane.contracts.rollout import RolloutState
 from inferlane.contracts.windows import WindowReport
 from inferlane.errors import UNDECODABLE, ConfigurationError, UnavailableError
 from inferlane.runtime.http.request_head import CONTENT_TYPE, encode_problem
@@ -67,6 +68,12 @@ class ApiModelList(msgspec.Struct, frozen=True):
     unusable: tuple[ApiUnusable, ...] = ()
 
 
+class ApiRollouts(msgspec.Struct, frozen=True):
+    """`GET /v1/rollouts`: the newest first."""
+
+    rollouts: tuple[RolloutState, ...]
+
+
 class Example(msgspec.Struct, frozen=True, kw_only=True):
     """An example request of the API's documentation; without a model it is for the default one."""
 
@@ -108,6 +115,14 @@ class ApiClient:
         """
         query = {"model": model, "window_s": f"{window_s:g}"}
         return await self._read(f"/v1/metrics/{version}", WindowReport, query)
+
+    async def rollouts(self) -> tuple[RolloutState, ...]:
+        """Return every rollout, the newest first, without its history.
+
+        Raises:
+            UnavailableError, ConfigurationError: as `models`.
+        """
+        return (await self._read("/v1/rollouts", ApiRollouts)).rollouts
 
     async def examples(self) -> tuple[Example, ...]:
         """Return the example requests of the API's documentation.

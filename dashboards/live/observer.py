@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dashboards.live.api_client import ApiClient, ApiModel, ApiUnusable
     from dashboards.live.dead_letter_tally import DeadLetterTally
     from inferlane.contracts.naming import Names
+    from inferlane.contracts.rollout import RolloutState
     from inferlane.contracts.windows import WindowReport
     from inferlane.runtime.kafka.lag import BacklogReader
     from inferlane.runtime.retry import Clock
@@ -56,6 +57,7 @@ class DeploymentObserver:
         self._history = History()
         self._models: tuple[ApiModel, ...] = ()
         self._unusable: tuple[ApiUnusable, ...] = ()
+        self._rollouts: tuple[RolloutState, ...] = ()
         self._examples: dict[str, list[Any]] | None = None
         self._reports: Mapping[VersionKey, WindowReport] = {}
         self._failures: Mapping[VersionKey, Mapping[str, int]] = {}
@@ -81,6 +83,7 @@ class DeploymentObserver:
             broker=SourceState(age_s=_age(self._broker_at_s, now_s), error=broker_error),
             models=self._models,
             unusable=self._unusable,
+            rollouts=self._rollouts,
             examples=self._examples or {},
             reports=self._reports,
             failures=self._failures,
@@ -93,6 +96,7 @@ class DeploymentObserver:
         api = self._parts.api
         listed = await api.models()
         self._models, self._unusable = listed.models, listed.unusable
+        self._rollouts = await api.rollouts()
         if self._examples is None:
             self._examples = await self._ask_examples()
         self._reports = await self._ask_reports(WINDOW_S)

@@ -9,8 +9,10 @@ import msgspec
 
 from dashboards.live.api_client import ApiModel, ApiTensor, ApiUnusable
 from dashboards.live.dead_letter_tally import DeadLetterCounts
+from dashboards.live.rollout_card import RolloutCard, rollout_cards
 from dashboards.live.traffic import Headline, Queue, QueueRates, Signs, headline_of, router_queue, total, version_queue
 from inferlane.contracts.naming import Names
+from inferlane.contracts.rollout import RolloutState
 from inferlane.contracts.windows import WindowReport
 from inferlane.runtime.runfile import ProcessRecord
 
@@ -150,6 +152,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     flow: Flow
     models: tuple[ModelCard, ...]
     unusable: tuple[ApiUnusable, ...]
+    rollouts: tuple[RolloutCard, ...]
     failures: tuple[Failure, ...]
     letters: DeadLetterCounts
     parts: tuple[Part, ...]
@@ -166,6 +169,7 @@ class Sighting:
     broker: SourceState = field(default_factory=SourceState)
     models: tuple[ApiModel, ...] = ()
     unusable: tuple[ApiUnusable, ...] = ()
+    rollouts: tuple[RolloutState, ...] = ()
     # Bodies to try, by model.
     examples: Mapping[str, list[Any]] = field(default_factory=dict)
     reports: Mapping[VersionKey, WindowReport] = field(default_factory=dict)
@@ -191,6 +195,7 @@ def build_snapshot(seen: Sighting, *, rates: QueueRates, history: History) -> Sn
         flow=flow,
         models=models,
         unusable=seen.unusable,
+        rollouts=rollout_cards(seen.rollouts, now_s=seen.at_s),
         failures=_failures(seen),
         letters=seen.letters,
         parts=tuple(Part(name=entry.name, state=entry.state, restarts=entry.restarts) for entry in seen.processes),

@@ -17,6 +17,7 @@ from dashboards import live
 from dashboards.live.api_client import ApiModel, ApiTensor, ApiVersion, Guard, refusal, refuse_open_network
 from dashboards.live.dead_letter_tally import DeadLetterSummary, DeadLetterTally
 from dashboards.live.observer import SnapshotFeed
+from dashboards.live.rollout_card import RolloutCard
 from dashboards.live.snapshot import (
     KEPT_S,
     History,
@@ -288,6 +289,7 @@ def test_the_page_reads_what_the_stream_sends() -> None:
         "Letter": DeadLetterSummary,
         "Source": SourceState,
         "Point": Point,
+        "Rollout": RolloutCard,
         "Snapshot": Snapshot,
     }
     types = (Path(live.__file__).parent / "web" / "src" / "types.ts").read_text()

@@ -3,6 +3,7 @@ import { byId, el, rebuilder, say } from "./dom";
 import { startFlow } from "./flow";
 import { startModels } from "./models";
 import { startProblems } from "./problems";
+import { startRollouts } from "./rollouts";
 import { follow, type Freshness } from "./stream";
 import { startTheme } from "./theme";
 import { startTry } from "./try";
@@ -19,6 +20,7 @@ const STATES: Record<Freshness["state"], (age_s: number) => string> = {
 const charts = startCharts(byId("charts"));
 const showFlow = startFlow(byId("flow"));
 const showModels = startModels(byId("models"));
+const showRollouts = startRollouts(byId("rollouts"));
 const showProblems = startProblems(byId("failures"), byId("letters"));
 const showTry = startTry();
 const rebuildParts = rebuilder(byId("parts"));
@@ -64,6 +66,7 @@ follow({
     newest = snapshot;
     showVerdict(snapshot.verdict.tone, snapshot.verdict.title, snapshot.verdict.detail);
     showFlow(snapshot);
+    showRollouts(snapshot.rollouts);
     showModels(snapshot.models);
     showProblems(snapshot);
     showTry(snapshot.models);

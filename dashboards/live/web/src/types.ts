@@ -72,6 +72,19 @@ export interface Point {
   versions: Record<string, VersionPoint>;
 }
 
+export interface Rollout {
+  id: string;
+  model: string;
+  stable: string;
+  candidate: string;
+  phase: string;
+  steps: string[];
+  step: number;
+  requests: number;
+  says: string;
+  checks: { check: string; says: string; is_failed: boolean; low: number | null; high: number | null }[];
+}
+
 export interface Snapshot {
   at_s: number;
   verdict: { tone: "idle" | "good" | "warn" | "bad"; title: string; detail: string };
@@ -79,6 +92,7 @@ export interface Snapshot {
   broker: Source;
   flow: { router: Queue; workers: Queue; workers_alive: number; error_share: number | null };
   models: ModelCard[];
+  rollouts: Rollout[];
   failures: { model: string; version: string; code: string; count: number }[];
   letters: { kept: number; by_reason: Record<string, number>; newest: Letter[] };
   parts: { name: string; state: string; restarts: number }[];
