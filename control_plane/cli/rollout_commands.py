@@ -9,69 +9,22 @@ from rich.live import Live
 
 from control_plane.cli.api_calls import ApiCalls
 from control_plane.cli.console import err, out, reachable_settings, write_json
-from control_plane.cli.rollout_screens import folding_table, state_screen, time_words, verdict_table
+from control_plane.cli.rollout_plan import Candidate, MinRequests, MinTime, Model, Steps, plan
+from control_plane.cli.rollout_screens import state_screen, verdict_table
 
 # The statistics load numpy: commands that do not need it start without (PLC0415).
 # ruff: noqa: PLC0415
 
 app = typer.Typer(no_args_is_help=True, help="Move traffic to a new version step by step, with a verdict at each step.")
+app.command()(plan)
 
 _PROMOTED, _ROLLED_BACK, _PAUSED, _LATE = 0, 1, 2, 3
 _LOOK_S = 1.0
 _FINAL = {"promoted": _PROMOTED, "rolled_back": _ROLLED_BACK, "failed": _ROLLED_BACK, "paused": _PAUSED}
 
-Model = Annotated[str, typer.Argument(help="The model.")]
-Candidate = Annotated[str, typer.Argument(help="The version that is to get the traffic.")]
-Steps = Annotated[
-    str, typer.Option(help="Steps, with commas between: weights in percent, or `shadow 10% for 2000 requests`.")
-]
-MinRequests = Annotated[int, typer.Option(min=0, help="Requests of the candidate that each step takes at least.")]
-MinTime = Annotated[str, typer.Option(help="Time that each step takes at least: 30s, 2m, 1h.")]
 Rollout = Annotated[str, typer.Argument(help="The rollout's id, or a model: then its newest one.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the history. Default: none.")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON object. Default: text.")]
-
-
-@app.command()
-def plan(
-    model: Model,
-    candidate: Candidate,
-    steps: Steps = "1,5,25,50,100",
-    stable: Annotated[str, typer.Option(help="Default: the version with the largest weight.")] = "",
-    min_requests: MinRequests = 500,
-    min_time: MinTime = "2m",
-) -> None:
-    """Say how long each step takes at the traffic of the last hour, and what difference it can see. Changes nothing."""
-    from inferlane.contracts.rollout_request import read_step, seconds_of, words_of
-    from router.rollouts.statistics import visible_share
-
-    api = ApiCalls(reachable_settings())
-    api.get(f"/v1/metrics/{candidate}?model={model}&window_s=60")
-    weights: dict[str, float] = api.get(f"/v1/traffic-split?model={model}")["weights"]
-    stable = stable or max(weights, key=lambda version: weights[version])
-    hour = api.get(f"/v1/metrics/{stable}?model={model}&window_s=3600")
-    rate = hour["rate_per_s"] / max(weights.get(stable, 1.0), 1e-6)
-    failing = hour["error_rate"] or 0.0
-    out.print(f"{model}: {stable} → {candidate}, {rate:.2f} requests/s in the last hour, {failing:.2%} of them failed")
-    table = folding_table("step", "takes about", "requests of the candidate", "sees failures from")
-    total_s, seen = 0.0, 0.0
-    for step in [read_step(part) for part in steps.split(",")]:
-        needed = step.min_requests if step.min_requests is not None else min_requests
-        least_s = step.min_time_s if step.min_time_s is not None else seconds_of(min_time)
-        share = step.shadow or step.weight
-        takes_s = max(least_s, needed / (rate * share)) if rate else float("inf")
-        requests = max(needed, rate * share * least_s)
-        seen += requests
-        visible = visible_share(max(failing, 1e-4), seen, weight=min(share, 0.99), alpha=0.01)
-        total_s += takes_s
-        table.add_row(
-            words_of(step), time_words(takes_s), f"{requests:,.0f}", "none" if visible >= 1 else f"{visible:.2%}"
-        )
-    out.print(table)
-    if rate:
-        out.print(f"about {time_words(total_s)} in all, and the time with all traffic (`bake`) after that")
-    else:
-        out.print("there was no traffic in the last hour: a step would wait for requests, and pause after max_wait")
 
 
 @app.command()
