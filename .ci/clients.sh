@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Clients that know nothing of Inferlane get right answers from the embedded stack: kcat, kafkajs, confluent-kafka, curl,
+# and KServe's and MLServer's code, each in an environment of its own, for their pins clash with ours. Also holds the
+# AsyncAPI document against the schema that AsyncAPI publishes. Needs .venv and the sample models (./test.sh makes both);
+# Debian or Ubuntu, root, where kcat, curl or Node is missing.
+# The locks are made by: uv pip compile .ci/clients/NAME.in --python-version 3.11 --universal --generate-hashes --no-header
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(kcat curl)
+command -v npm >/dev/null || packages+=(nodejs npm)
+.ci/apt-install.sh "${packages[@]}"
+
+readonly FOLDER=.inferlane/clients
+mkdir -p "$FOLDER"
+cp .ci/clients/package.json .ci/clients/package-lock.json "$FOLDER"
+npm ci --silent --prefix "$FOLDER"
+for client in kserve mlserver; do
+  .venv/bin/uv venv -q --clear --python .venv/bin/python "$FOLDER/$client"
+  .venv/bin/uv pip sync -q --python "$FOLDER/$client" --require-hashes ".ci/clients/$client.lock"
+done
+
+INFERLANE_CLIENTS="$PWD/$FOLDER" .venv/bin/python -m pytest --durations=5 tests/clients
