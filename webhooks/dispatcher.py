@@ -77,8 +77,8 @@ class Dispatcher:
         )
         for outcome in Outcome:
             metrics.CALLS.labels(outcome)
-        for room in (*Room, Outcome.FAILED):
-            metrics.WAITING.labels(room)
+        for why in (Room.BUSY, Room.FAILING, Outcome.FAILED):
+            metrics.WAITING.labels(why)
         for reason in _REASONS:
             metrics.GIVEN_UP.labels(reason)
 
@@ -133,7 +133,7 @@ class Dispatcher:
             await self._give_up(record, UNDELIVERED, text, tries=tries)
             return
         metrics.WAITING.labels(reason).inc()
-        log.info("callback_tried_later", request_id=callback.request_id, tries=tries, wait_s=delay_s, reason=detail)
+        log.debug("callback_tried_later", request_id=callback.request_id, tries=tries, wait_s=delay_s, reason=detail)
         out = retry_record(
             self._names.callback_retries(stage), record, tries=tries, first_tried_s=first_s, due_s=now_s + delay_s
         )
