@@ -134,6 +134,9 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
             show_default="every version of the default model",
         ),
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Print the objects and topics of this model's --version alone. Default: off.")
+    ] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of everything.")] = "inferlane",
     image: Annotated[str, typer.Option(help="The image of API, router and workers.")] = f"inferlane:{__version__}",
     target_wait: Annotated[float, typer.Option(min=0, help="Seconds that a client's record may wait.")] = 5.0,
@@ -172,9 +175,11 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
     from control_plane.kubernetes.deployment_plan import GpuPlan, Waits, cluster_settings, make_plan
     from control_plane.kubernetes.helm_chart import chart_files
     from control_plane.kubernetes.helm_templates import CHART_IMAGE, CHART_NAMESPACE, CHART_POOL
-    from control_plane.kubernetes.manifest_files import files, write_files
+    from control_plane.kubernetes.manifest_files import files, text_of_pools, write_files
 
-    served = _served_versions(version)
+    if model is not None and not version:
+        raise ConfigurationError(f"--model {quoted(model)} needs --version: which of its versions to print")
+    served = _served_versions(version if model is None else [f"{model}/{name}" for name in version or ()])
     versions = [(each.model, each.version) for each in served]
     namespace = CHART_NAMESPACE if helm else namespace
     settings = cluster_settings(load_settings(), namespace=namespace, store_tls=store_tls)
@@ -195,6 +200,9 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
         user_per_service=user_per_service,
         gpus=gpus,
     )
+    if model is not None:
+        typer.echo(text_of_pools(plan), nl=False)
+        return
     texts = chart_files(plan, versions, image=image, gpus=gpus) if helm else files(plan)
     write_files(folder, texts)
     for pool in () if helm else plan.pools:

@@ -176,6 +176,25 @@ def files(plan: DeploymentPlan) -> Mapping[str, str]:
     return texts
 
 
+def text_of_pools(plan: DeploymentPlan) -> str:
+    """Return the objects of the plan's pools and of nothing else: what a version needs that joins a deployment.
+
+    Its topics are objects where Strimzi runs the broker; on another one `inferlane models serve` creates them.
+    """
+    topics = {name for pool in plan.pools for name in pool.thresholds}
+    return _text(
+        [
+            *(topic for topic in topic_documents(plan) if plan.runs_kafka and topic["spec"]["topicName"] in topics),
+            *(
+                each
+                for pool in plan.pools
+                for documents in documents_of_pool(plan, pool).values()
+                for each in documents
+            ),
+        ]
+    )
+
+
 def write_files(folder: Path, texts: Mapping[str, str]) -> None:
     """Write the files below `folder`; other files in it are kept."""
     for name, text in texts.items():

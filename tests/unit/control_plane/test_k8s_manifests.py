@@ -374,6 +374,38 @@ def test_a_version_that_the_catalogue_lacks_is_not_rendered(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_the_objects_and_topics_of_one_version_are_printed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INFERLANE_MODELS_DIR", str(REPOSITORY / ".inferlane" / "models"))
+    asked = ["k8s", "render", "--model", "digits", "--version", "v1"]
+    printed = CliRunner().invoke(app, asked)
+    assert printed.exit_code == 0, printed.output
+    documents = list(yaml.safe_load_all(printed.stdout))
+    name = "inference-service-digits-v1"
+    assert [(each["kind"], each["metadata"]["name"]) for each in documents] == [
+        ("KafkaTopic", "inferlane.digits.v1.requests"),
+        ("KafkaTopic", "inferlane.digits.v1.bulk"),
+        ("Deployment", name),
+        ("PodDisruptionBudget", name),
+        ("ScaledObject", name),
+    ]
+    whole = CliRunner().invoke(app, ["k8s", "render", "--out", str(tmp_path / "k8s"), "--version", "digits/v1"])
+    assert whole.exit_code == 0, whole.output
+    of_pool = (tmp_path / "k8s" / "components" / name / "deployment.yaml").read_text()
+    assert documents[2:4] == list(yaml.safe_load_all(of_pool))
+    other = CliRunner().invoke(app, asked, env={"INFERLANE_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"})
+    assert "KafkaTopic" not in other.output
+
+
+def test_a_model_without_a_version_prints_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(app, ["k8s", "render", "--model", "digits"])
+    assert isinstance(ran.exception, ConfigurationError)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_docs_show_the_user_of_the_store_that_the_secret_has() -> None:
     shown = (REPOSITORY / "docs" / "connections.md").read_text()
     assert f"    {user_lines(Names(), '>PASSWORD')[-1]}\n" in shown
