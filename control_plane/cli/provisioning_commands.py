@@ -201,7 +201,8 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
         gpus=gpus,
     )
     if model is not None:
-        typer.echo(text_of_pools(plan), nl=False)
+        written = text_of_pools(plan)
+        typer.echo(written, nl=False)
         return
     texts = chart_files(plan, versions, image=image, gpus=gpus) if helm else files(plan)
     write_files(folder, texts)
