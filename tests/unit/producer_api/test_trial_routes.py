@@ -1,0 +1,57 @@
+"""Who may call what shows or takes data of a trial, and which feedback is refused before it is sent."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from inferlane.contracts.feedback import Feedback
+from inferlane.contracts.kafka_record import OutRecord
+from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, label_digest
+from inferlane.errors import InvalidRequestError
+from producer_api.http.auth import Scope, required_scope
+from producer_api.predict.feedback_sender import FeedbackSender
+
+NOW_S = 1_800_000_000.0
+TOKENS = OutcomeTokens(["a secret"])
+
+
+class FakeProducer:
+    def __init__(self) -> None:
+        self.sent: list[OutRecord] = []
+
+    async def send(self, records: Sequence[OutRecord]) -> None:
+        self.sent += records
+
+
+def token(label: bytes = b"") -> str:
+    return TOKENS.sign(
+        Outcome(model="iris", version="v1", segment=-1, day=day_of(NOW_S), request=b"r" * 8, label=label)
+    )
+
+
+def test_inputs_of_other_callers_are_shown_to_admins_alone_and_feedback_is_given_by_who_predicts() -> None:
+    assert required_scope("GET", "/v1/shadows/iris/v2") is Scope.ADMIN
+    assert required_scope("HEAD", "/v1/shadows/iris/v2") is Scope.ADMIN
+    assert required_scope("POST", "/v1/feedback") is Scope.PREDICT
+    assert required_scope("PUT", "/v1/feedback") is Scope.ADMIN
+
+
+@pytest.mark.parametrize(
+    ("piece", "says"),
+    [
+        (Feedback(token=token()), "neither a `label` nor a `reward`"),
+        (Feedback(token=token(), label="setosa"), "no predicted class"),
+        (Feedback(token="x", reward=1.0), "not base64"),  # noqa: S106 - no token at all
+    ],
+)
+async def test_a_piece_that_could_not_be_counted_is_refused_and_none_of_its_list_is_sent(
+    piece: Feedback, says: str
+) -> None:
+    producer = FakeProducer()
+    sender = FeedbackSender(producer, TOKENS, topic="t", max_age_s=86_400.0)  # type: ignore[arg-type]  # of the same shape
+    good = Feedback(token=token(label_digest("setosa")), label="setosa")
+    with pytest.raises(InvalidRequestError, match=f"feedback 1: .*{says}"):
+        await sender.send([good, piece], now_s=NOW_S)
+    assert producer.sent == []
+    await sender.send([good], now_s=NOW_S)
+    assert [(record.topic, record.key) for record in producer.sent] == [("t", b"iris/v1")]
