@@ -9,6 +9,8 @@ from inferlane.errors import UNDECODABLE, DecodeError, clipped
 
 # A reward that is larger would outweigh everything else that is known of a version.
 MAX_REWARD = 1e9
+# Pieces in one call.
+MAX_PIECES = 100
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -19,6 +19,12 @@ class UnknownPredictionError(errors.InvalidRequestError):
     code = "unknown_prediction"
 
 
+class FeedbackOffError(errors.InvalidRequestError):
+    """The stack makes no outcome tokens. Remedy: set INFERLANE_FEEDBACK_SECRET for API, router and workers."""
+
+    code = "feedback_off"
+
+
 class KeyReusedError(errors.InvalidRequestError):
     """The `Idempotency-Key` was used with another body. Remedy: use a new key for a new request."""
 
@@ -81,6 +87,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     ForbiddenError.code: ProblemKind(403, "The key does not allow this"),
     errors.UnknownModelError.code: ProblemKind(404, "No such model or version"),
     UnknownPredictionError.code: ProblemKind(404, "No such prediction"),
+    FeedbackOffError.code: ProblemKind(404, "There are no outcome tokens"),
     CANCELLED: ProblemKind(410, "The client cancelled the request"),
     errors.PayloadTooLargeError.code: ProblemKind(413, "The body is too large"),
     UnsupportedCodingError.code: ProblemKind(415, "The content coding is not supported"),

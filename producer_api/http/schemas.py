@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from inferlane.contracts.feedback import MAX_REWARD
+from inferlane.contracts.feedback import MAX_PIECES, MAX_REWARD
 from inferlane.contracts.outcome_token import MAX_TOKEN_CHARS
 from inferlane.contracts.traffic_split import Shadow
 from inferlane.contracts.wire.binary_values import SMALLEST_IMAGE
@@ -365,4 +365,4 @@ def feedback_bodies() -> Schema:
         "additionalProperties": False,
         "description": "A `label`, a `reward` or both.",
     }
-    return {"anyOf": [piece, {"type": "array", "items": piece, "minItems": 1, "maxItems": 1_000}]}
+    return {"anyOf": [piece, {"type": "array", "items": piece, "minItems": 1, "maxItems": MAX_PIECES}]}

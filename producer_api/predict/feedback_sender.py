@@ -6,6 +6,7 @@ from inferlane.contracts.feedback import encode_feedback
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.record import JSON_CONTENT
 from inferlane.errors import InvalidRequestError
+from producer_api.http.error_responses import FeedbackOffError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,11 +33,12 @@ class FeedbackSender:
         """Return when the broker has all of it.
 
         Raises:
+            FeedbackOffError: this stack makes no outcome tokens.
             InvalidRequestError: a piece cannot be counted; none was sent.
             UnavailableError: the broker does not answer; sending it again is harmless.
         """
         if self._tokens is None:
-            raise InvalidRequestError("there are no outcome tokens: set INFERLANE_FEEDBACK_SECRET for the whole stack")
+            raise FeedbackOffError("there are no outcome tokens: set INFERLANE_FEEDBACK_SECRET for the whole stack")
         records = []
         for number, piece in enumerate(given):
             where = f"feedback {number}: " if len(given) > 1 else ""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Request
 
-from inferlane.contracts.feedback import Feedback
+from inferlane.contracts.feedback import MAX_PIECES, Feedback
 from inferlane.errors import UNDECODABLE, DecodeError, UnavailableError, clipped
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.schemas import FeedbackAccepted
@@ -14,14 +14,13 @@ from producer_api.routes.dependencies import AppServices, refuse_repeated
 
 router = APIRouter(tags=["predictions"], dependencies=[Depends(refuse_repeated)])
 
-MAX_PIECES = 1_000
 _decode_one = msgspec.json.Decoder(Feedback).decode
 _decode_many = msgspec.json.Decoder(Annotated[list[Feedback], msgspec.Meta(min_length=1, max_length=MAX_PIECES)]).decode
 
 
 @router.post("/v1/feedback", response_model=FeedbackAccepted, status_code=202)
 async def give_feedback(request: Request, services: AppServices) -> dict[str, Any]:
-    """Say what became of one prediction, or of a list of up to 1,000: the right `label`, a `reward`, or both.
+    """Say what became of one prediction, or of a list of up to 100: the right `label`, a `reward`, or both.
 
     Each is counted once, however often it is sent. `GET /v1/metrics/{version}` shows what they say.
     """
@@ -47,7 +46,7 @@ def _read(body: bytes) -> list[Feedback]:
     except msgspec.ValidationError as error:
         raise InvalidParameterError(
             f'the body holds no feedback: {clipped(str(error))}; it looks like {{"token": "…", "reward": 1.0}}, or a '
-            f"list of at most {MAX_PIECES:,} of them"
+            f"list of at most {MAX_PIECES} of them"
         ) from error
     except UNDECODABLE as error:
         raise DecodeError(f"the body is not valid JSON: {clipped(str(error))}") from error

@@ -56,8 +56,9 @@ def test_a_version_that_always_fails_costs_clients_no_answer_at_a_tenth_of_the_t
 
     stack.eventually(lambda: failures_of_v2() > 0)
     tokens = [body["outcome_token"] for _, body in answers]
-    code, accepted = stack.call("/v1/feedback", [{"token": token, "reward": 2.5} for token in tokens])
-    assert (code, accepted) == (202, {"accepted": REQUESTS})
+    for part in (tokens[:100], tokens[100:]):
+        code, accepted = stack.call("/v1/feedback", [{"token": token, "reward": 2.5} for token in part])
+        assert (code, accepted) == (202, {"accepted": len(part)})
 
     def reward() -> dict[str, float]:
         return (stack.call("/v1/metrics/v1?model=tiny")[1]["feedback"] or {}).get("reward") or {}
