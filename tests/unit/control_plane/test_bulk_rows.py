@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.bulk.formats import Header, ReadOptions
-from control_plane.bulk.rows import Chunk, RowFile, rejects_written
+from control_plane.bulk.rows import Chunk, RowFile, rejects_written, result_lines
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from tests.support.fakes.records import IRIS
@@ -202,3 +202,45 @@ def test_every_line_with_something_in_it_is_a_row_a_fault_the_header_or_a_reason
     assert found == len(lines) - (file.format.header is not None)
     assert all(len(chunk.positions) + len(chunk.faults) == chunk.row_count for chunk in chunks)
     assert all(len(chunk.tensors["input"]) == len(chunk.positions) for chunk in chunks if chunk.positions)
+
+
+WHOLE = Signature(inputs=(TensorSpec(name="x", datatype="INT64", shape=(-1, 1)),), outputs=IRIS.outputs)
+SPELLED = st.one_of(
+    st.integers(-(10**17), 10**17).map(str),
+    st.floats(-1e9, 1e9).map(repr),
+    st.decimals(-(10**6), 10**6, places=3).map(str),
+    st.sampled_from(
+        ["0", "-0", "-0.0", "0.0", "-0.5", "007", "+1", ".5", "5.", "1e5", "1.0", "-00", "1_0", "٣", "0x1"]
+    ),
+)
+
+
+@pytest.mark.parametrize("signature", [ONE, WHOLE], ids=["FP32", "INT64"])
+@given(st.lists(SPELLED, min_size=1, max_size=8))
+def test_however_a_number_is_spelled_it_is_the_one_that_python_reads_or_a_fault(
+    tmp_path_factory: pytest.TempPathFactory, signature: Signature, spelled: list[str]
+) -> None:
+    """Lines of numbers as JSON spells them are read without more ado: they must say the same."""
+    folder = tmp_path_factory.mktemp("rows")
+    # Quoted, a field is never plain: it goes the long way.
+    short, long = (
+        read(folder, "".join(f"{mark}{field}{mark}\n" for field in spelled), signature=signature, header=Header.NO)[1]
+        for mark in ("", '"')
+    )
+    for ours, theirs in zip(short, long, strict=True):
+        assert ours.positions == theirs.positions
+        assert ours.faults.keys() == theirs.faults.keys()
+        for name in ours.tensors:
+            assert ours.tensors[name].tobytes() == theirs.tensors[name].tobytes()
+
+
+def test_results_of_a_chunk_are_written_alike_with_and_without_a_fault_among_them(tmp_path: Path) -> None:
+    _, (good,) = read(tmp_path, ROWS)
+    _, (mixed,) = read(tmp_path, ROWS.splitlines()[0] + "\nx,1,1,1\n")
+    said = {"model": 'ir"is', "version": "v1", "error": None}
+    predictions = [{"label": "a", "p": [0.5]}, 2]
+    whole = result_lines(good, predictions, **said).splitlines()  # type: ignore[arg-type]  # as it is given
+    part = result_lines(mixed, predictions[:1], **said).splitlines()  # type: ignore[arg-type]  # as above
+    assert whole[0] == part[0]
+    assert [json.loads(line)["prediction"] for line in whole] == predictions
+    assert [json.loads(line)["row"] for line in whole] == [0, 1]
