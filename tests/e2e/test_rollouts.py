@@ -2,6 +2,7 @@
 
 import json
 import threading
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,11 @@ def test_a_candidate_that_always_fails_is_rolled_back_and_no_client_sees_it(stac
     _, split = stack.call("/v1/traffic-split?model=tiny")
     assert split["weights"]["v1"] == 1.0
     assert "errors: worse" in stack.run("rollout", "history", rollout).stdout
+    # A rollout that is over is one event, and the stream ends.
+    with urllib.request.urlopen(f"{stack.url}/v1/rollouts/{rollout}/events", timeout=60) as stream:  # noqa: S310 - our own server
+        kind, number, data = stream.read().decode().strip().split("\n")
+    assert (kind, number.partition(":")[0]) == ("event: rollout", "id")
+    assert json.loads(data.removeprefix("data: "))["phase"] == "rolled_back"
 
 
 @pytest.mark.timeout(900)
