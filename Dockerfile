@@ -19,7 +19,7 @@ COPY control_plane control_plane
 COPY producer_api producer_api
 COPY router router
 COPY workers workers
-COPY webhooks webhooks
+COPY webhook_sender webhook_sender
 COPY models models
 COPY dashboards dashboards
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \

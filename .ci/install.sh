@@ -28,7 +28,7 @@ import zipfile
 
 names = zipfile.ZipFile(sys.argv[1]).namelist()
 tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-assert tops == {"inferlane", "control_plane", "producer_api", "router", "workers", "models", "dashboards"}, tops
+assert tops == {"inferlane", "control_plane", "producer_api", "router", "workers", "webhook_sender", "models", "dashboards"}, tops
 strays = [name for name in names if {"tests", "benchmarks", "generator", "web"} & set(name.split("/")[:-1])]
 assert not [name for name in strays if not name.startswith("dashboards/prometheus/tests/")], strays
 for needed in ("inferlane/py.typed", "/licenses/LICENSE", "control_plane/starter/docker-compose.yml"):

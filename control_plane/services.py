@@ -43,7 +43,7 @@ def run_worker(*, model: str, version: str) -> None:
 
 def run_webhooks() -> None:
     """Send results to callbacks until it is told to stop."""
-    from webhooks.main import serve
+    from webhook_sender.main import serve
 
     _run("webhooks", serve)
 

@@ -63,7 +63,7 @@ def keys_webhook_secret(
     name: Annotated[str, typer.Argument(help="The name of the key.")], file: KeysFile = None
 ) -> None:
     """Print what callbacks of this key are signed with, by the first secret of INFERLANE_WEBHOOK_SECRET."""
-    from webhooks.signing import parse_secrets, secret_of_key, written  # noqa: PLC0415 - loads the library that signs
+    from webhook_sender.signing import parse_secrets, secret_of_key, written  # noqa: PLC0415 - loads the library that signs
 
     path = _keys_path(file)
     if name not in {key.name for key in read_keys(path)}:

@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 import producer_api.main
 import router.main
-import webhooks.main
+import webhook_sender.main
 import workers.main
 from inferlane.contracts.kafka_record import Headers, OutRecord
 from inferlane.contracts.naming import Lane
@@ -30,7 +30,7 @@ from tests.support.fakes.stores import write_tiny_store
 from tests.support.parts import embedded_store, eventually, free_port
 from tests.support.receiver import Receiver, listening, make_receiver
 from tests.support.running_api import serving
-from webhooks.signing import written
+from webhook_sender.signing import written
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -94,7 +94,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
             producer_api.main.serve(settings, stop),
             router.main.serve(settings, stop),
             workers.main.serve(settings, stop, model="tiny", version="v1"),
-            webhooks.main.serve(settings, stop),
+            webhook_sender.main.serve(settings, stop),
         ]
         url = await stack.enter_async_context(serving(settings.api_port, stop, *services))
         receiver = await stack.enter_async_context(listening(make_receiver()))

@@ -22,9 +22,9 @@ from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers import Broker
 from tests.support.parts import eventually, free_port
 from tests.support.receiver import Receiver, listening, make_receiver
-from webhooks.dispatcher import GONE, UNDELIVERED
-from webhooks.main import serve
-from webhooks.signing import Signer, parse_secrets, secret_of_key, written
+from webhook_sender.dispatcher import GONE, UNDELIVERED
+from webhook_sender.main import serve
+from webhook_sender.signing import Signer, parse_secrets, secret_of_key, written
 
 pytestmark = pytest.mark.timeout(300)
 

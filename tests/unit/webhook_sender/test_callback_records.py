@@ -7,7 +7,7 @@ from inferlane.contracts.callbacks import CallbackOrder, callback_record, fresh_
 from inferlane.contracts.naming import CALLBACK_STAGES
 from inferlane.contracts.results import Result, Status
 from tests.support.fakes.records import FakeRecord
-from webhooks.dispatcher import retry_delay_s, retry_stage
+from webhook_sender.dispatcher import retry_delay_s, retry_stage
 
 TIMES_S = st.floats(0, 4_000_000_000)
 

@@ -13,15 +13,15 @@ from inferlane.contracts.naming import CALLBACK_STAGES
 from inferlane.errors import CallbackRefusedError, DecodeError
 from inferlane.runtime.kafka.record_writer import DeadLetterWriter, PatientSender, Sender, write_each
 from inferlane.runtime.metrics import webhook_metrics as metrics
-from webhooks.http_sender import Outcome
-from webhooks.receivers import Receivers, Room
+from webhook_sender.http_sender import Outcome
+from webhook_sender.receivers import Receivers, Room
 
 if TYPE_CHECKING:
     from inferlane.contracts.kafka_record import KafkaRecord
     from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock, Retrier
-    from webhooks.http_sender import HttpSender
-    from webhooks.signing import Signer
+    from webhook_sender.http_sender import HttpSender
+    from webhook_sender.signing import Signer
 
 log = structlog.get_logger(__name__)
 

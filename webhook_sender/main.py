@@ -13,11 +13,11 @@ from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Startup, essential
-from webhooks.callback_lane import CallbackLane
-from webhooks.dispatcher import Dispatcher
-from webhooks.http_sender import HttpSender
-from webhooks.receivers import Receivers
-from webhooks.signing import Signer, parse_secrets
+from webhook_sender.callback_lane import CallbackLane
+from webhook_sender.dispatcher import Dispatcher
+from webhook_sender.http_sender import HttpSender
+from webhook_sender.receivers import Receivers
+from webhook_sender.signing import Signer, parse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

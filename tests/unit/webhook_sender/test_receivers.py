@@ -4,7 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from tests.support.fakes.clock import FakeClock
-from webhooks.receivers import Receivers, Room
+from webhook_sender.receivers import Receivers, Room
 
 
 def make_receivers(clock: FakeClock | None = None) -> Receivers:
