@@ -123,10 +123,14 @@ class RolloutHost:
                 await asyncio.sleep(self._settings.outcome_interval_s)
                 await self.decide()
         finally:
-            for move in self._moves.values():
-                move.cancel()
-            await asyncio.gather(*self._moves.values(), return_exceptions=True)
-            await self._reader.close()
+            await self.close()
+
+    async def close(self) -> None:
+        """End what it has begun; a successor begins it anew."""
+        for move in self._moves.values():
+            move.cancel()
+        await asyncio.gather(*self._moves.values(), return_exceptions=True)
+        await self._reader.close()
 
     async def decide(self) -> None:
         """Decide once on each command and each rollout, if this router is the one that does."""

@@ -154,6 +154,7 @@ class Replica:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.host.close()
         for follower in self._followers:
             await follower.close()
 
