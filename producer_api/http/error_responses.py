@@ -123,6 +123,7 @@ GRPC_CODES: Mapping[int, str] = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
+    409: "FAILED_PRECONDITION",
     410: "CANCELLED",
     # As gRPC itself says of a message over its limit.
     413: "RESOURCE_EXHAUSTED",

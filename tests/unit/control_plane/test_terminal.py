@@ -240,6 +240,7 @@ SCENARIOS: dict[str, Arrange] = {
     "models verify": partial(models, argv=["verify"]),
     "replay": partial(given_argv, argv=["replay", HOSTILE, "--to", "v2"]),
     "reroute": partial(given_argv, argv=["reroute", HOSTILE, "v1", "--to", "v2"]),
+    "restart": partial(from_state_dir, argv=["restart"]),
     "scale simulate": partial(given_argv, argv=["scale", "simulate", "--scaled-object", HOSTILE]),
     "shadow": partial(given_argv, argv=["shadow", HOSTILE, "v1"]),
     "status": status,

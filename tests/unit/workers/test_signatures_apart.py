@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -27,7 +28,7 @@ async def split_of(models_dir: Path, **weights: float) -> SplitTable:
     split = make_split("made", weights, known=model.versions, changed_s=1.0)
     model.check_together(split)
     table = SplitTable()
-    table._put(split)
+    table.put("made", msgspec.json.encode(split))
     return table
 
 
