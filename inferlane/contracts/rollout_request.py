@@ -57,7 +57,10 @@ class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     each: PaceRequest = PaceRequest()
     bake: _Duration = "10m"
     prepare: _Duration = "5m"
-    checks: dict[Check, CheckOptions] = msgspec.field(default_factory=default_checks)
+    checks: Annotated[
+        dict[Check, CheckOptions],
+        msgspec.Meta(extra_json_schema={"propertyNames": {"enum": sorted(set(Check) - {Check.PROMETHEUS})}}),
+    ] = msgspec.field(default_factory=default_checks)
     exposure: Exposure = Exposure()
     fallback: Literal["stable", "none"] = "stable"
     on_failure: OnFailure = OnFailure()
@@ -67,6 +70,12 @@ class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 def request_schema() -> dict[str, Any]:
     """The JSON Schema of `rollout.yaml`."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(RolloutRequest)}
+
+
+def request_components(ref_template: str) -> dict[str, Any]:
+    """The schemas that make up a request, by name; `ref_template` has `{name}` where one refers to another."""
+    _, components = msgspec.json.schema_components([RolloutRequest], ref_template=ref_template)
+    return components
 
 
 def read_request(given: Any) -> RolloutRequest:

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from inferlane.contracts.callback_addresses import MAX_URL_CHARS
+from inferlane.contracts.rollout_request import request_components
 from inferlane.runtime.api_keys import Scope
 from inferlane.runtime.http.request_head import CONTENT_TYPE
 from producer_api.http.asgi import PREDICT_PATH
@@ -113,6 +114,11 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
         paths["/v1/feedback"]["post"]["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": feedback_bodies()}},
+        }
+        schemas.update(request_components(_REF + "{name}"))
+        paths["/v1/rollouts"]["post"]["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _ref("RolloutRequest")}},
         }
         if has_keys:
             document["components"]["securitySchemes"] = {"apiKey": _SECURITY_SCHEME}

@@ -20,7 +20,6 @@ from inferlane.errors import (
     RolloutUnderWayError,
     UnavailableError,
     clipped,
-    quoted,
 )
 from inferlane.runtime.rollout_table import publish_rollout
 from producer_api.http.asgi import CALLER
@@ -31,11 +30,16 @@ from producer_api.routes.dependencies import AppServices, Services, refuse_repea
 
 router = APIRouter(tags=["rollouts"], dependencies=[Depends(refuse_repeated)])
 
-_ACTIONS = ", ".join(action for action in Action if action is not Action.START)
 _KEEP_ALIVE_S = 15.0
 _LOOK_S = 1.0
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
-_BODY: dict[str, Any] = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+_REMARK: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "application/json": {"schema": {"type": "object", "properties": {"reason": {"type": "string"}}}},
+        }
+    }
+}
 
 
 class Remark(msgspec.Struct, frozen=True):
@@ -57,7 +61,7 @@ async def read_schema() -> Response:
     return _json(request_schema())
 
 
-@router.post("/v1/rollouts", status_code=201, openapi_extra=_BODY)
+@router.post("/v1/rollouts", status_code=201)
 async def start_rollout(request: Request, services: AppServices) -> Response:
     """Start a rollout; `GET /v1/rollouts/schema` has the body. Responds once a router has it."""
     asked = read_request(_decoded(await request.body()))
@@ -109,11 +113,7 @@ async def stream_rollout(rollout: str, services: AppServices) -> Response:
     return StreamingResponse(_events(services, rollout), media_type=MEDIA_TYPE, headers=_HEADERS)
 
 
-@router.post("/v1/rollouts/{rollout}/{action}", openapi_extra=_BODY)
-async def command_rollout(rollout: str, action: str, request: Request, services: AppServices) -> Response:
-    """Pause, resume, promote or abort a rollout, with a `reason`. Responds once it is decided on."""
-    if action not in set(Action) - {Action.START}:
-        raise InvalidRolloutError(f"{quoted(action)} is no action; a rollout takes {_ACTIONS}")
+async def _command(services: Services, request: Request, rollout: str, action: Action) -> Response:
     state = services.rollouts.get(rollout)
     if state.phase.is_final:
         raise InvalidRolloutError(f"the rollout {rollout} is over: {state.phase}, {state.reason}; start another one")
@@ -125,12 +125,36 @@ async def command_rollout(rollout: str, action: str, request: Request, services:
     command = Command(
         id=uuid.uuid4().hex,
         rollout=rollout,
-        action=Action(action),
+        action=action,
         by=_caller(request),
         reason=remark.reason[:2_000],
         at_s=services.clock.now_s(),
     )
     return _json(_about(await _decided(services, command)))
+
+
+@router.post("/v1/rollouts/{rollout}/pause", openapi_extra=_REMARK)
+async def pause_rollout(rollout: str, request: Request, services: AppServices) -> Response:
+    """Hold a rollout where it is. Responds once it is decided on."""
+    return await _command(services, request, rollout, Action.PAUSE)
+
+
+@router.post("/v1/rollouts/{rollout}/resume", openapi_extra=_REMARK)
+async def resume_rollout(rollout: str, request: Request, services: AppServices) -> Response:
+    """Let a paused rollout go on. Responds once it is decided on."""
+    return await _command(services, request, rollout, Action.RESUME)
+
+
+@router.post("/v1/rollouts/{rollout}/promote", openapi_extra=_REMARK)
+async def promote_rollout(rollout: str, request: Request, services: AppServices) -> Response:
+    """Give the candidate all traffic, whatever the checks say. Responds once it is decided on."""
+    return await _command(services, request, rollout, Action.PROMOTE)
+
+
+@router.post("/v1/rollouts/{rollout}/abort", openapi_extra=_REMARK)
+async def abort_rollout(rollout: str, request: Request, services: AppServices) -> Response:
+    """Roll back to the stable version. Responds once it is decided on."""
+    return await _command(services, request, rollout, Action.ABORT)
 
 
 async def _decided(services: Services, command: Command) -> RolloutState:

@@ -148,7 +148,7 @@ async def test_the_hop_that_holds_a_request_is_named(profile: Profile, options: 
 
 async def test_missing_and_differing_topics_are_named(profile: Profile, options: StackOptions) -> None:
     async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
-        assert await check_topics(profile.settings, TARGETS) == "8 topics"
+        assert await check_topics(profile.settings, TARGETS) == "11 topics"
         other = dataclasses.replace(TARGETS[0], version="v9")
         with pytest.raises(UnavailableError, match=r"missing: inferlane\.iris\.v9\.requests"):
             await check_topics(profile.settings, [other])
