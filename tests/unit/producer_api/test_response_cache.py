@@ -15,24 +15,11 @@ from inferlane.runtime.split_table import SplitTable
 from models.catalog import Catalog
 from producer_api.predict.call import Call
 from producer_api.predict.response_cache import CachePlace, ResponseCache
+from tests.support.fakes.calls import CALL
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import make_catalog, make_version
 from tests.support.parts import free_port
 
-CALL = Call(
-    request_id="id",
-    proof=b"p" * 16,
-    caller="",
-    model="iris",
-    version=None,
-    routing_key=None,
-    payload=b"{}",
-    json_length=2,
-    wait_s=30.0,
-    wait_until_s=30.0,
-    accepted_s=0.0,
-    deadline_s=60.0,
-)
 ALL_TO_V1 = Split(model="iris", weights={"v1": 1.0})
 
 

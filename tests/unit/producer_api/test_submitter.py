@@ -10,29 +10,14 @@ import pytest
 from inferlane.errors import InferlaneError, UnavailableError
 from inferlane.runtime.config import load_settings
 from producer_api.http.error_responses import ClientGoneError
-from producer_api.predict.call import Call
 from producer_api.predict.pending import PendingRequests
 from producer_api.predict.submitter import ClientDisconnect, Submitter
+from tests.support.fakes.calls import CALL
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import make_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-CALL = Call(
-    request_id="id",
-    proof=b"p" * 16,
-    caller="",
-    model="iris",
-    version=None,
-    routing_key=None,
-    payload=b"{}",
-    json_length=2,
-    wait_s=30.0,
-    wait_until_s=30.0,
-    accepted_s=0.0,
-    deadline_s=60.0,
-)
 
 
 class Enqueuer:
