@@ -7,7 +7,8 @@ with Client("http://127.0.0.1:8000") as client:
 """
 
 from inferlane_client.answers import Prediction, ServedModel, ServedVersion, Status, TensorSignature, TrafficSplit
-from inferlane_client.async_client import AsyncClient, AsyncHandle
+from inferlane_client.async_client import AsyncClient
+from inferlane_client.attempts import Retries
 from inferlane_client.call_errors import (
     CallError,
     Cancelled,
@@ -27,11 +28,12 @@ from inferlane_client.call_errors import (
     UnexpectedAnswer,
     Unsuccessful,
 )
-from inferlane_client.client import Client, Handle
+from inferlane_client.client import Client
 from inferlane_client.connection import Tls
-from inferlane_client.exchanges import Retries
+from inferlane_client.handles import AsyncHandle, Handle
 from inferlane_client.many import Answer
 from inferlane_client.request import Request
+from inferlane_client.tensors import TensorPrediction
 
 __all__ = [
     "Answer",
@@ -56,6 +58,7 @@ __all__ = [
     "ServedModel",
     "ServedVersion",
     "Status",
+    "TensorPrediction",
     "TensorSignature",
     "TimedOut",
     "Tls",

@@ -91,9 +91,9 @@ def read_object(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
     except ValueError as error:
-        raise _unexpected(f"it is no JSON ({error}); it begins with {body[:_QUOTED_CHARS]!r}") from error
+        raise unexpected(f"it is no JSON ({error}); it begins with {body[:_QUOTED_CHARS]!r}") from error
     if not isinstance(document, dict):
-        raise _unexpected(f"it is no JSON object; it begins with {body[:_QUOTED_CHARS]!r}")
+        raise unexpected(f"it is no JSON object; it begins with {body[:_QUOTED_CHARS]!r}")
     return document
 
 
@@ -140,6 +140,15 @@ def read_models(document: Mapping[str, Any]) -> tuple[ServedModel, ...]:
         UnexpectedAnswer: the document is no list of models.
     """
     return _fields(document, lambda read: tuple(_model(model) for model in read["models"]))
+
+
+def read_input_names(body: bytes) -> tuple[str, ...]:
+    """The names of the inputs of a model, from its metadata in the Open Inference Protocol.
+
+    Raises:
+        UnexpectedAnswer: the body has none.
+    """
+    return _fields(read_object(body), lambda read: tuple(str(tensor["name"]) for tensor in read["inputs"]))
 
 
 def read_split(document: Mapping[str, Any]) -> TrafficSplit:
@@ -212,12 +221,13 @@ def _fields(document: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T])
     try:
         return read(document)
     except (KeyError, TypeError, ValueError) as error:
-        raise _unexpected(
+        raise unexpected(
             f"{error!r} where the API documents another member: {str(document)[:_QUOTED_CHARS]}"
         ) from error
 
 
-def _unexpected(detail: str) -> UnexpectedAnswer:
+def unexpected(detail: str) -> UnexpectedAnswer:
+    """The error of an answer that the API does not document; `detail` says what is wrong with it."""
     return UnexpectedAnswer(
         Problem(
             code="unexpected_answer",

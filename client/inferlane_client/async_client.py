@@ -2,26 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self
 
-import httpx
-
-from inferlane_client.answers import Prediction, ServedModel, Status, TrafficSplit
+from inferlane_client.answers import Prediction, ServedModel, TrafficSplit
+from inferlane_client.attempts import Retries
 from inferlane_client.call_errors import CallError
-from inferlane_client.connection import (
-    DEFAULT_CONNECTIONS,
-    DEFAULT_URL,
-    Tls,
-    arguments_of,
-    no_reply_of,
-    options_of,
-    reply_of,
-)
-from inferlane_client.exchanges import Exchanges, Outcome, Pause, Retries, Send, Steps
+from inferlane_client.callers import AsyncCaller
+from inferlane_client.connection import DEFAULT_CONNECTIONS, DEFAULT_URL, Tls, options_of
+from inferlane_client.handles import AsyncHandle
 from inferlane_client.many import Answer, check_concurrency, request_of
 from inferlane_client.request import Request, Rows
-
-T = TypeVar("T")
+from inferlane_client.tensors import TensorPrediction
 
 
 class AsyncClient:
@@ -43,9 +34,8 @@ class AsyncClient:
     ) -> None:
         """The arguments, and what they raise, are those of `Client`."""
         options = options_of(url, api_key=api_key, tls=tls, connections=connections, trust_env=trust_env)
-        self._http = httpx.AsyncClient(**options)
-        self._exchanges = Exchanges(retries)
-        self._timeout_s = timeout_s
+        self._caller = AsyncCaller(options, retries, timeout_s)
+        self._exchanges = self._caller.exchanges
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,7 +45,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._caller.close()
 
     async def predict(  # noqa: PLR0913 - as `Client.predict`
         self,
@@ -65,6 +55,7 @@ class AsyncClient:
         version: str | None = None,
         routing_key: str | None = None,
         deadline_s: float | None = None,
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
     ) -> Prediction:
@@ -75,9 +66,35 @@ class AsyncClient:
             version=version,
             routing_key=routing_key,
             deadline_s=deadline_s,
+            callback_url=callback_url,
             idempotency_key=idempotency_key,
         )
         return await self._predict(request, timeout_s)
+
+    async def predict_tensors(  # noqa: PLR0913 - as `Client.predict`
+        self,
+        tensors: Rows,
+        *,
+        model: str,
+        version: str | None = None,
+        routing_key: str | None = None,
+        deadline_s: float | None = None,
+        callback_url: str | None = None,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+    ) -> TensorPrediction:
+        """Send arrays and get arrays, as binary tensors. Arguments and errors are those of `Client.predict_tensors`."""
+        request = Request(
+            rows=tensors,
+            model=model,
+            version=version,
+            routing_key=routing_key,
+            deadline_s=deadline_s,
+            callback_url=callback_url,
+            idempotency_key=idempotency_key,
+        )
+        steps = self._exchanges.tensors.predict(request, timeout_s=self._caller.time_of(timeout_s))
+        return await self._caller.run(steps)
 
     async def submit(  # noqa: PLR0913 - as `Client.submit`
         self,
@@ -87,9 +104,10 @@ class AsyncClient:
         version: str | None = None,
         routing_key: str | None = None,
         deadline_s: float | None = None,
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
-    ) -> "AsyncHandle":
+    ) -> AsyncHandle:
         """Send rows and return once the request is accepted. Arguments and errors are those of `Client.submit`."""
         request = Request(
             rows=rows,
@@ -97,13 +115,16 @@ class AsyncClient:
             version=version,
             routing_key=routing_key,
             deadline_s=deadline_s,
+            callback_url=callback_url,
             idempotency_key=idempotency_key,
         )
-        return self.handle(await self._run(self._exchanges.submit(request, timeout_s=self._time_of(timeout_s))))
+        return self.handle(
+            await self._caller.run(self._exchanges.submit(request, timeout_s=self._caller.time_of(timeout_s)))
+        )
 
-    def handle(self, request_id: str) -> "AsyncHandle":
+    def handle(self, request_id: str) -> AsyncHandle:
         """The handle of a request that was accepted before, perhaps by another program."""
-        return AsyncHandle(self, request_id)
+        return AsyncHandle(self._caller, request_id)
 
     async def predict_many(
         self,
@@ -141,19 +162,23 @@ class AsyncClient:
 
     async def models(self) -> tuple[ServedModel, ...]:
         """Every model and version that can be asked for. Errors are those of `Client.models`."""
-        return await self._run(self._exchanges.models(timeout_s=self._timeout_s))
+        return await self._caller.run(self._exchanges.models(timeout_s=self._caller.time_of(None)))
 
     async def traffic_split(self, model: str | None = None) -> TrafficSplit:
         """The shares of a model's versions. Errors are those of `Client.traffic_split`."""
-        return await self._run(self._exchanges.traffic_split(model, timeout_s=self._timeout_s))
+        return await self._caller.run(self._exchanges.traffic_split(model, timeout_s=self._caller.time_of(None)))
 
     async def set_traffic_split(self, weights: Mapping[str, float], *, model: str | None = None) -> TrafficSplit:
         """Set the weights of a model's versions. Errors are those of `Client.set_traffic_split`."""
-        return await self._run(self._exchanges.set_traffic_split(weights, model, timeout_s=self._timeout_s))
+        return await self._caller.run(
+            self._exchanges.set_traffic_split(weights, model, timeout_s=self._caller.time_of(None))
+        )
 
     async def metrics(self, version: str, *, model: str | None = None, window_s: float = 300) -> dict[str, Any]:
         """What a version did lately. Errors are those of `Client.metrics`."""
-        return await self._run(self._exchanges.metrics(version, model, window_s, timeout_s=self._timeout_s))
+        return await self._caller.run(
+            self._exchanges.metrics(version, model, window_s, timeout_s=self._caller.time_of(None))
+        )
 
     async def _answer(self, index: int, request: Request, timeout_s: float | None) -> Answer:
         try:
@@ -162,54 +187,7 @@ class AsyncClient:
             return Answer(index=index, outcome=error)
 
     async def _predict(self, request: Request, timeout_s: float | None) -> Prediction:
-        return await self._run(self._exchanges.predict(request, timeout_s=self._time_of(timeout_s)))
-
-    def _time_of(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
-
-    async def _run(self, steps: Steps[T]) -> T:
-        outcome: Outcome = None
-        while True:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as stop:
-                return cast("T", stop.value)
-            outcome = await self._perform(step)
-
-    async def _perform(self, step: Send | Pause) -> Outcome:
-        if isinstance(step, Pause):
-            await asyncio.sleep(step.seconds)
-            return None
-        try:
-            return reply_of(await self._http.request(**arguments_of(step)))
-        except httpx.TransportError as error:
-            return no_reply_of(error)
-
-
-class AsyncHandle:
-    """A request that was accepted, as `Handle`."""
-
-    def __init__(self, client: AsyncClient, request_id: str) -> None:
-        self._client = client
-        self.request_id = request_id
-
-    def __repr__(self) -> str:
-        return f"AsyncHandle({self.request_id!r})"
-
-    async def result(self, *, timeout_s: float | None = None) -> Prediction:
-        """Wait for the result. Errors are those of `Handle.result`."""
-        client = self._client
-        return await client._run(client._exchanges.result(self.request_id, timeout_s=client._time_of(timeout_s)))  # noqa: SLF001 - they are one
-
-    async def status(self) -> Status:
-        """Where the request is now. Errors are those of `Handle.status`."""
-        client = self._client
-        return await client._run(client._exchanges.status(self.request_id, timeout_s=client._timeout_s))  # noqa: SLF001 - they are one
-
-    async def cancel(self) -> bool:
-        """Take the request back; return False if it had ended before. Errors are those of `Handle.cancel`."""
-        client = self._client
-        return await client._run(client._exchanges.cancel(self.request_id, timeout_s=client._timeout_s))  # noqa: SLF001 - they are one
+        return await self._caller.run(self._exchanges.predict(request, timeout_s=self._caller.time_of(timeout_s)))
 
 
 async def _each(

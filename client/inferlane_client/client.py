@@ -1,28 +1,18 @@
 """The client of programs without an event loop."""
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self
 
-import httpx
-
-from inferlane_client.answers import Prediction, ServedModel, Status, TrafficSplit
+from inferlane_client.answers import Prediction, ServedModel, TrafficSplit
+from inferlane_client.attempts import Retries
 from inferlane_client.call_errors import CallError
-from inferlane_client.connection import (
-    DEFAULT_CONNECTIONS,
-    DEFAULT_URL,
-    Tls,
-    arguments_of,
-    no_reply_of,
-    options_of,
-    reply_of,
-)
-from inferlane_client.exchanges import Exchanges, Outcome, Pause, Retries, Send, Steps
+from inferlane_client.callers import Caller
+from inferlane_client.connection import DEFAULT_CONNECTIONS, DEFAULT_URL, Tls, options_of
+from inferlane_client.handles import Handle
 from inferlane_client.many import Answer, check_concurrency, request_of
 from inferlane_client.request import Request, Rows
-
-T = TypeVar("T")
+from inferlane_client.tensors import TensorPrediction
 
 
 class Client:
@@ -58,9 +48,8 @@ class Client:
         trust_env: bool = True,
     ) -> None:
         options = options_of(url, api_key=api_key, tls=tls, connections=connections, trust_env=trust_env)
-        self._http = httpx.Client(**options)
-        self._exchanges = Exchanges(retries)
-        self._timeout_s = timeout_s
+        self._caller = Caller(options, retries, timeout_s)
+        self._exchanges = self._caller.exchanges
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +59,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._caller.close()
 
     def predict(  # noqa: PLR0913 - the fields of a request, so that most callers need not make one
         self,
@@ -80,6 +69,7 @@ class Client:
         version: str | None = None,
         routing_key: str | None = None,
         deadline_s: float | None = None,
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
     ) -> Prediction:
@@ -92,6 +82,7 @@ class Client:
             version: pins the request to a version; else the traffic split chooses.
             routing_key: requests with one key go to one version.
             deadline_s: seconds after which the answer is worth nothing, and nothing is computed.
+            callback_url: where the result is POSTed too when there is one, if the server sends callbacks.
             idempotency_key: the same key is the same request; one is made up if there is none.
             timeout_s: the time of the call; else that of the client.
 
@@ -109,9 +100,49 @@ class Client:
             version=version,
             routing_key=routing_key,
             deadline_s=deadline_s,
+            callback_url=callback_url,
             idempotency_key=idempotency_key,
         )
         return self._predict(request, timeout_s)
+
+    def predict_tensors(  # noqa: PLR0913 - as `predict`
+        self,
+        tensors: Rows,
+        *,
+        model: str,
+        version: str | None = None,
+        routing_key: str | None = None,
+        deadline_s: float | None = None,
+        callback_url: str | None = None,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+    ) -> TensorPrediction:
+        """Send numpy arrays as binary tensors, wait for the result, and get the outputs as arrays.
+
+        Nothing becomes text on the way: it is the call for large inputs. Errors are those of `predict`.
+
+        Args:
+            tensors: a mapping of input names to arrays whose first axis is that of the rows; or the array of the only
+                input, whose name is asked of the server once. Text and bytes are arrays of them, or of objects.
+            model: its name, which the protocol needs.
+            version: as in `predict`.
+            routing_key: as in `predict`.
+            deadline_s: as in `predict`.
+            callback_url: as in `predict`.
+            idempotency_key: as in `predict`.
+            timeout_s: as in `predict`.
+        """
+        request = Request(
+            rows=tensors,
+            model=model,
+            version=version,
+            routing_key=routing_key,
+            deadline_s=deadline_s,
+            callback_url=callback_url,
+            idempotency_key=idempotency_key,
+        )
+        steps = self._exchanges.tensors.predict(request, timeout_s=self._caller.time_of(timeout_s))
+        return self._caller.run(steps)
 
     def submit(  # noqa: PLR0913 - as `predict`
         self,
@@ -121,9 +152,10 @@ class Client:
         version: str | None = None,
         routing_key: str | None = None,
         deadline_s: float | None = None,
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
-    ) -> "Handle":
+    ) -> Handle:
         """Send rows and return once the request is accepted. Arguments and refusals are those of `predict`.
 
         Raises:
@@ -135,13 +167,14 @@ class Client:
             version=version,
             routing_key=routing_key,
             deadline_s=deadline_s,
+            callback_url=callback_url,
             idempotency_key=idempotency_key,
         )
-        return self.handle(self._run(self._exchanges.submit(request, timeout_s=self._time_of(timeout_s))))
+        return self.handle(self._caller.run(self._exchanges.submit(request, timeout_s=self._caller.time_of(timeout_s))))
 
-    def handle(self, request_id: str) -> "Handle":
+    def handle(self, request_id: str) -> Handle:
         """The handle of a request that was accepted before, perhaps by another program."""
-        return Handle(self, request_id)
+        return Handle(self._caller, request_id)
 
     def predict_many(
         self,
@@ -186,7 +219,7 @@ class Client:
 
         Raises CallError where the server did not say.
         """
-        return self._run(self._exchanges.models(timeout_s=self._timeout_s))
+        return self._caller.run(self._exchanges.models(timeout_s=self._caller.time_of(None)))
 
     def traffic_split(self, model: str | None = None) -> TrafficSplit:
         """The shares of a model's versions, of the default model if none is named.
@@ -194,7 +227,7 @@ class Client:
         Raises:
             NotFound: no such model.
         """
-        return self._run(self._exchanges.traffic_split(model, timeout_s=self._timeout_s))
+        return self._caller.run(self._exchanges.traffic_split(model, timeout_s=self._caller.time_of(None)))
 
     def set_traffic_split(self, weights: Mapping[str, float], *, model: str | None = None) -> TrafficSplit:
         """Set the weights of a model's versions, and return the shares that they make. Needs an `admin` key.
@@ -204,7 +237,7 @@ class Client:
             NotFound: no such model or version.
             Forbidden: the key has not the scope.
         """
-        return self._run(self._exchanges.set_traffic_split(weights, model, timeout_s=self._timeout_s))
+        return self._caller.run(self._exchanges.set_traffic_split(weights, model, timeout_s=self._caller.time_of(None)))
 
     def metrics(self, version: str, *, model: str | None = None, window_s: float = 300) -> dict[str, Any]:
         """What a version did in the last `window_s` seconds, as `GET /v1/metrics/{version}` documents it.
@@ -213,7 +246,7 @@ class Client:
             NotFound: no such model or version.
             InvalidRequest: the window is longer than what is kept.
         """
-        return self._run(self._exchanges.metrics(version, model, window_s, timeout_s=self._timeout_s))
+        return self._caller.run(self._exchanges.metrics(version, model, window_s, timeout_s=self._caller.time_of(None)))
 
     def _answer(self, index: int, request: Request, timeout_s: float | None) -> Answer:
         try:
@@ -222,68 +255,7 @@ class Client:
             return Answer(index=index, outcome=error)
 
     def _predict(self, request: Request, timeout_s: float | None) -> Prediction:
-        return self._run(self._exchanges.predict(request, timeout_s=self._time_of(timeout_s)))
-
-    def _time_of(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
-
-    def _run(self, steps: Steps[T]) -> T:
-        outcome: Outcome = None
-        while True:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as stop:
-                return cast("T", stop.value)
-            outcome = self._perform(step)
-
-    def _perform(self, step: Send | Pause) -> Outcome:
-        if isinstance(step, Pause):
-            time.sleep(step.seconds)
-            return None
-        try:
-            return reply_of(self._http.request(**arguments_of(step)))
-        except httpx.TransportError as error:
-            return no_reply_of(error)
-
-
-class Handle:
-    """A request that was accepted. It needs no connection: its id is all that it holds."""
-
-    def __init__(self, client: Client, request_id: str) -> None:
-        self._client = client
-        self.request_id = request_id
-
-    def __repr__(self) -> str:
-        return f"Handle({self.request_id!r})"
-
-    def result(self, *, timeout_s: float | None = None) -> Prediction:
-        """Wait for the result, for the client's `timeout_s` if none is given.
-
-        Raises:
-            TimedOut: it was not there in time; it may be asked for again.
-            NotFound: the result was kept long enough and forgotten, or the request is another key's.
-            Unsuccessful: the request ended without a result.
-        """
-        client = self._client
-        return client._run(client._exchanges.result(self.request_id, timeout_s=client._time_of(timeout_s)))  # noqa: SLF001 - they are one
-
-    def status(self) -> Status:
-        """Where the request is now.
-
-        Raises:
-            NotFound: as `result`.
-        """
-        client = self._client
-        return client._run(client._exchanges.status(self.request_id, timeout_s=client._timeout_s))  # noqa: SLF001 - they are one
-
-    def cancel(self) -> bool:
-        """Take the request back; return False if it had ended before. Doing it twice changes nothing.
-
-        Raises:
-            NotFound: as `result`.
-        """
-        client = self._client
-        return client._run(client._exchanges.cancel(self.request_id, timeout_s=client._timeout_s))  # noqa: SLF001 - they are one
+        return self._caller.run(self._exchanges.predict(request, timeout_s=self._caller.time_of(timeout_s)))
 
 
 def _taken(pending: dict[Future[Answer], int], *, in_order: bool, most_left: int) -> Iterator[Answer]:

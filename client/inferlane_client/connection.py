@@ -1,4 +1,4 @@
-"""How the server is reached: address, key, certificates; and httpx's answers and errors as those of `exchanges`."""
+"""How the server is reached: address, key, certificates; and httpx's answers and errors as those of `attempts`."""
 
 import ssl
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from inferlane_client.exchanges import NoReply, Reply, Send
+from inferlane_client.attempts import NoReply, Reply, Send
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 # Each call that waits holds a connection. Fewer make calls wait for each other; more are more than one server needs.

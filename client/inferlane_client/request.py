@@ -24,6 +24,7 @@ class Request:
         version: pins the request to a version; else the traffic split chooses.
         routing_key: requests with one key go to one version.
         deadline_s: seconds after which the answer is worth nothing, and nothing is computed.
+        callback_url: where the result is POSTed when there is one, if the server sends callbacks.
         idempotency_key: the same key is the same request; one is made up if there is none.
     """
 
@@ -32,6 +33,7 @@ class Request:
     version: str | None = None
     routing_key: str | None = None
     deadline_s: float | None = None
+    callback_url: str | None = None
     idempotency_key: str | None = None
 
     def encoded(self) -> bytes:
@@ -40,16 +42,16 @@ class Request:
         Raises:
             InvalidInput: the rows cannot be sent as JSON.
         """
-        named = {
-            "model": self.model,
-            "version": self.version,
-            "routing_key": self.routing_key,
-            "deadline_s": self.deadline_s,
-        }
+        named = {"model": self.model, "version": self.version}
         body = {"instances": instances_of(self.rows)} | {
             name: value for name, value in named.items() if value is not None
         }
-        return encode_json(body)
+        return encode_json(body | self.options())
+
+    def options(self) -> dict[str, Any]:
+        """How the request is to be served, as fields of the V1 call and parameters of the V2 call."""
+        named = {"routing_key": self.routing_key, "deadline_s": self.deadline_s, "callback_url": self.callback_url}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 def encode_json(body: Mapping[str, Any]) -> bytes:

@@ -18,6 +18,7 @@ from inferlane_client import (
     NotFound,
     Request,
     Status,
+    TensorPrediction,
     TimedOut,
 )
 from tests.e2e.conftest import REPOSITORY, Stack
@@ -54,6 +55,36 @@ def test_a_request_outlives_the_wait_of_its_call_and_is_answered_by_its_id(stack
         assert handle.result().predictions[0]["label"] == "setosa"
         assert handle.status() is Status.SUCCEEDED
         assert handle.cancel() is False
+
+
+def test_arrays_travel_as_bytes_and_outputs_are_arrays(stack: Stack) -> None:
+    rows = np.array([ROW, [6.7, 3.0, 5.2, 2.3]], np.float32)
+
+    async def ask() -> TensorPrediction:
+        async with AsyncClient(stack.url, timeout_s=TIME_S) as client:
+            return await client.predict_tensors({"input": rows}, model="iris", version="v1")
+
+    with Client(stack.url, timeout_s=TIME_S) as client:
+        for answer in (client.predict_tensors(rows, model="iris", version="v1"), asyncio.run(ask())):
+            assert (answer.model, answer.version) == ("iris", "v1")
+            assert answer.outputs["probabilities"].dtype == np.float32
+            assert answer.outputs["probabilities"].argmax(axis=1).tolist() == [0, 2]
+            assert client.handle(answer.request_id).status() is Status.SUCCEEDED
+        with pytest.raises(InvalidInput, match="no input is called 'flowers'"):
+            client.predict_tensors({"flowers": rows}, model="iris")
+        with pytest.raises(NotFound, match="nothing-of-the-kind"):
+            client.predict_tensors(rows, model="nothing-of-the-kind")
+
+
+def test_arrays_that_nobody_serves_in_time_are_one_request_that_goes_on(stack: Stack) -> None:
+    rows = np.array([ROW], np.float32)
+    with Client(stack.url, timeout_s=TIME_S) as client:
+        with paused(stack, "worker-iris-v1"):
+            with pytest.raises(TimedOut) as raised:
+                client.predict_tensors(rows, model="iris", version="v1", timeout_s=1)
+            request_id, key = raised.value.request_id, raised.value.idempotency_key
+        answer = client.predict_tensors(rows, model="iris", version="v1", idempotency_key=key)
+    assert answer.request_id == request_id
 
 
 def test_a_request_that_is_taken_back_ends_cancelled(stack: Stack) -> None:
@@ -126,7 +157,7 @@ def test_many_requests_are_each_answered_in_their_order(stack: Stack) -> None:
 def test_the_example_of_the_document_works(stack: Stack, name: str) -> None:
     code = EXAMPLES[name].replace("localhost:8000", f"127.0.0.1:{stack.api_port}")
     code = code.replace("localhost:8001", f"127.0.0.1:{stack.grpc_port}")
-    is_python = name in {"client", "client-triton", "client-triton-grpc"}
+    is_python = name in {"client", "client-tensors", "client-triton", "client-triton-grpc"}
     program = [sys.executable, "-c", code] if is_python else ["bash", "-euo", "pipefail", "-c", code]
     done = stack.run(*program, timeout_s=200)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,8 +6,9 @@ from email.utils import format_datetime
 import pytest
 
 from inferlane_client import Overloaded, Request, Retries
+from inferlane_client.attempts import Pause, Reply, Send
 from inferlane_client.call_errors import refusal
-from inferlane_client.exchanges import Exchanges, Pause, Reply, Send
+from inferlane_client.exchanges import Exchanges
 
 REQUEST = Request(rows=[[1.0]])
 
