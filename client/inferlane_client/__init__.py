@@ -30,6 +30,7 @@ from inferlane_client.call_errors import (
 )
 from inferlane_client.client import Client
 from inferlane_client.connection import Tls
+from inferlane_client.events import Event
 from inferlane_client.handles import AsyncHandle, Handle
 from inferlane_client.many import Answer
 from inferlane_client.request import Request
@@ -43,6 +44,7 @@ __all__ = [
     "Cancelled",
     "Client",
     "ConnectionFailed",
+    "Event",
     "Expired",
     "Failed",
     "Forbidden",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TypeVar
+from urllib.parse import quote
 
 from inferlane_client.call_errors import CallError, ConnectionFailed, Problem, TimedOut, refusal
 
@@ -142,7 +143,7 @@ class Attempts:
             outcome = yield replace(send, timeout_s=max(_SHORTEST_EXCHANGE_S, deadline.left_s()))
             if isinstance(outcome, Reply) and form.is_answer(outcome):
                 return outcome
-            error = _error_of(send, outcome, deadline, key, form)
+            error = error_of(send, outcome, deadline, key, form)
             delay_s = self.retries.delay_s(attempt, error.retry_after_s)
             if not error.retryable or attempt >= self.retries.limit or delay_s >= deadline.left_s():
                 raise error
@@ -150,7 +151,8 @@ class Attempts:
         raise AssertionError  # pragma: no cover - the count has no end
 
 
-def _error_of(send: Send, outcome: Outcome, deadline: Deadline, key: str | None, form: ReplyForm) -> CallError:
+def error_of(send: Send, outcome: Outcome, deadline: Deadline, key: str | None, form: ReplyForm) -> CallError:
+    """The error of a call that was sent and got no answer, but this outcome."""
     if isinstance(outcome, Reply):
         error = form.refusal(outcome.status, outcome.headers, outcome.body)
         return type(error)(replace(error.problem, idempotency_key=key))
@@ -180,3 +182,8 @@ def timed_out(what: str, deadline: Deadline, *, key: str | None, request_id: str
             idempotency_key=key,
         )
     )
+
+
+def prediction_path(request_id: str) -> str:
+    """Where the state and the result of a request are."""
+    return f"/v1/predictions/{quote(request_id, safe='')}"

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeVar, cast
 
 import httpx
 
 from inferlane_client.attempts import Outcome, Pause, Retries, Send, Steps
-from inferlane_client.connection import arguments_of, no_reply_of, reply_of
+from inferlane_client.connection import arguments_of, is_event_stream, no_reply_of, reply_of
+from inferlane_client.events import Event, EventStream
 from inferlane_client.exchanges import Exchanges
 
 T = TypeVar("T")
@@ -42,6 +44,28 @@ class Caller:
             except StopIteration as stop:
                 return cast("T", stop.value)
             outcome = self._perform(step)
+
+    def events(self, stream: EventStream) -> Iterator[Event]:
+        """Yield the events of a request, over as many connections as it takes.
+
+        Raises:
+            CallError: as `EventStream`.
+        """
+        while not stream.is_over():
+            outcome: Outcome = None
+            try:
+                with self._http.stream(**arguments_of(stream.opening())) as response:
+                    if is_event_stream(response):
+                        for chunk in response.iter_bytes():
+                            yield from stream.read(chunk)
+                            if stream.is_over():
+                                return
+                    else:
+                        response.read()
+                        outcome = reply_of(response)
+            except httpx.TransportError as error:
+                outcome = no_reply_of(error)
+            time.sleep(stream.ended(outcome))
 
     def _perform(self, step: Send | Pause) -> Outcome:
         if isinstance(step, Pause):
@@ -78,6 +102,25 @@ class AsyncCaller:
             except StopIteration as stop:
                 return cast("T", stop.value)
             outcome = await self._perform(step)
+
+    async def events(self, stream: EventStream) -> AsyncIterator[Event]:
+        """Yield the events of a request. Errors are those of `Caller.events`."""
+        while not stream.is_over():
+            outcome: Outcome = None
+            try:
+                async with self._http.stream(**arguments_of(stream.opening())) as response:
+                    if is_event_stream(response):
+                        async for chunk in response.aiter_bytes():
+                            for event in stream.read(chunk):
+                                yield event
+                            if stream.is_over():
+                                return
+                    else:
+                        await response.aread()
+                        outcome = reply_of(response)
+            except httpx.TransportError as error:
+                outcome = no_reply_of(error)
+            await asyncio.sleep(stream.ended(outcome))
 
     async def _perform(self, step: Send | Pause) -> Outcome:
         if isinstance(step, Pause):

@@ -87,6 +87,12 @@ def reply_of(response: httpx.Response) -> Reply:
     return Reply(status=response.status_code, headers=headers, body=response.content)
 
 
+def is_event_stream(response: httpx.Response) -> bool:
+    """Whether events come, and not an answer that says why there are none."""
+    is_ok = response.status_code == httpx.codes.OK
+    return is_ok and response.headers.get("content-type", "").startswith("text/event-stream")
+
+
 def no_reply_of(error: httpx.TransportError) -> NoReply:
     """Why there is no answer, and whether another try may bring one."""
     return NoReply(

@@ -21,8 +21,9 @@ from inferlane_client.answers import (
     read_split,
     read_status,
 )
-from inferlane_client.attempts import WAY_BACK_S, Attempts, Deadline, Retries, Send, Steps, timed_out
+from inferlane_client.attempts import WAY_BACK_S, Attempts, Deadline, Retries, Send, Steps, prediction_path, timed_out
 from inferlane_client.call_errors import CallError, TimedOut
+from inferlane_client.events import EventStream
 from inferlane_client.request import Request, encode_json
 from inferlane_client.tensor_exchanges import TensorExchanges
 
@@ -71,13 +72,17 @@ class Exchanges:
 
     def status(self, request_id: str, *, timeout_s: float) -> Steps[Status]:
         """Where a request is."""
-        document = yield from self._document(Send(method="GET", path=_path_of(request_id)), timeout_s)
+        document = yield from self._document(Send(method="GET", path=prediction_path(request_id)), timeout_s)
         return read_status(document)
 
     def cancel(self, request_id: str, *, timeout_s: float) -> Steps[bool]:
         """Take a request back; return whether that is how it ended."""
-        document = yield from self._document(Send(method="DELETE", path=_path_of(request_id)), timeout_s)
+        document = yield from self._document(Send(method="DELETE", path=prediction_path(request_id)), timeout_s)
         return is_cancelled(document)
+
+    def events(self, request_id: str, *, last_event_id: str | None, timeout_s: float) -> EventStream:
+        """What becomes of a request, from now on or from the event on that is known."""
+        return EventStream(self._attempts, request_id, last_event_id=last_event_id, timeout_s=timeout_s)
 
     def models(self, *, timeout_s: float) -> Steps[tuple[ServedModel, ...]]:
         """What is served."""
@@ -106,7 +111,7 @@ class Exchanges:
 
     def _result(self, request_id: str, deadline: Deadline, *, key: str | None) -> Steps[Prediction]:
         def waiting() -> Send:
-            return Send(method="GET", path=_path_of(request_id), params={"wait_s": f"{deadline.wait_s():.3f}"})
+            return Send(method="GET", path=prediction_path(request_id), params={"wait_s": f"{deadline.wait_s():.3f}"})
 
         while True:
             is_last_look = deadline.left_s() < WAY_BACK_S
@@ -129,10 +134,6 @@ def _creation(request: Request) -> tuple[str, Send]:
     key = request.idempotency_key or uuid.uuid4().hex
     headers = {"content-type": _JSON, "idempotency-key": key}
     return key, Send(method="POST", path=_PREDICT, body=request.encoded(), headers=headers)
-
-
-def _path_of(request_id: str) -> str:
-    return f"/v1/predictions/{quote(request_id, safe='')}"
 
 
 def _named(model: str | None) -> dict[str, str]:

@@ -1,7 +1,10 @@
-"""A request that was accepted: its result, its state, and how it is taken back."""
+"""A request that was accepted: its result, its state, its events, and how it is taken back."""
+
+from collections.abc import AsyncIterator, Iterator
 
 from inferlane_client.answers import Prediction, Status
 from inferlane_client.callers import AsyncCaller, Caller
+from inferlane_client.events import Event
 
 
 class Handle:
@@ -34,6 +37,26 @@ class Handle:
         caller = self._caller
         return caller.run(caller.exchanges.status(self.request_id, timeout_s=caller.time_of(None)))
 
+    def events(self, *, last_event_id: str | None = None, timeout_s: float | None = None) -> Iterator[Event]:
+        """Yield what becomes of the request as the server tells it: `queued` unless it has ended, then `result`.
+
+        Needs no polls. A stream that breaks off is opened again with the last event's id, until the time is over, which
+        is noticed up to 15 s late.
+
+        Args:
+            last_event_id: the `id` of a `result` that is known; there is no event then unless there is another result.
+            timeout_s: the time of the whole stream; else that of the client.
+
+        Raises:
+            TimedOut: there was no result in time; the request goes on.
+            NotFound: as `result`.
+        """
+        caller = self._caller
+        time_s = caller.time_of(timeout_s)
+        yield from caller.events(
+            caller.exchanges.events(self.request_id, last_event_id=last_event_id, timeout_s=time_s)
+        )
+
     def cancel(self) -> bool:
         """Take the request back; return False if it had ended before. Doing it twice changes nothing.
 
@@ -63,6 +86,14 @@ class AsyncHandle:
         """Where the request is now. Errors are those of `Handle.status`."""
         caller = self._caller
         return await caller.run(caller.exchanges.status(self.request_id, timeout_s=caller.time_of(None)))
+
+    async def events(self, *, last_event_id: str | None = None, timeout_s: float | None = None) -> AsyncIterator[Event]:
+        """Yield what becomes of the request. Arguments and errors are those of `Handle.events`."""
+        caller = self._caller
+        time_s = caller.time_of(timeout_s)
+        stream = caller.exchanges.events(self.request_id, last_event_id=last_event_id, timeout_s=time_s)
+        async for event in caller.events(stream):
+            yield event
 
     async def cancel(self) -> bool:
         """Take the request back; return False if it had ended before. Errors are those of `Handle.cancel`."""

@@ -15,6 +15,7 @@ from inferlane_client import (
     Client,
     Expired,
     InvalidInput,
+    InvalidRequest,
     NotFound,
     Request,
     Status,
@@ -85,6 +86,32 @@ def test_arrays_that_nobody_serves_in_time_are_one_request_that_goes_on(stack: S
             request_id, key = raised.value.request_id, raised.value.idempotency_key
         answer = client.predict_tensors(rows, model="iris", version="v1", idempotency_key=key)
     assert answer.request_id == request_id
+
+
+def test_events_tell_of_the_result_without_polls(stack: Stack) -> None:
+    async def follow(request_id: str) -> list[str]:
+        async with AsyncClient(stack.url, timeout_s=TIME_S) as client:
+            return [event.name async for event in client.handle(request_id).events()]
+
+    with Client(stack.url, timeout_s=TIME_S) as client:
+        with paused(stack, "worker-iris-v1"):
+            handle = client.submit([ROW], model="iris", version="v1")
+            events = handle.events()
+            assert next(events).status is Status.QUEUED
+        (result,) = events
+        assert result.prediction() == handle.result()
+        assert asyncio.run(follow(handle.request_id)) == ["result"]
+        assert list(handle.events(last_event_id=result.id)) == []
+        with pytest.raises(NotFound, match="never-seen"):
+            next(client.handle("never-seen").events())
+
+
+def test_a_callback_is_refused_where_none_are_sent(stack: Stack) -> None:
+    with Client(stack.url, timeout_s=TIME_S) as client:
+        for call in (client.predict, client.submit, client.predict_tensors):
+            with pytest.raises(InvalidRequest, match="sends no callbacks") as raised:
+                call(np.array([ROW], np.float32), model="iris", callback_url="https://shop.example/hook")
+            assert raised.value.code == "callback_refused"
 
 
 def test_a_request_that_is_taken_back_ends_cancelled(stack: Stack) -> None:

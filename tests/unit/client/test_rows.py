@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from inferlane_client import InvalidInput, Request
+from inferlane_client import InvalidInput, Request, TimedOut
 from tests.unit.client.conftest import Ask, Scripted, ScriptedServer
 
 BIG = 2**53 + 1
@@ -79,3 +79,24 @@ def test_no_optional_library_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_what_a_request_says_of_itself_is_sent_and_nothing_else() -> None:
+    options: dict[str, Any] = {
+        "model": "iris",
+        "version": "v1",
+        "routing_key": "k",
+        "deadline_s": 5,
+        "callback_url": "https://a.example",
+    }
+    assert json.loads(Request(rows=[1], **options).encoded()) == {"instances": [1], **options}
+    assert json.loads(Request(rows=[1], idempotency_key="k").encoded()) == {"instances": [1]}
+
+
+def test_each_call_that_creates_a_request_takes_a_callback(server: ScriptedServer, ask: Ask) -> None:
+    server.will(Scripted(status=202, document={"request_id": "r1", "status": "QUEUED"}))
+    ask(server.url, lambda client: client.submit([1], callback_url="https://a.example/1"))
+    with pytest.raises(TimedOut):
+        ask(server.url, lambda client: client.predict([1], callback_url="https://a.example/2", timeout_s=0))
+    sent = [json.loads(call.body)["callback_url"] for call in server.seen if call.body]
+    assert sent == ["https://a.example/1", "https://a.example/2"]
