@@ -8,7 +8,7 @@ from inferlane_client.answers import Prediction, ServedModel, TrafficSplit
 from inferlane_client.attempts import Retries
 from inferlane_client.call_errors import CallError
 from inferlane_client.callers import AsyncCaller
-from inferlane_client.connection import DEFAULT_CONNECTIONS, DEFAULT_URL, Tls, options_of
+from inferlane_client.connection import DEFAULT_CONNECTIONS, DEFAULT_URL, Connection, Tls
 from inferlane_client.handles import AsyncHandle
 from inferlane_client.many import Answer, check_concurrency, request_of
 from inferlane_client.request import Request, Rows
@@ -33,8 +33,8 @@ class AsyncClient:
         trust_env: bool = True,
     ) -> None:
         """The arguments, and what they raise, are those of `Client`."""
-        options = options_of(url, api_key=api_key, tls=tls, connections=connections, trust_env=trust_env)
-        self._caller = AsyncCaller(options, retries, timeout_s)
+        connection = Connection(url, api_key=api_key, tls=tls, connections=connections, trust_env=trust_env)
+        self._caller = AsyncCaller(connection, retries, timeout_s)
         self._exchanges = self._caller.exchanges
 
     async def __aenter__(self) -> Self:

@@ -3,29 +3,31 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import httpx
 
 from inferlane_client.attempts import Outcome, Pause, Retries, Send, Steps
-from inferlane_client.connection import arguments_of, is_event_stream, no_reply_of, reply_of
+from inferlane_client.connection import Connection, is_event_stream, no_reply_of, reply_of
 from inferlane_client.events import Event, EventStream
 from inferlane_client.exchanges import Exchanges
+from inferlane_client.lanes import AsyncLanes, Lanes
 
 T = TypeVar("T")
 
 
 class Caller:
-    """Does the steps of calls, each in the thread that makes it. `options` are those of `httpx.Client`."""
+    """Does the steps of calls, each in the thread that makes it."""
 
-    def __init__(self, options: dict[str, Any], retries: Retries, timeout_s: float) -> None:
-        self._http = httpx.Client(**options)
+    def __init__(self, connection: Connection, retries: Retries, timeout_s: float) -> None:
+        self._connection = connection
+        self._lanes = Lanes(connection.transport, connection.connections)
         self._timeout_s = timeout_s
         self.exchanges = Exchanges(retries)
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._lanes.close()
 
     def time_of(self, timeout_s: float | None) -> float:
         """The time of a call, which may name none."""
@@ -54,7 +56,9 @@ class Caller:
         while not stream.is_over():
             outcome: Outcome = None
             try:
-                with self._http.stream(**arguments_of(stream.opening())) as response:
+                opening = stream.opening()
+                request = self._connection.request(opening)
+                with self._lanes.send(request, timeout_s=opening.timeout_s) as response:
                     if is_event_stream(response):
                         for chunk in response.iter_bytes():
                             yield from stream.read(chunk)
@@ -72,22 +76,25 @@ class Caller:
             time.sleep(step.seconds)
             return None
         try:
-            return reply_of(self._http.request(**arguments_of(step)))
+            with self._lanes.send(self._connection.request(step), timeout_s=step.timeout_s) as response:
+                response.read()
+                return reply_of(response)
         except httpx.TransportError as error:
             return no_reply_of(error)
 
 
 class AsyncCaller:
-    """Does the steps of calls on one event loop. `options` are those of `httpx.AsyncClient`."""
+    """Does the steps of calls on one event loop."""
 
-    def __init__(self, options: dict[str, Any], retries: Retries, timeout_s: float) -> None:
-        self._http = httpx.AsyncClient(**options)
+    def __init__(self, connection: Connection, retries: Retries, timeout_s: float) -> None:
+        self._connection = connection
+        self._lanes = AsyncLanes(connection.async_transport, connection.connections)
         self._timeout_s = timeout_s
         self.exchanges = Exchanges(retries)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._lanes.close()
 
     def time_of(self, timeout_s: float | None) -> float:
         """The time of a call, which may name none."""
@@ -108,7 +115,9 @@ class AsyncCaller:
         while not stream.is_over():
             outcome: Outcome = None
             try:
-                async with self._http.stream(**arguments_of(stream.opening())) as response:
+                opening = stream.opening()
+                request = self._connection.request(opening)
+                async with self._lanes.send(request, timeout_s=opening.timeout_s) as response:
                     if is_event_stream(response):
                         async for chunk in response.aiter_bytes():
                             for event in stream.read(chunk):
@@ -127,6 +136,8 @@ class AsyncCaller:
             await asyncio.sleep(step.seconds)
             return None
         try:
-            return reply_of(await self._http.request(**arguments_of(step)))
+            async with self._lanes.send(self._connection.request(step), timeout_s=step.timeout_s) as response:
+                await response.aread()
+                return reply_of(response)
         except httpx.TransportError as error:
             return no_reply_of(error)

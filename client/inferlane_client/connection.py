@@ -1,10 +1,12 @@
 """How the server is reached: address, key, certificates; and httpx's answers and errors as those of `attempts`."""
 
 import ssl
+from base64 import b64encode
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -13,6 +15,8 @@ from inferlane_client.attempts import NoReply, Reply, Send
 DEFAULT_URL = "http://127.0.0.1:8000"
 # Each call that waits holds a connection. Fewer make calls wait for each other; more are more than one server needs.
 DEFAULT_CONNECTIONS = 100
+# One for each model and version that tensors are sent to.
+_KEPT_URLS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,37 +52,80 @@ class Tls:
         return context
 
 
-def options_of(url: str, *, api_key: str | None, tls: Tls, connections: int, trust_env: bool) -> dict[str, Any]:
-    """The arguments of an `httpx.Client` or `httpx.AsyncClient`.
+class Connection:
+    """How requests reach one server: what each of them has, and how their connections are made.
 
     Raises:
-        ValueError: the URL is not one of a server.
+        ValueError: the URL is not one of a server, or there is to be no connection.
         OSError: a certificate's file cannot be read.
     """
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"the URL of the server is {url!r}; it must begin with http:// or https://")
-    headers = {"accept": "application/json", "user-agent": f"inferlane-client/{_own_version()}"}
-    if api_key is not None:
-        headers["authorization"] = f"Bearer {api_key}"
-    return {
-        "base_url": url,
-        "headers": headers,
-        "verify": tls.context() if url.startswith("https://") else True,
-        "limits": httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-        "trust_env": trust_env,
-    }
+
+    def __init__(self, url: str, *, api_key: str | None, tls: Tls, connections: int, trust_env: bool) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"the URL of the server is {url!r}; it must begin with http:// or https://")
+        if connections < 1:
+            raise ValueError(f"connections is {connections}; it must be at least 1")
+        server = httpx.URL(url)
+        self.connections = connections
+        self._base = url.rstrip("/")
+        self._options: dict[str, Any] = {
+            "verify": tls.context() if server.scheme == "https" else False,
+            "limits": httpx.Limits(max_connections=1, max_keepalive_connections=1),
+            "proxy": _proxy_of(server) if trust_env else None,
+        }
+        self._headers = {
+            "accept": "application/json",
+            "accept-encoding": "gzip, deflate",
+            "connection": "keep-alive",
+            "user-agent": f"inferlane-client/{_own_version()}",
+        }
+        if server.userinfo:
+            self._headers["authorization"] = f"Basic {b64encode(_userinfo(server)).decode()}"
+        elif api_key is not None:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        # Of calls without an id, which come again and again; to read a URL is a fifth of the cost of a call.
+        self._urls: dict[str, httpx.URL] = {}
+
+    def transport(self) -> httpx.HTTPTransport:
+        """Make what holds one connection."""
+        return httpx.HTTPTransport(**self._options)
+
+    def async_transport(self) -> httpx.AsyncHTTPTransport:
+        """Make what holds one connection on an event loop."""
+        return httpx.AsyncHTTPTransport(**self._options)
+
+    def request(self, send: Send) -> httpx.Request:
+        """What goes over a connection."""
+        return httpx.Request(
+            send.method,
+            self._url(send),
+            headers={**self._headers, **send.headers},
+            content=send.body,
+            extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), send.timeout_s)},
+        )
+
+    def _url(self, send: Send) -> httpx.URL:
+        if send.method != "POST":
+            return httpx.URL(self._base + send.path, params=dict(send.params) or None)
+        url = self._urls.get(send.path)
+        if url is None:
+            if len(self._urls) >= _KEPT_URLS:
+                self._urls.clear()
+            url = self._urls[send.path] = httpx.URL(self._base + send.path)
+        return url
 
 
-def arguments_of(send: Send) -> dict[str, Any]:
-    """The arguments of `request` of either httpx client."""
-    return {
-        "method": send.method,
-        "url": send.path,
-        "content": send.body,
-        "headers": dict(send.headers),
-        "params": dict(send.params),
-        "timeout": httpx.Timeout(send.timeout_s),
-    }
+def _userinfo(server: httpx.URL) -> bytes:
+    return f"{server.username}:{server.password}".encode()
+
+
+def _proxy_of(server: httpx.URL) -> str | None:
+    """The proxy that the environment names for this server, in `HTTP_PROXY` and the like."""
+    proxies = getproxies()
+    proxy = proxies.get(server.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(server.netloc.decode()):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def reply_of(response: httpx.Response) -> Reply:

@@ -29,6 +29,8 @@ class Seen:
     query: str
     headers: dict[str, str]
     body: bytes
+    # The client's end of the connection.
+    port: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ class ScriptedServer:
             query=scope["query_string"].decode(),
             headers={name.decode(): value.decode() for name, value in scope["headers"]},
             body=body,
+            port=scope["client"][1],
         )
         self.seen.append(call)
         if self.answering is not None:
