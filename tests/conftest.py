@@ -18,6 +18,11 @@ settings.register_profile("inferlane", deadline=None, max_examples=50)
 settings.load_profile("inferlane")
 
 EMBEDDED = "embedded"
+# What is off by default, so that every metric of it can be looked at.
+_ALL_PARTS = {
+    "INFERLANE_RESPONSE_CACHE": "digits=1",
+    "INFERLANE_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,7 +72,7 @@ def keyed_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator["KeyedStac
     """A running stack for the tiers that look at one from outside, alone or one after the other."""
     from tests.support.keyed_stack import running_stack  # noqa: PLC0415 - as below
 
-    with running_stack(tmp_path_factory.mktemp("clone")) as stack:
+    with running_stack(tmp_path_factory.mktemp("clone"), settings=_ALL_PARTS) as stack:
         yield stack
 
 

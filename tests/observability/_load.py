@@ -14,14 +14,22 @@ from tests.support.keyed_stack import KeyedStack
 NAMES = Names()
 
 _ROW = [5.1, 3.5, 1.4, 0.2]
+_DIGIT = [0.5] * 64
+# It is under way for as long as anybody looks.
+_ROLLOUT = {
+    "model": "digits",
+    "candidate": "v2-quantized",
+    "steps": ["50%", "100%"],
+    "each": {"min_requests": 1_000_000, "min_time": "1d", "max_wait": "2d"},
+}
 _PAUSE_S = 0.05
 _TIMEOUT_S = 60
 _FOREIGN = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
 
 
 class Load:
-    """Sends in a thread: predictions by a split of 80 to 20, idempotency keys, what nobody can serve or may
-    ask, bulk, bad records.
+    """Sends in a thread: predictions by a split of 80 to 20, those of a model with a rollout, idempotency keys, what
+    nobody can serve or may ask, bulk, bad records.
     """
 
     def __init__(self, stack: KeyedStack) -> None:
@@ -34,6 +42,7 @@ class Load:
 
     def __enter__(self) -> Self:
         assert self._post("/v1/traffic-split", {"v1": 80, "v2": 20})[0] == HTTPStatus.OK
+        assert self._post("/v1/rollouts", _ROLLOUT)[0] == HTTPStatus.CREATED
         self._thread.start()
         return self
 
@@ -48,6 +57,7 @@ class Load:
         while not self._stop.wait(_PAUSE_S):
             number += 1
             self._post("/v1/models/predict", {"instances": [_ROW]})
+            self._post("/v1/models/predict", {"instances": [_DIGIT], "model": "digits"})
             self._post("/v1/models/predict", {"instances": [_ROW]}, idempotency_key=f"key-{number // 2}")
             if number % 10 == 0:
                 self._post("/v1/models/predict", {"instances": [[1.0]]})
