@@ -4,7 +4,6 @@ Each call is a generator. It yields what is to be done, `Send` or `Pause`, is se
 result of the call. Source of the idea: https://sans-io.readthedocs.io.
 """
 
-import itertools
 import random
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
@@ -138,7 +137,8 @@ class Attempts:
         Raises:
             CallError: no such answer came; it says why.
         """
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             send = making()
             outcome = yield replace(send, timeout_s=max(_SHORTEST_EXCHANGE_S, deadline.left_s()))
             if isinstance(outcome, Reply) and form.is_answer(outcome):
@@ -148,7 +148,7 @@ class Attempts:
             if not error.retryable or attempt >= self.retries.limit or delay_s >= deadline.left_s():
                 raise error
             yield Pause(delay_s)
-        raise AssertionError  # pragma: no cover - the count has no end
+            attempt += 1
 
 
 def error_of(send: Send, outcome: Outcome, deadline: Deadline, key: str | None, form: ReplyForm) -> CallError:
