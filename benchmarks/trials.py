@@ -14,7 +14,7 @@ from inferlane.contracts.shadow import Answer, answer_of, classes_digest, copy_r
 from inferlane.contracts.traffic_split import Shadow, Split
 from inferlane.contracts.wire.v1 import decode_instances
 from models.catalog import load_catalog
-from router.routing import Route, fallback_of, rollout_of, shadow_of
+from router.routing import Route, deciding_split, fallback_of, shadow_of
 from tests.support.fakes.records import FakeRecord
 from workers.batching import run_batch, stack
 from workers.model import OnnxModel
@@ -50,9 +50,10 @@ def _steps(case: Case) -> Iterator[Step]:
     named = dict(plain)
 
     def nothing_asked(splits: dict[str, Split]) -> None:
-        rollout_of(headers, chosen, splits)
-        fallback_of(headers, chosen, splits)
-        shadow_of(headers, chosen, splits)
+        split = deciding_split(headers, chosen, splits)
+        if split is not None:
+            fallback_of(chosen, split)
+            shadow_of(headers, chosen, split)
 
     yield timed("every request", "headers that are not there, router and worker", lambda: _look_up(named, times=2))
     yield timed("every request", "no split, in the router", lambda: nothing_asked(no_splits))

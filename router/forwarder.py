@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from inferlane.contracts.record import (
     position_of,
     read_unidentified,
 )
-from inferlane.contracts.traffic_split import Served
+from inferlane.contracts.traffic_split import Served, Split
 from inferlane.errors import DecodeError, InferlaneError, UnknownModelError, clipped
 from inferlane.runtime.delivery import Delivery, Reply
 from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
@@ -38,7 +38,7 @@ from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
 from router.refusals import no_callbacks, refusal
 from router.router_telemetry import RouterLaneMetrics, RouteSpans
-from router.routing import Route, ServedModels, Splits, fallback_of, rollout_of, route, route_to_served, shadow_of
+from router.routing import Route, ServedModels, Splits, deciding_split, fallback_of, route, route_to_served, shadow_of
 from router.shadow_gate import ShadowGate
 
 if TYPE_CHECKING:
@@ -254,14 +254,19 @@ class Forwarder:
         # Records with a key of the producer's own keep their order: no sticky partition.
         max_run = _MAX_RUN if headers.routing_key is None and key == headers.request_id.encode() else 0
         out_headers = _routed_headers(record, headers, chosen)
-        if rollout := rollout_of(headers, chosen, self._splits):
-            out_headers.append((ROLLOUT, rollout.encode()))
-        if (fallback := fallback_of(headers, chosen, self._splits)) is not None:
-            out_headers.append((FALLBACK, fallback.encode()))
-        if (shadow := shadow_of(headers, chosen, self._splits)) and self._shadow_gate.admits(chosen.model, shadow):
-            out_headers.append((SHADOW, shadow.encode()))
+        split = deciding_split(headers, chosen, self._splits)
+        if split is not None:
+            out_headers += self._trial_headers(headers, chosen, split)
         out = OutRecord(topic, key, record.value or b"", out_headers, max_run=max_run)
         return RoutedRecord(record, headers, chosen, out)
+
+    def _trial_headers(self, headers: RequestHeaders, chosen: Route, split: Split) -> "Iterator[tuple[str, bytes]]":
+        if split.rollout:
+            yield ROLLOUT, split.rollout.encode()
+        if fallback := fallback_of(chosen, split):
+            yield FALLBACK, fallback.encode()
+        if (shadow := shadow_of(headers, chosen, split)) and self._shadow_gate.admits(chosen.model, shadow):
+            yield SHADOW, shadow.encode()
 
 
 def router_lanes(

@@ -71,23 +71,22 @@ def route(headers: RequestHeaders, splits: Splits, catalog: AnyCatalog, lane: La
     return Route(model.name, choose(headers.routing_key or headers.request_id, weights))
 
 
-def fallback_of(headers: RequestHeaders, chosen: Route, splits: Splits) -> str | None:
-    """The version that answers what the chosen one fails; None for a pinned request, or if the split names no other."""
-    if headers.version is not None:
-        return None
-    split = splits.get(chosen.model)
-    if split is None or not split.fallback or split.fallback == chosen.version:
-        return None
-    return split.fallback
+def deciding_split(headers: RequestHeaders, chosen: Route, splits: Splits) -> Split | None:
+    """The split that chose the version by chance; None if there is none or the request is pinned."""
+    return splits.get(chosen.model) if headers.version is None else None
 
 
-def shadow_of(headers: RequestHeaders, chosen: Route, splits: Splits) -> str:
-    """The version that gets a copy of the request; empty for none, and for a pinned request.
+def fallback_of(chosen: Route, split: Split) -> str:
+    """The version that answers what the chosen one fails; empty if the split names no other."""
+    return "" if split.fallback == chosen.version else split.fallback
+
+
+def shadow_of(headers: RequestHeaders, chosen: Route, split: Split) -> str:
+    """The version that gets a copy of the request; empty for none.
 
     Which requests the share is made of is decided by their ids, so that a redelivery decides alike.
     """
-    split = splits.get(chosen.model) if headers.version is None else None
-    if split is None or split.shadow is None or split.shadow.version == chosen.version:
+    if split.shadow is None or split.shadow.version == chosen.version:
         return ""
     digest = blake2b(headers.request_id.encode(), digest_size=8, person=b"shadow").digest()
     return split.shadow.version if int.from_bytes(digest, "big") * _SCALE < split.shadow.share else ""
@@ -96,12 +95,6 @@ def shadow_of(headers: RequestHeaders, chosen: Route, splits: Splits) -> str:
 def weights_of(model: Model, splits: Splits, lane: Lane | None = None) -> Mapping[str, float]:
     """The weights by which requests of the model that pin no version are routed."""
     return model.weights(splits.get(model.name), lane)
-
-
-def rollout_of(headers: RequestHeaders, chosen: Route, splits: Splits) -> str:
-    """The rollout whose split chose the version by chance; empty if there is none or the version was pinned."""
-    split = splits.get(chosen.model) if headers.version is None else None
-    return "" if split is None else split.rollout
 
 
 def choose(key: str, weights: Mapping[str, float]) -> str:

@@ -10,7 +10,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import read_headers
 from inferlane.contracts.traffic_split import Shadow, Split
 from inferlane.errors import UnknownModelError
-from router.routing import Route, choose, rollout_of, route, shadow_of
+from router.routing import Route, choose, deciding_split, route, shadow_of
 from tests.support.fakes.records import FakeRecord, make_catalog
 
 WEIGHTS = st.dictionaries(st.text(min_size=1, max_size=5), st.floats(0.01, 100), min_size=1, max_size=6)
@@ -91,20 +91,22 @@ def test_a_lane_may_have_weights_of_its_own() -> None:
 def test_only_a_request_whose_version_was_left_to_the_split_of_a_rollout_counts_in_it() -> None:
     splits = Table(iris=Split(model="iris", weights={"v1": 1.0}, rollout="iris-1"))
     chosen = Route("iris", "v1")
-    assert rollout_of(read_headers(FakeRecord()), chosen, splits) == "iris-1"
+    deciding = deciding_split(read_headers(FakeRecord()), chosen, splits)
+    assert deciding is not None
+    assert deciding.rollout == "iris-1"
     pinned = FakeRecord(headers=(("ce_modelversion", b"v1"),))
-    assert rollout_of(read_headers(pinned), chosen, splits) == ""
-    assert rollout_of(read_headers(FakeRecord()), chosen, Table()) == ""
+    assert deciding_split(read_headers(pinned), chosen, splits) is None
+    assert deciding_split(read_headers(FakeRecord()), chosen, Table()) is None
 
 
 def test_a_shadow_gets_its_share_of_the_unpinned_requests_of_others_and_the_same_ones_again() -> None:
-    splits = Table({"iris": Split(model="iris", weights={"v1": 1.0}, shadow=Shadow(version="v2", share=0.1))})
+    split = Split(model="iris", weights={"v1": 1.0}, shadow=Shadow(version="v2", share=0.1))
     headers = [read_headers(FakeRecord(headers=(("ce_id", key.encode()),))) for key in KEYS]
-    copied = [shadow_of(one, Route("iris", "v1"), splits) for one in headers]
+    copied = [shadow_of(one, Route("iris", "v1"), split) for one in headers]
     assert copied.count("v2") / len(KEYS) == pytest.approx(0.1, abs=0.01)
-    assert copied == [shadow_of(one, Route("iris", "v1"), splits) for one in headers]
-    assert {shadow_of(one, Route("iris", "v2"), splits) for one in headers[:100]} == {""}
+    assert copied == [shadow_of(one, Route("iris", "v1"), split) for one in headers]
+    assert {shadow_of(one, Route("iris", "v2"), split) for one in headers[:100]} == {""}
     pinned = read_headers(FakeRecord(headers=(("ce_modelversion", b"v1"),)))
     every = Table({"iris": Split(model="iris", weights={"v1": 1.0}, shadow=Shadow(version="v2", share=1.0))})
-    assert shadow_of(pinned, Route("iris", "v1"), every) == ""
-    assert shadow_of(headers[0], Route("iris", "v1"), Table()) == ""
+    assert deciding_split(pinned, Route("iris", "v1"), every) is None
+    assert deciding_split(headers[0], Route("iris", "v1"), Table()) is None
