@@ -10,6 +10,7 @@ import structlog
 
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
+from inferlane.runtime.http.certificate import CertificateFiles, renewed_context
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.producer import BatchProducer
@@ -60,12 +61,18 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
     """Serve the API until `stop` is set, then finish the open calls.
 
     Raises:
-        ConfigurationError: no models, the port is taken, or the API would be open to the network with no keys.
+        ConfigurationError: no models, the port is taken, its certificate is not valid, or the API would be open to the
+            network with no keys.
         StoppedEarlyError: `stop` was set while the broker or the store was unavailable.
     """
     keys = open_key_ring(settings, clock=SystemClock())
     base = load_catalog(settings.models_dir, default_model=settings.default_model)
     peers = read_peers(settings.api_peers)
+    certificate = CertificateFiles.named(
+        settings.api_ssl_certfile,
+        settings.api_ssl_keyfile,
+        ("INFERLANE_API_SSL_CERTFILE", "INFERLANE_API_SSL_KEYFILE"),
+    )
     startup = Startup(stop)
     app = StartingApp(startup)
     ops = OpsApp(live=startup.live, ready=startup.ready)
@@ -77,18 +84,25 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             host=settings.api_host,
             port=settings.api_port,
             shares_port=bool(peers),
+            tls=None if certificate is None else renewed_context(certificate),
             timeout_graceful_shutdown=int(settings.drain_deadline_s),
         )
         port = await server.enter_async_context(http)
-        if peers:
-            # The supervisor and `/metrics` must reach this one and not another on the port.
+        if peers or certificate is not None:
+            # The supervisor and `/metrics` must reach this one and not another on the port, and trust no authority.
             await server.enter_async_context(serve_ops(ops, settings))
         services = await _start(settings, base, parts, startup)
         app.serve(build_app(services, keys))
         ops.show(live=partial(live_checks, services), ready=partial(ready_checks, services))
         if grpc is not None:
             grpc.serve(services)
-        log.info("api_started", host=settings.api_host, port=port, instance=services.pending.instance)
+        log.info(
+            "api_started",
+            host=settings.api_host,
+            port=port,
+            tls=certificate is not None,
+            instance=services.pending.instance,
+        )
         await stop.wait()
         services.streams.drain()
         if grpc is not None:

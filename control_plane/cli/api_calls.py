@@ -6,6 +6,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from inferlane.errors import InferlaneError, InvalidRequestError, UnavailableError, clipped
+from inferlane.runtime.http.api_address import ApiAddress
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -18,12 +19,12 @@ class ApiCalls:
     """Calls of one API."""
 
     def __init__(self, settings: "Settings") -> None:
-        host = "localhost" if settings.api_host in {"0.0.0.0", "::"} else settings.api_host
-        host = f"[{host}]" if ":" in host else host
-        self._url = settings.api_url.rstrip("/") or f"http://{host}:{settings.api_port}"
+        address = ApiAddress(settings)
+        self._url = address.url
         self._key = settings.api_key
         # A proxy of the environment is not for a server whose address we were given.
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+        direct = urllib.request.ProxyHandler({})
+        self._open = urllib.request.build_opener(direct, urllib.request.HTTPSHandler(context=address.tls())).open
 
     def get(self, path: str) -> Any:
         """The body of a GET.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from control_plane.local.probe import Target
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.http.api_address import ApiAddress
     from inferlane.runtime.runfile import RunRecord
     from inferlane.runtime.settings import PortSettings
 
@@ -54,11 +55,11 @@ def doctor(
 
 async def _examine(api_url: str) -> set[str]:
     """Print the checklist and return the names of what is broken."""
-    from inferlane.runtime.runfile import base_url
+    from inferlane.runtime.http.api_address import ApiAddress
 
     settings, record = reach()
     _say_well("settings", f"of the stack that runs here, pid {record.pid}" if record else "environment")
-    api_url = api_url or base_url(settings.api_host, settings.api_port)
+    api = ApiAddress(settings, api_url)
     broken: set[str] = set()
     if record and not await _report(Check(name="release", see=partial(_same_release, record))):
         broken.add("release")
@@ -68,7 +69,7 @@ async def _examine(api_url: str) -> set[str]:
     with suppress(ConfigurationError):
         # Those of the versions that can be served, whatever is wrong with others.
         targets = _served(load_targets(settings), record)
-    for check in _checks(settings, targets, api_url, record):
+    for check in _checks(settings, targets, api, record):
         if unmet := check.needs & broken:
             skipped = f"- {check.name}: skipped, it needs {', '.join(sorted(unmet))}"
             out.print(styled((skipped, "dim")), soft_wrap=True)
@@ -78,7 +79,7 @@ async def _examine(api_url: str) -> set[str]:
 
 
 def _checks(
-    settings: "Settings", targets: "tuple[Target, ...]", api_url: str, record: "RunRecord | None"
+    settings: "Settings", targets: "tuple[Target, ...]", api: "ApiAddress", record: "RunRecord | None"
 ) -> tuple[Check, ...]:
     from control_plane.local import checks
     from control_plane.local.checks import router_progress
@@ -86,7 +87,7 @@ def _checks(
 
     needs_broker = frozenset({"broker"})
     entries = record.processes if record else ()
-    urls: dict[str, str] = {"api": api_url, **{entry.pool: entry.ops_url for entry in entries}}
+    urls: dict[str, str] = {"api": api.url, **{entry.pool: entry.ops_url for entry in entries}}
     processes = [
         Check(name=entry.name, see=partial(checks.check_ready, entry.ops_url))
         for entry in entries
@@ -101,7 +102,7 @@ def _checks(
             needs=frozenset({"api"}),
             see=_say_asleep
             if target not in awake
-            else partial(checks.check_prediction, settings, api_url, target, ops_urls=_urls_for(target, urls)),
+            else partial(checks.check_prediction, settings, api, target, ops_urls=_urls_for(target, urls)),
         )
         for target in targets
     ]
@@ -116,7 +117,7 @@ def _checks(
             needs=needs_broker | {"topics"},
             see=partial(router_progress, settings, ops_url=urls.get("router", "")),
         ),
-        Check(name="api", see=partial(checks.check_api, api_url)),
+        Check(name="api", see=partial(checks.check_api, api)),
         *predictions,
         *(
             Check(

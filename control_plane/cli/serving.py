@@ -70,27 +70,28 @@ def serve_here(target: "Target", models_dir: "Path", *, within_s: float) -> None
         raise ConfigurationError("no stack runs here; start one with `inferlane up --detach`")
     settings = settings.model_copy(update={"models_dir": models_dir})
     with err.status(f"{target.model} {target.version}: starting its pool"):
-        took_s = asyncio.run(_serve(target, settings, record, within_s=within_s))
+        took_s = asyncio.run(_serve(target, settings, within_s=within_s))
     line = f" {target.model} {target.version} is served: it answered a row of zeros after {took_s:.1f} s"
     out.print(styled(("✓", "green"), line), soft_wrap=True)
 
 
-async def _serve(target: "Target", settings: "Settings", record: "RunRecord", *, within_s: float) -> float:
+async def _serve(target: "Target", settings: "Settings", *, within_s: float) -> float:
     from control_plane.catalog_changes import serve_version
 
     started_s = time.monotonic()
     await serve_version(settings, target.model, target.version)
-    await _answers(target, settings, record, until_s=started_s + within_s)
+    await _answers(target, settings, until_s=started_s + within_s)
     return time.monotonic() - started_s
 
 
-async def _answers(target: "Target", settings: "Settings", record: "RunRecord", *, until_s: float) -> None:
+async def _answers(target: "Target", settings: "Settings", *, until_s: float) -> None:
     from control_plane.local.probe import predict
+    from inferlane.runtime.http.api_address import ApiAddress
 
-    file = RunFile(settings.state_dir)
+    file, api = RunFile(settings.state_dir), ApiAddress.of_this_machine(settings)
     while True:
         try:
-            await predict(record.api_url, target, wait_s=_PROBE_WAIT_S, api_key=settings.api_key)
+            await predict(api, target, wait_s=_PROBE_WAIT_S, api_key=settings.api_key)
         except UnavailableError as error:
             if fault := _fault(target, file.read()):
                 raise UnavailableError(

@@ -24,11 +24,13 @@ from inferlane.runtime.redis.store_probe import StoreMemory
 from inferlane.runtime.runfile import is_loopback
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping, Sequence
 
     from redis.asyncio.client import PubSub
 
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.http.api_address import ApiAddress
     from inferlane.runtime.settings import ApiSettings, KafkaSettings, StackSettings
 
 # A commit follows its batch within `commit_interval_s`; a hop that moves nothing for this long is stuck.
@@ -254,40 +256,43 @@ async def check_state_dir(settings: "StackSettings") -> str:
     return f"{settings.state_dir}, {shutil.disk_usage(settings.state_dir).free / 2**30:.1f} GiB free"
 
 
-async def check_ready(url: str) -> str:
+async def check_ready(url: str, *, tls: "ssl.SSLContext | None" = None) -> str:
     """`/readyz` answers 200.
 
     Raises:
         UnavailableError: nobody answers, or a check fails; the message names the checks.
     """
-    if failing := await failing_checks(url):
+    if failing := await failing_checks(url, tls=tls):
         raise UnavailableError(f"{url}/readyz: failing {', '.join(failing)}. Its log says why.")
     return url
 
 
-async def check_api(url: str) -> str:
+async def check_api(api: "ApiAddress") -> str:
     """As `check_ready`; if another program holds the API's port, the message names it.
 
     Raises:
         UnavailableError: as `check_ready`.
+        ConfigurationError: the file of its authority cannot be read.
     """
     try:
-        return await check_ready(url)
+        return await check_ready(api.url, tls=api.tls())
     except UnavailableError as error:
-        parts = urlsplit(url)
+        parts = urlsplit(api.url)
         if not is_loopback(parts.hostname or "") or parts.port is None or is_free(parts.port):
             raise
         raise UnavailableError(f"{error}. Port {parts.port} here is held by {holder_of(parts.port)}.") from error
 
 
-async def check_prediction(settings: "Settings", api_url: str, target: Target, *, ops_urls: "Mapping[str, str]") -> str:
+async def check_prediction(
+    settings: "Settings", api: "ApiAddress", target: Target, *, ops_urls: "Mapping[str, str]"
+) -> str:
     """Check that a request is answered through every hop.
 
     Raises:
         UnavailableError: it does not; the message names the hop that holds it.
     """
     try:
-        duration_s = await predict(api_url, target, wait_s=_PROBE_WAIT_S, api_key=settings.api_key)
+        duration_s = await predict(api, target, wait_s=_PROBE_WAIT_S, api_key=settings.api_key)
     except UnansweredError as error:
         held = await holding_hop(settings, target, ops_urls=ops_urls)
         raise UnavailableError(f"{error}: {held}") from error

@@ -74,7 +74,7 @@ class LocalStack:
             create_time_s=psutil.Process().create_time(),
             phase="starting",
             release=__version__,
-            api_url=base_url(settings.api_host, settings.api_port),
+            api_url=base_url(settings.api_host, settings.api_port, tls=settings.api_ssl_certfile is not None),
             environment=profile.environment,
         )
 

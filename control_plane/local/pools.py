@@ -258,10 +258,13 @@ class StackPools:
         if self._settings.grpc_port:
             claim_port(self._settings.grpc_port, host=host, remedy="use --grpc-port (INFERLANE_GRPC_PORT), 0 for none")
         size = self._settings.api_processes or api_processes_for(os.cpu_count() or 1)
-        if size == 1:
-            spec = self._spec("api", ("api",), port, host=host, env={"INFERLANE_API_PORT": str(port)})
-            return Pool(name="api", rank=_API, wave=_SERVICES, make=lambda _: spec)
         ops_host = self._settings.ops_host
+        if size == 1:
+            has_tls = self._settings.api_ssl_certfile is not None
+            own = self._ops_ports.port_of("api") if has_tls else port
+            env = {"INFERLANE_API_PORT": str(port), **({"INFERLANE_OPS_PORT": str(own)} if has_tls else {})}
+            spec = self._spec("api", ("api",), own, host=ops_host if has_tls else host, env=env)
+            return Pool(name="api", rank=_API, wave=_SERVICES, make=lambda _: spec)
         ops_ports = {f"api-{number}": self._ops_ports.port_of(f"api-{number}") for number in range(1, size + 1)}
         shared = {
             "INFERLANE_API_PORT": str(port),

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from functools import reduce
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from pydantic import SecretStr
@@ -12,6 +12,11 @@ from pydantic import SecretStr
 from inferlane.contracts.wire.binary_values import SMALLEST_IMAGE
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, UnavailableError, clipped
+
+if TYPE_CHECKING:
+    import ssl
+
+    from inferlane.runtime.http.api_address import ApiAddress
 
 _MORE_PATIENCE_S = 5.0
 
@@ -57,23 +62,29 @@ def _zeros(spec: TensorSpec, text: str) -> Any:
     return reduce(lambda inner, size: [inner] * max(size, 1), reversed(spec.row_shape), zero)
 
 
-async def predict(api_url: str, target: Target, *, wait_s: float, api_key: SecretStr | None = None) -> float:
+async def predict(api: "ApiAddress", target: Target, *, wait_s: float, api_key: SecretStr | None = None) -> float:
     """Send one request through every hop and return its duration in seconds.
 
     Raises:
         UnansweredError: not answered in time.
-        ConfigurationError: the API wants a key, and `api_key` is none that is in force.
+        ConfigurationError: the API wants a key, and `api_key` is none that is in force; or the file of its authority
+            cannot be read.
         UnavailableError: no API, or another answer than a prediction; the message has it.
     """
     started_s = time.monotonic()
     body = target.body(timeout_s=wait_s)
     # The client's patience is longer than the server's, so that a 202 is told from silence.
     status, answer = await _call(
-        "POST", f"{api_url}/v1/models/predict", body=body, wait_s=wait_s + _MORE_PATIENCE_S, api_key=api_key
+        "POST",
+        f"{api.url}/v1/models/predict",
+        tls=api.tls(),
+        body=body,
+        wait_s=wait_s + _MORE_PATIENCE_S,
+        api_key=api_key,
     )
     if status == HTTPStatus.UNAUTHORIZED:
         raise ConfigurationError(
-            f"{api_url} wants a key with the scope predict; make one with `inferlane keys create` and set "
+            f"{api.url} wants a key with the scope predict; make one with `inferlane keys create` and set "
             "INFERLANE_API_KEY"
         )
     if status == HTTPStatus.ACCEPTED:
@@ -84,14 +95,20 @@ async def predict(api_url: str, target: Target, *, wait_s: float, api_key: Secre
 
 
 async def _call(
-    method: str, url: str, *, wait_s: float, body: object = None, api_key: SecretStr | None = None
+    method: str,
+    url: str,
+    *,
+    tls: "ssl.SSLContext | None",
+    wait_s: float,
+    body: object = None,
+    api_key: SecretStr | None = None,
 ) -> tuple[int, Any]:
     timeout = aiohttp.ClientTimeout(total=wait_s)
     headers = {} if api_key is None else {"authorization": f"Bearer {api_key.get_secret_value()}"}
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
-            session.request(method, url, json=body) as answer,
+            session.request(method, url, json=body, ssl=tls or True) as answer,
         ):
             is_json = "json" in answer.content_type
             return answer.status, await answer.json(content_type=None) if is_json else await answer.text()

@@ -1,11 +1,15 @@
 """Ask a process of ours whether it is ready or live."""
 
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from inferlane.errors import UnavailableError, clipped
 from inferlane.runtime.http.local_get import local_get
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class _Checks(msgspec.Struct):
@@ -34,13 +38,13 @@ async def is_live(base_url: str) -> bool:
     return status == HTTPStatus.OK
 
 
-async def failing_checks(base_url: str) -> tuple[str, ...]:
+async def failing_checks(base_url: str, *, tls: "ssl.SSLContext | None" = None) -> tuple[str, ...]:
     """Return the names of the checks of `/readyz` that fail.
 
     Raises:
         UnavailableError: nobody answers.
     """
-    status, body = await local_get(base_url, "/readyz")
+    status, body = await local_get(base_url, "/readyz", tls=tls)
     try:
         checks = msgspec.json.decode(body, type=_Checks).checks
     except msgspec.DecodeError as error:

@@ -10,8 +10,9 @@ from control_plane.local.managed_process import State
 from control_plane.local.pools import StackPools, worker_pool
 from control_plane.local.probe import Target, predict
 from inferlane.errors import InferlaneError, UnavailableError
+from inferlane.runtime.http.api_address import ApiAddress
 from inferlane.runtime.kafka.topic_admin import create_topics
-from inferlane.runtime.runfile import FaultRecord, base_url
+from inferlane.runtime.runfile import FaultRecord
 
 if TYPE_CHECKING:
     from control_plane.local.pool_autoscaler import Autoscaler
@@ -42,7 +43,7 @@ class VersionPools:
         self._settings = settings
         self._pools = pools
         self._supervisor = supervisor
-        self._api_url = base_url(settings.api_host, settings.api_port)
+        self._api = ApiAddress.of_this_machine(settings)
         self._unusable = unusable
         self._autoscaler: Autoscaler | None = None
         # What a probe of each version said that was wrong.
@@ -95,10 +96,7 @@ class VersionPools:
     async def _probe(self, targets: Sequence[Target]) -> None:
         started = [target for target in targets if self._has_worker(target)]
         outcomes = await asyncio.gather(
-            *(
-                predict(self._api_url, target, wait_s=_PROBE_WAIT_S, api_key=self._settings.api_key)
-                for target in started
-            ),
+            *(predict(self._api, target, wait_s=_PROBE_WAIT_S, api_key=self._settings.api_key) for target in started),
             return_exceptions=True,
         )
         for target, outcome in zip(started, outcomes, strict=True):

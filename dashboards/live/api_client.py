@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.http.api_address import ApiAddress
 
 # A page shows that the API is silent after this long; a busy machine answers later than an idle one.
 _READ_WITHIN_S = 4.0
@@ -93,9 +94,10 @@ class ApiAnswer:
 class ApiClient:
     """A client of one API. Our own key is only for reads: forwarded calls carry the key of their user, or none."""
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, *, key: "SecretStr | None") -> None:
+    def __init__(self, session: aiohttp.ClientSession, address: "ApiAddress", *, key: "SecretStr | None") -> None:
         self._session = session
-        self.base_url = base_url
+        self.base_url = address.url
+        self._address = address
         self._headers = {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
 
     async def models(self) -> ApiModelList:
@@ -170,7 +172,9 @@ class ApiClient:
     async def _call(self, method: str, path: str, *, wait_s: float, **options: Any) -> tuple[int, str, bytes]:
         timeout = aiohttp.ClientTimeout(total=wait_s)
         try:
-            async with self._session.request(method, self.base_url + path, timeout=timeout, **options) as answer:
+            async with self._session.request(
+                method, self.base_url + path, timeout=timeout, ssl=self._address.tls() or True, **options
+            ) as answer:
                 return answer.status, answer.content_type, await answer.read()
         except TimeoutError as error:
             raise UnavailableError(f"the API at {self.base_url} did not answer within {wait_s:g} s") from error

@@ -20,12 +20,13 @@ from dashboards.live.api_client import ApiAnswer, ApiClient, Guard, refuse_open_
 from dashboards.live.dead_letter_tally import DeadLetterTally
 from dashboards.live.observer import DeploymentObserver, Parts, SnapshotFeed
 from inferlane.errors import InferlaneError, OverloadedError
+from inferlane.runtime.http.api_address import ApiAddress
 from inferlane.runtime.http.request_head import CONTENT_TYPE
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.ops import OpsApp
 from inferlane.runtime.retry import SystemClock
-from inferlane.runtime.runfile import RunFile, base_url, is_loopback
+from inferlane.runtime.runfile import RunFile, is_loopback
 
 if TYPE_CHECKING:
     import asyncio
@@ -157,9 +158,7 @@ async def serve(settings: "Settings", stop: "asyncio.Event") -> None:
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        api = ApiClient(
-            session, settings.api_url or base_url(settings.api_host, settings.api_port), key=settings.api_key
-        )
+        api = ApiClient(session, ApiAddress(settings), key=settings.api_key)
         backlog = BacklogReader(settings)
         stack.push_async_callback(backlog.close)
         letters = DeadLetterTally(settings, clock=clock)

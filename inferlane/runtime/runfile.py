@@ -203,7 +203,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def base_url(host: str, port: int) -> str:
+def base_url(host: str, port: int, *, tls: bool = False) -> str:
     """The URL at which this machine reaches a server that binds `host`."""
     here = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
-    return f"http://{here}:{port}"
+    return f"{'https' if tls else 'http'}://{here}:{port}"

@@ -91,6 +91,10 @@ class ApiSettings(PortSettings):
     # `name=ops URL` of each process that shares the port, separated by commas; set by `inferlane up`. `/metrics` then
     # has those of all.
     api_peers: str = ""
+    # The certificate chain and private key of the HTTP port, in PEM; read again when they change. Without them the port
+    # has no TLS.
+    api_ssl_certfile: Path | None = None
+    api_ssl_keyfile: Path | None = None
     # The port of the Open Inference Protocol over gRPC, at the same address; 0: none. Needs the extra `grpc`.
     grpc_port: Port = 0
     # The certificate chain and private key of the gRPC port, in PEM; read again when they change. Without them the port
@@ -152,6 +156,9 @@ class DashboardSettings(PortSettings):
     dashboard_port: Port = 3000
     # The API's address for clients of ours; empty means `api_host` and `api_port`.
     api_url: str = ""
+    # The authorities that our own commands trust where the API has TLS, in PEM; default: those of the system, and on
+    # the machine of the API the certificate of `api_ssl_certfile`.
+    api_ssl_cafile: Path | None = None
     # The key that our own commands send.
     api_key: SecretStr | None = None
 

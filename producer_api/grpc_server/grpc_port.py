@@ -1,7 +1,6 @@
 """The gRPC port: its limits, its certificate, and its drain."""
 
 import asyncio
-import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from inferlane.errors import ConfigurationError
+from inferlane.runtime.http.certificate import CertificateFiles, RenewedCertificate, make_context
 from producer_api.grpc_server.call_routing import CallRouting
 from producer_api.grpc_server.health_service import HealthService
 from producer_api.grpc_server.infer_messages import InferMessages
@@ -21,7 +21,6 @@ from producer_api.inference_protocol.infer_request import InferReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from inferlane.runtime.config import Settings
     from inferlane.runtime.service import Startup
@@ -75,7 +74,9 @@ class GrpcPort:
             if certificate is None:
                 port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, certificate.credentials())
+                # It asks for the certificate at each handshake.
+                credentials = grpc.dynamic_ssl_server_credentials(certificate.current, certificate.renew)
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise ConfigurationError(
                 f"cannot listen on {address} for gRPC: {error}. Choose another port (INFERLANE_GRPC_PORT)."
@@ -143,66 +144,21 @@ def _options(settings: "Settings") -> list[tuple[str, Any]]:
     ]
 
 
-class Certificate:
-    """The certificate chain and key of the port, read again when their files change. Any thread."""
-
-    def __init__(self, chain: "Path", key: "Path") -> None:
-        self._files = chain, key
-        self._stamp = self._read_stamp()
-        self._configuration = self._load()
-
-    def credentials(self) -> Any:
-        """Return what the server takes; it asks for the certificate at each handshake."""
-        return grpc.dynamic_ssl_server_credentials(self._configuration, self.follow_files)
-
-    def follow_files(self) -> Any:
-        """Return the certificate if it has changed, else None; one that is not valid is not taken."""
-        stamp = self._read_stamp()
-        if stamp == self._stamp:
-            return None
-        try:
-            self._configuration = self._load()
-        except ConfigurationError as error:
-            # The other file may be written in a moment, so the next handshake looks again.
-            log.error("grpc_certificate_unreadable", error=str(error))  # noqa: TRY400 - the message says all
-            return None
-        self._stamp = stamp
-        log.info("grpc_certificate_read", path=str(self._files[0]))
-        return self._configuration
-
-    def _load(self) -> Any:
-        chain, key = self._files
-        try:
-            # Says in words what is wrong with them, which gRPC does not.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
-            return grpc.ssl_server_certificate_configuration([(key.read_bytes(), chain.read_bytes())])
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(
-                f"{chain} and {key} are no certificate chain and its key in PEM: {error}. INFERLANE_GRPC_SSL_CERTFILE "
-                "and INFERLANE_GRPC_SSL_KEYFILE name them"
-            ) from error
-
-    def _read_stamp(self) -> tuple[tuple[int, int], ...]:
-        stamps = []
-        for path in self._files:
-            try:
-                status = path.stat()
-            except OSError:
-                stamps.append((0, 0))
-            else:
-                stamps.append((status.st_mtime_ns, status.st_ino))
-        return tuple(stamps)
-
-
-def open_certificate(settings: "Settings") -> Certificate | None:
+def open_certificate(settings: "Settings") -> RenewedCertificate[Any] | None:
     """Return the certificate of the gRPC port, or None if it has none.
 
     Raises:
         ConfigurationError: one of the two files is not named, or they are not valid.
     """
-    chain, key = settings.grpc_ssl_certfile, settings.grpc_ssl_keyfile
-    if chain is None and key is None:
-        return None
-    if chain is None or key is None:
-        raise ConfigurationError("INFERLANE_GRPC_SSL_CERTFILE and INFERLANE_GRPC_SSL_KEYFILE go together; set both")
-    return Certificate(chain, key)
+    files = CertificateFiles.named(
+        settings.grpc_ssl_certfile,
+        settings.grpc_ssl_keyfile,
+        ("INFERLANE_GRPC_SSL_CERTFILE", "INFERLANE_GRPC_SSL_KEYFILE"),
+    )
+    return None if files is None else RenewedCertificate(files, _configuration)
+
+
+def _configuration(files: CertificateFiles) -> Any:
+    # Says in words what is wrong with them, which gRPC does not.
+    make_context(files)
+    return grpc.ssl_server_certificate_configuration([(files.key.read_bytes(), files.chain.read_bytes())])

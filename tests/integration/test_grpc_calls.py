@@ -23,7 +23,7 @@ from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.retry import SystemClock
 from producer_api.grpc_server.protocol_messages import SERVICE, ServerReadyResponse
-from tests.support.certificates import write_certificates
+from tests.support.certificates import certificate_settings, write_certificates
 from tests.support.echo_answers import echoing
 from tests.support.grpc_calls import Calls, calling, ended, infer_request
 from tests.support.parts import eventually, free_port
@@ -299,11 +299,7 @@ async def test_calls_under_way_are_finished_when_the_process_drains(tmp_path: Pa
 
 async def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path) -> None:
     first, second = trustme.CA(), trustme.CA()
-    files = {
-        name.removeprefix("INFERLANE_").lower(): Path(path)
-        for name, path in write_certificates(tmp_path, first).items()
-    }
-    async with grpc_api(tmp_path, **files) as (api, plain):
+    async with grpc_api(tmp_path, **certificate_settings(tmp_path, "GRPC", first)) as (api, plain):
 
         async def is_served_by(authority: trustme.CA) -> bool:
             trust = grpc.ssl_channel_credentials(authority.cert_pem.bytes())

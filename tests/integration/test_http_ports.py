@@ -11,6 +11,7 @@ from dashboards.live.api_client import ApiClient
 from dashboards.live.main import build_app
 from dashboards.live.observer import SnapshotFeed
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.http.api_address import ApiAddress
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.ops import OpsApp, serve_ops
 from tests.support.http_messages import FOLLOWER, LIMIT_S, READ, REFUSED, answers_to
@@ -32,7 +33,7 @@ async def opened(kind: str, tmp_path: Path) -> AsyncIterator[int]:
             yield port
         return
     feed = SnapshotFeed(None, None)  # type: ignore[arg-type]  # nothing here looks at the stack
-    app = build_app(feed, ApiClient(None, "", key=None), loopback_only=True)  # type: ignore[arg-type]  # as above
+    app = build_app(feed, ApiClient(None, ApiAddress(settings), key=None), loopback_only=True)  # type: ignore[arg-type]  # as above
     async with serve_http(app, settings, host="127.0.0.1", port=0) as port:
         yield port
 

@@ -1,4 +1,4 @@
-"""Certificates for the gRPC port, of an authority that lives as long as a test."""
+"""Certificates for the ports of the API, of an authority that lives as long as a test."""
 
 from pathlib import Path
 
@@ -13,6 +13,16 @@ def write_certificates(folder: Path, authority: trustme.CA | None = None) -> dic
     (folder / "tls.pem").write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
     made.private_key_pem.write_to_path(folder / "tls.key")
     return {
-        "INFERLANE_GRPC_SSL_CERTFILE": str(folder / "tls.pem"),
-        "INFERLANE_GRPC_SSL_KEYFILE": str(folder / "tls.key"),
+        f"INFERLANE_{port}_SSL_{kind}FILE": str(folder / name)
+        for port in ("API", "GRPC")
+        for kind, name in (("CERT", "tls.pem"), ("KEY", "tls.key"))
+    }
+
+
+def certificate_settings(folder: Path, port: str, authority: trustme.CA | None = None) -> dict[str, Path]:
+    """Write them as `write_certificates`, and return the settings of one port by their names in the code."""
+    return {
+        name.removeprefix("INFERLANE_").lower(): Path(path)
+        for name, path in write_certificates(folder, authority).items()
+        if name.startswith(f"INFERLANE_{port}_")
     }

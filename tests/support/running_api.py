@@ -13,6 +13,7 @@ from inferlane.runtime.api_keys import Scope, create_key
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.runfile import base_url
 from producer_api.main import serve
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.fakes.stores import write_tiny_store
@@ -38,7 +39,7 @@ class RunningApi:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.settings.api_port}"
+        return base_url("127.0.0.1", self.settings.api_port, tls=self.settings.api_ssl_certfile is not None)
 
     async def call(
         self, method: str, path: str, body: Any = None, *, key: str | None = None, **headers: str
@@ -55,10 +56,10 @@ class RunningApi:
 
 
 @asynccontextmanager
-async def serving(api_port: int, stop: asyncio.Event, *services: Coroutine[Any, Any, None]) -> AsyncIterator[str]:
-    """Run an API and what else there is until the block ends; yields the API's URL when it is ready."""
+async def serving(port: int, stop: asyncio.Event, *services: Coroutine[Any, Any, None]) -> AsyncIterator[str]:
+    """Run an API and what else there is until the block ends; yields the URL of the port when it is ready there."""
     tasks = [asyncio.create_task(service) for service in services]
-    url = f"http://127.0.0.1:{api_port}"
+    url = f"http://127.0.0.1:{port}"
 
     async def is_up() -> bool:
         assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
@@ -95,6 +96,7 @@ async def running_api(
             models_dir=tmp_path / "models",
             default_model="tiny",
             api_port=free_port(),
+            ops_port=free_port(),
             api_keys_file=file if keys else None,
             kafka_request_timeout_ms=60_000,
             **{"default_wait_s": 1.0, "drain_deadline_s": 1.0, **overrides},
@@ -104,6 +106,8 @@ async def running_api(
         redis = await stack.enter_async_context(connect(redis_url))
         store = ResultStore(redis, redis_url=redis_url, result_ttl_s=600, names=settings.names)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        await stack.enter_async_context(serving(settings.api_port, stop, serve(settings, stop)))
+        # With TLS, health is asked at a port without it.
+        asked = settings.api_port if settings.api_ssl_certfile is None else settings.ops_port
+        await stack.enter_async_context(serving(asked, stop, serve(settings, stop)))
         pids = {"broker": broker.pid, "store": store_pid}
         yield RunningApi(settings=settings, session=session, store=store, pids=pids, keys=keys, stop=stop)

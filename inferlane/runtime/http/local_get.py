@@ -1,17 +1,24 @@
-"""GET from a port of ours on this machine, with nothing but the standard library: it is asked very often."""
+"""GET from a port of ours, with nothing but the standard library: it is asked very often."""
 
 import asyncio
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from inferlane.errors import UnavailableError
 
+if TYPE_CHECKING:
+    import ssl
+
 _ANSWER_WITHIN_S = 5.0
 # Health checks and metrics are smaller.
 _MAX_HEAD_BYTES = 64 * 1024
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-async def local_get(base_url: str, path: str) -> tuple[int, bytes]:
+async def local_get(base_url: str, path: str, *, tls: "ssl.SSLContext | None" = None) -> tuple[int, bytes]:
     """Return the status and the body, which our ports send with its length and never in chunks.
+
+    `tls` is what a connection to an `https` URL is made with.
 
     Raises:
         UnavailableError: nobody answers, or not with HTTP.
@@ -21,7 +28,9 @@ async def local_get(base_url: str, path: str) -> tuple[int, bytes]:
     request = f"GET {path} HTTP/1.1\r\nhost: {address.netloc}\r\nconnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(_ANSWER_WITHIN_S):
-            reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=_MAX_HEAD_BYTES)
+            reader, writer = await asyncio.open_connection(
+                address.hostname, address.port or _DEFAULT_PORTS[address.scheme], limit=_MAX_HEAD_BYTES, ssl=tls
+            )
             try:
                 writer.write(request.encode())
                 head = await reader.readuntil(b"\r\n\r\n")

@@ -9,8 +9,8 @@ section 2.
 import asyncio
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -22,6 +22,7 @@ from inferlane.runtime.runfile import is_loopback
 from inferlane.runtime.service import essential
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Generator
 
     from inferlane.runtime.settings import PortSettings
@@ -38,9 +39,27 @@ _KEEP_ALIVE_S = 75
 class _Server(uvicorn.Server):
     """A server that leaves the signals to the process that runs it (`lifecycle`), and wakes it seldom."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, *, tls: "ssl.SSLContext | None", handshake_timeout_s: float) -> None:
         super().__init__(config)
         self._stop = asyncio.Event()
+        # uvicorn's own option has no limit for the handshake but asyncio's minute.
+        self._tls: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": handshake_timeout_s}
+
+    async def startup(self, sockets: "list[socket.socket] | None" = None) -> None:
+        """Listen on the sockets."""
+        loop = asyncio.get_running_loop()
+        protocol = partial(
+            # As uvicorn calls it: it is one of its own.
+            cast("Any", self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self.servers = [
+            await loop.create_server(protocol, sock=listener, backlog=_BACKLOG, **self._tls)
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     @contextmanager
     def capture_signals(self) -> "Generator[None]":
@@ -61,7 +80,14 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serve_http(
-    app: Any, settings: "PortSettings", *, host: str, port: int, shares_port: bool = False, **options: Any
+    app: Any,
+    settings: "PortSettings",
+    *,
+    host: str,
+    port: int,
+    shares_port: bool = False,
+    tls: "ssl.SSLContext | None" = None,
+    **options: Any,
 ) -> "AsyncIterator[int]":
     """Serve the ASGI `app` while the block runs; yields the port that was bound (for `port=0`, a free one).
 
@@ -85,7 +111,7 @@ async def serve_http(
         # Who stands in front of us is of no use here, and asking costs every call.
         "proxy_headers": False,
     } | options
-    server = _Server(uvicorn.Config(app, **options))
+    server = _Server(uvicorn.Config(app, **options), tls=tls, handshake_timeout_s=settings.head_timeout_s)
     task = asyncio.create_task(server.serve(sockets=[listener]), name=f"http:{port}")
     essential(task, may_end=lambda: server.should_exit)
     try:

@@ -14,6 +14,7 @@ from control_plane.local.checks import _own_word
 from control_plane.local.readiness import failing_checks, is_ready
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.http.api_address import ApiAddress
 from inferlane.runtime.ops import OpsApp
 from inferlane.runtime.runfile import RunRecord
 from tests.support.parts import free_port
@@ -68,7 +69,7 @@ async def test_the_holder_of_the_apis_port_is_named() -> None:
         port = listener.getsockname()[1]
         listener.listen(0)
         with pytest.raises(UnavailableError) as refused:
-            await checks.check_api(f"http://127.0.0.1:{port}")
+            await checks.check_api(ApiAddress(load_settings(), f"http://127.0.0.1:{port}"))
     assert "is held by pid" in str(refused.value)
 
 

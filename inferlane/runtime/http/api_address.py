@@ -1,0 +1,66 @@
+"""Where our own commands and pages reach the API, and how they know that it is the API."""
+
+import ssl
+from typing import TYPE_CHECKING
+
+from inferlane.errors import ConfigurationError
+from inferlane.runtime.http.certificate import file_stamp
+from inferlane.runtime.runfile import base_url
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from inferlane.runtime.config import Settings
+
+
+class ApiAddress:
+    """The URL of the API, and whom a TLS connection to it trusts.
+
+    Without a URL of the settings it is the API of this machine, whose certificate the settings name too: then that
+    very certificate is trusted, whatever host it is for.
+    """
+
+    def __init__(self, settings: "Settings", url: str = "") -> None:
+        """`url` is preferred to that of the settings."""
+        has_tls = settings.api_ssl_certfile is not None
+        chosen = url or settings.api_url
+        self.url = chosen.rstrip("/") or base_url(settings.api_host, settings.api_port, tls=has_tls)
+        self._authority = settings.api_ssl_cafile
+        self._own = None if chosen else settings.api_ssl_certfile
+        self._held: tuple[object, ssl.SSLContext] | None = None
+
+    @classmethod
+    def of_this_machine(cls, settings: "Settings") -> "ApiAddress":
+        """Return the address of the API that the settings start, whatever URL others reach it at."""
+        return cls(settings.model_copy(update={"api_url": ""}))
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return what a connection is made with; None without TLS. A renewed file is read again.
+
+        Raises:
+            ConfigurationError: the file of INFERLANE_API_SSL_CAFILE, or our own certificate, cannot be read.
+        """
+        if not self.url.startswith("https://"):
+            return None
+        trusted = self._authority or self._own
+        stamp = None if trusted is None else file_stamp(trusted)
+        if self._held is None or self._held[0] != stamp:
+            self._held = stamp, self._context(trusted)
+        return self._held[1]
+
+    def _context(self, trusted: "Path | None") -> ssl.SSLContext:
+        context = ssl.create_default_context() if trusted is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if trusted is None:
+            return context
+        try:
+            context.load_verify_locations(trusted)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"{trusted} holds no certificate in PEM: {error}. INFERLANE_API_SSL_CAFILE names the authority of the "
+                "API's certificate"
+            ) from error
+        if self._authority is None:
+            # The certificate itself and not who signed it: only the holder of its key can show it.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.check_hostname = False
+        return context

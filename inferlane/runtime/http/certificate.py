@@ -1,0 +1,118 @@
+"""The certificate of a port: a chain and its key in two files, read again when they change."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import structlog
+
+from inferlane.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+FileStamp = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFiles:
+    """The files of a chain and its key in PEM, and the settings that name them."""
+
+    chain: Path
+    key: Path
+    settings: tuple[str, str]
+
+    @classmethod
+    def named(cls, chain: Path | None, key: Path | None, settings: tuple[str, str]) -> "CertificateFiles | None":
+        """Return the files that the settings name, or None if they name none.
+
+        Raises:
+            ConfigurationError: one of the two is not named.
+        """
+        if chain is None and key is None:
+            return None
+        if chain is None or key is None:
+            raise ConfigurationError(f"{' and '.join(settings)} go together; set both")
+        return cls(chain=chain, key=key, settings=settings)
+
+
+def make_context(files: CertificateFiles) -> ssl.SSLContext:
+    """Return the context of a port that shows this certificate, and asks for none.
+
+    Raises:
+        ConfigurationError: the files are no certificate chain and its key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(files.chain, files.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"{files.chain} and {files.key} are no certificate chain and its key in PEM: {error}. "
+            f"{' and '.join(files.settings)} name them"
+        ) from error
+    return context
+
+
+class RenewedCertificate(Generic[T]):
+    """What `load` makes of the files, made again once they change. Any thread."""
+
+    def __init__(self, files: CertificateFiles, load: "Callable[[CertificateFiles], T]") -> None:
+        """Read the files.
+
+        Raises:
+            ConfigurationError: they are not valid.
+        """
+        self._files = files
+        self._load = load
+        self._stamps = self._read_stamps()
+        self.current = load(files)
+
+    def renew(self) -> T | None:
+        """Return what has changed, else None; files that do not fit together change nothing."""
+        stamps = self._read_stamps()
+        if stamps == self._stamps:
+            return None
+        try:
+            self.current = self._load(self._files)
+        except ConfigurationError as error:
+            # The other file may be written in a moment, so the next handshake looks again.
+            log.error("certificate_unreadable", error=str(error))  # noqa: TRY400 - the message says all
+            return None
+        self._stamps = stamps
+        log.info("certificate_read", path=str(self._files.chain))
+        return self.current
+
+    def _read_stamps(self) -> tuple[FileStamp, FileStamp]:
+        return file_stamp(self._files.chain), file_stamp(self._files.key)
+
+
+def renewed_context(files: CertificateFiles) -> ssl.SSLContext:
+    """Return the context of a port whose every handshake shows the certificate that the files hold by then.
+
+    Raises:
+        ConfigurationError: the files are no certificate chain and its key.
+    """
+    certificate = RenewedCertificate(files, make_context)
+
+    def on_hello(connection: ssl.SSLObject, _server_name: str | None, _context: ssl.SSLContext) -> None:
+        # Called for each hello, one that names no server too.
+        certificate.renew()
+        connection.context = certificate.current
+
+    context = make_context(files)
+    context.sni_callback = on_hello
+    return context
+
+
+def file_stamp(path: Path) -> FileStamp:
+    """Return what changes when the file is written or replaced; zeros if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_ino

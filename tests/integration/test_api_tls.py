@@ -1,0 +1,124 @@
+"""TLS on the API's own port: who is trusted, what is refused, and a renewed certificate."""
+
+import asyncio
+import json
+import ssl
+from pathlib import Path
+
+import aiohttp
+import pytest
+import trustme
+
+from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.http.api_address import ApiAddress
+from inferlane.runtime.http.local_get import local_get
+from producer_api.main import serve
+from tests.support.certificates import certificate_settings, write_certificates
+from tests.support.echo_answers import echoing
+from tests.support.fakes.stores import write_tiny_store
+from tests.support.running_api import CALL, RunningApi, running_api
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+
+
+async def is_served_by(api: RunningApi, authority: trustme.CA) -> bool:
+    """Whether a new connection is shown a certificate of the authority, for the name and for the address."""
+    for host in ("localhost", "127.0.0.1"):
+        url = f"https://{host}:{api.settings.api_port}"
+        try:
+            status, _ = await local_get(url, "/readyz", tls=trusting(authority))
+        except UnavailableError as error:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+                raise
+            return False
+        assert status == 200
+    return True
+
+
+async def test_calls_are_answered_over_tls_alone(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    async with running_api(tmp_path, **certificate_settings(tmp_path, "API", authority)) as api, echoing(api):
+        async with api.session.post(
+            f"{api.url}/v1/models/predict", json={**CALL, "timeout_s": 60}, ssl=trusting(authority)
+        ) as answer:
+            assert answer.status == 200
+            assert json.loads(await answer.read())["status"] == "SUCCEEDED"
+        with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+            await api.session.post(f"http://127.0.0.1:{api.settings.api_port}/v1/models/predict", json=CALL)
+        old = trusting(authority)
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises(OSError, match=r"(?i)ssl|protocol|reset"):
+            await asyncio.open_connection("localhost", api.settings.api_port, ssl=old)
+        # Probes and scrapers trust no authority: the ops port has health and metrics in the clear.
+        assert (await local_get(f"http://127.0.0.1:{api.settings.ops_port}", "/livez"))[0] == 200
+        assert b"inferlane_api_" in (await local_get(f"http://127.0.0.1:{api.settings.ops_port}", "/metrics"))[1]
+
+
+async def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path) -> None:
+    first, second = trustme.CA(), trustme.CA()
+    async with running_api(tmp_path, **certificate_settings(tmp_path, "API", first)) as api:
+        assert await is_served_by(api, first)
+        assert not await is_served_by(api, second)
+        _, open_since_before = await asyncio.open_connection("localhost", api.settings.api_port, ssl=trusting(first))
+        # Half of the new pair is not served, and does not end what is.
+        (tmp_path / "tls.pem").write_text("no certificate")
+        assert await is_served_by(api, first)
+        write_certificates(tmp_path, second)
+        assert await is_served_by(api, second)
+        assert not await is_served_by(api, first)
+        assert not open_since_before.is_closing()
+        open_since_before.close()
+
+
+async def test_our_own_tools_trust_the_certificate_of_this_machine_and_no_other(tmp_path: Path) -> None:
+    """The supervisor's probe and the live page reach an API whose certificate is for a public name alone."""
+    folder, other = tmp_path / "own", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    files = certificate_settings(folder, "API")
+    named = trustme.CA().issue_cert("models.example.org")
+    files["api_ssl_certfile"].write_bytes(b"".join(part.bytes() for part in named.cert_chain_pems))
+    named.private_key_pem.write_to_path(str(files["api_ssl_keyfile"]))
+    async with running_api(tmp_path, **files) as api:
+        own = ApiAddress(api.settings)
+        assert own.url == api.url
+        assert (await local_get(own.url, "/readyz", tls=own.tls()))[0] == 200
+        stranger = ApiAddress(api.settings.model_copy(update=certificate_settings(other, "API")))
+        with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+            await local_get(api.url, "/readyz", tls=stranger.tls())
+        # At a URL that was named, the name counts.
+        named_url = ApiAddress(api.settings, api.url)
+        with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+            await local_get(named_url.url, "/readyz", tls=named_url.tls())
+
+
+async def test_a_client_that_never_greets_is_cut_off(tmp_path: Path) -> None:
+    async with running_api(tmp_path, head_timeout_s=0.5, **certificate_settings(tmp_path, "API")) as api:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api_port)
+        async with asyncio.timeout(30):
+            assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.parametrize("missing", ["api_ssl_certfile", "api_ssl_keyfile"])
+async def test_half_of_a_certificate_is_refused_at_start(tmp_path: Path, missing: str) -> None:
+    write_tiny_store(tmp_path / "models")
+    files = certificate_settings(tmp_path, "API")
+    del files[missing]
+    settings = load_settings(models_dir=tmp_path / "models", default_model="tiny", api_port=0, **files)
+    with pytest.raises(ConfigurationError, match="INFERLANE_API_SSL_CERTFILE and INFERLANE_API_SSL_KEYFILE"):
+        await serve(settings, asyncio.Event())
+
+
+async def test_a_key_of_another_certificate_is_refused_at_start(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path / "models")
+    files = certificate_settings(tmp_path, "API")
+    trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(str(files["api_ssl_keyfile"]))
+    settings = load_settings(models_dir=tmp_path / "models", default_model="tiny", api_port=0, **files)
+    with pytest.raises(ConfigurationError, match="are no certificate chain and its key"):
+        await serve(settings, asyncio.Event())
