@@ -6,7 +6,6 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from inferlane.errors import InferlaneError, InvalidRequestError, UnavailableError, clipped
-from inferlane.runtime.http.api_address import ApiAddress
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -19,6 +18,9 @@ class ApiCalls:
     """Calls of one API."""
 
     def __init__(self, settings: "Settings") -> None:
+        # Loaded by the commands that call (PLC0415).
+        from inferlane.runtime.http.api_address import ApiAddress  # noqa: PLC0415
+
         address = ApiAddress(settings)
         self._url = address.url
         self._key = settings.api_key

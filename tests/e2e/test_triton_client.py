@@ -1,4 +1,4 @@
-"""NVIDIA's Triton client, unmodified, on a whole stack that wants keys: a sample model and one of two inputs."""
+"""NVIDIA's Triton client, unmodified, on a whole stack with keys and TLS: a sample model and one of two inputs."""
 
 import asyncio
 import gzip
@@ -27,10 +27,19 @@ PARAMETERS = {"timeout_s": 60, "deadline_s": 120, "routing_key": "customer-7"}
 
 @pytest.fixture
 def client(keyed: KeyedStack) -> Iterator[triton.InferenceServerClient]:
-    made = triton.InferenceServerClient(f"127.0.0.1:{keyed.api_port}", network_timeout=120)
-    made.register_plugin(_Key(keyed.admin_key))
-    with made:
+    with opened(keyed) as made:
+        made.register_plugin(_Key(keyed.admin_key))
         yield made
+
+
+def opened(keyed: KeyedStack, **options: Any) -> triton.InferenceServerClient:
+    return triton.InferenceServerClient(
+        f"localhost:{keyed.api_port}",
+        ssl=True,
+        ssl_options={"ca_certs": str(keyed.authority)},
+        network_timeout=120,
+        **options,
+    )
 
 
 class _Key(InferenceServerClientPlugin):
@@ -123,7 +132,7 @@ def test_a_model_of_two_inputs_answers(client: triton.InferenceServerClient, bin
 
 
 def test_many_calls_at_once_each_get_their_own_answer(keyed: KeyedStack) -> None:
-    with triton.InferenceServerClient(f"127.0.0.1:{keyed.api_port}", concurrency=16, network_timeout=120) as many:
+    with opened(keyed, concurrency=16) as many:
         many.register_plugin(_Key(keyed.admin_key))
         left = triton.InferInput("left", [1, 3], "FP32")
         left.set_data_from_numpy(np.zeros((1, 3), np.float32))
@@ -148,7 +157,7 @@ def test_what_is_wrong_is_told_in_the_words_of_the_protocol(
     status, message = refusal_of(infer(priority=3))
     assert (status, "priority" in message) == ("400", True)
     assert refusal_of(infer(outputs=[triton.InferRequestedOutput("x")]))[0] == "422"
-    with triton.InferenceServerClient(f"127.0.0.1:{keyed.api_port}") as stranger:
+    with opened(keyed) as stranger:
         assert stranger.is_server_ready()
         status, message = refusal_of(stranger.get_server_metadata)
     assert (status, "Authorization: Bearer" in message) == ("401", True)
@@ -191,8 +200,9 @@ def test_curl_sends_and_gets_gzip(keyed: KeyedStack) -> None:
     done = subprocess.run(
         [
             *("curl", "-sS", "--compressed", "--data-binary", "@-", "-D", "/dev/stderr", "--max-time", "60"),
+            *("--cacert", str(keyed.authority)),
             *("-H", f"Authorization: Bearer {keyed.admin_key}", "-H", "Content-Encoding: gzip"),
-            f"http://127.0.0.1:{keyed.api_port}/v2/models/iris/infer",
+            f"{keyed.api_url}/v2/models/iris/infer",
         ],
         input=gzip.compress(json.dumps(body).encode()),
         capture_output=True,
@@ -205,7 +215,8 @@ def test_curl_sends_and_gets_gzip(keyed: KeyedStack) -> None:
 
 def test_calls_are_counted_as_those_of_v1(client: triton.InferenceServerClient, keyed: KeyedStack) -> None:
     def count() -> float:
-        with urllib.request.urlopen(f"http://127.0.0.1:{keyed.api_port}/metrics", timeout=60) as answer:
+        url = f"{keyed.api_url}/metrics"
+        with urllib.request.urlopen(url, timeout=60, context=keyed.trust()) as answer:  # noqa: S310 - our own server
             families = text_string_to_metric_families(answer.read().decode())
         samples = [sample for family in families for sample in family.samples]
         wanted = {"model": "pair", "version": "v1", "status": "200"}
@@ -227,13 +238,13 @@ def test_calls_are_counted_as_those_of_v1(client: triton.InferenceServerClient, 
 
 def test_head_and_options_answer_as_http_wants(keyed: KeyedStack) -> None:
     def ask(method: str, path: str) -> tuple[int, str | None, bytes]:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{keyed.api_port}{path}",
+        request = urllib.request.Request(  # noqa: S310 - our own server
+            keyed.api_url + path,
             method=method,
             headers={"authorization": f"Bearer {keyed.admin_key}"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - as above
+            with urllib.request.urlopen(request, timeout=60, context=keyed.trust()) as answer:  # noqa: S310 - as above
                 return answer.status, answer.headers["allow"], answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.headers["allow"], error.read()

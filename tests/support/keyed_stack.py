@@ -1,6 +1,7 @@
 """A whole stack that wants keys, for the tests that look at one from outside."""
 
 import json
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -33,6 +34,16 @@ class KeyedStack:
     dashboard_port: int
     broker_port: int
     admin_key: str
+    # The authority of the API's certificate; None: the API has no TLS.
+    authority: Path | None = None
+
+    @property
+    def api_url(self) -> str:
+        return f"{'http' if self.authority is None else 'https'}://127.0.0.1:{self.api_port}"
+
+    def trust(self) -> ssl.SSLContext | None:
+        """What a connection to the API is made with."""
+        return None if self.authority is None else ssl.create_default_context(cafile=self.authority)
 
     @property
     def page_url(self) -> str:
@@ -60,8 +71,8 @@ class KeyedStack:
 
     def _ask(self, path: str, raw: bytes | None, headers: dict[str, str]) -> tuple[int, Any]:
         headers = {"authorization": f"Bearer {self.admin_key}"} | headers
-        request = urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}", raw, headers)
-        with urllib.request.urlopen(request, timeout=_CALL_TIMEOUT_S) as answer:  # noqa: S310 - our own server
+        request = urllib.request.Request(self.api_url + path, raw, headers)  # noqa: S310 - our own server
+        with urllib.request.urlopen(request, timeout=_CALL_TIMEOUT_S, context=self.trust()) as answer:  # noqa: S310 - our own server
             return answer.status, json.load(answer)
 
 
@@ -105,6 +116,7 @@ def running_stack(
             dashboard_port=ports.dashboard,
             broker_port=ports.broker,
             admin_key=admin_key,
+            authority=folder / "ca.pem" if "INFERLANE_API_SSL_CERTFILE" in environment else None,
         )
     finally:
         inferlane("down")

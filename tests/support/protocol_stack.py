@@ -1,4 +1,4 @@
-"""A whole stack for clients of the Open Inference Protocol: keys, TLS for gRPC, and three models."""
+"""A whole stack for clients of the Open Inference Protocol: keys, TLS, and three models."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.support.pair_model import write_pair
 
 @contextmanager
 def protocol_stack(folder: Path) -> Iterator[KeyedStack]:
-    """Run one with the samples and a model of two inputs; its gRPC port has TLS, by the authority in `ca.pem`."""
+    """Run one with the samples and a model of two inputs; its ports have TLS, by the authority in `ca.pem`."""
     models_dir = folder / "models"
     for name in ("iris", "digits"):
         shutil.copytree(REPOSITORY / ".inferlane" / "models" / name, models_dir / name)
