@@ -53,7 +53,7 @@ class Selection:
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class ReplayProgress:
     """How far a replay is. `oldest_s` is the time of the first record that was read."""
 
     read: int = 0
@@ -76,14 +76,14 @@ class RecordedRequests:
         self._clock = clock
 
     async def send(
-        self, selection: Selection, *, rate_per_s: float, on_progress: Callable[[Progress], None]
-    ) -> Progress:
+        self, selection: Selection, *, rate_per_s: float, on_progress: Callable[[ReplayProgress], None]
+    ) -> ReplayProgress:
         """Send a copy of each selected request, at most so many a second and while neither version is behind.
 
         Raises:
             UnavailableError: the broker does not answer.
         """
-        progress, started_s = Progress(), self._clock.monotonic_s()
+        progress, started_s = ReplayProgress(), self._clock.monotonic_s()
         looked_s = -float("inf")
         reader = BacklogReader(self._settings)
         try:
@@ -125,7 +125,7 @@ class RecordedRequests:
                     yield records
 
     def _copies(
-        self, records: "Sequence[ConsumerRecord]", selection: Selection, progress: Progress
+        self, records: "Sequence[ConsumerRecord]", selection: Selection, progress: ReplayProgress
     ) -> "list[OutRecord]":
         copies = []
         for record in records:

@@ -25,13 +25,12 @@ from producer_api.predict.embeddings_format import EmbeddingsFormat
 from producer_api.predict.endpoint import PredictEndpoint, PredictFormat, V1Format
 from producer_api.routes import (
     docs_page,
-    feedback,
     operations,
     predictions,
     protocol_metadata,
     rollouts,
     served_models,
-    shadows,
+    trial_reports,
 )
 from producer_api.routes.dependencies import Services
 
@@ -79,8 +78,7 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
         rollouts,
         operations,
         protocol_metadata,
-        shadows,
-        feedback,
+        trial_reports,
     ):
         app.include_router(module.router)
         routes += module.router.routes

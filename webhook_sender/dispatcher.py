@@ -13,7 +13,7 @@ from inferlane.contracts.naming import CALLBACK_STAGES
 from inferlane.errors import CallbackRefusedError, DecodeError
 from inferlane.runtime.kafka.record_writer import DeadLetterWriter, PatientSender, Sender, write_each
 from inferlane.runtime.metrics import webhook_metrics as metrics
-from webhook_sender.http_sender import Outcome
+from webhook_sender.http_sender import CallOutcome
 from webhook_sender.receivers import Receivers, Room
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class Dispatcher:
         self._dead_letters = DeadLetterWriter(
             producer, retrier, topic=settings.names.dead_letters, limit_bytes=settings.max_body_bytes
         )
-        for outcome in Outcome:
+        for outcome in CallOutcome:
             metrics.CALLS.labels(outcome)
-        for why in (Room.BUSY, Room.FAILING, Outcome.FAILED):
+        for why in (Room.BUSY, Room.FAILING, CallOutcome.FAILED):
             metrics.WAITING.labels(why)
         for reason in _REASONS:
             metrics.GIVEN_UP.labels(reason)
@@ -109,13 +109,13 @@ class Dispatcher:
         result = await self._http.send(callback.url, callback.body, headers)
         metrics.CALLS.labels(result.outcome).inc()
         metrics.CALL.observe(time.perf_counter() - began_s)
-        self._receivers.note(receiver, succeeded=result.outcome is not Outcome.FAILED)
+        self._receivers.note(receiver, succeeded=result.outcome is not CallOutcome.FAILED)
         tries = callback.tries + 1
-        if result.outcome is Outcome.DELIVERED:
+        if result.outcome is CallOutcome.DELIVERED:
             metrics.DELIVERY.observe(max(0.0, self._clock.now_s() - callback.finished_s))
-        elif result.outcome is Outcome.FAILED:
-            await self._try_later(record, callback, tries=tries, reason=Outcome.FAILED.value, detail=result.detail)
-        elif result.outcome is Outcome.GONE:
+        elif result.outcome is CallOutcome.FAILED:
+            await self._try_later(record, callback, tries=tries, reason=CallOutcome.FAILED.value, detail=result.detail)
+        elif result.outcome is CallOutcome.GONE:
             self._receivers.note_gone(callback.url)
             await self._give_up(record, GONE, result.detail, tries=tries)
         else:

@@ -31,7 +31,7 @@ _REFUSED = (
 )
 
 
-class Outcome(StrEnum):
+class CallOutcome(StrEnum):
     """How a call ended."""
 
     DELIVERED = "delivered"
@@ -47,7 +47,7 @@ class Outcome(StrEnum):
 class CallResult:
     """How a call ended, and what there is to say about it."""
 
-    outcome: Outcome
+    outcome: CallOutcome
     detail: str = ""
 
 
@@ -92,14 +92,14 @@ class HttpSender:
             status = await self._post(url, body, headers)
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, _AddressRefusedError):
-                return CallResult(Outcome.REFUSED, _REFUSED)
-            return CallResult(Outcome.FAILED, clipped(str(error)))
+                return CallResult(CallOutcome.REFUSED, _REFUSED)
+            return CallResult(CallOutcome.FAILED, clipped(str(error)))
         except (aiohttp.InvalidURL, ValueError) as error:
-            return CallResult(Outcome.REFUSED, clipped(f"the URL cannot be called: {error}"))
+            return CallResult(CallOutcome.REFUSED, clipped(f"the URL cannot be called: {error}"))
         except TimeoutError:
-            return CallResult(Outcome.FAILED, f"no answer within {self._timeout.total:g} s")
+            return CallResult(CallOutcome.FAILED, f"no answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            return CallResult(Outcome.FAILED, clipped(f"{type(error).__name__}: {error}"))
+            return CallResult(CallOutcome.FAILED, clipped(f"{type(error).__name__}: {error}"))
         return _result_of(status)
 
     async def _post(self, url: str, body: bytes, headers: "Mapping[str, str]") -> int:
@@ -134,7 +134,7 @@ class HttpSender:
 
 def _result_of(status: int) -> CallResult:
     if status in _SUCCESS:
-        return CallResult(Outcome.DELIVERED)
+        return CallResult(CallOutcome.DELIVERED)
     if status == HTTPStatus.GONE:
-        return CallResult(Outcome.GONE, "the receiver answered 410: it wants no more callbacks at this URL")
-    return CallResult(Outcome.FAILED, f"the receiver answered {status}")
+        return CallResult(CallOutcome.GONE, "the receiver answered 410: it wants no more callbacks at this URL")
+    return CallResult(CallOutcome.FAILED, f"the receiver answered {status}")

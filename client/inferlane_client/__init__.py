@@ -8,7 +8,7 @@ with Client("http://127.0.0.1:8000") as client:
 
 from inferlane_client.answers import Prediction, ServedModel, ServedVersion, Status, TensorSignature, TrafficSplit
 from inferlane_client.async_client import AsyncClient
-from inferlane_client.attempts import Retries
+from inferlane_client.binary_tensors import TensorPrediction
 from inferlane_client.call_errors import (
     CallError,
     Cancelled,
@@ -29,12 +29,12 @@ from inferlane_client.call_errors import (
     Unsuccessful,
 )
 from inferlane_client.client import Client
-from inferlane_client.connection import Tls
 from inferlane_client.events import Event
 from inferlane_client.handles import AsyncHandle, Handle
 from inferlane_client.many import Answer
 from inferlane_client.request import Request
-from inferlane_client.tensors import TensorPrediction
+from inferlane_client.retries import Retries
+from inferlane_client.server_connection import Tls
 
 __all__ = [
     "Answer",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from inferlane_client.call_errors import CallError, Problem, UnexpectedAnswer, ending
+from inferlane_client.call_errors import CallError, ProblemDetails, UnexpectedAnswer, ending
 
 _QUOTED_CHARS = 200
 
@@ -166,7 +166,7 @@ def read_split(document: Mapping[str, Any]) -> TrafficSplit:
 def _ending_of(document: Mapping[str, Any], http_status: int) -> CallError:
     error = document.get("error") or {}
     return ending(
-        Problem(
+        ProblemDetails(
             code=str(error.get("code") or "internal_error"),
             title=f"The request ended {document['status']}",
             detail=str(error.get("detail") or ""),
@@ -229,7 +229,7 @@ def _fields(document: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T])
 def unexpected(detail: str) -> UnexpectedAnswer:
     """The error of an answer that the API does not document; `detail` says what is wrong with it."""
     return UnexpectedAnswer(
-        Problem(
+        ProblemDetails(
             code="unexpected_answer",
             title="The answer is not one of the API",
             detail=f"{detail}. Look at what answers at this address",

@@ -42,7 +42,7 @@ _QUOTED_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class ProblemDetails:
     """What went wrong. `status` is None where the server has not said it; `ended` marks a request that is over."""
 
     code: str
@@ -59,7 +59,7 @@ class Problem:
 class CallError(Exception):
     """The root of the tree. Its message says what happened, the value, the limit and the remedy."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ProblemDetails) -> None:
         super().__init__(problem)
         self.problem = problem
 
@@ -209,7 +209,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> CallError:
     code = document.get("code")
     if not isinstance(code, str):
         return _kind_of(status, "")(
-            Problem(
+            ProblemDetails(
                 code=f"http_{status}",
                 title=_phrase(status),
                 detail=f"the answer is no problem document; it begins with {body[:_QUOTED_CHARS]!r}",
@@ -219,7 +219,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> CallError:
             )
         )
     ended = "prediction_status" in document
-    problem = Problem(
+    problem = ProblemDetails(
         code=code,
         title=str(document.get("title") or _phrase(status)),
         detail=str(document.get("detail") or ""),
@@ -232,7 +232,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> CallError:
     return ending(problem) if ended else _kind_of(status, code)(problem)
 
 
-def ending(problem: Problem) -> CallError:
+def ending(problem: ProblemDetails) -> CallError:
     """The error of a request that ended without a result."""
     return _KIND_OF_CODE.get(problem.code, Failed)(problem)
 

@@ -7,11 +7,11 @@ from typing import TypeVar, cast
 
 import httpx
 
-from inferlane_client.attempts import Outcome, Pause, Retries, Send, Steps
-from inferlane_client.connection import Connection, is_event_stream, no_reply_of, reply_of
+from inferlane_client.connection_pool import AsyncConnectionPool, ConnectionPool
 from inferlane_client.events import Event, EventStream
-from inferlane_client.exchanges import Exchanges
-from inferlane_client.lanes import AsyncLanes, Lanes
+from inferlane_client.exchanges import JsonExchanges
+from inferlane_client.retries import Outcome, Pause, Retries, Send, Steps
+from inferlane_client.server_connection import Connection, is_event_stream, no_reply_of, reply_of
 
 T = TypeVar("T")
 
@@ -21,13 +21,13 @@ class Caller:
 
     def __init__(self, connection: Connection, retries: Retries, timeout_s: float) -> None:
         self._connection = connection
-        self._lanes = Lanes(connection.transport, connection.connections)
+        self._pool = ConnectionPool(connection.transport, connection.connections)
         self._timeout_s = timeout_s
-        self.exchanges = Exchanges(retries)
+        self.exchanges = JsonExchanges(retries)
 
     def close(self) -> None:
         """Close the connections."""
-        self._lanes.close()
+        self._pool.close()
 
     def time_of(self, timeout_s: float | None) -> float:
         """The time of a call, which may name none."""
@@ -58,7 +58,7 @@ class Caller:
             try:
                 opening = stream.opening()
                 request = self._connection.request(opening)
-                with self._lanes.send(request, timeout_s=opening.timeout_s) as response:
+                with self._pool.send(request, timeout_s=opening.timeout_s) as response:
                     if is_event_stream(response):
                         for chunk in response.iter_bytes():
                             yield from stream.read(chunk)
@@ -76,7 +76,7 @@ class Caller:
             time.sleep(step.seconds)
             return None
         try:
-            with self._lanes.send(self._connection.request(step), timeout_s=step.timeout_s) as response:
+            with self._pool.send(self._connection.request(step), timeout_s=step.timeout_s) as response:
                 response.read()
                 return reply_of(response)
         except httpx.TransportError as error:
@@ -88,13 +88,13 @@ class AsyncCaller:
 
     def __init__(self, connection: Connection, retries: Retries, timeout_s: float) -> None:
         self._connection = connection
-        self._lanes = AsyncLanes(connection.async_transport, connection.connections)
+        self._pool = AsyncConnectionPool(connection.async_transport, connection.connections)
         self._timeout_s = timeout_s
-        self.exchanges = Exchanges(retries)
+        self.exchanges = JsonExchanges(retries)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._lanes.close()
+        await self._pool.close()
 
     def time_of(self, timeout_s: float | None) -> float:
         """The time of a call, which may name none."""
@@ -117,7 +117,7 @@ class AsyncCaller:
             try:
                 opening = stream.opening()
                 request = self._connection.request(opening)
-                async with self._lanes.send(request, timeout_s=opening.timeout_s) as response:
+                async with self._pool.send(request, timeout_s=opening.timeout_s) as response:
                     if is_event_stream(response):
                         async for chunk in response.aiter_bytes():
                             for event in stream.read(chunk):
@@ -136,7 +136,7 @@ class AsyncCaller:
             await asyncio.sleep(step.seconds)
             return None
         try:
-            async with self._lanes.send(self._connection.request(step), timeout_s=step.timeout_s) as response:
+            async with self._pool.send(self._connection.request(step), timeout_s=step.timeout_s) as response:
                 await response.aread()
                 return reply_of(response)
         except httpx.TransportError as error:

@@ -9,7 +9,16 @@ from http import HTTPStatus
 from typing import Any
 
 from inferlane_client.answers import Prediction, Status, read_object, read_prediction, read_status
-from inferlane_client.attempts import V1_FORM, Attempts, NoReply, Reply, Send, error_of, prediction_path, timed_out
+from inferlane_client.retries import (
+    V1_FORM,
+    HttpReply,
+    NoReply,
+    RetryingSender,
+    Send,
+    error_of,
+    prediction_path,
+    timed_out,
+)
 
 _LAST = "result"
 # The server sends a comment every 15 s: a stream that is silent for longer than two of them is dead.
@@ -45,11 +54,11 @@ class Event:
 class EventStream:
     """The stream of a request, over as many connections as it takes: `opening`, `read` and `ended` for each of them."""
 
-    def __init__(self, attempts: Attempts, request_id: str, *, last_event_id: str | None, timeout_s: float) -> None:
-        self._attempts = attempts
+    def __init__(self, sender: RetryingSender, request_id: str, *, last_event_id: str | None, timeout_s: float) -> None:
+        self._sender = sender
         self._request_id = request_id
         self._last_event_id = last_event_id
-        self._deadline = attempts.deadline(timeout_s)
+        self._deadline = sender.deadline(timeout_s)
         self._failures = 0
         self._buffer = b""
         self._fields: dict[str, str] = {}
@@ -107,18 +116,18 @@ class EventStream:
         seen, self._seen = self._seen, event
         return None if event == seen else event
 
-    def ended(self, outcome: Reply | NoReply | None) -> float:
+    def ended(self, outcome: HttpReply | NoReply | None) -> float:
         """Take what ended the stream, None where it just ended; return the seconds until it is to be opened again.
 
         Raises:
             CallError: it is of no use to open it again, or the time is over.
         """
         self._buffer, self._fields = b"", {}
-        if isinstance(outcome, Reply) and outcome.status == HTTPStatus.NO_CONTENT:
+        if isinstance(outcome, HttpReply) and outcome.status == HTTPStatus.NO_CONTENT:
             self._is_over = True
         if self._is_over:
             return 0.0
-        retries, retry_after_s = self._attempts.retries, None
+        retries, retry_after_s = self._sender.retries, None
         is_silence = isinstance(outcome, NoReply) and outcome.has_timed_out
         if outcome is not None and not is_silence:
             error = error_of(self.opening(), outcome, self._deadline, None, V1_FORM)

@@ -21,10 +21,19 @@ from inferlane_client.answers import (
     read_split,
     read_status,
 )
-from inferlane_client.attempts import WAY_BACK_S, Attempts, Deadline, Retries, Send, Steps, prediction_path, timed_out
 from inferlane_client.call_errors import CallError, TimedOut
 from inferlane_client.events import EventStream
 from inferlane_client.request import Request, encode_json
+from inferlane_client.retries import (
+    WAY_BACK_S,
+    Deadline,
+    Retries,
+    RetryingSender,
+    Send,
+    Steps,
+    prediction_path,
+    timed_out,
+)
 from inferlane_client.tensor_exchanges import TensorExchanges
 
 _PREDICT = "/v1/models/predict"
@@ -32,23 +41,23 @@ _SPLIT = "/v1/traffic-split"
 _JSON = "application/json"
 
 
-class Exchanges:
+class JsonExchanges:
     """The calls of one client. `clock` is monotonic, in seconds."""
 
     def __init__(self, retries: Retries, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._attempts = Attempts(retries, clock)
-        self.tensors = TensorExchanges(self._attempts)
+        self._sender = RetryingSender(retries, clock)
+        self.tensors = TensorExchanges(self._sender)
 
     def predict(self, request: Request, *, timeout_s: float) -> Steps[Prediction]:
         """Send the request, and return its result."""
-        deadline = self._attempts.deadline(timeout_s)
+        deadline = self._sender.deadline(timeout_s)
         key, send = _creation(request)
 
         def waiting() -> Send:
             # In a header and not in the body, which must be the same bytes each time. Whole seconds: RFC 7240.
             return replace(send, headers={**send.headers, "prefer": f"wait={int(deadline.wait_s())}"})
 
-        reply = yield from self._attempts.answered(waiting, deadline, key=key)
+        reply = yield from self._sender.answered(waiting, deadline, key=key)
         if reply.status == HTTPStatus.OK:
             return read_prediction(read_object(reply.body), http_status=reply.status)
         return (yield from self._result(read_request_id(reply.body), deadline, key=key))
@@ -58,7 +67,7 @@ class Exchanges:
         key, send = _creation(request)
         send = replace(send, headers={**send.headers, "prefer": "respond-async"})
         try:
-            reply = yield from self._attempts.answered(lambda: send, self._attempts.deadline(timeout_s), key=key)
+            reply = yield from self._sender.answered(lambda: send, self._sender.deadline(timeout_s), key=key)
         except CallError as error:
             # The key stands for a request that has ended without a result: it was accepted, and its id says the rest.
             if error.problem.ended and error.request_id is not None:
@@ -68,7 +77,7 @@ class Exchanges:
 
     def result(self, request_id: str, *, timeout_s: float) -> Steps[Prediction]:
         """Wait for the result of a request."""
-        return self._result(request_id, self._attempts.deadline(timeout_s), key=None)
+        return self._result(request_id, self._sender.deadline(timeout_s), key=None)
 
     def status(self, request_id: str, *, timeout_s: float) -> Steps[Status]:
         """Where a request is."""
@@ -82,7 +91,7 @@ class Exchanges:
 
     def events(self, request_id: str, *, last_event_id: str | None, timeout_s: float) -> EventStream:
         """What becomes of a request, from now on or from the event on that is known."""
-        return EventStream(self._attempts, request_id, last_event_id=last_event_id, timeout_s=timeout_s)
+        return EventStream(self._sender, request_id, last_event_id=last_event_id, timeout_s=timeout_s)
 
     def models(self, *, timeout_s: float) -> Steps[tuple[ServedModel, ...]]:
         """What is served."""
@@ -116,7 +125,7 @@ class Exchanges:
         while True:
             is_last_look = deadline.left_s() < WAY_BACK_S
             try:
-                reply = yield from self._attempts.answered(waiting, deadline, key=key)
+                reply = yield from self._sender.answered(waiting, deadline, key=key)
             except TimedOut as error:
                 raise TimedOut(replace(error.problem, request_id=request_id)) from error
             document = read_object(reply.body)
@@ -126,7 +135,7 @@ class Exchanges:
                 raise timed_out(f"request {request_id} has no result", deadline, key=key, request_id=request_id)
 
     def _document(self, send: Send, timeout_s: float) -> Steps[dict[str, Any]]:
-        reply = yield from self._attempts.answered(lambda: send, self._attempts.deadline(timeout_s))
+        reply = yield from self._sender.answered(lambda: send, self._sender.deadline(timeout_s))
         return read_object(reply.body)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from inferlane_client.call_errors import InvalidInput, Problem
+from inferlane_client.call_errors import InvalidInput, ProblemDetails
 
 Rows = Any
 """What `predict` takes: a sequence of rows, a numpy array, a pandas or pyarrow object, or a mapping of input names to
@@ -133,4 +133,4 @@ def _loaded(name: str) -> ModuleType | None:
 
 
 def _invalid(detail: str) -> InvalidInput:
-    return InvalidInput(Problem(code="invalid_input", title="The rows cannot be sent", detail=detail))
+    return InvalidInput(ProblemDetails(code="invalid_input", title="The rows cannot be sent", detail=detail))

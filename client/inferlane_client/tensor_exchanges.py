@@ -8,18 +8,28 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from inferlane_client.answers import read_input_names
-from inferlane_client.attempts import WAY_BACK_S, Attempts, Deadline, Pause, Reply, ReplyForm, Send, Steps, timed_out
-from inferlane_client.call_errors import InvalidInput, InvalidRequest, Problem, TimedOut
+from inferlane_client.binary_tensors import TensorPrediction, arrays_of, decode_prediction, encode_tensors
+from inferlane_client.call_errors import InvalidInput, InvalidRequest, ProblemDetails, TimedOut
 from inferlane_client.protocol_errors import protocol_refusal
 from inferlane_client.request import Request
-from inferlane_client.tensors import TensorPrediction, arrays_of, decode_prediction, encode_tensors
+from inferlane_client.retries import (
+    WAY_BACK_S,
+    Deadline,
+    HttpReply,
+    Pause,
+    ReplyForm,
+    RetryingSender,
+    Send,
+    Steps,
+    timed_out,
+)
 
 _JSON_LENGTH = "inference-header-content-length"
 # Between two looks where less than the second is left that `Prefer: wait` can ask for.
 _LOOK_AGAIN_S = 0.1
 
 
-def _is_answer(reply: Reply) -> bool:
+def _is_answer(reply: HttpReply) -> bool:
     # The protocol has no 202: a wait that ran out is a 504 that says where the result will be.
     is_queued = reply.status == HTTPStatus.GATEWAY_TIMEOUT and "location" in reply.headers
     return reply.status == HTTPStatus.OK or is_queued
@@ -31,8 +41,8 @@ _FORM = ReplyForm(is_answer=_is_answer, refusal=protocol_refusal)
 class TensorExchanges:
     """The calls with tensors of one client."""
 
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
+    def __init__(self, sender: RetryingSender) -> None:
+        self._sender = sender
         self._names: dict[str, str] = {}
 
     def predict(self, request: Request, *, timeout_s: float) -> Steps[TensorPrediction]:
@@ -40,7 +50,7 @@ class TensorExchanges:
 
         After each wait that ran out the same request is sent again with its `Idempotency-Key`: it is computed once.
         """
-        arrays, deadline, path = arrays_of(request.rows), self._attempts.deadline(timeout_s), _path_of(request)
+        arrays, deadline, path = arrays_of(request.rows), self._sender.deadline(timeout_s), _path_of(request)
         if not isinstance(arrays, Mapping):
             arrays = {(yield from self._input_name(path, deadline)): arrays}
         key = request.idempotency_key or uuid.uuid4().hex
@@ -61,7 +71,7 @@ class TensorExchanges:
         while True:
             is_last_look = request_id is not None and deadline.left_s() < WAY_BACK_S
             try:
-                reply = yield from self._attempts.answered(waiting, deadline, key=key, form=_FORM)
+                reply = yield from self._sender.answered(waiting, deadline, key=key, form=_FORM)
             except TimedOut as error:
                 raise TimedOut(replace(error.problem, request_id=request_id)) from error
             if reply.status == HTTPStatus.OK:
@@ -76,11 +86,11 @@ class TensorExchanges:
         """The name of the only input of a model, which is asked for once."""
         name = self._names.get(path)
         if name is None:
-            reply = yield from self._attempts.answered(lambda: Send(method="GET", path=path), deadline, form=_FORM)
+            reply = yield from self._sender.answered(lambda: Send(method="GET", path=path), deadline, form=_FORM)
             names = read_input_names(reply.body)
             if len(names) != 1:
                 raise InvalidInput(
-                    Problem(
+                    ProblemDetails(
                         code="invalid_input",
                         title="The tensors cannot be sent",
                         detail=f"the model has the inputs {', '.join(names)}; send a mapping of names to arrays",

@@ -125,7 +125,7 @@ Offsets = Sequence[PartitionOffsets] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class ScalingDecision:
     """The outcome of one look. `reason` is one of `activated`, `deactivated`, `lag` and `unchanged`."""
 
     replicas: int
@@ -160,7 +160,7 @@ class PoolScaler:
         """When the next poll or step is due."""
         return min(self._next_poll_s, self._next_sync_s)
 
-    def look(self, offsets: Sequence[Offsets], *, now_s: float) -> Decision:
+    def look(self, offsets: Sequence[Offsets], *, now_s: float) -> ScalingDecision:
         """Run the poll or step that is due and return the desired size of the pool."""
         before = self.replicas
         if now_s >= self._next_poll_s:
@@ -177,7 +177,7 @@ class PoolScaler:
             reason = "deactivated"
         else:
             reason = "unchanged" if self.replicas == before else "lag"
-        return Decision(replicas=self.replicas, reason=reason)
+        return ScalingDecision(replicas=self.replicas, reason=reason)
 
     def _poll(self, offsets: Sequence[Offsets], *, now_s: float) -> None:
         if _broker_is_away(offsets):

@@ -34,7 +34,7 @@ _BOMS = (
 )
 
 
-class Header(StrEnum):
+class HeaderLine(StrEnum):
     """Whether the first line names the columns."""
 
     AUTO = "auto"
@@ -46,7 +46,7 @@ class Header(StrEnum):
 class ReadOptions:
     """The options of the user; `auto` means detect. `missing` replaces missing values; None rejects their rows."""
 
-    header: Header = Header.AUTO
+    header: HeaderLine = HeaderLine.AUTO
     delimiter: str = "auto"
     encoding: str = "auto"
     missing: float | None = None
@@ -112,7 +112,7 @@ def find_format(path: Path, options: ReadOptions, *, width: int | None) -> Forma
     sample = [line for line in sample if not is_empty(line, delimiter)]
     first = _fields_or_none(sample[0], delimiter) if sample else None
     has_header = bool(first) and (
-        options.header is Header.YES or (options.header is Header.AUTO and _names_columns(first or []))
+        options.header is HeaderLine.YES or (options.header is HeaderLine.AUTO and _names_columns(first or []))
     )
     data = sample[1:] if has_header else sample
     _refuse_decimal_comma(path, data, delimiter)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from control_plane.bulk.csv_columns import CsvColumns, FieldError, columns_of
-from control_plane.bulk.formats import Format, Header, ReadOptions, fields_of, find_format, is_empty
+from control_plane.bulk.formats import Format, HeaderLine, ReadOptions, fields_of, find_format, is_empty
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.errors import UNDECODABLE, ConfigurationError, DecodeError, InvalidInputError, quoted
@@ -85,13 +85,13 @@ class RowFile:
         if self._columns is None:
             return find_format(self._path, self._options, width=None)
         options, width = self._options, len(self._columns.columns)
-        if not self._columns.hold_text or options.header is not Header.AUTO:
+        if not self._columns.hold_text or options.header is not HeaderLine.AUTO:
             return find_format(self._path, options, width=width)
         # A line of texts may be a row: it is a header only if it names the columns.
-        named = find_format(self._path, replace(options, header=Header.YES), width=width)
+        named = find_format(self._path, replace(options, header=HeaderLine.YES), width=width)
         if named.header and set(named.header) <= self._columns.names:
             return named
-        return find_format(self._path, replace(options, header=Header.NO), width=width)
+        return find_format(self._path, replace(options, header=HeaderLine.NO), width=width)
 
     def chunks(self, *, rows_per_chunk: int) -> Iterator[Chunk]:
         """Read every row; an invalid one is a fault of its chunk.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from control_plane.bulk.formats import Header, ReadOptions
+from control_plane.bulk.formats import HeaderLine, ReadOptions
 from control_plane.cli.console import err, reachable_settings
 from inferlane.errors import ConfigurationError
 
@@ -37,8 +37,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
         int, typer.Option(min=1, max=10_000, help="Rows packed into one record; one record is one inference run.")
     ] = 256,
     header: Annotated[
-        Header, typer.Option(help="Whether the first line of a CSV names the columns; auto: if it holds no number.")
-    ] = Header.AUTO,
+        HeaderLine, typer.Option(help="Whether the first line of a CSV names the columns; auto: if it holds no number.")
+    ] = HeaderLine.AUTO,
     delimiter: Annotated[
         str, typer.Option(help="Of a CSV: auto, comma, semicolon, tab, pipe or one character.")
     ] = "auto",

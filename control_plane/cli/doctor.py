@@ -32,7 +32,7 @@ _BULK_WITHIN_S = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class DoctorCheck:
     """A line of the checklist; it is skipped if a part that it needs is broken."""
 
     name: str
@@ -61,10 +61,10 @@ async def _examine(api_url: str) -> set[str]:
     _say_well("settings", f"of the stack that runs here, pid {record.pid}" if record else "environment")
     api = ApiAddress(settings, api_url)
     broken: set[str] = set()
-    if record and not await _report(Check(name="release", see=partial(_same_release, record))):
+    if record and not await _report(DoctorCheck(name="release", see=partial(_same_release, record))):
         broken.add("release")
     targets: tuple[Target, ...] = ()
-    if not await _report(Check(name="models", see=partial(_verify_models, settings, record))):
+    if not await _report(DoctorCheck(name="models", see=partial(_verify_models, settings, record))):
         broken.add("models")
     with suppress(ConfigurationError):
         # Those of the versions that can be served, whatever is wrong with others.
@@ -80,16 +80,16 @@ async def _examine(api_url: str) -> set[str]:
 
 def _checks(
     settings: "Settings", targets: "tuple[Target, ...]", api: "ApiAddress", record: "RunRecord | None"
-) -> tuple[Check, ...]:
-    from control_plane.local import checks
-    from control_plane.local.checks import router_progress
+) -> tuple[DoctorCheck, ...]:
+    from control_plane.local import doctor_checks as checks
+    from control_plane.local.doctor_checks import router_progress
     from control_plane.local.pools import worker_pool
 
     needs_broker = frozenset({"broker"})
     entries = record.processes if record else ()
     urls: dict[str, str] = {"api": api.url, **{entry.pool: entry.ops_url for entry in entries}}
     processes = [
-        Check(name=entry.name, see=partial(checks.check_ready, entry.ops_url))
+        DoctorCheck(name=entry.name, see=partial(checks.check_ready, entry.ops_url))
         for entry in entries
         # What could not be loaded is among the models.
         if entry.ops_url and entry.pool != "api" and not entry.fault
@@ -97,7 +97,7 @@ def _checks(
     asleep = {pool.name for pool in record.scaled_pools if pool.workers == 0} if record else set()
     awake = [target for target in targets if worker_pool(target.model, target.version) not in asleep]
     predictions = [
-        Check(
+        DoctorCheck(
             name=f"predict {target.model} {target.version}",
             needs=frozenset({"api"}),
             see=_say_asleep
@@ -107,20 +107,20 @@ def _checks(
         for target in targets
     ]
     return (
-        Check(name="broker", see=partial(checks.check_broker, settings)),
-        Check(name="topics", needs=needs_broker, see=partial(checks.check_topics, settings, targets)),
-        Check(name="store", see=partial(checks.check_store, settings)),
-        *((Check(name="state directory", see=partial(checks.check_state_dir, settings)),) if record else ()),
+        DoctorCheck(name="broker", see=partial(checks.check_broker, settings)),
+        DoctorCheck(name="topics", needs=needs_broker, see=partial(checks.check_topics, settings, targets)),
+        DoctorCheck(name="store", see=partial(checks.check_store, settings)),
+        *((DoctorCheck(name="state directory", see=partial(checks.check_state_dir, settings)),) if record else ()),
         *processes,
-        Check(
+        DoctorCheck(
             name="router progress",
             needs=needs_broker | {"topics"},
             see=partial(router_progress, settings, ops_url=urls.get("router", "")),
         ),
-        Check(name="api", see=partial(checks.check_api, api)),
+        DoctorCheck(name="api", see=partial(checks.check_api, api)),
         *predictions,
         *(
-            Check(
+            DoctorCheck(
                 name="bulk lane",
                 needs=needs_broker | {"topics"},
                 see=partial(check_bulk_lane, settings, target, ops_urls=_urls_for(target, urls)),
@@ -151,7 +151,7 @@ async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "
 
     from control_plane.bulk.job import BulkJob, JobSpec
     from control_plane.bulk.rows import Chunk
-    from control_plane.local.checks import holding_hop
+    from control_plane.local.doctor_checks import holding_hop
     from control_plane.local.probe import zero_row
     from inferlane.contracts.naming import Lane
     from inferlane.contracts.wire.v1 import decode_instances
@@ -171,7 +171,7 @@ async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "
     return f"{target.model} {target.version}: {(time.monotonic() - started_s) * 1000:.0f} ms there and back"
 
 
-async def _report(check: Check) -> bool:
+async def _report(check: DoctorCheck) -> bool:
     try:
         detail = await check.see()
     except InferlaneError as error:

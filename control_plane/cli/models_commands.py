@@ -16,7 +16,7 @@ from inferlane.errors import ConfigurationError, clipped
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from models.adding.addition import Added, Report
-    from models.adding.checking import Comparison
+    from models.adding.checking import ReferenceComparison
     from models.catalog import Catalog, ModelVersion
 
 _ADDING_NEEDS = frozenset({"onnx", "google"})
@@ -183,7 +183,7 @@ def _latencies(latency_us: "dict[str, float] | object") -> str:
     return ", ".join(f"{rows} row{'s' * (rows != '1')} {value / 1000:.3g} ms" for rows, value in values.items())
 
 
-def comparison_line(comparison: "Comparison") -> str:
+def comparison_line(comparison: "ReferenceComparison") -> str:
     """What became of rows, in words."""
     if not comparison.outputs:
         return f"{comparison.rows} rows of the file ran; it has no expected answers to compare with"

@@ -10,7 +10,7 @@ from rich.table import Table
 from control_plane.cli.console import err, load_settings, missing_extra_explained, out, styled
 
 if TYPE_CHECKING:
-    from models.quantizing.gate import Measured
+    from models.quantizing.gate import MeasuredForm
     from models.quantizing.quantization import QuantizationReport, Quantized
 
 _NEEDS = frozenset({"onnx", "google"})
@@ -128,7 +128,7 @@ def _table(report: "QuantizationReport") -> Table:
     return table
 
 
-def _cells(source: "Measured", form: "Measured") -> list[str]:
+def _cells(source: "MeasuredForm", form: "MeasuredForm") -> list[str]:
     """Size and latencies, with their ratios to those of float32."""
 
     def ratio(before: float, after: float) -> str:

@@ -13,7 +13,7 @@ from control_plane.cli.console import err, out, reachable_settings, write_json
 # Reading the topics loads the Kafka and Redis clients: commands that do not need them start without (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
-    from control_plane.recorded_requests import Progress, Selection
+    from control_plane.recorded_requests import ReplayProgress, Selection
     from inferlane.contracts.shadow import Comparison, ShadowReport
     from inferlane.runtime.config import Settings
 
@@ -128,7 +128,7 @@ async def _replay(
         with Bar(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
             task = bar.add_task("reading", total=None)
 
-            def sent(progress: "Progress") -> None:
+            def sent(progress: "ReplayProgress") -> None:
                 bar.update(task, description=f"sent {progress.sent:,} of {progress.read:,} requests read")
 
             progress = await recorded.send(selection, rate_per_s=rate_per_s, on_progress=sent)
@@ -148,7 +148,7 @@ async def _replay(
     return report
 
 
-def _say_what_was_kept(progress: "Progress", selection: "Selection") -> None:
+def _say_what_was_kept(progress: "ReplayProgress", selection: "Selection") -> None:
     if progress.unreadable:
         err.print(f"skipped {progress.unreadable:,} records whose headers cannot be read", style="yellow")
     # A minute: the first request may simply have come a little later.

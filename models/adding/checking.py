@@ -12,9 +12,9 @@ import numpy as np
 
 from inferlane.contracts.wire.tensors import Signature, numpy_dtype
 from inferlane.errors import ConfigurationError, InvalidInputError, ModelError, clipped
-from models.adding.child_process import answer_order, run_in_child
 from models.adding.export_steps import DeclaredSteps, infer_steps, read_steps
 from models.adding.graph_notes import NO_NOTES, GraphNotes
+from models.adding.isolated_run import answer_order, run_in_child
 from models.execution import ON_CPU, Execution, check_installed
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class CheckOrder(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class ReferenceComparison(msgspec.Struct, frozen=True, kw_only=True):
     """The answers to the rows of a file beside those that are expected; `largest_difference` is relative above 1."""
 
     rows: int
@@ -70,8 +70,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     accepts_nan: bool
     # What it ran on here: the CPU, where a provider that it asks for is not installed.
     providers: tuple[str, ...] = ON_CPU.providers
-    comparison: Comparison | None = None
-    library_comparison: Comparison | None = None
+    comparison: ReferenceComparison | None = None
+    library_comparison: ReferenceComparison | None = None
 
 
 def check_in_child(order: CheckOrder, *, scratch: Path, timeout_s: float) -> Checked:
@@ -114,7 +114,7 @@ def _check(order: CheckOrder) -> Checked:
     )
     model = load_verified(version, intra_op_num_threads=1, rows=_BATCH_ROWS)
 
-    def compared(path: str | None, expected_of: str) -> Comparison | None:
+    def compared(path: str | None, expected_of: str) -> ReferenceComparison | None:
         if path is None:
             return None
         rows = read_check_rows(Path(path), signature, order.classes)
@@ -196,7 +196,7 @@ def _remedy(message: str) -> str:
 
 def compare(
     outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: float, *, expected_of: str
-) -> Comparison:
+) -> ReferenceComparison:
     """Compare answers with those that are expected.
 
     Raises:
@@ -228,7 +228,7 @@ def compare(
                 f"{_head(found[at])} instead of {_head(wanted[at])}. The largest difference is {largest:.3g}, "
                 f"and the tolerance {tolerance:g} (--tolerance)"
             )
-    return Comparison(
+    return ReferenceComparison(
         rows=rows,
         outputs=tuple(expected),
         largest_difference=largest,

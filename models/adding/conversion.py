@@ -14,7 +14,7 @@ import numpy as np
 
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import ConfigurationError, InferlaneError, clipped
-from models.adding.child_process import answer_order, run_in_child
+from models.adding.isolated_run import answer_order, run_in_child
 from models.adding.sources import SourceKind
 
 # The extra that brings each of them.

@@ -9,7 +9,7 @@ import msgspec
 _SLOWEST = 0.9
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
+class MeasuredForm(msgspec.Struct, frozen=True, kw_only=True):
     """What one form of a version showed: float32, or made by a method.
 
     `latency_us` is by rows of a run. `accuracy` is the share of right labels, or R² where the answer is a number; None
@@ -36,24 +36,24 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """A form and what the gate says of it: `reasons` against it, none if it passes."""
 
-    measured: Measured
+    measured: MeasuredForm
     reasons: tuple[str, ...]
     speedup: float = 0.0
 
 
-def speedups(source: Measured, form: Measured) -> dict[str, float]:
+def speedups(source: MeasuredForm, form: MeasuredForm) -> dict[str, float]:
     """How many times faster than float32 a form is, by rows of a run."""
     return {rows: source.latency_us[rows] / latency_us for rows, latency_us in form.latency_us.items()}
 
 
-def accuracy_drop(source: Measured, form: Measured) -> float:
+def accuracy_drop(source: MeasuredForm, form: MeasuredForm) -> float:
     """What a form loses of the accuracy, or where nothing is known to compare with, of the agreement with float32."""
     if source.accuracy is None or form.accuracy is None:
         return 1.0 - form.agreement
     return source.accuracy - form.accuracy
 
 
-def judge(source: Measured, forms: Sequence[Measured], limits: Limits) -> tuple[Judged, ...]:
+def judge(source: MeasuredForm, forms: Sequence[MeasuredForm], limits: Limits) -> tuple[Judged, ...]:
     """Judge each form against float32."""
     return tuple(_judge(source, form, limits) for form in forms)
 
@@ -63,7 +63,7 @@ def best(judged: Sequence[Judged]) -> Judged | None:
     return max((one for one in judged if not one.reasons), key=lambda one: one.speedup, default=None)
 
 
-def _judge(source: Measured, form: Measured, limits: Limits) -> Judged:
+def _judge(source: MeasuredForm, form: MeasuredForm, limits: Limits) -> Judged:
     if form.fault is not None:
         return Judged(measured=form, reasons=(form.fault,))
     by_rows = speedups(source, form)

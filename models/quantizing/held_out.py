@@ -18,7 +18,7 @@ _SEED = 20_261
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSplit:
+class CalibrationSplit:
     """Arrays `(rows, …)` by input, to calibrate on and held out; `labels` of the held-out rows if they are known."""
 
     calibration: Mapping[str, np.ndarray]
@@ -28,7 +28,7 @@ class DataSplit:
 
 def read_split(
     path: Path, signature: Signature, classes: Mapping[str, tuple[str, ...]], *, labels: str | None
-) -> DataSplit:
+) -> CalibrationSplit:
     """Read a file of rows, and split it in halves: drawn with a fixed seed, for files are often sorted by class.
 
     Raises:
@@ -45,14 +45,14 @@ def read_split(
         )
     order = np.random.default_rng(_SEED).permutation(count)
     calibration, held_out = np.split(order, [min(count // 2, _MOST_CALIBRATION_ROWS)])
-    return DataSplit(
+    return CalibrationSplit(
         calibration={name: array[calibration] for name, array in rows.inputs.items()},
         held_out={name: array[held_out] for name, array in rows.inputs.items()},
         labels=None if known is None else known[held_out],
     )
 
 
-def calibration_runs(split: DataSplit, signature: Signature) -> list[dict[str, np.ndarray]]:
+def calibration_runs(split: CalibrationSplit, signature: Signature) -> list[dict[str, np.ndarray]]:
     """The calibration rows as runs of the graph take them; rows that do not fill a run of fixed size are left out."""
     rows = split.calibration
     count = len(next(iter(rows.values())))

@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 
 from inferlane.errors import ConfigurationError, ModelError, clipped
-from models.adding.child_process import answer_order, run_in_child
-from models.quantizing.gate import Measured
+from models.adding.isolated_run import answer_order, run_in_child
+from models.quantizing.gate import MeasuredForm
 from models.timing import interleaved_medians_us
 
 if TYPE_CHECKING:
-    from models.quantizing.held_out import DataSplit
+    from models.quantizing.held_out import CalibrationSplit
     from models.quantizing.methods import Method
     from workers.model import OnnxModel
 
@@ -47,8 +47,8 @@ class MeasurementOrder(msgspec.Struct, frozen=True, kw_only=True):
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """The float32 version and each int8 form of it, on the same held-out rows."""
 
-    source: Measured
-    forms: tuple[Measured, ...]
+    source: MeasuredForm
+    forms: tuple[MeasuredForm, ...]
     calibration_rows: int
     held_out_rows: int
     output: str
@@ -93,9 +93,9 @@ def _measure(order: MeasurementOrder) -> Measurement:
     latencies_us = dict(zip(map(id, models), _latencies_us(models, split.held_out), strict=True))
     wanted = _answers(source, split.held_out)[deciding.name]
 
-    def measured(model: "OnnxModel", method: str) -> Measured:
+    def measured(model: "OnnxModel", method: str) -> MeasuredForm:
         answers = wanted if model is source else _answers(model, split.held_out)[deciding.name]
-        return Measured(
+        return MeasuredForm(
             method=method,
             size_bytes=model.version.size_bytes,
             latency_us=latencies_us[id(model)],
@@ -109,7 +109,7 @@ def _measure(order: MeasurementOrder) -> Measurement:
         forms=tuple(
             measured(form.model, form.method.name)
             if form.model
-            else Measured(method=form.method.name, fault=form.fault)
+            else MeasuredForm(method=form.method.name, fault=form.fault)
             for form in forms
         ),
         calibration_rows=len(next(iter(split.calibration.values()))),
@@ -127,7 +127,7 @@ class _Form:
     fault: str = ""
 
 
-def _form(order: MeasurementOrder, source: "OnnxModel", split: "DataSplit", method: "Method") -> _Form:
+def _form(order: MeasurementOrder, source: "OnnxModel", split: "CalibrationSplit", method: "Method") -> _Form:
     from models.artifact import read_artifact  # noqa: PLC0415 - as above
     from models.quantizing.methods import quantize  # noqa: PLC0415
     from workers.model import OnnxModel  # noqa: PLC0415
@@ -158,7 +158,7 @@ def _form(order: MeasurementOrder, source: "OnnxModel", split: "DataSplit", meth
     return _Form(method=method, model=model)
 
 
-def _calibration(source: "OnnxModel", split: "DataSplit") -> list[dict[str, np.ndarray]]:
+def _calibration(source: "OnnxModel", split: "CalibrationSplit") -> list[dict[str, np.ndarray]]:
     """The calibration rows as the graph gets them."""
     from models.quantizing.held_out import calibration_runs  # noqa: PLC0415 - as above
 

@@ -14,7 +14,7 @@ from inferlane.errors import ConfigurationError
 from models.adding.publication import Published, check_free, preparation, publish
 from models.artifact import Artifact, read_artifact
 from models.catalog import ModelVersion, load_model
-from models.quantizing.gate import Judged, Limits, Measured, best, judge, speedups
+from models.quantizing.gate import Judged, Limits, MeasuredForm, best, judge, speedups
 from models.quantizing.measurement import Measurement, MeasurementOrder, form_path, measure_in_child
 from models.store import dump_toml
 from models.timing import cpu_name
@@ -142,7 +142,7 @@ def _is_table(value: object) -> bool:
     return isinstance(value, dict)
 
 
-def _metrics(form: Measured) -> dict[str, float]:
+def _metrics(form: MeasuredForm) -> dict[str, float]:
     known = {} if form.accuracy is None else {"held_out_accuracy": round(form.accuracy, 4)}
     return known | {f"batch{rows}_latency_us": value for rows, value in form.latency_us.items()}
 

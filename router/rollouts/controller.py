@@ -14,7 +14,7 @@ from inferlane.contracts.rollout import Check, Phase, RolloutEvent, RolloutState
 from inferlane.contracts.traffic_split import Split
 from router.rollouts.checks import judge, then_of
 from router.rollouts.evidence import LaneSlot, Learnt, fold, from_record, to_record
-from router.rollouts.guards import Pool, guard
+from router.rollouts.guards import CandidatePool, guard
 from router.rollouts.states import enter, enter_step, is_same, pause, roll_back, split_of
 
 # How long a rollback waits for the candidate's backlog before it ends all the same.
@@ -33,7 +33,7 @@ class Window:
     closed: Sequence[LaneSlot] = ()
     open: Sequence[LaneSlot] = ()
     through_slot: int = -1
-    pool: Pool = field(default_factory=Pool)
+    pool: CandidatePool = field(default_factory=CandidatePool)
     split: Split | None = None
     is_backlog_done: bool = False
     measured: Mapping[str, float | None] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def _next(state: RolloutState, window: Window, learnt: Learnt, now_s: float) -> 
     return _go_on(state, window.pool, learnt, now_s)
 
 
-def _stopped(state: RolloutState, pool: Pool, learnt: Learnt, now_s: float) -> RolloutState | None:
+def _stopped(state: RolloutState, pool: CandidatePool, learnt: Learnt, now_s: float) -> RolloutState | None:
     """The state rolled back or paused by a guard or a check; None if nothing stands against it."""
     guarded = guard(state, pool, learnt)
     if guarded is not None:
@@ -94,7 +94,7 @@ def _stopped(state: RolloutState, pool: Pool, learnt: Learnt, now_s: float) -> R
     return None
 
 
-def _go_on(state: RolloutState, pool: Pool, learnt: Learnt, now_s: float) -> RolloutState:
+def _go_on(state: RolloutState, pool: CandidatePool, learnt: Learnt, now_s: float) -> RolloutState:
     match state.phase:
         case Phase.PREPARING:
             return _preparing(state, pool, now_s)
@@ -119,7 +119,7 @@ def _is_hand_made(state: RolloutState, split: Split | None) -> bool:
     )
 
 
-def _preparing(state: RolloutState, pool: Pool, now_s: float) -> RolloutState:
+def _preparing(state: RolloutState, pool: CandidatePool, now_s: float) -> RolloutState:
     if pool.workers and not pool.is_halted:
         return enter_step(state, 0, "the candidate's pool is ready", now_s)
     missing = "a worker of the candidate to be ready"

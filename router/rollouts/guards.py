@@ -19,7 +19,7 @@ _ALONE_ALPHA = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class CandidatePool:
     """The candidate's workers and what waits for them. Of a deadline that nobody set, `oldest_s` is compared with none.
 
     `workers` is None where nobody can say now; then nothing is decided on it.
@@ -33,7 +33,7 @@ class Pool:
     deadline_s: float = math.inf
 
 
-def guard(state: RolloutState, pool: Pool, learnt: Learnt) -> str | None:
+def guard(state: RolloutState, pool: CandidatePool, learnt: Learnt) -> str | None:
     """What needs no statistics: the reason to roll back at once, None if there is none."""
     weight = weight_of(state)
     if pool.is_halted:

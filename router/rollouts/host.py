@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.rollout_table import GivenCommand, RolloutTable
     from inferlane.runtime.split_table import SplitTable
-    from router.rollouts.guards import Pool
+    from router.rollouts.guards import CandidatePool
     from router.version_windows import VersionWindows
 
 log = structlog.get_logger(__name__)
@@ -228,7 +228,7 @@ class RolloutHost:
             is_backlog_done=self._is_backlog_done(state, pool),
         )
 
-    async def _backlog(self, state: RolloutState, pool: "Pool") -> "Pool":
+    async def _backlog(self, state: RolloutState, pool: "CandidatePool") -> "CandidatePool":
         spec, names = state.spec, self._settings.names
         group = names.worker_group(spec.model, spec.candidate)
         lanes = {lane: Subscription(names.work_topic(spec.model, spec.candidate, lane), group) for lane in Lane}
@@ -247,7 +247,7 @@ class RolloutHost:
         deadline_s = self._settings.default_deadline_s if Lane.REQUESTS in spec.lanes else math.inf
         return replaced(pool, lag_records=lag, oldest_s=oldest_s, deadline_s=deadline_s)
 
-    def _is_backlog_done(self, state: RolloutState, pool: "Pool") -> bool:
+    def _is_backlog_done(self, state: RolloutState, pool: "CandidatePool") -> bool:
         if state.phase is not Phase.ROLLING_BACK:
             return False
         how = state.spec.on_failure.backlog

@@ -7,7 +7,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import RolloutState
 from inferlane.contracts.windows import Slot
 from router.rollouts.evidence import LaneSlot
-from router.rollouts.guards import Pool
+from router.rollouts.guards import CandidatePool
 from router.rollouts.states import weight_of
 
 # How long after its end a slot may still change: summaries come every second, over a broker that may be busy.
@@ -61,7 +61,7 @@ def _tally(rollout: str, lane: Lane, slot: Slot | None, *, is_shadow: bool = Fal
     return next((one for one in tallies if one.identity == (rollout, lane, is_shadow)), None)
 
 
-def workers_of(candidate: Sequence[Slot], *, since_s: float, now_s: float) -> Pool:
+def workers_of(candidate: Sequence[Slot], *, since_s: float, now_s: float) -> CandidatePool:
     """What the candidate's workers said of themselves; errors in a row only of what they said after `since_s`."""
     newest: dict[str, tuple[float, bool, int]] = {}
     for slot in candidate:
@@ -69,7 +69,7 @@ def workers_of(candidate: Sequence[Slot], *, since_s: float, now_s: float) -> Po
             if use.newest_s >= newest.get(worker, (0.0, False, 0))[0]:
                 newest[worker] = (use.newest_s, use.is_halted, use.failed_in_a_row)
     heard = [one for one in newest.values() if one[0] > now_s - _WORKER_SILENT_S]
-    return Pool(
+    return CandidatePool(
         workers=len(heard),
         is_halted=any(is_halted for _, is_halted, _ in heard),
         failed_in_a_row=max((errors for at_s, _, errors in heard if at_s > since_s), default=0),

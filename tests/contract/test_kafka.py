@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
-from control_plane.local.checks import committed_and_end
+from control_plane.local.doctor_checks import committed_and_end
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.traffic_split import Split

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.local.checks import committed_and_end
+from control_plane.local.doctor_checks import committed_and_end
 from control_plane.local.pools import broker_answers
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names

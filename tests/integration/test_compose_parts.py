@@ -13,7 +13,7 @@ import pytest
 import yaml
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from control_plane.local.checks import check_store
+from control_plane.local.doctor_checks import check_store
 from control_plane.local.pools import broker_answers, store_answers, store_argv
 from inferlane.contracts.naming import Lane, Names
 from inferlane.errors import UnavailableError

@@ -14,7 +14,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from control_plane.cli import doctor
-from control_plane.local.checks import check_store, check_topics, holding_hop, router_progress
+from control_plane.local.doctor_checks import check_store, check_topics, holding_hop, router_progress
 from control_plane.local.managed_process import State
 from control_plane.local.pools import StackPools
 from control_plane.local.probe import Target

@@ -19,7 +19,7 @@ from control_plane.kubernetes.backing_services import (
     store_arguments,
 )
 from control_plane.kubernetes.deployment_plan import Waits, cluster_settings, make_plan
-from control_plane.local.checks import check_store
+from control_plane.local.doctor_checks import check_store
 from control_plane.local.pools import store_answers, store_argv
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Result, Status

@@ -8,7 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from redis.asyncio import Redis
 
-from control_plane.local.checks import check_store
+from control_plane.local.doctor_checks import check_store
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import read_headers
 from inferlane.contracts.results import Result, Status

@@ -10,7 +10,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import Check, CheckOptions, Pace, Phase, RolloutSpec, RolloutState, Step
 from router.rollouts.controller import Window, step
 from router.rollouts.evidence import LaneSlot
-from router.rollouts.guards import Pool
+from router.rollouts.guards import CandidatePool
 from router.rollouts.states import begin, weight_of
 
 SLOT_S = 10
@@ -99,7 +99,7 @@ def simulate(traffic: Traffic, *, seed: int, spec: RolloutSpec | None = None) ->
             theirs = _tally(rest, int(rng.binomial(rest, min(1.0, traffic.stable * shift))))
         requests += ours.requests
         slot = LaneSlot(index=number, candidate=ours, stable=theirs, weight=weight if 0 < weight < 1 else None)
-        window = Window(closed=[slot], through_slot=number, pool=Pool(workers=1))
+        window = Window(closed=[slot], through_slot=number, pool=CandidatePool(workers=1))
         decision = step(state, window, (number + 1) * SLOT_S)
         state = decision.state
         if state.phase.is_final or state.phase in {Phase.PAUSED, Phase.ROLLING_BACK}:

@@ -6,16 +6,16 @@ from email.utils import format_datetime
 import pytest
 
 from inferlane_client import Overloaded, Request, Retries
-from inferlane_client.attempts import Pause, Reply, Send
 from inferlane_client.call_errors import refusal
-from inferlane_client.exchanges import Exchanges
+from inferlane_client.exchanges import JsonExchanges
+from inferlane_client.retries import HttpReply, Pause, Send
 
 REQUEST = Request(rows=[[1.0]])
 
 
-def busy(retry_after: str | None = None) -> Reply:
+def busy(retry_after: str | None = None) -> HttpReply:
     headers = {} if retry_after is None else {"retry-after": retry_after}
-    return Reply(status=503, headers=headers, body=b'{"code": "overloaded", "retryable": true}')
+    return HttpReply(status=503, headers=headers, body=b'{"code": "overloaded", "retryable": true}')
 
 
 def test_the_wait_doubles_up_to_its_limit_with_full_jitter() -> None:
@@ -26,7 +26,7 @@ def test_the_wait_doubles_up_to_its_limit_with_full_jitter() -> None:
 
 
 def test_the_server_is_left_alone_for_as_long_as_it_asks() -> None:
-    steps = Exchanges(Retries(first_s=1), clock=lambda: 0.0).predict(REQUEST, timeout_s=60)
+    steps = JsonExchanges(Retries(first_s=1), clock=lambda: 0.0).predict(REQUEST, timeout_s=60)
     assert isinstance(next(steps), Send)
     pause = steps.send(busy("7"))
     assert isinstance(pause, Pause)
@@ -35,7 +35,7 @@ def test_the_server_is_left_alone_for_as_long_as_it_asks() -> None:
 
 def test_time_that_passes_shortens_what_the_server_is_asked_to_wait_and_ends_the_retries() -> None:
     now_s = 0.0
-    steps = Exchanges(Retries(first_s=0, longest_s=0), clock=lambda: now_s).predict(REQUEST, timeout_s=20)
+    steps = JsonExchanges(Retries(first_s=0, longest_s=0), clock=lambda: now_s).predict(REQUEST, timeout_s=20)
     first = next(steps)
     assert isinstance(first, Send)
     assert (first.headers["prefer"], first.timeout_s) == ("wait=19", 20)

@@ -30,7 +30,7 @@ from inferlane_client import (
     Unavailable,
     UnexpectedAnswer,
 )
-from inferlane_client.tensors import arrays_of, decode_prediction, encode_tensors
+from inferlane_client.binary_tensors import arrays_of, decode_prediction, encode_tensors
 from tests.unit.client.conftest import Ask, Scripted, ScriptedServer, Seen
 
 LENGTH = "inference-header-content-length"

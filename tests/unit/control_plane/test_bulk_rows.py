@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.bulk.formats import Header, ReadOptions
+from control_plane.bulk.formats import HeaderLine, ReadOptions
 from control_plane.bulk.rows import Chunk, RowFile, rejects_written, result_lines
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
@@ -109,8 +109,8 @@ def test_a_bad_value_is_named_by_its_column(tmp_path: Path) -> None:
 
 
 def test_what_is_given_wins_over_what_is_found(tmp_path: Path) -> None:
-    assert len(read(tmp_path, "1,2,3,4\n" + ROWS, header=Header.YES)[1][0].positions) == 2
-    assert read(tmp_path, NAMES + ROWS, header=Header.NO)[1][0].rejects[0].line == 1
+    assert len(read(tmp_path, "1,2,3,4\n" + ROWS, header=HeaderLine.YES)[1][0].positions) == 2
+    assert read(tmp_path, NAMES + ROWS, header=HeaderLine.NO)[1][0].rejects[0].line == 1
     _, [chunk] = read(tmp_path, ROWS.replace(",", ":"), delimiter=":")
     assert np.allclose(values([chunk]), EXPECTED)
     _, [chunk] = read(tmp_path, "\ufeff" + ROWS, encoding="utf-8")
@@ -224,7 +224,9 @@ def test_however_a_number_is_spelled_it_is_the_one_that_python_reads_or_a_fault(
     folder = tmp_path_factory.mktemp("rows")
     # Quoted, a field is never plain: it goes the long way.
     short, long = (
-        read(folder, "".join(f"{mark}{field}{mark}\n" for field in spelled), signature=signature, header=Header.NO)[1]
+        read(folder, "".join(f"{mark}{field}{mark}\n" for field in spelled), signature=signature, header=HeaderLine.NO)[
+            1
+        ]
         for mark in ("", '"')
     )
     for ours, theirs in zip(short, long, strict=True):

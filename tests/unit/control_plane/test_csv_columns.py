@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from control_plane.bulk.formats import Header, ReadOptions
+from control_plane.bulk.formats import HeaderLine, ReadOptions
 from control_plane.bulk.rows import Chunk, RowFile
 from inferlane.contracts.wire.tensors import Column, Signature, TensorSpec
 from inferlane.errors import ConfigurationError
@@ -100,7 +100,7 @@ def test_named_columns_may_be_in_any_order_and_lack_what_has_a_default(tmp_path:
 )
 def test_a_header_that_does_not_name_the_columns_is_refused(tmp_path: Path, content: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
-        read(tmp_path, content, NAMED, header=Header.YES)
+        read(tmp_path, content, NAMED, header=HeaderLine.YES)
 
 
 def test_a_field_that_is_no_number_is_named_by_its_column(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from control_plane.cli.doctor import _same_release
-from control_plane.local import checks
-from control_plane.local.checks import _own_word
+from control_plane.local import doctor_checks as checks
+from control_plane.local.doctor_checks import _own_word
 from control_plane.local.readiness import failing_checks, is_ready
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from inferlane.contracts.wire.tensors import TensorSpec
-from models.quantizing.gate import Limits, Measured, best, judge
+from models.quantizing.gate import Limits, MeasuredForm, best, judge
 from models.quantizing.held_out import agreement
 
 LIMITS = Limits(min_speedup=1.5, max_accuracy_drop=0.01)
-FLOAT32 = Measured(method="float32", size_bytes=400, latency_us={"1": 100.0, "64": 1000.0}, accuracy=0.95)
+FLOAT32 = MeasuredForm(method="float32", size_bytes=400, latency_us={"1": 100.0, "64": 1000.0}, accuracy=0.95)
 
 
-def form(latency_us: Mapping[str, float], **about: object) -> Measured:
-    return Measured(**({"method": "int8", "size_bytes": 100, "latency_us": latency_us, "accuracy": 0.95} | about))
+def form(latency_us: Mapping[str, float], **about: object) -> MeasuredForm:
+    return MeasuredForm(**({"method": "int8", "size_bytes": 100, "latency_us": latency_us, "accuracy": 0.95} | about))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def form(latency_us: Mapping[str, float], **about: object) -> Measured:
         (form({}, fault="it cannot be loaded"), ["it cannot be loaded"]),
     ],
 )
-def test_a_form_passes_if_it_is_faster_everywhere_and_as_good(measured: Measured, reasons: list[str]) -> None:
+def test_a_form_passes_if_it_is_faster_everywhere_and_as_good(measured: MeasuredForm, reasons: list[str]) -> None:
     (judged,) = judge(FLOAT32, [measured], LIMITS)
 
     assert list(judged.reasons) == reasons

@@ -27,10 +27,10 @@ from inferlane.contracts.rollout import (
 from inferlane.contracts.traffic_split import Shadow, Split
 from router.rollouts.controller import Decision, Window, step
 from router.rollouts.evidence import LaneSlot, Learnt, fold, from_record, to_record
-from router.rollouts.guards import Pool
+from router.rollouts.guards import CandidatePool
 from router.rollouts.states import begin, is_same, promote, resume, roll_back, split_of, weight_of
 
-READY = Pool(workers=1)
+READY = CandidatePool(workers=1)
 SPEC = RolloutSpec(
     model="iris",
     candidate="v2",
@@ -55,7 +55,9 @@ def slot(number: int, ours: tuple[int, int] = (0, 0), theirs: tuple[int, int] = 
     return LaneSlot(index=number, candidate=tally(*ours), stable=tally(*theirs), **more)  # type: ignore[arg-type]  # as above
 
 
-def decide(state: RolloutState, now_s: float, *slots: LaneSlot, pool: Pool = READY, **more: object) -> Decision:
+def decide(
+    state: RolloutState, now_s: float, *slots: LaneSlot, pool: CandidatePool = READY, **more: object
+) -> Decision:
     through = max((one.index for one in slots), default=-1)
     window = Window(closed=slots, through_slot=through, pool=pool, **more)  # type: ignore[arg-type]  # as above
     return step(state, window, now_s)
@@ -97,13 +99,13 @@ def test_a_rollout_goes_all_the_way_and_says_why_at_each_step() -> None:
 
 
 def test_no_weight_before_a_worker_is_ready_and_a_pool_that_never_is_fails_the_rollout() -> None:
-    waiting = decide(started(), 50.0, pool=Pool(workers=0))
+    waiting = decide(started(), 50.0, pool=CandidatePool(workers=0))
     assert waiting.state.phase is Phase.PREPARING
     assert waiting.state.waits_for == "a worker of the candidate to be ready"
     assert waiting.split is not None
     assert waiting.split.weights == {"v1": 1.0}
-    assert decide(waiting.state, 60.0, pool=Pool()).state.phase is Phase.PREPARING
-    assert decide(waiting.state, 101.0, pool=Pool(workers=0)).state.phase is Phase.FAILED
+    assert decide(waiting.state, 60.0, pool=CandidatePool()).state.phase is Phase.PREPARING
+    assert decide(waiting.state, 101.0, pool=CandidatePool(workers=0)).state.phase is Phase.FAILED
 
 
 def test_a_shadow_step_copies_a_share_and_gives_no_weight() -> None:
@@ -141,13 +143,13 @@ def test_a_candidate_is_promoted_only_when_it_is_shown_to_be_no_worse() -> None:
 @pytest.mark.parametrize(
     ("pool", "says"),
     [
-        (Pool(workers=1, is_halted=True), "halted"),
-        (Pool(workers=0), "no worker"),
-        (Pool(workers=1, oldest_s=6.0, deadline_s=10.0), "over half of the deadline"),
+        (CandidatePool(workers=1, is_halted=True), "halted"),
+        (CandidatePool(workers=0), "no worker"),
+        (CandidatePool(workers=1, oldest_s=6.0, deadline_s=10.0), "over half of the deadline"),
     ],
 )
 @pytest.mark.parametrize("phase", [Phase.SHADOWING, Phase.STEPPING, Phase.PAUSED])
-def test_a_guard_rolls_back_at_once_in_every_phase_with_traffic(pool: Pool, says: str, phase: Phase) -> None:
+def test_a_guard_rolls_back_at_once_in_every_phase_with_traffic(pool: CandidatePool, says: str, phase: Phase) -> None:
     state = at_step(0 if phase is Phase.SHADOWING else 1)
     if phase is Phase.PAUSED:
         state = decide(state, 1_700.0).state
@@ -160,7 +162,7 @@ def test_a_guard_rolls_back_at_once_in_every_phase_with_traffic(pool: Pool, says
 
 
 def test_three_model_errors_in_a_row_end_a_small_step() -> None:
-    failing = Pool(workers=1, failed_in_a_row=3)
+    failing = CandidatePool(workers=1, failed_in_a_row=3)
     rolled = decide(at_step(1), 1_001.0, slot(1, (3, 3), (40, 0)), pool=failing).state
     assert rolled.phase is Phase.ROLLING_BACK
     assert "3 model errors in a row" in rolled.reason
@@ -242,7 +244,7 @@ def test_a_split_made_by_hand_pauses_the_rollout_and_is_not_overwritten() -> Non
     assert "by hand" in decision.state.reason
     assert decision.split is None
     # Their split, their guard: what it does to the candidate is not the rollout's doing.
-    again = decide(decision.state, 1_002.0, split=by_hand(4), pool=Pool(workers=0))
+    again = decide(decision.state, 1_002.0, split=by_hand(4), pool=CandidatePool(workers=0))
     assert (again.state.phase, again.split) == (Phase.PAUSED, None)
     taken_back = resume(again.state, "", 1_003.0, generation=5)
     back = decide(taken_back, 1_004.0, split=by_hand(4))

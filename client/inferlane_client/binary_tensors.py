@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferlane_client.answers import read_object, unexpected
-from inferlane_client.call_errors import InvalidInput, Problem
+from inferlane_client.call_errors import InvalidInput, ProblemDetails
 from inferlane_client.request import encode_json
 
 _DTYPES = {
@@ -156,4 +156,4 @@ def _array(datatype: str, shape: list[int], raw: memoryview) -> Any:
 
 
 def _invalid(detail: str) -> InvalidInput:
-    return InvalidInput(Problem(code="invalid_input", title="The tensors cannot be sent", detail=detail))
+    return InvalidInput(ProblemDetails(code="invalid_input", title="The tensors cannot be sent", detail=detail))

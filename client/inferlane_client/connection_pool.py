@@ -15,7 +15,7 @@ _NO_ROOM = "all connections of the client are in use; give it more `connections`
 _CLOSED = "the client is closed; make another one"
 
 
-class Lanes:
+class ConnectionPool:
     """Connections for calls of any thread: `make` makes one, and at most `connections` are in use at a time."""
 
     def __init__(self, make: Callable[[], httpx.HTTPTransport], connections: int) -> None:
@@ -36,17 +36,17 @@ class Lanes:
             raise RuntimeError(_CLOSED)
         if not self._room.acquire(timeout=timeout_s):
             raise httpx.PoolTimeout(_NO_ROOM)
-        lane: httpx.HTTPTransport | None = None
+        connection: httpx.HTTPTransport | None = None
         try:
-            lane = self._take()
-            response = lane.handle_request(request)
+            connection = self._take()
+            response = connection.handle_request(request)
             try:
                 yield response
             finally:
                 response.close()
         finally:
-            if lane is not None:
-                self._give_back(lane)
+            if connection is not None:
+                self._give_back(connection)
             self._room.release()
 
     def close(self) -> None:
@@ -54,10 +54,10 @@ class Lanes:
         self._is_closed = True
         while True:
             try:
-                lane = self._idle.pop()
+                connection = self._idle.pop()
             except IndexError:
                 return
-            lane.close()
+            connection.close()
 
     def _take(self) -> httpx.HTTPTransport:
         # The one that was used last: the others may close meanwhile.
@@ -66,14 +66,14 @@ class Lanes:
         except IndexError:
             return self._make()
 
-    def _give_back(self, lane: httpx.HTTPTransport) -> None:
-        self._idle.append(lane)
+    def _give_back(self, connection: httpx.HTTPTransport) -> None:
+        self._idle.append(connection)
         if self._is_closed:
             self.close()
 
 
-class AsyncLanes:
-    """As `Lanes`, on one event loop."""
+class AsyncConnectionPool:
+    """As `ConnectionPool`, on one event loop."""
 
     def __init__(self, make: Callable[[], httpx.AsyncHTTPTransport], connections: int) -> None:
         self._make = make
@@ -83,7 +83,7 @@ class AsyncLanes:
 
     @asynccontextmanager
     async def send(self, request: httpx.Request, *, timeout_s: float) -> AsyncIterator[httpx.Response]:
-        """Send a request while the block runs. Errors are those of `Lanes.send`."""
+        """Send a request while the block runs. Errors are those of `ConnectionPool.send`."""
         if self._is_closed:
             raise RuntimeError(_CLOSED)
         try:
@@ -91,18 +91,18 @@ class AsyncLanes:
                 await self._room.acquire()
         except TimeoutError as error:
             raise httpx.PoolTimeout(_NO_ROOM) from error
-        lane: httpx.AsyncHTTPTransport | None = None
+        connection: httpx.AsyncHTTPTransport | None = None
         try:
-            lane = self._idle.pop() if self._idle else self._make()
-            response = await lane.handle_async_request(request)
+            connection = self._idle.pop() if self._idle else self._make()
+            response = await connection.handle_async_request(request)
             try:
                 yield response
             finally:
                 await response.aclose()
         finally:
             self._room.release()
-            if lane is not None:
-                await self._give_back(lane)
+            if connection is not None:
+                await self._give_back(connection)
 
     async def close(self) -> None:
         """Close the connections; those in use when their call ends."""
@@ -110,7 +110,7 @@ class AsyncLanes:
         while self._idle:
             await self._idle.pop().aclose()
 
-    async def _give_back(self, lane: httpx.AsyncHTTPTransport) -> None:
-        self._idle.append(lane)
+    async def _give_back(self, connection: httpx.AsyncHTTPTransport) -> None:
+        self._idle.append(connection)
         if self._is_closed:
             await self.close()

@@ -1,4 +1,4 @@
-"""How the server is reached: address, key, certificates; and httpx's answers and errors as those of `attempts`."""
+"""How the server is reached: address, key, certificates; and httpx's answers and errors as those of `retries`."""
 
 import ssl
 from base64 import b64encode
@@ -10,7 +10,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from inferlane_client.attempts import NoReply, Reply, Send
+from inferlane_client.retries import HttpReply, NoReply, Send
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 # Each call that waits holds a connection. Fewer make calls wait for each other; more are more than one server needs.
@@ -128,10 +128,10 @@ def _proxy_of(server: httpx.URL) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def reply_of(response: httpx.Response) -> Reply:
+def reply_of(response: httpx.Response) -> HttpReply:
     """The whole answer."""
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(status=response.status_code, headers=headers, body=response.content)
+    return HttpReply(status=response.status_code, headers=headers, body=response.content)
 
 
 def is_event_stream(response: httpx.Response) -> bool:

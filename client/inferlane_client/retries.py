@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import quote
 
-from inferlane_client.call_errors import CallError, ConnectionFailed, Problem, TimedOut, refusal
+from inferlane_client.call_errors import CallError, ConnectionFailed, ProblemDetails, TimedOut, refusal
 
 # The longest wait that one call asks of the server: longer ones are cut by proxies, shorter ones cost more calls.
 LONGEST_WAIT_S = 30.0
@@ -64,7 +64,7 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class HttpReply:
     """An answer. The names of its headers are in lower case."""
 
     status: int
@@ -81,7 +81,7 @@ class NoReply:
     retryable: bool = True
 
 
-Outcome = Reply | NoReply | None
+Outcome = HttpReply | NoReply | None
 T = TypeVar("T")
 Steps = Generator[Send | Pause, Outcome, T]
 
@@ -108,7 +108,7 @@ class Deadline:
 class ReplyForm:
     """Which replies are answers, and which error each other one stands for: given its status, headers and body."""
 
-    is_answer: Callable[[Reply], bool]
+    is_answer: Callable[[HttpReply], bool]
     refusal: Callable[[int, Mapping[str, str], bytes], CallError]
 
 
@@ -118,7 +118,7 @@ V1_FORM = ReplyForm(
 )
 
 
-class Attempts:
+class RetryingSender:
     """Sends the calls of one client. `clock` is monotonic, in seconds."""
 
     def __init__(self, retries: Retries, clock: Callable[[], float]) -> None:
@@ -131,7 +131,7 @@ class Attempts:
 
     def answered(
         self, making: Callable[[], Send], deadline: Deadline, *, key: str | None = None, form: ReplyForm = V1_FORM
-    ) -> Steps[Reply]:
+    ) -> Steps[HttpReply]:
         """Send until an answer comes that is no refusal, or one that no retry mends, or time or retries are used up.
 
         Raises:
@@ -141,7 +141,7 @@ class Attempts:
         while True:
             send = making()
             outcome = yield replace(send, timeout_s=max(_SHORTEST_EXCHANGE_S, deadline.left_s()))
-            if isinstance(outcome, Reply) and form.is_answer(outcome):
+            if isinstance(outcome, HttpReply) and form.is_answer(outcome):
                 return outcome
             error = error_of(send, outcome, deadline, key, form)
             delay_s = self.retries.delay_s(attempt, error.retry_after_s)
@@ -153,7 +153,7 @@ class Attempts:
 
 def error_of(send: Send, outcome: Outcome, deadline: Deadline, key: str | None, form: ReplyForm) -> CallError:
     """The error of a call that was sent and got no answer, but this outcome."""
-    if isinstance(outcome, Reply):
+    if isinstance(outcome, HttpReply):
         error = form.refusal(outcome.status, outcome.headers, outcome.body)
         return type(error)(replace(error.problem, idempotency_key=key))
     reason = outcome.reason if outcome else "nothing was sent"
@@ -161,7 +161,7 @@ def error_of(send: Send, outcome: Outcome, deadline: Deadline, key: str | None, 
     if outcome and outcome.has_timed_out:
         return timed_out(what, deadline, key=key)
     return ConnectionFailed(
-        Problem(
+        ProblemDetails(
             code="connection_failed",
             title="No answer came",
             detail=f"{what}: {reason}",
@@ -174,7 +174,7 @@ def error_of(send: Send, outcome: Outcome, deadline: Deadline, key: str | None, 
 def timed_out(what: str, deadline: Deadline, *, key: str | None, request_id: str | None = None) -> TimedOut:
     """The error of a call whose time ran out; `what` says what was not there."""
     return TimedOut(
-        Problem(
+        ProblemDetails(
             code="timed_out",
             title="The time of the call ran out",
             detail=f"{what} within {deadline.timeout_s:g} s; a request that was accepted goes on",
