@@ -1,7 +1,8 @@
 """The columns of a CSV file: which value of a model each is, and how its fields become the JSON of a row."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,6 +141,19 @@ def columns_of(path: Path, signature: Signature) -> CsvColumns:
     if len(signature.inputs) > 1 and all(spec.row_shape in {(), (1,)} for spec in signature.inputs):
         return CsvColumns(are_named=True, columns=tuple(_column(spec, spec.name) for spec in signature.inputs))
     raise ConfigurationError(f"{path}: CSV holds rows of single values only; use .jsonl for this model's inputs")
+
+
+def plain_row(columns: CsvColumns | None, signature: Signature, delimiter: str) -> Callable[[str], object]:
+    """Return what matches a line whose fields are all numbers as JSON spells them, which most lines are.
+
+    Not minus zero, and a fraction only for a model that takes one: there JSON means something else than CSV.
+    """
+    if columns is None or columns.are_named or columns.hold_text:
+        return lambda _: None
+    fraction = r"(?:\.\d{1,20})?" if signature.inputs[0].datatype.startswith("FP") else ""
+    number = rf"(?!-0(?:\.0*)?(?![\d.]))-?(?:0|[1-9]\d{{0,14}}){fraction}"
+    fields = re.escape(delimiter).join([number] * len(columns.columns))
+    return re.compile(fields, re.ASCII).fullmatch
 
 
 def _column(spec: TensorSpec, name: str) -> CsvColumn:

@@ -63,6 +63,8 @@ class Format:
 
     def __str__(self) -> str:
         """Describe the format in one sentence."""
+        if not self.encoding:
+            return self.encoding_said
         if not self.delimiter:
             return f"JSON lines, {self.encoding_said}"
         names = "no header" if self.header is None else f"header {quoted(', '.join(self.header), limit_chars=100)}"

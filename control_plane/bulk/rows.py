@@ -1,7 +1,6 @@
 """Read the rows of a file in chunks of one record each; an invalid row is reported and its neighbours are kept."""
 
 import csv
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,13 +11,14 @@ from typing import Any, NamedTuple, TextIO
 import msgspec
 import numpy as np
 
-from control_plane.bulk.csv_columns import CsvColumns, FieldError, columns_of
+from control_plane.bulk.csv_columns import CsvColumns, FieldError, columns_of, plain_row
 from control_plane.bulk.formats import Format, HeaderLine, ReadOptions, fields_of, find_format, is_empty
+from control_plane.bulk.parquet_rows import ParquetRows, parquet_row_count
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.errors import UNDECODABLE, ConfigurationError, DecodeError, InvalidInputError, quoted
 
-_CSV, _JSONL = (".csv", ".tsv"), (".jsonl", ".ndjson")
+_CSV, _JSONL, _PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".parquet",)
 _KEPT_CHARS = 10_000
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -56,30 +56,41 @@ class _Line(NamedTuple):
     text: str
     json: str = ""
     fault: str = ""
+    unit: str = "line"
+
+    def __str__(self) -> str:
+        return f"{self.unit} {self.number}"
 
 
 class RowFile:
-    """A `.csv` or `.tsv` file (a row a line, with or without a header) or a `.jsonl` file (an instance a line)."""
+    """A `.csv`, `.tsv` (a row a line, with or without a header), `.jsonl` (an instance a line) or `.parquet` file."""
 
     def __init__(self, path: Path, signature: Signature, options: ReadOptions | None = None) -> None:
         """Detect the format of the file.
 
         Raises:
-            ConfigurationError: it cannot be read, has another ending, or is CSV for a model with several inputs.
+            ConfigurationError: it cannot be read, has another ending, or cannot hold the rows of the model.
         """
         self._path = path
         self._signature = signature
         self._options = options or ReadOptions()
         suffix = path.suffix.lower()
-        if suffix not in (*_CSV, *_JSONL):
-            raise ConfigurationError(f"{path} ends in {path.suffix!r}; rows are read from .csv, .tsv or .jsonl")
-        self._columns = columns_of(path, signature) if suffix in _CSV else None
-        self.format: Format = self._found_format()
-        if self._columns is not None:
-            self._columns = self._columns.in_order_of(self.format.header, path)
-        self._is_plain = _plain_row(self._columns, signature, self.format.delimiter)
+        if suffix not in (*_CSV, *_JSONL, *_PARQUET):
+            raise ConfigurationError(
+                f"{path} ends in {path.suffix!r}; rows are read from .csv, .tsv, .jsonl or .parquet"
+            )
         # Lines with nothing in them that were passed over so far.
         self.empty_lines = 0
+        self._parquet = ParquetRows(path, signature, missing=self._options.missing) if suffix in _PARQUET else None
+        self._columns = columns_of(path, signature) if suffix in _CSV else None
+        self.format: Format
+        if self._parquet is not None:
+            self.format = Format(encoding="", encoding_said=f"Parquet, columns {', '.join(self._parquet.names)}")
+            return
+        self.format = self._found_format()
+        if self._columns is not None:
+            self._columns = self._columns.in_order_of(self.format.header, path)
+        self._is_plain = plain_row(self._columns, signature, self.format.delimiter)
 
     def _found_format(self) -> Format:
         if self._columns is None:
@@ -100,17 +111,28 @@ class RowFile:
             ConfigurationError: the file cannot be read on.
         """
         self.empty_lines = 0
+        if self._parquet is not None:
+            yield from self._chunks(self._parquet_lines(self._parquet), rows_per_chunk)
+            return
         try:
             with self._path.open(encoding=self.format.encoding) as file:
-                lines = self._lines(file)
-                first_row = 0
-                while rows := list(islice(lines, rows_per_chunk)):
-                    yield _chunk(rows, first_row, self._signature)
-                    first_row += len(rows)
+                yield from self._chunks(self._lines(file), rows_per_chunk)
         except (OSError, UnicodeError) as error:
             raise ConfigurationError(
                 f"cannot read {self._path} as {self.format.encoding_said}: {error}. Give its --encoding."
             ) from error
+
+    def _chunks(self, lines: Iterator[_Line], rows_per_chunk: int) -> Iterator[Chunk]:
+        first_row = 0
+        while rows := list(islice(lines, rows_per_chunk)):
+            yield _chunk(rows, first_row, self._signature)
+            first_row += len(rows)
+
+    @staticmethod
+    def _parquet_lines(file: ParquetRows) -> Iterator[_Line]:
+        for number, (json, fault) in enumerate(file.rows(), start=1):
+            said = f"row {number}: {fault}" if fault else ""
+            yield _Line(number, json, json=json, fault=said, unit="row")
 
     def _lines(self, file: TextIO) -> Iterator[_Line]:
         is_header = self.format.header is not None
@@ -160,21 +182,10 @@ class RowFile:
         return f"column {column} ({quoted(self.format.header[column - 1])})"
 
 
-def _plain_row(columns: CsvColumns | None, signature: Signature, delimiter: str) -> Callable[[str], object]:
-    """What matches a line whose fields are all numbers as JSON spells them: most lines are, and need no more reading.
-
-    Not minus zero, and a fraction only for a model that takes one: there JSON means something else than CSV.
-    """
-    if columns is None or columns.are_named or columns.hold_text:
-        return lambda _: None
-    fraction = r"(?:\.\d{1,20})?" if signature.inputs[0].datatype.startswith("FP") else ""
-    number = rf"(?!-0(?:\.0*)?(?![\d.]))-?(?:0|[1-9]\d{{0,14}}){fraction}"
-    fields = re.escape(delimiter).join([number] * len(columns.columns))
-    return re.compile(fields, re.ASCII).fullmatch
-
-
 def count_rows(path: Path) -> int:
     """Estimate the number of rows for a progress bar: the lines that are not empty."""
+    if path.suffix.lower() in _PARQUET:
+        return parquet_row_count(path)
     try:
         with path.open("rb") as file:
             return sum(1 for line in file if line.strip())
@@ -233,12 +244,12 @@ def _row_by_row(
         try:
             tensors = decode_instances(f"[{line.json}]".encode(), signature)
         except (DecodeError, InvalidInputError) as error:
-            faults[position] = f"line {line.number}: {error}"
+            faults[position] = f"{line}: {error}"
             continue
         if all(len(array) == 1 for array in tensors.values()):
             good[position] = tensors
         else:
-            faults[position] = f"line {line.number} holds more than one instance; write one a line"
+            faults[position] = f"{line} holds more than one instance; write one a line"
     names = [spec.name for spec in signature.inputs]
     stacked = {name: np.concatenate([row[name] for row in good.values()]) for name in names} if good else {}
     return stacked, list(good)

@@ -29,7 +29,7 @@ def batch() -> None:
 
 @app.command()
 def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
-    rows: Annotated[Path, typer.Argument(help="A .csv (a row a line) or .jsonl (an instance a line) file.")],
+    rows: Annotated[Path, typer.Argument(help="A .csv (a row a line), .jsonl (an instance a line) or .parquet file.")],
     out: Annotated[Path, typer.Option(help="Where the results go, JSON lines in the order of the rows.")],
     model: Annotated[str | None, typer.Option(help="Default: the default model.")] = None,
     version: Annotated[str | None, typer.Option(help="Default: the traffic split decides, record by record.")] = None,
