@@ -16,7 +16,7 @@ from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.split_table import SplitFollower, SplitTable
-from models.catalog import Catalog, Model, load_catalog
+from models.catalog import Catalog, Model, load_catalog, read_store
 from models.catalog_entries import entry_of_store
 from models.live_catalog import overlaid
 
@@ -61,14 +61,12 @@ async def read_state(settings: "Settings") -> CatalogState:
     """Read the topic and the store.
 
     Raises:
+        ConfigurationError: the folder of the store cannot be read.
         UnavailableError: the broker does not answer.
     """
     table = await read_catalog_topic(settings)
-    try:
-        base = load_catalog(settings.models_dir, default_model=settings.default_model)
-    except ConfigurationError:
-        # Without a store of its own, the topic alone says what is there.
-        base = Catalog(models={}, default_model=settings.default_model)
+    # Where the store has nothing, the topic alone says what is there.
+    base, _ = read_store(settings.models_dir, default_model=settings.default_model)
     return CatalogState(table=table, catalog=overlaid(base, table.entries, serves_retiring=True))
 
 

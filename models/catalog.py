@@ -182,12 +182,19 @@ def load_catalog(models_dir: Path, *, default_model: str) -> Catalog:
         ConfigurationError: the store is missing or empty, no version of it can be served, or it has no folder for the
             default model.
     """
+    catalog, lack = read_store(models_dir, default_model=default_model)
+    if lack:
+        raise ConfigurationError(lack)
+    return catalog
+
+
+def read_store(models_dir: Path, *, default_model: str) -> tuple[Catalog, str]:
+    """Read the store at `models_dir`, and what it lacks to be served without a catalogue topic; empty if nothing.
+
+    Raises:
+        ConfigurationError: the folder cannot be read.
+    """
     folders = model_folders(models_dir)
-    if not folders:
-        raise ConfigurationError(
-            f"no models in {str(models_dir)!r} (INFERLANE_MODELS_DIR). "
-            "Add one with `inferlane models add`, or build the samples with `inferlane models build-samples`."
-        )
     models: dict[str, Model] = {}
     faults: list[Fault] = []
     for folder in folders:
@@ -197,17 +204,23 @@ def load_catalog(models_dir: Path, *, default_model: str) -> Catalog:
             models[model.name] = model
     models, found = keep_apart(models)
     faults += found
-    if not models:
-        raise ConfigurationError(
+    lack = ""
+    if not folders:
+        lack = (
+            f"no models in {str(models_dir)!r} (INFERLANE_MODELS_DIR). "
+            "Add one with `inferlane models add`, or build the samples with `inferlane models build-samples`."
+        )
+    elif not models:
+        lack = (
             f"no model in {str(models_dir)!r} can be served. {'; '.join(map(str, faults))}. Mend these, "
             "or build the samples with `inferlane models build-samples`."
         )
-    if default_model not in {folder.name for folder in folders}:
-        raise ConfigurationError(
+    elif default_model not in {folder.name for folder in folders}:
+        lack = (
             f"the default model {default_model!r} is not in {str(models_dir)!r}, which has: {', '.join(models)}. "
             "Set INFERLANE_DEFAULT_MODEL."
         )
-    return Catalog(models=models, default_model=default_model, faults=tuple(faults))
+    return Catalog(models=models, default_model=default_model, faults=tuple(faults)), lack
 
 
 def load_model(folder: Path) -> Model:

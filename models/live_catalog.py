@@ -72,6 +72,16 @@ class LiveCatalog:
         """Every version of every model that is served now."""
         return self.current.all_versions()
 
+    def check_serves(self, lack: str) -> None:
+        """Return if there is something to serve; `lack` is what the store lacks to be served without the topic.
+
+        Raises:
+            ConfigurationError: neither the store nor the topic has a model, or has heard of the default model.
+        """
+        names_default = any(entry.model == self.default_model for entry in self._table.entries.values())
+        if lack and not (self.models and names_default):
+            raise ConfigurationError(f"{lack} The catalogue topic does not have it either.")
+
     def class_names(self, model: str, version: str) -> tuple[str, ...]:
         """What the whole numbers that a version answers with stand for, also of one that was served earlier."""
         return self._class_names.get((model, version), ())

@@ -26,7 +26,7 @@ from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.service import Startup
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
-from models.catalog import load_catalog
+from models.catalog import read_store
 from models.live_catalog import LiveCatalog
 from producer_api.app import StartingApp, build_app
 from producer_api.http.auth import open_key_ring
@@ -66,7 +66,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         StoppedEarlyError: `stop` was set while the broker or the store was unavailable.
     """
     keys = open_key_ring(settings, clock=SystemClock())
-    base = load_catalog(settings.models_dir, default_model=settings.default_model)
+    base, lack = read_store(settings.models_dir, default_model=settings.default_model)
     peers = read_peers(settings.api_peers)
     certificate = CertificateFiles.named(
         settings.api_ssl_certfile,
@@ -91,7 +91,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         if peers or certificate is not None:
             # The supervisor and `/metrics` must reach this one and not another on the port, and trust no authority.
             await server.enter_async_context(serve_ops(ops, settings))
-        services = await _start(settings, base, parts, startup)
+        services = await _start(settings, base, lack, parts, startup)
         app.serve(build_app(services, keys))
         ops.show(live=partial(live_checks, services), ready=partial(ready_checks, services))
         if grpc is not None:
@@ -131,8 +131,12 @@ async def _enter_grpc(
     return await server.enter_async_context(grpc_port(settings, startup=startup, keys=keys))
 
 
-async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, startup: Startup) -> Services:
-    """Start each part once what it depends on is available; the stack stops them in reverse order."""
+async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncExitStack, startup: Startup) -> Services:
+    """Start each part once what it depends on is available; the stack stops them in reverse order.
+
+    Raises:
+        ConfigurationError: the store lacks models (`lack`), and the catalogue topic has none either.
+    """
     clock = SystemClock()
     redis = await stack.enter_async_context(connect(settings.redis_url))
     store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names)
@@ -151,6 +155,7 @@ async def _start(settings: "Settings", base: "Catalog", stack: AsyncExitStack, s
     catalog_follower = CatalogFollower(settings, table)
     await startup.wait_for("topics", catalog_follower.start)
     stack.push_async_callback(catalog_follower.close)
+    catalog.check_serves(lack)
     rollouts = RolloutTable()
     rollout_follower = RolloutFollower(settings, rollouts)
     await startup.wait_for("topics", rollout_follower.start)

@@ -22,7 +22,7 @@ from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.service import Background, Startup
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
-from models.catalog import load_catalog
+from models.catalog import read_store
 from models.live_catalog import LiveCatalog
 from router.faust_app.app import RouterApp, run_app
 from router.feedback_tally import FeedbackTally
@@ -52,7 +52,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         StoppedEarlyError: `stop` was set before the broker and the store were available.
     """
     table = CatalogTable()
-    base = load_catalog(settings.models_dir, default_model=settings.default_model)
+    base, lack = read_store(settings.models_dir, default_model=settings.default_model)
     # What was accepted for a version that retires meanwhile is still forwarded.
     catalog = LiveCatalog(base, table, serves_retiring=True)
     splits = SplitTable()
@@ -73,6 +73,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         catalog_follower = CatalogFollower(settings, table)
         await startup.wait_for("topics", catalog_follower.start)
         stack.push_async_callback(catalog_follower.close)
+        catalog.check_serves(lack)
         await startup.wait_for("store", partial(ping, redis, redis_url=settings.redis_url))
         results = ResultStore(
             redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names

@@ -216,17 +216,28 @@ def load_targets(settings: "StackSettings") -> "tuple[Target, ...]":
     )
 
 
-def load_faults(settings: "StackSettings") -> "tuple[FaultRecord, ...]":
-    """Return the versions and models that the catalog cannot serve.
+def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord, ...]]":
+    """Return what there is to serve, as targets for probes, and what cannot be served.
+
+    A store that lacks models is no fault where the catalogue topic of a broker of yours has them: workers pull them.
 
     Raises:
-        ConfigurationError: as `load_targets`.
+        ConfigurationError: neither has a model, or the store cannot be read.
+        UnavailableError: the store has no model, and the broker does not answer.
     """
+    from control_plane.catalog_changes import read_state
+    from control_plane.local.probe import Target
     from inferlane.runtime.runfile import FaultRecord
-    from models.catalog import load_catalog
+    from models.catalog import read_store
 
-    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
-    return tuple(FaultRecord(model=fault.model, version=fault.version, reason=fault.reason) for fault in catalog.faults)
+    catalog, lack = read_store(profile.settings.models_dir, default_model=profile.settings.default_model)
+    if lack and not profile.has_broker:
+        catalog = asyncio.run(read_state(profile.settings)).catalog
+    if lack and (profile.has_broker or not catalog.models):
+        raise ConfigurationError(lack)
+    return tuple(
+        Target(model=entry.model, version=entry.version, signature=entry.signature) for entry in catalog.all_versions()
+    ), tuple(FaultRecord(model=fault.model, version=fault.version, reason=fault.reason) for fault in catalog.faults)
 
 
 def _up_here(profile: "Profile", options: "StackOptions") -> None:
@@ -236,7 +247,7 @@ def _up_here(profile: "Profile", options: "StackOptions") -> None:
 
     configure_logs(profile.settings, service="supervisor")
     _stop_leftovers(profile.settings)
-    stack = LocalStack(profile, options, load_targets(profile.settings), load_faults(profile.settings))
+    stack = LocalStack(profile, options, *_served(profile))
     run(lambda stop: stack.run(stop, when_ready=_announce))
 
 
@@ -253,7 +264,7 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
         return
     _stop_leftovers(profile.settings)
     # Only to hear of a taken port or missing models here rather than from the log of the background process.
-    LocalStack(profile, options, load_targets(profile.settings))
+    LocalStack(profile, options, *_served(profile))
     with out.status("starting") as progress:
         record = start_detached(
             file,

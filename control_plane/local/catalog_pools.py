@@ -10,7 +10,7 @@ from control_plane.local.probe import Target
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
 from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
 from inferlane.runtime.retry import back_off
-from models.catalog import Catalog, load_catalog
+from models.catalog import Catalog, read_store
 from models.live_catalog import LiveCatalog
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class CatalogPools:
 
 def _store_catalog(settings: "Settings") -> Catalog:
     try:
-        return load_catalog(settings.models_dir, default_model=settings.default_model)
+        return read_store(settings.models_dir, default_model=settings.default_model)[0]
     except ConfigurationError as error:
         log.warning("store_not_read", error=str(error))
         return Catalog(models={}, default_model=settings.default_model)
