@@ -15,6 +15,7 @@ from inferlane.contracts.results import CANCELLED, EXPIRED, Result, Status
 from inferlane.runtime.metrics import worker_metrics as metrics
 from inferlane.runtime.metrics.instruments import NONE, bounded
 from inferlane.runtime.tracing import message_attributes, version_attributes
+from workers.open_labels import OpenLabels
 from workers.replies import PredictionCounts, Predictions
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ class BatchTelemetry:
         self._lanes = {lane: WorkerLaneMetrics(version.model, version.version, lane) for lane in Lane}
         self._predictions = Predictions(version)
         self._counts = PredictionCounts(version)
+        self._open_labels = OpenLabels(version)
         self._log = log.bind(model=version.model, version=version.version)
 
     def observe_fetched(self, records: "Sequence[KafkaRecord]", lane: Lane, *, now_s: float) -> None:
@@ -197,8 +199,10 @@ class BatchTelemetry:
             lane.note_run(fetched_s=batch.fetched_s, run=batch.run.times, stored_s=now_s, rows=rows)
         lane.queue_wait.observe_many(queue_wait_s)
         lane.total.observe_many(np.maximum(now_s - accepted_s, 0.0))
-        classes, values = self._predictions.of(batch.run.inferred if batch.run else ())
-        self._counts.add(classes, values)
+        inferred = batch.run.inferred if batch.run else ()
+        classes, values = self._predictions.of(inferred)
+        open_labels = self._open_labels.count(inferred)
+        self._counts.add(classes, values, open_labels)
         self._recorder.observe_batch(
             statuses=Tally(result.status for result in results),
             rows=rows,
@@ -206,6 +210,7 @@ class BatchTelemetry:
             inference_s=np.array([result.inference_s for result in done]),
             total_s=np.array([result.finished_s - result.accepted_s for result in done]),
             labels=classes,
+            open_labels=open_labels,
             values=values,
             failures=Tally(result.error_code or "unknown" for result in results if result.error_code is not None),
         )

@@ -51,6 +51,8 @@ class _Tally:
     total: Sketch = field(default_factory=Sketch)
     # Predicted rows by class index + 1; the first and the last entry count indices out of range.
     classes: np.ndarray | None = None
+    # Predicted rows of a version without classes, by label.
+    open_labels: Counter[str] = field(default_factory=Counter)
     values: Sketch = field(default_factory=Sketch)
 
 
@@ -94,13 +96,15 @@ class OutcomeRecorder:
         inference_s: np.ndarray,
         total_s: np.ndarray,
         labels: np.ndarray | None = None,
+        open_labels: Mapping[str, int] | None = None,
         values: np.ndarray | None = None,
         failures: Mapping[str, int] | None = None,
     ) -> None:
         """Add one batch.
 
         The latencies are float64 `(succeeded requests,)`. `labels` are class indices, any integer type and shape;
-        `values` are the predictions of a regression, any numeric type and shape.
+        `open_labels` are rows by label, of a version without classes. `values` are the predictions of a regression, any
+        numeric type and shape.
         """
         tally = self._tally
         tally.batches += 1
@@ -115,6 +119,8 @@ class OutcomeRecorder:
             bound = len(self._labels)
             counts = np.bincount(labels.ravel().clip(-1, bound) + 1, minlength=bound + 2)
             tally.classes = counts if tally.classes is None else tally.classes + counts
+        if open_labels:
+            tally.open_labels.update(open_labels)
         if values is not None:
             tally.values.update(values[np.isfinite(values)])
 
@@ -154,7 +160,7 @@ class OutcomeRecorder:
                 inference=tally.inference.to_bytes(),
                 total=tally.total.to_bytes(),
             ),
-            classes=self._classes(tally.classes),
+            classes=self._classes(tally.classes) or dict(tally.open_labels),
             values=tally.values.to_bytes(),
             cpu_s=max(0.0, cpu_s),
             memory_bytes=usage.memory_bytes,

@@ -18,10 +18,11 @@ from inferlane.errors import InferlaneError, PayloadTooLargeError
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.metrics.instruments import MAX_CLASSES, class_labels
 from inferlane.runtime.metrics.worker_metrics import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS, PROVIDER
+from workers.open_labels import open_label_output
 from workers.row_comparison import labels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from inferlane.contracts.kafka_record import KafkaRecord
     from models.catalog import ModelVersion
@@ -42,7 +43,7 @@ class ReplyBuilder:
     ) -> None:
         self._version = version
         self._tokens = tokens
-        self._label_output = class_output(version)
+        self._label_output = class_output(version) or open_label_output(version)
         self._names = names
         self._max_result_bytes = max_result_bytes
         self._results_sample = results_sample
@@ -160,7 +161,7 @@ class PredictionCounts:
     """Counts predictions for Prometheus, once per batch."""
 
     def __init__(self, version: "ModelVersion") -> None:
-        names = (version.model, version.version)
+        self._names = names = (version.model, version.version)
         self._values = PREDICTION_VALUE.labels(*names) if _value_output(version) else None
         labels = class_labels(version.classes) if class_output(version) else ()
         self._classes = [PREDICTIONS.labels(*names, label) for label in labels]
@@ -169,8 +170,12 @@ class PredictionCounts:
         for provider in version.execution.providers:
             PROVIDER.labels(*names, provider).set(1)
 
-    def add(self, classes: np.ndarray | None, values: np.ndarray | None) -> None:
+    def add(
+        self, classes: np.ndarray | None, values: np.ndarray | None, open_labels: "Mapping[str, int] | None" = None
+    ) -> None:
         """Add the predictions of a batch; an index without a class of its own counts as `other`."""
+        for label, count in (open_labels or {}).items():
+            PREDICTIONS.labels(*self._names, label).inc(count)
         if classes is not None and self._classes:
             found = np.where((classes >= 0) & (classes < self._named), classes, self._named)
             for index in np.flatnonzero(counts := np.bincount(found.astype(np.intp))):

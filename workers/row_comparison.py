@@ -54,7 +54,7 @@ def labels_of(
     """The class that each row was given, by name; None for a version without classes."""
     if label_output is None:
         return None
-    return [_class_name(index, classes) for index in outputs[label_output].ravel().tolist()]
+    return [_class_name(label, classes) for label in outputs[label_output].ravel().tolist()]
 
 
 def _classes_compared(
@@ -75,8 +75,8 @@ def _classes_compared(
     return RowComparison(agrees=agrees, distance=distance, original=said, shadow=now)
 
 
-def _class_name(index: int, classes: Sequence[str]) -> str:
-    return classes[index] if 0 <= index < len(classes) else str(index)
+def _class_name(label: int | str, classes: Sequence[str]) -> str:
+    return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else str(label)
 
 
 def _distance(original: np.ndarray, shadow: np.ndarray) -> np.ndarray:

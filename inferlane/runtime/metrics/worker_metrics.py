@@ -37,7 +37,9 @@ BUSY = counter(
     "inferlane_worker_busy_seconds_total", "Time in inference; its rate is the busy ratio of a worker.", POOL_LANE
 )
 PREDICTIONS = counter(
-    "inferlane_worker_predictions_total", "Predicted rows of a classifier by class.", (*POOL, "class")
+    "inferlane_worker_predictions_total",
+    "Predicted rows by class; without class names by label, the first 100 of a worker and `other`.",
+    (*POOL, "class"),
 )
 PREDICTION_VALUE = batch_histogram(
     "inferlane_worker_prediction_value", "Predictions of a regression.", POOL, buckets=_VALUE_BUCKETS
