@@ -59,6 +59,15 @@ class Animal:
     options: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float = 1e-4
 
+    @property
+    def is_a_table(self) -> bool:
+        """Whether each row is single values, as CSV holds them."""
+        return not any(isinstance(value, list) for row in self.rows for value in _values(row))
+
+
+def _values(row: Any) -> list[Any]:
+    return list(row.values()) if isinstance(row, dict) else list(row)
+
 
 def _skops(model: Any, rows: Any, expected: Mapping[int, Any], **about: Any) -> Animal:
     return Animal(

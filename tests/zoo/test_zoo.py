@@ -4,20 +4,23 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from typer.testing import CliRunner
 
+from control_plane.cli.main import app
 from tests.zoo.conftest import Zoo
 from tests.zoo.menagerie import ANIMALS, BROKEN, Animal, Broken
 
 pytestmark = pytest.mark.timeout(900)
 
 NAMES = list(ANIMALS)
-_LANES = {"topic": "inferlane.requests", "bulk": "inferlane.bulk"}
-_RESULTS = "inferlane.results"
+_REQUESTS, _RESULTS = "inferlane.requests", "inferlane.results"
 _WITHIN_S = 240
 
 
@@ -36,6 +39,12 @@ def output_names(zoo: Zoo, name: str) -> list[str]:
     return [spec.name for spec in zoo.catalog.model(name).version("v1").signature.outputs]
 
 
+def by_place(zoo: Zoo, name: str, rows: list[Any]) -> dict[int, list[Any]]:
+    """The outputs of predictions by their place."""
+    names = output_names(zoo, name)
+    return {place: [row[output] if len(names) > 1 else row for row in rows] for place, output in enumerate(names)}
+
+
 def test_the_zoo_holds_thirty_models_and_five_broken_ones() -> None:
     assert len(NAMES) >= 30
     assert len(BROKEN) == 5
@@ -48,42 +57,35 @@ def test_a_model_answers_over_http_what_its_library_predicts(zoo: Zoo, name: str
     status, answer = zoo.stack.call("/v1/models/predict", {"model": name, "instances": animal.rows, "timeout_s": 60})
 
     assert status == 200, answer
-    names, rows = output_names(zoo, name), answer["predictions"]
-    compare(
-        animal,
-        {place: [row[output] if len(names) > 1 else row for row in rows] for place, output in enumerate(names)},
-    )
+    compare(animal, by_place(zoo, name, answer["predictions"]))
 
 
 @pytest.fixture(scope="session")
-def results(zoo: Zoo) -> Mapping[tuple[str, str], Any]:
-    """The results of a record to each topic for each model, which all wait there at once."""
+def results(zoo: Zoo) -> Mapping[str, Any]:
+    """The results of a record to the topic of requests for each model, which all wait there at once."""
     return asyncio.run(asyncio.wait_for(_results(zoo), _WITHIN_S))
 
 
-async def _results(zoo: Zoo) -> Mapping[tuple[str, str], Any]:
+async def _results(zoo: Zoo) -> Mapping[str, Any]:
     servers = {"bootstrap_servers": zoo.bootstrap_servers, "request_timeout_ms": 60_000}
-    found: dict[tuple[str, str], Any] = {}
+    found: dict[str, Any] = {}
     async with AIOKafkaConsumer(_RESULTS, **servers) as consumer, AIOKafkaProducer(**servers) as producer:
         await consumer.seek_to_end()
         for name, animal in zoo.animals.items():
             value = json.dumps({"instances": animal.rows}).encode()
-            for lane, topic in _LANES.items():
-                headers = [("ce_id", f"{lane}/{name}".encode()), ("ce_model", name.encode())]
-                await producer.send_and_wait(topic, value, headers=headers)
-        while len(found) < len(_LANES) * len(zoo.animals):
+            headers = [("ce_id", f"zoo/{name}".encode()), ("ce_model", name.encode())]
+            await producer.send_and_wait(_REQUESTS, value, headers=headers)
+        while len(found) < len(zoo.animals):
             record = await consumer.getone()
-            lane, _, name = dict(record.headers)["ce_id"].decode().partition("/")
-            found[lane, name] = json.loads(record.value)
+            where, _, name = dict(record.headers)["ce_id"].decode().partition("/")
+            if where == "zoo":
+                found[name] = json.loads(record.value)
     return found
 
 
-@pytest.mark.parametrize("lane", _LANES)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_answers_a_record_what_its_library_predicts(
-    zoo: Zoo, results: Mapping[tuple[str, str], Any], name: str, lane: str
-) -> None:
-    result = results[lane, name]
+def test_a_model_answers_a_record_what_its_library_predicts(zoo: Zoo, results: Mapping[str, Any], name: str) -> None:
+    result = results[name]
 
     assert "outputs" in result, result
     outputs = {output["name"]: output["data"] for output in result["outputs"]}
@@ -94,6 +96,46 @@ def test_a_model_answers_a_record_what_its_library_predicts(
         # In the protocol's own form a label is the index of its class.
         found[place] = [classes[value] for value in outputs[output]] if is_named else outputs[output]
     compare(zoo.animals[name], found)
+
+
+def write_jsonl(animal: Animal, path: Path) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in animal.rows), encoding="utf-8")
+
+
+def write_csv(animal: Animal, path: Path) -> None:
+    """As a spreadsheet writes it: nothing where a value is missing."""
+    frame(animal).to_csv(path, index=False, header=isinstance(animal.rows[0], dict))
+
+
+def write_parquet(animal: Animal, path: Path) -> None:
+    frame(animal).to_parquet(path)
+
+
+def frame(animal: Animal) -> pd.DataFrame:
+    columns = pd.DataFrame(animal.rows)
+    return columns.rename(columns=str)
+
+
+_FILES = {".jsonl": write_jsonl, ".csv": write_csv, ".parquet": write_parquet}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_rows_is_answered_by_batch_submit_as_the_library_predicts(
+    zoo: Zoo, name: str, tmp_path: Path
+) -> None:
+    """A table in each form that one has: text, missing values and names of columns must survive all of them."""
+    animal = zoo.animals[name]
+    for suffix in _FILES if animal.is_a_table else [".jsonl"]:
+        rows, out = tmp_path / f"rows{suffix}", tmp_path / f"results{suffix}"
+        _FILES[suffix](animal, rows)
+        # The command itself, in this process: each of its own would spend a second on imports.
+        ran = CliRunner().invoke(
+            app, ["batch", "submit", str(rows), "--out", str(out), "--model", name], env=zoo.stack.environment
+        )
+
+        assert ran.exit_code == 0, ran.output + out.read_text() * out.exists()
+        found = [json.loads(line)["prediction"] for line in out.read_text().splitlines()]
+        compare(animal, by_place(zoo, name, found))
 
 
 @pytest.mark.parametrize("case", BROKEN.values(), ids=list(BROKEN))
