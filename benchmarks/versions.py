@@ -29,6 +29,9 @@ class Seen:
     """What the clients and the operator met."""
 
     latencies_s: list[float] = field(default_factory=list)
+    # When each request was sent, in the order of the latencies; and what the operator did, from when to when.
+    sent_s: list[float] = field(default_factory=list)
+    commands: list[tuple[str, float, float]] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
     late_s: float = 0.0
     add_s: list[float] = field(default_factory=list)
@@ -43,6 +46,7 @@ async def _call(session: aiohttp.ClientSession, url: str, seen: Seen) -> None:
             outcome = "" if answer.status == _HTTP_OK else f"HTTP {answer.status}"
     except (aiohttp.ClientError, TimeoutError) as error:
         outcome = type(error).__name__
+    seen.sent_s.append(started_s)
     seen.latencies_s.append(time.perf_counter() - started_s)
     if outcome:
         seen.failures[outcome] = seen.failures.get(outcome, 0) + 1
@@ -62,12 +66,14 @@ async def _send(url: str, seen: Seen, *, rate: float, stop: asyncio.Event) -> No
             await asyncio.sleep(max(0.0, next_s - time.perf_counter()))
 
 
-def _command(stack: FolderStack, *arguments: str) -> float:
+def _command(stack: FolderStack, seen: Seen, *arguments: str) -> float:
     started_s = time.perf_counter()
     ran = stack.run(*arguments)
     if ran.returncode:
         sys.exit(f"inferlane {' '.join(arguments)}: {ran.stdout}{ran.stderr}")
-    return time.perf_counter() - started_s
+    ended_s = time.perf_counter()
+    seen.commands.append((" ".join(arguments[:2]), started_s, ended_s))
+    return ended_s - started_s
 
 
 async def _change(stack: FolderStack, source: Path, seen: Seen, *, versions: int, at_once: int) -> None:
@@ -76,21 +82,36 @@ async def _change(stack: FolderStack, source: Path, seen: Seen, *, versions: int
     for number in range(1, versions + 1):
         seen.add_s.append(
             await asyncio.to_thread(
-                _command, stack, "models", "add", str(source), "--name", "coming", "--version", f"v{number}"
+                _command, stack, seen, "models", "add", str(source), "--name", "coming", "--version", f"v{number}"
             )
         )
         there.append(f"v{number}")
         if number == 1:
             continue
         if number == 2:  # noqa: PLR2004 - the first is the default until then
-            await asyncio.to_thread(_command, stack, "models", "default", "coming/v2")
+            await asyncio.to_thread(_command, stack, seen, "models", "default", "coming/v2")
         if len(there) > at_once:
             # Not the default, which goes last.
             leaving = next(version for version in there if version != "v2")
-            seen.retire_s.append(await asyncio.to_thread(_command, stack, "models", "retire", f"coming/{leaving}"))
+            seen.retire_s.append(
+                await asyncio.to_thread(_command, stack, seen, "models", "retire", f"coming/{leaving}")
+            )
             there.remove(leaving)
     for leaving in sorted(there, key=lambda version: version == "v2"):
-        seen.retire_s.append(await asyncio.to_thread(_command, stack, "models", "retire", f"coming/{leaving}"))
+        seen.retire_s.append(await asyncio.to_thread(_command, stack, seen, "models", "retire", f"coming/{leaving}"))
+
+
+def _slowest(seen: Seen, number: int = 10) -> list[str]:
+    """The slowest requests, with the command that ran when each was sent and how long it had run."""
+    found = []
+    for latency_s, sent_s in sorted(zip(seen.latencies_s, seen.sent_s, strict=True), reverse=True)[:number]:
+        during = [
+            f"{sent_s - start_s:.1f} of {end_s - start_s:.1f} s of {name!r}"
+            for name, start_s, end_s in seen.commands
+            if start_s <= sent_s <= end_s
+        ]
+        found.append(f"{latency_s * 1000:.0f} ms: {', '.join(during) or 'between commands'}")
+    return found
 
 
 def _figures(seen: Seen) -> dict[str, object]:
@@ -106,6 +127,7 @@ def _figures(seen: Seen) -> dict[str, object]:
         "client_late_at_most_ms": round(seen.late_s * 1000, 1),
         "add_s_median": round(float(np.median(seen.add_s)), 1),
         "retire_s_median": round(float(np.median(seen.retire_s)), 1),
+        "slowest": _slowest(seen),
     }
 
 
@@ -114,7 +136,7 @@ async def _measure(folder: Path, *, versions: int, rate: float, at_once: int) ->
     write_tiny_onnx(folder / "export.onnx")
     stack = FolderStack(folder)
     seen, stop = Seen(), asyncio.Event()
-    await asyncio.to_thread(_command, stack, "up", "--detach", "--fixed")
+    await asyncio.to_thread(_command, stack, seen, "up", "--detach", "--fixed")
     try:
         sending = asyncio.create_task(_send(stack.url, seen, rate=rate, stop=stop))
         await _change(stack, folder / "export.onnx", seen, versions=versions, at_once=at_once)
