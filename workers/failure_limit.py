@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 # Records that a halted worker fetches to see whether the model works again.
 _PROBE_RECORDS = 8
 _LONGEST_PAUSE_S = 600.0
+_TOO_MANY = "the model fails on too many requests"
 
 
 class FailureLimit:
@@ -53,6 +54,11 @@ class FailureLimit:
             return max_records
         return min(max_records, _PROBE_RECORDS) if self._clock.monotonic_s() >= self._halted_until_s else 0
 
+    def halt(self, reason: str) -> None:
+        """Halt at once, whatever the share is."""
+        if self._halted_until_s is None:
+            self._halt(0, reason)
+
     def note(self, results: Sequence[Result]) -> None:
         """Count terminal results as they are delivered."""
         failed = sum(result.error_code == ModelError.code for result in results)
@@ -67,7 +73,7 @@ class FailureLimit:
         while total - self._counts[0][0] >= self._window_requests:
             total -= self._counts.popleft()[0]
         if total >= self._window_requests and self._is_over(total, sum(bad for _, bad in self._counts)):
-            self._halt(total)
+            self._halt(total, _TOO_MANY)
 
     def _is_over(self, total: int, failed: int) -> bool:
         return failed > self._share * total
@@ -78,18 +84,19 @@ class FailureLimit:
             return
         if self._is_over(total, failed):
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
-            self._halt(total)
+            self._halt(total, _TOO_MANY)
             return
         self._halted_until_s, self._pause_s = None, self._first_pause_s
         HALTED.labels(*self._labels).set(0)
         log.info("pool_resumed", model=self._labels[0], version=self._labels[1])
 
-    def _halt(self, requests: int) -> None:
+    def _halt(self, requests: int, reason: str) -> None:
         self._counts.clear()
         self._halted_until_s = self._clock.monotonic_s() + self._pause_s
         HALTED.labels(*self._labels).set(1)
         log.error(
             "pool_halted",
+            reason=reason,
             model=self._labels[0],
             version=self._labels[1],
             requests=requests,

@@ -9,7 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnxruntime import RunOptions
 
+from inferlane.contracts.fallback import is_under_trial
 from inferlane.contracts.wire.tensors import ANY_ROWS, NO_ROW_AXIS, Signature, numpy_dtype
 from inferlane.errors import ConfigurationError, ModelError, clipped
 from models.artifact import check_artifact, read_artifact
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from models.catalog import ModelVersion
     from workers.lane_scheduler import LaneScheduler
     from workers.requests import Request
+    from workers.run_limit import RunLimit
 
 
 class RunCost:
@@ -88,9 +91,10 @@ class OnnxModel:
                 f"{version.path}: the model has {found}, but version.toml says {said}. "
                 "Correct [[inputs]] and [[outputs]]."
             )
+        self.run_options = RunOptions()
         self._has_strings = any(spec.datatype == "BYTES" for spec in (*graph.inputs, *graph.outputs))
         is_bound = version.execution.on_gpu and not self._has_strings
-        self._bound = _BoundRun(self._session, self._output_names) if is_bound else None
+        self._bound = _BoundRun(self._session, self._output_names, self.run_options) if is_bound else None
         self.steps = (
             None if version.steps is None else StepChain(version.steps, artifact.files, rows_alone=version.rows_alone)
         )
@@ -120,9 +124,10 @@ class OnnxModel:
         if self._bound is not None:
             return self._bound.run(inputs)
         if not self._has_strings:
-            arrays: list[Any] = self._session.run(self._output_names, dict(inputs))
+            arrays: list[Any] = self._session.run(self._output_names, dict(inputs), self.run_options)
             return arrays
-        return list(map(_of_strings, self._session.run(self._output_names, _of_objects(inputs))))
+        outputs = self._session.run(self._output_names, _of_objects(inputs), self.run_options)
+        return list(map(_of_strings, outputs))
 
     def _run_once(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         rows = 1 if self._batch == NO_ROW_AXIS else len(next(iter(inputs.values())))
@@ -141,8 +146,9 @@ class OnnxModel:
 class _BoundRun:
     """Runs with inputs and outputs that are bound: onnxruntime copies each once, between device and host."""
 
-    def __init__(self, session: "InferenceSession", output_names: Sequence[str]) -> None:
+    def __init__(self, session: "InferenceSession", output_names: Sequence[str], options: RunOptions) -> None:
         self._session = session
+        self._options = options
         self._binding = session.io_binding()
         self._output_names = output_names
 
@@ -153,7 +159,7 @@ class _BoundRun:
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name in self._output_names:
             binding.bind_output(name)
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, self._options)
         arrays: list[Any] = binding.copy_outputs_to_cpu()
         # What is bound is held; the arrays belong to the requests.
         binding.clear_binding_inputs()
@@ -183,14 +189,22 @@ class BatchRunner:
     """Runs batches of one model. One event loop and one thread: a second thread would compete for the same core."""
 
     def __init__(
-        self, run: Run, *, scheduler: "LaneScheduler", clock: "Clock", threads: int, may_run_on_loop: bool = True
+        self,
+        run: Run,
+        *,
+        scheduler: "LaneScheduler",
+        clock: "Clock",
+        threads: int,
+        may_run_on_loop: bool = True,
+        limit: "RunLimit | None" = None,
     ) -> None:
         """`threads` is how many threads one run of the model uses.
 
         Without `may_run_on_loop`, no run happens on the event loop: where a step reads texts or images, the rows of a
-        run do not say how long it will take.
+        run do not say how long it will take. `limit` is for runs with requests of a version under trial.
         """
         self._run = run
+        self._limit = limit
         self._may_run_on_loop = may_run_on_loop
         self._scheduler = scheduler
         self._clock = clock
@@ -201,6 +215,11 @@ class BatchRunner:
     def close(self) -> None:
         """Release the thread; it ends after the run under way."""
         self._executor.shutdown(wait=False)
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether requests that another version may answer should not wait for this one."""
+        return self._limit is not None and self._limit.hands_over
 
     def turn(self, lane: "Lane") -> AbstractAsyncContextManager[None]:
         """Hold the model while the block runs."""
@@ -213,8 +232,12 @@ class BatchRunner:
         """
         rows = sum(request.rows for batch in batches for request in batch)
         if self._may_run_on_loop and self._cost.of(rows) <= _INLINE_S:
-            return self._run_in_a_row(batches)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._run_in_a_row, batches)
+            ran = self._run_in_a_row(batches)
+        else:
+            ran = await asyncio.get_running_loop().run_in_executor(self._executor, self._run_in_a_row, batches)
+        if self._limit is not None:
+            self._limit.halt_if_ended()
+        return ran
 
     def _run_in_a_row(self, batches: "Sequence[Sequence[Request]]") -> list[BatchRun]:
         ran: list[BatchRun] = []
@@ -228,7 +251,11 @@ class BatchRunner:
 
     def _run_batch(self, batch: "Sequence[Request]") -> BatchRun:
         started_s, before_s = self._clock.now_s(), time.thread_time()
-        inferred = run_batch(self._run, batch) if batch else []
+        if self._limit is not None and any(is_under_trial(request.headers) for request in batch):
+            with self._limit.watch(estimate_s=self._cost.of(sum(request.rows for request in batch))):
+                inferred = run_batch(self._run, batch)
+        else:
+            inferred = run_batch(self._run, batch) if batch else []
         # The time of a failed run says nothing about the time of the next.
         if batch and not any(one.error for one in inferred):
             # Only this thread's CPU time is known; the other threads of the run are taken to use the same.

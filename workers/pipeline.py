@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
     from models.catalog import ModelVersion
     from workers.model import OnnxModel
+    from workers.run_limit import RunLimit
     from workers.shadow_copies import ShadowCopies
 
 log = structlog.get_logger(__name__)
@@ -68,8 +69,9 @@ class Pipeline:
         cancelled: Container[str],
         clock: "Clock",
         moved: "MovedRequests | None" = None,
+        run_limit: "RunLimit | None" = None,
     ) -> None:
-        """`cancelled` holds the keys of cancelled requests, `moved` what another version has been given instead."""
+        """`cancelled` are keys of requests, `moved` is what another version was given, `run_limit` that of a trial."""
         self._moved = moved
         self._max_batch_rows = settings.max_batch_rows
         self._model = model
@@ -92,6 +94,7 @@ class Pipeline:
             clock=clock,
             threads=settings.intra_op_num_threads,
             may_run_on_loop=model.version.steps is None,
+            limit=run_limit,
         )
 
     @property
@@ -186,9 +189,8 @@ class Pipeline:
             return join(request, pieces)
         except Exception as error:  # outputs that do not fit together are one request's failure
             log.exception("pieces_not_joined", request_id=request.headers.request_id)
-            return InferredRequest(
-                request, None, ModelError(f"the outputs of its pieces do not fit together: {error!r}")
-            )
+            failure = ModelError(f"the outputs of its pieces do not fit together: {error!r}")
+            return InferredRequest(request, None, failure)
 
     def _sort_out(self, batch: Sequence[Request], lane: Lane, now_s: float) -> tuple[list[Request], list[Reply]]:
         """The requests to infer, and the replies of those that are expired, cancelled or overdue."""
@@ -211,6 +213,8 @@ class Pipeline:
             return self._replies.of_cancelled(headers, lane, now_s=now_s)
         if is_overdue(headers, now_s=now_s):
             return self._replies.of_overdue(request.record, headers, lane, now_s=now_s)
+        if headers.fallback is not None and self._runner.hands_over:
+            return self._replies.of_halted(request.record, headers, lane, now_s=now_s)
         return None
 
     def _reply(self, inferred: InferredRequest, lane: Lane, times: RunTimes) -> Reply:

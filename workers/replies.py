@@ -14,12 +14,12 @@ from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, la
 from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.results import Result, Status, foreign_key_of
 from inferlane.contracts.wire.v2 import encode_response
-from inferlane.errors import InferlaneError, PayloadTooLargeError
+from inferlane.errors import InferlaneError, ModelError, PayloadTooLargeError
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.metrics.instruments import MAX_CLASSES, class_labels
 from inferlane.runtime.metrics.worker_metrics import MODEL_SIZE, PREDICTION_VALUE, PREDICTIONS, PROVIDER
 from workers.open_labels import open_label_output
-from workers.row_comparison import labels_of
+from workers.row_comparison import is_finite, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +53,9 @@ class ReplyBuilder:
         request, headers = inferred.request, inferred.request.headers
         if inferred.outputs is None:
             error = inferred.error or InferlaneError("the run gave neither outputs nor an error")
+            return self.of_error(request.record, headers, request.lane, error, now_s=times.ended_s)
+        if headers.fallback is not None and not is_finite(inferred.outputs):
+            error = ModelError(f"an output holds NaN or an infinite number; {headers.fallback} answers it")
             return self.of_error(request.record, headers, request.lane, error, now_s=times.ended_s)
         content, json_length = encode_response(
             inferred.outputs,
@@ -106,10 +109,17 @@ class ReplyBuilder:
 
     def of_overdue(self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
         """The reply of a request that has waited too long here and has a fallback: an expiry of this version."""
-        overdue = replace(
-            Result.expired(headers, now_s=now_s),
-            error_detail=f"it has waited for half of the time to its deadline; {headers.fallback} answers it",
-        )
+        reason = "it has waited for half of the time to its deadline"
+        return self._handed_over(record, headers, lane, reason=reason, now_s=now_s)
+
+    def of_halted(self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
+        """The reply of a request that a halted worker does not infer, and that has a fallback."""
+        return self._handed_over(record, headers, lane, reason="its worker is halted", now_s=now_s)
+
+    def _handed_over(
+        self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, *, reason: str, now_s: float
+    ) -> Reply:
+        overdue = replace(Result.expired(headers, now_s=now_s), error_detail=f"{reason}; {headers.fallback} answers it")
         fallback = fallback_record(record, headers, names=self._names, lane=lane, now_s=now_s)
         return replace(self._reply(overdue, headers, lane), dead=record, fallback=fallback)
 

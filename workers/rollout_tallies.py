@@ -12,6 +12,7 @@ from inferlane.contracts.outcomes import LABEL_CHARS
 from inferlane.contracts.results import CANCELLED, Status
 from inferlane.errors import DecodeError, InvalidInputError
 from workers.replies import Predictions
+from workers.row_comparison import is_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,11 +57,16 @@ class RolloutTallies:
             counts = self._counts(rollout, batch.lane)
             if counts is None:
                 continue
+            inferred = () if batch.run is None else batch.run.inferred
+            ours = [one for one in inferred if one.request.headers.rollout == rollout]
+            # Of both versions, so that rows for which both give none are nothing against the candidate.
+            odd = {
+                one.request.headers.request_id for one in ours if one.outputs is not None and not is_finite(one.outputs)
+            }
             for reply in replies:
                 if reply.rollout == rollout and reply.result.error_code not in _SENDER_FAULTS:
-                    _count(counts, reply)
+                    _count(counts, reply, is_odd=reply.result.request_id in odd)
             if batch.run is not None:
-                ours = [one for one in batch.run.inferred if one.request.headers.rollout == rollout]
                 rows = sum(one.request.rows for one in batch.run.inferred)
                 counts.runs[run_bin(rows, batch.run.times.inference_s)] += bool(ours)
                 self._count_classes(counts, ours)
@@ -120,8 +126,8 @@ class RolloutTallies:
             counts.classes[self._labels[index]] += int(found[index])
 
 
-def _count(counts: _Counts, reply: "Reply") -> None:
-    is_failed, is_expired = reply.result.status is Status.FAILED, reply.result.status is Status.EXPIRED
+def _count(counts: _Counts, reply: "Reply", *, is_odd: bool) -> None:
+    is_failed, is_expired = is_odd or reply.result.status is Status.FAILED, reply.result.status is Status.EXPIRED
     counts.requests += 1
     counts.failed += is_failed
     counts.expired += is_expired

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,13 @@ class RowComparison:
     # What each said, for people.
     original: Sequence[str]
     shadow: Sequence[str]
+
+
+def is_finite(outputs: Mapping[str, Any]) -> bool:
+    """Whether every number of the outputs is one: neither NaN nor infinite."""
+    # What is no array is reported where it is encoded.
+    floats = (array for array in outputs.values() if isinstance(array, np.ndarray) and array.dtype.kind == "f")
+    return all(bool(np.isfinite(array).all()) for array in floats)
 
 
 def compare_rows(

@@ -29,6 +29,7 @@ from workers.fallback_writer import FallbackWriter
 from workers.outcome_summaries import OutcomeRecorder, report_outcomes
 from workers.pipeline import Pipeline, worker_lanes
 from workers.rollout_tallies import RolloutTallies
+from workers.run_limit import RunLimit
 from workers.shadow_copies import ShadowCopies
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ class Worker:
             cancelled=clients.cancelled,
             clock=self._clock,
             moved=moved,
+            run_limit=RunLimit(settings.trial_run_limit_s, self._model.run_options, failures=self._limit),
         )
         self._open.callback(pipeline.close)
         return pipeline

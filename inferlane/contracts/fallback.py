@@ -55,6 +55,11 @@ def _moved(record: KafkaRecord, headers: RequestHeaders, to_version: str, *, nam
     return OutRecord(topic, key, record.value or b"", kept, max_run=max_run)
 
 
+def is_under_trial(headers: RequestHeaders) -> bool:
+    """Whether no client depends on this version for the request: another one answers it, or has answered it."""
+    return headers.fallback is not None or headers.is_copy
+
+
 def is_overdue(headers: RequestHeaders, *, now_s: float) -> bool:
     """Whether a request has waited so long for the version under trial that the other one should have it now."""
     if headers.fallback is None or headers.deadline_s is None:

@@ -71,6 +71,15 @@ class BucketCounts(msgspec.Struct, frozen=True, eq=False):
     expired: np.ndarray
 
 
+def _no_counts() -> BucketCounts:
+    column = np.zeros(BUCKETS, np.int64)
+    column.flags.writeable = False
+    return BucketCounts(column, column, column)
+
+
+_NO_COUNTS = _no_counts()
+
+
 def encode_buckets(counts: BucketCounts) -> bytes:
     """Bucket counts in a compact form: of each array the number of entries that are not 0, then bucket and count."""
     parts = []
@@ -88,9 +97,9 @@ def decode_buckets(raw: bytes) -> BucketCounts:
     Raises:
         DecodeError: the bytes hold something else.
     """
-    columns = np.zeros((_COLUMNS, BUCKETS), np.int64)
     if not raw:
-        return BucketCounts(*columns)
+        return _NO_COUNTS
+    columns = np.zeros((_COLUMNS, BUCKETS), np.int64)
     at = 0
     for column in columns:
         held = int.from_bytes(raw[at : at + 2], "little")

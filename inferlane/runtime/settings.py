@@ -239,6 +239,10 @@ class WorkerSettings(StackSettings):
     failure_share_limit: Annotated[float, Field(gt=0, le=1)] = 0.5
     failure_window_requests: Annotated[int, Field(ge=1)] = 200
     failure_pause_s: Seconds = 10.0
+    # How long a run may take whose requests another version answers otherwise (a rollout, a fallback, a shadow), unless
+    # earlier runs were as long. Longer runs are ended and the worker halts. Too short ends slow models, too long keeps
+    # clients waiting for one that hangs: they wait for `default_wait_s`.
+    trial_run_limit_s: Seconds = 4.0
 
 
 class WebhookSettings(StackSettings):

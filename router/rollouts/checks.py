@@ -13,7 +13,6 @@ from router.rollouts.statistics import (
     jensen_shannon,
     log_evidence,
     log_mean,
-    unit_width,
 )
 
 # How the alpha of a check is shared among those that roll back, so that together they keep to it.
@@ -84,11 +83,11 @@ def _rate(check: Check, options: CheckOptions, learnt: Learnt, spec: RolloutSpec
 
 
 def _words(found: Difference, margin: float, draws: float, *, is_failed: bool, is_enough: bool) -> str:
-    points = 100 * found.estimate
+    points = f"{100 * found.estimate:+.2g}" if abs(found.estimate) < 1 else f"{100 * found.estimate:+.0f}"
     if is_failed:
-        return f"worse: {points:+.2g} points"
+        return f"worse: {points} points"
     if found.high < 0:
-        return f"better: {points:+.2g} points"
+        return f"better: {points} points"
     if is_enough:
         return f"same within {100 * max(found.high, -found.low, 0):.2g} points"
     more = _requests_missing(found, margin, draws)
@@ -101,11 +100,8 @@ def _requests_missing(found: Difference, margin: float, draws: float) -> int:
     room = margin - found.estimate
     if room <= 0:
         return 0
-    unit = unit_width(draws, alpha=2 * _PROMOTION_ALPHA, tuned_for=draws)
-    needed = draws
-    while half * unit_width(needed, alpha=2 * _PROMOTION_ALPHA, tuned_for=needed) / unit > room:
-        needed *= 1.1
-    return max(1, math.ceil(needed - draws))
+    # A bound that is tuned for as many draws as there are shrinks with their square root.
+    return max(1, math.ceil(draws * ((half / room) ** 2 - 1)))
 
 
 def _answers(options: CheckOptions, learnt: Learnt) -> Verdict:

@@ -11,6 +11,8 @@ from router.rollouts.statistics import log_evidence
 # Model errors in a row that end a small step at once, and what a small step is.
 _ERRORS_IN_A_ROW = 3
 _SMALL_WEIGHT = 0.05
+# The share of failures of the stable version from which errors in a row are no news.
+_STABLE_SHARE = 0.2
 # Standard deviations by which failures may exceed those that the stable version would have had.
 _EXPOSURE_DEVIATIONS = 3.0
 _LATE_SHARE = 0.5
@@ -37,10 +39,11 @@ def guard(state: RolloutState, pool: CandidatePool, learnt: Learnt) -> str | Non
     """What needs no statistics: the reason to roll back at once, None if there is none."""
     weight = weight_of(state)
     if pool.is_halted:
-        return "a worker of the candidate halted: its model fails on most requests"
+        return "a worker of the candidate halted: its model fails on most requests, or a run did not end"
     # Errors of requests that do not count in the rollout end no rollout.
     in_a_row = min(pool.failed_in_a_row, int(learnt.counts[2] + learnt.shadows[1]))
-    if weight <= _SMALL_WEIGHT and in_a_row >= _ERRORS_IN_A_ROW:
+    is_worse = learnt.counts[3] <= _STABLE_SHARE * learnt.counts[1]
+    if weight <= _SMALL_WEIGHT and in_a_row >= _ERRORS_IN_A_ROW and is_worse:
         return f"{pool.failed_in_a_row} model errors in a row at a weight of {weight:.0%}"
     if pool.workers == 0:
         return "no worker of the candidate is there"

@@ -54,7 +54,7 @@ def log_ratios(candidate: float, stable: float, share: float, odds: Floats = MOR
 def log_evidence(ratios: Floats) -> float:
     """The logarithm of the e-value of summed `log_ratios`."""
     largest = float(ratios.max())
-    return largest + math.log(float(np.exp(ratios - largest).mean()))
+    return largest + math.log(float(np.exp(ratios - largest).sum()) / ratios.size)
 
 
 def log_mean(logs: Floats) -> float:
@@ -78,6 +78,8 @@ def first_draws(
     All arrays are `(buckets,)`. A bucket that was seen counts no more: a user whose requests always fail is one draw,
     today and tomorrow.
     """
+    if not requests.any():
+        return Draws(0.0, 0.0), seen
     new = (requests > 0) & ~seen
     return Draws(float(new.sum()), float((events[new] / requests[new]).sum())), seen | new
 

@@ -25,8 +25,7 @@ class FolderStack:
         self.environment = ports.environment(
             INFERLANE_STATE_DIR=str(folder / "state"),
             INFERLANE_MODELS_DIR=str(folder / "models"),
-            INFERLANE_DEFAULT_MODEL="tiny",
-            **settings,
+            **({"INFERLANE_DEFAULT_MODEL": "tiny"} | settings),
         )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -168,6 +168,9 @@ def test_three_model_errors_in_a_row_end_a_small_step() -> None:
     assert "3 model errors in a row" in rolled.reason
     # Errors of requests that a client pinned to the candidate are none of the rollout's.
     assert decide(at_step(1), 1_001.0, slot(1, (3, 0), (40, 0)), pool=failing).state.phase is Phase.STEPPING
+    # What the stable version fails as well is no news of the candidate.
+    incident = slot(1, (3, 3), (40_000, 39_000))
+    assert decide(at_step(1), 1_001.0, incident, pool=failing).state.phase is Phase.STEPPING
 
 
 def test_open_slots_count_at_once_and_are_not_counted_twice() -> None:

@@ -104,3 +104,28 @@ def test_a_summary_says_how_many_model_errors_came_in_a_row() -> None:
         summary = recorder.take_summary()
         assert summary is not None
         assert summary.failed_in_a_row == in_a_row
+
+
+def test_answers_that_are_no_numbers_count_as_failures_of_either_version() -> None:
+    tallies = RolloutTallies(VERSION)
+    good, bad = make_request(MARK, ("ce_id", b"good")), make_request(MARK, ("ce_id", b"bad"))
+    inferred = [
+        InferredRequest(one, {"label": np.zeros(1, np.int64), "probabilities": np.full((1, 3), value, np.float32)})
+        for one, value in ((good, 0.5), (bad, np.nan))
+    ]
+    replies = [BUILDER.of_inferred(one, TIMES) for one in inferred]
+    assert [reply.result.status for reply in replies] == [Status.SUCCEEDED, Status.SUCCEEDED]
+    tallies.add(Batch(lane=Lane.REQUESTS, fetched_s=10.0, run=BatchRun(inferred, TIMES)), replies)
+    (tally,) = tallies.take()
+    assert (tally.requests, tally.failed) == (2, 1)
+
+
+def test_another_version_answers_what_a_version_under_trial_has_no_numbers_for() -> None:
+    request = make_request(MARK, (FALLBACK, b"v1"), ("ce_model", b"iris"), ("ce_modelversion", b"v2"))
+    outputs = {"label": np.zeros(1, np.int64), "probabilities": np.array([[np.inf, 0, 0]], np.float32)}
+    reply = BUILDER.of_inferred(InferredRequest(request, outputs), TIMES)
+    assert reply.fallback is not None
+    assert (reply.result.error_code, reply.fallback.topic) == (
+        ModelError.code,
+        Names().work_topic("iris", "v1", Lane.REQUESTS),
+    )

@@ -1,0 +1,78 @@
+"""End a run of the model that takes too long, so that another version can still answer its requests."""
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from onnxruntime import RunOptions
+
+    from workers.failure_limit import FailureLimit
+
+log = structlog.get_logger(__name__)
+
+# Looks at a run before it is over its limit. They are counted instead of seconds: on a machine that stands still, the
+# run stands still as well, and the time that passes then says nothing about it.
+_LOOKS = 20
+# How much longer than the estimate from earlier runs a run may take: a large batch of a slow model does not hang.
+_ESTIMATES = 4.0
+
+
+class RunLimit:
+    """Watches runs from a thread of its own, and ends one through its options; then the worker halts.
+
+    onnxruntime ends a run between two nodes of the graph and between two rounds of a loop; then the run raises.
+    """
+
+    def __init__(self, limit_s: float, options: "RunOptions", *, failures: "FailureLimit") -> None:
+        """`options` are those of every run of the model."""
+        self._limit_s = limit_s
+        self._options = options
+        self._failures = failures
+        self._lock = threading.Lock()
+        self._running = threading.Event()
+        self._looks_left = 0
+        self._has_ended = False
+        self._watcher: threading.Thread | None = None
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether the worker is halted and tries nothing now: what another version may answer should not wait here."""
+        return self._failures.is_halted and self._failures.allowance(1) == 0
+
+    @contextmanager
+    def watch(self, *, estimate_s: float) -> Iterator[None]:
+        """Watch the run of this block. `estimate_s` is how long it should take, infinite where nobody knows."""
+        longer = 1.0 if math.isinf(estimate_s) else max(1.0, _ESTIMATES * estimate_s / self._limit_s)
+        self._looks_left = math.ceil(_LOOKS * longer)
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._look_for_ever, name="run_limit", daemon=True)
+            self._watcher.start()
+        self._running.set()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.clear()
+                self._has_ended |= self._options.terminate
+                self._options.terminate = False
+
+    def halt_if_ended(self) -> None:
+        """Halt the worker if a run was ended since the last call: the next one would take as long."""
+        if self._has_ended:
+            self._has_ended = False
+            self._failures.halt("a run of the model did not end in time")
+
+    def _look_for_ever(self) -> None:
+        pause = threading.Event()
+        while self._running.wait():
+            pause.wait(self._limit_s / _LOOKS)
+            with self._lock:
+                self._looks_left -= 1
+                if self._looks_left <= 0 and self._running.is_set() and not self._options.terminate:
+                    self._options.terminate = True
+                    log.error("run_ended", limit_s=self._limit_s, effect="its requests count as failed by the model")
