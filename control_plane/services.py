@@ -1,5 +1,6 @@
 """`inferlane api`, `router`, `worker`, `webhooks` and `dashboard`: a process each, without what a terminal needs."""
 
+import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -65,6 +66,43 @@ def service_of(arguments: "Sequence[str]") -> "Callable[[], None] | None":
         return None
     services = {"api": run_api, "router": run_router, "webhooks": run_webhooks, "dashboard": run_dashboard}
     return None if rest else services.get(command)
+
+
+def load_all() -> None:
+    """Load the modules of every service, to be shared by processes that are forked from this one."""
+    quiet_libraries()
+    # One thread: more would be in the way of a fork, and none of the services computes with it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import workers.main  # noqa: F401
+
+
+def quiet_libraries() -> None:
+    """Have onnxruntime send no telemetry, unless the environment says otherwise.
+
+    Its official builds report to Microsoft by default, from a thread that the import starts.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def run_forked(arguments: "Sequence[str]") -> int:
+    """Run the service that these arguments of `inferlane` name, in a process forked for it; return the exit code."""
+    service = service_of(arguments)
+    if service is None:
+        sys.stderr.write(f"error: no service has the arguments {list(arguments)}\n")
+        return 2
+    return run_service(service)
+
+
+def run_service(service: "Callable[[], None]") -> int:
+    """Run a service and return the exit code; an error of ours is one line on standard error."""
+    from inferlane.errors import InferlaneError, printable
+
+    try:
+        service()
+    except InferlaneError as error:
+        sys.stderr.write(printable(f"error ({error.code}) {error}") + "\n")
+        return 1
+    return 0
 
 
 def _run(service: str, serve: "Callable[[Settings, asyncio.Event], Awaitable[None]]") -> None:

@@ -18,6 +18,7 @@ from inferlane.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from control_plane.local.fork_server import ForkServer
     from control_plane.local.probe import Target
     from control_plane.local.profile import Profile, StackOptions
     from inferlane.runtime.runfile import FaultRecord, RunRecord
@@ -95,6 +96,14 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
     samples: Annotated[
         bool, typer.Option("--samples", help="Build the sample models first, where the store lacks them. Default: off.")
     ] = False,
+    fork: Annotated[
+        bool,
+        typer.Option(
+            "--fork/--exec",
+            envvar="INFERLANE_FORK",
+            help="Fork our processes from one that has loaded their modules (Linux only), or start each anew.",
+        ),
+    ] = True,
     detach: Annotated[
         bool, typer.Option("--detach/--foreground", help="Return once everything is ready, or stay and log.")
     ] = False,
@@ -118,6 +127,7 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         )
         if autoscale
         else None,
+        forks=fork,
     )
     if samples:
         models_commands.build_samples()
@@ -241,13 +251,37 @@ def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord,
 
 
 def _up_here(profile: "Profile", options: "StackOptions") -> None:
-    from control_plane.local.local_stack import LocalStack
+    import structlog
+
+    from control_plane.local.fork_server import ForkServer, ForkServerError
+    from control_plane.services import load_all, run_forked
     from inferlane.runtime.logs import configure_logs
+
+    forks, why_not = None, ""
+    if options.forks:
+        try:
+            # Before anything here has a thread, an event loop or a log.
+            forks = ForkServer.start(load_all, run_forked)
+        except ForkServerError as error:
+            why_not = str(error)
+    configure_logs(profile.settings, service="supervisor")
+    if why_not:
+        structlog.get_logger(__name__).info(
+            "services_not_forked", reason=why_not, effect="each loads its own modules: more memory, a slower start"
+        )
+    try:
+        _run_here(profile, options, forks)
+    finally:
+        if forks is not None:
+            forks.close()
+
+
+def _run_here(profile: "Profile", options: "StackOptions", forks: "ForkServer | None") -> None:
+    from control_plane.local.local_stack import LocalStack
     from inferlane.runtime.service import run
 
-    configure_logs(profile.settings, service="supervisor")
     _stop_leftovers(profile.settings)
-    stack = LocalStack(profile, options, *_served(profile))
+    stack = LocalStack(profile, options, *_served(profile), forks=forks)
     run(lambda stop: stack.run(stop, when_ready=_announce))
 
 
@@ -302,7 +336,7 @@ def _arguments(options: "StackOptions") -> "Sequence[str]":
             "--hpa-sync": options.autoscale.hpa_sync_s,
         }
     flags = [part for flag, value in values.items() for part in (flag, str(value))]
-    return [*flags, "--autoscale" if options.autoscale else "--fixed"]
+    return [*flags, "--autoscale" if options.autoscale else "--fixed", "--fork" if options.forks else "--exec"]
 
 
 def _scaled_table(record: "RunRecord") -> Table:

@@ -1,27 +1,27 @@
 """A child process that ends when the supervisor ends."""
 
 import asyncio
-import ctypes
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import psutil
 import structlog
 
+from control_plane.local.fork_server import ForkedProcess, ForkServer, ForkServerError
+from control_plane.local.forked_service import ForkRequest
+from control_plane.local.linux_process import die_with, libc
 from control_plane.local.state_directory import append_all, open_log
 
 log = structlog.get_logger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 # For the last words of a program that has ended.
 _LAST_WORDS_S = 2.0
 # Not known: matches no process that lives.
@@ -43,6 +43,9 @@ class ProcessSpec:
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    # Arguments of `inferlane` that run the same, and the server that forks them; without both, `argv` is executed.
+    arguments: tuple[str, ...] = ()
+    forks: ForkServer | None = None
     log_path: Path
     # Answers now; whoever asks bounds the time and takes an error for "not yet".
     is_ready: Ask
@@ -65,7 +68,7 @@ class ProcessSpec:
 class Child:
     """A running process; made by `start_child`, used from one event loop."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log_path: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | ForkedProcess, log_path: Path) -> None:
         self._process = process
         self._writing = (
             asyncio.create_task(append_all(process.stdout, log_path), name=f"log:{log_path.stem}")
@@ -119,16 +122,30 @@ async def start_child(spec: ProcessSpec) -> Child:
         OSError, subprocess.SubprocessError: the system does not start it.
     """
     with _output_of(spec) as output:
-        process = await asyncio.create_subprocess_exec(
-            *spec.argv,
-            env=spec.env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
-        )
-    return Child(process, spec.log_path)
+        return Child(await _fork(spec, output) or await _execute(spec, output), spec.log_path)
+
+
+async def _fork(spec: ProcessSpec, output: BinaryIO | int) -> ForkedProcess | None:
+    if spec.forks is None or not spec.arguments:
+        return None
+    try:
+        request = ForkRequest(spec.arguments, dict(spec.env))
+        return await spec.forks.fork(request, None if isinstance(output, int) else output)
+    except ForkServerError as error:
+        log.debug("not_forked", name=spec.name, reason=str(error))
+        return None
+
+
+async def _execute(spec: ProcessSpec, output: BinaryIO | int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *spec.argv,
+        env=spec.env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_die_with_us(),
+    )
 
 
 @contextmanager
@@ -147,30 +164,18 @@ def _output_of(spec: ProcessSpec) -> Iterator[BinaryIO | int]:
         yield file
 
 
-def _die_with(parent_pid: int) -> Callable[[], None] | None:
-    """Return what a new child runs before exec so that the kernel kills it when its parent is gone.
+def _die_with_us() -> Callable[[], None] | None:
+    """Return what a new child runs before exec so that the kernel kills it when this process is gone.
 
     A supervisor that is SIGKILLed cannot stop anybody, and Tansu and Valkey offer no pipe to watch, so on Linux the
-    kernel does it (prctl(2), PR_SET_PDEATHSIG; kept across exec). It is armed between fork and exec because asking
-    for it from a wrapper program would cost a second Python start for each process. Elsewhere the next `up` or
-    `down` ends what the run file still names.
+    kernel does it (it is kept across exec). It is armed between fork and exec because asking for it from a wrapper
+    program would cost a second Python start for each process. Elsewhere the next `up` or `down` ends what the run
+    file still names.
     """
     if sys.platform != "linux":
         return None
-    prctl = _libc().prctl
-
-    def arm() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # The parent may have died before the line above: then no signal will come.
-        if os.getppid() != parent_pid:
-            os._exit(1)
-
-    return arm
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
+    libc()
+    return partial(die_with, os.getpid())
 
 
 def _create_time_s(pid: int) -> float:

@@ -30,6 +30,7 @@ from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.runfile import FaultRecord, PoolRecord, ProcessRecord, RunFile, RunRecord, base_url
 
 if TYPE_CHECKING:
+    from control_plane.local.fork_server import ForkServer
     from control_plane.local.managed_process import ManagedProcess
     from control_plane.local.pool_autoscaler import ScaledState
 
@@ -44,15 +45,21 @@ class LocalStack:
     """
 
     def __init__(
-        self, profile: Profile, options: StackOptions, targets: Sequence[Target], faults: Sequence[FaultRecord] = ()
+        self,
+        profile: Profile,
+        options: StackOptions,
+        targets: Sequence[Target],
+        faults: Sequence[FaultRecord] = (),
+        *,
+        forks: "ForkServer | None" = None,
     ) -> None:
-        """`faults` are what the catalogue left out, to be shown with the rest."""
+        """`faults` are what the catalogue left out, to be shown with the rest; `forks` starts our processes."""
         self._profile = profile
         settings = profile.settings
         self._file = RunFile(settings.state_dir)
         refuse_second(self._file)
         self._state = StateFiles(self._file, TargetFile(settings.state_dir), write_again=self._write)
-        self._pools = StackPools(profile, options, targets)
+        self._pools = StackPools(profile, options, targets, forks=forks)
         self._supervisor = Supervisor(self._pools.all(), on_change=self._write)
         self._versions = VersionPools(
             settings,

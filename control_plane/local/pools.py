@@ -23,6 +23,7 @@ from inferlane.runtime.redis.result_store import connect, store_errors
 from inferlane.runtime.runfile import base_url
 
 if TYPE_CHECKING:
+    from control_plane.local.fork_server import ForkServer
     from inferlane.runtime.settings import KafkaSettings
 
 # Patient: a machine that starts ten processes answers late.
@@ -162,8 +163,12 @@ _PARTS_ENVIRONMENT = {"PATH", "HOME", "TMPDIR", "RUST_LOG"}
 class StackPools:
     """Build the pools of a profile. Ports are checked when the pools are built, before anything runs."""
 
-    def __init__(self, profile: Profile, options: StackOptions, targets: Sequence[Target]) -> None:
+    def __init__(
+        self, profile: Profile, options: StackOptions, targets: Sequence[Target], *, forks: "ForkServer | None" = None
+    ) -> None:
+        """`forks` starts our own processes; without it each is executed."""
         self._profile = profile
+        self._forks = forks
         self._settings = profile.settings
         self._options = options
         # Those of now: the catalogue changes while the stack runs.
@@ -290,6 +295,8 @@ class StackPools:
         return ProcessSpec(
             name=name,
             argv=(sys.executable, "-m", "control_plane", *argv),
+            arguments=argv,
+            forks=self._forks,
             env=child_environment(argv[0], os.environ, self._profile.environment, env),
             log_path=self._log_dir / f"{name}.log",
             is_ready=partial(is_ready, url),

@@ -48,6 +48,8 @@ class StackOptions:
     dashboard_port: int = 3000
     # None: every pool keeps its size.
     autoscale: AutoscaleOptions | None = None
+    # Whether services are forked from a process that has loaded their modules, where the system allows it.
+    forks: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,34 @@
+"""What the kernel of Linux does for parents and children beyond POSIX (prctl(2))."""
+
+import ctypes
+import os
+import signal
+from functools import cache
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent ends; end it now if that has ended already."""
+    libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The parent may have died before the line above: then no signal will come.
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def become_subreaper() -> None:
+    """Become the parent of each descendant whose own parent ends."""
+    libc().prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def thread_count() -> int:
+    """Return how many threads this process has, those of libraries too."""
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+@cache
+def libc() -> ctypes.CDLL:
+    """The C library; called before a fork, so that a child loads nothing."""
+    return ctypes.CDLL(None)
