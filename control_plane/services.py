@@ -3,6 +3,7 @@
 import os
 import sys
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 # Each process loads only its own service, and the command line none of them (PLC0415).
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = "inferlane.env"
 """Read where an `inferlane` command starts; what the environment says already wins."""
+_SHARED_MODULES = (
+    "inferlane.runtime.config",
+    "inferlane.runtime.logs",
+    "inferlane.runtime.service",
+    "producer_api.main",
+    "router.main",
+    "workers.main",
+    "webhook_sender.main",
+    "dashboards.live.main",
+)
 _WORKER_OPTIONS = {"--model", "--version"}
 
 
@@ -73,7 +84,8 @@ def load_all() -> None:
     quiet_libraries()
     # One thread: more would be in the way of a fork, and none of the services computes with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    import workers.main  # noqa: F401
+    for name in _SHARED_MODULES:
+        import_module(name)
 
 
 def quiet_libraries() -> None:
