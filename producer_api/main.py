@@ -88,8 +88,9 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             timeout_graceful_shutdown=int(settings.drain_deadline_s),
         )
         port = await server.enter_async_context(http)
-        if peers or certificate is not None:
-            # The supervisor and `/metrics` must reach this one and not another on the port, and trust no authority.
+        if settings.ops_port:
+            # Where processes share the port, the supervisor and `/metrics` must reach this one; and probes and scrapers
+            # trust no authority.
             await server.enter_async_context(serve_ops(ops, settings))
         services = await _start(settings, base, lack, parts, startup)
         app.serve(build_app(services, keys))

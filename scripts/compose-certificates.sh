@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the certificates for docker-compose.tls.yml in .inferlane/tls: an authority, and one each for Kafka and the store.
+# Makes the certificates for docker-compose.tls.yml in .inferlane/tls: an authority, and one each for Kafka, the store and the API.
 # What is there stays; to renew, remove the folder. Needs OpenSSL 3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,8 +23,8 @@ certificate() {
 
 readonly KEY_IDS='subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n'
 certificate ca "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n$KEY_IDS"
-for service in kafka valkey; do
-  certificate "$service" "basicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:$service,DNS:localhost\n$KEY_IDS" \
+for service in kafka valkey api; do
+  certificate "$service" "basicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:$service,DNS:localhost,IP:127.0.0.1\n$KEY_IDS" \
     -CA ca.crt -CAkey ca.key
 done
 # Kafka wants key and certificate in one file.

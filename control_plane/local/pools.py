@@ -267,7 +267,7 @@ class StackPools:
         if size == 1:
             has_tls = self._settings.api_ssl_certfile is not None
             own = self._ops_ports.port_of("api") if has_tls else port
-            env = {"INFERLANE_API_PORT": str(port), **({"INFERLANE_OPS_PORT": str(own)} if has_tls else {})}
+            env = {"INFERLANE_API_PORT": str(port), "INFERLANE_OPS_PORT": str(own if has_tls else 0)}
             spec = self._spec("api", ("api",), own, host=ops_host if has_tls else host, env=env)
             return Pool(name="api", rank=_API, wave=_SERVICES, make=lambda _: spec)
         ops_ports = {f"api-{number}": self._ops_ports.port_of(f"api-{number}") for number in range(1, size + 1)}

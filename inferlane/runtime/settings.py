@@ -56,7 +56,8 @@ class StackSettings(BaseSettings):
 class PortSettings(StackSettings):
     """The HTTP edge of every port: the address of the ops port, and the limits of one connection."""
 
-    # The ops port serves /metrics, /livez and /readyz of a process that has no API.
+    # The ops port serves /metrics, /livez and /readyz of a process, without TLS. The API has them on its own port, and
+    # opens an ops port only where one is set.
     ops_host: str = "127.0.0.1"
     ops_port: Port = 0
     # More names, separated by commas, under which a loopback port without keys may be addressed; localhost always may.

@@ -1,26 +1,22 @@
-"""Clients that know nothing of Inferlane, as docs/clients.md and docs/topics.md show them: each gets right answers.
+"""The examples of docs/clients.md and docs/topics.md, as they stand there, on a stack as README.md starts it.
 
 `.ci/clients.sh` installs them and runs this.
 """
 
 import json
-import os
-import random
 import re
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
-import confluent_kafka
 import pytest
 from jsonschema import Draft7Validator
 
+from tests.support.installed_clients import clients_folder, newer_librdkafka, run_client
 from tests.support.keyed_stack import REPOSITORY, KeyedStack, running_stack
 
 pytestmark = pytest.mark.timeout(900)
 
-CLIENTS = Path(os.environ["INFERLANE_CLIENTS"])
+CLIENTS = clients_folder()
 EXAMPLES = {
     name: text
     for page in ("clients", "topics")
@@ -31,9 +27,6 @@ EXAMPLES = {
     )
 }
 IRIS = [5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]
-DIGITS = tuple([float(random.Random(seed).randrange(17)) for _ in range(64)] for seed in (1, 2))
-# Longer than any of them takes to load on a busy machine.
-_WITHIN_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -42,44 +35,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedStack]:
         yield stack
 
 
-@pytest.fixture(params=["iris", "digits"])
-def model(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def labels_of(stack: KeyedStack, model: str, version: str) -> list[int]:
-    """The class indices of the two rows of a model, as the V2 call without any client has them."""
-    rows = IRIS if model == "iris" else DIGITS
-    data = [value for row in rows for value in row]
-    tensor = {"name": "input", "shape": [2, len(rows[0])], "datatype": "FP32", "data": data}
-    answer = stack.call(f"/v2/models/{model}/versions/{version}/infer", {"inputs": [tensor]})
+def labels_of(stack: KeyedStack, version: str) -> list[int]:
+    """The class indices of the two rows, as the V2 call without any client has them."""
+    tensor = {"name": "input", "shape": [2, 4], "datatype": "FP32", "data": [value for row in IRIS for value in row]}
+    answer = stack.call(f"/v2/models/iris/versions/{version}/infer", {"inputs": [tensor]})
     (labels,) = [output["data"] for output in answer["outputs"] if output["name"] == "label"]
     return list(labels)
 
 
-def example_of(name: str, stack: KeyedStack, model: str) -> str:
-    """The example as the page has it, for the ports of this stack, and for the rows of the model."""
+def example_of(name: str, stack: KeyedStack) -> str:
+    """The example as the page has it, for the ports of this stack."""
     text = EXAMPLES[name].replace("127.0.0.1:9092", f"127.0.0.1:{stack.broker_port}")
-    text = text.replace("localhost:8000", f"localhost:{stack.api_port}")
-    if model == "digits":
-        text = text.replace("iris", "digits")
-        for iris, digits in zip(IRIS, DIGITS, strict=True):
-            text = text.replace(json.dumps(iris), json.dumps(digits))
-    return text
-
-
-def run(*argv: str, **environment: str) -> str:
-    done = subprocess.run(
-        argv,
-        env={**os.environ, **environment},
-        cwd=CLIENTS,
-        capture_output=True,
-        text=True,
-        timeout=_WITHIN_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return text.replace("localhost:8000", f"localhost:{stack.api_port}")
 
 
 def label_in(printed: str) -> int:
@@ -89,55 +56,43 @@ def label_in(printed: str) -> int:
     return int(label)
 
 
-def newer_librdkafka() -> Mapping[str, str]:
-    """The librdkafka of confluent-kafka's wheel: Debian's own cannot read the embedded broker's list of versions."""
-    held = Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs"
-    (library,) = held.glob("librdkafka-*.so*")
-    link = CLIENTS / "librdkafka" / "librdkafka.so.1"
-    link.parent.mkdir(exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(library)
-    return {"LD_LIBRARY_PATH": f"{link.parent}:{held}"}
-
-
-def test_kcat(stack: KeyedStack, model: str) -> None:
-    request_id = f"kcat-{model}"
-    script = example_of("kcat", stack, model).replace("kcat-1", request_id)
-    send, read = script.strip().splitlines()
+def test_kcat(stack: KeyedStack) -> None:
+    request_id = "kcat-1"
+    send, read = example_of("kcat", stack).strip().splitlines()
     environment = newer_librdkafka()
-    run("sh", "-c", send, **environment)
+    run_client("sh", "-c", send, **environment)
     for _ in range(60):
-        printed = run("sh", "-c", read, **environment)
+        printed = run_client("sh", "-c", read, **environment)
         lines = [line for line in printed.splitlines() if f"ce_id={request_id}," in line]
         if lines:
-            assert label_in(lines[0]) == labels_of(stack, model, "v1")[0]
+            assert label_in(lines[0]) == labels_of(stack, "v1")[0]
             return
     pytest.fail(f"no result for {request_id}: {printed}")
 
 
-def test_kafkajs(stack: KeyedStack, model: str) -> None:
-    script = CLIENTS / f"{model}.mjs"
-    script.write_text(example_of("kafkajs", stack, model))
-    printed = run("node", str(script))
+def test_kafkajs(stack: KeyedStack) -> None:
+    script = CLIENTS / "example.mjs"
+    script.write_text(example_of("kafkajs", stack))
+    printed = run_client("node", str(script))
     assert printed.startswith("SUCCEEDED ")
-    assert label_in(printed) == labels_of(stack, model, "v1")[0]
+    assert label_in(printed) == labels_of(stack, "v1")[0]
 
 
-def test_confluent_kafka(stack: KeyedStack, model: str) -> None:
-    printed = run(sys.executable, "-c", example_of("confluent-kafka", stack, model))
+def test_confluent_kafka(stack: KeyedStack) -> None:
+    printed = run_client(sys.executable, "-c", example_of("confluent-kafka", stack))
     assert printed.startswith("v2-quantized ")
-    assert label_in(printed) == labels_of(stack, model, "v2-quantized")[1]
+    assert label_in(printed) == labels_of(stack, "v2-quantized")[1]
 
 
 @pytest.mark.parametrize("client", ["kserve", "mlserver"])
-def test_clients_of_the_open_inference_protocol(stack: KeyedStack, model: str, client: str) -> None:
-    printed = run(str(CLIENTS / client / "bin" / "python"), "-c", example_of(client, stack, model))
-    assert printed.splitlines()[-1].endswith(str(labels_of(stack, model, "v1"))), printed
+def test_clients_of_the_open_inference_protocol(stack: KeyedStack, client: str) -> None:
+    printed = run_client(str(CLIENTS / client / "bin" / "python"), "-c", example_of(client, stack))
+    assert printed.splitlines()[-1].endswith(str(labels_of(stack, "v1"))), printed
 
 
 def test_curl_compressed(stack: KeyedStack) -> None:
-    answer, models, split = run(
-        "sh", "-c", example_of("client-curl", stack, "iris").replace("\n", "; echo;")
+    answer, models, split = run_client(
+        "sh", "-c", example_of("client-curl", stack).replace("\n", "; echo;")
     ).splitlines()[:3]
     assert json.loads(answer)["predictions"][0]["label"] == "setosa"
     assert {each["name"] for each in json.loads(models)["models"]} >= {"iris", "digits"}

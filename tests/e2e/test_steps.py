@@ -1,6 +1,6 @@
 """Text and images over HTTP on a whole stack: a classifier, embeddings and digits, each as its own library computes it.
 
-The embeddings also through the clients of OpenAI and LangChain, unmodified.
+Over keys and TLS; the embeddings also through the clients of OpenAI and LangChain, unmodified.
 """
 
 import base64
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -17,6 +18,7 @@ import tritonclient.http as triton
 from langchain_openai import OpenAIEmbeddings
 
 from models.adding.addition import Addition, add
+from tests.support.certificates import write_certificates
 from tests.support.exports import (
     SENTENCES,
     WIDTH,
@@ -45,8 +47,15 @@ class Served:
         return self.stack.post("/v1/models/predict", {"model": model, "instances": instances, "timeout_s": 60})
 
     def openai(self, **options: Any) -> openai.OpenAI:
-        settings = {"base_url": f"http://127.0.0.1:{self.stack.api_port}/v1", "api_key": self.stack.admin_key}
-        return openai.OpenAI(**settings | options)
+        return openai.OpenAI(**self.access() | options)
+
+    def access(self) -> dict[str, Any]:
+        """How clients of OpenAI's call reach a server with keys and an authority of its own."""
+        return {
+            "base_url": f"{self.stack.api_url}/v1",
+            "api_key": self.stack.admin_key,
+            "http_client": httpx.Client(verify=self.stack.trust() or False),
+        }
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +68,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     _add(store, "reviews", reviews.folder)
     _add(store, "sentences", sentences.folder)
     _add(store, "digits", digits.path, steps=digits.steps)
-    with running_stack(folder, models_dir=store, settings={"INFERLANE_DEFAULT_MODEL": "reviews"}) as stack:
+    with running_stack(
+        folder, models_dir=store, settings={"INFERLANE_DEFAULT_MODEL": "reviews", **write_certificates(folder)}
+    ) as stack:
         yield Served(stack=stack, reviews=reviews, sentences=sentences, digits=digits)
 
 
@@ -117,7 +128,9 @@ def test_raw_images_go_through_tritons_client_as_they_are(served: Served) -> Non
     image = triton.InferInput("image", list(files.shape), "BYTES")
     image.set_data_from_numpy(files, binary_data=True)
 
-    with triton.InferenceServerClient(f"127.0.0.1:{served.stack.api_port}", network_timeout=120) as client:
+    trust = {"ssl": True, "ssl_options": {"ca_certs": str(served.stack.authority)}}
+    address = f"localhost:{served.stack.api_port}"
+    with triton.InferenceServerClient(address, network_timeout=120, **trust) as client:
         key = {"authorization": f"Bearer {served.stack.admin_key}"}
         found = client.infer("digits", [image], headers=key).as_numpy("label")
 
@@ -130,7 +143,8 @@ def test_raw_images_go_through_grpc_as_they_are(served: Served) -> None:
     image = triton_grpc.InferInput("image", list(files.shape), "BYTES")
     image.set_data_from_numpy(files)
 
-    with triton_grpc.InferenceServerClient(f"127.0.0.1:{served.stack.grpc_port}") as client:
+    trust = {"ssl": True, "root_certificates": str(served.stack.authority)}
+    with triton_grpc.InferenceServerClient(f"localhost:{served.stack.grpc_port}", **trust) as client:
         key = {"authorization": f"Bearer {served.stack.admin_key}"}
         found = client.infer("digits", [image], headers=key, client_timeout=120)
 
@@ -180,9 +194,8 @@ def test_tokens_of_the_models_own_tokenizer_are_embedded_as_their_text(served: S
 def test_langchain_embeds_documents_and_queries_through_the_queue(served: Served) -> None:
     embeddings = OpenAIEmbeddings(
         model="sentences",
-        base_url=f"http://127.0.0.1:{served.stack.api_port}/v1",
-        api_key=served.stack.admin_key,
         check_embedding_ctx_length=False,
+        **served.access(),
     )
 
     documents, query = embeddings.embed_documents(list(SENTENCES)), embeddings.embed_query(SENTENCES[2])

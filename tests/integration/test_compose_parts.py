@@ -129,7 +129,7 @@ async def test_the_broker_of_compose_lets_in_each_service_as_its_user_alone(
             asked = [sys.executable, "-m", "control_plane", *arguments, "--version", "iris/v1"]
             environment = os.environ | broker.environment_of("topics")
             await asyncio.to_thread(subprocess.run, asked, env=environment, check=True, timeout=120)
-        for service in ("api", "router", "worker-v1", "operator"):
+        for service in ("api", "router", "worker-v1", "webhooks", "operator"):
             assert await broker_answers(broker.settings_of(service))
         with pytest.raises(UnavailableError):
             await broker_answers(broker.settings_of("api", kafka_sasl_password="wr0ng"))  # noqa: S106 - the point

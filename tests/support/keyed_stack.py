@@ -8,7 +8,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class KeyedStack:
     dashboard_port: int
     broker_port: int
     admin_key: str
+    environment: Mapping[str, str] = field(repr=False)
     # The authority of the API's certificate; None: the API has no TLS.
     authority: Path | None = None
 
@@ -64,6 +66,10 @@ class KeyedStack:
         assert status == HTTPStatus.OK, answer
         return answer
 
+    def inferlane(self, *arguments: str) -> str:
+        """What a command prints that must succeed."""
+        return _inferlane(self.environment, *arguments)
+
     def process(self, name: str) -> ProcessRecord:
         record = RunFile(self.folder / ".inferlane").read()
         assert record is not None
@@ -74,6 +80,20 @@ class KeyedStack:
         request = urllib.request.Request(self.api_url + path, raw, headers)  # noqa: S310 - our own server
         with urllib.request.urlopen(request, timeout=_CALL_TIMEOUT_S, context=self.trust()) as answer:  # noqa: S310 - our own server
             return answer.status, json.load(answer)
+
+
+def _inferlane(environment: Mapping[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "control_plane", *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_START_TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
 
 
 @contextmanager
@@ -91,20 +111,7 @@ def running_stack(
         INFERLANE_API_KEYS_FILE=str(folder / "keys.toml"),
         **(settings or {}),
     )
-
-    def inferlane(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "control_plane", *arguments],
-            cwd=REPOSITORY,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_START_TIMEOUT_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
-
+    inferlane = partial(_inferlane, environment)
     admin_key = inferlane("keys", "create", "--name", "admin", "--scope", "admin")
     environment["INFERLANE_API_KEY"] = inferlane("keys", "create", "--name", "dashboard", "--scope", "predict")
     try:
@@ -116,6 +123,7 @@ def running_stack(
             dashboard_port=ports.dashboard,
             broker_port=ports.broker,
             admin_key=admin_key,
+            environment=environment,
             authority=folder / "ca.pem" if "INFERLANE_API_SSL_CERTFILE" in environment else None,
         )
     finally:

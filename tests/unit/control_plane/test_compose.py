@@ -13,11 +13,14 @@ import yaml
 
 from control_plane.broker_acls import Service, user_name
 from control_plane.kubernetes.backing_services import user_lines
+from control_plane.kubernetes.deployment_plan import DeploymentPlan, cluster_settings
+from control_plane.kubernetes.webhooks_workload import webhooks_documents
 from control_plane.kubernetes.workloads import ROUTER_STOP_MARGIN_S, USER_ID
 from inferlane.contracts.naming import Names
 from inferlane.runtime.config import Settings, load_settings
 from models.samples import SAMPLES
 from tests.support.fakes.stores import write_tiny_store
+from webhook_sender.signing import parse_secrets
 
 REPOSITORY = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
@@ -27,6 +30,14 @@ OURS = {name: service for name, service in SERVICES.items() if "inferlane" in se
 ONCE = {"topics", "operator"}
 PASSWORDS = REPOSITORY / "scripts" / "compose-passwords.sh"
 IRIS = next(sample for sample in SAMPLES if sample.name == "iris")
+
+
+def chosen_in(environment: dict[str, str]) -> dict[str, str]:
+    """The settings of an environment, with passwords as the scripts make them."""
+    return {
+        name.removeprefix("INFERLANE_").lower(): re.sub(r"\$\{\w+:\?[^}]*\}", "0" * 64, value)
+        for name, value in environment.items()
+    }
 
 
 def test_every_version_of_the_default_model_has_a_pool() -> None:
@@ -39,8 +50,7 @@ def test_a_service_of_ours_has_known_settings_and_time_to_drain(name: str) -> No
     service = OURS[name]
     known = {f"INFERLANE_{field.upper()}" for field in Settings.model_fields}
     assert service["environment"].keys() <= known
-    chosen = {key.removeprefix("INFERLANE_").lower(): value for key, value in service["environment"].items()}
-    load_settings(**chosen)
+    load_settings(**chosen_in(service["environment"]))
     grace_s = int(service["stop_grace_period"].removesuffix("s"))
     assert grace_s >= Settings.model_fields["drain_deadline_s"].default + ROUTER_STOP_MARGIN_S
 
@@ -68,10 +78,9 @@ def test_ports_are_published_on_loopback_alone() -> None:
 def test_each_service_is_a_user_of_its_own_and_no_password_has_a_default() -> None:
     users = {name: service["environment"].get("INFERLANE_KAFKA_SASL_USERNAME") for name, service in OURS.items()}
     workers = {name: "inferlane-worker" for name in OURS if name.startswith("worker-")}
-    others = {"api": "inferlane-api", "router": "inferlane-router", "operator": "inferlane-operator"}
+    others = {name: f"inferlane-{name}" for name in ("api", "router", "webhooks", "operator")}
     assert users == {**workers, **others, "topics": "inferlane-admin"}
-    elsewhere = {Service.AUTOSCALER, Service.WEBHOOKS}
-    named = {user_name(Names(), service) for service in Service if service not in elsewhere}
+    named = {user_name(Names(), service) for service in Service if service is not Service.AUTOSCALER}
     jaas = SERVICES["kafka"]["environment"]["KAFKA_LISTENER_NAME_SERVICES_PLAIN_SASL_JAAS_CONFIG"]
     assert {f"inferlane-{user}" for user in re.findall(r"user_inferlane-(\w+)=", jaas)} == {*named, "inferlane-admin"}
     assert SERVICES["kafka"]["environment"]["KAFKA_SUPER_USERS"] == "User:ANONYMOUS;User:inferlane-admin"
@@ -114,6 +123,27 @@ def test_the_store_has_the_users_of_the_plan() -> None:
     lines = [f"--{line}" for line in user_lines(Names(), password)]
     assert command.endswith(" ".join(lines))
     assert "protected-mode" not in command
+
+
+def test_the_webhooks_process_is_that_of_the_plan() -> None:
+    """As on Kubernetes: its own user and the secret that it alone has, and nothing of the store."""
+    settings = cluster_settings(load_settings(webhooks="on"), namespace="inferlane")
+    plan = DeploymentPlan(
+        settings=settings, namespace="inferlane", image="x", pools=(), router_thresholds={}, has_users=True
+    )
+    (deployment, _budget) = webhooks_documents(plan)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    service = SERVICES["webhooks"]
+    assert service["command"] == container["args"]
+    assert service["deploy"]["resources"]["limits"]["memory"] == container["resources"]["limits"]["memory"].rstrip("i")
+    for names in ({each["name"] for each in container["env"]}, set(service["environment"])):
+        assert {"INFERLANE_WEBHOOKS", "INFERLANE_WEBHOOK_SECRET", "INFERLANE_KAFKA_SASL_USERNAME"} <= names
+        assert not [name for name in names if name.startswith("INFERLANE_REDIS_")]
+    holders = {name for name, other in SERVICES.items() if "INFERLANE_WEBHOOK_SECRET" in other.get("environment", {})}
+    assert holders == {"webhooks"}
+    secret = chosen_in(service["environment"])["webhook_secret"]
+    assert [len(read) for read in parse_secrets(secret)] == [48]
+    assert all(OURS[name]["environment"]["INFERLANE_WEBHOOKS"] == "on" for name in OURS)
 
 
 def test_what_only_looks_does_not_reach_the_broker_or_the_store() -> None:
@@ -217,10 +247,19 @@ def test_what_scripts_install_from_an_index_is_pinned_by_hash() -> None:
 def test_tls_is_a_file_over_the_other_for_every_service_that_connects() -> None:
     over = yaml.safe_load((REPOSITORY / "docker-compose.tls.yml").read_text())["services"]
     assert over.keys() == OURS.keys() | {"kafka", "valkey"}
-    for name in OURS:
+    for name, service in OURS.items():
         environment = over[name]["environment"]
-        assert environment["INFERLANE_REDIS_URL"].startswith("rediss://")
+        if "INFERLANE_REDIS_URL" in service["environment"]:
+            assert environment["INFERLANE_REDIS_URL"].startswith("rediss://")
         assert environment["INFERLANE_KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
+        mounted = {volume.split(":")[1] for volume in over[name]["volumes"]}
+        assert {value for value in environment.values() if value.startswith("/")} == mounted
+        assert {f"INFERLANE_{field.upper()}" for field in Settings.model_fields} >= environment.keys()
+    named = {f"INFERLANE_{port}_SSL_{file}FILE" for port in ("API", "GRPC") for file in ("CERT", "KEY")}
+    assert named <= over["api"]["environment"].keys()
+    # Who calls the API by its name trusts the authority of its certificate.
+    assert over["operator"]["environment"]["INFERLANE_API_URL"].startswith("https://api:")
+    assert over["operator"]["environment"]["INFERLANE_API_SSL_CAFILE"].endswith("ca.crt")
     without = SERVICES["valkey"]["command"]
     assert over["valkey"]["command"][: len(without)] == without
     assert "--tls-port" in over["valkey"]["command"]
