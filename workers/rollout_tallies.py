@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inferlane.contracts.lane_tallies import BUCKETS, MAX_TALLIES, BucketCounts, LaneTally, encode_buckets, run_bin
+from inferlane.contracts.lane_tallies import (
+    BUCKETS,
+    MAX_TALLIES,
+    BucketCounts,
+    LaneTally,
+    answer_cluster,
+    encode_buckets,
+    key_bucket,
+    run_bin,
+    value_labels,
+)
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcomes import LABEL_CHARS
 from inferlane.contracts.results import CANCELLED, Status
@@ -37,7 +47,8 @@ class _Counts:
     agreed: int = 0
     rows: int = 0
     runs: Counter[int] = field(default_factory=Counter)
-    classes: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    keyed_answers: dict[str, Counter[int]] = field(default_factory=dict)
     # Requests, failed and expired ones by key bucket; None while no request had a routing key.
     buckets: np.ndarray | None = None
 
@@ -69,7 +80,7 @@ class RolloutTallies:
             if batch.run is not None:
                 rows = sum(one.request.rows for one in batch.run.inferred)
                 counts.runs[run_bin(rows, batch.run.times.inference_s)] += bool(ours)
-                self._count_classes(counts, ours)
+                self._count_answers(counts, ours)
 
     def add_shadow(
         self, rollout: str, found: "ShadowCounts", run: int | None, inferred: "Sequence[InferredRequest]"
@@ -86,7 +97,7 @@ class RolloutTallies:
         counts.agreed += found.agreed
         if run is not None:
             counts.runs[run] += 1
-        self._count_classes(counts, inferred)
+        self._count_answers(counts, inferred)
 
     def take(self) -> tuple[LaneTally, ...]:
         """The tallies since the last call."""
@@ -101,7 +112,8 @@ class RolloutTallies:
                 rerouted=counts.rerouted,
                 rows=counts.rows,
                 runs=dict(counts.runs),
-                classes=dict(counts.classes),
+                answers=dict(counts.answers),
+                keyed_answers={label: dict(found) for label, found in counts.keyed_answers.items()},
                 buckets=b"" if counts.buckets is None else encode_buckets(BucketCounts(*counts.buckets)),
                 is_shadow=is_shadow,
                 compared=counts.compared,
@@ -116,14 +128,24 @@ class RolloutTallies:
             counts = self._held[rollout, lane, is_shadow] = _Counts()
         return counts
 
-    def _count_classes(self, counts: _Counts, inferred: "Sequence[InferredRequest]") -> None:
-        classes, _ = self._predictions.of(inferred)
-        if classes is None:
+    def _count_answers(self, counts: _Counts, inferred: "Sequence[InferredRequest]") -> None:
+        """Count the first row of each request: its other rows are no draws of their own."""
+        answered = [one for one in inferred if one.outputs is not None and one.request.rows]
+        classes, values = self._predictions.of(answered)
+        if not answered or (classes is None and values is None):
             return
-        other = len(self._labels) - 1
-        found = np.bincount(np.where((classes >= 0) & (classes < other), classes, other).astype(np.intp))
-        for index in np.flatnonzero(found):
-            counts.classes[self._labels[index]] += int(found[index])
+        firsts = np.cumsum([0, *(one.request.rows for one in answered[:-1])])
+        if classes is not None:
+            other = len(self._labels) - 1
+            labels = [self._labels[index if 0 <= index < other else other] for index in classes[firsts].tolist()]
+        elif values is not None:
+            labels = value_labels(values[firsts].astype(np.float64))
+        for one, label in zip(answered, labels, strict=True):
+            routing_key = one.request.headers.routing_key
+            if routing_key:
+                counts.keyed_answers.setdefault(label, Counter())[answer_cluster(key_bucket(routing_key))] += 1
+            else:
+                counts.answers[label] += 1
 
 
 def _count(counts: _Counts, reply: "Reply", *, is_odd: bool) -> None:

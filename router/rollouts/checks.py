@@ -6,14 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from inferlane.contracts.rollout import Check, CheckOptions, RolloutSpec, Then, Verdict
+from inferlane.errors import quoted
+from router.rollouts.answer_evidence import Answers
+from router.rollouts.clusters import ClusterSums, combined
 from router.rollouts.evidence import Learnt
-from router.rollouts.statistics import (
-    Difference,
-    difference,
-    jensen_shannon,
-    log_evidence,
-    log_mean,
-)
+from router.rollouts.statistics import Difference, PairedSums, jensen_shannon, log_evidence
 
 # How the alpha of a check is shared among those that roll back, so that together they keep to it.
 _ALPHA_SHARE = {Check.ERRORS: 0.8, Check.EXPIRED: 0.1, Check.LATENCY: 0.1}
@@ -57,25 +54,22 @@ def _judge(
 
 
 def _rate(check: Check, options: CheckOptions, learnt: Learnt, spec: RolloutSpec) -> Verdict:
-    evidence = log_evidence(getattr(learnt, check.value))
+    free, keyed = learnt.sums.get(check, PairedSums()), learnt.clusters.get(check, ClusterSums())
+    evidence = log_evidence(getattr(learnt, check.value)) + keyed.log_evidence()
     is_failed = evidence >= math.log(1 / (options.alpha * _ALPHA_SHARE[check]))
-    sums = learnt.sums.get(check)
-    found = (
-        None if sums is None else difference(sums, alpha=2 * _PROMOTION_ALPHA, tuned_for=2.0 * spec.each.min_requests)
-    )
-    requests = int(learnt.counts[0]), int(learnt.counts[1])
-    if sums is None or found is None:
+    found = combined(free, keyed, alpha=2 * _PROMOTION_ALPHA, tuned_for=2.0 * spec.each.min_requests)
+    if found is None:
         return Verdict(check=check, says=f"nothing to compare yet: no {_NOUNS[check]} of both versions in one slot")
-    is_enough = found.high < options.margin
+    is_enough, draws = found.high < options.margin, free.exposures + keyed.total
     return Verdict(
         check=check,
         is_failed=is_failed,
         is_enough=is_enough,
-        says=_words(found, options.margin, sums.exposures, is_failed=is_failed, is_enough=is_enough),
-        candidate=sums.events / sums.exposures,
-        stable=sums.expected / sums.exposures,
-        candidate_requests=requests[0],
-        stable_requests=requests[1],
+        says=_words(found, options.margin, draws, is_failed=is_failed, is_enough=is_enough),
+        candidate=(free.events + keyed.events) / draws,
+        stable=(free.expected + keyed.expected) / draws,
+        candidate_requests=int(learnt.counts[0]),
+        stable_requests=int(learnt.counts[1]),
         low=found.low,
         high=found.high,
         log_evidence=evidence,
@@ -105,20 +99,34 @@ def _requests_missing(found: Difference, margin: float, draws: float) -> int:
 
 
 def _answers(options: CheckOptions, learnt: Learnt) -> Verdict:
-    if not learnt.labels:
-        return Verdict(check=Check.ANSWERS, is_enough=True, says="no classes to compare")
-    distance = jensen_shannon(learnt.candidate_classes, learnt.stable_classes)
-    evidence = log_mean(np.array([log_evidence(row) for row in learnt.answers]))
+    answers = learnt.answers
+    if not answers.labels:
+        says = "deciles of the stable version's values are being found" if answers.values else "no answers to compare"
+        return Verdict(check=Check.ANSWERS, is_enough=True, says=says)
+    distance = jensen_shannon(answers.candidate, answers.stable)
+    evidence = answers.log_evidence
     is_significant = evidence >= math.log(1 / options.alpha)
     is_failed = is_significant and distance >= options.distance
     where = "apart" if is_failed else "alike" if distance < options.distance else "not yet sure"
+    says = f"{where}: Jensen-Shannon distance {distance:.3f}, the limit is {options.distance:g}"
+    if is_failed:
+        says += f"; {_most_apart(answers)}"
     return Verdict(
         check=Check.ANSWERS,
         is_failed=is_failed,
         is_enough=not is_failed,
-        says=f"{where}: Jensen-Shannon distance {distance:.3f}, the limit is {options.distance:g}",
+        says=says,
         candidate=distance,
         log_evidence=evidence,
+    )
+
+
+def _most_apart(answers: Answers) -> str:
+    """The class, or the range of values, in which the two versions differ most."""
+    ours, theirs = answers.candidate / answers.candidate.sum(), answers.stable / answers.stable.sum()
+    most = int(np.abs(ours - theirs).argmax())
+    return (
+        f"{quoted(answers.labels[most])} is {ours[most]:.1%} of its answers and {theirs[most]:.1%} of the stable ones"
     )
 
 

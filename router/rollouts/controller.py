@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from inferlane.contracts.rollout import Check, Phase, RolloutEvent, RolloutState, Then, Verdict
 from inferlane.contracts.traffic_split import Split
 from router.rollouts.checks import judge, then_of
-from router.rollouts.evidence import LaneSlot, Learnt, fold, from_record, to_record
+from router.rollouts.evidence import LaneSlot, Learnt, fold
+from router.rollouts.evidence_record import from_record, to_record
 from router.rollouts.guards import CandidatePool, guard
 from router.rollouts.states import enter, enter_step, is_same, pause, roll_back, split_of
 

@@ -6,29 +6,17 @@ The two versions are compared lane by lane and slot by slot: in the same minutes
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from operator import attrgetter
+from dataclasses import dataclass, field, replace
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from inferlane.contracts.lane_tallies import BUCKETS, LaneTally, decode_buckets, row_time_s, rows_of_bin
-from inferlane.contracts.rollout import Check, CheckOptions, Evidence
-from inferlane.errors import DecodeError
-from router.rollouts.statistics import (
-    OTHER_ODDS,
-    Draws,
-    Floats,
-    PairedSums,
-    first_draws,
-    log_ratios,
-    no_evidence,
-)
+from inferlane.contracts.lane_tallies import LaneTally, decode_buckets, row_time_s, rows_of_bin
+from inferlane.contracts.rollout import Check, CheckOptions
+from router.rollouts.answer_evidence import Answers, add_answers
+from router.rollouts.clusters import ClusterSums
+from router.rollouts.statistics import OTHER_ODDS, Draws, Floats, PairedSums, log_ratios, no_evidence
 
-# Classes that `answers` tells apart; the rest are one.
-_MAX_CLASSES = 32
-_OTHER = "other"
 # Runs of the stable version in a stratum before its 95th percentile is a budget.
 _RUNS_FOR_BUDGET = 50
 _P95 = 0.95
@@ -56,7 +44,7 @@ def _zeros(size: int) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learnt:
-    """Sums over slots. `errors` to `disagreement` are `log_ratios`; `seen` are buckets of the candidate's keys."""
+    """Sums over slots. `errors` to `disagreement` are `log_ratios`."""
 
     errors: Floats = field(default_factory=no_evidence)
     expired: Floats = field(default_factory=no_evidence)
@@ -65,15 +53,13 @@ class Learnt:
     disagreement: Floats = field(default_factory=no_evidence)
     # Failures where the stable version has no traffic, against twice its share before.
     alone: Floats = field(default_factory=no_evidence)
+    # Requests without a key, and those with one.
     sums: Mapping[Check, PairedSums] = field(default_factory=dict)
+    clusters: Mapping[Check, ClusterSums] = field(default_factory=dict)
     # Candidate requests, stable requests, candidate failures, stable failures, candidate requests of this step.
     counts: Floats = field(default_factory=lambda: _zeros(5))
     shadows: Floats = field(default_factory=lambda: _zeros(4))
-    seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(BUCKETS, np.bool_))
-    labels: tuple[str, ...] = ()
-    answers: Floats = field(default_factory=lambda: np.zeros((0, len(OTHER_ODDS))))
-    candidate_classes: Floats = field(default_factory=lambda: _zeros(0))
-    stable_classes: Floats = field(default_factory=lambda: _zeros(0))
+    answers: Answers = field(default_factory=Answers)
     runs: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -100,19 +86,17 @@ def _fold(learnt: Learnt, slot: LaneSlot, checks: Mapping[Check, CheckOptions]) 
 
 def _fold_counts(learnt: Learnt, slot: LaneSlot) -> Learnt:
     ours, theirs = slot.candidate, slot.stable
-    keyed = decode_buckets(ours.buckets)
-    keyed_stable = decode_buckets(theirs.buckets)
-    everything = np.zeros(BUCKETS, np.bool_)
-    evidence, sums, seen = {}, dict(learnt.sums), learnt.seen
+    keyed, keyed_stable = decode_buckets(ours.buckets), decode_buckets(theirs.buckets)
+    evidence, sums, clusters = {}, dict(learnt.sums), dict(learnt.clusters)
     for check, attribute in ((Check.ERRORS, "failed"), (Check.EXPIRED, "expired")):
         events, stable_events = getattr(keyed, attribute), getattr(keyed_stable, attribute)
-        fresh, seen = first_draws(keyed.requests, events, learnt.seen)
-        means, _ = first_draws(keyed_stable.requests, stable_events, everything)
         free = _without_key(ours, keyed.requests, attribute, events)
         free_stable = _without_key(theirs, keyed_stable.requests, attribute, stable_events)
-        before: Floats = getattr(learnt, check.value)
-        evidence[check.value] = before + _ratios(free, free_stable) + _ratios(fresh, means)
-        sums[check] = sums.get(check, PairedSums()).plus(free, free_stable).plus(fresh, means)
+        evidence[check.value] = getattr(learnt, check.value) + _ratios(free, free_stable)
+        sums[check] = sums.get(check, PairedSums()).plus(free, free_stable)
+        clusters[check] = clusters.get(check, ClusterSums()).plus(
+            (keyed.requests, events), (keyed_stable.requests, stable_events)
+        )
     share = learnt.share
     if slot.weight is not None:
         # A key goes to one version for good, so only requests without one are drawn anew each time.
@@ -130,8 +114,8 @@ def _fold_counts(learnt: Learnt, slot: LaneSlot) -> Learnt:
         expired=evidence[Check.EXPIRED.value],
         share=share,
         sums=sums,
+        clusters=clusters,
         counts=counts,
-        seen=seen,
     )
 
 
@@ -223,83 +207,7 @@ def _draws_of(tally: LaneTally) -> float:
 
 
 def _fold_answers(learnt: Learnt, slot: LaneSlot) -> Learnt:
-    ours, theirs = slot.candidate, slot.stable
-    if slot.shadow is not None and not ours.classes:
+    ours = slot.candidate
+    if slot.shadow is not None and not (ours.answers or ours.keyed_answers):
         ours = slot.shadow
-    if not sum(ours.classes.values()) or not sum(theirs.classes.values()):
-        return learnt
-    labels = learnt.labels
-    for label in (*theirs.classes, *ours.classes):
-        if label not in labels and len(labels) < _MAX_CLASSES:
-            labels = (*labels, label if len(labels) < _MAX_CLASSES - 1 else _OTHER)
-    mine, other = _by_label(ours.classes, labels), _by_label(theirs.classes, labels)
-    answers = np.zeros((len(labels), len(OTHER_ODDS)))
-    answers[: len(learnt.answers)] = learnt.answers
-    share = mine.sum() / (mine.sum() + other.sum())
-    # As many draws as there were keys, not as there were rows.
-    scale = min(1.0, (_draws_of(ours) + _draws_of(theirs)) / (mine.sum() + other.sum()))
-    for number in range(len(labels)):
-        answers[number] += scale * log_ratios(mine[number], other[number], share, OTHER_ODDS)
-    candidate, stable = mine.copy(), other.copy()
-    candidate[: len(learnt.labels)] += learnt.candidate_classes
-    stable[: len(learnt.labels)] += learnt.stable_classes
-    return replace(learnt, labels=labels, answers=answers, candidate_classes=candidate, stable_classes=stable)
-
-
-def _by_label(classes: Mapping[str, int], labels: tuple[str, ...]) -> Floats:
-    counts = np.zeros(len(labels))
-    for label, count in classes.items():
-        counts[labels.index(label) if label in labels else len(labels) - 1] += count
-    return counts
-
-
-# As `astuple`, without copying each number.
-_NUMBERS_OF_SUMS = attrgetter(*(one.name for one in fields(PairedSums)))
-_ARRAYS = ("errors", "expired", "latency", "share", "disagreement", "alone", "counts", "shadows")
-
-
-class _Rest(msgspec.Struct, frozen=True):
-    labels: tuple[str, ...]
-    runs: dict[int, int]
-    sums: dict[Check, tuple[float, ...]]
-
-
-def to_record(learnt: Learnt, *, through_slot: int) -> Evidence:
-    """The evidence as a state keeps it."""
-    numbers = {name: np.asarray(getattr(learnt, name), "<f8").tobytes() for name in _ARRAYS}
-    numbers["seen"] = np.packbits(learnt.seen).tobytes()
-    numbers["answers"] = np.asarray(learnt.answers, "<f4").tobytes()
-    numbers["classes"] = np.asarray([learnt.candidate_classes, learnt.stable_classes], "<f8").tobytes()
-    sums = {check: _NUMBERS_OF_SUMS(one) for check, one in learnt.sums.items()}
-    numbers["rest"] = msgspec.json.encode(_Rest(learnt.labels, dict(learnt.runs), sums))
-    return Evidence(through_slot=through_slot, numbers=numbers)
-
-
-def from_record(record: Evidence) -> Learnt:
-    """Read the evidence of a state; that of a new rollout is none.
-
-    Raises:
-        DecodeError: the record holds something else.
-    """
-    if not record.numbers:
-        return Learnt()
-    try:
-        empty, numbers = Learnt(), record.numbers
-        arrays = {name: np.frombuffer(numbers[name], "<f8").copy() for name in _ARRAYS}
-        rest = msgspec.json.decode(numbers["rest"], type=_Rest)
-        classes = np.frombuffer(numbers["classes"], "<f8").reshape(2, len(rest.labels)).copy()
-        answers = np.frombuffer(numbers["answers"], "<f4").reshape(len(rest.labels), len(OTHER_ODDS))
-        if any(arrays[name].shape != getattr(empty, name).shape for name in _ARRAYS):
-            raise DecodeError("the evidence of a rollout has arrays of another length")
-        return Learnt(
-            **arrays,
-            seen=np.unpackbits(np.frombuffer(numbers["seen"], np.uint8)).astype(np.bool_)[:BUCKETS],
-            labels=rest.labels,
-            answers=answers.astype(np.float64),
-            candidate_classes=classes[0],
-            stable_classes=classes[1],
-            runs=rest.runs,
-            sums={check: PairedSums(*values) for check, values in rest.sums.items()},
-        )
-    except (KeyError, ValueError, msgspec.MsgspecError) as error:
-        raise DecodeError(f"the evidence of a rollout cannot be read: {error!r}") from error
+    return replace(learnt, answers=add_answers(learnt.answers, ours, slot.stable))

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 from inferlane.contracts.rollout import Check, RolloutState
+from router.rollouts.clusters import ClusterSums
 from router.rollouts.evidence import Learnt
 from router.rollouts.states import weight_of
-from router.rollouts.statistics import log_evidence
+from router.rollouts.statistics import PairedSums, log_evidence
 
 # Model errors in a row that end a small step at once, and what a small step is.
 _ERRORS_IN_A_ROW = 3
@@ -55,10 +56,10 @@ def guard(state: RolloutState, pool: CandidatePool, learnt: Learnt) -> str | Non
 def _over_budget(state: RolloutState, learnt: Learnt, weight: float) -> str | None:
     if log_evidence(learnt.alone) >= math.log(1 / _ALONE_ALPHA):
         return "with all traffic, over twice as many requests fail as with the stable version before"
-    sums = learnt.sums.get(Check.ERRORS)
-    if sums is not None and weight < 1:
-        noise = _EXPOSURE_DEVIATIONS * math.sqrt(sums.expected + sums.variance)
-        excess = sums.events - sums.expected
+    sums, keyed = learnt.sums.get(Check.ERRORS, PairedSums()), learnt.clusters.get(Check.ERRORS, ClusterSums())
+    if weight < 1:
+        noise = _EXPOSURE_DEVIATIONS * math.sqrt(sums.expected + sums.variance + keyed.spread())
+        excess = sums.events - sums.expected + keyed.excess
         limit = state.spec.exposure.failed_requests
         if excess > limit + noise:
             return f"{excess:.0f} more requests failed than the stable version would have; the budget is {limit}"

@@ -4,7 +4,8 @@ from msgspec.structs import replace
 
 from inferlane.contracts.rollout import MAX_EVENTS, Phase, RolloutEvent, RolloutState, Step
 from inferlane.contracts.traffic_split import Shadow, Split
-from router.rollouts.evidence import from_record, start_step, to_record
+from router.rollouts.evidence import start_step
+from router.rollouts.evidence_record import from_record, to_record
 
 
 def pause(state: RolloutState, reason: str, now_s: float, by: str = "") -> RolloutState:

@@ -12,8 +12,8 @@ Three tools, each valid at every moment at once, so that looking often costs not
    2024, "Time-uniform central limit theory and asymptotic confidence sequences", equation 9.
 3. Distance of two distributions: Jensen and Shannon's, with base 2 logarithms, from 0 to 1. Source: Lin 1991.
 
-Requests of one routing key are one draw (`first_draws`): the product over keys stays an e-value however the requests of
-a key depend on each other, for the mean of logarithms of e-values is at most the logarithm of their mean.
+Requests without a routing key are draws of their own. Those with one are alike, and are compared by key bucket:
+`router.rollouts.clusters`.
 """
 
 import math
@@ -70,20 +70,6 @@ class Draws:
     events: float
 
 
-def first_draws(
-    requests: NDArray[np.int64], events: NDArray[np.int64], seen: NDArray[np.bool_]
-) -> tuple[Draws, NDArray[np.bool_]]:
-    """One draw for each key bucket that was not seen before, with its share of events; also what is seen by then.
-
-    All arrays are `(buckets,)`. A bucket that was seen counts no more: a user whose requests always fail is one draw,
-    today and tomorrow.
-    """
-    if not requests.any():
-        return Draws(0.0, 0.0), seen
-    new = (requests > 0) & ~seen
-    return Draws(float(new.sum()), float((events[new] / requests[new]).sum())), seen | new
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
     """By how much the candidate's share of events exceeds the stable version's, with bounds that hold at any time."""
@@ -122,6 +108,11 @@ class PairedSums:
         )
 
     @property
+    def own_variance(self) -> float:
+        """The variance of one draw of the candidate."""
+        return _variance(self.events, self.exposures)
+
+    @property
     def variance(self) -> float:
         """The variance of `expected`."""
         return _variance(self.stable_events, self.stable_exposures) * self.spread
@@ -141,7 +132,7 @@ def difference(sums: PairedSums, *, alpha: float, tuned_for: float) -> Differenc
     draws = sums.exposures
     if draws <= 0:
         return None
-    variance = _variance(sums.events, draws) + sums.variance / draws
+    variance = sums.own_variance + sums.variance / draws
     half = math.sqrt(variance) * unit_width(draws, alpha=alpha, tuned_for=tuned_for)
     estimate = (sums.events - sums.expected) / draws
     return Difference(estimate, estimate - half, estimate + half)

@@ -4,8 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
-from inferlane.contracts.lane_tallies import BUCKETS, BucketCounts, LaneTally, encode_buckets
+from inferlane.contracts.lane_tallies import (
+    BUCKETS,
+    BucketCounts,
+    LaneTally,
+    answer_cluster,
+    encode_buckets,
+    value_labels,
+)
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import Check, CheckOptions, Pace, Phase, RolloutSpec, RolloutState, Step
 from router.rollouts.controller import Window, step
@@ -26,19 +34,25 @@ def make_spec(weights: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5, 1.0), min_req
         lanes=(Lane.REQUESTS,),
         each=Pace(min_requests=min_requests, min_time_s=0.0, max_wait_s=_MAX_SLOTS * SLOT_S / 2),
         bake_s=SLOT_S * 2,
-        checks={name: CheckOptions() for name in (Check.ERRORS, Check.EXPIRED, Check.SHARE)},
+        checks={name: CheckOptions() for name in (Check.ERRORS, Check.EXPIRED, Check.ANSWERS, Check.SHARE)},
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """`stable` and `candidate` are shares of failures; both are multiplied by `shift` of the slot."""
+    """`stable` and `candidate` are shares of failures; both are multiplied by `shift` of the slot.
+
+    With `zipf`, every request has a key, and the traffic of the users falls with their rank to this power; each user
+    has a class (or a value, with `has_values`) of its own in nine of ten answers.
+    """
 
     stable: float
     candidate: float
     requests: int = 400
     shift: Callable[[int], float] = lambda _: 1.0
     users: int = 0
+    zipf: float | None = None
+    has_values: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +91,40 @@ class _Users:
         return sides[0], sides[1]
 
 
+class _RankedUsers:
+    """Users of whom a few make most of the traffic; all requests have a key."""
+
+    def __init__(self, rng: np.random.Generator, traffic: Traffic) -> None:
+        count = traffic.users
+        weights = 1 / np.arange(1, count + 1) ** (traffic.zipf or 0.0)
+        self._rng = rng
+        self._traffic = traffic
+        self._weights = weights / weights.sum()
+        self._position = rng.random(count)
+        self._bucket = rng.integers(0, BUCKETS, count)
+        self._answer = rng.lognormal(3, 1, count) if traffic.has_values else rng.choice(3, count, p=[0.5, 0.3, 0.2])
+
+    def slot(self, number: int, weight: float) -> tuple[LaneTally, LaneTally]:
+        rng, traffic = self._rng, self._traffic
+        users = rng.choice(traffic.users, traffic.requests, p=self._weights)
+        is_ours = self._position[users] < weight
+        sides = []
+        for chosen, share in ((users[is_ours], traffic.candidate), (users[~is_ours], traffic.stable)):
+            has_failed = rng.random(len(chosen)) < share * traffic.shift(number)
+            own = rng.random(len(chosen)) < 0.9
+            answers = np.where(own, self._answer[chosen], rng.choice(self._answer, len(chosen)))
+            labels = value_labels(answers) if traffic.has_values else [f"class {int(one)}" for one in answers]
+            keyed: dict[str, dict[int, int]] = {}
+            for label, bucket in zip(labels, self._bucket[chosen].tolist(), strict=True):
+                counts, cluster = keyed.setdefault(label, {}), answer_cluster(bucket)
+                counts[cluster] = counts.get(cluster, 0) + 1
+            requests = np.bincount(self._bucket[chosen], minlength=BUCKETS)
+            failed = np.bincount(self._bucket[chosen[has_failed]], minlength=BUCKETS)
+            buckets = encode_buckets(BucketCounts(requests, failed, np.zeros(BUCKETS, np.int64)))
+            sides.append(replace(_tally(len(chosen), int(has_failed.sum()), buckets), keyed_answers=keyed))
+        return sides[0], sides[1]
+
+
 def _tally(requests: int, failed: int, buckets: bytes = b"") -> LaneTally:
     return LaneTally(rollout="r", lane=Lane.REQUESTS, requests=requests, failed=failed, buckets=buckets)
 
@@ -84,7 +132,9 @@ def _tally(requests: int, failed: int, buckets: bytes = b"") -> LaneTally:
 def simulate(traffic: Traffic, *, seed: int, spec: RolloutSpec | None = None) -> Outcome:
     """Run a rollout to its end, or to its first pause."""
     rng = np.random.default_rng(seed)
-    users = _Users(rng, traffic) if traffic.users else None
+    users: _Users | _RankedUsers | None = None
+    if traffic.users:
+        users = _Users(rng, traffic) if traffic.zipf is None else _RankedUsers(rng, traffic)
     state = begin(RolloutState(id="r", spec=spec or make_spec(), generation=1), "", 0.0)
     requests = 0
     for number in range(_MAX_SLOTS):

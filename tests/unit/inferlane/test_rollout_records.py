@@ -58,7 +58,10 @@ def _tallies() -> st.SearchStrategy[LaneTally]:
         requests=st.integers(0, 100),
         failed=st.integers(0, 100),
         runs=st.dictionaries(st.integers(0, 20), st.integers(1, 9), max_size=4),
-        classes=st.dictionaries(st.sampled_from("xyz"), st.integers(1, 9), max_size=3),
+        answers=st.dictionaries(st.sampled_from("xyz"), st.integers(1, 9), max_size=3),
+        keyed_answers=st.dictionaries(
+            st.sampled_from("xyz"), st.dictionaries(st.integers(0, 63), st.integers(1, 9), min_size=1, max_size=3)
+        ),
         buckets=_counts().map(encode_buckets),
     )
 

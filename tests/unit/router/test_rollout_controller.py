@@ -26,7 +26,8 @@ from inferlane.contracts.rollout import (
 )
 from inferlane.contracts.traffic_split import Shadow, Split
 from router.rollouts.controller import Decision, Window, step
-from router.rollouts.evidence import LaneSlot, Learnt, fold, from_record, to_record
+from router.rollouts.evidence import LaneSlot, Learnt, fold
+from router.rollouts.evidence_record import from_record, to_record
 from router.rollouts.guards import CandidatePool
 from router.rollouts.states import begin, is_same, promote, resume, roll_back, split_of, weight_of
 
@@ -192,8 +193,8 @@ def test_failures_in_excess_of_the_budget_end_the_rollout_without_statistics() -
 
 
 def test_a_check_that_is_only_different_pauses_and_a_resume_accepts_it() -> None:
-    ours = tally(400, classes={"a": 390, "b": 10})
-    theirs = tally(400, classes={"a": 200, "b": 200})
+    ours = tally(400, answers={"a": 390, "b": 10})
+    theirs = tally(400, answers={"a": 200, "b": 200})
     odd = LaneSlot(index=1, candidate=ours, stable=theirs)
     paused = decide(at_step(1), 1_001.0, odd).state
     assert (paused.phase, paused.paused_from) == (Phase.PAUSED, Phase.STEPPING)
@@ -297,12 +298,12 @@ SLOTS = st.lists(
 def slots_of(numbers: Sequence[tuple[int, int, int, int, int]]) -> list[LaneSlot]:
     found = []
     for index, (ours, bad, theirs, also_bad, shadow) in enumerate(numbers):
-        classes = {"a": ours, "b": theirs % 7}
+        said = {"a": ours, "b": theirs % 7}
         found.append(
             LaneSlot(
                 index=index,
-                candidate=tally(max(ours, bad), bad, classes=classes, runs={run_bin(1, 0.001): 3}),
-                stable=tally(max(theirs, also_bad), also_bad, classes=classes, runs={run_bin(1, 0.001): 60}),
+                candidate=tally(max(ours, bad), bad, answers=said, runs={run_bin(1, 0.001): 3}),
+                stable=tally(max(theirs, also_bad), also_bad, answers=said, runs={run_bin(1, 0.001): 60}),
                 shadow=tally(shadow) if shadow else None,
             )
         )
@@ -345,9 +346,11 @@ def test_a_final_state_never_changes_and_every_weight_is_of_its_step(numbers: li
 def test_evidence_is_read_as_it_was_written() -> None:
     learnt = fold(Learnt(), slots_of([(40, 2, 300, 5, 10)] * 3), SPEC.checks)
     read = from_record(to_record(learnt, through_slot=2))
-    assert (read.labels, read.runs, read.sums) == (learnt.labels, learnt.runs, learnt.sums)
+    assert (read.runs, read.sums) == (learnt.runs, learnt.sums)
     assert read.errors.tolist() == learnt.errors.tolist()
-    assert read.candidate_classes.tolist() == learnt.candidate_classes.tolist()
+    assert read.answers.labels == learnt.answers.labels
+    assert read.answers.candidate.tolist() == learnt.answers.candidate.tolist()
+    assert read.answers.ratios.tolist() == learnt.answers.ratios.tolist()
 
 
 def test_splits_are_compared_without_their_time() -> None:

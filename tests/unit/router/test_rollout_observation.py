@@ -4,7 +4,8 @@ from inferlane.contracts.lane_tallies import LaneTally
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import RolloutSpec, RolloutState, Step
 from inferlane.contracts.windows import Slot, WorkerUse
-from router.rollouts.evidence import Learnt, to_record
+from router.rollouts.evidence import Learnt
+from router.rollouts.evidence_record import to_record
 from router.rollouts.observation import lane_slots, workers_of
 from router.rollouts.states import begin, enter_step
 

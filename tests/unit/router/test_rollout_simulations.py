@@ -58,3 +58,21 @@ def test_users_who_always_fail_roll_no_candidate_back() -> None:
         for seed in range(10)
     ]
     assert [one for one in found if one.phase is Phase.ROLLING_BACK] == []
+
+
+@pytest.mark.parametrize("zipf", [0.0, 1.1])
+@pytest.mark.parametrize("has_values", [False, True])
+def test_traffic_with_keys_alone_promotes_an_equal_candidate_without_a_person(zipf: float, *, has_values: bool) -> None:
+    """One user in seven requests: before answers were compared by clusters of keys, 4 of 5 of these rollouts paused."""
+    spec = make_spec((0.05, 0.25, 0.5, 1.0))
+    traffic = Traffic(stable=0.01, candidate=0.01, users=3_000, zipf=zipf, has_values=has_values)
+    found = [simulate(traffic, seed=seed, spec=spec) for seed in range(10)]
+    assert [one for one in found if one.phase is not Phase.PROMOTED] == []
+
+
+def test_a_candidate_that_fails_five_times_as_often_for_users_with_keys_is_rolled_back_soon() -> None:
+    spec = make_spec((0.05, 0.25, 0.5, 1.0))
+    traffic = Traffic(stable=0.01, candidate=0.05, users=3_000, zipf=1.1)
+    found = [simulate(traffic, seed=seed, spec=spec) for seed in range(20)]
+    in_time = [one for one in found if one.phase is Phase.ROLLING_BACK and one.candidate_requests <= 2_500]
+    assert len(in_time) >= 18, found

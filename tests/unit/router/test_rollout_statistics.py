@@ -13,7 +13,6 @@ from router.rollouts.statistics import (
     Draws,
     PairedSums,
     difference,
-    first_draws,
     jensen_shannon,
     log_evidence,
     log_ratios,
@@ -70,17 +69,6 @@ def test_looking_after_every_slot_keeps_to_alpha() -> None:
         3 * np.log(MORE_ODDS / (0.75 + 0.25 * MORE_ODDS)) - 4 * np.log(0.75 + 0.25 * MORE_ODDS)
     )
     assert crossed.mean() <= alpha
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))
-def test_a_key_bucket_is_drawn_once_whatever_comes_later(counts: list[tuple[int, int]]) -> None:
-    requests = np.array([max(a, b) for a, b in counts], np.int64)
-    events = np.array([min(a, b) for a, b in counts], np.int64)
-    first, seen = first_draws(requests, events, np.zeros(len(counts), np.bool_))
-    again, _ = first_draws(requests, events, seen)
-    assert first.exposures == (requests > 0).sum()
-    assert first.events <= first.exposures
-    assert (again.exposures, again.events) == (0, 0)
 
 
 @settings(max_examples=30)

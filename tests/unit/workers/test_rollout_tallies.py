@@ -58,7 +58,7 @@ def test_only_marked_requests_count_and_a_run_counts_once() -> None:
     (tally,) = tallies.take()
     assert (tally.rollout, tally.requests, tally.rows, tally.failed) == ("iris-1", 1, 3, 0)
     assert tally.runs == {run_bin(8, TIMES.inference_s): 1}
-    assert tally.classes == {VERSION.classes[0]: 3}
+    assert tally.answers == {VERSION.classes[0]: 1}
     assert tallies.take() == ()
 
 
