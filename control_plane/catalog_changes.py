@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from aiokafka.errors import ClusterAuthorizationFailedError, TopicAuthorizationFailedError
 
+from control_plane.broker_acls import grant_rights, rights_by_service
 from inferlane.contracts.catalog_entry import CatalogEntry, VersionState
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError, InvalidRequestError, UnavailableError
@@ -81,11 +83,15 @@ def store_state(settings: "Settings") -> CatalogState:
     )
 
 
-async def serve_version(settings: "Settings", model: str, version: str, *, location: str = "") -> CatalogEntry:
+async def serve_version(
+    settings: "Settings", model: str, version: str, *, location: str = "", grants_rights: bool = False
+) -> CatalogEntry:
     """Put a version of the store in service: its topics first, for whoever reads the entry may use them at once.
 
+    `grants_rights` creates what the services' users may do with the version before that.
+
     Raises:
-        ConfigurationError: the store does not have it as it must be.
+        ConfigurationError: the store does not have it as it must be, or the broker denies its topics.
         UnavailableError: the broker does not answer.
     """
     state = await read_state(settings)
@@ -97,9 +103,25 @@ async def serve_version(settings: "Settings", model: str, version: str, *, locat
     )
     if location:
         entry = msgspec.structs.replace(entry, location=location)
-    await create_topics(settings, [(model, version)])
+    if grants_rights:
+        await grant_rights(settings, rights_by_service(settings.names, [(model, version)]))
+    await _create_topics(settings, model, version)
     await publish_entry(settings, entry)
     return entry
+
+
+async def _create_topics(settings: "Settings", model: str, version: str) -> None:
+    try:
+        await create_topics(settings, [(model, version)])
+    except UnavailableError as error:
+        if not isinstance(error.__cause__, TopicAuthorizationFailedError | ClusterAuthorizationFailedError):
+            raise
+        raise ConfigurationError(
+            f"the broker denies {settings.kafka_sasl_username or 'this user'} the topics of {model} {version} "
+            f"({error.__cause__}): the rights of the version are not there. Nothing was changed. Run `inferlane models "
+            f"serve {model}/{version} --acls` as a user that may alter the cluster; or have it run `inferlane acls "
+            f"create --version {model}/{version}`, and this command again"
+        ) from error
 
 
 async def set_default(settings: "Settings", model: str, version: str) -> CatalogEntry:

@@ -37,6 +37,14 @@ def serve_model(
         typer.Option(help="Where workers without the version get its files.", show_default="its folder in the store"),
     ] = "",
     within_s: Annotated[float, typer.Option("--within", min=1, help="Seconds that it may take to answer.")] = 120.0,
+    acls: Annotated[
+        bool,
+        typer.Option(
+            "--acls",
+            help="Also create what the services' users may do with it. Needs a user that may alter the cluster. "
+            "Default: off.",
+        ),
+    ] = False,
     models_dir: ModelsDir = None,
 ) -> None:
     """Put a version of the store in service: its topics, its entry in the catalogue; here also its pool."""
@@ -49,9 +57,9 @@ def serve_model(
     described = version_of_entry(entry_of_store(settings.models_dir, model, version, generation=1, default_since=0))
     if record is not None and not location:
         target = Target(model=model, version=version, signature=described.signature)
-        serve_here(target, settings.models_dir, within_s=within_s)
+        serve_here(target, settings.models_dir, within_s=within_s, grants_rights=acls)
         return
-    entry = asyncio.run(serve_version(settings, model, version, location=location))
+    entry = asyncio.run(serve_version(settings, model, version, location=location, grants_rights=acls))
     out.print(f"{model} {version} is in the catalogue, from {entry.location}", soft_wrap=True)
     out.print(f"On Kubernetes: inferlane k8s render --model {model} --version {version} | kubectl apply -f -")
 

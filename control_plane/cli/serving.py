@@ -58,7 +58,7 @@ def show_next_step(target: "Target", settings: "ApiSettings", *, is_first: bool,
         )
 
 
-def serve_here(target: "Target", models_dir: "Path", *, within_s: float) -> None:
+def serve_here(target: "Target", models_dir: "Path", *, within_s: float, grants_rights: bool = False) -> None:
     """Put a version of the store in service on the stack that runs here; return when it has answered.
 
     Raises:
@@ -70,16 +70,16 @@ def serve_here(target: "Target", models_dir: "Path", *, within_s: float) -> None
         raise ConfigurationError("no stack runs here; start one with `inferlane up --detach`")
     settings = settings.model_copy(update={"models_dir": models_dir})
     with err.status(f"{target.model} {target.version}: starting its pool"):
-        took_s = asyncio.run(_serve(target, settings, within_s=within_s))
+        took_s = asyncio.run(_serve(target, settings, within_s=within_s, grants_rights=grants_rights))
     line = f" {target.model} {target.version} is served: it answered a row of zeros after {took_s:.1f} s"
     out.print(styled(("✓", "green"), line), soft_wrap=True)
 
 
-async def _serve(target: "Target", settings: "Settings", *, within_s: float) -> float:
+async def _serve(target: "Target", settings: "Settings", *, within_s: float, grants_rights: bool) -> float:
     from control_plane.catalog_changes import serve_version
 
     started_s = time.monotonic()
-    await serve_version(settings, target.model, target.version)
+    await serve_version(settings, target.model, target.version, grants_rights=grants_rights)
     await _answers(target, settings, until_s=started_s + within_s)
     return time.monotonic() - started_s
 

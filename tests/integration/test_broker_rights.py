@@ -33,7 +33,7 @@ from inferlane.runtime.kafka.topic_admin import topic_specs
 from inferlane.runtime.redis.result_store import connect
 from tests.support.brokers import ApacheCluster
 from tests.support.brokers.apache.security import Security
-from tests.support.fakes.stores import write_tiny_store
+from tests.support.fakes.stores import write_tiny_onnx, write_tiny_store
 from tests.support.parts import eventually, free_port
 from tests.support.parts import running as running_server
 from tests.support.running_api import serving
@@ -98,7 +98,13 @@ def settings_of(cluster: ApacheCluster, service: Service, **more: object) -> Set
 
 
 def run_cli(environment: dict[str, str], *arguments: str) -> str:
-    ran = subprocess.run(
+    ran = ran_cli(environment, *arguments)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def ran_cli(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "control_plane", *arguments],
         env={**os.environ, **environment},
         capture_output=True,
@@ -106,8 +112,6 @@ def run_cli(environment: dict[str, str], *arguments: str) -> str:
         check=False,
         timeout=120,
     )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
 
 
 @asynccontextmanager
@@ -298,3 +302,58 @@ async def test_a_user_cannot_join_the_group_of_another(cluster: ApacheCluster) -
             await asyncio.wait_for(consumer.start(), 60)
     finally:
         await consumer.stop()
+
+
+async def test_a_version_is_served_made_the_default_and_retired_with_the_rights_of_the_plan(
+    cluster: ApacheCluster, tmp_path: Path
+) -> None:
+    """Nobody restarts: without its rights the version is refused in one sentence, and nothing is half there."""
+    models_dir = tmp_path / "models"
+    write_tiny_store(models_dir)
+    later = {"model": "tiny", "version": "v2", "instances": [[1.0, 2.0, 3.0]], "timeout_s": 60}
+    async with AsyncExitStack() as stack:
+        more = {
+            "redis_url": await stack.enter_async_context(restricted_store(tmp_path)),
+            "models_dir": models_dir,
+            "default_model": "tiny",
+            "api_port": free_port(),
+            "state_dir": tmp_path / "state",
+        }
+        url = await stack.enter_async_context(running(cluster, **more))
+        operator = as_user(cluster, Service.OPERATOR, ingress_partitions=1, work_partitions=1, **more)
+        write_tiny_onnx(tmp_path / "export.onnx")
+        add = ["models", "add", str(tmp_path / "export.onnx"), "--name", "tiny"]
+        assert "inferlane models serve tiny/v2" in await asyncio.to_thread(run_cli, operator, *add)
+
+        serve = ["models", "serve", "tiny/v2"]
+        refused = await asyncio.to_thread(ran_cli, operator, *serve)
+        said = " ".join(refused.stderr.split())
+        assert refused.returncode == 1, refused.stdout
+        assert f"the broker denies {user_name(NAMES, Service.OPERATOR)} the topics of tiny v2" in said
+        assert "inferlane models serve tiny/v2 --acls" in said
+        assert (await call(url, "POST", "/v1/models/predict", later))[0] == 404
+
+        administrator = cluster.environment(ingress_partitions=1, work_partitions=1, **more)
+        await asyncio.to_thread(run_cli, administrator, *serve, "--acls")
+        stop = asyncio.Event()
+        working = workers.main.serve(settings_of(cluster, Service.WORKER, **more), stop, model="tiny", version="v2")
+        worker = asyncio.create_task(working)
+
+        async def answers() -> bool:
+            assert not worker.done(), worker
+            return (await call(url, "POST", "/v1/models/predict", later))[0] == 200
+
+        await eventually(answers)
+        # From here on with the operator's rights alone.
+        await asyncio.to_thread(run_cli, operator, "models", "default", "tiny/v2")
+
+        async def is_default() -> bool:
+            _, answer = await call(url, "POST", "/v1/models/predict", {"instances": [[1.0, 2.0, 3.0]]})
+            return bool(answer.get("version") == "v2")
+
+        await eventually(is_default)
+        assert "is retired" in await asyncio.to_thread(run_cli, operator, "models", "retire", "tiny/v1")
+        pinned = {**later, "version": "v1"}
+        assert (await call(url, "POST", "/v1/models/predict", pinned))[0] == 404
+        stop.set()
+        await worker

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.timeout(900)
 NAMES = list(ANIMALS)
 _REQUESTS, _RESULTS = "inferlane.requests", "inferlane.results"
 _WITHIN_S = 240
+# Thirty workers have just started when the first file is sent.
+_PATIENCE_S = "240"
 
 
 def compare(animal: Animal, found: Mapping[int, list[Any]]) -> None:
@@ -129,11 +131,10 @@ def test_a_file_of_rows_is_answered_by_batch_submit_as_the_library_predicts(
         rows, out = tmp_path / f"rows{suffix}", tmp_path / f"results{suffix}"
         _FILES[suffix](animal, rows)
         # The command itself, in this process: each of its own would spend a second on imports.
-        ran = CliRunner().invoke(
-            app, ["batch", "submit", str(rows), "--out", str(out), "--model", name], env=zoo.stack.environment
-        )
+        arguments = ["batch", "submit", str(rows), "--out", str(out), "--model", name, "--stall-timeout-s", _PATIENCE_S]
+        ran = CliRunner().invoke(app, arguments, env=zoo.stack.environment)
 
-        assert ran.exit_code == 0, ran.output + out.read_text() * out.exists()
+        assert ran.exit_code == 0, f"{ran.output}{ran.exception!r}"
         found = [json.loads(line)["prediction"] for line in out.read_text().splitlines()]
         compare(animal, by_place(zoo, name, found))
 
