@@ -16,8 +16,7 @@ from inferlane.contracts.wire.tensors import Column, Signature, TensorSpec, nump
 from inferlane.errors import ConfigurationError, DecodeError
 from models.artifact import takes_nan
 from models.execution import ON_CPU, Execution, check_execution
-from models.steps.declared_steps import BeforeStep, Steps
-from models.steps.score_steps import AfterStep
+from models.steps.declared_steps import AfterStep, BeforeStep, Steps
 from models.steps.tokenizer_step import TokenizerStep
 
 T = TypeVar("T")

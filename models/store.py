@@ -16,8 +16,7 @@ from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Column, Signature, Ten
 from inferlane.runtime.runfile import write_whole
 from models.artifact import Artifact, read_artifact
 from models.execution import ON_CPU, Execution, as_table
-from models.steps.declared_steps import BeforeStep
-from models.steps.score_steps import AfterStep
+from models.steps.declared_steps import AfterStep, BeforeStep
 
 Scalar = str | int | float | bool
 Value = Scalar | Sequence[Scalar]

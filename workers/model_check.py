@@ -82,6 +82,8 @@ def _verify_steps(model: OnnxModel) -> None:
         alone = [model.run({name: array[n : n + 1] for name, array in batch.items()}) for n in range(len(_ROW_SCALES))]
     except (InvalidInputError, ModelError) as error:
         raise ConfigurationError(f"{model.version.path}: rows for its steps fail: {error}") from error
+    if model.steps is not None:
+        together, alone = model.steps.comparable(together), [model.steps.comparable(row) for row in alone]
     _refuse_dependence(model, _difference(together, alone))
 
 

@@ -64,8 +64,7 @@ def _is_label(spec: "TensorSpec") -> bool:
 
 
 def _distinct(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if labels.dtype.kind == "O":
-        # Sorting objects needs an order between all of them; text may stand beside bytes.
+    if labels.dtype.kind not in "iub":
         found = Counter(map(str, labels.tolist()))
         return np.array(list(found), object), np.array(list(found.values()))
     return np.unique(labels, return_counts=True)

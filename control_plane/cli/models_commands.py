@@ -83,6 +83,9 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens that a text is cut to.", show_default="what the export says")
     ] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="A row of an export is two texts, text and text_pair. Default: off.")
+    ] = False,
     digest: Annotated[
         str | None, typer.Option(help="sha256:… that the source's file must have.", show_default="not compared")
     ] = None,
@@ -128,6 +131,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         steps=None if steps in {"auto", "none"} else Path(steps),
         finds_steps=steps == "auto",
         max_length=max_length,
+        pairs=pairs,
         description=description,
     )
     with err.status("inspecting") as status:

@@ -48,6 +48,8 @@ class Addition:
     finds_steps: bool = True
     # Of a text, in tokens; None: what the export says.
     max_length: int | None = None
+    # Whether a row of an export is two texts.
+    pairs: bool = False
     execution: Execution = ON_CPU
     notes: GraphNotes = NO_NOTES
     description: str = ""
@@ -192,6 +194,7 @@ def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Sou
         steps=None if addition.steps is None else str(addition.steps.resolve()),
         export=None if source.folder is None or not addition.finds_steps else str(source.folder.resolve()),
         max_length=addition.max_length,
+        pairs=addition.pairs,
         files=_files_of(source),
         execution=addition.execution,
         notes=addition.notes,

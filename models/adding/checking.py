@@ -45,6 +45,7 @@ class CheckOrder(msgspec.Struct, frozen=True, kw_only=True):
     steps: str | None = None
     export: str | None = None
     max_length: int | None = None
+    pairs: bool = False
     # Those beside the model.
     files: tuple[str, ...] = ()
 
@@ -157,7 +158,7 @@ def _declared(order: CheckOrder, graph: Signature) -> DeclaredSteps:
     if order.steps is not None:
         return read_steps(Path(order.steps))
     if order.export is not None:
-        return infer_steps(Path(order.export), graph, max_length=order.max_length)
+        return infer_steps(Path(order.export), graph, max_length=order.max_length, pairs=order.pairs)
     return DeclaredSteps()
 
 

@@ -12,19 +12,11 @@ import msgspec
 
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, clipped
-from models.steps.declared_steps import BeforeStep, Steps
+from models.steps.declared_steps import AfterStep, BeforeStep, Steps
 from models.steps.image_step import ImageStep
-from models.steps.score_steps import (
-    AfterStep,
-    Argmax,
-    FirstToken,
-    MeanPool,
-    Normalize,
-    Select,
-    Sigmoid,
-    Softmax,
-    Threshold,
-)
+from models.steps.pooling_steps import FirstToken, MeanPool, Normalize
+from models.steps.score_steps import Argmax, Select, Sigmoid, Softmax, Threshold
+from models.steps.token_labels import TokenLabels
 from models.steps.tokenizer_step import TOKENS, TokenizerStep
 
 _TOKENIZER = "tokenizer.json"
@@ -34,6 +26,9 @@ _EMBEDDING = "embedding"
 # Tokenizers that know no limit say a number that nothing reaches.
 _NO_LIMIT = 1_000_000
 _DEFAULT_TOKENS = 512
+# Tokens, and what there is for each.
+_AXES_OF_TOKENS = 2
+_OF_PAIRS = "entailment"
 # They count positions from 2.
 _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"})
 _Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -66,8 +61,10 @@ def read_steps(path: Path) -> DeclaredSteps:
     return msgspec.structs.replace(steps, seen=(f"steps of {path.name}",))
 
 
-def infer_steps(folder: Path, graph: Signature, *, max_length: int | None = None) -> DeclaredSteps:
+def infer_steps(folder: Path, graph: Signature, *, max_length: int | None = None, pairs: bool = False) -> DeclaredSteps:
     """Return the steps for an export in this folder; none where its files say nothing of them.
+
+    `pairs` says that a row is two texts, which an export does not; that of a model for entailment does by its labels.
 
     Raises:
         ConfigurationError: one of its files cannot be read, or says what no step does.
@@ -77,13 +74,16 @@ def infer_steps(folder: Path, graph: Signature, *, max_length: int | None = None
     outputs = {spec.name: spec for spec in graph.outputs}
     before: list[BeforeStep] = []
     seen: list[str] = []
-    is_embedding = _SENTENCE in outputs or any(len(outputs[name].row_shape) == 2 for name in _STATES if name in outputs)  # noqa: PLR2004 - tokens and width
+    is_embedding = _SENTENCE in outputs or any(
+        len(outputs[name].row_shape) == _AXES_OF_TOKENS for name in _STATES if name in outputs
+    )
     if TOKENS in inputs and not (folder / _TOKENIZER).is_file():
         seen.append(f"no {_TOKENIZER}: clients send the ids of tokens")
     elif TOKENS in inputs:
-        step = export.tokenizer(max_length, count=is_embedding)
+        step = export.tokenizer(max_length, count=is_embedding, pairs=pairs)
         before.append(step)
-        seen.append(f"{step.file}: text of up to {step.max_length} tokens")
+        what = "text" if step.pair is None else f"pairs of texts ({step.input!r} and {step.pair!r})"
+        seen.append(f"{step.file}: {what} of up to {step.max_length} tokens")
     image = export.image(graph) if _PIXELS in inputs else None
     if image is not None:
         before.append(image)
@@ -92,6 +92,8 @@ def infer_steps(folder: Path, graph: Signature, *, max_length: int | None = None
         return DeclaredSteps(seen=tuple(seen))
     if _LOGITS in outputs and len(outputs[_LOGITS].row_shape) == 1:
         after, said = export.classes(outputs[_LOGITS])
+    elif _LOGITS in outputs and len(outputs[_LOGITS].row_shape) == _AXES_OF_TOKENS and image is None:
+        after, said = export.token_classes(outputs)
     elif is_embedding and image is None:
         after, said = export.pooling(outputs)
     else:
@@ -106,7 +108,7 @@ class _Export:
         self._folder = folder
         self._config = self._read("config.json")
 
-    def tokenizer(self, max_length: int | None, *, count: bool) -> TokenizerStep:
+    def tokenizer(self, max_length: int | None, *, count: bool, pairs: bool) -> TokenizerStep:
         limits = [
             self._read("sentence_bert_config.json").get("max_seq_length"),
             self._read("tokenizer_config.json").get("model_max_length"),
@@ -116,7 +118,15 @@ class _Export:
         padding = self._read(_TOKENIZER).get("padding")
         pads = (padding.get("pad_id") if isinstance(padding, dict) else None, self._config.get("pad_token_id"))
         pad_id = next((pad for pad in pads if isinstance(pad, int) and pad >= 0), 0)
-        return TokenizerStep(max_length=max_length or min(known, default=_DEFAULT_TOKENS), pad_id=pad_id, count=count)
+        labels = self._config.get("id2label")
+        names = labels.values() if isinstance(labels, dict) else ()
+        are_pairs = pairs or any(str(name).lower() == _OF_PAIRS for name in names)
+        return TokenizerStep(
+            pair="text_pair" if are_pairs else None,
+            max_length=max_length or min(known, default=_DEFAULT_TOKENS),
+            pad_id=pad_id,
+            count=count,
+        )
 
     def _positions(self) -> int | None:
         positions = self._config.get("max_position_embeddings")
@@ -157,6 +167,14 @@ class _Export:
         if count == 1:
             return (), "one number a row, as it is"
         return (Softmax(), Argmax(labels=labels)), f"config.json: one of {of_labels}: softmax, argmax"
+
+    def token_classes(self, outputs: Mapping[str, TensorSpec]) -> tuple[tuple[AfterStep, ...], str]:
+        count = outputs[_LOGITS].row_shape[-1]
+        # As transformers calls those that nobody named.
+        labels = self._labels(count) or tuple(f"LABEL_{index}" for index in range(count))
+        step = TokenLabels(labels=labels)
+        select = () if len(outputs) == 1 else (Select(outputs=(step.output,)),)
+        return (step, *select), f"config.json: {len(labels)} labels of tokens: token-labels"
 
     def _labels(self, count: int) -> tuple[str, ...]:
         names = self._config.get("id2label")

@@ -6,10 +6,13 @@ from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.contracts.wire.token_text import TOKEN_COUNT
 from inferlane.errors import ConfigurationError
 from models.steps.image_step import ImageStep
-from models.steps.score_steps import AfterStep, Stage
-from models.steps.tokenizer_step import MASK, TokenizerStep
+from models.steps.pooling_steps import FirstToken, MeanPool, Normalize
+from models.steps.score_steps import ArrayStep, Stage
+from models.steps.token_labels import TEXT, TokenLabels
+from models.steps.tokenizer_step import ENDS, MASK, STARTS, TokenizerStep
 
 BeforeStep = TokenizerStep | ImageStep
+AfterStep = ArrayStep | FirstToken | MeanPool | Normalize | TokenLabels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,11 @@ class Steps:
     def tokenizer(self) -> TokenizerStep | None:
         """The step that makes tokens of text, if there is one."""
         return next((step for step in self.before if isinstance(step, TokenizerStep)), None)
+
+    @property
+    def keeps_offsets(self) -> bool:
+        """Whether a step asks where the tokens are in their text."""
+        return any(isinstance(step, TokenLabels) for step in self.after)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -50,7 +58,8 @@ class Steps:
             if spec.is_free:
                 raise ConfigurationError(
                     f"{spec.name!r} has the shape {list(spec.shape)}, and with a step 'tokenizer' no row may have a "
-                    "free length of its own. Pool it (`mean-pool`, `first-token`), or leave it out with `select`"
+                    "free length of its own. Pool it (`mean-pool`, `first-token`), label its tokens (`token-labels`), "
+                    "or leave it out with `select`"
                 )
         return replace(
             self.graph,
@@ -68,7 +77,7 @@ class Steps:
                     raise ConfigurationError(f"two of the steps before the model fill its input {spec.name!r}")
                 filled[spec.name] = step
         left = (spec for spec in self.graph.inputs if spec.name not in filled)
-        inputs = (*(step.public() for step in self.before), *left)
+        inputs = (*(spec for step in self.before for spec in step.public()), *left)
         names = [spec.name for spec in inputs]
         if len(set(names)) < len(names):
             raise ConfigurationError(f"two inputs have one name: {', '.join(names)}. Rename the `input` of a step")
@@ -78,6 +87,10 @@ class Steps:
         inputs = {spec.name: spec for spec in self.graph.inputs}
         if self.tokenizer is not None:
             inputs.setdefault(MASK, TensorSpec(name=MASK, datatype="INT64", shape=(-1, -1)))
+        if self.tokenizer is not None and self.tokenizer.pair is None:
+            # Where tokens are in one text.
+            inputs |= {name: TensorSpec(name=name, datatype="INT64", shape=(-1, -1)) for name in (STARTS, ENDS)}
+            inputs[TEXT] = self.tokenizer.public()[0]
         at: Stage[TensorSpec] = Stage({spec.name: spec for spec in self.graph.outputs}, inputs)
         for step in self.after:
             at = step.specs(at)

@@ -70,9 +70,9 @@ class ImageStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         height, width = self.size
         return (self.channels, height, width) if self.layout == "NCHW" else (height, width, self.channels)
 
-    def public(self) -> TensorSpec:
-        """The input that clients see."""
-        return TensorSpec(name=self.input, datatype="BYTES", shape=(-1, 1), is_binary=True)
+    def public(self) -> tuple[TensorSpec, ...]:
+        """The inputs that clients see."""
+        return (TensorSpec(name=self.input, datatype="BYTES", shape=(-1, 1), is_binary=True),)
 
 
 class _UnreadableError(Exception):

@@ -1,4 +1,4 @@
-"""Steps after the graph: scores, labels and embeddings from its outputs, each row by itself. No I/O."""
+"""Steps after the graph: scores and labels from its outputs, each row by itself. No I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,10 +11,7 @@ from inferlane.contracts.wire.tensors import TensorSpec, numpy_dtype
 from inferlane.errors import ConfigurationError, quoted
 
 T = TypeVar("T")
-_Name = Annotated[str, msgspec.Meta(min_length=1)]
-# Below them, a vector has no direction and a row no token. Source: `torch.nn.functional.normalize`, and the mean
-# pooling of sentence-transformers.
-_SHORTEST, _FEWEST = 1e-12, 1e-9
+Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +58,27 @@ class ScoreStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Softmax(ScoreStep, frozen=True, kw_only=True, tag="softmax"):
     """Probabilities that sum to one, in place of the logits."""
 
-    input: _Name = "logits"
-    output: _Name = "probabilities"
+    input: Name = "logits"
+    output: Name = "probabilities"
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
-        return _renamed(self, at, _taken(self, at, self.input), self.output)
+        return renamed(self, at, taken(self, at, self.input), self.output)
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
-        logits = _widened(at.outputs[self.input])
-        raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return at.replaced(self.input, self.output, raised / raised.sum(axis=-1, keepdims=True))
+        return at.replaced(self.input, self.output, scores_of(at.outputs[self.input]))
 
 
 class Sigmoid(ScoreStep, frozen=True, kw_only=True, tag="sigmoid"):
     """A probability for each score by itself, in place of the logits."""
 
-    input: _Name = "logits"
-    output: _Name = "probabilities"
+    input: Name = "logits"
+    output: Name = "probabilities"
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
-        return _renamed(self, at, _taken(self, at, self.input), self.output)
+        return renamed(self, at, taken(self, at, self.input), self.output)
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
-        logits = _widened(at.outputs[self.input])
+        logits = widened(at.outputs[self.input])
         # The exponent is never positive, so neither side overflows.
         raised = np.exp(-np.abs(logits))
         return at.replaced(
@@ -94,15 +89,15 @@ class Sigmoid(ScoreStep, frozen=True, kw_only=True, tag="sigmoid"):
 class Argmax(ScoreStep, frozen=True, kw_only=True, tag="argmax"):
     """The index of the highest score, beside the scores. JSON answers show its label."""
 
-    input: _Name = "probabilities"
-    output: _Name = "label"
+    input: Name = "probabilities"
+    output: Name = "label"
     labels: tuple[str, ...] = ()
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
-        scores = _taken(self, at, self.input)
+        scores = taken(self, at, self.input)
         if scores.row_shape[-1] == 1:
             raise ConfigurationError(f"{self.input!r} has one score a row, whose argmax is always 0; use `threshold`")
-        _check_labels(self, self.labels, scores.row_shape[-1])
+        check_labels(self, self.labels, scores.row_shape[-1])
         return _added(self, at, TensorSpec(name=self.output, datatype="INT64", shape=scores.shape[:-1]))
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
@@ -120,22 +115,24 @@ class Threshold(ScoreStep, frozen=True, kw_only=True, tag="threshold"):
     scores: a boolean for each.
     """
 
-    input: _Name = "probabilities"
-    output: _Name = "label"
+    input: Name = "probabilities"
+    output: Name = "label"
     value: float = 0.5
     column: Annotated[int, msgspec.Meta(ge=0)] | None = None
     labels: tuple[str, ...] = ()
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
-        scores = _taken(self, at, self.input, axes=1)
+        scores = taken(self, at, self.input, axes=1)
         count = scores.row_shape[0]
         if self.column is not None and self.column >= count:
-            raise ConfigurationError(f"{_kind(self)} takes the column {self.column} of {count}; they begin with 0")
+            raise ConfigurationError(f"{kind_of(self)} takes the column {self.column} of {count}; they begin with 0")
         if self.column is None and count != 1:
             if self.labels:
-                raise ConfigurationError(f"{_kind(self)} has labels for {count} scores a row; name one as its `column`")
+                raise ConfigurationError(
+                    f"{kind_of(self)} has labels for {count} scores a row; name one as its `column`"
+                )
             return _added(self, at, TensorSpec(name=self.output, datatype="BOOL", shape=scores.shape))
-        _check_labels(self, self.labels, 2)
+        check_labels(self, self.labels, 2)
         # A whole number of a version that names its classes is an index of one.
         datatype = "INT64" if self.labels else "BOOL"
         return _added(self, at, TensorSpec(name=self.output, datatype=datatype, shape=(-1,)))
@@ -154,18 +151,18 @@ class Threshold(ScoreStep, frozen=True, kw_only=True, tag="threshold"):
 class TopK(ScoreStep, frozen=True, kw_only=True, tag="top-k"):
     """The `k` highest scores of each row and their labels, best first, beside all scores."""
 
-    input: _Name = "probabilities"
-    output: _Name = "top_labels"
-    scores: _Name = "top_scores"
+    input: Name = "probabilities"
+    output: Name = "top_labels"
+    scores: Name = "top_scores"
     k: Annotated[int, msgspec.Meta(ge=1)] = 5
     labels: tuple[str, ...] = ()
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
-        given = _taken(self, at, self.input, axes=1)
+        given = taken(self, at, self.input, axes=1)
         count = given.row_shape[0]
         if self.k > count > 0:
-            raise ConfigurationError(f"{_kind(self)} wants the best {self.k} of {count} scores")
-        _check_labels(self, self.labels, count)
+            raise ConfigurationError(f"{kind_of(self)} wants the best {self.k} of {count} scores")
+        check_labels(self, self.labels, count)
         names = TensorSpec(name=self.output, datatype="BYTES" if self.labels else "INT64", shape=(-1, self.k))
         return _added(self, at, names, replace(given, name=self.scores, shape=(-1, self.k)))
 
@@ -174,55 +171,6 @@ class TopK(ScoreStep, frozen=True, kw_only=True, tag="top-k"):
         best = np.argsort(-given, axis=1, kind="stable")[:, : self.k]
         names = np.array(self.labels, numpy_dtype("BYTES"))[best] if self.labels else best.astype(np.int64)
         return at.with_outputs(**{self.output: names, self.scores: np.take_along_axis(given, best, axis=1)})
-
-
-class MeanPool(ScoreStep, frozen=True, kw_only=True, tag="mean-pool"):
-    """The mean over the tokens of a row that its mask has, in place of a vector for each token."""
-
-    input: _Name = "last_hidden_state"
-    output: _Name = "embedding"
-    mask: _Name = "attention_mask"
-
-    def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
-        if self.mask not in at.inputs:
-            raise ConfigurationError(
-                f"{_kind(self)} takes the mask {self.mask!r}; the inputs are: {', '.join(at.inputs)}"
-            )
-        return _pooled(self, at, self.input, self.output)
-
-    def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
-        states = _widened(at.outputs[self.input])
-        mask = at.inputs[self.mask].astype(states.dtype)
-        counts = np.maximum(mask.sum(axis=1, keepdims=True), states.dtype.type(_FEWEST))
-        return at.replaced(self.input, self.output, np.einsum("rth,rt->rh", states, mask) / counts)
-
-
-class FirstToken(ScoreStep, frozen=True, kw_only=True, tag="first-token"):
-    """The vector of the first token of a row, in place of one for each token."""
-
-    input: _Name = "last_hidden_state"
-    output: _Name = "embedding"
-
-    def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
-        return _pooled(self, at, self.input, self.output)
-
-    def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
-        return at.replaced(self.input, self.output, _widened(at.outputs[self.input])[:, 0])
-
-
-class Normalize(ScoreStep, frozen=True, kw_only=True, tag="normalize"):
-    """Vectors of length one, in place of vectors of any length."""
-
-    input: _Name = "embedding"
-    output: _Name = "embedding"
-
-    def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
-        return _renamed(self, at, _taken(self, at, self.input), self.output)
-
-    def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
-        vectors = _widened(at.outputs[self.input])
-        lengths = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
-        return at.replaced(self.input, self.output, vectors / np.maximum(lengths, vectors.dtype.type(_SHORTEST)))
 
 
 class Select(ScoreStep, frozen=True, kw_only=True, tag="select"):
@@ -239,57 +187,84 @@ class Select(ScoreStep, frozen=True, kw_only=True, tag="select"):
         return Stage({name: at.outputs[name] for name in self.outputs}, at.inputs)
 
 
-AfterStep = Softmax | Sigmoid | Argmax | Threshold | TopK | MeanPool | FirstToken | Normalize | Select
+ArrayStep = Softmax | Sigmoid | Argmax | Threshold | TopK | Select
 
 
-def _widened(values: np.ndarray) -> np.ndarray:
+def widened(values: np.ndarray) -> np.ndarray:
     """Half precision in single: its sums would overflow."""
     return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
-def _kind(step: ScoreStep) -> str:
+def scores_of(logits: np.ndarray) -> np.ndarray:
+    """The softmax over the last axis."""
+    wide = widened(logits)
+    raised = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    scores: np.ndarray = raised / raised.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def kind_of(step: ScoreStep) -> str:
+    """The step as messages name it."""
     return f"the step {step.__struct_config__.tag!r}"
 
 
 def _known(step: ScoreStep, at: Stage[TensorSpec], name: str) -> TensorSpec:
     if name not in at.outputs:
         raise ConfigurationError(
-            f"{_kind(step)} takes {quoted(name)}; before it there are: {', '.join(at.outputs)}. Name one of them"
+            f"{kind_of(step)} takes {quoted(name)}; before it there are: {', '.join(at.outputs)}. Name one of them"
         )
     return at.outputs[name]
 
 
-def _taken(step: ScoreStep, at: Stage[TensorSpec], name: str, *, axes: int | None = None) -> TensorSpec:
-    """The numbers that a step takes, with so many axes after that of the rows."""
+def taken(step: ScoreStep, at: Stage[TensorSpec], name: str, *, axes: int | None = None) -> TensorSpec:
+    """The numbers that a step takes, with so many axes after that of the rows.
+
+    Raises:
+        ConfigurationError: there are no such numbers before the step.
+    """
     spec = _known(step, at, name)
     if spec.kind != "FP" or not spec.row_shape or (axes is not None and len(spec.row_shape) != axes):
         wanted = "at least one axis" if axes is None else f"{axes} axes" if axes > 1 else "one axis"
         raise ConfigurationError(
-            f"{_kind(step)} takes real numbers with {wanted} after that of the rows; {name!r} is {spec.datatype} "
+            f"{kind_of(step)} takes real numbers with {wanted} after that of the rows; {name!r} is {spec.datatype} "
             f"{list(spec.shape)}"
         )
     return spec
 
 
-def _check_labels(step: ScoreStep, labels: tuple[str, ...], count: int) -> None:
+def check_labels(step: ScoreStep, labels: tuple[str, ...], count: int) -> None:
+    """Return if the labels are as many as the scores, or none.
+
+    Raises:
+        ConfigurationError: they are not.
+    """
     if labels and len(labels) != count:
-        raise ConfigurationError(f"{_kind(step)} has {len(labels)} labels for {count} scores a row")
+        raise ConfigurationError(f"{kind_of(step)} has {len(labels)} labels for {count} scores a row")
 
 
 def _added(step: ScoreStep, at: Stage[TensorSpec], *specs: TensorSpec) -> Stage[TensorSpec]:
     for spec in specs:
         if spec.name in at.outputs:
-            raise ConfigurationError(f"{_kind(step)} adds {quoted(spec.name)}, which is there already; rename it")
+            raise ConfigurationError(f"{kind_of(step)} adds {quoted(spec.name)}, which is there already; rename it")
     return at.with_outputs(**{spec.name: spec for spec in specs})
 
 
-def _renamed(step: ScoreStep, at: Stage[TensorSpec], spec: TensorSpec, name: str) -> Stage[TensorSpec]:
-    if name != spec.name and name in at.outputs:
-        raise ConfigurationError(f"{_kind(step)} writes {quoted(name)}, which is there already; rename it")
+def renamed(step: ScoreStep, at: Stage[TensorSpec], spec: TensorSpec, name: str) -> Stage[TensorSpec]:
+    """The stage with real numbers in single or double precision in the place of `spec`.
+
+    Raises:
+        ConfigurationError: their name is that of another output.
+    """
     datatype = "FP64" if spec.datatype == "FP64" else "FP32"
-    return at.replaced(spec.name, name, replace(spec, name=name, datatype=datatype))
+    return written(step, at, spec, replace(spec, name=name, datatype=datatype))
 
 
-def _pooled(step: ScoreStep, at: Stage[TensorSpec], old: str, new: str) -> Stage[TensorSpec]:
-    spec = _taken(step, at, old, axes=2)
-    return _renamed(step, at, replace(spec, shape=(-1, spec.row_shape[1])), new)
+def written(step: ScoreStep, at: Stage[TensorSpec], old: TensorSpec, new: TensorSpec) -> Stage[TensorSpec]:
+    """The stage with an output in the place of another.
+
+    Raises:
+        ConfigurationError: its name is that of a third.
+    """
+    if new.name != old.name and new.name in at.outputs:
+        raise ConfigurationError(f"{kind_of(step)} writes {quoted(new.name)}, which is there already; rename it")
+    return at.replaced(old.name, new.name, new)

@@ -10,6 +10,7 @@ from inferlane.errors import RowsRefusedError
 from models.steps.declared_steps import Steps
 from models.steps.image_step import ImageDecoder, ImageStep
 from models.steps.score_steps import Stage
+from models.steps.token_labels import TEXT, TokenLabels
 from models.steps.tokenizer_step import OpenTokenizer, TokenRows
 
 RunGraph = Callable[[Tensors], dict[str, np.ndarray]]
@@ -29,7 +30,11 @@ class StepChain:
         self._graph_inputs = [spec.name for spec in steps.graph.inputs]
         self._images = [ImageDecoder(step, steps.graph) for step in steps.before if isinstance(step, ImageStep)]
         step = steps.tokenizer
-        self._tokenizer = None if step is None else OpenTokenizer(step, steps.graph, files[step.file])
+        self._tokenizer = (
+            None
+            if step is None
+            else OpenTokenizer(step, steps.graph, files[step.file], keeps_offsets=steps.keeps_offsets)
+        )
 
     def run(self, inputs: Tensors, run_graph: RunGraph) -> dict[str, np.ndarray]:
         """Return the outputs of the version, each `(rows, …)`.
@@ -47,6 +52,8 @@ class StepChain:
             raise RowsRefusedError(refused)
         if self._tokenizer is None or tokens is None:
             return self._run_part(arrays, run_graph)
+        if self._steps.tokenizer is not None and self._steps.keeps_offsets:
+            arrays[TEXT] = inputs[self._steps.tokenizer.input]
         # Rows of like lengths run together: in one run all would be as long as the longest.
         parts = self._tokenizer.parts(tokens, alone=self._rows_alone)
         outputs = [
@@ -62,13 +69,25 @@ class StepChain:
         """Return rows for the inputs that steps read, of different sizes: what a version is tried with."""
         rows = {decoder.step.input: decoder.samples(count) for decoder in self._images}
         if self._tokenizer is not None and self._steps.tokenizer is not None:
-            rows[self._steps.tokenizer.input] = self._tokenizer.samples(count)
+            texts = self._tokenizer.samples(count)
+            rows |= {
+                spec.name: np.concatenate([texts[at:], texts[:at]])
+                for at, spec in enumerate(self._steps.tokenizer.public())
+            }
         return rows
+
+    def comparable(self, outputs: Tensors) -> dict[str, np.ndarray]:
+        """The outputs as two runs of the same rows can be compared: without numbers that are written in texts."""
+        written = {step.output: step for step in self._steps.after if isinstance(step, TokenLabels)}
+        return {
+            name: written[name].without_scores(array) if name in written else array for name, array in outputs.items()
+        }
 
     def _encoded(self, inputs: Tensors, refused: dict[int, str]) -> TokenRows | None:
         if self._tokenizer is None or self._steps.tokenizer is None:
             return None
-        return self._tokenizer.encode(inputs[self._steps.tokenizer.input].ravel().tolist(), refused)
+        texts, *pairs = (inputs[spec.name].ravel().tolist() for spec in self._steps.tokenizer.public())
+        return self._tokenizer.encode(texts, refused, pairs=pairs[0] if pairs else None)
 
     def _run_part(self, arrays: Tensors, run_graph: RunGraph) -> dict[str, np.ndarray]:
         outputs = run_graph({name: arrays[name] for name in self._graph_inputs})

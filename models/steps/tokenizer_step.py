@@ -3,7 +3,7 @@
 import os
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -13,6 +13,9 @@ from inferlane.contracts.wire.token_text import tokens_of
 from inferlane.errors import ConfigurationError, InvalidInputError, clipped
 
 TOKENS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
+# Where each token begins and ends in the text of its row, in characters; -1 for one that is not of the text.
+STARTS, ENDS = "token_starts", "token_ends"
+_NOWHERE = -1
 # Rows that are no longer share one run.
 _SHORT_TOKENS = 16
 # What a row is tried with: of no token, of few and of many.
@@ -27,6 +30,8 @@ class TokenizerStep(
     file: str = "tokenizer.json"
     # What the input of text is called.
     input: Annotated[str, msgspec.Meta(min_length=1)] = "text"
+    # What the input of a second text is called, of models for pairs of texts; None where a row is one text.
+    pair: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     # Longer text is cut to so many tokens, those that the tokenizer adds included.
     max_length: Annotated[int, msgspec.Meta(ge=1)] = 512
     # Longer text is refused: it would be read whole to be cut.
@@ -52,24 +57,26 @@ class TokenizerStep(
             )
         return specs
 
-    def public(self) -> TensorSpec:
-        """The input that clients see."""
-        return TensorSpec(name=self.input, datatype="BYTES", shape=(-1, 1))
+    def public(self) -> tuple[TensorSpec, ...]:
+        """The inputs that clients see."""
+        names = (self.input,) if self.pair is None else (self.input, self.pair)
+        return tuple(TensorSpec(name=name, datatype="BYTES", shape=(-1, 1)) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """The tokens of each row and the type of each, `(tokens,)`."""
+    """The tokens of each row and their types, `(tokens,)`; and where each is in its text, `(tokens, 2)`, if kept."""
 
     ids: Sequence[np.ndarray]
     types: Sequence[np.ndarray]
+    offsets: Sequence[np.ndarray] | None = None
 
 
 class OpenTokenizer:
     """A tokenizer that is loaded. The rows of a batch are encoded together."""
 
-    def __init__(self, step: TokenizerStep, graph: Signature, content: bytes) -> None:
-        """`content` is what its file holds.
+    def __init__(self, step: TokenizerStep, graph: Signature, content: bytes, *, keeps_offsets: bool = False) -> None:
+        """`content` is what its file holds; `keeps_offsets` tells where each token is in its text, at twice the cost.
 
         Raises:
             ConfigurationError: the extra is not installed, or the file holds no tokenizer.
@@ -88,6 +95,7 @@ class OpenTokenizer:
         except Exception as error:  # the library raises Exception itself
             raise ConfigurationError(f"{step.file} holds no tokenizer: {clipped(str(error))}") from error
         self._step = step
+        self._keeps_offsets = keeps_offsets
         self._specs = step.filled(graph)
         # A graph may take rows of one length only.
         self._length = max(spec.row_shape[0] for spec in self._specs)
@@ -97,25 +105,36 @@ class OpenTokenizer:
         self._tokenizer.no_padding()
         self._vocabulary = self._tokenizer.get_vocab_size()
 
-    def encode(self, texts: Sequence[str], refused: MutableMapping[int, str]) -> TokenRows:
-        """Return the tokens of all rows; for each row that has none to give, the reason is added to `refused`."""
+    def encode(
+        self, texts: Sequence[str], refused: MutableMapping[int, str], *, pairs: Sequence[str] | None = None
+    ) -> TokenRows:
+        """Return the tokens of all rows; for each row that has none to give, the reason is added to `refused`.
+
+        `pairs` are the second texts of the rows, where the model takes pairs.
+        """
         given: dict[int, list[int]] = {}
-        readable = []
+        readable: list[str | tuple[str, str]] = []
         for row, text in enumerate(texts):
             try:
                 tokens = self._checked(text)
+                if pairs is not None:
+                    tokens = self._checked(pairs[row])
             except InvalidInputError as error:
                 refused[row], tokens = str(error), []
             if tokens is not None:
                 given[row] = tokens
-            readable.append(text if tokens is None else "")
-        encodings = self._tokenizer.encode_batch_fast(readable)
+            one = text if tokens is None else ""
+            readable.append(one if pairs is None else (one, pairs[row] if tokens is None else ""))
+        if self._keeps_offsets:
+            encodings = self._tokenizer.encode_batch(readable)
+        else:
+            encodings = self._tokenizer.encode_batch_fast(readable)
         ids = [np.array(encoding.ids, np.int64) for encoding in encodings]
         types = [np.array(encoding.type_ids, np.int64) for encoding in encodings]
         for row, tokens in given.items():
             ids[row] = np.array(tokens[: self._limit], np.int64)
             types[row] = np.zeros(len(ids[row]), np.int64)
-        return TokenRows(ids, types)
+        return TokenRows(ids, types, [_offsets_of(encoding) for encoding in encodings] if self._keeps_offsets else None)
 
     def _checked(self, text: str) -> list[int] | None:
         """The tokens that the text of a row stands for; None if it is to be tokenized.
@@ -126,6 +145,11 @@ class OpenTokenizer:
         if len(text) > self._step.max_chars:
             raise InvalidInputError(f"the text has {len(text)} characters, the limit is {self._step.max_chars}")
         tokens = tokens_of(text)
+        if tokens is not None and (self._keeps_offsets or self._step.pair is not None):
+            why = (
+                "the model takes pairs of texts" if self._step.pair else "the answer says where tokens are in the text"
+            )
+            raise InvalidInputError(f"{why}; send text, not the ids of tokens")
         if tokens is not None and max(tokens) >= self._vocabulary:
             raise InvalidInputError(
                 f"the token {max(tokens)} is none of the model's, which are 0 to {self._vocabulary - 1}; send text, or "
@@ -152,6 +176,11 @@ class OpenTokenizer:
             own = len(rows.ids[row])
             ids[at, :own], types[at, :own], mask[at, :own] = rows.ids[row], rows.types[row], 1
         made = {TOKENS: ids, MASK: mask, TYPES: types}
+        if rows.offsets is not None:
+            where = np.full((*shape, 2), _NOWHERE, np.int64)
+            for at, row in enumerate(numbers):
+                where[at, : len(rows.offsets[row])] = rows.offsets[row]
+            made |= {STARTS: where[:, :, 0], ENDS: where[:, :, 1]}
         dtypes = {spec.name: numpy_dtype(spec.datatype) for spec in self._specs}
         return {name: array.astype(dtypes[name]) if name in dtypes else array for name, array in made.items()}
 
@@ -159,3 +188,10 @@ class OpenTokenizer:
         """Texts of several lengths, `(count, 1)`."""
         texts = [[_SAMPLES[row % len(_SAMPLES)]] for row in range(count)]
         return np.array(texts, numpy_dtype("BYTES"))
+
+
+def _offsets_of(encoding: Any) -> np.ndarray:
+    """Where the tokens of a row are in its text, `(tokens, 2)`: those that the tokenizer adds are nowhere."""
+    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    offsets[np.array(encoding.special_tokens_mask, bool)] = _NOWHERE
+    return offsets

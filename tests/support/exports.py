@@ -113,9 +113,9 @@ def text_classifier(folder: Path, *, dense: bool = False) -> TextExport:
         "last": np.array([2], np.int64),
         "middle": np.array([1], np.int64),
     }
-    model = model_of(nodes, _token_inputs(), [value("logits", ("rows", 2))], weights=_initializers(arrays))
-    _write(folder, model, tokenizer)
-    _write_json(
+    model = model_of(nodes, token_inputs(), [value("logits", ("rows", 2))], weights=initializers(arrays))
+    write_export(folder, model, tokenizer)
+    write_json(
         folder / "config.json",
         {
             "architectures": ["BertForSequenceClassification"],
@@ -138,11 +138,11 @@ def embedding_model(folder: Path) -> TextExport:
         helper.make_node("Identity", ["attention_mask"], ["unused"]),
     ]
     outputs = [value("last_hidden_state", ("rows", "tokens", WIDTH))]
-    model = model_of(nodes, _token_inputs(), outputs, weights=_initializers({"weights": weights}))
-    _write(folder, model, tokenizer)
-    _write_json(folder / "config.json", {"architectures": ["BertModel"], "max_position_embeddings": 64})
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32})
-    _write_json(folder / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
+    model = model_of(nodes, token_inputs(), outputs, weights=initializers({"weights": weights}))
+    write_export(folder, model, tokenizer)
+    write_json(folder / "config.json", {"architectures": ["BertModel"], "max_position_embeddings": 64})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32})
+    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
     return TextExport(folder=folder, tokenizer=tokenizer, weights=weights, bias=np.zeros(0))
 
 
@@ -194,7 +194,7 @@ def image_classifier(folder: Path, *, rows: int = 40) -> ImageExport:
     ]
     arrays = {"weights": classifier.coef_.T.astype(np.float32), "bias": classifier.intercept_.astype(np.float32)}
     model = model_of(
-        nodes, [value("input", ("rows", 64))], [value("logits", ("rows", 10))], weights=_initializers(arrays)
+        nodes, [value("input", ("rows", 64))], [value("logits", ("rows", 10))], weights=initializers(arrays)
     )
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(model, folder / "model.onnx")
@@ -219,20 +219,20 @@ def in_base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _token_inputs() -> list[onnx.ValueInfoProto]:
+def token_inputs() -> list[onnx.ValueInfoProto]:
     return [value(name, ("rows", "tokens"), TensorProto.INT64) for name in ("input_ids", "attention_mask")]
 
 
-def _initializers(arrays: dict[str, np.ndarray]) -> list[onnx.TensorProto]:
+def initializers(arrays: dict[str, np.ndarray]) -> list[onnx.TensorProto]:
     return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
 
 
-def _write(folder: Path, model: onnx.ModelProto, tokenizer: Tokenizer) -> None:
+def write_export(folder: Path, model: onnx.ModelProto, tokenizer: Tokenizer) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(model, folder / "model.onnx")
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def _write_json(path: Path, content: dict[str, object]) -> None:
+def write_json(path: Path, content: dict[str, object]) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content))

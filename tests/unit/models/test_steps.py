@@ -14,21 +14,10 @@ from PIL import Image
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.contracts.wire.token_text import text_of
 from inferlane.errors import ConfigurationError, RowsRefusedError
-from models.steps.declared_steps import Steps
+from models.steps.declared_steps import AfterStep, Steps
 from models.steps.image_step import ImageStep
-from models.steps.score_steps import (
-    AfterStep,
-    Argmax,
-    FirstToken,
-    MeanPool,
-    Normalize,
-    Select,
-    Sigmoid,
-    Softmax,
-    Stage,
-    Threshold,
-    TopK,
-)
+from models.steps.pooling_steps import FirstToken, MeanPool, Normalize
+from models.steps.score_steps import Argmax, Select, Sigmoid, Softmax, Stage, Threshold, TopK
 from models.steps.step_chain import StepChain
 from models.steps.tokenizer_step import TokenizerStep
 from tests.support.exports import SENTENCES, png_of, trained_tokenizer

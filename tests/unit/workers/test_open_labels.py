@@ -33,7 +33,7 @@ SCORES = TensorSpec(name="scores", datatype="FP32", shape=(-1, 2))
     ("spec", "labels", "expected"),
     [
         (LABEL, np.array([-1, 7, 7]), {"-1": 1, "7": 2}),
-        (TEXT, np.array([["DE"], ["日本"], ["DE"]], object), {"DE": 2, "日本": 1}),
+        (TEXT, np.array([["DE"], ["日本"], ["DE"]], np.dtypes.StringDType()), {"DE": 2, "日本": 1}),
         (
             TensorSpec(name="label", datatype="BOOL", shape=(-1,)),
             np.array([True, False, True]),
@@ -88,5 +88,5 @@ def test_other_outputs_are_no_labels(version: ModelVersion) -> None:
 
 
 def test_an_outcome_token_holds_a_label_as_clients_see_it() -> None:
-    assert labels_of({"label": np.array([["DE"]], object)}, "label", ()) == ["DE"]
+    assert labels_of({"label": np.array([["DE"]], np.dtypes.StringDType())}, "label", ()) == ["DE"]
     assert labels_of({"label": np.array([-1, 5])}, "label", ()) == ["-1", "5"]
