@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from control_plane.local.doctor_checks import committed_and_end
 from control_plane.local.pools import broker_answers
@@ -13,6 +14,7 @@ from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.traffic_split import Split
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
@@ -111,6 +113,20 @@ async def test_the_routers_faust_app_gets_in(cluster: ApacheCluster, protocol: s
 
                 await eventually(is_ready)
         await producer.close()
+
+
+async def test_a_client_stops_though_the_broker_holds_its_fetch(cluster: ApacheCluster) -> None:
+    """With TLS a close waits for the broker's, which reads nothing before it has answered the fetch: 30 s a client."""
+    settings = secure(cluster, "SASL_SSL", "SCRAM-SHA-512", kafka_request_timeout_ms=240_000)
+    await create_topics(settings, [("iris", "v1")])
+    consumer = make_consumer(settings, group=None, fetch_max_wait_ms=120_000)
+    await consumer.start()
+    consumer.assign([TopicPartition(TOPIC, 0)])
+    await consumer.seek_to_end()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(consumer.getone(), timeout=1)
+    async with asyncio.timeout(20):
+        await consumer.stop()
 
 
 async def test_strangers_are_refused_and_no_message_says_the_password(cluster: ApacheCluster, tmp_path: Path) -> None:

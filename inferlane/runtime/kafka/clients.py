@@ -14,6 +14,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError, InferlaneError, NotServedError, UnavailableError
 from inferlane.runtime.error_remedies import UNKNOWN_TO_CLIENT, Remedy, remedy_of
 from inferlane.runtime.kafka.fetcher import guard_fetches
+from inferlane.runtime.kafka.tls_close import bound_tls_close
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -58,6 +59,7 @@ def tls_context(settings: "KafkaSettings") -> ssl.SSLContext | None:
     """
     if settings.kafka_security_protocol not in _ENCRYPTED:
         return None
+    bound_tls_close()
     try:
         context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
     except OSError as error:
