@@ -32,7 +32,7 @@ from benchmarks.targets import read_targets, targets_to_markdown
 from benchmarks.traces import time_traces, traces_to_markdown
 from benchmarks.trials import time_trials, trials_to_markdown
 from benchmarks.venvs import environment_of
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from tests.support.brokers.kinds import BrokerKind
 
 _HERE = Path(__file__).parent

@@ -17,7 +17,8 @@ from inferlane.contracts.traffic_split import make_split
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.split_table import publish_split
-from models.catalog import Catalog, load_catalog
+from models.catalog import Catalog
+from models.store_reader import load_catalog
 from tests.support.brokers import make_broker
 from tests.support.brokers.kinds import BrokerKind
 from tests.support.brokers.processes import free_ports, wait_until

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from models.measure import METHOD, quantize
 from models.model_session import open_session, signature_of
+from models.sample_build import METHOD, quantize
 from models.samples import TrainedRecipe
 from models.store import VersionAbout, write_model, write_version
 from models.training import Rows, export_onnx, train

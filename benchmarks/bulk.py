@@ -22,9 +22,9 @@ from benchmarks.machine import this_machine
 from benchmarks.measured import Checked, Machine
 from benchmarks.queueing import QueueGauge
 from benchmarks.stalls import StallGauge
-from inferlane.contracts.kafka_record import OutRecord
+from inferlane.contracts.kafka_record import OutRecord, format_time
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, format_time, read_headers
+from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, read_headers
 from inferlane.contracts.wire.v2 import decode_response, encode_binary_request
 from inferlane.runtime.kafka.topic_reader import read_since
 from models.catalog import ModelVersion

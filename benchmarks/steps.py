@@ -10,15 +10,15 @@ import msgspec
 import numpy as np
 
 from benchmarks.cases import Case
-from inferlane.contracts.kafka_record import Headers, KafkaRecord
+from inferlane.contracts.kafka_record import Headers, KafkaRecord, format_time
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, format_time, read_unidentified
+from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, read_unidentified
 from inferlane.contracts.results import Result, decode_wake_up, encode_result, encode_wake_up
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.split_table import SplitTable
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from producer_api.predict.endpoint import ResponseBuilder, encode_json
 from router.routing import route
 from workers.batching import RunTimes, run_batch, stack

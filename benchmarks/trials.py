@@ -13,7 +13,7 @@ from inferlane.contracts.record import FALLBACK, ROLLOUT, SHADOW, SHADOW_OF, SHA
 from inferlane.contracts.shadow import Answer, answer_of, classes_digest, copy_record
 from inferlane.contracts.traffic_split import Shadow, Split
 from inferlane.contracts.wire.v1 import decode_instances
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from router.routing import Route, deciding_split, fallback_of, shadow_of
 from tests.support.fakes.records import FakeRecord
 from workers.batching import run_batch, stack

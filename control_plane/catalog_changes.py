@@ -18,9 +18,10 @@ from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.split_table import SplitFollower, SplitTable
-from models.catalog import Catalog, Model, load_catalog, read_store
+from models.catalog import Catalog, Model
 from models.catalog_entries import entry_of_store
 from models.live_catalog import overlaid
+from models.store_reader import load_catalog, read_store
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

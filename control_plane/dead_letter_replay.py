@@ -11,9 +11,9 @@ import typer
 
 from inferlane.contracts.callbacks import fresh_headers
 from inferlane.contracts.dead_letters import DeadLetter, headers_of, read_dead_letter
-from inferlane.contracts.kafka_record import OutRecord, check_size
+from inferlane.contracts.kafka_record import OutRecord, check_size, format_time, parse_time
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import REQUEST_TYPE, RequestHeaders, format_time, parse_time
+from inferlane.contracts.record import REQUEST_TYPE, RequestHeaders
 from inferlane.contracts.results import Accepted
 from inferlane.contracts.wire.v2 import decode_request
 from inferlane.errors import DecodeError, InvalidRequestError

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inferlane.errors import ConfigurationError, UnknownModelError
-from models.catalog import load_model
 from models.samples import SAMPLES, Recipe, Sample, TrainedRecipe
 from models.store import digest_of, onnx_path, write_model
+from models.store_reader import load_model
 from models.verify import verify_version
 
 

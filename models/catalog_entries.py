@@ -8,8 +8,10 @@ import msgspec
 from inferlane.contracts.catalog_entry import CatalogEntry, VersionState
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import UNDECODABLE, ConfigurationError
-from models.catalog import ModelVersion, described_version
-from models.files import VersionFile, described_signature, read_model_file, read_version_file
+from models.catalog import ModelVersion
+from models.described_tensors import described_signature, read_version_file
+from models.files import VersionFile, read_model_file
+from models.store_reader import described_version
 
 
 def entry_of_store(models_dir: Path, model: str, version: str, *, generation: int, default_since: int) -> CatalogEntry:

@@ -8,8 +8,9 @@ from typing import Protocol
 
 from inferlane.contracts.catalog_entry import CatalogEntry, VersionState
 from inferlane.errors import ConfigurationError
-from models.catalog import Catalog, Fault, Model, ModelVersion, keep_apart
+from models.catalog import Catalog, Fault, Model, ModelVersion
 from models.catalog_entries import version_of_entry
+from models.store_reader import keep_apart
 
 _RETIRING = "it is being retired: requests that were accepted are finished, and new ones are refused"
 # Versions whose class names are remembered after they are gone: their results can still be read for a while.

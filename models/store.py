@@ -1,7 +1,5 @@
 """Write the store that `models.catalog` reads."""
 
-import json
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import tomli_w
 
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Column, Signature, TensorSpec
@@ -33,48 +32,12 @@ def dump_toml(
     Raises:
         TypeError: a value is none of those that the store holds.
     """
-    sections = [_lines(values)]
+    sections = [tomli_w.dumps(values)]
+    # One by one: tomli-w writes short entries in one line, where the documents and our messages say `[[name]]`.
     for name, entries in (lists or {}).items():
-        sections.extend([f"[[{_key(name)}]]", *_lines(entry)] for entry in entries)
-    for name, table in (tables or {}).items():
-        sections.append([f"[{_key(name)}]", *_lines(table)])
-    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
-
-
-def _lines(table: Table) -> list[str]:
-    return [f"{_key(name)} = {_value(value)}" for name, value in table.items()]
-
-
-def _key(name: str) -> str:
-    # A bare key is ASCII letters, digits, `_` and `-`; any other is quoted (TOML 1.0, "Keys").
-    bare = name and name.isascii() and name.replace("_", "").replace("-", "").isalnum()
-    return name if bare or name in {"_", "-"} else _string(name)
-
-
-def _value(value: Value) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return _string(value)
-        case int():
-            return str(value)
-        case float():
-            return _float(value)
-        case Sequence():
-            return f"[{', '.join(_value(item) for item in value)}]"
-    raise TypeError(f"{value!r} ({type(value).__name__}) has no form in the store's TOML")
-
-
-def _float(value: float) -> str:
-    # `float()` first: the repr of a numpy float is no TOML. Python and TOML agree on nan and inf as words.
-    text = repr(float(value))
-    return text if not math.isfinite(value) or "." in text or "e" in text else f"{text}.0"
-
-
-def _string(value: str) -> str:
-    # JSON escapes what TOML escapes, but for DEL, which TOML wants escaped and JSON does not.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+        sections.extend(f"[[{name}]]\n{tomli_w.dumps(entry)}" for entry in entries)
+    sections.extend(tomli_w.dumps({name: table}) for name, table in (tables or {}).items())
+    return "\n".join(section for section in sections if section)
 
 
 # The catalog never looks this deep for a version, so an unfinished one is never served.

@@ -12,11 +12,20 @@ from starlette.routing import Route
 from inferlane import __version__
 from inferlane.errors import DecodeError, InferlaneError, UnavailableError, clipped
 from inferlane.runtime.ops import health_body
-from producer_api.http.asgi import PREDICT_PATH, HeadAndOptions, PlainResponse, allowed_methods
+from producer_api.http.asgi import (
+    EMBEDDINGS_PATH,
+    PREDICT_PATH,
+    V2_LIVE_PATH,
+    V2_MODEL_PATH,
+    V2_READY_PATH,
+    V2_VERSION_PATH,
+    HeadAndOptions,
+    PlainResponse,
+    allowed_methods,
+)
 from producer_api.http.auth import KeyRing, authenticated
 from producer_api.http.error_responses import InvalidParameterError, crash_error
 from producer_api.http.openapi import openapi
-from producer_api.http.paths import EMBEDDINGS_PATH, V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH
 from producer_api.http.request_body import BodyMemory, BodyReservation, put_reservation, read_body
 from producer_api.http.responses import as_fastapi, error_response, health_response, refusal_response
 from producer_api.inference_protocol.infer_format import V2Format, is_infer

@@ -26,8 +26,8 @@ from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.service import Startup
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
-from models.catalog import read_store
 from models.live_catalog import LiveCatalog
+from models.store_reader import read_store
 from producer_api.app import StartingApp, build_app
 from producer_api.http.auth import open_key_ring
 from producer_api.http.request_body import BodyMemory
@@ -35,10 +35,9 @@ from producer_api.http.shared_metrics import SharedMetrics, read_peers
 from producer_api.predict.admission import Admission
 from producer_api.predict.call import CallReader
 from producer_api.predict.endpoint import ResponseBuilder
-from producer_api.predict.enqueuer import Enqueuer
+from producer_api.predict.enqueuer import Enqueuer, FeedbackSender
 from producer_api.predict.event_streams import EventStreams
 from producer_api.predict.exchange import Exchanges
-from producer_api.predict.feedback_sender import FeedbackSender
 from producer_api.predict.idempotency import ClaimStore, IdempotentSubmitter
 from producer_api.predict.pending import PendingRequests
 from producer_api.predict.response_cache import ResponseCache

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -15,17 +14,11 @@ from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import (
     FALLBACK,
-    FALLEN_BACK_FROM,
-    POSITION,
-    PROOF,
     ROLLOUT,
     SHADOW,
-    SHADOW_HEADERS,
     RequestHeaders,
     default_headers,
-    format_time,
     identified,
-    position_of,
     read_unidentified,
 )
 from inferlane.contracts.traffic_split import Served, Split
@@ -36,7 +29,7 @@ from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 from inferlane.runtime.kafka.record_writer import Sender
 from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
-from router.refusals import no_callbacks, refusal
+from router.routed_records import RoutedRecord, no_callbacks, refusal, routed_headers
 from router.router_telemetry import RouterLaneMetrics, RouteSpans
 from router.routing import Route, ServedModels, Splits, deciding_split, fallback_of, route, route_to_served, shadow_of
 from router.shadow_gate import ShadowGate
@@ -66,17 +59,6 @@ _SLOW_AFTER_S = 0.5
 # Fetched batches of which a part waits for a failing topic, uncommitted; above this number the lane waits too.
 _MAX_PARKED_BATCHES = 1_000
 _NO_SERVED_MODELS: Mapping[str, Served] = MappingProxyType({})
-# Headers that the router overwrites.
-_ROUTER_HEADERS = SHADOW_HEADERS | {"ce_model", "ce_modelversion", POSITION, ROLLOUT, FALLBACK, FALLEN_BACK_FROM}
-
-
-class RoutedRecord(msgspec.Struct, frozen=True):
-    """A record, the version that was chosen for it, and the record for that version's topic."""
-
-    record: "ConsumerRecord"
-    headers: RequestHeaders
-    chosen: Route
-    out: OutRecord
 
 
 @dataclass(slots=True)
@@ -253,7 +235,7 @@ class Forwarder:
         topic = self._names.work_topic(chosen.model, chosen.version, lane)
         # Records with a key of the producer's own keep their order: no sticky partition.
         max_run = _MAX_RUN if headers.routing_key is None and key == headers.request_id.encode() else 0
-        out_headers = _routed_headers(record, headers, chosen)
+        out_headers = routed_headers(record, headers, chosen)
         split = deciding_split(headers, chosen, self._splits)
         if split is not None:
             out_headers += self._trial_headers(headers, chosen, split)
@@ -291,18 +273,3 @@ def router_lanes(
 
 def _is_unknown(decision: RoutedRecord | Reply) -> bool:
     return isinstance(decision, Reply) and decision.result.error_code == UnknownModelError.code
-
-
-def _routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:
-    """The record's headers, plus the chosen version, plus defaults for those that are missing."""
-    kept = [header for header in record.headers if header[0] not in _ROUTER_HEADERS]
-    kept.append(("ce_model", chosen.model.encode()))
-    kept.append(("ce_modelversion", chosen.version.encode()))
-    names = {name for name, value in kept if value}
-    if "ce_id" not in names:
-        kept.append(("ce_id", headers.request_id.encode()))
-    if "ce_time" not in names:
-        kept.append(("ce_time", format_time(headers.accepted_s)))
-    if PROOF not in names:
-        kept.append((POSITION, position_of(record).encode()))
-    return kept

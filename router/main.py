@@ -22,8 +22,8 @@ from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.service import Background, Startup
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
-from models.catalog import read_store
 from models.live_catalog import LiveCatalog
+from models.store_reader import read_store
 from router.faust_app.app import RouterApp, run_app
 from router.feedback_tally import FeedbackTally
 from router.forwarder import Forwarder, router_lanes

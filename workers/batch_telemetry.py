@@ -8,9 +8,9 @@ import numpy as np
 import structlog
 
 from inferlane import errors
+from inferlane.contracts.kafka_record import trace_id_of
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcomes import OTHER
-from inferlane.contracts.record import trace_id_of
 from inferlane.contracts.results import CANCELLED, EXPIRED, Result, Status
 from inferlane.runtime.metrics import worker_metrics as metrics
 from inferlane.runtime.metrics.instruments import NONE, bounded

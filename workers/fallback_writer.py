@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import structlog
 from msgspec.structs import replace
 
+from inferlane.contracts.kafka_record import trace_id_of
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import trace_id_of
 from inferlane.runtime.kafka.record_writer import Sender, write_each
 from inferlane.runtime.metrics.worker_metrics import FALLBACKS
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from inferlane.contracts.catalog_entry import VersionState
 from inferlane.errors import ConfigurationError, UnknownModelError, UnusableVersionError
 from inferlane.runtime.catalog_table import read_catalog_topic
-from models.catalog import Catalog, load_catalog
+from models.catalog import Catalog
 from models.live_catalog import overlaid
 from models.pulling import pull
+from models.store_reader import load_catalog
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

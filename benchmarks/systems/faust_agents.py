@@ -16,7 +16,7 @@ from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import read_headers
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.split_table import SplitFollower, SplitTable
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from router.faust_app.app import faust_record
 from router.faust_app.faust_transport import faust_options, transport_class
 from router.routing import route

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from control_plane.bulk.rows import Chunk, result_lines
-from inferlane.contracts.kafka_record import OutRecord
+from inferlane.contracts.kafka_record import OutRecord, format_time
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, format_time, read_unidentified
+from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, read_unidentified
 from inferlane.contracts.results import Status
 from inferlane.contracts.wire.tensors import row_count
 from inferlane.contracts.wire.v1 import encode_predictions

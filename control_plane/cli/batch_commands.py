@@ -69,7 +69,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     """
     from control_plane.bulk.job import JobSpec  # noqa: PLC0415 - keep `inferlane --help` fast
     from control_plane.bulk.rows import RowFile  # noqa: PLC0415 - as above
-    from models.catalog import load_catalog  # noqa: PLC0415 - as above
+    from models.store_reader import load_catalog  # noqa: PLC0415 - as above
 
     settings = reachable_settings()
     known = load_catalog(settings.models_dir, default_model=settings.default_model).model(model)

@@ -67,7 +67,7 @@ def serve_model(
 def set_default_version(name: VersionName, models_dir: ModelsDir = None) -> None:
     """Make a version the default of its model: calls that name no version get it, unless a split says otherwise."""
     from control_plane.catalog_changes import set_default
-    from models.retirement import write_default
+    from models.adding.publication import write_default
 
     model, version = _pair(name)
     settings, record = _reached(models_dir)
@@ -100,7 +100,7 @@ def retire_model(
     settings, record = _reached(models_dir)
     started_s = time.monotonic()
     if record is None and not _names_broker(settings):
-        from models.retirement import remove_version
+        from models.adding.publication import remove_version
 
         if not remove_version(settings.models_dir, model, version):
             raise ConfigurationError(f"{settings.models_dir} has no {model} {version}")
@@ -120,7 +120,7 @@ def retire_model(
 
 async def _retire(settings: "Settings", model: str, version: str, *, within_s: float | None, say: "Say") -> None:
     from control_plane.catalog_changes import begin_retirement, end_retirement, wait_drained
-    from models.retirement import remove_version
+    from models.adding.publication import remove_version
 
     entry = await begin_retirement(settings, model, version)
     if within_s is not None:

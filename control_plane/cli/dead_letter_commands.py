@@ -194,7 +194,7 @@ def _refuse_unknown_version(settings: "StackSettings", models: "set[str | None]"
     Raises:
         UnknownModelError: one has not; nothing was sent.
     """
-    from models.catalog import load_catalog
+    from models.store_reader import load_catalog
 
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
     for model in models:

@@ -217,7 +217,7 @@ async def _verify_models(settings: "PortSettings", record: "RunRecord | None") -
         ConfigurationError: one or more could not; the message names each, and what is wrong with it.
     """
     from models.artifact import check_artifact, read_artifact
-    from models.catalog import load_catalog
+    from models.store_reader import load_catalog
 
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
     faults = {f"{fault.model} {fault.version or ''}".strip(): fault.reason for fault in catalog.faults}

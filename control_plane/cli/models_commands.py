@@ -112,8 +112,8 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         from control_plane.local.probe import Target
         from models.adding.addition import Addition, add
         from models.adding.graph_notes import parsed_notes
-        from models.catalog import load_model
         from models.execution import parsed_execution
+        from models.store_reader import load_model
     addition = Addition(
         source=source,
         model=name,
@@ -278,7 +278,7 @@ def _settings(models_dir: Path | None) -> "Settings":
 
 
 def _catalog(models_dir: Path | None) -> "Catalog":
-    from models.catalog import load_catalog
+    from models.store_reader import load_catalog
 
     settings = _settings(models_dir)
     return load_catalog(settings.models_dir, default_model=settings.default_model)

@@ -59,7 +59,7 @@ def _pair(name: str, default_model: str) -> tuple[str, str]:
 
 
 def _of_the_catalog(settings: "StackSettings") -> list[tuple[str, str]]:
-    from models.catalog import load_catalog
+    from models.store_reader import load_catalog
 
     try:
         catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
@@ -231,7 +231,7 @@ def _label(text: str) -> tuple[str, str]:
 
 def _served_versions(named: list[str] | None) -> "list[ModelVersion]":
     """Return the versions to render; each must be in the catalogue, for a worker of another would not start."""
-    from models.catalog import load_catalog
+    from models.store_reader import load_catalog
 
     settings = load_settings()
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)

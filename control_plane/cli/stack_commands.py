@@ -218,7 +218,7 @@ def load_targets(settings: "StackSettings") -> "tuple[Target, ...]":
         ConfigurationError: there are no models, or a file of the store is malformed.
     """
     from control_plane.local.probe import Target
-    from models.catalog import load_catalog
+    from models.store_reader import load_catalog
 
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
     return tuple(
@@ -238,7 +238,7 @@ def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord,
     from control_plane.catalog_changes import read_state
     from control_plane.local.probe import Target
     from inferlane.runtime.runfile import FaultRecord
-    from models.catalog import read_store
+    from models.store_reader import read_store
 
     catalog, lack = read_store(profile.settings.models_dir, default_model=profile.settings.default_model)
     if lack and not profile.has_broker:

@@ -164,7 +164,7 @@ def _say_run(comparison: "Comparison") -> None:
 
 async def _largest_weight(settings: "Settings", model: str) -> str:
     from inferlane.runtime.split_table import SplitFollower, SplitTable
-    from models.catalog import load_catalog
+    from models.store_reader import load_catalog
 
     table = SplitTable()
     follower = SplitFollower(settings, table)
@@ -180,7 +180,7 @@ def _refuse_unknown(settings: "Settings", model: str, *versions: str) -> None:
     Raises:
         UnknownModelError: it has not; nothing was sent.
     """
-    from models.catalog import load_catalog
+    from models.store_reader import load_catalog
 
     known = load_catalog(settings.models_dir, default_model=settings.default_model).model(model)
     for version in versions:

@@ -19,7 +19,7 @@ from control_plane.kubernetes.deployment_plan import (
     labels,
     object_name,
 )
-from control_plane.kubernetes.workloads import (
+from control_plane.kubernetes.pod_spec import (
     PASSWORD,
     RESTRICTED_CONTAINER,
     RESTRICTED_POD,

@@ -8,7 +8,8 @@ from typing import Any
 
 from control_plane.kubernetes.deployment_plan import DeploymentPlan, Document, GpuPlan, PoolPlan, object_name
 from control_plane.kubernetes.manifest_files import HEADER, dumped, spread
-from control_plane.kubernetes.workloads import KEYS_VARIABLE, KEYS_VOLUME, pool_documents, pool_instance
+from control_plane.kubernetes.pod_spec import KEYS_VARIABLE, KEYS_VOLUME
+from control_plane.kubernetes.workloads import pool_documents, pool_instance
 from inferlane.contracts.naming import Lane
 
 CHART_NAMESPACE, CHART_IMAGE = "namespace-stand-in", "image-stand-in"

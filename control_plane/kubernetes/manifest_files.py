@@ -13,6 +13,7 @@ from control_plane.kubernetes.backing_services import (
     user_documents,
 )
 from control_plane.kubernetes.deployment_plan import API, KEYS_FOLDER, DeploymentPlan, Document, PoolPlan, document
+from control_plane.kubernetes.pod_spec import CONTAINER_NAME, KEYS_VARIABLE, KEYS_VOLUME
 from control_plane.kubernetes.policies import (
     api_autoscaler,
     authentication_documents,
@@ -22,15 +23,12 @@ from control_plane.kubernetes.policies import (
     pool_scaled_object,
     router_scaled_object,
 )
-from control_plane.kubernetes.webhooks_workload import webhooks_documents
 from control_plane.kubernetes.workloads import (
-    CONTAINER_NAME,
-    KEYS_VARIABLE,
-    KEYS_VOLUME,
     api_documents,
     operator_documents,
     pool_documents,
     router_documents,
+    webhooks_documents,
 )
 
 _BROKERS = 3

@@ -29,7 +29,7 @@ from control_plane.kubernetes.deployment_plan import (
     kafka_labels,
     labels,
 )
-from control_plane.kubernetes.workloads import PASSWORD, SECRETS
+from control_plane.kubernetes.pod_spec import PASSWORD, SECRETS
 
 _API_CPU_PERCENT = 70
 # KEDA's names of the mechanisms.

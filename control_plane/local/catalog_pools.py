@@ -10,8 +10,9 @@ from control_plane.local.probe import Target
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
 from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
 from inferlane.runtime.retry import back_off
-from models.catalog import Catalog, read_store
+from models.catalog import Catalog
 from models.live_catalog import LiveCatalog
+from models.store_reader import read_store
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from pydantic import SecretStr
 
-from inferlane.contracts.wire.binary_values import SMALLEST_IMAGE
+from inferlane.contracts.wire.row_texts import SMALLEST_IMAGE
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, UnavailableError, clipped
 

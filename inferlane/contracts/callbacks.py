@@ -9,18 +9,9 @@ from typing import Any
 
 import msgspec
 
-from inferlane.contracts.kafka_record import KafkaRecord, OutRecord, refuse_unreadable
+from inferlane.contracts.kafka_record import KafkaRecord, OutRecord, format_time, parse_time, refuse_unreadable
 from inferlane.contracts.prediction_body import prediction_body
-from inferlane.contracts.record import (
-    CALLBACK_URL,
-    CALLER,
-    JSON_CONTENT,
-    MAX_NAME_BYTES,
-    SPEC_VERSION,
-    TRACE_PARENT,
-    format_time,
-    parse_time,
-)
+from inferlane.contracts.record import CALLBACK_URL, CALLER, JSON_CONTENT, MAX_NAME_BYTES, SPEC_VERSION, TRACE_PARENT
 from inferlane.contracts.results import Result
 from inferlane.errors import DecodeError, InferlaneError, clipped
 

@@ -1,11 +1,15 @@
-"""Records as Kafka has them: what is read, what is written and how large, and a batch that is unreadable. Pure."""
+"""Records as Kafka has them: what is read, what is written and how large; times and traces in their headers. Pure."""
 
+import math
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
 
-from inferlane.errors import DecodeError, PayloadTooLargeError
+from inferlane.errors import DecodeError, PayloadTooLargeError, quoted
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -114,3 +118,51 @@ def refuse_unreadable(topic: str, partition: int, offset: int, headers: Headers)
             f"the batch with the offsets {offset} to {last_offset(headers)} of {topic}, partition {partition}, cannot "
             f"be read: {reason}; mend what produced it, docs/topics.md says what is read"
         )
+
+
+_MICROS = 1_000_000
+
+
+def format_time(seconds: float) -> bytes:
+    """RFC 3339 with microseconds, as CloudEvents asks of a Timestamp."""
+    whole = math.floor(seconds)
+    micros = round((seconds - whole) * _MICROS)
+    if micros == _MICROS:
+        whole, micros = whole + 1, 0
+    return b"%b.%06d+00:00" % (_written_second(whole), micros)
+
+
+# Requests of one moment share the second of their acceptance and that of their deadline; the rest costs a fifth.
+@lru_cache(maxsize=256)
+def _written_second(whole: int) -> bytes:
+    return datetime.fromtimestamp(whole, UTC).replace(tzinfo=None).isoformat().encode()
+
+
+def parse_time(raw: bytes) -> float:
+    """Seconds since the epoch of an RFC 3339 timestamp.
+
+    Raises:
+        ValueError: it is none, or has no offset from UTC.
+    """
+    # RFC 3339, section 5.6, has `t` and `z` for `T` and `Z`.
+    moment = datetime.fromisoformat(raw.decode().upper())
+    if moment.tzinfo is None:
+        raise ValueError(f"time {quoted(raw)} has no offset from UTC, write it as 2026-01-31T12:00:00Z")
+    return moment.timestamp()
+
+
+_TRACE_ID = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def trace_id_of(trace_parent: bytes | None) -> str | None:
+    """The trace id of a `traceparent` header, None if there is none. Source: W3C Trace Context, section 3.2."""
+    found = _TRACE_ID.fullmatch(trace_parent or b"")
+    return found.group(1).decode() if found else None
+
+
+def valid_trace_parent(raw: bytes | None) -> bytes | None:
+    """A `traceparent` header as it came, or None if it is malformed, as the standard wants.
+
+    What is kept travels on to results, so it must not have any length.
+    """
+    return raw if raw and _TRACE_ID.fullmatch(raw) else None

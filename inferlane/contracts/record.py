@@ -4,18 +4,14 @@ Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2 (headers carry a `
 missing on a record that somebody else produced; the defaults are those of `read_headers`.
 """
 
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
 
 from inferlane.contracts.identity import UNKNOWN_KEY, committed_id, default_id, foreign_key
-from inferlane.contracts.kafka_record import Headers, KafkaRecord, refuse_unreadable
+from inferlane.contracts.kafka_record import Headers, KafkaRecord, parse_time, refuse_unreadable, valid_trace_parent
 from inferlane.errors import DecodeError, clipped, quoted
 
 SPEC_VERSION = ("ce_specversion", b"1.0")
@@ -74,7 +70,6 @@ _MAX_ATTEMPT = 1_000_000
 # What steers a request beside the attributes of its CloudEvent.
 _OURS = frozenset({JSON_LENGTH, "content-type"})
 _YEAR_10000_S = 253_402_300_800
-_MICROS = 1_000_000
 
 
 class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,48 +260,3 @@ def position_of(record: KafkaRecord) -> str:
 def _default_id(record: KafkaRecord) -> str:
     place = f"{position_of(record)} {record.timestamp}".encode()
     return default_id(place, record.key or b"", record.value or b"")
-
-
-def format_time(seconds: float) -> bytes:
-    """RFC 3339 with microseconds, as CloudEvents asks of a Timestamp."""
-    whole = math.floor(seconds)
-    micros = round((seconds - whole) * _MICROS)
-    if micros == _MICROS:
-        whole, micros = whole + 1, 0
-    return b"%b.%06d+00:00" % (_written_second(whole), micros)
-
-
-# Requests of one moment share the second of their acceptance and that of their deadline; the rest costs a fifth.
-@lru_cache(maxsize=256)
-def _written_second(whole: int) -> bytes:
-    return datetime.fromtimestamp(whole, UTC).replace(tzinfo=None).isoformat().encode()
-
-
-def parse_time(raw: bytes) -> float:
-    """Seconds since the epoch of an RFC 3339 timestamp.
-
-    Raises:
-        ValueError: it is none, or has no offset from UTC.
-    """
-    # RFC 3339, section 5.6, has `t` and `z` for `T` and `Z`.
-    moment = datetime.fromisoformat(raw.decode().upper())
-    if moment.tzinfo is None:
-        raise ValueError(f"time {quoted(raw)} has no offset from UTC, write it as 2026-01-31T12:00:00Z")
-    return moment.timestamp()
-
-
-_TRACE_ID = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-def trace_id_of(trace_parent: bytes | None) -> str | None:
-    """The trace id of a `traceparent` header, None if there is none. Source: W3C Trace Context, section 3.2."""
-    found = _TRACE_ID.fullmatch(trace_parent or b"")
-    return found.group(1).decode() if found else None
-
-
-def valid_trace_parent(raw: bytes | None) -> bytes | None:
-    """A `traceparent` header as it came, or None if it is malformed, as the standard wants.
-
-    What is kept travels on to results, so it must not have any length.
-    """
-    return raw if raw and _TRACE_ID.fullmatch(raw) else None

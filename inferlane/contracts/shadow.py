@@ -12,18 +12,10 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from inferlane.contracts.kafka_record import KafkaRecord, OutRecord
+from inferlane.contracts.kafka_record import KafkaRecord, OutRecord, format_time
 from inferlane.contracts.lane_tallies import row_time_s
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.record import (
-    ROLLOUT,
-    SHADOW,
-    SHADOW_HEADERS,
-    SHADOW_OF,
-    SHADOW_RUN,
-    RequestHeaders,
-    format_time,
-)
+from inferlane.contracts.record import ROLLOUT, SHADOW, SHADOW_HEADERS, SHADOW_OF, SHADOW_RUN, RequestHeaders
 from inferlane.contracts.wire.v2 import decode_response, encode_response
 from inferlane.contracts.wire.v2_fields import ALL_AS_BYTES
 from inferlane.errors import UNDECODABLE, DecodeError, clipped

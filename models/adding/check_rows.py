@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inferlane.contracts.wire.binary_values import from_base64
+from inferlane.contracts.wire.row_texts import from_base64
 from inferlane.contracts.wire.tensors import Signature, TensorSpec, numpy_dtype
 from inferlane.errors import ConfigurationError, quoted
 

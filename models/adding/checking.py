@@ -139,7 +139,8 @@ def _check(order: CheckOrder) -> Checked:
 
 def _described_graph(order: CheckOrder, artifact: "Artifact") -> Signature:
     """The signature as it will be read from version.toml."""
-    from models.files import VersionFile, described_signature  # noqa: PLC0415 - as above
+    from models.described_tensors import described_signature  # noqa: PLC0415 - as above
+    from models.files import VersionFile  # noqa: PLC0415 - as above
     from models.store import VersionAbout, version_toml  # noqa: PLC0415
 
     loaded = _loaded_signature(artifact.model, artifact.external)

@@ -1,4 +1,4 @@
-"""Publication: a version that is ready becomes part of the store by one rename, and nothing of it is there before.
+"""Publication: a version becomes part of the store, or leaves it, by one rename; no reader sees a part of it.
 
 A version is prepared in a folder of the store whose name begins with a dot, which no reader looks into, under a file
 lock that ends with its process. What a killed process leaves behind is removed by the next one.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from inferlane.contracts.naming import check_model_name, check_version_name, pool_key
 from inferlane.errors import ConfigurationError
+from models.files import read_model_file, version_folders
 from models.store import write_model
 
 _PREPARED = ".adding-"
@@ -191,3 +192,49 @@ def _names_in(models_dir: Path) -> list[tuple[str, str]]:
                 with suppress(OSError):
                     found += [(home.name, path.name) for path in sorted(home.iterdir()) if path.is_dir()]
     return found
+
+
+def remove_version(models_dir: Path, model: str, version: str) -> bool:
+    """Remove a version from the store, its model with the last one, and keep its name; False if it was not there.
+
+    It is gone by one rename: no reader sees a part of it.
+
+    Raises:
+        ConfigurationError: it is the default of a model that has others, or the store cannot be written to.
+    """
+    home = models_dir / model
+    if not (home / version).exists():
+        return False
+    others = [path.name for path in version_folders(home) if path.name != version]
+    if others and read_model_file(home).default_version == version:
+        raise ConfigurationError(
+            f"{home / 'model.toml'} says that {version} is the default version of {model}. Make another one the "
+            f"default first: inferlane models default {model}/{others[0]}"
+        )
+    with preparation(models_dir) as scratch:
+        try:
+            with locked(models_dir):
+                (models_dir / RETIRED / model / version).mkdir(parents=True, exist_ok=True)
+                (home / version).rename(scratch / "version")
+                if not version_folders(home):
+                    home.rename(scratch / "model")
+        except OSError as error:
+            raise ConfigurationError(f"cannot remove {model} {version} from {str(models_dir)!r}: {error}") from error
+    return True
+
+
+def write_default(models_dir: Path, model: str, version: str) -> bool:
+    """Make a version of the store the default of its model; False if the store does not have it.
+
+    Raises:
+        ConfigurationError: the store cannot be written to.
+    """
+    home = models_dir / model
+    if not (home / version).exists():
+        return False
+    about = read_model_file(home)
+    try:
+        write_model(home, description=about.description, default_version=version, classes=about.classes)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {home / 'model.toml'}: {error}") from error
+    return True

@@ -72,9 +72,9 @@ def form_path(target: Path, method: str) -> Path:
 
 def _measure(order: MeasurementOrder) -> Measurement:
     # onnxruntime is loaded in the child alone: the command itself must not crash with a model.
-    from models.catalog import load_model  # noqa: PLC0415
     from models.quantizing.held_out import agreement, deciding_output, read_split  # noqa: PLC0415
     from models.quantizing.methods import Approach, fitting_methods, operators_of  # noqa: PLC0415
+    from models.store_reader import load_model  # noqa: PLC0415
     from workers.model_check import load_verified  # noqa: PLC0415
 
     version = load_model(Path(order.models_dir) / order.model).version(order.version)

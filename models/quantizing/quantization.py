@@ -13,10 +13,11 @@ from inferlane.contracts.naming import check_version_name
 from inferlane.errors import ConfigurationError
 from models.adding.publication import Published, check_free, preparation, publish
 from models.artifact import Artifact, read_artifact
-from models.catalog import ModelVersion, load_model
+from models.catalog import ModelVersion
 from models.quantizing.gate import Judged, Limits, MeasuredForm, best, judge, speedups
 from models.quantizing.measurement import Measurement, MeasurementOrder, form_path, measure_in_child
 from models.store import dump_toml
+from models.store_reader import load_model
 from models.timing import cpu_name
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from inferlane.contracts.wire.row_texts import TOKEN_COUNT
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
-from inferlane.contracts.wire.token_text import TOKEN_COUNT
 from inferlane.errors import ConfigurationError
 from models.steps.image_step import ImageStep
 from models.steps.pooling_steps import FirstToken, MeanPool, Normalize

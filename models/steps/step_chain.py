@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from inferlane.contracts.wire.row_texts import TOKEN_COUNT
 from inferlane.contracts.wire.tensors import Tensors
-from inferlane.contracts.wire.token_text import TOKEN_COUNT
 from inferlane.errors import RowsRefusedError
 from models.steps.declared_steps import Steps
 from models.steps.image_step import ImageDecoder, ImageStep

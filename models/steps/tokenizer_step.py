@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
+from inferlane.contracts.wire.row_texts import tokens_of
 from inferlane.contracts.wire.tensors import Signature, TensorSpec, numpy_dtype
-from inferlane.contracts.wire.token_text import tokens_of
 from inferlane.errors import ConfigurationError, InvalidInputError, clipped
 
 TOKENS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from inferlane.runtime.settings import ApiSettings
     from producer_api.inference_protocol.infer_format import AskedOutputs
     from producer_api.inference_protocol.infer_request import InferReader
-    from producer_api.predict.call import Call, CallOrigin
+    from producer_api.predict.call import Call
+    from producer_api.predict.call_options import CallOrigin
 
 
 class InferMessages:

@@ -18,7 +18,7 @@ from producer_api.grpc_server.protocol_messages import SERVICE, InferRequest, pa
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.request_body import BodyReservation
 from producer_api.inference_protocol.infer_format import still_queued
-from producer_api.predict.call import CallOrigin
+from producer_api.predict.call_options import CallOrigin
 from producer_api.predict.cancellation import ClientDisconnect
 from producer_api.predict.endpoint import prediction_path
 from producer_api.predict.exchange import Exchange

@@ -11,9 +11,17 @@ from inferlane.runtime.api_keys import ApiKey, Scope, digest_of, read_keys
 from inferlane.runtime.http.server import LocalGuard
 from inferlane.runtime.metrics.api_metrics import DENIED
 from inferlane.runtime.runfile import is_loopback
-from producer_api.http.asgi import CALLER, PREDICT_PATH, SEES_ALL, header
+from producer_api.http.asgi import (
+    CALLER,
+    EMBEDDINGS_PATH,
+    INFER_PATH,
+    PREDICT_PATH,
+    SEES_ALL,
+    V2_HEALTH_PATHS,
+    V2_INDEX_PATH,
+    header,
+)
 from producer_api.http.error_responses import ForbiddenError, UnauthorizedError
-from producer_api.http.paths import EMBEDDINGS_PATH, INFER_PATH, V2_HEALTH_PATHS, V2_INDEX_PATH
 from producer_api.http.responses import error_response
 
 if TYPE_CHECKING:

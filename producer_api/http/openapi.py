@@ -9,43 +9,40 @@ from pydantic.json_schema import models_json_schema
 from inferlane.contracts.callback_addresses import MAX_URL_CHARS
 from inferlane.contracts.rollout_request import request_components
 from inferlane.runtime.api_keys import Scope
-from inferlane.runtime.http.request_head import CONTENT_TYPE
-from producer_api.http.asgi import PREDICT_PATH
+from producer_api.http.asgi import (
+    EMBEDDINGS_PATH,
+    PREDICT_PATH,
+    V2_LIVE_PATH,
+    V2_MODEL_PATH,
+    V2_READY_PATH,
+    V2_VERSION_PATH,
+    is_v2,
+)
 from producer_api.http.auth import required_scope
 from producer_api.http.openai_schemas import EmbeddingsResponse, OpenAiError, embeddings_bodies
-from producer_api.http.paths import EMBEDDINGS_PATH, V2_LIVE_PATH, V2_MODEL_PATH, V2_READY_PATH, V2_VERSION_PATH, is_v2
-from producer_api.http.protocol_schemas import InferResponse, ProtocolError, infer_bodies, infer_examples
-from producer_api.http.schemas import (
-    Prediction,
-    Problem,
-    Queued,
-    feedback_bodies,
-    predict_bodies,
-    split_bodies,
-    split_examples,
+from producer_api.http.openapi_operations import (
+    CALL_PROBLEMS,
+    SCHEMAS,
+    embed_operation,
+    error_of,
+    infer_operation,
+    predict_operation,
+    problem_of,
+    schema_ref,
 )
+from producer_api.http.protocol_schemas import InferResponse, ProtocolError, infer_bodies
+from producer_api.http.request_schemas import feedback_bodies, predict_bodies, split_bodies, split_examples
+from producer_api.http.schemas import Prediction, Problem, Queued
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from models.live_catalog import AnyCatalog
 
-_REF = "#/components/schemas/"
 _SHAPES: tuple[Any, ...] = (Prediction, Queued, Problem, ProtocolError, InferResponse, EmbeddingsResponse, OpenAiError)
 _SECURITY_SCHEME = {
     "type": "http",
     "scheme": "bearer",
     "description": "Made by `inferlane keys create`.",
-}
-_PROBLEMS = {
-    "400": "The body is not JSON.",
-    "404": "Unknown model or version.",
-    "410": "The request was cancelled meanwhile.",
-    "413": "Body, rows or tensors over the limit.",
-    "415": "The body has a `Content-Encoding` other than gzip or deflate.",
-    "422": "The instances do not fit the model.",
-    "500": "The model failed; the request is in the dead letters.",
-    "503": "The broker or the store does not respond, or the backlog is too long for the deadline; see `Retry-After`.",
-    "504": "The deadline passed before a worker could start.",
 }
 
 
@@ -71,17 +68,6 @@ _PROBES: dict[str, dict[str, Any]] = {
 }
 
 
-_IDEMPOTENCY_KEY: dict[str, Any] = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "The same key with the same body is the same request: it is enqueued once, and every "
-    "call gets its result, also while it is under way. With another body: 422.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-    "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
-}
-
-
 def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_keys: bool) -> dict[str, Any]:
     """Build the document once and keep it; it asks for a key only if the API has keys."""
     if app.openapi_schema is None:
@@ -90,7 +76,7 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
         )
         _, shapes = models_json_schema(
             [(shape, "validation") for shape in _SHAPES],
-            ref_template=_REF + "{model}",
+            ref_template=SCHEMAS + "{model}",
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas.update(shapes["$defs"])
@@ -103,22 +89,24 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
         schemas["InferRequest"] = infer_bodies(settings)
         (parameters, _) = schemas["InferRequest"]["properties"]["parameters"]["anyOf"]
         parameters["properties"]["callback_url"] = _callback_url(settings)
-        paths[PREDICT_PATH] = {"post": _predict()}
+        paths[PREDICT_PATH] = {"post": predict_operation()}
         _add_embeddings(document, embeddings_bodies(catalog, settings.max_rows))
         for path, names in ((V2_MODEL_PATH, ("model",)), (V2_VERSION_PATH, ("model", "version"))):
-            paths[f"{path}/infer"] = {"post": _infer(catalog, names)}
+            paths[f"{path}/infer"] = {"post": infer_operation(catalog, names)}
         paths["/v1/traffic-split"]["post"]["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _ref("TrafficSplit"), "examples": split_examples(catalog)}},
+            "content": {
+                "application/json": {"schema": schema_ref("TrafficSplit"), "examples": split_examples(catalog)}
+            },
         }
         paths["/v1/feedback"]["post"]["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": feedback_bodies()}},
         }
-        schemas.update(request_components(_REF + "{name}"))
+        schemas.update(request_components(SCHEMAS + "{name}"))
         paths["/v1/rollouts"]["post"]["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _ref("RolloutRequest")}},
+            "content": {"application/json": {"schema": schema_ref("RolloutRequest")}},
         }
         if has_keys:
             document["components"]["securitySchemes"] = {"apiKey": _SECURITY_SCHEME}
@@ -128,7 +116,7 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
                 if has_keys:
                     _secure(path, operation, required_scope(method.upper(), path))
                 elif method != "get":
-                    operation["responses"].setdefault("403", _problem("A page of another site made the call."))
+                    operation["responses"].setdefault("403", problem_of("A page of another site made the call."))
         _limit_window(paths, settings.outcome_window_s)
         app.openapi_schema = document
     return app.openapi_schema
@@ -158,17 +146,19 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         if path != "/metrics":
             responses["503"] = {"description": "The check failed; the body says which part.", **responses["200"]}
     elif path not in {PREDICT_PATH, EMBEDDINGS_PATH} and not path.endswith("/infer"):
-        responses |= {status: _error(path, text) for status, text in _ANY_PROBLEMS.items()}
+        responses |= {status: error_of(path, text) for status, text in _ANY_PROBLEMS.items()}
     if path.endswith("/ready") and path not in _PROBES:
-        content = {"application/json": {"schema": {"anyOf": [_ref("ModelReadiness"), _ref("ProtocolError")]}}}
+        content = {
+            "application/json": {"schema": {"anyOf": [schema_ref("ModelReadiness"), schema_ref("ProtocolError")]}}
+        }
         responses["503"] = {"description": "It is not served.", "content": content}
     if "requestBody" in operation:
-        responses.setdefault("415", _error(path, _PROBLEMS["415"]))
+        responses.setdefault("415", error_of(path, CALL_PROBLEMS["415"]))
     for status, text in _EDGE_PROBLEMS.items():
-        held = responses.setdefault(status, _problem(text))
-        held["content"] = {**held["content"], **_problem(text)["content"]}
+        held = responses.setdefault(status, problem_of(text))
+        held["content"] = {**held["content"], **problem_of(text)["content"]}
         if is_v2(path) or path == EMBEDDINGS_PATH:
-            held["content"] = {**held["content"], **_error(path, text)["content"]}
+            held["content"] = {**held["content"], **error_of(path, text)["content"]}
     for parameter in operation.get("parameters", ()):
         # A name may be any text without control characters, which no path may hold.
         if parameter["in"] == "path":
@@ -189,79 +179,8 @@ def _secure(path: str, operation: dict[str, Any], scope: Scope | None) -> None:
         return
     operation["security"] = [{"apiKey": [scope.value]}]
     operation["responses"] |= {
-        "401": _error(path, "The call has no key, or one that is not valid."),
-        "403": _error(path, f"The key lacks the scope `{scope}`."),
-    }
-
-
-def _predict() -> dict[str, Any]:
-    return {
-        "tags": ["predictions"],
-        "summary": "Predict",
-        "operationId": "predict",
-        "description": "Enqueues the request and waits for its result. When the wait runs out, or with "
-        "`Prefer: respond-async`, answers 202 with the `Location` of the result. The body may be compressed: "
-        "`Content-Encoding: gzip` or `deflate`. NaN and infinity in predictions are strings (docs/payloads.md).",
-        "parameters": [
-            {
-                "name": "Prefer",
-                "in": "header",
-                "required": False,
-                "description": "`respond-async`, or `wait=<seconds>` (RFC 7240).",
-                "schema": {"type": "string"},
-                "examples": {"async": {"value": "respond-async"}, "wait": {"value": "wait=2"}},
-            },
-            _IDEMPOTENCY_KEY,
-        ],
-        "requestBody": {"required": True, "content": _json("PredictRequest")},
-        "responses": {
-            "200": {"description": "The predictions.", "content": _json("Prediction")},
-            "202": {
-                "description": "Accepted; the result will be at `Location`.",
-                "headers": {"Location": {"schema": {"type": "string"}}},
-                "content": _json("Queued"),
-            },
-            **{status: _problem(description) for status, description in _PROBLEMS.items()},
-        },
-    }
-
-
-def _infer(catalog: "AnyCatalog", names: tuple[str, ...]) -> dict[str, Any]:
-    known = {
-        "model": list(catalog.models),
-        "version": sorted({version.version for version in catalog.all_versions()}),
-    }
-    binary = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-    return {
-        "tags": ["Open Inference Protocol"],
-        "summary": "Infer",
-        "operationId": "infer_version" if "version" in names else "infer",
-        "description": "Open Inference Protocol V2: enqueues the request and waits for its result. The body may have "
-        "binary tensors after its JSON part, whose length is then in `Inference-Header-Content-Length`; so may the "
-        "response where `binary_data` asks for it. When the wait runs out the answer is 504, the request goes on, and "
-        "`Location` is where its result will be.",
-        "parameters": [
-            *(
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": known[name]}}
-                for name in names
-            ),
-            {
-                "name": "Inference-Header-Content-Length",
-                "in": "header",
-                "required": False,
-                "description": "The length of the JSON part of a body with binary tensors.",
-                "schema": {"type": "integer", "minimum": 0},
-            },
-            _IDEMPOTENCY_KEY,
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": _ref("InferRequest"), "examples": infer_examples(catalog)}},
-        },
-        "responses": {
-            "200": {"description": "The outputs.", "content": {**_json("InferResponse"), **binary}},
-            **{status: _error(V2_MODEL_PATH, text) for status, text in _PROBLEMS.items()},
-        },
+        "401": error_of(path, "The call has no key, or one that is not valid."),
+        "403": error_of(path, f"The key lacks the scope `{scope}`."),
     }
 
 
@@ -269,41 +188,4 @@ def _add_embeddings(document: dict[str, Any], body: dict[str, Any] | None) -> No
     if body is None:
         return
     document["components"]["schemas"]["EmbeddingsRequest"] = body
-    document["paths"][EMBEDDINGS_PATH] = {"post": _embed()}
-
-
-def _embed() -> dict[str, Any]:
-    return {
-        "tags": ["predictions"],
-        "summary": "Embed",
-        "operationId": "embed",
-        "description": "OpenAI's call for embeddings, over the queue: waits for the result as long as calls may wait "
-        "(`Prefer: wait=<seconds>` for less), and answers 504 when the wait runs out.",
-        "parameters": [_IDEMPOTENCY_KEY],
-        "requestBody": {"required": True, "content": _json("EmbeddingsRequest")},
-        "responses": {
-            "200": {"description": "One embedding for each text.", "content": _json("EmbeddingsResponse")},
-            **{status: _error(EMBEDDINGS_PATH, text) for status, text in _PROBLEMS.items()},
-        },
-    }
-
-
-def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": _REF + name}
-
-
-def _json(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": _ref(name)}}
-
-
-def _error(path: str, description: str) -> dict[str, Any]:
-    """Describe an error as the clients of the path read it."""
-    if path == EMBEDDINGS_PATH:
-        return {"description": description, "content": _json("OpenAiError")}
-    if is_v2(path):
-        return {"description": description, "content": _json("ProtocolError")}
-    return _problem(description)
-
-
-def _problem(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {CONTENT_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}}}
+    document["paths"][EMBEDDINGS_PATH] = {"post": embed_operation()}

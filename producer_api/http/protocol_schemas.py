@@ -8,7 +8,8 @@ from inferlane.contracts.wire.tensors import DATATYPES
 from inferlane.runtime.settings import ApiSettings
 from models.catalog import Model
 from models.live_catalog import AnyCatalog
-from producer_api.http.schemas import Schema, TensorInfo, example_array
+from producer_api.http.request_schemas import Schema, example_array
+from producer_api.http.schemas import TensorInfo
 
 
 class ProtocolError(BaseModel):

@@ -9,9 +9,8 @@ import msgspec
 from starlette.responses import Response
 
 from inferlane.runtime.http.request_head import CONTENT_TYPE
-from producer_api.http.asgi import PlainResponse
+from producer_api.http.asgi import EMBEDDINGS_PATH, PlainResponse, is_v2
 from producer_api.http.error_responses import UnconfirmedError, problem, problem_of
-from producer_api.http.paths import EMBEDDINGS_PATH, is_v2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,9 +13,8 @@ from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v2 import encode_response
 from inferlane.contracts.wire.v2_fields import ALL_AS_JSON
 from inferlane.errors import InvalidInputError
-from producer_api.http.asgi import PlainResponse, header
+from producer_api.http.asgi import INFER_PATH, V2_ROOT, PlainResponse, header
 from producer_api.http.error_responses import status_of_code
-from producer_api.http.paths import INFER_PATH, V2_ROOT
 from producer_api.http.responses import JSON, compressed, v2_error
 from producer_api.inference_protocol.infer_request import HEADER_LENGTH, InferReader
 from producer_api.predict.endpoint import prediction_path
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     from inferlane.contracts.wire.tensors import Tensors
     from inferlane.contracts.wire.v2_fields import ResponseForm
     from models.live_catalog import AnyCatalog
-    from producer_api.predict.call import Call, CallOrigin
+    from producer_api.predict.call import Call
+    from producer_api.predict.call_options import CallOrigin
 
 _BINARY = b"application/octet-stream"
 _OUTCOME_TOKEN = b"inferlane-outcome-token"

@@ -25,10 +25,11 @@ from inferlane.contracts.wire.v2_fields import (
     request_head_of,
 )
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, UnknownModelError, clipped, quoted
+from producer_api.http.asgi import INFER_PATH
 from producer_api.http.error_responses import InvalidParameterError
-from producer_api.http.paths import INFER_PATH
 from producer_api.http.request_body import single_header
-from producer_api.predict.call import Call, CallOptions, CallOrigin, CallReader, CallTarget
+from producer_api.predict.call import Call, CallReader, CallTarget
+from producer_api.predict.call_options import CallOptions, CallOrigin
 
 if TYPE_CHECKING:
     import numpy as np

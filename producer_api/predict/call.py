@@ -1,16 +1,11 @@
 """The predict call as the client sent it: its body and preferences, read and checked against the catalog."""
 
-import math
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from inferlane.contracts.identity import committed_id, make_proof
-from inferlane.contracts.record import (
-    valid_trace_parent,
-)
+from inferlane.contracts.kafka_record import valid_trace_parent
 from inferlane.contracts.wire.json_numbers import refuse_repeats
 from inferlane.contracts.wire.tensor_data import check_tensors
 from inferlane.contracts.wire.v1 import decode_instances
@@ -18,7 +13,14 @@ from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.contracts.wire.v2_fields import ResponseForm
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped
 from producer_api.http.error_responses import InvalidParameterError
-from producer_api.predict.callback_urls import check_callback_url
+from producer_api.predict.call_options import (
+    NO_ORIGIN,
+    CallOptions,
+    CallOrigin,
+    check_callback_url,
+    given_seconds,
+    seconds_within,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,27 +52,6 @@ class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decode_body = msgspec.json.Decoder(PredictBody).decode
-
-
-class CallOptions(NamedTuple):
-    """What a client asked for beside its tensors, in either protocol; None for what it did not say."""
-
-    version: str | None = None
-    routing_key: str | None = None
-    timeout_s: float | None = None
-    deadline_s: float | None = None
-    callback_url: str | None = None
-
-
-class CallOrigin(NamedTuple):
-    """What came with a call outside of its body: `Prefer: wait`, the W3C trace parent and the name of the API key."""
-
-    wait_s: float | None = None
-    trace_parent: bytes | None = None
-    caller: str = ""
-
-
-_NO_ORIGIN = CallOrigin()
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +115,7 @@ class CallReader:
         # By model: the model and the split that it was worked out for, which are other objects after each change.
         self._unpinned_of: dict[str, tuple[Model, Split | None, CallTarget]] = {}
 
-    def read(self, body: bytes, origin: CallOrigin = _NO_ORIGIN) -> Call:
+    def read(self, body: bytes, origin: CallOrigin = NO_ORIGIN) -> Call:
         """Check a body against the catalog. Its `timeout_s` takes precedence over `Prefer: wait`.
 
         A malformed trace parent is dropped, as the standard requires.
@@ -159,8 +140,8 @@ class CallReader:
         options = CallOptions(
             version=fields.version or None,
             routing_key=fields.routing_key or None,
-            timeout_s=_given(fields.timeout_s),
-            deadline_s=_given(fields.deadline_s),
+            timeout_s=given_seconds(fields.timeout_s),
+            deadline_s=given_seconds(fields.deadline_s),
             callback_url=fields.callback_url or None,
         )
         return self.build(target.model, tensors, options, origin)
@@ -213,8 +194,10 @@ class CallReader:
         # A preference that cannot be met is not an error (RFC 7240, section 2); a field of the body is.
         preferred_s = None if origin.wait_s is None else min(origin.wait_s, settings.max_wait_s)
         asked_wait_s = preferred_s if options.timeout_s is None else options.timeout_s
-        wait_s = _seconds("timeout_s", asked_wait_s, settings.default_wait_s, settings.max_wait_s)
-        deadline_s = _seconds("deadline_s", options.deadline_s, settings.default_deadline_s, settings.max_deadline_s)
+        wait_s = seconds_within("timeout_s", asked_wait_s, settings.default_wait_s, settings.max_wait_s)
+        deadline_s = seconds_within(
+            "deadline_s", options.deadline_s, settings.default_deadline_s, settings.max_deadline_s
+        )
         return Call(
             request_id=_bound_id(proof, caller=origin.caller, model=model, payload=payload),
             proof=proof,
@@ -259,43 +242,3 @@ def _check_fits(tensors: "Mapping[str, np.ndarray]", version: str, signature: "S
 
 def _bound_id(proof: bytes, *, caller: str, model: str, payload: bytes) -> str:
     return committed_id(proof, source=SOURCE, caller=caller.encode(), model=model.encode(), payload=payload)
-
-
-def _given(seconds: float | msgspec.UnsetType | None) -> float | None:
-    return None if isinstance(seconds, msgspec.UnsetType) else seconds
-
-
-def _seconds(name: str, asked: float | None, default: float, limit: float) -> float:
-    if asked is None:
-        return default
-    if not 0 <= asked <= limit or math.isnan(asked):
-        raise InvalidParameterError(f"{name} is {asked}; it must be between 0 and {limit} seconds")
-    return asked
-
-
-# A preference is a case-insensitive name, with or without a value, up to the next comma. A quoted value may contain
-# commas, or text that looks like a preference; parameters after a semicolon are ignored.
-_PREFERENCE = re.compile(rb"""(?:[^,"]|"(?:[^"\\]|\\.)*+")++""", re.DOTALL)
-_WAIT = re.compile(rb"""\s*+wait\s*+=\s*+("?)(\d{1,6})\1\s*+(?:;.*)?""", re.IGNORECASE | re.DOTALL)
-_ASYNC = re.compile(rb"\s*+respond-async\s*+(?:;.*)?", re.IGNORECASE | re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Preferences:
-    """The preferences that the client sent; None or False for those that it did not."""
-
-    wait_s: float | None = None
-    is_async: bool = False
-
-
-_NONE = Preferences()
-
-
-def read_preferences(header: bytes) -> Preferences:
-    """Parse the whole value of `Prefer`. Unknown preferences are ignored, and the first of two waits counts."""
-    if not header:
-        return _NONE
-    preferences = _PREFERENCE.findall(header)
-    waits = [found[2] for found in map(_WAIT.fullmatch, preferences) if found]
-    is_async = any(_ASYNC.fullmatch(preference) for preference in preferences)
-    return Preferences(float(waits[0]) if waits else None, is_async)

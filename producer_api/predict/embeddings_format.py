@@ -13,21 +13,21 @@ from inferlane.contracts.prediction_body import stored_outputs
 from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.json_numbers import refuse_repeats
 from inferlane.contracts.wire.json_rows import check_rows
+from inferlane.contracts.wire.row_texts import TOKEN_COUNT, text_of
 from inferlane.contracts.wire.tensors import embedding_of, json_values, numpy_dtype
-from inferlane.contracts.wire.token_text import TOKEN_COUNT, text_of
 from inferlane.contracts.wire.v2_fields import ALL_AS_BYTES, ALL_AS_JSON
 from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError, InvalidInputError, clipped
-from producer_api.http.asgi import PlainResponse
+from producer_api.http.asgi import EMBEDDINGS_PATH, PlainResponse
 from producer_api.http.error_responses import InvalidParameterError, status_of_code
-from producer_api.http.paths import EMBEDDINGS_PATH
 from producer_api.http.responses import JSON, openai_error
-from producer_api.predict.call import CallOptions
+from producer_api.predict.call_options import CallOptions
 from producer_api.predict.endpoint import prediction_path
 
 if TYPE_CHECKING:
     from inferlane.contracts.wire.tensors import Tensors
     from inferlane.runtime.config import Settings
-    from producer_api.predict.call import Call, CallOrigin, CallReader
+    from producer_api.predict.call import Call, CallReader
+    from producer_api.predict.call_options import CallOrigin
 
 _WAIT_IS_OVER = 504
 # As no vocabulary has.

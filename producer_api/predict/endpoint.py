@@ -14,7 +14,7 @@ from producer_api.http.asgi import CALLER, PREDICT_PATH, PlainResponse, header
 from producer_api.http.error_responses import result_problem
 from producer_api.http.request_body import read_body, single_header
 from producer_api.http.responses import JSON, error_response
-from producer_api.predict.call import CallOrigin, read_preferences
+from producer_api.predict.call_options import CallOrigin, read_preferences
 from producer_api.predict.cancellation import ClientDisconnect
 from producer_api.predict.exchange import Exchange
 from producer_api.predict.telemetry import begin_call_span

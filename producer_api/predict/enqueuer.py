@@ -1,16 +1,29 @@
-"""The producer side of the API: records that gather while one batch is being sent form the next batch."""
+"""The producer side of the API: requests and feedback on their way to the broker.
+
+Records that gather while one batch is being sent form the next batch.
+"""
 
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.contracts.feedback import encode_feedback
 from inferlane.contracts.kafka_record import OutRecord
-from inferlane.errors import InferlaneError, OverloadedError, UnavailableError, clipped
+from inferlane.contracts.record import JSON_CONTENT
+from inferlane.errors import InferlaneError, InvalidRequestError, OverloadedError, UnavailableError, clipped
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.metrics.api_metrics import ENQUEUE
 from inferlane.runtime.service import Background
+from producer_api.http.error_responses import FeedbackOffError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inferlane.contracts.feedback import Feedback
+    from inferlane.contracts.outcome_token import OutcomeTokens
 
 log = structlog.get_logger(__name__)
 
@@ -141,3 +154,46 @@ class Enqueuer:
 
 def _stopping() -> OverloadedError:
     return OverloadedError("the API is stopping; send the request again")
+
+
+_HEADERS = [("content-type", JSON_CONTENT)]
+
+
+class FeedbackSender:
+    """Checks feedback and sends it to its topic."""
+
+    def __init__(
+        self, producer: "BatchProducer", tokens: "OutcomeTokens | None", *, topic: str, max_age_s: float
+    ) -> None:
+        self._producer = producer
+        self._tokens = tokens
+        self._topic = topic
+        self._max_age_s = max_age_s
+
+    async def send(self, given: "Sequence[Feedback]", *, now_s: float) -> None:
+        """Return when the broker has all of it.
+
+        Raises:
+            FeedbackOffError: this stack makes no outcome tokens.
+            InvalidRequestError: a piece cannot be counted; none was sent.
+            UnavailableError: the broker does not answer; sending it again is harmless.
+        """
+        if self._tokens is None:
+            raise FeedbackOffError("there are no outcome tokens: set INFERLANE_FEEDBACK_SECRET for the whole stack")
+        records = []
+        for number, piece in enumerate(given):
+            where = f"feedback {number}: " if len(given) > 1 else ""
+            try:
+                outcome = self._tokens.read(piece.token, now_s=now_s, max_age_s=self._max_age_s)
+            except InvalidRequestError as error:
+                raise InvalidRequestError(f"{where}{error}") from error
+            if piece.label is None and piece.reward is None:
+                raise InvalidRequestError(f"{where}it has neither a `label` nor a `reward`")
+            if piece.label is not None and not outcome.label:
+                raise InvalidRequestError(
+                    f"{where}its token holds no predicted class to compare a `label` with: only requests of one row "
+                    "to a model with classes have one; send a `reward`"
+                )
+            key = f"{outcome.model}/{outcome.version}".encode()
+            records.append(OutRecord(self._topic, key, encode_feedback(piece), _HEADERS))
+        await self._producer.send(records)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.contracts.record import trace_id_of
+from inferlane.contracts.kafka_record import trace_id_of
 from inferlane.errors import InferlaneError
 from producer_api.http.error_responses import crash_error, status_of
 from producer_api.predict.idempotency import IdempotencyKey

@@ -5,17 +5,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
-from inferlane.contracts.kafka_record import OutRecord
+from inferlane.contracts.kafka_record import OutRecord, format_time
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import (
-    CALLBACK_URL,
-    CALLER,
-    JSON_LENGTH,
-    PROOF,
-    TRACE_PARENT,
-    fixed_request_headers,
-    format_time,
-)
+from inferlane.contracts.record import CALLBACK_URL, CALLER, JSON_LENGTH, PROOF, TRACE_PARENT, fixed_request_headers
 from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import OverloadedError, UnavailableError
 from inferlane.runtime.metrics.api_metrics import ACCEPTED

@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from producer_api.predict.admission import Admission
     from producer_api.predict.call import CallReader
     from producer_api.predict.endpoint import ResponseBuilder
-    from producer_api.predict.enqueuer import Enqueuer
+    from producer_api.predict.enqueuer import Enqueuer, FeedbackSender
     from producer_api.predict.event_streams import EventStreams
     from producer_api.predict.exchange import Exchanges
-    from producer_api.predict.feedback_sender import FeedbackSender
     from producer_api.predict.pending import PendingRequests
     from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
     from producer_api.predict.submitter import Submitter

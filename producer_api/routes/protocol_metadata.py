@@ -12,7 +12,7 @@ from fastapi import APIRouter, Body, Depends, Path, Response
 from inferlane import __version__
 from inferlane.contracts.wire.tensors import TensorSpec
 from models.catalog import ModelVersion
-from producer_api.http.paths import (
+from producer_api.http.asgi import (
     V2_INDEX_PATH,
     V2_LIVE_PATH,
     V2_MODEL_PATH,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inferlane.contracts.results import Status
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from tests.faults.harness.ledger import Entry, Ledger
 from tests.faults.harness.plan import SENDERS, Fault, deck_size, schedule
 from tests.faults.harness.questions import MODEL, Answer, Fate, Oracle, Way

@@ -16,7 +16,7 @@ from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.feedback_store import FeedbackStore
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.retry import SystemClock
-from producer_api.predict.feedback_sender import FeedbackSender
+from producer_api.predict.enqueuer import FeedbackSender
 from router.feedback_tally import FeedbackTally
 from tests.support.brokers import Broker
 from tests.support.parts import embedded_store, eventually

@@ -16,7 +16,7 @@ from obstore.store import from_url
 
 from inferlane.errors import ConfigurationError
 from models.adding.addition import Added, Addition, add
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from models.verify import verify_version
 from tests.support import graphs
 

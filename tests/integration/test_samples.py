@@ -11,10 +11,11 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.build import build_samples, count_versions
-from models.catalog import Catalog, ModelVersion, load_catalog
-from models.measure import predict_labels
+from models.catalog import Catalog, ModelVersion
 from models.model_session import open_session
+from models.sample_build import predict_labels
 from models.samples import SAMPLES
+from models.store_reader import load_catalog
 from models.training import INPUT, Rows, load_split
 from models.verify import verify_version
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from inferlane.errors import ConfigurationError
 from models.adding.addition import Added, Addition, add
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from models.verify import verify_version
 from workers.model import OnnxModel
 

@@ -9,7 +9,8 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from models.adding.addition import Addition, add
-from models.catalog import Catalog, load_catalog
+from models.catalog import Catalog
+from models.store_reader import load_catalog
 from tests.support.folder_stack import FolderStack
 from tests.zoo.menagerie import ANIMALS, Animal
 

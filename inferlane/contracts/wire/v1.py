@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inferlane.contracts.wire.binary_values import from_base64
 from inferlane.contracts.wire.free_rows import decode_free_rows
 from inferlane.contracts.wire.json_numbers import SIMDJSON_FROM_BYTES, Raw, numbers, refuse_repeats
 from inferlane.contracts.wire.json_rows import (
@@ -27,6 +26,7 @@ from inferlane.contracts.wire.json_rows import (
     wanted_of,
 )
 from inferlane.contracts.wire.named_columns import decode_named_columns, holds_objects
+from inferlane.contracts.wire.row_texts import from_base64
 from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, json_values, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError, clipped
 

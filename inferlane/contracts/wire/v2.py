@@ -11,7 +11,7 @@ from functools import lru_cache
 import msgspec
 import numpy as np
 
-from inferlane.contracts.wire.binary_values import from_base64
+from inferlane.contracts.wire.row_texts import from_base64
 from inferlane.contracts.wire.tensor_data import from_bytes, from_json
 from inferlane.contracts.wire.tensors import Signature, Tensors, datatype_of, json_values, raw_bytes
 from inferlane.contracts.wire.v2_fields import (

@@ -53,8 +53,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_head = False
-        self._in_body = False
+        self._in_head = self._in_body = False
         # Whether `cycle` is that of the message that is being received.
         self._has_cycle = False
         self._is_surplus = False

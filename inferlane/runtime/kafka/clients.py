@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, kafka_errors
@@ -19,6 +20,8 @@ from inferlane.runtime.kafka.tls_close import bound_tls_close
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from inferlane.runtime.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
 
 _ENCRYPTED = ("SSL", "SASL_SSL")
 
@@ -186,6 +189,17 @@ async def partitions_of(settings: "KafkaSettings", topic: str) -> list[TopicPart
     if not partitions:
         raise UnavailableError(f"the broker has no topic {topic}. Create it with `inferlane topics create`.")
     return partitions
+
+
+def existing_only(
+    consumer: AIOKafkaConsumer, topic: str, offsets: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, int]:
+    """Leave out partitions that the topic does not have any more: it was deleted, and may have been made anew."""
+    there = consumer.partitions_for_topic(topic) or ()
+    gone = sorted(partition.partition for partition in offsets if partition.partition not in there)
+    if gone:
+        log.warning("partitions_gone", topic=topic, partitions=gone)
+    return {partition: offset for partition, offset in offsets.items() if partition.partition not in gone}
 
 
 # What the client library raises for a call to the broker that failed.

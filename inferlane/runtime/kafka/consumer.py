@@ -16,7 +16,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.errors import ConsumerBrokenError, FatalRecordError
 from inferlane.runtime.kafka.arrivals import ArrivalListener
 from inferlane.runtime.kafka.attempts import AttemptLog, Attempts
-from inferlane.runtime.kafka.clients import FetchWait, broker_errors, make_consumer
+from inferlane.runtime.kafka.clients import FetchWait, broker_errors, existing_only, make_consumer
 from inferlane.runtime.kafka.fetcher import has_failed, positions, rest_between_fetches, set_fetch_wait
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState, Progress, watch_progress
 from inferlane.runtime.kafka.offsets import OffsetTracker, Ticket
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_CLOSE_TIMEOUT_S = 5.0
 # Longer than a broker takes that is well; a rebalance waits for a commit that is under way.
-_COMMIT_TIMEOUT_S = 5.0
+_CLOSE_TIMEOUT_S = _COMMIT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +162,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         firsts = {partition.partition: records[0].offset for partition, records in fetched.items()}
         await self._attempts.begin(firsts, window=max_records * self._in_flight)
         for partition in [partition for partition in fetched if partition.partition in self._attempts.careful]:
-            records = fetched.pop(partition)
             # Revoked meanwhile, it is read by somebody else.
             with suppress(IllegalStateError):
-                consumer.seek(partition, records[0].offset)
+                consumer.seek(partition, fetched.pop(partition)[0].offset)
 
     async def _fetch_suspect(self, consumer: "AIOKafkaConsumer", *, timeout_s: float) -> FetchedBatch | None:
         """Fetch one record of a partition on which processes died, or leave it where the suspicion ends."""
@@ -203,8 +201,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
 
     def _begin(self, consumer: "AIOKafkaConsumer") -> Ticket[TopicPartition]:
         """Note that everything before the positions was fetched, of partitions whose position moved."""
-        now = positions(consumer)
-        moved = {partition: position for partition, position in now.items() if self._fetched.get(partition) != position}
+        moved = {partition: at for partition, at in positions(consumer).items() if self._fetched.get(partition) != at}
         self._fetched.update(moved)
         return self._tracker.begin(moved)
 
@@ -285,7 +282,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                 await self._commit_offsets(self._consumer, offsets)
 
     async def _commit_offsets(self, consumer: "AIOKafkaConsumer", offsets: dict[TopicPartition, int]) -> None:
-        if not (offsets := self._of_partitions_that_exist(consumer, offsets)):
+        if not (offsets := existing_only(consumer, self._topic, offsets)):
             return
         try:
             # aiokafka itself tries again for ever while a partition is not there.
@@ -301,13 +298,3 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             self._tracker.put_back(offsets)
             asyncio.get_running_loop().call_later(self._settings.commit_interval_s, self._has_finished.set)
             log.warning("commit_failed", topic=self._topic, error=repr(error))
-
-    def _of_partitions_that_exist(
-        self, consumer: "AIOKafkaConsumer", offsets: dict[TopicPartition, int]
-    ) -> dict[TopicPartition, int]:
-        """Leave out partitions that the topic does not have any more: it was deleted, and may have been made anew."""
-        there = consumer.partitions_for_topic(self._topic) or ()
-        gone = sorted(partition.partition for partition in offsets if partition.partition not in there)
-        if gone:
-            log.warning("partitions_gone", topic=self._topic, partitions=gone)
-        return {partition: offset for partition, offset in offsets.items() if partition.partition not in gone}

@@ -10,6 +10,7 @@ import structlog
 
 from inferlane.errors import InferlaneError
 from inferlane.runtime.redis.connection import STORE_ERRORS, failovers_of, know_nodes, store_errors
+from inferlane.runtime.retry import back_off
 from inferlane.runtime.service import Background
 
 if TYPE_CHECKING:
@@ -38,14 +39,15 @@ class Listener:
 
 async def follow_channel(redis: "Redis", channel: str, listener: Listener) -> NoReturn:
     """Hand every message to the listener until cancelled; subscribes anew when the store was away or failed over."""
-    retry_s = _RECONNECT_S
+    waits, has_lost = back_off(_RECONNECT_S, _LONGEST_RECONNECT_S), False
     while True:
         try:
             await know_nodes(redis)
             async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                 await pubsub.subscribe(channel)
                 await listener.on_open()
-                retry_s, failovers = _RECONNECT_S, failovers_of(redis)
+                waits, has_lost = back_off(_RECONNECT_S, _LONGEST_RECONNECT_S), False
+                failovers = failovers_of(redis)
                 # A node that is no longer the one to ask may hear nothing of what is published elsewhere.
                 while failovers_of(redis) == failovers:
                     message = await pubsub.get_message(timeout=_POLL_S)
@@ -55,10 +57,10 @@ async def follow_channel(redis: "Redis", channel: str, listener: Listener) -> No
             log.info("channel_moved", channel=channel)
         except (*STORE_ERRORS, InferlaneError) as error:
             listener.on_lost()
-            if retry_s == _RECONNECT_S:
+            if not has_lost:
                 log.warning("channel_lost", channel=channel, error=repr(error))
-            await asyncio.sleep(retry_s)
-            retry_s = min(retry_s * 2, _LONGEST_RECONNECT_S)
+            has_lost = True
+            await asyncio.sleep(next(waits))
 
 
 # Past this many, half are dropped: those whose time is over, then those whose time is over soonest. Fewer makes workers

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from confluent_kafka import Producer
 
+from inferlane.contracts.kafka_record import format_time
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import format_time
 from inferlane.runtime.kafka.clients import record_limit_bytes
 from tests.faults.harness.ledger import Entry
 from tests.faults.harness.questions import IDLE_VERSION, KILLER_VALUE, MODEL, VERSIONS, Fate, Way

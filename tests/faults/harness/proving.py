@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from tests.faults.harness.injecting import Injector
 from tests.faults.harness.loading import Load
 from tests.faults.harness.plan import Plan, schedule

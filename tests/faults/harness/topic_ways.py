@@ -13,8 +13,8 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from inferlane.contracts.kafka_record import format_time
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.record import format_time
 from inferlane.runtime.kafka.clients import make_consumer, make_producer
 from tests.faults.harness.ledger import Entry, Ledger
 from tests.faults.harness.questions import MODEL, Oracle, Question, Way

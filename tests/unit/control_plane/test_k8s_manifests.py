@@ -26,7 +26,7 @@ from control_plane.kubernetes.deployment_plan import (
 from control_plane.kubernetes.helm_chart import chart_files
 from control_plane.kubernetes.helm_templates import CHART_IMAGE, CHART_NAMESPACE, CHART_POOL
 from control_plane.kubernetes.manifest_files import files
-from control_plane.kubernetes.workloads import grace_period_s
+from control_plane.kubernetes.pod_spec import grace_period_s
 from inferlane.contracts.naming import Names
 from inferlane.errors import ConfigurationError, UnknownModelError
 from inferlane.runtime.config import Settings, load_settings

@@ -106,9 +106,9 @@ def doctor(patch: pytest.MonkeyPatch, _: Path) -> list[str]:
         return HOSTILE
 
     checks = (
-        doctor_command.Check(name=HOSTILE, see=fails),
-        doctor_command.Check(name="well", see=passes),
-        doctor_command.Check(name="skipped", needs=frozenset({HOSTILE}), see=passes),
+        doctor_command.DoctorCheck(name=HOSTILE, see=fails),
+        doctor_command.DoctorCheck(name="well", see=passes),
+        doctor_command.DoctorCheck(name="skipped", needs=frozenset({HOSTILE}), see=passes),
     )
     patch.setattr(doctor_command, "_checks", lambda *_: checks)
     return ["doctor"]

@@ -16,8 +16,8 @@ from inferlane.contracts.naming import PREFIX_RULE, Lane, Names, check_model_nam
 from inferlane.errors import ConfigurationError, InvalidNameError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.topic_admin import topic_specs
-from models.catalog import load_catalog
 from models.store import write_model
+from models.store_reader import load_catalog
 from router.routing import choose
 from tests.support.fakes.stores import write_tiny_onnx, write_tiny_store
 from tests.support.fakes.zoo import add_version

@@ -8,16 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.contracts.record import (
-    JSON_LENGTH,
-    TRACE_PARENT,
-    RequestHeaders,
-    default_headers,
-    format_time,
-    parse_time,
-    read_headers,
-    trace_id_of,
-)
+from inferlane.contracts.kafka_record import format_time, parse_time, trace_id_of
+from inferlane.contracts.record import JSON_LENGTH, TRACE_PARENT, RequestHeaders, default_headers, read_headers
 from inferlane.errors import DecodeError
 from tests.support.fakes.records import FakeRecord
 

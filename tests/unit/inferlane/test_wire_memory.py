@@ -24,7 +24,8 @@ from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
 from models.catalog import Catalog, Model, ModelVersion
 from producer_api.inference_protocol.infer_request import InferReader
-from producer_api.predict.call import CallOrigin, CallReader
+from producer_api.predict.call import CallReader
+from producer_api.predict.call_options import CallOrigin
 from tests.support.fakes.records import FakeRecord, make_version
 from workers.requests import decode
 

@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from inferlane.contracts.wire.row_texts import text_of, tokens_of
 from inferlane.contracts.wire.tensor_data import check_tensors
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
-from inferlane.contracts.wire.token_text import text_of, tokens_of
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import decode_request, encode_binary_request
 from inferlane.errors import DecodeError, InvalidInputError

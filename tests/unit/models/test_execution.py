@@ -13,7 +13,7 @@ from onnx import TensorProto
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from models.adding.addition import Addition, add
-from models.catalog import ModelVersion, load_catalog
+from models.catalog import ModelVersion
 from models.execution import (
     Execution,
     check_in_use,
@@ -23,6 +23,7 @@ from models.execution import (
     session_config,
 )
 from models.model_session import open_session
+from models.store_reader import load_catalog
 from models.verify import verify_version
 from tests.support import graphs
 from workers.model import OnnxModel

@@ -12,11 +12,11 @@ from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from models.adding.addition import Added, Addition, add
 from models.adding.export_steps import infer_steps, read_steps
-from models.catalog import load_model
 from models.steps.image_step import ImageStep
 from models.steps.pooling_steps import FirstToken, MeanPool, Normalize
 from models.steps.score_steps import Argmax, Select, Sigmoid, Softmax, Threshold
 from models.steps.tokenizer_step import TokenizerStep
+from models.store_reader import load_model
 from tests.support.exports import SENTENCES, embedding_model, image_classifier, in_base64, text_classifier
 from workers.model import OnnxModel
 

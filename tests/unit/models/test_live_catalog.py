@@ -7,9 +7,10 @@ import pytest
 from inferlane.contracts.catalog_entry import CatalogEntry, VersionState, decode_entry, encode_entry
 from inferlane.errors import UnknownModelError, UnusableVersionError
 from inferlane.runtime.catalog_table import CatalogTable
-from models.catalog import Catalog, load_catalog
+from models.catalog import Catalog
 from models.catalog_entries import entry_of_store, version_of_entry
 from models.live_catalog import LiveCatalog, overlaid
+from models.store_reader import load_catalog
 from tests.support.fakes.entries import make_entry
 from tests.support.fakes.records import make_catalog
 from tests.support.fakes.stores import write_tiny_store

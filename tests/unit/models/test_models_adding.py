@@ -14,7 +14,8 @@ from onnx import TensorProto
 
 from inferlane.errors import ConfigurationError, InferlaneError, InvalidNameError
 from models.adding.addition import Added, Addition, Report, add
-from models.catalog import ModelVersion, load_catalog
+from models.catalog import ModelVersion
+from models.store_reader import load_catalog
 from models.verify import verify_version
 from tests.support import graphs
 from workers.model import OnnxModel

@@ -10,7 +10,7 @@ import pytest
 
 from inferlane.contracts.traffic_split import Split
 from inferlane.errors import ConfigurationError, UnknownModelError
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from tests.support.fakes.records import make_catalog
 from tests.support.fakes.stores import write_tiny_store
 
@@ -143,7 +143,7 @@ def test_a_store_that_may_not_be_read_is_not_called_empty(nobody: Path, mode: in
 def test_a_row_that_no_memory_holds_is_refused(tmp_path: Path, axis: int) -> None:
     write_tiny_store(tmp_path)
     shutil.copytree(tmp_path / "tiny" / "v1", tmp_path / "tiny" / "v2")
-    replace("v2/version.toml", "shape = [-1, 3]", f"shape = [-1, {axis}]")(tmp_path)
+    replace("v2/version.toml", "shape = [\n    -1,\n    3,\n]", f"shape = [-1, {axis}]")(tmp_path)
     [fault] = load_catalog(tmp_path, default_model="tiny").faults
     assert (fault.version, "a row has at most 67108864 values" in fault.reason) == ("v2", True)
 

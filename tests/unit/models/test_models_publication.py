@@ -9,9 +9,8 @@ import psutil
 import pytest
 
 from inferlane.errors import ConfigurationError
-from models.adding.publication import check_free, preparation, publish
-from models.catalog import load_catalog
-from models.retirement import remove_version, write_default
+from models.adding.publication import check_free, preparation, publish, remove_version, write_default
+from models.store_reader import load_catalog
 from tests.support import graphs
 from tests.support.fakes.stores import write_tiny_store
 

@@ -11,9 +11,10 @@ from onnx import helper, numpy_helper
 
 from inferlane.errors import ConfigurationError
 from models.adding.addition import Addition, add
-from models.catalog import ModelVersion, load_catalog
+from models.catalog import ModelVersion
 from models.quantizing.gate import Limits
 from models.quantizing.quantization import Quantization, QuantizationReport, Quantized, quantize_version
+from models.store_reader import load_catalog
 from models.verify import verify_version
 from tests.support import graphs
 from tests.support.exports import SENTENCES, image_classifier, in_base64, text_classifier

@@ -6,8 +6,9 @@ import pytest
 
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
-from models.catalog import ModelVersion, load_catalog
+from models.catalog import ModelVersion
 from models.store import digest_of
+from models.store_reader import load_catalog
 from models.verify import verify_version
 from tests.support.fakes.stores import FEATURES, SIGNATURE, write_tiny_store
 

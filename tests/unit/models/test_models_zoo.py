@@ -23,7 +23,8 @@ from threadpoolctl import threadpool_limits
 
 from inferlane.errors import ConfigurationError
 from models.adding.addition import Added, Addition, add
-from models.catalog import ModelVersion, load_catalog
+from models.catalog import ModelVersion
+from models.store_reader import load_catalog
 from models.verify import verify_version
 from workers.model import OnnxModel
 

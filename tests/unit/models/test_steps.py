@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inferlane.contracts.wire.row_texts import text_of
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
-from inferlane.contracts.wire.token_text import text_of
 from inferlane.errors import ConfigurationError, RowsRefusedError
 from models.steps.declared_steps import AfterStep, Steps
 from models.steps.image_step import ImageStep

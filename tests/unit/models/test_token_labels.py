@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inferlane.contracts.wire.row_texts import text_of
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
-from inferlane.contracts.wire.token_text import text_of
 from inferlane.errors import ConfigurationError, RowsRefusedError
 from models.adding.addition import Added, Addition, add
 from models.adding.export_steps import infer_steps
-from models.catalog import ModelVersion, load_model
+from models.catalog import ModelVersion
 from models.steps.declared_steps import Steps
 from models.steps.score_steps import Stage
 from models.steps.token_labels import TEXT, TokenLabels
 from models.steps.tokenizer_step import ENDS, STARTS, TokenizerStep
+from models.store_reader import load_model
 from tests.support.token_exports import LABELS, pair_classifier, token_classifier
 from workers.model import OnnxModel
 

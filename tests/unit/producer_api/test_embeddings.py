@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 
 from inferlane.contracts.results import Result, Status
+from inferlane.contracts.wire.row_texts import text_of
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
-from inferlane.contracts.wire.token_text import text_of
 from inferlane.contracts.wire.v2 import decode_request, encode_response
 from inferlane.errors import DecodeError, InferlaneError, InvalidRequestError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
 from models.catalog import Catalog
+from producer_api.http.asgi import EMBEDDINGS_PATH
 from producer_api.http.auth import Scope, required_scope
 from producer_api.http.openai_schemas import embeddings_bodies
-from producer_api.http.paths import EMBEDDINGS_PATH
 from producer_api.http.responses import error_response
-from producer_api.predict.call import Call, CallOrigin, CallReader
+from producer_api.predict.call import Call, CallReader
+from producer_api.predict.call_options import CallOrigin
 from producer_api.predict.embeddings_format import EmbeddingsFormat
 from tests.support.fakes.records import make_catalog, make_version
 

@@ -21,7 +21,7 @@ from inferlane.errors import DecodeError, InferlaneError, OverloadedError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from producer_api.grpc_server import protocol_messages
 from producer_api.grpc_server.call_status import status_of_error, status_of_result
 from producer_api.grpc_server.infer_messages import InferMessages
@@ -30,7 +30,8 @@ from producer_api.grpc_server.tensor_contents import fill_contents, from_content
 from producer_api.http.error_responses import GRPC_CODES, PROBLEMS
 from producer_api.inference_protocol.infer_format import AskedOutputs
 from producer_api.inference_protocol.infer_request import InferReader
-from producer_api.predict.call import CallOrigin, CallReader
+from producer_api.predict.call import CallReader
+from producer_api.predict.call_options import CallOrigin
 from tests.support.fakes.stores import write_tiny_store
 from tests.support.grpc_calls import infer_request
 

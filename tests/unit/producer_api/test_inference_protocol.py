@@ -20,7 +20,8 @@ from producer_api.http.error_responses import UnauthorizedError, UnconfirmedErro
 from producer_api.http.responses import compressed, error_response, preferred_coding
 from producer_api.inference_protocol.infer_format import V2Format, classify, is_infer
 from producer_api.inference_protocol.infer_request import InferReader
-from producer_api.predict.call import Call, CallOrigin, CallReader
+from producer_api.predict.call import Call, CallReader
+from producer_api.predict.call_options import CallOrigin
 from tests.support.fakes.records import make_catalog
 
 SETTINGS = load_settings()

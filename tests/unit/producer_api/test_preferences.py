@@ -2,7 +2,7 @@
 
 import pytest
 
-from producer_api.predict.call import Preferences, read_preferences
+from producer_api.predict.call_options import Preferences, read_preferences
 
 
 @pytest.mark.parametrize(

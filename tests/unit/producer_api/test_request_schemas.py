@@ -5,8 +5,9 @@ from pathlib import Path
 
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.runtime.config import load_settings
-from models.catalog import Catalog, load_catalog
-from producer_api.http.schemas import _row, example_array, predict_bodies, split_bodies, split_examples
+from models.catalog import Catalog
+from models.store_reader import load_catalog
+from producer_api.http.request_schemas import _row, example_array, predict_bodies, split_bodies, split_examples
 from tests.support.fakes.stores import write_tiny_store
 
 

@@ -9,7 +9,7 @@ from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, label_digest
 from inferlane.errors import InvalidRequestError
 from producer_api.http.auth import Scope, required_scope
-from producer_api.predict.feedback_sender import FeedbackSender
+from producer_api.predict.enqueuer import FeedbackSender
 
 NOW_S = 1_800_000_000.0
 TOKENS = OutcomeTokens(["a secret"])

@@ -17,7 +17,8 @@ from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
 from models.live_catalog import AnyCatalog, LiveCatalog
-from router.forwarder import CatchUp, Forwarder, RoutedRecord
+from router.forwarder import CatchUp, Forwarder
+from router.routed_records import RoutedRecord
 from router.routing import Splits
 from router.shadow_gate import ShadowGate
 from tests.support.fakes.entries import make_entry

@@ -10,7 +10,7 @@ from control_plane.cli.models_commands import app
 from inferlane.contracts.record import read_headers
 from inferlane.contracts.traffic_split import Split, make_split
 from inferlane.errors import ConfigurationError, InvalidSplitError, UnusableVersionError
-from models.catalog import load_catalog
+from models.store_reader import load_catalog
 from models.verify import verify_version
 from router.routing import route
 from tests.support.fakes.records import FakeRecord

@@ -13,7 +13,8 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
 from producer_api.inference_protocol.infer_request import InferReader
-from producer_api.predict.call import CallOrigin, CallReader
+from producer_api.predict.call import CallReader
+from producer_api.predict.call_options import CallOrigin
 from tests.support.fakes.graphs import add_graph, answers, as_record, ask, catalog_of, edit_input, open_made, read
 from tests.support.fakes.records import FakeRecord
 from workers.batching import by_length

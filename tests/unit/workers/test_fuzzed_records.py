@@ -19,7 +19,7 @@ from inferlane.runtime.kafka.clients import record_limit_bytes
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
 from router.forwarder import Forwarder
-from router.refusals import refusal
+from router.routed_records import refusal
 from tests.support.fakes.records import FakeRecord, make_catalog, make_version
 from workers.replies import ReplyBuilder
 from workers.requests import UNREADABLE, decode, headers_of

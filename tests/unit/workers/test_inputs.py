@@ -12,7 +12,7 @@ from inferlane.contracts.wire.tensors import numpy_dtype
 from inferlane.errors import ConfigurationError, DecodeError, InvalidInputError
 from inferlane.runtime.config import load_settings
 from models.artifact import takes_nan
-from producer_api.http.schemas import predict_bodies
+from producer_api.http.request_schemas import predict_bodies
 from tests.support.fakes.graphs import add_graph, answers, as_record, ask, catalog_of, edit_input, open_made, read
 from tests.support.fakes.records import FakeRecord
 

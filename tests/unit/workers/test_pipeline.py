@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from inferlane.contracts.kafka_record import OutRecord
+from inferlane.contracts.kafka_record import OutRecord, format_time
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.record import format_time, read_headers
+from inferlane.contracts.record import read_headers
 from inferlane.contracts.results import Status
 from inferlane.contracts.shadow import Disagreement, ShadowCounts, answer_of
 from inferlane.contracts.wire.v2 import decode_response

@@ -8,8 +8,8 @@ import pytest
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ModelError
 from inferlane.runtime.config import load_settings
-from models.catalog import load_catalog
 from models.store import write_model
+from models.store_reader import load_catalog
 from tests.rollouts.candidates import CANDIDATES, ODD
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord

@@ -12,9 +12,10 @@ from inferlane.contracts.record import default_headers
 from inferlane.contracts.wire.v2_fields import ALL_AS_BYTES
 from inferlane.errors import ConfigurationError, RowsRefusedError
 from models.artifact import read_artifact
-from models.catalog import ModelVersion, load_model
+from models.catalog import ModelVersion
 from models.catalog_entries import entry_of_store, version_of_entry
 from models.store import dump_toml
+from models.store_reader import load_model
 from tests.support.exports import (
     IMAGE_STEPS,
     SENTENCES,

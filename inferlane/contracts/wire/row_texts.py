@@ -1,0 +1,64 @@
+"""What a text may stand for in a row: token ids, and the bytes of a file.
+
+Clients that have tokenized a text themselves send a text all the same: a control character that no text begins with,
+and the ids in decimal. So it fits every format that text does, and only the step that tokenizes need know. Inputs of
+raw bytes, such as the file of an image, are bytes in binary tensors and records, and base64 in JSON.
+"""
+
+import base64
+import binascii
+from collections.abc import Sequence
+
+import numpy as np
+
+from inferlane.errors import InvalidInputError, quoted
+
+TOKEN_COUNT = "tokens"  # noqa: S105 - of text
+"""The output with the number of tokens of each row, of versions that count them."""
+
+_MARK = "\x1ftokens "
+# More digits than any vocabulary has.
+_MAX_DIGITS = 9
+
+
+def text_of(tokens: Sequence[int]) -> str:
+    """The text that stands for these ids."""
+    return _MARK + " ".join(map(str, tokens))
+
+
+def tokens_of(text: str) -> list[int] | None:
+    """The ids that a text stands for; None if it is a text like any other.
+
+    Raises:
+        InvalidInputError: it begins like one that stands for ids, and does not go on like it.
+    """
+    if not text.startswith(_MARK):
+        return None
+    words = text[len(_MARK) :].split(" ")
+    for word in words:
+        if not (word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS):
+            raise InvalidInputError(f"the tokens of a row are whole numbers, and one of them is {quoted(word)}")
+    return list(map(int, words))
+
+
+# A PNG file of one white pixel.
+SMALLEST_IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
+
+
+def from_base64(texts: np.ndarray, where: str) -> np.ndarray:
+    """Return an array of `bytes` in place of an array of base64.
+
+    Raises:
+        InvalidInputError: a text is not base64; the message names its row after `where`.
+    """
+    values = np.empty(texts.shape, object)
+    for index, text in enumerate(texts.ravel()):
+        try:
+            values.ravel()[index] = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            place = np.unravel_index(index, texts.shape)[0]
+            raise InvalidInputError(
+                f"{where}[{place}] holds {quoted(text)}, which is not base64 ({error}); send the bytes of the file in "
+                "base64, or raw in a binary tensor"
+            ) from error
+    return values
