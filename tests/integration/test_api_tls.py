@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import socket
 import ssl
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -103,6 +105,25 @@ async def test_a_client_that_never_greets_is_cut_off(tmp_path: Path) -> None:
         async with asyncio.timeout(30):
             assert await reader.read() == b""
         writer.close()
+
+
+async def test_a_client_that_never_says_goodbye_does_not_hold_up_the_drain(tmp_path: Path) -> None:
+    """TLS closes by a message that the other side answers, and the event loop alone would wait 30 s for it."""
+    authority = trustme.CA()
+    files = certificate_settings(tmp_path, "API", authority)
+    async with AsyncExitStack() as parts:
+        api = await parts.enter_async_context(running_api(tmp_path, drain_deadline_s=120.0, **files))
+
+        def connect() -> ssl.SSLSocket:
+            plain = socket.create_connection(("127.0.0.1", api.settings.api_port))
+            made = trusting(authority).wrap_socket(plain, server_hostname="localhost")
+            made.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert made.recv(65_536).startswith(b"HTTP/1.1 200")
+            return made
+
+        with await asyncio.to_thread(connect):
+            async with asyncio.timeout(20):
+                await parts.aclose()
 
 
 @pytest.mark.parametrize("missing", ["api_ssl_certfile", "api_ssl_keyfile"])

@@ -168,7 +168,7 @@ class CoalescingTransport:
         self._is_closing = True
         self._flush()
         if not self._transport.can_write_eof():
-            self._transport.close()
+            self.close_idle()
             return
         try:
             self._transport.write_eof()
@@ -183,7 +183,10 @@ class CoalescingTransport:
         """Close a connection on which nothing is under way."""
         self._is_closing = True
         self._transport.close()
-        if self._transport.get_write_buffer_size():
+        if not self._transport.can_write_eof():
+            # TLS, which closes by a message that the client answers, and reads on until then.
+            self._await_client(self._loop.time() + self._write_timeout_s)
+        elif self._transport.get_write_buffer_size():
             self._timer = self._loop.call_later(self._write_timeout_s, self._transport.abort)
 
     def forget(self) -> None:

@@ -4,7 +4,6 @@ TLS closes by a message that the other side answers, and asyncio and uvloop wait
 from a connection whose fetch it still holds, so a process that stops would wait as long for each client, and be killed.
 """
 
-import asyncio
 from functools import wraps
 from typing import Any
 
@@ -25,7 +24,7 @@ def bound_tls_close() -> None:
         writer = connection._writer  # noqa: SLF001 - aiokafka has no public name for it
         closed = close(connection, *args, **kwargs)
         if writer is not None and writer.get_extra_info("sslcontext") is not None:
-            asyncio.get_running_loop().call_later(_CLOSE_WITHIN_S, writer.transport.abort)
+            connection._loop.call_later(_CLOSE_WITHIN_S, writer.transport.abort)  # noqa: SLF001 - as above
         return closed
 
     AIOKafkaConnection.close = close_in_time
