@@ -25,6 +25,17 @@ _SHARED_MODULES = (
     "workers.main",
     "webhook_sender.main",
     "dashboards.live.main",
+    # What these load only once they run.
+    "faust.app.router",
+    "faust.assignor.leader_assignor",
+    "faust.fixups.django",
+    "faust.tables.manager",
+    "faust.topics",
+    "faust.transport.utils",
+    "faust.windows",
+    "faust.worker",
+    "numpy.random",
+    "uvicorn.lifespan.off",
 )
 _WORKER_OPTIONS = {"--model", "--version"}
 
