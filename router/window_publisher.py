@@ -58,6 +58,8 @@ class WindowPublisher:
         self._is_assigned = False
         self._owned: frozenset[int] = frozenset()
         self._assignments = 0
+        # Set while windows wait to be rebuilt.
+        self._assigned = asyncio.Event()
 
     @property
     def is_current(self) -> bool:
@@ -84,6 +86,7 @@ class WindowPublisher:
         self._to_rebuild = self._owned = frozenset(partitions)
         self._is_assigned = True
         self._assignments += 1
+        self._assigned.set()
 
     async def add(self, record: "KafkaRecord") -> None:
         """Add one record to the windows, or dead-letter it if it cannot be decoded."""
@@ -105,15 +108,27 @@ class WindowPublisher:
             )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Publish every `outcome_interval_s` until `stop` is set, then publish once more."""
-        is_last = False
-        while not is_last:
-            is_last = await _is_set(stop, within_s=self._settings.outcome_interval_s)
+        """Publish every `outcome_interval_s`, and once partitions are assigned, until `stop` is set; then once more."""
+        while True:
+            is_last = await self._is_last(stop)
+            self._assigned.clear()
             try:
                 await self._rebuild()
                 await self._publish()
             except InferlaneError as error:
                 log.warning("windows_not_published", error=str(error))
+            if is_last:
+                return
+
+    async def _is_last(self, stop: asyncio.Event) -> bool:
+        """Wait for the next time to publish; whether it is the last one."""
+        ways = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._assigned.wait())}
+        try:
+            await asyncio.wait(ways, timeout=self._settings.outcome_interval_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+        return stop.is_set()
 
     async def _rebuild(self) -> None:
         partitions = self._to_rebuild
@@ -155,11 +170,3 @@ class WindowPublisher:
         await self._dead_letters.write([(record, cause)])
         DEAD_LETTERS.labels(UNKNOWN, UNKNOWN, NONE, error.code).inc()
         log.warning("summary_undecodable", partition=record.partition, offset=record.offset, error=str(error))
-
-
-async def _is_set(stop: asyncio.Event, *, within_s: float) -> bool:
-    try:
-        async with asyncio.timeout(within_s):
-            return await stop.wait()
-    except TimeoutError:
-        return False

@@ -82,6 +82,8 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
             # asked for.
             "fetch_max_wait_ms": 2,
             "kafka_idempotence": False,
+            # The first member of a group waits for half of it, rounded up to seconds.
+            "session_timeout_ms": 6_000,
             "ingress_partitions": 1,
             "work_partitions": 2,
         }

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer
 from faust.auth import SASLCredentials, SSLCredentials
+from faust.tables.manager import TableManager
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from mode.threads import WorkerThread
 
@@ -19,6 +20,18 @@ _HEARTBEATS_A_SESSION = 10
 _JOIN_S = 3.0
 
 
+class NoTables(TableManager):
+    """Faust's manager of tables where there are none: it starts at once.
+
+    Faust's own waits a second for tables to be declared, and only then are the groups joined.
+    """
+
+    async def on_start(self) -> None:
+        """Let the consumer subscribe."""
+        await self._update_channels()
+        await self.recovery.start()
+
+
 def faust_options(settings: "Settings") -> dict[str, Any]:
     """The options of a Faust app without tables, leader or web server."""
     session_timeout_s = settings.session_timeout_ms / 1000
@@ -32,6 +45,7 @@ def faust_options(settings: "Settings") -> dict[str, Any]:
         "consumer_auto_offset_reset": "earliest",
         "consumer_metadata_max_age_ms": METADATA_MAX_AGE_MS,
         "store": "memory://",
+        "TableManager": NoTables,
         "table_standby_replicas": 0,
         "topic_allow_declare": False,
         "topic_disable_leader": True,

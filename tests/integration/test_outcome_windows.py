@@ -13,6 +13,7 @@ import confluent_kafka
 import numpy as np
 import pytest
 from aiokafka import ConsumerRecord
+from faust.tables.manager import TableManager
 from faust.types import TP
 
 import router.faust_app.app
@@ -193,6 +194,24 @@ async def test_readiness_names_the_parts_and_follows_them(
             "outcomes",
         }
         assert all(app.live().values())
+
+
+async def test_a_router_that_has_its_partitions_waits_for_no_clock_before_it_is_ready(
+    settings: Settings, producer: BatchProducer, store: WindowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards `NoTables` and the rebuild at an assignment: each made the start of a stack a second longer."""
+
+    async def sleep_forever(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(TableManager, "sleep", sleep_forever)
+    seldom = settings.model_copy(update={"outcome_interval_s": 3_600.0})
+    async with running_router(seldom, producer, store) as (app, _):
+
+        async def is_ready() -> bool:
+            return all(app.ready().values())
+
+        await eventually(is_ready)
 
 
 async def test_the_data_path_is_drained_when_the_router_stops(

@@ -14,7 +14,7 @@ from control_plane.local.probe import zero_row
 from control_plane.local.profile import OpsPorts, StackOptions, claim_port, stack_profile
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.config import load_settings
+from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.runfile import RunFile, RunRecord, lives
 
@@ -31,6 +31,12 @@ async def test_a_killed_member_is_given_up_in_well_under_ten_seconds_unless_some
     assert consumer._session_timeout_ms <= 8_000
     # Several heartbeats may be late before the group gives a living member up.
     assert consumer._heartbeat_interval_ms * 3 < consumer._session_timeout_ms
+
+
+def test_a_group_on_the_embedded_broker_waits_no_longer_than_it_must_for_its_first_member() -> None:
+    """Guards the session timeout there: Tansu makes the first member wait for half of it, in whole seconds."""
+    shortest_ms = next(rule.ge for rule in Settings.model_fields["session_timeout_ms"].metadata if hasattr(rule, "ge"))
+    assert stack_profile(load_settings(), StackOptions()).settings.session_timeout_ms == shortest_ms
 
 
 def test_backoff_doubles_up_to_its_ceiling() -> None:
