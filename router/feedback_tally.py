@@ -3,16 +3,17 @@
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 from aiokafka.errors import KafkaError
 
-from inferlane.contracts.feedback import FeedbackReport, Measured, decode_feedback
+from inferlane.contracts.feedback import FeedbackReport, Measured, Sums, decode_feedback
 from inferlane.errors import DecodeError, InferlaneError, InvalidRequestError
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.metrics.router_metrics import FEEDBACK
-from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, FeedbackStore, Piece, Sums
+from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, FeedbackStore, Piece
 from router.rollouts.statistics import unit_width
 
 if TYPE_CHECKING:
@@ -96,11 +97,12 @@ class FeedbackTally:
         sent_s = min(record.timestamp / 1000, self._clock.now_s())
         outcome = self._tokens.read(given.token, now_s=sent_s, max_age_s=self._settings.feedback_max_age_s)
         pieces = []
+        piece = partial(Piece, day=outcome.day, segment=outcome.segment, request=outcome.request)
         if given.label is not None and outcome.label:
             value = float(outcome.is_label(given.label))
-            pieces.append(Piece(kind=QUALITY, segment=outcome.segment, value=value, request=outcome.request))
+            pieces.append(piece(kind=QUALITY, value=value))
         if given.reward is not None:
-            pieces.append(Piece(kind=REWARD, segment=outcome.segment, value=given.reward, request=outcome.request))
+            pieces.append(piece(kind=REWARD, value=given.reward))
         if not pieces:
             raise InvalidRequestError(
                 "the feedback has neither a reward nor a label that its token can be compared with"

@@ -28,6 +28,7 @@ from router.faust_app.app import RouterApp, run_app
 from router.feedback_tally import FeedbackTally
 from router.forwarder import Forwarder, router_lanes
 from router.rollouts.host import RolloutHost, RolloutWriter
+from router.rollouts.outside_reader import OutsideReader
 from router.router_telemetry import DeploymentMonitor
 from router.shadow_gate import ShadowGate
 from router.window_publisher import WindowPublisher
@@ -143,6 +144,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             writer=RolloutWriter(settings, producer),
             read_to_end=partial(rollout_follower.read_to_end, timeout_s=_CATCH_UP_S),
             reroute=reroute,
+            outside=OutsideReader(settings, feedback=_feedback_store(settings, redis), clock=SystemClock()),
             clock=SystemClock(),
         )
         deciding = await stack.enter_async_context(Background(host.run, name="rollouts"))
@@ -176,8 +178,11 @@ async def _tally_feedback(settings: "Settings", redis: "Redis", stack: AsyncExit
     tokens = settings.outcome_tokens
     if tokens is None:
         return None
-    store = FeedbackStore(
+    tally = FeedbackTally(settings, tokens=tokens, store=_feedback_store(settings, redis), clock=SystemClock())
+    return await stack.enter_async_context(Background(tally.run, name="feedback"))
+
+
+def _feedback_store(settings: "Settings", redis: "Redis") -> FeedbackStore:
+    return FeedbackStore(
         redis, redis_url=settings.redis_url, names=settings.names, remember_s=settings.feedback_max_age_s
     )
-    tally = FeedbackTally(settings, tokens=tokens, store=store, clock=SystemClock())
-    return await stack.enter_async_context(Background(tally.run, name="feedback"))

@@ -43,7 +43,10 @@ def start(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     ] = 0,
     check: Annotated[
         list[str] | None,
-        typer.Option(help="latency=50ms, errors=0.5% (margin), answers=0.2 (distance), agreement=99%; repeat it."),
+        typer.Option(
+            help="latency=50ms, errors=0.5% (margin), answers=0.2 (distance), agreement=99%, quality=1% or reward=0.5 "
+            "(margins), 'prometheus=QUERY <= 0.05' (or >=); repeat it."
+        ),
     ] = None,
     lane: Annotated[list[str] | None, typer.Option(help="requests or bulk. Default: both.")] = None,
     fallback: Annotated[
@@ -250,11 +253,15 @@ def _id(api: ApiCalls, given: str) -> str:
     return next((str(one["id"]) for one in found if one["spec"]["model"] == given), given)
 
 
-def _checks(given: list[str]) -> dict[str, dict[str, float]]:
-    checks: dict[str, dict[str, float]] = {name: {} for name in ("errors", "latency", "expired", "answers", "share")}
-    fields = {"latency": "budget_ms", "errors": "margin", "answers": "distance", "agreement": "agreement"}
+def _checks(given: list[str]) -> dict[str, dict[str, Any]]:
+    checks: dict[str, dict[str, Any]] = {name: {} for name in ("errors", "latency", "expired", "answers", "share")}
+    fields = {"latency": "budget_ms", "answers": "distance", "agreement": "agreement"}
+    fields |= dict.fromkeys(("errors", "quality", "reward"), "margin")
     for one in given:
         name, _, value = one.partition("=")
+        if name == "prometheus":
+            checks[name] = _bounded_query(value)
+            continue
         if value and name not in fields:
             raise typer.BadParameter(f"--check {one!r}: {name} takes no value; it may be latency, errors, answers …")
         try:
@@ -263,3 +270,14 @@ def _checks(given: list[str]) -> dict[str, dict[str, float]]:
         except ValueError as error:
             raise typer.BadParameter(f"--check {one!r} is not a number; write latency=50ms or errors=0.5%") from error
     return checks
+
+
+def _bounded_query(given: str) -> dict[str, Any]:
+    sign, field = (">=", "min") if given.rfind(">=") > given.rfind("<=") else ("<=", "max")
+    query, _, bound = given.rpartition(sign)
+    try:
+        return {"query": query.strip(), field: float(bound)}
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"--check prometheus={given!r} has no bound; write 'prometheus=QUERY <= 0.05', or >="
+        ) from error

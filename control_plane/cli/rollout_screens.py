@@ -7,6 +7,8 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+# Checks whose numbers are no shares of requests.
+_NO_SHARES = frozenset({"prometheus", "reward"})
 _ENDED = frozenset({"promoted", "rolled_back", "failed"})
 
 
@@ -49,15 +51,20 @@ def verdict_table(verdicts: list[dict[str, Any]]) -> Table:
     table = folding_table("check", "candidate", "stable", "difference", "says")
     for verdict in verdicts:
         low, high = verdict.get("low"), verdict.get("high")
-        bounds = "" if low is None or high is None else f"{100 * low:+.2f} to {100 * high:+.2f} points"
-        shares = (_percent(verdict, "candidate"), _percent(verdict, "stable"))
-        table.add_row(verdict["check"], *shares, bounds, verdict.get("says", ""))
+        bounds = ""
+        if low is not None and high is not None:
+            is_share = verdict["check"] not in _NO_SHARES
+            bounds = f"{100 * low:+.2f} to {100 * high:+.2f} points" if is_share else f"{low:+.4g} to {high:+.4g}"
+        values = (_value(verdict, "candidate"), _value(verdict, "stable"))
+        table.add_row(verdict["check"], *values, bounds, verdict.get("says", ""))
     return table
 
 
-def _percent(verdict: dict[str, Any], field: str) -> str:
+def _value(verdict: dict[str, Any], field: str) -> str:
     value = verdict.get(field)
-    return "" if value is None or verdict["check"] == "answers" else f"{value:.2%}"
+    if value is None or verdict["check"] == "answers":
+        return ""
+    return f"{value:.4g}" if verdict["check"] in _NO_SHARES else f"{value:.2%}"
 
 
 def time_words(seconds: float) -> str:

@@ -199,6 +199,7 @@ _SECRETS: Mapping[str, frozenset[str]] = {
     "INFERLANE_REDIS_SSL_CAFILE": _STORE_USERS,
     "INFERLANE_API_KEYS_FILE": frozenset({"api"}),
     "INFERLANE_WEBHOOK_SECRET": frozenset({"webhooks"}),
+    "INFERLANE_PROMETHEUS_TOKEN": frozenset({"router"}),
 }
 # OpenTelemetry's own variables may hold the key of a collector, which every service sends its spans to.
 _READ_BY_ALL = (_OUR_PREFIX, "OTEL_")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from inferlane.contracts.rollout import Phase, RolloutState
+from inferlane.contracts.rollout import Check, Phase, RolloutState, Verdict
 from inferlane.contracts.rollout_request import words_of
 
 # How long a rollout that is over stays on the page.
@@ -61,9 +61,14 @@ def _card(state: RolloutState) -> RolloutCard:
                 check=verdict.check,
                 says=verdict.says,
                 is_failed=verdict.is_failed,
-                low=None if verdict.low is None else 100 * verdict.low,
-                high=None if verdict.high is None else 100 * verdict.high,
+                low=_points(verdict, verdict.low),
+                high=_points(verdict, verdict.high),
             )
             for verdict in state.verdicts
         ),
     )
+
+
+def _points(verdict: Verdict, bound: float | None) -> float | None:
+    """A bound in points; None for feedback, of which more is better: it says its bounds in words."""
+    return None if bound is None or verdict.check in {Check.QUALITY, Check.REWARD} else 100 * bound

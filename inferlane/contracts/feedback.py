@@ -38,6 +38,14 @@ class FeedbackReport(msgspec.Struct, frozen=True, kw_only=True):
     updated_s: float = 0.0
 
 
+class Sums(msgspec.Struct, frozen=True):
+    """Count, sum and sum of squares of feedback on requests of one segment (a key bucket)."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+
 encode_feedback = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Feedback).decode
 encode_report = msgspec.json.Encoder().encode

@@ -53,6 +53,8 @@ class Check(StrEnum):
     AGREEMENT = "agreement"
     SHARE = "share"
     PROMETHEUS = "prometheus"
+    QUALITY = "quality"
+    REWARD = "reward"
 
 
 class Then(StrEnum):
@@ -68,17 +70,21 @@ class CheckOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     `alpha` bounds the probability of a false alarm over the whole rollout. `margin` is by how much the candidate's
     share may be larger at promotion, in points of 1 (0.005 is half a percent). `budget_ms` is the time a row of
     `latency` (0: twice the 95th percentile of the stable version), `distance` the Jensen-Shannon distance of
-    `answers`, `agreement` the smallest share of equal labels. `query` and `max` are of `prometheus`.
+    `answers`, `agreement` the smallest share of equal labels. `query`, `min` and `max` are of `prometheus`: the value
+    of the query must not leave these bounds. `margin` of `quality` is in points of 1, that of `reward` in its own unit;
+    both take at least `min_count` pieces of feedback on each version.
     """
 
     then: Then | None = None
     alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.01
-    margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.01
+    margin: Annotated[float, msgspec.Meta(gt=0)] = 0.01
     budget_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     distance: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
     agreement: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.95
     query: _Text = ""
-    max: float = 0.0
+    min: float | None = None
+    max: float | None = None
+    min_count: Annotated[int, msgspec.Meta(ge=1)] = 100
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

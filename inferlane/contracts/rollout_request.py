@@ -58,8 +58,7 @@ class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bake: _Duration = "10m"
     prepare: _Duration = "5m"
     checks: Annotated[
-        dict[Check, CheckOptions],
-        msgspec.Meta(extra_json_schema={"propertyNames": {"enum": sorted(set(Check) - {Check.PROMETHEUS})}}),
+        dict[Check, CheckOptions], msgspec.Meta(extra_json_schema={"propertyNames": {"enum": sorted(Check)}})
     ] = msgspec.field(default_factory=default_checks)
     exposure: Exposure = Exposure()
     fallback: Literal["stable", "none"] = "stable"
@@ -103,8 +102,7 @@ def spec_of(request: RolloutRequest, *, model: str, stable: str) -> RolloutSpec:
         raise InvalidRolloutError(f"the weights of the steps are {shown}; each must be larger than the one before")
     if request.candidate == stable:
         raise InvalidRolloutError(f"{quoted(stable)} is the candidate and the stable version; name another one")
-    if Check.PROMETHEUS in request.checks:
-        raise InvalidRolloutError("the check `prometheus` is not there yet; leave it out, and watch the query yourself")
+    _refuse_vain_checks(request.checks)
     each = request.each
     try:
         return RolloutSpec(
@@ -128,6 +126,21 @@ def spec_of(request: RolloutRequest, *, model: str, stable: str) -> RolloutSpec:
         )
     except DecodeError as error:
         raise InvalidRolloutError(str(error)) from error
+
+
+def _refuse_vain_checks(checks: dict[Check, CheckOptions]) -> None:
+    metric = checks.get(Check.PROMETHEUS)
+    if metric is not None and not metric.query.strip():
+        raise InvalidRolloutError("the check `prometheus` has no query; name one, and `max` or `min`")
+    if metric is not None and metric.min is None and metric.max is None:
+        raise InvalidRolloutError(
+            "the check `prometheus` has no bound; name `max` or `min`, for a query without a bound never fails"
+        )
+    for check, options in checks.items():
+        if check is not Check.REWARD and options.margin >= 1:
+            raise InvalidRolloutError(
+                f"the margin of `{check}` is {options.margin:g}; it is a share, below 1: write 0.01 for one point"
+            )
 
 
 def read_step(given: str | float) -> Step:

@@ -17,6 +17,7 @@ from inferlane.runtime.settings import (
     FeedbackSettings,
     KafkaSettings,
     OutcomeSettings,
+    RolloutSettings,
     StoreSettings,
     WebhookSettings,
     WorkerSettings,
@@ -32,6 +33,7 @@ class Settings(
     WebhookSettings,
     OutcomeSettings,
     FeedbackSettings,
+    RolloutSettings,
 ):
     """All settings, each from `INFERLANE_<NAME>`; the defaults suit one machine."""
 
@@ -51,10 +53,10 @@ class Settings(
     def environment(self) -> dict[str, str]:
         """What was chosen, passwords in the clear, as the environment that gives it to another process.
 
-        Without the API key, which is for our own calls, and the secret of callbacks, which one process alone needs:
+        Without the API key, which is for our own calls, and the secrets that one process alone needs:
         they must not lie in the run file.
         """
-        held_back = {"api_key", "webhook_secret"}
+        held_back = {"api_key", "webhook_secret", "prometheus_token"}
         chosen = {name: getattr(self, name) for name in sorted(self.model_fields_set - held_back)}
         return {f"INFERLANE_{name.upper()}": _plain(value) for name, value in chosen.items() if value is not None}
 

@@ -282,6 +282,15 @@ class FeedbackSettings(StackSettings):
     feedback_max_age_s: Seconds = 30 * 86_400.0
 
 
+class RolloutSettings(StackSettings):
+    """What rollouts are judged by outside the stack."""
+
+    # The Prometheus, as http://prometheus:9090, that the check `prometheus` of a rollout asks, set for API and router.
+    # A rollout names a query and never a server. The token is sent as `Authorization: Bearer`, by the router alone.
+    prometheus_url: Annotated[str, Field(pattern=r"^(https?://.+)?$", repr=False)] = ""
+    prometheus_token: SecretStr | None = None
+
+
 class OutcomeSettings(StackSettings):
     """The windows behind `GET /v1/metrics/{version}`."""
 

@@ -3,14 +3,14 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from msgspec.structs import replace
 from starlette.responses import StreamingResponse
 
-from inferlane.contracts.rollout import Action, Command, Evidence, RolloutState
+from inferlane.contracts.rollout import Action, Check, Command, Evidence, RolloutSpec, RolloutState
 from inferlane.contracts.rollout_request import read_request, request_schema, spec_of
 from inferlane.contracts.traffic_split import Split, shares_of
 from inferlane.errors import (
@@ -27,6 +27,9 @@ from producer_api.predict.endpoint import encode_json
 from producer_api.predict.event_streams import MEDIA_TYPE
 from producer_api.predict.pending import answer_within
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
+
+if TYPE_CHECKING:
+    from inferlane.runtime.config import Settings
 
 router = APIRouter(tags=["rollouts"], dependencies=[Depends(refuse_repeated)])
 
@@ -80,6 +83,7 @@ async def start_rollout(request: Request, services: AppServices) -> Response:
             f"{', '.join(others)} of {model.name} has traffic too, and a rollout is between two versions; set the "
             f"split to {spec.stable} alone first"
         )
+    _refuse_unreadable_checks(spec, services.settings)
     model.check_together(Split(model=model.name, weights={spec.stable: 0.5, candidate.version: 0.5}))
     command = Command(
         id=uuid.uuid4().hex,
@@ -92,6 +96,17 @@ async def start_rollout(request: Request, services: AppServices) -> Response:
     )
     state = await _decided(services, command)
     return _json(_about(state), status=201)
+
+
+def _refuse_unreadable_checks(spec: RolloutSpec, settings: "Settings") -> None:
+    if Check.PROMETHEUS in spec.checks and not settings.prometheus_url:
+        raise InvalidRolloutError(
+            "the check `prometheus` needs a Prometheus to ask; set INFERLANE_PROMETHEUS_URL for API and router"
+        )
+    if {Check.QUALITY, Check.REWARD} & spec.checks.keys() and settings.feedback_secret is None:
+        raise InvalidRolloutError(
+            "`quality` and `reward` need feedback, for which results have outcome tokens; set INFERLANE_FEEDBACK_SECRET"
+        )
 
 
 @router.get("/v1/rollouts/{rollout}")

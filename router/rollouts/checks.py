@@ -10,6 +10,7 @@ from inferlane.errors import quoted
 from router.rollouts.answer_evidence import Answers
 from router.rollouts.clusters import ClusterSums, combined
 from router.rollouts.evidence import Learnt
+from router.rollouts.readings import Reading, judge_feedback, judge_metric
 from router.rollouts.statistics import Difference, PairedSums, jensen_shannon, log_evidence
 
 # How the alpha of a check is shared among those that roll back, so that together they keep to it.
@@ -32,13 +33,13 @@ def then_of(check: Check, options: CheckOptions) -> Then:
     return options.then or _FAILS_THEN.get(check, Then.PAUSE)
 
 
-def judge(learnt: Learnt, spec: RolloutSpec, measured: Mapping[str, float | None]) -> tuple[Verdict, ...]:
-    """What every check of the rollout says; `measured` are values of Prometheus queries."""
-    return tuple(_judge(check, options, learnt, spec, measured) for check, options in spec.checks.items())
+def judge(learnt: Learnt, spec: RolloutSpec, readings: Mapping[Check, Reading]) -> tuple[Verdict, ...]:
+    """What every check of the rollout says; `readings` are what was read outside."""
+    return tuple(_judge(check, options, learnt, spec, readings) for check, options in spec.checks.items())
 
 
 def _judge(
-    check: Check, options: CheckOptions, learnt: Learnt, spec: RolloutSpec, measured: Mapping[str, float | None]
+    check: Check, options: CheckOptions, learnt: Learnt, spec: RolloutSpec, readings: Mapping[Check, Reading]
 ) -> Verdict:
     match check:
         case Check.ERRORS | Check.EXPIRED | Check.LATENCY:
@@ -50,7 +51,9 @@ def _judge(
         case Check.SHARE:
             return _share(learnt)
         case Check.PROMETHEUS:
-            return _prometheus(options, measured)
+            return judge_metric(options, readings.get(check))
+        case Check.QUALITY | Check.REWARD:
+            return judge_feedback(check, options, readings.get(check))
 
 
 def _rate(check: Check, options: CheckOptions, learnt: Learnt, spec: RolloutSpec) -> Verdict:
@@ -151,17 +154,3 @@ def _share(learnt: Learnt) -> Verdict:
     is_failed = evidence >= math.log(1 / _SHARE_ALPHA)
     says = "the candidate serves another share than the split asks for" if is_failed else "as the split asks"
     return Verdict(check=Check.SHARE, is_failed=is_failed, is_enough=not is_failed, says=says, log_evidence=evidence)
-
-
-def _prometheus(options: CheckOptions, measured: Mapping[str, float | None]) -> Verdict:
-    value = measured.get(options.query)
-    if value is None:
-        return Verdict(check=Check.PROMETHEUS, says="the query has no value")
-    is_failed = value > options.max
-    return Verdict(
-        check=Check.PROMETHEUS,
-        is_failed=is_failed,
-        is_enough=not is_failed,
-        says=f"{value:g}, at most {options.max:g}",
-        candidate=value,
-    )

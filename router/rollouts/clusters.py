@@ -72,17 +72,17 @@ class ClusterSums:
         """The candidate's events beyond those that the stable version would have had."""
         return self.events - self.expected
 
-    def spread(self, difference: float = 0.0) -> float:
+    def spread(self, difference: float = 0.0, *, size: float = 1.0) -> float:
         """The variance of `excess`, where the candidate's share is larger by `difference`.
 
-        As if either version had one more bucket, of its mean size, with events only: few buckets that are all alike
-        say little.
+        As if either version had one more bucket, of its mean size, with events only (or values of `size`): few buckets
+        that are all alike say little.
         """
         total = self.total
         if not total:
             return 0.0
         ours = self.residuals - difference * self.requests
-        unseen = sum((total / np.count_nonzero(held)) ** 2 for held in (self.requests, self.stable_requests))
+        unseen = sum((size * total / np.count_nonzero(held)) ** 2 for held in (self.requests, self.stable_requests))
         return float((ours**2).sum() + (self.stable_residuals**2).sum() + unseen)
 
     def log_evidence(self, *, is_one_sided: bool = True) -> float:

@@ -16,6 +16,7 @@ from router.rollouts.checks import judge, then_of
 from router.rollouts.evidence import LaneSlot, Learnt, fold
 from router.rollouts.evidence_record import from_record, to_record
 from router.rollouts.guards import CandidatePool, guard
+from router.rollouts.readings import Reading
 from router.rollouts.states import enter, enter_step, is_same, pause, roll_back, split_of
 
 # How long a rollback waits for the candidate's backlog before it ends all the same.
@@ -37,7 +38,7 @@ class Window:
     pool: CandidatePool = field(default_factory=CandidatePool)
     split: Split | None = None
     is_backlog_done: bool = False
-    measured: Mapping[str, float | None] = field(default_factory=dict)
+    readings: Mapping[Check, Reading] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ def step(state: RolloutState, window: Window, now_s: float) -> Decision:
     before = state
     learnt = fold(from_record(state.evidence), window.closed, state.spec.checks)
     now = fold(learnt, window.open, state.spec.checks)
-    verdicts: tuple[Verdict, ...] = judge(now, state.spec, window.measured)
+    verdicts: tuple[Verdict, ...] = judge(now, state.spec, window.readings)
     through_slot = max(window.through_slot, state.evidence.through_slot)
     state = replace(
         state,
@@ -102,12 +103,21 @@ def _go_on(state: RolloutState, pool: CandidatePool, learnt: Learnt, now_s: floa
         case Phase.SHADOWING | Phase.STEPPING:
             return _stepping(state, learnt, now_s)
         case Phase.BAKING:
-            left_s = state.spec.bake_s - (now_s - state.phase_since_s)
-            if left_s > 0:
-                return replace(state, waits_for=f"{left_s:.0f} s more with all traffic")
-            return enter(state, Phase.PROMOTED, f"{state.spec.bake_s:g} s with all traffic and no alarm", now_s)
+            return _baking(state, now_s)
         case _:
             return state
+
+
+def _baking(state: RolloutState, now_s: float) -> RolloutState:
+    baked_s = now_s - state.phase_since_s
+    left_s, unknown = state.spec.bake_s - baked_s, _unknown(state)
+    if left_s > 0:
+        return replace(state, waits_for=f"{left_s:.0f} s more with all traffic")
+    if not unknown:
+        return enter(state, Phase.PROMOTED, f"{state.spec.bake_s:g} s with all traffic and no alarm", now_s)
+    if -left_s > state.spec.each.max_wait_s:
+        return pause(state, f"no verdict in {baked_s:.0f} s: {unknown[0]}", now_s)
+    return replace(state, waits_for=unknown[0])
 
 
 def _is_hand_made(state: RolloutState, split: Split | None) -> bool:
@@ -139,6 +149,7 @@ def _stepping(state: RolloutState, learnt: Learnt, now_s: float) -> RolloutState
         missing.append(f"{state.requests_in_step:,} of {needed:,} requests")
     if in_step_s < least_s:
         missing.append(f"{least_s - in_step_s:.0f} s more")
+    missing += _unknown(state)
     if not missing and _next_weight(state) >= 1 > asked.weight > 0:
         missing += _not_shown(state, learnt)
     if not missing:
@@ -149,16 +160,19 @@ def _stepping(state: RolloutState, learnt: Learnt, now_s: float) -> RolloutState
     return replace(state, waits_for=waits_for)
 
 
+def _unknown(state: RolloutState) -> list[str]:
+    """The Prometheus query that has no value: nobody can say that nothing is wrong."""
+    metric = next((one for one in state.verdicts if one.check is Check.PROMETHEUS), None)
+    return [f"{metric.check}: {metric.says}"] if metric is not None and metric.candidate is None else []
+
+
 def _not_shown(state: RolloutState, learnt: Learnt) -> list[str]:
     """What is missing to say that the candidate is not worse by more than the margin."""
     enough = state.spec.each.promote_after
+    shown = {Check.ERRORS} | ({Check.QUALITY, Check.REWARD} - set(state.accepted))
     if enough and learnt.counts[0] >= enough:
-        return []
-    return [f"{verdict.check}: {verdict.says}" for verdict in state.verdicts if not _is_shown(verdict)]
-
-
-def _is_shown(verdict: Verdict) -> bool:
-    return verdict.is_enough or verdict.check is not Check.ERRORS
+        shown -= {Check.ERRORS}
+    return [f"{one.check}: {one.says}" for one in state.verdicts if one.check in shown and not one.is_enough]
 
 
 def _next_weight(state: RolloutState) -> float:

@@ -26,6 +26,7 @@ from inferlane.runtime.split_table import encode_split
 from router.rollouts.commands import obey, start
 from router.rollouts.controller import Window, step
 from router.rollouts.observation import lane_slots, workers_of
+from router.rollouts.outside_reader import OutsideReader
 from router.rollouts.rollout_gauges import forget_rollouts, show_rollouts
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class RolloutHost:
         read_to_end: Callable[[], Awaitable[None]],
         clock: "Clock",
         reroute: Callable[[RolloutSpec], Coroutine[None, None, object]],
+        outside: OutsideReader,
     ) -> None:
         """`read_to_end` returns when the table holds what is in the topic, and raises if it cannot.
 
@@ -107,6 +109,7 @@ class RolloutHost:
         self._writer = writer
         self._clock = clock
         self._reroute = reroute
+        self._outside = outside
         self._reader = BacklogReader(settings)
         self._ages: dict[Subscription, OldestAge] = {}
         # The states of this owner's term, as they were decided last; and when each was written.
@@ -130,6 +133,7 @@ class RolloutHost:
         for move in self._moves.values():
             move.cancel()
         await asyncio.gather(*self._moves.values(), return_exceptions=True)
+        await self._outside.close()
         await self._reader.close()
 
     async def decide(self) -> None:
@@ -206,6 +210,7 @@ class RolloutHost:
             log.info("rollout_split", rollout=state.id, weights=dict(decision.split.weights))
         if self._is_done(after):
             self._held.pop(state.id, None)
+            self._outside.forget(state.id)
 
     async def _observe(self, state: RolloutState, now_s: float) -> Window:
         spec, windows = state.spec, self._outcomes.windows
@@ -226,6 +231,7 @@ class RolloutHost:
             pool=pool,
             split=split,
             is_backlog_done=self._is_backlog_done(state, pool),
+            readings=self._outside.of(state),
         )
 
     async def _backlog(self, state: RolloutState, pool: "CandidatePool") -> "CandidatePool":

@@ -111,6 +111,16 @@ def test_a_candidate_that_always_fails_is_rolled_back_and_no_client_sees_it(stac
     assert json.loads(data.removeprefix("data: "))["phase"] == "rolled_back"
 
 
+def test_a_check_that_cannot_be_read_is_refused_with_the_setting(stack: FolderStack) -> None:
+    for check, setting in (
+        ("prometheus=sum(up) >= 1", "INFERLANE_PROMETHEUS_URL"),
+        ("quality=1%", "INFERLANE_FEEDBACK_SECRET"),
+    ):
+        refused = stack.run("rollout", "start", "tiny", "v3", "--check", check)
+        assert refused.returncode != 0
+        assert setting in refused.stdout + refused.stderr
+
+
 @pytest.mark.timeout(900)
 def test_a_good_candidate_goes_through_a_shadow_and_steps_and_is_promoted(stack: FolderStack) -> None:
     with Traffic(stack) as traffic:

@@ -9,11 +9,11 @@ from inferlane.contracts.feedback import Feedback, encode_feedback
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.outcome_token import OutcomeTokens
+from inferlane.contracts.outcome_token import OutcomeTokens, day_of
 from inferlane.errors import InvalidRequestError
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
-from inferlane.runtime.redis.feedback_store import FeedbackStore
+from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, FeedbackStore
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.retry import SystemClock
 from producer_api.predict.enqueuer import FeedbackSender
@@ -99,6 +99,12 @@ async def test_labels_and_rewards_are_counted_once_for_the_version_that_answered
     assert report.reward.mean == pytest.approx(0.5)
     assert report.quality.low < report.quality.mean < report.quality.high
     assert await store.report("iris", "v2") is None
+    # Sums of the day of the requests, which the check of a rollout compares.
+    today = day_of(now_s)
+    by_day = await store.by_day("iris", "v1", REWARD, range(today - 1, today + 1))
+    assert sum(held.count for days in by_day.values() for held in days.values()) == REQUESTS
+    assert sum(held.total for days in by_day.values() for held in days.values()) == pytest.approx(0.5 * REQUESTS)
+    assert await store.by_day("iris", "v1", QUALITY, [today - 40]) == {}
 
 
 async def test_without_a_secret_results_have_no_token_and_feedback_is_refused_with_the_setting() -> None:

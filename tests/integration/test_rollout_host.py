@@ -26,13 +26,14 @@ from inferlane.contracts.rollout import (
 )
 from inferlane.contracts.traffic_split import Split
 from inferlane.errors import UnavailableError
-from inferlane.runtime.config import Settings
+from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable, publish_rollout
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from router.rollouts.host import RolloutHost, RolloutWriter
+from router.rollouts.outside_reader import OutsideReader
 from router.version_windows import VersionWindows
 from tests.support.brokers import Broker
 
@@ -125,6 +126,13 @@ class DyingWriter(RolloutWriter):
             raise KilledError
 
 
+class Outside(OutsideReader):
+    """Nothing is read: the rollouts here have no check of that kind."""
+
+    def __init__(self) -> None:
+        super().__init__(load_settings(), feedback=None, clock=SystemClock())  # type: ignore[arg-type]  # never asked
+
+
 class Replica:
     """One router's part in rollouts, with tables of its own."""
 
@@ -142,6 +150,7 @@ class Replica:
             writer=self.writer,
             read_to_end=partial(self._followers[0].read_to_end, timeout_s=30),
             reroute=self._reroute,
+            outside=Outside(),
             clock=SystemClock(),
         )
 

@@ -1,5 +1,6 @@
 """Every query of every dashboard and rule has data, on a real stack under load."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -8,6 +9,9 @@ import pytest
 
 from dashboards.generator.page_files import pages
 from dashboards.generator.panels import RECORDED, names_in
+from inferlane.runtime.config import load_settings
+from router.rollouts.outside_reader import PrometheusReader
+from router.rollouts.readings import MetricReading
 from tests.observability._prometheus import Prometheus
 from tests.support.keyed_stack import KeyedStack
 
@@ -66,6 +70,19 @@ def test_every_rule_is_evaluated_and_every_name_in_an_alert_has_data(prometheus:
     assert alerts
     for name in {name for alert in alerts for name in names_in(alert["query"])}:
         until(lambda name=name: prometheus.values(f"count({name})"))
+
+
+def test_the_check_of_a_rollout_reads_a_value_and_says_why_there_is_none(prometheus: Prometheus) -> None:
+    reader = PrometheusReader(load_settings(prometheus_url=f"http://127.0.0.1:{prometheus.port}"))
+
+    def read(query: str) -> MetricReading:
+        return asyncio.run(reader.read(query))
+
+    until(lambda: (read("count(up)").value or 0) >= 1)
+    assert read("absent_metric").missing == "the query has no series"
+    assert "series, it must have one" in read("up").missing
+    assert read("vector(0) / 0").missing == "the value of the query is nan"
+    assert "refused the query" in read("sum(").missing
 
 
 def test_what_is_called_empty_is(prometheus: Prometheus) -> None:

@@ -1,48 +1,47 @@
 """What feedback says of each version, in the store: sums by segment, each piece of feedback once, and the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
 
-from inferlane.contracts.feedback import FeedbackReport, decode_report, encode_report
+from inferlane.contracts.feedback import FeedbackReport, Sums, decode_report, encode_report
 from inferlane.contracts.naming import Names
 from inferlane.runtime.redis.connection import is_cluster, store_errors
 
-# KEYS: of the sums, then one for each piece that is there once it is counted. ARGV: the seconds for which the sums and
-# the pieces are kept, then kind, segment and value of each piece.
+# KEYS: of the sums, then of each piece the key that is there once it is counted, and that of the sums of its day. ARGV:
+# the seconds for which the sums, the pieces and the sums of a day are kept, then kind, segment and value of each piece.
 _ADD = """
-for i = 2, #KEYS do
+for i = 2, #KEYS, 2 do
   if redis.call('SET', KEYS[i], '', 'NX', 'EX', ARGV[2]) then
-    local kind, segment, value = ARGV[3 * i - 3], ARGV[3 * i - 2], ARGV[3 * i - 1]
-    redis.call('HINCRBY', KEYS[1], kind .. ':n:' .. segment, 1)
-    redis.call('HINCRBYFLOAT', KEYS[1], kind .. ':s:' .. segment, value)
-    redis.call('HINCRBYFLOAT', KEYS[1], kind .. ':q:' .. segment, value * value)
+    local at = 4 + 3 * (i / 2 - 1)
+    local kind, segment, value = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+    for _, sums in ipairs({KEYS[1], KEYS[i + 1]}) do
+      redis.call('HINCRBY', sums, kind .. ':n:' .. segment, 1)
+      redis.call('HINCRBYFLOAT', sums, kind .. ':s:' .. segment, value)
+      redis.call('HINCRBYFLOAT', sums, kind .. ':q:' .. segment, value * value)
+    end
+    redis.call('EXPIRE', KEYS[i + 1], ARGV[3])
   end
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return redis.call('HGETALL', KEYS[1])
 """
 _KEEP_S = 180 * 86_400
+# Sums of a day are for rollouts, which compare both versions on the same days.
+_KEEP_DAY_S = 62 * 86_400
 QUALITY, REWARD = "quality", "reward"
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of feedback: a kind, the segment of its request, its value, and what names it."""
+    """One piece of feedback: a kind, segment and day of its request, its value, and what names it."""
 
     kind: str
+    day: int
     segment: int
     value: float
     request: bytes
-
-
-class Sums(msgspec.Struct, frozen=True):
-    """Count, sum and sum of squares of one segment."""
-
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0
 
 
 class FeedbackStore:
@@ -65,24 +64,31 @@ class FeedbackStore:
         """
         tag = self._tag(model, version)
         keys = [self._names.store_key("feedback", tag)]
-        arguments: list[str | int] = [_KEEP_S, self._remember_s]
+        arguments: list[str | int] = [_KEEP_S, self._remember_s, _KEEP_DAY_S]
         for piece in pieces:
             keys.append(self._names.store_key("feedback-seen", tag, piece.kind, piece.request.hex()))
+            keys.append(self._day_key(tag, piece.day))
             arguments += [piece.kind, piece.segment, repr(piece.value)]
         async with store_errors(self._redis_url):
             flat: Any = await self._add(keys=keys, args=arguments)
-        fields = dict(zip(flat[::2], flat[1::2], strict=True)) if isinstance(flat, list) else flat
-        sums: dict[str, dict[int, Sums]] = {}
-        for field, value in fields.items():
-            kind, what, segment = field.decode().split(":")
-            held = sums.setdefault(kind, {}).get(int(segment), Sums())
-            number = float(value)
-            sums[kind][int(segment)] = Sums(
-                int(number) if what == "n" else held.count,
-                number if what == "s" else held.total,
-                number if what == "q" else held.squares,
-            )
-        return sums
+        return _sums_of(dict(zip(flat[::2], flat[1::2], strict=True)) if isinstance(flat, list) else flat)
+
+    async def by_day(
+        self, model: str, version: str, kind: str, days: Iterable[int]
+    ) -> Mapping[int, Mapping[int, Sums]]:
+        """The sums of one kind by the day of the request, then by segment; days without feedback are left out.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        found: dict[int, Mapping[int, Sums]] = {}
+        for day in days:
+            async with store_errors(self._redis_url):
+                fields: Any = await self._redis.hgetall(self._day_key(self._tag(model, version), day))
+            sums = _sums_of(fields).get(kind)
+            if sums:
+                found[day] = sums
+        return found
 
     async def put_report(self, model: str, version: str, report: FeedbackReport) -> None:
         """Store what the sums say.
@@ -104,9 +110,26 @@ class FeedbackStore:
             raw = await self._redis.get(self._report_key(model, version))
         return None if raw is None else decode_report(raw if isinstance(raw, bytes) else raw.encode())
 
+    def _day_key(self, tag: str, day: int) -> str:
+        return self._names.store_key("feedback-day", tag, str(day))
+
     def _report_key(self, model: str, version: str) -> str:
         return self._names.store_key("feedback-report", self._tag(model, version))
 
     def _tag(self, model: str, version: str) -> str:
         """On a cluster, all keys of a version lie in one slot, which a script may touch."""
         return f"{{{model}/{version}}}" if self._is_cluster else f"{model}/{version}"
+
+
+def _sums_of(fields: Mapping[bytes, bytes]) -> dict[str, dict[int, Sums]]:
+    sums: dict[str, dict[int, Sums]] = {}
+    for field, value in fields.items():
+        kind, what, segment = field.decode().split(":")
+        held = sums.setdefault(kind, {}).get(int(segment), Sums())
+        number = float(value)
+        sums[kind][int(segment)] = Sums(
+            int(number) if what == "n" else held.count,
+            number if what == "s" else held.total,
+            number if what == "q" else held.squares,
+        )
+    return sums

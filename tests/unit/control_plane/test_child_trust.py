@@ -73,7 +73,13 @@ def test_each_setting_that_holds_a_secret_is_given_by_need() -> None:
     """So that the next one is not forgotten."""
     secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
     # Every service uses the broker.
-    assert secret - {"kafka_sasl_password"} == {"api_key", "redis_password", "webhook_secret", "feedback_secret"}
+    assert secret - {"kafka_sasl_password"} == {
+        "api_key",
+        "redis_password",
+        "webhook_secret",
+        "feedback_secret",
+        "prometheus_token",
+    }
     assert re.search("redis_url", " ".join(Settings.model_fields))
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, Sums
+from inferlane.contracts.feedback import Sums
+from inferlane.runtime.redis.feedback_store import QUALITY, REWARD
 from router.feedback_tally import report_of
 
 

@@ -1,0 +1,145 @@
+"""Read what a rollout is judged by besides its outcomes: the configured Prometheus, and the feedback of both versions.
+
+A rollout names a query and never a server: only the Prometheus of `INFERLANE_PROMETHEUS_URL` is asked, and where it
+redirects to is not followed. Reading goes on beside the decisions, which see the last reading; one that is old is none.
+"""
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import msgspec
+import structlog
+
+from inferlane.contracts.outcome_token import day_of
+from inferlane.contracts.rollout import Check, RolloutState
+from inferlane.errors import InferlaneError, clipped
+from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, FeedbackStore
+from router.rollouts.readings import FeedbackReading, MetricReading, Reading, feedback_reading
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.retry import Clock
+
+log = structlog.get_logger(__name__)
+
+_READ_S = 5.0
+# A value that was read longer ago says nothing about now.
+_OLD_S = 60.0
+_TIMEOUT_S = 10.0
+_MAX_ANSWER_BYTES = 1024 * 1024
+# Days of feedback that are compared; a rollout that is older is compared by its newest ones.
+_MAX_DAYS = 31
+_KINDS = {Check.QUALITY: QUALITY, Check.REWARD: REWARD}
+
+
+class PrometheusReader:
+    """Asks one Prometheus for the value of a query. One event loop."""
+
+    def __init__(self, settings: "Settings") -> None:
+        self._url = settings.prometheus_url.rstrip("/")
+        token = settings.prometheus_token
+        self._headers = {} if token is None else {"authorization": f"Bearer {token.get_secret_value()}"}
+
+    async def read(self, query: str) -> MetricReading:
+        """Return the value of an instant query, or why there is none; never raises for what the server does."""
+        if not self._url:
+            return MetricReading(missing="INFERLANE_PROMETHEUS_URL is not set where the router runs")
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, trust_env=False, headers=self._headers) as session,
+                session.post(f"{self._url}/api/v1/query", data={"query": query}, allow_redirects=False) as answer,
+            ):
+                raw = await answer.content.read(_MAX_ANSWER_BYTES)
+                return _reading_of(answer.status, raw)
+        except TimeoutError:
+            return MetricReading(missing=f"Prometheus did not answer within {_TIMEOUT_S:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return MetricReading(missing=f"Prometheus cannot be asked: {clipped(f'{type(error).__name__}: {error}')}")
+
+
+def _reading_of(status: int, raw: bytes) -> MetricReading:
+    try:
+        answer: Any = msgspec.json.decode(raw)
+        if answer["status"] != "success":
+            return MetricReading(missing=f"Prometheus refused the query: {clipped(str(answer.get('error')))}")
+        kind, found = answer["data"]["resultType"], answer["data"]["result"]
+        if kind == "vector" and len(found) != 1:
+            says = "the query has no series" if not found else f"the query has {len(found):,} series, it must have one"
+            return MetricReading(missing=says)
+        value = float(found[0]["value"][1] if kind == "vector" else found[1])
+    except (msgspec.DecodeError, AttributeError, KeyError, IndexError, TypeError, ValueError):
+        return MetricReading(missing=f"what answers at INFERLANE_PROMETHEUS_URL is no Prometheus: status {status}")
+    if not math.isfinite(value):
+        return MetricReading(missing=f"the value of the query is {value}")
+    return MetricReading(value=value)
+
+
+class OutsideReader:
+    """The last readings of each rollout that has such checks. One event loop."""
+
+    def __init__(self, settings: "Settings", *, feedback: FeedbackStore, clock: "Clock") -> None:
+        self._prometheus = PrometheusReader(settings)
+        self._feedback = feedback
+        self._clock = clock
+        self._held: dict[tuple[str, Check], tuple[float, Reading]] = {}
+        self._reading: dict[str, asyncio.Task[None]] = {}
+        self._asked_s: dict[str, float] = {}
+
+    def of(self, state: RolloutState) -> "Mapping[Check, Reading]":
+        """What was read last for this rollout, by check; begins to read anew where that is some seconds ago."""
+        checks = [check for check in state.spec.checks if check is Check.PROMETHEUS or check in _KINDS]
+        now_s = self._clock.monotonic_s()
+        running = self._reading.get(state.id)
+        is_due = now_s - self._asked_s.get(state.id, -math.inf) >= _READ_S
+        if checks and is_due and (running is None or running.done()):
+            self._asked_s[state.id] = now_s
+            self._reading[state.id] = asyncio.create_task(self.refresh(state), name="rollout_readings")
+        return {check: self._fresh(state, check, now_s) for check in checks}
+
+    def _fresh(self, state: RolloutState, check: Check, now_s: float) -> Reading:
+        read_s, reading = self._held.get((state.id, check), (now_s, MetricReading()))
+        if now_s - read_s <= _OLD_S:
+            return reading
+        return MetricReading(missing=f"it was read {now_s - read_s:.0f} s ago and not since")
+
+    async def refresh(self, state: RolloutState) -> None:
+        """Read everything that this rollout is judged by."""
+        for check, options in state.spec.checks.items():
+            try:
+                if check is Check.PROMETHEUS:
+                    reading: Reading = await self._prometheus.read(options.query)
+                elif check in _KINDS:
+                    reading = await self._read_feedback(state, _KINDS[check])
+                else:
+                    continue
+            except InferlaneError as error:
+                log.warning("rollout_reading_failed", rollout=state.id, check=check, error=str(error))
+                continue
+            self._held[state.id, check] = (self._clock.monotonic_s(), reading)
+
+    async def _read_feedback(self, state: RolloutState, kind: str) -> FeedbackReading:
+        spec, last = state.spec, day_of(self._clock.now_s())
+        days = range(max(day_of(state.created_s), last - _MAX_DAYS + 1), last + 1)
+        candidate = await self._feedback.by_day(spec.model, spec.candidate, kind, days)
+        stable = await self._feedback.by_day(spec.model, spec.stable, kind, days)
+        return feedback_reading(candidate, stable)
+
+    def forget(self, rollout: str) -> None:
+        """Forget a rollout that is over."""
+        self._asked_s.pop(rollout, None)
+        self._held = {key: held for key, held in self._held.items() if key[0] != rollout}
+        task = self._reading.pop(rollout, None)
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Stop reading."""
+        tasks = list(self._reading.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
