@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from inferlane.contracts.naming import Lane
@@ -49,17 +49,79 @@ class BulkCredit:
         self._credit_s = debt_s + (contended_s * self._earned_a_second if contended_s else 0.0)
 
 
-class LaneScheduler:
-    """Gives the model to one turn at a time: the lane by `BulkCredit`, first come first served within a lane.
+class FairQueue:
+    """Who waits for a turn of a lane, by version: whoever has used the least time goes first. One event loop.
 
-    One event loop.
+    A version that was idle does not save up its share: it begins at what the version that runs had used when its turn
+    began. So it waits for the run under way, and at most for one turn of each version that has used no more than it.
+    Source of the idea: Goyal, Vin and Cheng, Start-time Fair Queuing, 1996.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, deque[asyncio.Future[None]]] = {}
+        self._used_s: dict[str, float] = {}
+        # What the version that had the last turn had used before it.
+        self._floor_s = 0.0
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        """How many wait; those that were cancelled count until they have left."""
+        return self._waiting
+
+    def push(self, version: str, waiter: "asyncio.Future[None]") -> None:
+        """Line up behind the others of the version."""
+        self._lines.setdefault(version, deque()).append(waiter)
+        self._waiting += 1
+
+    def pop(self) -> "asyncio.Future[None]":
+        """Return who goes next, and forget it."""
+        version = min(self._lines, key=self._spent)
+        return self._left(version, self._lines[version].popleft())
+
+    def remove(self, version: str, waiter: "asyncio.Future[None]") -> None:
+        """Forget one that waits no more, if it is there."""
+        line = self._lines.get(version)
+        if line is not None and waiter in line:
+            line.remove(waiter)
+            self._left(version, waiter)
+
+    def drop_cancelled(self) -> None:
+        """Forget those that were cancelled and have not left yet."""
+        for version, line in list(self._lines.items()):
+            for waiter in [waiter for waiter in line if waiter.done()]:
+                line.remove(waiter)
+                self._left(version, waiter)
+
+    def begin(self, version: str) -> None:
+        """Note that a turn of the version begins."""
+        self._floor_s = max(self._floor_s, self._spent(version))
+        self._used_s[version] = self._spent(version)
+
+    def note(self, version: str, used_s: float) -> None:
+        """Note what the turn of the version took."""
+        self._used_s[version] = self._spent(version) + used_s
+
+    def _spent(self, version: str) -> float:
+        return max(self._used_s.get(version, 0.0), self._floor_s)
+
+    def _left(self, version: str, waiter: "asyncio.Future[None]") -> "asyncio.Future[None]":
+        self._waiting -= 1
+        if not self._lines[version]:
+            del self._lines[version]
+        return waiter
+
+
+class LaneScheduler:
+    """Gives the processor to one turn at a time: the lane by `BulkCredit`, and within it the version by `FairQueue`.
+
+    Turns of one version in one lane are first come first served. One event loop.
     """
 
     def __init__(self, *, bulk_share: float, clock: "Clock") -> None:
         self._credit = BulkCredit(bulk_share)
         self._clock = clock
         self._busy = False
-        self._queues: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
+        self._queues = {lane: FairQueue() for lane in Lane}
         # Since when the queue of a lane has not been empty.
         self._waiting_since_s = dict.fromkeys(Lane, 0.0)
 
@@ -69,9 +131,11 @@ class LaneScheduler:
         return bool(self._queues[Lane.REQUESTS])
 
     @asynccontextmanager
-    async def turn(self, lane: Lane) -> AsyncIterator[None]:
-        """Wait for a turn and hold the model while the block runs."""
-        await self._enter(lane)
+    async def turn(self, lane: Lane, version: str = "") -> AsyncIterator[None]:
+        """Wait for a turn and hold the processor while the block runs."""
+        await self._enter(lane, version)
+        queue = self._queues[lane]
+        queue.begin(version)
         started_s = self._clock.monotonic_s()
         try:
             yield
@@ -80,9 +144,10 @@ class LaneScheduler:
             other = Lane.BULK if lane is Lane.REQUESTS else Lane.REQUESTS
             wanted_since_s = max(started_s, self._waiting_since_s[other]) if self._queues[other] else ended_s
             self._credit.note(lane, ended_s - started_s, contended_s=ended_s - wanted_since_s)
+            queue.note(version, ended_s - started_s)
             self._release()
 
-    async def _enter(self, lane: Lane) -> None:
+    async def _enter(self, lane: Lane, version: str) -> None:
         if not self._busy:
             self._busy = True
             return
@@ -90,15 +155,14 @@ class LaneScheduler:
         if not queue:
             self._waiting_since_s[lane] = self._clock.monotonic_s()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue.append(waiter)
+        queue.push(version, waiter)
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self._release()
             else:
-                with suppress(ValueError):
-                    queue.remove(waiter)
+                queue.remove(version, waiter)
             raise
 
     def _release(self) -> None:
@@ -111,11 +175,9 @@ class LaneScheduler:
 
     def _pass_on(self) -> None:
         for queue in self._queues.values():
-            # A cancelled waiter may not have left the queue yet.
-            while queue and queue[0].done():
-                queue.popleft()
+            queue.drop_cancelled()
         waiting = {lane for lane, queue in self._queues.items() if queue}
         if not waiting:
             self._busy = False
             return
-        self._queues[self._credit.next_lane(waiting)].popleft().set_result(None)
+        self._queues[self._credit.next_lane(waiting)].pop().set_result(None)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +24,19 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
     from inferlane.contracts.naming import Lane
+    from inferlane.runtime.kafka.attempts import Isolation
     from inferlane.runtime.retry import Clock
     from models.catalog import ModelVersion
     from workers.lane_scheduler import LaneScheduler
     from workers.requests import Request
     from workers.run_limit import RunLimit
+
+
+# The processor time of one run where other versions wait for theirs. Short makes small batches of slow models, long
+# makes the others wait.
+SHARED_RUN_S = 0.1
+_FEWEST_ROWS = 16
+_ALL_ROWS = 1 << 30
 
 
 class RunCost:
@@ -44,6 +53,10 @@ class RunCost:
     def of(self, rows: int) -> float:
         """The CPU-seconds for so many rows; infinite before the first run."""
         return self._spent_s * max(1.0, rows / self._rows) if rows else 0.0
+
+    def rows_within(self, limit_s: float) -> int:
+        """How many rows a run of that time has, a few at least: a fixed cost must not make it one row a run."""
+        return max(_FEWEST_ROWS, int(self._rows * limit_s / self._spent_s)) if self._spent_s else _ALL_ROWS
 
     def note(self, rows: int, spent_s: float) -> None:
         """Note a run of at least one row."""
@@ -185,10 +198,24 @@ HELD_BYTES = 1024 * 1024
 _INLINE_S = 0.0001
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processor:
+    """What the versions of one process share: turns, the thread of long runs, and that a suspect record runs alone."""
+
+    scheduler: "LaneScheduler"
+    executor: ThreadPoolExecutor
+    isolation: "Isolation"
+
+
+def inference_thread() -> ThreadPoolExecutor:
+    """The thread for runs that take too long for the event loop."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
+
+
 class BatchRunner:
     """Runs batches of one model. One event loop and one thread: a second thread would compete for the same core."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the model, and what it shares
         self,
         run: Run,
         *,
@@ -197,9 +224,12 @@ class BatchRunner:
         threads: int,
         may_run_on_loop: bool = True,
         limit: "RunLimit | None" = None,
+        version: str = "",
+        executor: ThreadPoolExecutor | None = None,
     ) -> None:
         """`threads` is how many threads one run of the model uses.
 
+        `version` is who takes turns, where other versions take turns of `scheduler` too; then all share `executor`.
         Without `may_run_on_loop`, no run happens on the event loop: where a step reads texts or images, the rows of a
         run do not say how long it will take. `limit` is for runs with requests of a version under trial.
         """
@@ -210,11 +240,20 @@ class BatchRunner:
         self._clock = clock
         self._cost = RunCost()
         self._threads = threads
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
+        self._version = version
+        self._is_shared = executor is not None
+        self._executor = inference_thread() if executor is None else executor
+        # CPU seconds of all runs.
+        self.spent_s = 0.0
 
     def close(self) -> None:
-        """Release the thread; it ends after the run under way."""
-        self._executor.shutdown(wait=False)
+        """Release the thread, if no other version has it; it ends after the run under way."""
+        if not self._is_shared:
+            self._executor.shutdown(wait=False)
+
+    def most_rows(self, max_rows: int) -> int:
+        """How many rows the next run may have: `max_rows`, or fewer where they would keep other versions waiting."""
+        return min(max_rows, self._cost.rows_within(SHARED_RUN_S)) if self._is_shared else max_rows
 
     @property
     def hands_over(self) -> bool:
@@ -223,7 +262,7 @@ class BatchRunner:
 
     def turn(self, lane: "Lane") -> AbstractAsyncContextManager[None]:
         """Hold the model while the block runs."""
-        return self._scheduler.turn(lane)
+        return self._scheduler.turn(lane, self._version)
 
     async def run(self, batches: "Sequence[Sequence[Request]]") -> list[BatchRun]:
         """Run the first batch within a turn, and the others too while no client waits for a turn.
@@ -260,5 +299,6 @@ class BatchRunner:
         if batch and not any(one.error for one in inferred):
             # Only this thread's CPU time is known; the other threads of the run are taken to use the same.
             spent_s = (time.thread_time() - before_s) * self._threads
+            self.spent_s += spent_s
             self._cost.note(sum(request.rows for request in batch), spent_s)
         return BatchRun(inferred, RunTimes(started_s=started_s, ended_s=self._clock.now_s()))

@@ -11,15 +11,12 @@ from inferlane.contracts.fallback import is_overdue
 from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError, ModelError, clipped
 from inferlane.runtime.delivery import Delivery, Reply
-from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
-from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
-from inferlane.runtime.retry import Retrier
+from inferlane.runtime.kafka.consumer import FetchedBatch
 from workers.batch_telemetry import BatchTelemetry
 from workers.batching import Batch, BatchRun, InferredRequest, RunTimes, by_length, join, pieces_of, split_by_rows
-from workers.failure_limit import FailureLimit
 from workers.fallback_writer import FallbackWriter
 from workers.lane_scheduler import LaneScheduler
-from workers.model import HELD_BYTES, BatchRunner
+from workers.model import HELD_BYTES, BatchRunner, Processor
 from workers.replies import ReplyBuilder
 from workers.requests import UNREADABLE, Request, decode, headers_of
 
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.kafka.attempts import AttemptLog
     from inferlane.runtime.rerouting import MovedRequests
     from inferlane.runtime.retry import Clock
     from models.catalog import ModelVersion
@@ -36,10 +32,6 @@ if TYPE_CHECKING:
     from workers.shadow_copies import ShadowCopies
 
 log = structlog.get_logger(__name__)
-
-# Bulk records per fetched batch; each holds hundreds of rows. Fewer make more round trips for the same results and
-# leave the model idle during a fetch; more use memory, and decoding them blocks the event loop.
-_BULK_RECORDS_PER_FETCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +47,7 @@ class BatchReply:
 
 
 class Pipeline:
-    """Turns fetched batches into delivered replies; one per worker process."""
+    """Turns fetched batches of one version into delivered replies."""
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
@@ -70,8 +62,12 @@ class Pipeline:
         clock: "Clock",
         moved: "MovedRequests | None" = None,
         run_limit: "RunLimit | None" = None,
+        processor: Processor | None = None,
     ) -> None:
-        """`cancelled` are keys of requests, `moved` is what another version was given, `run_limit` that of a trial."""
+        """`cancelled` are keys of requests, `moved` is what another version was given, `run_limit` that of a trial.
+
+        `processor` is what the version shares with others of its process.
+        """
         self._moved = moved
         self._max_batch_rows = settings.max_batch_rows
         self._model = model
@@ -90,17 +86,24 @@ class Pipeline:
         )
         self._runner = BatchRunner(
             model.run,
-            scheduler=LaneScheduler(bulk_share=settings.bulk_share, clock=clock),
+            scheduler=processor.scheduler if processor else LaneScheduler(bulk_share=settings.bulk_share, clock=clock),
             clock=clock,
             threads=settings.intra_op_num_threads,
             may_run_on_loop=model.version.steps is None,
             limit=run_limit,
+            version=f"{model.version.model}/{model.version.version}",
+            executor=processor.executor if processor else None,
         )
 
     @property
     def version(self) -> "ModelVersion":
         """The version that this worker serves."""
         return self._model.version
+
+    @property
+    def spent_s(self) -> float:
+        """CPU seconds of all its runs."""
+        return self._runner.spent_s
 
     def close(self) -> None:
         """Release the inference thread; it ends after the run under way."""
@@ -122,12 +125,13 @@ class Pipeline:
                 refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {clipped(repr(error))}")))
         if refused:
             await self._finish([BatchReply(Batch(lane=lane, fetched_s=fetched_s), refused)])
-        batches = list(self._batches(requests))
+        max_rows = self._runner.most_rows(self._max_batch_rows)
+        batches = list(self._batches(requests, max_rows))
         held: list[BatchReply] = []
         while batches:
             # No client waits for a bulk result: run the batches in a row and deliver their replies in one round trip.
-            turn = batches[:1] if lane is Lane.REQUESTS else _in_a_row(batches, self._max_batch_rows)
-            done = await self._infer(turn, lane, fetched_s)
+            turn = batches[:1] if lane is Lane.REQUESTS else _in_a_row(batches, max_rows)
+            done = await self._infer(turn, lane, fetched_s, max_rows)
             batches = batches[len(done) :]
             held += done
             if lane is Lane.REQUESTS or sum(part.content_bytes for part in held) >= HELD_BYTES:
@@ -136,20 +140,22 @@ class Pipeline:
         if held:
             await self._finish(held)
 
-    def _batches(self, requests: list[Request]) -> Iterator[list[Request]]:
+    def _batches(self, requests: list[Request], max_rows: int) -> Iterator[list[Request]]:
         signature = self._model.version.signature
         groups = by_length(requests, signature) if signature.has_free_axes else [requests]
-        return chain.from_iterable(split_by_rows(group, self._max_batch_rows) for group in groups)
+        return chain.from_iterable(split_by_rows(group, max_rows) for group in groups)
 
     async def give_up(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
         """Dead-letter a record that must not be tried again; return when its terminal result is durable."""
         refused = self._refuse(record, lane, error)
         await self._finish([BatchReply(Batch(lane=lane, fetched_s=self._clock.now_s()), [refused])])
 
-    async def _infer(self, batches: Sequence[Sequence[Request]], lane: Lane, fetched_s: float) -> list[BatchReply]:
+    async def _infer(
+        self, batches: Sequence[Sequence[Request]], lane: Lane, fetched_s: float, max_rows: int
+    ) -> list[BatchReply]:
         """Run the first batch in a turn of the scheduler, and the others too while no client waits for a turn."""
-        if batches[0][0].rows > self._max_batch_rows:
-            return [await self._infer_in_pieces(batches[0][0], lane, fetched_s)]
+        if batches[0][0].rows > max_rows:
+            return [await self._infer_in_pieces(batches[0][0], lane, fetched_s, max_rows)]
         async with self._runner.turn(lane):
             now_s = self._clock.now_s()
             sorted_out = [self._sort_out(batch, lane, now_s) for batch in batches]
@@ -162,11 +168,11 @@ class Pipeline:
             for (due, early), run in zip(sorted_out, runs, strict=False)
         ]
 
-    async def _infer_in_pieces(self, request: Request, lane: Lane, fetched_s: float) -> BatchReply:
+    async def _infer_in_pieces(self, request: Request, lane: Lane, fetched_s: float, max_rows: int) -> BatchReply:
         """Run a request that is larger than a batch in pieces, one turn each, so that other requests run in between."""
         inferred: list[InferredRequest] = []
         runs: list[RunTimes] = []
-        for piece in pieces_of(request, self._max_batch_rows):
+        for piece in pieces_of(request, max_rows):
             async with self._runner.turn(lane):
                 early = self._reply_early(request, lane, self._clock.now_s())
                 if early is not None:
@@ -268,33 +274,3 @@ def _in_a_row(batches: Sequence[Sequence[Request]], max_rows: int) -> Sequence[S
         if number and (batch[0].rows > max_rows or any(request.headers.deadline_s is not None for request in batch))
     )
     return batches[: next(ends, len(batches))]
-
-
-def worker_lanes(
-    settings: "Settings",
-    pipeline: Pipeline,
-    *,
-    limit: FailureLimit,
-    retrier: Retrier,
-    attempt_log: "AttemptLog | None" = None,
-) -> Lanes:
-    """The lanes of the worker: both work topics of the version, fetched as far as the failure limit allows."""
-    version = pipeline.version
-
-    def options(lane: Lane, *, max_records: int) -> LaneOptions:
-        consumer = LaneConsumer(
-            settings,
-            topic=settings.names.work_topic(version.model, version.version, lane),
-            group=settings.names.worker_group(version.model, version.version),
-            lane=lane,
-            is_blocked=lambda: retrier.is_retrying or limit.is_halted,
-            attempt_log=attempt_log,
-            in_flight=settings.batches_in_flight,
-        )
-        return LaneOptions(consumer=consumer, max_records=max_records, in_flight=settings.batches_in_flight)
-
-    lanes = {
-        Lane.REQUESTS: options(Lane.REQUESTS, max_records=settings.max_batch_rows),
-        Lane.BULK: options(Lane.BULK, max_records=_BULK_RECORDS_PER_FETCH),
-    }
-    return Lanes(lanes, work=pipeline.serve, give_up=pipeline.give_up, retrier=retrier, allowance=limit.allowance)

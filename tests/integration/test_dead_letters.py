@@ -29,8 +29,9 @@ from workers.batch_telemetry import BatchTelemetry
 from workers.failure_limit import FailureLimit
 from workers.fallback_writer import FallbackWriter
 from workers.outcome_summaries import OutcomeRecorder
-from workers.pipeline import Pipeline, worker_lanes
+from workers.pipeline import Pipeline
 from workers.shadow_copies import ShadowCopies
+from workers.version_lanes import worker_lanes
 
 NAMES = Names()
 

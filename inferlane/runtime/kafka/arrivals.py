@@ -15,8 +15,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
+
+log = structlog.get_logger(__name__)
 
 # How long a list of listeners is believed. A new listener is found by its own fetches until then.
 _LISTED_S = 1.0
@@ -35,13 +39,25 @@ def can_hold_signals(folder: Path) -> bool:
     return hasattr(socket, "AF_UNIX") and len(os.fsencode(folder.absolute())) + 1 + _NAME_BYTES <= _MAX_PATH_BYTES
 
 
+async def wait_for_arrival(arrived: asyncio.Event, wait_s: float) -> None:
+    """Return once there is a signal, or after so many seconds."""
+    if arrived.is_set():
+        return
+    timer = asyncio.get_running_loop().call_later(wait_s, arrived.set)
+    try:
+        await arrived.wait()
+    finally:
+        timer.cancel()
+
+
 class ArrivalListener:
     """Receives the signals of one topic, in a socket of its own. One event loop."""
 
-    def __init__(self, folder: Path, topic: str) -> None:
+    def __init__(self, folder: Path, topic: str, *, arrived: asyncio.Event | None = None) -> None:
+        """`arrived` is set by a signal; listeners that share it are waited for together."""
         self._path = folder.absolute() / f"{_topic_part(topic)}.{os.getpid()}.{next(_numbers)}"
         self._socket: socket.socket | None = None
-        self._arrived = asyncio.Event()
+        self._arrived = asyncio.Event() if arrived is None else arrived
 
     def open(self) -> None:
         """Begin to listen.
@@ -75,13 +91,7 @@ class ArrivalListener:
 
     async def wait(self, wait_s: float) -> None:
         """Return once there was a signal since `forget`, or after so many seconds."""
-        if self._arrived.is_set():
-            return
-        timer = asyncio.get_running_loop().call_later(wait_s, self._arrived.set)
-        try:
-            await self._arrived.wait()
-        finally:
-            timer.cancel()
+        await wait_for_arrival(self._arrived, wait_s)
 
     def _read(self) -> None:
         self._arrived.set()
@@ -90,6 +100,40 @@ class ArrivalListener:
         with suppress(BlockingIOError, InterruptedError):
             for _ in range(_READ_AT_ONCE):
                 self._socket.recv(len(_SIGNAL))
+
+
+class ArrivalListeners:
+    """Receives the signals of many topics, which are waited for together. One event loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._arrived = asyncio.Event()
+        self._listeners: dict[str, ArrivalListener] = {}
+
+    def listen_to(self, topics: "Collection[str]") -> None:
+        """Listen to these topics and no others; those that there can be no socket for are asked for often."""
+        for topic in self._listeners.keys() - set(topics):
+            self._listeners.pop(topic).close()
+        for topic in set(topics) - self._listeners.keys():
+            listener = ArrivalListener(self._folder, topic, arrived=self._arrived)
+            try:
+                listener.open()
+            except OSError as error:
+                log.warning("arrivals_not_heard", topic=topic, reason=str(error))
+            else:
+                self._listeners[topic] = listener
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.listen_to(())
+
+    def forget(self) -> None:
+        """As `ArrivalListener.forget`."""
+        self._arrived.clear()
+
+    async def wait(self, wait_s: float) -> None:
+        """Return once one of the topics has a signal, or after so many seconds."""
+        await wait_for_arrival(self._arrived, wait_s)
 
 
 class ArrivalSignals:

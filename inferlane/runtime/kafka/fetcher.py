@@ -22,7 +22,7 @@ from aiokafka.record._crecords import legacy_records as c_legacy_records
 
 from inferlane.contracts.kafka_record import is_unreadable, unreadable_headers
 from inferlane.errors import DecodeError, clipped
-from inferlane.runtime.kafka.arrivals import ArrivalListener
+from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalListeners
 from inferlane.runtime.kafka.batch_decoder import DECOMPRESSORS, Frame, Frames
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def set_fetch_wait(consumer: "AIOKafkaConsumer", wait_ms: int) -> None:
         inner.rest_s = wait_ms / 1000
 
 
-def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener) -> None:
+def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener | ArrivalListeners) -> None:
     """Let the broker hold no fetch any more; rest before the next one instead, until a signal or for the fetch wait."""
     inner = consumer._fetcher  # noqa: SLF001 - made by aiokafka, of the class below
     inner.arrivals, inner.rest_s = arrivals, inner._fetch_max_wait_ms / 1000  # noqa: SLF001 - as above
@@ -112,7 +112,7 @@ def wait_after(*, found: bool, is_behind: bool, wait_ms: int) -> int:
 class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
     """Returns what was fetched, within a number of records and of bytes."""
 
-    arrivals: ArrivalListener | None = None
+    arrivals: ArrivalListener | ArrivalListeners | None = None
     rest_s = 0.0
     # Read anew for each fetch.
     _fetch_max_wait_ms: int

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from inferlane.contracts.naming import Lane
-from inferlane.errors import InferlaneError
+from inferlane.errors import FatalRecordError, InferlaneError
 from inferlane.runtime.kafka.attempts import Isolation
-from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
+from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.service import StoppedEarlyError, unless_stopped
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_IDLE_WAIT_S = 0.5
+IDLE_WAIT_S = 0.5
+"""How long one look of a lane for records takes, if nobody wakes it."""
 
 Work = Callable[[FetchedBatch, Lane], Awaitable[Awaitable[object] | None]]
 """Returns when every record of the batch has a durable result, or, with the rest of the work, when the lane may go on
@@ -38,13 +39,36 @@ def everything(max_records: int) -> int:
     return max_records
 
 
+class BatchSource(Protocol):
+    """Where a lane gets its batches: `LaneConsumer`, or the `TopicFeed` of a consumer of many topics."""
+
+    @property
+    def has_joined(self) -> bool: ...
+
+    def health(self) -> ConsumerHealth: ...
+
+    async def start(self) -> None: ...
+
+    async def fetch(self, *, max_records: int, timeout_s: float) -> FetchedBatch | None: ...
+
+    async def begin_alone(self, batch: FetchedBatch) -> FatalRecordError | None: ...
+
+    def finish(self, batch: FetchedBatch) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneOptions:
-    """How a lane is read: the most records of one batch, and the most batches at work at once."""
+    """How a lane is read: the most records of one batch, and the most batches at work at once.
 
-    consumer: LaneConsumer
+    `idle_wait_s`: how long one look for records may take, and so how late a lane notes that it should stop.
+    """
+
+    consumer: BatchSource
     max_records: int
     in_flight: int = 1
+    idle_wait_s: float = IDLE_WAIT_S
 
 
 class Lanes:
@@ -58,10 +82,12 @@ class Lanes:
         give_up: GiveUp,
         retrier: Retrier,
         allowance: Allowance = everything,
+        isolation: Isolation | None = None,
     ) -> None:
+        """`isolation` is shared with all other lanes of the process, if there are others."""
         self._lanes = lanes
         self._give_up = give_up
-        self._isolation = Isolation()
+        self._isolation = Isolation() if isolation is None else isolation
         self._allowance = allowance
         self._work = work
         self._retrier = retrier
@@ -123,11 +149,11 @@ class Lanes:
             return None
         max_records = self._allowance(options.max_records)
         if max_records == 0:
-            await asyncio.sleep(_IDLE_WAIT_S)
+            await asyncio.sleep(IDLE_WAIT_S)
             return None
-        return await options.consumer.fetch(max_records=max_records, timeout_s=_IDLE_WAIT_S)
+        return await options.consumer.fetch(max_records=max_records, timeout_s=options.idle_wait_s)
 
-    async def _finish(self, consumer: LaneConsumer, batch: FetchedBatch, lane: Lane, free: asyncio.Semaphore) -> None:
+    async def _finish(self, consumer: BatchSource, batch: FetchedBatch, lane: Lane, free: asyncio.Semaphore) -> None:
         try:
             async with self._isolation.beside_others():
                 rest = await self._work(batch, lane)
@@ -135,7 +161,7 @@ class Lanes:
             free.release()
         await self._end(consumer, batch, rest)
 
-    async def _try_alone(self, consumer: LaneConsumer, batch: FetchedBatch, lane: Lane) -> Awaitable[object] | None:
+    async def _try_alone(self, consumer: BatchSource, batch: FetchedBatch, lane: Lane) -> Awaitable[object] | None:
         """Work on one record with nothing beside it, or give it up if a process died of it so; returns as `Work`."""
         async with self._isolation.alone():
             error = await self._retrier.until_done(lambda: consumer.begin_alone(batch), stage=f"alone:{lane}")
@@ -146,7 +172,7 @@ class Lanes:
             await self._give_up(record, lane, error)
             return None
 
-    async def _end(self, consumer: LaneConsumer, batch: FetchedBatch, rest: Awaitable[object] | None) -> None:
+    async def _end(self, consumer: BatchSource, batch: FetchedBatch, rest: Awaitable[object] | None) -> None:
         if rest is not None:
             await rest
         consumer.finish(batch)

@@ -1,0 +1,300 @@
+"""One consumer of one lane for the topics of many versions, each of which keeps the offsets of its own group.
+
+A consumer for each version would be a member of its group, with two connections, heartbeats and fetches, which costs
+more than fifty versions that nobody asks. So this one joins no group. It reads the partitions of its feeds' topics, and
+commits the offsets of a topic for the group of its version. The broker takes that only while the group has no member: a
+version that has workers of its own is left to them.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from inferlane.contracts.naming import Lane
+from inferlane.errors import ConsumerBrokenError, InferlaneError
+from inferlane.runtime.kafka.arrivals import ArrivalListeners
+from inferlane.runtime.kafka.clients import BROKER_ERRORS, FetchWait, broker_errors, make_consumer
+from inferlane.runtime.kafka.fetcher import has_failed, positions, rest_between_fetches, set_fetch_wait
+from inferlane.runtime.kafka.group_offsets import GroupHasMembersError, GroupOffsets
+from inferlane.runtime.kafka.topic_feed import TopicFeed
+from inferlane.runtime.retry import Retrier
+from inferlane.runtime.service import essential
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+    from inferlane.runtime.config import Settings
+
+log = structlog.get_logger(__name__)
+
+_GETMANY_MS = 500
+_CALL_TIMEOUT_S = 5.0
+# How often a topic that cannot be read yet is tried again, and the others are looked at.
+_AGAIN_S = 1.0
+_LOOK_S = 5.0
+# While some partitions are not fetched: they are again only with the next fetch, which a broker holds for so long.
+_PAUSED_WAIT_MS = 20
+
+
+class SharedConsumer:
+    """Reads the topics of its feeds; the owner of each (`topic_feed.FeedOwner`). One event loop."""
+
+    def __init__(self, settings: "Settings", *, lane: Lane, retrier: Retrier) -> None:
+        self._settings = settings
+        self._retrier = retrier
+        self._lane = lane
+        self._fetch_wait = FetchWait.for_lane(settings, lane)
+        folder = settings.arrivals_dir
+        self._arrivals = None if folder is None else ArrivalListeners(folder)
+        self._feeds: dict[str, TopicFeed] = {}
+        self._waiting: dict[str, TopicFeed] = {}
+        # Where each partition is read next, as far as its feed was told.
+        self._told: dict[TopicPartition, int] = {}
+        self._paused: set[str] = set()
+        self._changed = asyncio.Event()
+        self._has_finished = asyncio.Event()
+        # One at a time: a commit must not overtake another, nor go out after the topic was left.
+        self._committing = asyncio.Lock()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._consumer: AIOKafkaConsumer | None = None
+        self._offsets: GroupOffsets
+        self._last_record_s = time.monotonic()
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
+        consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=self._fetch_wait.busy_ms)
+        try:
+            with broker_errors(self._settings.kafka_bootstrap_servers):
+                await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        self._consumer, self._offsets = consumer, GroupOffsets(consumer)
+        if self._arrivals is not None:
+            rest_between_fetches(consumer, self._arrivals)
+        loops = {"fetch": self._fetch_for_ever, "commit": self._commit_for_ever, "tend": self._tend_for_ever}
+        self._tasks = tuple(
+            essential(asyncio.create_task(loop(), name=f"{name}:{self._lane}")) for name, loop in loops.items()
+        )
+
+    async def close(self) -> None:
+        """Disconnect; the feeds have been closed."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._arrivals is not None:
+            self._arrivals.close()
+        if self._consumer is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CALL_TIMEOUT_S):
+                    await self._consumer.stop()
+
+    # What feeds ask.
+
+    async def connect(self, feed: TopicFeed) -> None:
+        """Read the topic of the feed as soon as it is there and its group has no member."""
+        self._waiting[feed.topic] = feed
+        self._changed.set()
+
+    async def disconnect(self, feed: TopicFeed) -> None:
+        """Commit what is finished of the topic, and read it no more."""
+        await self.commit(feed)
+        self._waiting.pop(feed.topic, None)
+        if self._feeds.pop(feed.topic, None) is not None:
+            # Of a broken consumer there is nothing to leave.
+            with suppress(ConsumerBrokenError):
+                self._assign()
+
+    async def commit(self, feed: TopicFeed) -> None:
+        """Commit now what is finished of the topic; what the broker does not take is tried again later."""
+        async with self._committing:
+            await self._commit_feed(feed)
+
+    def commit_soon(self) -> None:
+        """Commit what is finished at the next interval."""
+        self._has_finished.set()
+
+    def note_room(self, feed: TopicFeed) -> None:
+        """Fetch the topic again if it was not any more."""
+        if feed.topic in self._paused and self._consumer is not None:
+            self._paused.discard(feed.topic)
+            with suppress(IllegalStateError):  # it is read no more
+                self._consumer.resume(*feed.partitions)
+
+    def is_read(self, partition: TopicPartition) -> bool:
+        """Whether every record of the partition that there was at the last fetch was returned."""
+        consumer = self._running()
+        end = consumer.last_stable_offset(partition) if partition in consumer.assignment() else None
+        return end is not None and self._told.get(partition, -1) >= end
+
+    def check(self) -> None:
+        """Return if the consumer works.
+
+        Raises:
+            ConsumerBrokenError: it will never fetch again; the process must be replaced.
+        """
+        self._running()
+
+    def _running(self) -> "AIOKafkaConsumer":
+        if self._consumer is None:
+            raise ConsumerBrokenError(f"the consumer of {self._lane} was not started")
+        if any(task.done() for task in self._tasks) or has_failed(self._consumer):
+            raise ConsumerBrokenError(f"a task of the consumer of {self._lane} has ended; restart the process")
+        return self._consumer
+
+    # Fetching.
+
+    async def _fetch_for_ever(self) -> None:
+        while True:
+            await self._retrier.until_done(self._fetch, stage=f"fetch:{self._lane}")
+
+    async def _fetch(self) -> None:
+        consumer = self._running()
+        with broker_errors(self._settings.kafka_bootstrap_servers):
+            fetched = await consumer.getmany(timeout_ms=_GETMANY_MS)
+        for partition, position in positions(consumer).items():
+            feed = self._feeds.get(partition.topic)
+            records = fetched.get(partition, ())
+            if feed is not None and (records or self._told.get(partition) != position):
+                if position < self._told.get(partition, 0):
+                    # A broker that forgot, or a topic made anew.
+                    feed.progress.start_over()
+                self._told[partition] = position
+                feed.offer(partition, records, position)
+                if feed.is_full and partition.topic not in self._paused:
+                    self._paused.add(partition.topic)
+                    consumer.pause(*feed.partitions)
+        now_s = time.monotonic()
+        if fetched:
+            self._last_record_s = now_s
+        wait_ms = self._fetch_wait.after(now_s - self._last_record_s)
+        set_fetch_wait(consumer, min(wait_ms, _PAUSED_WAIT_MS) if self._paused else wait_ms)
+
+    # Committing.
+
+    async def _commit_for_ever(self) -> None:
+        while True:
+            await self._has_finished.wait()
+            is_hurried = any(feed.is_hurried for feed in self._feeds.values())
+            await asyncio.sleep(0.0 if is_hurried else self._settings.commit_interval_s)
+            self._has_finished.clear()
+            async with self._committing:
+                for feed in list(self._feeds.values()):
+                    await self._commit_feed(feed)
+
+    async def _commit_feed(self, feed: TopicFeed) -> None:
+        if not (offsets := feed.take_committable()):
+            return
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                await self._offsets.commit(feed.group, offsets)
+        except GroupHasMembersError as error:
+            log.warning("version_left_to_its_own_workers", topic=feed.topic, group=feed.group, reason=str(error))
+            self._give_way(feed)
+        except BROKER_ERRORS as error:
+            feed.put_back(offsets)
+            asyncio.get_running_loop().call_later(self._settings.commit_interval_s, self._has_finished.set)
+            log.warning("commit_failed", topic=feed.topic, error=repr(error))
+        else:
+            feed.note_committed(offsets)
+
+    def _give_way(self, feed: TopicFeed) -> None:
+        """Read the topic no more until its group has no member."""
+        feed.lose()
+        if self._feeds.pop(feed.topic, None) is not None:
+            self._waiting[feed.topic] = feed
+            self._assign()
+
+    # Which partitions are read.
+
+    async def _tend_for_ever(self) -> None:
+        looked_s = -_LOOK_S
+        while True:
+            self._changed.clear()
+            if self._waiting:
+                await self._connect_all()
+            if time.monotonic() - looked_s >= _LOOK_S:
+                await self._look()
+                looked_s = time.monotonic()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_AGAIN_S if self._waiting else _LOOK_S):
+                    await self._changed.wait()
+
+    async def _connect_all(self) -> None:
+        """Read every waiting topic that can be."""
+        self._running()
+        with suppress(TimeoutError, KafkaError):
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                await self._offsets.know_topics(self._feeds, self._waiting)
+        found = {}
+        for feed in list(self._waiting.values()):
+            try:
+                async with asyncio.timeout(_CALL_TIMEOUT_S):
+                    offsets = await self._offsets.claim(feed.group, feed.topic)
+            except (*BROKER_ERRORS, InferlaneError) as error:
+                log.debug("topic_not_read_yet", topic=feed.topic, reason=repr(error))
+                continue
+            if offsets:
+                found[feed.topic] = offsets
+        async with self._committing:
+            for topic, offsets in found.items():
+                feed_found = self._waiting.pop(topic, None)
+                if feed_found is not None:
+                    self._feeds[topic] = feed_found
+                    feed_found.gain(offsets)
+                    self._told.update(offsets)
+                    log.info("topic_read", topic=topic, partitions=len(offsets))
+            if found:
+                self._assign()
+
+    def _assign(self) -> None:
+        """Read the partitions of the feeds and no others, each from where it was read last. Does not wait."""
+        consumer = self._running()
+        there = [partition for feed in self._feeds.values() for partition in feed.partitions]
+        self._told = {partition: self._told[partition] for partition in there}
+        consumer.assign(there)
+        for partition, position in self._told.items():
+            consumer.seek(partition, position)
+        self._offsets.set_topics(self._feeds, self._waiting)
+        self._paused &= self._feeds.keys()
+        for topic in self._paused:
+            consumer.pause(*self._feeds[topic].partitions)
+        if self._arrivals is not None:
+            self._arrivals.listen_to(self._feeds.keys())
+
+    async def _look(self) -> None:
+        """Compare what is finished with what the topics hold, and their partitions with those that are read."""
+        consumer = self._running()
+        ours = consumer.assignment()
+        if not ours:
+            return
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                ends = await consumer.end_offsets(ours)
+        except (IllegalStateError, *BROKER_ERRORS) as error:
+            log.debug("progress_not_checked", error=repr(error))
+            ends = None
+        for feed in list(self._feeds.values()):
+            if ends is not None:
+                known = {
+                    partition.partition: max(ends[partition], consumer.last_stable_offset(partition) or 0)
+                    for partition in feed.partitions
+                    if partition in ends and partition in consumer.assignment()
+                }
+                feed.progress.note_ends(known, now_s=time.monotonic())
+            if ends is None or feed.is_blocked():
+                feed.progress.note_blocked()
+            there = self._offsets.partitions(feed.topic)
+            if there and set(there) != set(feed.partitions):
+                # Read anew from what is committed, with those that came.
+                await self.commit(feed)
+                self._give_way(feed)

@@ -1,0 +1,71 @@
+"""The lanes of a version: how its two work topics are read, and by whom."""
+
+from typing import TYPE_CHECKING, Any
+
+from inferlane.contracts.naming import Lane
+from inferlane.runtime.kafka.consumer import LaneConsumer
+from inferlane.runtime.kafka.lanes import IDLE_WAIT_S, BatchSource, LaneOptions, Lanes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.kafka.attempts import AttemptLog
+    from inferlane.runtime.retry import Retrier
+    from workers.failure_limit import FailureLimit
+    from workers.model import Processor
+    from workers.pipeline import Pipeline
+
+# Bulk records per fetched batch; each holds hundreds of rows. Fewer make more round trips for the same results and
+# leave the model idle during a fetch; more use memory, and decoding them blocks the event loop.
+_BULK_RECORDS_PER_FETCH = 8
+# How often a lane looks up that is woken when it should stop: each look of fifty versions costs something.
+_WOKEN_WAIT_S = 10.0
+
+
+def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
+    settings: "Settings",
+    pipeline: "Pipeline",
+    *,
+    limit: "FailureLimit",
+    retrier: "Retrier",
+    attempt_log: "AttemptLog | None" = None,
+    source: "Callable[..., BatchSource] | None" = None,
+    processor: "Processor | None" = None,
+) -> Lanes:
+    """The lanes of a version: both its work topics, fetched as far as the failure limit allows.
+
+    `source` makes what a topic is read from, with the arguments of a `LaneConsumer`; None: a consumer of its own.
+    `processor` is what the version shares with others of its process.
+    """
+    version = pipeline.version
+
+    def options(lane: Lane, *, max_records: int) -> LaneOptions:
+        arguments: dict[str, Any] = {
+            "topic": settings.names.work_topic(version.model, version.version, lane),
+            "group": settings.names.worker_group(version.model, version.version),
+            "lane": lane,
+            "is_blocked": lambda: retrier.is_retrying or limit.is_halted,
+            "attempt_log": attempt_log,
+            "in_flight": settings.batches_in_flight,
+        }
+        consumer = LaneConsumer(settings, **arguments) if source is None else source(**arguments)
+        return LaneOptions(
+            consumer=consumer,
+            max_records=max_records,
+            in_flight=settings.batches_in_flight,
+            idle_wait_s=IDLE_WAIT_S if source is None else _WOKEN_WAIT_S,
+        )
+
+    lanes = {
+        Lane.REQUESTS: options(Lane.REQUESTS, max_records=settings.max_batch_rows),
+        Lane.BULK: options(Lane.BULK, max_records=_BULK_RECORDS_PER_FETCH),
+    }
+    return Lanes(
+        lanes,
+        work=pipeline.serve,
+        give_up=pipeline.give_up,
+        retrier=retrier,
+        allowance=limit.allowance,
+        isolation=None if processor is None else processor.isolation,
+    )
