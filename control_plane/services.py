@@ -4,6 +4,7 @@ import os
 import sys
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Each process loads only its own service, and the command line none of them (PLC0415).
@@ -38,6 +39,7 @@ _SHARED_MODULES = (
     "uvicorn.lifespan.off",
 )
 _WORKER_OPTIONS = {"--model", "--version"}
+_ROSTER_OPTION = "--roster"
 
 
 def run_api() -> None:
@@ -64,6 +66,23 @@ def run_worker(*, model: str, version: str) -> None:
     _run("worker", serve_version)
 
 
+def run_shared_worker(*, names: "Sequence[str]", roster: "Path | None" = None) -> None:
+    """Run one process for many versions, `MODEL/VERSION` each, and those of a file, until it is told to stop.
+
+    Raises:
+        ConfigurationError: a name is no version.
+    """
+    from workers.main import serve_shared
+    from workers.roster import Roster, parse_version_names
+
+    versions = Roster(parse_version_names(names, source="--model"), file=roster)
+
+    async def serve_versions(settings: "Settings", stop: "asyncio.Event") -> None:
+        await serve_shared(settings, stop, roster=versions)
+
+    _run("worker", serve_versions)
+
+
 def run_webhooks() -> None:
     """Send results to callbacks until it is told to stop."""
     from webhook_sender.main import serve
@@ -82,6 +101,8 @@ def service_of(arguments: "Sequence[str]") -> "Callable[[], None] | None":
     """What runs the service that these arguments of `inferlane` name; None if they are for the command line."""
     command, *rest = arguments or ("",)
     if command == "worker":
+        if len(rest) == 2 and rest[0] == _ROSTER_OPTION:  # noqa: PLR2004 - the option and its value
+            return partial(run_shared_worker, names=(), roster=Path(rest[1]))
         options = dict(zip(rest[::2], rest[1::2], strict=False))
         if len(rest) == 2 * len(_WORKER_OPTIONS) and options.keys() == _WORKER_OPTIONS:
             return partial(run_worker, model=options["--model"], version=options["--version"])

@@ -1,4 +1,4 @@
-"""The worker process: load one version of the catalog, then run a worker on it."""
+"""The worker process: load one version of the catalog and run a worker on it, or run one for many versions."""
 
 import asyncio
 from contextlib import suppress
@@ -8,6 +8,8 @@ from inferlane.errors import UnavailableError
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.redis.versions import VersionFaults
 from workers.model_check import load_verified
+from workers.roster import Roster
+from workers.shared_worker import SharedWorker
 from workers.version_source import find_version
 from workers.worker import Worker
 
@@ -26,6 +28,18 @@ async def serve(settings: "Settings", stop: asyncio.Event, *, model: str, versio
     """
     onnx, default_version = await _load(settings, model, version)
     await Worker(settings, model=onnx, default_version=default_version).run(stop)
+
+
+async def serve_shared(settings: "Settings", stop: asyncio.Event, *, roster: Roster) -> None:
+    """Serve every version of the roster until `stop` is set and the batches under way are finished.
+
+    A version that cannot be loaded is reported, and takes nobody with it.
+
+    Raises:
+        ConfigurationError: the roster cannot be read, or the ops port is taken.
+        StoppedEarlyError: `stop` was set before the broker and the store were available.
+    """
+    await SharedWorker(settings, roster).run(stop)
 
 
 async def _load(settings: "Settings", model: str, version: str) -> "tuple[OnnxModel, str]":

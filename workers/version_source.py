@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 PULLED = "pulled"
 
 
-async def find_version(settings: "Settings", model: str, version: str) -> "tuple[ModelVersion, str]":
+async def find_version(
+    settings: "Settings", model: str, version: str, *, store: Catalog | None = None
+) -> "tuple[ModelVersion, str]":
     """Return the version, with its files on this machine, and the default version of its model.
+
+    `store` is what the store of this process holds, if that was read already.
 
     Raises:
         UnknownModelError: neither the store nor the catalogue has it, or the store has it and it cannot be served.
@@ -26,7 +30,7 @@ async def find_version(settings: "Settings", model: str, version: str) -> "tuple
         UnavailableError: the store does not have it, and the broker does not answer.
     """
     try:
-        known = load_catalog(settings.models_dir, default_model=settings.default_model).model(model)
+        known = (store or load_catalog(settings.models_dir, default_model=settings.default_model)).model(model)
         return known.version(version), known.default_version
     except UnusableVersionError:
         raise

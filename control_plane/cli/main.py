@@ -24,7 +24,7 @@ from control_plane.cli.quantize_command import quantize_model
 from control_plane.cli.stack_commands import down, restart, status, up
 from control_plane.cli.trial_commands import replay, reroute, shadow
 from inferlane import __version__
-from inferlane.errors import InferlaneError
+from inferlane.errors import ConfigurationError, InferlaneError
 
 app = typer.Typer(name="inferlane", no_args_is_help=True)
 
@@ -71,11 +71,26 @@ def router() -> None:
 
 @app.command(rich_help_panel=PROCESSES)
 def worker(
-    model: Annotated[str, typer.Option(help="The model to serve.")],
-    version: Annotated[str, typer.Option(help="The version to serve.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="The model to serve; with no --version MODEL/VERSION, and again for each further one."),
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="The version to serve.")] = None,
+    roster: Annotated[
+        Path | None, typer.Option(help="A file of MODEL/VERSION lines, followed while the process runs.")
+    ] = None,
 ) -> None:
-    """Run one worker of the pool of a version."""
-    services.run_worker(model=model, version=version)
+    """Run one worker of the pool of a version, or one process that serves many versions."""
+    names = model or []
+    if version is None and (names or roster):
+        services.run_shared_worker(names=names, roster=roster)
+    elif version is not None and len(names) == 1 and roster is None:
+        services.run_worker(model=names[0], version=version)
+    else:
+        raise ConfigurationError(
+            "a worker serves one version (--model NAME --version VERSION) or many in one process "
+            "(--model NAME/VERSION --model NAME/VERSION …, or --roster FILE)"
+        )
 
 
 @app.command(rich_help_panel=PROCESSES)

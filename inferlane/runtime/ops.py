@@ -18,7 +18,7 @@ Checks = Callable[[], Mapping[str, bool]]
 """Returns each dependency by name and whether it is well."""
 
 Consumers = Callable[[], Mapping[str, object]]
-"""Returns each consumer by name and what it does, a dataclass of plain values."""
+"""Returns each consumer, or each version, by name and what it does, a dataclass of plain values."""
 
 
 _READS = frozenset({"GET", "HEAD"})
@@ -55,10 +55,11 @@ class OpsApp:
     def __init__(self, *, live: Checks, ready: Checks, consumers: Consumers = dict) -> None:
         self.show(live=live, ready=ready, consumers=consumers)
 
-    def show(self, *, live: Checks, ready: Checks, consumers: Consumers = dict) -> None:
+    def show(self, *, live: Checks, ready: Checks, consumers: Consumers = dict, versions: Consumers = dict) -> None:
         """Ask these from now on."""
         self._checks = {"/livez": live, "/readyz": ready}
         self._consumers = consumers
+        self._versions = versions
 
     async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -72,16 +73,20 @@ class OpsApp:
         elif path == "/metrics":
             await _respond(send, 200, EXPOSITION.text(), CONTENT_TYPE_LATEST)
         elif path in self._checks:
-            status, body = health_body(self._checks[path](), self._consumers())
+            status, body = health_body(self._checks[path](), self._consumers(), self._versions())
             await _respond(send, status, body, "application/json")
         else:
             await _respond(send, 404, b'{"detail":"this port has /metrics, /livez and /readyz"}', "application/json")
 
 
-def health_body(checks: Mapping[str, bool], consumers: Mapping[str, object] | None = None) -> tuple[int, bytes]:
+def health_body(
+    checks: Mapping[str, bool],
+    consumers: Mapping[str, object] | None = None,
+    versions: Mapping[str, object] | None = None,
+) -> tuple[int, bytes]:
     """Return the status (200 when every check holds, else 503) and the JSON body.
 
-    The body names each check, and says what each consumer (a dataclass of plain values) does.
+    The body names each check, and says what each consumer and each version (a dataclass of plain values) does.
     """
     well = all(checks.values())
     body: dict[str, object] = {
@@ -90,6 +95,8 @@ def health_body(checks: Mapping[str, bool], consumers: Mapping[str, object] | No
     }
     if consumers:
         body["consumers"] = consumers
+    if versions:
+        body["versions"] = versions
     return (200 if well else 503), msgspec.json.encode(body)
 
 

@@ -31,7 +31,12 @@ MAX_DEATHS = 3
 WORKER = """
 import asyncio, os, signal
 import numpy as np
-from inferlane.runtime.kafka.attempts import RedisAttemptLog
+from inferlane.contracts.naming import Lane
+from inferlane.runtime.kafka.attempts import Isolation, RedisAttemptLog
+from inferlane.runtime.kafka.shared_consumer import SharedConsumer
+from inferlane.runtime.kafka.topic_feed import TopicFeed
+from workers.lane_scheduler import LaneScheduler
+from workers.model import Processor, inference_thread
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Delivery
@@ -44,11 +49,13 @@ from workers.failure_limit import FailureLimit
 from workers.fallback_writer import FallbackWriter
 from workers.batch_telemetry import BatchTelemetry
 from workers.outcome_summaries import OutcomeRecorder
-from workers.pipeline import Pipeline, worker_lanes
+from workers.pipeline import Pipeline
 from workers.shadow_copies import ShadowCopies
+from workers.version_lanes import worker_lanes
 
 class Model:
-    version = make_version()
+    def __init__(self, version):
+        self.version = make_version(version)
     def run(self, inputs):
         if (inputs["input"] == 666).any():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -62,15 +69,38 @@ async def main(stop):
         producer = BatchProducer(settings)
         await producer.start()
         delivery = Delivery(store, producer, retrier, names=settings.names, max_dead_letter_bytes=1 << 20)
-        limit = FailureLimit(settings, model="iris", version="v1", clock=clock)
-        recorder = OutcomeRecorder(model="iris", version="v1", worker_id="w", clock=clock, classes=("a", "b", "c"))
-        pipeline = Pipeline(
-            settings, model=Model(), delivery=delivery, telemetry=BatchTelemetry(make_version(), recorder, limit),
-            fallbacks=FallbackWriter(producer, retrier, model="iris", version="v1"), cancelled=(), clock=clock,
-            shadows=ShadowCopies(make_version(), producer, None, names=settings.names, clock=clock),
-        )
         log = RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names)
-        await worker_lanes(settings, pipeline, limit=limit, retrier=retrier, attempt_log=log).run(stop)
+        consumers, parts = {}, {}
+        if "SHARED" in os.environ:
+            consumers = {lane: SharedConsumer(settings, lane=lane, retrier=retrier) for lane in Lane}
+            for consumer in consumers.values():
+                await consumer.start()
+            parts = {
+                "processor": Processor(
+                    scheduler=LaneScheduler(bulk_share=0.2, clock=clock),
+                    executor=inference_thread(),
+                    isolation=Isolation(),
+                ),
+                "source": lambda lane, **arguments: TopicFeed(settings, consumers[lane], **arguments),
+            }
+
+        def lanes_of(version):
+            limit = FailureLimit(settings, model="iris", version=version, clock=clock)
+            recorder = OutcomeRecorder(
+                model="iris", version=version, worker_id="w", clock=clock, classes=("a", "b", "c")
+            )
+            pipeline = Pipeline(
+                settings, model=Model(version), delivery=delivery,
+                telemetry=BatchTelemetry(make_version(version), recorder, limit),
+                fallbacks=FallbackWriter(producer, retrier, model="iris", version=version), cancelled=(), clock=clock,
+                shadows=ShadowCopies(make_version(version), producer, None, names=settings.names, clock=clock),
+                processor=parts.get("processor"),
+            )
+            return worker_lanes(settings, pipeline, limit=limit, retrier=retrier, attempt_log=log, **parts)
+
+        await asyncio.gather(*(lanes_of(version).run(stop) for version in (["v1", "v2"] if parts else ["v1"])))
+        for consumer in consumers.values():
+            await consumer.close()
         await producer.close()
 
 run(main)
@@ -84,13 +114,16 @@ class Pool:
     settings: Settings
     store: ResultStore
     producer: BatchProducer
+    # Whether the process serves another version too.
+    is_shared: bool = False
     deaths: int = 0
     _process: "asyncio.subprocess.Process | None" = field(default=None)
 
     async def keep(self) -> None:
         while True:
+            environment = {**self.settings.environment(), "PATH": "/usr/bin:/bin"}
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", WORKER, env={**self.settings.environment(), "PATH": "/usr/bin:/bin"}
+                sys.executable, "-c", WORKER, env=environment | ({"SHARED": "1"} if self.is_shared else {})
             )
             code = await self._process.wait()
             assert code == -9, f"the worker ended by itself with {code}"
@@ -100,10 +133,10 @@ class Pool:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
-    async def send(self, lane: Lane, values: Sequence[bytes]) -> list[str]:
+    async def send(self, lane: Lane, values: Sequence[bytes], *, version: str = "v1") -> list[str]:
         """Send one record for each value; returns what the store keeps their results under."""
-        ids = [f"{lane}-{number}" for number in range(len(values))]
-        topic = NAMES.work_topic("iris", "v1", lane)
+        ids = [f"{lane}-{number}" if version == "v1" else f"{version}-{number}" for number in range(len(values))]
+        topic = NAMES.work_topic("iris", version, lane)
         await self.producer.send(
             OutRecord(topic, request_id.encode(), value, [("ce_id", request_id.encode())])
             for request_id, value in zip(ids, values, strict=True)
@@ -124,8 +157,8 @@ class Pool:
         return found
 
 
-@pytest.fixture
-async def pool(broker: Broker) -> AsyncIterator[Pool]:
+@pytest.fixture(params=["a worker of its own", "a shared worker"])
+async def pool(broker: Broker, request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
     async with embedded_store() as redis_url, connect(redis_url) as redis:
         settings = broker.settings(
             ingress_partitions=1,
@@ -135,11 +168,11 @@ async def pool(broker: Broker) -> AsyncIterator[Pool]:
             max_deaths=MAX_DEATHS,
             redis_url=redis_url,
         )
-        await create_topics(settings, [("iris", "v1")])
+        await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
         producer = BatchProducer(settings)
         await producer.start()
         store = ResultStore(redis, redis_url=redis_url, result_ttl_s=600, names=NAMES)
-        pool = Pool(settings, store, producer)
+        pool = Pool(settings, store, producer, is_shared=request.param == "a shared worker")
         keeping = asyncio.create_task(pool.keep())
         try:
             yield pool
@@ -159,9 +192,10 @@ async def test_killers_of_a_lane_where_clients_wait_end_as_dead_letters_and_thei
         values[place] = KILLER
     keys = await pool.send(Lane.REQUESTS, values)
     bulk = await pool.send(Lane.BULK, [GOOD] * 20)
+    beside = await pool.send(Lane.REQUESTS, [GOOD] * 20, version="v2") if pool.is_shared else []
 
     async def all_answered() -> bool:
-        return all(await pool.results(keys))
+        return all(await pool.results([*keys, *beside]))
 
     await eventually(all_answered, within_s=400)
     results = [result for result in await pool.results(keys) if result is not None]
@@ -169,6 +203,7 @@ async def test_killers_of_a_lane_where_clients_wait_end_as_dead_letters_and_thei
     assert {result.error_code for result in results if result.status is Status.FAILED} == {"fatal_record"}
     # Those up to the limit, one before anything was noted, and one alone, for each of the two.
     assert pool.deaths <= 2 * (MAX_DEATHS + 3)
+    assert {result.status for result in await pool.results(beside) if result} <= {Status.SUCCEEDED}
     buried = await pool.topic_values(NAMES.dead_letters)
     assert set(buried) == {("requests-13", "fatal_record"), ("requests-14", "fatal_record")}
 

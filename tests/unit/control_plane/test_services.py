@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.services import run_api, run_dashboard, run_router, run_webhooks, run_worker, service_of
+from control_plane.services import (
+    run_api,
+    run_dashboard,
+    run_router,
+    run_shared_worker,
+    run_webhooks,
+    run_worker,
+    service_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +33,13 @@ def test_a_worker_is_told_its_model_and_version_in_any_order(order: tuple[int, i
     assert isinstance(found, partial)
     assert found.func is run_worker
     assert found.keywords == {"model": "iris", "version": "v1"}
+
+
+def test_a_shared_worker_is_told_a_file_of_versions() -> None:
+    found = service_of(["worker", "--roster", "versions.txt"])
+    assert isinstance(found, partial)
+    assert found.func is run_shared_worker
+    assert found.keywords == {"names": (), "roster": Path("versions.txt")}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,155 @@
+"""One version in a process of many: loaded, served until it is told to stop, and tried again when that fails."""
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from inferlane.errors import UnavailableError, clipped
+from inferlane.runtime.redis.versions import VersionFaults
+from inferlane.runtime.retry import back_off
+from inferlane.runtime.service import StoppedEarlyError, unless_stopped
+from workers.model_check import load_verified
+from workers.version_service import SharedParts, VersionService, WorkerClients
+from workers.version_source import find_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inferlane.runtime.config import Settings
+    from inferlane.runtime.kafka.topic_feed import TopicFeed
+    from models.catalog import Catalog
+    from workers.model import OnnxModel
+    from workers.roster import VersionName
+
+log = structlog.get_logger(__name__)
+
+# What cannot be loaded is tried again, for its files may be mended: seldom, since each try takes a core for a while.
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
+
+
+class HostState(StrEnum):
+    """A hosted version: `LOADING` → `SERVING`, or `FAILED` until the next try, and `STOPPED` at the end."""
+
+    LOADING = "loading"
+    SERVING = "serving"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostStatus:
+    """What a hosted version does; `reason` says why it failed."""
+
+    state: HostState
+    reason: str = ""
+
+
+class HostedVersion:
+    """Runs once. One event loop."""
+
+    def __init__(
+        self,
+        name: "VersionName",
+        settings: "Settings",
+        clients: WorkerClients,
+        shared: SharedParts,
+        *,
+        read_store: "Callable[[], Catalog | None]",
+        loading: asyncio.Semaphore,
+    ) -> None:
+        """`read_store` gives what the model store holds; `loading` limits how many load at once."""
+        self.name = name
+        self.status = HostStatus(state=HostState.LOADING)
+        self.settled = asyncio.Event()
+        self.service: VersionService | None = None
+        self._settings = settings
+        self._clients = clients
+        self._shared = replace(shared, source=partial(self._note_feed, shared.source))
+        self._feeds: list[TopicFeed] = []
+        self._read_store = read_store
+        self._loading = loading
+        self._stop = asyncio.Event()
+        self._faults = VersionFaults(clients.redis, redis_url=settings.redis_url, names=settings.names)
+
+    def stop(self) -> None:
+        """Finish the batches under way, and end."""
+        self._stop.set()
+        for feed in self._feeds:
+            feed.wake()
+
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
+    async def run(self) -> None:
+        """Serve until `stop`; what is wrong with the version ends nobody else."""
+        waits = back_off(_FIRST_RETRY_S, _LONGEST_RETRY_S)
+        with suppress(StoppedEarlyError):
+            while not self._stop.is_set():
+                try:
+                    await self._serve(*await self._load())
+                except StoppedEarlyError:
+                    raise
+                except UnavailableError as error:
+                    # Nothing is wrong with the version.
+                    log.warning("hosted_version_waits", model=self.name[0], version=self.name[1], error=str(error))
+                except Exception as error:
+                    log.exception("hosted_version_failed", model=self.name[0], version=self.name[1], error=str(error))
+                    await self._note_failure(error)
+                if not self._stop.is_set():
+                    await unless_stopped(asyncio.sleep(next(waits)), self._stop)
+        self._enter(HostState.STOPPED)
+
+    async def _load(self) -> "tuple[OnnxModel, str]":
+        settings = self._settings
+        self._enter(HostState.LOADING, reason=self.status.reason)
+        async with self._loading:
+            if self._stop.is_set():
+                raise StoppedEarlyError
+            store = await asyncio.to_thread(self._read_store)
+            found, default_version = await find_version(settings, *self.name, store=store)
+            # In a thread: the others go on serving.
+            load = partial(
+                load_verified, found, intra_op_num_threads=settings.intra_op_num_threads, rows=settings.max_batch_rows
+            )
+            onnx = await asyncio.to_thread(load)
+        with suppress(UnavailableError):
+            await self._faults.clear(*self.name)
+        return onnx, default_version
+
+    async def _serve(self, onnx: "OnnxModel", default_version: str) -> None:
+        retrier = self._clients.retrier
+        async with AsyncExitStack() as stack:
+            service = VersionService(
+                self._settings, self._clients, model=onnx, default_version=default_version, shared=self._shared
+            )
+            await service.open(stack, lambda call: unless_stopped(retrier.until_done(call, stage="open"), self._stop))
+            self.service = service
+            stack.callback(self._forget_service)
+            self._enter(HostState.SERVING)
+            log.info("version_hosted", model=self.name[0], version=self.name[1])
+            await service.serve(self._stop)
+        log.info("version_left", model=self.name[0], version=self.name[1])
+
+    def _note_feed(self, source: "Callable[..., TopicFeed]", **arguments: Any) -> "TopicFeed":
+        self._feeds.append(source(**arguments))
+        return self._feeds[-1]
+
+    def _forget_service(self) -> None:
+        self.service = None
+        self._feeds.clear()
+
+    async def _note_failure(self, error: Exception) -> None:
+        self._enter(HostState.FAILED, reason=clipped(str(error)))
+        with suppress(UnavailableError):
+            await self._faults.report(*self.name, str(error))
+
+    def _enter(self, state: HostState, *, reason: str = "") -> None:
+        self.status = HostStatus(state=state, reason=reason)
+        if state is not HostState.LOADING:
+            self.settled.set()
