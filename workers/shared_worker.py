@@ -17,7 +17,8 @@ from inferlane.runtime.kafka.topic_feed import TopicFeed
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Startup, essential
-from models.catalog import Catalog, load_catalog
+from models.catalog import Catalog
+from models.store_reader import load_catalog
 from workers.hosted_version import HostedVersion, HostState, HostStatus
 from workers.lane_scheduler import LaneScheduler
 from workers.model import Processor, inference_thread
