@@ -4,12 +4,15 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inferlane.contracts.naming import Lane
 
 if TYPE_CHECKING:
+    from inferlane.runtime.kafka.attempts import Isolation
     from inferlane.runtime.retry import Clock
 
 
@@ -181,3 +184,17 @@ class LaneScheduler:
             self._busy = False
             return
         self._queues[self._credit.next_lane(waiting)].pop().set_result(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processor:
+    """What the versions of one process share: turns, the thread of long runs, and that a suspect record runs alone."""
+
+    scheduler: LaneScheduler
+    executor: ThreadPoolExecutor
+    isolation: "Isolation"
+
+
+def inference_thread() -> ThreadPoolExecutor:
+    """The thread for runs that take too long for the event loop."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")

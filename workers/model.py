@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,15 +18,14 @@ from models.artifact import check_artifact, read_artifact
 from models.model_session import describe, open_session, signature_of
 from models.steps.step_chain import StepChain
 from workers.batching import BatchRun, Run, RunTimes, run_batch, run_in_pieces, run_in_sizes
+from workers.lane_scheduler import LaneScheduler, inference_thread
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
     from inferlane.contracts.naming import Lane
-    from inferlane.runtime.kafka.attempts import Isolation
     from inferlane.runtime.retry import Clock
     from models.catalog import ModelVersion
-    from workers.lane_scheduler import LaneScheduler
     from workers.requests import Request
     from workers.run_limit import RunLimit
 
@@ -198,20 +196,6 @@ HELD_BYTES = 1024 * 1024
 _INLINE_S = 0.0001
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Processor:
-    """What the versions of one process share: turns, the thread of long runs, and that a suspect record runs alone."""
-
-    scheduler: "LaneScheduler"
-    executor: ThreadPoolExecutor
-    isolation: "Isolation"
-
-
-def inference_thread() -> ThreadPoolExecutor:
-    """The thread for runs that take too long for the event loop."""
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
-
-
 class BatchRunner:
     """Runs batches of one model. One event loop and one thread: a second thread would compete for the same core."""
 
@@ -219,7 +203,7 @@ class BatchRunner:
         self,
         run: Run,
         *,
-        scheduler: "LaneScheduler",
+        scheduler: LaneScheduler,
         clock: "Clock",
         threads: int,
         may_run_on_loop: bool = True,

@@ -15,8 +15,8 @@ from inferlane.runtime.kafka.consumer import FetchedBatch
 from workers.batch_telemetry import BatchTelemetry
 from workers.batching import Batch, BatchRun, InferredRequest, RunTimes, by_length, join, pieces_of, split_by_rows
 from workers.fallback_writer import FallbackWriter
-from workers.lane_scheduler import LaneScheduler
-from workers.model import HELD_BYTES, BatchRunner, Processor
+from workers.lane_scheduler import LaneScheduler, Processor
+from workers.model import HELD_BYTES, BatchRunner
 from workers.replies import ReplyBuilder
 from workers.requests import UNREADABLE, Request, decode, headers_of
 

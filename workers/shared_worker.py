@@ -20,8 +20,7 @@ from inferlane.runtime.service import Startup, essential
 from models.catalog import Catalog
 from models.store_reader import load_catalog
 from workers.hosted_version import HostedVersion, HostState, HostStatus
-from workers.lane_scheduler import LaneScheduler
-from workers.model import Processor, inference_thread
+from workers.lane_scheduler import LaneScheduler, Processor, inference_thread
 from workers.outcome_summaries import Usage, process_usage
 from workers.version_service import SharedParts, WorkerClients, open_clients
 

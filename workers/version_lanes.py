@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.kafka.attempts import AttemptLog
     from inferlane.runtime.retry import Retrier
     from workers.failure_limit import FailureLimit
-    from workers.model import Processor
+    from workers.lane_scheduler import Processor
     from workers.pipeline import Pipeline
 
 # Bulk records per fetched batch; each holds hundreds of rows. Fewer make more round trips for the same results and

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from inferlane.runtime.kafka.topic_feed import TopicFeed
     from inferlane.runtime.retry import Clock, Retrier
     from inferlane.runtime.tracing.spans import Tracing
-    from workers.model import OnnxModel, Processor
+    from workers.lane_scheduler import Processor
+    from workers.model import OnnxModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

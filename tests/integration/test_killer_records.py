@@ -35,8 +35,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.runtime.kafka.attempts import Isolation, RedisAttemptLog
 from inferlane.runtime.kafka.shared_consumer import SharedConsumer
 from inferlane.runtime.kafka.topic_feed import TopicFeed
-from workers.lane_scheduler import LaneScheduler
-from workers.model import Processor, inference_thread
+from workers.lane_scheduler import LaneScheduler, Processor, inference_thread
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Delivery
