@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from inferlane.contracts.naming import Lane
 
 if TYPE_CHECKING:
-    from inferlane.runtime.kafka.attempts import Isolation
     from inferlane.runtime.retry import Clock
 
 
@@ -188,11 +187,10 @@ class LaneScheduler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processor:
-    """What the versions of one process share: turns, the thread of long runs, and that a suspect record runs alone."""
+    """What the versions of one process compute with: the turns that they take, and the thread of long runs."""
 
     scheduler: LaneScheduler
     executor: ThreadPoolExecutor
-    isolation: "Isolation"
 
 
 def inference_thread() -> ThreadPoolExecutor:

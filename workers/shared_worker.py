@@ -69,8 +69,8 @@ class SharedWorker:
                 processor=Processor(
                     scheduler=LaneScheduler(bulk_share=settings.bulk_share, clock=clock),
                     executor=executor,
-                    isolation=Isolation(),
                 ),
+                isolation=Isolation(),
                 source=partial(_feed, settings, consumers),
                 usage=self._usage_of_one,
             )

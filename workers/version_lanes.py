@@ -10,10 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.kafka.attempts import AttemptLog
+    from inferlane.runtime.kafka.attempts import AttemptLog, Isolation
     from inferlane.runtime.retry import Retrier
     from workers.failure_limit import FailureLimit
-    from workers.lane_scheduler import Processor
     from workers.pipeline import Pipeline
 
 # Bulk records per fetched batch; each holds hundreds of rows. Fewer make more round trips for the same results and
@@ -31,12 +30,12 @@ def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
     retrier: "Retrier",
     attempt_log: "AttemptLog | None" = None,
     source: "Callable[..., BatchSource] | None" = None,
-    processor: "Processor | None" = None,
+    isolation: "Isolation | None" = None,
 ) -> Lanes:
     """The lanes of a version: both its work topics, fetched as far as the failure limit allows.
 
     `source` makes what a topic is read from, with the arguments of a `LaneConsumer`; None: a consumer of its own.
-    `processor` is what the version shares with others of its process.
+    `isolation` is that of all versions of the process.
     """
     version = pipeline.version
 
@@ -67,5 +66,5 @@ def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
         give_up=pipeline.give_up,
         retrier=retrier,
         allowance=limit.allowance,
-        isolation=None if processor is None else processor.isolation,
+        isolation=isolation,
     )

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inferlane.runtime.delivery import Delivery
-from inferlane.runtime.kafka.attempts import RedisAttemptLog
+from inferlane.runtime.kafka.attempts import Isolation, RedisAttemptLog
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.redis.result_store import ResultStore, connect, ping
@@ -87,10 +87,12 @@ async def open_clients(
 class SharedParts:
     """What a version shares with others of its process.
 
-    `source` makes what a topic is read from; `usage` says what a version uses, from the CPU seconds of its runs.
+    `isolation` lets a suspect record run with nothing beside it, `source` makes what a topic is read from, and `usage`
+    says what a version uses, from the CPU seconds of its runs.
     """
 
     processor: "Processor"
+    isolation: Isolation
     source: "Callable[..., TopicFeed]"
     usage: Callable[[float], Usage]
 
@@ -158,7 +160,7 @@ class VersionService:
             retrier=clients.retrier,
             attempt_log=RedisAttemptLog(clients.redis, redis_url=settings.redis_url, names=settings.names),
             source=shared.source if shared else None,
-            processor=shared.processor if shared else None,
+            isolation=shared.isolation if shared else None,
         )
 
     def live(self) -> Mapping[str, bool]:

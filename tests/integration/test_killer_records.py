@@ -69,17 +69,14 @@ async def main(stop):
         await producer.start()
         delivery = Delivery(store, producer, retrier, names=settings.names, max_dead_letter_bytes=1 << 20)
         log = RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names)
-        consumers, parts = {}, {}
+        consumers, parts, processor = {}, {}, None
         if "SHARED" in os.environ:
             consumers = {lane: SharedConsumer(settings, lane=lane, retrier=retrier) for lane in Lane}
             for consumer in consumers.values():
                 await consumer.start()
+            processor = Processor(scheduler=LaneScheduler(bulk_share=0.2, clock=clock), executor=inference_thread())
             parts = {
-                "processor": Processor(
-                    scheduler=LaneScheduler(bulk_share=0.2, clock=clock),
-                    executor=inference_thread(),
-                    isolation=Isolation(),
-                ),
+                "isolation": Isolation(),
                 "source": lambda lane, **arguments: TopicFeed(settings, consumers[lane], **arguments),
             }
 
@@ -93,7 +90,7 @@ async def main(stop):
                 telemetry=BatchTelemetry(make_version(version), recorder, limit),
                 fallbacks=FallbackWriter(producer, retrier, model="iris", version=version), cancelled=(), clock=clock,
                 shadows=ShadowCopies(make_version(version), producer, None, names=settings.names, clock=clock),
-                processor=parts.get("processor"),
+                processor=processor,
             )
             return worker_lanes(settings, pipeline, limit=limit, retrier=retrier, attempt_log=log, **parts)
 
