@@ -1,5 +1,6 @@
 """Verify that a version can serve: a worker does so at its start, and so does `inferlane models verify`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ _ROW_SCALES = (1.0, 0.01, 100.0, 1.0, 3.0, 0.1, 30.0, 1.0)
 # Sums in another order differ in the last digits; int8 quantized by the scale of a batch differs in the second digit.
 _ROUNDING = 1e-3
 _SEED = 20_261
+_TRIED_BYTES = 512 * 1024 * 1024
 # Of an axis that is free.
 _TRIED_LENGTH = 8
 # Names that exporters give to outputs with one value per class.
@@ -46,9 +48,18 @@ def load_verified(version: "ModelVersion", *, intra_op_num_threads: int, rows: i
     return model
 
 
+def tried_rows(signature: "Signature", wanted: int) -> int:
+    """So many of the wanted rows that all of their inputs fit a bounded memory; at least one.
+
+    Rows so large come one by one: no record holds more.
+    """
+    row_bytes = sum(math.prod(map(abs, spec.row_shape)) * spec.dtype.itemsize for spec in signature.inputs)
+    return max(1, min(wanted, _TRIED_BYTES // max(1, row_bytes)))
+
+
 def _verify_zeros(model: OnnxModel, rows: int) -> None:
     # On a GPU the first run of each size takes long.
-    for count in sorted({1, max(2, rows), *model.version.execution.sizes}):
+    for count in sorted({1, max(2, tried_rows(model.version.graph, rows)), *model.version.execution.sizes}):
         outputs = model.run_graph(_zeros(model.version.graph, count))
         _verify_outputs(model.version, model.version.graph, outputs, "a row of zeros")
 

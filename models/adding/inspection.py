@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError as NotAMessageError
 from onnx import TensorProto
 
 from inferlane.contracts.wire.tensors import numpy_dtype
-from inferlane.errors import ConfigurationError, DecodeError, quoted
+from inferlane.errors import ConfigurationError, DecodeError, clipped, quoted
 from models.adding.graph_surgery import unwrap_outputs
 from models.artifact import Artifact, read_artifact
 
@@ -54,7 +54,15 @@ def inspect(path: Path, *, has_row_axis: bool = True) -> Inspected:
         ConfigurationError: it could not be served; the message says why, and what to do.
     """
     artifact = read_artifact(path)
-    model = _parsed(path, artifact)
+    try:
+        return _inspected(artifact, _parsed(path, artifact), has_row_axis=has_row_axis)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # any field of a spoilt file may hold anything, and each library says so in its own way
+        raise _no_model(path, clipped(f"{type(error).__name__}: {error}")) from error
+
+
+def _inspected(artifact: Artifact, model: onnx.ModelProto, *, has_row_axis: bool) -> Inspected:
     _refuse_custom_operators(model)
     before = model.SerializeToString(deterministic=True)
     unwrapped = unwrap_outputs(model)
@@ -81,10 +89,14 @@ def _parsed(path: Path, artifact: Artifact) -> onnx.ModelProto:
         except NotAMessageError as error:
             fault = str(error)
     if fault is not None:
-        raise ConfigurationError(
-            f"{path} is no ONNX model ({fault}): it is something else, or only a part of one. Export it again."
-        )
+        raise _no_model(path, fault)
     return model
+
+
+def _no_model(path: Path, fault: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} is no ONNX model ({fault}): it is something else, or only a part of one. Export it again."
+    )
 
 
 def _refuse_custom_operators(model: onnx.ModelProto) -> None:

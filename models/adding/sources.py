@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from inferlane.errors import ConfigurationError
+from inferlane.errors import ConfigurationError, clipped, quoted
 
 # What an export puts beside the model and what serves it may need. Source: transformers and optimum.
 _COMPANIONS = (
@@ -79,9 +79,15 @@ def find_source(named: str) -> Source:
         ConfigurationError: there is none, or more than one.
     """
     path = Path(named)
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"there is no file or folder {quoted(named)} ({clipped(str(error.args[-1]))}). Name one, or a URL."
+        ) from error
+    if is_folder:
         return _in_folder(path)
-    if not path.is_file():
+    if not is_file:
         raise ConfigurationError(f"there is no file or folder {named!r}. SOURCE is one, or a URL.")
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:

@@ -71,6 +71,12 @@ def _row(value: Any, spec: TensorSpec, filler: Filler, place: str) -> np.ndarray
     lengths = shape_of(value)[: len(spec.row_shape)]
     lengths += [1] * (len(spec.row_shape) - len(lengths))
     shape = [length if axis == -1 else axis for axis, length in zip(spec.row_shape, lengths, strict=True)]
+    if 0 in shape:
+        # Beside longer rows it would be nothing but fill, of which no model says what it answers.
+        raise InvalidInputError(
+            f"{place} holds no value; a row of {spec.name!r} has the shape {list(spec.row_shape)}, and each free axis "
+            "has one value at least"
+        )
     array = np.empty((1, *shape), dtype)
     filler.row(array, 0, value, place=place)
     row: np.ndarray = array[0]

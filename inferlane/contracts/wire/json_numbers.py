@@ -82,6 +82,9 @@ def numbers(text: bytes, shape: Sequence[int], wanted: ExpectedNumbers) -> np.nd
 
 
 def _at_once(text: bytes, shape: Sequence[int], dtype: np.dtype) -> np.ndarray | None:
+    if not text.lstrip().startswith(b"["):
+        # An object has a length, too.
+        return None
     document: Any = _parsers.parser.parse(text)
     rows, width = len(document), shape[-1]
     if shape[0] not in (-1, rows):
