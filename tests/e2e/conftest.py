@@ -133,7 +133,8 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedStack]:
-    """A stack that wants keys, with the samples and a model of two inputs; its ports have TLS (`ca.pem`)."""
+    """A stack that wants keys, with the samples and a model of two inputs; its ports have TLS (`ca.pem`), and two API
+    processes share them."""
     with protocol_stack(tmp_path_factory.mktemp("keyed")) as stack:
         yield stack
 

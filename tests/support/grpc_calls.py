@@ -88,12 +88,17 @@ async def ended(call: Any) -> Ended:
 
 
 @asynccontextmanager
-async def calling(port: int, *, key: str | None = None, credentials: Any = None) -> AsyncIterator[Calls]:
-    """Open a channel to the port of this machine."""
+async def calling(
+    port: int, *, key: str | None = None, credentials: Any = None, has_own_connection: bool = False
+) -> AsyncIterator[Calls]:
+    """Open a channel to the port of this machine; channels of a process share a connection unless told otherwise."""
+    options = (("grpc.use_local_subchannel_pool", int(has_own_connection)),)
     metadata = () if key is None else (("authorization", f"Bearer {key}"),)
     address = f"localhost:{port}"
     channel = (
-        grpc.aio.insecure_channel(address) if credentials is None else grpc.aio.secure_channel(address, credentials)
+        grpc.aio.insecure_channel(address, options=options)
+        if credentials is None
+        else grpc.aio.secure_channel(address, credentials, options=options)
     )
     async with channel:
         yield Calls(channel, metadata)

@@ -1,4 +1,4 @@
-"""A whole stack for clients of the Open Inference Protocol: keys, TLS, and three models."""
+"""A whole stack for clients of the Open Inference Protocol: keys, TLS, three models, two API processes."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,5 +17,6 @@ def protocol_stack(folder: Path) -> Iterator[KeyedStack]:
     for name in ("iris", "digits"):
         shutil.copytree(REPOSITORY / ".inferlane" / "models" / name, models_dir / name)
     write_pair(models_dir)
-    with running_stack(folder, models_dir=models_dir, settings=write_certificates(folder)) as stack:
+    settings = {**write_certificates(folder), "INFERLANE_API_PROCESSES": "2"}
+    with running_stack(folder, models_dir=models_dir, settings=settings) as stack:
         yield stack
