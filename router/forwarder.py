@@ -37,9 +37,8 @@ from router.shadow_gate import ShadowGate
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.kafka.attempts import AttemptLog
-    from inferlane.runtime.settings import WebhookSettings
+    from inferlane.runtime.settings import KafkaSettings, WebhookSettings
     from inferlane.runtime.tracing.spans import Tracing
     from models.live_catalog import AnyCatalog
 
@@ -252,7 +251,7 @@ class Forwarder:
 
 
 def router_lanes(
-    settings: "Settings", forwarder: Forwarder, retrier: Retrier, *, attempt_log: "AttemptLog | None" = None
+    settings: "KafkaSettings", forwarder: Forwarder, retrier: Retrier, *, attempt_log: "AttemptLog | None" = None
 ) -> Lanes:
     """The lanes of the router: both request topics through the forwarder."""
 

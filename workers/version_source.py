@@ -11,14 +11,14 @@ from models.pulling import pull
 from models.store_reader import load_catalog
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
     from models.catalog import ModelVersion
 
 PULLED = "pulled"
 
 
 async def find_version(
-    settings: "Settings", model: str, version: str, *, store: Catalog | None = None
+    settings: "KafkaSettings", model: str, version: str, *, store: Catalog | None = None
 ) -> "tuple[ModelVersion, str]":
     """Return the version, with its files on this machine, and the default version of its model.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 # Records on their way at once: enough to keep every worker busy, few enough that memory stays flat.
 _IN_FLIGHT = 64
@@ -58,7 +58,7 @@ class JobReport:
 class BulkJob:
     """A job that runs once: `await BulkJob(…).run(chunks, out)`."""
 
-    def __init__(self, settings: "Settings", spec: JobSpec, *, on_progress: "Callable[[int], None]") -> None:
+    def __init__(self, settings: "KafkaSettings", spec: JobSpec, *, on_progress: "Callable[[int], None]") -> None:
         self._settings = settings
         self._spec = spec
         self._on_progress = on_progress

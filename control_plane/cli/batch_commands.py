@@ -14,7 +14,7 @@ from inferlane.errors import ConfigurationError
 if TYPE_CHECKING:
     from control_plane.bulk.job import JobReport, JobSpec
     from control_plane.bulk.rows import RowFile
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 # As many rows as a record may have at most; the first few that do not fit tell what is wrong with the file.
 _CHECKED_AT_ONCE, _SHOWN_REJECTS = 10_000, 5
@@ -111,7 +111,7 @@ def _refuse_invalid(file: "RowFile", rows: Path) -> None:
 
 
 def _run(  # noqa: PLR0913 - two files in, two out
-    settings: "Settings",
+    settings: "KafkaSettings",
     spec: "JobSpec",
     file: "RowFile",
     *,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from inferlane.contracts.catalog_entry import CatalogEntry
     from inferlane.runtime.config import Settings
     from inferlane.runtime.runfile import RunRecord
+    from inferlane.runtime.settings import ApiSettings
     from models.catalog import ModelVersion
 
 _LOOK_S = 0.1
@@ -131,7 +132,7 @@ async def _retire(settings: "Settings", model: str, version: str, *, within_s: f
     await end_retirement(settings, entry)
 
 
-def _wait_for_the_pool_to_go(settings: "Settings", model: str, version: str) -> None:
+def _wait_for_the_pool_to_go(settings: "ApiSettings", model: str, version: str) -> None:
     from control_plane.local.pools import worker_pool
 
     file, until_s = RunFile(settings.state_dir), time.monotonic() + _POOL_GONE_WITHIN_S
@@ -228,7 +229,7 @@ def _reached(models_dir: Path | None) -> "tuple[Settings, RunRecord | None]":
     return (settings if models_dir is None else settings.model_copy(update={"models_dir": models_dir})), record
 
 
-def _names_broker(settings: "Settings") -> bool:
+def _names_broker(settings: "ApiSettings") -> bool:
     return "kafka_bootstrap_servers" in settings.model_fields_set
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from control_plane.recorded_requests import ReplayProgress, Selection
     from inferlane.contracts.shadow import Comparison, ShadowReport
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import PortSettings
 
 Model = Annotated[str, typer.Argument(help="The model.")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON object. Default: a table.")]
@@ -174,7 +175,7 @@ async def _largest_weight(settings: "Settings", model: str) -> str:
     return catalog.model(model).unpinned(table.get(model)).version
 
 
-def _refuse_unknown(settings: "Settings", model: str, *versions: str) -> None:
+def _refuse_unknown(settings: "PortSettings", model: str, *versions: str) -> None:
     """Return if the model has these versions.
 
     Raises:

@@ -16,6 +16,7 @@ from models.store_reader import read_store
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import StackSettings
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +102,7 @@ class CatalogPools:
             self._changed.set()
 
 
-def _store_catalog(settings: "Settings") -> Catalog:
+def _store_catalog(settings: "StackSettings") -> Catalog:
     try:
         return read_store(settings.models_dir, default_model=settings.default_model)[0]
     except ConfigurationError as error:

@@ -38,7 +38,7 @@ _PROGRESS_WITHIN_S = 5.0
 _UNKNOWN: "Mapping[str, str]" = MappingProxyType({})
 
 
-async def committed_and_end(settings: "Settings", topic: str, group: str) -> tuple[int, int]:
+async def committed_and_end(settings: "KafkaSettings", topic: str, group: str) -> tuple[int, int]:
     """Return the sums, over all partitions, of what the group committed and of what the topic holds.
 
     Raises:
@@ -56,7 +56,7 @@ async def committed_and_end(settings: "Settings", topic: str, group: str) -> tup
     return sum(committed), sum(ends.values())
 
 
-async def router_progress(settings: "Settings", *, ops_url: str = "") -> str:
+async def router_progress(settings: "KafkaSettings", *, ops_url: str = "") -> str:
     """Describe the router's consumer lag; `ops_url` is the address of its readiness checks.
 
     Raises:
@@ -77,7 +77,7 @@ async def router_progress(settings: "Settings", *, ops_url: str = "") -> str:
 
 
 async def holding_hop(
-    settings: "Settings", target: "Target", *, lane: Lane = Lane.REQUESTS, ops_urls: "Mapping[str, str]" = _UNKNOWN
+    settings: "KafkaSettings", target: "Target", *, lane: Lane = Lane.REQUESTS, ops_urls: "Mapping[str, str]" = _UNKNOWN
 ) -> str:
     """Return which hop holds a request that was accepted and not answered, and the state of that hop.
 

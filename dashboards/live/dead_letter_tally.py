@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inferlane.contracts.kafka_record import KafkaRecord
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.kafka.offsets import Position
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.settings import KafkaSettings
 
 # How far back the page looks when it starts: far enough for "since yesterday", near enough to read at once.
 LOOK_BACK_S = 24 * 3600.0
@@ -51,7 +51,7 @@ class DeadLetterCounts(msgspec.Struct, frozen=True, kw_only=True):
 class DeadLetterTally:
     """Count every dead letter once. One event loop, one caller at a time."""
 
-    def __init__(self, settings: "Settings", *, clock: "Clock") -> None:
+    def __init__(self, settings: "KafkaSettings", *, clock: "Clock") -> None:
         self._settings = settings
         self._clock = clock
         # Anybody can write to the topic: what is no reason of ours is counted together.

@@ -8,7 +8,6 @@ from inferlane.errors import DecodeError
 from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.settings import KafkaSettings
 
 # Versions that one table holds, retired ones too, of what anybody wrote to the topic.
@@ -79,11 +78,11 @@ class CatalogTable(CompactedTable):
 class CatalogFollower(TableFollower):
     """Keeps a table as the topic says. Without the topic, what the model store held at the start is served."""
 
-    def __init__(self, settings: "Settings", table: CatalogTable) -> None:
+    def __init__(self, settings: "KafkaSettings", table: CatalogTable) -> None:
         super().__init__(settings, table, topic=settings.names.catalog, may_be_missing=True)
 
 
-async def read_catalog_topic(settings: "Settings") -> CatalogTable:
+async def read_catalog_topic(settings: "KafkaSettings") -> CatalogTable:
     """Return the table as the topic is now; empty if there is no topic.
 
     Raises:

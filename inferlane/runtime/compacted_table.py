@@ -17,7 +17,6 @@ from inferlane.runtime.service import Background
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -84,7 +83,7 @@ class TableFollower:
     """Keeps a table as the topic says, from its first record on. Has no group: every replica reads it all."""
 
     def __init__(
-        self, settings: "Settings", table: CompactedTable, *, topic: str, may_be_missing: bool = False
+        self, settings: "KafkaSettings", table: CompactedTable, *, topic: str, may_be_missing: bool = False
     ) -> None:
         """A topic that `may_be_missing` is an empty table until somebody creates it; then it is followed."""
         self._settings = settings

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from inferlane.contracts.kafka_record import KafkaRecord, OutRecord
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.kafka.producer import BatchProducer
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -122,7 +122,7 @@ class Rerouted:
 
 
 async def reroute_backlog(
-    settings: "Settings",
+    settings: "KafkaSettings",
     *,
     model: str,
     version: str,
@@ -152,7 +152,7 @@ async def reroute_backlog(
 
 @dataclass(slots=True, kw_only=True)
 class _Moving:
-    settings: "Settings"
+    settings: "KafkaSettings"
     version: str
     to_version: str
     producer: "BatchProducer"
@@ -181,7 +181,7 @@ class _Moving:
         return rerouted_record(record, headers, to_version=self.to_version, names=self.settings.names, lane=lane)
 
 
-async def _committed(settings: "Settings", topic: str, model: str, version: str) -> dict[TopicPartition, int]:
+async def _committed(settings: "KafkaSettings", topic: str, model: str, version: str) -> dict[TopicPartition, int]:
     """Where the workers of a version are in a topic of theirs; nothing if there is no such topic."""
     reader = BacklogReader(settings)
     subscription = Subscription(topic, settings.names.worker_group(model, version))

@@ -10,7 +10,6 @@ from inferlane.errors import DecodeError, UnknownRolloutError, quoted
 from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.settings import KafkaSettings
 
 # Rollouts and commands that one table holds of what anybody wrote to the topic.
@@ -106,7 +105,7 @@ class RolloutTable(CompactedTable):
 class RolloutFollower(TableFollower):
     """Keeps a table of rollouts as the topic says; a stack from before rollouts has no such topic."""
 
-    def __init__(self, settings: "Settings", table: RolloutTable) -> None:
+    def __init__(self, settings: "KafkaSettings", table: RolloutTable) -> None:
         super().__init__(settings, table, topic=settings.names.rollouts, may_be_missing=True)
 
 

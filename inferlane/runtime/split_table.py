@@ -9,7 +9,6 @@ from inferlane.errors import DecodeError
 from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.settings import KafkaSettings
 
 # Models that one table holds of what anybody wrote to the topic.
@@ -63,7 +62,7 @@ class SplitTable(CompactedTable):
 class SplitFollower(TableFollower):
     """Keeps a table of splits as the topic says."""
 
-    def __init__(self, settings: "Settings", table: SplitTable) -> None:
+    def __init__(self, settings: "KafkaSettings", table: SplitTable) -> None:
         super().__init__(settings, table, topic=settings.names.splits)
 
 

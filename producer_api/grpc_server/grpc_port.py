@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.config import Settings
     from inferlane.runtime.service import Startup
+    from inferlane.runtime.settings import ApiSettings
     from producer_api.http.auth import KeyRing
     from producer_api.routes.dependencies import Services
 
@@ -144,7 +145,7 @@ def _options(settings: "Settings") -> list[tuple[str, Any]]:
     ]
 
 
-def open_certificate(settings: "Settings") -> RenewedCertificate[Any] | None:
+def open_certificate(settings: "ApiSettings") -> RenewedCertificate[Any] | None:
     """Return the certificate of the gRPC port, or None if it has none.
 
     Raises:

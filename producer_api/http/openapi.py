@@ -36,6 +36,7 @@ from producer_api.http.schemas import Prediction, Problem, Queued
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import WebhookSettings
     from models.live_catalog import AnyCatalog
 
 _SHAPES: tuple[Any, ...] = (Prediction, Queued, Problem, ProtocolError, InferResponse, EmbeddingsResponse, OpenAiError)
@@ -122,7 +123,7 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
     return app.openapi_schema
 
 
-def _callback_url(settings: "Settings") -> dict[str, Any]:
+def _callback_url(settings: "WebhookSettings") -> dict[str, Any]:
     if not settings.webhooks:
         return {
             "type": ["string", "null"],

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from inferlane.contracts.wire.tensors import Signature
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import ApiSettings
 
 HEADER_LENGTH = b"inference-header-content-length"
 """The length of the JSON part of a body with binary tensors, in both directions."""
@@ -149,7 +149,7 @@ def _deadline_s(deadline_s: Any, timeout: Any) -> float | None:
 class InferReader:
     """Reads infer calls and checks them against the catalog."""
 
-    def __init__(self, settings: "Settings", calls: CallReader) -> None:
+    def __init__(self, settings: "ApiSettings", calls: CallReader) -> None:
         self._settings = settings
         self._calls = calls
 

@@ -25,7 +25,7 @@ from producer_api.predict.endpoint import prediction_path
 
 if TYPE_CHECKING:
     from inferlane.contracts.wire.tensors import Tensors
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import ApiSettings
     from producer_api.predict.call import Call, CallReader
     from producer_api.predict.call_options import CallOrigin
 
@@ -58,7 +58,7 @@ class EmbeddingsFormat:
     # The shape has no answer that says "accepted", so `Prefer: respond-async` is not heeded.
     responds_async = False
 
-    def __init__(self, settings: "Settings", reader: "CallReader") -> None:
+    def __init__(self, settings: "ApiSettings", reader: "CallReader") -> None:
         self._settings = settings
         self._reader = reader
 

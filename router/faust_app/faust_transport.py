@@ -12,7 +12,6 @@ from inferlane.runtime.kafka.clients import METADATA_MAX_AGE_MS, batch_limit_byt
 from inferlane.runtime.kafka.fetcher import guard_fetches
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.settings import KafkaSettings
 
 _HEARTBEATS_A_SESSION = 10
@@ -32,7 +31,7 @@ class NoTables(TableManager):
         await self.recovery.start()
 
 
-def faust_options(settings: "Settings") -> dict[str, Any]:
+def faust_options(settings: "KafkaSettings") -> dict[str, Any]:
     """The options of a Faust app without tables, leader or web server."""
     session_timeout_s = settings.session_timeout_ms / 1000
     return {

@@ -18,7 +18,6 @@ from inferlane.runtime.kafka.fetcher import guard_fetches
 from inferlane.runtime.kafka.tls_close import bound_tls_close
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -114,7 +113,7 @@ def make_producer(settings: "KafkaSettings") -> AIOKafkaProducer:
 
 
 def make_consumer(
-    settings: "Settings", *topics: str, group: str | None, fetch_max_wait_ms: int | None = None
+    settings: "KafkaSettings", *topics: str, group: str | None, fetch_max_wait_ms: int | None = None
 ) -> AIOKafkaConsumer:
     """A consumer that never commits by itself and starts a new group at the oldest record."""
     guard_fetches(batch_limit_bytes=batch_limit_bytes(settings))

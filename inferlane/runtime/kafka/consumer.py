@@ -25,7 +25,7 @@ from inferlane.runtime.metrics.consumer_metrics import CONSUMER_LAG, CONSUMER_ST
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
 
     def __init__(  # noqa: PLR0913 - what it reads, and for whom
         self,
-        settings: "Settings",
+        settings: "KafkaSettings",
         *,
         topic: str,
         group: str,

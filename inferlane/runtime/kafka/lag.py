@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
     from aiokafka.admin import AIOKafkaAdminClient
 
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 
 class BacklogReader:
     """Reads positions of groups that it does not belong to. One event loop, one caller at a time."""
 
-    def __init__(self, settings: "Settings") -> None:
+    def __init__(self, settings: "KafkaSettings") -> None:
         self._settings = settings
         self._consumer: AIOKafkaConsumer | None = None
         self._admin: AIOKafkaAdminClient | None = None

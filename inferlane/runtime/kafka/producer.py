@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from aiokafka.cluster import ClusterMetadata
 
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class BatchProducer:
     costs one append a record and one future a batch. One record or topic that fails never costs the others anything.
     """
 
-    def __init__(self, settings: "Settings") -> None:
+    def __init__(self, settings: "KafkaSettings") -> None:
         self._settings = settings
         self._producer = RenewableProducer(settings, on_metadata=self._note_partitions)
         self._partitioners: dict[str, StickyPartitioner] = {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
     from aiokafka.cluster import ClusterMetadata
 
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ class RenewableProducer:
     An idempotent producer whose sequence or session the broker refuses is refused for ever after.
     """
 
-    def __init__(self, settings: "Settings", *, on_metadata: "Callable[[ClusterMetadata], None]") -> None:
+    def __init__(self, settings: "KafkaSettings", *, on_metadata: "Callable[[ClusterMetadata], None]") -> None:
         """`on_metadata` is called with what the broker says of its topics, each time that it is asked."""
         self._settings = settings
         self._on_metadata = on_metadata
@@ -125,7 +125,7 @@ _MAX_MESSAGE_BYTES = "max.message.bytes"
 class TopicFacts:
     """Facts that are asked for when something failed, and kept for a while. One event loop."""
 
-    def __init__(self, settings: "Settings") -> None:
+    def __init__(self, settings: "KafkaSettings") -> None:
         self._settings = settings
         self._missing_since_s: dict[str, float] = {}
         self._asked_s: dict[str, float] = {}

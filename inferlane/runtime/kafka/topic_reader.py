@@ -12,7 +12,7 @@ from inferlane.runtime.kafka.clients import broker_errors, make_consumer
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 # Records that are handled in one turn of the event loop, about 5 ms. More holds up the data path, less takes longer.
 _RECORDS_A_TURN = 100
@@ -20,7 +20,7 @@ _POLL_MS = 200
 
 
 def read_from(
-    settings: "Settings", starts: Mapping[TopicPartition, int]
+    settings: "KafkaSettings", starts: Mapping[TopicPartition, int]
 ) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
     """Yield what the partitions hold from these offsets to the end that they have now. As `read_since`.
 
@@ -39,7 +39,7 @@ def read_from(
 
 
 def read_since(
-    settings: "Settings", partitions: Collection[TopicPartition], *, since_s: float
+    settings: "KafkaSettings", partitions: Collection[TopicPartition], *, since_s: float
 ) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
     """Yield what the partitions hold from `since_s` to the end that they have now. Has no group and commits nothing.
 
@@ -50,7 +50,7 @@ def read_since(
 
 
 async def _read(
-    settings: "Settings",
+    settings: "KafkaSettings",
     partitions: Collection[TopicPartition],
     seek: Callable[["AIOKafkaConsumer"], Awaitable[dict[TopicPartition, int]]],
 ) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
