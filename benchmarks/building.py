@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from models.adding.publication import write_version
 from models.model_session import open_session, signature_of
 from models.sample_build import METHOD, quantize
 from models.samples import TrainedRecipe
-from models.store import VersionAbout, write_model, write_version
+from models.store import VersionAbout, write_model
 from models.training import Rows, export_onnx, train
 
 MODEL = "mlp"

@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from models.adding.publication import write_version
 from models.model_session import open_session, signature_of
 from models.quantizing import methods
 from models.quantizing.methods import STATIC
 from models.samples import QuantizedRecipe, Recipe, Sample, TrainedRecipe
-from models.store import VersionAbout, digest_of, onnx_path, write_version
+from models.store import VersionAbout, digest_of, onnx_path
 from models.timing import cpu_name, interleaved_medians_us
 from models.training import INPUT, LABEL, DataSplit, Rows, export_onnx, load_split, train
 

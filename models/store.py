@@ -1,16 +1,13 @@
 """Write the store that `models.catalog` reads."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import tomli_w
 
-from inferlane.contracts.naming import check_model_name, check_version_name
+from inferlane.contracts.naming import check_model_name
 from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Column, Signature, TensorSpec
 from inferlane.runtime.runfile import write_whole
 from models.artifact import Artifact, read_artifact
@@ -38,10 +35,6 @@ def dump_toml(
         sections.extend(f"[[{name}]]\n{tomli_w.dumps(entry)}" for entry in entries)
     sections.extend(tomli_w.dumps({name: table}) for name, table in (tables or {}).items())
     return "\n".join(section for section in sections if section)
-
-
-# The catalog never looks this deep for a version, so an unfinished one is never served.
-_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,39 +75,6 @@ def write_model(folder: Path, *, description: str, default_version: str, classes
     folder.mkdir(parents=True, exist_ok=True)
     text = dump_toml({"default_version": default_version, "description": description, "classes": list(classes)})
     write_whole(folder / "model.toml", text.encode(), mode=0o644)
-
-
-def write_version(
-    models_dir: Path,
-    *,
-    model: str,
-    version: str,
-    write_onnx: Callable[[Path], None],
-    describe: Callable[[Path], VersionAbout],
-) -> None:
-    """Write one version, whole or not at all.
-
-    `write_onnx` fills the path that it is given and `describe` then measures it; whatever either raises leaves the
-    store as it was. A version of the same name is replaced: between two renames there is none, and a crash there
-    leaves the model without it until the next build.
-    """
-    check_model_name(model)
-    check_version_name(version)
-    models_dir.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=models_dir, prefix=_UNFINISHED))
-    try:
-        fresh = scratch / "fresh"
-        fresh.mkdir()
-        onnx = fresh / "model.onnx"
-        write_onnx(onnx)
-        (fresh / "version.toml").write_text(version_toml(describe(onnx), read_artifact(onnx)), encoding="utf-8")
-        target = models_dir / model / version
-        target.parent.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):
-            target.rename(scratch / "replaced")
-        fresh.rename(target)
-    finally:
-        shutil.rmtree(scratch)
 
 
 def version_toml(about: VersionAbout, artifact: Artifact) -> str:

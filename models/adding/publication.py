@@ -9,15 +9,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from inferlane.contracts.naming import check_model_name, check_version_name, pool_key
 from inferlane.errors import ConfigurationError
+from models.artifact import read_artifact
 from models.files import read_model_file, version_folders
-from models.store import write_model
+from models.store import VersionAbout, version_toml, write_model
 
 _PREPARED = ".adding-"
 # The folder of the store with an empty folder for each version that was retired.
@@ -238,3 +239,33 @@ def write_default(models_dir: Path, model: str, version: str) -> bool:
     except OSError as error:
         raise ConfigurationError(f"cannot write {home / 'model.toml'}: {error}") from error
     return True
+
+
+def write_version(
+    models_dir: Path,
+    *,
+    model: str,
+    version: str,
+    write_onnx: Callable[[Path], None],
+    describe: Callable[[Path], VersionAbout],
+) -> None:
+    """Write one version, whole or not at all.
+
+    `write_onnx` fills the path that it is given and `describe` then measures it; whatever either raises leaves the
+    store as it was. A version of the same name is replaced: between two renames there is none, and a crash there
+    leaves the model without it until the next build.
+    """
+    check_model_name(model)
+    check_version_name(version)
+    with preparation(models_dir) as scratch:
+        fresh = scratch / "fresh"
+        fresh.mkdir()
+        onnx = fresh / "model.onnx"
+        write_onnx(onnx)
+        (fresh / "version.toml").write_text(version_toml(describe(onnx), read_artifact(onnx)), encoding="utf-8")
+        target = models_dir / model / version
+        with locked(models_dir):
+            target.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):
+                target.rename(scratch / "replaced")
+            fresh.rename(target)

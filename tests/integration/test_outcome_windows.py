@@ -30,7 +30,8 @@ from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.retry import SystemClock
-from models.store import write_model, write_version
+from models.adding.publication import write_version
+from models.store import write_model
 from tests.support.brokers import Broker
 from tests.support.fakes.stores import describe_tiny, write_tiny_onnx
 from tests.support.parts import embedded_store, eventually

@@ -6,7 +6,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
-from models.store import VersionAbout, write_model, write_version
+from models.adding.publication import write_version
+from models.store import VersionAbout, write_model
 
 PAIR = Signature(
     inputs=(

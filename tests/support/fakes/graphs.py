@@ -16,9 +16,10 @@ from inferlane.contracts.wire.v2 import decode_response, encode_response
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
+from models.adding.publication import write_version
 from models.catalog import Catalog
 from models.model_session import open_session, signature_of
-from models.store import VersionAbout, dump_toml, write_model, write_version
+from models.store import VersionAbout, dump_toml, write_model
 from models.store_reader import load_catalog
 from producer_api.predict.call import CallReader
 from tests.support.fakes.records import FakeRecord

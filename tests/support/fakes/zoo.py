@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
-from models.store import VersionAbout, write_version
+from models.adding.publication import write_version
+from models.store import VersionAbout
 from tests.support.fakes.stores import FEATURES, SIGNATURE, describe_tiny, write_tiny_onnx
 
 Adding = Callable[[Path, str], None]

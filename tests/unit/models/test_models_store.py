@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from models.store import digest_of, write_version
+from models.adding.publication import write_version
+from models.store import digest_of
 from models.store_reader import load_catalog
 from tests.support.fakes.stores import SIGNATURE, describe_tiny, write_tiny_onnx, write_tiny_store
 
