@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,15 @@ from router.rollouts.answer_evidence import Answers
 from router.rollouts.clusters import ClusterSums, combined
 from router.rollouts.evidence import Learnt
 from router.rollouts.readings import Reading, judge_feedback, judge_metric
-from router.rollouts.statistics import Difference, PairedSums, jensen_shannon, log_evidence
+from router.rollouts.statistics import (
+    OTHER_ODDS,
+    Difference,
+    Floats,
+    PairedSums,
+    jensen_shannon,
+    log_evidence,
+    log_ratios,
+)
 
 # How the alpha of a check is shared among those that roll back, so that together they keep to it.
 _ALPHA_SHARE = {Check.ERRORS: 0.8, Check.EXPIRED: 0.1, Check.LATENCY: 0.1}
@@ -25,7 +34,7 @@ _FAILS_THEN = {
     Check.EXPIRED: Then.ROLL_BACK,
     Check.PROMETHEUS: Then.ROLL_BACK,
 }
-_NOUNS = {Check.ERRORS: "failures", Check.LATENCY: "slow runs", Check.EXPIRED: "expired requests"}
+_NOUNS = {Check.ERRORS: "requests", Check.LATENCY: "runs of as many rows", Check.EXPIRED: "requests"}
 
 
 def then_of(check: Check, options: CheckOptions) -> Then:
@@ -33,9 +42,22 @@ def then_of(check: Check, options: CheckOptions) -> Then:
     return options.then or _FAILS_THEN.get(check, Then.PAUSE)
 
 
-def judge(learnt: Learnt, spec: RolloutSpec, readings: Mapping[Check, Reading]) -> tuple[Verdict, ...]:
-    """What every check of the rollout says; `readings` are what was read outside."""
+def judge(
+    learnt: Learnt, spec: RolloutSpec, readings: Mapping[Check, Reading], *, weight: float = 0.0, in_doubt: int = 0
+) -> tuple[Verdict, ...]:
+    """What every check of the rollout says; `readings` are what was read outside.
+
+    `in_doubt` requests, at the candidate's present weight, were routed and may not be counted yet.
+    """
+    learnt = replace(learnt, share=_least_share(learnt.share, weight=weight, in_doubt=in_doubt))
     return tuple(_judge(check, options, learnt, spec, readings) for check, options in spec.checks.items())
+
+
+def _least_share(share: Floats, *, weight: float, in_doubt: int) -> Floats:
+    """The weakest evidence of another share than asked for that the requests in doubt allow, whosever they are."""
+    candidates = share + log_ratios(in_doubt, 0.0, weight, OTHER_ODDS)
+    stables = share + log_ratios(0.0, in_doubt, weight, OTHER_ODDS)
+    return min(share, candidates, stables, key=log_evidence)
 
 
 def _judge(

@@ -17,7 +17,7 @@ from router.rollouts.evidence import LaneSlot, Learnt, fold
 from router.rollouts.evidence_record import from_record, to_record
 from router.rollouts.guards import CandidatePool, guard
 from router.rollouts.readings import Reading
-from router.rollouts.states import enter, enter_step, is_same, pause, roll_back, split_of
+from router.rollouts.states import enter, enter_step, is_same, pause, roll_back, split_of, weight_of
 
 # How long a rollback waits for the candidate's backlog before it ends all the same.
 _DRAIN_S = 600.0
@@ -29,7 +29,8 @@ class Window:
     """What was observed since the last slot of the state's evidence.
 
     `closed` are slots that change no more, `open` those that may; `through_slot` is the newest closed one. `split` is
-    the one in force. `is_backlog_done` says that nothing of the candidate's backlog is left to move.
+    the one in force. `is_backlog_done` says that nothing of the candidate's backlog is left to move. `in_doubt` are
+    requests that were routed and may not be in the slots yet, or in another one.
     """
 
     closed: Sequence[LaneSlot] = ()
@@ -38,6 +39,7 @@ class Window:
     pool: CandidatePool = field(default_factory=CandidatePool)
     split: Split | None = None
     is_backlog_done: bool = False
+    in_doubt: int = 0
     readings: Mapping[Check, Reading] = field(default_factory=dict)
 
 
@@ -57,7 +59,9 @@ def step(state: RolloutState, window: Window, now_s: float) -> Decision:
     before = state
     learnt = fold(from_record(state.evidence), window.closed, state.spec.checks)
     now = fold(learnt, window.open, state.spec.checks)
-    verdicts: tuple[Verdict, ...] = judge(now, state.spec, window.readings)
+    verdicts: tuple[Verdict, ...] = judge(
+        now, state.spec, window.readings, weight=weight_of(state), in_doubt=window.in_doubt
+    )
     through_slot = max(window.through_slot, state.evidence.through_slot)
     state = replace(
         state,
@@ -79,7 +83,7 @@ def _next(state: RolloutState, window: Window, learnt: Learnt, now_s: float) -> 
         stopped = _stopped(state, window.pool, learnt, now_s)
         if stopped is not None:
             return stopped
-    return _go_on(state, window.pool, learnt, now_s)
+    return _go_on(state, window, learnt, now_s)
 
 
 def _stopped(state: RolloutState, pool: CandidatePool, learnt: Learnt, now_s: float) -> RolloutState | None:
@@ -96,12 +100,15 @@ def _stopped(state: RolloutState, pool: CandidatePool, learnt: Learnt, now_s: fl
     return None
 
 
-def _go_on(state: RolloutState, pool: CandidatePool, learnt: Learnt, now_s: float) -> RolloutState:
+def _go_on(state: RolloutState, window: Window, learnt: Learnt, now_s: float) -> RolloutState:
     match state.phase:
         case Phase.PREPARING:
-            return _preparing(state, pool, now_s)
+            return _preparing(state, window.pool, now_s)
         case Phase.SHADOWING | Phase.STEPPING:
             return _stepping(state, learnt, now_s)
+        case Phase.BAKING if not _is_in_force(state, window.split, now_s):
+            # The controller may have been away since it decided: only what was watched counts.
+            return replace(state, phase_since_s=now_s, waits_for="the split to be in force")
         case Phase.BAKING:
             return _baking(state, now_s)
         case _:
@@ -118,6 +125,10 @@ def _baking(state: RolloutState, now_s: float) -> RolloutState:
     if -left_s > state.spec.each.max_wait_s:
         return pause(state, f"no verdict in {baked_s:.0f} s: {unknown[0]}", now_s)
     return replace(state, waits_for=unknown[0])
+
+
+def _is_in_force(state: RolloutState, split: Split | None, now_s: float) -> bool:
+    return split is not None and is_same(split, split_of(state, now_s))
 
 
 def _is_hand_made(state: RolloutState, split: Split | None) -> bool:
@@ -150,7 +161,7 @@ def _stepping(state: RolloutState, learnt: Learnt, now_s: float) -> RolloutState
     if in_step_s < least_s:
         missing.append(f"{least_s - in_step_s:.0f} s more")
     missing += _unknown(state)
-    if not missing and _next_weight(state) >= 1 > asked.weight > 0:
+    if not missing and _next_weight(state) >= 1 > asked.weight:
         missing += _not_shown(state, learnt)
     if not missing:
         return _advance(state, learnt, now_s)
@@ -194,7 +205,9 @@ def _advance(state: RolloutState, learnt: Learnt, now_s: float) -> RolloutState:
 
 
 def _rolling_back(state: RolloutState, window: Window, now_s: float) -> RolloutState:
-    is_in_force = state.is_split_theirs or (window.split is not None and is_same(window.split, split_of(state, now_s)))
+    if _is_hand_made(state, window.split):
+        state = replace(state, is_split_theirs=True)
+    is_in_force = state.is_split_theirs or _is_in_force(state, window.split, now_s)
     if is_in_force and window.is_backlog_done:
         return enter(state, Phase.ROLLED_BACK, state.reason, now_s)
     if now_s - state.phase_since_s > _DRAIN_S:

@@ -25,7 +25,7 @@ from inferlane.runtime.rollout_table import remove_command
 from inferlane.runtime.split_table import encode_split
 from router.rollouts.commands import obey, start
 from router.rollouts.controller import Window, step
-from router.rollouts.observation import lane_slots, workers_of
+from router.rollouts.observation import in_doubt, lane_slots, workers_of
 from router.rollouts.outside_reader import OutsideReader
 from router.rollouts.rollout_gauges import forget_rollouts, show_rollouts
 
@@ -223,7 +223,7 @@ class RolloutHost:
         split = self._splits.get(spec.model)
         if self._splits.is_newest_passed_over(spec.model):
             # The record of a host that was replaced is the newest; ours must be, or compaction keeps the wrong one.
-            split = None
+            split = None if split is None else replace(split, generation=0, changed_s=0.0)
         return Window(
             closed=closed,
             open=opened,
@@ -232,6 +232,7 @@ class RolloutHost:
             split=split,
             is_backlog_done=self._is_backlog_done(state, pool),
             readings=self._outside.of(state),
+            in_doubt=in_doubt(state, (candidate, stable), settings=self._settings, lag_records=pool.lag_records),
         )
 
     async def _backlog(self, state: RolloutState, pool: "CandidatePool") -> "CandidatePool":

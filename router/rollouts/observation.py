@@ -1,6 +1,10 @@
 """What the controller sees: slots of both versions, lane by lane, from the outcome windows. Pure."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from inferlane.contracts.lane_tallies import LaneTally
 from inferlane.contracts.naming import Lane
@@ -9,6 +13,9 @@ from inferlane.contracts.windows import Slot
 from router.rollouts.evidence import LaneSlot
 from router.rollouts.guards import CandidatePool
 from router.rollouts.states import weight_of
+
+if TYPE_CHECKING:
+    from inferlane.runtime.settings import OutcomeSettings
 
 # How long after its end a slot may still change: summaries come every second, over a broker that may be busy.
 _LATE_S = 5.0
@@ -37,7 +44,11 @@ def lane_slots(
             _lane_slot(state, index, lane, ours.get(index), theirs.get(index), slot_s=slot_s)
             for lane in state.spec.lanes
         ]
-        (closed if index <= newest_closed else opened).extend(found)
+        if index <= newest_closed:
+            closed += found
+        else:
+            # The two versions do not report at the same moment: what is missing of one is no share that it lost.
+            opened += [replace(slot, weight=None) for slot in found]
     return closed, opened, max(through, newest_closed)
 
 
@@ -59,6 +70,26 @@ def _lane_slot(
 def _tally(rollout: str, lane: Lane, slot: Slot | None, *, is_shadow: bool = False) -> LaneTally | None:
     tallies = () if slot is None else slot.lanes
     return next((one for one in tallies if one.identity == (rollout, lane, is_shadow)), None)
+
+
+def in_doubt(
+    state: RolloutState,
+    versions: Sequence[Sequence[Slot]],
+    *,
+    settings: "OutcomeSettings",
+    lag_records: int | None = None,
+) -> int:
+    """The requests that were routed and may be in no slot yet, or in another slot than the other version's.
+
+    Those that wait, and those of two summaries at the busiest: a version reports once an interval, and not at the
+    moment at which the other one does.
+    """
+    requests: Counter[int] = Counter()
+    for slots in versions:
+        for slot in slots:
+            requests[slot.index] += sum(tally.requests for tally in slot.lanes if tally.rollout == state.id)
+    late = max(requests.values(), default=0) * min(1.0, 2 * settings.outcome_interval_s / settings.outcome_slot_s)
+    return math.ceil(late) + (lag_records or 0)
 
 
 def workers_of(candidate: Sequence[Slot], *, since_s: float, now_s: float) -> CandidatePool:

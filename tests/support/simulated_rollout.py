@@ -19,7 +19,7 @@ from inferlane.contracts.rollout import Check, CheckOptions, Pace, Phase, Rollou
 from router.rollouts.controller import Window, step
 from router.rollouts.evidence import LaneSlot
 from router.rollouts.guards import CandidatePool
-from router.rollouts.states import begin, weight_of
+from router.rollouts.states import begin, split_of, weight_of
 
 SLOT_S = 10
 _MAX_SLOTS = 500
@@ -149,8 +149,10 @@ def simulate(traffic: Traffic, *, seed: int, spec: RolloutSpec | None = None) ->
             theirs = _tally(rest, int(rng.binomial(rest, min(1.0, traffic.stable * shift))))
         requests += ours.requests
         slot = LaneSlot(index=number, candidate=ours, stable=theirs, weight=weight if 0 < weight < 1 else None)
-        window = Window(closed=[slot], through_slot=number, pool=CandidatePool(workers=1))
-        decision = step(state, window, (number + 1) * SLOT_S)
+        now_s = (number + 1.0) * SLOT_S
+        pool = CandidatePool(workers=1)
+        window = Window(closed=[slot], through_slot=number, pool=pool, split=split_of(state, now_s))
+        decision = step(state, window, now_s)
         state = decision.state
         if state.phase.is_final or state.phase in {Phase.PAUSED, Phase.ROLLING_BACK}:
             break

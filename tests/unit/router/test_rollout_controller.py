@@ -82,7 +82,7 @@ def test_a_rollout_goes_all_the_way_and_says_why_at_each_step() -> None:
         ours = int(2_000 * weight)
         shadow = tally(200) if state.phase is Phase.SHADOWING else None
         busy = slot(number, (ours, ours // 100), (2_000 - ours, (2_000 - ours) // 100), shadow=shadow)
-        decision = decide(state, now_s, busy)
+        decision = decide(state, now_s, busy, split=split_of(state, now_s))
         state = decision.state
         phases += [(event.phase, event.weight) for event in decision.events]
     assert phases == [

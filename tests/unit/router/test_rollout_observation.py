@@ -1,12 +1,16 @@
 """What the controller sees of the windows: marked requests by lane, and what workers said of themselves."""
 
+from msgspec.structs import replace
+
 from inferlane.contracts.lane_tallies import LaneTally
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.rollout import RolloutSpec, RolloutState, Step
+from inferlane.contracts.rollout import Check, CheckOptions, RolloutSpec, RolloutState, Step
 from inferlane.contracts.windows import Slot, WorkerUse
-from router.rollouts.evidence import Learnt
+from inferlane.runtime.config import load_settings
+from router.rollouts.checks import judge
+from router.rollouts.evidence import LaneSlot, Learnt, fold
 from router.rollouts.evidence_record import to_record
-from router.rollouts.observation import lane_slots, workers_of
+from router.rollouts.observation import in_doubt, lane_slots, workers_of
 from router.rollouts.states import begin, enter_step
 
 SPEC = RolloutSpec(model="iris", candidate="v2", stable="v1", steps=(Step(weight=0.1),), lanes=(Lane.REQUESTS,))
@@ -66,3 +70,31 @@ def test_a_worker_that_is_silent_is_gone_and_old_errors_in_a_row_are_none() -> N
     pool = workers_of(slots, since_s=990.0, now_s=1_000.0)
     assert (pool.workers, pool.is_halted, pool.failed_in_a_row) == (1, False, 3)
     assert workers_of(slots, since_s=999.5, now_s=1_000.0).failed_in_a_row == 0
+
+
+def test_slots_that_may_still_change_say_nothing_of_the_share() -> None:
+    """The two versions report at different moments: what is missing of one of them is only late."""
+    slots = [slot(index, "v1", tally(50)) for index in (23, 24)]
+    closed, opened, _ = lane_slots(STATE, [], slots, slot_s=5, now_s=128.0)
+    assert [one.weight for one in closed] == [0.1]
+    assert [one.weight for one in opened] == [None]
+
+
+def test_requests_that_wait_for_the_candidate_are_not_missing() -> None:
+    """A candidate that hangs serves none of its share, and that alone is not another share than asked for."""
+    checks = {Check.SHARE: CheckOptions()}
+    spec = replace(SPEC, checks=checks)
+    hanging = LaneSlot(index=1, candidate=tally(0), stable=tally(200), weight=0.1)
+    learnt = fold(Learnt(), [hanging], checks)
+    (lost,) = judge(learnt, spec, {}, weight=0.1, in_doubt=3)
+    assert lost.is_failed
+    (waiting,) = judge(learnt, spec, {}, weight=0.1, in_doubt=22)
+    assert not waiting.is_failed
+
+
+def test_what_two_versions_report_apart_is_in_doubt() -> None:
+    slots = [[slot(1, "v2", tally(20), tally(100, rollout="old"))], [slot(1, "v1", tally(80))]]
+    usual, short = load_settings(outcome_slot_s=5), load_settings(outcome_slot_s=1)
+    assert in_doubt(STATE, slots, settings=usual) == 40
+    assert in_doubt(STATE, slots, settings=short, lag_records=7) == 107
+    assert in_doubt(STATE, [[], []], settings=usual) == 0

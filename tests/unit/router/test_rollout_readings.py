@@ -21,7 +21,7 @@ from router.rollouts.readings import (
     judge_feedback,
     judge_metric,
 )
-from router.rollouts.states import begin
+from router.rollouts.states import begin, split_of
 
 METRIC = CheckOptions(query="up", max=2.0, then=Then.ROLL_BACK)
 SPEC = RolloutSpec(
@@ -45,7 +45,13 @@ def decide(
 ) -> RolloutState:
     sides = [LaneTally(rollout="r", lane=Lane.REQUESTS, requests=requests) for _ in range(2)]
     slot = LaneSlot(index=int(now_s), candidate=sides[0], stable=sides[1])
-    window = Window(closed=[slot], through_slot=int(now_s), pool=CandidatePool(workers=1), readings=readings or {})
+    window = Window(
+        closed=[slot],
+        through_slot=int(now_s),
+        pool=CandidatePool(workers=1),
+        split=split_of(state, now_s),
+        readings=readings or {},
+    )
     return step(state, window, now_s).state
 
 
