@@ -11,7 +11,9 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from inferlane.errors import DecodeError, InferlaneError, UnavailableError
+from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalSignals
 from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer
+from inferlane.runtime.kafka.fetcher import rest_between_fetches
 from inferlane.runtime.service import Background
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 _POLL_S = 0.5
 _RETRY_S = 1.0
+# How long the broker holds a fetch that finds nothing; and the rest between two of them where changes have signals.
+_FETCH_WAIT_MS = 200
+_REST_MS = 1_000
 _STOP_TIMEOUT_S = 0.5
 # How often a topic is looked for that does not exist yet.
 _LOOK_AGAIN_S = 5.0
@@ -91,6 +96,7 @@ class TableFollower:
         self._table = table
         self._may_be_missing = may_be_missing
         self._consumer: AIOKafkaConsumer | None = None
+        self._arrivals = None if settings.arrivals_dir is None else ArrivalListener(settings.arrivals_dir, topic)
         self._is_there = False
         self._following: Background | None = None
 
@@ -100,10 +106,12 @@ class TableFollower:
         Raises:
             UnavailableError: the broker does not answer.
         """
-        consumer = self._consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=200)
+        wait_ms = _FETCH_WAIT_MS if self._arrivals is None else _REST_MS
+        consumer = self._consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=wait_ms)
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
                 await consumer.start()
+                self._listen(consumer)
                 end = await self._assign(consumer)
             self._following = Background(partial(self._follow, consumer), name=self._table.what)
             self._following.start()
@@ -114,6 +122,21 @@ class TableFollower:
         except BaseException:
             await self.close()
             raise
+
+    def _listen(self, consumer: "AIOKafkaConsumer") -> None:
+        if self._arrivals is None:
+            return
+        try:
+            self._arrivals.open()
+        except OSError as error:
+            log.warning(
+                "arrivals_not_heard",
+                topic=self._partition.topic,
+                reason=str(error),
+                effect="changes come a second late",
+            )
+        else:
+            rest_between_fetches(consumer, self._arrivals)
 
     @property
     def is_running(self) -> bool:
@@ -145,6 +168,9 @@ class TableFollower:
                 end = (await self._consumer.end_offsets([self._partition]))[self._partition]
         except (KafkaError, TimeoutError) as error:
             raise UnavailableError(f"the end of {self._partition.topic} is not known: {error!r}") from error
+        if self._arrivals is not None:
+            # What is there may be of a producer that sends no signals.
+            self._arrivals.wake()
         await self._table.wait_applied(end - 1, timeout_s=timeout_s)
 
     async def close(self) -> None:
@@ -154,6 +180,8 @@ class TableFollower:
         if self._consumer is not None:
             await self._consumer.stop()
             self._consumer = None
+        if self._arrivals is not None:
+            self._arrivals.close()
 
     async def _assign(self, consumer: "AIOKafkaConsumer") -> int | None:
         """Go to the first record of the topic and return its end; None if there is no such topic."""
@@ -199,9 +227,18 @@ async def publish_to_table(settings: "KafkaSettings", topic: str, *, key: str, v
         with broker_errors(settings.kafka_bootstrap_servers):
             await producer.start()
             written = await producer.send_and_wait(topic, key=key.encode(), value=value, partition=0)
+            _tell(settings, topic)
             return int(written.offset)
     finally:
         # An idempotent producer never gives up a flush by itself, and somebody waits for the answer.
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await producer.stop()
+
+
+def _tell(settings: "KafkaSettings", topic: str) -> None:
+    """Tell followers on this machine that the table has changed."""
+    if settings.arrivals_dir is not None:
+        signals = ArrivalSignals(settings.arrivals_dir)
+        signals.send(topic)
+        signals.close()

@@ -14,7 +14,7 @@ from inferlane.runtime.kafka.fetcher import guard_fetches
 if TYPE_CHECKING:
     from inferlane.runtime.settings import KafkaSettings
 
-_HEARTBEATS_A_SESSION = 10
+_HEARTBEATS_A_SESSION = 6
 # Leaving the group takes a round trip and blocks the event loop, so it happens after the data path is drained.
 _JOIN_S = 3.0
 

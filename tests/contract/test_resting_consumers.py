@@ -9,6 +9,8 @@ import pytest
 
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
+from inferlane.runtime import compacted_table
+from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_producer
 from inferlane.runtime.kafka.consumer import LaneConsumer
@@ -93,3 +95,41 @@ async def test_records_of_a_producer_that_sends_no_signal_are_found_after_the_re
     finally:
         await consumer.close()
         await foreign.stop()
+
+
+class Values(CompactedTable):
+    """The last value of each key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, bytes | None] = {}
+
+    def put(self, key: str, value: bytes | None) -> None:
+        self.values[key] = value
+
+
+async def test_a_table_that_rests_gets_what_is_published_and_misses_nothing_when_it_is_read_to_its_end(
+    broker: Broker, arrivals_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compacted_table, "_REST_MS", REST_MS)
+    settings = broker.settings(arrivals_dir=arrivals_dir)
+    topic = settings.names.splits
+    await create_topics(settings, [])
+    table = Values()
+    follower = TableFollower(settings, table, topic=topic)
+    foreign = make_producer(settings)
+    await foreign.start()
+    await follower.start()
+    try:
+        for number in range(5):
+            value = b"%d" % number
+            offset = await publish_to_table(settings, topic, key="told", value=value)
+            await table.wait_applied(offset, timeout_s=WAIT_S)
+            assert table.values["told"] == value
+            await foreign.send_and_wait(topic, key=b"untold", value=value, partition=0)
+            await follower.read_to_end(timeout_s=WAIT_S)
+            assert table.values["untold"] == value
+    finally:
+        await follower.close()
+        await foreign.stop()
+    assert not names_in(arrivals_dir)

@@ -89,6 +89,10 @@ class ArrivalListener:
         """Note that the broker is asked now: records that came until then are in its answer."""
         self._arrived.clear()
 
+    def wake(self) -> None:
+        """End a wait, as a signal does."""
+        self._arrived.set()
+
     async def wait(self, wait_s: float) -> None:
         """Return once there was a signal since `forget`, or after so many seconds."""
         await wait_for_arrival(self._arrived, wait_s)

@@ -91,7 +91,8 @@ _FETCH_MAX_BYTES = 32 * 1024 * 1024
 _MAX_BATCH_BYTES = 1024 * 1024
 # How long one batch may take before the group gives up on us.
 _MAX_POLL_INTERVAL_MS = 600_000
-_HEARTBEATS_A_SESSION = 10
+# Too few mistake a busy member for a dead one, and tell it late of a rebalance; too many keep an idle broker awake.
+_HEARTBEATS_A_SESSION = 6
 # So late producers and consumers see partitions that were added, or a topic that was made anew. Each look costs the
 # broker a small call a client.
 METADATA_MAX_AGE_MS = 5_000
