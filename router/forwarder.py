@@ -30,9 +30,8 @@ from inferlane.runtime.kafka.record_writer import Sender
 from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
 from router.routed_records import RoutedRecord, no_callbacks, refusal, routed_headers
-from router.router_telemetry import RouterLaneMetrics, RouteSpans
+from router.router_telemetry import RouterLaneMetrics, RouteSpans, ShadowGate
 from router.routing import Route, ServedModels, Splits, deciding_split, fallback_of, route, route_to_served, shadow_of
-from router.shadow_gate import ShadowGate
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -101,7 +100,7 @@ class Forwarder:
         self._tracing = tracing
         self._metrics = {lane: RouterLaneMetrics(catalog, lane) for lane in Lane}
 
-    async def forward(self, take: FetchedBatch, lane: Lane) -> Awaitable[object] | None:
+    async def forward(self, fetched: FetchedBatch, lane: Lane) -> Awaitable[object] | None:
         """Return when each record is in the topic of its version, or has a reply because no version can serve it.
 
         If some records wait for a failing topic, return an awaitable for them, so that the lane goes on with others.
@@ -109,7 +108,7 @@ class Forwarder:
         fetched_s = time.time()
         spans = None if self._tracing is None else RouteSpans(self._tracing, self._ingress[lane], fetched_s=fetched_s)
         work = _Forwarding(lane, fetched_s, spans)
-        by_topic = self._sort(await self._decisions(take, lane), work)
+        by_topic = self._sort(await self._decisions(fetched, lane), work)
         # Do not wait for a topic whose last write failed.
         waited = [topic for topic in by_topic if not self._destinations.is_failing(topic)]
         writes = {topic: asyncio.create_task(self._write(topic, part, work)) for topic, part in by_topic.items()}
@@ -137,15 +136,15 @@ class Forwarder:
         finally:
             self._parked_batches -= 1
 
-    async def _decisions(self, take: FetchedBatch, lane: Lane) -> list[RoutedRecord | Reply]:
+    async def _decisions(self, fetched: FetchedBatch, lane: Lane) -> list[RoutedRecord | Reply]:
         """Decide on each record; if a version is unknown, again: its sender may have read of it a moment earlier."""
-        decisions = [self.decide(record, lane) for record in take.records]
+        decisions = [self.decide(record, lane) for record in fetched.records]
         if self._catch_up is None or not any(map(_is_unknown, decisions)):
             return decisions
         await self._catch_up()
         return [
             self.decide(record, lane) if _is_unknown(decision) else decision
-            for record, decision in zip(take.records, decisions, strict=True)
+            for record, decision in zip(fetched.records, decisions, strict=True)
         ]
 
     def _sort(self, decisions: "Iterable[RoutedRecord | Reply]", work: _Forwarding) -> dict[str, list[RoutedRecord]]:

@@ -29,8 +29,7 @@ from router.feedback_tally import FeedbackTally
 from router.forwarder import Forwarder, router_lanes
 from router.rollouts.host import RolloutHost, RolloutWriter
 from router.rollouts.outside_reader import OutsideReader
-from router.router_telemetry import DeploymentMonitor
-from router.shadow_gate import ShadowGate
+from router.router_telemetry import DeploymentMonitor, ShadowGate
 from router.window_publisher import WindowPublisher
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What the router measures: metrics and spans of each lane, and gauges of the whole deployment."""
+"""What the router measures: metrics and spans of each lane, the whole deployment, and the room for shadow copies."""
 
 import asyncio
 import time
@@ -20,6 +20,7 @@ from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
 from inferlane.runtime.kafka.offsets import PartitionPosition, Position, Subscription
 from inferlane.runtime.metrics import router_metrics as metrics
 from inferlane.runtime.metrics.instruments import UNKNOWN, bounded
+from inferlane.runtime.metrics.router_metrics import SHADOW_COPIES
 from inferlane.runtime.redis.connection import store_errors
 from inferlane.runtime.redis.store_probe import read_store_memory
 from inferlane.runtime.tracing import message_attributes, version_attributes
@@ -37,7 +38,33 @@ if TYPE_CHECKING:
     from models.catalog import Catalog, Model
     from models.live_catalog import AnyCatalog
     from router.routing import Splits
-    from router.shadow_gate import ShadowGate
+
+# Bulk records that may wait for a version before it gets no more copies. Fewer compare less at a high rate, because
+# the lag is read every few seconds only; more are compared later.
+_MAX_LAG_RECORDS = 5_000
+
+
+class ShadowGate:
+    """Counts what may still be copied until the lag is read again. One event loop."""
+
+    def __init__(self) -> None:
+        self._room: dict[tuple[str, str], int] = {}
+        self._asked, self._dropped = (SHADOW_COPIES.labels(outcome) for outcome in ("asked", "dropped"))
+
+    def note_lag(self, model: str, version: str, lag_records: int) -> None:
+        """Note how many bulk records wait for a version."""
+        self._room[model, version] = _MAX_LAG_RECORDS - lag_records
+
+    def admits(self, model: str, version: str) -> bool:
+        """Whether the version may get one copy more; counts it."""
+        room = self._room.get((model, version), _MAX_LAG_RECORDS)
+        if room <= 0:
+            self._dropped.inc()
+            return False
+        self._room[model, version] = room - 1
+        self._asked.inc()
+        return True
+
 
 _MS = 1e-3
 _UNKNOWN_ROUTE = Route(UNKNOWN, UNKNOWN)

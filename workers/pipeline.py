@@ -109,13 +109,13 @@ class Pipeline:
         """Release the inference thread; it ends after the run under way."""
         self._runner.close()
 
-    async def serve(self, take: FetchedBatch, lane: Lane) -> None:
+    async def serve(self, fetched: FetchedBatch, lane: Lane) -> None:
         """Return when every record of the fetched batch has a durable terminal result."""
         fetched_s = self._clock.now_s()
-        self._telemetry.observe_fetched(take.records, lane, now_s=fetched_s)
+        self._telemetry.observe_fetched(fetched.records, lane, now_s=fetched_s)
         requests: list[Request] = []
         refused: list[Reply] = []
-        for record in take.records if self._moved is None else self._moved.left(take.records, lane):
+        for record in fetched.records if self._moved is None else self._moved.left(fetched.records, lane):
             try:
                 requests.append(decode(record, lane, self._model.version))
             except UNREADABLE as error:

@@ -6,7 +6,15 @@ with Client("http://127.0.0.1:8000") as client:
     print(client.predict([[5.1, 3.5, 1.4, 0.2]], model="iris").predictions)
 """
 
-from inferlane_client.answers import Prediction, ServedModel, ServedVersion, Status, TensorSignature, TrafficSplit
+from inferlane_client.answers import (
+    Answer,
+    Prediction,
+    ServedModel,
+    ServedVersion,
+    Status,
+    TensorSignature,
+    TrafficSplit,
+)
 from inferlane_client.async_client import AsyncClient
 from inferlane_client.binary_tensors import TensorPrediction
 from inferlane_client.call_errors import (
@@ -31,7 +39,6 @@ from inferlane_client.call_errors import (
 from inferlane_client.client import Client
 from inferlane_client.events import Event
 from inferlane_client.handles import AsyncHandle, Handle
-from inferlane_client.many import Answer
 from inferlane_client.request import Request
 from inferlane_client.retries import Retries
 from inferlane_client.server_connection import Tls

@@ -235,3 +235,21 @@ def unexpected(detail: str) -> UnexpectedAnswer:
             detail=f"{detail}. Look at what answers at this address",
         )
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What became of request number `index`, which counts from 0 in the order of the requests."""
+
+    index: int
+    outcome: Prediction | CallError
+
+    def prediction(self) -> Prediction:
+        """The result.
+
+        Raises:
+            CallError: there is none; the error says why.
+        """
+        if isinstance(self.outcome, CallError):
+            raise self.outcome
+        return self.outcome

@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import Any, Self
 
-from inferlane_client.answers import Prediction, ServedModel, TrafficSplit
+from inferlane_client.answers import Answer, Prediction, ServedModel, TrafficSplit
 from inferlane_client.binary_tensors import TensorPrediction
 from inferlane_client.call_errors import CallError
 from inferlane_client.callers import AsyncCaller
 from inferlane_client.handles import AsyncHandle
-from inferlane_client.many import Answer, check_concurrency, request_of
-from inferlane_client.request import Request, Rows
+from inferlane_client.request import Request, Rows, check_concurrency, request_of
 from inferlane_client.retries import Retries
 from inferlane_client.server_connection import DEFAULT_CONNECTIONS, DEFAULT_URL, Connection, Tls
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -134,3 +134,21 @@ def _loaded(name: str) -> ModuleType | None:
 
 def _invalid(detail: str) -> InvalidInput:
     return InvalidInput(ProblemDetails(code="invalid_input", title="The rows cannot be sent", detail=detail))
+
+
+def request_of(item: Request | Rows, *, model: str | None, version: str | None) -> Request:
+    """The request that an item of many stands for; what it does not name itself is that of the call."""
+    if not isinstance(item, Request):
+        return Request(rows=item, model=model, version=version)
+    return replace(item, model=item.model or model, version=item.version or version)
+
+
+def check_concurrency(concurrency: int) -> int:
+    """Return the number if so many requests can be under way.
+
+    Raises:
+        ValueError: it is less than 1.
+    """
+    if concurrency < 1:
+        raise ValueError(f"concurrency is {concurrency}; it must be at least 1")
+    return concurrency

@@ -7,7 +7,7 @@ state anew under a larger generation first. What its predecessor may still write
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace as replaced
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -21,13 +21,13 @@ from inferlane.contracts.traffic_split import Split
 from inferlane.errors import InferlaneError
 from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
 from inferlane.runtime.kafka.offsets import Position, Subscription
+from inferlane.runtime.metrics.router_metrics import ROLLOUT_EVIDENCE, ROLLOUT_PAUSED, ROLLOUT_PHASE
 from inferlane.runtime.rollout_table import remove_command
 from inferlane.runtime.split_table import encode_split
-from router.rollouts.commands import obey, start
 from router.rollouts.controller import Window, step
 from router.rollouts.observation import in_doubt, lane_slots, workers_of
 from router.rollouts.outside_reader import OutsideReader
-from router.rollouts.rollout_gauges import forget_rollouts, show_rollouts
+from router.rollouts.states import obey, start
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -37,6 +37,29 @@ if TYPE_CHECKING:
     from inferlane.runtime.split_table import SplitTable
     from router.rollouts.guards import CandidatePool
     from router.version_windows import VersionWindows
+
+
+def show_rollouts(states: Sequence[RolloutState], *, now_s: float) -> None:
+    """Set the gauges of each model to those of its newest rollout; `states` has the newest first."""
+    shown: set[str] = set()
+    for state in states:
+        model = state.spec.model
+        if model in shown:
+            continue
+        shown.add(model)
+        for phase in Phase:
+            ROLLOUT_PHASE.labels(model, phase).set(phase is state.phase)
+        for verdict in state.verdicts:
+            ROLLOUT_EVIDENCE.labels(model, verdict.check).set(verdict.log_evidence or 0.0)
+        is_paused = state.phase is Phase.PAUSED
+        ROLLOUT_PAUSED.labels(model).set(now_s - state.phase_since_s if is_paused else 0.0)
+
+
+def forget_rollouts() -> None:
+    """Show none: another router decides now."""
+    for gauge in (ROLLOUT_PHASE, ROLLOUT_EVIDENCE, ROLLOUT_PAUSED):
+        gauge.clear()
+
 
 log = structlog.get_logger(__name__)
 

@@ -1,11 +1,16 @@
-"""The states of a rollout: how one is entered, and which split it asks for. Pure."""
+"""The states of a rollout: how one is entered, by decision or by command, and which split it asks for. Pure."""
+
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from inferlane.contracts.rollout import MAX_EVENTS, Phase, RolloutEvent, RolloutState, Step
+from inferlane.contracts.rollout import MAX_EVENTS, Action, Command, Phase, RolloutEvent, RolloutState, Step
 from inferlane.contracts.traffic_split import Shadow, Split
 from router.rollouts.evidence import start_step
 from router.rollouts.evidence_record import from_record, to_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def pause(state: RolloutState, reason: str, now_s: float, by: str = "") -> RolloutState:
@@ -111,3 +116,47 @@ def split_of(state: RolloutState, now_s: float) -> Split:
 def is_same(held: Split, wanted: Split) -> bool:
     """Whether a split asks for the same as another, whenever it was written."""
     return replace(held, changed_s=0.0) == replace(wanted, changed_s=0.0)
+
+
+_BEFORE_THE_END = frozenset({Phase.PREPARING, Phase.SHADOWING, Phase.STEPPING, Phase.BAKING, Phase.PAUSED})
+
+
+def start(
+    command: Command, *, offset: int, held: Split | None, other: RolloutState | None, now_s: float
+) -> RolloutState:
+    """The state of a new rollout; it has failed where `other` of the same model is under way.
+
+    Raises:
+        ValueError: the command has no spec.
+    """
+    if command.spec is None:
+        raise ValueError(f"the command {command.id} starts a rollout and says not which")
+    draft = RolloutState(
+        id=command.rollout,
+        spec=command.spec,
+        generation=1 + (0 if held is None else held.generation),
+        created_s=now_s,
+        commands_through=offset,
+    )
+    if other is not None:
+        return enter(draft, Phase.FAILED, f"the rollout {other.id} of the same model is not over", now_s, command.by)
+    return begin(draft, command.reason, now_s, command.by)
+
+
+def obey(state: RolloutState, command: Command, *, offset: int, held: Split | None, now_s: float) -> RolloutState:
+    """The state after a command, which counts once; one that does not apply changes nothing but that."""
+    if offset <= state.commands_through:
+        return state
+    state = replace(state, commands_through=offset, revision=state.revision + 1)
+    if state.phase not in _BEFORE_THE_END:
+        return state
+    reason, by = command.reason, command.by
+    generation = 1 + held.generation if state.is_split_theirs and held is not None else state.generation
+    do: dict[Action, Callable[[], RolloutState]] = {
+        Action.PAUSE: lambda: pause(state, reason or "paused by hand", now_s, by),
+        Action.PROMOTE: lambda: promote(state, reason, now_s, by, generation=generation),
+        Action.ABORT: lambda: roll_back(state, reason or "aborted by hand", now_s, by),
+    }
+    if state.phase is Phase.PAUSED:
+        do[Action.RESUME] = lambda: resume(state, reason, now_s, by, generation=generation)
+    return do[command.action]() if command.action in do else state

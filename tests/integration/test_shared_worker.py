@@ -20,7 +20,8 @@ from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.versions import VersionFaults
-from models.store import write_model, write_version
+from models.adding.publication import write_version
+from models.store import write_model
 from tests.support.brokers import Broker
 from tests.support.fakes.stores import describe_tiny, write_tiny_onnx
 from tests.support.parts import embedded_store, eventually, free_port

@@ -19,8 +19,8 @@ from inferlane.runtime.split_table import SplitTable
 from models.live_catalog import AnyCatalog, LiveCatalog
 from router.forwarder import CatchUp, Forwarder
 from router.routed_records import RoutedRecord
+from router.router_telemetry import ShadowGate
 from router.routing import Splits
-from router.shadow_gate import ShadowGate
 from tests.support.fakes.entries import make_entry
 from tests.support.fakes.records import FakeRecord, make_catalog
 

@@ -29,12 +29,11 @@ from inferlane.contracts.rollout import (
     key_of,
 )
 from inferlane.contracts.traffic_split import Split
-from router.rollouts.commands import obey, start
 from router.rollouts.controller import Window, step
 from router.rollouts.evidence import LaneSlot
 from router.rollouts.evidence_record import from_record
 from router.rollouts.guards import CandidatePool
-from router.rollouts.states import weight_of
+from router.rollouts.states import obey, start, weight_of
 
 PROMOTE_AFTER = 900
 STEPS = {
