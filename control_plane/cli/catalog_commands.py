@@ -137,7 +137,8 @@ def _wait_for_the_pool_to_go(settings: "ApiSettings", model: str, version: str) 
 
     file, until_s = RunFile(settings.state_dir), time.monotonic() + _POOL_GONE_WITHIN_S
     while (record := file.read()) is not None and record.is_running:
-        if not any(process.pool == worker_pool(model, version) for process in record.processes):
+        pool, name = worker_pool(model, version), f"{model}/{version}"
+        if not any(process.pool == pool or name in process.versions for process in record.processes):
             return
         if time.monotonic() > until_s:
             raise UnavailableError(

@@ -88,6 +88,8 @@ def _checks(
     needs_broker = frozenset({"broker"})
     entries = record.processes if record else ()
     urls: dict[str, str] = {"api": api.url, **{entry.pool: entry.ops_url for entry in entries}}
+    # Those that share a process by their names.
+    urls |= {name: entry.ops_url for entry in entries for name in entry.versions}
     processes = [
         DoctorCheck(name=entry.name, see=partial(checks.check_ready, entry.ops_url))
         for entry in entries
@@ -134,7 +136,8 @@ def _urls_for(target: "Target", urls: "Mapping[str, str]") -> dict[str, str]:
     """Return the ops addresses of router, API and a worker of the target."""
     from control_plane.local.pools import worker_pool
 
-    return dict(urls) | {"worker": urls.get(worker_pool(target.model, target.version), "")}
+    own = urls.get(worker_pool(target.model, target.version), "")
+    return dict(urls) | {"worker": own or urls.get(f"{target.model}/{target.version}", "")}
 
 
 async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "Mapping[str, str]") -> str:

@@ -93,6 +93,14 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         float,
         typer.Option(min=0.1, envvar="INFERLANE_HPA_SYNC_S", help="Seconds from one step of the HPA to the next."),
     ] = 15.0,
+    share_below: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            envvar="INFERLANE_SHARED_WORKER_MAX_MODEL_BYTES",
+            help="Versions whose files take at most so many bytes share one process; 0: each has its own.",
+        ),
+    ] = 0,
     samples: Annotated[
         bool, typer.Option("--samples", help="Build the sample models first, where the store lacks them. Default: off.")
     ] = False,
@@ -128,6 +136,7 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         if autoscale
         else None,
         forks=fork,
+        shared_worker_max_model_bytes=share_below,
     )
     if samples:
         models_commands.build_samples()
@@ -196,7 +205,8 @@ def status() -> None:
     table = Table("process", "pid", "state", "restarts", "uptime", "port", "readiness", box=None)
     for entry, ready in zip(record.processes, readiness, strict=True):
         uptime = f"{time.time() - entry.create_time_s:.0f} s" if entry.pid else "-"
-        table.add_row(entry.name, str(entry.pid), entry.state, str(entry.restarts), uptime, str(entry.port), ready)
+        name = f"{entry.name} ({len(entry.versions)} versions)" if entry.versions else entry.name
+        table.add_row(name, str(entry.pid), entry.state, str(entry.restarts), uptime, str(entry.port), ready)
     out.print(f"stack {record.phase}, supervisor pid {record.pid}, {record.api_url}")
     out.print(table)
     for line in fault_lines(record):
@@ -221,9 +231,7 @@ def load_targets(settings: "StackSettings") -> "tuple[Target, ...]":
     from models.store_reader import load_catalog
 
     catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
-    return tuple(
-        Target(model=entry.model, version=entry.version, signature=entry.signature) for entry in catalog.all_versions()
-    )
+    return tuple(Target.of(entry) for entry in catalog.all_versions())
 
 
 def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord, ...]]":
@@ -245,9 +253,9 @@ def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord,
         catalog = asyncio.run(read_state(profile.settings)).catalog
     if lack and (profile.has_broker or not catalog.models):
         raise ConfigurationError(lack)
-    return tuple(
-        Target(model=entry.model, version=entry.version, signature=entry.signature) for entry in catalog.all_versions()
-    ), tuple(FaultRecord(model=fault.model, version=fault.version, reason=fault.reason) for fault in catalog.faults)
+    return tuple(Target.of(entry) for entry in catalog.all_versions()), tuple(
+        FaultRecord(model=fault.model, version=fault.version, reason=fault.reason) for fault in catalog.faults
+    )
 
 
 def _up_here(profile: "Profile", options: "StackOptions") -> None:

@@ -80,10 +80,7 @@ class CatalogPools:
             await asyncio.gather(*self._busy.values(), return_exceptions=True)
 
     def _note(self, catalog: Catalog) -> None:
-        self._wanted = {
-            (entry.model, entry.version): Target(model=entry.model, version=entry.version, signature=entry.signature)
-            for entry in catalog.all_versions()
-        }
+        self._wanted = {(entry.model, entry.version): Target.of(entry) for entry in catalog.all_versions()}
         self._changed.set()
 
     async def _settle(self, name: Name) -> None:

@@ -103,6 +103,7 @@ class LocalStack:
                 self._tasks.append(asyncio.create_task(self._autoscale(self._autoscaler), name="stack:autoscale"))
             following = CatalogPools(self._versions).run(self._profile.settings)
             self._tasks.append(asyncio.create_task(following, name="stack:catalog"))
+            self._tasks.append(asyncio.create_task(self._versions.watch_shared(), name="stack:shared"))
             # Said to whoever started us, who may be gone, or to a log that cannot be written.
             with suppress(OSError):
                 when_ready(self._record)
@@ -144,7 +145,7 @@ class LocalStack:
                 names=self._profile.settings.names,
             ),
             reader=BacklogReader(self._profile.settings),
-            scale=self._supervisor.scale,
+            scale=self._versions.scale,
             hpa_sync_s=chosen.hpa_sync_s,
             on_look=self._write,
         )
@@ -191,7 +192,10 @@ class LocalStack:
         self._write()
 
     def _write(self) -> None:
-        processes = tuple(_process_record(pool, process) for pool, process in self._supervisor.processes())
+        processes = tuple(
+            _process_record(pool, process, versions=self._versions.sharing(pool))
+            for pool, process in self._supervisor.processes()
+        )
         pools = tuple(_pool_record(state) for state in self._autoscaler.states) if self._autoscaler else ()
         faults = self._versions.faults()
         bad = {(fault.model, fault.version) for fault in faults}
@@ -217,7 +221,7 @@ def refuse_second(file: RunFile) -> None:
         )
 
 
-def _process_record(pool: str, process: "ManagedProcess") -> ProcessRecord:
+def _process_record(pool: str, process: "ManagedProcess", *, versions: tuple[str, ...]) -> ProcessRecord:
     return ProcessRecord(
         name=process.spec.name,
         pool=pool,
@@ -229,6 +233,7 @@ def _process_record(pool: str, process: "ManagedProcess") -> ProcessRecord:
         ops_url=process.spec.ops_url,
         log=str(process.spec.log_path),
         fault=process.fault,
+        versions=versions,
     )
 
 

@@ -5,6 +5,7 @@ import importlib.resources
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from control_plane.local.child_process import Ask, Prepare, ProcessSpec, child_e
 from control_plane.local.probe import Target
 from control_plane.local.profile import DASHBOARD, OpsPorts, Profile, StackOptions, claim_port
 from control_plane.local.readiness import is_live, is_ready
+from control_plane.local.shared_pool import SHARED_POOL, SharedPool
 from control_plane.local.supervisor import Pool
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.kafka.clients import broker_errors, client_arguments
@@ -173,6 +175,9 @@ class StackPools:
         self._options = options
         # Those of now: the catalogue changes while the stack runs.
         self.targets = list(targets)
+        self.shared = SharedPool(
+            self._settings.state_dir, max_model_bytes=options.shared_worker_max_model_bytes, workers=options.workers
+        )
         self._ops_ports = OpsPorts(options.first_ops_port, host=self._settings.ops_host)
         self._log_dir: Path = self._settings.state_dir / "logs"
 
@@ -184,7 +189,11 @@ class StackPools:
         """
         pools = list(self.parts())
         pools.append(self._ours("router", _ROUTER, "router"))
-        pools += map(self.workers, self.targets)
+        pools += [self.workers(target) for target in self.targets if not self.shared.wants(target)]
+        for target in filter(self.shared.wants, self.targets):
+            self.shared.add(target)
+        if self.shared.labels:
+            pools.append(self.shared_workers())
         if self._settings.webhooks:
             pools.append(self._ours("webhooks", _ROUTER, "webhooks"))
         pools.append(self._api())
@@ -196,6 +205,16 @@ class StackPools:
         """Return the pool that serves a version."""
         argv = ("worker", "--model", target.model, "--version", target.version)
         return self._ours(worker_pool(target.model, target.version), _WORKERS, *argv)
+
+    def shared_workers(self) -> Pool:
+        """Return the pool of the process that small versions share."""
+        pool = self._ours(SHARED_POOL, _WORKERS, "worker", "--roster", str(self.shared.roster.absolute()))
+
+        def make(number: int) -> ProcessSpec:
+            self.shared.tell()
+            return pool.make(number)
+
+        return replace(pool, make=make)
 
     def parts(self) -> tuple[Pool, ...]:
         """Return the embedded broker and store, unless the user named others."""

@@ -1,10 +1,11 @@
 """Probe a running stack over HTTP: a prediction through every hop."""
 
+import math
 import time
 from dataclasses import dataclass
 from functools import reduce
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from pydantic import SecretStr
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import ssl
 
     from inferlane.runtime.http.api_address import ApiAddress
+    from models.catalog import ModelVersion
 
 _MORE_PATIENCE_S = 5.0
 
@@ -32,6 +34,18 @@ class Target:
     model: str
     version: str
     signature: Signature
+    # What its files take, by which it may share a process with others; infinite if it should not.
+    shareable_bytes: float = math.inf
+
+    @classmethod
+    def of(cls, version: "ModelVersion") -> Self:
+        """The target for a version of the catalogue. One on a GPU has its process for itself."""
+        return cls(
+            model=version.model,
+            version=version.version,
+            signature=version.signature,
+            shareable_bytes=math.inf if version.execution.on_gpu else version.size_bytes,
+        )
 
     def body(self, *, timeout_s: float) -> dict[str, Any]:
         """The JSON body of the request, pinned to the version."""

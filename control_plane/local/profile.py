@@ -46,6 +46,8 @@ class StackOptions:
     store_maxmemory_mib: int = 512
     # 0 is no dashboard.
     dashboard_port: int = 3000
+    # Versions whose files take no more share one process; 0: none does.
+    shared_worker_max_model_bytes: int = 0
     # None: every pool keeps its size.
     autoscale: AutoscaleOptions | None = None
     # Whether services are forked from a process that has loaded their modules, where the system allows it.

@@ -18,6 +18,19 @@ class _Checks(msgspec.Struct):
     checks: dict[str, str] = {}
 
 
+class HostedStatus(msgspec.Struct, frozen=True):
+    """What a shared worker says of one of its versions."""
+
+    state: str
+    reason: str = ""
+
+
+class _Hosted(msgspec.Struct):
+    """The body of `/readyz` of a shared worker."""
+
+    versions: dict[str, HostedStatus] = {}
+
+
 async def is_ready(base_url: str) -> bool:
     """Whether `/readyz` answers 200.
 
@@ -36,6 +49,19 @@ async def is_live(base_url: str) -> bool:
     """
     status, _ = await local_get(base_url, "/livez")
     return status == HTTPStatus.OK
+
+
+async def hosted_versions(base_url: str) -> dict[str, HostedStatus]:
+    """Return what a shared worker says of its versions, each by `model/version`.
+
+    Raises:
+        UnavailableError: nobody answers, or not that.
+    """
+    _, body = await local_get(base_url, "/readyz")
+    try:
+        return msgspec.json.decode(body, type=_Hosted).versions
+    except msgspec.DecodeError as error:
+        raise UnavailableError(f"GET {base_url}/readyz: the answer is no JSON ({clipped(str(error))})") from error
 
 
 async def failing_checks(base_url: str, *, tls: "ssl.SSLContext | None" = None) -> tuple[str, ...]:

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
-from control_plane.local.managed_process import State
+from control_plane.local.managed_process import StartError, State
 from control_plane.local.pools import StackPools, worker_pool
 from control_plane.local.probe import Target, predict
+from control_plane.local.shared_pool import SHARED_POOL
 from inferlane.errors import InferlaneError, UnavailableError
 from inferlane.runtime.http.api_address import ApiAddress
 from inferlane.runtime.kafka.topic_admin import create_topics
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _PROBE_WAIT_S = 30.0
+# How often the shared process is asked, while somebody waits for its answer, and otherwise; and how long it is waited
+# for: a version loads in less, and one that drains may take as long as its batches.
+_LOOK_S = 0.1
+_WATCH_S = 2.0
+_SETTLE_S = 60.0
 
 
 class VersionPools:
@@ -42,6 +50,7 @@ class VersionPools:
         self._on_change = on_change
         self._settings = settings
         self._pools = pools
+        self._shared = pools.shared
         self._supervisor = supervisor
         self._api = ApiAddress.of_this_machine(settings)
         self._unusable = unusable
@@ -65,7 +74,10 @@ class VersionPools:
         """
         await create_topics(self._settings, [(target.model, target.version)])
         self._pools.targets.append(target)
-        await self._supervisor.add(self._pools.workers(target))
+        if self._shared.wants(target):
+            await self._start_shared(target)
+        else:
+            await self._supervisor.add(self._pools.workers(target))
         await self._probe([target])
         self._on_change()
         if self._autoscaler is not None:
@@ -77,9 +89,79 @@ class VersionPools:
             await self._autoscaler.remove(worker_pool(*name))
         await self._supervisor.remove(worker_pool(*name))
         for target in [target for target in self._pools.targets if (target.model, target.version) == name]:
+            if self._shared.holds(target):
+                await self._stop_shared(target)
             self._pools.targets.remove(target)
             self._unanswered.pop(target, None)
         self._on_change()
+
+    async def scale(self, pool: str, size: int) -> None:
+        """Scale the pool of a version; one that shares a process leaves it when it needs more than one worker.
+
+        It does not come back before the stack starts again: a lag that comes and goes would start and stop workers.
+
+        Raises:
+            ConfigurationError: no such pool.
+            StartError: a new process did not get ready.
+        """
+        shared = {worker_pool(target.model, target.version): target for target in self._pools.targets}
+        target = shared.get(pool)
+        if target is None or not self._shared.holds(target):
+            await self._supervisor.scale(pool, size)
+        elif size > 1:
+            await self._leave_shared(target, size)
+
+    async def watch_shared(self) -> NoReturn:
+        """Follow what the shared process says of its versions, until cancelled."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if await self._look_at_shared():
+                self._on_change()
+
+    def sharing(self, pool: str) -> tuple[str, ...]:
+        """The versions that share the processes of a pool, as `model/version`."""
+        return self._shared.labels if pool == SHARED_POOL else ()
+
+    async def _look_at_shared(self) -> bool:
+        urls = [process.spec.ops_url for pool, process in self._supervisor.processes() if pool == SHARED_POOL]
+        return bool(urls) and await self._shared.look(urls[0])
+
+    async def _start_shared(self, target: Target) -> None:
+        """Have the shared process serve a version; return when it does, or has failed."""
+        self._shared.add(target)
+        if any(pool == SHARED_POOL for pool, _ in self._supervisor.processes()):
+            self._shared.tell()
+        else:
+            await self._supervisor.add(self._pools.shared_workers())
+        await self._settled(target)
+
+    async def _stop_shared(self, target: Target, *, for_good: bool = False) -> None:
+        """Have the shared process give a version up; return when it has finished what it had in work."""
+        self._shared.remove(target, for_good=for_good)
+        self._shared.tell()
+        await self._settled(target)
+
+    async def _leave_shared(self, target: Target, size: int) -> None:
+        """Start a pool for a version that shares a process; once its workers read, the process leaves it to them."""
+        pool = worker_pool(target.model, target.version)
+        await self._supervisor.add(replace(self._pools.workers(target), size=size))
+        if not any(name == pool and process.state is State.READY for name, process in self._supervisor.processes()):
+            await self._supervisor.remove(pool)
+            raise StartError(f"no worker of {target.model} {target.version} got ready; it stays in {SHARED_POOL}")
+        await self._stop_shared(target, for_good=True)
+        log.info("version_left_shared_process", model=target.model, version=target.version, workers=size)
+
+    async def _settled(self, target: Target) -> None:
+        """Return when the shared process has heard of a change; one that is away hears of it when it starts."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_S):
+                await self._look_at_shared()
+                while not self._shared.is_settled(target):
+                    await asyncio.sleep(_LOOK_S)
+                    await self._look_at_shared()
+
+    def _pool_of(self, target: Target) -> str:
+        return SHARED_POOL if self._shared.holds(target) else worker_pool(target.model, target.version)
 
     async def probe_all(self) -> None:
         """Send a request through every hop for each version that has a worker.
@@ -87,6 +169,7 @@ class VersionPools:
         Raises:
             UnavailableError: none of them answers.
         """
+        await self._look_at_shared()
         started = [target for target in self._pools.targets if self._has_worker(target)]
         await self._probe(started)
         if self._pools.targets and len(self._unanswered) == len(started):
@@ -107,7 +190,9 @@ class VersionPools:
                 raise outcome
 
     def _has_worker(self, target: Target) -> bool:
-        name = worker_pool(target.model, target.version)
+        if self._shared.holds(target) and not self._shared.serves(target):
+            return False
+        name = self._pool_of(target)
         return any(pool == name and process.state is State.READY for pool, process in self._supervisor.processes())
 
     def faults(self) -> tuple[FaultRecord, ...]:
@@ -116,8 +201,14 @@ class VersionPools:
             (target.model, target.version): process.fault
             for target in self._pools.targets
             for pool, process in self._supervisor.processes()
-            if pool == worker_pool(target.model, target.version) and process.fault and not self._has_worker(target)
-        } | {(target.model, target.version): reason for target, reason in self._unanswered.items()}
+            if pool == self._pool_of(target) and process.fault and not self._has_worker(target)
+        }
+        reasons |= {
+            (target.model, target.version): reason
+            for target in self._pools.targets
+            if self._shared.holds(target) and (reason := self._shared.fault(target))
+        }
+        reasons |= {(target.model, target.version): reason for target, reason in self._unanswered.items()}
         found = (
             FaultRecord(model=model, version=version, reason=reason) for (model, version), reason in reasons.items()
         )

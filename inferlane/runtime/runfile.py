@@ -54,6 +54,8 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     log: str
     # Why its last start failed.
     fault: str = ""
+    # The versions that share it, as `model/version`; none of a process of one version.
+    versions: tuple[str, ...] = ()
 
 
 class PoolRecord(msgspec.Struct, frozen=True, kw_only=True):
