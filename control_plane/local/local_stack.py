@@ -22,6 +22,7 @@ from control_plane.local.profile import Profile, StackOptions
 from control_plane.local.scaled_pools import read_scaled_pools
 from control_plane.local.state_directory import StateFiles, TargetFile, keep_small
 from control_plane.local.supervisor import Supervisor
+from control_plane.local.trial_pools import TrialPools
 from control_plane.local.version_pools import VersionPools
 from inferlane import __version__
 from inferlane.errors import ConfigurationError, InferlaneError, clipped
@@ -103,7 +104,10 @@ class LocalStack:
                 self._tasks.append(asyncio.create_task(self._autoscale(self._autoscaler), name="stack:autoscale"))
             following = CatalogPools(self._versions).run(self._profile.settings)
             self._tasks.append(asyncio.create_task(following, name="stack:catalog"))
-            self._tasks.append(asyncio.create_task(self._versions.watch_shared(), name="stack:shared"))
+            if self._pools.shared.is_used:
+                trials = TrialPools(self._versions.isolate).run(self._profile.settings)
+                self._tasks.append(asyncio.create_task(self._versions.watch_shared(), name="stack:shared"))
+                self._tasks.append(asyncio.create_task(trials, name="stack:trials"))
             # Said to whoever started us, who may be gone, or to a log that cannot be written.
             with suppress(OSError):
                 when_ready(self._record)

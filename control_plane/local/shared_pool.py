@@ -35,6 +35,11 @@ class SharedPool:
         # Those that have a pool of their own for as long as the stack runs.
         self._left: set[str] = set()
 
+    @property
+    def is_used(self) -> bool:
+        """Whether any version may share the process."""
+        return self._max_model_bytes > 0
+
     def wants(self, target: "Target") -> bool:
         """Whether the version should share the process."""
         return target.shareable_bytes <= self._max_model_bytes and label_of(target) not in self._left

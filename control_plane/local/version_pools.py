@@ -111,6 +111,16 @@ class VersionPools:
         elif size > 1:
             await self._leave_shared(target, size)
 
+    async def isolate(self, model: str, version: str) -> None:
+        """Give a version that shares a process a pool of its own; any other stays as it is.
+
+        Raises:
+            StartError: its worker did not get ready; it stays where it is.
+        """
+        for target in list(self._pools.targets):
+            if (target.model, target.version) == (model, version) and self._shared.holds(target):
+                await self._leave_shared(target, 1)
+
     async def watch_shared(self) -> NoReturn:
         """Follow what the shared process says of its versions, until cancelled."""
         while True:
