@@ -1,5 +1,6 @@
 """`inferlane models`: exit codes, remedies, and a start that loads nothing heavy."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,14 @@ def test_nothing_heavy_is_loaded_before_there_is_something_to_build(module: str,
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
 
     assert loaded.stdout.split() == []
+
+
+@pytest.mark.parametrize(("command", "is_nicer"), [("models", True), ("topics", False)])
+def test_work_on_models_gives_way_to_a_stack_that_runs_beside_it(command: str, is_nicer: bool) -> None:
+    code = (
+        f"import os, sys; sys.argv = ['inferlane', {command!r}, '--help']\n"
+        "from control_plane.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    print('niceness', os.nice(0))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (int(ran.stdout.rpartition("niceness ")[2]) > os.nice(0)) is is_nicer, ran.stderr
