@@ -20,6 +20,7 @@ from benchmarks.cost import Deployment, Load, cost_to_markdown, measure_cost
 from benchmarks.footprint import footprint_to_markdown, measure_footprint
 from benchmarks.hops import hops_to_markdown, measure_hops
 from benchmarks.idle import idle_to_markdown, measure_idle
+from benchmarks.idle_versions import idle_versions_to_markdown, measure_idle_versions
 from benchmarks.pairs import measure_pairs, pairs_to_markdown
 from benchmarks.profile import measure_profiles, profiles_to_markdown
 from benchmarks.protocols import measure_protocols, protocols_to_markdown
@@ -193,6 +194,18 @@ def idle(
     """CPU of the stack by process while nobody asks."""
     found = measure_idle(load_case("iris"), broker, settle_s=settle, seconds=seconds)
     _save(out / f"idle-{broker}", found, idle_to_markdown(found))
+
+
+@app.command()
+def versions(
+    idle: Annotated[int, typer.Option(min=1, help="How many versions share the process.")] = 50,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds without a request before.")] = 60,
+    seconds: Annotated[float, typer.Option(min=1, help="How long it is measured.")] = 30,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Memory, CPU and start of many small versions that nobody asks, in one process."""
+    found = measure_idle_versions(load_case("iris"), versions=idle, settle_s=settle, seconds=seconds)
+    _save(out / f"versions-{idle}", found, idle_versions_to_markdown(found))
 
 
 @app.command()

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from inferlane.runtime.runfile import ProcessRecord, RunFile
-from models.store import write_model, write_version
+from models.adding.publication import write_version
+from models.store import write_model
 from tests.support.fakes.stores import describe_tiny, write_tiny_onnx, write_tiny_store
 from tests.support.folder_stack import FolderStack
 

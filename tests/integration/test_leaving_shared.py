@@ -16,7 +16,8 @@ from control_plane.local.supervisor import Supervisor
 from control_plane.local.version_pools import VersionPools
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.api_address import ApiAddress
-from models.store import write_model, write_version
+from models.adding.publication import write_version
+from models.store import write_model
 from tests.support.fakes.stores import describe_tiny, write_tiny_onnx
 from tests.support.stack_ports import free_stack_ports
 
