@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers import Broker
-from tests.support.parts import eventually, free_port
+from tests.support.parts import eventually, free_port, is_ready, running
 from tests.support.receiver import Receiver, listening, make_receiver
 from webhook_sender.dispatcher import GONE, UNDELIVERED
 from webhook_sender.main import serve
@@ -29,6 +32,7 @@ from webhook_sender.signing import Signer, parse_secrets, secret_of_key, written
 pytestmark = pytest.mark.timeout(300)
 
 NAMES = Names()
+REPOSITORY = Path(__file__).parents[2]
 REDIRECTS = (301, 302, 303, 307, 308)
 OLD, NEW = (written(bytes([number]) * 32) for number in (1, 2))
 
@@ -138,6 +142,44 @@ async def test_a_receiver_that_was_down_gets_every_result_and_one_restart_loses_
         await eventually(has_failed)
     async with listening(receiver), sending(settings):
         await has_received(receiver, "/down", ids)
+
+
+async def test_a_process_that_is_killed_loses_no_callback_and_sends_again_what_was_not_answered(broker: Broker) -> None:
+    settings = make_settings(broker, ops_port=free_port(), webhook_first_retry_s=1.0)
+    secret = {"INFERLANE_WEBHOOK_SECRET": NEW, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, **settings.environment(), **secret}
+    argv = [sys.executable, "-m", "control_plane", "webhooks"]
+    receiver = make_receiver()
+
+    def killed_at_the_end() -> AbstractAsyncContextManager[int]:
+        ops = f"http://127.0.0.1:{settings.ops_port}"
+        return running(argv, lambda: is_ready(ops), environment=environment)
+
+    async with killed_at_the_end():
+        ids = await write(settings, receiver.url("/slow"), [make_result(number) for number in range(30)])
+
+        async def has_failed() -> bool:
+            return await waiting(settings, stage=1) >= len(ids)
+
+        # Nobody is there: every callback waits for its second try.
+        await eventually(has_failed)
+    async with listening(receiver):
+        async with killed_at_the_end():
+
+            async def is_called() -> bool:
+                return len(receiver.received) > 0
+
+            await eventually(is_called)
+        unanswered = set(receiver.ids("/slow"))
+        first_calls = len(receiver.received)
+        receiver.released.set()
+        async with killed_at_the_end():
+
+            async def has_all_answers() -> bool:
+                answered = set(receiver.ids("/slow")[first_calls:])
+                return answered | unanswered == set(ids) and unanswered <= answered
+
+            await eventually(has_all_answers)
 
 
 async def waiting(settings: Settings, *, stage: int) -> int:

@@ -6,7 +6,7 @@ import signal
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import aiohttp
@@ -41,11 +41,18 @@ async def is_ready(url: str) -> bool:
 
 
 @asynccontextmanager
-async def running(argv: Sequence[str], answers: Callable[[], Awaitable[bool]]) -> AsyncIterator[int]:
-    """Run a server; yields its process id when it answers. What it writes is gone with it."""
+async def running(
+    argv: Sequence[str], answers: Callable[[], Awaitable[bool]], *, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[int]:
+    """Run a server; yields its process id when it answers, and kills it (SIGKILL) at the end of the block.
+
+    What it writes is gone with it. Without an environment it has this process's.
+    """
     # A replica writes what it gets from its master to the folder that it runs in.
     with tempfile.TemporaryDirectory(prefix="inferlane-server-") as folder:
-        process = await asyncio.create_subprocess_exec(*argv, stdout=DEVNULL, stderr=DEVNULL, cwd=folder)
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdout=DEVNULL, stderr=DEVNULL, cwd=folder, env=environment
+        )
 
         async def is_up() -> bool:
             with suppress(UnavailableError):
