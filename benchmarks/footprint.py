@@ -59,8 +59,16 @@ def _measure_stack(case: Case, environment: Mapping[str, str]) -> Stack:
         body.write_bytes(running.body(case.rows[0]))
         for concurrency in _CONCURRENCIES:
             run_wrk(running.url, body, concurrency=concurrency, seconds=_LOAD_S)
-        memory = {name: psutil.Process(pid).memory_full_info().pss / _MIB for name, pid in running.processes.items()}
+        processes = {**running.processes, **_unnamed(running.processes)}
+        memory = {name: psutil.Process(pid).memory_full_info().pss / _MIB for name, pid in processes.items()}
     return Stack(ready_s=ready_s, pss_mib=memory)
+
+
+def _unnamed(processes: Mapping[str, int]) -> dict[str, int]:
+    """The processes below the supervisor that `processes` does not name, by their titles: the fork server."""
+    below = psutil.Process(processes["supervisor"]).children(recursive=True)
+    known = set(processes.values())
+    return {" ".join(one.cmdline()).strip("\0 "): one.pid for one in below if one.pid not in known}
 
 
 def _cpu_s(command: str) -> float:
