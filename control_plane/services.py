@@ -114,10 +114,14 @@ def service_of(arguments: "Sequence[str]") -> "Callable[[], None] | None":
 def load_all() -> None:
     """Load the modules of every service, to be shared by processes that are forked from this one."""
     quiet_libraries()
-    # One thread: more would be in the way of a fork, and none of the services computes with it.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    avoid_threads()
     for name in _SHARED_MODULES:
         import_module(name)
+
+
+def avoid_threads() -> None:
+    """Have OpenBLAS, which numpy loads, start no thread: it would be in the way of a fork, and no service needs it."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def quiet_libraries() -> None:

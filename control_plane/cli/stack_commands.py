@@ -117,6 +117,9 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
     ] = False,
 ) -> None:
     """Start broker, store, router, workers, API and dashboard here, and probe each model version through them."""
+    from control_plane.services import avoid_threads
+
+    avoid_threads()
     from control_plane.local.profile import AutoscaleOptions, StackOptions, grpc_port_beside, stack_profile
 
     options = StackOptions(
@@ -261,6 +264,8 @@ def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord,
 def _up_here(profile: "Profile", options: "StackOptions") -> None:
     import structlog
 
+    # First what the supervisor needs too: it is shared with the services.
+    import control_plane.local.local_stack  # noqa: F401
     from control_plane.local.fork_server import ForkServer, ForkServerError
     from control_plane.services import load_all, run_forked
     from inferlane.runtime.logs import configure_logs
@@ -268,7 +273,7 @@ def _up_here(profile: "Profile", options: "StackOptions") -> None:
     forks, why_not = None, ""
     if options.forks:
         try:
-            # Before anything here has a thread, an event loop or a log.
+            # Before anything here has an event loop or a log.
             forks = ForkServer.start(load_all, run_forked)
         except ForkServerError as error:
             why_not = str(error)

@@ -1,10 +1,10 @@
 """A process that has loaded what our services share, and forks each of them on request.
 
 Each service that is started anew imports the same 60 MB of modules, in a second of CPU. Forked processes share those
-pages with the supervisor and with each other. The server is a child of the supervisor, forked before that has threads
-or an event loop, so that it has none either. A service is forked twice, and the supervisor, as the subreaper of its
-descendants, becomes the parent of the second: it waits for it, signals it and takes it along when it is killed, as if
-it had started it itself. The end of the server ends no service.
+pages. The server is a child of the supervisor, forked before that has threads or an event loop, so that it has none
+either; it loads the modules while the supervisor starts broker and store. A service is forked twice, and the
+supervisor, as the subreaper of its descendants, becomes the parent of the second: it waits for it, signals it and takes
+it along when it is killed, as if it had started it itself. The end of the server ends no service.
 """
 
 import asyncio
@@ -22,13 +22,15 @@ import msgspec
 import structlog
 
 from control_plane.local.forked_service import ForkAnswer, ForkRequest, serve_forks
-from control_plane.local.linux_process import become_subreaper, thread_count
+from control_plane.local.linux_process import become_subreaper, thread_fault
 
 log = structlog.get_logger(__name__)
 
 _MOST_ANSWER_BYTES = 4096
 # Of a server that hangs. Too short executes what a busy machine would have forked a moment later.
 _ANSWER_WITHIN_S = 10.0
+# As long as it may still load the modules, a second of CPU.
+_FIRST_ANSWER_WITHIN_S = 60.0
 # As asyncio reports a child whose exit status somebody else has taken.
 _UNKNOWN_EXIT_CODE = 255
 
@@ -46,10 +48,11 @@ class ForkServer:
         # One request after the other: an answer does not say to which it belongs.
         self._turn = asyncio.Lock()
         self._is_lost = False
+        self._patience_s = _FIRST_ANSWER_WITHIN_S
 
     @classmethod
     def start(cls, load: Callable[[], None], run: Callable[[Sequence[str]], int]) -> Self:
-        """Load the modules here and fork the server.
+        """Fork the server, which then loads the modules of the services.
 
         In a service that is forked later this does not return: it raises SystemExit with what `run` returned.
 
@@ -62,10 +65,9 @@ class ForkServer:
             os.close(os.pidfd_open(os.getpid()))
         except OSError as error:
             raise ForkServerError(f"the kernel has no pidfd_open ({error.strerror})") from error
-        load()
-        if (threads := thread_count()) != 1:
-            raise ForkServerError(f"{threads - 1} threads of a library run, and locks that they hold would stay locked")
-        # What is loaded stays: a garbage collection in any of the processes would write to all its pages.
+        if fault := thread_fault():
+            raise ForkServerError(fault)
+        # What is loaded so far stays, here too: a garbage collection would write to all its pages.
         gc.collect()
         gc.freeze()
         sys.stdout.flush()
@@ -79,7 +81,7 @@ class ForkServer:
             raise ForkServerError(f"the system forks no process ({error.strerror})") from error
         if pid == 0:
             ours.close()
-            sys.exit(serve_forks(theirs, supervisor=supervisor, run=run))
+            sys.exit(serve_forks(theirs, supervisor=supervisor, load=load, run=run))
         theirs.close()
         ours.setblocking(False)
         return cls(pid, ours)
@@ -94,7 +96,7 @@ class ForkServer:
             if self._is_lost:
                 raise ForkServerError("the fork server has ended")
             try:
-                async with asyncio.timeout(_ANSWER_WITHIN_S):
+                async with asyncio.timeout(self._patience_s):
                     return await self._fork(request, output)
             except ForkServerError:
                 raise
@@ -118,6 +120,7 @@ class ForkServer:
             self._send(request, output, may_begin)
             found = await asyncio.get_running_loop().sock_recv(self._control, _MOST_ANSWER_BYTES)
             answer = msgspec.msgpack.decode(found, type=ForkAnswer)
+            self._patience_s = _ANSWER_WITHIN_S
             if answer.error:
                 raise ForkServerError(answer.error)
             process = ForkedProcess(answer.pid)

@@ -23,9 +23,10 @@ def become_subreaper() -> None:
     libc().prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def thread_count() -> int:
-    """Return how many threads this process has, those of libraries too."""
-    return sum(1 for _ in Path("/proc/self/task").iterdir())
+def thread_fault() -> str:
+    """Return why this process must not fork, if it has threads, those of libraries too: empty if it has one."""
+    others = sum(1 for _ in Path("/proc/self/task").iterdir()) - 1
+    return f"{others} threads of a library run, and locks that they hold would stay locked in a fork" if others else ""
 
 
 @cache

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 
-from control_plane.local import fork_server
 from control_plane.local.child_process import Child, ProcessSpec, start_child
 from control_plane.local.fork_server import ForkServer, ForkServerError
 
@@ -43,6 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     if arguments[0] == "raise":
         raise RuntimeError("a fault of the service")
     shown = {
+        "pid": os.getpid(),
         "loaded_by": LOADED,
         "environment": dict(os.environ),
         "environment_of_proc": Path("/proc/self/environ").read_bytes().decode(errors="replace"),
@@ -122,10 +122,18 @@ async def outlive(folder: Path, forks: ForkServer) -> None:
 
 async def hang(folder: Path, forks: ForkServer) -> None:
     """A service that is started while the server hangs."""
-    fork_server._ANSWER_WITHIN_S = 0.2
+    forks._patience_s = 0.2
     os.kill(forks.pid, signal.SIGSTOP)
     child = await start_child(spec(["wait"], folder / "log", forks, {}))
     _say(json.dumps({"code": await child.wait(), "log": (folder / "log").read_text()}))
+
+
+async def refuse(folder: Path, forks: ForkServer) -> None:
+    """Two services of a server that has a thread."""
+    for name in ("first", "second"):
+        child = await start_child(spec(["wait"], folder / name, forks, {}))
+        await child.wait()
+    _say(json.dumps([(folder / name).read_text() for name in ("first", "second")]))
 
 
 async def be_killed(folder: Path, forks: ForkServer) -> None:
@@ -135,9 +143,14 @@ async def be_killed(folder: Path, forks: ForkServer) -> None:
     await asyncio.Event().wait()
 
 
+def load_a_thread() -> None:
+    """Stand for modules of which one starts a thread."""
+    threading.Thread(target=time.sleep, args=(WAIT_S,), daemon=True).start()
+
+
 def with_a_thread(_folder: Path) -> None:
     """Start a fork server beside a thread."""
-    threading.Thread(target=time.sleep, args=(WAIT_S,), daemon=True).start()
+    load_a_thread()
     try:
         ForkServer.start(load, run)
     except ForkServerError as error:
@@ -145,7 +158,7 @@ def with_a_thread(_folder: Path) -> None:
 
 
 CASES: dict[str, Callable[[Path, ForkServer], Awaitable[None]]] = {
-    case.__name__: case for case in (describe, fail, outlive, hang, be_killed)
+    case.__name__: case for case in (describe, fail, outlive, hang, refuse, be_killed)
 }
 
 
@@ -158,6 +171,6 @@ if __name__ == "__main__":
     if name == with_a_thread.__name__:
         with_a_thread(folder)
     else:
-        forks = ForkServer.start(load, run)
+        forks = ForkServer.start(load_a_thread if name == refuse.__name__ else load, run)
         asyncio.run(_run_case(name, folder, forks))
         forks.close()

@@ -40,8 +40,9 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run_case("describe", tmp_path_factory.mktemp("described"), INFERLANE_API_KEY=OTHERS)
 
 
-def test_a_forked_service_has_what_the_supervisor_has_loaded(described: Any) -> None:
-    assert described["service"]["loaded_by"] == [described["supervisor"]]
+def test_a_forked_service_has_what_the_server_has_loaded(described: Any) -> None:
+    (loader,) = described["service"]["loaded_by"]
+    assert loader not in {described["supervisor"], described["service"]["pid"]}
 
 
 def test_the_supervisor_is_the_parent_of_a_forked_service_and_gets_its_exit_code(described: Any) -> None:
@@ -97,6 +98,10 @@ def test_a_supervisor_that_is_killed_takes_server_and_services_along(tmp_path: P
         supervisor.kill()
         _, alive = psutil.wait_procs(processes, timeout=WAIT_S)
     assert alive == []
+
+
+def test_services_are_executed_where_the_modules_start_a_thread(tmp_path: Path) -> None:
+    assert run_case("refuse", tmp_path) == ["executed\n", "executed\n"]
 
 
 def test_no_fork_server_starts_beside_a_thread(tmp_path: Path) -> None:
