@@ -16,7 +16,7 @@ from inferlane.contracts.wire.json_rows import (
     shape_of,
     wanted_of,
 )
-from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, numpy_dtype
+from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, check_mask, exactly, numpy_dtype
 from inferlane.errors import InvalidInputError, PayloadTooLargeError
 
 # Filling up may not make more of a request than this many times its text, and this beside it.
@@ -51,6 +51,8 @@ def decode_free_rows(text: bytes, signature: Signature, max_rows: int | None) ->
                 array = _row(held[spec.name], spec, fillers[spec.name], f"{place}.{spec.name}")
                 columns[spec.name].append(array)
         for spec in signature.inputs:
+            if spec.name in held and spec.mask_of in held:
+                check_mask(columns[spec.name][index].shape, columns[spec.mask_of][index].shape, spec, place)
             if spec.name not in held:
                 columns[spec.name].append(np.ones(columns[str(spec.mask_of)][index].shape, numpy_dtype(spec.datatype)))
     limit_bytes = _FILLED_FACTOR * len(text) + _FILLED_BYTES

@@ -10,7 +10,7 @@ import simdjson
 
 from inferlane.contracts.wire.json_numbers import SIMDJSON_FROM_BYTES, ExpectedNumbers, Raw, numbers
 from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, document_of, names_of, shape_of
-from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, numpy_dtype
+from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, check_mask, exactly, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
 
 # Far more than any payload holds, and so few that numpy can address them, also where an axis beside them has no values.
@@ -165,7 +165,15 @@ def check_tensors(tensors: dict[str, np.ndarray], signature: Signature) -> int:
         rows = len(array)
     if not rows:
         raise InvalidInputError("the request has no rows; send at least one")
+    _check_masks(tensors, signature)
     return rows
+
+
+def _check_masks(tensors: dict[str, np.ndarray], signature: Signature) -> None:
+    # Fixed shapes are those of the signature.
+    for spec in signature.inputs if signature.has_free_axes else ():
+        if spec.mask_of in tensors:
+            check_mask(tensors[spec.name].shape, tensors[spec.mask_of].shape, spec, "the request")
 
 
 _KINDS = {"f": "f", "i": "iu", "u": "iu"}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from inferlane.errors import DecodeError, quoted
+from inferlane.errors import DecodeError, InvalidInputError, quoted
 
 ANY_ROWS, NO_ROW_AXIS = -1, 0
 
@@ -276,3 +276,16 @@ def embedding_of(signature: Signature) -> Embedding | None:
     if text.datatype != "BYTES" or text.is_binary or text.row_shape not in {(), (1,)} or len(vectors) != 1:
         return None
     return Embedding(text.name, vectors[0].name, vectors[0].row_shape[0])
+
+
+def check_mask(mask: tuple[int, ...], masked: tuple[int, ...], spec: TensorSpec, where: str) -> None:
+    """Return if a mask of this shape, the input `spec`, is one of values of the shape `masked`.
+
+    Raises:
+        InvalidInputError: it has other lengths.
+    """
+    if mask != masked[: len(mask)]:
+        raise InvalidInputError(
+            f"{where}: {spec.name!r} has the shape {list(mask)}, and {spec.mask_of!r}, whose mask it is, "
+            f"{list(masked)}. Send a mask of the same lengths, or leave it out: then no value is fill"
+        )

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inferlane.contracts.wire.tensor_data import check_tensors
 from inferlane.contracts.wire.tensors import Column, Signature, TensorSpec
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import decode_request
@@ -157,3 +158,21 @@ def test_a_row_without_values_is_refused_beside_others_too(text: str) -> None:
     """Guards the check of each row: filled up to the longest, it would be nothing but fill."""
     with pytest.raises(InvalidInputError, match=r"instances\[\d\] holds no value"):
         decode_instances(text.encode(), model(spec("x", "INT64", -1, pad=0)))
+
+
+MASKED = model(spec("a", "INT64", -1, pad=0), spec("b", "INT64", -1, pad=0, mask_of="a"))
+
+
+@pytest.mark.parametrize("rows", ['[{"a":[1,2],"b":[1]}]', '[{"a":[1,2],"b":[1,1,1]},{"a":[1,2,3],"b":[1,1]}]'])
+def test_a_mask_of_other_lengths_than_its_row_is_refused(rows: str) -> None:
+    """Guards the check of each row: filled up together, the mask of a longer row would hide it."""
+    with pytest.raises(InvalidInputError, match=r"instances\[0\]: 'b' has the shape .*whose mask it is"):
+        decode_instances(rows.encode(), MASKED)
+
+
+def test_a_mask_of_another_shape_is_refused_in_tensors_too() -> None:
+    tensors = {"a": np.ones((2, 3), np.int64), "b": np.ones((2, 4), np.int64)}
+
+    with pytest.raises(InvalidInputError, match=r"'b' has the shape \[2, 4\], and 'a', whose mask it is, \[2, 3\]"):
+        check_tensors(tensors, MASKED)
+    assert check_tensors({"a": tensors["a"]}, MASKED) == 2
