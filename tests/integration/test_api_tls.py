@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import random
 import socket
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import aiohttp
@@ -124,6 +125,31 @@ async def test_a_client_that_never_says_goodbye_does_not_hold_up_the_drain(tmp_p
         with await asyncio.to_thread(connect):
             async with asyncio.timeout(20):
                 await parts.aclose()
+
+
+async def test_bytes_that_are_no_tls_end_their_own_connection_alone(tmp_path: Path) -> None:
+    drawn = random.Random(8)
+    authority = trustme.CA()
+    async with running_api(tmp_path, **certificate_settings(tmp_path, "API", authority)) as api:
+        # A hello whose length is a lie, records of unknown kinds, HTTP/2 in the clear, and noise.
+        hostile = [
+            b"\x16\x03\x01\xff\xff\x01\x00\xff\xff",
+            b"\x80\x2e\x01\x00\x02",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n",
+            *(bytes([22, 3, drawn.randrange(5)]) + drawn.randbytes(drawn.randrange(300)) for _ in range(100)),
+        ]
+
+        async def send(raw: bytes) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api_port)
+            with suppress(ConnectionError):
+                writer.write(raw)
+                writer.write_eof()
+                assert not (await reader.read()).startswith(b"HTTP/")
+            writer.close()
+
+        await asyncio.gather(*map(send, hostile))
+        assert await is_served_by(api, authority)
 
 
 @pytest.mark.parametrize("missing", ["api_ssl_certfile", "api_ssl_keyfile"])

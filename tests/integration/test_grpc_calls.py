@@ -219,6 +219,15 @@ async def test_messages_over_the_limit_are_refused_also_when_they_inflate_to_it(
         assert (await ended(call)).code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_metadata_over_the_limit_is_refused_and_the_server_serves_on(tmp_path: Path) -> None:
+    async with grpc_api(tmp_path, max_head_bytes=8 * 1024) as (api, calls):
+        for large in ("x" * 64 * 1024, "x" * 1024 * 1024):
+            refused = await calls.refused(infer_request(timeout_s=0.0), x_more=large)
+            assert refused.code in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
+        async with calling(api.settings.grpc_port) as others:
+            assert ServerReadyResponse.FromString(await others.start("ServerReady", b"")).ready
+
+
 async def test_whatever_bytes_come_each_call_has_a_status_and_the_server_serves_on(tmp_path: Path) -> None:
     drawn = random.Random(7)
     good = infer_request(timeout_s=0.0, routing_key="k").SerializeToString()

@@ -256,11 +256,19 @@ async def test_no_redirect_is_followed(broker: Broker) -> None:
     assert not inside.received
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "0x7f000001"])
-async def test_no_address_inside_is_called_by_whatever_name(broker: Broker, host: str) -> None:
+# As an address, a name, and in the ways of old programs; through IPv6; each with an id of its own on the shared broker.
+@pytest.mark.parametrize(
+    ("number", "host"),
+    list(
+        enumerate(
+            ("127.0.0.1", "localhost", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "[::ffff:127.0.0.1]"),
+            start=500,
+        )
+    ),
+)
+async def test_no_address_inside_is_called_by_whatever_name(broker: Broker, number: int, host: str) -> None:
     """What a name leads to is known when the connection is made, and that is when it is checked."""
     settings = make_settings(broker, webhook_allowed_networks="10.0.0.0/8")
-    number = 500 + len(host)
     async with listening(make_receiver()) as inside, sending(settings):
         await write(settings, inside.url("/inside", host=host), [make_result(number)])
 
