@@ -18,6 +18,7 @@ from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.kafka.topic_feed import MOST_QUEUED_RECORDS
 from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.versions import VersionFaults
 from models.adding.publication import write_version
@@ -141,6 +142,18 @@ async def test_every_version_answers_in_both_lanes_and_each_group_has_its_own_of
     await process.send("a", 3)
     async with process.running():
         await eventually(lambda: process.has_committed("a", {Lane.REQUESTS: 33, Lane.BULK: 5}))
+
+
+async def test_a_backlog_of_one_version_is_answered_whole_and_lets_the_others_pass(process: Process) -> None:
+    """Guards the pause of a version with a full queue: unpaused its backlog fills the memory, left so it never ends."""
+    backlog = await process.send("a", 3 * MOST_QUEUED_RECORDS)
+    process.serve(("a", "v1"), ("b", "v1"))
+    async with process.running():
+        await process.answered(await process.send("b", 5))
+        await process.answered(backlog)
+        # Fetched again once there is room, and also after that.
+        await process.answered(await process.send("a", 5, row=b'{"instances": [[4.0, 2.0, 3.0]]}'))
+        await eventually(lambda: process.has_committed("a", {Lane.REQUESTS: 3 * MOST_QUEUED_RECORDS + 5}))
 
 
 async def test_versions_come_and_go_while_the_process_runs(process: Process) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # What a topic may have queued before its partitions are not fetched any more, and below which they are again. Less
 # leaves a version without work while the broker is asked, more is memory that a version with a backlog takes.
-_MOST_QUEUED_RECORDS = 1_024
+MOST_QUEUED_RECORDS = 1_024
 _MOST_QUEUED_BYTES = 4 * 1024 * 1024
 _FEW = 0.5
 _LOOK_AGAIN_S = 0.05
@@ -178,7 +178,7 @@ class TopicFeed:
     @property
     def is_full(self) -> bool:
         """Whether no more is to be fetched for now."""
-        return self._queued_records >= _MOST_QUEUED_RECORDS or self._queued_bytes >= _MOST_QUEUED_BYTES
+        return self._queued_records >= MOST_QUEUED_RECORDS or self._queued_bytes >= _MOST_QUEUED_BYTES
 
     @property
     def is_hurried(self) -> bool:
@@ -247,7 +247,7 @@ class TopicFeed:
     def _note_taken(self, records: Sequence[ConsumerRecord]) -> None:
         self._queued_records -= len(records)
         self._queued_bytes -= sum(map(_size_of, records))
-        if self._queued_records <= _FEW * _MOST_QUEUED_RECORDS and self._queued_bytes <= _FEW * _MOST_QUEUED_BYTES:
+        if self._queued_records <= _FEW * MOST_QUEUED_RECORDS and self._queued_bytes <= _FEW * _MOST_QUEUED_BYTES:
             self._owner.note_room(self)
 
     async def _suspect(self) -> FetchedBatch | None:
