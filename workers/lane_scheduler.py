@@ -96,12 +96,11 @@ class FairQueue:
 
     def begin(self, version: str) -> None:
         """Note that a turn of the version begins."""
-        self._floor_s = max(self._floor_s, self._spent(version))
-        self._used_s[version] = self._spent(version)
+        self._floor_s = self._used_s[version] = self._spent(version)
 
     def note(self, version: str, used_s: float) -> None:
-        """Note what the turn of the version took."""
-        self._used_s[version] = self._spent(version) + used_s
+        """Note what the turn of the version took, which has begun."""
+        self._used_s[version] += used_s
 
     def _spent(self, version: str) -> float:
         return max(self._used_s.get(version, 0.0), self._floor_s)
