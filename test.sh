@@ -27,6 +27,6 @@ else
   step "tests on a real broker and a real store"
   "$bin/python" -m pytest -n auto --dist worksteal --durations=10 tests/contract tests/integration
   # One after the other: a stack wants the whole machine, and that of the end-to-end tests stays until they all are done.
-  step "faults, and end to end"
-  "$bin/python" -m pytest --durations=10 tests/faults tests/e2e
+  step "faults, rollouts, and end to end"
+  "$bin/python" -m pytest --durations=10 tests/faults tests/rollouts tests/e2e
 fi

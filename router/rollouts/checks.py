@@ -156,7 +156,8 @@ def _most_apart(answers: Answers) -> str:
 
 
 def _agreement(options: CheckOptions, learnt: Learnt) -> Verdict:
-    _, _, compared, agreed = learnt.shadows
+    # Python's numbers: a state with one of numpy's cannot be written.
+    compared, agreed = float(learnt.shadows[2]), float(learnt.shadows[3])
     if not compared:
         return Verdict(check=Check.AGREEMENT, says="no shadow copy was compared yet")
     evidence = log_evidence(learnt.disagreement)

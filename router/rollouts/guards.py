@@ -11,6 +11,8 @@ from router.rollouts.statistics import PairedSums, log_evidence
 
 # Model errors in a row that end a small step at once, and what a small step is.
 _ERRORS_IN_A_ROW = 3
+# The same of a larger step: with none that succeeds between them, no statistics is waited for.
+_ERRORS_IN_A_ROW_AT_MOST = 10
 _SMALL_WEIGHT = 0.05
 # The share of failures of the stable version from which errors in a row are no news.
 _STABLE_SHARE = 0.2
@@ -44,7 +46,7 @@ def guard(state: RolloutState, pool: CandidatePool, learnt: Learnt) -> str | Non
     # Errors of requests that do not count in the rollout end no rollout.
     in_a_row = min(pool.failed_in_a_row, int(learnt.counts[2] + learnt.shadows[1]))
     is_worse = learnt.counts[3] <= _STABLE_SHARE * learnt.counts[1]
-    if weight <= _SMALL_WEIGHT and in_a_row >= _ERRORS_IN_A_ROW and is_worse:
+    if is_worse and in_a_row >= (_ERRORS_IN_A_ROW if weight <= _SMALL_WEIGHT else _ERRORS_IN_A_ROW_AT_MOST):
         return f"{pool.failed_in_a_row} model errors in a row at a weight of {weight:.0%}"
     if pool.workers == 0:
         return "no worker of the candidate is there"

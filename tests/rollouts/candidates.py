@@ -14,8 +14,8 @@ from tests.support.fakes.zoo import save
 
 ODD = 1e6
 _FOR_EVER = 2**62
-# Rounds of a loop: a hundred times as long as the rest of the model.
-_SLOW_ROUNDS = 20_000
+# Rounds of a loop: hundreds of times as long as the rest of the model.
+_SLOW_ROUNDS = 60_000
 _node = helper.make_node
 
 
@@ -78,7 +78,7 @@ def write_hanging(path: Path) -> None:
 
 
 def write_slow(path: Path) -> None:
-    """Takes a hundred times as long for an odd row."""
+    """Takes hundreds of times as long for an odd row."""
     _write_loop(path, _SLOW_ROUNDS)
 
 

@@ -169,6 +169,9 @@ def test_three_model_errors_in_a_row_end_a_small_step() -> None:
     assert "3 model errors in a row" in rolled.reason
     # Errors of requests that a client pinned to the candidate are none of the rollout's.
     assert decide(at_step(1), 1_001.0, slot(1, (3, 0), (40, 0)), pool=failing).state.phase is Phase.STEPPING
+    # Ten end a larger one.
+    many = CandidatePool(workers=1, failed_in_a_row=10)
+    assert decide(at_step(2), 1_001.0, slot(1, (10, 10), (9, 0)), pool=many).state.reason.startswith("10 model errors")
     # What the stable version fails as well is no news of the candidate.
     incident = slot(1, (3, 3), (40_000, 39_000))
     assert decide(at_step(1), 1_001.0, incident, pool=failing).state.phase is Phase.STEPPING

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from inferlane.contracts.lane_tallies import LaneTally
+from inferlane.contracts.lane_tallies import LaneTally, run_bin
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import (
     Action,
@@ -25,6 +25,7 @@ from inferlane.contracts.rollout import (
     RolloutState,
     Step,
     decode_rollout,
+    default_checks,
     encode_rollout,
     key_of,
 )
@@ -52,7 +53,7 @@ def spec_of(steps: str, promote_after: int) -> RolloutSpec:
         lanes=(Lane.REQUESTS,),
         steps=STEPS[steps],
         each=Pace(min_requests=50, min_time_s=0.0, max_wait_s=50.0, promote_after=promote_after),
-        checks={Check.ERRORS: CheckOptions(), Check.SHARE: CheckOptions()},
+        checks={name: CheckOptions() for name in (*default_checks(), Check.AGREEMENT)},
         bake_s=5.0,
         prepare_s=60.0,
     )
@@ -147,6 +148,8 @@ class World:
         """What must hold for each state that is written after another."""
         before = self.written[-1] if self.written else None
         self.written.append(state)
+        # Whatever a check says can be written.
+        encode_rollout(state)
         numbers = [event.number for event in state.events]
         assert numbers == list(range(1, len(numbers) + 1))
         if before is None:
@@ -170,7 +173,16 @@ class World:
 
 
 def tally(requests: int, failed: int) -> LaneTally:
-    return LaneTally(rollout="iris-1", lane=Lane.REQUESTS, requests=requests, failed=failed)
+    return LaneTally(
+        rollout="iris-1",
+        lane=Lane.REQUESTS,
+        requests=requests,
+        failed=failed,
+        compared=requests,
+        agreed=requests - failed // 2,
+        answers={"a": requests // 2, "b": requests - requests // 2},
+        runs={run_bin(1, 0.001): requests},
+    )
 
 
 READY = CandidatePool(workers=1)
