@@ -11,8 +11,11 @@ from inferlane.errors import ConfigurationError
 from models.artifact import check_artifact, read_artifact
 from models.catalog import ModelVersion
 from models.catalog_entries import version_of_entry
+from models.object_stores import Download, open_store
 
 _UNFINISHED = ".pulling-"
+# Of a version that is downloaded: its digest is known, but a folder may hold other files too.
+_MOST_BYTES = 64 * 1024**3
 
 
 def pull(entry: CatalogEntry, cache: Path) -> ModelVersion:
@@ -53,8 +56,8 @@ def _fetch(entry: CatalogEntry, target: Path) -> None:
         fetch = _FETCHERS[scheme]
     except KeyError:
         raise ConfigurationError(
-            f"the files of {entry.key} are at {entry.location!r}, and workers pull from folders only. Name one that "
-            "they can read: inferlane models serve --location FOLDER"
+            f"the files of {entry.key} are at {entry.location!r}, and workers pull from folders that they can read, "
+            "and from s3, gs and az. Name one of these: inferlane models serve --location FOLDER"
         ) from None
     fetch(entry.location, target)
 
@@ -67,5 +70,14 @@ def _copy(location: str, target: Path) -> None:
     shutil.copytree(source, target)
 
 
+def _download(location: str, target: Path) -> None:
+    """Download a folder of an object store; credentials are those of the worker's environment."""
+    target.mkdir()
+    Download(open_store(location), location, target, _MOST_BYTES).everything()
+
+
 # By the scheme of the location: each writes the folder of a version to the path that it is given.
-_FETCHERS: Mapping[str, Callable[[str, Path], None]] = {"": _copy, "file": _copy}
+_FETCHERS: Mapping[str, Callable[[str, Path], None]] = {
+    **dict.fromkeys(("", "file"), _copy),
+    **dict.fromkeys(("s3", "gs", "az"), _download),
+}

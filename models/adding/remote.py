@@ -2,32 +2,19 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import timedelta
-from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from inferlane.errors import ConfigurationError, clipped, quoted
+from inferlane.errors import ConfigurationError, quoted
 from models.adding.sources import Source, SourceKind, find_source, is_model_file
 from models.artifact import external_names
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+from models.object_stores import Download, check_size, explained, open_store
 
 _HTTP = frozenset({"http", "https"})
 _OBJECT_STORES = frozenset({"s3", "gs", "az"})
 _MLFLOW = frozenset({"models", "runs", "mlflow-artifacts"})
 KNOWN_SCHEMES = (*sorted(_HTTP), *sorted(_OBJECT_STORES), "models", "runs")
-# A person waits.
-_RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
-_CHUNK_BYTES = 4 * 1024 * 1024
-# A folder with more is no model, but a bucket.
-_MOST_FILES = 200
-_MIB = 1024 * 1024
-_SHOWN_CHARS = 300
 
 
 def is_remote(named: str) -> bool:
@@ -64,7 +51,7 @@ def fetch_source(named: str, folder: Path, *, limit_bytes: int) -> Source:
     if scheme in _HTTP and not is_file:
         raise ConfigurationError(f"{quoted(named)} is called as no model that is known; over HTTP name the file itself")
     home = f"{scheme}://{parts.netloc}{path.parent if is_file else path}"
-    download = _Download(_store(home, scheme), named, folder, limit_bytes)
+    download = Download(open_store(home), named, folder, limit_bytes)
     if not is_file:
         download.everything()
         return find_source(str(folder))
@@ -93,84 +80,6 @@ def check_digest(path: Path, wanted: str | None) -> None:
         raise ConfigurationError(f"{path} has the digest {found}, and --digest says {wanted}: it is another file")
 
 
-def _store(url: str, scheme: str) -> "ObjectStore":
-    try:
-        from obstore.store import from_url  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{url} needs 'obstore', which is not installed: pip install 'inferlane[remote]'"
-        ) from error
-    options: Any = {"client_options": {"allow_http": True}} if scheme == "http" else {}
-    store: ObjectStore = _explained(url, lambda: from_url(url, retry_config=_RETRIES, **options))
-    return store
-
-
-def _explained(named: str, call: Callable[[], Any]) -> Any:
-    """Call a library that fetches; what it raises has no base that we could import without it."""
-    try:
-        return call()
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        # The first line says what it is; the rest is the library's own state.
-        reason = clipped(str(error).strip().partition("\n")[0], limit_chars=_SHOWN_CHARS)
-        raise ConfigurationError(f"{quoted(named, limit_chars=200)} cannot be fetched: {reason}") from error
-
-
-class _Download:
-    """Downloads from one folder of a store, up to a number of bytes in all."""
-
-    def __init__(self, store: "ObjectStore", named: str, folder: Path, limit_bytes: int) -> None:
-        self._store = store
-        self._named = named
-        self._folder = folder
-        self._limit_bytes = limit_bytes
-        self._bytes = 0
-
-    def everything(self) -> None:
-        """Download all files of the folder."""
-        names = _explained(self._named, lambda: list(islice(self._listed(), _MOST_FILES + 1)))
-        if not names:
-            raise ConfigurationError(f"{quoted(self._named)} holds no file. Is it the folder of a model?")
-        if len(names) > _MOST_FILES:
-            raise ConfigurationError(f"{quoted(self._named)} holds more than {_MOST_FILES} files: name one model")
-        for name in names:
-            self.file(name)
-
-    def file(self, name: str) -> None:
-        """Download one file of the folder, by its name below it."""
-        _explained(self._named, lambda: self._download(name))
-
-    def _listed(self) -> Iterator[str]:
-        for chunk in self._store.list():
-            for entry in chunk:
-                yield entry["path"]
-
-    def _download(self, name: str) -> None:
-        parts = PurePosixPath(name).parts
-        if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
-            raise ConfigurationError(f"{quoted(self._named)} names a file outside of its folder: {quoted(name)}")
-        path = self._folder.joinpath(*parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            for chunk in self._store.get(name).stream(min_chunk_size=_CHUNK_BYTES):
-                self._bytes += len(chunk)
-                check_size(self._named, self._bytes, self._limit_bytes)
-                file.write(chunk)
-
-
-def check_size(named: str, size_bytes: int, limit_bytes: int) -> None:
-    """Return if a download is within its limit.
-
-    Raises:
-        ConfigurationError: it is not.
-    """
-    if size_bytes > limit_bytes:
-        raise ConfigurationError(
-            f"{quoted(named)} has more than {limit_bytes / _MIB:,.0f} MiB, which is the limit; raise it with --max-mib"
-        )
-
-
 def _of_mlflow(named: str, folder: Path, limit_bytes: int) -> Source:
     try:
         import mlflow  # noqa: PLC0415 - an extra
@@ -179,14 +88,12 @@ def _of_mlflow(named: str, folder: Path, limit_bytes: int) -> Source:
         raise ConfigurationError(
             f"{named} needs 'mlflow', which is not installed: pip install 'inferlane[mlflow]'"
         ) from error
-    home = Path(
-        _explained(named, lambda: mlflow.artifacts.download_artifacts(artifact_uri=named, dst_path=str(folder)))
-    )
+    home = Path(explained(named, lambda: mlflow.artifacts.download_artifacts(artifact_uri=named, dst_path=str(folder))))
     check_size(named, sum(path.stat().st_size for path in home.rglob("*") if path.is_file()), limit_bytes)
     about = home / "MLmodel"
     if not about.is_file():
         return find_source(str(home))
-    flavors = _explained(named, lambda: yaml.safe_load(about.read_text(encoding="utf-8"))).get("flavors") or {}
+    flavors = explained(named, lambda: yaml.safe_load(about.read_text(encoding="utf-8"))).get("flavors") or {}
     for flavor, (fields, kind) in _FLAVORS.items():
         for field in fields:
             name = (flavors.get(flavor) or {}).get(field)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from moto.server import ThreadedMotoServer
@@ -16,9 +17,12 @@ from obstore.store import from_url
 
 from inferlane.errors import ConfigurationError
 from models.adding.addition import Added, Addition, add
+from models.catalog_entries import entry_of_store
+from models.pulling import pull
 from models.store_reader import load_catalog
 from models.verify import verify_version
 from tests.support import graphs
+from tests.support.fakes.stores import write_tiny_store
 
 MODEL = graphs.plain().SerializeToString()
 BUCKET = "models"
@@ -222,3 +226,21 @@ def test_mlflow_models_are_added_by_the_file_that_their_flavor_names(tmp_path: P
     with pytest.raises(ConfigurationError, match=r"cannot be fetched: .*nobody"):
         added(tmp_path, "models:/fraud@nobody")
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["net"]
+
+
+def test_a_worker_pulls_a_version_from_an_object_store_and_compares_its_digest(tmp_path: Path, s3: str) -> None:
+    write_tiny_store(tmp_path / "shared")
+    entry = entry_of_store(tmp_path / "shared", "tiny", "v1", generation=1, default_since=1)
+    bucket = from_url(f"{s3}/versions")
+    for path in (tmp_path / "shared" / "tiny" / "v1").iterdir():
+        bucket.put(path.name, path.read_bytes())
+    told = msgspec.structs.replace(entry, location=f"{s3}/versions")
+
+    version = pull(told, tmp_path / "pulled")
+
+    verify_version(version)
+    assert version.path.parent == tmp_path / "pulled" / entry.digest.removeprefix("sha256:")
+    bucket.put("model.onnx", MODEL)
+    with pytest.raises(ConfigurationError, match=r"version\.toml says"):
+        pull(told, tmp_path / "other")
+    assert list((tmp_path / "other").iterdir()) == []

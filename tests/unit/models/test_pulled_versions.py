@@ -53,7 +53,11 @@ def test_files_that_were_changed_after_they_were_pulled_are_refused(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("location", "says"), [("s3://models/tiny/v1", "folders only"), ("/nowhere", "no version in '/nowhere'")]
+    ("location", "says"),
+    [
+        ("ftp://models/tiny/v1", "workers pull from folders"),
+        ("/nowhere", "no version in '/nowhere'"),
+    ],
 )
 def test_a_place_that_has_no_files_is_named(tmp_path: Path, entry: CatalogEntry, location: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
