@@ -52,6 +52,9 @@ def start(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     fallback: Annotated[
         str, typer.Option(help="stable answers what the candidate fails; none lets it fail.")
     ] = "stable",
+    notify: Annotated[
+        list[str] | None, typer.Option(help="A URL that every event is sent to, signed; repeat it. Default: none.")
+    ] = None,
     reason: Reason = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the rollout and start nothing.")] = False,
     as_json: AsJson = False,
@@ -77,6 +80,8 @@ def start(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         body["checks"] = _checks(check)
     if lane:
         body["lanes"] = lane
+    if notify:
+        body["notify"] = notify
     _begin(body, dry_run=dry_run, as_json=as_json)
 
 

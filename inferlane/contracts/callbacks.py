@@ -90,6 +90,39 @@ def _record(topic: str, result: Result, order: CallbackOrder, data: dict[str, An
     return OutRecord(topic, _key_of(order.url), _encode_json(body), headers)
 
 
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened, of which a receiver is told: `notice_id` is the same however often it is sent."""
+
+    notice_id: str
+    kind: str
+    about: str
+    model: str
+    version: str
+    at_s: float
+    caller: str
+    data: Any
+
+
+def notice_record(topic: str, url: str, notice: Notice) -> OutRecord:
+    """Return the record that lets a receiver be told; it is signed and tried again as the callback of a result."""
+    body = {"type": notice.kind, "timestamp": format_time(notice.at_s).decode(), "data": notice.data}
+    headers = [
+        SPEC_VERSION,
+        CALLBACK_TYPE,
+        ("ce_id", notice.about.encode()),
+        (CALLBACK_ID, notice.notice_id.encode()),
+        ("ce_source", f"inferlane/{notice.model}/{notice.version}".encode()),
+        ("ce_model", notice.model.encode()),
+        ("ce_modelversion", notice.version.encode()),
+        ("ce_time", format_time(notice.at_s)),
+        ("content-type", JSON_CONTENT),
+        (CALLBACK_URL, url.encode()),
+    ]
+    if notice.caller:
+        headers.append((CALLER, notice.caller.encode()))
+    return OutRecord(topic, _key_of(url), _encode_json(body), headers)
+
+
 def _key_of(url: str) -> bytes:
     """Scheme, host and port: one process at a time calls a receiver, so that its limits hold whoever calls."""
     return "/".join(url.split("/", 3)[:3]).encode(errors="replace")[:MAX_NAME_BYTES]

@@ -19,6 +19,8 @@ _Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=366 * 86_400)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
 _MAX_STEPS = 100
+# Receivers of the events of one rollout.
+MAX_NOTIFIED = 10
 # Events that a state keeps. The first one and the newest stay; fewer lose how a long rollout went.
 MAX_EVENTS = 200
 
@@ -142,7 +144,7 @@ class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """What was asked for. `lanes` are those in which the candidate gets traffic.
 
     `fallback`: `stable` has the stable version answer what the candidate fails or would expire on, under the same id;
-    `none` lets the failure be the answer.
+    `none` lets the failure be the answer. `notify` are URLs to which every event is sent.
     """
 
     model: _Name
@@ -157,6 +159,7 @@ class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     exposure: Exposure = Exposure()
     fallback: Literal["stable", "none"] = "stable"
     on_failure: OnFailure = OnFailure()
+    notify: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_NOTIFIED)] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -206,7 +209,8 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     `generation` rises with each controller that takes over and each change of the split: a split record with a smaller
     one than the model's is passed over. `paused_from` is the phase that a resume returns to. `commands_through` is the
-    offset of the last command that was decided on. `waits_for` says what is missing.
+    offset of the last command that was decided on. `waits_for` says what is missing. `notified` is the number of the
+    last event that the receivers of `notify` are told of for sure.
     """
 
     id: _Name
@@ -231,6 +235,7 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     verdicts: tuple[Verdict, ...] = ()
     evidence: Evidence = Evidence()
     events: tuple[RolloutEvent, ...] = ()
+    notified: _Count = 0
 
 
 class Action(StrEnum):

@@ -7,6 +7,7 @@ import msgspec
 
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import (
+    MAX_NOTIFIED,
     Check,
     CheckOptions,
     Exposure,
@@ -63,6 +64,10 @@ class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     exposure: Exposure = Exposure()
     fallback: Literal["stable", "none"] = "stable"
     on_failure: OnFailure = OnFailure()
+    notify: Annotated[
+        tuple[Annotated[str, msgspec.Meta(description="A URL that every event is sent to, signed.")], ...],
+        msgspec.Meta(max_length=MAX_NOTIFIED),
+    ] = ()
     reason: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
 
 
@@ -123,6 +128,7 @@ def spec_of(request: RolloutRequest, *, model: str, stable: str) -> RolloutSpec:
             exposure=request.exposure,
             fallback=request.fallback,
             on_failure=request.on_failure,
+            notify=tuple(dict.fromkeys(request.notify)),
         )
     except DecodeError as error:
         raise InvalidRolloutError(str(error)) from error

@@ -25,7 +25,7 @@ def check_callback_url(url: str, settings: "WebhookSettings") -> None:
     """
     if not settings.webhooks:
         raise CallbackRefusedError(
-            "callback_url is given, and this deployment sends no callbacks; leave it out, or let the operator set "
+            "a URL to call is given, and this deployment sends no callbacks; leave it out, or let the operator set "
             "INFERLANE_WEBHOOKS=on and run `inferlane webhooks`"
         )
     check_url(url, settings.webhook_networks)

@@ -23,6 +23,7 @@ from inferlane.errors import (
 )
 from inferlane.runtime.rollout_table import publish_rollout
 from producer_api.http.asgi import CALLER
+from producer_api.predict.call_options import check_callback_url
 from producer_api.predict.endpoint import encode_json
 from producer_api.predict.event_streams import MEDIA_TYPE
 from producer_api.predict.pending import answer_within
@@ -84,6 +85,8 @@ async def start_rollout(request: Request, services: AppServices) -> Response:
             f"split to {spec.stable} alone first"
         )
     _refuse_unreadable_checks(spec, services.settings)
+    for url in spec.notify:
+        check_callback_url(url, services.settings)
     model.check_together(Split(model=model.name, weights={spec.stable: 0.5, candidate.version: 0.5}))
     command = Command(
         id=uuid.uuid4().hex,

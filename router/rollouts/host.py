@@ -25,6 +25,7 @@ from inferlane.runtime.metrics.router_metrics import ROLLOUT_EVIDENCE, ROLLOUT_P
 from inferlane.runtime.rollout_table import remove_command
 from inferlane.runtime.split_table import encode_split
 from router.rollouts.controller import Window, step
+from router.rollouts.notices import has_told, last_number, notices_of
 from router.rollouts.observation import in_doubt, lane_slots, workers_of
 from router.rollouts.outside_reader import OutsideReader
 from router.rollouts.states import obey, start
@@ -98,6 +99,10 @@ class RolloutWriter:
         """Return when the split is written."""
         names = self._settings.names
         await self._producer.send([OutRecord(names.splits, split.model.encode(), encode_split(split), _JSON)])
+
+    async def tell(self, state: RolloutState) -> None:
+        """Return when the receivers will be told of every event of the state."""
+        await self._producer.send(notices_of(state, self._settings.names.callbacks))
 
     async def done(self, command: Command) -> None:
         """Return when the command is removed."""
@@ -200,9 +205,9 @@ class RolloutHost:
             await self._write(replace(state, generation=generation, revision=state.revision + 1))
 
     def _is_done(self, state: RolloutState) -> bool:
-        """Whether nothing is left to do: the rollout is over, and so is its split."""
+        """Whether nothing is left to do: the rollout is over, and so is its split, and who is to be told is."""
         split = self._splits.get(state.spec.model)
-        return state.phase.is_final and (split is None or split.rollout != state.id)
+        return state.phase.is_final and has_told(state) and (split is None or split.rollout != state.id)
 
     async def _obey(self, given: "GivenCommand") -> None:
         command, now_s = given.command, self._clock.now_s()
@@ -231,9 +236,25 @@ class RolloutHost:
         if decision.split is not None:
             await self._writer.split(decision.split)
             log.info("rollout_split", rollout=state.id, weights=dict(decision.split.weights))
+        if not has_told(after):
+            after = await self._tell(after)
         if self._is_done(after):
             self._held.pop(state.id, None)
             self._outside.forget(state.id)
+
+    async def _tell(self, state: RolloutState) -> RolloutState:
+        """The state once its receivers will be told of it; the state is written first, and nobody is told of less."""
+        try:
+            await self._writer.tell(state)
+        except InferlaneError as error:
+            # They are told later; a topic that takes nothing must not stop a rollout.
+            log.warning("rollout_not_told", rollout=state.id, error=str(error))
+            return state
+        told = replace(state, notified=last_number(state), revision=state.revision + 1)
+        if state.phase.is_final:
+            await self._write(told)
+        self._held[state.id] = told
+        return told
 
     async def _observe(self, state: RolloutState, now_s: float) -> Window:
         spec, windows = state.spec, self._outcomes.windows

@@ -8,6 +8,8 @@ from typing import Self
 
 import pytest
 from msgspec.structs import replace
+from pydantic import SecretStr
+from standardwebhooks import Webhook
 
 from inferlane.contracts.lane_tallies import LaneTally
 from inferlane.contracts.naming import Lane
@@ -36,7 +38,12 @@ from router.rollouts.host import RolloutHost, RolloutWriter
 from router.rollouts.outside_reader import OutsideReader
 from router.version_windows import VersionWindows
 from tests.support.brokers import Broker
+from tests.support.parts import eventually
+from tests.support.receiver import listening, make_receiver
+from webhook_sender.main import serve
+from webhook_sender.signing import parse_secrets, secret_of_key, written
 
+SECRET = written(bytes(32))
 pytestmark = pytest.mark.timeout(400)
 
 SPEC = RolloutSpec(
@@ -108,6 +115,11 @@ class DyingWriter(RolloutWriter):
     async def split(self, split: Split) -> None:
         with_death = self._count()
         await super().split(split)
+        self._die(after=with_death)
+
+    async def tell(self, state: RolloutState) -> None:
+        with_death = self._count()
+        await super().tell(state)
         self._die(after=with_death)
 
     async def done(self, command: Command) -> None:
@@ -309,3 +321,64 @@ async def test_nobody_decides_without_the_outcomes(settings: Settings, producer:
         assert replica.writer.writes == 0
         with pytest.raises(UnavailableError):
             await RolloutFollower(settings, RolloutTable()).read_to_end(timeout_s=1)
+
+
+async def test_receivers_are_told_of_every_event_whenever_the_host_is_killed(broker: Broker) -> None:
+    settings = broker.settings(
+        ingress_partitions=1,
+        work_partitions=1,
+        webhooks=True,
+        webhook_secret=SecretStr(SECRET),
+        webhook_allowed_networks="127.0.0.0/8",
+        drain_deadline_s=1.0,
+    )
+    await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
+    producer = BatchProducer(settings)
+    await producer.start()
+    stop = asyncio.Event()
+    sending = asyncio.create_task(serve(settings, stop))
+    try:
+        async with listening(make_receiver()) as receiver:
+            spec = replace(SPEC, notify=(receiver.url("/told"),))
+            await publish_rollout(settings, command(Action.START, spec=spec))
+            kills = 0
+            while True:
+                async with Replica(settings, producer, failing=0.5, dies_at=kills % 8 / 2 + 1.5) as replica:
+                    try:
+                        state = await replica.finish()
+                        while state.notified < len(ROLLED_BACK):
+                            await replica.decide()
+                            state = replica.rollouts.get("iris-1")
+                        break
+                    except KilledError:
+                        kills += 1
+
+            async def are_told() -> bool:
+                return len(set(receiver.ids("/told"))) >= len(ROLLED_BACK)
+
+            await eventually(are_told)
+    finally:
+        stop.set()
+        await sending
+        await producer.close()
+    calls = {call.callback_id: call for call in receiver.received}
+    assert kills >= len(ROLLED_BACK)
+    assert len(calls) == len(ROLLED_BACK)
+    bodies = [
+        Webhook(written(secret_of_key(*parse_secrets(SECRET), "ann"))).verify(c.body, c.headers) for c in calls.values()
+    ]
+    bodies.sort(key=lambda body: body["data"]["number"])
+    assert [body["type"] for body in bodies] == [f"rollout.{phase}" for phase in ROLLED_BACK]
+    assert bodies[2]["data"]["reason"].startswith("errors: worse")
+    assert (bodies[2]["data"]["rollout"], bodies[2]["data"]["candidate"]) == ("iris-1", "v2")
+
+
+async def test_a_topic_that_takes_nothing_delays_only_what_receivers_are_told(
+    settings: Settings, producer: BatchProducer
+) -> None:
+    # Without webhooks there is no such topic.
+    spec = replace(SPEC, notify=("https://example.com/told",))
+    await publish_rollout(settings, command(Action.START, spec=spec))
+    async with Replica(settings, producer, failing=0.5) as replica:
+        state = await replica.finish()
+    assert (state.phase, state.notified) == (Phase.ROLLED_BACK, 0)
