@@ -114,6 +114,8 @@ class _Granting:
             # The router that decides on rollouts writes their states and their splits.
             *_topics([names.splits, names.rollouts], Operation.READ, Operation.WRITE),
             *_topics([names.results, names.dead_letters, names.callbacks], Operation.WRITE),
+            # What a candidate failed is answered by the stable version after a rollback.
+            *_topics([names.dead_letters], Operation.READ),
             # What waits for each version, for its gauges.
             *_groups(self._worker_groups(), Operation.DESCRIBE),
         ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
+from inferlane.runtime.dead_letter_replay import Replayer, retry_failed
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.attempts import RedisAttemptLog
 from inferlane.runtime.kafka.producer import BatchProducer
@@ -35,7 +36,7 @@ from router.window_publisher import WindowPublisher
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from inferlane.contracts.rollout import RolloutSpec
+    from inferlane.contracts.rollout import RolloutSpec, RolloutState
     from inferlane.runtime.config import Settings
 
 log = structlog.get_logger(__name__)
@@ -135,6 +136,11 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 moved=moved,
             )
 
+        replayer = Replayer(settings, store=results, producer=producer, clock=SystemClock())
+
+        async def retry(state: "RolloutState") -> int:
+            return await retry_failed(settings, replayer, rollout=state.id, spec=state.spec, since_s=state.created_s)
+
         host = RolloutHost(
             settings,
             outcomes=window_publisher,
@@ -143,6 +149,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             writer=RolloutWriter(settings, producer),
             read_to_end=partial(rollout_follower.read_to_end, timeout_s=_CATCH_UP_S),
             reroute=reroute,
+            retry_failed=retry,
             outside=OutsideReader(settings, feedback=_feedback_store(settings, redis), clock=SystemClock()),
             clock=SystemClock(),
         )

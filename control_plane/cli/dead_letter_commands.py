@@ -16,9 +16,9 @@ from control_plane.cli.console import err, out, reachable_settings, write_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from control_plane.dead_letter_replay import DeadLetterFilter, FoundDeadLetter
     from inferlane.errors import DecodeError
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.dead_letter_replay import DeadLetterFilter, FoundDeadLetter
     from inferlane.runtime.settings import StackSettings
 
 app = typer.Typer(no_args_is_help=True, help="List, show and replay requests that could not be served.")
@@ -48,7 +48,8 @@ def list_dead_letters(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line. Default: a table.")] = False,
 ) -> None:
     """List dead letters, the newest last, and how many there are for each reason."""
-    from control_plane.dead_letter_replay import DeadLetterFilter, since_seconds
+    from control_plane.dead_letter_text import since_seconds
+    from inferlane.runtime.dead_letter_replay import DeadLetterFilter
 
     selection = DeadLetterFilter(reason=reason, model=model, version=version, since_s=since_seconds(since))
     letters = asyncio.run(_read(reachable_settings(), selection))
@@ -79,7 +80,8 @@ def show(
     name: Annotated[str, typer.Argument(help="The request id, or the offset of the dead letter.")],
 ) -> None:
     """Show the dead letters of a request: reason, position, headers, start of the value. Exit 1 if there is none."""
-    from control_plane.dead_letter_replay import DeadLetterFilter, since_seconds
+    from control_plane.dead_letter_text import since_seconds
+    from inferlane.runtime.dead_letter_replay import DeadLetterFilter
 
     selection = DeadLetterFilter(ids=frozenset({name}), since_s=since_seconds(None))
     letters = asyncio.run(_read(reachable_settings(), selection, whole=True))
@@ -107,7 +109,8 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
     A request is sent once, however many dead letters it has. A request that was answered since is skipped.
     """
-    from control_plane.dead_letter_replay import DeadLetterFilter, since_seconds
+    from control_plane.dead_letter_text import since_seconds
+    from inferlane.runtime.dead_letter_replay import DeadLetterFilter
 
     if not (ids or reason or model or version or since or every):
         raise typer.BadParameter("name request ids, narrow it down with an option, or say --all")
@@ -142,8 +145,8 @@ async def _replay(
     """Send, report, and return whether all were sent."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from control_plane.dead_letter_replay import matching_dead_letters, open_replayer
     from inferlane.errors import InvalidRequestError, UnavailableError
+    from inferlane.runtime.dead_letter_replay import matching_dead_letters, open_replayer
 
     offsets = {found.letter.offset for found in letters.values()}
     sent = refused = 0
@@ -176,7 +179,7 @@ async def _replay(
 
 
 async def _read(settings: "Settings", selection: "DeadLetterFilter", *, whole: bool = False) -> "list[FoundDeadLetter]":
-    from control_plane.dead_letter_replay import matching_dead_letters
+    from inferlane.runtime.dead_letter_replay import matching_dead_letters
 
     async with aclosing(matching_dead_letters(settings, selection, on_skipped=_say_skipped)) as stream:
         letters = [found if whole else found.without_value() async for found in stream]
@@ -221,7 +224,7 @@ def _write_json(letters: "list[FoundDeadLetter]") -> None:
 
 
 def _print(found: "FoundDeadLetter") -> None:
-    from control_plane.dead_letter_replay import preview
+    from control_plane.dead_letter_text import preview
 
     letter = found.letter
     original, cause = letter.original, letter.cause

@@ -42,7 +42,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
     Copies use the bulk lane of both versions, and wait while either is behind. Nothing reaches a client.
     """
-    from control_plane.dead_letter_replay import since_seconds
+    from control_plane.dead_letter_text import since_seconds
     from control_plane.recorded_requests import Selection
 
     settings = reachable_settings()

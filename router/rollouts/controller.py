@@ -29,7 +29,8 @@ class Window:
     """What was observed since the last slot of the state's evidence.
 
     `closed` are slots that change no more, `open` those that may; `through_slot` is the newest closed one. `split` is
-    the one in force. `is_backlog_done` says that nothing of the candidate's backlog is left to move. `in_doubt` are
+    the one in force. `is_backlog_done` says that nothing of the candidate's backlog is left to move, `retried` how
+    many requests that it failed are answered by the stable version, None while that is not done. `in_doubt` are
     requests that were routed and may not be in the slots yet, or in another one.
     """
 
@@ -39,6 +40,7 @@ class Window:
     pool: CandidatePool = field(default_factory=CandidatePool)
     split: Split | None = None
     is_backlog_done: bool = False
+    retried: int | None = 0
     in_doubt: int = 0
     readings: Mapping[Check, Reading] = field(default_factory=dict)
 
@@ -208,12 +210,18 @@ def _rolling_back(state: RolloutState, window: Window, now_s: float) -> RolloutS
     if _is_hand_made(state, window.split):
         state = replace(state, is_split_theirs=True)
     is_in_force = state.is_split_theirs or _is_in_force(state, window.split, now_s)
-    if is_in_force and window.is_backlog_done:
-        return enter(state, Phase.ROLLED_BACK, state.reason, now_s)
+    if is_in_force and window.is_backlog_done and window.retried is not None:
+        reason = state.reason
+        if window.retried:
+            reason += f"; {window.retried:,} requests that it failed were sent to {state.spec.stable}"
+        return enter(state, Phase.ROLLED_BACK, reason, now_s)
     if now_s - state.phase_since_s > _DRAIN_S:
         reason = f"{state.reason}; after {_DRAIN_S:g} s the candidate still has a backlog"
         return enter(state, Phase.ROLLED_BACK, reason, now_s)
-    return replace(state, waits_for="the split to be in force" if not is_in_force else "the candidate's backlog")
+    if not is_in_force:
+        return replace(state, waits_for="the split to be in force")
+    missing = "what it failed to be sent again" if window.is_backlog_done else "the candidate's backlog"
+    return replace(state, waits_for=missing)
 
 
 def _decided(before: RolloutState, after: RolloutState, window: Window, now_s: float) -> Decision:

@@ -123,11 +123,13 @@ class RolloutHost:
         read_to_end: Callable[[], Awaitable[None]],
         clock: "Clock",
         reroute: Callable[[RolloutSpec], Coroutine[None, None, object]],
+        retry_failed: Callable[[RolloutState], Coroutine[None, None, int]],
         outside: OutsideReader,
     ) -> None:
         """`read_to_end` returns when the table holds what is in the topic, and raises if it cannot.
 
-        `reroute` moves what waits for the candidate to the stable version; after an error it is called again.
+        `reroute` moves what waits for the candidate to the stable version, and `retry_failed` has that one answer what
+        the candidate failed, and returns how many; after an error they are called again.
         """
         self._settings = settings
         self._read_to_end = read_to_end
@@ -137,6 +139,7 @@ class RolloutHost:
         self._writer = writer
         self._clock = clock
         self._reroute = reroute
+        self._retry_failed = retry_failed
         self._outside = outside
         self._reader = BacklogReader(settings)
         self._ages: dict[Subscription, OldestAge] = {}
@@ -146,6 +149,7 @@ class RolloutHost:
         self._written_s: dict[str, float] = {}
         self._replaced: set[str] = set()
         self._moves: dict[str, asyncio.Task[object]] = {}
+        self._retries: dict[str, asyncio.Task[int]] = {}
 
     async def run(self) -> NoReturn:
         """Decide every `outcome_interval_s` until cancelled."""
@@ -158,9 +162,10 @@ class RolloutHost:
 
     async def close(self) -> None:
         """End what it has begun; a successor begins it anew."""
-        for move in self._moves.values():
-            move.cancel()
-        await asyncio.gather(*self._moves.values(), return_exceptions=True)
+        tasks = [*self._moves.values(), *self._retries.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._outside.close()
         await self._reader.close()
 
@@ -275,6 +280,7 @@ class RolloutHost:
             pool=pool,
             split=split,
             is_backlog_done=self._is_backlog_done(state, pool),
+            retried=self._retried(state, pool),
             readings=self._outside.of(state),
             in_doubt=in_doubt(state, (candidate, stable), settings=self._settings, lag_records=pool.lag_records),
         )
@@ -312,6 +318,21 @@ class RolloutHost:
             self._moves[state.id] = asyncio.create_task(self._reroute(state.spec), name="rollout_backlog")
             return False
         return move.done()
+
+    def _retried(self, state: RolloutState, pool: "CandidatePool") -> int | None:
+        """How many failed requests are with the stable version now, once its backlog is gone; None before."""
+        if not state.spec.on_failure.retry_failed:
+            return 0
+        if not self._is_backlog_done(state, pool):
+            return None
+        retry = self._retries.get(state.id)
+        if retry is not None and retry.done() and retry.exception() is not None:
+            log.warning("failed_requests_not_retried", rollout=state.id, error=repr(retry.exception()))
+            retry = None
+        if retry is None:
+            retry = asyncio.create_task(self._retry_failed(state), name="rollout_retries")
+            self._retries[state.id] = retry
+        return retry.result() if retry.done() else None
 
     async def _write(self, state: RolloutState) -> None:
         await self._writer.state(state)

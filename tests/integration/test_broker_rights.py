@@ -273,7 +273,7 @@ async def test_a_user_cannot_write_where_it_has_no_business(
         (Service.API, NAMES.dead_letters),
         (Service.API, NAMES.ingress[Lane.REQUESTS]),
         (Service.WORKER, NAMES.splits),
-        (Service.ROUTER, NAMES.dead_letters),
+        (Service.ROUTER, NAMES.results),
         (Service.AUTOSCALER, NAMES.ingress[Lane.REQUESTS]),
     ],
 )

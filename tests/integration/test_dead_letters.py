@@ -7,13 +7,13 @@ from contextlib import aclosing, asynccontextmanager
 import numpy as np
 import pytest
 
-from control_plane.dead_letter_replay import DeadLetterFilter, FoundDeadLetter, matching_dead_letters, open_replayer
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.results import Status
 from inferlane.errors import DecodeError, ModelError
 from inferlane.runtime.config import Settings
+from inferlane.runtime.dead_letter_replay import DeadLetterFilter, FoundDeadLetter, matching_dead_letters, open_replayer
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.lanes import Lanes
 from inferlane.runtime.kafka.producer import BatchProducer

@@ -162,12 +162,16 @@ class Replica:
             writer=self.writer,
             read_to_end=partial(self._followers[0].read_to_end, timeout_s=30),
             reroute=self._reroute,
+            retry_failed=self._retry,
             outside=Outside(),
             clock=SystemClock(),
         )
 
     async def _reroute(self, _: RolloutSpec) -> None:
         self.rerouted += 1
+
+    async def _retry(self, _: RolloutState) -> int:
+        return 7
 
     async def __aenter__(self) -> Self:
         for follower in self._followers:
@@ -286,7 +290,10 @@ async def test_a_split_made_by_hand_pauses_and_a_person_goes_on(settings: Settin
         assert (back.rollout, back.weights) == ("iris-1", {"v1": 0.95, "v2": 0.05})
         await publish_rollout(settings, command(Action.ABORT, 3, reason="enough seen"))
         state = await replica.finish()
-        assert (state.phase, state.reason) == (Phase.ROLLED_BACK, "enough seen")
+        assert (state.phase, state.reason) == (
+            Phase.ROLLED_BACK,
+            "enough seen; 7 requests that it failed were sent to v1",
+        )
         assert state.events[-2].by == "ann"
 
 
@@ -364,9 +371,8 @@ async def test_receivers_are_told_of_every_event_whenever_the_host_is_killed(bro
     calls = {call.callback_id: call for call in receiver.received}
     assert kills >= len(ROLLED_BACK)
     assert len(calls) == len(ROLLED_BACK)
-    bodies = [
-        Webhook(written(secret_of_key(*parse_secrets(SECRET), "ann"))).verify(c.body, c.headers) for c in calls.values()
-    ]
+    signed = Webhook(written(secret_of_key(*parse_secrets(SECRET), "ann")))
+    bodies = [signed.verify(call.body, call.headers) for call in calls.values()]
     bodies.sort(key=lambda body: body["data"]["number"])
     assert [body["type"] for body in bodies] == [f"rollout.{phase}" for phase in ROLLED_BACK]
     assert bodies[2]["data"]["reason"].startswith("errors: worse")

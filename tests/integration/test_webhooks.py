@@ -14,12 +14,12 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from control_plane.dead_letter_replay import DeadLetterFilter, FoundDeadLetter, matching_dead_letters, open_replayer
 from inferlane.contracts.callbacks import CallbackOrder, callback_record
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError, DecodeError
 from inferlane.runtime.config import Settings
+from inferlane.runtime.dead_letter_replay import DeadLetterFilter, FoundDeadLetter, matching_dead_letters, open_replayer
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers import Broker

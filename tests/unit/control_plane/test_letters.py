@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import typer
 
-from control_plane.dead_letter_replay import DeadLetterFilter, FoundDeadLetter, preview, since_seconds
+from control_plane.dead_letter_text import preview, since_seconds
 from inferlane.contracts.dead_letters import Cause, dead_letter, headers_of, read_dead_letter
 from inferlane.contracts.record import JSON_LENGTH
 from inferlane.contracts.wire.v2 import encode_binary_request
+from inferlane.runtime.dead_letter_replay import DeadLetterFilter, FoundDeadLetter
 from tests.support.fakes.records import FakeRecord
 
 CAUSE = Cause(reason="model_error", detail="d", attempts=1)

@@ -14,18 +14,18 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane import dead_letter_replay
 from control_plane.cli import doctor as doctor_command
 from control_plane.cli import main as main_module
 from control_plane.cli import models_commands, provisioning_commands
 from control_plane.cli.api_calls import ApiCalls
 from control_plane.cli.console import PlainConsole, styled, write_json
-from control_plane.dead_letter_replay import FoundDeadLetter
 from control_plane.local import detached_stack
 from inferlane.contracts.dead_letters import Cause, DeadLetter, Original
 from inferlane.contracts.record import default_headers
 from inferlane.errors import UnavailableError, printable
+from inferlane.runtime import dead_letter_replay
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.dead_letter_replay import FoundDeadLetter
 from inferlane.runtime.logs import configure_logs
 from inferlane.runtime.runfile import PoolRecord, ProcessRecord, RunFile, RunRecord
 from tests.support.fakes.records import make_catalog, make_version

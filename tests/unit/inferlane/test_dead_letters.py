@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.dead_letter_replay import NotReplayableError, prepare
 from inferlane.contracts.dead_letters import Cause, dead_letter, read_dead_letter, stack_of
 from inferlane.contracts.kafka_record import check_size, parse_time
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import read_headers
 from inferlane.errors import DecodeError, ModelError
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.dead_letter_replay import NotReplayableError, prepare
 from inferlane.runtime.kafka.clients import record_limit_bytes
 from tests.support.fakes.records import FakeRecord
 

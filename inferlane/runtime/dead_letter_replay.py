@@ -1,22 +1,20 @@
 """Find dead letters, one fetch in memory at a time, and replay them: the same request under the same id."""
 
-import re
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import typer
+import structlog
+from msgspec import structs
 
 from inferlane.contracts.callbacks import fresh_headers
 from inferlane.contracts.dead_letters import DeadLetter, headers_of, read_dead_letter
-from inferlane.contracts.kafka_record import OutRecord, check_size, format_time, parse_time
+from inferlane.contracts.kafka_record import OutRecord, check_size, format_time
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import REQUEST_TYPE, RequestHeaders
-from inferlane.contracts.results import Accepted
-from inferlane.contracts.wire.v2 import decode_request
-from inferlane.errors import DecodeError, InvalidRequestError
+from inferlane.contracts.record import FALLBACK, FALLEN_BACK_FROM, REQUEST_TYPE, ROLLOUT, RequestHeaders
+from inferlane.contracts.results import CANCELLED, Accepted
+from inferlane.errors import DecodeError, InvalidInputError, InvalidRequestError
 from inferlane.runtime.kafka.clients import partitions_of, record_limit_bytes
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_reader import read_since
@@ -26,11 +24,16 @@ from inferlane.runtime.retry import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from inferlane.contracts.rollout import RolloutSpec
     from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
 
-# What a replay says anew.
-_REPLACED = {"ce_type", "ce_id", "ce_attempt", "ce_deadline", "ce_time"}
+log = structlog.get_logger(__name__)
+
+# What a replay says anew, and what the trial said that it fell through: a replay counts in no rollout.
+_REPLACED = {"ce_type", "ce_id", "ce_attempt", "ce_deadline", "ce_time", FALLBACK, FALLEN_BACK_FROM, ROLLOUT}
+# What the sender got wrong: another version refuses it too.
+_SENDER_FAULTS = frozenset({DecodeError.code, InvalidInputError.code, CANCELLED})
 
 
 class NotReplayableError(InvalidRequestError):
@@ -107,8 +110,10 @@ class Replayer:
         self._producer = producer
         self._clock = clock
 
-    async def send(self, letter: "DeadLetter", *, to_version: str | None) -> Replay:
+    async def send(self, letter: "DeadLetter", *, to_version: str | None, is_routed: bool = False) -> Replay:
         """Send the dead letter's request again; returns once the broker has acknowledged it.
+
+        `is_routed` sends it to the topic of `to_version`, past the router.
 
         A request of the request lane is `QUEUED` again from here on: its result without an answer is taken away, which
         only an operator's replay may do (docs/adr/0004-replay-reopens-a-failed-request.md).
@@ -119,13 +124,19 @@ class Replayer:
             UnavailableError: the store or the broker does not answer; the dead letter can be replayed again.
         """
         replay = prepare(letter, self._settings, to_version=to_version, now_s=self._clock.now_s())
+        record = replay.record
+        if is_routed and to_version:
+            names = self._settings.names
+            lane = next(lane for lane, topic in names.ingress.items() if topic == record.topic)
+            model = headers_of(letter).model or self._settings.default_model
+            record = structs.replace(record, topic=names.work_topic(model, to_version, lane))
         if replay.accepted is not None:
             ttl_s = self._settings.default_deadline_s + self._settings.result_ttl_s
             held = await self._store.reopen(replay.key, replay.accepted, ttl_s=ttl_s)
             if held is not None:
                 code = f" ({held.error_code})" if held.error_code else ""
                 raise NotReplayableError(f"it ended {held.status.value}{code} since; nothing is left to answer")
-        await self._producer.send([replay.record])
+        await self._producer.send([record])
         return replay
 
 
@@ -146,14 +157,6 @@ async def open_replayer(settings: "Settings") -> AsyncGenerator[Replayer, None]:
             yield Replayer(settings, store=store, producer=producer, clock=SystemClock())
         finally:
             await producer.close()
-
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-# Longer than the topic keeps them.
-_ALL_S = 60 * 86_400
-_PREVIEW_BYTES = 2_000
-_PREVIEW_VALUES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,35 +214,29 @@ async def matching_dead_letters(
                     yield FoundDeadLetter(letter, headers)
 
 
-def since_seconds(since: str | None) -> float:
-    """Return the time of `--since` in seconds since the epoch; without it, a time before any retained dead letter.
+async def retry_failed(
+    settings: "Settings", replayer: Replayer, *, rollout: str, spec: "RolloutSpec", since_s: float
+) -> int:
+    """Have the stable version answer what the candidate of a rollout failed and nobody answered; return how many.
+
+    The records go to the topics of the stable version, pinned to it, under their ids. May be called again: what was
+    answered since is left alone.
 
     Raises:
-        typer.BadParameter: it names none.
+        UnavailableError: the broker or the store does not answer; call it again.
     """
-    now_s = time.time()
-    if since is None:
-        return now_s - _ALL_S
-    if found := _DURATION.fullmatch(since):
-        return max(0.0, now_s - float(found.group(1)) * _UNIT_S[found.group(2)])
-    try:
-        return parse_time(since.encode())
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(f"--since {since!r} is neither 30s, 15m, 2h, 7d nor an RFC 3339 time") from error
-
-
-def preview(found: FoundDeadLetter) -> str:
-    """Return the start of the value: text as it is, binary tensors by name, shape and first numbers."""
-    value, json_length = found.letter.original.value or b"", found.headers.json_length
-    if json_length is not None:
-        try:
-            tensors = decode_request(value, json_length).tensors
-        except DecodeError:
-            pass
-        else:
-            return "\n".join(
-                f"{name} {array.dtype} {list(array.shape)}: {array.ravel()[:_PREVIEW_VALUES].tolist()}"
-                + (" …" if array.size > _PREVIEW_VALUES else "")
-                for name, array in tensors.items()
-            )
-    return value[:_PREVIEW_BYTES].decode(errors="backslashreplace") + (" …" if len(value) > _PREVIEW_BYTES else "")
+    selection = DeadLetterFilter(model=spec.model, version=spec.candidate, since_s=since_s)
+    sent: set[str] = set()
+    async with aclosing(matching_dead_letters(settings, selection, on_skipped=lambda _: None)) as letters:
+        async for found in letters:
+            key, headers = found.headers.key, found.headers
+            if headers.rollout != rollout or key in sent or found.letter.cause.reason in _SENDER_FAULTS:
+                continue
+            try:
+                await replayer.send(found.letter, to_version=spec.stable, is_routed=True)
+            except InvalidRequestError as error:
+                log.warning("failed_request_not_retried", request_id=headers.request_id, error=str(error))
+                continue
+            sent.add(key)
+    log.info("failed_requests_retried", rollout=rollout, to_version=spec.stable, requests=len(sent))
+    return len(sent)
