@@ -28,7 +28,8 @@ from models.store_reader import read_store
 from router.faust_app.app import RouterApp, run_app
 from router.feedback_tally import FeedbackTally
 from router.forwarder import Forwarder, router_lanes
-from router.rollouts.host import RolloutHost, RolloutWriter
+from router.rollouts.decision_writer import RolloutWriter
+from router.rollouts.host import RolloutHost
 from router.rollouts.outside_reader import OutsideReader
 from router.router_telemetry import DeploymentMonitor, ShadowGate
 from router.window_publisher import WindowPublisher

@@ -7,32 +7,27 @@ state anew under a larger generation first. What its predecessor may still write
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace as replaced
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import structlog
 from msgspec.structs import replace
 
-from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.rollout import Action, Command, Phase, RolloutSpec, RolloutState, encode_rollout, key_of
-from inferlane.contracts.traffic_split import Split
+from inferlane.contracts.rollout import Action, Phase, RolloutSpec, RolloutState
 from inferlane.errors import InferlaneError
 from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
 from inferlane.runtime.kafka.offsets import Position, Subscription
-from inferlane.runtime.metrics.router_metrics import ROLLOUT_EVIDENCE, ROLLOUT_PAUSED, ROLLOUT_PHASE
-from inferlane.runtime.rollout_table import remove_command
-from inferlane.runtime.split_table import encode_split
 from router.rollouts.controller import Window, step
-from router.rollouts.notices import has_told, last_number, notices_of
+from router.rollouts.decision_writer import RolloutWriter, forget_rollouts, show_rollouts
+from router.rollouts.notices import has_told, last_number
 from router.rollouts.observation import in_doubt, lane_slots, workers_of
 from router.rollouts.outside_reader import OutsideReader
 from router.rollouts.states import obey, start
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.kafka.producer import BatchProducer
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.rollout_table import GivenCommand, RolloutTable
     from inferlane.runtime.split_table import SplitTable
@@ -40,34 +35,11 @@ if TYPE_CHECKING:
     from router.version_windows import VersionWindows
 
 
-def show_rollouts(states: Sequence[RolloutState], *, now_s: float) -> None:
-    """Set the gauges of each model to those of its newest rollout; `states` has the newest first."""
-    shown: set[str] = set()
-    for state in states:
-        model = state.spec.model
-        if model in shown:
-            continue
-        shown.add(model)
-        for phase in Phase:
-            ROLLOUT_PHASE.labels(model, phase).set(phase is state.phase)
-        for verdict in state.verdicts:
-            ROLLOUT_EVIDENCE.labels(model, verdict.check).set(verdict.log_evidence or 0.0)
-        is_paused = state.phase is Phase.PAUSED
-        ROLLOUT_PAUSED.labels(model).set(now_s - state.phase_since_s if is_paused else 0.0)
-
-
-def forget_rollouts() -> None:
-    """Show none: another router decides now."""
-    for gauge in (ROLLOUT_PHASE, ROLLOUT_EVIDENCE, ROLLOUT_PAUSED):
-        gauge.clear()
-
-
 log = structlog.get_logger(__name__)
 
 # How often a state without a decision is written: for those who look, and so that evidence outlives the windows.
 _WRITE_S = 5.0
 _APPLY_S = 10.0
-_JSON = [("content-type", b"application/json")]
 
 
 class Outcomes(Protocol):
@@ -81,32 +53,6 @@ class Outcomes(Protocol):
 
     @property
     def assignments(self) -> int: ...
-
-
-class RolloutWriter:
-    """Writes what a host decided: states and splits, and that a command is decided on."""
-
-    def __init__(self, settings: "Settings", producer: "BatchProducer") -> None:
-        self._settings = settings
-        self._producer = producer
-
-    async def state(self, state: RolloutState) -> None:
-        """Return when the state is written."""
-        names = self._settings.names
-        await self._producer.send([OutRecord(names.rollouts, key_of(state), encode_rollout(state), _JSON)])
-
-    async def split(self, split: Split) -> None:
-        """Return when the split is written."""
-        names = self._settings.names
-        await self._producer.send([OutRecord(names.splits, split.model.encode(), encode_split(split), _JSON)])
-
-    async def tell(self, state: RolloutState) -> None:
-        """Return when the receivers will be told of every event of the state."""
-        await self._producer.send(notices_of(state, self._settings.names.callbacks))
-
-    async def done(self, command: Command) -> None:
-        """Return when the command is removed."""
-        await remove_command(self._settings, command)
 
 
 class RolloutHost:

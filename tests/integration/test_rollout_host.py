@@ -34,7 +34,8 @@ from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable, publish_rollout
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
-from router.rollouts.host import RolloutHost, RolloutWriter
+from router.rollouts.decision_writer import RolloutWriter
+from router.rollouts.host import RolloutHost
 from router.rollouts.outside_reader import OutsideReader
 from router.version_windows import VersionWindows
 from tests.support.brokers import Broker
