@@ -12,17 +12,6 @@ fail() {
   exit 1
 }
 
-find_python() {
-  local name
-  for name in python3 python3.14 python3.13 python3.12 python3.11; do
-    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-      command -v "$name"
-      return
-    fi
-  done
-  fail "no Python >= 3.11 on PATH (python3 is: $(python3 --version 2>&1 || true)). Install one, or add it to PATH."
-}
-
 # What an environment made from this lock file would be: its lock, the projects' metadata, and where it is, because
 # an environment cannot be moved (a link to it can).
 fingerprint() {
@@ -45,7 +34,7 @@ if .venv/bin/python -c '' 2>/dev/null; then
     exit 0
   fi
 else
-  python="$(find_python)"
+  python="$(.ci/find-python.sh)"
   printf 'making .venv with %s (%s)\n' "$python" "$("$python" --version)"
   "$python" -m venv --clear .venv ||
     fail "$python cannot make environments. On Debian and Ubuntu: apt-get install python3-venv"

@@ -10,13 +10,15 @@ _UV = Path(sys.executable).with_name("uv")
 
 
 def environment_of(folder: Path) -> Path:
-    """The `bin` of the environment that `folder/requirements.txt` describes; made, or made anew, where it differs.
+    """The `bin` of the environment that `folder/requirements.txt` describes; made anew where it or our Python differs.
 
     Raises:
         subprocess.CalledProcessError: uv could not install it; uv has said why.
     """
     requirements = folder / "requirements.txt"
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    # By another Python a peer would be faster or slower than ours for no reason of its own.
+    python = f"{Path(sys.executable).resolve()} {sys.version}".encode()
+    digest = hashlib.sha256(requirements.read_bytes() + python).hexdigest()
     home = STATE.absolute() / "venvs" / folder.name
     stamp = home / "requirements.sha256"
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != digest:
