@@ -44,6 +44,8 @@ from producer_api.routes import (
 from producer_api.routes.dependencies import Services
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from inferlane.runtime.service import Startup
 
 log = structlog.get_logger(__name__)
@@ -128,22 +130,22 @@ class HotPath:
         self._infer = infer
         self._held = held
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
+    def __call__(self, scope: Any, receive: Any, send: Any) -> "Awaitable[None]":
+        """Return what serves the call: as few coroutines as can be, for each step of the call passes through all."""
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        served: Awaitable[None] = (self._post if is_post else self._app)(scope, receive, send)
+        return served
+
+    async def _post(self, scope: Any, receive: Any, send: Any) -> None:
         reservation = BodyReservation(self._held)
         put_reservation(scope, reservation)
+        endpoint = self._hot.get(scope["path"]) or (self._infer if is_infer(scope["path"]) else self._serve_small)
         try:
-            await self._post(scope, receive, send)
+            await endpoint(scope, receive, send)
         finally:
             reservation.release()
 
-    async def _post(self, scope: Any, receive: Any, send: Any) -> None:
-        endpoint = self._hot.get(scope["path"]) or (self._infer if is_infer(scope["path"]) else None)
-        if endpoint is not None:
-            await endpoint(scope, receive, send)
-            return
+    async def _serve_small(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             body = await read_body(scope, receive, _MAX_SMALL_BODY_BYTES, remedy="no call of this kind needs so much")
         except InferlaneError as error:
@@ -207,13 +209,15 @@ class StartingApp:
         """Hand every call to `app` from now on."""
         self._app = app
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if self._app is not None:
-            await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._refuse(scope["path"], send)
+    def __call__(self, scope: Any, receive: Any, send: Any) -> "Awaitable[None]":
+        """Return what serves the call: no coroutine of its own, which each step of the call would pass through."""
+        served: Awaitable[None] = self._refuse(scope, send) if self._app is None else self._app(scope, receive, send)
+        return served
 
-    async def _refuse(self, path: str, send: Any) -> None:
+    async def _refuse(self, scope: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
         if (checks := self._checks.get(path)) is not None:
             status, body = health_body(checks())
             await PlainResponse(status, body, b"application/json").send(send)

@@ -55,12 +55,10 @@ _HEADER_FRAME_BYTES = 16
 
 def headers_bytes(headers: Headers) -> int:
     """What these headers take in a record, frames included, at most."""
-    return sum(_name_bytes(name) + len(value or b"") + _HEADER_FRAME_BYTES for name, value in headers)
-
-
-def _name_bytes(name: str) -> int:
-    # Asked of each header of each record: encoding the name would cost more than all the rest.
-    return len(name) if name.isascii() else len(name.encode(errors="replace"))
+    # Asked of each record: all names at once cost half of what each by itself does.
+    names = "".join([name for name, _ in headers])
+    names_bytes = len(names) if names.isascii() else len(names.encode(errors="replace"))
+    return names_bytes + sum([len(value or b"") for _, value in headers]) + _HEADER_FRAME_BYTES * len(headers)
 
 
 def check_size(record: OutRecord, limit_bytes: int) -> int:

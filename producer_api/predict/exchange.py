@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from producer_api.predict.call import Call
     from producer_api.predict.cancellation import ClientDisconnect
     from producer_api.predict.idempotency import IdempotentSubmitter
-    from producer_api.predict.response_cache import ResponseCache
+    from producer_api.predict.response_cache import CachePlace, ResponseCache
     from producer_api.predict.store_capacity import DeliveredResults
     from producer_api.predict.submitter import Submitter
     from producer_api.predict.telemetry import ResponseMetrics
@@ -108,19 +108,21 @@ class Exchanges:
                 claimed, fingerprinted(), call, waits_for_result=waits_for_result
             )
         elif waits_for_result:
-            result = await self._result_of(call, exchange, disconnect)
+            place = self._cache.place(call)
+            result = await (
+                self._submitter.submit_and_wait(call, disconnect=disconnect)
+                if place is None
+                else self._cached_or_computed(place, call, exchange, disconnect)
+            )
         else:
             await self._submitter.submit(call)
         if result is not None:
             exchange.result, exchange.error_code = result, result.error_code
         return result
 
-    async def _result_of(
-        self, call: "Call", exchange: Exchange, disconnect: "ClientDisconnect | None"
+    async def _cached_or_computed(
+        self, place: "CachePlace", call: "Call", exchange: Exchange, disconnect: "ClientDisconnect | None"
     ) -> "Result | None":
-        place = self._cache.place(call)
-        if place is None:
-            return await self._submitter.submit_and_wait(call, disconnect=disconnect)
         cached = await self._cache.find(place, call)
         if cached is not None:
             exchange.is_cached = True

@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from inferlane.contracts.results import Accepted, Result
@@ -20,6 +20,33 @@ if TYPE_CHECKING:
 _TIMER_SLACK_S = 0.005
 
 
+class RegisteredWaiter:
+    """A waiter that is registered while the block runs; a generator instead would cost each call three times that."""
+
+    __slots__ = ("_key", "_model", "_pending", "_quotas", "_waiter")
+
+    def __init__(self, pending: "PendingRequests", quotas: WaiterQuotas, *, model: str, key: str) -> None:
+        self._pending = pending
+        self._quotas = quotas
+        self._model = model
+        self._key = key
+        self._waiter: Waiter | None = None
+
+    def __enter__(self) -> "Waiter":
+        self._quotas.acquire(self._model)
+        try:
+            waiter = self._waiter = self._pending.add(self._key)
+        except BaseException:
+            self._quotas.release(self._model)
+            raise
+        return waiter
+
+    def __exit__(self, *_: object) -> None:
+        if self._waiter is not None:
+            self._pending.remove(self._key, self._waiter)
+            self._quotas.release(self._model)
+
+
 class ResultWaits:
     """Waits for results within the quotas of the models. One event loop.
 
@@ -32,26 +59,16 @@ class ResultWaits:
         self._pending = pending
         self._clock = clock
 
-    @contextmanager
-    def waiter(self, model: str, key: str) -> Iterator["Waiter"]:
-        """Register a waiter for the result that the store keeps under `key`, within the quota of the model.
+    def waiter(self, model: str, key: str) -> "RegisteredWaiter":
+        """Return a context in which a waiter for the result that the store keeps under `key` is registered.
 
-        Raises:
-            OverloadedError: too many calls wait in this process.
+        Entering it raises `OverloadedError` where too many calls of the model, or of all, wait in this process.
         """
-        self.quotas.acquire(model)
-        try:
-            waiter = self._pending.add(key)
-            try:
-                yield waiter
-            finally:
-                self._pending.remove(key, waiter)
-        finally:
-            self.quotas.release(model)
+        return RegisteredWaiter(self._pending, self.quotas, model=model, key=key)
 
-    async def until(self, waiter: "Waiter", *, until_s: float, deadline_s: float) -> Result | None:
-        """Return the result, or None once `until_s` (monotonic) or the request's deadline (wall clock) has passed."""
-        return await self._pending.wait(waiter, self._left_s(until_s=until_s, deadline_s=deadline_s))
+    def until(self, waiter: "Waiter", *, until_s: float, deadline_s: float) -> Awaitable[Result | None]:
+        """Wait for the result; None once `until_s` (monotonic) or the request's deadline (wall clock) has passed."""
+        return self._pending.wait(waiter, self._left_s(until_s=until_s, deadline_s=deadline_s))
 
     async def look(self, waiter: "Waiter", *, until_s: float, deadline_s: float) -> Result | None:
         """As `until`, but the waiter stays registered and unresolved when the time is over, to be waited for again."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from models.live_catalog import AnyCatalog
     from producer_api.predict.admission import Admission
     from producer_api.predict.call import Call
-    from producer_api.predict.pending import PendingRequests, Waiter
+    from producer_api.predict.pending import PendingRequests
     from producer_api.predict.store_capacity import StoreCapacity
     from producer_api.predict.telemetry import RequestQueue
 
@@ -96,27 +96,22 @@ class Submitter:
         """
         self._admit(call)
         with self.waits.waiter(call.model, call.request_id) as waiter:
-            return await self._enqueue_and_wait(call, waiter, disconnect)
+            acknowledged: Acknowledged = waiter.get_loop().create_future()
 
-    async def _enqueue_and_wait(
-        self, call: "Call", waiter: "Waiter", disconnect: ClientDisconnect | None
-    ) -> Result | None:
-        acknowledged: Acknowledged = waiter.get_loop().create_future()
+            def on_acknowledged(error: "InferlaneError | None") -> None:
+                self._acknowledge(acknowledged, call, error)
+                if error is not None and not waiter.done():
+                    waiter.set_result(None)
 
-        def on_acknowledged(error: "InferlaneError | None") -> None:
-            self._acknowledge(acknowledged, call, error)
-            if error is not None and not waiter.done():
-                waiter.set_result(None)
-
-        ticket = self._enqueuer.enqueue(self._record(call), on_acknowledged)
-        if disconnect is not None:
-            disconnect.resolves(waiter)
-        result = await self.waits.until(waiter, until_s=call.wait_until_s, deadline_s=call.deadline_s)
-        if result is None and disconnect is not None and disconnect.has_happened:
-            await self._cancel_abandoned(call, ticket)
-        if result is None:
-            result = await self._accept_unanswered(call, ticket, acknowledged)
-        return result
+            ticket = self._enqueuer.enqueue(self._record(call), on_acknowledged)
+            if disconnect is not None:
+                disconnect.resolves(waiter)
+            result = await self.waits.until(waiter, until_s=call.wait_until_s, deadline_s=call.deadline_s)
+            if result is None and disconnect is not None and disconnect.has_happened:
+                await self._cancel_abandoned(call, ticket)
+            if result is None:
+                result = await self._accept_unanswered(call, ticket, acknowledged)
+            return result
 
     async def _accept_unanswered(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> Result | None:
         """Confirm a request whose wait ran out: it is accepted once the broker has it and the store has marked it."""

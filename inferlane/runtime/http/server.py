@@ -23,7 +23,7 @@ from inferlane.runtime.service import essential
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Awaitable, Generator
 
     from inferlane.runtime.settings import PortSettings
 
@@ -102,6 +102,7 @@ async def serve_http(
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port.") from error
     options = {
+        "interface": "asgi3",
         "http": limited_protocol(settings),
         "log_config": None,
         "access_log": False,
@@ -140,11 +141,14 @@ class LocalGuard:
         self._app = app
         self._allowed_hosts = allowed_hosts
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> "Awaitable[None]":
+        """Return what serves the call: no coroutine of its own, which each step of the call would pass through."""
         reason = self._refusal(scope) if scope["type"] == "http" else None
-        if reason is None:
-            await self._app(scope, receive, send)
-            return
+        served: Awaitable[None] = self._app(scope, receive, send) if reason is None else self._refuse(reason, send)
+        return served
+
+    @staticmethod
+    async def _refuse(reason: str, send: Any) -> None:
         body = encode_problem(_FORBIDDEN, "forbidden", reason)
         headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": _FORBIDDEN, "headers": headers})
