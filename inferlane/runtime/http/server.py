@@ -101,7 +101,7 @@ async def serve_http(
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=shares_port)
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port.") from error
-    options = {
+    chosen: dict[str, Any] = {
         "interface": "asgi3",
         "http": limited_protocol(settings),
         "log_config": None,
@@ -112,7 +112,7 @@ async def serve_http(
         # Who stands in front of us is of no use here, and asking costs every call.
         "proxy_headers": False,
     } | options
-    server = _Server(uvicorn.Config(app, **options), tls=tls, handshake_timeout_s=settings.head_timeout_s)
+    server = _Server(uvicorn.Config(app, **chosen), tls=tls, handshake_timeout_s=settings.head_timeout_s)
     task = asyncio.create_task(server.serve(sockets=[listener]), name=f"http:{port}")
     essential(task, may_end=lambda: server.should_exit)
     try:

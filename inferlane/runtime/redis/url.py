@@ -5,9 +5,10 @@ The forms of one node are redis-py's own. The others follow what clients of Redi
 with `rediss+…` for TLS.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from inferlane.errors import ConfigurationError, clipped
 
@@ -50,7 +51,7 @@ def parse_store_url(url: str) -> StoreAddress:
         ConfigurationError: no client can use it; the message says what is wrong, and never the URL.
     """
     try:
-        parts = urlsplit(url)
+        netloc, parts = _split(url)
         scheme, _, kind = parts.scheme.partition("+")
         if not kind:
             is_url = scheme in {"redis", "rediss", "unix"} and (parts.port is None or bool(parts.hostname))
@@ -59,7 +60,7 @@ def parse_store_url(url: str) -> StoreAddress:
             return StoreAddress(kind=StoreKind.NODE, has_tls=scheme == "rediss")
         if scheme not in {"redis", "rediss"} or kind not in {StoreKind.SENTINEL, StoreKind.CLUSTER}:
             raise ConfigurationError(_FORMS + ".")
-        login, _, places = parts.netloc.rpartition("@")
+        login, _, places = netloc.rpartition("@")
         username, _, password = login.partition(":")
         hosts = tuple(
             _host(place, _SENTINEL_PORT if kind == StoreKind.SENTINEL else _PORT) for place in places.split(",")
@@ -88,8 +89,22 @@ def parse_store_url(url: str) -> StoreAddress:
 
 def without_password(redis_url: str) -> str:
     """The URL as it may be shown: scheme, hosts and path."""
-    parts = urlsplit(redis_url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    netloc, parts = _split(redis_url)
+    return f"{parts.scheme}://{netloc.rpartition('@')[2]}{parts.path}"
+
+
+# Several hosts are split off before the rest is read: newer Pythons, and those that distributions patch, refuse an IPv6
+# address in brackets that is not the whole host.
+_SEVERAL_HOSTS = re.compile(r"(rediss?\+[a-z]+://)([^/?#]*)", re.IGNORECASE)
+
+
+def _split(url: str) -> tuple[str, SplitResult]:
+    """The part with login and hosts, and the parts of the URL; those of the hosts only where there is one."""
+    several = _SEVERAL_HOSTS.match(url)
+    if several is None:
+        parts = urlsplit(url)
+        return parts.netloc, parts
+    return several[2], urlsplit(several[1] + url[several.end() :])
 
 
 def _host(place: str, port: int) -> tuple[str, int]:

@@ -30,7 +30,7 @@ VERSION = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 def all_names(names: Names, model: str, version: str) -> set[str]:
     """Every topic, group, key and channel of a stack."""
-    shared = {getattr(names, name) for name in dir(names) if isinstance(getattr(names, name), str) and name[0] != "_"}
+    shared = {getattr(names, name) for name in dir(names) if name[0] != "_" and isinstance(getattr(names, name), str)}
     own = {*names.ingress.values(), names.worker_group(model, version), names.store_key("result", version)}
     return shared - {names.prefix} | own | {names.work_topic(model, version, lane) for lane in Lane}
 
