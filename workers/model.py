@@ -1,7 +1,6 @@
 """A model in onnxruntime, and the runner that infers batches with it."""
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from models.model_session import describe, open_session, signature_of
 from models.steps.step_chain import StepChain
 from workers.batching import BatchRun, Run, RunTimes, run_batch, run_in_pieces, run_in_sizes
 from workers.lane_scheduler import LaneScheduler, inference_thread
+from workers.run_cost import RunCost
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -33,32 +33,6 @@ if TYPE_CHECKING:
 # The processor time of one run where other versions wait for theirs. Short makes small batches of slow models, long
 # makes the others wait.
 SHARED_RUN_S = 0.1
-_FEWEST_ROWS = 16
-_ALL_ROWS = 1 << 30
-
-
-class RunCost:
-    """Estimates the CPU time of a run from the CPU time and rows of the previous run.
-
-    More rows cost more in proportion. Fewer rows cost the same: scaling down would forget the fixed cost of a run after
-    a large one.
-    """
-
-    def __init__(self) -> None:
-        self._rows = 1
-        self._spent_s = math.inf
-
-    def of(self, rows: int) -> float:
-        """The CPU-seconds for so many rows; infinite before the first run."""
-        return self._spent_s * max(1.0, rows / self._rows) if rows else 0.0
-
-    def rows_within(self, limit_s: float) -> int:
-        """How many rows a run of that time has, a few at least: a fixed cost must not make it one row a run."""
-        return max(_FEWEST_ROWS, int(self._rows * limit_s / self._spent_s)) if self._spent_s else _ALL_ROWS
-
-    def note(self, rows: int, spent_s: float) -> None:
-        """Note a run of at least one row."""
-        self._rows, self._spent_s = rows, spent_s
 
 
 class OnnxModel:

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from workers.lane_scheduler import FairQueue
-from workers.model import SHARED_RUN_S, RunCost
+from workers.model import SHARED_RUN_S
+from workers.run_cost import RunCost
 
 
 def _wait(queue: FairQueue, version: str) -> "asyncio.Future[None]":

@@ -2,7 +2,7 @@
 
 import math
 
-from workers.model import RunCost
+from workers.run_cost import RunCost
 
 
 def test_nothing_is_known_before_the_first_run() -> None:
@@ -24,3 +24,28 @@ def test_few_rows_are_not_thought_cheap_after_many() -> None:
 
 def test_nothing_costs_nothing() -> None:
     assert RunCost().of(0) == 0.0
+
+
+def test_a_small_run_does_not_make_large_ones_seem_costly() -> None:
+    """Batches of all sizes take turns under load; one row takes nearly as long as 64 of a small model."""
+    cost = RunCost()
+    cost.note(64, 0.00002)
+    cost.note(1, 0.00001)
+    assert cost.of(64) == 0.00002
+    assert cost.of(32) == 0.00002
+    assert cost.of(1) == 0.00001
+
+
+def test_one_slow_run_is_not_believed_and_three_are() -> None:
+    cost = RunCost()
+    for spent_s in (0.00001, 0.005, 0.005):
+        cost.note(8, spent_s)
+        assert cost.of(8) == 0.00001
+    cost.note(8, 0.005)
+    assert cost.of(8) == 0.005
+
+
+def test_runs_of_one_size_differ_by_their_rows() -> None:
+    cost = RunCost()
+    cost.note(8, 0.5)
+    assert cost.of(12) == 0.75
