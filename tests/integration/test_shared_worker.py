@@ -194,7 +194,7 @@ async def test_a_version_that_cannot_load_is_shown_with_its_reason_and_harms_nob
             assert set(await faults.read([("a", "v1"), ("broken", "v1")])) == {("broken", "v1")}
 
 
-async def test_a_version_with_workers_of_its_own_is_left_to_them(process: Process) -> None:
+async def test_a_version_with_workers_of_its_own_is_left_to_them(process: Process, broker: Broker) -> None:
     """Guards the commit before the first fetch: without it two pools would answer the same records for ever."""
     topic, group = NAMES.work_topic("b", "v1", Lane.REQUESTS), NAMES.worker_group("b", "v1")
     own = LaneConsumer(process.settings, topic=topic, group=group)
@@ -214,5 +214,9 @@ async def test_a_version_with_workers_of_its_own_is_left_to_them(process: Proces
             while batch is None:
                 batch = await own.fetch(max_records=10, timeout_s=1)
             assert await process.store.get(keys) == [None, None]
+            await own.close()
+            if not broker.is_embedded:
+                # Whose groups keep members that have left.
+                await process.answered(keys)
     finally:
         await own.close()
