@@ -147,6 +147,8 @@ def _preparing(state: RolloutState, pool: CandidatePool, now_s: float) -> Rollou
     if pool.workers and not pool.is_halted:
         return enter_step(state, 0, "the candidate's pool is ready", now_s)
     missing = "a worker of the candidate to be ready"
+    if pool.is_halted:
+        missing += "; the one that is there halted, and works again once it is restarted"
     if now_s - state.phase_since_s > state.spec.prepare_s:
         return enter(state, Phase.FAILED, f"waited {state.spec.prepare_s:g} s for {missing}", now_s)
     return replace(state, waits_for=missing)

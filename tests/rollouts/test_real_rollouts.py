@@ -74,9 +74,9 @@ async def hangs(stack: RolloutStack) -> None:
 
 async def hangs_as_a_shadow(stack: RolloutStack) -> None:
     """One that does not end on copies of requests: nobody notices, and it gets no weight."""
-    async with answered_by(stack, "broken", "v1", wait_s=DEFAULT_WAIT_S):
+    async with answered_by(stack, "both", "v1", wait_s=DEFAULT_WAIT_S):
         steps = ["shadow 50% for 5000 requests", "50%"]
-        await run(stack, "broken", "hangs", "preparing", "shadowing", *ENDS_BADLY[2:], steps=steps)
+        await run(stack, "both", "hangs", "preparing", "shadowing", *ENDS_BADLY[2:], steps=steps)
 
 
 async def is_odd(stack: RolloutStack) -> None:
@@ -188,11 +188,11 @@ Rollouts = Callable[[RolloutStack], Awaitable[None]]
 # By model, one after the other.
 A_FEW: dict[str, tuple[Rollouts, ...]] = {"broken": (fails, hangs)}
 ALL: dict[str, tuple[Rollouts, ...]] = {
-    "broken": (fails, hangs, hangs_as_a_shadow),
+    "broken": (fails, hangs),
     "unusual": (is_odd,),
     "keyed": (has_keys,),
     "loads": (is_bulk, hangs_in_bulk),
-    "both": (has_both_lanes, loses_a_worker),
+    "both": (hangs_as_a_shadow, has_both_lanes, loses_a_worker),
     "by-hand": (is_touched, is_promoted_by_hand, breaks_late),
 }
 
