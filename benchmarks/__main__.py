@@ -26,6 +26,7 @@ from benchmarks.profile import measure_profiles, profiles_to_markdown
 from benchmarks.protocols import measure_protocols, protocols_to_markdown
 from benchmarks.report import to_markdown
 from benchmarks.routing import measure_routing, routing_to_markdown
+from benchmarks.shadowing import measure_shadowing, shadowing_to_markdown
 from benchmarks.state import Pool, measure_state, state_to_markdown
 from benchmarks.systems.peers import peer_names
 from benchmarks.systems.running import NAME
@@ -115,6 +116,19 @@ def pairs(
     """CPU of a request by process, beside that of another checkout."""
     found = measure_pairs(load_case(model), other, concurrency=concurrency, seconds=seconds, pairs=count)
     _save(out / f"pairs-{model}-{concurrency}", found, pairs_to_markdown(found))
+
+
+@app.command()
+def shadowing(
+    share: Annotated[float, typer.Option(min=0.01, max=1, help="The share of requests that is copied.")] = 0.1,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 64,
+    seconds: Annotated[int, typer.Option(min=1, help="How long a window lasts.")] = 2,
+    count: Annotated[int, typer.Option(min=1, help="Pairs of windows.")] = 20,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """CPU of a request by process, with shadow copies of a share of the requests and without."""
+    found = measure_shadowing(share=share, concurrency=concurrency, seconds=seconds, pairs=count)
+    _save(out / "shadowing", found, shadowing_to_markdown(found))
 
 
 @app.command()

@@ -66,11 +66,12 @@ def measure_pairs(case: Case, other: Path, *, concurrency: int, seconds: int, pa
         for number in range(pairs):
             # Whoever is second finds the machine warm, or busy: neither is that twice in a row.
             for which in (0, 1) if number % 2 == 0 else (1, 0):
-                sides[which].append(_window(running[which], body, concurrency=concurrency, seconds=seconds))
+                sides[which].append(window_of(running[which], body, concurrency=concurrency, seconds=seconds))
     return Pairs(case=case.name, machine=this_machine(), concurrency=concurrency, ours=sides[0], theirs=sides[1])
 
 
-def _window(running: Running, body: Path, *, concurrency: int, seconds: int) -> Side:
+def window_of(running: Running, body: Path, *, concurrency: int, seconds: int) -> Side:
+    """Load a stack for so long, and read what each process spent on it."""
     before = cpu_by_process(running.processes)
     result = run_wrk(running.url, body, concurrency=concurrency, seconds=seconds)
     after = cpu_by_process(running.processes)
