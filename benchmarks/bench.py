@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.cases import Case
 from benchmarks.systems.running import process
-from control_plane.local.pools import store_answers, store_argv
+from control_plane.local.embedded_parts import store_answers, store_argv
 from inferlane.contracts.traffic_split import make_split
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.topic_admin import create_topics

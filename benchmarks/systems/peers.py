@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from benchmarks.cases import Case
 from benchmarks.systems.running import Protocol, Running, answers_get, post, process, wait_ready
 from benchmarks.venvs import STATE, environment_of, versions_in
-from control_plane.local.pools import broker_argv, store_argv
+from control_plane.local.embedded_parts import broker_argv, store_argv
 from tests.support.brokers.processes import ask_node, free_ports
 
 PEERS = Path(__file__).parents[1] / "peers"

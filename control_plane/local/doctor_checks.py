@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from control_plane.local.pools import broker_answers
+from control_plane.local.embedded_parts import broker_answers
 from control_plane.local.probe import Target, UnansweredError, predict
 from control_plane.local.profile import holder_of, is_free
 from control_plane.local.readiness import failing_checks

@@ -14,9 +14,10 @@ import psutil
 import structlog
 
 from control_plane.local.catalog_pools import CatalogPools
+from control_plane.local.embedded_parts import store_answers
 from control_plane.local.managed_process import Backoff
 from control_plane.local.pool_autoscaler import Autoscaler
-from control_plane.local.pools import StackPools, store_answers
+from control_plane.local.pools import StackPools
 from control_plane.local.probe import Target
 from control_plane.local.profile import Profile, StackOptions
 from control_plane.local.scaled_pools import read_scaled_pools

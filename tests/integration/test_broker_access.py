@@ -8,7 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from control_plane.local.doctor_checks import committed_and_end
-from control_plane.local.pools import broker_answers
+from control_plane.local.embedded_parts import broker_answers
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.traffic_split import Split

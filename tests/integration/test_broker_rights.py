@@ -23,7 +23,7 @@ import router.main
 import workers.main
 from control_plane.broker_acls import Operation, Resource, Service, rights_by_service, user_name
 from control_plane.kubernetes.backing_services import user_lines
-from control_plane.local.pools import store_answers, store_argv
+from control_plane.local.embedded_parts import store_answers, store_argv
 from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer, make_producer

@@ -14,7 +14,7 @@ import yaml
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from control_plane.local.doctor_checks import check_store
-from control_plane.local.pools import broker_answers, store_answers, store_argv
+from control_plane.local.embedded_parts import broker_answers, store_answers, store_argv
 from inferlane.contracts.naming import Lane, Names
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import Settings, load_settings

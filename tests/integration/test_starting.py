@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from control_plane.local.pools import store_answers, store_argv
+from control_plane.local.embedded_parts import store_answers, store_argv
 from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.brokers.processes import free_ports

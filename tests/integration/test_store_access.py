@@ -20,7 +20,7 @@ from control_plane.kubernetes.backing_services import (
 )
 from control_plane.kubernetes.deployment_plan import Waits, cluster_settings, make_plan
 from control_plane.local.doctor_checks import check_store
-from control_plane.local.pools import store_answers, store_argv
+from control_plane.local.embedded_parts import store_answers, store_argv
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Result, Status
 from inferlane.contracts.traffic_split import Served

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from control_plane.local.doctor_checks import check_store
-from control_plane.local.pools import store_answers, store_argv
+from control_plane.local.embedded_parts import store_answers, store_argv
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.errors import NotServedError

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import aiohttp
 
-from control_plane.local.pools import store_answers, store_argv
+from control_plane.local.embedded_parts import store_answers, store_argv
 from inferlane.errors import UnavailableError
 from tests.support.brokers.processes import free_ports
 

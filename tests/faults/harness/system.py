@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from control_plane.local.child_process import ProcessSpec
+from control_plane.local.embedded_parts import store_answers, store_argv
 from control_plane.local.managed_process import Backoff, ManagedProcess, State
-from control_plane.local.pools import store_answers, store_argv, worker_pool
+from control_plane.local.pools import worker_pool
 from control_plane.local.readiness import is_live, is_ready
 from control_plane.local.supervisor import Pool, Supervisor
 from inferlane.runtime.config import Settings

@@ -4,7 +4,7 @@ import signal
 import subprocess
 from typing import Any, ClassVar
 
-from control_plane.local.pools import broker_argv
+from control_plane.local.embedded_parts import broker_argv
 from tests.support.brokers.kinds import Broker, BrokerKind
 from tests.support.brokers.processes import ask_node, end, free_ports, wait_until
 
