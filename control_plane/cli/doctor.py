@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.cli.console import out, reach, styled
-from control_plane.cli.stack_commands import load_targets
+from control_plane.cli.up_command import load_targets
 from inferlane import __version__
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
 

@@ -22,8 +22,9 @@ from control_plane.cli.init_command import init, read_settings_file
 from control_plane.cli.keys_commands import keys_app
 from control_plane.cli.provisioning_commands import acls_app, k8s_app, topics_app
 from control_plane.cli.quantize_command import quantize_model
-from control_plane.cli.stack_commands import down, restart, status, up
+from control_plane.cli.stack_commands import down, restart, status
 from control_plane.cli.trial_commands import replay, reroute, shadow
+from control_plane.cli.up_command import up
 from inferlane import __version__
 from inferlane.errors import ConfigurationError, InferlaneError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.cli.stack_commands import load_targets
+from control_plane.cli.up_command import load_targets
 from control_plane.local.managed_process import State
 from control_plane.local.pools import StackPools
 from control_plane.local.probe import Target, predict

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from control_plane.cli.doctor import doctor
 from control_plane.cli.init_command import read_settings_file
 from control_plane.cli.main import app
-from control_plane.cli.stack_commands import up
+from control_plane.cli.up_command import up
 from control_plane.services import SETTINGS_FILE
 from inferlane import __version__
 from inferlane.errors import ConfigurationError
