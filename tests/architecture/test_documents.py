@@ -13,7 +13,7 @@ DOCUMENTS = sorted(
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # A path of this repository in a code span: it begins with one of our folders and ends in a file's suffix.
 FOLDERS = (
-    "client|inferlane|control_plane|producer_api|router|workers|webhooks|models|tests|docs|k8s|dashboards|scripts"
+    "client|inferlane|control_plane|producer_api|router|workers|webhook_sender|models|tests|docs|k8s|dashboards|scripts"
     "|benchmarks"
 )
 NAMED = re.compile(rf"`((?:{FOLDERS})/[\w./-]+\.\w+)`")
