@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from inferlane.contracts.rollout import Check, Phase, RolloutEvent, RolloutState, Then, Verdict
+from inferlane.contracts.rollout import Check, Evidence, Phase, RolloutEvent, RolloutState, Then, Verdict
 from inferlane.contracts.traffic_split import Split
+from inferlane.errors import DecodeError
 from router.rollouts.checks import judge, then_of
 from router.rollouts.evidence import LaneSlot, Learnt, fold
 from router.rollouts.evidence_record import from_record, to_record
@@ -59,7 +60,8 @@ def step(state: RolloutState, window: Window, now_s: float) -> Decision:
     if state.phase.is_final or state.phase is Phase.DRAFT:
         return _decided(state, state, window, now_s)
     before = state
-    learnt = fold(from_record(state.evidence), window.closed, state.spec.checks)
+    state, known = _readable(state, now_s)
+    learnt = fold(known, window.closed, state.spec.checks)
     now = fold(learnt, window.open, state.spec.checks)
     verdicts: tuple[Verdict, ...] = judge(
         now, state.spec, window.readings, weight=weight_of(state), in_doubt=window.in_doubt
@@ -73,6 +75,24 @@ def step(state: RolloutState, window: Window, now_s: float) -> Decision:
         failed_requests=int(now.counts[2] + now.shadows[1]),
     )
     return _decided(before, _next(state, window, now, now_s), window, now_s)
+
+
+def _readable(state: RolloutState, now_s: float) -> tuple[RolloutState, Learnt]:
+    """The state with what it has learnt. Evidence of another release that cannot be read is collected anew.
+
+    The step begins again then. With all traffic on the candidate there is nothing left to compare: a person decides.
+    """
+    try:
+        return state, from_record(state.evidence)
+    except DecodeError as error:
+        lost = str(error)
+    empty = replace(state, evidence=Evidence(through_slot=state.evidence.through_slot), requests_in_step=0)
+    if state.phase not in _WITH_TRAFFIC:
+        return empty, Learnt()
+    if state.phase is not Phase.PAUSED and weight_of(state) >= 1:
+        return pause(empty, f"{lost}; nothing is left to compare the candidate with", now_s), Learnt()
+    reason = f"{lost}; it is collected anew, and the step begins again"
+    return enter(replace(empty, step_since_s=now_s), state.phase, reason, now_s), Learnt()
 
 
 def _next(state: RolloutState, window: Window, learnt: Learnt, now_s: float) -> RolloutState:

@@ -19,6 +19,8 @@ from inferlane.contracts.rollout import Action, Phase, RolloutSpec, RolloutState
 from inferlane.errors import InferlaneError
 from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
 from inferlane.runtime.kafka.offsets import Position, Subscription
+from inferlane.runtime.metrics.router_metrics import ROLLOUT_ERRORS
+from inferlane.runtime.retry import back_off
 from router.rollouts.controller import Window, step
 from router.rollouts.decision_writer import RolloutWriter, forget_rollouts, show_rollouts
 from router.rollouts.notices import has_told, last_number
@@ -40,6 +42,7 @@ log = structlog.get_logger(__name__)
 # How often a state without a decision is written: for those who look, and so that evidence outlives the windows.
 _WRITE_S = 5.0
 _APPLY_S = 10.0
+_LONGEST_BACK_OFF_S = 60.0
 
 
 class Outcomes(Protocol):
@@ -98,11 +101,21 @@ class RolloutHost:
         self._retries: dict[str, asyncio.Task[int]] = {}
 
     async def run(self) -> NoReturn:
-        """Decide every `outcome_interval_s` until cancelled."""
+        """Decide every `outcome_interval_s` until cancelled. An error of ours stops no routing: it begins anew."""
+        interval_s = self._settings.outcome_interval_s
+        waits = back_off(interval_s, _LONGEST_BACK_OFF_S)
+        wait_s = interval_s
         try:
             while True:
-                await asyncio.sleep(self._settings.outcome_interval_s)
-                await self.decide()
+                await asyncio.sleep(wait_s)
+                try:
+                    await self.decide()
+                    waits, wait_s = back_off(interval_s, _LONGEST_BACK_OFF_S), interval_s
+                except Exception:
+                    wait_s = next(waits)
+                    self._term = -1
+                    ROLLOUT_ERRORS.inc()
+                    log.exception("rollout_host_failed", retry_s=round(wait_s, 3))
         finally:
             await self.close()
 

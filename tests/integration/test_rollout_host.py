@@ -31,8 +31,10 @@ from inferlane.errors import UnavailableError
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.metrics.router_metrics import ROLLOUT_ERRORS
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable, publish_rollout
+from inferlane.runtime.service import Background
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from router.rollouts.decision_writer import RolloutWriter
 from router.rollouts.host import RolloutHost
@@ -105,7 +107,7 @@ class DyingWriter(RolloutWriter):
 
     def __init__(self, settings: Settings, producer: BatchProducer, *, dies_at: float) -> None:
         super().__init__(settings, producer)
-        self._dies_at = dies_at
+        self.dies_at = dies_at
         self.writes = 0
 
     async def state(self, state: RolloutState) -> None:
@@ -129,10 +131,10 @@ class DyingWriter(RolloutWriter):
         self._die(after=with_death)
 
     def _count(self) -> bool:
-        if self.writes == self._dies_at:
+        if self.writes == self.dies_at:
             raise KilledError
         self.writes += 1
-        return self.writes - 0.5 == self._dies_at
+        return self.writes - 0.5 == self.dies_at
 
     def _die(self, *, after: bool) -> None:
         if after:
@@ -389,3 +391,27 @@ async def test_a_topic_that_takes_nothing_delays_only_what_receivers_are_told(
     async with Replica(settings, producer, failing=0.5) as replica:
         state = await replica.finish()
     assert (state.phase, state.notified) == (Phase.ROLLED_BACK, 0)
+
+
+async def test_an_error_of_ours_ends_no_router_and_the_host_begins_anew(
+    settings: Settings, producer: BatchProducer
+) -> None:
+    await publish_rollout(settings, command(Action.START, spec=SPEC))
+    fast = settings.model_copy(update={"outcome_interval_s": 0.01})
+    # Its writer dies of what is no error of the broker or the store, and lives after that.
+    async with Replica(fast, producer, failing=0.01, dies_at=0) as replica:
+        errors = ROLLOUT_ERRORS._value.get()
+        async with Background(replica.host.run, name="rollouts") as deciding:
+
+            async def has_failed() -> bool:
+                return ROLLOUT_ERRORS._value.get() > errors
+
+            await eventually(has_failed)
+            assert deciding.is_running
+            replica.writer.dies_at = -1
+
+            async def is_decided() -> bool:
+                state = replica.rollouts.find("iris-1")
+                return state is not None and state.phase is Phase.PREPARING
+
+            await eventually(is_decided)

@@ -54,5 +54,8 @@ ROLLOUT_EVIDENCE = gauge(
 ROLLOUT_PAUSED = gauge(
     "inferlane_rollout_paused_seconds", "How long the rollout of a model is paused; 0 while it is not.", ("model",)
 )
+ROLLOUT_ERRORS = counter(
+    "inferlane_rollout_errors_total", "Times that deciding on rollouts failed by an error of ours and began anew."
+)
 STORE_USED = gauge("inferlane_store_used_bytes", "Memory that the result store uses.")
 STORE_MAX = gauge("inferlane_store_max_bytes", "Memory that the result store may use; 0: no limit.")

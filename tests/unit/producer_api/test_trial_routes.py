@@ -1,15 +1,24 @@
 """Who may call what shows or takes data of a trial, and which feedback is refused before it is sent."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
+import msgspec
 import pytest
+from fastapi import Request
+from starlette.types import Message
 
 from inferlane.contracts.feedback import Feedback
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, label_digest
-from inferlane.errors import InvalidRequestError
+from inferlane.errors import InvalidRequestError, InvalidRolloutError
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.rollout_table import RolloutTable
+from inferlane.runtime.split_table import SplitTable
 from producer_api.http.auth import Scope, required_scope
 from producer_api.predict.enqueuer import FeedbackSender
+from producer_api.routes.rollouts import start_rollout
+from tests.support.fakes.records import make_catalog
 
 NOW_S = 1_800_000_000.0
 TOKENS = OutcomeTokens(["a secret"])
@@ -55,3 +64,24 @@ async def test_a_piece_that_could_not_be_counted_is_refused_and_none_of_its_list
     assert producer.sent == []
     await sender.send([good], now_s=NOW_S)
     assert [(record.topic, record.key) for record in producer.sent] == [("t", b"iris/v1")]
+
+
+@pytest.mark.parametrize(
+    ("checks", "says"),
+    [
+        ({"prometheus": {"query": "up", "min": 1}}, "INFERLANE_PROMETHEUS_URL"),
+        ({"quality": {}}, "INFERLANE_FEEDBACK_SECRET"),
+        ({"errors": {}, "reward": {"margin": 2}}, "INFERLANE_FEEDBACK_SECRET"),
+    ],
+)
+async def test_a_rollout_with_a_check_that_nothing_here_could_feed_is_refused(checks: object, says: str) -> None:
+    body = msgspec.json.encode({"model": "iris", "candidate": "v2", "checks": checks})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    services = SimpleNamespace(
+        catalog=make_catalog("v1", "v2"), splits=SplitTable(), rollouts=RolloutTable(), settings=load_settings()
+    )
+    with pytest.raises(InvalidRolloutError, match=says):
+        await start_rollout(Request({"type": "http"}, receive), services)  # type: ignore[arg-type]  # what it gets to

@@ -1,6 +1,7 @@
 """The controller: each transition, what it waits for, and that it decides the same after a kill at any of them."""
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -359,3 +360,35 @@ def test_evidence_is_read_as_it_was_written() -> None:
 def test_splits_are_compared_without_their_time() -> None:
     state = at_step(1)
     assert is_same(split_of(state, 1.0), split_of(state, 2.0))
+
+
+def with_old_evidence(state: RolloutState) -> RolloutState:
+    """As another release wrote it: the arrays have another shape."""
+    numbers = state.evidence.numbers | {"counts": zlib.compress(bytes(16))}
+    return replace(state, evidence=replace(state.evidence, numbers=numbers))
+
+
+def test_evidence_that_cannot_be_read_is_collected_anew_and_decides_nothing() -> None:
+    state = with_old_evidence(at_step(1))
+    decision = decide(state, 2_000.0, slot(5, (400, 4), (7_600, 76)))
+    held = decision.state
+    assert [event.phase for event in decision.events] == [Phase.STEPPING]
+    assert "cannot be read" in held.reason
+    # What was counted before is gone with it, and the time of the step as well.
+    assert (held.phase, held.step, held.waits_for) == (Phase.STEPPING, 1, "400 of 500 requests, 10 s more")
+    assert held.evidence.through_slot == 5
+    later = decide(held, 2_020.0, slot(6, (400, 4), (7_600, 76)))
+    assert (later.state.step, later.state.phase) == (2, Phase.STEPPING)
+
+
+def test_without_evidence_and_a_stable_version_to_compare_with_a_person_decides() -> None:
+    baking = with_old_evidence(promote(at_step(1), "", 1_000.0, generation=4))
+    decision = decide(baking, 5_000.0, slot(5, (4_000, 40)))
+    assert (decision.state.phase, decision.state.paused_from) == (Phase.PAUSED, Phase.BAKING)
+    assert "nothing is left to compare the candidate with" in decision.state.reason
+
+
+def test_a_rollback_goes_on_and_keeps_its_reason_if_the_evidence_cannot_be_read() -> None:
+    state = with_old_evidence(roll_back(at_step(1), "too slow", 1_000.0))
+    decision = decide(state, 1_001.0, split=split_of(state, 1_001.0), is_backlog_done=True)
+    assert (decision.state.phase, decision.state.reason) == (Phase.ROLLED_BACK, "too slow")
