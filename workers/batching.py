@@ -135,7 +135,7 @@ def unstack(outputs: Mapping[str, np.ndarray], requests: Sequence[Request]) -> I
 
 
 def _cut(outputs: dict[str, np.ndarray], request: Request, batch: Sequence[Request]) -> dict[str, np.ndarray]:
-    """The outputs without what belongs to the fill: axes that are as long as the filled rows were."""
+    """Return the outputs without what belongs to the fill: axes that are as long as the filled rows were."""
     lengths: dict[int, int] = {}
     for name, array in request.tensors.items():
         for axis, own in enumerate(array.shape[1:], start=1):

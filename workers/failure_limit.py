@@ -23,7 +23,7 @@ _TOO_MANY = "the model fails on too many requests"
 
 
 class FailureLimit:
-    """Watches the share of recent inferred requests on which the model failed. One event loop.
+    """Watches the share of recent inferred requests on which the model failed. Used from one event loop.
 
     Requests that are unreadable, invalid, expired or cancelled say nothing about the model and do not count. So a bad
     producer can neither halt the pool, nor hide that the model is broken, nor make a broken model seem repaired.
@@ -49,7 +49,7 @@ class FailureLimit:
         return self._halted_until_s is not None
 
     def allowance(self, max_records: int) -> int:
-        """How many of `max_records` may be fetched now; 0 during a pause."""
+        """Return how many of `max_records` may be fetched now; 0 during a pause."""
         if self._halted_until_s is None:
             return max_records
         return min(max_records, _PROBE_RECORDS) if self._clock.monotonic_s() >= self._halted_until_s else 0

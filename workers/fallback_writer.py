@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class FallbackWriter:
-    """Writes fallback records of one version. One event loop."""
+    """Writes fallback records of one version. Used from one event loop."""
 
     def __init__(self, sender: Sender, retrier: "Retrier", *, model: str, version: str) -> None:
         self._sender = sender

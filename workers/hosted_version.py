@@ -50,7 +50,7 @@ class HostStatus:
 
 
 class HostedVersion:
-    """Runs once. One event loop."""
+    """Runs once. Used from one event loop."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class HostedVersion:
             feed.wake()
 
     def is_stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Return whether it was told to stop."""
         return self._stop.is_set()
 
     async def run(self) -> None:

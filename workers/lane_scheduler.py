@@ -32,7 +32,7 @@ class BulkCredit:
         self._credit_s = 0.0
 
     def next_lane(self, waiting: frozenset[Lane] | set[Lane]) -> Lane:
-        """The waiting lane that goes next."""
+        """Return the waiting lane that goes next."""
         if Lane.REQUESTS not in waiting:
             # Without competition there is no debt.
             self._credit_s = 0.0
@@ -52,7 +52,7 @@ class BulkCredit:
 
 
 class FairQueue:
-    """Who waits for a turn of a lane, by version: whoever has used the least time goes first. One event loop.
+    """Who waits for a turn of a lane, by version: whoever has used the least time goes first. Used from one event loop.
 
     A version that was idle does not save up its share: it begins at what the version that runs had used when its turn
     began. So it waits for the run under way, and at most for one turn of each version that has used no more than it.
@@ -115,7 +115,7 @@ class FairQueue:
 class LaneScheduler:
     """Gives the processor to one turn at a time: the lane by `BulkCredit`, and within it the version by `FairQueue`.
 
-    Turns of one version in one lane are first come first served. One event loop.
+    Turns of one version in one lane are first come first served. Used from one event loop.
     """
 
     def __init__(self, *, bulk_share: float, clock: "Clock") -> None:
@@ -193,5 +193,5 @@ class Processor:
 
 
 def inference_thread() -> ThreadPoolExecutor:
-    """The thread for runs that take too long for the event loop."""
+    """Return the thread for runs that take too long for the event loop."""
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")

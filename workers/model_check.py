@@ -156,7 +156,7 @@ def _refuse_dependence(model: OnnxModel, dependence: str | None) -> None:
 
 
 def row_dependence(model: OnnxModel, batch: Mapping[str, np.ndarray] | None = None) -> str | None:
-    """How the outputs of rows in a batch differ from those of the same rows alone, None if they do not.
+    """Return how the outputs of rows in a batch differ from those of the same rows alone, None if they do not.
 
     `batch` are rows as clients send them. Without it, the graph gets random ones.
     """

@@ -49,7 +49,7 @@ class OpenLabels:
 
 
 def open_label_output(version: "ModelVersion") -> str | None:
-    """The output with the label of each row, in a version that names no classes; None if there is none.
+    """Return the output with the label of each row, in a version that names no classes; None if there is none.
 
     The first with one whole number, boolean or text a row; but not the number of tokens that a tokenizer counts.
     """

@@ -34,7 +34,7 @@ class Usage:
 
 
 def process_usage() -> Usage:
-    """The usage of this process, threads included."""
+    """Return the usage of this process, threads included."""
     process = psutil.Process()
     times = process.cpu_times()
     return Usage(cpu_s=times.user + times.system, memory_bytes=process.memory_info().rss)

@@ -199,7 +199,7 @@ class Pipeline:
             return InferredRequest(request, None, failure)
 
     def _sort_out(self, batch: Sequence[Request], lane: Lane, now_s: float) -> tuple[list[Request], list[Reply]]:
-        """The requests to infer, and the replies of those that are expired, cancelled or overdue."""
+        """Return the requests to infer, and the replies of those that are expired, cancelled or overdue."""
         due: list[Request] = []
         replies: list[Reply] = []
         for request in batch:
@@ -211,7 +211,7 @@ class Pipeline:
         return due, replies
 
     def _reply_early(self, request: Request, lane: Lane, now_s: float) -> Reply | None:
-        """The reply of an expired, cancelled or overdue request; None for one to infer."""
+        """Return the reply of an expired, cancelled or overdue request; None for one to infer."""
         headers = request.headers
         if headers.deadline_s is not None and now_s > headers.deadline_s:
             return self._replies.of_expired(headers, lane, now_s=now_s)
@@ -257,7 +257,7 @@ class Pipeline:
 
 
 def _part(done: BatchReply, *, is_copy: bool) -> BatchReply:
-    """What a batch holds of shadow copies, or of the others."""
+    """Return what a batch holds of shadow copies, or of the others."""
     replies = [reply for reply in done.replies if reply.is_copy is is_copy]
     run = done.batch.run
     if run is not None:
@@ -267,7 +267,7 @@ def _part(done: BatchReply, *, is_copy: bool) -> BatchReply:
 
 
 def _in_a_row(batches: Sequence[Sequence[Request]], max_rows: int) -> Sequence[Sequence[Request]]:
-    """The first batch, and those after it that fit a run and have no deadline, up to the first that does not."""
+    """Return the first batch, and those after it that fit a run and have no deadline, up to the first that does not."""
     ends = (
         number
         for number, batch in enumerate(batches)

@@ -49,7 +49,7 @@ class ReplyBuilder:
         self._results_sample = results_sample
 
     def of_inferred(self, inferred: "InferredRequest", times: "RunTimes") -> Reply:
-        """The reply of an inferred request: its outputs, or its error."""
+        """Return the reply of an inferred request: its outputs, or its error."""
         request, headers = inferred.request, inferred.request.headers
         if inferred.outputs is None:
             error = inferred.error or InferlaneError("the run gave neither outputs nor an error")
@@ -104,16 +104,16 @@ class ReplyBuilder:
         return tokens.sign(outcome)
 
     def of_expired(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
-        """The reply of a request whose deadline has passed."""
+        """Return the reply of a request whose deadline has passed."""
         return self._reply(Result.expired(headers, now_s=now_s), headers, lane)
 
     def of_overdue(self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
-        """The reply of a request that has waited too long here and has a fallback: an expiry of this version."""
+        """Return the reply of a request that has waited too long here and has a fallback: an expiry of this version."""
         reason = "it has waited for half of the time to its deadline"
         return self._handed_over(record, headers, lane, reason=reason, now_s=now_s)
 
     def of_halted(self, record: "KafkaRecord", headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
-        """The reply of a request that a halted worker does not infer, and that has a fallback."""
+        """Return the reply of a request that a halted worker does not infer, and that has a fallback."""
         return self._handed_over(record, headers, lane, reason="its worker is halted", now_s=now_s)
 
     def _handed_over(
@@ -124,7 +124,7 @@ class ReplyBuilder:
         return replace(self._reply(overdue, headers, lane), dead=record, fallback=fallback)
 
     def of_cancelled(self, headers: RequestHeaders, lane: Lane, *, now_s: float) -> Reply:
-        """The reply of a cancelled request."""
+        """Return the reply of a cancelled request."""
         return self._reply(Result.cancelled(headers, now_s=now_s), headers, lane)
 
     def of_error(

@@ -100,7 +100,7 @@ def _check_outputs(names: Sequence[str], version: "ModelVersion") -> None:
 
 
 def headers_of(record: "KafkaRecord") -> RequestHeaders:
-    """The record's headers, or defaults if they cannot be read."""
+    """Return the record's headers, or defaults if they cannot be read."""
     try:
         return read_headers(record)
     except DecodeError:

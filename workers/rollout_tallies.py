@@ -100,7 +100,7 @@ class RolloutTallies:
         self._count_answers(counts, inferred)
 
     def take(self) -> tuple[LaneTally, ...]:
-        """The tallies since the last call."""
+        """Return the tallies since the last call."""
         held, self._held = self._held, {}
         return tuple(
             LaneTally(

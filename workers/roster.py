@@ -46,12 +46,12 @@ def parse_version_names(lines: Iterable[str], *, source: str) -> frozenset[Versi
 
 
 def write_version_names(names: Iterable[VersionName]) -> str:
-    """What a file of these versions holds."""
+    """Return what a file of these versions holds."""
     return "".join(f"{model}/{version}\n" for model, version in sorted(names))
 
 
 class Roster:
-    """The versions, as a set that may change where a file holds it. One event loop."""
+    """The versions, as a set that may change where a file holds it. Used from one event loop."""
 
     def __init__(self, fixed: frozenset[VersionName] = frozenset(), *, file: Path | None = None) -> None:
         self._fixed = fixed

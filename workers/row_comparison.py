@@ -25,7 +25,7 @@ class RowComparison:
 
 
 def is_finite(outputs: Mapping[str, Any]) -> bool:
-    """Whether every number of the outputs is one: neither NaN nor infinite."""
+    """Return whether every number of the outputs is one: neither NaN nor infinite."""
     # What is no array is reported where it is encoded.
     floats = (array for array in outputs.values() if isinstance(array, np.ndarray) and array.dtype.kind == "f")
     return all(bool(np.isfinite(array).all()) for array in floats)
@@ -59,7 +59,7 @@ def compare_rows(
 def labels_of(
     outputs: Mapping[str, np.ndarray], label_output: str | None, classes: Sequence[str]
 ) -> Sequence[str] | None:
-    """The class that each row was given, by name; None for a version without classes."""
+    """Return the class that each row was given, by name; None for a version without classes."""
     if label_output is None:
         return None
     return [_class_name(label, classes) for label in outputs[label_output].ravel().tolist()]
@@ -88,7 +88,7 @@ def _class_name(label: int | str, classes: Sequence[str]) -> str:
 
 
 def _distance(original: np.ndarray, shadow: np.ndarray) -> np.ndarray:
-    """How far apart the rows of one output are: 0 for the same, at most 1."""
+    """Return how far apart the rows of one output are: 0 for the same, at most 1."""
     rows = len(shadow)
     if original.shape != shadow.shape:
         return np.ones(rows)

@@ -23,7 +23,7 @@ class RunCost:
         self._last_rows, self._last_s = 1, math.inf
 
     def of(self, rows: int) -> float:
-        """The CPU-seconds for so many rows; infinite before the first run."""
+        """Return the CPU-seconds for so many rows; infinite before the first run."""
         if not rows:
             return 0.0
         if not self._runs:
@@ -34,7 +34,7 @@ class RunCost:
         return min(spent_s * max(1.0, rows / noted) for noted, spent_s in runs)
 
     def rows_within(self, limit_s: float) -> int:
-        """How many rows a run of that time has, by the run before, and a few at least.
+        """Return how many rows a run of that time has, by the run before, and a few at least.
 
         A fixed cost must not make it one row a run.
         """

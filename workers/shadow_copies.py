@@ -48,7 +48,7 @@ _SHOWN_VALUES, _SHOWN_CHARS = 16, 200
 
 
 class ShadowCopies:
-    """Sends copies of answered requests, and compares copies with their originals. One event loop.
+    """Sends copies of answered requests, and compares copies with their originals. Used from one event loop.
 
     Nothing here waits for a client's request or makes one wait, and nothing here raises: a copy that cannot be sent,
     compared or kept is counted and dropped.
@@ -187,7 +187,7 @@ class ShadowCopies:
         return counts, sorted(rows, key=lambda row: row.distance, reverse=True)[:_ROWS_A_BATCH]
 
     def _compare_one(self, one: "InferredRequest") -> "Sequence[tuple[Answer, RowComparison]]":
-        """The answer that a copy carries, and how it compares; nothing if it cannot be compared."""
+        """Return the answer that a copy carries, and how it compares; nothing if it cannot be compared."""
         try:
             answer = answer_of(one.request.record)
             if answer is None or one.outputs is None:
@@ -201,7 +201,7 @@ class ShadowCopies:
         return ()
 
     def _disagreements(self, request: "Request", found: "RowComparison") -> "Sequence[Disagreement]":
-        """The rows of one request that disagree most."""
+        """Return the rows of one request that disagree most."""
         worst = [row for row in np.argsort(-found.distance, kind="stable").tolist() if not found.agrees[row]]
         return [
             Disagreement(
@@ -218,7 +218,7 @@ class ShadowCopies:
 
 
 def shown_values(row: np.ndarray) -> list[Any]:
-    """The first values of a row, cut to what a person reads; of raw bytes their number."""
+    """Return the first values of a row, cut to what a person reads; of raw bytes their number."""
 
     def shown(value: Any) -> Any:
         if isinstance(value, bytes):

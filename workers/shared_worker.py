@@ -116,7 +116,7 @@ class SharedWorker:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _read_store(self) -> Catalog | None:
-        """What the model store holds, read once for all versions that come together; None: it cannot be read."""
+        """Return what the model store holds, read once for all versions that come together; None: it cannot be read."""
         if self._store is None:
             settings = self._settings
             try:
@@ -126,7 +126,7 @@ class SharedWorker:
         return self._store
 
     def _usage_of_one(self, spent_s: float) -> Usage:
-        """The CPU time of a version's own runs, and its share of the memory."""
+        """Return the CPU time of a version's own runs, and its share of the memory."""
         whole = process_usage()
         return Usage(cpu_s=spent_s, memory_bytes=whole.memory_bytes // max(1, len(self._hosts)))
 

@@ -32,7 +32,7 @@ def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
     source: "Callable[..., BatchSource] | None" = None,
     isolation: "Isolation | None" = None,
 ) -> Lanes:
-    """The lanes of a version: both its work topics, fetched as far as the failure limit allows.
+    """Return the lanes of a version: both its work topics, fetched as far as the failure limit allows.
 
     `source` makes what a topic is read from, with the arguments of a `LaneConsumer`; None: a consumer of its own.
     `isolation` is that of all versions of the process.

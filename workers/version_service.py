@@ -98,7 +98,7 @@ class SharedParts:
 
 
 class VersionService:
-    """Serves one version once; `open` comes first. One event loop."""
+    """Serves one version once; `open` comes first. Used from one event loop."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class VersionService:
         )
 
     def live(self) -> Mapping[str, bool]:
-        """Whether its parts run and its lanes move."""
+        """Return whether its parts run and its lanes move."""
         return {name: work.is_running for name, work in self._background.items()} | dict(self.lanes.live())
 
     async def serve(

@@ -28,7 +28,7 @@ class Pools(Protocol):
     """Starts and stops the pool of a version."""
 
     def names(self) -> frozenset[Name]:
-        """The versions that have a pool."""
+        """Return the versions that have a pool."""
         ...
 
     async def start(self, target: Target) -> None:

@@ -234,7 +234,7 @@ def _refuse_old(version: str) -> None:
 
 
 async def _hears(listening: "PubSub") -> bool:
-    """Whether a message arrives in time."""
+    """Return whether a message arrives in time."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_WAKE_UP_WITHIN_S):
             async for message in listening.listen():

@@ -36,7 +36,7 @@ def broker_argv(port: int) -> tuple[str, ...]:
 
 
 async def broker_answers(settings: "KafkaSettings") -> bool:
-    """Whether a metadata request is answered.
+    """Return whether a metadata request is answered.
 
     Raises:
         UnavailableError: it is not.
@@ -106,7 +106,7 @@ def store_argv(port: int, *, maxmemory_mib: int) -> tuple[str, ...]:
 
 
 async def store_answers(redis_url: str) -> bool:
-    """Whether PING is answered.
+    """Return whether PING is answered.
 
     Raises:
         UnavailableError: it is not.

@@ -27,7 +27,7 @@ class ForkRequest(msgspec.Struct, frozen=True):
     environment: dict[str, str]
 
     def to_file(self) -> BinaryIO:
-        """A file in memory: an environment may be longer than a message of a socket."""
+        """Return a file in memory: an environment may be longer than a message of a socket."""
         file = os.fdopen(os.memfd_create("request"), "w+b")
         file.write(msgspec.msgpack.encode(self))
         file.flush()

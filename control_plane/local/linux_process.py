@@ -31,5 +31,5 @@ def thread_fault() -> str:
 
 @cache
 def libc() -> ctypes.CDLL:
-    """The C library; called before a fork, so that a child loads nothing."""
+    """Return the C library; called before a fork, so that a child loads nothing."""
     return ctypes.CDLL(None)

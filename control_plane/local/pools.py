@@ -203,7 +203,7 @@ class StackPools:
 
 
 def api_processes_for(cores: int) -> int:
-    """How many API processes share the port if the settings do not say.
+    """Return how many API processes share the port if the settings do not say.
 
     Of the CPU of a small request the API has a third, and other processes run beside it.
     """

@@ -39,7 +39,7 @@ class Target:
 
     @classmethod
     def of(cls, version: "ModelVersion") -> Self:
-        """The target for a version of the catalogue. One on a GPU has its process for itself."""
+        """Return the target for a version of the catalogue. One on a GPU has its process for itself."""
         return cls(
             model=version.model,
             version=version.version,
@@ -48,7 +48,7 @@ class Target:
         )
 
     def body(self, *, timeout_s: float) -> dict[str, Any]:
-        """The JSON body of the request, pinned to the version."""
+        """Return the JSON body of the request, pinned to the version."""
         return {
             "model": self.model,
             "version": self.version,

@@ -134,7 +134,7 @@ def claim_port(port: int, *, host: str = "127.0.0.1", remedy: str) -> int:
 
 
 def is_free(port: int, *, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen on the port now."""
+    """Return whether a server could listen on the port now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As servers do: a port whose last connections are still in TIME_WAIT counts as free.

@@ -32,7 +32,7 @@ class _Hosted(msgspec.Struct):
 
 
 async def is_ready(base_url: str) -> bool:
-    """Whether `/readyz` answers 200.
+    """Return whether `/readyz` answers 200.
 
     Raises:
         UnavailableError: nobody answers.
@@ -42,7 +42,7 @@ async def is_ready(base_url: str) -> bool:
 
 
 async def is_live(base_url: str) -> bool:
-    """Whether `/livez` answers 200: its tasks run and its consumers move.
+    """Return whether `/livez` answers 200: its tasks run and its consumers move.
 
     Raises:
         UnavailableError: nobody answers.

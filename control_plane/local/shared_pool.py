@@ -19,12 +19,12 @@ _SERVING, _FAILED = "serving", "failed"
 
 
 def label_of(target: "Target") -> str:
-    """What a version is called in the roster of the process, and in what it says."""
+    """Return what a version is called in the roster of the process, and in what it says."""
     return f"{target.model}/{target.version}"
 
 
 class SharedPool:
-    """Decides which versions share the process, and tells it by a file that it follows. One event loop."""
+    """Decides which versions share the process, and tells it by a file that it follows. Used from one event loop."""
 
     def __init__(self, state_dir: Path, *, max_model_bytes: int, workers: int) -> None:
         """A version with files of at most `max_model_bytes` shares; none if each is to have several `workers`."""
@@ -41,11 +41,11 @@ class SharedPool:
         return self._max_model_bytes > 0
 
     def wants(self, target: "Target") -> bool:
-        """Whether the version should share the process."""
+        """Return whether the version should share the process."""
         return target.shareable_bytes <= self._max_model_bytes and label_of(target) not in self._left
 
     def holds(self, target: "Target") -> bool:
-        """Whether the version shares the process."""
+        """Return whether the version shares the process."""
         return label_of(target) in self._targets
 
     @property
@@ -83,17 +83,17 @@ class SharedPool:
         return self._statuses != before
 
     def serves(self, target: "Target") -> bool:
-        """Whether the process said that it serves the version."""
+        """Return whether the process said that it serves the version."""
         status = self._statuses.get(label_of(target))
         return status is not None and status.state == _SERVING
 
     def fault(self, target: "Target") -> str:
-        """Why the process cannot serve the version; empty if it can, or tries the first time."""
+        """Return why the process cannot serve the version; empty if it can, or tries the first time."""
         status = self._statuses.get(label_of(target))
         return "" if status is None else status.reason
 
     def is_settled(self, target: "Target") -> bool:
-        """Whether the version is served, or has failed, or is gone if it was to leave."""
+        """Return whether the version is served, or has failed, or is gone if it was to leave."""
         status = self._statuses.get(label_of(target))
         if not self.holds(target):
             return status is None

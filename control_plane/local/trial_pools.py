@@ -19,7 +19,7 @@ _LOOK_S = 5.0
 
 
 class TrialPools:
-    """Follows the rollouts topic. One event loop."""
+    """Follows the rollouts topic. Used from one event loop."""
 
     def __init__(self, isolate: Callable[[str, str], Awaitable[None]]) -> None:
         """`isolate` gives a version a pool of its own; it is called again and again."""

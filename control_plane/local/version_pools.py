@@ -33,7 +33,7 @@ _SETTLE_S = 60.0
 
 
 class VersionPools:
-    """One event loop. The targets of `pools` are the versions that have a pool."""
+    """Used from one event loop. The targets of `pools` are the versions that have a pool."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class VersionPools:
         self._autoscaler = autoscaler
 
     def names(self) -> frozenset[tuple[str, str]]:
-        """The versions that have a pool."""
+        """Return the versions that have a pool."""
         return frozenset((target.model, target.version) for target in self._pools.targets)
 
     async def start(self, target: Target) -> None:
@@ -129,7 +129,7 @@ class VersionPools:
                 self._on_change()
 
     def sharing(self, pool: str) -> tuple[str, ...]:
-        """The versions that share the processes of a pool, as `model/version`."""
+        """Return the versions that share the processes of a pool, as `model/version`."""
         return self._shared.labels if pool == SHARED_POOL else ()
 
     async def _look_at_shared(self) -> bool:

@@ -15,7 +15,7 @@ VERSION = "3.0.0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Message:
-    """What a record holds. `payload` is a schema, or None where the value is empty."""
+    """A kind of record. `payload` is a schema, or None where the value is empty."""
 
     name: str
     about: str
@@ -27,7 +27,7 @@ class _Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Channel:
-    """A topic: its address, what it holds, and what a client may do with it: send, receive or neither."""
+    """A topic: its address, its messages, and the client's action on it: send, receive or neither."""
 
     key: str
     address: str
@@ -98,7 +98,7 @@ _BINARY = "application/octet-stream"
 
 
 def _requests(kind: str, known: tuple[headers.Header, ...], about: str) -> tuple[_Message, ...]:
-    """The three forms that a request's value may have; a producer may add headers of its own."""
+    """Return the three forms that a request's value may have; a producer may add headers of its own."""
     return (
         _Message(
             name=f"{kind}Rows",
@@ -215,7 +215,7 @@ def _channels(names: Names) -> tuple[_Channel, ...]:
 
 
 def _own_channels(names: Names, routed: Sequence[_Message]) -> tuple[_Channel, ...]:
-    """The topics of Inferlane's own processes."""
+    """Return the topics of Inferlane's own processes."""
     rollouts = (
         _table("rollout", "The state of a rollout", ref("RolloutState")),
         _table("rolloutCommand", "What a person asks of a rollout", ref("Command")),

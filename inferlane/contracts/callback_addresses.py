@@ -43,7 +43,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def is_allowed(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether a callback may be sent to the address: a public one, or one in these networks."""
+    """Return whether a callback may be sent to the address: a public one, or one in these networks."""
     reached = _reached(address)
     for network in networks:
         if any(at.version == network.version and at in network for at in (address, reached)):
@@ -108,7 +108,7 @@ def _literal(host: str) -> str | None:
 
 
 def _reached(address: Address) -> Address:
-    """The address that packets to this one reach."""
+    """Return the address that packets to this one reach."""
     if isinstance(address, IPv6Address) and any(address in network for network in _EMBEDDING):
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address

@@ -1,7 +1,7 @@
 """Callbacks: results on their way to the URLs that their requests named, as records of the topics of callbacks.
 
-Whoever ends a request writes its callback before it commits the request, so that no crash loses one. The value is the
-body that is sent, byte for byte; the headers say where to, for whom it is signed, and when it is due.
+The process that ends a request writes its callback before it commits the request, so no crash loses one. The value is
+the body that is sent, byte for byte; the headers hold the URL, the API key whose secret signs it, and when it is due.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from inferlane.contracts.results import Result
 from inferlane.errors import DecodeError, InferlaneError, clipped
 
 CALLBACK_TYPE = ("ce_type", b"io.inferlane.callback.v1")
-# The same at each try and after each crash: receivers know duplicates by it.
+# The same at each try and after each crash: receivers recognise duplicates by it.
 CALLBACK_ID = "ce_callbackid"
-# How often it was tried, since when, and when it is due again.
+# The number of tries, the time of the first one, and when the next one is due.
 TRIES = "ce_tries"
 FIRST_TRIED = "ce_firsttried"
 DUE = "ce_due"
@@ -28,7 +28,7 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 class CallbackOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a result is to be sent, and what a foreign producer said of its request."""
+    """The URL to which a result is sent, and what a foreign producer said of its request."""
 
     url: str
     source: bytes = b""
@@ -38,7 +38,7 @@ class CallbackOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def callback_record(topic: str, result: Result, order: CallbackOrder, *, classes: tuple[str, ...]) -> OutRecord:
-    """Return the record that lets a terminal result be sent; `classes` are the names of its class indices."""
+    """Return the callback record of a terminal result; `classes` are the names of its class indices."""
     try:
         data = prediction_body(result, classes)
     except InferlaneError as error:
@@ -64,7 +64,7 @@ def _record(topic: str, result: Result, order: CallbackOrder, data: dict[str, An
         data["position"] = order.position
     if order.batch_id is not None:
         data["batch_id"] = order.batch_id
-    # A foreign record may name any id: by its type no receiver takes it for a request that was made over HTTP.
+    # A foreign record may name any id; its type tells receivers that the request was not made over HTTP.
     kind = "record" if is_foreign else "prediction"
     body = {
         "type": f"{kind}.{result.status.value.lower()}",
@@ -91,7 +91,7 @@ def _record(topic: str, result: Result, order: CallbackOrder, data: dict[str, An
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened, of which a receiver is told: `notice_id` is the same however often it is sent."""
+    """An event that is sent to a receiver: `notice_id` is the same however often it is sent."""
 
     notice_id: str
     kind: str
@@ -104,7 +104,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def notice_record(topic: str, url: str, notice: Notice) -> OutRecord:
-    """Return the record that lets a receiver be told; it is signed and tried again as the callback of a result."""
+    """Return the record of a notice; it is signed and retried like the callback of a result."""
     body = {"type": notice.kind, "timestamp": format_time(notice.at_s).decode(), "data": notice.data}
     headers = [
         SPEC_VERSION,
@@ -134,7 +134,7 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
     callback_id: str
     request_id: str
     url: str
-    # The API key that asked, empty if none did: whose secret signs it.
+    # The name of the API key that sent the request, whose secret signs the callback; empty without one.
     caller: str
     body: bytes
     finished_s: float
@@ -147,7 +147,7 @@ def read_callback(record: KafkaRecord) -> Callback:
     """Read a record of a topic of callbacks.
 
     Raises:
-        DecodeError: it holds no callback.
+        DecodeError: the record is not a callback.
     """
     refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
     named: Mapping[str, bytes] = dict(record.headers)
@@ -174,7 +174,7 @@ def read_callback(record: KafkaRecord) -> Callback:
 
 
 def retry_record(topic: str, record: KafkaRecord, *, tries: int, first_tried_s: float, due_s: float) -> OutRecord:
-    """Return the record that lets a callback be tried again at `due_s`."""
+    """Return the record of a callback that is retried at `due_s`, seconds since the epoch."""
     headers: list[tuple[str, bytes]] = [header for header in record.headers if header[0] not in _OF_RETRIES]
     headers += [
         (TRIES, b"%d" % tries),
@@ -185,5 +185,5 @@ def retry_record(topic: str, record: KafkaRecord, *, tries: int, first_tried_s: 
 
 
 def fresh_headers(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    """The headers of a callback that was never tried: what a replay of its dead letter sends."""
+    """Return the headers of a callback that was never tried: what a replay of its dead letter sends."""
     return [header for header in headers if header[0] not in _OF_RETRIES]

@@ -1,4 +1,4 @@
-"""What the catalogue topic says of one version: whether it is served, what it is, and where its files are. Pure."""
+"""The entry of a version in the catalogue topic: its state, its manifest, and where its files are. Pure."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -27,19 +27,19 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str, msgspec.Meta(max_length=512)]
     version: Annotated[str, msgspec.Meta(max_length=512)]
     state: VersionState
-    # Of all files of the version.
+    # The digest of all files of the version.
     digest: Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
-    # The folder of the version, as whoever published it reaches it: a path, or a URL.
+    # The folder of the version, as its publisher reaches it: a path, or a URL.
     location: _Text
-    # Grows with each change of the model's entries: of two records of one version the higher holds.
+    # Rises with each change of the model's entries: of two records of one version, the higher one is in force.
     generation: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
     # The generation in which it became the default version, 0 if it never did: of the versions of a model, the highest
     # is the default. A change of the default is therefore one record.
     default_since: _Count = 0
-    # What `model.toml` says.
+    # The fields of `model.toml`.
     description: _Text = ""
     classes: tuple[_Text, ...] = ()
-    # What `version.toml` says, as JSON: enough to check requests without the files.
+    # The fields of `version.toml` as JSON: enough to check requests without the files.
     manifest: msgspec.Raw = msgspec.Raw(b"{}")
     changed_s: float = 0.0
 
@@ -50,7 +50,7 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def entry_key(model: str, version: str) -> str:
-    """The key of a version's record. No name holds a slash."""
+    """Return the key of a version's record. No name holds a slash."""
     return f"{model}/{version}"
 
 
@@ -72,5 +72,5 @@ def decode_entry(raw: bytes) -> CatalogEntry:
         raise DecodeError(f"a record of the catalogue topic has a name that no version can have: {error}") from error
     except UNDECODABLE as error:
         raise DecodeError(f"a record of the catalogue topic holds no entry: {clipped(str(error))}") from error
-    # A Raw of a decoder points into the record; a copy lets the record go.
+    # A `Raw` of the decoder points into the record; a copy lets the record be freed.
     return msgspec.structs.replace(entry, manifest=entry.manifest.copy())

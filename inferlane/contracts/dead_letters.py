@@ -1,4 +1,4 @@
-"""Dead letters: the original record whole, with where it was and why it could not be served."""
+"""Dead letters: the whole original record, its position in Kafka, and the reason why it could not be served."""
 
 import traceback
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from inferlane.contracts.kafka_record import (
 from inferlane.contracts.record import DEAD_LETTER_TYPE, MAX_NAME_BYTES, RequestHeaders, default_headers, read_headers
 from inferlane.errors import DecodeError, clipped
 
-# A reason is for a person to read in a list; a model's own message may be as long as it likes.
+# A person reads the reason in a list; a model's own message may have any length.
 _DETAIL_LIMIT_CHARS = 2_000
-# What fits beside a value of the largest size, in the room that `record_limit_bytes` leaves for it: a foreign record
-# may have any headers and any key.
+# Keys and headers up to this fit beside a value of the largest size, in what `record_limit_bytes` reserves for them: a
+# foreign record may have any headers and any key.
 _HEADERS_LIMIT_BYTES = 32 * 1024
 _KEY_LIMIT_BYTES = 8 * 1024
 _REFERENCE_DETAIL_CHARS = 200
 HEADER_PREFIX = "inferlane-dead-letter-"
-# The record's own type, in its place among the headers: a letter has a `ce_type` of its own.
+# The type of the original record, under another name: the dead letter has a `ce_type` of its own.
 _OWN_TYPE = HEADER_PREFIX + "type"
 
 
@@ -41,12 +41,12 @@ class Cause:
 
 
 def dead_letter(record: KafkaRecord, cause: Cause, *, topic: str, limit_bytes: int) -> OutRecord:
-    """The dead letter of `record` for `topic`: its key, value and headers unchanged, and our headers about it added.
+    """Return the dead letter of `record` for `topic`: its key, value and headers, with our own headers added.
 
-    Any record has one that can be written, or a single record would stop its lane for ever. A value over `limit_bytes`
-    is cut to it; a key or headers that leave no room are cut too; and the letter tells which. With a limit below 0 it
-    says where the record lies and no more. The letter is stamped now: retention goes by the timestamp, and a replayed
-    record may be old.
+    Every record has a dead letter that can be written; otherwise one record could block its lane for ever. A value over
+    `limit_bytes` is cut to it, a key or headers that leave no room are cut too, and the dead letter says what was cut.
+    With a limit below 0 it has only the position of the record. Its timestamp is the present time: retention goes by
+    the timestamp, and a replayed record may be old.
     """
     if limit_bytes < 0:
         return _reference(record, cause, topic=topic)
@@ -65,7 +65,7 @@ def dead_letter(record: KafkaRecord, cause: Cause, *, topic: str, limit_bytes: i
         kept = [(name, value[:MAX_NAME_BYTES]) for name, value in kept if name == "ce_id" and value][-1:]
         about["headers-dropped"] = "true"
     key, value = record.key or b"", record.value or b""
-    # The head of it is better than nothing, and better than a lane that stops at a record that cannot be kept.
+    # A part of the value is better than a lane that stops at a record that cannot be kept.
     if len(key) > _KEY_LIMIT_BYTES:
         about["key-bytes"] = str(len(key))
     if is_unreadable(record.headers):
@@ -79,7 +79,7 @@ def dead_letter(record: KafkaRecord, cause: Cause, *, topic: str, limit_bytes: i
 
 
 def _reference(record: KafkaRecord, cause: Cause, *, topic: str) -> OutRecord:
-    """What fits everywhere: why, and the topic, partition and offset at which the record lies."""
+    """Return what fits everywhere: why, and the topic, partition and offset at which the record lies."""
     about = {
         "reason": cause.reason,
         "detail": cause.detail[:_REFERENCE_DETAIL_CHARS],
@@ -104,7 +104,7 @@ _FRAMES = 6
 
 
 def stack_of(error: BaseException) -> str:
-    """Where the innermost cause of `error` was raised: its last frames, `file:line function`, and no values."""
+    """Return where the innermost cause of `error` was raised: its last frames, `file:line function`, and no values."""
     while error.__cause__ is not None:
         error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
@@ -142,7 +142,7 @@ def read_dead_letter(record: KafkaRecord) -> DeadLetter:
     """Read a record of `inferlane.dead-letters`.
 
     Raises:
-        DecodeError: it is no dead letter of ours.
+        DecodeError: the record is not a dead letter.
     """
     refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
     try:
@@ -196,7 +196,7 @@ def _what_was_cut(about: Mapping[str, str]) -> str | None:
 
 
 def headers_of(letter: DeadLetter) -> RequestHeaders:
-    """The headers of the dead-lettered request, or the defaults under which it was answered."""
+    """Return the headers of the dead-lettered request, or the defaults under which it was answered."""
     try:
         return read_headers(letter.original)
     except DecodeError:

@@ -1,4 +1,4 @@
-"""The fallback of a version under trial: the stable version answers what that one fails, under the same id. Pure.
+"""The fallback of a version under trial: the stable version answers its failed requests, under the same id. Pure.
 
 The router says on each record of the trial which version that is; a worker needs no traffic split to act on it.
 """
@@ -10,7 +10,7 @@ from inferlane.contracts.record import FALLBACK, FALLEN_BACK_FROM, ROLLOUT, Requ
 # The share of the time to its deadline that a request may wait for the version under trial. The rest is for the other
 # one: less may be too little for it, more gives up requests that the version under trial would still have answered.
 _WAIT_SHARE = 0.5
-# Successive records that go to one partition (sticky partitioner), as the router's.
+# The most successive records that go to one partition (sticky partitioner), as in the router.
 _MAX_RUN = 16
 _REPLACED = frozenset({FALLBACK, FALLEN_BACK_FROM, ROLLOUT, "ce_modelversion", "ce_attempt"})
 
@@ -18,7 +18,7 @@ _REPLACED = frozenset({FALLBACK, FALLEN_BACK_FROM, ROLLOUT, "ce_modelversion", "
 def fallback_record(
     record: KafkaRecord, headers: RequestHeaders, *, names: Names, lane: Lane, now_s: float
 ) -> OutRecord | None:
-    """The record for the version that answers instead: same id, payload and deadline, and the attempt counts on.
+    """Return the record for the fallback version: same id, payload and deadline, with the attempt counted up.
 
     None if the record has no fallback, or no time is left. The new record has no fallback, so that no two versions
     can hand a request to each other.
@@ -29,14 +29,14 @@ def fallback_record(
 
 
 def is_movable(headers: RequestHeaders) -> bool:
-    """Whether a record may go to another version: it is no shadow copy, and its version was not pinned."""
+    """Return whether a record may go to another version: it is no shadow copy, and its version was not pinned."""
     return not headers.is_copy and (headers.fallback is not None or headers.rollout is not None)
 
 
 def rerouted_record(
     record: KafkaRecord, headers: RequestHeaders, *, to_version: str, names: Names, lane: Lane
 ) -> OutRecord | None:
-    """The record for `to_version` of a request that waits for a version that was given up; None if it cannot go."""
+    """Return the record that moves a request of an abandoned version to `to_version`; None if it may not move."""
     if not is_movable(headers):
         return None
     return _moved(record, headers, to_version, names=names, lane=lane)
@@ -56,12 +56,12 @@ def _moved(record: KafkaRecord, headers: RequestHeaders, to_version: str, *, nam
 
 
 def is_under_trial(headers: RequestHeaders) -> bool:
-    """Whether no client depends on this version for the request: another one answers it, or has answered it."""
+    """Return whether no client depends on this version for the request: another one answers it, or has answered it."""
     return headers.fallback is not None or headers.is_copy
 
 
 def is_overdue(headers: RequestHeaders, *, now_s: float) -> bool:
-    """Whether a request has waited so long for the version under trial that the other one should have it now."""
+    """Return whether a request has waited so long for the version under trial that the other one should have it now."""
     if headers.fallback is None or headers.deadline_s is None:
         return False
     return now_s > headers.accepted_s + (headers.deadline_s - headers.accepted_s) * _WAIT_SHARE

@@ -1,4 +1,4 @@
-"""Feedback: what became of a prediction, days later (`inferlane.feedback`), and what it says of a version."""
+"""Feedback: the true outcome of a prediction, given later (`inferlane.feedback`), and its report by version."""
 
 from typing import Annotated
 
@@ -7,14 +7,14 @@ import msgspec
 from inferlane.contracts.outcome_token import MAX_TOKEN_CHARS
 from inferlane.errors import UNDECODABLE, DecodeError, clipped
 
-# A reward that is larger would outweigh everything else that is known of a version.
+# A larger reward would outweigh all other feedback on a version.
 MAX_REWARD = 1e9
-# Pieces in one call.
+# The most pieces of feedback in one call.
 MAX_PIECES = 100
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What became of one prediction: the right class, or a number that says how well it went, or both."""
+    """Feedback on one prediction: the right class, or a reward (a number, higher is better), or both."""
 
     token: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TOKEN_CHARS)]
     label: Annotated[str, msgspec.Meta(max_length=1_000)] | None = None
@@ -22,7 +22,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """A mean with its interval, which holds at any time that one looks, with a confidence of 95 %."""
+    """A mean with a 95 % confidence interval that is valid at any time (a confidence sequence)."""
 
     count: int
     mean: float
@@ -31,7 +31,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeedbackReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What feedback says of a version: `quality` is the share of labels that were predicted. None without any."""
+    """The feedback on a version: `quality` is the share of labels that were predicted; None without labels."""
 
     quality: Measured | None = None
     reward: Measured | None = None
@@ -56,7 +56,7 @@ def decode_feedback(raw: bytes) -> Feedback:
     """Read a record of the feedback topic.
 
     Raises:
-        DecodeError: it holds no feedback.
+        DecodeError: the record is not feedback.
     """
     try:
         return _decode(raw)
@@ -68,7 +68,7 @@ def decode_report(raw: bytes) -> FeedbackReport:
     """Read a stored report.
 
     Raises:
-        DecodeError: the bytes are none.
+        DecodeError: the bytes cannot be decoded.
     """
     try:
         return _decode_report(raw)

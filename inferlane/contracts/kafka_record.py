@@ -54,7 +54,7 @@ _HEADER_FRAME_BYTES = 16
 
 
 def headers_bytes(headers: Headers) -> int:
-    """What these headers take in a record, frames included, at most."""
+    """Return what these headers take in a record, frames included, at most."""
     # Asked of each record: all names at once cost half of what each by itself does.
     names = "".join([name for name, _ in headers])
     names_bytes = len(names) if names.isascii() else len(names.encode(errors="replace"))
@@ -95,12 +95,12 @@ def unreadable_headers(reason: str, *, last_offset: int) -> tuple[tuple[str, byt
 
 
 def is_unreadable(headers: Headers) -> bool:
-    """Whether these are the headers of a record that stands for a batch which could not be read."""
+    """Return whether these are the headers of a record that stands for a batch which could not be read."""
     return bool(headers) and headers[0][0].__class__ is _Mark
 
 
 def last_offset(headers: Headers) -> str:
-    """The offset of the last record of the batch that could not be read."""
+    """Return the offset of the last record of the batch that could not be read."""
     return headers[1][1].decode()
 
 
@@ -153,13 +153,13 @@ _TRACE_ID = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def trace_id_of(trace_parent: bytes | None) -> str | None:
-    """The trace id of a `traceparent` header, None if there is none. Source: W3C Trace Context, section 3.2."""
+    """Return the trace id of a `traceparent` header, None if there is none. Source: W3C Trace Context, section 3.2."""
     found = _TRACE_ID.fullmatch(trace_parent or b"")
     return found.group(1).decode() if found else None
 
 
 def valid_trace_parent(raw: bytes | None) -> bytes | None:
-    """A `traceparent` header as it came, or None if it is malformed, as the standard wants.
+    """Return a `traceparent` header as it came, or None if it is malformed, as the standard wants.
 
     What is kept travels on to results, so it must not have any length.
     """

@@ -1,10 +1,10 @@
-"""What a rollout compares: counts of the requests that a split with a rollout routed, by lane. Pure.
+"""Lane tallies: counts of the requests that a rollout's split routed, by lane; the rollout compares them. Pure.
 
-The router marks such a request with the header `ce_rollout`. Pinned requests, and those that another version failed on
-first, carry no mark and are not counted here: which version they went to was not left to chance. Copies of a shadow
-carry it and are counted apart (`is_shadow`).
+The router marks such a request with the header `ce_rollout`. Pinned requests, and those that another version failed
+first, have no mark and are not counted here: their version was not chosen at random. Shadow copies have it and are
+counted apart (`is_shadow`).
 
-All of it are counts that can be added up, in any order.
+All counts can be added up, in any order.
 """
 
 from collections import Counter
@@ -21,15 +21,15 @@ from inferlane.errors import DecodeError
 BUCKETS = 1024
 _COLUMNS = 3
 _PAIR = np.dtype([("bucket", "<u2"), ("count", "<u4")])
-# A bin of run times is 2 ** (1 / 4) wide, so a budget is met to within a fifth. From a microsecond to over an hour.
+# A bin of run times is a factor of 2 ** (1 / 4) wide: a budget is exact to a fifth. From a microsecond to over an hour.
 _BINS_AN_OCTAVE = 4
 _SHORTEST_S = 1e-6
 _TIME_BINS = 128
 _MAX_ROWS_BIN = 48
-# Limits on what anybody who may write to the outcome topic can make a slot hold: labels or bins, and tallies.
+# The most labels or bins, and tallies, of a slot: a writer to the outcome topic could invent any number.
 _MAX_NAMES = 1_000
 MAX_TALLIES = 16
-# Answers with keys are counted by fewer clusters than requests: there is a row of them for each class.
+# Answers with keys have fewer clusters than requests have buckets: each class has a row of clusters.
 ANSWER_CLUSTERS = 64
 _ABOUT = "\u2248"
 # Steps of a mantissa from 0.5 to 1: a value is known to within 1.6 to 3.1 %. A smaller shift stops no rollout.
@@ -41,7 +41,7 @@ _Label = Annotated[str, msgspec.Meta(max_length=200)]
 
 
 def key_bucket(routing_key: str) -> int:
-    """The bucket of a routing key, 0 to 1023. A sticky user's requests are one draw: they share a bucket.
+    """Return the bucket of a routing key, 0 to 1023. A sticky user's requests are one draw: they share a bucket.
 
     It does not depend on the version that the key is routed to.
     """
@@ -50,7 +50,7 @@ def key_bucket(routing_key: str) -> int:
 
 
 def run_bin(rows: int, inference_s: float) -> int:
-    """The bin of a run: its rows by powers of two, and its time a row by quarters of an octave.
+    """Return the bin of a run: its rows by powers of two, and its time a row by quarters of an octave.
 
     Runs are compared with runs of as many rows: a canary has few requests, so small batches, which cost more a row.
     """
@@ -60,30 +60,30 @@ def run_bin(rows: int, inference_s: float) -> int:
 
 
 def rows_of_bin(run: int) -> int:
-    """The smallest number of rows that the runs of a bin have."""
+    """Return the smallest number of rows that the runs of a bin have."""
     return int(2 ** (run // _TIME_BINS))
 
 
 def row_time_s(run: int) -> float:
-    """The time a row, in seconds, at which a bin of run times begins."""
+    """Return the time a row, in seconds, at which a bin of run times begins."""
     return float(_SHORTEST_S * 2 ** ((run % _TIME_BINS) / _BINS_AN_OCTAVE))
 
 
 def answer_cluster(bucket: int) -> int:
-    """The cluster of a key bucket among those that answers are compared by."""
+    """Return the cluster of a key bucket; answers with keys are compared by cluster."""
     return bucket % ANSWER_CLUSTERS
 
 
 def value_labels(values: np.ndarray) -> list[str]:
     """The labels of values of a regression, floats `(n,)`: values within about 3 % of each other may share one."""
     mantissa, exponent = np.frexp(np.clip(np.nan_to_num(values), -_LARGEST_VALUE, _LARGEST_VALUE))
-    # Towards zero: positive and negative values are told apart alike.
+    # Rounds towards zero, so positive and negative values have bins of the same width.
     binned = np.ldexp(np.trunc(mantissa * _VALUE_BINS) / _VALUE_BINS, exponent)
     return [f"{_ABOUT}{value:.4g}" for value in np.where(np.abs(binned) < _SMALLEST_VALUE, 0.0, binned)]
 
 
 def value_of(label: str) -> float | None:
-    """The value that a label of `value_labels` stands for; None for the label of a class."""
+    """Return the value that a label of `value_labels` stands for; None for the label of a class."""
     try:
         return float(label[1:]) if label.startswith(_ABOUT) else None
     except ValueError:

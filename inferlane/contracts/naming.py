@@ -1,4 +1,4 @@
-"""What the topics, consumer groups, store keys and channels of one stack are called.
+"""The names of the topics, consumer groups, store keys and channels of one stack.
 
 All begin with the prefix of the stack (`INFERLANE_PREFIX`): two stacks on one broker and one store share nothing.
 A prefix holds no dot and no underscore: the first dot ends it, and no name of one stack can be spelled in another, not
@@ -41,7 +41,7 @@ def check_model_name(name: str) -> None:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether `check_model_name` lets it through."""
+    """Return whether `check_model_name` lets it through."""
     try:
         check_model_name(name)
     except InvalidNameError:
@@ -63,10 +63,10 @@ def check_version_name(name: str) -> None:
 
 
 def pool_key(model: str, version: str) -> str:
-    """What no two versions of a stack may share: their name where case, dots and underscores do not count.
+    """Return the name of a version with case, dots and underscores ignored; no two versions of a stack may share it.
 
-    Kafka's metrics write `.` as `_`, Kubernetes has neither capitals nor underscores, some file systems ignore case,
-    and the pool of `a` `b-c` would be called as that of `a-b` `c`.
+    Kafka's metrics write `.` as `_`, Kubernetes allows neither capitals nor underscores, some file systems ignore case,
+    and the pools of `a` `b-c` and of `a-b` `c` would have one name.
     """
     return re.sub(r"[._]", "-", f"{model}-{version}".lower())
 
@@ -90,7 +90,7 @@ class Names:
 
     @property
     def ingress(self) -> dict[Lane, str]:
-        """The topic that each lane's requests enter by."""
+        """The topic to which the requests of each lane are produced."""
         return {lane: f"{self.prefix}.{lane}" for lane in Lane}
 
     @property
@@ -129,16 +129,16 @@ class Names:
         return f"{self.prefix}.callbacks"
 
     def callback_retries(self, stage: int) -> str:
-        """The topic of callbacks that wait for their next try; `stage` counts from 1, each with a longer wait."""
+        """Return the topic of callbacks that wait for a retry; `stage` counts from 1, each waits longer."""
         return f"{self.callbacks}.retry-{stage}"
 
     def work_topic(self, model: str, version: str, lane: Lane) -> str:
-        """The topic that the workers of one version read."""
+        """Return the topic that the workers of one version read."""
         return f"{self.prefix}.{model}.{version}.{lane}"
 
     @property
     def feedback(self) -> str:
-        """The topic of what became of predictions."""
+        """The topic of feedback."""
         return f"{self.prefix}.feedback"
 
     @property
@@ -158,17 +158,17 @@ class Names:
 
     @property
     def dashboard_group(self) -> str:
-        """A group in which nobody commits, so that its lag is what a topic holds."""
+        """A group that never commits: its lag is the number of records in a topic."""
         return f"{self.prefix}.dashboard"
 
     def webhooks_group(self, topic: str) -> str:
-        """The group in which the webhooks processes read one of the topics of callbacks."""
+        """Return the group in which the webhooks processes read one of the topics of callbacks."""
         return f"{self.prefix}.webhooks{topic.removeprefix(self.callbacks)}"
 
     def worker_group(self, model: str, version: str) -> str:
-        """The consumer group of one version's workers."""
+        """Return the consumer group of one version's workers."""
         return f"{self.prefix}.{model}.{version}"
 
     def store_key(self, kind: str, *parts: object) -> str:
-        """The key in the store of one thing of a kind, such as `inferlane:result:<id>`; a channel is named alike."""
+        """Return the store's key of one item of a kind, as in `inferlane:result:<id>`, or a channel's name."""
         return ":".join((self.prefix, kind, *map(str, parts)))

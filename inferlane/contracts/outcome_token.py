@@ -1,4 +1,4 @@
-"""Outcome tokens: what a result says of itself, signed, so that feedback needs no record of the request. Pure.
+"""Outcome tokens: model, version and class of a result, signed, so that feedback needs no record of the request. Pure.
 
 A token names model, version, segment and day, and holds a digest of the predicted class of a request of one row. It
 says nothing of the inputs, and nobody without the secret can make one. Source of the signature: HMAC, RFC 2104.
@@ -15,14 +15,14 @@ import msgspec
 from inferlane.errors import UNDECODABLE, InvalidRequestError
 
 _DAY_S = 86_400
-# Of 32: enough that nobody guesses one (RFC 2104, section 5, asks for at least half), and short in a header.
+# Of 32 bytes: too many to guess (RFC 2104, section 5, asks for at least half), and short in a header.
 _SIGNATURE_BYTES = 16
 _DIGEST_BYTES = 8
 MAX_TOKEN_CHARS = 1_024
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What a token says. `segment` is the key bucket of the routing key, -1 without one; `day` counts since 1970.
+    """The contents of a token. `segment` is the key bucket of the routing key, -1 without one; `day` counts since 1970.
 
     `request` is a digest of the request's key, the same for each result of a request; `label` one of the predicted
     class, empty where there is none or more than one row.
@@ -36,22 +36,22 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     label: bytes = b""
 
     def is_label(self, label: str) -> bool:
-        """Whether the predicted class was `label`."""
+        """Return whether the predicted class was `label`."""
         return hmac.compare_digest(self.label, label_digest(label))
 
 
 def label_digest(label: str) -> bytes:
-    """What a token holds of a class."""
+    """Return the digest of a class that a token holds."""
     return blake2b(label.encode(), digest_size=_DIGEST_BYTES, person=b"outcome-label").digest()
 
 
 def request_digest(key: str) -> bytes:
-    """What a token holds of a request: two results of one request have the same."""
+    """Return the digest of a request that a token holds: the same for all results of one request."""
     return blake2b(key.encode(), digest_size=_DIGEST_BYTES, person=b"outcome-request").digest()
 
 
 def day_of(at_s: float) -> int:
-    """The day of a moment, in UTC since 1970."""
+    """Return the day of a moment, in UTC since 1970."""
     return int(at_s // _DAY_S)
 
 
@@ -67,12 +67,12 @@ class OutcomeTokens:
 
     @classmethod
     def of(cls, secrets: str) -> Self | None:
-        """Tokens by secrets in a row with commas between; None without any."""
+        """Return the tokens of comma-separated secrets; None without a secret."""
         found = [secret.strip() for secret in secrets.split(",") if secret.strip()]
         return cls(found) if found else None
 
     def sign(self, outcome: Outcome) -> str:
-        """The token of an outcome."""
+        """Return the token of an outcome."""
         raw = _encode(outcome)
         return urlsafe_b64encode(_signature(self._secrets[0], raw) + raw).rstrip(b"=").decode()
 

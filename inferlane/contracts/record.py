@@ -24,17 +24,17 @@ BINARY_CONTENT = b"application/octet-stream"
 TRACE_PARENT = "traceparent"
 # Open Inference Protocol, binary tensor data extension: the length of the JSON part in bytes.
 JSON_LENGTH = "inference-header-content-length"
-# What shows that a record is the API's own (`inferlane.contracts.identity`), and which API key it came with.
+# The proof that the API made the record (`inferlane.contracts.identity`), and the API key of the call.
 PROOF = "ce_proof"
 CALLER = "ce_caller"
-# Where a record of another producer lay in its request topic; written by the router.
+# The position in the request topic of a record of another producer; written by the router.
 POSITION = "ce_position"
 # The rollout that decided by chance which version the record went to; written by the router, and only then. A record
-# that goes on to another version has it no more: there it is no fair sample.
+# that moves on to another version loses this header: there it is no fair sample.
 ROLLOUT = "ce_rollout"
 # Written by the router on a record of a version under trial: the version that answers what that one fails.
 FALLBACK = "ce_fallback"
-# Written by the worker that failed: on the record for the other version, which therefore never falls back again.
+# Written by the worker that failed, on the record for the fallback version, which therefore never falls back again.
 FALLEN_BACK_FROM = "ce_fallbackfrom"
 # Of shadow copies (`inferlane.contracts.shadow`): which version gets a copy of this record once it is answered; of
 # which version's answer this record is a copy; and what its comparison is added to.
@@ -50,7 +50,7 @@ CALLBACK_URL = "ce_callbackurl"
 
 
 def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes], ...]:
-    """The headers that every binary request of one producer to one model shares."""
+    """Return the headers that every binary request of one producer to one model shares."""
     return (
         SPEC_VERSION,
         REQUEST_TYPE,
@@ -60,10 +60,10 @@ def fixed_request_headers(*, source: str, model: str) -> tuple[tuple[str, bytes]
     )
 
 
-# Ids and names travel on in keys, headers, channels and results, some of them twice: long ones would make a result that
-# nobody can write.
+# Ids and names are copied into keys, headers, channels and results, some of them twice: long ones would make a result
+# too large to write.
 MAX_NAME_BYTES = 512
-# What the API lets through in characters, at the four bytes that UTF-8 may take for each.
+# The API's limit in characters, at the four bytes that UTF-8 may take for each.
 _MAX_ROUTING_KEY_BYTES = 4 * 512
 _MAX_CALLBACK_URL_BYTES = 2_048
 _MAX_ATTEMPT = 1_000_000
@@ -73,9 +73,9 @@ _YEAR_10000_S = 253_402_300_800
 
 
 class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request record says about itself, outside its payload.
+    """The metadata of a request record: what its headers, key and position say.
 
-    `model` and `version` are None where the producer left the choice to us; times are seconds since the epoch.
+    `model` and `version` are None where the producer left the choice to the router; times are seconds since the epoch.
     `trace_parent` is None also where it was malformed.
     """
 
@@ -90,7 +90,7 @@ class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
     batch_id: str | None
     json_length: int | None
     trace_parent: bytes | None = None
-    # Whose it is, from `identified`: what its result is kept under, and the API key that asked, empty if none did.
+    # From `identified`: the key of its result in the store, and the name of the API key that sent it, empty for none.
     key: str = UNKNOWN_KEY
     caller: str = ""
     # What a foreign producer said of itself, and where its record lay.
@@ -114,10 +114,10 @@ class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_headers(record: KafkaRecord) -> RequestHeaders:
-    """Read the headers of a request record and find out whose it is; what is missing gets its default.
+    """Read the headers of a request record and identify its sender; missing headers get their defaults.
 
     The default id is a digest of the record and its position, the default acceptance time the record's timestamp.
-    Reads the payload: who only needs to know where a record goes calls `read_unidentified`.
+    Reads the payload; to find out only where a record goes, call `read_unidentified`.
 
     Raises:
         DecodeError: a header that is there does not hold what it must.
@@ -126,7 +126,7 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
 
 
 def identified(headers: RequestHeaders, record: KafkaRecord) -> RequestHeaders:
-    """The headers with `key` and `caller`: the API's own only with its proof, and only the API has one who waits."""
+    """Return the headers with `key` and `caller`. Only a record with the API's proof may name a waiter."""
     named = dict(record.headers)
     payload = record.value or b""
     proof = named.get(PROOF)
@@ -195,7 +195,7 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
 
 
 def default_headers(record: KafkaRecord) -> RequestHeaders:
-    """The headers under which a record is answered whose own cannot be read: its id and waiter if those can."""
+    """Return the headers under which a record is answered whose own cannot be read: its id and waiter if those can."""
     repeated = _repeated(record.headers)
     named = {
         name: value[:MAX_NAME_BYTES].decode(errors="replace")
@@ -226,7 +226,7 @@ def _is_callback(url: bytes, named: Mapping[str, str]) -> bool:
 
 
 def _repeated(headers: Headers) -> set[str]:
-    """The headers of ours that are there more than once: readers differ in which one they take."""
+    """Return the headers of ours that are there more than once: readers differ in which one they take."""
     counts = Counter(name for name, _ in headers)
     return {name for name, count in counts.items() if count > 1 and (name.startswith("ce_") or name in _OURS)}
 
@@ -247,13 +247,13 @@ def _attempt(raw: bytes) -> int:
 
 
 def _stamped_s(record: KafkaRecord) -> float:
-    """The record's timestamp; what no calendar holds (microseconds taken for milliseconds) counts as the epoch."""
+    """Return the record's timestamp; one that no calendar holds (such as microseconds) counts as the epoch."""
     seconds = record.timestamp / 1000
     return seconds if 0 <= seconds < _YEAR_10000_S else 0.0
 
 
 def position_of(record: KafkaRecord) -> str:
-    """Where the record lies: `<topic>-<partition>-<offset>`."""
+    """Return where the record lies: `<topic>-<partition>-<offset>`."""
     return f"{record.topic}-{record.partition}-{record.offset}"
 
 

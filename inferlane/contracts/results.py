@@ -1,4 +1,4 @@
-"""The terminal result of a request: what the store keeps, the wake-up carries and the API answers."""
+"""The terminal result of a request: the store keeps it, a wake-up carries it, and the API responds with it."""
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -12,7 +12,7 @@ from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError, clipped
 _T = TypeVar("_T")
 
 
-# A detail travels in a header and a wake-up; a model's own message may be as long as it likes.
+# A detail is copied into a header and a wake-up; a model's own message may have any length.
 _DETAIL_LIMIT_CHARS = 2_000
 
 
@@ -25,7 +25,7 @@ EXPIRED = "deadline_exceeded"
 
 
 class Status(StrEnum):
-    """Where a request is. All but QUEUED are terminal and never change again."""
+    """The status of a request. All but QUEUED are terminal; only an operator's replay changes those."""
 
     QUEUED = "QUEUED"
     SUCCEEDED = "SUCCEEDED"
@@ -54,33 +54,33 @@ class Result(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     json_length: int | None = None
     error_code: str | None = None
     error_detail: str | None = None
-    # What it is kept under if the request was a foreign one (`contracts.identity`), else empty: then it is the id.
+    # The key in the store if the request was a foreign one (`contracts.identity`); else empty, and the key is the id.
     foreign_key: str = ""
-    # The API key that asked; empty if none did.
+    # The name of the API key that sent the request; empty without one.
     caller: str = ""
-    # By which feedback is given (`contracts.outcome_token`); empty without a secret, and of what did not succeed.
+    # The token for feedback (`contracts.outcome_token`); empty without a secret, and of a request that did not succeed.
     outcome_token: str = ""
 
     @property
     def key(self) -> str:
-        """What the store keeps it under."""
+        """The key under which the store keeps it."""
         return self.foreign_key or self.request_id
 
     @classmethod
     def failed(cls, headers: RequestHeaders, error: InferlaneError, *, now_s: float) -> Self:
-        """The result of a request that `error` ended."""
+        """Return the result of a request that `error` ended."""
         return cls._ended(headers, Status.FAILED, error.code, str(error), now_s)
 
     @classmethod
     def expired(cls, headers: RequestHeaders, *, now_s: float) -> Self:
-        """The result of a request whose deadline passed before it was computed."""
+        """Return the result of a request whose deadline passed before it was computed."""
         late_s = now_s - (headers.deadline_s or now_s)
         detail = f"the deadline passed {late_s:.3f} s before a worker could start; allow more with deadline_s"
         return cls._ended(headers, Status.EXPIRED, EXPIRED, detail, now_s)
 
     @classmethod
     def cancelled(cls, headers: RequestHeaders, *, now_s: float) -> Self:
-        """The result of a request that its client took back before it was computed."""
+        """Return the result of a request that its client cancelled before it was computed."""
         detail = "the client cancelled the request before a worker started it; submit it again if it is wanted"
         return cls._ended(headers, Status.FAILED, CANCELLED, detail, now_s)
 
@@ -103,7 +103,7 @@ class Result(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What a replica must know of a request that has no result yet, to answer for it."""
+    """What every API replica must know of a request that has no result yet."""
 
     model: str
     version: str | None
@@ -114,7 +114,7 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 def foreign_key_of(headers: RequestHeaders) -> str:
-    """What `Result.foreign_key` is for a request with these headers."""
+    """Return what `Result.foreign_key` is for a request with these headers."""
     return "" if headers.key == headers.request_id else headers.key
 
 
@@ -125,12 +125,12 @@ _decode_wake_up = msgspec.msgpack.Decoder(list[Result]).decode
 
 
 def encode_result(result: Result) -> bytes:
-    """The bytes that the store keeps of a result."""
+    """Return the bytes that the store keeps of a result."""
     return _encode(result)
 
 
 def encode_accepted(accepted: Accepted) -> bytes:
-    """The bytes that the store keeps of an accepted request."""
+    """Return the bytes that the store keeps of an accepted request."""
     return _encode(accepted)
 
 
@@ -143,7 +143,7 @@ def decode_result(raw: bytes) -> Result:
     """Read a stored result.
 
     Raises:
-        DecodeError: the bytes are none.
+        DecodeError: the bytes cannot be decoded.
     """
     return _decoded(_decode_result, raw)
 
@@ -152,7 +152,7 @@ def decode_accepted(raw: bytes) -> Accepted:
     """Read the mark of an accepted request.
 
     Raises:
-        DecodeError: the bytes are none.
+        DecodeError: the bytes cannot be decoded.
     """
     return _decoded(_decode_accepted, raw)
 
@@ -161,7 +161,7 @@ def decode_wake_up(raw: bytes) -> list[Result]:
     """Read the results that a wake-up carries.
 
     Raises:
-        DecodeError: the bytes are none.
+        DecodeError: the bytes cannot be decoded.
     """
     return _decoded(_decode_wake_up, raw)
 

@@ -1,8 +1,8 @@
-"""A rollout: what was asked for, where it stands, and what happened. The record of `inferlane.rollouts`. Pure.
+"""A rollout: its specification, its state and its history. The record of `inferlane.rollouts`. Pure.
 
 One record is one decision: it holds the whole state with its history, under the rollout's id. What the controller then
-does (write a split, reroute a backlog) follows from the state alone, so that a controller that was killed in between
-does it again and decides nothing twice. Commands of people are records of the same topic, under `command/<id>`.
+does (write a split, reroute a backlog) follows from the state alone: after a crash it repeats the action and does not
+decide twice. Commands of people are records of the same topic, under the key `command/<id>`.
 """
 
 from enum import StrEnum
@@ -19,14 +19,14 @@ _Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=366 * 86_400)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
 _MAX_STEPS = 100
-# Receivers of the events of one rollout.
+# The most receivers of the events of one rollout.
 MAX_NOTIFIED = 10
 # Events that a state keeps. The first one and the newest stay; fewer lose how a long rollout went.
 MAX_EVENTS = 200
 
 
 class Phase(StrEnum):
-    """Where a rollout is."""
+    """The phase of a rollout."""
 
     DRAFT = "draft"
     PREPARING = "preparing"
@@ -41,12 +41,12 @@ class Phase(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing follows."""
+        """Whether the rollout is over: no phase follows."""
         return self in {Phase.PROMOTED, Phase.ROLLED_BACK, Phase.FAILED}
 
 
 class Check(StrEnum):
-    """What is watched, by name."""
+    """The checks of a rollout, by name."""
 
     ERRORS = "errors"
     LATENCY = "latency"
@@ -60,14 +60,14 @@ class Check(StrEnum):
 
 
 class Then(StrEnum):
-    """What follows when a check fails."""
+    """The consequence of a failed check."""
 
     ROLL_BACK = "roll back"
     PAUSE = "pause"
 
 
 class CheckOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How one check judges. What a check does not use is left alone.
+    """The options of one check. A check ignores those that it does not use.
 
     `alpha` bounds the probability of a false alarm over the whole rollout. `margin` is by how much the candidate's
     share may be larger at promotion, in points of 1 (0.005 is half a percent). `budget_ms` is the time a row of
@@ -106,7 +106,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How long a step lasts at least, and how long it may wait for its requests before it pauses.
+    """The least duration of a step, and how long it may wait for its requests before it pauses.
 
     Before the candidate gets all traffic, its failures must be shown not to be worse by more than the margin, or there
     must be `promote_after` of its requests without an alarm (0: only the former counts).
@@ -119,13 +119,13 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The failures that the candidate may have in all while it has less than all of the traffic."""
+    """The most failures that the candidate may have while it gets less than all of the traffic."""
 
     failed_requests: Annotated[int, msgspec.Meta(ge=1)] = 50
 
 
 class OnFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What becomes of records that wait for the candidate when it is rolled back.
+    """What happens to records that wait for the candidate when it is rolled back.
 
     `reroute` moves them to the stable version, `drain` lets the candidate work them off, `auto` reroutes where a
     worker is halted and drains otherwise. `retry_failed` replays what the candidate failed and nobody answered.
@@ -136,12 +136,12 @@ class OnFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
 
 
 def default_checks() -> dict[Check, CheckOptions]:
-    """The checks of a rollout that names none."""
+    """Return the checks of a rollout that names none."""
     return {name: CheckOptions() for name in (Check.ERRORS, Check.LATENCY, Check.EXPIRED, Check.ANSWERS, Check.SHARE)}
 
 
 class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was asked for. `lanes` are those in which the candidate gets traffic.
+    """The specification of a rollout. `lanes` are those in which the candidate gets traffic.
 
     `fallback`: `stable` has the stable version answer what the candidate fails or would expire on, under the same id;
     `none` lets the failure be the answer. `notify` are URLs to which every event is sent.
@@ -163,7 +163,7 @@ class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a check says now: candidate and stable, with the evidence. Shares are of 1.
+    """The present result of a check: candidate and stable, with the evidence. Shares are fractions of 1.
 
     `says` is a sentence for people. `log_evidence` is the logarithm of the e-value that the candidate is worse;
     `low` and `high` bound the difference (candidate less stable) at any time.
@@ -198,7 +198,7 @@ class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a rollout has learnt from all slots up to `through_slot`; numbers in base64 (`router.rollouts.evidence`)."""
+    """The evidence from all slots up to `through_slot`; arrays in base64 (`router.rollouts.evidence`)."""
 
     through_slot: int = -1
     numbers: dict[str, bytes] = {}
@@ -223,7 +223,7 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     phase_since_s: float = 0.0
     step_since_s: float = 0.0
     paused_from: Phase | None = None
-    # Whether a person has set the split of the model since: it is theirs until the rollout is resumed.
+    # Whether a person has set the split of the model since: the rollout leaves it alone until it is resumed.
     is_split_theirs: bool = False
     # Checks whose failure a person has accepted by resuming.
     accepted: tuple[Check, ...] = ()
@@ -239,7 +239,7 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Action(StrEnum):
-    """What a person may ask of a rollout."""
+    """The commands that a person may give to a rollout."""
 
     START = "start"
     PAUSE = "pause"
@@ -249,7 +249,7 @@ class Action(StrEnum):
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A request of a person. `spec` is that of a start. The controller deletes the record once it is decided on."""
+    """A command of a person. Only a start has a `spec`. The controller deletes the record once it has decided."""
 
     id: _Name
     rollout: _Name
@@ -267,12 +267,12 @@ _decode_command = msgspec.json.Decoder(Command).decode
 
 
 def key_of(record: RolloutState | Command) -> bytes:
-    """The key of a record of the rollout topic."""
+    """Return the key of a record of the rollout topic."""
     return (record.id if isinstance(record, RolloutState) else f"{_COMMAND_PREFIX}{record.id}").encode()
 
 
 def is_command_key(key: bytes) -> bool:
-    """Whether the record under this key is a command."""
+    """Return whether the record under this key is a command."""
     return key.startswith(_COMMAND_PREFIX.encode())
 
 

@@ -48,7 +48,7 @@ class PaceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A rollout. Without a `model` it is of the default one; without `stable`, the version with the largest weight."""
+    """A rollout. The default `model` is the default model, the default `stable` the version with the largest weight."""
 
     candidate: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     model: Annotated[str, msgspec.Meta(max_length=200)] = ""
@@ -72,18 +72,18 @@ class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def request_schema() -> dict[str, Any]:
-    """The JSON Schema of `rollout.yaml`."""
+    """Return the JSON Schema of `rollout.yaml`."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(RolloutRequest)}
 
 
 def request_components(ref_template: str) -> dict[str, Any]:
-    """The schemas that make up a request, by name; `ref_template` has `{name}` where one refers to another."""
+    """Return the schemas that make up a request, by name; `ref_template` has `{name}` where one refers to another."""
     _, components = msgspec.json.schema_components([RolloutRequest], ref_template=ref_template)
     return components
 
 
 def read_request(given: Any) -> RolloutRequest:
-    """Read a request from what JSON or YAML gave.
+    """Read a request from parsed JSON or YAML.
 
     Raises:
         InvalidRolloutError: a field is missing, unknown or not of its kind.
@@ -95,10 +95,10 @@ def read_request(given: Any) -> RolloutRequest:
 
 
 def spec_of(request: RolloutRequest, *, model: str, stable: str) -> RolloutSpec:
-    """The rollout that a request asks for.
+    """Return the rollout that a request asks for.
 
     Raises:
-        InvalidRolloutError: a step or a time cannot be read, weights do not rise, or a check is not there.
+        InvalidRolloutError: a step or a time cannot be read, weights do not rise, or a check is unknown.
     """
     steps = tuple(read_step(step) for step in request.steps)
     weights = [step.weight for step in steps if step.weight]
@@ -153,7 +153,7 @@ def read_step(given: str | float) -> Step:
     """Read a step such as `shadow 10% for 2000 requests`, `5% for 10m`, `25%` or 50.
 
     Raises:
-        InvalidRolloutError: it is none.
+        InvalidRolloutError: it has another form.
     """
     found = _STEP.fullmatch(str(given).strip().lower())
     share = float(found["percent"]) / 100 if found is not None else 0.0
@@ -177,7 +177,7 @@ def seconds_of(given: str | float) -> float:
     """Read a duration: seconds, or a number with its unit.
 
     Raises:
-        InvalidRolloutError: it is none, or over a year.
+        InvalidRolloutError: it is not a duration, or is over a year.
     """
     found = _DURATION.fullmatch(str(given).strip().lower())
     seconds = -1.0 if found is None else float(found[1]) * _UNITS[found[2]]
@@ -187,7 +187,7 @@ def seconds_of(given: str | float) -> float:
 
 
 def words_of(step: Step) -> str:
-    """A step as a person writes it."""
+    """Return a step as a person writes it."""
     words = f"shadow {100 * step.shadow:g}%" if step.shadow else f"{100 * step.weight:g}%"
     if step.min_requests is not None:
         words += f" for {step.min_requests} requests"

@@ -1,8 +1,8 @@
-"""Shadow copies: requests that another version infers too, to be compared with the answer that their client got. Pure.
+"""Shadow copies: requests that a second version infers too, to compare it with the answer that the client got. Pure.
 
 The router marks a request (`ce_shadow`). The worker that answers it sends a copy, together with its answer, to the
-bulk topic of the other version, whose worker compares the two. So a copy exists only for what was answered, and both
-sides of a comparison are in one place.
+bulk topic of the other version, whose worker compares the two. So a copy exists only of an answered request, and one
+process has both sides of the comparison.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,14 +26,14 @@ MANUAL_RUN = "manual"
 _ANSWER, _ANSWER_LENGTH, _ROW_TIME = "ce_shadowanswer", "ce_shadowanswerlength", "ce_shadowrowtime"
 _LABELS, _CLASSES = "ce_shadowlabels", "ce_shadowclasses"
 _SOURCE = ("ce_source", b"inferlane-shadow")
-# What ties a record to its client, and what is said anew.
+# Headers that tie a record to its client, and headers that are written anew.
 _DROPPED = frozenset({
     "ce_replyto", "ce_proof", "ce_caller", "ce_batchid", "ce_position", "ce_source", "ce_fallback", "ce_fallbackfrom",
     "ce_modelversion", "ce_deadline", "ce_attempt", "traceparent", *SHADOW_HEADERS,
 })  # fmt: skip
-# Successive records that go to one partition (sticky partitioner), as the router's.
+# The most successive records that go to one partition (sticky partitioner), as in the router.
 _MAX_RUN = 16
-# A copy without a deadline of its original: longer keeps copies for a pool that is away, shorter loses them to a start.
+# For copies of requests without a deadline. Longer keeps copies for a pool that is down, shorter loses them at a start.
 _COPY_LIVES_S = 60.0
 
 
@@ -51,14 +51,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def classes_digest(classes: Sequence[str]) -> str:
-    """The digest of class names in their order; empty for no classes."""
+    """Return the digest of class names in their order; empty for no classes."""
     return blake2b(msgspec.json.encode(classes), digest_size=8).hexdigest() if classes else ""
 
 
 def copy_record(
     record: KafkaRecord, headers: RequestHeaders, answer: Answer, *, answered_by: str, names: Names, now_s: float
 ) -> OutRecord:
-    """The copy of an answered request that is marked for a shadow, for the bulk topic of that version.
+    """Return the copy of an answered request that is marked for a shadow, for the bulk topic of that version.
 
     It has nothing by which a result could reach a client, and ends at the deadline of its original.
     """
@@ -118,7 +118,7 @@ _decode_labels = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def answer_of(record: KafkaRecord) -> Answer | None:
-    """The answer that a copy carries; None for a recorded request that nobody has answered.
+    """Return the answer that a copy carries; None for a recorded request that nobody has answered.
 
     Raises:
         DecodeError: it carries something else.
@@ -195,7 +195,7 @@ class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
 def report_of(
     counts: ShadowCounts, disagreements: tuple[Disagreement, ...], *, model: str, version: str, run: str
 ) -> ShadowReport:
-    """What the counts say."""
+    """Return what the counts say."""
     rows = counts.compared
     return ShadowReport(
         model=model,
@@ -233,7 +233,7 @@ def decode_disagreement(raw: bytes) -> Disagreement:
     """Read a stored row.
 
     Raises:
-        DecodeError: the bytes are none.
+        DecodeError: the bytes cannot be decoded.
     """
     try:
         return _decode(raw)

@@ -81,7 +81,7 @@ REQUEST = (
     _TRACED,
 )
 
-# What the router adds for the workers.
+# Headers that the router adds for the workers.
 ROUTED = (
     *REQUEST,
     Header(POSITION, "Where the record lay in its request topic.", _NAME),

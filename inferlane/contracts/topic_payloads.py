@@ -1,4 +1,4 @@
-"""The payloads of the topics as JSON Schemas: those of our structs are made from them."""
+"""The payloads of the topics as JSON Schemas, generated from our structs where there is one."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ _TENSOR: Document = {
     },
     "required": ["name", "shape", "datatype"],
 }
-# What no struct of ours describes: it is read by hand, or belongs to the Open Inference Protocol.
+# Payloads without a struct: they are read by hand, or belong to the Open Inference Protocol.
 _WIRE: Document = {
     "RowsRequest": {
         "type": "object",

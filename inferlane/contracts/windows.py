@@ -14,8 +14,8 @@ from inferlane.contracts.outcomes import OTHER, TERMINAL, LatencySketches, Outco
 from inferlane.contracts.results import Status
 from inferlane.errors import DecodeError, clipped
 
-# Names of classes and of failures that a slot tells apart. Models have more classes than that; what a window shows has
-# not, and whoever can write to the topic could make up any number.
+# Names of classes and of failures that a slot counts one by one. Models may have more classes, but a window does not
+# show more, and a writer to the topic could invent any number of names.
 _MAX_NAMES = 1_000
 
 
@@ -49,21 +49,21 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def slot_index(at_s: float, *, slot_s: int) -> int:
-    """The slot that a moment lies in."""
+    """Return the slot that a moment lies in."""
     return int(at_s // slot_s)
 
 
 def slot_indices(*, window_s: float, now_s: float, slot_s: int) -> range:
-    """The slots that a window touches, the one at its old edge whole."""
+    """Return the slots that a window touches, the one at its old edge whole."""
     return range(slot_index(now_s - window_s, slot_s=slot_s), slot_index(now_s, slot_s=slot_s) + 1)
 
 
 def add(slot: Slot, summary: OutcomeSummary) -> Slot:
-    """The slot with this summary in it; the same object if it is in it already."""
+    """Return the slot with this summary in it; the same object if it is in it already."""
     use = slot.workers.get(summary.worker_id, WorkerUse())
     if summary.sequence in use.sequences:
         return slot
-    # A clock that was set back stands still for a while, so the time alone does not tell which is newer.
+    # The time alone does not tell which summary is newer: the clock may have been set back.
     is_newest = (summary.to_s, summary.sequence) >= (use.newest_s, use.newest_sequence)
     use = WorkerUse(
         sequences=tuple(sorted((*use.sequences, summary.sequence))),
@@ -91,7 +91,7 @@ def add(slot: Slot, summary: OutcomeSummary) -> Slot:
 
 
 def _bounded(counts: dict[str, int]) -> dict[str, int]:
-    """The counts of the largest names; those past the bound are counted together, as are any that come later."""
+    """Return the counts of the largest names; those past the bound are counted together, as are any that come later."""
     if len(counts) <= _MAX_NAMES:
         return counts
     largest = Counter(counts).most_common(_MAX_NAMES - 1)
@@ -101,7 +101,7 @@ def _bounded(counts: dict[str, int]) -> dict[str, int]:
 
 
 def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The sum for each name."""
+    """Return the sum for each name."""
     total: Counter[str] = Counter()
     for count in counts:
         total.update(count)
@@ -109,7 +109,7 @@ def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def merge_latency(parts: Sequence[LatencySketches]) -> LatencySketches:
-    """The sketches of all values of all parts."""
+    """Return the sketches of all values of all parts."""
     return LatencySketches(
         queue_wait=merge_sketches(part.queue_wait for part in parts),
         inference=merge_sketches(part.inference for part in parts),
@@ -125,7 +125,7 @@ def decode_slot(raw: bytes | str) -> Slot:
     """Read a stored slot.
 
     Raises:
-        DecodeError: the bytes are none.
+        DecodeError: the bytes cannot be decoded.
     """
     try:
         return _decode_slot(raw)
@@ -133,7 +133,7 @@ def decode_slot(raw: bytes | str) -> Slot:
         raise DecodeError(f"stored bytes hold no outcome slot: {clipped(str(error))}") from error
 
 
-# A worker that was not heard of for so long is gone: six of its heartbeats.
+# A worker that has not reported for this long is gone: it has missed six heartbeats.
 _WORKER_SILENT_S = 30.0
 _MS = 1000.0
 _LATENCY_RANKS = (0.5, 0.95, 0.99)
@@ -157,7 +157,7 @@ class LatencyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResourceReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Workers heard of lately with the sum of their memory, and the processor time of all over the window."""
+    """The workers that reported recently, the sum of their memory, and the CPU time of all over the window."""
 
     workers: int
     cpu_cores: float
@@ -186,18 +186,18 @@ class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
     prediction_distribution: dict[str, int]
     prediction_values: dict[str, float] | None
     resources: ResourceReport
-    # Quality and reward since the first feedback, None without any: not of the window.
+    # Quality and reward since the first feedback, not since the start of the window; None without feedback.
     feedback: FeedbackReport | None = None
 
 
 def report(
     slots: Sequence[Slot], *, model: str, version: str, window_s: float, now_s: float, slot_s: int
 ) -> WindowReport:
-    """Merge the slots of `slot_indices` that hold anything.
+    """Merge the slots of `slot_indices` that hold a summary.
 
-    A slot is never cut: the one at the old edge counts whole, and rates divide by the time since that slot began, which
-    is up to `slot_s` longer than `window_s`. What workers have not reported yet, the last `outcome_interval_s` or so,
-    is missing: a rate over 10 s may be a tenth too low, over a minute it does not show.
+    A slot is never cut: the oldest one counts whole, and rates divide by the time since that slot began, which
+    is up to `slot_s` longer than `window_s`. The last `outcome_interval_s` or so is missing, because workers have not
+    reported it yet: a rate over 10 s may be a tenth too low; over a minute the error is negligible.
     """
     covered_s = now_s - slot_indices(window_s=window_s, now_s=now_s, slot_s=slot_s).start * slot_s
     outcomes = sum_counts([dict.fromkeys(sorted(TERMINAL), 0), *(slot.outcomes for slot in slots)])

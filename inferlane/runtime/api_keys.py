@@ -48,7 +48,7 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     created: datetime
 
     def may(self, scope: Scope) -> bool:
-        """Whether the key may do what needs `scope`."""
+        """Return whether the key may do what needs `scope`."""
         held = self.scopes
         return scope in held or Scope.ADMIN in held or (scope is Scope.PREDICT and Scope.ALL_REQUESTS in held)
 
@@ -58,12 +58,12 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def digest_of(key: bytes) -> bytes:
-    """What is kept of a key."""
+    """Return what is kept of a key."""
     return hashlib.sha256(key).digest()
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
-    """The entries of the file.
+    """Return the entries of the file.
 
     Raises:
         ConfigurationError: it is not there, cannot be read, or does not hold keys.

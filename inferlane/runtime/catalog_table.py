@@ -30,7 +30,7 @@ class CatalogTable(CompactedTable):
         self._on_change = call
 
     def get(self, model: str, version: str) -> CatalogEntry | None:
-        """The entry of a version, or None if the topic says nothing of it."""
+        """Return the entry of a version, or None if the topic says nothing of it."""
         return self._entries.get(entry_key(model, version))
 
     @property
@@ -39,7 +39,7 @@ class CatalogTable(CompactedTable):
         return self._entries
 
     def next_generation(self, model: str, *, now_s: float) -> int:
-        """The generation of a change that is made now: milliseconds, and in any case higher than the last one.
+        """Return the generation of a change that is made now: milliseconds, and in any case higher than the last one.
 
         Time, so that it also grows over the loss of the topic: an embedded broker that was restarted forgets it, while
         processes hold what it said.

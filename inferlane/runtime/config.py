@@ -51,7 +51,7 @@ class Settings(
         return None if self.feedback_secret is None else OutcomeTokens.of(self.feedback_secret.get_secret_value())
 
     def environment(self) -> dict[str, str]:
-        """What was chosen, passwords in the clear, as the environment that gives it to another process.
+        """Return what was chosen, passwords in the clear, as the environment that gives it to another process.
 
         Without the API key, which is for our own calls, and the secrets that one process alone needs:
         they must not lie in the run file.

@@ -170,7 +170,7 @@ class DeadLetterFilter:
     since_s: float
 
     def matches(self, letter: DeadLetter, headers: RequestHeaders) -> bool:
-        """Whether the dead letter is one of them."""
+        """Return whether the dead letter is one of them."""
         return (
             (not self.ids or not self.ids.isdisjoint((headers.request_id, str(letter.offset))))
             and self.reason in (None, letter.cause.reason)

@@ -217,7 +217,7 @@ def _cause_of(reply: Reply) -> Cause:
 
 
 def _not_kept(result: Result, record: KafkaRecord, error: InferlaneError) -> Result:
-    """The result of a record that has no dead letter."""
+    """Return the result of a record that has no dead letter."""
     where = f"{record.topic}-{record.partition}-{record.offset}"
     return replace(
         result, error_detail=f"{result.error_detail or ''} (no dead letter: {error}; the record lies at {where})"
@@ -225,7 +225,7 @@ def _not_kept(result: Result, record: KafkaRecord, error: InferlaneError) -> Res
 
 
 def _instead(reply: Reply, error: InferlaneError) -> Reply:
-    """What goes to the topic where the result is too large for it.
+    """Return what goes to the topic where the result is too large for it.
 
     The stored result of a request stays as it is, so that only its content is left out; a bulk result has no other
     place, so that the request failed.
@@ -246,7 +246,7 @@ def _instead(reply: Reply, error: InferlaneError) -> Reply:
 
 
 def _by_instance(replies: Sequence[Reply], results: Sequence[Result]) -> Mapping[str, Sequence[Result]]:
-    """The results that each API instance waits for."""
+    """Return the results that each API instance waits for."""
     waiting: dict[str, list[Result]] = {}
     for reply, result in zip(replies, results, strict=True):
         if reply.reply_to is not None:

@@ -100,7 +100,7 @@ class RecordLimit(logging.Filter):
         self._states, self._loggers = RepeatLimit(), RepeatLimit()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be written."""
+        """Return whether the record is to be written."""
         said = record.getMessage()
         left_out = self._states.let_through(_state(f"{record.name} {record.levelno} {said}"), most=_OF_A_LIBRARY)
         name = f"{record.name} {record.levelno}"
@@ -167,7 +167,7 @@ class _Lines(structlog.PrintLogger):
 
 
 def _show_plainly(_logger: object, _method: str, event: "structlog.typing.EventDict") -> "structlog.typing.EventDict":
-    """What others wrote must not steer the terminal; JSON escapes it by itself."""
+    """Return what others wrote must not steer the terminal; JSON escapes it by itself."""
     return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 

@@ -29,7 +29,7 @@ _REUSE_FACTOR = 20
 
 
 class Exposition:
-    """The metrics of this process as Prometheus reads them. One event loop."""
+    """The metrics of this process as Prometheus reads them. Used from one event loop."""
 
     def __init__(self, write: Callable[[], bytes] = lambda: generate_latest(REGISTRY)) -> None:
         self._write = write
@@ -37,7 +37,7 @@ class Exposition:
         self._fresh_until_s = 0.0
 
     def text(self) -> bytes:
-        """The metrics, or those of a moment ago."""
+        """Return the metrics, or those of a moment ago."""
         began_s = time.monotonic()
         if began_s >= self._fresh_until_s:
             self._text = self._write()

@@ -44,7 +44,7 @@ class Moved:
 
 
 class MovedRequests:
-    """What was moved away from the workers of a version. One event loop."""
+    """What was moved away from the workers of a version. Used from one event loop."""
 
     def __init__(self, redis: "Redis", *, redis_url: str, names: Names, clock: "Clock") -> None:
         self._redis = redis
@@ -94,7 +94,7 @@ class MovedRequests:
             await asyncio.sleep(_READ_S)
 
     def left(self, records: "Sequence[KafkaRecord]", lane: Lane) -> "Sequence[KafkaRecord]":
-        """The records that were not moved away."""
+        """Return the records that were not moved away."""
         if not self._seen:
             return records
         return [record for record in records if not self._is_moved(record, lane)]
@@ -182,7 +182,7 @@ class _Moving:
 
 
 async def _committed(settings: "KafkaSettings", topic: str, model: str, version: str) -> dict[TopicPartition, int]:
-    """Where the workers of a version are in a topic of theirs; nothing if there is no such topic."""
+    """Return where the workers of a version are in a topic of theirs; nothing if there is no such topic."""
     reader = BacklogReader(settings)
     subscription = Subscription(topic, settings.names.worker_group(model, version))
     try:

@@ -40,7 +40,7 @@ class RolloutTable(CompactedTable):
         self._reading_offset = -1
 
     def get(self, rollout: str) -> RolloutState:
-        """The state of a rollout.
+        """Return the state of a rollout.
 
         Raises:
             UnknownRolloutError: there is none of this id.
@@ -51,7 +51,7 @@ class RolloutTable(CompactedTable):
         return found
 
     def find(self, rollout: str) -> RolloutState | None:
-        """The state of a rollout, None if there is none."""
+        """Return the state of a rollout, None if there is none."""
         return self._states.get(rollout)
 
     @property
@@ -65,7 +65,7 @@ class RolloutTable(CompactedTable):
         return sorted(self._commands.values(), key=lambda given: given.offset)
 
     def under_way(self, model: str) -> RolloutState | None:
-        """The rollout of a model that is not over, None if there is none."""
+        """Return the rollout of a model that is not over, None if there is none."""
         return next((one for one in self.states if one.spec.model == model and not one.phase.is_final), None)
 
     async def changed(self, *, timeout_s: float) -> None:

@@ -103,7 +103,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lives(pid: int, create_time_s: float) -> bool:
-    """Whether this very process runs: the pid, begun at that time, and not a zombie."""
+    """Return whether this very process runs: the pid, begun at that time, and not a zombie."""
     return same_process(pid, create_time_s) is not None
 
 
@@ -196,7 +196,7 @@ def _user_name(uid: int) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`; of a name other than localhost we cannot know."""
+    """Return whether only this machine reaches `host`; of a name other than localhost we cannot know."""
     if host == "localhost":
         return True
     try:
@@ -206,6 +206,6 @@ def is_loopback(host: str) -> bool:
 
 
 def base_url(host: str, port: int, *, tls: bool = False) -> str:
-    """The URL at which this machine reaches a server that binds `host`."""
+    """Return the URL at which this machine reaches a server that binds `host`."""
     here = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
     return f"{'https' if tls else 'http'}://{here}:{port}"

@@ -63,7 +63,7 @@ class Startup:
         return {"starting": True}
 
     def ready(self) -> Mapping[str, bool]:
-        """Each part that was waited for, by name, and whether it is there. Never all: it does not serve yet."""
+        """Return each part that was waited for, by name, and whether it is there. Never all: it does not serve yet."""
         return dict(self._parts)
 
     async def wait_for(self, part: str, start: Callable[[], Awaitable[_T]]) -> _T:
@@ -121,7 +121,7 @@ CURRENT: ContextVar[Process | None] = ContextVar("process", default=None)
 
 
 def never() -> bool:
-    """The task must not end before the process is told to."""
+    """Return False: the task must not end before the process is told to stop."""
     return False
 
 

@@ -31,7 +31,7 @@ class SplitTable(CompactedTable):
         self._passed_over: set[str] = set()
 
     def get(self, model: str) -> Split | None:
-        """The split of a model, or None while nobody has set one."""
+        """Return the split of a model, or None while nobody has set one."""
         return self._splits.get(model)
 
     def is_newest_passed_over(self, model: str) -> bool:

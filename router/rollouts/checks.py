@@ -38,14 +38,14 @@ _NOUNS = {Check.ERRORS: "requests", Check.LATENCY: "runs of as many rows", Check
 
 
 def then_of(check: Check, options: CheckOptions) -> Then:
-    """What follows when the check fails: a rollback of what is worse, a pause of what is only different."""
+    """Return what follows when the check fails: a rollback of what is worse, a pause of what is only different."""
     return options.then or _FAILS_THEN.get(check, Then.PAUSE)
 
 
 def judge(
     learnt: Learnt, spec: RolloutSpec, readings: Mapping[Check, Reading], *, weight: float = 0.0, in_doubt: int = 0
 ) -> tuple[Verdict, ...]:
-    """What every check of the rollout says; `readings` are what was read outside.
+    """Return what every check of the rollout says; `readings` are what was read outside.
 
     `in_doubt` requests, at the candidate's present weight, were routed and may not be counted yet.
     """
@@ -147,7 +147,7 @@ def _answers(options: CheckOptions, learnt: Learnt) -> Verdict:
 
 
 def _most_apart(answers: Answers) -> str:
-    """The class, or the range of values, in which the two versions differ most."""
+    """Return the class, or the range of values, in which the two versions differ most."""
     ours, theirs = answers.candidate / answers.candidate.sum(), answers.stable / answers.stable.sum()
     most = int(np.abs(ours - theirs).argmax())
     return (

@@ -73,7 +73,7 @@ class ClusterSums:
         return self.events - self.expected
 
     def spread(self, difference: float = 0.0, *, size: float = 1.0) -> float:
-        """The variance of `excess`, where the candidate's share is larger by `difference`.
+        """Return the variance of `excess`, where the candidate's share is larger by `difference`.
 
         As if either version had one more bucket, of its mean size, with events only (or values of `size`): few buckets
         that are all alike say little.
@@ -86,7 +86,7 @@ class ClusterSums:
         return float((ours**2).sum() + (self.stable_residuals**2).sum() + unseen)
 
     def log_evidence(self, *, is_one_sided: bool = True) -> float:
-        """The logarithm of the e-value that the candidate has more events; or another share of them."""
+        """Return the logarithm of the e-value that the candidate has more events; or another share of them."""
         return log_mixture(self.excess, self.spread(), self.total, is_one_sided=is_one_sided)
 
 
@@ -120,13 +120,13 @@ def combined(free: PairedSums, keyed: ClusterSums, *, alpha: float, tuned_for: f
 
 
 def to_arrays(sums: ClusterSums) -> Floats:
-    """The sums as one array `(4 * buckets + 2,)`."""
+    """Return the sums as one array `(4 * buckets + 2,)`."""
     *by_bucket, events, expected = astuple(sums)
     return np.concatenate([*by_bucket, [events, expected]])
 
 
 def from_arrays(values: Floats) -> ClusterSums:
-    """The sums of `to_arrays`.
+    """Return the sums of `to_arrays`.
 
     Raises:
         ValueError: the array has another shape.

@@ -109,7 +109,7 @@ def _next(state: RolloutState, window: Window, learnt: Learnt, now_s: float) -> 
 
 
 def _stopped(state: RolloutState, pool: CandidatePool, learnt: Learnt, now_s: float) -> RolloutState | None:
-    """The state rolled back or paused by a guard or a check; None if nothing stands against it."""
+    """Return the state rolled back or paused by a guard or a check; None if nothing stands against it."""
     guarded = guard(state, pool, learnt)
     if guarded is not None:
         return roll_back(state, guarded, now_s)
@@ -196,13 +196,13 @@ def _stepping(state: RolloutState, learnt: Learnt, now_s: float) -> RolloutState
 
 
 def _unknown(state: RolloutState) -> list[str]:
-    """The Prometheus query that has no value: nobody can say that nothing is wrong."""
+    """Return the Prometheus query that has no value: nobody can say that nothing is wrong."""
     metric = next((one for one in state.verdicts if one.check is Check.PROMETHEUS), None)
     return [f"{metric.check}: {metric.says}"] if metric is not None and metric.candidate is None else []
 
 
 def _not_shown(state: RolloutState, learnt: Learnt) -> list[str]:
-    """What is missing to say that the candidate is not worse by more than the margin."""
+    """Return what is missing to say that the candidate is not worse by more than the margin."""
     enough = state.spec.each.promote_after
     shown = {Check.ERRORS} | ({Check.QUALITY, Check.REWARD} - set(state.accepted))
     if enough and learnt.counts[0] >= enough:

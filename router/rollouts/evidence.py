@@ -64,7 +64,7 @@ class Learnt:
 
 
 def start_step(learnt: Learnt) -> Learnt:
-    """The same evidence, with no request of the new step yet."""
+    """Return the same evidence, with no request of the new step yet."""
     counts = learnt.counts.copy()
     counts[4] = 0
     return replace(learnt, counts=counts)
@@ -157,7 +157,7 @@ def _fold_shadow(learnt: Learnt, shadow: LaneTally, slot: LaneSlot, checks: Mapp
 
 
 def _fold_runs(learnt: Learnt, slot: LaneSlot, options: CheckOptions | None) -> Learnt:
-    """A run is one draw, and is compared with runs of as many rows."""
+    """Add the runs of a slot: a run is one draw, and is compared with runs of as many rows."""
     latency, sums = learnt.latency, learnt.sums
     if options is not None and slot.candidate.runs and slot.stable.runs:
         ours, theirs = _by_rows(slot.candidate.runs), _by_rows(slot.stable.runs)

@@ -32,7 +32,7 @@ class _Rest(msgspec.Struct, frozen=True):
 
 
 def to_record(learnt: Learnt, *, through_slot: int) -> Evidence:
-    """The evidence as a state keeps it."""
+    """Return the evidence as a state keeps it."""
     arrays = {name: getattr(learnt, name) for name in _ARRAYS}
     arrays |= {f"{_CLUSTERS}{check}": to_arrays(one) for check, one in learnt.clusters.items() if one.total}
     answers = learnt.answers

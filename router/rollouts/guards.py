@@ -39,7 +39,7 @@ class CandidatePool:
 
 
 def guard(state: RolloutState, pool: CandidatePool, learnt: Learnt) -> str | None:
-    """What needs no statistics: the reason to roll back at once, None if there is none."""
+    """Return what needs no statistics: the reason to roll back at once, None if there is none."""
     weight = weight_of(state)
     if pool.is_halted:
         return "a worker of the candidate halted: its model fails on most requests, or a run did not end"

@@ -59,7 +59,7 @@ class Outcomes(Protocol):
 
 
 class RolloutHost:
-    """Decides on every rollout that is not over, once an interval. One event loop."""
+    """Decides on every rollout that is not over, once an interval. Used from one event loop."""
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
@@ -169,7 +169,7 @@ class RolloutHost:
             await self._write(replace(state, generation=generation, revision=state.revision + 1))
 
     def _is_done(self, state: RolloutState) -> bool:
-        """Whether nothing is left to do: the rollout is over, and so is its split, and who is to be told is."""
+        """Return whether nothing is left to do: the rollout is over, and so is its split, and who is to be told is."""
         split = self._splits.get(state.spec.model)
         return state.phase.is_final and has_told(state) and (split is None or split.rollout != state.id)
 
@@ -279,7 +279,7 @@ class RolloutHost:
         return move.done()
 
     def _retried(self, state: RolloutState, pool: "CandidatePool") -> int | None:
-        """How many failed requests are with the stable version now, once its backlog is gone; None before."""
+        """Return how many failed requests are with the stable version now, once its backlog is gone; None before."""
         if not state.spec.on_failure.retry_failed:
             return 0
         if not self._is_backlog_done(state, pool):

@@ -10,17 +10,17 @@ from inferlane.contracts.rollout import RolloutEvent, RolloutState
 
 
 def last_number(state: RolloutState) -> int:
-    """The number of the newest event, 0 before the first."""
+    """Return the number of the newest event, 0 before the first."""
     return state.events[-1].number if state.events else 0
 
 
 def has_told(state: RolloutState) -> bool:
-    """Whether there is nothing left to tell."""
+    """Return whether there is nothing left to tell."""
     return not state.spec.notify or state.notified >= last_number(state)
 
 
 def notices_of(state: RolloutState, topic: str) -> list[OutRecord]:
-    """The records for the events that nobody was told of for sure, oldest first."""
+    """Return the records for the events that nobody was told of for sure, oldest first."""
     return [
         notice_record(topic, url, _notice(state, event, url))
         for event in state.events

@@ -79,7 +79,7 @@ def in_doubt(
     settings: "OutcomeSettings",
     lag_records: int | None = None,
 ) -> int:
-    """The requests that were routed and may be in no slot yet, or in another slot than the other version's.
+    """Return the requests that were routed and may be in no slot yet, or in another slot than the other version's.
 
     Those that wait, and those of two summaries at the busiest: a version reports once an interval, and not at the
     moment at which the other one does.

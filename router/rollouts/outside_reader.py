@@ -37,7 +37,7 @@ _KINDS = {Check.QUALITY: QUALITY, Check.REWARD: REWARD}
 
 
 class PrometheusReader:
-    """Asks one Prometheus for the value of a query. One event loop."""
+    """Asks one Prometheus for the value of a query. Used from one event loop."""
 
     def __init__(self, settings: "Settings") -> None:
         self._url = settings.prometheus_url.rstrip("/")
@@ -80,7 +80,7 @@ def _reading_of(status: int, raw: bytes) -> MetricReading:
 
 
 class OutsideReader:
-    """The last readings of each rollout that has such checks. One event loop."""
+    """The last readings of each rollout that has such checks. Used from one event loop."""
 
     def __init__(self, settings: "Settings", *, feedback: FeedbackStore, clock: "Clock") -> None:
         self._prometheus = PrometheusReader(settings)
@@ -91,7 +91,7 @@ class OutsideReader:
         self._asked_s: dict[str, float] = {}
 
     def of(self, state: RolloutState) -> "Mapping[Check, Reading]":
-        """What was read last for this rollout, by check; begins to read anew where that is some seconds ago."""
+        """Return what was read last for this rollout, by check; begins to read anew where that is some seconds ago."""
         checks = [check for check in state.spec.checks if check is Check.PROMETHEUS or check in _KINDS]
         now_s = self._clock.monotonic_s()
         running = self._reading.get(state.id)

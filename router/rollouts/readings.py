@@ -107,7 +107,7 @@ def _by_bucket(side: Mapping[int, "Sums"]) -> tuple[Floats, Floats]:
 
 
 def judge_metric(options: CheckOptions, reading: Reading | None) -> Verdict:
-    """What the value of a query says."""
+    """Return what the value of a query says."""
     found = reading if isinstance(reading, MetricReading) else MetricReading()
     if found.value is None:
         return Verdict(check=Check.PROMETHEUS, says=f"no data: {found.missing}")
@@ -125,7 +125,7 @@ def judge_metric(options: CheckOptions, reading: Reading | None) -> Verdict:
 
 
 def judge_feedback(check: Check, options: CheckOptions, reading: Reading | None) -> Verdict:
-    """What feedback says: worse by more than the margin, no worse than that, or not yet known."""
+    """Return what feedback says: worse by more than the margin, no worse than that, or not yet known."""
     found = reading if isinstance(reading, FeedbackReading) else FeedbackReading()
     sure, likely = found.difference(alpha=2 * options.alpha), found.difference(alpha=2 * _ENOUGH_ALPHA)
     few = min(found.counts)

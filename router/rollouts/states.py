@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def pause(state: RolloutState, reason: str, now_s: float, by: str = "") -> RolloutState:
-    """The state paused: the split stays as it is and the checks go on."""
+    """Return the state paused: the split stays as it is and the checks go on."""
     if state.phase is Phase.PAUSED:
         return state
     return enter(replace(state, paused_from=state.phase), Phase.PAUSED, reason, now_s, by)
 
 
 def roll_back(state: RolloutState, reason: str, now_s: float, by: str = "") -> RolloutState:
-    """The state on its way to weight 0."""
+    """Return the state on its way to weight 0."""
     return enter(state, Phase.ROLLING_BACK, reason, now_s, by)
 
 
 def resume(state: RolloutState, reason: str, now_s: float, by: str = "", *, generation: int) -> RolloutState:
-    """A paused state where it was before, with a fresh wait, over any split that somebody made meanwhile.
+    """Return a paused state where it was before, with a fresh wait, over any split that somebody made meanwhile.
 
     A check that has failed is accepted: it pauses the rollout no more.
     """
@@ -41,13 +41,13 @@ def resume(state: RolloutState, reason: str, now_s: float, by: str = "", *, gene
 
 
 def promote(state: RolloutState, reason: str, now_s: float, by: str = "", *, generation: int) -> RolloutState:
-    """The state with all traffic on the candidate, still watched while it bakes."""
+    """Return the state with all traffic on the candidate, still watched while it bakes."""
     ours = replace(state, is_split_theirs=False, generation=max(state.generation, generation))
     return enter(ours, Phase.BAKING, reason or "promoted by hand", now_s, by)
 
 
 def begin(state: RolloutState, reason: str, now_s: float, by: str = "") -> RolloutState:
-    """A draft that begins to prepare."""
+    """Return a draft that begins to prepare."""
     return enter(state, Phase.PREPARING, reason or "started", now_s, by)
 
 
@@ -81,7 +81,7 @@ def enter(state: RolloutState, phase: Phase, reason: str, now_s: float, by: str 
 
 
 def weight_of(state: RolloutState) -> float:
-    """The share of the traffic of its lanes that the candidate gets in this state."""
+    """Return the share of the traffic of its lanes that the candidate gets in this state."""
     phase = state.paused_from or Phase.STEPPING if state.phase is Phase.PAUSED else state.phase
     if phase in {Phase.BAKING, Phase.PROMOTED}:
         return 1.0
@@ -114,7 +114,7 @@ def split_of(state: RolloutState, now_s: float) -> Split:
 
 
 def is_same(held: Split, wanted: Split) -> bool:
-    """Whether a split asks for the same as another, whenever it was written."""
+    """Return whether a split asks for the same as another, whenever it was written."""
     return replace(held, changed_s=0.0) == replace(wanted, changed_s=0.0)
 
 
@@ -124,7 +124,7 @@ _BEFORE_THE_END = frozenset({Phase.PREPARING, Phase.SHADOWING, Phase.STEPPING, P
 def start(
     command: Command, *, offset: int, held: Split | None, other: RolloutState | None, now_s: float
 ) -> RolloutState:
-    """The state of a new rollout; it has failed where `other` of the same model is under way.
+    """Return the state of a new rollout; it has failed where `other` of the same model is under way.
 
     Raises:
         ValueError: the command has no spec.
@@ -144,7 +144,7 @@ def start(
 
 
 def obey(state: RolloutState, command: Command, *, offset: int, held: Split | None, now_s: float) -> RolloutState:
-    """The state after a command, which counts once; one that does not apply changes nothing but that."""
+    """Return the state after a command, which counts once; one that does not apply changes nothing but that."""
     if offset <= state.commands_through:
         return state
     state = replace(state, commands_through=offset, revision=state.revision + 1)

@@ -35,7 +35,7 @@ OTHER_ODDS: Floats = np.exp(np.concatenate([-_MORE[::2], _MORE[::2]]))
 
 
 def no_evidence() -> Floats:
-    """The logarithms of the likelihood ratios before anything was counted: `(GRID,)`."""
+    """Return the logarithms of the likelihood ratios before anything was counted: `(GRID,)`."""
     return np.zeros(GRID)
 
 
@@ -52,13 +52,13 @@ def log_ratios(candidate: float, stable: float, share: float, odds: Floats = MOR
 
 
 def log_evidence(ratios: Floats) -> float:
-    """The logarithm of the e-value of summed `log_ratios`."""
+    """Return the logarithm of the e-value of summed `log_ratios`."""
     largest = float(ratios.max())
     return largest + math.log(float(np.exp(ratios - largest).sum()) / ratios.size)
 
 
 def log_mean(logs: Floats) -> float:
-    """The logarithm of the mean of e-values, which is an e-value again."""
+    """Return the logarithm of the mean of e-values, which is an e-value again."""
     return log_evidence(logs)
 
 
@@ -147,7 +147,7 @@ def unit_width(draws: float, *, alpha: float, tuned_for: float) -> float:
 
 
 def jensen_shannon(first: Floats, second: Floats) -> float:
-    """The Jensen-Shannon distance of two vectors of counts, 0 to 1; 0 if one of them is empty."""
+    """Return the Jensen-Shannon distance of two vectors of counts, 0 to 1; 0 if one of them is empty."""
     if first.sum() <= 0 or second.sum() <= 0:
         return 0.0
     p, q = first / first.sum(), second / second.sum()

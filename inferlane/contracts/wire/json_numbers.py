@@ -64,7 +64,7 @@ class ExpectedNumbers:
 
 
 def numbers(text: bytes, shape: Sequence[int], wanted: ExpectedNumbers) -> np.ndarray | None:
-    """The array of this shape in the wanted datatype; None when anything about the text is not plainly right.
+    """Return the array of this shape in the wanted datatype; None when anything about the text is not plainly right.
 
     -1 for the first axis takes any length.
     """
@@ -126,7 +126,7 @@ def _in_pieces(text: bytes, shape: Sequence[int], dtype: np.dtype) -> np.ndarray
 
 
 def _flat(document: Any, dtype: np.dtype) -> np.ndarray:
-    """Every number of the document in order, in the widest type of its kind."""
+    """Return every number of the document in order, in the widest type of its kind."""
     element, wide = _BUFFER_OF["u" if dtype.kind == "b" else dtype.kind]
     try:
         return np.frombuffer(document.as_buffer(of_type=element), dtype=wide)
@@ -151,7 +151,7 @@ _NO_BOOLEAN = re.compile(rb'[-0-9"{]|null')
 
 
 def _is_shaped(text: bytes, shape: Sequence[int]) -> bool:
-    """Whether JSON that holds numbers alone is nested exactly as an array of this shape."""
+    """Return whether JSON that holds numbers alone is nested exactly as an array of this shape."""
     structure = text.translate(None, _ELSE_THAN_STRUCTURE)
     length = 0
     for size in reversed(shape):

@@ -21,7 +21,7 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
-    """The parsed text, and the first number in it that no double holds: such are empty objects in the document.
+    """Return the parsed text, and the first number in it that no double holds: such are empty objects in the document.
 
     Raises:
         DecodeError: it is not JSON.
@@ -51,7 +51,7 @@ def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
 
 
 def _replaced(text: bytes, replace: Callable[["re.Match[bytes]"], bytes]) -> bytes:
-    """The text with its big numbers replaced, piece by piece: `re` holds an object for each that it replaces."""
+    """Return the text with its big numbers replaced, piece by piece: `re` holds an object for each that it replaces."""
     replaced = bytearray()
     start = 0
     while start < len(text):
@@ -115,7 +115,7 @@ class Filler:
                 raise self.fault(value, f"{place}[{index}]")
 
     def fault(self, value: Any, place: str) -> InvalidInputError:
-        """The error of a value that the datatype cannot hold."""
+        """Return the error of a value that the datatype cannot hold."""
         return InvalidInputError(
             f"{place} holds {self._said(value)}; {self._wanted.name} takes {self._wanted.datatype}: {self._remedy()}"
         )
@@ -163,12 +163,12 @@ def _limits_of(dtype: np.dtype) -> Any:
 
 
 def room_for(text: bytes, rows: int, row_shape: Sequence[int]) -> bool:
-    """Whether text of this length can hold so many rows: each value takes a character and a comma at least."""
+    """Return whether text of this length can hold so many rows: each value takes a character and a comma at least."""
     return rows * prod(row_shape) <= len(text) // 2 + 1
 
 
 def shape_of(values: Any) -> list[int]:
-    """The shape of a nested list as far as its first elements tell."""
+    """Return the shape of a nested list as far as its first elements tell."""
     shape: list[int] = []
     while isinstance(values, simdjson.Array) and len(shape) < 8:  # noqa: PLR2004 - deeper says nothing more
         shape.append(len(values))
@@ -183,7 +183,7 @@ _NUMBER_OR_NONE: Any = float | None | Literal["NaN", "Infinity", "-Infinity"]
 
 
 def array_of(rows: list[Any], spec: TensorSpec) -> np.ndarray | None:
-    """The rows as an array of the input's dtype and shape; None if they do not make one.
+    """Return the rows as an array of the input's dtype and shape; None if they do not make one.
 
     Raises:
         ValueError, OverflowError: they are of different lengths, or out of range.
@@ -196,7 +196,7 @@ def array_of(rows: list[Any], spec: TensorSpec) -> np.ndarray | None:
 
 
 def row_type(spec: TensorSpec) -> Any:
-    """The Python type of one row of the input, for msgspec."""
+    """Return the Python type of one row of the input, for msgspec."""
     of: Any = _PYTHON_OF[numpy_dtype(spec.datatype).kind]
     if of is float and spec.allow_nan:
         of = _NUMBER_OR_NONE
@@ -210,7 +210,7 @@ def row_type(spec: TensorSpec) -> Any:
 
 @lru_cache(maxsize=256)
 def wanted_of(spec: TensorSpec) -> ExpectedNumbers:
-    """What rows must hold for this input."""
+    """Return what rows must hold for this input."""
     name = f"input {quoted(spec.name)}"
     return ExpectedNumbers(where="instances", name=name, datatype=spec.datatype, allow_nan=spec.allow_nan)
 
@@ -233,12 +233,12 @@ def check_rows(rows: int, max_rows: int | None) -> None:
 
 
 def names_of(specs: Sequence[TensorSpec]) -> str:
-    """The names of inputs, for a message."""
+    """Return the names of inputs, for a message."""
     return ", ".join(repr(spec.name) for spec in specs)
 
 
 def known_fields(row: Any, place: str, known: Container[str], otherwise: Callable[[], str]) -> dict[str, Any]:
-    """The fields of an object.
+    """Return the fields of an object.
 
     Raises:
         InvalidInputError: one is not `known`, or there twice; `otherwise` ends the message.
@@ -252,7 +252,7 @@ def known_fields(row: Any, place: str, known: Container[str], otherwise: Callabl
 
 
 def fields_of(row: Any, place: str, specs: Sequence[TensorSpec]) -> dict[str, Any]:
-    """The fields of a row, one for each input; a mask may be left out.
+    """Return the fields of a row, one for each input; a mask may be left out.
 
     Raises:
         InvalidInputError: it is no object, or has another field, or one twice, or lacks one.

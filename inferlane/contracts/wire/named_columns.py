@@ -15,7 +15,7 @@ _NAMED = 12
 
 
 def holds_objects(text: bytes) -> bool:
-    """Whether the first row of this text is an object."""
+    """Return whether the first row of this text is an object."""
     return text[:1024].lstrip(_SPACE)[1:].lstrip(_SPACE)[:1] == b"{"
 
 

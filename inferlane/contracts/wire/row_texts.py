@@ -22,12 +22,12 @@ _MAX_DIGITS = 9
 
 
 def text_of(tokens: Sequence[int]) -> str:
-    """The text that stands for these ids."""
+    """Return the text that stands for these ids."""
     return _MARK + " ".join(map(str, tokens))
 
 
 def tokens_of(text: str) -> list[int] | None:
-    """The ids that a text stands for; None if it is a text like any other.
+    """Return the ids that a text stands for; None if it is a text like any other.
 
     Raises:
         InvalidInputError: it begins like one that stands for ids, and does not go on like it.

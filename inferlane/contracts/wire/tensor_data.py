@@ -27,7 +27,7 @@ _LENGTH_BYTES = 4
 
 
 def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview, *, is_text: bool = True) -> np.ndarray:
-    """A view of the bytes; of strings a copy. Without `is_text`, BYTES are raw bytes and need not be UTF-8.
+    """Return a view of the bytes; of strings a copy. Without `is_text`, BYTES are raw bytes and need not be UTF-8.
 
     Raises:
         DecodeError: they are more or fewer than the shape has, or no strings.
@@ -75,7 +75,7 @@ def _strings(name: str, shape: Sequence[int], raw: memoryview, *, is_text: bool)
 
 
 def from_json(name: str, datatype: str, shape: Sequence[int], raw: Raw, *, allow_nan: bool = False) -> np.ndarray:
-    """The values of `raw`, in one list or nested like the shape.
+    """Return the values of `raw`, in one list or nested like the shape.
 
     Raises:
         DecodeError: they do not fit; the message names the first such value, counted by the axes of the shape.
@@ -101,7 +101,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], raw: Raw, *, allow
 
 
 def _size_of(name: str, shape: Sequence[int]) -> int:
-    """How many values an array of this shape has.
+    """Return how many values an array of this shape has.
 
     Raises:
         DecodeError: so many that an empty array of it could not be made either.
@@ -228,6 +228,6 @@ def _refuse_not_finite(array: np.ndarray, spec: TensorSpec) -> None:
 
 
 def _first(are_bad: np.ndarray, array: np.ndarray) -> tuple[str, Any]:
-    """The place and the value of the first that is bad."""
+    """Return the place and the value of the first that is bad."""
     first = np.unravel_index(int(are_bad.argmax()), array.shape)
     return "".join(f"[{index}]" for index in first), array[first]

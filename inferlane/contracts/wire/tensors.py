@@ -61,7 +61,7 @@ Source: Protocol Buffers, "JSON Mapping".
 
 
 def numpy_dtype(datatype: str) -> np.dtype:
-    """The little-endian numpy dtype of a protocol datatype.
+    """Return the little-endian numpy dtype of a protocol datatype.
 
     Raises:
         DecodeError: there is none.
@@ -74,7 +74,7 @@ def numpy_dtype(datatype: str) -> np.dtype:
 
 
 def datatype_of(array: np.ndarray) -> str:
-    """The protocol's name for the dtype of `array`."""
+    """Return the protocol's name for the dtype of `array`."""
     name = _NAME_OF.get(array.dtype)
     return name or _NAME_OF[array.dtype.newbyteorder("<")]
 
@@ -112,7 +112,7 @@ def exactly(array: np.ndarray, dtype: np.dtype, *, allow_nan: bool = False) -> n
 
 
 def raw_bytes(array: np.ndarray) -> bytes:
-    """The values as binary tensors have them: little-endian numbers; strings in UTF-8, each behind its length.
+    """Return the values as binary tensors have them: little-endian numbers; strings in UTF-8, each behind its length.
 
     Source: Open Inference Protocol V2, "Binary Tensor Data Extension": a length is 4 bytes, little-endian.
     """
@@ -188,7 +188,7 @@ class TensorSpec:
         return -1 in self.row_shape
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a row may have this shape."""
+        """Return whether a row may have this shape."""
         return len(shape) == len(self.row_shape) and all(
             axis == length or (axis == -1 and length > 0) for axis, length in zip(self.row_shape, shape, strict=True)
         )
@@ -222,7 +222,7 @@ class Signature:
     def of_graph(
         cls, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], *, has_row_axis: bool = True
     ) -> "Signature":
-        """What clients see of a graph with these tensors: any number of rows, whatever a run takes."""
+        """Return what clients see of a graph with these tensors: any number of rows, whatever a run takes."""
 
         def widened(specs: tuple[TensorSpec, ...], axes_before: int) -> tuple[TensorSpec, ...]:
             return tuple(replace(spec, shape=(-1, *spec.shape[axes_before:])) for spec in specs)
@@ -240,7 +240,7 @@ class Signature:
         return cls(inputs=inputs, outputs=outputs, batch=batch, has_free_axes=any(spec.is_free for spec in inputs))
 
     def misfit(self, other: "Signature") -> str | None:
-        """Why no request could fit both signatures, None if some do: the width of numbers is converted."""
+        """Return why no request could fit both signatures, None if some do: the width of numbers is converted."""
         names, others = ({spec.name: spec for spec in signature.inputs} for signature in (self, other))
         if names.keys() != others.keys():
             return f"the inputs are called {', '.join(names)} in one and {', '.join(others)} in the other"
@@ -257,11 +257,11 @@ class Signature:
         return None
 
     def graph_shape(self, spec: TensorSpec) -> tuple[int, ...]:
-        """The shape that the graph itself has for one of these tensors: what `of_graph` was given."""
+        """Return the shape that the graph itself has for one of these tensors: what `of_graph` was given."""
         return spec.shape if self.batch == ANY_ROWS else (self.batch, *spec.row_shape)[self.batch == NO_ROW_AXIS :]
 
     def input(self, name: str) -> TensorSpec | None:
-        """The input of that name, None if there is none."""
+        """Return the input of that name, None if there is none."""
         return next((spec for spec in self.inputs if spec.name == name), None)
 
 

@@ -54,7 +54,7 @@ def decode_columns(text: bytes, signature: Signature, max_rows: int | None) -> d
 
 
 def _at_once(text: bytes, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray] | None:
-    """The columns, or None when anything about them is not plainly right."""
+    """Return the columns, or None when anything about them is not plainly right."""
     columns: dict[str, np.ndarray] = {}
     try:
         rows = _decoder_of(specs)(text)
@@ -118,7 +118,7 @@ _decode_rows = {
 
 
 def read_instances_body(payload: bytes) -> InstancesBody | None:
-    """The fields of a V1 request, or None when the payload is none.
+    """Return the fields of a V1 request, or None when the payload is none.
 
     Raises:
         DecodeError: it is one, with a field that has no effect on a record, or one twice.
@@ -187,7 +187,7 @@ def _refuse_over(text: bytes, signature: Signature, max_rows: int) -> None:
 
 
 def _lists_of(row_shape: tuple[int, ...]) -> int:
-    """How many lists the JSON of one row has: one for each element of each axis but the last."""
+    """Return how many lists the JSON of one row has: one for each element of each axis but the last."""
     return sum(math.prod(row_shape[:axis]) for axis in range(len(row_shape)))
 
 
@@ -205,7 +205,7 @@ def _matrix(text: bytes, spec: TensorSpec, max_rows: int | None) -> np.ndarray:
 
 
 def _few(text: bytes, spec: TensorSpec) -> np.ndarray | None:
-    """The matrix, or None when anything about it is not plainly right."""
+    """Return the matrix, or None when anything about it is not plainly right."""
     dtype = numpy_dtype(spec.datatype)
     if len(spec.row_shape) != 1 or dtype.kind not in _decode_rows:
         return None
@@ -217,7 +217,7 @@ def _few(text: bytes, spec: TensorSpec) -> np.ndarray | None:
 
 
 def _as_objects(text: bytes, spec: TensorSpec) -> np.ndarray | None:
-    """What simdjson copies no buffer of: strings, and numbers of which some are missing. None as in `_few`."""
+    """Return what simdjson copies no buffer of: strings, and numbers of which some are missing. None as in `_few`."""
     try:
         return array_of(_rows_decoder(spec)(text), spec)
     except (*UNDECODABLE, ValueError, OverflowError):

@@ -115,7 +115,7 @@ class ResponseForm(msgspec.Struct, frozen=True, kw_only=True):
     classes: Mapping[str, int] = MappingProxyType({})
 
     def is_binary(self, name: str) -> bool:
-        """Whether the output of that name goes as bytes."""
+        """Return whether the output of that name goes as bytes."""
         return name in self.as_bytes or (self.binary and name not in self.as_json)
 
 
@@ -148,7 +148,7 @@ def read_request_head(header: bytes) -> RequestHead:
 
 
 def request_head_of(request: RequestFields) -> RequestHead:
-    """What the fields of a request say together.
+    """Return what the fields of a request say together.
 
     Raises:
         DecodeError: a name is there twice, or two fields contradict each other.

@@ -47,13 +47,13 @@ def too_large(what: str, size_bytes: int, settings: "PortSettings") -> Refusal:
 
 
 def too_slow(part: str, limit_s: float, setting: str) -> Refusal:
-    """A part of a call that did not come in its time."""
+    """Return a part of a call that did not come in its time."""
     detail = f"the {part} did not come whole within {limit_s:g} s; send faster or less, or raise {setting}"
     return Refusal(status=HTTPStatus.REQUEST_TIMEOUT, code="too_slow", detail=detail)
 
 
 def refusal_of(error: httptools.HttpParserError) -> Refusal:
-    """What a message that the parser gave up on is answered with."""
+    """Return what a message that the parser gave up on is answered with."""
     if isinstance(error.__context__, RefusedError):
         return error.__context__.refusal
     reason = str(error)
@@ -154,7 +154,7 @@ class CoalescingTransport:
             self._transport.write(data)
 
     def is_closing(self) -> bool:
-        """Whether `close` was called; the client may still be sending then."""
+        """Return whether `close` was called; the client may still be sending then."""
         return self._is_closing or bool(self._transport.is_closing())
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ _MAX_REFUSING = 64
 
 
 def limited_protocol(settings: "PortSettings") -> type[asyncio.Protocol]:
-    """The protocol class with the limits of these settings; uvicorn makes one instance a connection."""
+    """Return the protocol class with the limits of these settings; uvicorn makes one instance a connection."""
     limits = {"settings": settings, "max_connections": connection_limit(settings.max_connections)}
     return type("LimitedProtocol", (LimitedProtocol,), limits)
 

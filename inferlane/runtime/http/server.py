@@ -166,7 +166,7 @@ class LocalGuard:
 # Asked of every call, and nearly all calls name the same host.
 @lru_cache(maxsize=8)
 def foreign_host(host: str | None, allowed_hosts: frozenset[str]) -> str | None:
-    """Why a call with this `Host` is not for us; None if it is, or if there is none, which no browser sends."""
+    """Return why a call with this `Host` is not for us; None if it is, or if there is none, which no browser sends."""
     if host is None:
         return None
     name = _hostname(f"//{host}")

@@ -35,7 +35,7 @@ _numbers = itertools.count()
 
 
 def can_hold_signals(folder: Path) -> bool:
-    """Whether sockets can lie in the folder: their paths have a limit, and not every system has such sockets."""
+    """Return whether sockets can lie in the folder: their paths have a limit, and not every system has such sockets."""
     return hasattr(socket, "AF_UNIX") and len(os.fsencode(folder.absolute())) + 1 + _NAME_BYTES <= _MAX_PATH_BYTES
 
 
@@ -51,7 +51,7 @@ async def wait_for_arrival(arrived: asyncio.Event, wait_s: float) -> None:
 
 
 class ArrivalListener:
-    """Receives the signals of one topic, in a socket of its own. One event loop."""
+    """Receives the signals of one topic, in a socket of its own. Used from one event loop."""
 
     def __init__(self, folder: Path, topic: str, *, arrived: asyncio.Event | None = None) -> None:
         """`arrived` is set by a signal; listeners that share it are waited for together."""
@@ -107,7 +107,7 @@ class ArrivalListener:
 
 
 class ArrivalListeners:
-    """Receives the signals of many topics, which are waited for together. One event loop."""
+    """Receives the signals of many topics, which are waited for together. Used from one event loop."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

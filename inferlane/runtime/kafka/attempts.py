@@ -47,7 +47,7 @@ class Attempt:
     careful_until: int = 0
 
     def encode(self) -> bytes:
-        """The bytes that are kept of it."""
+        """Return the bytes that are kept of it."""
         return b"%d %d %d %d" % (self.offset, self.begun, self.alone, self.careful_until)
 
     @classmethod
@@ -86,7 +86,7 @@ class AttemptLog(Protocol):
 
 
 class Attempts:
-    """The attempts of one consumer at the partitions of a topic. One event loop."""
+    """The attempts of one consumer at the partitions of a topic. Used from one event loop."""
 
     def __init__(self, kept: AttemptLog | None, *, topic: str, max_deaths: int) -> None:
         """With no log nothing is counted."""
@@ -192,7 +192,7 @@ class RedisAttemptLog:
         self._names = names
 
     async def read(self, topic: str, partitions: Sequence[int]) -> Mapping[int, Attempt]:
-        """What was noted last of each partition of which anything was.
+        """Return what was noted last of each partition of which anything was.
 
         Raises:
             UnavailableError: the store does not answer.

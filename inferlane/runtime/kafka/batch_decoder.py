@@ -87,22 +87,22 @@ class Frames:
         self._start = 0
 
     def size_in_bytes(self) -> int:
-        """What the fetch holds."""
+        """Return what the fetch holds."""
         return len(self._raw)
 
     def has_next(self) -> bool:
-        """Whether there is another batch."""
+        """Return whether there is another batch."""
         return self._end() is not None or (self._start == 0 and len(self._raw) > 0)
 
     def next_batch(self) -> "Frame":
-        """The next batch; call it only while there is one."""
+        """Return the next batch; call it only while there is one."""
         start, end = self._start, self._end()
         self._start = len(self._raw) if end is None else end
         following = self._base_offset() if self._end() is not None else None
         return Frame(self._raw[start : self._start], is_whole=end is not None, following=following)
 
     def _end(self) -> int | None:
-        """Where the batch that begins here ends; None if it is not all there."""
+        """Return where the batch that begins here ends; None if it is not all there."""
         if len(self._raw) - self._start < _OVERHEAD.size:
             return None
         _, length_bytes = _OVERHEAD.unpack_from(self._raw, self._start)
@@ -131,7 +131,7 @@ class Frame:
         return int(_HEADER_V2.unpack_from(self.raw)[7]) if self._has_header else -1
 
     def open(self, *, check_crc: bool) -> Any:
-        """The batch, to be iterated; nothing is decompressed before that.
+        """Return the batch, to be iterated; nothing is decompressed before that.
 
         Raises:
             DecodeError: it is not whole, or not what was written.
@@ -149,7 +149,7 @@ class Frame:
         return LenientBatch(batch, self.raw) if self._has_header else batch
 
     def offsets(self, position: int) -> tuple[int, int]:
-        """The first and the last offset of a batch that could not be read, at `position` or behind it.
+        """Return the first and the last offset of a batch that could not be read, at `position` or behind it.
 
         What a damaged batch says of itself is believed only where it agrees with itself and with the next one: a
         wrong end would leave out records behind it, or lie behind the end of the partition.

@@ -23,7 +23,7 @@ _NOWHERE = -1
 
 
 class CallbackWriter:
-    """Writes the callbacks of results. One event loop."""
+    """Writes the callbacks of results. Used from one event loop."""
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class ClientArguments(TypedDict):
 
 
 def client_arguments(settings: "KafkaSettings") -> ClientArguments:
-    """Where to connect and how. Holds the password: never log it.
+    """Return where to connect and how. Holds the password: never log it.
 
     Raises:
         ConfigurationError: a certificate or key cannot be read.
@@ -54,7 +54,7 @@ def client_arguments(settings: "KafkaSettings") -> ClientArguments:
 
 
 def tls_context(settings: "KafkaSettings") -> ssl.SSLContext | None:
-    """The TLS context that the settings ask for, which checks the broker's name; None without TLS.
+    """Return the TLS context that the settings ask for, which checks the broker's name; None without TLS.
 
     Raises:
         ConfigurationError: a certificate or key cannot be read.
@@ -99,7 +99,7 @@ METADATA_MAX_AGE_MS = 5_000
 
 
 def make_producer(settings: "KafkaSettings") -> AIOKafkaProducer:
-    """A producer whose acknowledgement means that every in-sync replica has the record."""
+    """Return a producer whose acknowledgement means that every in-sync replica has the record."""
     kafka_errors.update({kind.errno: kind for kind in UNKNOWN_TO_CLIENT})
     return AIOKafkaProducer(
         **client_arguments(settings),
@@ -116,7 +116,7 @@ def make_producer(settings: "KafkaSettings") -> AIOKafkaProducer:
 def make_consumer(
     settings: "KafkaSettings", *topics: str, group: str | None, fetch_max_wait_ms: int | None = None
 ) -> AIOKafkaConsumer:
-    """A consumer that never commits by itself and starts a new group at the oldest record."""
+    """Return a consumer that never commits by itself and starts a new group at the oldest record."""
     guard_fetches(batch_limit_bytes=batch_limit_bytes(settings))
     return AIOKafkaConsumer(
         *topics,
@@ -143,7 +143,7 @@ _FRAME_BYTES = 64 * 1024
 
 
 def record_limit_bytes(settings: "KafkaSettings") -> int:
-    """The largest record, framed, that a producer may send and a topic must take."""
+    """Return the largest record, framed, that a producer may send and a topic must take."""
     return max(settings.max_body_bytes, settings.max_result_bytes) + _FRAME_BYTES
 
 
@@ -152,17 +152,17 @@ _BATCH_LIMITS = 4
 
 
 def batch_limit_bytes(settings: "KafkaSettings") -> int:
-    """What the records of one compressed batch may take when they are decompressed."""
+    """Return what the records of one compressed batch may take when they are decompressed."""
     return _BATCH_LIMITS * record_limit_bytes(settings)
 
 
 def make_admin(settings: "KafkaSettings") -> AIOKafkaAdminClient:
-    """A client for topics and groups; call its `start()` and `close()`."""
+    """Return a client for topics and groups; call its `start()` and `close()`."""
     return AIOKafkaAdminClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)
 
 
 async def partitions_by_topic(admin: AIOKafkaAdminClient) -> Mapping[str, list[TopicPartition]]:
-    """The partitions, by number, of every topic that the broker has now.
+    """Return the partitions, by number, of every topic that the broker has now.
 
     A consumer knows only those of the topics that it reads (the embedded broker tells it all, Apache Kafka does not),
     and asking for a topic by its name creates it where the broker is set to.
@@ -174,7 +174,7 @@ async def partitions_by_topic(admin: AIOKafkaAdminClient) -> Mapping[str, list[T
 
 
 async def partitions_of(settings: "KafkaSettings", topic: str) -> list[TopicPartition]:
-    """The partitions of a topic. Rare, so it opens a connection of its own.
+    """Return the partitions of a topic. Rare, so it opens a connection of its own.
 
     Raises:
         UnavailableError: the broker does not answer, or has no such topic.
@@ -221,7 +221,7 @@ def broker_errors(bootstrap_servers: str) -> Iterator[None]:
 
 
 def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneError:
-    """The error of ours for one of the client's."""
+    """Return the error of ours for one of the client's."""
     what = f"{type(error).__name__}: {error}".removesuffix(": ")
     if remedy_of(error) is Remedy.STOP:
         return NotServedError(
@@ -256,7 +256,7 @@ class FetchWait:
 
     @classmethod
     def for_lane(cls, settings: "KafkaSettings", lane: Lane) -> Self:
-        """What the settings say for this lane."""
+        """Return what the settings say for this lane."""
         busy_ms, idle_ms = settings.fetch_max_wait_ms, settings.idle_fetch_max_wait_ms
         if settings.arrivals_dir is not None:
             busy_ms, idle_ms = max(busy_ms, _SIGNALLED_BUSY_MS), max(idle_ms, _SIGNALLED_IDLE_MS)

@@ -62,7 +62,7 @@ def guard_fetches(*, batch_limit_bytes: int) -> None:
 
 
 def positions(consumer: "AIOKafkaConsumer") -> dict[TopicPartition, int]:
-    """Where each assigned partition is read next, as far as that is known: past every record that was returned.
+    """Return where each assigned partition is read next, as far as that is known: past every record that was returned.
 
     Also past markers of transactions and records of aborted ones, which nobody returns.
     """
@@ -75,7 +75,7 @@ def positions(consumer: "AIOKafkaConsumer") -> dict[TopicPartition, int]:
 
 
 def has_failed(consumer: "AIOKafkaConsumer") -> bool:
-    """Whether the fetcher has ended with an error: the consumer would return nothing for ever, in silence."""
+    """Return whether the fetcher has ended with an error: the consumer would return nothing for ever, in silence."""
     failed: bool = consumer._fetcher.error_future.done()  # noqa: SLF001 - aiokafka hides it
     return failed
 
@@ -97,7 +97,7 @@ def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener
 
 
 def wait_after(*, found: bool, is_behind: bool, wait_ms: int) -> int:
-    """The wait of the next fetch, in ms: longer each time that the broker gave nothing although it has more.
+    """Return the wait of the next fetch, in ms: longer each time that the broker gave nothing although it has more.
 
     Tansu looks for records within the wait, and gives none if a long log or a busy machine makes that take longer: of
     6,000 batches none within 2 ms, most within 8. With one short wait the same fetch would find nothing for ever.
@@ -195,7 +195,7 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
 
 
 def _is_at_end(assignment: Any, topic: str, part: tuple[int, int, int]) -> bool:
-    """Whether the position that is asked for was the end of the partition when the broker last told it."""
+    """Return whether the position that is asked for was the end of the partition when the broker last told it."""
     partition, position, _ = part
     end: int | None = assignment.state_value(TopicPartition(topic, partition)).lso
     return end is not None and position >= end
@@ -207,7 +207,7 @@ class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # as above
     _partition_records: Any
 
     def drain(self, max_records: int | None, max_bytes: int) -> tuple[list[ConsumerRecord], int]:
-        """The next records and what they hold in bytes, the first one however large it is."""
+        """Return the next records and what they hold in bytes, the first one however large it is."""
         records: list[ConsumerRecord] = []
         size_bytes = 0
         if not self.check_assignment(self._topic_partition) or not self.has_more():
@@ -270,7 +270,7 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # as a
         return batch.is_transactional and batch.producer_id in self._aborted_producers
 
     def _stand_in(self, frame: Frame, reason: str) -> ConsumerRecord:
-        """The record that takes the place of what could not be read of a batch."""
+        """Return the record that takes the place of what could not be read of a batch."""
         first, last = frame.offsets(self.next_fetch_offset)
         self.next_fetch_offset = last + 1
         log.error(

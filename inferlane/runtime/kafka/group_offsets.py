@@ -38,7 +38,7 @@ class GroupHasMembersError(InferlaneError):
 
 
 class GroupOffsets:
-    """The offsets of any number of groups, over the connections of a consumer of none. One event loop."""
+    """The offsets of any number of groups, over the connections of a consumer of none. Used from one event loop."""
 
     def __init__(self, consumer: "AIOKafkaConsumer") -> None:
         self._client: AIOKafkaClient = consumer._client  # noqa: SLF001 - a consumer asks for its own group alone
@@ -60,7 +60,7 @@ class GroupOffsets:
             await self._client.force_metadata_update()
 
     def partitions(self, topic: str) -> Sequence[TopicPartition]:
-        """Those of a topic that the client knows; none of one that is not there."""
+        """Return those of a topic that the client knows; none of one that is not there."""
         numbers = self._client.cluster.partitions_for_topic(topic) or ()
         return [TopicPartition(topic, number) for number in sorted(numbers)]
 
@@ -81,7 +81,7 @@ class GroupOffsets:
         return offsets
 
     async def read(self, group: str, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """What the group committed, of the partitions of which it committed anything.
+        """Return what the group committed, of the partitions of which it committed anything.
 
         Raises:
             KafkaError: the broker does not tell.

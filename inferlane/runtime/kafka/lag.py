@@ -208,11 +208,11 @@ class Progress:
             known.still_since_s = None
 
     def knows(self, partition: int) -> bool:
-        """Whether something was noted of the partition since the last rebalance."""
+        """Return whether something was noted of the partition since the last rebalance."""
         return partition in self._partitions
 
     def health(self, *, now_s: float) -> ConsumerHealth:
-        """What the consumer does."""
+        """Return what the consumer does."""
         lag_records = sum(max(0, known.end - known.next_offset) for known in self._partitions.values())
         still = [known.still_since_s for known in self._partitions.values() if known.still_since_s is not None]
         still_s = now_s - min(still) if still else 0.0

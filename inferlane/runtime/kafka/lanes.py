@@ -35,7 +35,7 @@ Allowance = Callable[[int], int]
 
 
 def everything(max_records: int) -> int:
-    """The allowance of a process that never holds back."""
+    """Return the allowance of a process that never holds back."""
     return max_records
 
 
@@ -93,16 +93,16 @@ class Lanes:
         self._retrier = retrier
 
     def ready(self) -> Mapping[str, bool]:
-        """Whether each lane has its place in the group."""
+        """Return whether each lane has its place in the group."""
         return {f"{lane}_lane": options.consumer.has_joined for lane, options in self._lanes.items()}
 
     def live(self) -> Mapping[str, bool]:
-        """Whether each lane moves, or has a reason not to; False of one that only a restart can mend."""
+        """Return whether each lane moves, or has a reason not to; False of one that only a restart can mend."""
         health = self.health()
         return {f"{name}_progress": health[name].state is not ConsumerState.STUCK for name in health}
 
     def health(self) -> Mapping[str, ConsumerHealth]:
-        """What each lane does."""
+        """Return what each lane does."""
         return {lane.value: options.consumer.health() for lane, options in self._lanes.items()}
 
     async def run(self, stop: asyncio.Event) -> None:

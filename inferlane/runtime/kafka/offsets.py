@@ -107,5 +107,5 @@ class Position:
 
     @classmethod
     def of(cls, partitions: "Sequence[PartitionPosition]") -> "Position":
-        """The sums."""
+        """Return the sums."""
         return cls(committed=sum(part.done for part in partitions), end=sum(part.end for part in partitions))

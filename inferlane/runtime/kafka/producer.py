@@ -105,7 +105,7 @@ class BatchProducer:
     async def _place(
         self, records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
     ) -> dict[tuple[str, int], list[int]]:
-        """The numbers of the records by topic and partition, without those that cannot be sent."""
+        """Return the numbers of the records by topic and partition, without those that cannot be sent."""
         groups: dict[tuple[str, int], list[int]] = {}
         moved: set[str] = set()
         failed: dict[str, InferlaneError] = {}
@@ -242,7 +242,7 @@ class BatchProducer:
             raise UnavailableError(f"{topic} has {partitions} partitions now, {partition} is gone; it is sent again")
 
     def _failure(self, error: BaseException, topic: str) -> InferlaneError:
-        """Why a record of the topic is not written."""
+        """Return why a record of the topic is not written."""
         if type(error) is TimeoutError:
             return UnavailableError(f"{topic} did not acknowledge within {self._timeout_s:g} s; it is sent again")
         what = f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class RenewableProducer:
-    """aiokafka's producer, and another in its place once it is spent. One event loop.
+    """aiokafka's producer, and another in its place once it is spent. Used from one event loop.
 
     An idempotent producer whose sequence or session the broker refuses is refused for ever after.
     """
@@ -71,7 +71,7 @@ class RenewableProducer:
         self._is_spent |= producer is self._producer
 
     async def renewed(self) -> "AIOKafkaProducer":
-        """The producer to send with now, after a spent one was replaced.
+        """Return the producer to send with now, after a spent one was replaced.
 
         What the spent one holds is flushed beside the new one; nobody waits for that.
 
@@ -123,7 +123,7 @@ _MAX_MESSAGE_BYTES = "max.message.bytes"
 
 
 class TopicFacts:
-    """Facts that are asked for when something failed, and kept for a while. One event loop."""
+    """Facts that are asked for when something failed, and kept for a while. Used from one event loop."""
 
     def __init__(self, settings: "KafkaSettings") -> None:
         self._settings = settings
@@ -174,7 +174,7 @@ class TopicFacts:
         log.warning("topic_limit_met", topic=topic, refused_bytes=refused_bytes, limit_bytes=limit_bytes)
 
     async def _ask_limit(self, topic: str) -> int | None:
-        """The topic's `max.message.bytes`, None if we may not ask for it."""
+        """Return the topic's `max.message.bytes`, None if we may not ask for it."""
         admin = make_admin(self._settings)
         try:
             await admin.start()

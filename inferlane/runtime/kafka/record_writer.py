@@ -101,7 +101,7 @@ class OutBatch(msgspec.Struct, frozen=True):
 
 
 def make_builder(limit_bytes: int) -> BatchBuilder:
-    """An empty batch that takes records up to the limit, and one of any size if it is the first."""
+    """Return an empty batch that takes records up to the limit, and one of any size if it is the first."""
     return BatchBuilder(
         limit_bytes, _NO_COMPRESSION, is_transactional=False, key_serializer=None, value_serializer=None
     )
@@ -171,7 +171,7 @@ class StickyPartitioner:
         self._records = self._bytes = 0
 
     def place(self, size_bytes: int, *, max_run: int) -> int:
-        """The partition of a record of that size, of which at most `max_run` go to one in a row."""
+        """Return the partition of a record of that size, of which at most `max_run` go to one in a row."""
         if self._records >= max_run or self._bytes >= _FILL_BYTES:
             self.move_on()
         self._records += 1
@@ -186,7 +186,7 @@ _STAGE = "dead_letters"
 
 
 class DeadLetterWriter:
-    """Keeps records that could not be served. One event loop."""
+    """Keeps records that could not be served. Used from one event loop."""
 
     def __init__(self, sender: Sender, retrier: Retrier, *, topic: str, limit_bytes: int) -> None:
         """`limit_bytes`: what is kept of a value at most."""

@@ -42,7 +42,7 @@ _PAUSED_WAIT_MS = 20
 
 
 class SharedConsumer:
-    """Reads the topics of its feeds; the owner of each (`topic_feed.FeedOwner`). One event loop."""
+    """Reads the topics of its feeds; the owner of each (`topic_feed.FeedOwner`). Used from one event loop."""
 
     def __init__(self, settings: "Settings", *, lane: Lane, retrier: Retrier) -> None:
         self._settings = settings
@@ -131,7 +131,7 @@ class SharedConsumer:
                 self._consumer.resume(*feed.partitions)
 
     def is_read(self, partition: TopicPartition) -> bool:
-        """Whether every record of the partition that there was at the last fetch was returned."""
+        """Return whether every record of the partition that there was at the last fetch was returned."""
         consumer = self._running()
         end = consumer.last_stable_offset(partition) if partition in consumer.assignment() else None
         return end is not None and self._told.get(partition, -1) >= end

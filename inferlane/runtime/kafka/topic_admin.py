@@ -38,7 +38,7 @@ class TopicSpec:
 
 
 def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[TopicSpec, ...]:
-    """Every topic that these `(model, version)` pairs need."""
+    """Return every topic that these `(model, version)` pairs need."""
     retention = {"retention.ms": str(_RETENTION_MS), "max.message.bytes": str(record_limit_bytes(settings))}
     names = settings.names
     shared = [
@@ -68,7 +68,7 @@ def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tu
 
 
 def _callback_specs(settings: "Settings", retention: dict[str, str]) -> tuple[TopicSpec, ...]:
-    """The topics of callbacks. Those that wait have one partition: the first record is the first that is due."""
+    """Return the topics of callbacks. Those that wait have one partition: the first record is the first that is due."""
     if not settings.webhooks:
         return ()
     names = settings.names

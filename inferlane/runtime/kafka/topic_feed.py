@@ -51,7 +51,7 @@ class FeedOwner(Protocol):
         ...
 
     def is_read(self, partition: TopicPartition) -> bool:
-        """Whether every record of the partition that there was at the last fetch was returned."""
+        """Return whether every record of the partition that there was at the last fetch was returned."""
         ...
 
     def check(self) -> None:
@@ -74,7 +74,7 @@ class _Chunk:
 
 
 class TopicFeed:
-    """Reads like a `LaneConsumer`. One event loop."""
+    """Reads like a `LaneConsumer`. Used from one event loop."""
 
     def __init__(  # noqa: PLR0913 - what it reads, and for whom
         self,
@@ -193,7 +193,7 @@ class TopicFeed:
         self._arrived.set()
 
     def take_committable(self) -> dict[TopicPartition, int]:
-        """What may be committed and was not returned before."""
+        """Return what may be committed and was not returned before."""
         return self._tracker.take_committable()
 
     def put_back(self, offsets: Mapping[TopicPartition, int]) -> None:

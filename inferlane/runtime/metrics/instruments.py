@@ -36,7 +36,7 @@ class Observations:
         self._sum += float(values.sum())
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Each upper bound as Prometheus writes it, with how many values are not above it."""
+        """Return each upper bound as Prometheus writes it, with how many values are not above it."""
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         return list(zip(bounds, map(float, np.cumsum(self._counts)), strict=True))
 
@@ -67,20 +67,20 @@ class BatchHistogram(Collecting):
         registry.register(self)
 
     def labels(self, *values: str) -> Observations:
-        """The child of these label values; made, and so exposed with zeros, when it is first asked for."""
+        """Return the child of these label values; made, and so exposed with zeros, when it is first asked for."""
         if len(values) != len(self._labels):
             raise ValueError(f"{self._name} has the labels {self._labels}, not {len(values)} of them")
         return self._children.setdefault(tuple(map(str, values)), Observations(self._bounds))
 
     def collect(self) -> Iterable[Family]:
-        """What a scrape shows."""
+        """Return what a scrape shows."""
         family = HistogramMetricFamily(self._name, self._about, labels=self._labels)
         for values, child in self._children.items():
             family.add_metric(values, child.cumulative(), child.total)
         yield family
 
     def describe(self) -> Iterable[Family]:
-        """The family without samples, for the registry to refuse a second one of the name."""
+        """Return the family without samples, for the registry to refuse a second one of the name."""
         yield HistogramMetricFamily(self._name, self._about, labels=self._labels)
 
 
@@ -148,19 +148,19 @@ def batch_histogram(
 
 
 def declared() -> tuple[MetricSpec, ...]:
-    """Every metric of the modules that were imported, in the order of their declaration."""
+    """Return every metric of the modules that were imported, in the order of their declaration."""
     return tuple(_declared.values())
 
 
 def every_metric() -> tuple[MetricSpec, ...]:
-    """Every metric of every process, by name: for documents, dashboards and their tests."""
+    """Return every metric of every process, by name: for documents, dashboards and their tests."""
     for process in ("api", "router", "worker", "consumer", "webhook"):
         import_module(f"inferlane.runtime.metrics.{process}_metrics")
     return tuple(sorted(declared(), key=lambda metric: metric.name))
 
 
 def metric_of(collector: Collector) -> MetricSpec:
-    """What was declared of a collector."""
+    """Return what was declared of a collector."""
     return _declared[collector]
 
 
@@ -193,7 +193,7 @@ class KnownPools:
         self._models = frozenset(model for model, _ in self._pools)
 
     def labels(self, model: str | None, version: str | None) -> tuple[str, str]:
-        """The labels of a model and version that somebody named; None is `NONE`, a strange name `UNKNOWN`."""
+        """Return the labels of a model and version that somebody named; None is `NONE`, a strange name `UNKNOWN`."""
         if model not in self._models:
             return (UNKNOWN if model else NONE), (UNKNOWN if version else NONE)
         if version is None or (model, version) in self._pools:
@@ -205,7 +205,7 @@ class KnownPools:
 
 
 def error_reasons(*, beside: Collection[str] = ()) -> frozenset[str]:
-    """Every error code that the loaded code can give, and those named."""
+    """Return every error code that the loaded code can give, and those named."""
     return frozenset({*_codes(errors.InferlaneError), *beside})
 
 
@@ -215,7 +215,7 @@ def bounded(value: str | None, known: Collection[str]) -> str:
 
 
 def class_labels(classes: Collection[str]) -> tuple[str, ...]:
-    """The classes that have a series of their own, and `OTHER` for the rest and for indices that name none."""
+    """Return the classes that have a series of their own, and `OTHER` for the rest and for indices that name none."""
     return (*list(classes)[:MAX_CLASSES], OTHER)
 
 

@@ -97,7 +97,7 @@ class Cancellations:
 
 
 class CancelledRequests:
-    """The ids that are cancelled now, followed in the background. One event loop."""
+    """The ids that are cancelled now, followed in the background. Used from one event loop."""
 
     def __init__(self, redis: "Redis", *, clock: "Clock", names: "Names") -> None:
         self._redis = redis

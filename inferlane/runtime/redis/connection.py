@@ -120,7 +120,7 @@ class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
 
 
 def connect(redis_url: str) -> Redis:
-    """A client that fails fast; whoever calls decides whether to try again.
+    """Return a client that fails fast; whoever calls decides whether to try again.
 
     Of a cluster it is a `StoreCluster`, which has the same commands; what differs is in this module.
     """
@@ -184,7 +184,7 @@ def _connect_cluster(address: StoreAddress) -> StoreCluster:
 
 
 def is_cluster(redis: Redis) -> bool:
-    """Whether keys lie on several nodes: then only those of one slot may stand in one command or script."""
+    """Return whether keys lie on several nodes: then only those of one slot may stand in one command or script."""
     return _cluster_of(redis) is not None
 
 
@@ -193,7 +193,7 @@ def _cluster_of(client: object) -> StoreCluster | None:
 
 
 async def get_many(redis: Redis, keys: Sequence[str]) -> list[Any]:
-    """The values of the keys, None for each that is not there; on a cluster not of one moment."""
+    """Return the values of the keys, None for each that is not there; on a cluster not of one moment."""
     if (cluster := _cluster_of(redis)) is not None:
         return list(await cluster.mget_nonatomic(keys))
     return list(await redis.mget(keys))
@@ -209,7 +209,7 @@ async def memory_infos(redis: Redis) -> list[Mapping[str, Any]]:
 
 
 def failovers_of(redis: Redis) -> int:
-    """How often a node said to this client that another is the one to ask."""
+    """Return how often a node said to this client that another is the one to ask."""
     if is_cluster(redis):
         # It asks the cluster itself.
         return 0
@@ -253,7 +253,7 @@ async def store_errors(redis_url: str) -> AsyncIterator[None]:
 
 
 def store_failure(error: BaseException, redis_url: str) -> UnavailableError:
-    """The error of ours for one of the client's."""
+    """Return the error of ours for one of the client's."""
     where = f"the result store at {without_password(redis_url)}"
     what = f"{type(error).__name__}: {error}"
     if remedy_of(error) is Remedy.STOP:

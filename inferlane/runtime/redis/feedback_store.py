@@ -76,7 +76,7 @@ class FeedbackStore:
     async def by_day(
         self, model: str, version: str, kind: str, days: Iterable[int]
     ) -> Mapping[int, Mapping[int, Sums]]:
-        """The sums of one kind by the day of the request, then by segment; days without feedback are left out.
+        """Return the sums of one kind by the day of the request, then by segment; days without feedback are left out.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -100,7 +100,7 @@ class FeedbackStore:
             await self._redis.set(self._report_key(model, version), encode_report(report), ex=_KEEP_S)
 
     async def report(self, model: str, version: str) -> FeedbackReport | None:
-        """What is known of a version; None without feedback.
+        """Return what is known of a version; None without feedback.
 
         Raises:
             UnavailableError: the store does not answer.

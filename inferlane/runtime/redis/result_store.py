@@ -83,7 +83,7 @@ class ResultStore:
         self._name_key = names.store_key("name", "")
 
     def wake_up_channel(self, instance: str) -> str:
-        """The pub/sub channel of one API instance."""
+        """Return the pub/sub channel of one API instance."""
         return self._names.store_key("wake", instance)
 
     async def put(self, results: Sequence[Result], *, wake: Mapping[str, Sequence[Result]] = _NOBODY) -> list[Result]:
@@ -182,7 +182,7 @@ class ResultStore:
                     await self._redis.set(name, _AMBIGUOUS, ex=self._ttl_s)
 
     async def get(self, request_ids: Sequence[str]) -> list[Result | None]:
-        """The results of these requests, None for each that has none (yet).
+        """Return the results of these requests, None for each that has none (yet).
 
         Raises:
             UnavailableError: the store does not answer.
@@ -210,7 +210,7 @@ class ResultStore:
                 await pipeline.execute()
 
     async def find(self, request_id: str) -> Result | Accepted | None:
-        """The result, else the mark of acceptance, else None; read at one moment.
+        """Return the result, else the mark of acceptance, else None; read at one moment.
 
         `put` takes the mark away as it stores the result: who asked for the one and then for the other could find
         neither.
@@ -267,7 +267,7 @@ class ResultStore:
             await self._redis.delete(self._result_key(request_id), self._accepted_key(request_id))
 
     async def accepted(self, request_id: str) -> Accepted | None:
-        """What `mark_accepted` remembered, or None.
+        """Return what `mark_accepted` remembered, or None.
 
         Raises:
             UnavailableError: the store does not answer.

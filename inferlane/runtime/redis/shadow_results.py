@@ -59,7 +59,7 @@ class ShadowResults:
             await pipeline.execute()
 
     async def read(self, model: str, version: str, run: str, *, limit: int = _MAX_ROWS) -> ShadowReport:
-        """What is known of a run, with the `limit` rows that disagree most.
+        """Return what is known of a run, with the `limit` rows that disagree most.
 
         Raises:
             UnavailableError: the store does not answer.

@@ -25,7 +25,7 @@ _KEPT_S = 60
 
 
 class StoreProbe:
-    """Writes a small key every other second. One event loop."""
+    """Writes a small key every other second. Used from one event loop."""
 
     def __init__(self, redis: "Redis", *, redis_url: str, names: "Names") -> None:
         self._redis = redis

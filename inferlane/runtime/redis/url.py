@@ -88,7 +88,7 @@ def parse_store_url(url: str) -> StoreAddress:
 
 
 def without_password(redis_url: str) -> str:
-    """The URL as it may be shown: scheme, hosts and path."""
+    """Return the URL as it may be shown: scheme, hosts and path."""
     netloc, parts = _split(redis_url)
     return f"{parts.scheme}://{netloc.rpartition('@')[2]}{parts.path}"
 
@@ -99,7 +99,7 @@ _SEVERAL_HOSTS = re.compile(r"(rediss?\+[a-z]+://)([^/?#]*)", re.IGNORECASE)
 
 
 def _split(url: str) -> tuple[str, SplitResult]:
-    """The part with login and hosts, and the parts of the URL; those of the hosts only where there is one."""
+    """Return the part with login and hosts, and the parts of the URL; those of the hosts only where there is one."""
     several = _SEVERAL_HOSTS.match(url)
     if several is None:
         parts = urlsplit(url)
@@ -115,7 +115,7 @@ def _host(place: str, port: int) -> tuple[str, int]:
 
 
 def _path(path: str, kind: StoreKind) -> tuple[str, int]:
-    """The service and database of the path."""
+    """Return the service and database of the path."""
     first, _, rest = path.strip("/").partition("/")
     if kind is StoreKind.SENTINEL:
         if not first:

@@ -42,7 +42,7 @@ class ServedVersions:
         self._seen: Mapping[str, Served] = {}
 
     def get(self, model: str) -> Served | None:
-        """What was read last of a model, None if it has no worker."""
+        """Return what was read last of a model, None if it has no worker."""
         return self._seen.get(model)
 
     async def say(self, model: str, version: str, *, default_version: str) -> None:
@@ -127,7 +127,7 @@ class VersionFaults:
             await self._redis.delete(self._key(model, version))
 
     async def read(self, versions: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
-        """The reasons of those versions that have one.
+        """Return the reasons of those versions that have one.
 
         Raises:
             UnavailableError: the store does not answer.

@@ -28,7 +28,7 @@ async def enter_tracing(stack: AsyncExitStack, service: str) -> "Tracing | None"
 
 
 def open_tracing(service: str, environ: Mapping[str, str] = os.environ) -> "Tracing | None":
-    """The tracing that the environment asks for, None if it asks for none.
+    """Return the tracing that the environment asks for, None if it asks for none.
 
     Raises:
         ConfigurationError: it asks for what is not installed or not supported.

@@ -42,7 +42,7 @@ class Span:
         return b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
 
     def put_into(self, headers: Headers) -> list[tuple[str, bytes]]:
-        """The headers of a record, with this span in place of the one that they named."""
+        """Return the headers of a record, with this span in place of the one that they named."""
         return [*(header for header in headers if header[0] != TRACE_PARENT), (TRACE_PARENT, self.traceparent)]
 
     @property
@@ -115,7 +115,7 @@ _HTTP = "http/protobuf"
 
 
 def make_provider(service: str, exporter: str, environ: Mapping[str, str]) -> TracerProvider:
-    """What makes the spans of one process and sends them in batches, in a thread of its own.
+    """Return what makes the spans of one process and sends them in batches, in a thread of its own.
 
     The service is called `inferlane-<service>` unless `OTEL_SERVICE_NAME` says otherwise.
 
