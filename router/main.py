@@ -28,6 +28,7 @@ from models.store_reader import read_store
 from router.faust_app.app import RouterApp, run_app
 from router.feedback_tally import FeedbackTally
 from router.forwarder import Forwarder, router_lanes
+from router.rollouts.candidate_watch import CandidateWatch
 from router.rollouts.decision_writer import RolloutWriter
 from router.rollouts.host import RolloutHost
 from router.rollouts.outside_reader import OutsideReader
@@ -152,6 +153,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             reroute=reroute,
             retry_failed=retry,
             outside=OutsideReader(settings, feedback=_feedback_store(settings, redis), clock=SystemClock()),
+            watch=CandidateWatch(settings, catalog=catalog, producer=producer, results=results, clock=SystemClock()),
             clock=SystemClock(),
         )
         deciding = await stack.enter_async_context(Background(host.run, name="rollouts"))

@@ -155,9 +155,9 @@ async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "
     from control_plane.bulk.job import BulkJob, JobSpec
     from control_plane.bulk.rows import Chunk
     from control_plane.local.doctor_checks import holding_hop
-    from control_plane.local.probe import zero_row
     from inferlane.contracts.naming import Lane
     from inferlane.contracts.wire.v1 import decode_instances
+    from inferlane.contracts.wire.zero_rows import zero_row
 
     row = json.dumps([zero_row(target.signature)]).encode()
     tensors = decode_instances(row, target.signature, max_rows=1)

@@ -116,7 +116,7 @@ def _fault(target: "Target", record: "RunRecord | None") -> "FaultRecord | None"
 
 def example_body(target: "Target", *, pins: bool) -> str | None:
     """A body that the version answers; nothing if a row is too long to be shown. `pins`: it names the version."""
-    from control_plane.local.probe import zero_row
+    from inferlane.contracts.wire.zero_rows import zero_row
 
     names = {"model": target.model} | ({"version": target.version} if pins else {})
     body = msgspec.json.encode({**names, "instances": [zero_row(target.signature, text="a text")]}).decode()

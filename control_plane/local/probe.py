@@ -3,20 +3,19 @@
 import math
 import time
 from dataclasses import dataclass
-from functools import reduce
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from pydantic import SecretStr
 
-from inferlane.contracts.wire.row_texts import SMALLEST_IMAGE
-from inferlane.contracts.wire.tensors import Signature, TensorSpec
+from inferlane.contracts.wire.zero_rows import zero_row
 from inferlane.errors import ConfigurationError, UnavailableError, clipped
 
 if TYPE_CHECKING:
     import ssl
 
+    from inferlane.contracts.wire.tensors import Signature
     from inferlane.runtime.http.api_address import ApiAddress
     from models.catalog import ModelVersion
 
@@ -33,7 +32,7 @@ class Target:
 
     model: str
     version: str
-    signature: Signature
+    signature: "Signature"
     # What its files take, by which it may share a process with others; infinite if it should not.
     shareable_bytes: float = math.inf
 
@@ -55,25 +54,6 @@ class Target:
             "instances": [zero_row(self.signature)],
             "timeout_s": timeout_s,
         }
-
-
-def zero_row(signature: Signature, *, text: str = "") -> Any:
-    """Return one instance of zeros (false, the smallest image, `text`) in V1 form.
-
-    It is bare for one input, and by name for several.
-    """
-    rows = {spec.name: _zeros(spec, text) for spec in signature.inputs}
-    return next(iter(rows.values())) if len(rows) == 1 else rows
-
-
-def _zeros(spec: TensorSpec, text: str) -> Any:
-    # A mask is one of ones, for no row is all fill.
-    number = int(spec.mask_of is not None)
-    zero: object = {"BYTES": SMALLEST_IMAGE if spec.is_binary else text, "BOOL": bool(number)}.get(
-        spec.datatype, float(number) if spec.datatype.startswith("FP") else number
-    )
-    # A free axis is given one element.
-    return reduce(lambda inner, size: [inner] * max(size, 1), reversed(spec.row_shape), zero)
 
 
 async def predict(api: "ApiAddress", target: Target, *, wait_s: float, api_key: SecretStr | None = None) -> float:

@@ -237,6 +237,11 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     events: tuple[RolloutEvent, ...] = ()
     notified: _Count = 0
 
+    @property
+    def awaits_probe(self) -> bool:
+        """Whether the candidate has yet to show that it answers; until then it gets no traffic, a pause included."""
+        return Phase.PREPARING in {self.phase, self.paused_from if self.phase is Phase.PAUSED else None}
+
 
 class Action(StrEnum):
     """The commands that a person may give to a rollout."""

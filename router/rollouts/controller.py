@@ -7,6 +7,7 @@ step waits, says what is missing, and pauses after `max_wait_s`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
@@ -48,11 +49,15 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The next state, the split to write (None: the one in force is right) and what happened."""
+    """The next state, the split to write (None: the one in force is right) and what happened.
+
+    `sends_probe`: the candidate's probe has to be in its topic once the state is written.
+    """
 
     state: RolloutState
     split: Split | None
     events: tuple[RolloutEvent, ...]
+    sends_probe: bool = False
 
 
 def step(state: RolloutState, window: Window, now_s: float) -> Decision:
@@ -101,7 +106,7 @@ def _next(state: RolloutState, window: Window, learnt: Learnt, now_s: float) -> 
     if _is_hand_made(state, window.split):
         reason = f"somebody set the traffic split of {state.spec.model} by hand; resume takes it back, abort leaves it"
         return replace(pause(state, reason, now_s), is_split_theirs=True)
-    if state.phase in _WITH_TRAFFIC and not state.is_split_theirs:
+    if state.phase in _WITH_TRAFFIC and not state.is_split_theirs and not state.awaits_probe:
         stopped = _stopped(state, window.pool, learnt, now_s)
         if stopped is not None:
             return stopped
@@ -164,13 +169,22 @@ def _is_hand_made(state: RolloutState, split: Split | None) -> bool:
 
 
 def _preparing(state: RolloutState, pool: CandidatePool, now_s: float) -> RolloutState:
-    if pool.workers and not pool.is_halted:
-        return enter_step(state, 0, "the candidate's pool is ready", now_s)
-    missing = "a worker of the candidate to be ready"
+    candidate = state.spec.candidate
+    if pool.probe_error:
+        return enter(state, Phase.FAILED, f"{candidate} failed its probe, a row of zeros: {pool.probe_error}", now_s)
+    if pool.is_probed and pool.workers and not pool.is_halted:
+        return enter_step(state, 0, "a worker of the candidate is ready and answered its probe", now_s)
+    sent = f"{datetime.fromtimestamp(state.phase_since_s, UTC):%H:%M} UTC"
     if pool.is_halted:
-        missing += "; the one that is there halted, and works again once it is restarted"
+        missing = f"{candidate}: its worker halted, and works again once it is restarted"
+    elif pool.is_probed:
+        missing = f"a worker of {candidate} to be ready; its probe of {sent} was answered"
+    elif pool.workers:
+        missing = f"{candidate} to answer its probe of {sent}"
+    else:
+        missing = f"the first worker of {candidate}: its probe of {sent} is not answered"
     if now_s - state.phase_since_s > state.spec.prepare_s:
-        return enter(state, Phase.FAILED, f"waited {state.spec.prepare_s:g} s for {missing}", now_s)
+        return pause(state, f"waited {state.spec.prepare_s:g} s for {missing}", now_s)
     return replace(state, waits_for=missing)
 
 
@@ -259,4 +273,5 @@ def _decided(before: RolloutState, after: RolloutState, window: Window, now_s: f
             split = wanted
     if after is not before:
         after = replace(after, revision=before.revision + 1)
-    return Decision(state=after, split=split, events=events)
+    sends_probe = after.phase is Phase.PREPARING and not window.pool.is_probed
+    return Decision(state=after, split=split, events=events, sends_probe=sends_probe)

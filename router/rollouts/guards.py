@@ -27,7 +27,8 @@ _ALONE_ALPHA = 0.001
 class CandidatePool:
     """The candidate's workers and what waits for them. Of a deadline that nobody set, `oldest_s` is compared with none.
 
-    `workers` is None where nobody can say now; then nothing is decided on it.
+    `workers` is None where nobody can say now; then nothing is decided on it. `is_probed` says that it answered the
+    probe of the rollout, `probe_error` what it failed it with.
     """
 
     workers: int | None = None
@@ -36,6 +37,8 @@ class CandidatePool:
     lag_records: int | None = None
     oldest_s: float = 0.0
     deadline_s: float = math.inf
+    is_probed: bool = False
+    probe_error: str = ""
 
 
 def guard(state: RolloutState, pool: CandidatePool, learnt: Learnt) -> str | None:

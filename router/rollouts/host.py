@@ -6,25 +6,21 @@ state anew under a larger generation first. What its predecessor may still write
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace as replaced
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import structlog
 from msgspec.structs import replace
 
-from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import Action, Phase, RolloutSpec, RolloutState
 from inferlane.errors import InferlaneError
-from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
-from inferlane.runtime.kafka.offsets import Position, Subscription
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_ERRORS
 from inferlane.runtime.retry import back_off
+from router.rollouts.candidate_watch import CandidateWatch
 from router.rollouts.controller import Window, step
 from router.rollouts.decision_writer import RolloutWriter, forget_rollouts, show_rollouts
 from router.rollouts.notices import has_told, last_number
-from router.rollouts.observation import in_doubt, lane_slots, workers_of
+from router.rollouts.observation import in_doubt, lane_slots
 from router.rollouts.outside_reader import OutsideReader
 from router.rollouts.states import obey, start
 
@@ -41,7 +37,6 @@ log = structlog.get_logger(__name__)
 
 # How often a state without a decision is written: for those who look, and so that evidence outlives the windows.
 _WRITE_S = 5.0
-_APPLY_S = 10.0
 _LONGEST_BACK_OFF_S = 60.0
 
 
@@ -74,6 +69,7 @@ class RolloutHost:
         reroute: Callable[[RolloutSpec], Coroutine[None, None, object]],
         retry_failed: Callable[[RolloutState], Coroutine[None, None, int]],
         outside: OutsideReader,
+        watch: CandidateWatch,
     ) -> None:
         """`read_to_end` returns when the table holds what is in the topic, and raises if it cannot.
 
@@ -90,8 +86,7 @@ class RolloutHost:
         self._reroute = reroute
         self._retry_failed = retry_failed
         self._outside = outside
-        self._reader = BacklogReader(settings)
-        self._ages: dict[Subscription, OldestAge] = {}
+        self._watch = watch
         # The states of this owner's term, as they were decided last; and when each was written.
         self._term = -1
         self._held: dict[str, RolloutState] = {}
@@ -126,7 +121,7 @@ class RolloutHost:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._outside.close()
-        await self._reader.close()
+        await self._watch.close()
 
     async def decide(self) -> None:
         """Decide once on each command and each rollout, if this router is the one that does."""
@@ -197,6 +192,8 @@ class RolloutHost:
             log.info("rollout_moved", rollout=state.id, phase=event.phase, weight=event.weight, reason=event.reason)
         if decision.events or now_s - self._written_s.get(state.id, 0.0) >= _WRITE_S:
             await self._write(after)
+        if decision.sends_probe:
+            await self._watch.send_probe(after)
         if decision.split is not None:
             await self._writer.split(decision.split)
             log.info("rollout_split", rollout=state.id, weights=dict(decision.split.weights))
@@ -226,8 +223,7 @@ class RolloutHost:
         closed, opened, through = lane_slots(
             state, candidate, stable, slot_s=self._settings.outcome_slot_s, now_s=now_s
         )
-        pool = workers_of(candidate, since_s=state.step_since_s, now_s=now_s)
-        pool = await self._backlog(state, pool)
+        pool = await self._watch.look(state, candidate, now_s=now_s)
         split = self._splits.get(spec.model)
         if self._splits.is_newest_passed_over(spec.model):
             # The record of a host that was replaced is the newest; ours must be, or compaction keeps the wrong one.
@@ -243,25 +239,6 @@ class RolloutHost:
             readings=self._outside.of(state),
             in_doubt=in_doubt(state, (candidate, stable), settings=self._settings, lag_records=pool.lag_records),
         )
-
-    async def _backlog(self, state: RolloutState, pool: "CandidatePool") -> "CandidatePool":
-        spec, names = state.spec, self._settings.names
-        group = names.worker_group(spec.model, spec.candidate)
-        lanes = {lane: Subscription(names.work_topic(spec.model, spec.candidate, lane), group) for lane in Lane}
-        try:
-            async with asyncio.timeout(_APPLY_S):
-                found = await self._reader.read_partitions(list(lanes.values()))
-        except (InferlaneError, TimeoutError) as error:
-            log.warning("rollout_backlog_not_read", rollout=state.id, error=repr(error))
-            return pool
-        lag = sum(Position.of(partitions).lag_records for partitions in found.values())
-        waiting = lanes[Lane.REQUESTS]
-        oldest_s = 0.0
-        if waiting in found:
-            age = self._ages.setdefault(waiting, OldestAge())
-            oldest_s = age.note(found[waiting], at_s=self._clock.monotonic_s())
-        deadline_s = self._settings.default_deadline_s if Lane.REQUESTS in spec.lanes else math.inf
-        return replaced(pool, lag_records=lag, oldest_s=oldest_s, deadline_s=deadline_s)
 
     def _is_backlog_done(self, state: RolloutState, pool: "CandidatePool") -> bool:
         if state.phase is not Phase.ROLLING_BACK:

@@ -1,11 +1,14 @@
 """The rollout host on a real broker: one decides, a kill at any write leaves nothing twice and nothing undone."""
 
 import asyncio
+import dataclasses
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Self
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 from pydantic import SecretStr
@@ -27,22 +30,29 @@ from inferlane.contracts.rollout import (
     Step,
 )
 from inferlane.contracts.traffic_split import Split
-from inferlane.errors import UnavailableError
+from inferlane.contracts.windows import Slot
+from inferlane.errors import ModelError, UnavailableError
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_ERRORS
+from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable, publish_rollout
 from inferlane.runtime.service import Background
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
+from router.rollouts.candidate_watch import CandidateWatch
 from router.rollouts.decision_writer import RolloutWriter
+from router.rollouts.guards import CandidatePool
 from router.rollouts.host import RolloutHost
+from router.rollouts.observation import workers_of
 from router.rollouts.outside_reader import OutsideReader
 from router.version_windows import VersionWindows
 from tests.support.brokers import Broker
-from tests.support.parts import eventually
+from tests.support.fakes.records import make_catalog
+from tests.support.parts import embedded_store, eventually
 from tests.support.receiver import listening, make_receiver
+from tests.support.version_pools import NAMES, FixedModel, VersionPools
 from webhook_sender.main import serve
 from webhook_sender.signing import parse_secrets, secret_of_key, written
 
@@ -74,6 +84,7 @@ class Outcomes:
     def __init__(self, splits: SplitTable, *, failing: float) -> None:
         self.windows = VersionWindows(slot_s=1, window_s=3_600)
         self.owns_outcomes = True
+        self.has_candidate = True
         self.assignments = 1
         self._splits = splits
         self._failing = failing
@@ -83,7 +94,7 @@ class Outcomes:
         """One more second of traffic."""
         self._sequence += 1
         split, now_s = self._splits.get("iris"), time.time()
-        for version in ("v1", "v2"):
+        for version in ("v1", "v2") if self.has_candidate else ("v1",):
             share = 0.0 if split is None or not split.rollout else split.weights.get(version, 0.0)
             requests = int(1_000 * share)
             failed = int(requests * (self._failing if version == "v2" else 0.01))
@@ -148,10 +159,27 @@ class Outside(OutsideReader):
         super().__init__(load_settings(), feedback=None, clock=SystemClock())  # type: ignore[arg-type]  # never asked
 
 
+class Probed(CandidateWatch):
+    """The candidate answered its probe: no worker runs in most of these tests."""
+
+    async def look(self, state: RolloutState, candidate: Sequence[Slot], *, now_s: float) -> CandidatePool:
+        pool = await super()._with_backlog(state, workers_of(candidate, since_s=state.step_since_s, now_s=now_s))
+        return dataclasses.replace(pool, is_probed=True)
+
+
 class Replica:
     """One router's part in rollouts, with tables of its own."""
 
-    def __init__(self, settings: Settings, producer: BatchProducer, *, failing: float, dies_at: float = -1) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        producer: BatchProducer,
+        *,
+        failing: float,
+        dies_at: float = -1,
+        results: ResultStore | None = None,
+    ) -> None:
+        """`results` is the store in which workers answer the probe; without one it is answered."""
         self.rerouted = 0
         self.rollouts, self.splits = RolloutTable(), SplitTable()
         self._followers = (RolloutFollower(settings, self.rollouts), SplitFollower(settings, self.splits))
@@ -167,6 +195,13 @@ class Replica:
             reroute=self._reroute,
             retry_failed=self._retry,
             outside=Outside(),
+            watch=(Probed if results is None else CandidateWatch)(
+                settings,
+                catalog=make_catalog(),
+                producer=producer,
+                results=results,  # type: ignore[arg-type]  # without one nobody asks
+                clock=SystemClock(),
+            ),
             clock=SystemClock(),
         )
 
@@ -415,3 +450,62 @@ async def test_an_error_of_ours_ends_no_router_and_the_host_begins_anew(
                 return state is not None and state.phase is Phase.PREPARING
 
             await eventually(is_decided)
+
+
+@asynccontextmanager
+async def workers_to_be(broker: Broker) -> AsyncIterator[VersionPools]:
+    async with embedded_store() as url, connect(url) as redis:
+        settings = broker.settings(
+            ingress_partitions=1, work_partitions=1, max_batch_rows=8, session_timeout_ms=6_000, redis_url=url
+        )
+        await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
+        producer = BatchProducer(settings)
+        await producer.start()
+        yield VersionPools(settings, redis=redis, producer=producer, splits={})
+        await producer.close()
+
+
+class BrokenModel(FixedModel):
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        raise ModelError(f"the weights of {len(inputs)} inputs are not there")
+
+
+async def test_a_pool_from_zero_gets_weight_when_a_worker_that_came_later_has_answered_the_probe(
+    broker: Broker,
+) -> None:
+    interactive = NAMES.work_topic("iris", "v2", Lane.REQUESTS)
+    async with workers_to_be(broker) as pools:
+        await publish_rollout(pools.settings, command(Action.START, spec=SPEC))
+        for hosts in (1, 2):
+            # The second host comes after a kill of the first, and cannot know whether the probe was sent.
+            async with Replica(pools.settings, pools.producer, failing=0.01, results=pools.store) as replica:
+                replica.outcomes.has_candidate = False
+                while len(await pools.headers_on(interactive)) < hosts:
+                    await replica.decide()
+                for _ in range(3):
+                    await replica.decide()
+                state, split = replica.rollouts.get("iris-1"), replica.splits.get("iris")
+                assert state.phase is Phase.PREPARING
+                assert split is not None
+                assert (split.weights, split.shadow) == ({"v1": 1.0}, None)
+        probes = await pools.headers_on(interactive)
+        assert (len(probes), len({probe["ce_id"] for probe in probes})) == (2, 1)
+        async with Replica(pools.settings, pools.producer, failing=0.01, results=pools.store) as replica:
+            async with pools.worker(FixedModel("v2")):
+                state = await replica.finish()
+            assert [event.phase for event in state.events] == PROMOTED
+        # Nobody's answer, and no evidence.
+        assert await pools.headers_on(NAMES.results) == []
+        assert [tally for tally in pools.summary("v2").lanes if tally.rollout] == []
+
+
+async def test_a_candidate_that_fails_its_probe_gets_no_request(broker: Broker) -> None:
+    async with workers_to_be(broker) as pools:
+        await publish_rollout(pools.settings, command(Action.START, spec=SPEC))
+        async with (
+            Replica(pools.settings, pools.producer, failing=0.01, results=pools.store) as replica,
+            pools.worker(BrokenModel("v2")),
+        ):
+            state = await replica.finish()
+        assert [event.phase for event in state.events] == [Phase.PREPARING, Phase.FAILED]
+        assert "the weights of 1 inputs are not there" in state.reason

@@ -150,7 +150,7 @@ def simulate(traffic: Traffic, *, seed: int, spec: RolloutSpec | None = None) ->
         requests += ours.requests
         slot = LaneSlot(index=number, candidate=ours, stable=theirs, weight=weight if 0 < weight < 1 else None)
         now_s = (number + 1.0) * SLOT_S
-        pool = CandidatePool(workers=1)
+        pool = CandidatePool(workers=1, is_probed=True)
         window = Window(closed=[slot], through_slot=number, pool=pool, split=split_of(state, now_s))
         decision = step(state, window, now_s)
         state = decision.state

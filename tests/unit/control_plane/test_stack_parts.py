@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.local.managed_process import Backoff
-from control_plane.local.probe import zero_row
 from control_plane.local.profile import OpsPorts, StackOptions, claim_port, stack_profile
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
+from inferlane.contracts.wire.zero_rows import zero_row
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.kafka.clients import make_consumer

@@ -32,7 +32,7 @@ from router.rollouts.evidence_record import from_record, to_record
 from router.rollouts.guards import CandidatePool
 from router.rollouts.states import begin, is_same, promote, resume, roll_back, split_of, weight_of
 
-READY = CandidatePool(workers=1)
+READY = CandidatePool(workers=1, is_probed=True)
 SPEC = RolloutSpec(
     model="iris",
     candidate="v2",
@@ -100,14 +100,42 @@ def test_a_rollout_goes_all_the_way_and_says_why_at_each_step() -> None:
     assert (last.weights, last.rollout, last.fallback, last.shadow) == ({"v2": 1.0}, "", "", None)
 
 
-def test_no_weight_before_a_worker_is_ready_and_a_pool_that_never_is_fails_the_rollout() -> None:
+def test_no_weight_before_a_worker_is_ready_and_has_answered_the_probe() -> None:
     waiting = decide(started(), 50.0, pool=CandidatePool(workers=0))
-    assert waiting.state.phase is Phase.PREPARING
-    assert waiting.state.waits_for == "a worker of the candidate to be ready"
+    assert (waiting.state.phase, waiting.sends_probe) == (Phase.PREPARING, True)
+    assert waiting.state.waits_for == "the first worker of v2: its probe of 00:00 UTC is not answered"
     assert waiting.split is not None
     assert waiting.split.weights == {"v1": 1.0}
-    assert decide(waiting.state, 60.0, pool=CandidatePool()).state.phase is Phase.PREPARING
-    assert decide(waiting.state, 101.0, pool=CandidatePool(workers=0)).state.phase is Phase.FAILED
+    nobody_knows = decide(waiting.state, 60.0, pool=CandidatePool())
+    assert (nobody_knows.state.phase, nobody_knows.sends_probe) == (Phase.PREPARING, True)
+    silent = decide(waiting.state, 60.0, pool=CandidatePool(workers=1))
+    assert (silent.state.phase, silent.state.waits_for) == (Phase.PREPARING, "v2 to answer its probe of 00:00 UTC")
+    # It answered and is gone again, or its heartbeat is not there yet.
+    gone = decide(waiting.state, 60.0, pool=CandidatePool(workers=0, is_probed=True))
+    assert (gone.state.phase, gone.sends_probe) == (Phase.PREPARING, False)
+    ready = decide(waiting.state, 60.0, pool=READY)
+    assert (ready.state.phase, ready.sends_probe) == (Phase.SHADOWING, False)
+
+
+def test_a_pool_that_never_comes_pauses_the_rollout_and_a_resume_waits_anew() -> None:
+    nobody = CandidatePool(workers=0)
+    paused = decide(started(), 101.0, pool=nobody).state
+    assert (paused.phase, paused.paused_from) == (Phase.PAUSED, Phase.PREPARING)
+    assert paused.reason == "waited 100 s for the first worker of v2: its probe of 00:00 UTC is not answered"
+    # It has no traffic: that no worker is there is no reason to roll back.
+    held = decide(paused, 500.0, pool=nobody)
+    assert (held.state.phase, held.sends_probe) == (Phase.PAUSED, False)
+    again = decide(resume(held.state, "", 600.0, generation=4), 601.0, pool=nobody)
+    assert (again.state.phase, again.sends_probe) == (Phase.PREPARING, True)
+    assert again.state.waits_for == "the first worker of v2: its probe of 00:10 UTC is not answered"
+    assert decide(again.state, 602.0).state.phase is Phase.SHADOWING
+
+
+def test_a_candidate_that_fails_its_probe_fails_the_rollout_with_the_reason() -> None:
+    failed = decide(started(), 5.0, pool=CandidatePool(workers=1, probe_error="the weights are not there"))
+    assert failed.state.phase is Phase.FAILED
+    assert failed.state.reason == "v2 failed its probe, a row of zeros: the weights are not there"
+    assert not failed.sends_probe
 
 
 def test_a_shadow_step_copies_a_share_and_gives_no_weight() -> None:

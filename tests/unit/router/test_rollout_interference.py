@@ -185,9 +185,16 @@ def tally(requests: int, failed: int) -> LaneTally:
     )
 
 
-READY = CandidatePool(workers=1)
+READY = CandidatePool(workers=1, is_probed=True)
 POOLS = st.sampled_from(
-    [*[READY] * 6, CandidatePool(workers=0), CandidatePool(), CandidatePool(workers=1, is_halted=True)]
+    [
+        *[READY] * 6,
+        CandidatePool(workers=0),
+        CandidatePool(),
+        CandidatePool(workers=1),
+        CandidatePool(workers=1, is_halted=True),
+        CandidatePool(workers=1, probe_error="no"),
+    ]
 )
 DECIDE = st.tuples(st.just("decide"), st.booleans(), POOLS, st.booleans(), st.booleans())
 ACTIONS = st.one_of(

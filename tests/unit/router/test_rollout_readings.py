@@ -48,7 +48,7 @@ def decide(
     window = Window(
         closed=[slot],
         through_slot=int(now_s),
-        pool=CandidatePool(workers=1),
+        pool=CandidatePool(workers=1, is_probed=True),
         split=split_of(state, now_s),
         readings=readings or {},
     )
