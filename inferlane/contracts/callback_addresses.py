@@ -31,7 +31,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     """Read networks such as `10.1.0.0/16, fd00::/8`, separated by commas.
 
     Raises:
-        ConfigurationError: one is no network.
+        ConfigurationError: an item is not a network.
     """
     try:
         return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
@@ -57,7 +57,7 @@ def check_address(text: str, networks: Iterable[Network]) -> None:
     """Return if a callback may be sent to this resolved address.
 
     Raises:
-        CallbackRefusedError: it may not.
+        CallbackRefusedError: the address is not allowed.
     """
     try:
         address = ip_address(text)

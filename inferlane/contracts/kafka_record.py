@@ -1,4 +1,4 @@
-"""Records as Kafka has them: what is read, what is written and how large; times and traces in their headers. Pure."""
+"""Kafka records: as they are read and written, and their size; times and traces in their headers. Pure."""
 
 import math
 import re
@@ -15,7 +15,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class KafkaRecord(Protocol):
-    """What we need of a consumed record, whichever client read it."""
+    """A consumed record, independent of the client that read it."""
 
     @property
     def topic(self) -> str: ...
@@ -55,16 +55,16 @@ _HEADER_FRAME_BYTES = 16
 
 def headers_bytes(headers: Headers) -> int:
     """Return what these headers take in a record, frames included, at most."""
-    # Asked of each record: all names at once cost half of what each by itself does.
+    # Called for each record: encoding all names at once costs half as much as one by one.
     names = "".join([name for name, _ in headers])
     names_bytes = len(names) if names.isascii() else len(names.encode(errors="replace"))
     return names_bytes + sum([len(value or b"") for _, value in headers]) + _HEADER_FRAME_BYTES * len(headers)
 
 
 def check_size(record: OutRecord, limit_bytes: int) -> int:
-    """Refuse what the broker would, else return the record's size at most, in bytes.
+    """Return the record's largest possible size in bytes; refuse a record that the broker would refuse.
 
-    After the broker's own refusal an idempotent producer has lost its sequence.
+    A refusal by the broker would break the sequence of an idempotent producer.
 
     Raises:
         PayloadTooLargeError: the record with its key and headers is over the limit.
@@ -80,7 +80,7 @@ def check_size(record: OutRecord, limit_bytes: int) -> int:
 
 
 class _Mark(str):
-    """The name of a header that no producer can write: it is known by its type, not by its characters."""
+    """The name of a header that no producer can write: its type marks it, not its characters."""
 
     __slots__ = ()
 
@@ -108,7 +108,7 @@ def refuse_unreadable(topic: str, partition: int, offset: int, headers: Headers)
     """Return if the record is one that a producer wrote.
 
     Raises:
-        DecodeError: it stands for a batch that cannot be read; the message says where the batch lies and why.
+        DecodeError: it stands for a batch that cannot be read; the message has the batch's position and the reason.
     """
     if is_unreadable(headers):
         reason = headers[0][1].decode(errors="replace")
@@ -122,7 +122,7 @@ _MICROS = 1_000_000
 
 
 def format_time(seconds: float) -> bytes:
-    """RFC 3339 with microseconds, as CloudEvents asks of a Timestamp."""
+    """Format seconds since the epoch as RFC 3339 with microseconds, as CloudEvents requires of a Timestamp."""
     whole = math.floor(seconds)
     micros = round((seconds - whole) * _MICROS)
     if micros == _MICROS:
@@ -130,17 +130,17 @@ def format_time(seconds: float) -> bytes:
     return b"%b.%06d+00:00" % (_written_second(whole), micros)
 
 
-# Requests of one moment share the second of their acceptance and that of their deadline; the rest costs a fifth.
+# Requests of one moment share the second of their acceptance and of their deadline: a cached second saves four fifths.
 @lru_cache(maxsize=256)
 def _written_second(whole: int) -> bytes:
     return datetime.fromtimestamp(whole, UTC).replace(tzinfo=None).isoformat().encode()
 
 
 def parse_time(raw: bytes) -> float:
-    """Seconds since the epoch of an RFC 3339 timestamp.
+    """Return the seconds since the epoch of an RFC 3339 timestamp.
 
     Raises:
-        ValueError: it is none, or has no offset from UTC.
+        ValueError: the text is not a timestamp, or has no offset from UTC.
     """
     # RFC 3339, section 5.6, has `t` and `z` for `T` and `Z`.
     moment = datetime.fromisoformat(raw.decode().upper())

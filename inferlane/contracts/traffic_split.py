@@ -1,4 +1,4 @@
-"""What routing chooses from: the split of a model, and the versions that have workers. Pure."""
+"""The traffic split of a model and the versions that have workers: routing chooses from them. Pure."""
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from inferlane.errors import UNDECODABLE, DecodeError, InvalidSplitError, clippe
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
-# Versions of one model in what anybody wrote to the topic.
+# The most versions in a split: a writer to the topic could invent any number.
 _MAX_VERSIONS = 1_000
 _Name = Annotated[str, msgspec.Meta(max_length=512)]
 _Weights = Annotated[dict[_Name, Annotated[float, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=_MAX_VERSIONS)]

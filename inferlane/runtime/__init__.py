@@ -1,1 +1,1 @@
-"""What a process of ours runs on: Kafka and Redis clients, settings, logs, metrics, traces and the ops port."""
+"""The base of every process: Kafka and Redis clients, settings, logs, metrics, traces and the ops port."""

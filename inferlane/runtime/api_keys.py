@@ -1,4 +1,4 @@
-"""API keys: what the file holds, how a key is made and digested, and who may change the file.
+"""API keys: the key file, how a key is made and digested, and how the file is changed.
 
 The file is TOML, so that a person can read it and a Kubernetes Secret can carry it. It holds digests alone. A key is
 256 random bits, so a plain SHA-256 is the right digest: slow, salted hashes protect secrets that can be guessed, and
@@ -21,7 +21,7 @@ import msgspec
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.runfile import write_whole
 
-# Lets a scanner of leaked secrets, and a person, know one when they see it.
+# Lets people and scanners for leaked secrets recognise a key.
 _PREFIX = "inferlane_"
 _KEY_BYTES = 32
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -32,7 +32,7 @@ Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Scope(StrEnum):
-    """What a key may do. `all-requests` may what `predict` may, for the requests of every key; `admin` may all."""
+    """What a key may do. `all-requests` allows what `predict` allows, for requests of every key; `admin` allows all."""
 
     PREDICT = "predict"
     ALL_REQUESTS = "all-requests"
@@ -66,7 +66,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
     """Return the entries of the file.
 
     Raises:
-        ConfigurationError: it is not there, cannot be read, or does not hold keys.
+        ConfigurationError: the file is missing, cannot be read, or does not hold keys.
     """
     try:
         keys = msgspec.toml.decode(path.read_bytes(), type=_File).keys
@@ -87,10 +87,10 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
 
 
 def create_key(path: Path, *, name: str, scopes: Sequence[Scope]) -> str:
-    """Add a new key to the file, made if it is not there, and return the key: nothing else ever tells it again.
+    """Add a new key to the file, which is created if missing, and return the key: it is shown only here.
 
     Raises:
-        ConfigurationError: the name is taken or cannot be one, there is no scope, or the file cannot be changed.
+        ConfigurationError: the name is taken or invalid, there is no scope, or the file cannot be changed.
     """
     if not re.fullmatch(_NAME, name):
         raise ConfigurationError(
@@ -114,10 +114,10 @@ def create_key(path: Path, *, name: str, scopes: Sequence[Scope]) -> str:
 
 
 def revoke_key(path: Path, name: str) -> None:
-    """Remove the entry of that name; API processes that run refuse the key within a second or so.
+    """Remove the entry of that name; running API processes refuse the key within about a second.
 
     Raises:
-        ConfigurationError: there is none, or the file cannot be changed.
+        ConfigurationError: there is no such key, or the file cannot be changed.
     """
     with _changing(path):
         present = read_keys(path)
@@ -130,7 +130,7 @@ def revoke_key(path: Path, name: str) -> None:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[None]:
-    """One change at a time: of two at once, the later write would bring back what the earlier one revoked."""
+    """Lock the file: of two changes at once, the later write would restore what the earlier one revoked."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(path.name + ".lock").open("w") as lock:
@@ -143,7 +143,7 @@ def _changing(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, keys: Sequence[ApiKey]) -> None:
-    """Replace the file whole, so that nobody reads half of it; whoever may read it still may."""
+    """Replace the file atomically, so that nobody reads half of it; its permissions stay."""
     mode = path.stat().st_mode & 0o777 if path.exists() else _FILE_MODE
     write_whole(path, "\n".join(_entry(key) for key in keys).encode(), mode=mode)
 

@@ -10,12 +10,12 @@ from inferlane.runtime.compacted_table import CompactedTable, TableFollower, pub
 if TYPE_CHECKING:
     from inferlane.runtime.settings import KafkaSettings
 
-# Versions that one table holds, retired ones too, of what anybody wrote to the topic.
+# The most versions in a table, retired ones too: a writer to the topic could invent any number.
 _MAX_ENTRIES = 10_000
 
 
 class CatalogTable(CompactedTable):
-    """Every entry in force on this replica."""
+    """The catalogue entries in force on this replica."""
 
     what = "catalogue"
 
@@ -26,7 +26,7 @@ class CatalogTable(CompactedTable):
         self._is_changed = False
 
     def on_change(self, call: Callable[[], None]) -> None:
-        """Call `call` on the event loop when changes come into force: once for all that were read together."""
+        """Call `call` on the event loop when changes come into force: once for all changes that were read together."""
         self._on_change = call
 
     def get(self, model: str, version: str) -> CatalogEntry | None:
@@ -35,14 +35,14 @@ class CatalogTable(CompactedTable):
 
     @property
     def entries(self) -> Mapping[str, CatalogEntry]:
-        """All of them by their key."""
+        """All entries by key."""
         return self._entries
 
     def next_generation(self, model: str, *, now_s: float) -> int:
         """Return the generation of a change that is made now: milliseconds, and in any case higher than the last one.
 
-        Time, so that it also grows over the loss of the topic: an embedded broker that was restarted forgets it, while
-        processes hold what it said.
+        It is a time, so that it rises even if the topic is lost: an embedded broker forgets it on a restart, while
+        processes keep what they read from it.
         """
         last = max((entry.generation for entry in self._entries.values() if entry.model == model), default=0)
         return max(last + 1, int(now_s * 1000))
@@ -76,7 +76,7 @@ class CatalogTable(CompactedTable):
 
 
 class CatalogFollower(TableFollower):
-    """Keeps a table as the topic says. Without the topic, what the model store held at the start is served."""
+    """Keeps a table up to date with the topic. Without a topic, the versions of the model store at start are served."""
 
     def __init__(self, settings: "KafkaSettings", table: CatalogTable) -> None:
         super().__init__(settings, table, topic=settings.names.catalog, may_be_missing=True)

@@ -25,18 +25,18 @@ log = structlog.get_logger(__name__)
 
 _POLL_S = 0.5
 _RETRY_S = 1.0
-# How long the broker holds a fetch that finds nothing; and the rest between two of them where changes have signals.
+# How long the broker holds an empty fetch; and the pause between two fetches where signals announce changes.
 _FETCH_WAIT_MS = 200
 _REST_MS = 1_000
 _STOP_TIMEOUT_S = 0.5
-# How often a topic is looked for that does not exist yet.
+# How often to look for a topic that does not exist yet.
 _LOOK_AGAIN_S = 5.0
 
 
 class CompactedTable(ABC):
-    """The records in force on this replica: the last one of each key."""
+    """The records in force on this replica: the last record of each key."""
 
-    # What a record holds, as errors call it.
+    # What error messages call a record.
     what = "record"
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class CompactedTable(ABC):
 
 
 class TableFollower:
-    """Keeps a table as the topic says, from its first record on. Has no group: every replica reads it all."""
+    """Keeps a table up to date with its topic, from the first record on. Has no group: every replica reads it all."""
 
     def __init__(
         self, settings: "KafkaSettings", table: CompactedTable, *, topic: str, may_be_missing: bool = False
@@ -146,7 +146,7 @@ class TableFollower:
     async def catch_up(self, *, timeout_s: float) -> None:
         """Return when the table holds what is in the topic now, or after `timeout_s`, or if the broker does not answer.
 
-        For somebody who met what the table lacks: whoever sent it may have read the topic a moment earlier.
+        Call it on meeting a key that the table lacks: its sender may have read the topic a moment earlier.
         """
         if self._consumer is None or not self._is_there:
             return
@@ -159,7 +159,7 @@ class TableFollower:
         """Return when the table holds what is in the topic now.
 
         Raises:
-            UnavailableError: it did not within `timeout_s`, or the topic is not there.
+            UnavailableError: it did not within `timeout_s`, or the topic does not exist.
         """
         if self._consumer is None:
             raise UnavailableError(f"the topic {self._partition.topic} is not read here; ask again")
@@ -169,7 +169,7 @@ class TableFollower:
         except (KafkaError, TimeoutError) as error:
             raise UnavailableError(f"the end of {self._partition.topic} is not known: {error!r}") from error
         if self._arrivals is not None:
-            # What is there may be of a producer that sends no signals.
+            # New records may come from a producer that sends no signals.
             self._arrivals.wake()
         await self._table.wait_applied(end - 1, timeout_s=timeout_s)
 
@@ -210,17 +210,17 @@ class TableFollower:
         for records in fetched.values():
             for record in records:
                 self._table.read(record.offset, record.key, record.value)
-        # Compaction and markers leave offsets that hold no record: the position passes them.
+        # Compaction and markers leave offsets without a record; the position skips them.
         await self._table.note_position(await consumer.position(self._partition))
 
 
 async def publish_to_table(settings: "KafkaSettings", topic: str, *, key: str, value: bytes | None) -> int:
-    """Write a record to the topic of a table and return its offset. Rare, so it opens a connection of its own.
+    """Write a record to the topic of a table and return its offset. Called rarely, so it opens its own connection.
 
-    No value is a tombstone.
+    A value of None is a tombstone.
 
     Raises:
-        UnavailableError: the broker does not answer; the record may or may not be written.
+        UnavailableError: the broker does not answer; the record may have been written.
     """
     producer = make_producer(settings)
     try:
@@ -230,7 +230,7 @@ async def publish_to_table(settings: "KafkaSettings", topic: str, *, key: str, v
             _tell(settings, topic)
             return int(written.offset)
     finally:
-        # An idempotent producer never gives up a flush by itself, and somebody waits for the answer.
+        # An idempotent producer never gives up a flush by itself, and a caller waits.
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await producer.stop()

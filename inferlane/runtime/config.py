@@ -51,10 +51,10 @@ class Settings(
         return None if self.feedback_secret is None else OutcomeTokens.of(self.feedback_secret.get_secret_value())
 
     def environment(self) -> dict[str, str]:
-        """Return what was chosen, passwords in the clear, as the environment that gives it to another process.
+        """Return the chosen settings, passwords in clear, as environment variables for another process.
 
-        Without the API key, which is for our own calls, and the secrets that one process alone needs:
-        they must not lie in the run file.
+        Leaves out the API key of our own calls, and the secrets that only one process needs:
+        they must not be in the run file.
         """
         held_back = {"api_key", "webhook_secret", "prometheus_token"}
         chosen = {name: getattr(self, name) for name in sorted(self.model_fields_set - held_back)}
@@ -81,7 +81,7 @@ def check_broker_access(settings: KafkaSettings) -> None:
     """Refuse settings of the broker's security that contradict each other.
 
     Raises:
-        ConfigurationError: the message names what is missing or in vain.
+        ConfigurationError: the message names the setting that is missing or has no effect.
     """
     protocol = settings.kafka_security_protocol
     tls: tuple[str, ...] = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
@@ -139,7 +139,7 @@ def _with_login(settings: Settings) -> Settings:
         return settings.model_copy(update={"redis_url": f"{scheme}://{quoted}@{rest}"})
     user, _, password = held.partition(":")
     if (unquote(user), unquote(password)) != login:
-        # From a process of ours it is the same one, passed on with the password that it was made of.
+        # Another process of ours passed the URL on, with the same password in it.
         raise ConfigurationError(
             "INFERLANE_REDIS_URL has a user or password, and INFERLANE_REDIS_PASSWORD is another; keep one of them."
         )
@@ -147,7 +147,7 @@ def _with_login(settings: Settings) -> Settings:
 
 
 def _with_authority(settings: Settings) -> Settings:
-    """Put the authority in the URL, where redis-py reads it: then the URL is all that a client needs."""
+    """Put the certificate authority in the URL, where redis-py reads it: then a client needs the URL only."""
     if settings.redis_ssl_cafile is None or "ssl_ca_certs=" in settings.redis_url:
         return settings
     if not settings.redis_ssl_cafile.is_file():

@@ -1,4 +1,4 @@
-"""Move the requests that wait for a version that was given up to another version: same ids, one result each."""
+"""Move the requests that wait for an abandoned version to another version: same ids, one result each."""
 
 import asyncio
 from contextlib import aclosing
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# How often a worker asks what was moved away from it. Seldom computes more for nobody, often is a command more.
+# How often a worker reads what was moved away. Seldom computes more in vain, often costs the store commands.
 _READ_S = 2.0
-# A worker that is away for longer than that computes again what was moved: the first result of each request stays.
+# A worker that is away for longer computes moved requests again; the first result of each request stays.
 _KEEP_S = 24 * 3600
 
 
@@ -44,7 +44,7 @@ class Moved:
 
 
 class MovedRequests:
-    """What was moved away from the workers of a version. Used from one event loop."""
+    """The requests that were moved away from the workers of a version. Used from one event loop."""
 
     def __init__(self, redis: "Redis", *, redis_url: str, names: Names, clock: "Clock") -> None:
         self._redis = redis
@@ -66,7 +66,7 @@ class MovedRequests:
             await pipeline.execute()
 
     async def read(self, model: str, version: str) -> None:
-        """Read anew what was moved away from a version.
+        """Read what was moved away from a version.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -80,12 +80,12 @@ class MovedRequests:
                 end, at_ms = value.decode().split()
                 seen[Lane(lane), int(partition)] = Moved(int(end), int(at_ms))
             except ValueError:
-                # Not ours: whoever may write there must not end this worker.
+                # Written by somebody else: that must not end this worker.
                 continue
         self._seen = seen
 
     async def read_for_ever(self, model: str, version: str) -> NoReturn:
-        """Read it every few seconds until cancelled; while the store is away the last ones stand."""
+        """Read every few seconds until cancelled; keep the last state while the store is unavailable."""
         while True:
             try:
                 await self.read(model, version)
@@ -101,7 +101,7 @@ class MovedRequests:
 
     def _is_moved(self, record: "KafkaRecord", lane: Lane) -> bool:
         moved = self._seen.get((lane, record.partition))
-        # The time tells a record of a topic that was made anew, whose offsets begin again.
+        # The time identifies records of a topic that was recreated, whose offsets start again.
         if moved is None or record.offset >= moved.end or record.timestamp > moved.at_ms:
             return False
         try:
@@ -130,11 +130,11 @@ async def reroute_backlog(
     producer: "BatchProducer",
     moved: MovedRequests,
 ) -> Rerouted:
-    """Move what waits for a version now, in both lanes, to the topics of another version; take its weight away before.
+    """Move what waits for a version, in both lanes, to the topics of another version; set its weight to 0 first.
 
-    It reads from the committed offsets on, so that what a worker that hangs has in work is moved too. Of each request
-    the store keeps the first result. The version's own workers pass over what was moved once they come to it. May be
-    called again: what was moved already is moved a second time, and answered once.
+    It reads from the committed offsets on, so the requests in work of a hanging worker are moved too. The store keeps
+    the first result of each request. The version's own workers skip moved requests when they reach them. May be
+    called again: requests that were already moved are moved a second time, and answered once.
 
     Raises:
         UnavailableError: the broker or the store does not answer; call it again.
@@ -144,7 +144,7 @@ async def reroute_backlog(
     for lane in Lane:
         ends = await moving.move(model, lane)
         for partition, end in ends.items():
-            # Only now: what a worker passes over must be durable elsewhere.
+            # Only now: a request that workers skip must already be durable elsewhere.
             await moved.note(model, version, lane, partition, end)
     log.info("backlog_rerouted", model=model, version=version, to_version=to_version, moved=moving.moved)
     return Rerouted(moved=moving.moved, left=moving.left)

@@ -1,4 +1,4 @@
-"""`up.json`: who runs the local stack, and what it runs."""
+"""The run file `up.json`: the supervisor of the local stack and its processes."""
 
 import ipaddress
 import os
@@ -14,10 +14,10 @@ from inferlane.errors import ConfigurationError
 
 
 def write_whole(path: Path, content: bytes, *, mode: int) -> None:
-    """Put `content` in the place of the file, in a folder that is there.
+    """Replace the file with `content`, atomically, in a folder that exists.
 
-    What it is written to first is made anew, for nobody else to read and never through a link, and is gone if this
-    fails.
+    The temporary file is always a new one, readable by this user only, never reached through a link, and removed if
+    this fails.
 
     Raises:
         OSError: it cannot be written, and is as it was.
@@ -49,7 +49,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     restarts: int
     port: int
-    # Where it answers /readyz and /metrics; empty for the broker and the store.
+    # The URL of /readyz and /metrics; empty for the broker and the store.
     ops_url: str
     log: str
     # Why its last start failed.
@@ -59,7 +59,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A pool that the local autoscaler scales: what it wants, why it last changed, and what waits (None: not known)."""
+    """A pool that the local autoscaler scales: desired size, reason of the last change, and lag (None: unknown)."""
 
     name: str
     workers: int
@@ -70,7 +70,7 @@ class PoolRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a version, or with no version a whole model, is not served."""
+    """The reason why a version, or without a version a whole model, is not served."""
 
     model: str
     version: str | None
@@ -88,29 +88,29 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[ProcessRecord, ...] = ()
     scaled_pools: tuple[PoolRecord, ...] = ()
     failure: str | None = None
-    # Versions that are served, and what is not.
+    # Versions that are served, and those that cannot be.
     served: int = 0
     faults: tuple[FaultRecord, ...] = ()
-    # Of the release that started it.
+    # The release that started the stack.
     release: str = ""
-    # What is wrong beside the data path, which goes on.
+    # Problems outside the data path, which goes on.
     troubles: tuple[str, ...] = ()
 
     @property
     def is_running(self) -> bool:
-        """Whether the supervisor that wrote this still lives."""
+        """Whether the supervisor that wrote this still runs."""
         return lives(self.pid, self.create_time_s)
 
 
 def lives(pid: int, create_time_s: float) -> bool:
-    """Return whether this very process runs: the pid, begun at that time, and not a zombie."""
+    """Return whether exactly this process runs: the pid, started at that time, and not a zombie."""
     return same_process(pid, create_time_s) is not None
 
 
 def same_process(pid: int, create_time_s: float) -> psutil.Process | None:
-    """Return the process if it is still the one that was recorded, else nothing: a pid may belong to others now.
+    """Return the process if it is still the recorded one, else None: another process may have its pid now.
 
-    A process of another user is none that a stack of ours started.
+    A process of another user was not started by our stack.
     """
     try:
         process = psutil.Process(pid) if pid > 0 else None
@@ -133,17 +133,17 @@ class RunFile:
         self.path = state_dir / "up.json"
 
     def write(self, record: RunRecord) -> None:
-        """Replace the file at once, so that a reader sees the old or the new one.
+        """Replace the file atomically, so that a reader sees the old or the new one.
 
         Raises:
             OSError: it cannot be written, and is as it was.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # For nobody else to read: the environment may hold the password of a store.
+        # Readable by this user only: the environment may hold the password of a store.
         write_whole(self.path, msgspec.json.format(msgspec.json.encode(record)), mode=0o600)
 
     def read(self) -> RunRecord | None:
-        """Return the record; nothing if there is none, or it is of another release and cannot be read.
+        """Return the record; None if there is none, or if another release wrote it and it cannot be read.
 
         Raises:
             ConfigurationError: somebody else may have written it. It names processes to end and servers to send
@@ -180,10 +180,10 @@ class RunFile:
         )
 
     def remove(self) -> None:
-        """Take the file away.
+        """Remove the file.
 
         Raises:
-            OSError: it cannot be.
+            OSError: it cannot be removed.
         """
         self.path.unlink(missing_ok=True)
 
@@ -196,7 +196,7 @@ def _user_name(uid: int) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches `host`; of a name other than localhost we cannot know."""
+    """Return whether only this machine reaches `host`; False for a name other than localhost."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""How a process runs: it waits for its parts, ends with its tasks, and drains at the first signal."""
+"""The life of a process: it waits for what it needs, ends with its essential tasks, and drains at the first signal."""
 
 import asyncio
 import gc
@@ -21,13 +21,13 @@ _T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
-# Too short hammers a part that is just coming back, too long leaves this process away when that is there again.
+# Too short overloads a part that is just coming back, too long delays this process after the part is back.
 _FIRST_RETRY_S = 0.1
 _LONGEST_RETRY_S = 2.0
 
 
 class StoppedEarlyError(Exception):
-    """The process was told to stop before it served. Remedy: none is needed; it ends in good order."""
+    """The process was told to stop before it served. Remedy: none is needed; it closes in order."""
 
 
 async def unless_stopped(work: Awaitable[_T], stop: asyncio.Event) -> _T:
@@ -50,7 +50,7 @@ async def unless_stopped(work: Awaitable[_T], stop: asyncio.Event) -> _T:
 
 
 class Startup:
-    """What a process waits for before it serves. Give `live` and `ready` to whoever answers for its health."""
+    """The parts that a process waits for before it serves. Pass `live` and `ready` to the ops port."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         """`stop` ends every wait."""
@@ -59,15 +59,15 @@ class Startup:
         self.reason = "the process has just begun"
 
     def live(self) -> Mapping[str, bool]:
-        """It waits, which no restart would make shorter."""
+        """Return True: the process waits, and a restart would not shorten that."""
         return {"starting": True}
 
     def ready(self) -> Mapping[str, bool]:
-        """Return each part that was waited for, by name, and whether it is there. Never all: it does not serve yet."""
+        """Return for each part by name whether it is available. Never all are true: the process does not serve yet."""
         return dict(self._parts)
 
     async def wait_for(self, part: str, start: Callable[[], Awaitable[_T]]) -> _T:
-        """Return what `start` returns; try again, with back-off, for as long as the part is away.
+        """Return what `start` returns; retry with back-off while the part is unavailable.
 
         Raises:
             StoppedEarlyError: the process was told to stop meanwhile.
@@ -80,7 +80,7 @@ class Startup:
             try:
                 found = await unless_stopped(start(), self._stop)
             except NotServedError:
-                # A person has to mend it: the supervisor shows the reason, and starts another.
+                # A person must repair it: the supervisor shows the reason, and starts another process.
                 raise
             except UnavailableError as error:
                 if not has_waited:
@@ -96,21 +96,21 @@ class Startup:
 
 
 _AnyTask = TypeVar("_AnyTask", bound="asyncio.Future[Any]")
-# What a process that failed may still take to leave its groups and close its clients. One that hangs meanwhile would
-# stand there dead, and nobody would start another.
+# The seconds that a failed process may take to leave its groups and close its clients. If it hung longer, nobody would
+# start another.
 _LEAVE_WITHIN_S = 30.0
 FAILED = 1
 
 
 @dataclass(slots=True)
 class Process:
-    """The process as its tasks see it: `stop` is set when it should finish, `failure` is what it died of."""
+    """The process as its tasks see it: `stop` is set when it should finish, `failure` is the error that ended it."""
 
     stop: asyncio.Event
     failure: BaseException | None = field(default=None)
 
     def fail(self, error: BaseException, *, task: str) -> None:
-        """Let the process end: what it holds is finished if that still works."""
+        """End the process because of an error; the work in hand is finished if that is still possible."""
         log.error("process_ends", task=task, error=repr(error), within_s=_LEAVE_WITHIN_S)
         self.failure = self.failure or error
         self.stop.set()
@@ -126,7 +126,7 @@ def never() -> bool:
 
 
 def essential(task: _AnyTask, *, may_end: Callable[[], bool] = never) -> _AnyTask:
-    """Let the process that runs this end with `task`, unless `may_end` says so then. Returns the task."""
+    """End the current process when `task` ends, unless `may_end` then returns true. Returns the task."""
     process = CURRENT.get()
     if process is not None:
         task.add_done_callback(lambda ended: _note_end(process, ended, may_end))
@@ -167,37 +167,36 @@ class Background:
         return self._task is not None and not self._task.done()
 
     async def close(self) -> None:
-        """Cancel the work and return when it has ended, however it did: what it died of has ended the process."""
+        """Cancel the work and return when it has ended; its error, if any, has already ended the process."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
 
 def leave_within(seconds: float, *, exit_code: int = FAILED) -> None:
-    """End the process after so long whatever it waits for; a thread, for the event loop may be what hangs."""
+    """Kill the process after this time, from a thread, because the event loop itself may hang."""
     timer = threading.Timer(seconds, os._exit, args=(exit_code,))
     timer.daemon = True
     timer.start()
 
 
 _KILLED_BY_SECOND_SIGNAL = 130
-# Net allocations between two looks for garbage. What a request leaves behind is freed by its reference count, so with
-# Python's own 700 every batch is looked through for nothing (5-8 % of the CPU under load); too many keeps cycles, those
-# of tracebacks mostly, for longer.
+# Net allocations between two garbage collections. Reference counts free what a request leaves behind, so Python's
+# default of 700 scans every batch for nothing (5-8 % of the CPU under load); too many keep reference cycles, mostly
+# those of tracebacks, for longer.
 _GARBAGE_THRESHOLD = 20_000
 
 
 def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run `serve(stop)` on uvloop until it returns.
 
-    The first SIGTERM or SIGINT sets `stop`: `serve` must then finish what it holds and return. A second one
-    ends the process at once; what was not committed is redelivered to somebody else. The end of a task that the process
-    lives by (`essential`) sets `stop` too.
+    The first SIGTERM or SIGINT sets `stop`: `serve` must then drain and return. A second one ends the process at once;
+    uncommitted records are redelivered to another process. The end of an `essential` task sets `stop` too.
 
     Raises:
-        Exception: what `serve` raised, or what such a task died of; the process must end with another code than 0.
+        Exception: the error of `serve` or of an essential task; the process must exit with a code other than 0.
     """
-    # The modules are there for good: no need to look through them ever again.
+    # Modules stay for good: exclude them from garbage collection.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)

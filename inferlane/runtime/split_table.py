@@ -11,7 +11,7 @@ from inferlane.runtime.compacted_table import CompactedTable, TableFollower, pub
 if TYPE_CHECKING:
     from inferlane.runtime.settings import KafkaSettings
 
-# Models that one table holds of what anybody wrote to the topic.
+# The most models in a table: a writer to the topic could invent any number.
 _MAX_MODELS = 1_000
 encode_split = msgspec.json.Encoder().encode
 
@@ -19,8 +19,8 @@ encode_split = msgspec.json.Encoder().encode
 class SplitTable(CompactedTable):
     """Every split in force on this replica, in the order of the topic.
 
-    A split with a smaller generation than the model's is passed over: its writer, a controller of a rollout, had been
-    replaced. One without a generation, of an API from before rollouts, holds.
+    A split with a smaller generation than the model's is ignored: the rollout controller that wrote it had been
+    replaced. A split without a generation comes from an API older than rollouts, and is put in force.
     """
 
     what = "split"
@@ -35,14 +35,14 @@ class SplitTable(CompactedTable):
         return self._splits.get(model)
 
     def is_newest_passed_over(self, model: str) -> bool:
-        """Whether the last record of the model is not the split in force: compaction would leave the wrong one."""
+        """Return whether the model's last record was ignored: compaction would then keep the wrong split."""
         return model in self._passed_over
 
     def put(self, key: str, value: bytes | None) -> None:
         """Put a split in force; a tombstone removes it.
 
         Raises:
-            DecodeError: it cannot be read, or there are too many.
+            DecodeError: the split cannot be read, or the table is full.
         """
         if value is None:
             self._splits.pop(key, None)
@@ -60,7 +60,7 @@ class SplitTable(CompactedTable):
 
 
 class SplitFollower(TableFollower):
-    """Keeps a table of splits as the topic says."""
+    """Keeps a table of splits up to date with the topic."""
 
     def __init__(self, settings: "KafkaSettings", table: SplitTable) -> None:
         super().__init__(settings, table, topic=settings.names.splits)
@@ -70,6 +70,6 @@ async def publish_split(settings: "KafkaSettings", split: Split) -> int:
     """Write a split to the topic and return its offset.
 
     Raises:
-        UnavailableError: the broker does not answer; the split may or may not be written.
+        UnavailableError: the broker does not answer; the split may have been written.
     """
     return await publish_to_table(settings, settings.names.splits, key=split.model, value=encode_split(split))

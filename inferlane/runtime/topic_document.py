@@ -1,4 +1,4 @@
-"""The AsyncAPI document of a stack, by its settings."""
+"""The AsyncAPI document of a stack, made from its settings."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING

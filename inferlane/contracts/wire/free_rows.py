@@ -19,7 +19,7 @@ from inferlane.contracts.wire.json_rows import (
 from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, check_mask, exactly, numpy_dtype
 from inferlane.errors import InvalidInputError, PayloadTooLargeError
 
-# Filling up may not make more of a request than this many times its text, and this beside it.
+# The most bytes after filling up: this many times the text, plus a constant.
 _FILLED_FACTOR, _FILLED_BYTES = 16, 1024 * 1024
 
 
@@ -69,12 +69,12 @@ def _row(value: Any, spec: TensorSpec, filler: Filler, place: str) -> np.ndarray
             array = None
         if array is not None and spec.fits(array.shape):
             return array
-    # Slower, and the one that says which value is wrong.
+    # Slower, but it finds the value that is wrong.
     lengths = shape_of(value)[: len(spec.row_shape)]
     lengths += [1] * (len(spec.row_shape) - len(lengths))
     shape = [length if axis == -1 else axis for axis, length in zip(spec.row_shape, lengths, strict=True)]
     if 0 in shape:
-        # Beside longer rows it would be nothing but fill, of which no model says what it answers.
+        # Beside longer rows it would be all fill, and the output of a model for that is undefined.
         raise InvalidInputError(
             f"{place} holds no value; a row of {spec.name!r} has the shape {list(spec.row_shape)}, and each free axis "
             "has one value at least"

@@ -1,8 +1,8 @@
 """Numbers in JSON text as typed arrays, with no Python object for each of them.
 
-Whatever the text holds, reading it takes at most `PEAK_FACTOR` times its length of memory, and `PEAK_CONSTANT_BYTES`
-beside that: numbers go from the text into memory of their own type, and nothing else is built. What does not fit is
-looked for one value at a time, in `inferlane.contracts.wire.json_rows`, and named by its place.
+Reading any text takes at most `PEAK_FACTOR` times its length of memory, plus `PEAK_CONSTANT_BYTES`: numbers go from the
+text into memory of their own type, and nothing else is built. If a value does not fit,
+`inferlane.contracts.wire.json_rows` reads one value at a time and names the position of the first bad one.
 """
 
 import re
@@ -29,12 +29,12 @@ Raw = bytes | memoryview | msgspec.Raw
 SIMDJSON_FROM_BYTES = 512
 # simdjson's element type for a kind of numpy dtype.
 _BUFFER_OF = {"f": ("d", np.float64), "i": ("i", np.int64), "u": ("u", np.uint64)}
-# A document of simdjson takes up to twelve times its text. Longer text is read in pieces of this length: shorter ones
-# cost a parse each, longer ones memory, and time in which no other thread runs.
+# A document of simdjson takes up to twelve times its text. Longer text is read in pieces of this length: shorter pieces
+# cost more parses, longer ones more memory, and time during which no other thread runs.
 _PIECE_BYTES = 1024 * 1024
-# Wider rows are counted faster one by one than by their brackets.
+# From this width on, counting the values is faster than counting the brackets.
 _WIDE_ROW_BYTES = 100
-# Past this a double no longer holds each whole number.
+# Above this a double cannot represent every whole number.
 EXACT_INTEGERS = 2.0**53
 _ELSE_THAN_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 _BRACKETS_AND_SPACE = b"[] \t\r\n"
@@ -83,7 +83,7 @@ def numbers(text: bytes, shape: Sequence[int], wanted: ExpectedNumbers) -> np.nd
 
 def _at_once(text: bytes, shape: Sequence[int], dtype: np.dtype) -> np.ndarray | None:
     if not text.lstrip().startswith(b"["):
-        # An object has a length, too.
+        # A JSON object has a length, too.
         return None
     document: Any = _parsers.parser.parse(text)
     rows, width = len(document), shape[-1]
@@ -93,7 +93,7 @@ def _at_once(text: bytes, shape: Sequence[int], dtype: np.dtype) -> np.ndarray |
         if text.count(b"[") != 1:
             return None
     elif len(shape) == 2 and len(text) > rows * _WIDE_ROW_BYTES:  # noqa: PLR2004 - rows of numbers
-        # simdjson flattens whatever is nested: only a bracket a row, and one around them all, is a matrix.
+        # simdjson flattens any nesting: the text is a matrix only with one bracket a row and one around them all.
         if any(len(row) != width for row in document) or text.count(b"[") != rows + 1:
             return None
     elif not _is_shaped(text, (rows, *shape[1:])):
@@ -112,7 +112,7 @@ def _in_pieces(text: bytes, shape: Sequence[int], dtype: np.dtype) -> np.ndarray
     if not _is_shaped(text, (rows, *shape[1:])):
         return None
     array = np.empty(count, dtype)
-    # One of its own: the thread's would keep the memory of a large piece.
+    # A parser of its own: the thread's parser would keep the memory of a large piece.
     parser = simdjson.Parser()
     start = done = 0
     while start < len(listed):
@@ -131,7 +131,7 @@ def _flat(document: Any, dtype: np.dtype) -> np.ndarray:
     try:
         return np.frombuffer(document.as_buffer(of_type=element), dtype=wide)
     except TypeError:
-        # Whole numbers may be written with a fraction of zero: many writers of JSON know no others.
+        # Whole numbers may have a fraction of zero: many JSON writers always write one.
         flat = np.frombuffer(document.as_buffer(of_type="d"), dtype=np.float64)
         if not (np.abs(flat) < EXACT_INTEGERS).all() or not (np.trunc(flat) == flat).all():
             raise
@@ -164,15 +164,15 @@ def _is_shaped(text: bytes, shape: Sequence[int]) -> bool:
     return structure == wanted
 
 
-# A string that a colon follows is a key, and nothing else is one. Each string is passed over whole.
+# Only a string that a colon follows is a key. The pattern passes each string as a whole.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"(\s*+:)?+', re.DOTALL)
 
 
 def refuse_repeats(text: bytes, read: msgspec.Struct | dict[str, Any]) -> None:
     """Return if each field of `text` was there once: `read` is what was made of it, with no field left out.
 
-    The fields of the structs in it are `UNSET` where they were absent. What it keeps as `Raw` is not
-    looked into: whoever reads that counts its fields.
+    The fields of the structs in it are `UNSET` where they were absent. `Raw` parts are not inspected: their reader
+    counts their fields.
 
     Raises:
         DecodeError: a field is there twice.

@@ -1,4 +1,4 @@
-"""JSON that is not plainly right, one value at a time: what it holds after all, or what is wrong with it and where."""
+"""Read JSON that the fast path refused, one value at a time: return its values, or say what is wrong and where."""
 
 import re
 from collections.abc import Callable, Container, Sequence
@@ -14,7 +14,7 @@ from inferlane.contracts.wire.json_numbers import EXACT_INTEGERS, ExpectedNumber
 from inferlane.contracts.wire.tensors import NOT_FINITE, WIDEST, TensorSpec, exactly, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped, quoted
 
-# Whole numbers of more than 64 bits and exponents that may pass a double's are valid JSON that simdjson refuses.
+# Whole numbers of more than 64 bits, and exponents too large for a double, are valid JSON that simdjson refuses.
 _BIG_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?[eE]\+?\d{3,}|-?\d{19,}(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _PIECE_BYTES = 64 * 1024
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
@@ -24,7 +24,7 @@ def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
     """Return the parsed text, and the first number in it that no double holds: such are empty objects in the document.
 
     Raises:
-        DecodeError: it is not JSON.
+        DecodeError: the text is not JSON.
     """
     try:
         return _whole(text), None
@@ -62,7 +62,7 @@ def _replaced(text: bytes, replace: Callable[["re.Match[bytes]"], bytes]) -> byt
 
 
 def _whole(text: bytes) -> Any:
-    # A parser for each document: it must not parse again while anything of the document is held, even by an error.
+    # A parser for each document: a parser must not be reused while its document is referenced, even by an error.
     return simdjson.Parser().parse(text)
 
 
@@ -130,7 +130,7 @@ class Filler:
         if not isinstance(value, int | float):
             return None
         if kind == "f":
-            # Half a step above the largest is still rounded down to it.
+            # A value up to half a step above the largest is still rounded down to it.
             with np.errstate(over="ignore"):
                 return value if abs(value) <= self._limits.max or np.isfinite(self._dtype.type(value)) else None
         if isinstance(value, float):
@@ -186,7 +186,7 @@ def array_of(rows: list[Any], spec: TensorSpec) -> np.ndarray | None:
     """Return the rows as an array of the input's dtype and shape; None if they do not make one.
 
     Raises:
-        ValueError, OverflowError: they are of different lengths, or out of range.
+        ValueError, OverflowError: rows have different lengths, or a value is out of range.
     """
     dtype = numpy_dtype(spec.datatype)
     array = exactly(np.array(rows, WIDEST[dtype.kind]), dtype, allow_nan=spec.allow_nan)
@@ -241,7 +241,7 @@ def known_fields(row: Any, place: str, known: Container[str], otherwise: Callabl
     """Return the fields of an object.
 
     Raises:
-        InvalidInputError: one is not `known`, or there twice; `otherwise` ends the message.
+        InvalidInputError: a field is not `known`, or is repeated; `otherwise` ends the message.
     """
     held: dict[str, Any] = {}
     for name in row:
@@ -255,7 +255,7 @@ def fields_of(row: Any, place: str, specs: Sequence[TensorSpec]) -> dict[str, An
     """Return the fields of a row, one for each input; a mask may be left out.
 
     Raises:
-        InvalidInputError: it is no object, or has another field, or one twice, or lacks one.
+        InvalidInputError: the row is not an object, or a field is unknown, repeated or missing.
     """
     if not isinstance(row, simdjson.Object):
         raise InvalidInputError(

@@ -10,7 +10,7 @@ from inferlane.contracts.wire.tensors import Column, TensorSpec, numpy_dtype
 from inferlane.errors import InvalidInputError, PayloadTooLargeError, quoted
 
 _SPACE = b" \t\r\n"
-# A list of names in a message.
+# The most names in a message.
 _NAMED = 12
 
 

@@ -1,8 +1,8 @@
-"""What a text may stand for in a row: token ids, and the bytes of a file.
+"""Texts that stand for something else in a row: token ids, and the bytes of a file.
 
-Clients that have tokenized a text themselves send a text all the same: a control character that no text begins with,
-and the ids in decimal. So it fits every format that text does, and only the step that tokenizes need know. Inputs of
-raw bytes, such as the file of an image, are bytes in binary tensors and records, and base64 in JSON.
+A client that has tokenized a text itself still sends a text: a control character that no other text begins with,
+then the ids in decimal. It fits every format that text fits, and only the tokenizing step needs to know. Inputs of
+raw bytes, such as an image file, are bytes in binary tensors and records, and base64 in JSON.
 """
 
 import base64
@@ -17,7 +17,7 @@ TOKEN_COUNT = "tokens"  # noqa: S105 - of text
 """The output with the number of tokens of each row, of versions that count them."""
 
 _MARK = "\x1ftokens "
-# More digits than any vocabulary has.
+# More digits than the ids of any vocabulary have.
 _MAX_DIGITS = 9
 
 
@@ -30,7 +30,7 @@ def tokens_of(text: str) -> list[int] | None:
     """Return the ids that a text stands for; None if it is a text like any other.
 
     Raises:
-        InvalidInputError: it begins like one that stands for ids, and does not go on like it.
+        InvalidInputError: the text begins like one that stands for ids, but the rest is malformed.
     """
     if not text.startswith(_MARK):
         return None

@@ -13,7 +13,7 @@ from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, docu
 from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, check_mask, exactly, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
 
-# Far more than any payload holds, and so few that numpy can address them, also where an axis beside them has no values.
+# More values than any payload holds, yet few enough for numpy to address, also beside an empty axis.
 _MAX_VALUES = 2**40
 _decode_flat = {
     "f": msgspec.json.Decoder(list[float]).decode,
@@ -30,7 +30,7 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview, 
     """Return a view of the bytes; of strings a copy. Without `is_text`, BYTES are raw bytes and need not be UTF-8.
 
     Raises:
-        DecodeError: they are more or fewer than the shape has, or no strings.
+        DecodeError: the number of values differs from the shape, or the bytes are not strings.
     """
     dtype = numpy_dtype(datatype)
     if dtype.kind == "T":
@@ -78,7 +78,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], raw: Raw, *, allow
     """Return the values of `raw`, in one list or nested like the shape.
 
     Raises:
-        DecodeError: they do not fit; the message names the first such value, counted by the axes of the shape.
+        DecodeError: a value does not fit; the message names the first such value by its indices.
     """
     text, dtype, size = bytes(raw), numpy_dtype(datatype), _size_of(name, shape)
     if len(text) < _OBJECTS_UP_TO[dtype.kind]:
@@ -104,7 +104,7 @@ def _size_of(name: str, shape: Sequence[int]) -> int:
     """Return how many values an array of this shape has.
 
     Raises:
-        DecodeError: so many that an empty array of it could not be made either.
+        DecodeError: there are more than numpy can address.
     """
     if math.prod(size or 1 for size in shape) > _MAX_VALUES:
         raise DecodeError(f"tensor {quoted(name)}: no array has the shape {list(shape)}; the limit is 2^40 values")
@@ -170,7 +170,7 @@ def check_tensors(tensors: dict[str, np.ndarray], signature: Signature) -> int:
 
 
 def _check_masks(tensors: dict[str, np.ndarray], signature: Signature) -> None:
-    # Fixed shapes are those of the signature.
+    # Fixed axes must be those of the signature.
     for spec in signature.inputs if signature.has_free_axes else ():
         if spec.mask_of in tensors:
             check_mask(tensors[spec.name].shape, tensors[spec.mask_of].shape, spec, "the request")
@@ -183,7 +183,7 @@ def _converted(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """Numbers of another width as the input has them.
 
     Raises:
-        InvalidInputError: they are of another kind, or one is out of range.
+        InvalidInputError: the numbers are of another kind, or one is out of range.
     """
     dtype = numpy_dtype(spec.datatype)
     if array.dtype.kind not in _KINDS.get(dtype.kind, ""):
@@ -211,7 +211,7 @@ def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
         )
     if spec.allow_nan:
         return
-    # A finite sum of squares proves that every element is finite, in one pass and with no temporary.
+    # A finite sum of squares proves that every element is finite, in one pass and without a temporary array.
     if array.dtype.kind == "f" and not np.isfinite(np.vdot(array, array)):
         _refuse_not_finite(array, spec)
 
@@ -228,6 +228,6 @@ def _refuse_not_finite(array: np.ndarray, spec: TensorSpec) -> None:
 
 
 def _first(are_bad: np.ndarray, array: np.ndarray) -> tuple[str, Any]:
-    """Return the place and the value of the first that is bad."""
+    """Return the position and the value of the first bad element."""
     first = np.unravel_index(int(are_bad.argmax()), array.shape)
     return "".join(f"[{index}]" for index in first), array[first]

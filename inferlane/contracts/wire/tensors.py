@@ -31,13 +31,13 @@ _NUMPY_OF: Mapping[str, Any] = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
-    # 16 bytes a string, and those of its text if they are more than 15: an object of Python's takes four times that.
+    # numpy's strings take 16 bytes, and those of a text longer than 15; a Python object takes four times as much.
     "BYTES": np.dtypes.StringDType(),
 }
 DATATYPES = tuple(_NUMPY_OF)
 """The names of the datatypes that are served."""
 
-# What values of a kind are read into before they are checked against their own type.
+# Values are first read into the widest type of their kind, then checked against their own type.
 WIDEST: Mapping[str, Any] = MappingProxyType(
     {
         "f": np.dtype("<f8"),
@@ -47,7 +47,7 @@ WIDEST: Mapping[str, Any] = MappingProxyType(
         "T": _NUMPY_OF["BYTES"],
     }
 )
-# Raw bytes, such as the file of an image, are Python's own: numpy's strings hold text alone.
+# Raw bytes, such as an image file, are Python objects: numpy's strings hold text only.
 _RAW = np.dtype(object)
 _NAME_OF: Mapping[Any, str] = {dtype: name for name, dtype in _NUMPY_OF.items()} | {_RAW: "BYTES"}
 
@@ -64,7 +64,7 @@ def numpy_dtype(datatype: str) -> np.dtype:
     """Return the little-endian numpy dtype of a protocol datatype.
 
     Raises:
-        DecodeError: there is none.
+        DecodeError: the protocol has no such datatype.
     """
     try:
         dtype: np.dtype = _NUMPY_OF[datatype]
@@ -84,15 +84,15 @@ def row_count(tensors: Tensors) -> int:
     return len(next(iter(tensors.values())))
 
 
-# A sum of squares up to this proves in one pass that every value is in range; most requests do. A value out of range
-# always exceeds it, and then the exact check decides.
+# A sum of squares up to this proves in one pass that every value is in range, as in most requests. A value out of range
+# always exceeds it; then the exact check decides.
 _SAFE_SQUARES = {dtype: float(np.finfo(dtype).max) ** 2 for dtype in (np.dtype("<f2"), np.dtype("<f4"))}
 
 
 def exactly(array: np.ndarray, dtype: np.dtype, *, allow_nan: bool = False) -> np.ndarray | None:
     """Cast numbers of the widest type of their kind; None if one would change on the way but for rounding.
 
-    NaN and infinity stay what they are if `allow_nan`, and are None else.
+    NaN and infinity are kept if `allow_nan`; otherwise they make the result None.
     """
     if dtype == array.dtype:
         return array
@@ -136,7 +136,7 @@ def json_values(array: np.ndarray) -> list[Any]:
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    # A finite sum of squares proves it, in a third of the time; squares of large numbers may overflow.
+    # A finite sum of squares proves that all values are finite, in a third of the time; large squares may overflow.
     return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 
 
@@ -168,13 +168,13 @@ class TensorSpec:
     datatype: str
     shape: tuple[int, ...]
     allow_nan: bool = False
-    # What rows with a free axis are filled up with to the length of the longest; None: rows of one length only.
+    # The fill of rows with a free axis, up to the length of the longest row; None: all rows have one length.
     pad: float | str | None = None
-    # The input that this one is the mask of: 1 for what a row has, 0 for what it is filled up with.
+    # The input that this one masks: 1 for the row's own values, 0 for the fill.
     mask_of: str | None = None
     # The names of its columns, where rows may be objects.
     columns: tuple[Column, ...] = ()
-    # Of BYTES: raw bytes, such as the file of an image, and no text; JSON has them in base64.
+    # Whether BYTES are raw bytes, such as an image file, and not text; in JSON they are base64.
     is_binary: bool = False
 
     @property
@@ -195,7 +195,7 @@ class TensorSpec:
 
     @property
     def kind(self) -> str:
-        """What the datatypes that can be converted into one another have in common: FP, INT, BOOL or BYTES."""
+        """The kind of the datatype, FP, INT, BOOL or BYTES: datatypes of one kind can be converted into one another."""
         return self.datatype.rstrip("0123456789").removeprefix("U")
 
     @property
@@ -288,7 +288,7 @@ def check_mask(mask: tuple[int, ...], masked: tuple[int, ...], spec: TensorSpec,
     """Return if a mask of this shape, the input `spec`, is one of values of the shape `masked`.
 
     Raises:
-        InvalidInputError: it has other lengths.
+        InvalidInputError: the lengths differ.
     """
     if mask != masked[: len(mask)]:
         raise InvalidInputError(

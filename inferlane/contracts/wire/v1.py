@@ -32,7 +32,7 @@ from inferlane.errors import UNDECODABLE, DecodeError, PayloadTooLargeError, cli
 
 
 def room(text: bytes, rows: int, spec: TensorSpec) -> np.ndarray:
-    """An array for the rows; one row where so short a text cannot hold them all: one of them does not fit then."""
+    """Return an array for the rows; of one row if the text is too short for all: then a row is malformed."""
     rows = rows if room_for(text, rows, spec.row_shape) else 1
     return np.empty((rows, *spec.row_shape), numpy_dtype(spec.datatype))
 
@@ -49,7 +49,7 @@ def decode_columns(text: bytes, signature: Signature, max_rows: int | None) -> d
         columns = _at_once(text, signature.inputs)
         if columns is not None and (max_rows is None or len(next(iter(columns.values()))) <= max_rows):
             return columns
-    # Slower, and the one that says which value is wrong.
+    # Slower, but it finds the value that is wrong.
     return _columns_one_by_one(text, signature.inputs, max_rows)
 
 
@@ -58,7 +58,7 @@ def _at_once(text: bytes, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray
     columns: dict[str, np.ndarray] = {}
     try:
         rows = _decoder_of(specs)(text)
-        # Every field is there, so with more quotes than that one is there twice.
+        # Every field is present, so more quotes than that mean a repeated field.
         if not rows or text.count(b'"') != 2 * len(rows) * (len(specs) + _strings_a_row(specs)):
             return None
         for index, spec in enumerate(specs):
@@ -97,7 +97,7 @@ def _columns_one_by_one(text: bytes, specs: tuple[TensorSpec, ...], max_rows: in
 
 
 class InstancesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A V1 request as the value of a record. Names, where there are any, are those that the record was routed by."""
+    """A V1 request as the value of a record. Model and version, if named, are those that the record was routed by."""
 
     instances: msgspec.Raw
     model: str | msgspec.UnsetType | None = msgspec.UNSET
@@ -118,10 +118,10 @@ _decode_rows = {
 
 
 def read_instances_body(payload: bytes) -> InstancesBody | None:
-    """Return the fields of a V1 request, or None when the payload is none.
+    """Return the fields of a V1 request, or None if the payload is not one.
 
     Raises:
-        DecodeError: it is one, with a field that has no effect on a record, or one twice.
+        DecodeError: it is one, but a field is repeated or has no effect on a record.
     """
     try:
         body = _decode_body(payload)
@@ -175,7 +175,7 @@ def _refuse_over(text: bytes, signature: Signature, max_rows: int) -> None:
     lists_a_row = sum(_lists_of(shape) for shape in shapes)
     objects_a_row = 1 if len(shapes) > 1 else 0
     limits = ((b",", values_a_row), (b"[", lists_a_row), (b"{", objects_a_row))
-    # Each value, list or object takes two characters at least: a text that is short enough need not be counted through.
+    # Each value, list or object takes at least two characters: a short text needs no count.
     if any(
         len(text) > 2 * max_rows * of_a_row and text.count(mark) > max_rows * of_a_row + 1 for mark, of_a_row in limits
     ):
@@ -260,7 +260,7 @@ def encode_predictions(outputs: Mapping[str, np.ndarray], classes: tuple[str, ..
 
 def _values(array: np.ndarray, classes: tuple[str, ...]) -> list[Any]:
     values = json_values(array)
-    # A whole number a row, of a model that names its classes, is a class index.
+    # In a model that names its classes, an output of one whole number a row is a class index.
     if classes and array.ndim == 1 and array.dtype.kind == "i":
         return [classes[value] if 0 <= value < len(classes) else value for value in values]
     return values

@@ -32,7 +32,7 @@ from inferlane.errors import UNDECODABLE, DecodeError, clipped, quoted
 
 
 class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that was read. `model` and `version` are what its body names, None where it names none."""
+    """A decoded request. `model` and `version` are those that its body names, None where it names none."""
 
     tensors: dict[str, np.ndarray]
     form: ResponseForm
@@ -47,8 +47,8 @@ _decode_response = msgspec.json.Decoder(ResponseRead).decode
 _encode = msgspec.json.Encoder().encode
 _NO_NAMES: frozenset[str] = frozenset()
 
-# Headers repeat: the same model and row count give the same JSON part. Bounded, and small parts only, so that
-# a producer with ever-changing headers costs us the cache and nothing else.
+# JSON parts repeat: the same model and row count give the same text. The cache is bounded and takes small parts only,
+# so a producer with ever-changing headers makes it useless and does no other harm.
 _CACHED_HEADERS = 1024
 _CACHED_HEADER_BYTES = 1024
 
@@ -75,7 +75,7 @@ def decode_request(payload: bytes, json_length: int | None, signature: Signature
     In JSON, inputs that take NaN by the signature may be null, "NaN", "Infinity" or "-Infinity".
 
     Raises:
-        DecodeError: the payload is not a V2 inference request, or says what no record can be served by.
+        DecodeError: the payload is not a V2 inference request, or asks for something that a record cannot ask for.
     """
     header, body = split_payload(payload, json_length)
     try:
@@ -96,7 +96,7 @@ def read_inputs(
     """Return the tensors of a request. Numbers that are in `body` are views of it.
 
     Raises:
-        DecodeError: the values of a tensor are not as its entry says, or `body` holds more than the tensors.
+        DecodeError: the values of a tensor differ from its entry, or `body` holds more than the tensors.
     """
 
     def allows_nan(name: str) -> bool:
@@ -173,7 +173,7 @@ def split_payload(payload: bytes, json_length: int | None) -> tuple[bytes, memor
     """Return the JSON part, and the bytes that follow it.
 
     Raises:
-        DecodeError: the payload is shorter than its JSON part is said to be.
+        DecodeError: the payload is shorter than the given length of its JSON part.
     """
     if json_length is None:
         return payload, memoryview(b"")

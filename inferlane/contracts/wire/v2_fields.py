@@ -12,13 +12,13 @@ import msgspec
 from inferlane.contracts.wire.json_numbers import refuse_repeats
 from inferlane.errors import DecodeError, quoted
 
-# A request names each tensor once and no model has so many: more only cost time.
+# The most tensors of a request: no model has more, and more would only cost time.
 _MAX_TENSORS = 1_000
-# What travels on in the result, as `inferlane.contracts.record.MAX_NAME_BYTES` has it for names in headers.
+# The limit of names that the result repeats, like `inferlane.contracts.record.MAX_NAME_BYTES` for names in headers.
 _MAX_ID_CHARS = 512
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-# numpy has no more axes than 64, models have fewer; every tensor has a row axis.
+# The most axes: numpy allows 64, models have fewer; every tensor has a row axis.
 Shape = Annotated[list[Size], msgspec.Meta(min_length=1, max_length=32)]
 Absent = msgspec.UnsetType
 _UNSET = msgspec.UNSET
@@ -52,9 +52,9 @@ class RequestParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class RequestFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Every field is heeded or refused: one that is ignored would give an answer to another question.
+    """The fields of a request. Each is used or refused: ignoring one would answer another question.
 
-    What may be left out may be null: many clients write every field that they know.
+    Optional fields may be null: many clients write every field that they know.
     """
 
     inputs: list[InputEntry]
@@ -80,7 +80,7 @@ class OutputEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutputRead(msgspec.Struct, frozen=True):
-    """The same as a reader has it: the numbers are still text."""
+    """An output as it is read: its numbers are still text."""
 
     name: str
     shape: Shape
@@ -101,7 +101,7 @@ class ResponseRead(msgspec.Struct, frozen=True):
 
 
 class ResponseForm(msgspec.Struct, frozen=True, kw_only=True):
-    """How a request wants its answer: under its own `id`, these outputs in this order, each as JSON or as bytes.
+    """The form of the response: under the request's `id`, these outputs in this order, each as JSON or as bytes.
 
     No `names` means every output. `binary` says how outputs go that are in neither of the sets.
     """
@@ -139,7 +139,7 @@ def read_request_head(header: bytes) -> RequestHead:
     """Read the JSON part of a request.
 
     Raises:
-        DecodeError: a field or a name is there twice, or two fields contradict each other.
+        DecodeError: a field or a name is repeated, or two fields contradict each other.
         msgspec.DecodeError: it is not JSON, or has other fields than the protocol's.
     """
     request = _decode_request(header)
@@ -151,7 +151,7 @@ def request_head_of(request: RequestFields) -> RequestHead:
     """Return what the fields of a request say together.
 
     Raises:
-        DecodeError: a name is there twice, or two fields contradict each other.
+        DecodeError: a name is repeated, or two fields contradict each other.
     """
     _check_names([entry.name for entry in request.inputs], "inputs")
     return RequestHead(

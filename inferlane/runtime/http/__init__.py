@@ -1,1 +1,1 @@
-"""The HTTP edge of every port: what a message must be, what it may cost, and who may send it from a browser."""
+"""The HTTP edge of every port: valid messages, limits of a connection, and protection from pages of other sites."""

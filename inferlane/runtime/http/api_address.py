@@ -1,4 +1,4 @@
-"""Where our own commands and pages reach the API, and how they know that it is the API."""
+"""The address of the API for our own commands and pages, and the certificate that they trust."""
 
 import ssl
 from typing import TYPE_CHECKING
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class ApiAddress:
-    """The URL of the API, and whom a TLS connection to it trusts.
+    """The URL of the API, and the authorities that a TLS connection to it trusts.
 
-    Without a URL of the settings it is the API of this machine, whose certificate the settings name too: then that
-    very certificate is trusted, whatever host it is for.
+    Without a URL in the settings it is the API of this machine, whose certificate the settings name too: then exactly
+    that certificate is trusted, whatever host it is for.
     """
 
     def __init__(self, settings: "Settings", url: str = "") -> None:
@@ -35,7 +35,7 @@ class ApiAddress:
         return cls(settings.model_copy(update={"api_url": ""}))
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return what a connection is made with; None without TLS. A renewed file is read again.
+        """Return the TLS context of a connection; None without TLS. A renewed file is read again.
 
         Raises:
             ConfigurationError: the file of INFERLANE_API_SSL_CAFILE, or our own certificate, cannot be read.
@@ -60,7 +60,7 @@ class ApiAddress:
                 "API's certificate"
             ) from error
         if self._authority is None:
-            # The certificate itself and not who signed it: only the holder of its key can show it.
+            # The certificate itself is trusted, not its issuer: only the holder of its key can present it.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             context.check_hostname = False
         return context

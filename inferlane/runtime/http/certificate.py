@@ -1,4 +1,4 @@
-"""The certificate of a port: a chain and its key in two files, read again when they change."""
+"""The certificate of a port: a chain and its key in two files, which are read again when they change."""
 
 import ssl
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class CertificateFiles:
         """Return the files that the settings name, or None if they name none.
 
         Raises:
-            ConfigurationError: one of the two is not named.
+            ConfigurationError: only one of the two is named.
         """
         if chain is None and key is None:
             return None
@@ -40,7 +40,7 @@ class CertificateFiles:
 
 
 def make_context(files: CertificateFiles) -> ssl.SSLContext:
-    """Return the context of a port that shows this certificate, and asks for none.
+    """Return the context of a port that presents this certificate, and asks clients for none.
 
     Raises:
         ConfigurationError: the files are no certificate chain and its key.
@@ -59,7 +59,7 @@ def make_context(files: CertificateFiles) -> ssl.SSLContext:
 
 
 class RenewedCertificate(Generic[T]):
-    """What `load` makes of the files, made again once they change. Any thread."""
+    """What `load` returns for the files, loaded again once they change. Safe for threads."""
 
     def __init__(self, files: CertificateFiles, load: "Callable[[CertificateFiles], T]") -> None:
         """Read the files.
@@ -73,14 +73,14 @@ class RenewedCertificate(Generic[T]):
         self.current = load(files)
 
     def renew(self) -> T | None:
-        """Return what has changed, else None; files that do not fit together change nothing."""
+        """Return the new value if the files have changed, else None; files that do not fit together change nothing."""
         stamps = self._read_stamps()
         if stamps == self._stamps:
             return None
         try:
             self.current = self._load(self._files)
         except ConfigurationError as error:
-            # The other file may be written in a moment, so the next handshake looks again.
+            # The other file may be written a moment later, so the next handshake looks again.
             log.error("certificate_unreadable", error=str(error))  # noqa: TRY400 - the message says all
             return None
         self._stamps = stamps
@@ -92,7 +92,7 @@ class RenewedCertificate(Generic[T]):
 
 
 def renewed_context(files: CertificateFiles) -> ssl.SSLContext:
-    """Return the context of a port whose every handshake shows the certificate that the files hold by then.
+    """Return the context of a port that presents at each handshake the certificate that the files then hold.
 
     Raises:
         ConfigurationError: the files are no certificate chain and its key.
@@ -100,7 +100,7 @@ def renewed_context(files: CertificateFiles) -> ssl.SSLContext:
     certificate = RenewedCertificate(files, make_context)
 
     def on_hello(connection: ssl.SSLObject, _server_name: str | None, _context: ssl.SSLContext) -> None:
-        # Called for each hello, one that names no server too.
+        # Called for each ClientHello, also for one that names no server.
         certificate.renew()
         connection.context = certificate.current
 

@@ -17,7 +17,7 @@ _OTHER_VERSIONS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade", "Ex
 
 
 def pipeline_full(limit: int) -> Refusal:
-    """More than `limit` requests wait for the answer before them."""
+    """Refuse a pipeline of more than `limit` waiting requests."""
     return Refusal(
         status=HTTPStatus.TOO_MANY_REQUESTS,
         code="too_many_pipelined",
@@ -27,7 +27,7 @@ def pipeline_full(limit: int) -> Refusal:
 
 
 def too_many(what: str, count: int, settings: "PortSettings") -> Refusal:
-    """More headers or trailers than a call may have."""
+    """Refuse a call with too many headers or trailers."""
     return Refusal(
         status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         code="head_too_large",
@@ -37,7 +37,7 @@ def too_many(what: str, count: int, settings: "PortSettings") -> Refusal:
 
 
 def too_large(what: str, size_bytes: int, settings: "PortSettings") -> Refusal:
-    """More bytes around the body than a call may have."""
+    """Refuse a call with too many bytes around its body."""
     return Refusal(
         status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         code="head_too_large",
@@ -47,13 +47,13 @@ def too_large(what: str, size_bytes: int, settings: "PortSettings") -> Refusal:
 
 
 def too_slow(part: str, limit_s: float, setting: str) -> Refusal:
-    """Return a part of a call that did not come in its time."""
+    """Return the refusal of a call of which a part arrived too late."""
     detail = f"the {part} did not come whole within {limit_s:g} s; send faster or less, or raise {setting}"
     return Refusal(status=HTTPStatus.REQUEST_TIMEOUT, code="too_slow", detail=detail)
 
 
 def refusal_of(error: httptools.HttpParserError) -> Refusal:
-    """Return what a message that the parser gave up on is answered with."""
+    """Return the refusal of a message that the parser rejected."""
     if isinstance(error.__context__, RefusedError):
         return error.__context__.refusal
     reason = str(error)
@@ -68,7 +68,7 @@ def refusal_of(error: httptools.HttpParserError) -> Refusal:
     )
 
 
-# Without these a crowded process would be taken for a dead one and killed, which only moves the crowd.
+# Probes are always answered: killing a process with too many connections would only move them to another one.
 _PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 
 
@@ -85,7 +85,7 @@ def connection_limit(max_connections: int) -> int:
 
 
 class ProbesOnly:
-    """The app of a connection over the limit: it answers probes, and anything else with 503."""
+    """The app of a connection over the limit: it answers probes, and everything else with 503."""
 
     def __init__(self, app: Any, *, limit: int) -> None:
         self._app = app
@@ -120,9 +120,9 @@ _LINGER_S = 2.0
 class CoalescingTransport:
     """A transport that writes a response's head together with its body, and never waits for ever to close.
 
-    uvicorn writes head and body one after another, and uvloop hands each to the system at once: a system call each, and
-    a client woken twice. So a head is held back until its body comes, one turn of the event loop at most. Everything
-    but writing and closing is the transport's own.
+    uvicorn writes head and body one after the other, and uvloop passes each to the system at once: two system calls
+    and two wake-ups of the client. So a head is held back until its body follows, at most one turn of the event loop.
+    Everything but writing and closing is the transport's own.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class CoalescingTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write, behind what is held; a head alone is held."""
+        """Write after the data that is held back; hold back a head alone."""
         head, self._head = self._head, None
         if head is not None:
             self._transport.write(head + data)
@@ -158,10 +158,10 @@ class CoalescingTransport:
         return self._is_closing or bool(self._transport.is_closing())
 
     def close(self) -> None:
-        """Say that nothing more comes, and close when the client has closed too or has had its time.
+        """Shut down the sending side, and close once the client has closed too or its time is over.
 
-        Closed at once, the kernel would answer what the client still sends with a reset, which would overtake our last
-        answer. Source: RFC 9112, section 9.6.
+        After an immediate close the kernel would answer further data of the client with a reset, which could overtake
+        our last answer. Source: RFC 9112, section 9.6.
         """
         if self.is_closing():
             return
@@ -173,7 +173,7 @@ class CoalescingTransport:
         try:
             self._transport.write_eof()
         except OSError:
-            # The client has reset the connection, and the loop has not told us yet.
+            # The client has reset the connection, and the event loop has not reported it yet.
             self._transport.abort()
             return
         self._transport.resume_reading()
@@ -184,13 +184,13 @@ class CoalescingTransport:
         self._is_closing = True
         self._transport.close()
         if not self._transport.can_write_eof():
-            # TLS, which closes by a message that the client answers, and reads on until then.
+            # TLS closes by a message that the client answers, and reads until then.
             self._await_client(self._loop.time() + self._write_timeout_s)
         elif self._transport.get_write_buffer_size():
             self._timer = self._loop.call_later(self._write_timeout_s, self._transport.abort)
 
     def forget(self) -> None:
-        """Drop what is held: the connection is gone."""
+        """Drop the data that is held back: the connection is gone."""
         self._head = None
         if self._timer is not None:
             self._timer.cancel()

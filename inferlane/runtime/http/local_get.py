@@ -1,4 +1,4 @@
-"""GET from a port of ours, with nothing but the standard library: it is asked very often."""
+"""GET from one of our own ports, with the standard library alone, because it is called very often."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -18,10 +18,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 async def local_get(base_url: str, path: str, *, tls: "ssl.SSLContext | None" = None) -> tuple[int, bytes]:
     """Return the status and the body, which our ports send with its length and never in chunks.
 
-    `tls` is what a connection to an `https` URL is made with.
+    `tls` is the context of a connection to an `https` URL.
 
     Raises:
-        UnavailableError: nobody answers, or not with HTTP.
+        UnavailableError: nobody answers, or the answer is not HTTP.
     """
     url = f"GET {base_url}{path}"
     address = urlsplit(base_url)

@@ -1,6 +1,6 @@
-"""What one connection may send, and how slowly: uvicorn's HTTP protocol with the limits that it does not have.
+"""Limits of one connection in size and time, which uvicorn's HTTP protocol does not have.
 
-httptools takes heads of any size, and uvicorn waits without end. A refusal is answered in its turn and ends reading.
+httptools accepts heads of any size, and uvicorn waits for ever. A refusal follows earlier answers and ends reading.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from inferlane.runtime.settings import PortSettings
 
-# What a header costs on the wire beside its name and value: `: ` and the end of the line.
+# The bytes of a header beside its name and value: `: ` and the end of the line.
 _HEADER_FRAME_BYTES = 4
 # Requests that may wait on one connection: fewer would break clients that pipeline.
 _MAX_PIPELINED = 16
 # Body bytes that are read and dropped after the answer was sent, as a multiple of the largest body.
 _DISCARD_FACTOR = 32
-# Connections over the limit that are open at once to be told so; any more are closed without a word.
+# The most connections over the limit that still get an answer; any more are closed without one.
 _MAX_REFUSING = 64
 
 
@@ -43,9 +43,9 @@ def limited_protocol(settings: "PortSettings") -> type[asyncio.Protocol]:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Refuses what is ambiguous, too large or too slow, and answers in the order of the requests.
+    """Refuses messages that are ambiguous, too large or too slow, and answers in the order of the requests.
 
-    Costs a timer only for a call that does not come whole in its first packet.
+    Only a call that does not arrive whole in its first packet costs a timer.
     """
 
     settings: ClassVar["Settings"]
@@ -60,7 +60,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._packet_is_shared = False
         self._packet_bytes = 0
-        # The packets that hold the head before this one, whole: it is no larger than that.
+        # The size of all earlier packets of the head: the head is no larger than that.
         self._earlier_bytes = 0
         # Bytes of the body state that were no body: chunk sizes, extensions and trailers since its last byte.
         self._frame_bytes = 0
@@ -74,7 +74,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refusal: Refusal | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for a head."""
+        """Start waiting for a head."""
         outgoing = CoalescingTransport(transport, self.loop, write_timeout_s=self.settings.write_timeout_s)
         super().connection_made(cast("asyncio.Transport", outgoing))
         surplus = len(self.connections) - self.max_connections
@@ -93,7 +93,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and see what of the call is still to come."""
+        """Parse the data, and set the time limit for the rest of the call."""
         if self._refusal is not None or self.transport.is_closing():
             return
         was_in_head, was_in_body = self._in_head, self._in_body
@@ -115,14 +115,14 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._note_frame(len(data))
 
     def on_message_begin(self) -> None:
-        """The first byte of a head is there; empty lines before it are none and keep no connection open."""
+        """Note the first byte of a head; empty lines before it do not count and keep no connection open."""
         self._unset_keepalive_if_required()
         super().on_message_begin()
         self._in_head, self._in_body, self._has_cycle = True, False, False
         self._head_bytes = self._earlier_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a header; what comes after a body (a trailer) is counted and dropped, for nothing here asks for it."""
+        """Note a header; a trailer (after the body) is counted and dropped, since nothing here uses it."""
         if self._in_body:
             self._trailers += 1
             if self._trailers > self.settings.max_headers:
@@ -138,7 +138,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head, self._in_body = False, True
         self._frame_bytes = self._trailers = self._dropped_bytes = 0
         self._stop_timer()
-        # It runs again if the answer to the request before was complete while this head came.
+        # The limit runs again if the previous answer was completed while this head arrived.
         self._unset_keepalive_if_required()
         self._check_size()
         method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
@@ -156,7 +156,7 @@ class LimitedProtocol(HttpToolsProtocol):
             close_unless_continued(self.cycle)
 
     def on_body(self, body: bytes) -> None:
-        """Pass a part of the body on; after the answer, count what is dropped."""
+        """Pass on a part of the body; after the answer, count the bytes that are dropped."""
         self._body_came, self._frame_bytes = True, 0
         super().on_body(body)
         if self.cycle.response_complete:
@@ -165,7 +165,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 self.transport.abort()
 
     def on_message_complete(self) -> None:
-        """The whole call is there."""
+        """Note that the call has arrived whole."""
         if self._ignored_upgrade is not None:
             return
         self._in_body = self._has_cycle = False
@@ -192,12 +192,12 @@ class LimitedProtocol(HttpToolsProtocol):
         cast("CoalescingTransport", self.transport).close_idle()
 
     def pause_writing(self) -> None:
-        """Give a client that does not read its time to do so."""
+        """Start the time limit of a client that does not read."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(self.settings.write_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on: the client has read."""
+        """Go on: the client reads again."""
         self._stop_write_timer()
         super().resume_writing()
 
@@ -223,7 +223,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if cycle is None or cycle.response_complete:
                 self._send_refusal(refusal)
         elif self.pipeline and self.pipeline[0][0] is cycle:
-            # Its app has not begun; the answers to the requests before it come first.
+            # Its app has not started; the answers to earlier requests come first.
             self.pipeline.popleft()
         else:
             self._refuse_running(cycle, refusal)
@@ -233,7 +233,7 @@ class LimitedProtocol(HttpToolsProtocol):
         cycle.disconnected = True
         cycle.message_event.set()
         if cycle.response_started:
-            # In the middle of another answer, or after it, ours would be taken for a part of it or for the next one.
+            # The client would take our answer for a part of the one under way, or for the next one.
             self.transport.close()
         else:
             self._send_refusal(refusal)
@@ -246,7 +246,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if not has_begun:
             self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
         self._earlier_bytes += received_bytes
-        # A packet that also brought the end of another call is not counted: how much of it is ours is not known.
+        # A packet that also ended another call is not counted: its share of this head is not known.
         if has_begun or not self._packet_is_shared:
             self._head_bytes += received_bytes
         if self._head_bytes > self.settings.max_head_bytes:
@@ -272,7 +272,7 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._in_head:
             self._too_slow("request line and headers", self.settings.head_timeout_s, "INFERLANE_HEAD_TIMEOUT_S")
         else:
-            # Not a byte of a call came: browsers open such connections in advance, and expect no answer.
+            # No byte of a call arrived: browsers open such connections in advance, and expect no answer.
             cast("CoalescingTransport", self.transport).close_idle()
 
     def _on_body_timeout(self) -> None:

@@ -1,7 +1,7 @@
-"""What the head of a request must be, beyond what the parser checks: one meaning, or none.
+"""Check the head of a request beyond the parser's own checks: it must have one meaning only.
 
-A proxy in front of us may read an ambiguous message otherwise than we do, and then one client gets the answer to
-another's request (request smuggling). So whatever has two readings is refused. Source: RFC 9110 and 9112.
+A proxy in front of us may read an ambiguous message differently, and then one client gets the answer to
+another's request (request smuggling). So every ambiguous head is refused. Source: RFC 9110 and 9112.
 """
 
 import re
@@ -21,7 +21,7 @@ CONTENT_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why a message is not served, and with which status it is answered."""
+    """The reason why a message is not served, and the status of the answer."""
 
     status: HTTPStatus
     code: str
@@ -62,7 +62,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case."""
 
 _HTTP_1_0, _HTTP_1_1 = "1.0", "1.1"
-# Headers that hold one value: of two, each reader takes another one.
+# Headers that hold one value: readers differ in which of two they take.
 _SINGLE = frozenset(
     {
         b"authorization",
@@ -80,13 +80,12 @@ _SINGLE = frozenset(
 # A name, an IPv4 address or an IPv6 address in brackets, and a port. Source: RFC 3986, section 3.2.2.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
-# An escape that is none, or that stands for a control character: of a line end at the end of a path, some readers see
-# nothing.
+# A malformed escape, or one for a control character: some readers ignore a line end at the end of a path.
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%[01][0-9A-Fa-f]|%7[Ff]")
 
 
 class RefusedError(Exception):
-    """Raised for a message that is refused; inside a callback of the parser it stops the parser."""
+    """A message is refused; raised in a callback of the parser, it stops the parser."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.detail)
@@ -97,7 +96,7 @@ def check_head(method: str, target: bytes, version: str, headers: Headers) -> No
     """Return if the head has one meaning.
 
     Raises:
-        RefusedError: it has several, or asks for what is not served.
+        RefusedError: it has several meanings, or asks for something that is not served.
     """
     if method == "CONNECT":
         raise RefusedError(
@@ -138,7 +137,7 @@ def check_head(method: str, target: bytes, version: str, headers: Headers) -> No
 def without_upgrade(method: str, target: bytes, version: str, headers: Headers) -> bytes:
     """Write the head again without its Upgrade header, which a server that does not serve it ignores.
 
-    Source: RFC 9110, section 7.8. The parser cannot be told to: it takes what follows for the other protocol.
+    Source: RFC 9110, section 7.8. The parser has no option for it: it takes what follows for the other protocol.
     """
     lines = [b"%s %s HTTP/%s" % (method.encode(), target, version.encode())]
     lines += [b"%s: %s" % (name, value) for name, value in headers if name != b"upgrade"]

@@ -1,9 +1,8 @@
 """A server of HTTP on one port, and the guard of every port that asks for no key.
 
-On loopback nobody asks for a key, so the pages that a browser has open must be kept out: by the host that their calls
-name (DNS rebinding: a name of theirs that resolves to this machine) and by where the calls come from (cross-site
-request forgery). Programs that are no browser do not say where they come from, and pass. Source: Fetch Metadata, W3C,
-section 2.
+On loopback no key is required, so calls from pages that are open in a browser must be refused: by the host that they
+name (DNS rebinding: a foreign name that resolves to this machine) and by their origin (cross-site request forgery).
+Programs other than browsers send no origin, and pass. Source: Fetch Metadata, W3C, section 2.
 """
 
 import asyncio
@@ -31,8 +30,8 @@ _STARTUP_TIMEOUT_S = 10.0
 _STARTUP_POLL_S = 0.01
 _BACKLOG = 2048
 _TICK_S = 1.0
-# Longer than what clients and proxies keep an idle connection: whoever closes first loses a request that is already on
-# its way.
+# Longer than clients and proxies keep an idle connection: the side that closes first may lose a request that is already
+# on its way.
 _KEEP_ALIVE_S = 75
 
 
@@ -42,14 +41,14 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, tls: "ssl.SSLContext | None", handshake_timeout_s: float) -> None:
         super().__init__(config)
         self._stop = asyncio.Event()
-        # uvicorn's own option has no limit for the handshake but asyncio's minute.
+        # uvicorn's own option leaves the handshake asyncio's limit of a minute.
         self._tls: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": handshake_timeout_s}
 
     async def startup(self, sockets: "list[socket.socket] | None" = None) -> None:
         """Listen on the sockets."""
         loop = asyncio.get_running_loop()
         protocol = partial(
-            # As uvicorn calls it: it is one of its own.
+            # The name that uvicorn expects.
             cast("Any", self.config.http_protocol_class),
             config=self.config,
             server_state=self.server_state,
@@ -66,7 +65,7 @@ class _Server(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
-        """Keep the `Date` header true until told to stop; uvicorn's own loop does little more, 10 times a second."""
+        """Update the `Date` header until told to stop; uvicorn's own loop does little more, 10 times a second."""
         while not await self.on_tick(0):
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_S):
@@ -109,7 +108,7 @@ async def serve_http(
         "ws": "none",
         "lifespan": "off",
         "timeout_keep_alive": _KEEP_ALIVE_S,
-        # Who stands in front of us is of no use here, and asking costs every call.
+        # Proxy headers are not used here, and reading them costs every call.
         "proxy_headers": False,
     } | options
     server = _Server(uvicorn.Config(app, **chosen), tls=tls, handshake_timeout_s=settings.head_timeout_s)
@@ -126,9 +125,9 @@ async def serve_http(
         listener.close()
 
 
-# They change nothing, and a browser gives their answers to no other site's page.
+# Safe methods: they change nothing, and a browser does not give their answers to pages of other sites.
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# `none` is a call that the user made: by an address typed in, or a tool in the browser.
+# `none` is a call by the user: an address that was typed in, or a tool of the browser.
 _OWN_SITES = frozenset({"same-origin", "none"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _FORBIDDEN = 403
@@ -142,7 +141,7 @@ class LocalGuard:
         self._allowed_hosts = allowed_hosts
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> "Awaitable[None]":
-        """Return what serves the call: no coroutine of its own, which each step of the call would pass through."""
+        """Return the app's own coroutine: one of ours around it would cost each step of the call."""
         reason = self._refusal(scope) if scope["type"] == "http" else None
         served: Awaitable[None] = self._app(scope, receive, send) if reason is None else self._refuse(reason, send)
         return served
@@ -163,10 +162,10 @@ class LocalGuard:
         return foreign_site(host, origin=_text(headers.get(b"origin")), site=_text(headers.get(b"sec-fetch-site")))
 
 
-# Asked of every call, and nearly all calls name the same host.
+# Called for every call, and nearly all calls name the same host.
 @lru_cache(maxsize=8)
 def foreign_host(host: str | None, allowed_hosts: frozenset[str]) -> str | None:
-    """Return why a call with this `Host` is not for us; None if it is, or if there is none, which no browser sends."""
+    """Return why a call with this `Host` is refused; None if it is not. A call without `Host` is from no browser."""
     if host is None:
         return None
     name = _hostname(f"//{host}")

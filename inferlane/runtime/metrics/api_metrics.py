@@ -1,4 +1,4 @@
-"""Metrics of the API: what came in, what was answered, and who waits."""
+"""Metrics of the API: requests, responses, and waiting calls."""
 
 from inferlane.runtime.metrics.instruments import POOL, counter, gauge, histogram
 

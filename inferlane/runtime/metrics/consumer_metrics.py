@@ -1,6 +1,6 @@
 """Metrics of every consumer, of the dead letters and of the local autoscaler.
 
-The autoscaler is what KEDA and the HPA are in a cluster.
+The local autoscaler does what KEDA and the HPA do in a cluster.
 """
 
 from inferlane.runtime.metrics.instruments import POOL, POOL_LANE, counter, gauge

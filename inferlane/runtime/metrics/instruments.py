@@ -1,4 +1,4 @@
-"""How a metric is declared: once, with its kind, so that documents and dashboards can be checked against it."""
+"""Declare each metric once, with its kind, so that documents and dashboards can be checked against it."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Observations:
         self._sum = 0.0
 
     def observe_many(self, values: np.ndarray) -> None:
-        """Add values of any numeric dtype, shape `(n,)`; what is not finite is left out."""
+        """Add values of any numeric dtype, shape `(n,)`; values that are not finite are ignored."""
         values = values[np.isfinite(values)]
         if values.size == 0:
             return
@@ -67,7 +67,7 @@ class BatchHistogram(Collecting):
         registry.register(self)
 
     def labels(self, *values: str) -> Observations:
-        """Return the child of these label values; made, and so exposed with zeros, when it is first asked for."""
+        """Return the child of these label values; the first call creates it and exposes its zeros."""
         if len(values) != len(self._labels):
             raise ValueError(f"{self._name} has the labels {self._labels}, not {len(values)} of them")
         return self._children.setdefault(tuple(map(str, values)), Observations(self._bounds))
@@ -80,16 +80,16 @@ class BatchHistogram(Collecting):
         yield family
 
     def describe(self) -> Iterable[Family]:
-        """Return the family without samples, for the registry to refuse a second one of the name."""
+        """Return the family without samples: the registry refuses a second family of the name."""
         yield HistogramMetricFamily(self._name, self._about, labels=self._labels)
 
 
-# A series with the start of each counter doubles what is scraped; Prometheus knows a reset without it.
+# `_created` series would double the size of a scrape; Prometheus detects a reset without them.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client left it untyped
 
 
 class Kind(StrEnum):
-    """What Prometheus calls the type."""
+    """The type of a metric, as Prometheus calls it."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -98,7 +98,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSpec:
-    """One metric of ours: what a query may name."""
+    """One metric of ours, as a query may name it."""
 
     name: str
     kind: Kind
@@ -175,7 +175,7 @@ UNKNOWN = "unknown"
 """A model or version that the catalog does not hold."""
 
 
-# Of a model with more classes the rest is counted together: a series a class, a version and a worker adds up.
+# Classes beyond this number are counted together: each class costs a series for each version and worker.
 MAX_CLASSES = 100
 
 

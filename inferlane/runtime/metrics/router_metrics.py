@@ -1,4 +1,4 @@
-"""Metrics of the router: what it passes on, and what it sees of the whole deployment."""
+"""Metrics of the router: the records that it forwards, and its view of the whole deployment."""
 
 from inferlane.runtime.metrics.instruments import POOL, POOL_LANE, batch_histogram, counter, gauge, histogram
 

@@ -1,4 +1,4 @@
-"""Metrics of the webhooks process: its calls of receivers, and what it gave up."""
+"""Metrics of the webhooks process: its calls to receivers, and the callbacks that it gave up."""
 
 from inferlane.runtime.metrics.instruments import counter, histogram
 

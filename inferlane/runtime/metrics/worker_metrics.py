@@ -1,9 +1,9 @@
-"""Metrics of a worker: where its requests' time goes, what became of them and what the model predicts."""
+"""Metrics of a worker: the times of its requests, their outcomes, and the model's predictions."""
 
 from inferlane.runtime.metrics.instruments import POOL, POOL_LANE, batch_histogram, counter, gauge, histogram
 
 _ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
-# A regression may predict anything: a decade a bucket on both sides of zero shows a shift of scale or sign.
+# A regression may predict any number: one bucket a decade on both sides of zero shows a shift of scale or sign.
 _DECADES = tuple(10.0**exponent for exponent in range(-3, 7))
 _VALUE_BUCKETS = (*(-decade for decade in reversed(_DECADES)), 0.0, *_DECADES)
 

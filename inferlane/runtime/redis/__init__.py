@@ -1,1 +1,1 @@
-"""What Redis holds for us, and the connection to it: results, served versions, cancellations."""
+"""The store (Redis or Valkey): its connection, and results, served versions, windows and cancellations in it."""

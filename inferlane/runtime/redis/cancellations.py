@@ -1,4 +1,4 @@
-"""Requests that their clients took back: kept in the store, followed by the workers, looked up without a round trip."""
+"""Cancelled requests: kept in the store, followed by the workers, looked up without a round trip."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,22 +23,22 @@ log = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
 _RECONNECT_S = 0.2
-# A store that denies the channel is asked less often: a person has to mend it.
+# The pause if the store denies the channel: a person must change that.
 _LONGEST_RECONNECT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """What to do with a channel. Errors of ours or of the store lead to a new subscription."""
+    """The callbacks of a subscription. Errors of Inferlane or of the store lead to a new subscription."""
 
-    # Subscribed; what was published before this moment is missed and must be read where it is kept.
+    # Called once subscribed: earlier messages are missed, so the state must be read from the store.
     on_open: Callable[[], Awaitable[None]]
     on_message: Callable[[bytes], Awaitable[None]]
     on_lost: Callable[[], None]
 
 
 async def follow_channel(redis: "Redis", channel: str, listener: Listener) -> NoReturn:
-    """Hand every message to the listener until cancelled; subscribes anew when the store was away or failed over."""
+    """Pass every message to the listener until cancelled; subscribe again after an outage or a failover."""
     waits, has_lost = back_off(_RECONNECT_S, _LONGEST_RECONNECT_S), False
     while True:
         try:
@@ -48,7 +48,7 @@ async def follow_channel(redis: "Redis", channel: str, listener: Listener) -> No
                 await listener.on_open()
                 waits, has_lost = back_off(_RECONNECT_S, _LONGEST_RECONNECT_S), False
                 failovers = failovers_of(redis)
-                # A node that is no longer the one to ask may hear nothing of what is published elsewhere.
+                # A former master may not receive what is published to the new one.
                 while failovers_of(redis) == failovers:
                     message = await pubsub.get_message(timeout=_POLL_S)
                     if message is not None:
@@ -63,13 +63,13 @@ async def follow_channel(redis: "Redis", channel: str, listener: Listener) -> No
             await asyncio.sleep(next(waits))
 
 
-# Past this many, half are dropped: those whose time is over, then those whose time is over soonest. Fewer makes workers
-# compute for nobody when many cancel, more holds memory in every worker: an id is 0.2 kB.
+# Above this number half are dropped: first the expired ones, then those that expire soonest. A small limit lets workers
+# compute cancelled requests when many are cancelled, a large one takes memory in every worker: 0.2 kB an id.
 _MOST = 20_000
 
 
 class Cancellations:
-    """Writes cancellations. They are a saving, not the truth: the truth is the request's terminal result."""
+    """Writes cancellations. They only save computing time; the request's terminal result is authoritative."""
 
     def __init__(self, redis: "Redis", *, redis_url: str, clock: "Clock", names: "Names") -> None:
         self._redis = redis
@@ -78,7 +78,7 @@ class Cancellations:
         self._key, self._channel = _key_and_channel(names)
 
     async def add(self, request_id: str, *, until_s: float) -> None:
-        """Tell every worker that the request need not be computed; forgotten at `until_s`, seconds since the epoch.
+        """Tell every worker to skip the request; forgotten at `until_s`, seconds since the epoch.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -88,11 +88,11 @@ class Cancellations:
             pipeline.zremrangebyscore(self._key, "-inf", now_s)
             pipeline.zadd(self._key, {request_id: until_s})
             pipeline.zremrangebyrank(self._key, 0, -_MOST - 1)
-            # The key outlives every member that it holds: a later deadline than before prolongs it, never the reverse.
+            # The key outlives all its members: a later deadline extends its life, an earlier one never shortens it.
             pipeline.expire(self._key, max(1, int(until_s - now_s) + 1), nx=True)
             pipeline.expire(self._key, max(1, int(until_s - now_s) + 1), gt=True)
             await pipeline.execute()
-            # By itself: a cluster's client takes it into no pipeline.
+            # Sent by itself: a cluster's client does not accept it in a pipeline.
             await self._redis.publish(self._channel, _message(request_id, until_s))
 
 
@@ -112,11 +112,11 @@ class CancelledRequests:
 
     @property
     def is_running(self) -> bool:
-        """Whether cancellations still reach us."""
+        """Whether cancellations still arrive."""
         return self._background.is_running
 
     def start(self) -> None:
-        """Begin to follow. A store that is away is waited for in the background."""
+        """Start to follow. If the store is unavailable, retry in the background."""
         self._background.start()
 
     async def close(self) -> None:
@@ -135,7 +135,7 @@ class CancelledRequests:
         try:
             self._until_s[request_id] = float(until_s)
         except ValueError:
-            # Somebody else's message: it names no request that we know.
+            # A message of somebody else: it names no request.
             return
         if len(self._until_s) > _MOST:
             latest = sorted(self._until_s.items(), key=lambda held: held[1])[-_MOST // 2 :]

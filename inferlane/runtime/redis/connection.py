@@ -1,4 +1,4 @@
-"""Connections to the store: one that leads to a node which cannot help any more is replaced."""
+"""Connections to the store; after a failover they are replaced by connections to the new master."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -33,23 +33,23 @@ from inferlane.runtime.redis.url import StoreAddress, StoreKind, parse_store_url
 _CONNECT_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 5.0
 _MAX_CONNECTIONS = 32
-# Of each node of a cluster, whose client refuses more instead of waiting: more than ever run at once.
+# The connections to each node of a cluster: more than ever run at once, as its client refuses more and does not wait.
 _MAX_NODE_CONNECTIONS = 1_000
-# After a failover the nodes are asked for their places, and the command goes to another.
+# After a failover the client asks for the new layout of the cluster and sends the command to another node.
 _CLUSTER_RETRIES = 3
-# A connection that was quiet for so long is asked first: one half-open would look subscribed for ever.
+# A connection that was idle for this long is pinged first: a half-open one would look subscribed for ever.
 _HEALTH_CHECK_S = 10
 
 
 @dataclass(slots=True)
 class Failovers:
-    """How often a node of the store said that another is the one to ask; whoever only listens looks here."""
+    """The number of times that a node redirected us; a subscriber, which sends no commands, checks it."""
 
     count: int = 0
 
 
 class _Replaceable:
-    """A connection that gives itself up when its node is no longer the one to ask.
+    """A connection that closes itself when its node is no longer the master.
 
     redis-py connects anew and repeats a command after a `ConnectionError`; after `READONLY` it would stay where it is.
     """
@@ -59,12 +59,12 @@ class _Replaceable:
         self._failovers = failovers
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
-        """Read an answer; one that another node would not give becomes a lost connection."""
+        """Read an answer; one that only a former master gives becomes a lost connection."""
         try:
             return await super().read_response(*arguments, **options)  # type: ignore[misc]  # of the class beside it
         except RedisError as error:
             if isinstance(error, StoreConnectionError):
-                # That of a Sentinel's client has given itself up.
+                # The connection of a Sentinel's client has already closed itself.
                 self._failovers.count += isinstance(error.__context__, ReadOnlyError)
                 raise
             if remedy_of(error) is not Remedy.RECONNECT:
@@ -109,20 +109,20 @@ _COMMON: Mapping[str, Any] = {
 
 
 class StoreCluster(RedisCluster):
-    """A cluster's client that connects with its first command: whoever gives it out need not wait for the cluster."""
+    """A cluster's client that connects with its first command, so creating it does not wait for the cluster."""
 
     async def __aenter__(self) -> Self:
         return self
 
 
 class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Connections to the master that the Sentinels name, asked anew for each."""
+    """Connections to the master; the Sentinels are asked for it anew for each connection."""
 
 
 def connect(redis_url: str) -> Redis:
-    """Return a client that fails fast; whoever calls decides whether to try again.
+    """Return a client that fails fast; the caller decides whether to retry.
 
-    Of a cluster it is a `StoreCluster`, which has the same commands; what differs is in this module.
+    For a cluster it is a `StoreCluster`, which has the same commands; only this module knows the differences.
     """
     address = parse_store_url(redis_url)
     if address.kind is StoreKind.CLUSTER:
@@ -139,7 +139,7 @@ def connect(redis_url: str) -> Redis:
         failovers=Failovers(),
         **_COMMON,
     )
-    # Not an argument: what the URL says would win over it.
+    # Set here and not passed as an argument, over which the URL would win.
     pool.connection_class = _KINDS[urlsplit(redis_url).scheme]  # type: ignore[assignment]  # each is a connection too
     return Redis.from_pool(pool)
 
@@ -184,7 +184,7 @@ def _connect_cluster(address: StoreAddress) -> StoreCluster:
 
 
 def is_cluster(redis: Redis) -> bool:
-    """Return whether keys lie on several nodes: then only those of one slot may stand in one command or script."""
+    """Return whether keys lie on several nodes: then one command or script may use keys of one slot only."""
     return _cluster_of(redis) is not None
 
 
@@ -193,7 +193,7 @@ def _cluster_of(client: object) -> StoreCluster | None:
 
 
 async def get_many(redis: Redis, keys: Sequence[str]) -> list[Any]:
-    """Return the values of the keys, None for each that is not there; on a cluster not of one moment."""
+    """Return the values of the keys, None for a missing one; on a cluster they are not read at one moment."""
     if (cluster := _cluster_of(redis)) is not None:
         return list(await cluster.mget_nonatomic(keys))
     return list(await redis.mget(keys))
@@ -204,26 +204,26 @@ async def memory_infos(redis: Redis) -> list[Mapping[str, Any]]:
     if (cluster := _cluster_of(redis)) is None:
         return [await redis.info("memory")]
     found = await cluster.info("memory", target_nodes=StoreCluster.PRIMARIES)
-    # Of one node alone it is not keyed by node.
+    # The answer of a single node is not keyed by node.
     return [found] if "used_memory" in found else list(found.values())
 
 
 def failovers_of(redis: Redis) -> int:
-    """Return how often a node said to this client that another is the one to ask."""
+    """Return how often a node redirected this client to another one."""
     if is_cluster(redis):
-        # It asks the cluster itself.
+        # A cluster's client follows redirections by itself.
         return 0
     failovers = redis.connection_pool.connection_kwargs.get("failovers")
     return failovers.count if isinstance(failovers, Failovers) else 0
 
 
 async def know_nodes(redis: Redis) -> None:
-    """Ask a cluster for its nodes if that was not done: a subscription needs to know them."""
+    """Read the nodes of a cluster if they are not known yet: a subscription needs them."""
     if (cluster := _cluster_of(redis)) is not None:
         await cluster.initialize()
 
 
-# What the client raises for a call to the store that failed.
+# The errors that the client raises for a failed call to the store.
 STORE_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 
@@ -244,7 +244,7 @@ async def store_errors(redis_url: str) -> AsyncIterator[None]:
     Raises:
         StoreFullError: the store has no room.
         UnavailableError: the store is down, or refuses the write for now.
-        NotServedError: the store denies the call, or does not know it: no retry mends that.
+        NotServedError: the store denies the call, or does not know it: retries do not help.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What feedback says of each version, in the store: sums by segment, each piece of feedback once, and the report."""
+"""The feedback on each version in the store: sums by segment that count each piece once, and the report."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from inferlane.contracts.feedback import FeedbackReport, Sums, decode_report, en
 from inferlane.contracts.naming import Names
 from inferlane.runtime.redis.connection import is_cluster, store_errors
 
-# KEYS: of the sums, then of each piece the key that is there once it is counted, and that of the sums of its day. ARGV:
-# the seconds for which the sums, the pieces and the sums of a day are kept, then kind, segment and value of each piece.
+# KEYS: the sums; then for each piece its own key, which exists once it is counted, and the sums of its day. ARGV: the
+# seconds for which the sums, the pieces and the sums of a day are kept; then kind, segment and value of each piece.
 _ADD = """
 for i = 2, #KEYS, 2 do
   if redis.call('SET', KEYS[i], '', 'NX', 'EX', ARGV[2]) then
@@ -29,13 +29,13 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 return redis.call('HGETALL', KEYS[1])
 """
 _KEEP_S = 180 * 86_400
-# Sums of a day are for rollouts, which compare both versions on the same days.
+# Rollouts use the sums by day: they compare both versions on the same days.
 _KEEP_DAY_S = 62 * 86_400
 QUALITY, REWARD = "quality", "reward"
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of feedback: a kind, segment and day of its request, its value, and what names it."""
+    """One piece of feedback: its kind, the segment and day of its request, its value, and its name."""
 
     kind: str
     day: int
@@ -48,7 +48,7 @@ class FeedbackStore:
     """The feedback of every version. Safe for any number of tasks of one event loop."""
 
     def __init__(self, redis: Redis, *, redis_url: str, names: Names, remember_s: float) -> None:
-        """`remember_s`: for how long a repeated piece is known as such."""
+        """`remember_s`: for how long a repeated piece is recognised."""
         self._redis = redis
         self._redis_url = redis_url
         self._names = names
@@ -91,7 +91,7 @@ class FeedbackStore:
         return found
 
     async def put_report(self, model: str, version: str, report: FeedbackReport) -> None:
-        """Store what the sums say.
+        """Store the report of a version.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -100,7 +100,7 @@ class FeedbackStore:
             await self._redis.set(self._report_key(model, version), encode_report(report), ex=_KEEP_S)
 
     async def report(self, model: str, version: str) -> FeedbackReport | None:
-        """Return what is known of a version; None without feedback.
+        """Return the report of a version; None without feedback.
 
         Raises:
             UnavailableError: the store does not answer.

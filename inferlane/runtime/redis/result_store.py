@@ -1,4 +1,4 @@
-"""Results in Redis: the first terminal write wins, a wake-up tells who waits, the key is the truth."""
+"""Results in the store: the first terminal write wins; a wake-up is a hint, the stored key is authoritative."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -26,15 +26,15 @@ __all__ = ["ResultStore", "connect", "ping", "store_errors", "without_password"]
 
 # Under a name when two payloads had it.
 _AMBIGUOUS = b""
-# Results up to this travel in the wake-up itself; a larger one is left to the waiter's next read of the truth, so that
-# no message outgrows the store's buffer for subscribers.
+# Results up to this size are sent in the wake-up itself; the waiter reads a larger one from its key, so that no message
+# outgrows the store's buffer for subscribers.
 _WAKE_UP_CONTENT_BYTES = 64 * 1024
 _WAKE_UP_RESULTS = 256
-# One command for a batch: to pack and to read one for each result costs five times the CPU, and a wake-up by itself a
-# round trip. A script is whole or not at all: a full store refuses its first write, and then it has done nothing.
-# The mark of acceptance lives longer than a result: left behind, it would make a forgotten result look as if it were
-# still to come. KEYS: those of the results, then those of the marks. ARGV: the seconds to live, the results, then a
-# channel and a message for each wake-up.
+# One command for a batch: one command for each result costs five times the CPU, and a separate wake-up another round
+# trip. The script is all or nothing: a full store refuses its first write. It deletes the mark of acceptance, which
+# lives longer than a result: left behind, it would make an expired result look as if it were still to come.
+# KEYS: of the results, then of the marks. ARGV: the seconds to live, the results, then a channel and a message for each
+# wake-up.
 _PUT = """
 local count, held, is_first = #KEYS / 2, {}, true
 for i = 1, count do
@@ -49,7 +49,7 @@ if is_first then
 end
 return held
 """
-# KEYS: of results. ARGV: the seconds that they may live from now on, at most.
+# KEYS: of results. ARGV: the most seconds that they may live from now on.
 _SHORTEN = """
 for _, key in ipairs(KEYS) do
   redis.call('EXPIRE', key, ARGV[1], 'LT')
@@ -79,7 +79,7 @@ class ResultStore:
         self._reopen = redis.register_script(_REOPEN)
         self._names = names
         self._is_cluster = is_cluster(redis)
-        # Which key the result of a foreign id is kept under; empty once two payloads had one name.
+        # The key of the result of a foreign id; empty once two payloads had the same name.
         self._name_key = names.store_key("name", "")
 
     def wake_up_channel(self, instance: str) -> str:
@@ -87,11 +87,11 @@ class ResultStore:
         return self._names.store_key("wake", instance)
 
     async def put(self, results: Sequence[Result], *, wake: Mapping[str, Sequence[Result]] = _NOBODY) -> list[Result]:
-        """Store each result unless its request already has one; return the one that holds, in the same order.
+        """Store each result unless its request already has one; return the results in force, in the same order.
 
-        The very object that was given is returned where it is the first. If all are, the API instances in `wake` are
-        told of theirs; if not, that is left to the caller. One round trip for all, and all or nothing: a store that is
-        full refuses the result and would still take away the mark of acceptance. Source of `SET … NX GET`: Valkey and
+        The given object itself is returned where it was the first. If all were, the API instances in `wake` are
+        notified; otherwise the caller must do that. One round trip, all or nothing: separate commands on a full
+        store would lose the mark of acceptance without storing the result. Source of `SET … NX GET`: Valkey and
         Redis from 7.0.
 
         Raises:
@@ -119,7 +119,7 @@ class ResultStore:
     async def _put_over_slots(
         self, results: Sequence[Result], messages: Sequence[tuple[str, bytes]]
     ) -> list[bytes | None]:
-        """As the script, which may touch one slot only: each step after the one before it is done on all nodes."""
+        """Do what the script does, step by step over all nodes: a script may use keys of one slot only."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for result in results:
                 pipeline.set(self._result_key(result.key), encode_result(result), nx=True, get=True, ex=self._ttl_s)
@@ -140,14 +140,14 @@ class ResultStore:
         return self._names.store_key("accepted", self._tagged(key))
 
     def _tagged(self, key: str) -> str:
-        """On a cluster, with what is hashed in braces: a result and its mark must lie in one slot.
+        """Return the key; on a cluster with a hash tag in braces, so that a result and its mark lie in one slot.
 
         The tag is never empty, whatever the key begins with. Elsewhere keys stay as they always were.
         """
         return f"{{id={key}}}" if self._is_cluster else key
 
     async def wake(self, instance: str, results: Sequence[Result]) -> None:
-        """Tell one API instance that these results are there. Nobody may be listening; the key is the truth.
+        """Notify one API instance of these results. A lost message does no harm: the stored key is authoritative.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -157,7 +157,7 @@ class ResultStore:
                 await self._redis.publish(self.wake_up_channel(instance), message)
 
     async def foreign_key(self, name: str) -> str | None:
-        """The key of the one request with this name (`contracts.identity`); None if there is none, or more than one.
+        """Return the key of the only request with this name (`contracts.identity`); None without one, or with several.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -167,7 +167,7 @@ class ResultStore:
         return _raw(raw).decode() or None if raw is not None else None
 
     async def _name(self, foreign_keys: Sequence[str]) -> None:
-        """Note what these keys are asked by. Before their offsets are committed, so that a crash between is mended."""
+        """Store the names of these keys, before the offsets are committed, so that a crash in between loses none."""
         if not foreign_keys:
             return
         names = [self._name_key + name_of(key) for key in foreign_keys]
@@ -178,7 +178,7 @@ class ResultStore:
                 held = await pipeline.execute()
             for name, key, earlier in zip(names, foreign_keys, held, strict=True):
                 if earlier is not None and _raw(earlier) != key.encode():
-                    # Nobody can tell which of the two is asked for, and another's answer is worse than none.
+                    # The name does not tell which of the two is meant, and a wrong result is worse than none.
                     await self._redis.set(name, _AMBIGUOUS, ex=self._ttl_s)
 
     async def get(self, request_ids: Sequence[str]) -> list[Result | None]:
@@ -194,7 +194,7 @@ class ResultStore:
         return [None if raw is None else decode_result(_raw(raw)) for raw in found]
 
     async def shorten(self, keys: Sequence[str], *, ttl_s: float) -> None:
-        """Let the results under these keys live `ttl_s` from now on, where they would live longer.
+        """Shorten the life of the results under these keys to `ttl_s` seconds from now.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -212,7 +212,7 @@ class ResultStore:
     async def find(self, request_id: str) -> Result | Accepted | None:
         """Return the result, else the mark of acceptance, else None; read at one moment.
 
-        `put` takes the mark away as it stores the result: who asked for the one and then for the other could find
+        `put` removes the mark as it stores the result: two separate reads could find
         neither.
 
         Raises:
@@ -234,10 +234,10 @@ class ResultStore:
             await self._redis.set(self._accepted_key(request_id), encode_accepted(accepted), ex=max(1, int(ttl_s)))
 
     async def reopen(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> Result | None:
-        """Take a result without an answer away and mark the request accepted, at once: the one way back from an end.
+        """Remove a failed or expired result and mark the request accepted, atomically: only a replay may do this.
 
-        Returns None when the request is open now, else the result that it keeps: an answer, or `FAILED` because its
-        client took it back.
+        Returns None if the request is open now, else the result that it keeps: an answer, or `FAILED` because its
+        client cancelled it.
 
         Raises:
             UnavailableError: the store does not answer, or a result came in this very moment; try again.
@@ -258,7 +258,7 @@ class ResultStore:
         return None
 
     async def forget(self, request_id: str) -> None:
-        """Take away what is kept of a request.
+        """Remove everything that is stored of a request.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -267,7 +267,7 @@ class ResultStore:
             await self._redis.delete(self._result_key(request_id), self._accepted_key(request_id))
 
     async def accepted(self, request_id: str) -> Accepted | None:
-        """Return what `mark_accepted` remembered, or None.
+        """Return what `mark_accepted` stored, or None.
 
         Raises:
             UnavailableError: the store does not answer.

@@ -1,4 +1,4 @@
-"""Whether the store takes writes now, asked by writing: an answer to a read says nothing of that."""
+"""Probe by writing whether the store takes writes now: a successful read does not show that."""
 
 import asyncio
 import uuid
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Often enough that a process is not called ready for long while it can store nothing; each time is one small write.
+# Seldom shows a process as ready that can store nothing; often costs the store small writes.
 _EVERY_S = 2.0
 _KEPT_S = 60
 
@@ -40,11 +40,11 @@ class StoreProbe:
         return self._takes_writes is True
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start probing."""
         self._background.start()
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Stop probing."""
         await self._background.close()
 
     async def _ask_for_ever(self) -> None:
@@ -65,7 +65,7 @@ class StoreProbe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreMemory:
-    """What a store uses, and what it may (0: no limit). Past the limit it refuses writes."""
+    """The memory that a store uses, and its limit, in bytes (0: no limit). At the limit it refuses writes."""
 
     used_bytes: int
     limit_bytes: int

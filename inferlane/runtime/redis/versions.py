@@ -1,7 +1,7 @@
-"""Which versions have a worker: said by the workers, so that a router with another catalogue knows where they are.
+"""The versions that have a worker, as their workers report them to routers with another catalogue.
 
-While a catalogue is being changed, replicas have different ones for a time. A record of a version that a router does
-not know is not refused while a worker of that version says that it is there.
+While a catalogue changes, replicas hold different states of it for a time. A router does not refuse a record of a
+version that its catalogue lacks while a worker of that version reports itself.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# How often it is said and read. Seldom lets a new version be refused for longer, often is two commands a process more.
+# Seconds between reports and between reads. Seldom refuses a new version for longer, often costs the store commands.
 _SAY_S = 5.0
-# After this without a word a worker is gone. Shorter forgets one whose store was away, longer sends requests to topics
-# that nobody reads any more.
+# A worker that has not reported for this long is gone. Shorter forgets workers during an outage of the store, longer
+# sends requests to topics that nobody reads any more.
 _STANDS_S = 30.0
-# Of a member: model, version and default version.
+# The parts of a member: model, version and default version.
 _PARTS = 3
 
 
@@ -42,11 +42,11 @@ class ServedVersions:
         self._seen: Mapping[str, Served] = {}
 
     def get(self, model: str) -> Served | None:
-        """Return what was read last of a model, None if it has no worker."""
+        """Return what was last read of a model, None if it has no worker."""
         return self._seen.get(model)
 
     async def say(self, model: str, version: str, *, default_version: str) -> None:
-        """Say once that a worker of the version is there.
+        """Report once that a worker serves the version.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -59,19 +59,19 @@ class ServedVersions:
             await pipeline.execute()
 
     async def read(self) -> None:
-        """Read them all anew.
+        """Read all versions that have a worker.
 
         Raises:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            # redis-py's type covers every protocol and option; these give names, those said last at the end.
+            # redis-py's type covers every protocol and option; these arguments give names, the latest last.
             members: Any = await self._redis.zrangebyscore(self._key, self._clock.now_s(), "+inf")
         seen: dict[str, Served] = {}
         for member in members:
             parts = member.decode(errors="replace").split(" ")
             if len(parts) != _PARTS:
-                # Not ours: whoever may write there must not end this router.
+                # Written by somebody else: that must not end this router.
                 continue
             model, version, default_version = parts
             before = seen.get(model, Served())
@@ -79,7 +79,7 @@ class ServedVersions:
         self._seen = seen
 
     async def say_for_ever(self, model: str, version: str, *, default_version: str) -> NoReturn:
-        """Say it every few seconds until cancelled; a store that is away is tried again."""
+        """Report every few seconds until cancelled; retry while the store is unavailable."""
         while True:
             try:
                 await self.say(model, version, default_version=default_version)
@@ -88,7 +88,7 @@ class ServedVersions:
             await asyncio.sleep(_SAY_S)
 
     async def read_for_ever(self) -> NoReturn:
-        """Read them every few seconds until cancelled; while the store is away the last ones stand."""
+        """Read every few seconds until cancelled; keep the last state while the store is unavailable."""
         while True:
             try:
                 await self.read()
@@ -109,7 +109,7 @@ class VersionFaults:
         self._names = names
 
     async def report(self, model: str, version: str, reason: str) -> None:
-        """Say why a worker cannot serve the version. It stands until a worker has loaded it.
+        """Report why a worker cannot serve the version. The reason stays until a worker has loaded it.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -118,7 +118,7 @@ class VersionFaults:
             await self._redis.set(self._key(model, version), clipped(reason, limit_chars=_MAX_REASON_CHARS))
 
     async def clear(self, model: str, version: str) -> None:
-        """Say that a worker has loaded the version.
+        """Remove the reason: a worker has loaded the version.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -146,7 +146,7 @@ class VersionFaults:
         return self._names.store_key("version-fault", model, version)
 
 
-# Longer than the window by what clocks and reports may be late.
+# Longer than the window by the most that clocks differ and reports are late.
 _SLACK_S = 120
 
 
@@ -161,7 +161,7 @@ class WindowStore:
         self._ttl_s = keep_s + slot_s + _SLACK_S
 
     async def put(self, slots: Sequence[Slot], *, publisher: str) -> bool:
-        """Store slots in one round trip, each over its older state.
+        """Store slots in one round trip; each replaces its older state.
 
         Returns whether the store still knows this publisher; if not it is new or has forgotten everything since.
 

@@ -1,4 +1,4 @@
-"""Whether there are traces at all, as OpenTelemetry's environment variables say."""
+"""Open tracing if OpenTelemetry's environment variables ask for it."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ _NONE = "none"
 
 
 async def enter_tracing(stack: AsyncExitStack, service: str) -> "Tracing | None":
-    """`open_tracing`, closed with the stack while the event loop goes on.
+    """Call `open_tracing`; the stack closes it in a thread, while the event loop goes on.
 
     Raises:
         ConfigurationError: as `open_tracing`.
@@ -31,7 +31,7 @@ def open_tracing(service: str, environ: Mapping[str, str] = os.environ) -> "Trac
     """Return the tracing that the environment asks for, None if it asks for none.
 
     Raises:
-        ConfigurationError: it asks for what is not installed or not supported.
+        ConfigurationError: it asks for something that is not installed or not supported.
     """
     exporter = _exporter(environ)
     if exporter == _NONE:

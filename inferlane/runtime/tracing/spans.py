@@ -1,4 +1,4 @@
-"""Beginning and ending spans. Needs the extra `otel`.
+"""Begin and end spans. Needs the extra `otel`.
 
 Source: W3C Trace Context, section 3.2.
 """
@@ -32,7 +32,7 @@ class Span:
 
     @property
     def context(self) -> otel.SpanContext:
-        """What names it to others."""
+        """The span context, by which others refer to it."""
         return self._span.get_span_context()
 
     @property
@@ -47,11 +47,11 @@ class Span:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the sampler took it; what is said about a span that it did not take goes nowhere."""
+        """Whether the sampler kept it; attributes of a span that is not kept are dropped."""
         return self._span.is_recording()
 
     def link(self, other: "Span") -> None:
-        """Say that `other`, of another trace, has to do with this one."""
+        """Link this span to `other`, of another trace."""
         self._span.add_link(other.context)
 
     def end(self, *, at_s: float | None = None, error: str | None = None, attributes: Attributes | None = None) -> None:
@@ -98,7 +98,7 @@ class Tracing:
         )
 
     def close(self) -> None:
-        """Send what was not sent yet; blocks for as long as the exporter tries (`OTEL_EXPORTER_OTLP_TIMEOUT`)."""
+        """Send the remaining spans; blocks for as long as the exporter tries (`OTEL_EXPORTER_OTLP_TIMEOUT`)."""
         self._provider.shutdown()
 
     def _context(self, parent: bytes | None) -> Context:
@@ -115,12 +115,12 @@ _HTTP = "http/protobuf"
 
 
 def make_provider(service: str, exporter: str, environ: Mapping[str, str]) -> TracerProvider:
-    """Return what makes the spans of one process and sends them in batches, in a thread of its own.
+    """Return the tracer provider of one process, which sends spans in batches from a thread of its own.
 
     The service is called `inferlane-<service>` unless `OTEL_SERVICE_NAME` says otherwise.
 
     Raises:
-        ConfigurationError: `exporter` or the protocol is none that we have.
+        ConfigurationError: `exporter` or the protocol is not supported.
     """
     named = {} if environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: f"inferlane-{service}"}
     provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
