@@ -36,7 +36,7 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self.broker = EmbeddedBroker()
-        self.store_port, self.port = free_ports(2)
+        self.store_port, self.port, self.ops_port = free_ports(3)
         self.store_url = f"redis://127.0.0.1:{self.store_port}/0"
         write_tiny_store(folder)
         self._folder = folder
@@ -45,13 +45,14 @@ class Parts:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, service: str) -> dict[str, str]:
+        # The API answers for its health at its own port, and opens an ops port beside it.
         return self.broker.environment(
             redis_url=self.store_url,
             models_dir=self._folder,
             default_model="tiny",
             api_port=self.port,
-            ops_port=self.port,
+            ops_port=self.ops_port if service == "api" else self.port,
             kafka_request_timeout_ms=2_000,
         )
 
@@ -66,7 +67,7 @@ async def started(service: str, parts: Parts) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "control_plane", *SERVICES[service]),
-        env=os.environ | parts.environment(),
+        env=os.environ | parts.environment(service),
         stdout=DEVNULL,
         stderr=DEVNULL,
     )

@@ -1,6 +1,7 @@
 """What others wrote never steers the terminal of whoever runs a command, whichever command it is."""
 
 import ast
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -284,6 +285,8 @@ def test_no_command_lets_what_others_wrote_steer_the_terminal(
     monkeypatch.setenv("INFERLANE_STATE_DIR", str(tmp_path / "state"))
     argv = SCENARIOS[command](monkeypatch, tmp_path)
     monkeypatch.setattr(sys, "argv", ["inferlane", *argv])
+    # The niceness of `models` would stay with the process that runs the tests.
+    monkeypatch.setattr(os, "nice", lambda _increment: 0)
     with suppress(SystemExit):
         main_module.main()
     printed = "".join(capsys.readouterr())
