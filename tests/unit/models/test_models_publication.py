@@ -92,6 +92,7 @@ def test_an_addition_that_is_killed_is_cleaned_up_by_the_next_and_one_that_lives
         adding.wait()
     for child in children:
         child.kill()
+    psutil.wait_procs(children)
     assert len(list(store.iterdir())) == 1
 
     with preparation(store) as scratch:
@@ -121,7 +122,8 @@ def test_an_empty_folder_of_a_models_name_is_taken(tmp_path: Path) -> None:
 
 
 def prepared(scratch: Path) -> Path:
-    return write_tiny_store(scratch).parent
+    # A store of its own: the scratch folder is locked while a version is prepared in it.
+    return write_tiny_store(scratch / "source").parent
 
 
 def test_a_retired_version_is_gone_whole_and_its_name_is_not_used_again(tmp_path: Path) -> None:
