@@ -169,7 +169,7 @@ def test_bound_runs_answer_as_others_do_and_hold_nothing(tmp_path: Path, elem_ty
     path = tmp_path / "model.onnx"
     path.write_bytes(graphs.plain("Identity", elem_type=elem_type).SerializeToString())
     session = open_session(path)
-    bound = _BoundRun(session, ["output"])
+    bound = _BoundRun(session, ["output"], onnxruntime.RunOptions())
     dtype = np.float32 if elem_type == TensorProto.FLOAT else np.int64
     first, second = np.arange(6, dtype=dtype).reshape(2, 3), np.arange(30, dtype=dtype).reshape(10, 3)
 
