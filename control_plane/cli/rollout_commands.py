@@ -9,6 +9,7 @@ from rich.live import Live
 
 from control_plane.cli.api_calls import ApiCalls
 from control_plane.cli.console import err, out, reachable_settings, write_json
+from control_plane.cli.rollout_checks import Checks, checks_of
 from control_plane.cli.rollout_plan import Candidate, MinRequests, MinTime, Model, Steps, plan
 from control_plane.cli.rollout_screens import state_screen, verdict_table
 
@@ -41,13 +42,7 @@ def start(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     promote_after: Annotated[
         int, typer.Option(min=0, help="Requests without an alarm that are enough without proof; 0: none are.")
     ] = 0,
-    check: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="latency=50ms, errors=0.5% (margin), answers=0.2 (distance), agreement=99%, quality=1% or reward=0.5 "
-            "(margins), 'prometheus=QUERY <= 0.05' (or >=); repeat it."
-        ),
-    ] = None,
+    check: Checks = None,
     lane: Annotated[list[str] | None, typer.Option(help="requests or bulk. Default: both.")] = None,
     fallback: Annotated[
         str, typer.Option(help="stable answers what the candidate fails; none lets it fail.")
@@ -77,7 +72,7 @@ def start(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         "reason": reason,
     }
     if check:
-        body["checks"] = _checks(check)
+        body["checks"] = checks_of(check)
     if lane:
         body["lanes"] = lane
     if notify:
@@ -256,33 +251,3 @@ def _id(api: ApiCalls, given: str) -> str:
     if given in {one["id"] for one in found}:
         return given
     return next((str(one["id"]) for one in found if one["spec"]["model"] == given), given)
-
-
-def _checks(given: list[str]) -> dict[str, dict[str, Any]]:
-    checks: dict[str, dict[str, Any]] = {name: {} for name in ("errors", "latency", "expired", "answers", "share")}
-    fields = {"latency": "budget_ms", "answers": "distance", "agreement": "agreement"}
-    fields |= dict.fromkeys(("errors", "quality", "reward"), "margin")
-    for one in given:
-        name, _, value = one.partition("=")
-        if name == "prometheus":
-            checks[name] = _bounded_query(value)
-            continue
-        if value and name not in fields:
-            raise typer.BadParameter(f"--check {one!r}: {name} takes no value; it may be latency, errors, answers …")
-        try:
-            scale = 0.01 if value.endswith("%") else 1.0
-            checks[name] = {fields[name]: scale * float(value.removesuffix("ms").removesuffix("%"))} if value else {}
-        except ValueError as error:
-            raise typer.BadParameter(f"--check {one!r} is not a number; write latency=50ms or errors=0.5%") from error
-    return checks
-
-
-def _bounded_query(given: str) -> dict[str, Any]:
-    sign, field = (">=", "min") if given.rfind(">=") > given.rfind("<=") else ("<=", "max")
-    query, _, bound = given.rpartition(sign)
-    try:
-        return {"query": query.strip(), field: float(bound)}
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"--check prometheus={given!r} has no bound; write 'prometheus=QUERY <= 0.05', or >="
-        ) from error

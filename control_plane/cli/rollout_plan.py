@@ -6,6 +6,7 @@ import typer
 
 from control_plane.cli.api_calls import ApiCalls
 from control_plane.cli.console import out, reachable_settings
+from control_plane.cli.rollout_checks import Checks, checks_of, planned_checks
 from control_plane.cli.rollout_screens import folding_table, time_words
 
 # The statistics load numpy: commands that do not need it start without (PLC0415).
@@ -20,20 +21,22 @@ MinRequests = Annotated[int, typer.Option(min=0, help="Requests of the candidate
 MinTime = Annotated[str, typer.Option(help="Time that each step takes at least: 30s, 2m, 1h.")]
 
 
-def plan(
+def plan(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     model: Model,
     candidate: Candidate,
     steps: Steps = "1,5,25,50,100",
     stable: Annotated[str, typer.Option(help="Default: the version with the largest weight.")] = "",
     min_requests: MinRequests = 500,
     min_time: MinTime = "2m",
+    check: Checks = None,
 ) -> None:
     """Say how long each step takes at the traffic of the last hour, and what difference it can see. Changes nothing."""
     from inferlane.contracts.rollout_request import read_step, seconds_of, words_of
     from router.rollouts.statistics import visible_share
 
     api = ApiCalls(reachable_settings())
-    api.get(f"/v1/metrics/{candidate}?model={model}&window_s=60")
+    checks = checks_of(check or [])
+    of_candidate = api.get(f"/v1/metrics/{candidate}?model={model}&window_s=60")
     weights: dict[str, float] = api.get(f"/v1/traffic-split?model={model}")["weights"]
     stable = stable or max(weights, key=lambda version: weights[version])
     hour = api.get(f"/v1/metrics/{stable}?model={model}&window_s=3600")
@@ -55,6 +58,8 @@ def plan(
             words_of(step), time_words(takes_s), f"{requests:,.0f}", "none" if visible >= 1 else f"{visible:.2%}"
         )
     out.print(table)
+    for line in planned_checks(checks, {stable: hour, candidate: of_candidate}, rate=hour["rate_per_s"]):
+        out.print(line)
     if rate:
         out.print(f"about {time_words(total_s)} in all, and the time with all traffic (`bake`) after that")
     else:

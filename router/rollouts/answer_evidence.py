@@ -19,7 +19,7 @@ from router.rollouts.statistics import OTHER_ODDS, Floats, log_evidence, log_mea
 _MAX_CLASSES = 32
 _OTHER = "other"
 # Values of the stable version before deciles are taken of them, and a share that is a decile of its own.
-_VALUES_FOR_EDGES = 200
+VALUES_FOR_EDGES = 200
 _DECILES = np.arange(0.1, 0.95, 0.1)
 _ATOM = 0.05
 
@@ -154,7 +154,7 @@ def _with_values(known: Answers, *sides: Mapping[str, Floats]) -> Answers:
     values = Counter(known.values)
     for side in sides:
         values.update({label: int(np.sum(count)) for label, count in side.items()})
-    if sum(values.values()) < _VALUES_FOR_EDGES:
+    if sum(values.values()) < VALUES_FOR_EDGES:
         return replace(known, values=values)
     return replace(known, values={}, edges=_edges(values))
 

@@ -94,6 +94,17 @@ def feedback_reading(candidate: Days, stable: Days) -> FeedbackReading:
     )
 
 
+def pieces_to_show(variance: float, *, margin: float) -> int:
+    """About how many pieces of feedback on each version show an equal candidate to be no worse than by `margin`.
+
+    `variance` is that of one piece, and no user gives more than one.
+    """
+    pieces = 10.0
+    while math.sqrt(2 * variance) * unit_width(pieces, alpha=2 * _ENOUGH_ALPHA, tuned_for=_TUNED_FOR) > margin:
+        pieces *= 1.05
+    return int(round(pieces, 2 - len(f"{pieces:.0f}")))
+
+
 def _about(sums: "Sums", mean: float) -> float:
     return max(0.0, sums.squares - 2 * mean * sums.total + mean * mean * sums.count)
 

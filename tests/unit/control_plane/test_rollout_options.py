@@ -6,12 +6,12 @@ import pytest
 import typer
 from rich.console import Console
 
-from control_plane.cli.rollout_commands import _checks
+from control_plane.cli.rollout_checks import checks_of, planned_checks
 from control_plane.cli.rollout_screens import verdict_table
 
 
 def test_a_check_is_named_with_its_number() -> None:
-    found = _checks(["latency=50ms", "quality=1%", "reward=0.5", "agreement=99%", "errors=0.5%"])
+    found = checks_of(["latency=50ms", "quality=1%", "reward=0.5", "agreement=99%", "errors=0.5%"])
     assert found["latency"] == {"budget_ms": 50.0}
     assert (found["quality"], found["reward"], found["errors"]) == (
         {"margin": 0.01},
@@ -31,13 +31,13 @@ def test_a_check_is_named_with_its_number() -> None:
     ],
 )
 def test_a_query_has_its_bound_behind_it(given: str, expected: dict[str, object]) -> None:
-    assert _checks([given])["prometheus"] == expected
+    assert checks_of([given])["prometheus"] == expected
 
 
 @pytest.mark.parametrize("given", ["prometheus=up", "prometheus=up <= much", "errors=few", "share=1"])
 def test_a_check_without_a_number_that_it_needs_is_refused(given: str) -> None:
     with pytest.raises(typer.BadParameter):
-        _checks([given])
+        checks_of([given])
 
 
 def test_rewards_are_shown_in_their_own_unit_and_shares_in_percent() -> None:
@@ -52,3 +52,19 @@ def test_rewards_are_shown_in_their_own_unit_and_shares_in_percent() -> None:
     assert "-1.25 to +0.25 " in reward
     assert "-1.00 to +0.00 points" in errors
     assert "1.00%" in errors
+
+
+def test_a_plan_says_what_each_check_needs_beside_requests() -> None:
+    quality = {"count": 400, "mean": 0.9, "low": 0.85, "high": 0.95}
+    stable = {"feedback": {"quality": quality, "reward": None}, "prediction_values": {"p50": 1.0}}
+    candidate = {"feedback": None}
+    checks = checks_of(["quality=2%", "reward=0.5", "prometheus=max(lag) <= 5"])
+    lines = list(planned_checks(checks, {"v1": stable, "v2": candidate}, rate=2.0))
+    assert [line.partition(":")[0] for line in lines] == ["answers", "quality", "reward", "prometheus"]
+    assert "the first 200 that v1 predicts in the rollout, about 100 s of its traffic" in lines[0]
+    assert "needs 100 pieces of feedback on each version; v1 has 400, v2 has 0; about" in lines[1]
+    assert lines[1].endswith("show an equal candidate to be no worse than by 2 points")
+    assert lines[2] == "reward: needs 100 pieces of feedback on each version; v1 has 0, v2 has 0"
+    assert "max(lag) must be at most 5 in every step" in lines[3]
+    # A classifier has no deciles, and a rollout without such checks needs nothing of the kind.
+    assert list(planned_checks(checks_of([]), {"v1": candidate, "v2": candidate}, rate=0.0)) == []

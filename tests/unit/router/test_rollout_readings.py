@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from inferlane.contracts.feedback import Sums
 from inferlane.contracts.lane_tallies import LaneTally
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.rollout import Check, CheckOptions, Pace, Phase, RolloutSpec, RolloutState, Step, Then
+from inferlane.contracts.rollout import Check, CheckOptions, Pace, Phase, RolloutSpec, RolloutState, Step, Then, Verdict
 from router.rollouts.controller import Window, step
 from router.rollouts.evidence import LaneSlot
 from router.rollouts.guards import CandidatePool
@@ -20,6 +20,7 @@ from router.rollouts.readings import (
     feedback_reading,
     judge_feedback,
     judge_metric,
+    pieces_to_show,
 )
 from router.rollouts.states import begin, split_of
 
@@ -180,3 +181,15 @@ def test_too_little_feedback_is_no_verdict_and_holds_before_all_traffic() -> Non
     better_left = {-1: Sums(5_000, 4_900.0, 4_900.0)}
     worse = feedback_reading({1: same}, {1: better_left})
     assert decide(state, 3.0, {Check.QUALITY: worse}).phase is Phase.PAUSED
+
+
+def test_as_many_pieces_as_a_plan_names_show_an_equal_candidate_and_half_of_them_do_not() -> None:
+    options = CheckOptions(margin=0.02)
+    pieces = pieces_to_show(0.9 * 0.1, margin=options.margin)
+
+    def verdict(count: int) -> Verdict:
+        sums = {1: {-1: Sums(count=count, total=0.9 * count, squares=0.9 * count)}}
+        return judge_feedback(Check.QUALITY, options, feedback_reading(sums, sums))
+
+    assert verdict(int(1.1 * pieces)).is_enough
+    assert not verdict(pieces // 2).is_enough
