@@ -1,1 +1,1 @@
-"""Kafka as we use it: clients with our settings, producing by the batch, consuming with tracked commits."""
+"""Kafka: clients with our settings, batch producers, consumers with tracked commits, lag."""

@@ -1,8 +1,8 @@
 """Signals between processes of one machine that a topic has new records, for a broker that does not wake a fetch.
 
-Such a broker (Tansu) has to be asked again and again, which is a floor of the latency and most of the CPU of a small
-request. With a signal a consumer rests until a producer beside it has written. A signal is a hint and nothing else: one
-that is lost, or a producer that sends none, costs the rest that a consumer makes between two fetches in any case.
+Such a broker (Tansu) must be polled, which is a floor of the latency and most of the CPU of a small request. With
+signals a consumer waits until a producer on the same machine has written. A signal is only a hint: if it is lost, or if
+a producer sends none, the record waits for the consumer's next regular fetch.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# How long a list of listeners is believed. A new listener is found by its own fetches until then.
+# Seconds for which a list of listeners is used. Until then a new listener finds records by its own fetches.
 _LISTED_S = 1.0
-# Signals that are read at one time; what more there is is read in the next turn of the loop.
+# The most signals that are read at once; the rest is read in the next turn of the event loop.
 _READ_AT_ONCE = 64
 _SIGNAL = b"1"
 # The path of a socket has at most 107 bytes on Linux and 103 on macOS.
@@ -35,12 +35,12 @@ _numbers = itertools.count()
 
 
 def can_hold_signals(folder: Path) -> bool:
-    """Return whether sockets can lie in the folder: their paths have a limit, and not every system has such sockets."""
+    """Return whether sockets fit in the folder: their paths have a limit, and not every system has such sockets."""
     return hasattr(socket, "AF_UNIX") and len(os.fsencode(folder.absolute())) + 1 + _NAME_BYTES <= _MAX_PATH_BYTES
 
 
 async def wait_for_arrival(arrived: asyncio.Event, wait_s: float) -> None:
-    """Return once there is a signal, or after so many seconds."""
+    """Return at the next signal, or after this many seconds."""
     if arrived.is_set():
         return
     timer = asyncio.get_running_loop().call_later(wait_s, arrived.set)
@@ -60,10 +60,10 @@ class ArrivalListener:
         self._arrived = asyncio.Event() if arrived is None else arrived
 
     def open(self) -> None:
-        """Begin to listen.
+        """Start listening.
 
         Raises:
-            OSError: there can be no socket; signals are a hint, so go on without.
+            OSError: the socket cannot be created; signals are only a hint, so go on without.
         """
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
@@ -86,7 +86,7 @@ class ArrivalListener:
             self._path.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Note that the broker is asked now: records that came until then are in its answer."""
+        """Forget earlier signals, because the broker is asked now: its answer has the records up to then."""
         self._arrived.clear()
 
     def wake(self) -> None:
@@ -94,7 +94,7 @@ class ArrivalListener:
         self._arrived.set()
 
     async def wait(self, wait_s: float) -> None:
-        """Return once there was a signal since `forget`, or after so many seconds."""
+        """Return once there was a signal since `forget`, or after this many seconds."""
         await wait_for_arrival(self._arrived, wait_s)
 
     def _read(self) -> None:
@@ -115,7 +115,7 @@ class ArrivalListeners:
         self._listeners: dict[str, ArrivalListener] = {}
 
     def listen_to(self, topics: "Collection[str]") -> None:
-        """Listen to these topics and no others; those that there can be no socket for are asked for often."""
+        """Listen to exactly these topics; a topic whose socket cannot be created is polled often."""
         for topic in self._listeners.keys() - set(topics):
             self._listeners.pop(topic).close()
         for topic in set(topics) - self._listeners.keys():
@@ -160,14 +160,14 @@ class ArrivalSignals:
             try:
                 self._socket.sendto(_SIGNAL, path)
             except BlockingIOError:
-                # So many signals wait there that one more says nothing.
+                # Its buffer is full of signals: one more would add nothing.
                 continue
             except (ConnectionRefusedError, FileNotFoundError):
                 gone.append(path)
             except OSError:
                 continue
         for path in gone:
-            # Of a process that was killed.
+            # The socket of a process that was killed.
             listeners.remove(path)
             with suppress(OSError):
                 Path(path).unlink(missing_ok=True)
@@ -187,7 +187,7 @@ class ArrivalSignals:
 
 
 def _topic_part(topic: str) -> str:
-    """What the name of a listener's socket begins with: topics have up to 249 characters, paths of sockets fewer."""
+    """Return the prefix of a listener's socket: a digest, as topics may be longer than a socket's path."""
     return blake2b(topic.encode(), digest_size=_TOPIC_BYTES).hexdigest()
 
 

@@ -1,10 +1,10 @@
-"""Records on which the process dies: they are found out by counts that outlive it, and end as dead letters.
+"""Records that kill their process: counts that outlive the process find them, and they become dead letters.
 
-Who gets a partition notes at which offset it begins. Whoever gets the partition next and begins at that same offset
-knows that its predecessor died there, for one that lives commits what it has done. After some deaths the records there
-are tried one at a time with nothing else in work, each noted before: one that is found noted twice has killed alone.
+The owner of a partition notes the offset at which it begins. If the next owner begins at the same offset, the one
+before died there, since a live owner commits finished work. After some deaths the records there are tried one at a
+time with nothing else in work, and each is noted before: a record that was noted twice has killed the process alone.
 
-Nothing is noted but the first records after an assignment, so that the steady state costs nothing.
+Only the first records after an assignment are noted, so the steady state costs nothing.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# The first records of a partition are not held up for longer by a store that is away.
+# How long an unavailable store may delay the first records of a partition.
 _READ_TIMEOUT_S = 1.0
-# After a death commits do not wait for their interval, so that the next one is at the offset that kills.
+# After a death, commits do not wait for their interval, so that the next death leaves the offset that kills.
 _HURRY_S = 60.0
-# One death with nothing else in work may come from outside, as when the node is short of memory; two do not.
+# One death with nothing else in work may have a cause outside, such as a node short of memory; two hardly can.
 _DEATHS_ALONE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What is noted of a partition: where work began, how often without an end, and how far to go record by record.
+    """The note of a partition: where work began, how often it died there, and how far to go record by record.
 
-    `alone`: how often the record at `offset` was in work with nothing beside it.
+    `alone`: how often the record at `offset` was in work with nothing else.
     """
 
     offset: int
@@ -52,7 +52,7 @@ class Attempt:
 
     @classmethod
     def decode(cls, raw: bytes | None) -> "Attempt | None":
-        """Read kept bytes; None if there are none, or they are not ours."""
+        """Decode a stored note; None if there is none, or if the bytes are something else."""
         try:
             offset, begun, alone, careful_until = (int(part) for part in (raw or b"").split())
         except ValueError:
@@ -61,22 +61,22 @@ class Attempt:
 
 
 def judge(last: Attempt | None, first_offset: int, *, max_deaths: int, window: int) -> Attempt:
-    """What to note of a partition whose first record is at `first_offset`, after what its last owner noted. Pure.
+    """Return the note of a partition whose first record is at `first_offset`, from its last owner's note. Pure.
 
-    `window` is how many records from there may have been in work.
+    `window` is the number of records from there that may have been in work.
     """
     if last is None or (last.offset != first_offset and last.careful_until <= first_offset):
         return Attempt(offset=first_offset, begun=1)
     if last.careful_until > first_offset:
         return last
-    # The first of all deaths may have come before anything was noted.
+    # The first death may have happened before anything was noted.
     if last.begun >= max(1, max_deaths - 1):
         return replace(last, careful_until=first_offset + window)
     return replace(last, begun=last.begun + 1)
 
 
 class AttemptLog(Protocol):
-    """Keeps what was noted of a topic's partitions. Each call raises `UnavailableError` while it cannot."""
+    """Stores the notes of a topic's partitions. Each call raises `UnavailableError` while the store is unavailable."""
 
     async def read(self, topic: str, partitions: Sequence[int]) -> Mapping[int, Attempt]: ...
 
@@ -89,7 +89,7 @@ class Attempts:
     """The attempts of one consumer at the partitions of a topic. Used from one event loop."""
 
     def __init__(self, kept: AttemptLog | None, *, topic: str, max_deaths: int) -> None:
-        """With no log nothing is counted."""
+        """Without a log nothing is counted."""
         self._log = kept
         self._topic = topic
         self._max_deaths = max_deaths
@@ -99,23 +99,23 @@ class Attempts:
 
     @property
     def careful(self) -> Mapping[int, Attempt]:
-        """The partitions of which one record is fetched at a time."""
+        """The partitions that are read one record at a time."""
         return self._careful
 
     @property
     def is_hurried(self) -> bool:
-        """Whether what is done should be committed at once: somebody died here."""
+        """Whether finished work should be committed at once, because a process died here."""
         return time.monotonic() < self._hurried_until_s
 
     def start_over(self) -> None:
-        """Note that the partitions are somebody else's now."""
+        """Forget all partitions: others own them now."""
         self._known.clear()
         self._careful.clear()
 
     async def begin(self, firsts: Mapping[int, int], *, window: int) -> None:
-        """Note that work begins at these offsets of partitions; `careful` has those on which others died too often.
+        """Note that work begins at these offsets; `careful` then has the partitions with too many deaths.
 
-        Without a log that answers nothing is noted: that must not hold up the records.
+        If the log does not answer, nothing is noted: that must not delay the records.
         """
         new = {partition: offset for partition, offset in firsts.items() if partition not in self._known}
         if not new or self._log is None:
@@ -147,14 +147,14 @@ class Attempts:
             )
 
     async def begin_alone(self, partition: int, offset: int) -> FatalRecordError | None:
-        """Note that this record is worked on with nothing beside it; the error to end it with if it killed before.
+        """Note that this record runs with nothing beside it; return the error to end it with if it has killed before.
 
         Raises:
             UnavailableError: the log does not answer; do not work on the record.
         """
         attempt = self._careful.get(partition)
         if self._log is None or attempt is None or (attempt.alone and offset < attempt.offset):
-            # The partition is somebody else's now; or the record was tried before the one that killed, and did not.
+            # Another process owns the partition now, or the record comes before the suspect one.
             return None
         tried = attempt.alone if offset == attempt.offset else 0
         if tried >= _DEATHS_ALONE:
@@ -169,22 +169,22 @@ class Attempts:
         return None
 
     async def leave(self, partition: int) -> None:
-        """Note that nothing of the partition is suspected any more."""
+        """Note that the partition has no suspect record any more."""
         self._careful.pop(partition, None)
         if self._log is not None:
             try:
                 await self._log.forget(self._topic, partition)
             except UnavailableError as error:
-                # The next owner goes on record by record for a while.
+                # The next owner continues record by record for a while.
                 log.warning("attempts_not_forgotten", topic=self._topic, partition=partition, error=str(error))
 
 
-# Longer than a partition stands with nobody to try it; what is older says nothing of the process of today.
+# Longer than a partition stays without an owner; an older note says nothing about the process of today.
 _KEPT_S = 24 * 3600
 
 
 class RedisAttemptLog:
-    """An `AttemptLog` of the result store."""
+    """An `AttemptLog` in the result store."""
 
     def __init__(self, redis: "Redis", *, redis_url: str, names: "Names") -> None:
         self._redis = redis
@@ -216,7 +216,7 @@ class RedisAttemptLog:
             await pipeline.execute()
 
     async def forget(self, topic: str, partition: int) -> None:
-        """Note that there is nothing to tell of the partition.
+        """Delete the note of the partition.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -229,7 +229,7 @@ class RedisAttemptLog:
 
 
 class Isolation:
-    """Lets any number of blocks run at once, or one alone; who waits to be alone goes first. One event loop."""
+    """Lets any number of blocks run at once, or one alone; one that waits to be alone goes first. One event loop."""
 
     def __init__(self) -> None:
         self._alone = asyncio.Lock()
@@ -239,7 +239,7 @@ class Isolation:
 
     @asynccontextmanager
     async def beside_others(self) -> AsyncIterator[None]:
-        """Run the block beside others, and never beside one that runs alone."""
+        """Run the block beside others, but never beside one that runs alone."""
         if self._alone.locked():
             async with self._alone:
                 pass

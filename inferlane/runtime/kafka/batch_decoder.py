@@ -1,6 +1,6 @@
-"""The batches of a fetch, whatever their bytes are, decompressed within a limit.
+"""Decode the batches of a fetch, whatever their bytes are, and decompress them within a limit.
 
-A few compressed bytes must not become more than memory holds.
+A few compressed bytes must not expand to more than the memory holds.
 """
 
 import struct
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class LenientBatch:
-    """A batch that is read anew, leniently, from the first record on that aiokafka cannot decode."""
+    """A batch that is read leniently from the first record on that aiokafka cannot decode."""
 
     def __init__(self, batch: Any, raw: memoryview) -> None:
         self._batch = batch
@@ -55,14 +55,14 @@ class _PythonBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # aiokafka has
 
 
 class _LenientBytes(bytearray):
-    """Bytes that decode to text whatever they are."""
+    """Bytes that always decode to text."""
 
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
         part = super().__getitem__(index)
         return _LenientBytes(part) if isinstance(part, bytearray) else part
 
     def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
-        """Decode, with what no text can be as escapes."""
+        """Decode; bytes that are no text become escapes."""
         return super().decode(encoding, errors)
 
 
@@ -151,8 +151,8 @@ class Frame:
     def offsets(self, position: int) -> tuple[int, int]:
         """Return the first and the last offset of a batch that could not be read, at `position` or behind it.
 
-        What a damaged batch says of itself is believed only where it agrees with itself and with the next one: a
-        wrong end would leave out records behind it, or lie behind the end of the partition.
+        The header of a damaged batch counts only if it is consistent, also with the next batch: a
+        wrong end would skip records behind it, or lie behind the end of the partition.
         """
         first = last = position
         if self._has_header:
@@ -166,12 +166,12 @@ class Frame:
         return min(first, last), last
 
 
-# A buffer of so many times the compressed size is enough for ordinary records; the whole limit is asked for only when
-# it is not. Larger asks the system for memory that most batches never touch, smaller decompresses more batches twice.
+# A buffer of this many times the compressed size is enough for ordinary records; otherwise the limit is allocated.
+# Larger allocates memory that most batches never touch, smaller decompresses more batches twice.
 _USUAL_RATIO = 32
 _SMALLEST_BUFFER_BYTES = 64 * 1024
-# Kafka's own clients write one gzip member a batch, and snappy blocks of 32 KiB. Each costs a step of Python, so that
-# a batch of empty ones would hold the event loop for seconds.
+# Kafka's own clients write one gzip member a batch, and snappy blocks of 32 KiB. Each member or block costs a step of
+# Python, so a batch of empty ones would block the event loop for seconds.
 _MAX_GZIP_MEMBERS = 16
 _SMALLEST_SNAPPY_BLOCK_BYTES = 1024
 _GZIP_FRAME = 31
@@ -201,7 +201,7 @@ def decompress_gzip(raw: bytes | memoryview, limit_bytes: int) -> bytes:
     room_bytes = limit_bytes
     for _ in range(_MAX_GZIP_MEMBERS):
         member = zlib.decompressobj(wbits=_GZIP_FRAME)
-        # One byte more than there is room for tells whether there is more. With a limit of 0 zlib has none.
+        # One byte above the limit shows whether there is more. For zlib a limit of 0 means no limit.
         parts.append(member.decompress(left, room_bytes + 1))
         room_bytes -= len(parts[-1])
         if room_bytes < 0:
@@ -266,7 +266,7 @@ def decompress_zstd(raw: bytes | memoryview, limit_bytes: int) -> bytes:
 def _decompress_into(codec: ModuleType, raw: bytes | memoryview, limit_bytes: int) -> bytes:
     usual_bytes = min(limit_bytes, max(_SMALLEST_BUFFER_BYTES, _USUAL_RATIO * len(raw)))
     for buffer_bytes in (usual_bytes, limit_bytes):
-        # Memory that is not touched costs nothing, so that a large limit is not paid for by a small batch.
+        # Untouched memory costs nothing, so a small batch does not pay for a large limit.
         buffer = np.empty(buffer_bytes, np.uint8)
         try:
             written_bytes = codec.decompress_into(raw, buffer)

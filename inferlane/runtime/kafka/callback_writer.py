@@ -1,4 +1,4 @@
-"""Writing callbacks beside results: what ends a request writes its callback before it commits the request."""
+"""Write callbacks beside results: a process writes the callback of a request before it commits the request."""
 
 import time
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ class CallbackWriter:
         self._classes = classes
 
     async def write(self, asked: "Sequence[tuple[Result, CallbackOrder]]") -> None:
-        """Return when each callback is durable: in its topic, or in the dead letters if that does not take it."""
+        """Return when each callback is durable: in its topic, or in the dead letters if its topic refuses it."""
         records = [
             callback_record(self._topic, result, order, classes=self._classes_of(result)) for result, order in asked
         ]
@@ -63,7 +63,7 @@ class CallbackWriter:
         return list(await write_each(self._sender, self._retrier, records, stage="callbacks"))
 
     def _classes_of(self, result: "Result") -> tuple[str, ...]:
-        # A result that was there before ours may be another version's: then its indices stay numbers.
+        # An earlier result in force may come from another version: then its class indices stay numbers.
         return self._classes if (result.model, result.version) == self._pool else ()
 
 

@@ -1,4 +1,4 @@
-"""aiokafka clients with the settings that our promise needs: addresses, TLS, passwords, limits and waits."""
+"""aiokafka clients with the settings that our delivery promise needs: addresses, TLS, passwords, limits and waits."""
 
 import ssl
 from collections.abc import Iterator, Mapping
@@ -82,19 +82,19 @@ def tls_context(settings: "KafkaSettings") -> ssl.SSLContext | None:
 
 
 def _no_password() -> str:
-    """OpenSSL asks on the terminal where none is given, which a service must never do."""
+    """Refuse a key with a passphrase: OpenSSL would ask for it on the terminal, which a service must not do."""
     raise ValueError("the key has a passphrase")
 
 
-# Fetches are bounded so that a backlog of large records does not fill the memory of a worker.
+# The most bytes of a fetch, so that a backlog of large records does not fill the memory of a worker.
 _FETCH_MAX_BYTES = 32 * 1024 * 1024
 _MAX_BATCH_BYTES = 1024 * 1024
-# How long one batch may take before the group gives up on us.
+# How long one batch may take before the group removes the consumer.
 _MAX_POLL_INTERVAL_MS = 600_000
-# Too few mistake a busy member for a dead one, and tell it late of a rebalance; too many keep an idle broker awake.
+# Heartbeats in a session timeout. Too few make a busy member look dead and a rebalance slow; too many cost idle CPU.
 _HEARTBEATS_A_SESSION = 6
-# So late producers and consumers see partitions that were added, or a topic that was made anew. Each look costs the
-# broker a small call a client.
+# How late producers and consumers see added partitions, or a recreated topic. Each refresh costs the broker a small
+# call for each client.
 METADATA_MAX_AGE_MS = 5_000
 
 
@@ -106,7 +106,7 @@ def make_producer(settings: "KafkaSettings") -> AIOKafkaProducer:
         acks="all",
         enable_idempotence=settings.kafka_idempotence,
         max_request_size=record_limit_bytes(settings),
-        # A partition takes one batch a round trip; with no linger a large limit costs no latency.
+        # A partition takes one batch a round trip; without a linger a large limit costs no latency.
         max_batch_size=_MAX_BATCH_BYTES,
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
         request_timeout_ms=settings.kafka_request_timeout_ms,
@@ -124,7 +124,7 @@ def make_consumer(
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        # What a producer took back, or has not decided on yet, is no request.
+        # Records of aborted or open transactions are not requests.
         isolation_level="read_committed",
         fetch_max_wait_ms=fetch_max_wait_ms or settings.fetch_max_wait_ms,
         fetch_max_bytes=_FETCH_MAX_BYTES,
@@ -138,21 +138,21 @@ def make_consumer(
     )
 
 
-# Room for keys, headers and the batch frame around a value of the largest size that we accept.
+# The bytes of keys, headers and the batch frame around a value of the largest size that is accepted.
 _FRAME_BYTES = 64 * 1024
 
 
 def record_limit_bytes(settings: "KafkaSettings") -> int:
-    """Return the largest record, framed, that a producer may send and a topic must take."""
+    """Return the size in bytes of the largest framed record, which a producer may send and a topic must accept."""
     return max(settings.max_body_bytes, settings.max_result_bytes) + _FRAME_BYTES
 
 
-# A producer compresses several records together, of which each must be within the limit.
+# A producer compresses several records together, each of which must be within the limit.
 _BATCH_LIMITS = 4
 
 
 def batch_limit_bytes(settings: "KafkaSettings") -> int:
-    """Return what the records of one compressed batch may take when they are decompressed."""
+    """Return the most bytes of the records of one compressed batch after decompression."""
     return _BATCH_LIMITS * record_limit_bytes(settings)
 
 
@@ -164,8 +164,8 @@ def make_admin(settings: "KafkaSettings") -> AIOKafkaAdminClient:
 async def partitions_by_topic(admin: AIOKafkaAdminClient) -> Mapping[str, list[TopicPartition]]:
     """Return the partitions, by number, of every topic that the broker has now.
 
-    A consumer knows only those of the topics that it reads (the embedded broker tells it all, Apache Kafka does not),
-    and asking for a topic by its name creates it where the broker is set to.
+    A consumer knows only the partitions of its own topics (the embedded broker lists all, Apache Kafka does not), and
+    asking for a topic by name would create it if the broker creates topics automatically.
     """
     return {
         topic["topic"]: sorted(TopicPartition(topic["topic"], part["partition"]) for part in topic["partitions"])
@@ -194,7 +194,7 @@ async def partitions_of(settings: "KafkaSettings", topic: str) -> list[TopicPart
 def existing_only(
     consumer: AIOKafkaConsumer, topic: str, offsets: Mapping[TopicPartition, int]
 ) -> dict[TopicPartition, int]:
-    """Leave out partitions that the topic does not have any more: it was deleted, and may have been made anew."""
+    """Leave out partitions that the topic no longer has: it was deleted, and may have been recreated."""
     there = consumer.partitions_for_topic(topic) or ()
     gone = sorted(partition.partition for partition in offsets if partition.partition not in there)
     if gone:
@@ -202,7 +202,7 @@ def existing_only(
     return {partition: offset for partition, offset in offsets.items() if partition.partition not in gone}
 
 
-# What the client library raises for a call to the broker that failed.
+# The errors that the client library raises for a failed call to the broker.
 BROKER_ERRORS = (KafkaError, OSError, TimeoutError)
 
 
@@ -212,7 +212,7 @@ def broker_errors(bootstrap_servers: str) -> Iterator[None]:
 
     Raises:
         UnavailableError: the broker does not answer or refused the call for now.
-        NotServedError: the broker denies the call or does not know it: no retry mends that.
+        NotServedError: the broker denies the call or does not know it: retries do not help.
     """
     try:
         yield
@@ -231,24 +231,24 @@ def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneErr
     return UnavailableError(f"the broker at {bootstrap_servers} did not take the call: {what}")
 
 
-# Of the time that a lane has been empty, the share that the next record may wait at the broker. It adds this much to
-# the pause that a client made anyway; a larger one is felt, a smaller one wakes an idle machine more often.
+# The next record may wait at the broker for this share of the time that the lane has been empty, on top of the pause
+# that the client made anyway. A larger share adds latency, a smaller one wakes an idle machine more often.
 _SHARE_OF_PAUSE = 0.01
-# With signals of producers beside it a consumer needs no short wait: only records of others are found by it.
+# With signals a consumer needs no short wait: its own fetches find only records of producers without signals.
 _SIGNALLED_BUSY_MS = 20
 _SIGNALLED_IDLE_MS = 1_000
-# Nobody waits for a single bulk record.
+# No client waits for a single bulk record.
 _BULK_BUSY_MS = 50
 _BULK_IDLE_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class FetchWait:
-    """The wait in milliseconds right after a record, and the longest, which it grows to while nothing comes.
+    """The wait of a fetch in milliseconds right after a record, and the longest, to which it grows in an empty lane.
 
-    It matters on a broker that does not wake a waiting fetch, as Tansu does not: there it is a floor of the latency,
-    and a short one asks hundreds of times a second for what is not there. Where producers send signals
-    (`inferlane.runtime.kafka.arrivals`) it matters for the records of others alone.
+    It matters on a broker that does not wake a waiting fetch, such as Tansu: there it is a floor of the latency, and a
+    short wait polls an empty topic hundreds of times a second. If producers send signals
+    (`inferlane.runtime.kafka.arrivals`), it matters only for the records of other producers.
     """
 
     busy_ms: int
@@ -256,7 +256,7 @@ class FetchWait:
 
     @classmethod
     def for_lane(cls, settings: "KafkaSettings", lane: Lane) -> Self:
-        """Return what the settings say for this lane."""
+        """Return the waits of this lane by the settings."""
         busy_ms, idle_ms = settings.fetch_max_wait_ms, settings.idle_fetch_max_wait_ms
         if settings.arrivals_dir is not None:
             busy_ms, idle_ms = max(busy_ms, _SIGNALLED_BUSY_MS), max(idle_ms, _SIGNALLED_IDLE_MS)

@@ -1,4 +1,4 @@
-"""The consumer of one lane of one group: it tracks what it fetched and commits what is finished."""
+"""The consumer of one lane of one group: it tracks fetched records and commits finished ones."""
 
 import asyncio
 import math
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Longer than a broker takes that is well; a rebalance waits for a commit that is under way.
+# Longer than a healthy broker takes; a rebalance waits for a commit that is under way.
 _CLOSE_TIMEOUT_S = _COMMIT_TIMEOUT_S = 5.0
 
 
@@ -39,15 +39,15 @@ class FetchedBatch:
 
     records: Sequence[ConsumerRecord]
     ticket: Ticket[TopicPartition]
-    # A single record of a partition on which processes died: `begin_alone` comes first, and nothing may run beside it.
+    # A suspect record, at which processes died: call `begin_alone` first, and run nothing beside it.
     is_suspect: bool = False
 
 
 class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """Fetches records of a topic and commits them once they are finished, at most every `commit_interval_s`.
 
-    A lane has a consumer of its own: aiokafka fetches nothing from a broker while records of one of its partitions
-    lie unread, so a bulk backlog would stall the clients that wait.
+    A lane has a consumer of its own: aiokafka does not fetch from a broker while it holds unread records of one of its
+    partitions, so a bulk backlog would stall waiting clients.
     """
 
     def __init__(  # noqa: PLR0913 - what it reads, and for whom
@@ -61,7 +61,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         attempt_log: AttemptLog | None = None,
         in_flight: int = 1,
     ) -> None:
-        """`is_blocked`: no progress has a cause outside this process. `in_flight`: most batches at work at once."""
+        """`is_blocked`: a lack of progress has an outside cause. `in_flight`: the most batches in work at once."""
         self._settings = settings
         self._is_blocked = is_blocked
         self._progress = Progress(stuck_after_s=settings.stuck_after_s)
@@ -78,7 +78,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._idle.set()
         self._has_finished = asyncio.Event()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
-        # One commit at a time: one that lingers must not go out after the partitions are somebody else's.
+        # One commit at a time: a delayed one must not be sent after the partitions were revoked.
         self._committing = asyncio.Lock()
         self._consumer: AIOKafkaConsumer | None = None
         self._assigned = asyncio.Event()
@@ -123,7 +123,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
 
     @property
     def has_joined(self) -> bool:
-        """Whether the group has given us an assignment (which may be empty)."""
+        """Whether the group has assigned partitions to this consumer (perhaps none)."""
         return self._assigned.is_set()
 
     def health(self) -> ConsumerHealth:
@@ -133,7 +133,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         return self._progress.health(now_s=time.monotonic())
 
     async def fetch(self, *, max_records: int, timeout_s: float) -> FetchedBatch | None:
-        """Return what is there, at most `max_records`; wait up to `timeout_s` for the first one.
+        """Return the next records, at most `max_records`; wait up to `timeout_s` seconds for the first one.
 
         Raises:
             UnavailableError: the broker refuses to serve us now.
@@ -150,7 +150,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             await self._note_attempts(consumer, fetched, max_records=max_records)
         batch = FetchedBatch([record for records in fetched.values() for record in records], self._begin(consumer))
         if not fetched:
-            # Nothing, or what nobody is given: it is passed all the same, or it would count as lag for ever.
+            # No records, or offsets without one: these are committed too, or they would stay lag for ever.
             self.finish(batch)
             return None
         return batch
@@ -158,11 +158,11 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     async def _note_attempts(
         self, consumer: "AIOKafkaConsumer", fetched: dict[TopicPartition, list[ConsumerRecord]], *, max_records: int
     ) -> None:
-        """Note where work begins; records of partitions to be careful with are left where they are."""
+        """Note the offsets at which work begins; records of partitions with suspects are not returned yet."""
         firsts = {partition.partition: records[0].offset for partition, records in fetched.items()}
         await self._attempts.begin(firsts, window=max_records * self._in_flight)
         for partition in [partition for partition in fetched if partition.partition in self._attempts.careful]:
-            # Revoked meanwhile, it is read by somebody else.
+            # Revoked meanwhile: another consumer reads it.
             with suppress(IllegalStateError):
                 consumer.seek(partition, fetched.pop(partition)[0].offset)
 
@@ -190,7 +190,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         await self._attempts.leave(partition)
 
     async def begin_alone(self, batch: FetchedBatch) -> FatalRecordError | None:
-        """Note that the record of a suspect batch is worked on now; the error to end it with if it killed before.
+        """Note that work on a suspect record begins; return the error to end it with if it has killed before.
 
         Raises:
             UnavailableError: that cannot be noted now; do not work on the record.
@@ -206,7 +206,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         return self._tracker.begin(moved)
 
     def _running(self) -> "AIOKafkaConsumer":
-        """The consumer, unless a task that it lives by has ended: then it would return nothing for ever, in silence."""
+        """Return the consumer; raise if one of its tasks has ended: it would silently return nothing for ever."""
         if self._consumer is None:
             raise ConsumerBrokenError(f"the consumer of {self._topic} was not started")
         if any(task.done() for task in self._tasks) or has_failed(self._consumer):
@@ -228,7 +228,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             self._idle.set()
 
     async def close(self) -> None:
-        """Commit what is finished and leave the group; what is not finished is redelivered."""
+        """Commit finished work and leave the group; unfinished records are redelivered."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -236,7 +236,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             self._arrivals.close()
         if self._consumer is None:
             return
-        # A broker that is down must not keep the process: what is not committed is redelivered.
+        # A broker that is down must not keep the process from ending: uncommitted records are redelivered.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await self._commit()
@@ -245,7 +245,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                 await self._consumer.stop()
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Finish and commit before somebody else reads on from our commit."""
+        """Finish and commit before the next owner reads on from our commit."""
         try:
             async with asyncio.timeout(self._settings.drain_deadline_s):
                 await self._idle.wait()
@@ -262,7 +262,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             log.info("partitions_revoked", topic=self._topic, partitions=sorted(p.partition for p in revoked))
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Note that we take part."""
+        """Note that the group has assigned partitions."""
         self._progress.start_over()
         self._assigned.set()
         self._rebalances.inc()
@@ -285,16 +285,16 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if not (offsets := existing_only(consumer, self._topic, offsets)):
             return
         try:
-            # aiokafka itself tries again for ever while a partition is not there.
+            # aiokafka itself retries for ever while a partition does not exist.
             async with asyncio.timeout(_COMMIT_TIMEOUT_S):
                 await consumer.commit(offsets)
             for partition, next_offset in offsets.items():
                 self._progress.note_done(partition.partition, next_offset)
         except (CommitFailedError, IllegalStateError) as error:
-            # Somebody else owns the partition now and reads on from the last commit; results are idempotent.
+            # Another consumer owns the partition now and reads on from the last commit; results are idempotent.
             log.info("commit_refused", topic=self._topic, reason=str(error))
         except (KafkaError, TimeoutError) as error:
-            # Tried again an interval later, also by a hurried consumer; until then a crash redelivers more.
+            # Retried one interval later, also by a hurried consumer; until then a crash redelivers more.
             self._tracker.put_back(offsets)
             asyncio.get_running_loop().call_later(self._settings.commit_interval_s, self._has_finished.set)
             log.warning("commit_failed", topic=self._topic, error=repr(error))

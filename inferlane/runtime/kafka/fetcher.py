@@ -1,8 +1,8 @@
-"""What a consumer of aiokafka does with a fetch: one batch that cannot be read costs nothing but itself.
+"""Replace how aiokafka's consumer reads a fetch, so that a batch that cannot be read affects no other batch.
 
-aiokafka raises on such a batch while it has already moved the positions of what it had drained from other partitions,
-so that their records are never returned, and raises again for ever. Here a fetch never raises for what it holds: a
-record that stands for the batch takes its place (`inferlane.contracts.kafka_record`) and is answered like any other.
+aiokafka raises on such a batch after it has moved the positions of other partitions, so their records are never
+returned, and it raises again for ever. Here the contents of a fetch never raise: a record that stands for the batch
+takes its place (`inferlane.contracts.kafka_record`) and is answered like any other.
 
 This is the one module that reaches into aiokafka's fetcher; `test_fetching.py` fails when that changes.
 """
@@ -41,10 +41,10 @@ _YEAR_3000_MS = 32_503_680_000_000
 
 
 def guard_fetches(*, batch_limit_bytes: int) -> None:
-    """Let every consumer of this process read so, with `batch_limit_bytes` for the records of one compressed batch.
+    """Make every consumer of this process read this way; `batch_limit_bytes` bounds a decompressed batch.
 
-    aiokafka offers no place for this: it takes its classes and its codecs from its modules. Calling it again changes
-    the limit and nothing else.
+    aiokafka has no hook for this, so its modules' classes and codecs are replaced. Calling it again changes only the
+    limit.
     """
     consumer_module.Fetcher = _Fetcher
     fetcher.FetchResult = _FetchResult
@@ -64,7 +64,7 @@ def guard_fetches(*, batch_limit_bytes: int) -> None:
 def positions(consumer: "AIOKafkaConsumer") -> dict[TopicPartition, int]:
     """Return where each assigned partition is read next, as far as that is known: past every record that was returned.
 
-    Also past markers of transactions and records of aborted ones, which nobody returns.
+    Also past transaction markers and records of aborted transactions, which are never returned.
     """
     subscription = consumer._subscription.subscription  # noqa: SLF001 - `position()` waits where there is none yet
     assignment = subscription.assignment if subscription is not None else None
@@ -81,7 +81,7 @@ def has_failed(consumer: "AIOKafkaConsumer") -> bool:
 
 
 def set_fetch_wait(consumer: "AIOKafkaConsumer", wait_ms: int) -> None:
-    """Let each fetch from now on wait for so long if it finds nothing: at the broker, or before the next one."""
+    """Set how long each empty fetch waits from now on: at the broker, or before the next fetch."""
     inner = consumer._fetcher  # noqa: SLF001 - no setter; read anew for each fetch
     if inner.arrivals is None:
         inner._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - as above
@@ -99,10 +99,10 @@ def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener
 def wait_after(*, found: bool, is_behind: bool, wait_ms: int) -> int:
     """Return the wait of the next fetch, in ms: longer each time that the broker gave nothing although it has more.
 
-    Tansu looks for records within the wait, and gives none if a long log or a busy machine makes that take longer: of
-    6,000 batches none within 2 ms, most within 8. With one short wait the same fetch would find nothing for ever.
-    A wait that was enough is kept, because the log only grows; it gets shorter when there is nothing to find, where a
-    signal is not heard before the fetch is answered.
+    Tansu searches for records within the wait, and returns none if a long log or a busy machine makes that longer: of
+    6,000 batches none within 2 ms, most within 8. With a constant short wait the same fetch would return nothing for
+    ever. A sufficient wait is kept, because the log only grows; it shrinks again when there is nothing to read, because
+    a signal is not noticed before the fetch returns.
     """
     if found:
         return wait_ms
@@ -124,7 +124,7 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
                 try:
                     await self.arrivals.wait(self.rest_s)
                 except asyncio.CancelledError:
-                    # As aiokafka's: the assignment is another now, or the consumer closes.
+                    # As in aiokafka: the assignment has changed, or the consumer closes.
                     return False
             self.arrivals.forget()
         found: bool = await super()._proc_fetch_request(assignment, node_id, request)
@@ -144,7 +144,7 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
         """As aiokafka's, but an error of one partition waits until what others hold was returned."""
         deadline_s = time.monotonic() + (timeout or 0)
         while True:
-            # What is fetched while a new assignment is made may belong to somebody else after it.
+            # Records that are fetched during a rebalance may belong to another consumer after it.
             if self._subscriptions.reassignment_in_progress:
                 await self._subscriptions.wait_for_assignment()
             drained = self._drain(partitions, max_records)
@@ -156,7 +156,7 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
             if not done or self._closed:
                 waiter.cancel()
                 return {}
-            # Raises what the group's coordinator refused us for.
+            # Raises the error with which the group coordinator refused us.
             waiter.result()
 
     def _drain(
@@ -214,10 +214,10 @@ class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # as above
             return records, size_bytes
         for record in self._partition_records:
             records.append(record)
-            # -1 stands for none, which no sum of a fetch feels.
+            # -1 stands for none; the error in the sum is negligible.
             size_bytes += record.serialized_key_size + record.serialized_value_size
             if is_unreadable(record.headers):
-                # Finding that out may have taken as long as reading a large batch.
+                # The failed read may have taken as long as reading a large batch.
                 size_bytes = max_bytes
             if len(records) == max_records or size_bytes >= max_bytes:
                 self._update_position()
@@ -250,7 +250,7 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # as a
         # A marker may be the last record of a partition, and is passed like any other.
         for record in () if self._is_aborted(batch) or batch.is_control_batch else batch:
             if record.offset < self.next_fetch_offset:
-                # The batch began before the position.
+                # The batch begins before the position.
                 continue
             if record.offset >= batch.next_offset:
                 raise DecodeError(f"offset {record.offset} in a batch that ends before {batch.next_offset}")

@@ -1,7 +1,7 @@
-"""Offsets of groups that nobody joins: read and committed by a consumer that was told what to read.
+"""Offsets of groups without members: read and committed by a consumer with assigned partitions.
 
-A broker takes such a commit only while the group has no member, so whoever commits so cannot take the place of a pool
-that reads as a group. The lag of the group is read as that of any other.
+A broker accepts such a commit only while the group has no member, so it cannot disturb a pool that reads as a group.
+The lag of the group is read like that of any other.
 """
 
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
@@ -32,25 +32,25 @@ _MOVED = (NotCoordinatorForGroupError, GroupCoordinatorNotAvailableError)
 
 
 class GroupHasMembersError(InferlaneError):
-    """A group is read by its own members, so nobody else may commit. Remedy: stop them, or leave the group to them."""
+    """The group has members, so nobody else may commit for it. Remedy: stop them, or leave the group to them."""
 
     code = "group_has_members"
 
 
 class GroupOffsets:
-    """The offsets of any number of groups, over the connections of a consumer of none. Used from one event loop."""
+    """The offsets of any number of groups, over one consumer without a group. Used from one event loop."""
 
     def __init__(self, consumer: "AIOKafkaConsumer") -> None:
         self._client: AIOKafkaClient = consumer._client  # noqa: SLF001 - a consumer asks for its own group alone
         self._coordinators: dict[str, int] = {}
 
     def set_topics(self, *topics: Iterable[str]) -> Awaitable[object]:
-        """Have the client know the partitions of these topics; wait for them, or go on."""
+        """Let the client load the partitions of these topics; wait for them, or go on."""
         known: Awaitable[object] = self._client.set_topics(list(chain(*topics)))
         return known
 
     async def know_topics(self, read: Iterable[str], awaited: Collection[str]) -> None:
-        """Learn the partitions of these topics; those that are awaited are asked for even if they were not there.
+        """Load the partitions of these topics; awaited topics are looked for even if they were missing before.
 
         Raises:
             KafkaError: the broker does not tell.
@@ -60,15 +60,15 @@ class GroupOffsets:
             await self._client.force_metadata_update()
 
     def partitions(self, topic: str) -> Sequence[TopicPartition]:
-        """Return those of a topic that the client knows; none of one that is not there."""
+        """Return the partitions of a topic that the client knows; none if the topic does not exist."""
         numbers = self._client.cluster.partitions_for_topic(topic) or ()
         return [TopicPartition(topic, number) for number in sorted(numbers)]
 
     async def claim(self, group: str, topic: str) -> Mapping[TopicPartition, int]:
-        """From where each partition of a topic is to be read; committed anew, which shows that we may commit.
+        """Return the next offset of each partition of a topic, and commit it again to prove that we may commit.
 
         Raises:
-            GroupHasMembersError: others read as this group.
+            GroupHasMembersError: the group has members.
             KafkaError: the broker does not answer.
         """
         partitions = self.partitions(topic)
@@ -81,7 +81,7 @@ class GroupOffsets:
         return offsets
 
     async def read(self, group: str, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return what the group committed, of the partitions of which it committed anything.
+        """Return the committed offsets of the group, for partitions that have one.
 
         Raises:
             KafkaError: the broker does not tell.
@@ -100,7 +100,7 @@ class GroupOffsets:
         """Commit for a group.
 
         Raises:
-            GroupHasMembersError: others read as this group; nothing was committed.
+            GroupHasMembersError: the group has members; nothing was committed.
             KafkaError: the broker did not commit all of them.
         """
         topics = [
@@ -123,7 +123,7 @@ class GroupOffsets:
         try:
             return await self._client.send(self._coordinators[group], request, group=ConnectionGroup.COORDINATION)
         except BaseException:
-            # It may be another one from now on.
+            # The coordinator may be another one from now on.
             self._coordinators.pop(group, None)
             raise
 

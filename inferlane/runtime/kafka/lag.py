@@ -1,6 +1,6 @@
-"""Consumer lag: of any group, as the broker knows it, and of our own consumers, with whether they make progress.
+"""Consumer lag: of any group, from the broker, and of our own consumers, with their progress.
 
-Liveness is progress, since consumers are known to stand still without an error.
+Liveness means progress, because consumers are known to stop without an error.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class BacklogReader:
-    """Reads positions of groups that it does not belong to. One event loop, one caller at a time."""
+    """Reads the positions of groups without joining them. Used from one event loop, by one caller at a time."""
 
     def __init__(self, settings: "KafkaSettings") -> None:
         self._settings = settings
@@ -70,7 +70,7 @@ class BacklogReader:
 
     async def _read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Sequence[PartitionPosition]]:
         consumer, admin = await self._connected()
-        # Topics of a version that was added since are seen here.
+        # This finds the topics of versions that were added since.
         there = await partitions_by_topic(admin)
         partitions = {
             subscription: there[subscription.topic] for subscription in subscriptions if subscription.topic in there
@@ -95,8 +95,8 @@ class BacklogReader:
         found = await admin.list_consumer_group_offsets(
             group, group_coordinator_id=self._coordinators[group], partitions=partitions
         )
-        # The client drops an error of the whole answer, which then names no partition: a group that moved to another
-        # coordinator would seem to have committed nothing. A partition that was never committed is named, with -1.
+        # The client drops an error of the whole answer, which then lists no partition: a group that moved to another
+        # coordinator would seem to have committed nothing. A partition without a commit is listed, with -1.
         if missing := [partition for partition in partitions if partition not in found]:
             raise NotCoordinatorForGroupError(f"offsets of {group} are not told for {missing}")
         return {partition: held.offset for partition, held in found.items() if held.offset >= 0}
@@ -111,16 +111,16 @@ class BacklogReader:
         return self._consumer, self._admin
 
 
-# Ends that are remembered for one partition. With a look every 5 s an hour and a half of standing still is told
-# exactly; of a longer one the age keeps growing from the oldest look that is left.
+# The ends that are remembered for one partition. With a look every 5 s, ages up to an hour and a half are exact; a
+# greater age keeps growing from the oldest look that is left.
 _LOOKS = 1_024
 
 
 class OldestAge:
-    """Ages of a topic's backlog, from looks at the ends and the committed offsets of its partitions.
+    """The age of a topic's backlog, from repeated looks at the ends and committed offsets of its partitions.
 
-    A record is at least as old as the first look at an end past it. So an age is too low by at most the time between
-    two looks, and counts from the first look after a start.
+    A record is at least as old as the first look at an end past it. So an age is too low by at most the interval of
+    looks, and counts from the first look after a start.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class OldestAge:
     def _note(self, number: int, committed: int, end: int, at_s: float) -> float:
         seen = self._ends.setdefault(number, deque())
         if seen and end < seen[-1][1]:
-            # A broker that forgot, or a topic made anew: what was seen says nothing of it.
+            # The broker lost its data, or the topic was recreated: earlier looks do not apply.
             seen.clear()
         if not seen or end > seen[-1][1]:
             seen.append((at_s, end))
@@ -146,7 +146,7 @@ class OldestAge:
 
 
 class ConsumerState(StrEnum):
-    """What a consumer does. `blocked`: a part that it depends on is away, so a new process would not move either."""
+    """The state of a consumer. `blocked`: a dependency is unavailable, so a new process would not help."""
 
     JOINING = "joining"
     IDLE = "idle"
@@ -157,7 +157,7 @@ class ConsumerState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerHealth:
-    """One consumer at a moment. `still_s`: how long records have waited on some partition with no progress there."""
+    """A consumer at one moment. `still_s`: how long records have waited on some partition without progress there."""
 
     state: ConsumerState
     lag_records: int
@@ -172,7 +172,7 @@ class _Partition:
 
 
 class Progress:
-    """Compares what is done with what the topic holds, partition by partition. Pure; `now_s` is monotonic."""
+    """Compares finished work with the ends of the topic, partition by partition. Pure; `now_s` is monotonic."""
 
     def __init__(self, *, stuck_after_s: float) -> None:
         self._stuck_after_s = stuck_after_s
@@ -180,18 +180,18 @@ class Progress:
         self._is_blocked = False
 
     def start_over(self) -> None:
-        """Forget everything: after a rebalance it is not known here where the group stands."""
+        """Forget everything: after a rebalance the positions of the group are not known here."""
         self._partitions.clear()
 
     def note_done(self, partition: int, next_offset: int) -> None:
-        """Note that every record before `next_offset` is done."""
+        """Note that every record before `next_offset` is finished."""
         known = self._partitions.setdefault(partition, _Partition(next_offset=next_offset, end=next_offset))
         if next_offset > known.next_offset:
             known.next_offset = next_offset
             known.still_since_s = None
 
     def note_ends(self, ends: Mapping[int, int], *, now_s: float) -> None:
-        """Compare with the end of each partition; one that nothing was noted of counts from its first known end."""
+        """Compare with the end of each partition; a partition without a note counts from its first known end."""
         self._is_blocked = False
         for number, end in ends.items():
             known = self._partitions.setdefault(number, _Partition(next_offset=end, end=end))
@@ -202,7 +202,7 @@ class Progress:
                 known.still_since_s = now_s
 
     def note_blocked(self) -> None:
-        """Note that nobody could move now: the time of standing still starts over."""
+        """Note that no consumer could make progress now: the time without progress starts again."""
         self._is_blocked = True
         for known in self._partitions.values():
             known.still_since_s = None
@@ -212,7 +212,7 @@ class Progress:
         return partition in self._partitions
 
     def health(self, *, now_s: float) -> ConsumerHealth:
-        """Return what the consumer does."""
+        """Return the state of the consumer."""
         lag_records = sum(max(0, known.end - known.next_offset) for known in self._partitions.values())
         still = [known.still_since_s for known in self._partitions.values() if known.still_since_s is not None]
         still_s = now_s - min(still) if still else 0.0
@@ -228,7 +228,7 @@ class Progress:
 
 log = structlog.get_logger(__name__)
 
-# Often enough to see a consumer stand still well within the limit; each time costs the broker two small calls.
+# Often enough to notice a stuck consumer well within the limit; each look costs the broker two small calls.
 _CHECKS_A_LIMIT = 6
 _LONGEST_INTERVAL_S = 5.0
 
@@ -236,9 +236,9 @@ _LONGEST_INTERVAL_S = 5.0
 async def watch_progress(
     consumer: "AIOKafkaConsumer", progress: Progress, *, stuck_after_s: float, is_blocked: Callable[[], bool]
 ) -> None:
-    """Keep `progress` told of the ends of the assigned partitions, until cancelled.
+    """Update `progress` with the ends of the assigned partitions, until cancelled.
 
-    A broker that does not answer, or `is_blocked`, means that it is blocked: a restart would not make it move.
+    If the broker does not answer, or if `is_blocked`, the consumer is blocked: a restart would not help.
     """
     interval_s = min(_LONGEST_INTERVAL_S, stuck_after_s / _CHECKS_A_LIMIT)
     while True:
@@ -247,7 +247,7 @@ async def watch_progress(
             async with asyncio.timeout(_LONGEST_INTERVAL_S):
                 await _compare(consumer, progress)
         except IllegalStateError:
-            # Revoked meanwhile: the next look is at what is ours then.
+            # Revoked meanwhile: the next look uses the new assignment.
             continue
         except (KafkaError, OSError, TimeoutError) as error:
             log.debug("progress_not_checked", error=repr(error))
@@ -264,8 +264,8 @@ async def _compare(consumer: "AIOKafkaConsumer", progress: Progress) -> None:
     if fresh:
         await _note_start(consumer, progress, fresh)
     ends = await consumer.end_offsets(ours)
-    # Asked for an end, Tansu says where the last batch begins; a fetch knows better, once there was one. What an open
-    # transaction holds back is not to be had yet, by nobody.
+    # Tansu returns the start of the last batch as the end; a fetch, once there was one, knows the true end. Nobody can
+    # read records behind an open transaction yet.
     ends = {
         partition.partition: max(ends[partition], consumer.last_stable_offset(partition) or 0)
         for partition in ours & consumer.assignment()
@@ -274,7 +274,7 @@ async def _compare(consumer: "AIOKafkaConsumer", progress: Progress) -> None:
 
 
 async def _note_start(consumer: "AIOKafkaConsumer", progress: Progress, fresh: list[TopicPartition]) -> None:
-    """Where the group stood when the partitions became ours; retention may have moved the beginning past it."""
+    """Note the group's position at the assignment; retention may have moved the first record past it."""
     beginnings = await consumer.beginning_offsets(fresh)
     for partition in fresh:
         committed = await consumer.committed(partition) or 0

@@ -35,12 +35,12 @@ Allowance = Callable[[int], int]
 
 
 def everything(max_records: int) -> int:
-    """Return the allowance of a process that never holds back."""
+    """Return the whole allowance: this process never limits its fetches."""
     return max_records
 
 
 class BatchSource(Protocol):
-    """Where a lane gets its batches: `LaneConsumer`, or the `TopicFeed` of a consumer of many topics."""
+    """The source of a lane's batches: a `LaneConsumer`, or the `TopicFeed` of a consumer of many topics."""
 
     @property
     def has_joined(self) -> bool: ...
@@ -60,9 +60,9 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneOptions:
-    """How a lane is read: the most records of one batch, and the most batches at work at once.
+    """The options of a lane: the most records of a batch, and the most batches in work at once.
 
-    `idle_wait_s`: how long one look for records may take, and so how late a lane notes that it should stop.
+    `idle_wait_s`: how long one fetch may wait for records, and so how late a lane notices that it should stop.
     """
 
     consumer: BatchSource
@@ -72,7 +72,7 @@ class LaneOptions:
 
 
 class Lanes:
-    """The lanes of one process, each in a loop of its own so that bulk never holds up a waiting client."""
+    """The lanes of one process, each in a loop of its own, so that bulk never delays a waiting client."""
 
     def __init__(
         self,
@@ -93,20 +93,20 @@ class Lanes:
         self._retrier = retrier
 
     def ready(self) -> Mapping[str, bool]:
-        """Return whether each lane has its place in the group."""
+        """Return whether each lane has joined its group."""
         return {f"{lane}_lane": options.consumer.has_joined for lane, options in self._lanes.items()}
 
     def live(self) -> Mapping[str, bool]:
-        """Return whether each lane moves, or has a reason not to; False of one that only a restart can mend."""
+        """Return whether each lane makes progress or is blocked; False if only a restart can help."""
         health = self.health()
         return {f"{name}_progress": health[name].state is not ConsumerState.STUCK for name in health}
 
     def health(self) -> Mapping[str, ConsumerHealth]:
-        """Return what each lane does."""
+        """Return the state of each lane."""
         return {lane.value: options.consumer.health() for lane, options in self._lanes.items()}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then finish and commit what was fetched, and return.
+        """Work until `stop` is set; then finish and commit the fetched batches, and return.
 
         A broker that is away at the start is waited for.
         """
@@ -144,7 +144,7 @@ class Lanes:
                 works.create_task(self._finish(options.consumer, batch, lane, free))
 
     async def _fetch(self, options: LaneOptions, stop: asyncio.Event) -> FetchedBatch | None:
-        # Asked anew at each try: a broker that is away must not keep a process that is told to stop.
+        # Checked at each retry: an unavailable broker must not keep a process that is told to stop.
         if stop.is_set():
             return None
         max_records = self._allowance(options.max_records)
@@ -162,7 +162,7 @@ class Lanes:
         await self._end(consumer, batch, rest)
 
     async def _try_alone(self, consumer: BatchSource, batch: FetchedBatch, lane: Lane) -> Awaitable[object] | None:
-        """Work on one record with nothing beside it, or give it up if a process died of it so; returns as `Work`."""
+        """Work on one record with nothing beside it, or dead-letter it if it killed a process; return as `Work`."""
         async with self._isolation.alone():
             error = await self._retrier.until_done(lambda: consumer.begin_alone(batch), stage=f"alone:{lane}")
             if error is None:

@@ -1,4 +1,4 @@
-"""Which offsets may be committed: never one past a record whose work is not done."""
+"""Decide which offsets may be committed: never one past an unfinished record."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ class Ticket(Generic[Partition]):
 class OffsetTracker(Generic[Partition]):
     """Tickets in the order of their batches. Pure; one event loop.
 
-    A ticket that is done waits for all earlier ones. That holds back a partition that an unfinished ticket did not
-    touch, which costs a little redelivery after a crash and saves a ledger for each partition.
+    A finished ticket waits for all earlier ones. That also delays partitions that the unfinished ticket did not
+    touch: it costs a little redelivery after a crash, and saves a ledger for each partition.
     """
 
     def __init__(self) -> None:
@@ -48,11 +48,11 @@ class OffsetTracker(Generic[Partition]):
         return committable
 
     def put_back(self, offsets: Mapping[Partition, int]) -> None:
-        """Note that these were taken and could not be committed."""
+        """Take back offsets that could not be committed."""
         self._committable = {**offsets, **self._committable}
 
     def forget(self) -> None:
-        """Drop everything: the partitions are somebody else's now. Later `finish` calls of dropped tickets are void."""
+        """Drop everything: others own the partitions now. Later `finish` calls of dropped tickets have no effect."""
         self._open.clear()
         self._committable.clear()
 
@@ -85,12 +85,12 @@ class PartitionPosition:
 
     @property
     def done(self) -> int:
-        """The offset before which nothing waits: what retention removed waits for nobody."""
+        """The offset before which nothing waits: records that retention removed do not count."""
         return max(self.committed or 0, self.beginning)
 
     @property
     def lag_records(self) -> int:
-        """What waits."""
+        """The number of records that wait."""
         return max(0, self.end - self.done)
 
 

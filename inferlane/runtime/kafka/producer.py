@@ -1,4 +1,4 @@
-"""Producing by the batch: many records, one wait."""
+"""Produce records in batches: many records, one wait."""
 
 import asyncio
 import secrets
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# A partition that has not acknowledged for so long may be gone: the broker is asked, so often.
+# If a partition has not acknowledged within this time, the broker is asked whether it still exists, at this interval.
 _LOOK_AFTER_S = 1.0
 
 
 class BatchProducer:
-    """Sends records as the batches that they form. Safe for any number of tasks of one event loop.
+    """Sends records in batches. Safe for any number of tasks of one event loop.
 
     aiokafka's `send` costs a future, a metadata check and a partitioner call for each record; a batch built here
-    costs one append a record and one future a batch. One record or topic that fails never costs the others anything.
+    costs one append a record and one future a batch. A record or topic that fails does not affect the others.
     """
 
     def __init__(self, settings: "KafkaSettings") -> None:
@@ -84,7 +84,7 @@ class BatchProducer:
             raise next((error for error in failures if not isinstance(error, UnavailableError)), failures[0])
 
     async def send_each(self, records: "Sequence[OutRecord]") -> "Sequence[InferlaneError | None]":
-        """Return for each record None when all in-sync replicas have it, else why it is not written.
+        """Return for each record None if all in-sync replicas have it, else the error.
 
         A record's partition is the CRC-32 of its key, as librdkafka's `consistent` partitioner, unless it may go
         together with others. `PayloadTooLargeError` and `RecordRefusedError` last; after `UnavailableError` the
@@ -150,7 +150,7 @@ class BatchProducer:
     async def _send_once(
         self, group: "_Group", records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
     ) -> None:
-        """Send what is left of the group, and leave in it what is to be sent once more, in other batches."""
+        """Send the rest of the group, and leave in it the records to send again in other batches."""
         producer = await self._producer.renewed()
         limit_bytes = self._facts.limit_bytes(group.topic)
         make = producer.create_batch if limit_bytes is None else lambda: make_builder(limit_bytes)
@@ -161,7 +161,7 @@ class BatchProducer:
             else:
                 batches.append(batch)
         group.numbers = []
-        # Behind a batch that is refused, those of its partition are refused for their sequence: one at a time then.
+        # Once a batch is refused, later ones of its partition are refused for their sequence: send one at a time then.
         while batches:
             now, batches = (batches[:1], batches[1:]) if group.is_alone else (batches, [])
             try:
@@ -182,7 +182,7 @@ class BatchProducer:
                 futures.append(future)
             await self._wait_for(group, futures)
         except BaseException:
-            # Nobody looks at what comes of them.
+            # Nobody reads their results.
             for future in futures:
                 _ = future.cancel() or future.exception()
             raise
@@ -190,12 +190,12 @@ class BatchProducer:
             if (error := future.exception()) is None:
                 continue
             remedy = remedy_of(error)
-            # The broker did not count a batch that it refused; the producer did.
+            # The broker did not count the refused batch in its sequence; the producer did.
             is_spent = remedy is Remedy.RECONNECT or (remedy is Remedy.REFUSE and self._settings.kafka_idempotence)
             if is_spent:
                 self._producer.note_spent(producer)
             if isinstance(error, UnknownTopicOrPartitionError):
-                # Whether it is gone for good is found out before the next try.
+                # Before the next try the broker is asked whether the topic is gone for good.
                 self._partitioners.pop(group.topic, None)
                 self._lose(outcomes, batch, UnavailableError(f"the broker does not know {group.topic} now"))
             elif isinstance(error, TOO_LARGE):
@@ -234,7 +234,7 @@ class BatchProducer:
             drop_batches(self._producer.current, topic)
             raise
         except UnavailableError:
-            # Not believed yet.
+            # The topic does not count as missing yet.
             return
         if partition >= partitions:
             self._partitioners.pop(topic, None)
@@ -263,7 +263,7 @@ class BatchProducer:
         return partitioner
 
     def _note_partitions(self, cluster: "ClusterMetadata") -> None:
-        """Learn anew, with the next record, how many partitions a topic has if it has others than before."""
+        """If a topic's partitions have changed, read their number again with the next record."""
         for topic, partitioner in list(self._partitioners.items()):
             if (now := cluster.partitions_for_topic(topic)) and len(now) != partitioner.partitions:
                 log.info("partitions_changed", topic=topic, before=partitioner.partitions, now=len(now))
@@ -272,10 +272,10 @@ class BatchProducer:
 
 @dataclass(slots=True)
 class _Group:
-    """Records of one partition on their way: the numbers of those without an outcome."""
+    """Records of one partition that are being sent: the indices of those without an outcome."""
 
     topic: str
     partition: int
     numbers: list[int]
-    # Whether each gets a batch of its own, so that one that is refused is found.
+    # Whether each record gets a batch of its own, to find the one that is refused.
     is_alone: bool = False

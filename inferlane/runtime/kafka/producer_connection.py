@@ -1,4 +1,4 @@
-"""The connection of a producer: replaced when the broker refuses it for good, and asked what a topic takes."""
+"""The connection of a producer: it is replaced when the broker refuses it for good, and it reads facts of topics."""
 
 import asyncio
 import time
@@ -26,11 +26,11 @@ log = structlog.get_logger(__name__)
 class RenewableProducer:
     """aiokafka's producer, and another in its place once it is spent. Used from one event loop.
 
-    An idempotent producer whose sequence or session the broker refuses is refused for ever after.
+    Once the broker refuses the sequence or session of an idempotent producer, it refuses that producer for ever.
     """
 
     def __init__(self, settings: "KafkaSettings", *, on_metadata: "Callable[[ClusterMetadata], None]") -> None:
-        """`on_metadata` is called with what the broker says of its topics, each time that it is asked."""
+        """`on_metadata` is called with the broker's metadata of topics each time that they are read."""
         self._settings = settings
         self._on_metadata = on_metadata
         self._timeout_s = settings.kafka_request_timeout_ms / 1000
@@ -49,7 +49,7 @@ class RenewableProducer:
         self._producer = await self._connect()
 
     async def close(self) -> None:
-        """Flush what is under way and disconnect."""
+        """Flush the records under way and disconnect."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await self._stop(producer)
@@ -67,13 +67,13 @@ class RenewableProducer:
         return self._producer
 
     def note_spent(self, producer: "AIOKafkaProducer") -> None:
-        """Note that the broker refuses this one from now on; nothing changes if another is in its place already."""
+        """Note that the broker refuses this producer from now on; no change if it was replaced already."""
         self._is_spent |= producer is self._producer
 
     async def renewed(self) -> "AIOKafkaProducer":
         """Return the producer to send with now, after a spent one was replaced.
 
-        What the spent one holds is flushed beside the new one; nobody waits for that.
+        The records of the spent producer are flushed in the background.
 
         Raises:
             UnavailableError: it is not connected, or the broker does not answer.
@@ -107,23 +107,23 @@ class RenewableProducer:
         return producer
 
     async def _stop(self, producer: "AIOKafkaProducer") -> None:
-        # An idempotent producer never gives up a flush by itself; nobody waits for what is left.
+        # An idempotent producer never gives up a flush by itself; the rest is abandoned.
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout_s):
                 await producer.stop()
 
 
-# A topic that was just created is not known to every broker at once: for so long its absence is not believed.
+# Brokers learn of a new topic one after the other: a topic counts as missing only after this many seconds.
 _BELIEVED_AFTER_S = 2.0
-# How often the broker is asked again for a topic that is missing; it costs a call for the metadata of all topics.
+# Seconds between two looks for a missing topic; each reads the metadata of all topics.
 _ASKED_EVERY_S = 0.5
-# How long a limit that the broker told is used before a larger record is tried again: it may have been raised.
+# Seconds for which a known size limit is used before a larger record is tried again: it may have been raised.
 _LIMIT_KEPT_S = 15.0
 _MAX_MESSAGE_BYTES = "max.message.bytes"
 
 
 class TopicFacts:
-    """Facts that are asked for when something failed, and kept for a while. Used from one event loop."""
+    """Facts about topics, read after a failure and kept for a while. Used from one event loop."""
 
     def __init__(self, settings: "KafkaSettings") -> None:
         self._settings = settings
@@ -132,10 +132,10 @@ class TopicFacts:
         self._limits: dict[str, tuple[int, float]] = {}
 
     async def partitions(self, topic: str, client: "AIOKafkaClient") -> int:
-        """Return how many partitions the topic has. Creates nothing, even where the broker creates what is asked for.
+        """Return how many partitions the topic has. Creates nothing, even if the broker creates topics on request.
 
         Raises:
-            UnavailableError: the topic is not there yet, or not any more; ask again.
+            UnavailableError: the topic does not exist yet, or no longer; call again.
             TopicMissingError: it has been missing for a while.
             KafkaError: the broker does not answer.
         """
@@ -157,7 +157,7 @@ class TopicFacts:
         return TopicMissingError(f"{what}, then send the request again or replay its dead letter")
 
     def limit_bytes(self, topic: str) -> int | None:
-        """What the topic is known to take at most, in one batch or record; None when it refused nothing lately."""
+        """Return the topic's known size limit of a batch or record; None if it refused nothing lately."""
         if topic not in self._limits:
             return None
         limit_bytes, until_s = self._limits[topic]
@@ -167,14 +167,14 @@ class TopicFacts:
         return None
 
     async def learn_limit(self, topic: str, *, refused_bytes: int) -> None:
-        """Note that a batch of so many bytes was refused, and what the topic's own limit is if the broker tells it."""
+        """Note that a batch of this size was refused, and the topic's own limit if the broker tells it."""
         told_bytes = await self._ask_limit(topic)
         limit_bytes = min(refused_bytes - 1, refused_bytes if told_bytes is None else told_bytes)
         self._limits[topic] = (limit_bytes, time.monotonic() + _LIMIT_KEPT_S)
         log.warning("topic_limit_met", topic=topic, refused_bytes=refused_bytes, limit_bytes=limit_bytes)
 
     async def _ask_limit(self, topic: str) -> int | None:
-        """Return the topic's `max.message.bytes`, None if we may not ask for it."""
+        """Return the topic's `max.message.bytes`, None if we may not read it."""
         admin = make_admin(self._settings)
         try:
             await admin.start()

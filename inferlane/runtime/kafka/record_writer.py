@@ -1,6 +1,6 @@
-"""Writing records, dead letters among them, until each is written or refused for good.
+"""Write records, including dead letters, until each is written or refused for good.
 
-A dead letter that cannot be kept never holds up the records behind it.
+A dead letter that cannot be written never blocks the records behind it.
 """
 
 import math
@@ -20,21 +20,21 @@ from inferlane.runtime.retry import Retrier
 
 
 class Sender(Protocol):
-    """`inferlane.runtime.kafka.producer.BatchProducer`, as far as it is used here."""
+    """The part of `inferlane.runtime.kafka.producer.BatchProducer` that is used here."""
 
     async def send_each(self, records: Sequence[OutRecord]) -> Sequence[InferlaneError | None]:
-        """Return for each record None when it is written, else why not."""
+        """Return for each record None if it was written, else the error."""
         ...
 
 
 class PatientSender:
-    """Takes a topic that is gone for one that is away: for records that have no other place."""
+    """Treats a missing topic as an unavailable one: for records that have no other place."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
     async def send_each(self, records: Sequence[OutRecord]) -> Sequence[InferlaneError | None]:
-        """As the sender, with an error that time may mend for each that a person may."""
+        """Send as the sender does, but return a retryable error where a person must act."""
         return [
             UnavailableError(str(error)) if isinstance(error, RecordRefusedError) else error
             for error in await self._sender.send_each(records)
@@ -42,7 +42,7 @@ class PatientSender:
 
 
 def never() -> bool:
-    """Never give up: the records are sent for as long as it takes."""
+    """Return False: never give up."""
     return False
 
 
@@ -54,12 +54,12 @@ async def write_each(
     stage: str,
     gives_up: Callable[[], bool] = never,
 ) -> Sequence[InferlaneError | None]:
-    """Return for each record None when it is written, else the error for which it never will be.
+    """Return for each record None if it was written, else the error that prevents it for good.
 
-    What may be mended by time is sent again, and only that, until `gives_up` says so: then its error is returned too.
+    Only records with a retryable error are sent again, until `gives_up` returns true: then their error is returned too.
 
     Raises:
-        NotServedError: the broker does not serve us; what was not written is not refused either.
+        NotServedError: the broker does not serve us; records that were not written are not refused either.
     """
     outcomes: list[InferlaneError | None] = [None] * len(records)
     left = list(range(len(records)))
@@ -81,7 +81,7 @@ async def write_each(
     return outcomes
 
 
-# Not compressed: tensors are noise to a compressor, and the size of a batch is known before it is sent.
+# Not compressed: tensors hardly compress, and so the size of a batch is known before it is sent.
 _NO_COMPRESSION = 0
 
 
@@ -94,7 +94,7 @@ def over_topic_limit(topic: str, size_bytes: int, limit_bytes: int) -> PayloadTo
 
 
 class OutBatch(msgspec.Struct, frozen=True):
-    """A batch, and the numbers of the records that it holds."""
+    """A batch, and the indices of its records."""
 
     builder: BatchBuilder
     numbers: list[int]
@@ -126,18 +126,18 @@ def cut_into_batches(
 
 
 def drop_batches(producer: AIOKafkaProducer, topic: str) -> None:
-    """Let the producer forget what it holds for a topic that is gone.
+    """Drop the batches that the producer holds for a missing topic.
 
-    aiokafka would ask for that topic's leader, again and again without a pause, until the batches are too old.
+    aiokafka would ask for that topic's leader in a busy loop until the batches are too old.
     """
     accumulator = producer._message_accumulator  # noqa: SLF001 - it has no method for this
     for partition in [partition for partition in accumulator._batches if partition.topic == topic]:  # noqa: SLF001 - as above
         for batch in accumulator._batches.pop(partition):  # noqa: SLF001 - as above
             if batch.retry_count:
-                # Sent before: its end takes it from here.
+                # Sent already: its completion removes it.
                 accumulator._pending_batches.add(batch)  # noqa: SLF001 - as above
             batch.failure(UnknownTopicOrPartitionError())
-            # Nobody waits for either.
+            # No caller waits for either future.
             _ = batch.future.exception(), batch._drain_waiter.exception()  # noqa: SLF001 - as above
 
 
@@ -146,10 +146,10 @@ def _append(builder: BatchBuilder, record: OutRecord) -> bool:
     return appended is not None
 
 
-# Together they fill so much at most: a record by itself in each partition costs broker and consumers a batch each.
+# The most bytes in a row on one partition: one record on each partition would cost a batch for each.
 _FILL_BYTES = 64 * 1024
-# About the golden ratio: partitions that follow one another lie far apart, so that they belong to different consumers
-# where each has a range of them.
+# About the golden ratio: successive partitions lie far apart, so they belong to different consumers where each consumer
+# has a range of partitions.
 _STRIDE = 0.618
 
 
@@ -157,7 +157,7 @@ class StickyPartitioner:
     """The `partitions` of one topic in turn. Source of the idea: KIP-480 and KIP-794, for records without a key."""
 
     def __init__(self, partitions: int, *, first: int) -> None:
-        """Begin at `first`, modulo `partitions`: not every process should begin at the same."""
+        """Begin at `first`, modulo `partitions`: processes should begin at different partitions."""
         self.partitions = partitions
         steps = range(max(1, round(partitions * _STRIDE)), 2 * partitions)
         self._stride = next(step for step in steps if math.gcd(step, partitions) == 1)
@@ -166,7 +166,7 @@ class StickyPartitioner:
         self._bytes = 0
 
     def move_on(self) -> None:
-        """Take the next partition: the one before may have a batch under way."""
+        """Move to the next partition, because this one may have a batch under way."""
         self._partition = (self._partition + self._stride) % self.partitions
         self._records = self._bytes = 0
 
@@ -186,19 +186,19 @@ _STAGE = "dead_letters"
 
 
 class DeadLetterWriter:
-    """Keeps records that could not be served. Used from one event loop."""
+    """Writes records that could not be served to the dead-letter topic. Used from one event loop."""
 
     def __init__(self, sender: Sender, retrier: Retrier, *, topic: str, limit_bytes: int) -> None:
-        """`limit_bytes`: what is kept of a value at most."""
+        """`limit_bytes`: the most bytes of a value that are kept."""
         self._topic = topic
         self._sender = sender
         self._retrier = retrier
         self._limit_bytes = limit_bytes
 
     async def write(self, unserved: Sequence[Unserved]) -> Sequence[InferlaneError | None]:
-        """Return for each record None when its dead letter is kept, else why not: the topic is gone or denied.
+        """Return for each record None if its dead letter was written, else the error: the topic is missing or denied.
 
-        A dead letter that its topic finds too large is cut to what the topic takes, at last to where the record lies.
+        A dead letter that is too large for its topic is cut to the topic's limit, in the end to the record's position.
         """
         dead = [
             dead_letter(record, cause, topic=self._topic, limit_bytes=self._limit_bytes) for record, cause in unserved

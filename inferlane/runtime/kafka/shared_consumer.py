@@ -1,9 +1,9 @@
 """One consumer of one lane for the topics of many versions, each of which keeps the offsets of its own group.
 
-A consumer for each version would be a member of its group, with two connections, heartbeats and fetches, which costs
-more than fifty versions that nobody asks. So this one joins no group. It reads the partitions of its feeds' topics, and
-commits the offsets of a topic for the group of its version. The broker takes that only while the group has no member: a
-version that has workers of its own is left to them.
+A consumer for each version would be a member of its group, with two connections, heartbeats and fetches: too much for
+fifty versions without requests. So this consumer joins no group. It reads the partitions of its feeds' topics, and
+commits the offsets of a topic for the group of its version. The broker accepts that only while the group has no member:
+a version that has workers of its own is left to them.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 _GETMANY_MS = 500
 _CALL_TIMEOUT_S = 5.0
-# How often a topic that cannot be read yet is tried again, and the others are looked at.
+# Seconds between tries for a topic that cannot be read yet, and between looks at the others.
 _AGAIN_S = 1.0
 _LOOK_S = 5.0
 # While some partitions are not fetched: they are again only with the next fetch, which a broker holds for so long.
@@ -58,7 +58,7 @@ class SharedConsumer:
         self._paused: set[str] = set()
         self._changed = asyncio.Event()
         self._has_finished = asyncio.Event()
-        # One at a time: a commit must not overtake another, nor go out after the topic was left.
+        # One commit at a time: none may overtake another, or be sent after the topic was left.
         self._committing = asyncio.Lock()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._consumer: AIOKafkaConsumer | None = None
@@ -101,30 +101,30 @@ class SharedConsumer:
     # What feeds ask.
 
     async def connect(self, feed: TopicFeed) -> None:
-        """Read the topic of the feed as soon as it is there and its group has no member."""
+        """Read the topic of the feed as soon as it exists and its group has no member."""
         self._waiting[feed.topic] = feed
         self._changed.set()
 
     async def disconnect(self, feed: TopicFeed) -> None:
-        """Commit what is finished of the topic, and read it no more."""
+        """Commit finished work of the topic, and stop reading it."""
         await self.commit(feed)
         self._waiting.pop(feed.topic, None)
         if self._feeds.pop(feed.topic, None) is not None:
-            # Of a broken consumer there is nothing to leave.
+            # A broken consumer reads nothing that could be left.
             with suppress(ConsumerBrokenError):
                 self._assign()
 
     async def commit(self, feed: TopicFeed) -> None:
-        """Commit now what is finished of the topic; what the broker does not take is tried again later."""
+        """Commit finished work of the topic now; what the broker refuses is retried later."""
         async with self._committing:
             await self._commit_feed(feed)
 
     def commit_soon(self) -> None:
-        """Commit what is finished at the next interval."""
+        """Commit finished work at the next interval."""
         self._has_finished.set()
 
     def note_room(self, feed: TopicFeed) -> None:
-        """Fetch the topic again if it was not any more."""
+        """Resume fetching the topic if it was paused."""
         if feed.topic in self._paused and self._consumer is not None:
             self._paused.discard(feed.topic)
             with suppress(IllegalStateError):  # it is read no more
@@ -166,7 +166,7 @@ class SharedConsumer:
             records = fetched.get(partition, ())
             if feed is not None and (records or self._told.get(partition) != position):
                 if position < self._told.get(partition, 0):
-                    # A broker that forgot, or a topic made anew.
+                    # The broker lost its data, or the topic was recreated.
                     feed.progress.start_over()
                 self._told[partition] = position
                 feed.offer(partition, records, position)
@@ -208,7 +208,7 @@ class SharedConsumer:
             feed.note_committed(offsets)
 
     def _give_way(self, feed: TopicFeed) -> None:
-        """Read the topic no more until its group has no member."""
+        """Stop reading the topic until its group has no member."""
         feed.lose()
         if self._feeds.pop(feed.topic, None) is not None:
             self._waiting[feed.topic] = feed
@@ -257,7 +257,7 @@ class SharedConsumer:
                 self._assign()
 
     def _assign(self) -> None:
-        """Read the partitions of the feeds and no others, each from where it was read last. Does not wait."""
+        """Read exactly the partitions of the feeds, each from where it was last read. Does not wait."""
         consumer = self._running()
         there = [partition for feed in self._feeds.values() for partition in feed.partitions]
         self._told = {partition: self._told[partition] for partition in there}
@@ -272,7 +272,7 @@ class SharedConsumer:
             self._arrivals.listen_to(self._feeds.keys())
 
     async def _look(self) -> None:
-        """Compare what is finished with what the topics hold, and their partitions with those that are read."""
+        """Compare finished work with the ends of the topics, and their partitions with those that are read."""
         consumer = self._running()
         ours = consumer.assignment()
         if not ours:
@@ -295,6 +295,6 @@ class SharedConsumer:
                 feed.progress.note_blocked()
             there = self._offsets.partitions(feed.topic)
             if there and set(there) != set(feed.partitions):
-                # Read anew from what is committed, with those that came.
+                # Start again from the committed offsets, with the added partitions.
                 await self.commit(feed)
                 self._give_way(feed)

@@ -1,7 +1,7 @@
 """Closing TLS connections to the broker in time.
 
 TLS closes by a message that the other side answers, and asyncio and uvloop wait 30 s for it. Apache Kafka reads nothing
-from a connection whose fetch it still holds, so a process that stops would wait as long for each client, and be killed.
+from a connection whose fetch it still holds, so a stopping process would wait 30 s for each client, and be killed.
 """
 
 from functools import wraps
@@ -9,12 +9,12 @@ from typing import Any
 
 from aiokafka.conn import AIOKafkaConnection
 
-# Enough for what is still to be sent. Nothing that we have sent is lost by it: a record counts when it is acknowledged.
+# Enough for the data that is still to be sent. No record is lost by it: a record counts once it is acknowledged.
 _CLOSE_WITHIN_S = 0.5
 
 
 def bound_tls_close() -> None:
-    """Have every connection with TLS close within half a second; called again, it changes nothing."""
+    """Make every TLS connection close within half a second; calling it again changes nothing."""
     close = AIOKafkaConnection.close
     if hasattr(close, "__wrapped__"):
         return

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 _DAY_MS = 24 * 3600 * 1000
-# Shorter than the broker's offset retention (7 days), or a pool that slept would start over.
+# Shorter than the broker's retention of offsets (7 days): a pool that was scaled to zero for longer would start over.
 _RETENTION_MS = 3 * _DAY_MS
 _OUTCOMES_RETENTION_MS = _DAY_MS
 _FEEDBACK_RETENTION_MS = 30 * _DAY_MS
@@ -30,7 +30,7 @@ _DEAD_LETTERS_RETENTION_MS = 30 * _DAY_MS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicSpec:
-    """A topic as it must be."""
+    """The specification of a topic."""
 
     name: str
     partitions: int
@@ -68,7 +68,7 @@ def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tu
 
 
 def _callback_specs(settings: "Settings", retention: dict[str, str]) -> tuple[TopicSpec, ...]:
-    """Return the topics of callbacks. Those that wait have one partition: the first record is the first that is due."""
+    """Return the topics of callbacks. Those of retries have one partition: its first record is due first."""
     if not settings.webhooks:
         return ()
     names = settings.names
@@ -79,14 +79,14 @@ def _callback_specs(settings: "Settings", retention: dict[str, str]) -> tuple[To
     )
 
 
-# Creating is done in milliseconds; a broker that is behind takes a second.
+# Topics are created in milliseconds, or in a second by a busy broker.
 _SHOWN_POLL_S = 0.05
 
 
 async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Create the topics that do not exist yet and return their names; existing ones stay as they are.
 
-    Returns when the broker shows the new ones: on Apache Kafka that is a little after it has made them.
+    Returns once the broker lists the new topics, which on Apache Kafka is a little after it has created them.
 
     Raises:
         UnavailableError: the broker does not answer, or refuses a topic.
@@ -125,7 +125,7 @@ async def _create(admin: AIOKafkaAdminClient, settings: "KafkaSettings", missing
     )
     for name, code, *_ in response.topic_errors:
         error = for_code(code)
-        # Two processes that start at once may both create: the second finds it done.
+        # Two processes that start at once may both create a topic: the second one finds it existing.
         if code and error is not TopicAlreadyExistsError:
             raise error(f"topic {name}")
     log.info("topics_created", topics=[spec.name for spec in missing])

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from inferlane.errors import FatalRecordError
     from inferlane.runtime.config import Settings
 
-# What a topic may have queued before its partitions are not fetched any more, and below which they are again. Less
-# leaves a version without work while the broker is asked, more is memory that a version with a backlog takes.
+# A topic with more queued than this is not fetched until less than `_FEW` of it is left. Lower limits leave a version
+# without work during a fetch, higher ones take memory for each version with a backlog.
 MOST_QUEUED_RECORDS = 1_024
 _MOST_QUEUED_BYTES = 4 * 1024 * 1024
 _FEW = 0.5
@@ -31,23 +31,23 @@ class FeedOwner(Protocol):
     """The consumer that a feed belongs to: `inferlane.runtime.kafka.shared_consumer.SharedConsumer`."""
 
     async def connect(self, feed: "TopicFeed") -> None:
-        """Begin to read the topic."""
+        """Start reading the topic."""
         ...
 
     async def disconnect(self, feed: "TopicFeed") -> None:
-        """Commit what is finished and read the topic no more."""
+        """Commit finished work and stop reading the topic."""
         ...
 
     async def commit(self, feed: "TopicFeed") -> None:
-        """Commit now what is finished."""
+        """Commit finished work now."""
         ...
 
     def commit_soon(self) -> None:
-        """Note that there is something to commit."""
+        """Note that finished work can be committed."""
         ...
 
     def note_room(self, feed: "TopicFeed") -> None:
-        """Note that the queue is short again."""
+        """Note that the queue has room again."""
         ...
 
     def is_read(self, partition: TopicPartition) -> bool:
@@ -55,7 +55,7 @@ class FeedOwner(Protocol):
         ...
 
     def check(self) -> None:
-        """Return if the consumer works.
+        """Check that the consumer works.
 
         Raises:
             ConsumerBrokenError: it will never fetch again.
@@ -65,7 +65,7 @@ class FeedOwner(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Chunk:
-    """What one fetch returned of a partition, and where the partition is read next."""
+    """The records of a partition from one fetch, and the offset of the next fetch."""
 
     partition: TopicPartition
     records: Sequence[ConsumerRecord]
@@ -90,7 +90,7 @@ class TopicFeed:
         """`is_blocked` and `in_flight` as for a `LaneConsumer`."""
         self.topic = topic
         self.group = group
-        # Those that are read now; none before the owner has them.
+        # The partitions that are read now; none before the owner reads them.
         self.partitions: tuple[TopicPartition, ...] = ()
         self.is_blocked = is_blocked
         self.progress = Progress(stuck_after_s=settings.stuck_after_s)
@@ -118,7 +118,7 @@ class TopicFeed:
         return self.progress.health(now_s=time.monotonic())
 
     async def start(self) -> None:
-        """Have the topic read from now on."""
+        """Start reading the topic."""
         await self._owner.connect(self)
 
     async def fetch(self, *, max_records: int, timeout_s: float) -> FetchedBatch | None:
@@ -167,7 +167,7 @@ class TopicFeed:
         return await self._attempts.begin_alone(record.partition, record.offset)
 
     async def close(self) -> None:
-        """Commit what is finished and read the topic no more; what is not finished is redelivered."""
+        """Commit finished work and stop reading the topic; unfinished records are redelivered."""
         await self._owner.disconnect(self)
         self.lose()
         for gauge in (CONSUMER_LAG, CONSUMER_STILL):
@@ -177,16 +177,16 @@ class TopicFeed:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more is to be fetched for now."""
+        """Whether the queue is full, so nothing more should be fetched for now."""
         return self._queued_records >= MOST_QUEUED_RECORDS or self._queued_bytes >= _MOST_QUEUED_BYTES
 
     @property
     def is_hurried(self) -> bool:
-        """Whether what is done should be committed at once: somebody died here."""
+        """Whether finished work should be committed at once, because a process died here."""
         return self._attempts.is_hurried
 
     def offer(self, partition: TopicPartition, records: Sequence[ConsumerRecord], position: int) -> None:
-        """Queue what was fetched of a partition, which may be nothing but the way to another position."""
+        """Queue the fetched records of a partition; there may be none, but only a new position."""
         self._chunks.append(_Chunk(partition, records, position))
         self._queued_records += len(records)
         self._queued_bytes += sum(map(_size_of, records))
@@ -197,21 +197,21 @@ class TopicFeed:
         return self._tracker.take_committable()
 
     def put_back(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Note that these could not be committed."""
+        """Take back offsets that could not be committed."""
         self._tracker.put_back(offsets)
 
     def note_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Note what the group has committed."""
+        """Note the committed offsets of the group."""
         for partition, offset in offsets.items():
             self.progress.note_done(partition.partition, offset)
 
     def gain(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Note that these partitions are read from now on, from these offsets, and no others."""
+        """Note that exactly these partitions are read from now on, from these offsets."""
         self.partitions = tuple(offsets)
         self.note_committed(offsets)
 
     def lose(self) -> None:
-        """Forget what is queued and unfinished: somebody else reads on from the last commit."""
+        """Drop queued and unfinished records: another process reads on from the last commit."""
         self.partitions = ()
         self._chunks.clear()
         self._queued_records = self._queued_bytes = 0
@@ -224,7 +224,7 @@ class TopicFeed:
     ) -> FetchedBatch | None:
         batch = FetchedBatch(records, self._tracker.begin(next_offsets), is_suspect=is_suspect)
         if not records:
-            # What nobody is given, as markers of transactions, is passed all the same: it would count as lag for ever.
+            # Offsets without a record, such as transaction markers, are committed too, or they would stay lag for ever.
             self.finish(batch)
             return None
         return batch
@@ -273,7 +273,7 @@ class TopicFeed:
             next_offset = chunk.position if is_empty else record.offset + 1
             return self._begin([record], {chunk.partition: next_offset}, is_suspect=True)
         else:
-            # More of it is to come, while others may be queued already.
+            # More records of it follow, while others may be queued already.
             await asyncio.sleep(_LOOK_AGAIN_S)
         return None
 
@@ -283,6 +283,6 @@ class TopicFeed:
 
 
 def _size_of(record: ConsumerRecord) -> int:
-    # -1 stands for none, which no sum feels.
+    # -1 stands for none; the error in the sum is negligible.
     size_bytes: int = record.serialized_key_size + record.serialized_value_size
     return size_bytes

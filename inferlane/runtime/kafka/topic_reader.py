@@ -1,4 +1,4 @@
-"""Reading what a topic holds, from a moment to its end, without a group."""
+"""Read a topic from a point in time to its end, without a group."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.settings import KafkaSettings
 
-# Records that are handled in one turn of the event loop, about 5 ms. More holds up the data path, less takes longer.
+# Records that are handled in one turn of the event loop, about 5 ms. More delays the data path, fewer take longer.
 _RECORDS_A_TURN = 100
 _POLL_MS = 200
 
@@ -22,7 +22,7 @@ _POLL_MS = 200
 def read_from(
     settings: "KafkaSettings", starts: Mapping[TopicPartition, int]
 ) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
-    """Yield what the partitions hold from these offsets to the end that they have now. As `read_since`.
+    """Yield the records of the partitions from these offsets to the present end. As `read_since`.
 
     Raises:
         UnavailableError: the broker does not answer, or stops answering on the way.
@@ -32,7 +32,7 @@ def read_from(
         ends = await consumer.end_offsets(list(starts))
         for partition, start in starts.items():
             consumer.seek(partition, start)
-        # Also where nothing seems to be left: the first fetch corrects the end.
+        # Fetch even if nothing seems to be left: the first fetch corrects the end.
         return {partition: max(start, ends[partition]) for partition, start in starts.items()}
 
     return _read(settings, list(starts), seek)
@@ -41,7 +41,7 @@ def read_from(
 def read_since(
     settings: "KafkaSettings", partitions: Collection[TopicPartition], *, since_s: float
 ) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
-    """Yield what the partitions hold from `since_s` to the end that they have now. Has no group and commits nothing.
+    """Yield the records of the partitions from `since_s` to the present end. Has no group and commits nothing.
 
     Raises:
         UnavailableError: the broker does not answer, or stops answering on the way.
@@ -69,14 +69,14 @@ async def _read(
                     batch = await _take(consumer, ends, fresh)
             for records in batch.values():
                 yield records
-            # Others of this event loop have their turn even if everything is in memory.
+            # Lets other tasks of the event loop run even if everything is in memory.
             await asyncio.sleep(0)
     finally:
         await consumer.stop()
 
 
 async def read_added_partitions(consumer: "AIOKafkaConsumer", topic: str) -> None:
-    """Let a consumer without a group read partitions that `topic` got since, from their first record on."""
+    """Let a consumer without a group also read partitions that were added to `topic`, from their first record on."""
     ours = consumer.assignment()
     there = consumer.partitions_for_topic(topic) or ()
     added = [TopicPartition(topic, number) for number in sorted(there) if TopicPartition(topic, number) not in ours]
@@ -111,8 +111,8 @@ async def _take(
 ) -> dict[TopicPartition, list[ConsumerRecord]]:
     """Return the next records, none at the end; removes from `ends` each partition that is read.
 
-    Of `fresh`, those of which nothing was fetched so far, the fetch corrects the end: asked for it, Tansu says where
-    the last batch begins. Once only, or what is written in answer to the records would be read, too, without end.
+    `fresh` are the partitions of which nothing was fetched so far. Their first fetch corrects the end, because Tansu
+    returns the start of the last batch. Only the first: later ones would include records written in response.
     """
     batch: dict[TopicPartition, list[ConsumerRecord]] = {}
     while ends and not batch:
@@ -120,7 +120,7 @@ async def _take(
         for partition in fresh.intersection(batch):
             ends[partition] = max(ends[partition], consumer.last_stable_offset(partition) or 0)
             fresh.remove(partition)
-        # The position, for the last offset before the end may be of no record.
+        # Compare the position: the last offset before the end may have no record.
         for partition in [partition for partition, end in ends.items() if await consumer.position(partition) >= end]:
             del ends[partition]
             consumer.pause(partition)
