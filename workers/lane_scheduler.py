@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class BulkCredit:
-    """The rule: a weighted deficit scheduler of two lanes whose credit is bounded on both sides. No I/O.
+    """The rule of lanes: a weighted deficit scheduler of two lanes whose credit is bounded on both sides. No I/O.
 
     While bulk waits, each second of a turn of the requests lane earns it `share / (1 - share)` seconds of credit. Bulk
     goes next while it has credit, and pays with the time that clients wait for it. Credit is not saved up: bulk earns
@@ -52,43 +52,43 @@ class BulkCredit:
 
 
 class FairQueue:
-    """Who waits for a turn of a lane, by version: whoever has used the least time goes first. Used from one event loop.
+    """The waiting turns of a lane: the version that has used the least time goes first. Used from one event loop.
 
-    A version that was idle does not save up its share: it begins at what the version that runs had used when its turn
-    began. So it waits for the run under way, and at most for one turn of each version that has used no more than it.
+    An idle version does not save up its share: it starts with the time that the running version had used when its turn
+    began. So it waits for the current run, and at most for one turn of each version that has used no more time.
     Source of the idea: Goyal, Vin and Cheng, Start-time Fair Queuing, 1996.
     """
 
     def __init__(self) -> None:
         self._lines: dict[str, deque[asyncio.Future[None]]] = {}
         self._used_s: dict[str, float] = {}
-        # What the version that had the last turn had used before it.
+        # The time that the version of the last turn had used before that turn.
         self._floor_s = 0.0
         self._waiting = 0
 
     def __len__(self) -> int:
-        """How many wait; those that were cancelled count until they have left."""
+        """Return the number of waiting turns; cancelled ones count until they have left."""
         return self._waiting
 
     def push(self, version: str, waiter: "asyncio.Future[None]") -> None:
-        """Line up behind the others of the version."""
+        """Add a turn behind the others of its version."""
         self._lines.setdefault(version, deque()).append(waiter)
         self._waiting += 1
 
     def pop(self) -> "asyncio.Future[None]":
-        """Return who goes next, and forget it."""
+        """Remove and return the next turn."""
         version = min(self._lines, key=self._spent)
         return self._left(version, self._lines[version].popleft())
 
     def remove(self, version: str, waiter: "asyncio.Future[None]") -> None:
-        """Forget one that waits no more, if it is there."""
+        """Remove a turn that no longer waits, if it is in the queue."""
         line = self._lines.get(version)
         if line is not None and waiter in line:
             line.remove(waiter)
             self._left(version, waiter)
 
     def drop_cancelled(self) -> None:
-        """Forget those that were cancelled and have not left yet."""
+        """Remove cancelled turns that have not left yet."""
         for version, line in list(self._lines.items()):
             for waiter in [waiter for waiter in line if waiter.done()]:
                 line.remove(waiter)
@@ -99,7 +99,7 @@ class FairQueue:
         self._floor_s = self._used_s[version] = self._spent(version)
 
     def note(self, version: str, used_s: float) -> None:
-        """Note what the turn of the version took, which has begun."""
+        """Note the duration of the turn that the version has begun, in seconds."""
         self._used_s[version] += used_s
 
     def _spent(self, version: str) -> float:
@@ -186,7 +186,7 @@ class LaneScheduler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processor:
-    """What the versions of one process compute with: the turns that they take, and the thread of long runs."""
+    """The processor that the versions of a process share: their turns, and the thread for long runs."""
 
     scheduler: LaneScheduler
     executor: ThreadPoolExecutor

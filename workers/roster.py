@@ -1,4 +1,4 @@
-"""Which versions a shared worker serves: those that it was started with, or those that a file names now."""
+"""The roster of a shared worker: the versions that it was started with, or those that a file names now."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -12,7 +12,7 @@ from inferlane.errors import ConfigurationError, InvalidNameError, quoted
 
 log = structlog.get_logger(__name__)
 
-# How long a change of the file may go unseen. Each look is one call of the system.
+# Seconds between looks at the file. Each look is one system call.
 _LOOK_S = 0.25
 _COMMENT = "#"
 
@@ -24,7 +24,7 @@ def parse_version_names(lines: Iterable[str], *, source: str) -> frozenset[Versi
     """Read `model/version` names, one an item; blank ones and comments are passed over.
 
     Raises:
-        ConfigurationError: an item is something else, with `source` and the rule in the message.
+        ConfigurationError: an item has another form; the message names `source` and the rule.
     """
     names = set()
     for line in lines:
@@ -46,12 +46,12 @@ def parse_version_names(lines: Iterable[str], *, source: str) -> frozenset[Versi
 
 
 def write_version_names(names: Iterable[VersionName]) -> str:
-    """Return what a file of these versions holds."""
+    """Return the contents of a file with these versions."""
     return "".join(f"{model}/{version}\n" for model, version in sorted(names))
 
 
 class Roster:
-    """The versions, as a set that may change where a file holds it. Used from one event loop."""
+    """The versions, as a set that changes if it comes from a file. Used from one event loop."""
 
     def __init__(self, fixed: frozenset[VersionName] = frozenset(), *, file: Path | None = None) -> None:
         self._fixed = fixed

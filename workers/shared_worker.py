@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Loads at once: one reads files while another computes. More take the core from the versions that serve.
+# The most versions that load at once: one reads files while another computes. More slow down the versions that serve.
 _LOADS_AT_ONCE = 2
 
 
@@ -89,7 +89,7 @@ class SharedWorker:
         log.info("shared_worker_stopped")
 
     def _settle(self, names: "frozenset[VersionName]", clients: WorkerClients, shared: SharedParts) -> None:
-        """Begin with the versions that came, and stop those that went."""
+        """Start versions that were added, and stop versions that were removed."""
         self._store = None
         loading = asyncio.Semaphore(_LOADS_AT_ONCE)
         there = {name for name, host in self._hosts.items() if not host.is_stopping()}
@@ -116,7 +116,7 @@ class SharedWorker:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _read_store(self) -> Catalog | None:
-        """Return what the model store holds, read once for all versions that come together; None: it cannot be read."""
+        """Return the model store, read once for all versions that are added together; None if it cannot be read."""
         if self._store is None:
             settings = self._settings
             try:
@@ -138,7 +138,7 @@ class SharedWorker:
         return checks
 
     def _ready(self, clients: WorkerClients) -> Mapping[str, bool]:
-        # Later versions come to a process that is ready, and one that cannot be served is no reason to replace it.
+        # Later versions join a ready process; one that cannot be served is no reason to replace the process.
         self._has_settled = self._has_settled or all(host.settled.is_set() for host in self._hosts.values())
         return {
             **self._live(clients),

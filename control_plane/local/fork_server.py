@@ -1,10 +1,10 @@
-"""A process that has loaded what our services share, and forks each of them on request.
+"""The fork server: a process that has loaded the modules of all services, and forks a service on request.
 
-Each service that is started anew imports the same 60 MB of modules, in a second of CPU. Forked processes share those
-pages. The server is a child of the supervisor, forked before that has threads or an event loop, so that it has none
-either; it loads the modules while the supervisor starts broker and store. A service is forked twice, and the
-supervisor, as the subreaper of its descendants, becomes the parent of the second: it waits for it, signals it and takes
-it along when it is killed, as if it had started it itself. The end of the server ends no service.
+A service that is executed imports the same 60 MB of modules as the others, in a second of CPU. Forked processes share
+those pages. The server is forked from the supervisor before the supervisor has threads or an event loop, so the server
+has none either; it loads the modules while the supervisor starts broker and store. A service is forked twice, and the
+supervisor, a subreaper of its descendants, becomes the parent of the grandchild: it waits for it and signals it, and
+the kernel kills it with the supervisor, as if it had been executed. Services go on if the server ends.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from control_plane.local.linux_process import become_subreaper, thread_fault
 log = structlog.get_logger(__name__)
 
 _MOST_ANSWER_BYTES = 4096
-# Of a server that hangs. Too short executes what a busy machine would have forked a moment later.
+# The wait for a server that may hang. Too short executes a service that a busy machine would soon have forked.
 _ANSWER_WITHIN_S = 10.0
-# As long as it may still load the modules, a second of CPU.
+# The wait while the server may still load the modules, a second of CPU.
 _FIRST_ANSWER_WITHIN_S = 60.0
-# As asyncio reports a child whose exit status somebody else has taken.
+# The code that asyncio reports for a child whose exit status was already collected.
 _UNKNOWN_EXIT_CODE = 255
 
 
@@ -40,12 +40,12 @@ class ForkServerError(OSError):
 
 
 class ForkServer:
-    """The supervisor's side of the server. `start` it before there is an event loop, use it from one."""
+    """The supervisor's side of the server. Call `start` before there is an event loop; use it from one."""
 
     def __init__(self, pid: int, control: socket.socket) -> None:
         self.pid = pid
         self._control = control
-        # One request after the other: an answer does not say to which it belongs.
+        # One request at a time: an answer does not name its request.
         self._turn = asyncio.Lock()
         self._is_lost = False
         self._patience_s = _FIRST_ANSWER_WITHIN_S
@@ -57,7 +57,7 @@ class ForkServer:
         In a service that is forked later this does not return: it raises SystemExit with what `run` returned.
 
         Raises:
-            ForkServerError: it would not be safe here, or the system does not do it.
+            ForkServerError: forking is unsafe here, or the system does not support it.
         """
         if sys.platform != "linux":
             raise ForkServerError("only Linux kills the services with a supervisor that is killed")
@@ -67,7 +67,7 @@ class ForkServer:
             raise ForkServerError(f"the kernel has no pidfd_open ({error.strerror})") from error
         if fault := thread_fault():
             raise ForkServerError(fault)
-        # What is loaded so far stays, here too: a garbage collection would write to all its pages.
+        # Exclude what is loaded so far from garbage collection, which would write to all its pages.
         gc.collect()
         gc.freeze()
         sys.stdout.flush()
@@ -90,7 +90,7 @@ class ForkServer:
         """Start a service whose standard output and error are the file `output`; None: they go nowhere.
 
         Raises:
-            ForkServerError: it was not started.
+            ForkServerError: the service was not started.
         """
         async with self._turn:
             if self._is_lost:
@@ -110,7 +110,7 @@ class ForkServer:
                 self.close()
                 raise ForkServerError(f"the fork server does not answer ({error!r})") from error
             except asyncio.CancelledError:
-                # The answer would be taken for that of the next request.
+                # A late answer would be mistaken for that of the next request.
                 self.close()
                 raise
 
@@ -124,7 +124,7 @@ class ForkServer:
             if answer.error:
                 raise ForkServerError(answer.error)
             process = ForkedProcess(answer.pid)
-            # A service that waits for this and does not get it ends: none runs that nobody knows of.
+            # A service that does not get this byte exits, so none runs without the supervisor's knowledge.
             os.write(begin, b"1")
         finally:
             os.close(may_begin)
@@ -137,7 +137,7 @@ class ForkServer:
             socket.send_fds(self._control, [b"fork"], descriptors)
 
     def close(self) -> None:
-        """End the server; the services that it forked go on."""
+        """End the server; its services go on."""
         self._is_lost = True
         self._control.close()
         with suppress(ProcessLookupError):
@@ -174,7 +174,7 @@ class ForkedProcess:
         self._send(signal.SIGKILL)
 
     def _send(self, signum: signal.Signals) -> None:
-        # Until it is reaped, which happens on this event loop, its pid is nobody else's.
+        # Until it is reaped, which happens on this event loop, no other process can get its pid.
         if self.returncode is None:
             os.kill(self.pid, signum)
 

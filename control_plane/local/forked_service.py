@@ -1,4 +1,4 @@
-"""The side of the fork server that forks, and what a service does before it begins."""
+"""The fork server's own side: it forks, and prepares each service before the service begins."""
 
 import gc
 import os
@@ -21,7 +21,7 @@ _FAILED = 1
 
 
 class ForkRequest(msgspec.Struct, frozen=True):
-    """What a service is to run: the arguments of `inferlane`, and the whole of its environment."""
+    """A request to fork a service: the arguments of `inferlane`, and the complete environment."""
 
     arguments: tuple[str, ...]
     environment: dict[str, str]
@@ -35,7 +35,7 @@ class ForkRequest(msgspec.Struct, frozen=True):
 
 
 class ForkAnswer(msgspec.Struct, frozen=True):
-    """The pid of the service, or why there is none."""
+    """The pid of the service, or the reason why it was not forked."""
 
     pid: int = 0
     error: str = ""
@@ -59,10 +59,10 @@ def serve_forks(
 
     A message carries three file descriptors: the request, where output goes, and a pipe that says when to begin.
     """
-    # Out of the terminal's group: Ctrl-C is for the supervisor, which stops all in order.
+    # Leave the terminal's process group: Ctrl-C is for the supervisor, which stops everything in order.
     os.setsid()
     die_with(supervisor)
-    # This overwrites the environment of the supervisor too, which a service would show as its own otherwise.
+    # This also overwrites the inherited environment, which `/proc` would otherwise show for each service.
     setproctitle.setproctitle("inferlane fork-server")
     load()
     fault = thread_fault()
@@ -96,7 +96,7 @@ def _fork_twice() -> ForkAnswer | None:
                 return None
             os.write(writing, msgspec.msgpack.encode(ForkAnswer(pid=pid)))
             os._exit(0)
-        # Once it has ended the grandchild has its new parent.
+        # Once the child has ended, the supervisor is the parent of the grandchild.
         os.waitpid(middle, 0)
         return msgspec.msgpack.decode(os.read(reading, _MOST_ANSWER_BYTES), type=ForkAnswer)
     except OSError as error:
@@ -107,7 +107,7 @@ def _fork_twice() -> ForkAnswer | None:
 
 
 def _become(descriptors: _Descriptors, supervisor: int, run: Callable[[Sequence[str]], int]) -> int:
-    """Run the service and return its exit code; end at once if the supervisor does not know of this process."""
+    """Run the service and return its exit code; exit at once if the supervisor does not know this process."""
     if not os.read(descriptors.may_begin, 1):
         os._exit(_FAILED)
     die_with(supervisor)

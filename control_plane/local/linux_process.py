@@ -1,4 +1,4 @@
-"""What the kernel of Linux does for parents and children beyond POSIX (prctl(2))."""
+"""Linux calls for parents and children beyond POSIX (prctl(2))."""
 
 import ctypes
 import os
@@ -11,9 +11,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends; end it now if that has ended already."""
+    """Make the kernel kill this process when its parent ends; exit now if the parent has already ended."""
     libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died before the line above: then no signal will come.
+    # The parent may have died before the call above: then no signal will come.
     if os.getppid() != parent_pid:
         os._exit(1)
 

@@ -33,7 +33,7 @@ class Target:
     model: str
     version: str
     signature: "Signature"
-    # What its files take, by which it may share a process with others; infinite if it should not.
+    # The size of its files, by which it may share a process with others; infinite if it must not.
     shareable_bytes: float = math.inf
 
     @classmethod
@@ -67,7 +67,7 @@ async def predict(api: "ApiAddress", target: Target, *, wait_s: float, api_key: 
     """
     started_s = time.monotonic()
     body = target.body(timeout_s=wait_s)
-    # The client's patience is longer than the server's, so that a 202 is told from silence.
+    # The client waits longer than the server, so that it can tell a 202 from no answer.
     status, answer = await _call(
         "POST",
         f"{api.url}/v1/models/predict",

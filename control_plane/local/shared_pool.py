@@ -1,4 +1,4 @@
-"""The process of the local stack that serves small versions together: which those are, and what it says of each."""
+"""The shared worker of the local stack: which small versions it serves, and the state of each."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,12 @@ _SERVING, _FAILED = "serving", "failed"
 
 
 def label_of(target: "Target") -> str:
-    """Return what a version is called in the roster of the process, and in what it says."""
+    """Return the name of a version in the roster and the status of the process."""
     return f"{target.model}/{target.version}"
 
 
 class SharedPool:
-    """Decides which versions share the process, and tells it by a file that it follows. Used from one event loop."""
+    """Decides which versions share the process, and writes its roster file. Used from one event loop."""
 
     def __init__(self, state_dir: Path, *, max_model_bytes: int, workers: int) -> None:
         """A version with files of at most `max_model_bytes` shares; none if each is to have several `workers`."""
@@ -32,7 +32,7 @@ class SharedPool:
         self._max_model_bytes = max_model_bytes if workers == 1 else 0
         self._targets: dict[str, Target] = {}
         self._statuses: Mapping[str, HostedStatus] = {}
-        # Those that have a pool of their own for as long as the stack runs.
+        # Versions that keep a pool of their own for as long as the stack runs.
         self._left: set[str] = set()
 
     @property
@@ -54,41 +54,41 @@ class SharedPool:
         return tuple(sorted(self._targets))
 
     def add(self, target: "Target") -> None:
-        """Have the version share the process; `tell` comes next."""
+        """Add the version to the process; call `tell` next."""
         self._targets[label_of(target)] = target
 
     def remove(self, target: "Target", *, for_good: bool = False) -> None:
-        """Have the version leave the process; `tell` comes next. `for_good`: it has a pool of its own from now on."""
+        """Remove the version from the process; call `tell` next. `for_good`: it has a pool of its own from now on."""
         self._targets.pop(label_of(target), None)
         if for_good:
             self._left.add(label_of(target))
 
     def tell(self) -> None:
-        """Write the file that the process follows.
+        """Write the roster file, which the process follows.
 
         Raises:
-            OSError: it cannot be written, and is as it was.
+            OSError: the file cannot be written, and is unchanged.
         """
         self.roster.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.roster, "".join(f"{label}\n" for label in self.labels).encode(), mode=0o600)
 
     async def look(self, ops_url: str) -> bool:
-        """Read what the process says of its versions; returns whether that is something else than before."""
+        """Read the status of the versions from the process; return whether it has changed."""
         before = self._statuses
         try:
             self._statuses = await hosted_versions(ops_url)
         except UnavailableError:
-            # It starts, or is busy; whoever waits for it looks again.
+            # The process starts, or is busy; the caller looks again.
             return False
         return self._statuses != before
 
     def serves(self, target: "Target") -> bool:
-        """Return whether the process said that it serves the version."""
+        """Return whether the process reports that it serves the version."""
         status = self._statuses.get(label_of(target))
         return status is not None and status.state == _SERVING
 
     def fault(self, target: "Target") -> str:
-        """Return why the process cannot serve the version; empty if it can, or tries the first time."""
+        """Return why the process cannot serve the version; empty if it can, or still tries for the first time."""
         status = self._statuses.get(label_of(target))
         return "" if status is None else status.reason
 

@@ -1,4 +1,4 @@
-"""The pools of the versions on the local stack: start, probe and stop them, and what is wrong with each."""
+"""The pools of the versions on the local stack: start, probe and stop them, and report their faults."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _PROBE_WAIT_S = 30.0
-# How often the shared process is asked, while somebody waits for its answer, and otherwise; and how long it is waited
-# for: a version loads in less, and one that drains may take as long as its batches.
+# How often the shared process is asked while a caller waits for it, and otherwise; and the most that a caller waits: a
+# version loads in less, and a draining one may take as long as its batches.
 _LOOK_S = 0.1
 _WATCH_S = 2.0
 _SETTLE_S = 60.0
@@ -55,11 +55,11 @@ class VersionPools:
         self._api = ApiAddress.of_this_machine(settings)
         self._unusable = unusable
         self._autoscaler: Autoscaler | None = None
-        # What a probe of each version said that was wrong.
+        # The error of the last probe of each version.
         self._unanswered: dict[Target, str] = {}
 
     def scaled_by(self, autoscaler: "Autoscaler") -> None:
-        """Have pools that are started from now on scaled too."""
+        """Also scale pools that are started from now on."""
         self._autoscaler = autoscaler
 
     def names(self) -> frozenset[tuple[str, str]]:
@@ -67,7 +67,7 @@ class VersionPools:
         return frozenset((target.model, target.version) for target in self._pools.targets)
 
     async def start(self, target: Target) -> None:
-        """Start the pool of a version and probe it; what goes wrong is among the faults.
+        """Start the pool of a version and probe it; an error is added to the faults.
 
         Raises:
             UnavailableError: the broker does not answer.
@@ -96,9 +96,9 @@ class VersionPools:
         self._on_change()
 
     async def scale(self, pool: str, size: int) -> None:
-        """Scale the pool of a version; one that shares a process leaves it when it needs more than one worker.
+        """Scale the pool of a version; a version that shares a process leaves it if it needs more than one worker.
 
-        It does not come back before the stack starts again: a lag that comes and goes would start and stop workers.
+        It does not return before the stack is restarted: a changing lag would start and stop workers again and again.
 
         Raises:
             ConfigurationError: no such pool.
@@ -122,7 +122,7 @@ class VersionPools:
                 await self._leave_shared(target, 1)
 
     async def watch_shared(self) -> NoReturn:
-        """Follow what the shared process says of its versions, until cancelled."""
+        """Follow the status of the shared process, until cancelled."""
         while True:
             await asyncio.sleep(_WATCH_S)
             if await self._look_at_shared():
@@ -137,7 +137,7 @@ class VersionPools:
         return bool(urls) and await self._shared.look(urls[0])
 
     async def _start_shared(self, target: Target) -> None:
-        """Have the shared process serve a version; return when it does, or has failed."""
+        """Let the shared process serve a version; return when it does, or has failed."""
         self._shared.add(target)
         if any(pool == SHARED_POOL for pool, _ in self._supervisor.processes()):
             self._shared.tell()
@@ -146,13 +146,13 @@ class VersionPools:
         await self._settled(target)
 
     async def _stop_shared(self, target: Target, *, for_good: bool = False) -> None:
-        """Have the shared process give a version up; return when it has finished what it had in work."""
+        """Let the shared process drop a version; return when it has drained the version."""
         self._shared.remove(target, for_good=for_good)
         self._shared.tell()
         await self._settled(target)
 
     async def _leave_shared(self, target: Target, size: int) -> None:
-        """Start a pool for a version that shares a process; once its workers read, the process leaves it to them."""
+        """Start a pool for a version that shares a process; once its workers read, the process drops the version."""
         pool = worker_pool(target.model, target.version)
         await self._supervisor.add(replace(self._pools.workers(target), size=size))
         if not any(name == pool and process.state is State.READY for name, process in self._supervisor.processes()):
@@ -162,7 +162,7 @@ class VersionPools:
         log.info("version_left_shared_process", model=target.model, version=target.version, workers=size)
 
     async def _settled(self, target: Target) -> None:
-        """Return when the shared process has heard of a change; one that is away hears of it when it starts."""
+        """Return when the shared process has seen a change; one that is down sees it at its start."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_S):
                 await self._look_at_shared()

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# What a replay says anew, and what the trial said that it fell through: a replay counts in no rollout.
+# Headers that a replay writes anew, and headers of a trial, which it drops: a replay counts in no rollout.
 _REPLACED = {"ce_type", "ce_id", "ce_attempt", "ce_deadline", "ce_time", FALLBACK, FALLEN_BACK_FROM, ROLLOUT}
-# What the sender got wrong: another version refuses it too.
+# Errors of the sender: every version refuses the request.
 _SENDER_FAULTS = frozenset({DecodeError.code, InvalidInputError.code, CANCELLED})
 
 
@@ -44,11 +44,11 @@ class NotReplayableError(InvalidRequestError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """A record that is ready to be sent again, and the pending result that the API shows until it is served."""
+    """A record that is ready to be sent again, and the pending state that the API shows until it is served."""
 
     key: str
     record: OutRecord
-    # None where nobody looks a result up by its id: of bulk requests and of callbacks.
+    # None for bulk requests and callbacks, whose results nobody looks up by id.
     accepted: Accepted | None
 
 
@@ -59,7 +59,7 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
     names another.
 
     Raises:
-        NotReplayableError: it was no request and no callback, or was not kept whole.
+        NotReplayableError: it is neither a request nor a callback, or was not kept whole.
         PayloadTooLargeError: it is over the limit of these settings.
     """
     original = letter.original
@@ -89,7 +89,7 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
         out.append(("ce_modelversion", to_version.encode()))
     topic = settings.names.ingress[lane]
     record = OutRecord(topic, original.key or headers.request_id.encode(), original.value or b"", out)
-    # Before the failed result is taken away: a request that is open and never sent would only expire.
+    # Check before the failed result is removed: an open request that is never sent would only expire.
     check_size(record, record_limit_bytes(settings))
     accepted = Accepted(
         model=headers.model or settings.default_model,
@@ -113,13 +113,13 @@ class Replayer:
     async def send(self, letter: "DeadLetter", *, to_version: str | None, is_routed: bool = False) -> Replay:
         """Send the dead letter's request again; returns once the broker has acknowledged it.
 
-        `is_routed` sends it to the topic of `to_version`, past the router.
+        `is_routed` sends it directly to the topic of `to_version`, not through the router.
 
-        A request of the request lane is `QUEUED` again from here on: its result without an answer is taken away, which
+        A request of the request lane is `QUEUED` again from here on: its failed result is removed, which
         only an operator's replay may do (docs/adr/0004-replay-reopens-a-failed-request.md).
 
         Raises:
-            NotReplayableError: it is no whole request, or has been answered or taken back since.
+            NotReplayableError: it is not a whole request, or has been answered or cancelled since.
             PayloadTooLargeError: it is over the limit of these settings.
             UnavailableError: the store or the broker does not answer; the dead letter can be replayed again.
         """
@@ -161,7 +161,7 @@ async def open_replayer(settings: "Settings") -> AsyncGenerator[Replayer, None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterFilter:
-    """Which dead letters a command is about. `ids`: request ids or offsets of dead letters; empty means any."""
+    """The dead letters that a command selects. `ids`: request ids or offsets of dead letters; empty means any."""
 
     ids: frozenset[str] = frozenset()
     reason: str | None = None
@@ -195,7 +195,7 @@ class FoundDeadLetter:
 async def matching_dead_letters(
     settings: "Settings", selection: DeadLetterFilter, *, on_skipped: "Callable[[DecodeError], None]"
 ) -> AsyncGenerator[FoundDeadLetter, None]:
-    """Yield the dead letters that match, oldest first in each partition; records that are none go to `on_skipped`.
+    """Yield the dead letters that match, oldest first in each partition; pass other records to `on_skipped`.
 
     Raises:
         UnavailableError: the broker does not answer.
@@ -217,10 +217,10 @@ async def matching_dead_letters(
 async def retry_failed(
     settings: "Settings", replayer: Replayer, *, rollout: str, spec: "RolloutSpec", since_s: float
 ) -> int:
-    """Have the stable version answer what the candidate of a rollout failed and nobody answered; return how many.
+    """Send unanswered requests that a rollout's candidate failed to the stable version; return how many.
 
-    The records go to the topics of the stable version, pinned to it, under their ids. May be called again: what was
-    answered since is left alone.
+    The records go to the topics of the stable version, pinned to it, under their ids. May be called again: requests
+    that were answered since are left alone.
 
     Raises:
         UnavailableError: the broker or the store does not answer; call it again.

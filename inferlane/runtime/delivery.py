@@ -1,7 +1,7 @@
-"""Delivering terminal results: dead letters first, then the result where its reader looks, then the wake-up.
+"""Deliver terminal results: first dead letters, then the result to the store or its topic, then the wake-up.
 
-Only after `deliver` returns may the offset of the request be committed. A topic that does not take a dead letter or a
-result never holds the others: what cannot be written is replaced by what can, and says why.
+Only after `deliver` returns may the offset of the request be committed. A dead letter or result that its topic refuses
+never blocks the others: it is replaced by a smaller one that has the reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,12 +55,12 @@ _DEADLY_CODES = frozenset(
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """A terminal result and where it goes.
+    """A terminal result and its destination.
 
     `reply_to` is the API instance that waits. `to_topic` also (or, for bulk, only) sends it to `inferlane.results`.
     `dead` is the original record when it goes to the dead letters as well, `stack` where its error was raised, and
     `record` the original of a reply that may still become such. `fallback` is the record for the version that answers
-    instead: a reply whose fallback is written is not delivered.
+    instead: once the fallback is written, the reply is not delivered.
     `trace_parent` is the request's W3C header, which its result on the topic has too. `source` and `position` are what
     a foreign producer said of itself, and where its record lay: there they tell whose the result is. `callback_url` is
     where the sender wants the result.
@@ -78,17 +78,17 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     trace_parent: bytes | None = None
     source: bytes = b""
     position: str | None = None
-    # The rollout that it counts in, and the bucket of its routing key (`contracts.lane_tallies`), -1 without a key.
+    # The rollout in which it counts, and the bucket of its routing key (`contracts.lane_tallies`), -1 without a key.
     rollout: str = ""
     key_bucket: int = -1
-    # Whether it is the result of a shadow copy, which goes to nobody, and the run that it is compared in, if it is.
+    # Whether it is the result of a shadow copy, which no client gets, and the run in which it is compared, if any.
     is_copy: bool = False
     shadow_run: str = ""
     callback_url: str | None = None
 
 
 class Delivery:
-    """Delivers replies, and tries again for as long as the store or the broker is down."""
+    """Delivers replies, and retries for as long as the store or the broker is down."""
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
@@ -123,7 +123,7 @@ class Delivery:
     async def deliver(self, replies: Sequence[Reply]) -> None:
         """Return when every reply is durable. Cancelling leaves some undelivered: do not commit then.
 
-        Each stage is tried again by itself, so that a store that is down does not multiply the dead letters.
+        Each stage is retried by itself, so an outage of the store does not multiply the dead letters.
         """
         replies = await self._write_dead_letters(replies)
         stored = [reply for reply in replies if reply.lane is Lane.REQUESTS]
@@ -141,12 +141,12 @@ class Delivery:
             final = held_by_key | {reply.result.key: reply.result for reply in failed}
             ended = [(final.get(reply.result.key, reply.result), _order_of(reply)) for reply in asked]
             await self._callbacks.write(ended)
-        # The store has told who waits, unless another result than ours holds.
+        # The store has sent the wake-up, unless another result is in force.
         if any(result is not ours for result, ours in zip(held, results, strict=True)):
             await self._wake(_by_instance(stored, held))
 
     async def _write_dead_letters(self, replies: Sequence[Reply]) -> Sequence[Reply]:
-        """Write the dead letters; the reply of a record that could not be kept says so."""
+        """Write the dead letters; the reply of a record without a dead letter says so."""
         dead = {number: reply.dead for number, reply in enumerate(replies) if reply.dead is not None}
         if not dead:
             return replies
@@ -161,7 +161,7 @@ class Delivery:
         return told
 
     async def _write_results(self, replies: Sequence[Reply]) -> Sequence[Reply]:
-        """Write the results for the topic. One that it does not take is replaced by one that says so.
+        """Write the results for the topic. A result that the topic refuses is replaced by one that says so.
 
         Returns the bulk replies that failed for that reason.
         """
@@ -180,7 +180,7 @@ class Delivery:
         refused: list[tuple[Reply, InferlaneError]] = []
         for lane in {reply.lane for reply in replies}:
             ours = [reply for reply in replies if reply.lane is lane]
-            # A bulk result has no other place: it waits for a topic that is gone.
+            # A bulk result has no other destination: it waits for a missing topic.
             sender = PatientSender(self._sender) if lane is Lane.BULK else self._sender
             records = [_result_record(self._names.results, reply) for reply in ours]
             outcomes = await write_each(sender, self._retrier, records, stage="results_topic")
@@ -188,7 +188,7 @@ class Delivery:
         return refused
 
     async def _wake(self, waiting: Mapping[str, Sequence[Result]]) -> None:
-        """Wake who waits. A wake-up that fails costs a tick: the stored result is the truth."""
+        """Wake the API instances that wait. A lost wake-up only costs time: they also poll the stored results."""
         for instance, results in waiting.items():
             try:
                 await self._store.wake(instance, results)
@@ -225,10 +225,10 @@ def _not_kept(result: Result, record: KafkaRecord, error: InferlaneError) -> Res
 
 
 def _instead(reply: Reply, error: InferlaneError) -> Reply:
-    """Return what goes to the topic where the result is too large for it.
+    """Return the result for the topic if the full one is too large for it.
 
-    The stored result of a request stays as it is, so that only its content is left out; a bulk result has no other
-    place, so that the request failed.
+    The stored result of a request stays as it is, so only its content is left out; a bulk result has no other
+    destination, so the request has failed.
     """
     if reply.lane is Lane.REQUESTS:
         where = f"{error}; read the result at GET /v1/predictions/{reply.result.request_id}"

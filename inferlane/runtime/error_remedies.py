@@ -1,6 +1,6 @@
-"""Which way mends an error of Kafka or of the store: the one table of all that their clients raise. Pure.
+"""The remedy for each error of Kafka and of the store: one table of all errors that their clients raise. Pure.
 
-Every process decides by it whether to try again, to connect anew, to refuse the record, or to stop with the reason.
+Every process uses it to decide whether to retry, to reconnect, to refuse the record, or to stop with the reason.
 """
 
 import re
@@ -15,25 +15,25 @@ from redis import exceptions as store
 class Remedy(StrEnum):
     """What makes the same call succeed, if anything does."""
 
-    # Time: the part is away, busy, full or in an election.
+    # Time: the part is down, busy, full or in an election.
     RETRY = "retry"
-    # Another connection: this one leads to a node that is no longer the one to ask, or has lost its session.
+    # Another connection: this one leads to a former leader or master, or has lost its session.
     RECONNECT = "reconnect"
-    # Nothing: this record or request is refused each time, and others are not.
+    # Nothing: this record or request is always refused, and others are not.
     REFUSE = "refuse"
-    # A person: credentials, rights, versions or settings are not as they must be.
+    # A person: credentials, rights, versions or settings are wrong.
     STOP = "stop"
 
 
 class InvalidRecordError(kafka.BrokerResponseError):  # type: ignore[misc]  # aiokafka has no types
-    """The broker found a record that its topic does not take, such as one without a key in a compacted topic."""
+    """The broker found a record that its topic refuses, such as one without a key in a compacted topic."""
 
     errno = 87
     message = "INVALID_RECORD"
 
 
 class UnsupportedCompressionError(kafka.BrokerResponseError):  # type: ignore[misc]  # as above
-    """The topic takes no records that are compressed this way."""
+    """The topic refuses records that are compressed this way."""
 
     errno = 76
     message = "UNSUPPORTED_COMPRESSION_TYPE"
@@ -46,7 +46,7 @@ class FencedProducerError(kafka.BrokerResponseError):  # type: ignore[misc]  # a
     message = "PRODUCER_FENCED"
 
 
-# Answers to a produce that aiokafka has no class for: it would take them for an error that passes.
+# Error codes of a produce that aiokafka has no class for: it would treat them as retryable.
 UNKNOWN_TO_CLIENT = (InvalidRecordError, UnsupportedCompressionError, FencedProducerError)
 
 # The broker's words for "over max.message.bytes".
@@ -98,7 +98,7 @@ _KAFKA: Mapping[type[BaseException], Remedy] = {
             kafka.FetchSessionIdNotFound,
             kafka.InvalidFetchSessionEpoch,
             kafka.ListenerNotFound,
-            # It was written before: writing it again says so.
+            # The record was written before; the broker says so to a repeated write.
             kafka.DuplicateSequenceNumber,
         ),
         Remedy.RETRY,
@@ -186,7 +186,7 @@ _STORE: Mapping[type[BaseException], Remedy] = {
     **dict.fromkeys(
         (
             store.RedisError,
-            # Its code says more: `_STORE_CODES`.
+            # Its code has the details: `_STORE_CODES`.
             store.ResponseError,
             store.ConnectionError,
             store.TimeoutError,
@@ -196,7 +196,7 @@ _STORE: Mapping[type[BaseException], Remedy] = {
             store.ClusterError,
             store.ClusterDownError,
             store.SlotNotCoveredError,
-            # What a cluster's client raises when no node of it answers.
+            # Raised by a cluster's client if no node answers.
             store.RedisClusterException,
             store.WatchError,
             store.ExecAbortError,
@@ -226,7 +226,7 @@ _STORE: Mapping[type[BaseException], Remedy] = {
             store.ExternalAuthProviderError,
             store.NoPermissionError,
             store.ModuleError,
-            # A cluster that was given to us as a single node.
+            # A cluster that was configured as a single node.
             store.AskError,
             store.MovedError,
             store.ClusterCrossSlotError,
@@ -246,8 +246,8 @@ _OTHERS: Mapping[type[BaseException], Remedy] = {
 
 REMEDY_OF: Mapping[type[BaseException], Remedy] = {**_KAFKA, **_STORE, **_OTHERS}
 
-# The store's errors that its client has no class for, by the word that begins them. A script's own error ends with what
-# it met, as in `ERR user_script:3: -READONLY You can't write ...`, so words are looked for anywhere.
+# The store's errors that its client has no class for, by their first word. A script's error ends with its cause, as in
+# `ERR user_script:3: -READONLY You can't write ...`, so the words are searched anywhere in the message.
 _STORE_CODES: Mapping[str, Remedy] = {
     "READONLY": Remedy.RECONNECT,
     "MASTERDOWN": Remedy.RECONNECT,

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from inferlane.runtime.settings import StackSettings
 
 INTERVAL_S = 10.0
-# Libraries repeat themselves, our own events name what they are about: a few of one kind are worth their lines.
+# The most lines of one state in an interval. Libraries repeat theirs; ours name their subject, so a few are useful.
 _OF_A_LIBRARY = 1
 _OF_OURS = {"debug": 1_000_000, "info": 50}
 _OF_OUR_FAULTS = 5
-# Of one event whatever it says, so that words that always differ are bounded too.
+# The most lines of one event, so that texts that always differ are bounded too.
 _OF_AN_EVENT = 100
-# States that are remembered. Too few forget one that still lasts, too many hold memory for words that come once.
+# The states that are remembered. Too few forget one that still lasts, too many take memory for texts that occur once.
 _STATES = 1_000
 _STATE_CHARS = 300
-# What differs from line to line and makes no other state.
+# Parts that differ from line to line without being another state.
 _VARYING = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8}[0-9a-f-]*|\d+(?:\.\d+)?")
 
 
@@ -48,7 +48,7 @@ class RepeatLimit:
         self._lock = threading.Lock()
 
     def let_through(self, state: str, *, most: int) -> int | None:
-        """None if this line of `state` is one too many in its interval, else how many were left out before it."""
+        """Return None to drop this line of `state`, else the number of lines that were dropped before it."""
         now_s = time.monotonic()
         with self._lock:
             seen = self._seen.get(state)
@@ -79,7 +79,7 @@ class EventLimit:
         """Return the event, with `left_out` where others like it were dropped before.
 
         Raises:
-            structlog.DropEvent: it is one too many.
+            structlog.DropEvent: the limit is reached.
         """
         name = f"{method} {event.get('event')}"
         said = " ".join(f"{key}={value}" for key, value in event.items() if key not in {"timestamp", "exc_info"})
@@ -93,7 +93,7 @@ class EventLimit:
 
 
 class RecordLimit(logging.Filter):
-    """The same for the standard library's loggers, which are those of libraries."""
+    """The same limit for the standard library's loggers, which libraries use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,12 +151,12 @@ def configure_logs(settings: "StackSettings", *, service: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries speak only when something is wrong; their INFO is one line a poll.
+    # Libraries log only problems; their INFO would be one line a poll.
     root.setLevel(max(level, logging.WARNING))
 
 
 class _Lines(structlog.PrintLogger):
-    """Writes lines and never fails: a disk that is full, or a reader that is gone, must not end the work."""
+    """Writes lines and never fails: a full disk or a closed pipe must not end the process."""
 
     def msg(self, message: str) -> None:
         """Write the line, if it can be written."""

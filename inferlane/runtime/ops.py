@@ -23,8 +23,8 @@ Consumers = Callable[[], Mapping[str, object]]
 
 _READS = frozenset({"GET", "HEAD"})
 _ALLOWED = ("GET", "HEAD", "OPTIONS")
-# Writing the metrics takes milliseconds of the event loop, and nobody needs a key to ask for them: an answer is given
-# again until so many times its cost has passed, so that all who ask together take a twentieth of the time at most.
+# Rendering the metrics takes milliseconds of the event loop, and needs no key: an answer is reused for this many times
+# its rendering time, so that all scrapers together take at most a twentieth of the time.
 _REUSE_FACTOR = 20
 
 
@@ -50,13 +50,13 @@ EXPOSITION = Exposition()
 
 
 class OpsApp:
-    """A plain ASGI app; `live` and `ready` are asked anew for each request and must not block."""
+    """A plain ASGI app; `live` and `ready` are called for each request and must not block."""
 
     def __init__(self, *, live: Checks, ready: Checks, consumers: Consumers = dict) -> None:
         self.show(live=live, ready=ready, consumers=consumers)
 
     def show(self, *, live: Checks, ready: Checks, consumers: Consumers = dict, versions: Consumers = dict) -> None:
-        """Ask these from now on."""
+        """Use these checks from now on."""
         self._checks = {"/livez": live, "/readyz": ready}
         self._consumers = consumers
         self._versions = versions
@@ -67,7 +67,7 @@ class OpsApp:
         path, method = scope["path"], scope["method"]
         is_known = path == "/metrics" or path in self._checks
         if is_known and method not in _READS:
-            # No page and no scanner gets more of us with another method than the name of the right one.
+            # For other methods the answer only names the allowed ones.
             status = 200 if method == "OPTIONS" else 405
             await _respond(send, status, b"", "text/plain", allow=", ".join(_ALLOWED))
         elif path == "/metrics":
@@ -86,7 +86,7 @@ def health_body(
 ) -> tuple[int, bytes]:
     """Return the status (200 when every check holds, else 503) and the JSON body.
 
-    The body names each check, and says what each consumer and each version (a dataclass of plain values) does.
+    The body names each check, and has the state of each consumer and each version (a dataclass of plain values).
     """
     well = all(checks.values())
     body: dict[str, object] = {
@@ -109,7 +109,7 @@ async def _respond(send: Any, status: int, body: bytes, content_type: str, *, al
 
 
 def serve_ops(app: OpsApp, settings: "PortSettings", *, port: int | None = None) -> AbstractAsyncContextManager[int]:
-    """Serve the app on the ops port (or another `port`) of the settings; on loopback, to no page of another site.
+    """Serve the app on the ops port of the settings (or `port`); on loopback, refuse pages of other sites.
 
     Raises:
         ConfigurationError: when entered, if the port cannot be bound.

@@ -1,4 +1,4 @@
-"""Trying again for as long as a part that we depend on is away."""
+"""Retry for as long as a dependency is unavailable."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
-# Too short hammers a part that is just coming back, too long leaves clients waiting for one that is back.
+# Too short overloads a part that is just coming back, too long keeps clients waiting after it is back.
 _FIRST_RETRY_S = 0.05
 _LONGEST_RETRY_S = 5.0
 
@@ -22,7 +22,7 @@ _LONGEST_RETRY_S = 5.0
 def back_off(first_s: float, longest_s: float) -> Iterator[float]:
     """Yield how long to wait before each next try, without end: doubling from `first_s` to `longest_s`, with jitter.
 
-    Processes that lost the same part must not come back in step.
+    The jitter keeps processes that lost the same part from returning all at once.
     """
     wait_s = first_s
     while True:
@@ -41,11 +41,11 @@ class Retrier:
 
     @property
     def is_retrying(self) -> bool:
-        """Whether some call waits for a part that is away: whoever stands still then is not stuck."""
+        """Whether some call waits for an unavailable part: a consumer without progress is then not stuck."""
         return self._retrying > 0
 
     async def until_done(self, call: Callable[[], Awaitable[_T]], *, stage: str) -> _T:
-        """Return what `call` returns once it does; cancelling ends the tries. `stage` names the call in the log."""
+        """Call until it succeeds, and return the result; cancelling ends the retries. `stage` names the call in logs."""
         waits = back_off(_FIRST_RETRY_S, _LONGEST_RETRY_S)
         has_failed = False
         try:

@@ -12,22 +12,22 @@ from inferlane.runtime.compacted_table import CompactedTable, TableFollower, pub
 if TYPE_CHECKING:
     from inferlane.runtime.settings import KafkaSettings
 
-# Rollouts and commands that one table holds of what anybody wrote to the topic.
+# The most rollouts and commands in a table: a writer to the topic could invent any number.
 _MAX_RECORDS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class GivenCommand:
-    """A command, and the offset that tells it from every other."""
+    """A command, and the offset that identifies it."""
 
     offset: int
     command: Command
 
 
 class RolloutTable(CompactedTable):
-    """Every rollout, as its controller wrote it last, and every command that is not decided on.
+    """Every rollout, as its controller last wrote it, and every command without a decision.
 
-    A state of a smaller generation, or of an older revision, than the one that is held is passed over: its writer had
+    A state with a smaller generation or an older revision than the one in the table is ignored: its writer had
     been replaced.
     """
 
@@ -43,7 +43,7 @@ class RolloutTable(CompactedTable):
         """Return the state of a rollout.
 
         Raises:
-            UnknownRolloutError: there is none of this id.
+            UnknownRolloutError: there is no rollout with this id.
         """
         found = self._states.get(rollout)
         if found is None:
@@ -85,7 +85,7 @@ class RolloutTable(CompactedTable):
         """Put a state or a command in force; a tombstone removes it.
 
         Raises:
-            DecodeError: it cannot be read, or there are too many.
+            DecodeError: the record cannot be read, or the table is full.
         """
         if value is None:
             self._states.pop(key, None)
@@ -103,7 +103,7 @@ class RolloutTable(CompactedTable):
 
 
 class RolloutFollower(TableFollower):
-    """Keeps a table of rollouts as the topic says; a stack from before rollouts has no such topic."""
+    """Keeps a table of rollouts up to date with the topic; a stack older than rollouts has no such topic."""
 
     def __init__(self, settings: "KafkaSettings", table: RolloutTable) -> None:
         super().__init__(settings, table, topic=settings.names.rollouts, may_be_missing=True)
@@ -113,16 +113,16 @@ async def publish_rollout(settings: "KafkaSettings", record: RolloutState | Comm
     """Write a state or a command to the topic and return its offset.
 
     Raises:
-        UnavailableError: the broker does not answer; the record may or may not be written.
+        UnavailableError: the broker does not answer; the record may have been written.
     """
     key = key_of(record).decode()
     return await publish_to_table(settings, settings.names.rollouts, key=key, value=encode_rollout(record))
 
 
 async def remove_command(settings: "KafkaSettings", command: Command) -> None:
-    """Remove a command that was decided on.
+    """Remove a command after the decision.
 
     Raises:
-        UnavailableError: the broker does not answer; it is decided on once all the same.
+        UnavailableError: the broker does not answer; the command is still executed only once.
     """
     await publish_to_table(settings, settings.names.rollouts, key=key_of(command).decode(), value=None)

@@ -1,6 +1,6 @@
-"""The settings by part: each part is what one kind of piece needs, and a constructor takes its part alone.
+"""The settings by part: each part serves one kind of component, and a constructor takes only its part.
 
-`inferlane.runtime.config.Settings` is all of them at once, read from the environment.
+`inferlane.runtime.config.Settings` has all parts, read from the environment.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def _seconds_by_name(text: str) -> dict[str, int]:
     """Read `name=seconds,…`.
 
     Raises:
-        ValueError: a part is not that.
+        ValueError: a part has another form.
     """
     found: dict[str, int] = {}
     for part in filter(None, map(str.strip, text.split(","))):
@@ -32,7 +32,7 @@ def _seconds_by_name(text: str) -> dict[str, int]:
 
 
 class StackSettings(BaseSettings):
-    """What every process of a stack knows: how its names begin, where its files are, how it logs and stops."""
+    """Settings of every process of a stack: the prefix of names, the folders of files, logs, and the stop."""
 
     model_config = SettingsConfigDict(env_prefix="INFERLANE_", frozen=True, extra="ignore")
 
@@ -44,7 +44,7 @@ class StackSettings(BaseSettings):
     default_model: str = "iris"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "console"] = "auto"
-    # How long a process that is told to stop may finish what is under way.
+    # How long a process that is told to stop may drain.
     drain_deadline_s: Seconds = 20.0
 
     @property
@@ -60,7 +60,7 @@ class PortSettings(StackSettings):
     # opens an ops port only where one is set.
     ops_host: str = "127.0.0.1"
     ops_port: Port = 0
-    # More names, separated by commas, under which a loopback port without keys may be addressed; localhost always may.
+    # More host names, separated by commas, that calls to a loopback port without keys may use besides localhost.
     allowed_hosts: str = ""
     # The size of request line and headers, and the time that a client has to send head and body. Too short cuts off
     # clients on slow lines, too long lets idle connections pile up.
@@ -109,20 +109,20 @@ class ApiSettings(PortSettings):
     # How long a call waits for its result.
     default_wait_s: Seconds = 10.0
     max_wait_s: Seconds = 60.0
-    # How long past its wait a call may take to learn whether broker and store have its request. Too short says unknown
-    # where a busy broker would have said accepted, too long lets clients wait for parts that are away.
+    # How long past its wait a call may take to learn whether broker and store have its request. Too short reports
+    # unknown where a busy broker would have accepted, too long keeps clients waiting during an outage.
     answer_grace_s: Seconds = 1.5
     # Whether a predict call without an Idempotency-Key is cancelled when its client closes the connection: nobody else
     # knows its id. Off, it is computed as any other.
     cancel_on_disconnect: bool = False
-    # How long a result is worth computing.
+    # The default deadline: after this time a result is no longer worth computing.
     default_deadline_s: Seconds = 300.0
     max_deadline_s: Seconds = 86_400.0
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     # Calls that one API process holds open. Too small refuses bursts that the queue could take, too large spends memory
     # on clients that will time out anyway.
     max_waiting_requests: Annotated[int, Field(ge=1)] = 10_000
-    # Bytes that one API process holds: bodies of calls under way, and records that the broker has not acknowledged.
+    # Bytes in one API process: bodies of calls under way, and records that the broker has not acknowledged.
     max_pending_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024 * 1024
     # The backlog of one version past which new requests are refused whatever their deadline.
     max_backlog_records: Annotated[int, Field(ge=1)] = 200_000
@@ -195,15 +195,15 @@ class KafkaSettings(StackSettings):
     # Where consumers on this machine listen for signals of producers beside them that a topic has new records; None: no
     # signals. Only for a broker that does not wake a waiting fetch, and only where all processes share the folder.
     arrivals_dir: Path | None = None
-    # How long a group waits for a silent member before it gives its partitions to others: a killed router or worker
-    # keeps clients waiting as long. Heartbeats run on the event loop every tenth of it, and nothing of ours blocks the
-    # loop for a second. Too long makes every crash an outage, too short takes a pause of the machine for a crash.
+    # How long a group waits for a silent member before it gives its partitions to others: after a kill of a router or
+    # worker clients wait this long. Heartbeats run on the event loop several times within it, and none of our code
+    # blocks the loop for a second. Too long makes every crash an outage, too short treats a pause as a crash.
     session_timeout_ms: Annotated[int, Field(ge=6_000)] = 7_000
     # The shortest time between two commits. Too short costs the broker a write for each batch, too long redelivers more
     # after a crash.
     commit_interval_s: Seconds = 0.2
-    # A consumer whose records wait while nothing moves, without a cause outside of it, is replaced after this long. Too
-    # short kills one that works on a long batch, too long keeps clients waiting for one that will never move.
+    # A consumer with waiting records that makes no progress, without an outside cause, is replaced after this long. Too
+    # short kills one that works on a long batch, too long keeps clients waiting for a stuck one.
     stuck_after_s: Annotated[float, Field(ge=1)] = 120.0
     # Deaths of a process at the same record after which the records there are tried one at a time; one that kills
     # again becomes a dead letter. Small tries one by one after kills of another cause, large costs more restarts.
@@ -249,7 +249,7 @@ class WorkerSettings(StackSettings):
 class WebhookSettings(StackSettings):
     """Callbacks: whether requests may name a URL for their result, and how it is called (docs/webhooks.md)."""
 
-    # Whether requests may name a `callback_url`: then `inferlane webhooks` must run, and has its topics.
+    # Whether requests may name a `callback_url`: then `inferlane webhooks` must run, and its topics are created.
     webhooks: bool = False
     # What callbacks are signed with, for `inferlane webhooks` alone: `whsec_` and 24 to 64 bytes as Base64. Several,
     # separated by commas, sign each callback side by side while receivers change from one to the next.
@@ -283,7 +283,7 @@ class FeedbackSettings(StackSettings):
 
 
 class RolloutSettings(StackSettings):
-    """What rollouts are judged by outside the stack."""
+    """The source of numbers outside the stack by which rollouts are judged."""
 
     # The Prometheus, as http://prometheus:9090, that the check `prometheus` of a rollout asks, set for API and router.
     # A rollout names a query and never a server. The token is sent as `Authorization: Bearer`, by the router alone.

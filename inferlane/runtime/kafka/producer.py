@@ -242,7 +242,7 @@ class BatchProducer:
             raise UnavailableError(f"{topic} has {partitions} partitions now, {partition} is gone; it is sent again")
 
     def _failure(self, error: BaseException, topic: str) -> InferlaneError:
-        """Return why a record of the topic is not written."""
+        """Return the error for a record of the topic that was not written."""
         if type(error) is TimeoutError:
             return UnavailableError(f"{topic} did not acknowledge within {self._timeout_s:g} s; it is sent again")
         what = f"{type(error).__name__}: {error}".removesuffix(": ")
