@@ -45,7 +45,7 @@ class Retrier:
         return self._retrying > 0
 
     async def until_done(self, call: Callable[[], Awaitable[_T]], *, stage: str) -> _T:
-        """Call until it succeeds, and return the result; cancelling ends the retries. `stage` names the call in logs."""
+        """Call until it succeeds, and return the result; cancelling ends the retries. `stage` is its name in logs."""
         waits = back_off(_FIRST_RETRY_S, _LONGEST_RETRY_S)
         has_failed = False
         try:

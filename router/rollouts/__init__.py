@@ -1,1 +1,1 @@
-"""Rollouts: what is compared, what is decided, and the member that decides."""
+"""Rollouts: the evidence, the decisions, and the router that decides."""

@@ -1,8 +1,8 @@
-"""What a rollout has learnt from the answers of both versions: classes, or the values of a regression. Pure.
+"""The evidence of a rollout from the answers of both versions: classes, or the values of a regression. Pure.
 
-A request is one draw, its first row. Values are told apart by deciles of what the stable version answered before: from
-then on they are classes like any other. Requests without a key are compared by the e-process of counts, those with one
-by `router.rollouts.clusters`, in 64 clusters of key buckets.
+A request is one draw, its first row. Values are binned by deciles of the stable version's earlier answers; the bins
+are then treated as classes. Requests without a key are compared by the e-process of counts, requests with a key by
+`router.rollouts.clusters`, in 64 clusters of key buckets.
 """
 
 from collections import Counter
@@ -15,10 +15,10 @@ from inferlane.contracts.lane_tallies import ANSWER_CLUSTERS, LaneTally, value_o
 from router.rollouts.clusters import log_mixture
 from router.rollouts.statistics import OTHER_ODDS, Floats, log_evidence, log_mean, log_ratios
 
-# Classes that are told apart; the rest are one.
+# The classes that are counted one by one; all others are one class.
 _MAX_CLASSES = 32
 _OTHER = "other"
-# Values of the stable version before deciles are taken of them, and a share that is a decile of its own.
+# The number of stable values before deciles are taken, and the share at which one value is a bin of its own.
 VALUES_FOR_EDGES = 200
 _DECILES = np.arange(0.1, 0.95, 0.1)
 _ATOM = 0.05
@@ -42,7 +42,7 @@ class Answers:
     requests: Floats = field(default_factory=lambda: _empty(2, ANSWER_CLUSTERS))
     candidate: Floats = field(default_factory=lambda: _empty(0))
     stable: Floats = field(default_factory=lambda: _empty(0))
-    # Values of the stable version until there are edges, by their label; then the edges.
+    # The stable version's values by label until there are edges; then the edges.
     values: Mapping[str, int] = field(default_factory=dict)
     edges: tuple[float, ...] = ()
 
@@ -61,7 +61,7 @@ def _spread(ours: Floats, theirs: Floats, requests: Floats) -> float:
     total = float(requests[0].sum())
     if not total:
         return 0.0
-    # As if either version had one more cluster, of its mean size: few that are all alike say little.
+    # As if each version had one more cluster of its mean size: a few similar clusters are weak evidence.
     unseen = sum((total / np.count_nonzero(held)) ** 2 for held in requests)
     return float((ours**2).sum() + (theirs**2).sum() + unseen)
 
@@ -164,7 +164,7 @@ def _edges(values: Mapping[str, int]) -> tuple[float, ...]:
     numbers, counts = np.array(by_value).T
     shares = counts / counts.sum()
     reached = np.searchsorted(shares.cumsum(), _DECILES - 1e-9)
-    # A value that many answers have is a group of its own: more than it are others than it.
+    # A value that many answers have is a bin of its own; larger values belong to the next bin.
     atoms = [float(np.nextafter(numbers[at], np.inf)) for at in reached if shares[at] >= _ATOM]
     return tuple(sorted({float(numbers[at]) for at in reached} | set(atoms)))
 

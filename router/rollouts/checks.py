@@ -1,4 +1,4 @@
-"""The checks of a rollout: what each says of the evidence, in numbers and in words. Pure."""
+"""The checks of a rollout: the verdict of each on the evidence, in numbers and in words. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ from router.rollouts.statistics import (
     log_ratios,
 )
 
-# How the alpha of a check is shared among those that roll back, so that together they keep to it.
+# How alpha is divided among the checks that roll back, so that it bounds their joint error.
 _ALPHA_SHARE = {Check.ERRORS: 0.8, Check.EXPIRED: 0.1, Check.LATENCY: 0.1}
-# A sample ratio mismatch voids the comparison: it must not be an accident (0.001 is the field's usual bound).
+# A sample ratio mismatch voids the comparison, so a false alarm must be rare (0.001 is the usual bound in the field).
 _SHARE_ALPHA = 0.001
-# A promotion says "not worse by more than the margin", and is wrong about that in at most one of twenty.
+# A promotion claims "not worse by more than the margin"; that is wrong in at most one of twenty.
 _PROMOTION_ALPHA = 0.05
 _FAILS_THEN = {
     Check.ERRORS: Then.ROLL_BACK,
@@ -47,7 +47,7 @@ def judge(
 ) -> tuple[Verdict, ...]:
     """Return what every check of the rollout says; `readings` are what was read outside.
 
-    `in_doubt` requests, at the candidate's present weight, were routed and may not be counted yet.
+    `in_doubt` is the number of requests that were routed at the candidate's present weight and may not be counted yet.
     """
     learnt = replace(learnt, share=_least_share(learnt.share, weight=weight, in_doubt=in_doubt))
     return tuple(_judge(check, options, learnt, spec, readings) for check, options in spec.checks.items())
@@ -119,7 +119,7 @@ def _requests_missing(found: Difference, margin: float, draws: float) -> int:
     room = margin - found.estimate
     if room <= 0:
         return 0
-    # A bound that is tuned for as many draws as there are shrinks with their square root.
+    # A bound that is tuned for the present number of draws shrinks with its square root.
     return max(1, math.ceil(draws * ((half / room) ** 2 - 1)))
 
 
@@ -156,7 +156,7 @@ def _most_apart(answers: Answers) -> str:
 
 
 def _agreement(options: CheckOptions, learnt: Learnt) -> Verdict:
-    # Python's numbers: a state with one of numpy's cannot be written.
+    # Python's own numbers: a state with a numpy number cannot be encoded.
     compared, agreed = float(learnt.shadows[2]), float(learnt.shadows[3])
     if not compared:
         return Verdict(check=Check.AGREEMENT, says="no shadow copy was compared yet")

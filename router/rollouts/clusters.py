@@ -1,10 +1,10 @@
-"""Evidence from requests with routing keys, whose requests are alike: sums by key bucket. Pure; numpy only.
+"""Evidence from requests with routing keys, which are correlated by key: sums by key bucket. Pure; numpy only.
 
-The requests of one key always go to one version, so forty requests of one user are no forty draws. All of them count,
-but what they say is measured by how much the *buckets* differ from the stable version in the same slots: the sum of
+The requests of one key always go to one version, so forty requests of one user are not forty draws. All of them count,
+but they are judged by how much the *buckets* differ from the stable version in the same slots: the sum of
 the candidate's residuals is compared with the square root of the sum of squared residuals by bucket (the variance of
-clustered data: Liang and Zeger 1986, "Longitudinal data analysis using generalized linear models"). One heavy user, who
-makes both sums large, is thereby no evidence, however often that user comes.
+clustered data: Liang and Zeger 1986, "Longitudinal data analysis using generalized linear models"). One heavy user
+makes both sums large, and so is no evidence, whatever the number of requests.
 
 The standardized sum goes into a Gaussian mixture martingale (Robbins 1970; Howard, Ramdas, McAuliffe and Sekhon 2021,
 "Time-uniform, nonparametric, nonasymptotic confidence sequences", section 3.2), which is asymptotically an e-process.
@@ -19,7 +19,7 @@ import numpy as np
 from inferlane.contracts.lane_tallies import BUCKETS
 from router.rollouts.statistics import Difference, Floats, PairedSums, unit_width
 
-# The evidence is sharpest after about so many requests; it holds at any number.
+# The evidence is sharpest after about this many requests; it is valid at any number.
 _TUNED_FOR = 1_000.0
 _RHO2 = 8.0 / _TUNED_FOR
 _SMALLEST_TAIL = 1e-300
@@ -75,8 +75,8 @@ class ClusterSums:
     def spread(self, difference: float = 0.0, *, size: float = 1.0) -> float:
         """Return the variance of `excess`, where the candidate's share is larger by `difference`.
 
-        As if either version had one more bucket, of its mean size, with events only (or values of `size`): few buckets
-        that are all alike say little.
+        As if each version had one more bucket of its mean size with events only (or values of `size`): a few similar
+        buckets are weak evidence.
         """
         total = self.total
         if not total:

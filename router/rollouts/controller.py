@@ -1,8 +1,8 @@
-"""The controller of a rollout: from what was asked and what was observed to the next state and split. Pure.
+"""The controller of a rollout: it decides the next state and split from the specification and the window. Pure.
 
 `Preparing → Shadowing → Stepping(i) → Baking → Promoted`, and from each of them `Paused`, `RollingBack → RolledBack`
-or `Failed`. Checks run in every phase in which the candidate has traffic, a pause included. No data is no verdict: the
-step waits, says what is missing, and pauses after `max_wait_s`.
+or `Failed`. Checks run in every phase in which the candidate has traffic, also in a pause. Without data there is no
+verdict: the step waits, reports what is missing, and pauses after `max_wait_s`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ from router.rollouts.guards import CandidatePool, guard
 from router.rollouts.readings import Reading
 from router.rollouts.states import enter, enter_step, is_same, pause, roll_back, split_of, weight_of
 
-# How long a rollback waits for the candidate's backlog before it ends all the same.
+# How long a rollback waits for the candidate's backlog before it ends anyway.
 _DRAIN_S = 600.0
 _WITH_TRAFFIC = frozenset({Phase.SHADOWING, Phase.STEPPING, Phase.BAKING, Phase.PAUSED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What was observed since the last slot of the state's evidence.
+    """The observations since the last slot of the state's evidence.
 
     `closed` are slots that change no more, `open` those that may; `through_slot` is the newest closed one. `split` is
     the one in force. `is_backlog_done` says that nothing of the candidate's backlog is left to move, `retried` how
@@ -61,7 +61,7 @@ class Decision:
 
 
 def step(state: RolloutState, window: Window, now_s: float) -> Decision:
-    """Decide once. The same state and window decide the same; a final state decides nothing more."""
+    """Decide once. The same state and window give the same decision; a final state needs no further decision."""
     if state.phase.is_final or state.phase is Phase.DRAFT:
         return _decided(state, state, window, now_s)
     before = state
@@ -134,7 +134,7 @@ def _go_on(state: RolloutState, window: Window, learnt: Learnt, now_s: float) ->
         case Phase.SHADOWING | Phase.STEPPING:
             return _stepping(state, learnt, now_s)
         case Phase.BAKING if not _is_in_force(state, window.split, now_s):
-            # The controller may have been away since it decided: only what was watched counts.
+            # The controller may have been down since its last decision: only watched time counts.
             return replace(state, phase_since_s=now_s, waits_for="the split to be in force")
         case Phase.BAKING:
             return _baking(state, now_s)
@@ -163,7 +163,7 @@ def _is_hand_made(state: RolloutState, split: Split | None) -> bool:
         split is not None
         and not state.is_split_theirs
         and split.rollout != state.id
-        # An API from before rollouts writes no generation.
+        # An API older than rollouts writes no generation.
         and (split.generation >= state.generation or (split.generation == 0 and split.changed_s > state.created_s))
     )
 
@@ -267,7 +267,7 @@ def _decided(before: RolloutState, after: RolloutState, window: Window, now_s: f
     if after.phase is not Phase.DRAFT and not after.is_split_theirs:
         wanted = split_of(after, now_s)
         in_force = window.split
-        # The split of a rollout that is over may be changed by anybody.
+        # After the end of a rollout anybody may change its split.
         is_ours = not after.phase.is_final or (in_force is not None and in_force.rollout == after.id)
         if is_ours and (in_force is None or not is_same(in_force, wanted)):
             split = wanted

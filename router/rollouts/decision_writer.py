@@ -1,4 +1,4 @@
-"""What a rollout host says of its decisions: records of states, splits and commands, notices, and gauges."""
+"""Write the decisions of a rollout host: records of states, splits and commands, notices, and gauges."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ _JSON = [("content-type", b"application/json")]
 
 
 class RolloutWriter:
-    """Writes what a host decided: states and splits, and that a command is decided on."""
+    """Writes the decisions of a host: states and splits, and the removal of executed commands."""
 
     def __init__(self, settings: "Settings", producer: "BatchProducer") -> None:
         self._settings = settings
@@ -36,7 +36,7 @@ class RolloutWriter:
         await self._producer.send([OutRecord(names.splits, split.model.encode(), encode_split(split), _JSON)])
 
     async def tell(self, state: RolloutState) -> None:
-        """Return when the receivers will be told of every event of the state."""
+        """Return when a notice of every event of the state is durable."""
         await self._producer.send(notices_of(state, self._settings.names.callbacks))
 
     async def done(self, command: Command) -> None:
@@ -61,6 +61,6 @@ def show_rollouts(states: Sequence[RolloutState], *, now_s: float) -> None:
 
 
 def forget_rollouts() -> None:
-    """Show none: another router decides now."""
+    """Remove the gauges: another router decides now."""
     for gauge in (ROLLOUT_PHASE, ROLLOUT_EVIDENCE, ROLLOUT_PAUSED):
         gauge.clear()

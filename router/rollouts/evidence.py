@@ -1,4 +1,4 @@
-"""What a rollout has learnt from the slots so far, and how a slot adds to it. Pure.
+"""The evidence of a rollout from its slots, and how a slot is added. Pure.
 
 The two versions are compared lane by lane and slot by slot: in the same minutes, whatever the traffic does.
 """
@@ -17,7 +17,7 @@ from router.rollouts.answer_evidence import Answers, add_answers
 from router.rollouts.clusters import ClusterSums
 from router.rollouts.statistics import OTHER_ODDS, Draws, Floats, PairedSums, log_ratios, no_evidence
 
-# Runs of the stable version in a stratum before its 95th percentile is a budget.
+# The least runs of the stable version in a stratum before its 95th percentile is used as a budget.
 _RUNS_FOR_BUDGET = 50
 _P95 = 0.95
 _BUDGET_FACTOR = 2.0
@@ -25,7 +25,7 @@ _BUDGET_FACTOR = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneSlot:
-    """One slot of one lane: what either version did in it, and the candidate's shadow copies.
+    """One slot of one lane: the tallies of both versions, and of the candidate's shadow copies.
 
     `weight` is the candidate's by the split, None where the split changed in the slot or little before.
     """
@@ -51,7 +51,7 @@ class Learnt:
     latency: Floats = field(default_factory=no_evidence)
     share: Floats = field(default_factory=no_evidence)
     disagreement: Floats = field(default_factory=no_evidence)
-    # Failures where the stable version has no traffic, against twice its share before.
+    # Failures while the stable version has no traffic, compared with twice its earlier share.
     alone: Floats = field(default_factory=no_evidence)
     # Requests without a key, and those with one.
     sums: Mapping[Check, PairedSums] = field(default_factory=dict)
@@ -99,7 +99,7 @@ def _fold_counts(learnt: Learnt, slot: LaneSlot) -> Learnt:
         )
     share = learnt.share
     if slot.weight is not None:
-        # A key goes to one version for good, so only requests without one are drawn anew each time.
+        # A key always goes to one version, so only requests without a key are independent draws.
         share = share + log_ratios(
             float(ours.requests - keyed.requests.sum()),
             float(theirs.requests - keyed_stable.requests.sum()),
@@ -143,7 +143,7 @@ def _fold_alone(learnt: Learnt, slot: LaneSlot) -> Learnt:
 def _fold_shadow(learnt: Learnt, shadow: LaneTally, slot: LaneSlot, checks: Mapping[Check, CheckOptions]) -> Learnt:
     options = checks.get(Check.AGREEMENT, CheckOptions())
     apart = shadow.compared - shadow.agreed
-    # One user's rows are alike: as many draws as there were keys.
+    # The rows of one user are correlated: count as many draws as there were keys.
     scale = _draws_of(shadow) / shadow.requests if shadow.requests else 0.0
     ratios = scale * log_ratios(apart, shadow.agreed, 1 - options.agreement)
     copies = Draws(scale * shadow.requests, scale * shadow.failed)

@@ -1,4 +1,4 @@
-"""What ends a rollout at once, without statistics. Pure."""
+"""Guards: rules that end a rollout at once, without statistics. Pure."""
 
 import math
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from router.rollouts.evidence import Learnt
 from router.rollouts.states import weight_of
 from router.rollouts.statistics import PairedSums, log_evidence
 
-# Model errors in a row that end a small step at once, and what a small step is.
+# The model errors in a row that end a small step at once, and the largest weight of a small step.
 _ERRORS_IN_A_ROW = 3
-# The same of a larger step: with none that succeeds between them, no statistics is waited for.
+# The same for a larger step: without a success in between, statistics are not needed.
 _ERRORS_IN_A_ROW_AT_MOST = 10
 _SMALL_WEIGHT = 0.05
-# The share of failures of the stable version from which errors in a row are no news.
+# The failure share of the stable version from which errors in a row prove nothing.
 _STABLE_SHARE = 0.2
-# Standard deviations by which failures may exceed those that the stable version would have had.
+# The standard deviations by which failures may exceed the expectation from the stable version.
 _EXPOSURE_DEVIATIONS = 3.0
 _LATE_SHARE = 0.5
-# Probability of a false alarm where no stable version is left to compare with.
+# The probability of a false alarm when no stable version is left to compare with.
 _ALONE_ALPHA = 0.001
 
 
@@ -27,7 +27,7 @@ _ALONE_ALPHA = 0.001
 class CandidatePool:
     """The candidate's workers and what waits for them. Of a deadline that nobody set, `oldest_s` is compared with none.
 
-    `workers` is None where nobody can say now; then nothing is decided on it. `is_probed` says that it answered the
+    `workers` is None while unknown; then no decision uses it. `is_probed` says that it answered the
     probe of the rollout, `probe_error` what it failed it with.
     """
 
@@ -46,7 +46,7 @@ def guard(state: RolloutState, pool: CandidatePool, learnt: Learnt) -> str | Non
     weight = weight_of(state)
     if pool.is_halted:
         return "a worker of the candidate halted: its model fails on most requests, or a run did not end"
-    # Errors of requests that do not count in the rollout end no rollout.
+    # Errors of requests outside the rollout do not end it.
     in_a_row = min(pool.failed_in_a_row, int(learnt.counts[2] + learnt.shadows[1]))
     is_worse = learnt.counts[3] <= _STABLE_SHARE * learnt.counts[1]
     if is_worse and in_a_row >= (_ERRORS_IN_A_ROW if weight <= _SMALL_WEIGHT else _ERRORS_IN_A_ROW_AT_MOST):

@@ -1,8 +1,8 @@
-"""Runs the controller where the outcome windows are: in the one router that reads the outcomes.
+"""Run the controller beside the outcome windows: in the one router that reads the outcomes.
 
-A decision is written before anything follows from it, and what follows (the split, the backlog) follows from the
-written state alone: a host that is killed at any line leaves its successor nothing to guess. A successor writes every
-state anew under a larger generation first. What its predecessor may still write is passed over by every table.
+A decision is written before its actions (the split, the backlog), and the actions follow from the written state alone:
+if the host is killed at any line, its successor goes on from the state. A successor first writes every state again
+under a larger generation; every table then ignores what its predecessor may still write.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# How often a state without a decision is written: for those who look, and so that evidence outlives the windows.
+# How often a state without a new decision is written: for readers, and so that evidence outlives the windows.
 _WRITE_S = 5.0
 _LONGEST_BACK_OFF_S = 60.0
 
@@ -115,7 +115,7 @@ class RolloutHost:
             await self.close()
 
     async def close(self) -> None:
-        """End what it has begun; a successor begins it anew."""
+        """Cancel its tasks; a successor starts them again."""
         tasks = [*self._moves.values(), *self._retries.values()]
         for task in tasks:
             task.cancel()
@@ -143,14 +143,14 @@ class RolloutHost:
         show_rollouts(self._rollouts.states, now_s=self._clock.now_s())
 
     async def _begin_term(self, term: int) -> None:
-        """Read what the last owner decided: nothing may be decided on an older state."""
+        """Read the decisions of the last owner: no decision may use an older state."""
         await self._read_to_end()
         self._term = term
         self._held.clear()
         self._replaced.clear()
 
     async def _take_over(self) -> None:
-        """Write each state that another host decided on last under a larger generation: from then on it is ours."""
+        """Write the states of other hosts again under a larger generation: from then on they are ours."""
         for state in self._rollouts.states:
             ours = self._held.get(state.id)
             if ours is not None and state.generation > ours.generation:
@@ -208,7 +208,7 @@ class RolloutHost:
         try:
             await self._writer.tell(state)
         except InferlaneError as error:
-            # They are told later; a topic that takes nothing must not stop a rollout.
+            # The notices are sent later; a topic that is unavailable must not stop a rollout.
             log.warning("rollout_not_told", rollout=state.id, error=str(error))
             return state
         told = replace(state, notified=last_number(state), revision=state.revision + 1)
@@ -226,7 +226,7 @@ class RolloutHost:
         pool = await self._watch.look(state, candidate, now_s=now_s)
         split = self._splits.get(spec.model)
         if self._splits.is_newest_passed_over(spec.model):
-            # The record of a host that was replaced is the newest; ours must be, or compaction keeps the wrong one.
+            # The newest record is from a replaced host; write ours again, or compaction keeps the wrong one.
             split = None if split is None else replace(split, generation=0, changed_s=0.0)
         return Window(
             closed=closed,

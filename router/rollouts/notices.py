@@ -1,4 +1,4 @@
-"""What the receivers of `notify` are told of a rollout: one callback for each event and receiver. Pure."""
+"""Notices to the receivers of `notify`: one callback for each event of a rollout and receiver. Pure."""
 
 from hashlib import blake2b
 
@@ -31,7 +31,7 @@ def notices_of(state: RolloutState, topic: str) -> list[OutRecord]:
 
 def _notice(state: RolloutState, event: RolloutEvent, url: str) -> Notice:
     spec = state.spec
-    # Told again after a crash it is the same notice: receivers know duplicates by its id.
+    # After a crash the same notice may be sent again: receivers recognise duplicates by its id.
     receiver = blake2b(url.encode(), digest_size=6).hexdigest()
     return Notice(
         notice_id=f"{state.id}-{event.number}-{receiver}",
@@ -40,7 +40,7 @@ def _notice(state: RolloutState, event: RolloutEvent, url: str) -> Notice:
         model=spec.model,
         version=spec.candidate,
         at_s=event.at_s,
-        # Signed for the key that started it.
+        # Signed with the secret of the API key that started the rollout.
         caller=state.events[0].by,
         data={
             "rollout": state.id,

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 # How long after its end a slot may still change: summaries come every second, over a broker that may be busy.
 _LATE_S = 5.0
-# A worker that was not heard of for so long is gone: six of its heartbeats.
+# A worker that has not reported for this long is gone: it has missed six heartbeats.
 _WORKER_SILENT_S = 30.0
-# Slots after a change of the split in which requests that were routed before it are still answered.
+# The slots after a change of the split in which requests from before the change are still answered.
 _SLOTS_TO_SETTLE = 2
 
 
@@ -47,7 +47,7 @@ def lane_slots(
         if index <= newest_closed:
             closed += found
         else:
-            # The two versions do not report at the same moment: what is missing of one is no share that it lost.
+            # The versions do not report at the same moment: a late report does not mean a smaller share.
             opened += [replace(slot, weight=None) for slot in found]
     return closed, opened, max(through, newest_closed)
 

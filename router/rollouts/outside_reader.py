@@ -1,7 +1,7 @@
-"""Read what a rollout is judged by besides its outcomes: the configured Prometheus, and the feedback of both versions.
+"""Read what a rollout is judged by besides its outcomes: the configured Prometheus, and feedback on both versions.
 
-A rollout names a query and never a server: only the Prometheus of `INFERLANE_PROMETHEUS_URL` is asked, and where it
-redirects to is not followed. Reading goes on beside the decisions, which see the last reading; one that is old is none.
+A rollout names a query and never a server: only the Prometheus of `INFERLANE_PROMETHEUS_URL` is asked, and redirects
+are not followed. Reading runs beside the decisions, which use the last reading; an old reading counts as none.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _READ_S = 5.0
-# A value that was read longer ago says nothing about now.
+# A value that was read longer ago is too old to use.
 _OLD_S = 60.0
 _TIMEOUT_S = 10.0
 _MAX_ANSWER_BYTES = 1024 * 1024
-# Days of feedback that are compared; a rollout that is older is compared by its newest ones.
+# The most days of feedback that are compared; of an older rollout, the newest days.
 _MAX_DAYS = 31
 _KINDS = {Check.QUALITY: QUALITY, Check.REWARD: REWARD}
 

@@ -1,6 +1,6 @@
 """Checks on numbers from outside the outcome windows: a Prometheus query, and feedback. Pure.
 
-What is not known is no verdict: the rollout holds, says what is missing, and pauses after its `max_wait`.
+Without a value there is no verdict: the rollout holds, reports what is missing, and pauses after its `max_wait`.
 """
 
 import math
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Feedback without a routing key has no segment: each piece is a draw of its own.
 _NO_SEGMENT = -1
-# The interval is tightest at so many pieces of feedback.
+# The interval is tightest at this many pieces of feedback.
 _TUNED_FOR = 1_000.0
 # "Not worse by more than the margin" is wrong in at most one of twenty rollouts.
 _ENOUGH_ALPHA = 0.05
@@ -54,7 +54,7 @@ class FeedbackReading:
         if not draws:
             return None
         estimate = (self.keyed.excess + self.free_excess) / draws
-        # As if one more piece, or one more user, were as far away as a value may be: few that are alike say little.
+        # As if one more piece, or one more user, had the most extreme value: a few similar pieces are weak evidence.
         spread = self.keyed.spread(estimate, size=math.sqrt(self.size)) + self.free_spread
         spread += self.size if self.free else 0.0
         half = math.sqrt(spread / draws) * unit_width(draws, alpha=alpha, tuned_for=_TUNED_FOR)

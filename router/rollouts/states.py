@@ -1,4 +1,4 @@
-"""The states of a rollout: how one is entered, by decision or by command, and which split it asks for. Pure."""
+"""The states of a rollout: how a decision or a command enters one, and the split that it needs. Pure."""
 
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ def roll_back(state: RolloutState, reason: str, now_s: float, by: str = "") -> R
 def resume(state: RolloutState, reason: str, now_s: float, by: str = "", *, generation: int) -> RolloutState:
     """Return a paused state where it was before, with a fresh wait, over any split that somebody made meanwhile.
 
-    A check that has failed is accepted: it pauses the rollout no more.
+    A check that has failed is accepted: it does not pause the rollout again.
     """
     resumed = replace(
         state,
@@ -98,7 +98,7 @@ def split_of(state: RolloutState, now_s: float) -> Split:
     phase = state.paused_from or state.phase if state.phase is Phase.PAUSED else state.phase
     weights = {version: share for version, share in ((spec.stable, 1 - weight), (spec.candidate, weight)) if share > 0}
     is_over = state.phase.is_final
-    # In a lane that the rollout leaves alone the stable version answers, until the candidate is promoted.
+    # In lanes outside the rollout the stable version answers until the candidate is promoted.
     others = [] if is_over or weight == 0 else [lane for lane in type(spec.lanes[0]) if lane not in spec.lanes]
     shadow = _step_of(state).shadow if phase is Phase.SHADOWING else 0.0
     return Split(

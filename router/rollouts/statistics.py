@@ -1,4 +1,4 @@
-"""The statistics of rollouts: evidence that may be looked at all the time. Pure; numpy only.
+"""The statistics of rollouts: evidence that is valid at any time (anytime-valid inference). Pure; numpy only.
 
 Three tools, each valid at every moment at once, so that looking often costs nothing:
 
@@ -12,7 +12,7 @@ Three tools, each valid at every moment at once, so that looking often costs not
    2024, "Time-uniform central limit theory and asymptotic confidence sequences", equation 9.
 3. Distance of two distributions: Jensen and Shannon's, with base 2 logarithms, from 0 to 1. Source: Lin 1991.
 
-Requests without a routing key are draws of their own. Those with one are alike, and are compared by key bucket:
+Requests without a routing key are independent draws. Those with a key are correlated, and are compared by key bucket:
 `router.rollouts.clusters`.
 """
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 GRID = 64
-# Differences below an odds ratio of 1.2 are not sought: a rollout is no experiment. Above 200 everything looks alike.
+# The smallest odds ratio is 1.2: a rollout does not search for smaller differences. Above 200 there is nothing to gain.
 _SMALLEST_ODDS, _LARGEST_ODDS = 1.2, 200.0
 _MORE = np.linspace(math.log(_SMALLEST_ODDS), math.log(_LARGEST_ODDS), GRID)
 MORE_ODDS: Floats = np.exp(_MORE)
@@ -119,7 +119,7 @@ class PairedSums:
 
 
 def _variance(events: float, draws: float) -> float:
-    # Agresti and Coull 1998: a share of 0 of few draws is no share without variance.
+    # Agresti and Coull 1998: a share of 0 in a few draws still has a variance.
     share = (events + 1) / (draws + 2)
     return share * (1 - share)
 
@@ -160,7 +160,7 @@ def _divergence(p: Floats, q: Floats) -> float:
     return float((p[held] * np.log2(p[held] / q[held])).sum())
 
 
-# What the mixture costs against knowing the odds ratio, measured: see `docs/rollouts.md`.
+# The cost of the mixture compared with a known odds ratio, measured: see `docs/rollouts.md`.
 _MIXTURE_COST = 1.5
 
 
@@ -176,7 +176,7 @@ def requests_to_see(stable_share: float, candidate_share: float, *, weight: floa
     gain = ours * math.log(ours / weight)
     if ours < 1:
         gain += (1 - ours) * math.log((1 - ours) / (1 - weight))
-    # No fewer than the events that the evidence needs at the least.
+    # At least the events that the evidence needs in any case.
     return max(weight * (math.log(1 / alpha) + _MIXTURE_COST) / (failing * gain), 1 / candidate_share)
 
 
