@@ -127,13 +127,20 @@ class CandidateWatch:
             log.warning("rollout_backlog_not_read", rollout=state.id, error=repr(error))
             return pool
         lag = sum(Position.of(partitions).lag_records for partitions in found.values())
-        waiting = lanes[Lane.REQUESTS]
-        oldest_s = 0.0
-        if waiting in found:
-            age = self._ages.setdefault(waiting, OldestAge())
-            oldest_s = age.note(found[waiting], at_s=self._clock.monotonic_s())
+        now_s = self._clock.monotonic_s()
+        ages = {
+            lane: self._ages.setdefault(waiting, OldestAge()).note(found[waiting], at_s=now_s)
+            for lane, waiting in lanes.items()
+            if waiting in found
+        }
         deadline_s = self._settings.default_deadline_s if Lane.REQUESTS in spec.lanes else math.inf
-        return replace(pool, lag_records=lag, oldest_s=oldest_s, deadline_s=deadline_s)
+        return replace(
+            pool,
+            lag_records=lag,
+            oldest_s=ages.get(Lane.REQUESTS, 0.0),
+            waits_s=max(ages.values(), default=0.0),
+            deadline_s=deadline_s,
+        )
 
     async def _with_probe(self, state: "RolloutState", pool: CandidatePool) -> CandidatePool:
         try:

@@ -19,6 +19,8 @@ _STABLE_SHARE = 0.2
 # The standard deviations by which failures may exceed the expectation from the stable version.
 _EXPOSURE_DEVIATIONS = 3.0
 _LATE_SHARE = 0.5
+# How long records of any lane may wait for a pool at zero to start its first worker.
+_WAKES_WITHIN_S = 30.0
 # The probability of a false alarm when no stable version is left to compare with.
 _ALONE_ALPHA = 0.001
 
@@ -27,6 +29,7 @@ _ALONE_ALPHA = 0.001
 class CandidatePool:
     """The candidate's workers and what waits for them. Of a deadline that nobody set, `oldest_s` is compared with none.
 
+    `waits_s` is the age of the oldest record of any lane, `oldest_s` that of the interactive one.
     `workers` is None while unknown; then no decision uses it. `is_probed` says that it answered the
     probe of the rollout, `probe_error` what it failed it with.
     """
@@ -36,6 +39,7 @@ class CandidatePool:
     failed_in_a_row: int = 0
     lag_records: int | None = None
     oldest_s: float = 0.0
+    waits_s: float = 0.0
     deadline_s: float = math.inf
     is_probed: bool = False
     probe_error: str = ""
@@ -51,7 +55,8 @@ def guard(state: RolloutState, pool: CandidatePool, learnt: Learnt) -> str | Non
     is_worse = learnt.counts[3] <= _STABLE_SHARE * learnt.counts[1]
     if is_worse and in_a_row >= (_ERRORS_IN_A_ROW if weight <= _SMALL_WEIGHT else _ERRORS_IN_A_ROW_AT_MOST):
         return f"{pool.failed_in_a_row} model errors in a row at a weight of {weight:.0%}"
-    if pool.workers == 0:
+    # An autoscaler takes the last worker of a pool without work away, and starts one once something waits.
+    if pool.workers == 0 and (pool.lag_records is None or pool.waits_s > _WAKES_WITHIN_S):
         return "no worker of the candidate is there"
     if pool.oldest_s > _LATE_SHARE * pool.deadline_s:
         return f"the candidate's oldest record waits for {pool.oldest_s:.0f} s, over half of the deadline"

@@ -1,5 +1,6 @@
 """The controller: each transition, what it waits for, and that it decides the same after a kill at any of them."""
 
+import dataclasses
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -420,3 +421,13 @@ def test_a_rollback_goes_on_and_keeps_its_reason_if_the_evidence_cannot_be_read(
     state = with_old_evidence(roll_back(at_step(1), "too slow", 1_000.0))
     decision = decide(state, 1_001.0, split=split_of(state, 1_001.0), is_backlog_done=True)
     assert (decision.state.phase, decision.state.reason) == (Phase.ROLLED_BACK, "too slow")
+
+
+def test_a_pool_that_was_scaled_to_zero_for_want_of_work_is_no_fault_and_one_that_does_not_come_back_is() -> None:
+    idle = CandidatePool(workers=0, lag_records=0, is_probed=True)
+    assert decide(at_step(1), 1_100.0, pool=idle).state.phase is Phase.STEPPING
+    waking = dataclasses.replace(idle, lag_records=1, waits_s=5.0)
+    assert decide(at_step(1), 1_100.0, pool=waking).state.phase is Phase.STEPPING
+    gone = dataclasses.replace(idle, lag_records=1, waits_s=31.0)
+    decision = decide(at_step(1), 1_100.0, pool=gone)
+    assert (decision.state.phase, decision.state.reason) == (Phase.ROLLING_BACK, "no worker of the candidate is there")
