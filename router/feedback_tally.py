@@ -1,4 +1,4 @@
-"""Read the feedback topic and say what it means for each version: sums to the store, means with intervals."""
+"""Read the feedback topic and report on each version: sums in the store, means with intervals."""
 
 import asyncio
 import math
@@ -30,7 +30,7 @@ _POLL_MS = 500
 _MAX_RECORDS = 500
 _RETRY_S = 1.0
 _ALPHA = 0.05
-# The interval is tightest at so many pieces of feedback.
+# The interval is tightest at this many pieces of feedback.
 _TUNED_FOR = 1_000.0
 # Feedback without a routing key has no segment: each piece is a draw of its own.
 _NO_SEGMENT = -1
@@ -48,7 +48,7 @@ class FeedbackTally:
         self._counts = {outcome: FEEDBACK.labels(outcome) for outcome in ("counted", "refused")}
 
     async def run(self) -> NoReturn:
-        """Follow the topic until cancelled; what the broker or the store cannot take now is tried again."""
+        """Follow the topic until cancelled; retry while the broker or the store is unavailable."""
         while True:
             consumer = make_consumer(
                 self._settings, self._settings.names.feedback, group=self._settings.names.feedback_group
@@ -68,11 +68,11 @@ class FeedbackTally:
             if not fetched:
                 continue
             await self.add([record for records in fetched.values() for record in records])
-            # After the sums have it: a crash before reads it again, and each piece is counted once.
+            # Commit after the sums are stored: a crash only repeats the reading, and each piece is counted once.
             await consumer.commit()
 
     async def add(self, records: "Sequence[KafkaRecord]") -> None:
-        """Add the feedback of these records; what is no feedback of ours is counted as refused.
+        """Add the feedback of these records; records that are not valid feedback are counted as refused.
 
         Raises:
             UnavailableError: the store does not answer; adding again is harmless.
@@ -120,8 +120,8 @@ def report_of(sums: Mapping[str, Mapping[int, Sums]], *, now_s: float) -> Feedba
 def _measured(segments: Mapping[int, Sums]) -> Measured | None:
     """The mean with an asymptotic confidence sequence (Waudby-Smith et al., arXiv 2103.06476, equation 9).
 
-    The requests of one routing key go to one version and are alike: its segment is one draw, so that the variance is
-    that between segments. Feedback without a segment is a draw each.
+    The requests of one routing key go to one version and are correlated: a segment is one draw, so the variance is
+    that between segments. Each piece of feedback without a segment is a draw.
     """
     count = sum(held.count for held in segments.values())
     if not count:

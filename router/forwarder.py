@@ -137,7 +137,7 @@ class Forwarder:
             self._parked_batches -= 1
 
     async def _decisions(self, fetched: FetchedBatch, lane: Lane) -> list[RoutedRecord | Reply]:
-        """Decide on each record; if a version is unknown, again: its sender may have read of it a moment earlier."""
+        """Decide on each record; again if a version is unknown: its sender may have read the catalogue earlier."""
         decisions = [self.decide(record, lane) for record in fetched.records]
         if self._catch_up is None or not any(map(_is_unknown, decisions)):
             return decisions

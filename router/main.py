@@ -56,7 +56,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
     """
     table = CatalogTable()
     base, lack = read_store(settings.models_dir, default_model=settings.default_model)
-    # What was accepted for a version that retires meanwhile is still forwarded.
+    # Requests that were accepted for a version that retires meanwhile are still forwarded.
     catalog = LiveCatalog(base, table, serves_retiring=True)
     splits = SplitTable()
     startup = Startup(stop)

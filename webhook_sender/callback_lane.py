@@ -1,4 +1,4 @@
-"""Reading one topic of callbacks: what is due is worked on, what is not is left in the topic until it is."""
+"""Read one topic of callbacks: send those that are due, leave the others in the topic until they are."""
 
 import asyncio
 from contextlib import suppress
@@ -32,9 +32,9 @@ _FETCH_WAIT_S = 0.5
 _MAX_RECORDS = 32
 # Batches at work at once: a receiver that fails holds one of them, for the time of a call.
 _IN_FLIGHT = 32
-# What the batches at work hold, so that large results do not fill the memory.
+# The most bytes of the batches in work, so that large results do not fill the memory.
 _MAX_HELD_BYTES = 64 * 1024 * 1024
-# The group believes that a consumer is gone that fetches nothing for ten minutes.
+# The group removes a consumer that does not fetch for ten minutes.
 _LONGEST_REST_S = 30.0
 
 
@@ -51,7 +51,7 @@ class DueConsumer(LaneConsumer):
             partition = TopicPartition(self._topic, number)
             next_offsets[partition] = offset
             self._fetched[partition] = offset
-            # Revoked meanwhile, it is read by somebody else.
+            # Revoked meanwhile: another consumer reads it.
             with suppress(IllegalStateError):
                 self._running().seek(partition, offset)
         batch.ticket.next_offsets = next_offsets
@@ -59,7 +59,7 @@ class DueConsumer(LaneConsumer):
 
 
 def due_s(record: "KafkaRecord") -> float:
-    """Return when the callback is to be sent, in seconds since the epoch; what cannot be read is due at once."""
+    """Return when the callback is to be sent, in seconds since the epoch; an unreadable record is due at once."""
     try:
         return read_callback(record).due_s
     except DecodeError:
@@ -85,7 +85,7 @@ class CallbackLane:
         self._is_resting = False
         self._held_bytes = 0
         self._has_room = asyncio.Event()
-        # Nobody waits for a retry to the millisecond.
+        # Retries need no precision of milliseconds.
         lane = Lane.REQUESTS if topic == settings.names.callbacks else Lane.BULK
         self.consumer = DueConsumer(
             settings,
@@ -97,11 +97,11 @@ class CallbackLane:
         )
 
     def health(self) -> "ConsumerHealth":
-        """What its consumer does."""
+        """The state of its consumer."""
         return self.consumer.health()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then finish and commit what is at work, and return."""
+        """Work until `stop` is set; then finish and commit the batches in work, and return."""
         try:
             start = self._retrier.until_done(self.consumer.start, stage=f"join:{self._topic}")
             await unless_stopped(start, stop)
@@ -126,13 +126,13 @@ class CallbackLane:
             await self._wait_for_room()
 
     async def _fetch(self, stop: asyncio.Event) -> FetchedBatch | None:
-        # Asked anew at each try: a broker that is away must not keep a process that is told to stop.
+        # Checked at each retry: an unavailable broker must not keep a process that is told to stop.
         if stop.is_set():
             return None
         return await self.consumer.fetch(max_records=_MAX_RECORDS, timeout_s=_FETCH_WAIT_S)
 
     def _due(self, batch: FetchedBatch) -> tuple[FetchedBatch, float]:
-        """Return what is due of the batch, and how long the first that is not has to wait."""
+        """Return the due callbacks of the batch, and how long the first other one has to wait."""
         now_s = self._clock.now_s()
         kept: list[ConsumerRecord] = []
         left: dict[int, int] = {}

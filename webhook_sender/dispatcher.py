@@ -1,4 +1,4 @@
-"""What becomes of a callback: it is delivered, waits in a topic for another try, or becomes a dead letter."""
+"""Dispatch callbacks: each is delivered, waits in a topic for a retry, or becomes a dead letter."""
 
 import random
 import time
@@ -38,7 +38,7 @@ _REASONS = (GONE, UNDELIVERED, CallbackRefusedError.code, DecodeError.code)
 
 
 def retry_stage(tries: int) -> int:
-    """Return the topic in which a callback waits that was tried so often, counted from 1."""
+    """Return the stage, counted from 1, of the topic in which a callback waits after this many tries."""
     return min(max(tries, 1), CALLBACK_STAGES)
 
 
@@ -48,7 +48,7 @@ def retry_delay_s(stage: int, first_s: float) -> float:
 
 
 class Dispatcher:
-    """Decides for each callback, and makes durable what it decides. One event loop."""
+    """Decides for each callback, and makes the decision durable. One event loop."""
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
@@ -68,7 +68,7 @@ class Dispatcher:
         self._http = http
         self._signer = signer
         self._receivers = receivers
-        # A topic of retries that is gone is waited for: the callback has no other place.
+        # Wait for a missing topic of retries: the callback has no other destination.
         self._sender = PatientSender(producer)
         self._retrier = retrier
         self._clock = clock
@@ -98,7 +98,7 @@ class Dispatcher:
             if room is Room.FREE:
                 await self._call(record, callback, receiver)
                 return
-        # While the receiver fails, another callback finds out when it is back; this one waits as if it had failed too.
+        # While the receiver fails, another callback probes it; this one waits as if it had failed too.
         tries = callback.tries + (room is Room.FAILING)
         await self._try_later(record, callback, tries=tries, reason=room.value, detail=f"the receiver is {room}")
 

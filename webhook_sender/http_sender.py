@@ -20,7 +20,7 @@ from inferlane.errors import CallbackRefusedError, clipped
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# What is read of an answer, so that the connection can be used again; after more it is closed.
+# The most bytes that are read of an answer, to reuse the connection; after a longer answer it is closed.
 _MAX_ANSWER_BYTES = 16 * 1024
 _MAX_HEAD_LINE_BYTES = 8 * 1024
 _MAX_CONNECTIONS = 256
@@ -45,7 +45,7 @@ class CallOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """How a call ended, and what there is to say about it."""
+    """How a call ended, with a detail for people."""
 
     outcome: CallOutcome
     detail: str = ""
@@ -123,7 +123,7 @@ class HttpSender:
             answer.close()
 
     def _socket(self, address_info: Any) -> socket.socket:
-        """Make the socket for a connection to this resolved address, which nothing can exchange any more."""
+        """Create the socket of a connection to this resolved address; the checked address cannot change any more."""
         family, kind, protocol, _, address = address_info
         try:
             check_address(str(address[0]), self._networks)

@@ -1,7 +1,7 @@
-"""What is known of the receivers: which are failing, which are gone, and how many calls each has. No I/O.
+"""The state of the receivers: which are failing, which are gone, and how many calls each has. No I/O.
 
-A receiver that is slow or down must not hold up the others, so nobody waits for one: a callback that finds no room goes
-to the topics of retries.
+A receiver that is slow or down must not delay the others, so no callback waits for it: a callback without a free call
+goes to the topics of retries.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
 
-# How long a callback may wait for a call of its receiver to end. Shorter sends more of them through the retries, longer
-# holds more of those of others behind them.
+# How long a callback may wait for a call of its receiver to end. Shorter sends more callbacks through the retries,
+# longer delays the callbacks of other receivers behind it.
 _ROOM_WITHIN_S = 2.0
 # How long a URL that answered 410 is not called again.
 _GONE_S = 3_600.0
-# Receivers and URLs that are remembered. One that is forgotten costs a call that fails.
+# The most receivers and URLs that are remembered. Forgetting one costs a failing call.
 _MOST_KNOWN = 10_000
 
 
@@ -56,7 +56,7 @@ class Receivers:
 
     @asynccontextmanager
     async def room(self, host: str) -> AsyncIterator[Room]:
-        """Hold a place for one call to the receiver while the block runs, where the yielded value is `FREE`."""
+        """Reserve one call to the receiver while the block runs, if the yielded value is `FREE`."""
         receiver = self._known.setdefault(host, _Receiver(asyncio.Semaphore(self._calls_per_host)))
         receiver.users += 1
         try:

@@ -1,7 +1,7 @@
 """Signatures of callbacks, as the specification of Standard Webhooks wants them.
 
-A deployment has one secret. A key of the API has one of its own that follows from it, so that a receiver that knows the
-secret of one key can forge no callback of another, and whoever produces to the request topics can forge none of any.
+A deployment has one secret, from which the secret of each API key is derived. So a receiver that knows the secret of
+one key cannot forge callbacks of another, and a producer to the request topics cannot forge any.
 """
 
 import base64

@@ -166,7 +166,7 @@ class BatchTelemetry:
     ) -> None:
         self._tallies = tallies
         self._limit = limit
-        # Whether the last batch had a failure: then the next success ends a row of them.
+        # Whether the last batch had a failure: then the next success resets the count of failures in a row.
         self._has_failed = False
         self._spans = spans
         self._recorder = recorder
@@ -187,7 +187,7 @@ class BatchTelemetry:
             return
         lane = self._lanes[batch.lane]
         results = [reply.result for reply in replies]
-        # What fell back has its result from another version: it is a failure of this one in its outcomes alone.
+        # A request that fell back gets its result from another version: it counts as failed in the outcomes alone.
         ended = [reply.result for reply in replies if reply.fallback is None]
         self._limit.note(ended)
         lane.count(ended)

@@ -1,4 +1,4 @@
-"""One version in a process of many: loaded, served until it is told to stop, and tried again when that fails."""
+"""One version in a shared worker: loaded, served until it is told to stop, and retried after a failure."""
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# What cannot be loaded is tried again, for its files may be mended: seldom, since each try takes a core for a while.
+# A version that cannot be loaded is retried, as its files may be repaired: seldom, as each try takes a core.
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 
 
@@ -43,7 +43,7 @@ class HostState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostStatus:
-    """What a hosted version does; `reason` says why it failed."""
+    """The status of a hosted version; `reason` says why it failed."""
 
     state: HostState
     reason: str = ""
@@ -62,7 +62,7 @@ class HostedVersion:
         read_store: "Callable[[], Catalog | None]",
         loading: asyncio.Semaphore,
     ) -> None:
-        """`read_store` gives what the model store holds; `loading` limits how many load at once."""
+        """`read_store` returns the model store; `loading` limits how many versions load at once."""
         self.name = name
         self.status = HostStatus(state=HostState.LOADING)
         self.settled = asyncio.Event()
@@ -77,7 +77,7 @@ class HostedVersion:
         self._faults = VersionFaults(clients.redis, redis_url=settings.redis_url, names=settings.names)
 
     def stop(self) -> None:
-        """Finish the batches under way, and end."""
+        """Stop: finish the batches under way."""
         self._stop.set()
         for feed in self._feeds:
             feed.wake()
@@ -87,7 +87,7 @@ class HostedVersion:
         return self._stop.is_set()
 
     async def run(self) -> None:
-        """Serve until `stop`; what is wrong with the version ends nobody else."""
+        """Serve until `stop`; an error of this version does not end the others."""
         waits = back_off(_FIRST_RETRY_S, _LONGEST_RETRY_S)
         with suppress(StoppedEarlyError):
             while not self._stop.is_set():
@@ -113,7 +113,7 @@ class HostedVersion:
                 raise StoppedEarlyError
             store = await asyncio.to_thread(self._read_store)
             found, default_version = await find_version(settings, *self.name, store=store)
-            # In a thread: the others go on serving.
+            # In a thread, so that the other versions go on serving.
             load = partial(
                 load_verified, found, intra_op_num_threads=settings.intra_op_num_threads, rows=settings.max_batch_rows
             )

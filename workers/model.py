@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from workers.run_limit import RunLimit
 
 
-# The processor time of one run where other versions wait for theirs. Short makes small batches of slow models, long
-# makes the others wait.
+# The time of one run while other versions wait for their turns. Short makes small batches of slow models, long delays
+# the other versions.
 SHARED_RUN_S = 0.1
 
 
@@ -146,14 +146,14 @@ class _BoundRun:
             binding.bind_output(name)
         self._session.run_with_iobinding(binding, self._options)
         arrays: list[Any] = binding.copy_outputs_to_cpu()
-        # What is bound is held; the arrays belong to the requests.
+        # Release what is bound; the arrays belong to the requests.
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
         return arrays
 
 
 def _of_objects(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Onnxruntime takes strings as Python's objects alone."""
+    """Return the inputs with strings as Python objects, the only form that onnxruntime takes."""
     return {name: array.astype(object) if array.dtype.kind == "T" else array for name, array in inputs.items()}
 
 

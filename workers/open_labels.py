@@ -1,4 +1,4 @@
-"""Labels of a version that names no classes: whole numbers or text, of which a bounded number is told apart. No I/O."""
+"""Labels of a version without class names: whole numbers or text, counted by label up to a bound. No I/O."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,7 @@ class OpenLabels:
     """Counts the labels in the outputs of one version: the first `MAX_CLASSES` that come by name, all else as `other`.
 
     One label costs a series in Prometheus and an entry in each window for as long as the process runs, and a model may
-    answer with a number that is never twice the same. For the same reason rollouts do not compare them: each worker
-    tells other labels apart then.
+    answer with ever-new numbers. Rollouts do not compare these labels, because each worker may count other labels.
     """
 
     def __init__(self, version: "ModelVersion") -> None:

@@ -1,4 +1,4 @@
-"""What a worker does with a fetched batch: decode, infer, deliver. Stages of successive batches overlap."""
+"""The pipeline of a worker: decode, infer and deliver a fetched batch. Stages of successive batches overlap."""
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Pipeline:
     ) -> None:
         """`cancelled` are keys of requests, `moved` is what another version was given, `run_limit` that of a trial.
 
-        `processor` is what the version shares with others of its process.
+        `processor` is shared with the other versions of the process.
         """
         self._moved = moved
         self._max_batch_rows = settings.max_batch_rows

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from models.catalog import ModelVersion
     from workers.batching import Batch, InferredRequest
 
-# What the sender got wrong or took back says nothing about a version: as in the recording rule of the error ratio.
+# Errors of the sender and cancellations are no faults of a version, as in the recording rule of the error ratio.
 _SENDER_FAULTS = frozenset({DecodeError.code, InvalidInputError.code, CANCELLED})
 _OTHER = "other"
 
@@ -70,7 +70,7 @@ class RolloutTallies:
                 continue
             inferred = () if batch.run is None else batch.run.inferred
             ours = [one for one in inferred if one.request.headers.rollout == rollout]
-            # Of both versions, so that rows for which both give none are nothing against the candidate.
+            # Answers with NaN or infinity, of both versions: where both give them, the candidate is no worse.
             odd = {
                 one.request.headers.request_id for one in ours if one.outputs is not None and not is_finite(one.outputs)
             }
@@ -129,7 +129,7 @@ class RolloutTallies:
         return counts
 
     def _count_answers(self, counts: _Counts, inferred: "Sequence[InferredRequest]") -> None:
-        """Count the first row of each request: its other rows are no draws of their own."""
+        """Count the first row of each request: its other rows are not independent draws."""
         answered = [one for one in inferred if one.outputs is not None and one.request.rows]
         classes, values = self._predictions.of(answered)
         if not answered or (classes is None and values is None):

@@ -19,14 +19,14 @@ class RowComparison:
 
     agrees: np.ndarray
     distance: np.ndarray
-    # What each said, for people.
+    # Both answers as text, for people.
     original: Sequence[str]
     shadow: Sequence[str]
 
 
 def is_finite(outputs: Mapping[str, Any]) -> bool:
     """Return whether every number of the outputs is one: neither NaN nor infinite."""
-    # What is no array is reported where it is encoded.
+    # An output that is not an array is reported by the encoder.
     floats = (array for array in outputs.values() if isinstance(array, np.ndarray) and array.dtype.kind == "f")
     return all(bool(np.isfinite(array).all()) for array in floats)
 

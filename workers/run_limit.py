@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Looks at a run before it is over its limit. They are counted instead of seconds: on a machine that stands still, the
-# run stands still as well, and the time that passes then says nothing about it.
+# The looks at a run before it is over its limit. Looks are counted instead of seconds: when the whole machine pauses,
+# the run pauses too, and that time must not count against it.
 _LOOKS = 20
-# How much longer than the estimate from earlier runs a run may take: a large batch of a slow model does not hang.
+# How many times the estimate from earlier runs a run may take: a large batch of a slow model is not a hang.
 _ESTIMATES = 4.0
 
 
 class RunLimit:
-    """Watches runs from a thread of its own, and ends one through its options; then the worker halts.
+    """Watches runs from a thread of its own, and ends a long one through its run options; then the worker halts.
 
     onnxruntime ends a run between two nodes of the graph and between two rounds of a loop; then the run raises.
     """
@@ -41,7 +41,7 @@ class RunLimit:
 
     @property
     def hands_over(self) -> bool:
-        """Whether the worker is halted and tries nothing now: what another version may answer should not wait here."""
+        """Whether the worker is halted and tries nothing now: requests with a fallback should not wait here."""
         return self._failures.is_halted and self._failures.allowance(1) == 0
 
     @contextmanager

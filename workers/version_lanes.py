@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Bulk records per fetched batch; each holds hundreds of rows. Fewer make more round trips for the same results and
 # leave the model idle during a fetch; more use memory, and decoding them blocks the event loop.
 _BULK_RECORDS_PER_FETCH = 8
-# How often a lane looks up that is woken when it should stop: each look of fifty versions costs something.
+# How often a lane checks for a stop that also wakes it: with fifty versions each check costs CPU.
 _WOKEN_WAIT_S = 10.0
 
 
@@ -34,8 +34,8 @@ def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
 ) -> Lanes:
     """Return the lanes of a version: both its work topics, fetched as far as the failure limit allows.
 
-    `source` makes what a topic is read from, with the arguments of a `LaneConsumer`; None: a consumer of its own.
-    `isolation` is that of all versions of the process.
+    `source` creates the batch source of a topic, with the arguments of a `LaneConsumer`; None: its own consumer.
+    `isolation` is shared by all versions of the process.
     """
     version = pipeline.version
 

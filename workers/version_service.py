@@ -1,4 +1,4 @@
-"""What serves one version in a worker process: its pipeline, its lanes, its summaries, and what it says of itself."""
+"""The service of one version in a worker process: its pipeline, lanes, summaries and health."""
 
 import asyncio
 import uuid
@@ -87,8 +87,8 @@ async def open_clients(
 class SharedParts:
     """What a version shares with others of its process.
 
-    `isolation` lets a suspect record run with nothing beside it, `source` makes what a topic is read from, and `usage`
-    says what a version uses, from the CPU seconds of its runs.
+    `isolation` lets a suspect record run with nothing beside it, `source` creates the batch source of a topic, and
+    `usage` returns what a version uses, from the CPU seconds of its runs.
     """
 
     processor: "Processor"
@@ -141,7 +141,7 @@ class VersionService:
         `until_done` repeats a call for as long as the store is away.
         """
         version = (self.version.model, self.version.version)
-        # Before the first fetch: a worker that starts again must pass over what was moved while it was away.
+        # Before the first fetch: a restarted worker must skip the requests that were moved while it was down.
         await until_done(partial(self._moved.read, *version))
         background = {
             "moved_requests": partial(self._moved.read_for_ever, *version),
@@ -194,7 +194,7 @@ class VersionService:
         finally:
             stop.set()
             await asyncio.wait({lanes}, timeout=self._settings.drain_deadline_s)
-            # The consumers leave their groups before the clients close that their work needs.
+            # The consumers leave their groups before the clients that they use are closed.
             lanes.cancel()
             reports.cancel()
             await asyncio.gather(lanes, reports, return_exceptions=True)

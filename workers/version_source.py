@@ -1,4 +1,4 @@
-"""Where a worker gets its version from: its own store, else the place that the catalogue names."""
+"""Find the version of a worker: in its own model store, else at the location that the catalogue names."""
 
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ async def find_version(
 
     Raises:
         UnknownModelError: neither the store nor the catalogue has it, or the store has it and it cannot be served.
-        ConfigurationError: its files cannot be had, or are not those that the catalogue names.
+        ConfigurationError: its files cannot be read, or differ from those that the catalogue names.
         UnavailableError: the store does not have it, and the broker does not answer.
     """
     try:
