@@ -47,7 +47,7 @@ class Selection:
     sample: float = 1.0
 
     def takes(self, request_id: str) -> bool:
-        """Whether a request is in the sample; the same ones each time."""
+        """Return whether a request is in the sample; the same ones each time."""
         digest = blake2b(request_id.encode(), digest_size=8, person=b"replay").digest()
         return int.from_bytes(digest, "big") < self.sample * 2**64
 
@@ -63,7 +63,7 @@ class ReplayProgress:
 
 
 class RecordedRequests:
-    """The requests of one model that the request topics still hold. One event loop."""
+    """The requests of one model that the request topics still hold. Used from one event loop."""
 
     def __init__(
         self, settings: "Settings", comparison: Comparison, *, producer: BatchProducer, results: ShadowResults,

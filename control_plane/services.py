@@ -26,7 +26,7 @@ _SHARED_MODULES = (
     "workers.main",
     "webhook_sender.main",
     "dashboards.live.main",
-    # What these load only once they run.
+    # The modules that services import only once they run.
     "faust.app.router",
     "faust.assignor.leader_assignor",
     "faust.fixups.django",
@@ -98,7 +98,7 @@ def run_dashboard() -> None:
 
 
 def service_of(arguments: "Sequence[str]") -> "Callable[[], None] | None":
-    """What runs the service that these arguments of `inferlane` name; None if they are for the command line."""
+    """Return what runs the service that these arguments of `inferlane` name; None if they are for the command line."""
     command, *rest = arguments or ("",)
     if command == "worker":
         if len(rest) == 2 and rest[0] == _ROSTER_OPTION:  # noqa: PLR2004 - the option and its value

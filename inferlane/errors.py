@@ -1,31 +1,31 @@
 """Every error that Inferlane raises on purpose, and how foreign text is quoted in their messages.
 
 InferlaneError
-├── ConfigurationError        settings, ports or files are not as they must be
-├── DecodeError               bytes do not hold what the contract says
+├── ConfigurationError        settings, ports or files are wrong
+├── DecodeError               bytes do not follow the contract
 ├── InvalidRequestError       the client's request cannot be served as it stands
 │   ├── CallbackRefusedError  a URL that no result may be sent to
 │   ├── InvalidInputError     shape, type or value of the instances
 │   │   └── RowsRefusedError  some rows of a batch hold what a step before the model cannot read
 │   ├── InvalidNameError      a name that no model or version may have
-│   ├── InvalidRolloutError   a rollout that cannot be done as it was asked for
+│   ├── InvalidRolloutError   a rollout request that cannot be carried out
 │   │   ├── UnknownRolloutError   no rollout has this id
-│   │   └── RolloutUnderWayError  what a rollout that is not over stands in the way of
+│   │   └── RolloutUnderWayError  an unfinished rollout of the model forbids the change
 │   ├── InvalidSplitError     weights of a traffic split
 │   ├── PayloadTooLargeError  a body, a record or a result over its limit
 │   └── UnknownModelError     a model or version that the catalog does not hold
-│       └── UnusableVersionError  one that it holds and that cannot be served
+│       └── UnusableVersionError  a version of the catalog that cannot be served
 ├── ModelError                the model itself failed on valid input
-├── RecordRefusedError        a topic takes other records and not this one
-│   └── TopicMissingError     the topic that a record belongs into does not exist
-├── FatalRecordError          the process that worked on the record died of it
+├── RecordRefusedError        a topic refuses this record for good
+│   └── TopicMissingError     the topic of the record does not exist
+├── FatalRecordError          the record killed the process that worked on it
 ├── ConsumerBrokenError       a consumer that only a new process can replace
 └── UnavailableError          a part that we depend on does not answer now
-    ├── NotServedError        it answers, and will not do what we ask: no retry mends that
+    ├── NotServedError        it answers, but denies the call: retries do not help
     └── OverloadedError       too much is waiting here already
         └── StoreFullError    the store has no room for another result
 
-`code` is what the client, the dead letter and the metrics call it; it never changes once released.
+`code` is its name in responses, dead letters and metrics; it never changes once released.
 `retryable` says whether the same call may succeed later with nothing changed by the caller.
 """
 
@@ -35,7 +35,7 @@ from typing import ClassVar
 
 import msgspec
 
-# Enough to recognise a value by; a longer part only moves the remedy out of sight.
+# Enough to recognise a value; a longer part would hide the remedy.
 _QUOTED_CHARS = 60
 # A whole number with more digits is not converted: that takes time that grows with their square.
 _EXACT_BITS = 128
@@ -88,7 +88,7 @@ def _kind_of(value: object) -> str:
     return "a list" if hasattr(value, "__len__") else clipped(type(value).__name__)
 
 
-# What msgspec raises for bytes that do not hold what they must: malformed, not UTF-8, or nested too deep.
+# The errors of msgspec for bytes that are malformed, not UTF-8, or nested too deep.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 

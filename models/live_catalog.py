@@ -1,6 +1,6 @@
-"""The catalogue while a process runs: what the store held at its start, changed by what the catalogue topic says.
+"""The catalogue while a process runs: the store at its start, changed by the catalogue topic.
 
-Each change makes a new `Catalog`, which is never changed itself: a request reads one of them from its start to its end.
+Each change creates a new immutable `Catalog`: a request uses the same one from its start to its end.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ _MAX_REMEMBERED = 20_000
 
 
 class Entries(Protocol):
-    """What the topic says: `inferlane.runtime.catalog_table.CatalogTable`."""
+    """The entries of the topic: `inferlane.runtime.catalog_table.CatalogTable`."""
 
     @property
     def entries(self) -> Mapping[str, CatalogEntry]: ...
@@ -27,7 +27,7 @@ class Entries(Protocol):
 
 
 class LiveCatalog:
-    """Reads like a `Catalog`. One event loop."""
+    """Reads like a `Catalog`. Used from one event loop."""
 
     def __init__(self, base: Catalog, table: Entries, *, serves_retiring: bool = False) -> None:
         """`serves_retiring`: retiring versions are served as before, for whoever works on what is accepted already."""
@@ -70,7 +70,7 @@ class LiveCatalog:
         return self.current.model(name)
 
     def all_versions(self) -> tuple[ModelVersion, ...]:
-        """Every version of every model that is served now."""
+        """Return every version of every model that is served now."""
         return self.current.all_versions()
 
     def check_serves(self, lack: str) -> None:
@@ -84,7 +84,7 @@ class LiveCatalog:
             raise ConfigurationError(f"{lack} The catalogue topic does not have it either.")
 
     def class_names(self, model: str, version: str) -> tuple[str, ...]:
-        """What the whole numbers that a version answers with stand for, also of one that was served earlier."""
+        """Return what the whole numbers that a version answers with stand for, also of one that was served earlier."""
         return self._class_names.get((model, version), ())
 
     def _update(self) -> None:

@@ -33,7 +33,7 @@ class _Destination:
 
 
 class Destinations:
-    """Writes records to each topic separately. One event loop."""
+    """Writes records to each topic separately. Used from one event loop."""
 
     def __init__(self, sender: Sender, retrier: "Retrier") -> None:
         self._sender = sender
@@ -42,7 +42,7 @@ class Destinations:
         self._written_s: dict[str, float] = {}
 
     def is_failing(self, topic: str) -> bool:
-        """Whether the last write to the topic failed or is late."""
+        """Return whether the last write to the topic failed or is late."""
         destination = self._destinations.get(topic)
         return destination is not None and destination.failing_since_s is not None
 

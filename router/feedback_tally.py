@@ -111,14 +111,14 @@ class FeedbackTally:
 
 
 def report_of(sums: Mapping[str, Mapping[int, Sums]], *, now_s: float) -> FeedbackReport:
-    """What the sums of a version say."""
+    """Return what the sums of a version say."""
     return FeedbackReport(
         quality=_measured(sums.get(QUALITY, {})), reward=_measured(sums.get(REWARD, {})), updated_s=now_s
     )
 
 
 def _measured(segments: Mapping[int, Sums]) -> Measured | None:
-    """The mean with an asymptotic confidence sequence (Waudby-Smith et al., arXiv 2103.06476, equation 9).
+    """Return the mean with an asymptotic confidence sequence (Waudby-Smith et al., arXiv 2103.06476, equation 9).
 
     The requests of one routing key go to one version and are correlated: a segment is one draw, so the variance is
     that between segments. Each piece of feedback without a segment is a draw.
@@ -139,6 +139,6 @@ def _measured(segments: Mapping[int, Sums]) -> Measured | None:
 
 
 def _prior(mean: float, segments: Mapping[int, Sums]) -> float:
-    """The square of the size of the values: what a draw may differ by."""
+    """Return the square of the size of the values: what a draw may differ by."""
     count = sum(held.count for held in segments.values())
     return max(sum(held.squares for held in segments.values()) / count, mean * mean)

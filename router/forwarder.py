@@ -204,7 +204,7 @@ class Forwarder:
         self._metrics[lane].note_refused(refused)
 
     def decide(self, record: "ConsumerRecord", lane: Lane) -> RoutedRecord | Reply:
-        """The record for its version's topic, or a terminal reply if no version can serve it."""
+        """Return the record for its version's topic, or a terminal reply if no version can serve it."""
         try:
             # The id of a foreign request needs its payload; read that only if a reply needs the id.
             headers = read_unidentified(record)
@@ -252,7 +252,7 @@ class Forwarder:
 def router_lanes(
     settings: "KafkaSettings", forwarder: Forwarder, retrier: Retrier, *, attempt_log: "AttemptLog | None" = None
 ) -> Lanes:
-    """The lanes of the router: both request topics through the forwarder."""
+    """Return the lanes of the router: both request topics through the forwarder."""
 
     def options(lane: Lane, topic: str) -> LaneOptions:
         consumer = LaneConsumer(

@@ -49,7 +49,7 @@ def refusal(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error
 
 
 def no_callbacks() -> CallbackRefusedError:
-    """The error of a record that asks for a callback where none are sent."""
+    """Return the error of a record that asks for a callback where none are sent."""
     return CallbackRefusedError(
         "the record has ce_callbackurl, and this deployment sends no callbacks; leave it out, or set "
         "INFERLANE_WEBHOOKS=on, run `inferlane webhooks` and replay the dead letter"
@@ -70,7 +70,7 @@ class RoutedRecord(msgspec.Struct, frozen=True):
 
 
 def routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:
-    """The record's headers, plus the chosen version, plus defaults for those that are missing."""
+    """Return the record's headers, plus the chosen version, plus defaults for those that are missing."""
     kept = [header for header in record.headers if header[0] not in _ROUTER_HEADERS]
     kept.append(("ce_model", chosen.model.encode()))
     kept.append(("ce_modelversion", chosen.version.encode()))

@@ -45,7 +45,7 @@ _MAX_LAG_RECORDS = 5_000
 
 
 class ShadowGate:
-    """Counts what may still be copied until the lag is read again. One event loop."""
+    """Counts what may still be copied until the lag is read again. Used from one event loop."""
 
     def __init__(self) -> None:
         self._room: dict[tuple[str, str], int] = {}
@@ -56,7 +56,7 @@ class ShadowGate:
         self._room[model, version] = _MAX_LAG_RECORDS - lag_records
 
     def admits(self, model: str, version: str) -> bool:
-        """Whether the version may get one copy more; counts it."""
+        """Return whether the version may get one copy more; counts it."""
         room = self._room.get((model, version), _MAX_LAG_RECORDS)
         if room <= 0:
             self._dropped.inc()
@@ -171,7 +171,7 @@ _Pool = tuple[str, str, Lane]
 
 
 class DeploymentMonitor:
-    """Sets the gauges that nobody else can set while a pool is scaled to zero. One event loop.
+    """Sets the gauges that nobody else can set while a pool is scaled to zero. Used from one event loop.
 
     `run` logs an `InferlaneError` and goes on.
     """

@@ -72,17 +72,17 @@ def route(headers: RequestHeaders, splits: Splits, catalog: AnyCatalog, lane: La
 
 
 def deciding_split(headers: RequestHeaders, chosen: Route, splits: Splits) -> Split | None:
-    """The split that chose the version by chance; None if there is none or the request is pinned."""
+    """Return the split that chose the version by chance; None if there is none or the request is pinned."""
     return splits.get(chosen.model) if headers.version is None else None
 
 
 def fallback_of(chosen: Route, split: Split) -> str:
-    """The version that answers what the chosen one fails; empty if the split names no other."""
+    """Return the version that answers what the chosen one fails; empty if the split names no other."""
     return "" if split.fallback == chosen.version else split.fallback
 
 
 def shadow_of(headers: RequestHeaders, chosen: Route, split: Split) -> str:
-    """The version that gets a copy of the request; empty for none.
+    """Return the version that gets a copy of the request; empty for none.
 
     Which requests the share is made of is decided by their ids, so that a redelivery decides alike.
     """
@@ -93,7 +93,7 @@ def shadow_of(headers: RequestHeaders, chosen: Route, split: Split) -> str:
 
 
 def weights_of(model: Model, splits: Splits, lane: Lane | None = None) -> Mapping[str, float]:
-    """The weights by which requests of the model that pin no version are routed."""
+    """Return the weights by which requests of the model that pin no version are routed."""
     return model.weights(splits.get(model.name), lane)
 
 

@@ -54,7 +54,7 @@ class VersionWindows:
         return SummaryDecision.ADDED
 
     def slots_of(self, model: str, version: str) -> Sequence[Slot]:
-        """The slots of one version, oldest first."""
+        """Return the slots of one version, oldest first."""
         keys = sorted(key for key in self._slots if key[:2] == (model, version))
         return [self._slots[key] for key in keys]
 

@@ -35,7 +35,7 @@ _REPLAY_SLACK_S = 60.0
 
 
 class WindowPublisher:
-    """Adds outcome summaries to the windows and publishes the slots that changed. One event loop."""
+    """Adds outcome summaries to the windows and publishes the slots that changed. Used from one event loop."""
 
     def __init__(
         self,

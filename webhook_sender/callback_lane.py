@@ -97,7 +97,7 @@ class CallbackLane:
         )
 
     def health(self) -> "ConsumerHealth":
-        """The state of its consumer."""
+        """Return the state of its consumer."""
         return self.consumer.health()
 
     async def run(self, stop: asyncio.Event) -> None:

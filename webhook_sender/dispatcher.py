@@ -48,7 +48,7 @@ def retry_delay_s(stage: int, first_s: float) -> float:
 
 
 class Dispatcher:
-    """Decides for each callback, and makes the decision durable. One event loop."""
+    """Decides for each callback, and makes the decision durable. Used from one event loop."""
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,

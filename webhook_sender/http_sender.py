@@ -59,7 +59,7 @@ class _AddressRefusedError(OSError):
 
 
 class HttpSender:
-    """Calls receivers. One event loop."""
+    """Calls receivers. Used from one event loop."""
 
     def __init__(self, *, networks: "Sequence[Network]", timeout_s: float) -> None:
         """`networks`: the networks that may be called although they are not public."""

@@ -46,7 +46,7 @@ class _Receiver:
 
 
 class Receivers:
-    """The receivers of one process. One event loop."""
+    """The receivers of one process. Used from one event loop."""
 
     def __init__(self, *, calls_per_host: int, clock: "Clock") -> None:
         self._calls_per_host = calls_per_host
@@ -109,7 +109,7 @@ class Receivers:
             self._gone.popitem(last=False)
 
     def is_gone(self, url: str) -> bool:
-        """Whether the receiver said so within the last hour."""
+        """Return whether the receiver said so within the last hour."""
         until_s = self._gone.get(url)
         return until_s is not None and self._clock.monotonic_s() < until_s
 

@@ -160,9 +160,9 @@ def load_targets(settings: "StackSettings") -> "tuple[Target, ...]":
 
 
 def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord, ...]]":
-    """Return what there is to serve, as targets for probes, and what cannot be served.
+    """Return the versions to serve, as targets for probes, and those that cannot be served.
 
-    A store that lacks models is no fault where the catalogue topic of a broker of yours has them: workers pull them.
+    A store without models is no error if the catalogue topic of an external broker has them: workers pull them.
 
     Raises:
         ConfigurationError: neither has a model, or the store cannot be read.
@@ -186,7 +186,7 @@ def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord,
 def _up_here(profile: "Profile", options: "StackOptions") -> None:
     import structlog
 
-    # First what the supervisor needs too: it is shared with the services.
+    # Import first what the supervisor needs too: these modules are shared with the services.
     import control_plane.local.local_stack  # noqa: F401
     from control_plane.local.fork_server import ForkServer, ForkServerError
     from control_plane.services import load_all, run_forked
@@ -195,7 +195,7 @@ def _up_here(profile: "Profile", options: "StackOptions") -> None:
     forks, why_not = None, ""
     if options.forks:
         try:
-            # Before anything here has an event loop or a log.
+            # Before this process has an event loop or a log.
             forks = ForkServer.start(load_all, run_forked)
         except ForkServerError as error:
             why_not = str(error)
@@ -232,7 +232,7 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
         _announce(record)
         return
     _stop_leftovers(profile.settings)
-    # Only to hear of a taken port or missing models here rather than from the log of the background process.
+    # Built only to report a taken port or missing models here, and not in the log of the background process.
     LocalStack(profile, options, *_served(profile))
     with out.status("starting") as progress:
         record = start_detached(

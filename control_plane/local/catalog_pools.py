@@ -95,7 +95,7 @@ class CatalogPools:
             log.exception("pool_not_changed", model=name[0], version=name[1], error=str(error))
         finally:
             del self._busy[name]
-            # A change that came in the last moment.
+            # A change that arrived in the last moment.
             self._changed.set()
 
 

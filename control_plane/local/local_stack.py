@@ -55,7 +55,7 @@ class LocalStack:
         *,
         forks: "ForkServer | None" = None,
     ) -> None:
-        """`faults` are what the catalogue left out, to be shown with the rest; `forks` starts our processes."""
+        """`faults` are the versions that the catalogue left out, to be shown with the rest; `forks` starts services."""
         self._profile = profile
         settings = profile.settings
         self._file = RunFile(settings.state_dir)
@@ -120,7 +120,7 @@ class LocalStack:
             if not self._profile.has_broker:
                 await self._pools.create_topics()
             if not self._profile.has_store:
-                # Our processes would wait for it; whoever starts a stack wants to know at once.
+                # Services would wait for it; the person who starts a stack wants to know at once.
                 await store_answers(self._profile.settings.redis_url)
             await self._supervisor.run(stop, when_ready=get_ready)
         except InferlaneError as error:
@@ -184,7 +184,7 @@ class LocalStack:
             task.cancel()
 
     def _note_trouble(self, part: str, trouble: str) -> None:
-        """Report a problem of a part beside the data path; an empty text clears it."""
+        """Report a problem outside the data path; an empty text clears it."""
         self._troubles[part] = trouble
         self._write()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _PARTS, _ROUTER, _WORKERS, _API = range(4)
-# Each of our services waits for what it needs by itself: once broker and store are there, all load at the same time.
+# Each service waits by itself for what it needs: once broker and store are ready, all load at the same time.
 _SERVICES = 1
 _STOP_MARGIN_S = 5.0
 _CORES_AN_API_PROCESS = 3
@@ -32,7 +32,7 @@ _MOST_API_PROCESSES = 8
 # A version that cannot be loaded, or a page that cannot be shown, must not end the stack. Too few give up on a machine
 # that is only busy, too many show `starting` for long.
 _TRIES = 4
-# Nothing in memory is worth more patience than this.
+# A broker and store in memory have nothing to save, so they need no longer.
 _PARTS_STOP_WITHIN_S = 5.0
 _PARTS_READY_WITHIN_S = 20.0
 _PARTS_ENVIRONMENT = {"PATH", "HOME", "TMPDIR", "RUST_LOG"}
@@ -49,7 +49,7 @@ class StackPools:
         self._forks = forks
         self._settings = profile.settings
         self._options = options
-        # Those of now: the catalogue changes while the stack runs.
+        # The present targets: the catalogue changes while the stack runs.
         self.targets = list(targets)
         self.shared = SharedPool(
             self._settings.state_dir, max_model_bytes=options.shared_worker_max_model_bytes, workers=options.workers
@@ -124,7 +124,7 @@ class StackPools:
         spec = ProcessSpec(
             name=name,
             argv=argv,
-            # Tansu reads its options from the environment too: it is not handed the user's.
+            # Tansu also reads its options from the environment, so it does not get the user's environment.
             env={name: value for name, value in os.environ.items() if name in _PARTS_ENVIRONMENT},
             log_path=self._log_dir / f"{name}.log",
             is_ready=answers,
@@ -205,9 +205,9 @@ class StackPools:
 def api_processes_for(cores: int) -> int:
     """Return how many API processes share the port if the settings do not say.
 
-    Of the CPU of a small request the API has a third, and other processes run beside it.
+    The API takes a third of the CPU of a small request, and other processes run beside it.
     """
-    # Elsewhere than on Linux, sockets that share a port do not share its connections.
+    # On systems other than Linux, sockets that share a port do not share its connections.
     return min(_MOST_API_PROCESSES, max(1, cores // _CORES_AN_API_PROCESS)) if sys.platform == "linux" else 1
 
 

@@ -124,7 +124,7 @@ def notice_record(topic: str, url: str, notice: Notice) -> OutRecord:
 
 
 def _key_of(url: str) -> bytes:
-    """Scheme, host and port: one process at a time calls a receiver, so that its limits hold whoever calls."""
+    """Scheme, host and port: only one process at a time calls a receiver, so the receiver's limits hold."""
     return "/".join(url.split("/", 3)[:3]).encode(errors="replace")[:MAX_NAME_BYTES]
 
 

@@ -25,7 +25,7 @@ _OWN_ID = re.compile(r"[0-9a-f]{12}8[0-9a-f]{3}8[0-9a-f]{15}")
 # No id of the API begins with it, so a foreign key is never mistaken for an id.
 FOREIGN = "~"
 UNKNOWN_KEY = FOREIGN
-"""The key of headers whose identity nobody has looked at: it is no request's."""
+"""The key of headers whose sender was not identified: no request has this key."""
 
 
 def make_proof() -> bytes:

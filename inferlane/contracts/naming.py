@@ -18,7 +18,7 @@ PREFIX_RULE = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
 MAX_NAME_CHARS = 63
 _MODEL = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9_-]{{0,{MAX_NAME_CHARS - 2}}}[A-Za-z0-9])?")
 _VERSION = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 2}}}[A-Za-z0-9])?")
-# A model called so would share a consumer group with a part of ours, or a label with what has no name.
+# A model of this name would share a consumer group with a part of Inferlane, or a label with unnamed models.
 _RESERVED = frozenset(
     {"router", "requests", "bulk", "results", "outcomes", "dead-letters", "splits", "rollouts", "catalog", "callbacks"}
     | {"webhooks", "feedback", "dashboard", "unknown", "none"}
@@ -76,7 +76,7 @@ CALLBACK_STAGES = 5
 
 
 class Lane(StrEnum):
-    """Whether somebody waits (`requests`) or throughput counts (`bulk`)."""
+    """The lane of a request: `requests` if a client waits for it, `bulk` if throughput counts."""
 
     REQUESTS = "requests"
     BULK = "bulk"

@@ -80,7 +80,7 @@ class OutcomeTokens:
         """Read a token.
 
         Raises:
-            InvalidRequestError: it is not one of ours, or it is too old.
+            InvalidRequestError: the signature is wrong, or the token is too old.
         """
         if len(token) > MAX_TOKEN_CHARS:
             raise InvalidRequestError(f"the outcome token has {len(token)} characters, the limit is {MAX_TOKEN_CHARS}")

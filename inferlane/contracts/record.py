@@ -109,7 +109,7 @@ class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_copy(self) -> bool:
-        """Whether it is a shadow copy: nobody gets its result."""
+        """Whether it is a shadow copy: no client gets its result."""
         return self.shadow_of is not None
 
 
@@ -226,7 +226,7 @@ def _is_callback(url: bytes, named: Mapping[str, str]) -> bool:
 
 
 def _repeated(headers: Headers) -> set[str]:
-    """Return the headers of ours that are there more than once: readers differ in which one they take."""
+    """Return our headers that are repeated: readers differ in which one they take."""
     counts = Counter(name for name, _ in headers)
     return {name for name, count in counts.items() if count > 1 and (name.startswith("ce_") or name in _OURS)}
 

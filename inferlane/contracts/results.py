@@ -17,7 +17,7 @@ _DETAIL_LIMIT_CHARS = 2_000
 
 
 CANCELLED = "cancelled"
-"""The `error_code` of a request that its client took back."""
+"""The `error_code` of a cancelled request."""
 
 
 EXPIRED = "deadline_exceeded"

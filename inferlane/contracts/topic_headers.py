@@ -47,7 +47,7 @@ def headers_schema(headers: tuple[Header, ...], *, open_ended: bool) -> dict[str
 
 
 def event_type(kind: str) -> Header:
-    """Return the header with the type of a CloudEvent of ours."""
+    """Return the header with the type of an Inferlane CloudEvent."""
     return Header("ce_type", "The type of the event.", {"const": f"io.inferlane.{kind}.v1"}, is_required=True)
 
 

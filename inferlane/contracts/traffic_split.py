@@ -128,7 +128,7 @@ def decode_split(raw: bytes) -> Split:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The versions of a model that have workers, and the default by the catalogue of whoever said so last."""
+    """The versions of a model that have workers, and the default version that the last report named."""
 
     default_version: str = ""
     versions: set[str] = field(default_factory=set)

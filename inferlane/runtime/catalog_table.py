@@ -57,7 +57,7 @@ class CatalogTable(CompactedTable):
         self._is_changed = self._is_changed or is_changed
 
     async def note_position(self, position: int) -> None:
-        """Note that every record before `position` is in force, after whoever follows the changes knows them."""
+        """Note that every record before `position` is in force, once the followers of changes were called."""
         if self._is_changed:
             self._is_changed = False
             self._on_change()

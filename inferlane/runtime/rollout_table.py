@@ -61,7 +61,7 @@ class RolloutTable(CompactedTable):
 
     @property
     def commands(self) -> Sequence[GivenCommand]:
-        """The commands that nobody has decided on, in their order."""
+        """The commands without a decision, in their order."""
         return sorted(self._commands.values(), key=lambda given: given.offset)
 
     def under_way(self, model: str) -> RolloutState | None:

@@ -47,7 +47,7 @@ class Steps:
         return list(dict.fromkeys(step.label_names for step in self.after if step.label_names))
 
     def public(self) -> Signature:
-        """The signature that clients see.
+        """Return the signature that clients see.
 
         Raises:
             ConfigurationError: the steps do not fit the graph, or one another.

@@ -41,7 +41,7 @@ class ImageStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_pixels: Annotated[int, msgspec.Meta(ge=1)] = 25_000_000
 
     def filled(self, graph: Signature) -> tuple[TensorSpec, ...]:
-        """The input of the graph that this step fills.
+        """Return the input of the graph that this step fills.
 
         Raises:
             ConfigurationError: the graph has none of that name, or it cannot hold the image.
@@ -71,7 +71,7 @@ class ImageStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return (self.channels, height, width) if self.layout == "NCHW" else (height, width, self.channels)
 
     def public(self) -> tuple[TensorSpec, ...]:
-        """The inputs that clients see."""
+        """Return the inputs that clients see."""
         return (TensorSpec(name=self.input, datatype="BYTES", shape=(-1, 1), is_binary=True),)
 
 

@@ -25,12 +25,12 @@ class Stage(Generic[T]):
     inputs: Mapping[str, T]
 
     def replaced(self, old: str, new: str, value: T) -> "Stage[T]":
-        """The stage with `new` in the place of `old`."""
+        """Return the stage with `new` in the place of `old`."""
         named = {new if name == old else name: value if name == old else held for name, held in self.outputs.items()}
         return Stage(named, self.inputs)
 
     def with_outputs(self, **added: T) -> "Stage[T]":
-        """The stage with these outputs behind the others."""
+        """Return the stage with these outputs behind the others."""
         return Stage({**self.outputs, **added}, self.inputs)
 
 
@@ -196,7 +196,7 @@ def widened(values: np.ndarray) -> np.ndarray:
 
 
 def scores_of(logits: np.ndarray) -> np.ndarray:
-    """The softmax over the last axis."""
+    """Return the softmax over the last axis."""
     wide = widened(logits)
     raised = np.exp(wide - wide.max(axis=-1, keepdims=True))
     scores: np.ndarray = raised / raised.sum(axis=-1, keepdims=True)
@@ -204,7 +204,7 @@ def scores_of(logits: np.ndarray) -> np.ndarray:
 
 
 def kind_of(step: ScoreStep) -> str:
-    """The step as messages name it."""
+    """Return the step as messages name it."""
     return f"the step {step.__struct_config__.tag!r}"
 
 
@@ -217,7 +217,7 @@ def _known(step: ScoreStep, at: Stage[TensorSpec], name: str) -> TensorSpec:
 
 
 def taken(step: ScoreStep, at: Stage[TensorSpec], name: str, *, axes: int | None = None) -> TensorSpec:
-    """The numbers that a step takes, with so many axes after that of the rows.
+    """Return the numbers that a step takes, with so many axes after that of the rows.
 
     Raises:
         ConfigurationError: there are no such numbers before the step.
@@ -250,7 +250,7 @@ def _added(step: ScoreStep, at: Stage[TensorSpec], *specs: TensorSpec) -> Stage[
 
 
 def renamed(step: ScoreStep, at: Stage[TensorSpec], spec: TensorSpec, name: str) -> Stage[TensorSpec]:
-    """The stage with real numbers in single or double precision in the place of `spec`.
+    """Return the stage with real numbers in single or double precision in the place of `spec`.
 
     Raises:
         ConfigurationError: their name is that of another output.
@@ -260,7 +260,7 @@ def renamed(step: ScoreStep, at: Stage[TensorSpec], spec: TensorSpec, name: str)
 
 
 def written(step: ScoreStep, at: Stage[TensorSpec], old: TensorSpec, new: TensorSpec) -> Stage[TensorSpec]:
-    """The stage with an output in the place of another.
+    """Return the stage with an output in the place of another.
 
     Raises:
         ConfigurationError: its name is that of a third.

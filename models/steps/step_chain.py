@@ -98,7 +98,7 @@ class StepChain:
 
 
 def _in_order(rows: Sequence[np.ndarray], parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The outputs of all parts, with each row where it was before it was put into a part."""
+    """Return the outputs of all parts, with each row where it was before it was put into a part."""
     if len(parts) == 1:
         return parts[0]
     order = np.argsort(np.concatenate(rows))

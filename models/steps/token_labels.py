@@ -55,7 +55,7 @@ class TokenLabels(ScoreStep, frozen=True, kw_only=True, tag="token-labels"):
         return at.replaced(self.input, self.output, found)
 
     def without_scores(self, rows: np.ndarray) -> np.ndarray:
-        """The texts of rows without their scores, whose last digits may differ from run to run."""
+        """Return the texts of rows without their scores, whose last digits may differ from run to run."""
         found = np.empty(rows.shape, rows.dtype)
         for row, text in enumerate(rows.tolist()):
             found[row] = _encode([{**entity, "score": 0} for entity in _decode(text)]).decode()
@@ -92,7 +92,7 @@ class TokenLabels(ScoreStep, frozen=True, kw_only=True, tag="token-labels"):
 
 
 def _tag(label: str) -> tuple[bool, str]:
-    """Whether a label begins an entity, and of which kind: `B-PER` and `I-PER` as in the IOB2 format."""
+    """Return whether a label begins an entity, and of which kind: `B-PER` and `I-PER` as in the IOB2 format."""
     if label.startswith(("B-", "I-")):
         return label.startswith("B-"), label[2:]
     return False, label

@@ -42,7 +42,7 @@ class TokenizerStep(
     count: bool = False
 
     def filled(self, graph: Signature) -> tuple[TensorSpec, ...]:
-        """The inputs of the graph that this step fills.
+        """Return the inputs of the graph that this step fills.
 
         Raises:
             ConfigurationError: the graph takes no tokens.
@@ -58,7 +58,7 @@ class TokenizerStep(
         return specs
 
     def public(self) -> tuple[TensorSpec, ...]:
-        """The inputs that clients see."""
+        """Return the inputs that clients see."""
         names = (self.input,) if self.pair is None else (self.input, self.pair)
         return tuple(TensorSpec(name=name, datatype="BYTES", shape=(-1, 1)) for name in names)
 
@@ -137,7 +137,7 @@ class OpenTokenizer:
         return TokenRows(ids, types, [_offsets_of(encoding) for encoding in encodings] if self._keeps_offsets else None)
 
     def _checked(self, text: str) -> list[int] | None:
-        """The tokens that the text of a row stands for; None if it is to be tokenized.
+        """Return the tokens that the text of a row stands for; None if it is to be tokenized.
 
         Raises:
             InvalidInputError: it is too long, or the model has no such tokens.
@@ -191,7 +191,7 @@ class OpenTokenizer:
 
 
 def _offsets_of(encoding: Any) -> np.ndarray:
-    """Where the tokens of a row are in its text, `(tokens, 2)`: those that the tokenizer adds are nowhere."""
+    """Return where the tokens of a row are in its text, `(tokens, 2)`: those that the tokenizer adds are nowhere."""
     offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
     offsets[np.array(encoding.special_tokens_mask, bool)] = _NOWHERE
     return offsets

@@ -23,7 +23,7 @@ PEAK_FACTOR = 16
 PEAK_CONSTANT_BYTES = 16 * 1024 * 1024
 
 Raw = bytes | memoryview | msgspec.Raw
-"""JSON text as whoever found it has it."""
+"""JSON text in any form in which a caller may have it."""
 
 # Below this, msgspec is faster: building a simdjson document costs 1.5 µs.
 SIMDJSON_FROM_BYTES = 512

@@ -141,7 +141,7 @@ class ArrivalListeners:
 
 
 class ArrivalSignals:
-    """Sends signals to whoever listens for a topic on this machine."""
+    """Sends signals to the listeners of a topic on this machine."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()

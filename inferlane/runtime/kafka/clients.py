@@ -221,7 +221,7 @@ def broker_errors(bootstrap_servers: str) -> Iterator[None]:
 
 
 def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneError:
-    """Return the error of ours for one of the client's."""
+    """Return the Inferlane error for an error of the client."""
     what = f"{type(error).__name__}: {error}".removesuffix(": ")
     if remedy_of(error) is Remedy.STOP:
         return NotServedError(

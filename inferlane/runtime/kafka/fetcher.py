@@ -114,7 +114,7 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
 
     arrivals: ArrivalListener | ArrivalListeners | None = None
     rest_s = 0.0
-    # Read anew for each fetch.
+    # Read for each fetch.
     _fetch_max_wait_ms: int
 
     async def _proc_fetch_request(self, assignment: Any, node_id: Any, request: Any) -> bool:

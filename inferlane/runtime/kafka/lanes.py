@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 IDLE_WAIT_S = 0.5
-"""How long one look of a lane for records takes, if nobody wakes it."""
+"""How long one fetch of a lane waits for records, in seconds, unless it is woken."""
 
 Work = Callable[[FetchedBatch, Lane], Awaitable[Awaitable[object] | None]]
 """Returns when every record of the batch has a durable result, or, with the rest of the work, when the lane may go on

@@ -37,7 +37,7 @@ _CALL_TIMEOUT_S = 5.0
 # Seconds between tries for a topic that cannot be read yet, and between looks at the others.
 _AGAIN_S = 1.0
 _LOOK_S = 5.0
-# While some partitions are not fetched: they are again only with the next fetch, which a broker holds for so long.
+# The fetch wait while some partitions are paused: they resume only with the next fetch, so this one must be short.
 _PAUSED_WAIT_MS = 20
 
 

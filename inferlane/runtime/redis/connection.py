@@ -51,7 +51,7 @@ class Failovers:
 class _Replaceable:
     """A connection that closes itself when its node is no longer the master.
 
-    redis-py connects anew and repeats a command after a `ConnectionError`; after `READONLY` it would stay where it is.
+    redis-py reconnects and repeats a command after a `ConnectionError`; after `READONLY` it would keep the connection.
     """
 
     def __init__(self, *, failovers: Failovers, **options: Any) -> None:
@@ -253,7 +253,7 @@ async def store_errors(redis_url: str) -> AsyncIterator[None]:
 
 
 def store_failure(error: BaseException, redis_url: str) -> UnavailableError:
-    """Return the error of ours for one of the client's."""
+    """Return the Inferlane error for an error of the client."""
     where = f"the result store at {without_password(redis_url)}"
     what = f"{type(error).__name__}: {error}"
     if remedy_of(error) is Remedy.STOP:
