@@ -144,7 +144,7 @@ async def test_a_stream_tells_queued_then_the_result_then_ends(tmp_path: Path) -
 async def test_another_replica_streams_a_request_that_it_did_not_accept(tmp_path: Path) -> None:
     async with running_api(tmp_path) as api:
         request_id = await submit(api)
-        settings = api.settings.model_copy(update={"api_port": free_port()})
+        settings = api.settings.model_copy(update={"api_port": free_port(), "ops_port": free_port()})
         other, stop = replace(api, settings=settings), asyncio.Event()
         async with serving(settings.api_port, stop, serve(settings, stop)):
             stream = await EventReader.open(other, events_of(request_id))
