@@ -20,8 +20,6 @@ from inferlane.runtime.service import Background
 from producer_api.http.error_responses import FeedbackOffError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from inferlane.contracts.feedback import Feedback
     from inferlane.contracts.outcome_token import OutcomeTokens
 
