@@ -86,7 +86,7 @@ class CheckOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     query: _Text = ""
     min: float | None = None
     max: float | None = None
-    min_count: Annotated[int, msgspec.Meta(ge=1)] = 100
+    min_count: Annotated[int, msgspec.Meta(ge=1, le=2**48)] = 100
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -121,7 +121,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 class Exposure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The most failures that the candidate may have while it gets less than all of the traffic."""
 
-    failed_requests: Annotated[int, msgspec.Meta(ge=1)] = 50
+    failed_requests: Annotated[int, msgspec.Meta(ge=1, le=2**48)] = 50
 
 
 class OnFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -89,9 +89,18 @@ def read_request(given: Any) -> RolloutRequest:
         InvalidRolloutError: a field is missing, unknown or not of its kind.
     """
     try:
-        return msgspec.convert(given, RolloutRequest)
+        return msgspec.convert(_with_whole_numbers(given), RolloutRequest)
     except msgspec.ValidationError as error:
         raise InvalidRolloutError(f"the rollout is not as its schema says: {clipped(str(error))}") from error
+
+
+def _with_whole_numbers(given: Any) -> Any:
+    """Return the value with 3 for 3.0: to JSON Schema both are the integer 3."""
+    if isinstance(given, dict):
+        return {name: _with_whole_numbers(value) for name, value in given.items()}
+    if isinstance(given, list):
+        return [_with_whole_numbers(value) for value in given]
+    return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
 def spec_of(request: RolloutRequest, *, model: str, stable: str) -> RolloutSpec:

@@ -60,7 +60,7 @@ async def fails(stack: RolloutStack) -> None:
     async with answered_by(stack, "broken", "v1"):
         found = await run(stack, "broken", "fails", *ENDS_BADLY, **SMALL)
         assert await stack.weights("broken") == {"v1": 1.0}
-    assert found["failed_requests"] >= 3
+    assert found["failed_requests"] >= 1
     began, ended = found["events"][1]["at_s"], found["events"][2]["at_s"]
     assert ended - began < 60, summary_of(found)
 

@@ -23,7 +23,7 @@ def bound_tls_close() -> None:
     def close_in_time(connection: Any, *args: Any, **kwargs: Any) -> Any:
         writer = connection._writer  # noqa: SLF001 - aiokafka has no public name for it
         closed = close(connection, *args, **kwargs)
-        if writer is not None and writer.get_extra_info("sslcontext") is not None:
+        if writer is not None and connection._ssl_context is not None:  # noqa: SLF001 - as above
             connection._loop.call_later(_CLOSE_WITHIN_S, writer.transport.abort)  # noqa: SLF001 - as above
         return closed
 

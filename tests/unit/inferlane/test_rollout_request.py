@@ -98,3 +98,12 @@ def test_the_schema_names_every_field_that_is_read() -> None:
     fields = schema["$defs"]["RolloutRequest"]
     assert set(fields["properties"]) == set(RolloutRequest.__struct_fields__)
     assert (fields["required"], fields["additionalProperties"]) == (["candidate"], False)
+
+
+def test_a_whole_number_with_a_point_is_an_integer_as_in_the_schema() -> None:
+    asked = {"model": "iris", "candidate": "v2", "exposure": {"failed_requests": 20.0}, "each": {"min_requests": 300.0}}
+    spec = spec_of(read_request({**asked, "checks": {"quality": {"min_count": 50.0}}}), model="iris", stable="v1")
+    assert (spec.exposure.failed_requests, spec.each.min_requests) == (20, 300)
+    assert [options.min_count for options in spec.checks.values()] == [50]
+    with pytest.raises(InvalidRolloutError, match="Expected `int`, got `float`"):
+        read_request({**asked, "exposure": {"failed_requests": 20.5}})
