@@ -28,8 +28,8 @@ EVEN = dict.fromkeys(range(500), 10.0)
 def test_one_user_who_always_fails_is_no_evidence_however_often_that_user_comes() -> None:
     sums = ClusterSums()
     for _ in range(200):
-        sums = sums.plus(side({1: 40.0, **EVEN}, {1: 40.0}), side(EVEN, {}))
-    assert sums.excess == 200 * 40
+        sums = sums.plus(side({**EVEN, 1: 410.0}, {1: 400.0}), side(EVEN, {}))
+    assert sums.excess == 200 * 400
     assert sums.log_evidence() < math.log(1 / 0.01)
 
 
