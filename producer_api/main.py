@@ -164,10 +164,7 @@ async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncE
     stack.push_async_callback(pending.close)
     await startup.wait_for("store", pending.start)
     enqueuer = Enqueuer(
-        producer,
-        max_pending=settings.max_waiting_requests,
-        max_pending_bytes=settings.max_pending_bytes,
-        calls_under_way=lambda: pending.waiting_calls,
+        producer, max_pending=settings.max_waiting_requests, max_pending_bytes=settings.max_pending_bytes
     )
     await enqueuer.start()
     stack.push_async_callback(enqueuer.close)

@@ -50,7 +50,7 @@ CatchUp = Callable[[], Awaitable[None]]
 _MAX_RECORDS = 2_000
 # Successive records that go to one partition (sticky partitioner). Fewer make small batches for broker and worker; more
 # give all waiting records to one worker of the pool.
-_MAX_RUN = 32
+_MAX_RUN = 16
 # How long the lane waits for a topic. Shorter parks records that a busy broker accepts a little later; longer delays
 # the clients of the other versions when a topic begins to fail.
 _SLOW_AFTER_S = 0.5

@@ -28,40 +28,12 @@ log = structlog.get_logger(__name__)
 OnAcknowledged = Callable[[InferlaneError | None], None]
 """Called once with None when the record is acknowledged, or with the error for which it may not have been written."""
 
-# A batch costs broker, router, worker and API about a millisecond each, whatever is in it. So under load one waits for
-# others that are likely to come, for so long at most. Longer delays requests for little; shorter makes small batches.
-_GATHER_S = 0.004
-# A batch of so many records says that there is load: the next one waits for more. Below it nothing ever waits.
-_BUSY_RECORDS = 4
-# Into how many batches the calls under way are divided where clients send the next call after each answer: with fewer,
-# API, router and worker take turns instead of working side by side; with more, each batch is smaller.
-_BATCHES_UNDER_WAY = 3
-
-
-def gathered_records(last_records: int, calls_under_way: int) -> int:
-    """How many records the next batch waits for, for `_GATHER_S` at most, after a batch of `last_records`."""
-    if last_records < _BUSY_RECORDS:
-        return 1
-    return min(2 * last_records, max(_BUSY_RECORDS, calls_under_way // _BATCHES_UNDER_WAY))
-
 
 class Enqueuer:
-    """Hands records to the broker: one at a time at once, and under load in batches. One event loop."""
+    """Hands records to the broker without making any of them wait for a fuller batch. One event loop."""
 
-    def __init__(
-        self,
-        producer: BatchProducer,
-        *,
-        max_pending: int,
-        max_pending_bytes: int,
-        calls_under_way: Callable[[], int] = lambda: 0,
-    ) -> None:
-        """`calls_under_way` is how many calls of this process wait for a result, those that are enqueued among them."""
+    def __init__(self, producer: BatchProducer, *, max_pending: int, max_pending_bytes: int) -> None:
         self._producer = producer
-        self._calls_under_way = calls_under_way
-        # How many records the next batch waits for, and what is set once they are there.
-        self._gathers = 1
-        self._gathered = asyncio.Event()
         self._max_pending = max_pending
         self._max_pending_bytes = max_pending_bytes
         self._pending_bytes = 0
@@ -106,8 +78,6 @@ class Enqueuer:
         ticket = next(self._tickets)
         self._pending[ticket] = (record, on_acknowledged)
         self._wake.set()
-        if len(self._pending) >= self._gathers:
-            self._gathered.set()
         return ticket
 
     def withdraw(self, ticket: int) -> bool:
@@ -121,8 +91,6 @@ class Enqueuer:
     async def _send_for_ever(self) -> None:
         while True:
             await self._wake.wait()
-            if len(self._pending) < self._gathers:
-                await self._gather()
             self._wake.clear()
             batch, self._pending = list(self._pending.values()), {}
             # A record that is refused does not fail the others of its batch.
@@ -138,16 +106,6 @@ class Enqueuer:
                 self._pending_bytes -= sum(len(record.value) for record, _ in batch)
                 for (_, on_acknowledged), answer in zip(batch, answers, strict=True):
                     on_acknowledged(answer)
-            self._gathers = gathered_records(len(batch), self._calls_under_way())
-
-    async def _gather(self) -> None:
-        """Return once as many records are pending as the batch waits for, or after `_GATHER_S`."""
-        self._gathered.clear()
-        timer = asyncio.get_running_loop().call_later(_GATHER_S, self._gathered.set)
-        try:
-            await self._gathered.wait()
-        finally:
-            timer.cancel()
 
 
 def _stopping() -> OverloadedError:

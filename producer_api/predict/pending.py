@@ -51,11 +51,6 @@ class PendingRequests:
         """Whether this instance is subscribed to its wake-ups now."""
         return self._subscribed.is_set()
 
-    @property
-    def waiting_calls(self) -> int:
-        """How many calls wait for a result now."""
-        return self._count
-
     async def start(self, *, timeout_s: float = 10.0) -> None:
         """Subscribe to wake-ups, and return once the subscription is confirmed.
 
