@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
@@ -83,8 +84,20 @@ def write(name: str, module: nn.Module, inputs: dict[str, np.ndarray], *, free: 
         dynamic_shapes=shapes,
     )  # fmt: skip
     program.save(str(FOLDER / f"{name}.onnx"), external_data=options.pop("external", False))
+    _drop_traces(FOLDER / f"{name}.onnx")
     arrays: dict[str, Any] = {**inputs, "output": outputs}
     np.savez(FOLDER / f"{name}.npz", **arrays)
+
+
+def _drop_traces(path: Path) -> None:
+    """Remove what the exporter notes of each node: stack traces, with the paths of whoever's machine it was."""
+    model = onnx.load(path, load_external_data=False)
+    for graph in (model.graph, *model.functions):
+        for node in graph.node:
+            kept = [entry for entry in node.metadata_props if "/" not in entry.value]
+            del node.metadata_props[:]
+            node.metadata_props.extend(kept)
+    path.write_bytes(model.SerializeToString())
 
 
 def main() -> None:
