@@ -13,17 +13,16 @@ from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
 from inferlane.runtime.http.certificate import CertificateFiles, renewed_context
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
-from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.redis.cancellations import Cancellations
 from inferlane.runtime.redis.feedback_store import FeedbackStore
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.shadow_results import ShadowResults
-from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.service import Startup
+from inferlane.runtime.service_clients import open_service_clients
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
 from models.live_catalog import LiveCatalog
@@ -138,14 +137,8 @@ async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncE
         ConfigurationError: the store lacks models (`lack`), and the catalogue topic has none either.
     """
     clock = SystemClock()
-    redis = await stack.enter_async_context(connect(settings.redis_url))
+    redis, store_probe, producer = await open_service_clients(stack, settings, startup)
     store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names)
-    store_probe = StoreProbe(redis, redis_url=settings.redis_url, names=settings.names)
-    store_probe.start()
-    stack.push_async_callback(store_probe.close)
-    producer = BatchProducer(settings)
-    await startup.wait_for("broker", producer.start)
-    stack.push_async_callback(producer.close)
     splits = SplitTable()
     follower = SplitFollower(settings, splits)
     await startup.wait_for("topics", follower.start)

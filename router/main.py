@@ -11,16 +11,15 @@ from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
 from inferlane.runtime.dead_letter_replay import Replayer, retry_failed
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.attempts import RedisAttemptLog
-from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.redis.feedback_store import FeedbackStore
-from inferlane.runtime.redis.result_store import ResultStore, connect, ping
-from inferlane.runtime.redis.store_probe import StoreProbe
+from inferlane.runtime.redis.result_store import ResultStore, ping
 from inferlane.runtime.redis.versions import ServedVersions, WindowStore
 from inferlane.runtime.rerouting import MovedRequests, reroute_backlog
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.service import Background, Startup
+from inferlane.runtime.service_clients import open_service_clients
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
 from models.live_catalog import LiveCatalog
@@ -63,13 +62,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         ops = OpsApp(live=startup.live, ready=startup.ready)
         port = await stack.enter_async_context(serve_ops(ops, settings))
-        redis = await stack.enter_async_context(connect(settings.redis_url))
-        store_probe = StoreProbe(redis, redis_url=settings.redis_url, names=settings.names)
-        store_probe.start()
-        stack.push_async_callback(store_probe.close)
-        producer = BatchProducer(settings)
-        await startup.wait_for("broker", producer.start)
-        stack.push_async_callback(producer.close)
+        redis, store_probe, producer = await open_service_clients(stack, settings, startup)
         follower = SplitFollower(settings, splits)
         await startup.wait_for("topics", follower.start)
         stack.push_async_callback(follower.close)

@@ -12,12 +12,13 @@ from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.attempts import Isolation, RedisAttemptLog
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.cancellations import CancelledRequests
-from inferlane.runtime.redis.result_store import ResultStore, connect, ping
+from inferlane.runtime.redis.result_store import ResultStore, ping
 from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import ServedVersions
 from inferlane.runtime.rerouting import MovedRequests
 from inferlane.runtime.service import Background, Startup
+from inferlane.runtime.service_clients import open_service_clients
 from inferlane.runtime.tracing import enter_tracing
 from workers.batch_telemetry import BatchSpans, BatchTelemetry
 from workers.failure_limit import FailureLimit
@@ -61,13 +62,7 @@ async def open_clients(
     Raises:
         StoppedEarlyError: the process was told to stop before the broker and the store were available.
     """
-    redis = await stack.enter_async_context(connect(settings.redis_url))
-    store_probe = StoreProbe(redis, redis_url=settings.redis_url, names=settings.names)
-    store_probe.start()
-    stack.push_async_callback(store_probe.close)
-    producer = BatchProducer(settings)
-    await startup.wait_for("broker", producer.start)
-    stack.push_async_callback(producer.close)
+    redis, store_probe, producer = await open_service_clients(stack, settings, startup)
     await startup.wait_for("store", partial(ping, redis, redis_url=settings.redis_url))
     cancelled = CancelledRequests(redis, clock=clock, names=settings.names)
     cancelled.start()

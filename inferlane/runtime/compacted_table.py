@@ -12,8 +12,7 @@ from aiokafka.errors import KafkaError
 
 from inferlane.errors import DecodeError, InferlaneError, UnavailableError
 from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalSignals
-from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer
-from inferlane.runtime.kafka.fetcher import rest_between_fetches
+from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer, rest_until_told
 from inferlane.runtime.service import Background
 
 if TYPE_CHECKING:
@@ -111,7 +110,9 @@ class TableFollower:
         try:
             with broker_errors(self._settings.kafka_bootstrap_servers):
                 await consumer.start()
-                self._listen(consumer)
+                if self._arrivals is not None:
+                    topic, effect = self._partition.topic, "changes come a second late"
+                    rest_until_told(consumer, self._arrivals, topic=topic, effect=effect)
                 end = await self._assign(consumer)
             self._following = Background(partial(self._follow, consumer), name=self._table.what)
             self._following.start()
@@ -122,21 +123,6 @@ class TableFollower:
         except BaseException:
             await self.close()
             raise
-
-    def _listen(self, consumer: "AIOKafkaConsumer") -> None:
-        if self._arrivals is None:
-            return
-        try:
-            self._arrivals.open()
-        except OSError as error:
-            log.warning(
-                "arrivals_not_heard",
-                topic=self._partition.topic,
-                reason=str(error),
-                effect="changes come a second late",
-            )
-        else:
-            rest_between_fetches(consumer, self._arrivals)
 
     @property
     def is_running(self) -> bool:

@@ -14,10 +14,11 @@ from aiokafka.errors import KafkaError, kafka_errors
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError, InferlaneError, NotServedError, UnavailableError
 from inferlane.runtime.error_remedies import UNKNOWN_TO_CLIENT, Remedy, remedy_of
-from inferlane.runtime.kafka.fetcher import guard_fetches
+from inferlane.runtime.kafka.fetcher import guard_fetches, rest_between_fetches
 from inferlane.runtime.kafka.tls_close import bound_tls_close
 
 if TYPE_CHECKING:
+    from inferlane.runtime.kafka.arrivals import ArrivalListener
     from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -267,3 +268,16 @@ class FetchWait:
     def after(self, empty_s: float) -> int:
         """Return the wait of a lane that has been empty for so long, in milliseconds."""
         return min(self.idle_ms, max(self.busy_ms, int(empty_s * 1000 * _SHARE_OF_PAUSE)))
+
+
+def rest_until_told(consumer: "AIOKafkaConsumer", arrivals: "ArrivalListener", *, topic: str, effect: str) -> None:
+    """Listen for signals and rest between fetches; where no socket can be created the broker is asked as before.
+
+    `effect` says in the log what that means for whoever waits for a record.
+    """
+    try:
+        arrivals.open()
+    except OSError as error:
+        log.warning("arrivals_not_heard", topic=topic, reason=str(error), effect=effect)
+    else:
+        rest_between_fetches(consumer, arrivals)

@@ -16,8 +16,8 @@ from inferlane.contracts.naming import Lane
 from inferlane.errors import ConsumerBrokenError, FatalRecordError
 from inferlane.runtime.kafka.arrivals import ArrivalListener
 from inferlane.runtime.kafka.attempts import AttemptLog, Attempts
-from inferlane.runtime.kafka.clients import FetchWait, broker_errors, existing_only, make_consumer
-from inferlane.runtime.kafka.fetcher import has_failed, positions, rest_between_fetches, set_fetch_wait
+from inferlane.runtime.kafka.clients import FetchWait, broker_errors, existing_only, make_consumer, rest_until_told
+from inferlane.runtime.kafka.fetcher import has_failed, positions, set_fetch_wait
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState, Progress, watch_progress
 from inferlane.runtime.kafka.offsets import OffsetTracker, Ticket
 from inferlane.runtime.metrics.consumer_metrics import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
@@ -102,7 +102,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             await consumer.stop()
             raise
         self._consumer = consumer
-        self._listen(consumer)
+        if self._arrivals is not None:
+            rest_until_told(consumer, self._arrivals, topic=self._topic, effect="the broker is asked often")
         watch = watch_progress(
             consumer, self._progress, stuck_after_s=self._settings.stuck_after_s, is_blocked=self._is_blocked
         )
@@ -110,16 +111,6 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             asyncio.create_task(self._commit_for_ever(), name=f"commit:{self._topic}"),
             asyncio.create_task(watch, name=f"watch:{self._topic}"),
         )
-
-    def _listen(self, consumer: "AIOKafkaConsumer") -> None:
-        if self._arrivals is None:
-            return
-        try:
-            self._arrivals.open()
-        except OSError as error:
-            log.warning("arrivals_not_heard", topic=self._topic, reason=str(error), effect="the broker is asked often")
-        else:
-            rest_between_fetches(consumer, self._arrivals)
 
     @property
     def has_joined(self) -> bool:
