@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.http.certificate import CertificateFiles, RenewedCertificate, make_context
+from inferlane.runtime.http.connection_limits import connection_limit
 from producer_api.grpc_server.call_routing import CallRouting
 from producer_api.grpc_server.health_service import HealthService
 from producer_api.grpc_server.infer_messages import InferMessages
@@ -134,6 +135,9 @@ def _options(settings: "Settings") -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", settings.max_body_bytes + _MESSAGE_HEAD_BYTES),
         # Results have a limit of their own.
         ("grpc.max_send_message_length", -1),
+        # A client that connects and never says more is cut off, with TLS or without.
+        ("grpc.server_handshake_timeout_ms", int(settings.head_timeout_s * 1_000)),
+        ("grpc.max_allowed_incoming_connections", connection_limit(settings.max_connections)),
         ("grpc.max_metadata_size", settings.max_head_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_head_bytes),
         # A connection stays with its process however many there are; a new one may go to another.

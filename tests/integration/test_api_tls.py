@@ -108,6 +108,52 @@ async def test_a_client_that_never_greets_is_cut_off(tmp_path: Path) -> None:
         writer.close()
 
 
+async def test_a_client_that_never_greets_counts_as_a_connection(tmp_path: Path) -> None:
+    """Guards `opening`; the call is answered as if nobody were there when handshakes are not counted."""
+    authority = trustme.CA()
+    files = certificate_settings(tmp_path, "API", authority)
+    async with running_api(tmp_path, head_timeout_s=60.0, max_connections=1, **files) as api, asyncio.timeout(50):
+        silent = [await asyncio.open_connection("127.0.0.1", api.settings.api_port) for _ in range(2)]
+        async with api.session.get(f"{api.url}/v1/models", ssl=trusting(authority)) as answer:
+            assert answer.status == 503
+            assert b"too_many_connections" in await answer.read()
+        for _, writer in silent:
+            writer.close()
+        # Freed with the connections, long before the time for a handshake is over.
+        while await status_of(api, authority) != 200:
+            pass
+
+
+async def status_of(api: RunningApi, authority: trustme.CA) -> int:
+    async with api.session.get(f"{api.url}/v1/models", ssl=trusting(authority)) as answer:
+        return answer.status
+
+
+async def test_silent_connections_far_over_the_limit_are_closed_unread(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    files = certificate_settings(tmp_path, "API", authority)
+    async with running_api(tmp_path, head_timeout_s=60.0, max_connections=1, **files) as api, asyncio.timeout(50):
+        silent = [await asyncio.open_connection("127.0.0.1", api.settings.api_port) for _ in range(65)]
+        reader, last = await asyncio.open_connection("127.0.0.1", api.settings.api_port)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        for _, writer in [*silent, (reader, last)]:
+            writer.close()
+
+
+async def test_a_handshake_under_way_does_not_hold_up_the_drain(tmp_path: Path) -> None:
+    files = certificate_settings(tmp_path, "API")
+    async with AsyncExitStack() as parts, asyncio.timeout(50):
+        api = await parts.enter_async_context(
+            running_api(tmp_path, head_timeout_s=300.0, drain_deadline_s=120.0, **files)
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api_port)
+        await parts.aclose()
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+
+
 async def test_a_client_that_never_says_goodbye_does_not_hold_up_the_drain(tmp_path: Path) -> None:
     """TLS closes by a message that the other side answers, and the event loop alone would wait 30 s for it."""
     authority = trustme.CA()
@@ -125,6 +171,31 @@ async def test_a_client_that_never_says_goodbye_does_not_hold_up_the_drain(tmp_p
         with await asyncio.to_thread(connect):
             async with asyncio.timeout(20):
                 await parts.aclose()
+
+
+async def test_a_call_that_comes_with_the_end_of_the_handshake_is_answered(tmp_path: Path) -> None:
+    """One packet ends the handshake and holds the first call, which its protocol must not miss."""
+    authority = trustme.CA()
+    async with running_api(tmp_path, **certificate_settings(tmp_path, "API", authority)) as api, asyncio.timeout(50):
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api_port)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = trusting(authority).wrap_bio(incoming, outgoing, server_hostname="localhost")
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(65_536))
+        tls.write(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        writer.write(outgoing.read())
+        answer = b""
+        while not answer:
+            incoming.write(await reader.read(65_536))
+            with suppress(ssl.SSLWantReadError):
+                answer = tls.read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        writer.close()
 
 
 async def test_bytes_that_are_no_tls_end_their_own_connection_alone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from inferlane.runtime.http.connection_limits import (
     CoalescingTransport,
+    Places,
     ProbesOnly,
     close_unless_continued,
     connection_limit,
@@ -32,13 +33,11 @@ _HEADER_FRAME_BYTES = 4
 _MAX_PIPELINED = 16
 # Body bytes that are read and dropped after the answer was sent, as a multiple of the largest body.
 _DISCARD_FACTOR = 32
-# The most connections over the limit that still get an answer; any more are closed without one.
-_MAX_REFUSING = 64
 
 
 def limited_protocol(settings: "PortSettings") -> type[asyncio.Protocol]:
     """Return the protocol class with the limits of these settings; uvicorn makes one instance a connection."""
-    limits = {"settings": settings, "max_connections": connection_limit(settings.max_connections)}
+    limits = {"settings": settings, "places": Places(connection_limit(settings.max_connections))}
     return type("LimitedProtocol", (LimitedProtocol,), limits)
 
 
@@ -49,7 +48,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """
 
     settings: ClassVar["Settings"]
-    max_connections: ClassVar[int]
+    places: ClassVar[Places]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,12 +76,11 @@ class LimitedProtocol(HttpToolsProtocol):
         """Start waiting for a head."""
         outgoing = CoalescingTransport(transport, self.loop, write_timeout_s=self.settings.write_timeout_s)
         super().connection_made(cast("asyncio.Transport", outgoing))
-        surplus = len(self.connections) - self.max_connections
-        if surplus > _MAX_REFUSING:
+        if self.places.are_overrun(len(self.connections)):
             self.transport.abort()
             return
-        if surplus > 0:
-            self._is_surplus, self.app = True, ProbesOnly(self.app, limit=self.max_connections)
+        if self.places.are_taken(len(self.connections)):
+            self._is_surplus, self.app = True, ProbesOnly(self.app, limit=self.places.limit)
         self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
