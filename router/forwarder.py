@@ -263,7 +263,7 @@ def router_lanes(
             is_blocked=lambda: retrier.is_retrying,
             attempt_log=attempt_log,
         )
-        return LaneOptions(consumer=consumer, max_records=_MAX_RECORDS)
+        return LaneOptions(consumer=consumer, max_records=lambda: _MAX_RECORDS)
 
     lanes = {lane: options(lane, topic) for lane, topic in settings.names.ingress.items()}
     return Lanes(lanes, work=forwarder.forward, give_up=forwarder.give_up, retrier=retrier)

@@ -1,6 +1,7 @@
 """Compare the outputs of two versions for the same rows: same label, and how far apart the scores are. Pure."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,57 @@ def compare_rows(
     )
 
 
+def compare_all(
+    pairs: Sequence[tuple[Answer, Mapping[str, np.ndarray]]], *, label_output: str | None, classes: Sequence[str]
+) -> Sequence[RowComparison | None]:
+    """Compare each pair as `compare_rows` does; pairs whose outputs have the same shapes a row in one computation."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, (answer, outputs) in enumerate(pairs):
+        rows = {len(array) for array in (*answer.outputs.values(), *outputs.values())}
+        # A pair of which the rows cannot be told apart in a group is compared alone.
+        is_alone = len(rows) != 1 or (answer.labels is not None and len(answer.labels) not in rows)
+        kind = (answer.labels is None, answer.classes_digest, _kind_of(answer.outputs), _kind_of(outputs))
+        groups.setdefault(number if is_alone else kind, []).append(number)
+    found: list[RowComparison | None] = [None] * len(pairs)
+    for numbers in groups.values():
+        answers, others = [pairs[number][0] for number in numbers], [pairs[number][1] for number in numbers]
+        whole = compare_rows(_joined(answers), _stacked(others), label_output=label_output, classes=classes)
+        if whole is None:
+            continue
+        start = 0
+        for number, outputs in zip(numbers, others, strict=True):
+            part = slice(start, start := start + len(next(iter(outputs.values()))))
+            found[number] = RowComparison(
+                agrees=whole.agrees[part],
+                distance=whole.distance[part],
+                original=whole.original[part],
+                shadow=whole.shadow[part],
+            )
+    return found
+
+
+def _kind_of(outputs: Mapping[str, np.ndarray]) -> Hashable:
+    return tuple([(name, array.dtype.char, array.shape[1:]) for name, array in outputs.items()])
+
+
+def _stacked(outputs: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+    if len(outputs) == 1:
+        return outputs[0]
+    return {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}
+
+
+def _joined(answers: Sequence[Answer]) -> Answer:
+    if len(answers) == 1:
+        return answers[0]
+    labels = None if answers[0].labels is None else tuple(label for one in answers for label in one.labels or ())
+    return Answer(
+        outputs=dict(_stacked([one.outputs for one in answers])),
+        row_time_s=answers[0].row_time_s,
+        labels=labels,
+        classes_digest=answers[0].classes_digest,
+    )
+
+
 def labels_of(
     outputs: Mapping[str, np.ndarray], label_output: str | None, classes: Sequence[str]
 ) -> Sequence[str] | None:
@@ -92,7 +144,7 @@ def _distance(original: np.ndarray, shadow: np.ndarray) -> np.ndarray:
     rows = len(shadow)
     if original.shape != shadow.shape:
         return np.ones(rows)
-    one, other = original.reshape(rows, -1), shadow.reshape(rows, -1)
+    one, other = (array.reshape(rows, math.prod(array.shape[1:])) for array in (original, shadow))
     if one.dtype.kind not in "fiub" or other.dtype.kind not in "fiub":
         return np.where((one == other).all(axis=1), 0.0, 1.0)
     one, other = one.astype(np.float64), other.astype(np.float64)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # Bulk records per fetched batch; each holds hundreds of rows. Fewer make more round trips for the same results and
 # leave the model idle during a fetch; more use memory, and decoding them blocks the event loop.
 _BULK_RECORDS_PER_FETCH = 8
+# Where they are shadow copies of a row or a few: what a fetched batch costs the worker, the broker and the store is
+# shared by more of them. As many as a worker sends in one write (`workers.copy_gatherer`).
+_COPIES_PER_FETCH = 64
 # How often a lane checks for a stop that also wakes it: with fifty versions each check costs CPU.
 _WOKEN_WAIT_S = 10.0
 
@@ -39,7 +42,7 @@ def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
     """
     version = pipeline.version
 
-    def options(lane: Lane, *, max_records: int) -> LaneOptions:
+    def options(lane: Lane) -> LaneOptions:
         arguments: dict[str, Any] = {
             "topic": settings.names.work_topic(version.model, version.version, lane),
             "group": settings.names.worker_group(version.model, version.version),
@@ -48,20 +51,22 @@ def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
             "attempt_log": attempt_log,
             "in_flight": settings.batches_in_flight,
         }
-        consumer = LaneConsumer(settings, **arguments) if source is None else source(**arguments)
+        consumer: BatchSource = LaneConsumer(settings, **arguments) if source is None else source(**arguments)
+
+        def bulk_records() -> int:
+            # After a death the record that kills is looked for among few.
+            is_large = pipeline.reads_small_copies and not consumer.is_hurried
+            return _COPIES_PER_FETCH if is_large else _BULK_RECORDS_PER_FETCH
+
         return LaneOptions(
             consumer=consumer,
-            max_records=max_records,
+            max_records=bulk_records if lane is Lane.BULK else lambda: settings.max_batch_rows,
             in_flight=settings.batches_in_flight,
             idle_wait_s=IDLE_WAIT_S if source is None else _WOKEN_WAIT_S,
         )
 
-    lanes = {
-        Lane.REQUESTS: options(Lane.REQUESTS, max_records=settings.max_batch_rows),
-        Lane.BULK: options(Lane.BULK, max_records=_BULK_RECORDS_PER_FETCH),
-    }
     return Lanes(
-        lanes,
+        {lane: options(lane) for lane in Lane},
         work=pipeline.serve,
         give_up=pipeline.give_up,
         retrier=retrier,

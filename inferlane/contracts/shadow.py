@@ -5,6 +5,7 @@ bulk topic of the other version, whose worker compares the two. So a copy exists
 process has both sides of the comparison.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Annotated
@@ -31,8 +32,10 @@ _DROPPED = frozenset({
     "ce_replyto", "ce_proof", "ce_caller", "ce_batchid", "ce_position", "ce_source", "ce_fallback", "ce_fallbackfrom",
     "ce_modelversion", "ce_deadline", "ce_attempt", "traceparent", *SHADOW_HEADERS,
 })  # fmt: skip
-# The most successive records that go to one partition (sticky partitioner), as in the router.
+# The most successive records that go to one partition (sticky partitioner): recorded requests as in the router, and all
+# the copies of a write, which is then one batch of the broker and of the worker that compares.
 _MAX_RUN = 16
+_MAX_RUN_OF_COPIES = 64
 # For copies of requests without a deadline. Longer keeps copies for a pool that is down, shorter loses them at a start.
 _COPY_LIVES_S = 60.0
 
@@ -55,15 +58,19 @@ def classes_digest(classes: Sequence[str]) -> str:
     return blake2b(msgspec.json.encode(classes), digest_size=8).hexdigest() if classes else ""
 
 
+def copy_deadline_s(headers: RequestHeaders, *, now_s: float) -> float:
+    """Return when the copy of a request ends: at the deadline of its original, if that has one."""
+    return headers.deadline_s if headers.deadline_s is not None else now_s + _COPY_LIVES_S
+
+
 def copy_record(
-    record: KafkaRecord, headers: RequestHeaders, answer: Answer, *, answered_by: str, names: Names, now_s: float
+    record: KafkaRecord, headers: RequestHeaders, answer: Answer, *, answered_by: str, names: Names, deadline_s: float
 ) -> OutRecord:
     """Return the copy of an answered request that is marked for a shadow, for the bulk topic of that version.
 
-    It has nothing by which a result could reach a client, and ends at the deadline of its original.
+    It has nothing by which a result could reach a client. `deadline_s` is its `copy_deadline_s`.
     """
     content, length = encode_response(answer.outputs, model=headers.model or "", version=answered_by, form=ALL_AS_BYTES)
-    deadline_s = headers.deadline_s if headers.deadline_s is not None else now_s + _COPY_LIVES_S
     kept = [(name, value) for name, value in record.headers if name not in _DROPPED]
     kept += [
         _SOURCE,
@@ -78,7 +85,7 @@ def copy_record(
     if answer.labels is not None:
         kept += [(_LABELS, msgspec.json.encode(answer.labels)), (_CLASSES, answer.classes_digest.encode())]
     topic = names.work_topic(headers.model or "", headers.shadow or "", Lane.BULK)
-    return OutRecord(topic, headers.request_id.encode(), record.value or b"", kept, max_run=_MAX_RUN)
+    return OutRecord(topic, headers.request_id.encode(), record.value or b"", kept, max_run=_MAX_RUN_OF_COPIES)
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +177,26 @@ class ShadowCounts(msgspec.Struct, frozen=True, kw_only=True):
     failures: dict[str, int] = {}
     times: dict[int, int] = {}
     original_times: dict[int, int] = {}
+
+
+def sum_of(parts: Sequence[ShadowCounts]) -> ShadowCounts:
+    """Return the counts of all parts together."""
+    failures, times, original_times = Counter[str](), Counter[int](), Counter[int]()
+    for part in parts:
+        failures.update(part.failures)
+        times.update(part.times)
+        original_times.update(part.original_times)
+    return ShadowCounts(
+        copies=sum(part.copies for part in parts),
+        failed=sum(part.failed for part in parts),
+        expired=sum(part.expired for part in parts),
+        compared=sum(part.compared for part in parts),
+        agreed=sum(part.agreed for part in parts),
+        distance=sum(part.distance for part in parts),
+        failures=dict(failures),
+        times=dict(times),
+        original_times=dict(original_times),
+    )
 
 
 class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -117,6 +117,11 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """Whether the group has assigned partitions to this consumer (perhaps none)."""
         return self._assigned.is_set()
 
+    @property
+    def is_hurried(self) -> bool:
+        """Whether a process died here a short while ago."""
+        return self._attempts.is_hurried
+
     def health(self) -> ConsumerHealth:
         """Its lag and whether it makes progress."""
         if not self.has_joined:

@@ -45,6 +45,9 @@ class BatchSource(Protocol):
     @property
     def has_joined(self) -> bool: ...
 
+    @property
+    def is_hurried(self) -> bool: ...
+
     def health(self) -> ConsumerHealth: ...
 
     async def start(self) -> None: ...
@@ -60,13 +63,13 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneOptions:
-    """The options of a lane: the most records of a batch, and the most batches in work at once.
+    """The options of a lane: the most records of the next batch, and the most batches in work at once.
 
     `idle_wait_s`: how long one fetch may wait for records, and so how late a lane notices that it should stop.
     """
 
     consumer: BatchSource
-    max_records: int
+    max_records: Callable[[], int]
     in_flight: int = 1
     idle_wait_s: float = IDLE_WAIT_S
 
@@ -147,7 +150,7 @@ class Lanes:
         # Checked at each retry: an unavailable broker must not keep a process that is told to stop.
         if stop.is_set():
             return None
-        max_records = self._allowance(options.max_records)
+        max_records = self._allowance(options.max_records())
         if max_records == 0:
             await asyncio.sleep(IDLE_WAIT_S)
             return None

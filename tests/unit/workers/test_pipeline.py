@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferlane.contracts.kafka_record import OutRecord, format_time
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import read_headers
-from inferlane.contracts.results import Status
+from inferlane.contracts.results import Result, Status
 from inferlane.contracts.shadow import Disagreement, ShadowCounts, answer_of
 from inferlane.contracts.wire.v2 import decode_response
-from inferlane.errors import InferlaneError, ModelError, TopicMissingError
+from inferlane.errors import InferlaneError, ModelError, TopicMissingError, UnavailableError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.kafka.consumer import FetchedBatch
@@ -497,3 +499,77 @@ async def test_no_result_of_a_copy_is_delivered_whatever_becomes_of_it() -> None
     assert (sum(one.copies for one in counts), sum(one.failed for one in counts)) == (3, 1)
     assert (sum(one.compared for one in counts), sum(one.agreed for one in counts)) == (1, 1)
     assert sum(one.expired for one in counts) == 1
+
+
+def marked(record: FakeRecord, shadow: str = "v2") -> FakeRecord:
+    return dataclasses.replace(record, headers=(*record.headers, ("ce_shadow", shadow.encode())))
+
+
+async def copies_of(*ids: str, value: bytes = BODY) -> list[FakeRecord]:
+    """Copies as the worker of another version sends them."""
+    producer = FakeProducer()
+    records = [marked(make_record(request_id, value=value)) for request_id in ids]
+    await answer(*records, model=FakeModel(), producer=producer)
+    return [FakeRecord(value=copy.value, headers=tuple(copy.headers)) for copy in producer.sent]
+
+
+class Picky(FakeModel):
+    """Fails a batch with a negative number."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, object]:
+        if (inputs["input"] < 0).any():
+            raise ModelError("negative")
+        return super().run(inputs)
+
+
+BODIES = st.sampled_from([BODY, TWO_ROWS, b'{"instances": [[-1, 1, 1, 1]]}', b"unreadable"])
+
+
+@given(
+    st.lists(st.tuples(BODIES, st.booleans(), st.sampled_from([None, -1.0, 0.2, 60.0])), min_size=1, max_size=8),
+    st.sampled_from([None, TopicMissingError("gone"), UnavailableError("away")]),
+    st.sampled_from(list(Lane)),
+)
+def test_a_copy_never_changes_the_result_of_its_original(
+    requests: list[tuple[bytes, bool, float | None]], refusal: InferlaneError | None, lane: Lane
+) -> None:
+    """Whatever is marked, and whatever becomes of the copies, the replies are those without any mark."""
+
+    async def results_of(*, with_copies: bool) -> list[Result]:
+        clock = FakeClock()
+        records = []
+        for number, (body, is_marked, left_s) in enumerate(requests):
+            deadline_s = None if left_s is None else clock.now_s() + left_s
+            record = make_record(str(number), value=body, deadline_s=deadline_s)
+            records.append(marked(record) if is_marked and with_copies else record)
+        delivery = await answer(*records, model=Picky(), lane=lane, clock=clock, producer=FakeProducer(refusal))
+        return [reply.result for reply in delivery.answers]
+
+    assert asyncio.run(results_of(with_copies=True)) == asyncio.run(results_of(with_copies=False))
+
+
+async def test_copies_of_one_fetch_are_kept_in_one_write_however_many_runs_they_take() -> None:
+    results = FakeShadowResults()
+    copies = await copies_of(*"abcdefg")
+    await answer(*copies, model=FakeModel(), lane=Lane.BULK, shadow_results=results, max_batch_rows=2)
+    (kept,) = results.added
+    assert (kept[0], kept[1].copies, kept[1].compared, kept[1].agreed) == ("manual", 7, 7, 7)
+
+
+async def test_bulk_records_are_fetched_by_many_only_while_they_are_copies_of_few_rows() -> None:
+    """Guards both conditions of `reads_small_copies`: large bulk records in a large batch block the event loop."""
+    pipeline = make_pipeline(FakeModel(), FakeDelivery(), max_batch_rows=4)
+    small, large = await copies_of("a", "b"), await copies_of("c", "d", "e", value=TWO_ROWS)
+    seen = []
+    for records, lane in (
+        ([make_record("1")], Lane.BULK),
+        (small, Lane.BULK),
+        ([make_record("2")], Lane.REQUESTS),
+        (large, Lane.BULK),
+        (small, Lane.BULK),
+        ([*small, make_record("3")], Lane.BULK),
+    ):
+        await pipeline.serve(FetchedBatch(records, Ticket({})), lane)  # type: ignore[arg-type]  # as above
+        seen.append(pipeline.reads_small_copies)
+    pipeline.close()
+    assert seen == [False, True, True, False, True, False]

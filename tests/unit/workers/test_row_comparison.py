@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.contracts.shadow import Answer, classes_digest
-from workers.row_comparison import compare_rows, labels_of
+from workers.row_comparison import compare_all, compare_rows, labels_of
 
 CLASSES = ("cat", "dog")
 FLOATS = st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=6)
@@ -74,3 +74,39 @@ def test_a_distance_is_from_0_to_1_and_0_for_the_same(one: list[float], other: l
     same = compare_rows(answer(said, ()), said, label_output=None, classes=())
     assert same is not None
     assert same.distance.tolist() == [0.0] * rows
+
+
+@st.composite
+def answered_pairs(draw: st.DrawFn) -> list[tuple[Answer, dict[str, np.ndarray]]]:
+    """Pairs with classes of one version, some of which differ in their outputs, their rows or their labels."""
+
+    def outputs(rows: int) -> dict[str, np.ndarray]:
+        labels = draw(st.lists(st.integers(-1, 3), min_size=rows, max_size=rows))
+        scores = draw(st.lists(st.floats(-1, 2, width=32), min_size=2 * rows, max_size=2 * rows))
+        made = classifier(labels, np.reshape(np.array(scores, np.float32), (rows, 2)).tolist())
+        if rows == 0:
+            made = {"label": np.zeros(0, np.int64), "scores": np.zeros((0, 2), np.float32)}
+        return made | ({"more": np.zeros(rows)} if draw(st.booleans()) else {})
+
+    pairs = []
+    for rows in draw(st.lists(st.integers(0, 3), max_size=6)):
+        said = answer(outputs(rows), draw(st.sampled_from([CLASSES, CLASSES[::-1]])))
+        if draw(st.integers(0, 4)) == 0:
+            said = Answer(outputs=said.outputs, row_time_s=0.001, labels=(*(said.labels or ()), "cat"))
+        pairs.append((said, outputs(draw(st.sampled_from([rows, rows, rows, rows + 1])))))
+    return pairs
+
+
+@given(answered_pairs(), st.sampled_from(["label", None]))
+def test_many_copies_at_once_compare_as_each_alone(
+    pairs: list[tuple[Answer, dict[str, np.ndarray]]], label_output: str | None
+) -> None:
+    """Guards the groups of `compare_all`: without their kinds, rows of unlike outputs are mixed up."""
+    at_once = compare_all(pairs, label_output=label_output, classes=CLASSES)
+    for (said, outputs), found in zip(pairs, at_once, strict=True):
+        alone = compare_rows(said, outputs, label_output=label_output, classes=CLASSES)
+        assert (found is None) == (alone is None)
+        if found is not None and alone is not None:
+            assert found.agrees.tolist() == alone.agrees.tolist()
+            assert found.distance == pytest.approx(alone.distance)
+            assert (list(found.original), list(found.shadow)) == (list(alone.original), list(alone.shadow))
