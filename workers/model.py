@@ -191,12 +191,15 @@ class BatchRunner:
         Without `may_run_on_loop`, no run happens on the event loop: where a step reads texts or images, the rows of a
         run do not say how long it will take. `limit` is for runs with requests of a version under trial.
         """
-        self._run = run
+        self._model_run = run
         self._limit = limit
         self._may_run_on_loop = may_run_on_loop
         self._scheduler = scheduler
         self._clock = clock
         self._cost = RunCost()
+        # Of the model alone, which runs without Python's lock: stacking and cutting rows hold it in any thread.
+        self._model_cost = RunCost()
+        self._model_spent_s = 0.0
         self._threads = threads
         self._version = version
         self._is_shared = executor is not None
@@ -228,7 +231,7 @@ class BatchRunner:
         Returning to the event loop between two runs would leave the model idle while the loop does other work.
         """
         rows = sum(request.rows for batch in batches for request in batch)
-        if self._may_run_on_loop and self._cost.of(rows) <= _INLINE_S:
+        if self._may_run_on_loop and self._model_cost.of(rows) <= _INLINE_S:
             ran = self._run_in_a_row(batches)
         else:
             ran = await asyncio.get_running_loop().run_in_executor(self._executor, self._run_in_a_row, batches)
@@ -246,7 +249,14 @@ class BatchRunner:
                 break
         return ran
 
+    def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        before_s = time.thread_time()
+        outputs = self._model_run(inputs)
+        self._model_spent_s += time.thread_time() - before_s
+        return outputs
+
     def _run_batch(self, batch: "Sequence[Request]") -> BatchRun:
+        self._model_spent_s = 0.0
         started_s, before_s = self._clock.now_s(), time.thread_time()
         if self._limit is not None and any(is_under_trial(request.headers) for request in batch):
             with self._limit.watch(estimate_s=self._cost.of(sum(request.rows for request in batch))):
@@ -258,5 +268,7 @@ class BatchRunner:
             # Only this thread's CPU time is known; the other threads of the run are taken to use the same.
             spent_s = (time.thread_time() - before_s) * self._threads
             self.spent_s += spent_s
-            self._cost.note(sum(request.rows for request in batch), spent_s)
+            rows = sum(request.rows for request in batch)
+            self._cost.note(rows, spent_s)
+            self._model_cost.note(rows, self._model_spent_s * self._threads)
         return BatchRun(inferred, RunTimes(started_s=started_s, ended_s=self._clock.now_s()))

@@ -141,13 +141,29 @@ class ArrivalListeners:
 
 
 class ArrivalSignals:
-    """Sends signals to the listeners of a topic on this machine."""
+    """Sends signals to the listeners of a topic on this machine. Used from one event loop."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         self._socket: socket.socket | None = None
         self._listeners: dict[str, list[str]] = {}
         self._listed_s = -_LISTED_S
+        self._due: set[str] = set()
+
+    def send_soon(self, topic: str) -> None:
+        """Send in the next turn of the event loop, once for all calls until then.
+
+        The partitions of one produce request are acknowledged together. A signal for each would make the consumer
+        fetch twice, the second time for nothing.
+        """
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._send_due)
+        self._due.add(topic)
+
+    def _send_due(self) -> None:
+        due, self._due = self._due, set()
+        for topic in due:
+            self.send(topic)
 
     def send(self, topic: str) -> None:
         """Tell every listener that the topic has new records. Never waits and never fails."""
@@ -173,7 +189,8 @@ class ArrivalSignals:
                 Path(path).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the socket."""
+        """Send what is due and close the socket."""
+        self._send_due()
         if self._socket is not None:
             self._socket.close()
             self._socket = None

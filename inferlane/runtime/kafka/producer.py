@@ -141,7 +141,7 @@ class BatchProducer:
                 while group.numbers:
                     await self._send_once(group, records, outcomes)
                     if self._arrivals is not None:
-                        self._arrivals.send(group.topic)
+                        self._arrivals.send_soon(group.topic)
         except (*BROKER_ERRORS, InferlaneError) as error:
             failure = error if isinstance(error, InferlaneError) else self._failure(error, group.topic)
             for number in group.numbers:

@@ -64,6 +64,28 @@ async def test_every_listener_of_the_topic_is_told_and_no_other(folder: Path, si
         listener.close()
 
 
+async def test_acknowledgements_of_one_turn_are_one_signal(folder: Path, signals: ArrivalSignals) -> None:
+    """A signal for each partition would let the consumer fetch again when it has everything already."""
+    listener = listening(folder, "requests")
+    for _ in range(3):
+        signals.send_soon("requests")
+    assert await is_told(listener)
+    # All three would have been sent by now: `send_soon` sends in the next turn.
+    listener.forget()
+    assert not await is_told(listener)
+    signals.send_soon("requests")
+    assert await is_told(listener)
+    listener.close()
+
+
+async def test_a_signal_that_is_due_is_sent_before_the_socket_closes(folder: Path, signals: ArrivalSignals) -> None:
+    listener = listening(folder, "requests")
+    signals.send_soon("requests")
+    signals.close()
+    assert await is_told(listener)
+    listener.close()
+
+
 async def test_a_signal_that_came_while_nobody_waited_counts_until_the_broker_is_asked(
     folder: Path, signals: ArrivalSignals
 ) -> None:
