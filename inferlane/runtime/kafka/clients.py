@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, kafka_errors
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError, InferlaneError, NotServedError, UnavailableError
 from inferlane.runtime.error_remedies import UNKNOWN_TO_CLIENT, Remedy, remedy_of
+from inferlane.runtime.kafka.broker_connection import speed_up_connections
 from inferlane.runtime.kafka.fetcher import guard_fetches, rest_between_fetches
 from inferlane.runtime.kafka.tls_close import bound_tls_close
 
@@ -43,6 +44,7 @@ def client_arguments(settings: "KafkaSettings") -> ClientArguments:
     Raises:
         ConfigurationError: a certificate or key cannot be read.
     """
+    speed_up_connections()
     password = settings.kafka_sasl_password
     return ClientArguments(
         bootstrap_servers=settings.kafka_bootstrap_servers,

@@ -63,7 +63,7 @@ def spend(cpu_s: float) -> None:
 
 @pytest.mark.parametrize("is_model_slow", [True, False])
 async def test_the_time_of_the_model_alone_decides(is_model_slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stacking and cutting the rows of many requests takes longer than a small model, and holds Python's lock anyway."""
+    """Stacking and cutting the rows of many requests takes longer than a small model, and holds Python's lock."""
     threads: list[int] = []
     run_batch = model_module.run_batch
 
