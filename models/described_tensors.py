@@ -121,7 +121,13 @@ def _specs(path: Path, field: str, tensors: tuple[TensorEntry, ...]) -> tuple[Te
             numpy_dtype(tensor.datatype)
         except DecodeError as error:
             raise ConfigurationError(f"{where}: {error}") from error
-    return tuple(TensorSpec(name=entry.name, datatype=entry.datatype, shape=entry.shape) for entry in tensors)
+        if tensor.axes and len(tensor.axes) != len(tensor.shape):
+            raise ConfigurationError(
+                f"{where} has {len(tensor.shape)} axes, and `axes` names {len(tensor.axes)}. Name each, or none"
+            )
+    return tuple(
+        TensorSpec(name=entry.name, datatype=entry.datatype, shape=entry.shape, axes=entry.axes) for entry in tensors
+    )
 
 
 def _check_shape(where: str, spec: TensorSpec) -> None:

@@ -35,6 +35,8 @@ class TensorEntry(msgspec.Struct, frozen=True):
     name: Annotated[str, msgspec.Meta(min_length=1)]
     datatype: str
     shape: tuple[int, ...]
+    # Of an input with a free axis: what the graph calls all its axes. Those of one name have one length in a row.
+    axes: tuple[str, ...] = ()
     # Of an output: what the columns of its scores, or its whole numbers, are called.
     classes: tuple[str, ...] = ()
     # Of inputs; where it is absent, the graph says it.

@@ -90,6 +90,7 @@ def signature_of(session: onnxruntime.InferenceSession) -> Signature:
                 name=argument.name,
                 datatype=_DATATYPES.get(argument.type, argument.type),
                 shape=tuple(axis if isinstance(axis, int) else -1 for axis in argument.shape),
+                axes=tuple(axis if isinstance(axis, str) else "" for axis in argument.shape),
             )
             for argument in arguments
         )

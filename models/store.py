@@ -119,6 +119,8 @@ def _table(spec: TensorSpec, about: VersionAbout) -> Table:
     table: dict[str, Value] = {"name": spec.name, "datatype": spec.datatype, "shape": shape}
     if spec.allow_nan:
         table["allow_nan"] = True
+    if spec.is_free and any(spec.axes[1:]):
+        table["axes"] = list(about.signature.graph_axes(spec))
     if spec.pad is not None:
         table["pad"] = spec.pad
     if spec.mask_of is not None:

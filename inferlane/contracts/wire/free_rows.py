@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import simdjson
 
+from inferlane.contracts.wire.axis_lengths import check_lengths
 from inferlane.contracts.wire.json_rows import (
     OBJECTS_UP_TO_BYTES,
     Filler,
@@ -16,7 +17,7 @@ from inferlane.contracts.wire.json_rows import (
     shape_of,
     wanted_of,
 )
-from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, check_mask, exactly, numpy_dtype
+from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, numpy_dtype
 from inferlane.errors import InvalidInputError, PayloadTooLargeError
 
 # The most bytes after filling up: this many times the text, plus a constant.
@@ -51,10 +52,9 @@ def decode_free_rows(text: bytes, signature: Signature, max_rows: int | None) ->
                 array = _row(held[spec.name], spec, fillers[spec.name], f"{place}.{spec.name}")
                 columns[spec.name].append(array)
         for spec in signature.inputs:
-            if spec.name in held and spec.mask_of in held:
-                check_mask(columns[spec.name][index].shape, columns[spec.mask_of][index].shape, spec, place)
             if spec.name not in held:
                 columns[spec.name].append(np.ones(columns[str(spec.mask_of)][index].shape, numpy_dtype(spec.datatype)))
+        check_lengths({name: rows[index].shape for name, rows in columns.items()}, signature, place)
     limit_bytes = _FILLED_FACTOR * len(text) + _FILLED_BYTES
     return {spec.name: _together(columns[spec.name], spec, limit_bytes) for spec in signature.inputs}
 

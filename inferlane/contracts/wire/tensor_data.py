@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 import simdjson
 
+from inferlane.contracts.wire.axis_lengths import check_lengths
 from inferlane.contracts.wire.json_numbers import SIMDJSON_FROM_BYTES, ExpectedNumbers, Raw, numbers
 from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, document_of, names_of, shape_of
-from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, check_mask, exactly, numpy_dtype
+from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
 
 # More values than any payload holds, yet few enough for numpy to address, also beside an empty axis.
@@ -165,15 +166,10 @@ def check_tensors(tensors: dict[str, np.ndarray], signature: Signature) -> int:
         rows = len(array)
     if not rows:
         raise InvalidInputError("the request has no rows; send at least one")
-    _check_masks(tensors, signature)
+    # Fixed axes are those of the signature already.
+    if signature.has_free_axes:
+        check_lengths({name: array.shape[1:] for name, array in tensors.items()}, signature, "the request")
     return rows
-
-
-def _check_masks(tensors: dict[str, np.ndarray], signature: Signature) -> None:
-    # Fixed axes must be those of the signature.
-    for spec in signature.inputs if signature.has_free_axes else ():
-        if spec.mask_of in tensors:
-            check_mask(tensors[spec.name].shape, tensors[spec.mask_of].shape, spec, "the request")
 
 
 _KINDS = {"f": "f", "i": "iu", "u": "iu"}

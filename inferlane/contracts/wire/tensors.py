@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from inferlane.errors import DecodeError, InvalidInputError, quoted
+from inferlane.errors import DecodeError, quoted
 
 ANY_ROWS, NO_ROW_AXIS = -1, 0
 
@@ -167,6 +167,8 @@ class TensorSpec:
     name: str
     datatype: str
     shape: tuple[int, ...]
+    # What the graph calls its axes, as many as `shape` has, or none: axes of inputs with one name have one length.
+    axes: tuple[str, ...] = ()
     allow_nan: bool = False
     # The fill of rows with a free axis, up to the length of the longest row; None: all rows have one length.
     pad: float | str | None = None
@@ -225,7 +227,10 @@ class Signature:
         """Return what clients see of a graph with these tensors: any number of rows, whatever a run takes."""
 
         def widened(specs: tuple[TensorSpec, ...], axes_before: int) -> tuple[TensorSpec, ...]:
-            return tuple(replace(spec, shape=(-1, *spec.shape[axes_before:])) for spec in specs)
+            return tuple(
+                replace(spec, shape=(-1, *spec.shape[axes_before:]), axes=spec.axes and ("", *spec.axes[axes_before:]))
+                for spec in specs
+            )
 
         if not has_row_axis:
             return cls._made(widened(inputs, 0), widened(outputs, 0), NO_ROW_AXIS)
@@ -260,6 +265,10 @@ class Signature:
         """Return the shape that the graph itself has for one of these tensors: what `of_graph` was given."""
         return spec.shape if self.batch == ANY_ROWS else (self.batch, *spec.row_shape)[self.batch == NO_ROW_AXIS :]
 
+    def graph_axes(self, spec: TensorSpec) -> tuple[str, ...]:
+        """Return what the graph calls the axes of `graph_shape`."""
+        return spec.axes[self.batch == NO_ROW_AXIS :]
+
     def input(self, name: str) -> TensorSpec | None:
         """Return the input of that name, None if there is none."""
         return next((spec for spec in self.inputs if spec.name == name), None)
@@ -282,16 +291,3 @@ def embedding_of(signature: Signature) -> Embedding | None:
     if text.datatype != "BYTES" or text.is_binary or text.row_shape not in {(), (1,)} or len(vectors) != 1:
         return None
     return Embedding(text.name, vectors[0].name, vectors[0].row_shape[0])
-
-
-def check_mask(mask: tuple[int, ...], masked: tuple[int, ...], spec: TensorSpec, where: str) -> None:
-    """Return if a mask of this shape, the input `spec`, is one of values of the shape `masked`.
-
-    Raises:
-        InvalidInputError: the lengths differ.
-    """
-    if mask != masked[: len(mask)]:
-        raise InvalidInputError(
-            f"{where}: {spec.name!r} has the shape {list(mask)}, and {spec.mask_of!r}, whose mask it is, "
-            f"{list(masked)}. Send a mask of the same lengths, or leave it out: then no value is fill"
-        )

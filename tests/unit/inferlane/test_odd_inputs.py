@@ -173,6 +173,33 @@ def test_a_mask_of_other_lengths_than_its_row_is_refused(rows: str) -> None:
 def test_a_mask_of_another_shape_is_refused_in_tensors_too() -> None:
     tensors = {"a": np.ones((2, 3), np.int64), "b": np.ones((2, 4), np.int64)}
 
-    with pytest.raises(InvalidInputError, match=r"'b' has the shape \[2, 4\], and 'a', whose mask it is, \[2, 3\]"):
+    with pytest.raises(InvalidInputError, match=r"'b' has the shape \[4\], and 'a', whose mask it is, \[3\]"):
         check_tensors(tensors, MASKED)
     assert check_tensors({"a": tensors["a"]}, MASKED) == 2
+
+
+TIED = Signature.of_graph(
+    inputs=tuple(
+        TensorSpec(name=name, datatype="INT64", shape=(-1, -1), pad=0, axes=("rows", axis))
+        for name, axis in (("a", "length"), ("b", "length"), ("c", "other"))
+    ),
+    outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1,)),),
+)
+_TIED = r"'b' has the length 1 on its axis 'length', and 'a' has 2; the model wants one length there"
+
+
+def test_axes_with_one_name_must_have_one_length_in_each_row() -> None:
+    """Guards the check of each row: filled up together, the rows below would have one length."""
+    rows = '[{"a":[1,2],"b":[1],"c":[1,2,3]},{"a":[1],"b":[1,2],"c":[1]}]'
+
+    with pytest.raises(InvalidInputError, match=rf"^instances\[0\]: {_TIED}"):
+        decode_instances(rows.encode(), TIED)
+    assert decode_instances(b'[{"a":[1,2],"b":[1,2],"c":[1]},{"a":[1],"b":[1],"c":[1,2,3]}]', TIED)["c"].shape == (2, 3)
+
+
+def test_axes_with_one_name_must_have_one_length_in_tensors_too() -> None:
+    tensors = {"a": np.ones((2, 2), np.int64), "b": np.ones((2, 1), np.int64), "c": np.ones((2, 5), np.int64)}
+
+    with pytest.raises(InvalidInputError, match=rf"^the request: {_TIED}"):
+        check_tensors(tensors, TIED)
+    assert check_tensors(tensors | {"b": tensors["a"]}, TIED) == 2

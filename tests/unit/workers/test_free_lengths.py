@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from inferlane.contracts.catalog_entry import decode_entry, encode_entry
 from inferlane.contracts.record import JSON_LENGTH
 from inferlane.errors import ConfigurationError, InferlaneError, InvalidInputError, PayloadTooLargeError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.split_table import SplitTable
+from models.catalog_entries import entry_of_store, version_of_entry
 from producer_api.inference_protocol.infer_request import InferReader
 from producer_api.predict.call import CallReader
 from producer_api.predict.call_options import CallOrigin
@@ -112,6 +114,39 @@ def test_a_pad_that_changes_answers_is_found_before_the_version_serves(tmp_path:
     edit_input(tmp_path, "tokens", pad=3)
     with pytest.raises(ConfigurationError, match=r"filled up with `pad`.*pooled is.*mask_of"):
         open_made(tmp_path)
+
+
+def add_sum(models_dir: Path, axes: tuple[str, str]) -> None:
+    """The sum of two inputs, of one length in each row."""
+    add_graph(
+        models_dir,
+        [helper.make_node("Add", ["a", "b"], ["sum"])],
+        inputs=[(name, TensorProto.FLOAT, ["rows", axis]) for name, axis in zip("ab", axes, strict=True)],
+        outputs=[("sum", TensorProto.FLOAT, ["rows", None])],
+    )
+
+
+def test_inputs_whose_axis_has_one_name_in_the_graph_have_one_length(tmp_path: Path) -> None:
+    """Guards the names of axes from the file of the graph to the check of a request: the graph itself would fail."""
+    add_sum(tmp_path, ("length", "length"))
+
+    assert ask(tmp_path, [{"a": [1, 2, 3], "b": [1, 1, 1]}]) == [[2.0, 3.0, 4.0]]
+    with pytest.raises(InvalidInputError, match=r"instances\[0\]: 'b' has the length 2 on its axis 'length', and 'a'"):
+        as_record(tmp_path, [{"a": [1, 2, 3], "b": [1, 1]}])
+
+
+def test_axes_of_other_names_may_have_other_lengths(tmp_path: Path) -> None:
+    add_sum(tmp_path, ("length", "other"))
+
+    assert ask(tmp_path, [{"a": [1, 2, 3], "b": [1]}]) == [[2.0, 3.0, 4.0]]
+
+
+def test_the_names_of_axes_reach_whoever_has_only_the_catalogue_topic(tmp_path: Path) -> None:
+    add_sum(tmp_path, ("length", "length"))
+    entry = entry_of_store(tmp_path, "made", "v1", generation=1, default_since=1)
+
+    found = version_of_entry(decode_entry(encode_entry(entry))).signature
+    assert [spec.axes for spec in found.inputs] == [("rows", "length"), ("rows", "length")]
 
 
 @pytest.mark.parametrize(
