@@ -8,15 +8,14 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inferlane.contracts.naming import CALLBACK_STAGES, Lane, Names
 
 # The Kafka client is loaded by whoever writes ACLs: manifests and lists are made without (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
-    from aiokafka.client import AIOKafkaClient
-    from aiokafka.protocol.admin import CreateAclsRequest
+    from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
     from inferlane.runtime.settings import KafkaSettings
 
@@ -72,6 +71,15 @@ def rights_by_service(names: Names, versions: Iterable[Version]) -> Mapping[Serv
     A version that is added later needs its rights before its workers start, as it needs its topics.
     """
     return _Granting(names, tuple(versions)).all()
+
+
+def rights_of_version(names: Names, version: Version) -> Mapping[Service, tuple[Right, ...]]:
+    """Return the rights that services have for this version alone: without it, nobody needs them."""
+    shared = rights_by_service(names, ())
+    return {
+        service: tuple(right for right in rights if right not in shared[service])
+        for service, rights in rights_by_service(names, [version]).items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,17 +221,34 @@ async def grant_rights(settings: "KafkaSettings", rights: Mapping[Service, Seque
     Raises:
         UnavailableError: the broker does not answer, has no authorizer, or refuses.
     """
-    from aiokafka.client import AIOKafkaClient
     from aiokafka.protocol.admin import CreateAclsRequest
 
-    from inferlane.runtime.kafka.clients import broker_errors, client_arguments
+    bindings = _bindings(settings.names, rights)
+    await _send(settings, [CreateAclsRequest(*binding) for binding in bindings])
+    return len(bindings)
 
-    requests = [
-        CreateAclsRequest(
+
+async def revoke_rights(settings: "KafkaSettings", rights: Mapping[Service, Sequence[Right]]) -> int:
+    """Delete the ACL of each right and operation and return how many there were. Others are kept.
+
+    Needs a user that may alter the cluster.
+
+    Raises:
+        UnavailableError: the broker does not answer, has no authorizer, or refuses.
+    """
+    from aiokafka.protocol.admin import DeleteAclsRequest
+
+    return await _send(settings, [DeleteAclsRequest(*binding) for binding in _bindings(settings.names, rights)])
+
+
+def _bindings(names: Names, rights: Mapping[Service, Sequence[Right]]) -> list[tuple[Any, ...]]:
+    """Each ACL in the order of the protocol's fields, which is the same to create one and to delete it."""
+    return [
+        (
             _RESOURCES[right.resource],
             right.name,
             _LITERAL,
-            f"User:{user_name(settings.names, service)}",
+            f"User:{user_name(names, service)}",
             _ANY_HOST,
             _OPERATIONS[operation],
             _ALLOW,
@@ -232,21 +257,36 @@ async def grant_rights(settings: "KafkaSettings", rights: Mapping[Service, Seque
         for right in granted
         for operation in right.operations
     ]
+
+
+async def _send(settings: "KafkaSettings", requests: "Sequence[CreateAclsRequest | DeleteAclsRequest]") -> int:
+    """Send requests one by one and return how many ACLs were deleted."""
+    from aiokafka.client import AIOKafkaClient
+
+    from inferlane.runtime.kafka.clients import broker_errors, client_arguments
+
     client = AIOKafkaClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)
+    deleted = 0
     with broker_errors(settings.kafka_bootstrap_servers):
         try:
             await client.bootstrap()
             for request in requests:
-                await _send(client, request)
+                deleted += _checked(await client.send(client.get_random_node(), request))
         finally:
             await asyncio.shield(client.close())
-    return len(requests)
+    return deleted
 
 
-async def _send(client: "AIOKafkaClient", request: "CreateAclsRequest") -> None:
+def _checked(response: Any) -> int:
+    """Return how many ACLs an answer says were deleted.
+
+    Raises:
+        KafkaError: the broker refused the request.
+    """
     from aiokafka.errors import for_code
 
-    response = await client.send(client.get_random_node(), request)
-    for code, message in response.creation_responses:
+    deletions = getattr(response, "filter_responses", ())
+    for code, message, *_ in (*getattr(response, "creation_responses", ()), *deletions):
         if code:
             raise for_code(code)(message or "the broker gave no reason")
+    return sum(len(matching) for _, _, matching in deletions)

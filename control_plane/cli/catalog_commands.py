@@ -94,9 +94,19 @@ def retire_model(
             "--now", help="Leave requests that wait for it: they end EXPIRED at their deadline. Default: off."
         ),
     ] = False,
+    acls: Annotated[
+        bool,
+        typer.Option(
+            "--acls",
+            help="Also delete what the services' users may do with it. Needs a user that may alter the cluster. "
+            "Default: off.",
+        ),
+    ] = False,
     models_dir: ModelsDir = None,
 ) -> None:
     """Take a version out of service: it finishes what was accepted, then its pool and its files are removed."""
+    from control_plane.kubernetes.deployment_plan import service_name
+
     model, version = _pair(name)
     settings, record = _reached(models_dir)
     started_s = time.monotonic()
@@ -111,12 +121,27 @@ def retire_model(
         asyncio.run(_retire(settings, model, version, within_s=None if now else within_s, say=status.update))
         if record is not None:
             _wait_for_the_pool_to_go(settings, model, version)
+        # Last: until then its workers finish what was accepted.
+        revoked = asyncio.run(_revoke(settings, model, version)) if acls else None
     out.print(
         styled(("✓", "green"), f" {model} {version} is retired, after {time.monotonic() - started_s:.1f} s"),
         soft_wrap=True,
     )
+    if revoked is not None:
+        out.print(f"{revoked} rights of the services' users were deleted")
+    elif settings.kafka_sasl_username:
+        line = f"Rights that were given for it stay: inferlane acls delete --version {model}/{version}"
+        out.print(line, soft_wrap=True)
     if record is None:
-        out.print(f"On Kubernetes: inferlane k8s render --model {model} --version {version} | kubectl delete -f -")
+        name = service_name(model, version, default_model=settings.default_model)
+        objects = " ".join(f"{kind}/{name}" for kind in ("deployment", "poddisruptionbudget", "scaledobject"))
+        out.print(f"On Kubernetes, in its namespace: kubectl delete {objects}", soft_wrap=True)
+
+
+async def _revoke(settings: "Settings", model: str, version: str) -> int:
+    from control_plane.broker_acls import revoke_rights, rights_of_version
+
+    return await revoke_rights(settings, rights_of_version(settings.names, (model, version)))
 
 
 async def _retire(settings: "Settings", model: str, version: str, *, within_s: float | None, say: "Say") -> None:

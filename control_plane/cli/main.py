@@ -20,7 +20,8 @@ from control_plane.cli.console import err, out, reachable_settings, styled, writ
 from control_plane.cli.doctor import doctor
 from control_plane.cli.init_command import init, read_settings_file
 from control_plane.cli.keys_commands import keys_app
-from control_plane.cli.provisioning_commands import acls_app, k8s_app, topics_app
+from control_plane.cli.kubernetes_commands import k8s_app
+from control_plane.cli.provisioning_commands import acls_app, topics_app
 from control_plane.cli.quantize_command import quantize_model
 from control_plane.cli.stack_commands import down, restart, status
 from control_plane.cli.trial_commands import replay, reroute, shadow

@@ -128,7 +128,7 @@ def user_documents(plan: DeploymentPlan) -> list[Document]:
                 "authorization": {"type": "simple", "acls": [_acl(right) for right in rights]},
             },
         )
-        for service, rights in rights_by_service(names, plan.versions).items()
+        for service, rights in rights_by_service(names, plan.granted).items()
     ]
 
 

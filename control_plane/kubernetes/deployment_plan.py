@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -44,7 +45,7 @@ KEDA_NAMESPACE = "keda"
 STRIMZI_NAMESPACE = "strimzi"
 MONITORING_NAMESPACE = "monitoring"
 
-# One for one, so that different names stay different.
+# One for one: different names stay different.
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9.-]")
 # RFC 1035 labels, and the values of labels, which the name of a pool is too.
 _MAX_CHARS, _DIGEST_CHARS = 63, 10
@@ -59,6 +60,11 @@ def service_name(model: str, version: str, *, default_model: str) -> str:
     """Return the name of a pool's Deployment; for the default model it is the version alone."""
     kept = version if model == default_model else f"{model}-{version}"
     return within_label(object_name(f"inference-service-{kept}").replace(".", "-"), of=f"{model}/{version}")
+
+
+def pool_instance(model: str, version: str) -> str:
+    """Return the name of a pool in labels and dashboards, the same as on the local stack."""
+    return within_label(f"worker-{model}-{version}", of=f"{model}/{version}")
 
 
 def within_label(name: str, *, of: str) -> str:
@@ -122,11 +128,12 @@ class GpuPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolPlan:
-    """One version's workers. `thresholds`: the `lagThreshold` of each lane's topic, in records."""
+    """The workers of one version, or of several in each process; `thresholds` are the `lagThreshold` of each topic."""
 
-    model: str
-    version: str
+    versions: tuple[tuple[str, str], ...]
     name: str
+    # Its name in labels and dashboards.
+    instance: str
     thresholds: Mapping[str, int]
     # None: on the CPU.
     gpu: GpuPlan | None = None
@@ -143,6 +150,8 @@ class DeploymentPlan:
     router_thresholds: Mapping[str, int]
     # Each service logs in to the broker with a user of its own, whose password is in a Secret of its name.
     has_users: bool
+    # Whose topics and groups the services may use: the versions of the pools, and those that are rendered elsewhere.
+    granted: tuple[tuple[str, str], ...]
 
     @property
     def runs_kafka(self) -> bool:
@@ -162,7 +171,7 @@ class DeploymentPlan:
     @property
     def versions(self) -> tuple[tuple[str, str], ...]:
         """The `(model, version)` pairs that have a pool."""
-        return tuple((pool.model, pool.version) for pool in self.pools)
+        return tuple(version for pool in self.pools for version in pool.versions)
 
 
 def cluster_settings(chosen: "Settings", *, namespace: str, store_tls: bool = False) -> "Settings":
@@ -206,8 +215,13 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
     waits: Waits,
     user_per_service: bool = False,
     gpus: Mapping[tuple[str, str], GpuPlan] = MappingProxyType({}),
+    shared: Sequence[Sequence[tuple[str, str]]] = (),
+    others: Iterable[tuple[str, str]] = (),
 ) -> DeploymentPlan:
     """Plan a pool for each `(model, version)`; those of `gpus` get one.
+
+    Each group of `shared` is one pool, whose workers serve all its versions. `others` are versions with a pool
+    already: services keep their rights for them, since an object of a user holds all of its rights.
 
     `user_per_service`: with a broker that is not Strimzi's too, each service logs in with a user of its own.
 
@@ -219,26 +233,39 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
         max_batch_rows=_ROUTER_BATCH_RECORDS,
         commit_interval_s=settings.commit_interval_s,
     )
+    own = [version for version in versions if not any(version in group for group in shared)]
+
+    def thresholds(served: Iterable[tuple[str, str]]) -> Mapping[str, int]:
+        return {
+            settings.names.work_topic(*version, lane): lag_threshold_records(pace, target_wait_s=waits.of(lane))
+            for version in served
+            for lane in Lane
+        }
+
+    def own_pool(version: tuple[str, str]) -> PoolPlan:
+        return PoolPlan(
+            versions=(version,),
+            name=service_name(*version, default_model=settings.default_model),
+            instance=pool_instance(*version),
+            thresholds=thresholds([version]),
+            gpu=gpus.get(version),
+        )
+
+    def shared_pool(number: int, group: Sequence[tuple[str, str]]) -> PoolPlan:
+        return PoolPlan(
+            versions=tuple(group),
+            name=f"inference-service-shared-{number}",
+            instance=f"worker-shared-{number}",
+            thresholds=thresholds(group),
+        )
+
     return DeploymentPlan(
         settings=settings,
         has_users=user_per_service or settings.kafka_bootstrap_servers == _kafka_servers(namespace),
         namespace=namespace,
         image=image,
-        pools=_named_apart(
-            PoolPlan(
-                model=model,
-                version=version,
-                name=service_name(model, version, default_model=settings.default_model),
-                thresholds={
-                    settings.names.work_topic(model, version, lane): lag_threshold_records(
-                        pace, target_wait_s=waits.of(lane)
-                    )
-                    for lane in Lane
-                },
-                gpu=gpus.get((model, version)),
-            )
-            for model, version in versions
-        ),
+        pools=_named_apart([*map(own_pool, own), *map(shared_pool, count(1), shared)]),
+        granted=tuple(dict.fromkeys([*own, *chain.from_iterable(shared), *others])),
         router_thresholds={
             topic: lag_threshold_records(router, target_wait_s=waits.of(lane))
             for lane, topic in settings.names.ingress.items()
@@ -264,8 +291,9 @@ def _named_apart(pools: Iterable[PoolPlan]) -> tuple[PoolPlan, ...]:
     for pool in pools:
         other = named.setdefault(pool.name, pool)
         if other is not pool:
+            one, two = (", ".join(map("/".join, each.versions)) for each in (other, pool))
             raise ConfigurationError(
-                f"the pools of {other.model}/{other.version} and {pool.model}/{pool.version} would both be called "
-                f"{pool.name} on the cluster. Rename one of the versions, or render them for two namespaces."
+                f"the pools of {one} and {two} would both be called {pool.name} on the cluster. Rename one of the "
+                "versions, or render them for two namespaces."
             )
     return tuple(named.values())

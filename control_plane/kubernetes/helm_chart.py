@@ -40,7 +40,8 @@ def chart_files(
         gpus: what the workers of some of the versions get.
     """
     (pool,) = plan.pools
-    topics = {plan.settings.names.work_topic(pool.model, pool.version, lane): lane for lane in Lane}
+    (version,) = pool.versions
+    topics = {plan.settings.names.work_topic(*version, lane): lane for lane in Lane}
     thresholds = {str(topics[topic]): records for topic, records in pool.thresholds.items()}
     stand_in = replace(pool, thresholds={topic: CHART_THRESHOLDS[lane] for topic, lane in topics.items()})
     plan = replace(plan, pools=(stand_in,))

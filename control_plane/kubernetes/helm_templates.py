@@ -9,7 +9,7 @@ from typing import Any
 from control_plane.kubernetes.deployment_plan import DeploymentPlan, Document, GpuPlan, PoolPlan, object_name
 from control_plane.kubernetes.manifest_files import HEADER, dumped, spread
 from control_plane.kubernetes.pod_spec import KEYS_VARIABLE, KEYS_VOLUME
-from control_plane.kubernetes.workloads import pool_documents, pool_instance
+from control_plane.kubernetes.workloads import pool_documents
 from inferlane.contracts.naming import Lane
 
 CHART_NAMESPACE, CHART_IMAGE = "namespace-stand-in", "image-stand-in"
@@ -180,7 +180,7 @@ def _text(pool: PoolPlan, content: Document) -> str:
         text = re.sub(rf"(?m)(: |- ){name}$", rf"\1{{{{ {value} | quote }}}}", text)
     for name, value in (
         (pool.name, 'include "inferlane.poolName" .'),
-        (pool_instance(pool), 'include "inferlane.poolInstance" .'),
+        (pool.instance, 'include "inferlane.poolInstance" .'),
         (CHART_NAMESPACE, "$.Release.Namespace"),
         (model, ".model"),
         (version, ".version"),

@@ -177,7 +177,8 @@ def files(plan: DeploymentPlan) -> Mapping[str, str]:
 def text_of_pools(plan: DeploymentPlan) -> str:
     """Return the objects of the plan's pools and of nothing else: what a version needs that joins a deployment.
 
-    Its topics are objects where Strimzi runs the broker; on another one `inferlane models serve` creates them.
+    Its topics are objects where Strimzi runs the broker; on another one `inferlane models serve` creates them. Users
+    are not among them: they belong to all versions.
     """
     topics = {name for pool in plan.pools for name in pool.thresholds}
     return _text(
@@ -191,6 +192,11 @@ def text_of_pools(plan: DeploymentPlan) -> str:
             ),
         ]
     )
+
+
+def text_of_users(plan: DeploymentPlan) -> str:
+    """Return Strimzi's users, each with all of its rights."""
+    return _text(user_documents(plan))
 
 
 def write_files(folder: Path, texts: Mapping[str, str]) -> None:

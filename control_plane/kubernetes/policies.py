@@ -30,6 +30,7 @@ from control_plane.kubernetes.deployment_plan import (
     labels,
 )
 from control_plane.kubernetes.pod_spec import PASSWORD, SECRETS
+from inferlane.contracts.naming import Lane
 
 _API_CPU_PERCENT = 70
 # KEDA's names of the mechanisms.
@@ -38,15 +39,20 @@ API_REPLICAS = (1, 12)
 
 
 def pool_scaled_object(plan: DeploymentPlan, pool: PoolPlan) -> Document:
-    """Return the ScaledObject of a version's workers: both lanes, from zero to the number of partitions."""
-    scaled_object = make_scaled_object(
-        name=pool.name,
-        target=pool.name,
-        group=plan.settings.names.worker_group(pool.model, pool.version),
-        thresholds=pool.thresholds,
-        max_replicas=plan.settings.work_partitions,
-    )
-    return _document(plan, scaled_object)
+    """Return the ScaledObject of a pool: both lanes of each version, from zero to the number of partitions."""
+    names = plan.settings.names
+    of_versions = [
+        make_scaled_object(
+            name=pool.name,
+            target=pool.name,
+            group=names.worker_group(*version),
+            thresholds={topic: pool.thresholds[topic] for topic in (names.work_topic(*version, lane) for lane in Lane)},
+            max_replicas=plan.settings.work_partitions,
+        )
+        for version in pool.versions
+    ]
+    triggers = tuple(trigger for each in of_versions for trigger in each.triggers)
+    return _document(plan, msgspec.structs.replace(of_versions[0], triggers=triggers))
 
 
 def router_scaled_object(plan: DeploymentPlan) -> Document:

@@ -1,5 +1,7 @@
 """The Deployments of API, router and one pool per version, with their Service and disruption budgets."""
 
+from itertools import chain
+
 from control_plane.broker_acls import Service
 from control_plane.kubernetes.deployment_plan import (
     API,
@@ -12,7 +14,6 @@ from control_plane.kubernetes.deployment_plan import (
     PoolPlan,
     document,
     labels,
-    within_label,
 )
 from control_plane.kubernetes.pod_spec import pod_spec, resources, secret_value, shell_spec
 
@@ -23,24 +24,25 @@ _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavai
 _SHELL_S = 3600
 
 
-def pool_instance(pool: PoolPlan) -> str:
-    """The pool's name in labels and dashboards, the same as on the local stack."""
-    return within_label(f"worker-{pool.model}-{pool.version}", of=f"{pool.model}/{pool.version}")
-
-
 def pool_documents(plan: DeploymentPlan, pool: PoolPlan) -> list[Document]:
-    """Return a version's Deployment and disruption budget."""
-    args = ["worker", "--model", pool.model, "--version", pool.version]
+    """Return a pool's Deployment and disruption budget."""
     pod = pod_spec(
         plan,
         component="worker",
-        args=args,
+        args=_worker_args(pool),
         resources=resources(cpu="500m", memory="256Mi", memory_limit="1Gi"),
         port=("ops", OPS_PORT),
     )
     if pool.gpu is not None:
         _put_on_gpu(pod, pool.gpu)
-    return workload(plan, pool.name, labels("worker", pool_instance(pool)), pod)
+    return workload(plan, pool.name, labels("worker", pool.instance), pod)
+
+
+def _worker_args(pool: PoolPlan) -> list[str]:
+    if len(pool.versions) > 1:
+        return ["worker", *chain.from_iterable(("--model", "/".join(version)) for version in pool.versions)]
+    ((model, version),) = pool.versions
+    return ["worker", "--model", model, "--version", version]
 
 
 # CUDA's own libraries are loaded into the process, and each size of a batch runs once before it is ready.

@@ -154,9 +154,9 @@ def _check_shape(what: str, name: str, shape: onnx.TensorShapeProto) -> None:
     names = [axis.dim_param for axis in shape.dim]
     if names[0] and names[0] in names[1:]:
         raise ConfigurationError(
-            f"{what} {quoted(name)} has the shape {names}: an axis within a row is as long as there are rows, so rows of "
-            "different clients could not share a run. Give each of its free axes a name of its own. If it takes a single "
-            "row and has no axis for rows, say --no-row-axis."
+            f"{what} {quoted(name)} has the shape {names}: an axis within a row is as long as there are rows, so rows "
+            "of different clients could not share a run. Give each of its free axes a name of its own. If it takes a "
+            "single row and has no axis for rows, say --no-row-axis."
         )
     if any(axis < 1 and axis != -1 for axis in axes[1:]):
         raise ConfigurationError(

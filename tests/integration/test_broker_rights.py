@@ -16,7 +16,14 @@ import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicCollection
 from confluent_kafka import TopicPartition as ConfluentPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
 import producer_api.main
 import router.main
@@ -352,8 +359,37 @@ async def test_a_version_is_served_made_the_default_and_retired_with_the_rights_
             return bool(answer.get("version") == "v2")
 
         await eventually(is_default)
-        assert "is retired" in await asyncio.to_thread(run_cli, operator, "models", "retire", "tiny/v1")
+        retired = await asyncio.to_thread(run_cli, operator, "models", "retire", "tiny/v1")
+        assert "is retired" in retired
+        assert "inferlane acls delete --version tiny/v1" in retired
+        assert "kubectl delete deployment/inference-service-v1 " in retired
         pinned = {**later, "version": "v1"}
         assert (await call(url, "POST", "/v1/models/predict", pinned))[0] == 404
         stop.set()
         await worker
+        # Its own rights go with a version, and no right of another one.
+        kept = granted(cluster, "v1")
+        shared = granted(cluster, NAMES.results)
+        assert granted(cluster, "v2")
+        assert kept
+        assert shared
+        gone = await asyncio.to_thread(run_cli, administrator, "models", "retire", "--now", "--acls", "tiny/v2")
+        assert f"{len(kept)} rights of the services' users were deleted" in gone
+        assert granted(cluster, "v2") == set()
+        assert granted(cluster, "v1") == kept
+        assert granted(cluster, NAMES.results) == shared
+
+
+def granted(cluster: ApacheCluster, named: str) -> set[tuple[str, ...]]:
+    """The rights on resources whose names hold this word, as the broker lists them."""
+    anything = AclBindingFilter(
+        ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+    )
+    # Held: a future of a client that is gone fails.
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
+    found = admin.describe_acls(anything).result(timeout=60)
+    return {
+        (acl.restype.name, acl.name, acl.principal, acl.operation.name)
+        for acl in found
+        if named in re.split(r"[.]", acl.name) or named == acl.name
+    }

@@ -17,7 +17,7 @@ def check_lengths(shapes: Mapping[str, tuple[int, ...]], signature: Signature, w
     seen: dict[str, tuple[TensorSpec, int]] = {}
     for spec in signature.inputs:
         shape = shapes[spec.name]
-        if spec.mask_of in shapes:
+        if spec.mask_of is not None and spec.mask_of in shapes:
             _check_mask(shape, shapes[spec.mask_of], spec, where)
         for name, axis, length in zip(spec.axes[1:], spec.row_shape, shape, strict=False):
             if axis != -1 or not name:

@@ -537,3 +537,91 @@ def test_the_api_alone_serves_grpc_and_its_service_and_policy_let_it_in() -> Non
     policies = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "NetworkPolicy"}
     (let_in,) = policies["api"]["ingress"]
     assert [each["port"] for each in let_in["ports"]] == [8000, 8001]
+
+
+def test_versions_that_share_a_pool_have_one_deployment_that_wakes_for_each_of_them() -> None:
+    """Guards the groups of the triggers: with the group of another version its lag is never seen."""
+    settings = cluster_settings(load_settings(), namespace="n")
+    shared = [("iris", "v1"), ("digits", "v1")]
+    made = make_plan(
+        settings,
+        VERSIONS,
+        namespace="n",
+        image="i:1",
+        pace=PACE,
+        waits=Waits(),
+        shared=[shared],
+        others=[("other", "v1")],
+    )
+
+    assert [pool.name for pool in made.pools] == [
+        "inference-service-v2",
+        "inference-service-v2-quantized",
+        "inference-service-shared-1",
+    ]
+    found = list(yaml.safe_load_all(files(made)["components/inference-service-shared-1/deployment.yaml"]))
+    (container,) = found[0]["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["worker", "--model", "iris/v1", "--model", "digits/v1"]
+    assert found[0]["metadata"]["labels"]["app.kubernetes.io/instance"] == "worker-shared-1"
+    (scaled,) = yaml.safe_load_all(files(made)["components/inference-service-shared-1/scaled-object.yaml"])
+    triggers = [trigger["metadata"] for trigger in scaled["spec"]["triggers"]]
+    assert [(trigger["consumerGroup"], trigger["topic"]) for trigger in triggers] == [
+        (f"inferlane.{model}.{version}", f"inferlane.{model}.{version}.{lane}")
+        for model, version in shared
+        for lane in ("requests", "bulk")
+    ]
+    # Its topics are made, and its users may use them, as those of a version that is rendered elsewhere.
+    text = files(made)["components/kafka/users.yaml"]
+    assert all(f"name: inferlane.{name}.v1.requests" in text for name in ("digits", "iris", "other"))
+    topics = files(made)["components/kafka/topics.yaml"]
+    assert "inferlane.digits.v1.requests" in topics
+    assert "inferlane.other.v1.requests" not in topics
+
+
+def rendered(tmp_path: Path, *argv: str) -> Any:
+    return CliRunner().invoke(app, ["k8s", "render", "--out", str(tmp_path), *argv])
+
+
+def test_users_are_printed_with_their_rights_for_every_version_of_the_store(tmp_path: Path) -> None:
+    """Guards what `kubectl apply` makes of them: an object of a user holds all of its rights."""
+    ran = rendered(tmp_path, "--users")
+
+    assert ran.exit_code == 0, ran.output
+    users = list(yaml.safe_load_all(ran.output))
+    assert {each["kind"] for each in users} == {"KafkaUser"}
+    (worker,) = (each for each in users if each["metadata"]["name"] == "inferlane-worker")
+    names = {acl["resource"]["name"] for acl in worker["spec"]["authorization"]["acls"]}
+    assert {"inferlane.digits.v1", "inferlane.iris.v1", "inferlane.iris.v2"} <= names
+
+
+def test_users_of_a_broker_that_is_not_strimzis_are_no_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERLANE_KAFKA_BOOTSTRAP_SERVERS", "kafka.example:9092")
+
+    assert "kafka.example:9092 is not Strimzi's" in str(rendered(tmp_path, "--users").exception)
+
+
+def test_versions_that_are_not_rendered_are_named_where_users_are_replaced(tmp_path: Path) -> None:
+    ran = rendered(tmp_path, "--version", "iris/v1", "--also", "digits/v1")
+
+    assert ran.exit_code == 0, ran.output
+    said = " ".join(ran.output.split())
+    assert "no rights for digits/v2-quantized, iris/v2, iris/v2-quantized. For each of them that has a pool" in said
+    assert "inferlane.digits.v1.bulk" in (tmp_path / "components" / "kafka" / "users.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--share", "iris/v1"], "names one version; name two or more"),
+        (["--share", "iris/v1,iris/v1"], "named twice"),
+        (["--share", "iris/v1,iris/v2", "--share", "iris/v2,digits/v1"], "names iris/v2 twice; name each version once"),
+        (["--share", "iris/v1,iris/v2", "--helm"], "render shared pools without --helm"),
+        (["--share", "iris/v1,other/v1"], "other"),
+    ],
+)
+def test_a_pool_that_cannot_be_shared_is_refused_and_writes_nothing(tmp_path: Path, argv: list[str], says: str) -> None:
+    ran = rendered(tmp_path, *argv)
+
+    assert ran.exit_code != 0
+    assert says in f"{ran.output} {ran.exception}"
+    assert list(tmp_path.iterdir()) == []

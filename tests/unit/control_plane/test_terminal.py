@@ -144,6 +144,7 @@ def acls(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
         raise UnavailableError(HOSTILE)
 
     patch.setattr("control_plane.broker_acls.grant_rights", refuses)
+    patch.setattr("control_plane.broker_acls.revoke_rights", refuses)
     patch.setattr(provisioning_commands, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
     return ["acls", *argv]
 
@@ -198,6 +199,7 @@ def broker_of_another(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) ->
 SCENARIOS: dict[str, Arrange] = {
     "asyncapi": partial(broker_of_another, argv=["asyncapi"]),
     "acls create": partial(acls, argv=["create"]),
+    "acls delete": partial(acls, argv=["delete", "--version", "iris/v1"]),
     "acls list": partial(given_argv, argv=["acls", "list", "--version", HOSTILE]),
     "batch submit": partial(given_argv, argv=["batch", "submit", "rows.csv", "--out", "out", "--model", HOSTILE]),
     "dead-letters list": partial(dead_letters, argv=["list"]),
