@@ -198,6 +198,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     def _begin(self, consumer: "AIOKafkaConsumer") -> Ticket[TopicPartition]:
         """Note that everything before the positions was fetched, of partitions whose position moved."""
         moved = {partition: at for partition, at in positions(consumer).items() if self._fetched.get(partition) != at}
+        if any(at < self._fetched.get(partition, 0) for partition, at in moved.items()):
+            # The broker lost its data, or the topic was recreated.
+            self._progress.start_over()
         self._fetched.update(moved)
         return self._tracker.begin(moved)
 

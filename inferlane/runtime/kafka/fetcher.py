@@ -4,7 +4,7 @@ aiokafka raises on such a batch after it has moved the positions of other partit
 returned, and it raises again for ever. Here the contents of a fetch never raise: a record that stands for the batch
 takes its place (`inferlane.contracts.kafka_record`) and is answered like any other.
 
-This is the one module that reaches into aiokafka's fetcher; `test_fetching.py` fails when that changes.
+Only this module and `recreated_topics` reach into aiokafka's fetcher; `test_fetching.py` fails when that changes.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from inferlane.contracts.kafka_record import is_unreadable, unreadable_headers
 from inferlane.errors import DecodeError, clipped
 from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalListeners
 from inferlane.runtime.kafka.batch_decoder import DECOMPRESSORS, Frame, Frames
+from inferlane.runtime.kafka.recreated_topics import start_over_past_end
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -62,10 +63,7 @@ def guard_fetches(*, batch_limit_bytes: int) -> None:
 
 
 def positions(consumer: "AIOKafkaConsumer") -> dict[TopicPartition, int]:
-    """Return where each assigned partition is read next, as far as that is known: past every record that was returned.
-
-    Also past transaction markers and records of aborted transactions, which are never returned.
-    """
+    """Return where each assigned partition is read next, as far as that is known: past what was or never is returned."""
     subscription = consumer._subscription.subscription  # noqa: SLF001 - `position()` waits where there is none yet
     assignment = subscription.assignment if subscription is not None else None
     if assignment is None or not assignment.active:
@@ -128,6 +126,8 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
                     return False
             self.arrivals.forget()
         found: bool = await super()._proc_fetch_request(assignment, node_id, request)
+        if not found and assignment.active:
+            await start_over_past_end(self, assignment, request)
         if self.arrivals is not None:
             is_behind = not all(
                 _is_at_end(assignment, topic, part) for topic, parts in request.topics for part in parts

@@ -1,0 +1,94 @@
+"""A topic that is deleted and created again, or forgotten by its broker, is read from its first record."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from inferlane.contracts.kafka_record import OutRecord
+from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.traffic_split import Split
+from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.consumer import LaneConsumer
+from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
+from tests.support.brokers import Broker
+from tests.support.parts import eventually
+
+pytestmark = pytest.mark.timeout(300)
+
+NAMES = Names()
+TOPIC = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
+WAIT_S = 120.0
+
+
+async def recreate(settings: Settings, topic: str) -> None:
+    """Delete the topic and create it again, while its readers go on."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+
+        async def is_gone() -> bool:
+            return topic not in await admin.list_topics()
+
+        await eventually(is_gone, within_s=WAIT_S)
+    finally:
+        await admin.close()
+    await create_topics(settings, [("iris", "v1")])
+
+
+async def values(consumer: LaneConsumer, count: int) -> Sequence[bytes | None]:
+    """The values of so many records, as they come."""
+    found: list[bytes | None] = []
+    async with asyncio.timeout(WAIT_S):
+        while len(found) < count:
+            batch = await consumer.fetch(max_records=100, timeout_s=0.5)
+            if batch is not None:
+                found += [record.value for record in batch.records]
+                consumer.finish(batch)
+    return found
+
+
+async def test_a_group_reads_on_after_its_topic_was_recreated(broker: Broker) -> None:
+    """Its position, and on some brokers its committed offset, is past the end of the new log."""
+    settings = broker.settings(ingress_partitions=1, work_partitions=1)
+    await create_topics(settings, [("iris", "v1")])
+    producer = BatchProducer(settings)
+    await producer.start()
+    consumer = LaneConsumer(settings, topic=TOPIC, group="inferlane.recreated")
+    await consumer.start()
+    try:
+        old = [b"old %d" % number for number in range(5)]
+        await producer.send([OutRecord(TOPIC, b"", value, []) for value in old])
+        assert await values(consumer, len(old)) == old
+        await recreate(settings, TOPIC)
+        await producer.send([OutRecord(TOPIC, b"", b"new", [])])
+        assert await values(consumer, 1) == [b"new"]
+    finally:
+        await consumer.close()
+        await producer.close()
+
+
+async def test_a_table_follows_its_topic_after_that_was_recreated(broker: Broker) -> None:
+    settings = broker.settings(ingress_partitions=1, work_partitions=1)
+    await create_topics(settings, [("iris", "v1")])
+    table = SplitTable()
+    follower = SplitFollower(settings, table)
+    await follower.start()
+    try:
+        for _ in range(5):
+            offset = await publish_split(settings, Split(model="iris", weights={"v1": 1.0}))
+        await table.wait_applied(offset, timeout_s=WAIT_S)
+        await recreate(settings, NAMES.splits)
+        await publish_split(settings, Split(model="iris", weights={"v2": 1.0}))
+
+        async def is_in_force() -> bool:
+            split = table.get("iris")
+            return split is not None and split.weights == {"v2": 1.0}
+
+        await eventually(is_in_force, within_s=WAIT_S)
+    finally:
+        await follower.close()
