@@ -74,11 +74,16 @@ class CallbackLane:
         settings: "Settings",
         *,
         topic: str,
+        longest_wait_s: float,
         work: "Callable[[KafkaRecord], Coroutine[None, None, None]]",
         retrier: "Retrier",
         clock: "Clock",
     ) -> None:
+        """A callback waits at most `longest_wait_s` here, whatever it says: those behind it wait for it."""
         self._topic = topic
+        self._longest_wait_s = longest_wait_s
+        # By partition, the first callback that is not due, and since when it is waited for.
+        self._waited_for: dict[int, tuple[int, float]] = {}
         self._work = work
         self._retrier = retrier
         self._clock = clock
@@ -140,13 +145,22 @@ class CallbackLane:
         for record in batch.records:
             if record.partition in left:
                 continue
-            wait_s = due_s(record) - now_s
+            wait_s = min(due_s(record) - now_s, self._most_wait_s(record))
             if wait_s <= 0:
                 kept.append(record)
             else:
                 left[record.partition] = record.offset
                 rest_s = min(rest_s or wait_s, wait_s)
         return (self.consumer.keep(batch, kept, left), rest_s) if left else (batch, 0.0)
+
+    def _most_wait_s(self, record: "KafkaRecord") -> float:
+        """Return how much longer the record may wait, by a clock that nobody sets."""
+        now_s = self._clock.monotonic_s()
+        waited_for, since_s = self._waited_for.get(record.partition, (-1, now_s))
+        if waited_for != record.offset:
+            since_s = now_s
+            self._waited_for[record.partition] = record.offset, since_s
+        return since_s + self._longest_wait_s - now_s
 
     async def _rest(self, seconds: float, stop: asyncio.Event) -> None:
         if seconds <= 0:

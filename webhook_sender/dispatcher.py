@@ -10,7 +10,7 @@ from inferlane.contracts.callback_addresses import check_url
 from inferlane.contracts.callbacks import Callback, read_callback, retry_record
 from inferlane.contracts.dead_letters import Cause
 from inferlane.contracts.naming import CALLBACK_STAGES
-from inferlane.errors import CallbackRefusedError, DecodeError
+from inferlane.errors import CallbackRefusedError, DecodeError, InferlaneError
 from inferlane.runtime.kafka.record_writer import DeadLetterWriter, PatientSender, Sender, write_each
 from inferlane.runtime.metrics import webhook_metrics as metrics
 from webhook_sender.http_sender import CallOutcome
@@ -34,7 +34,7 @@ UNDELIVERED = "callback_undelivered"
 _FACTOR = 4
 # Callbacks that failed together must not come back together.
 _JITTER = 0.25
-_REASONS = (GONE, UNDELIVERED, CallbackRefusedError.code, DecodeError.code)
+_REASONS = (GONE, UNDELIVERED, CallbackRefusedError.code, DecodeError.code, InferlaneError.code)
 
 
 def retry_stage(tries: int) -> int:
@@ -45,6 +45,11 @@ def retry_stage(tries: int) -> int:
 def retry_delay_s(stage: int, first_s: float) -> float:
     """Return how long a callback waits there at least: four times as long as in the topic before."""
     return first_s * float(_FACTOR ** (stage - 1))
+
+
+def longest_wait_s(stage: int, first_s: float) -> float:
+    """Return the longest time that a callback of ours waits in the topic of a stage; 0 is the topic of new ones."""
+    return retry_delay_s(stage, first_s) * (1 + _JITTER) if stage else 0.0
 
 
 class Dispatcher:
@@ -84,6 +89,16 @@ class Dispatcher:
 
     async def dispatch(self, record: "KafkaRecord") -> None:
         """Return when the callback is delivered, or durable in a topic of retries or of dead letters."""
+        try:
+            await self._dispatch(record)
+        except InferlaneError:
+            raise
+        except Exception as error:
+            # One record that we cannot work on must not end the process, which would meet it again at its next start.
+            log.exception("callback_not_dispatched", topic=record.topic, offset=record.offset)
+            await self._give_up(record, InferlaneError.code, f"an error of ours: {error!r}", tries=0)
+
+    async def _dispatch(self, record: "KafkaRecord") -> None:
         try:
             callback = read_callback(record)
             receiver = check_url(callback.url, self._networks)
@@ -125,7 +140,8 @@ class Dispatcher:
         self, record: "KafkaRecord", callback: Callback, *, tries: int, reason: str, detail: str
     ) -> None:
         now_s = self._clock.now_s()
-        first_s = callback.first_tried_s or now_s
+        # A clock that was set back, or a record of a stranger, may name a first try that is still to come.
+        first_s = min(callback.first_tried_s or now_s, now_s)
         stage = retry_stage(tries)
         delay_s = retry_delay_s(stage, self._first_retry_s) * random.uniform(1, 1 + _JITTER)  # noqa: S311 - no secret
         if now_s + delay_s > first_s + self._give_up_s:

@@ -14,7 +14,7 @@ from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Startup, essential
 from webhook_sender.callback_lane import CallbackLane
-from webhook_sender.dispatcher import Dispatcher
+from webhook_sender.dispatcher import Dispatcher, longest_wait_s
 from webhook_sender.http_sender import HttpSender
 from webhook_sender.receivers import Receivers
 from webhook_sender.signing import Signer, parse_secrets
@@ -82,8 +82,15 @@ def _lanes(
         f"retry_{stage}": names.callback_retries(stage) for stage in range(1, CALLBACK_STAGES + 1)
     }
     return {
-        name: CallbackLane(settings, topic=topic, work=dispatcher.dispatch, retrier=retrier, clock=clock)
-        for name, topic in topics.items()
+        name: CallbackLane(
+            settings,
+            topic=topic,
+            longest_wait_s=longest_wait_s(stage, settings.webhook_first_retry_s),
+            work=dispatcher.dispatch,
+            retrier=retrier,
+            clock=clock,
+        )
+        for stage, (name, topic) in enumerate(topics.items())
     }
 
 

@@ -11,9 +11,17 @@ import msgspec
 
 from inferlane.contracts.kafka_record import KafkaRecord, OutRecord, format_time, parse_time, refuse_unreadable
 from inferlane.contracts.prediction_body import prediction_body
-from inferlane.contracts.record import CALLBACK_URL, CALLER, JSON_CONTENT, MAX_NAME_BYTES, SPEC_VERSION, TRACE_PARENT
+from inferlane.contracts.record import (
+    CALLBACK_URL,
+    CALLER,
+    JSON_CONTENT,
+    MAX_NAME_BYTES,
+    SPEC_VERSION,
+    TRACE_PARENT,
+    YEAR_10000_S,
+)
 from inferlane.contracts.results import Result
-from inferlane.errors import DecodeError, InferlaneError, clipped
+from inferlane.errors import DecodeError, InferlaneError, clipped, quoted
 
 CALLBACK_TYPE = ("ce_type", b"io.inferlane.callback.v1")
 # The same at each try and after each crash: receivers recognise duplicates by it.
@@ -22,6 +30,8 @@ CALLBACK_ID = "ce_callbackid"
 TRIES = "ce_tries"
 FIRST_TRIED = "ce_firsttried"
 DUE = "ce_due"
+# More than any callback is tried; a number without a bound could not be written again.
+_MAX_TRIES = 1_000_000
 _OF_RETRIES = frozenset({TRIES, FIRST_TRIED, DUE})
 
 _encode_json = msgspec.json.Encoder().encode
@@ -150,7 +160,8 @@ def read_callback(record: KafkaRecord) -> Callback:
         DecodeError: the record is not a callback.
     """
     refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
-    named: Mapping[str, bytes] = dict(record.headers)
+    # A header may have no value at all.
+    named: Mapping[str, bytes] = {name: value for name, value in record.headers if value}
     try:
         first_tried, due = named.get(FIRST_TRIED), named.get(DUE)
         callback_id = named[CALLBACK_ID].decode("ascii")
@@ -162,15 +173,29 @@ def read_callback(record: KafkaRecord) -> Callback:
             url=named[CALLBACK_URL].decode(),
             caller=(named.get(CALLER) or b"").decode(),
             body=(record.value or b"").decode().encode(),
-            finished_s=parse_time(named["ce_time"]),
-            tries=int(named.get(TRIES) or b"0"),
-            first_tried_s=parse_time(first_tried) if first_tried else None,
-            due_s=parse_time(due) if due else 0.0,
+            finished_s=_time(named["ce_time"]),
+            tries=_tries(named.get(TRIES) or b"0"),
+            first_tried_s=_time(first_tried) if first_tried else None,
+            due_s=_time(due) if due else 0.0,
         )
     except (KeyError, ValueError) as error:
         raise DecodeError(
             f"the record at offset {record.offset} of {record.topic} is no callback: {clipped(repr(error))}"
         ) from error
+
+
+def _time(raw: bytes) -> float:
+    seconds = parse_time(raw)
+    if not 0 <= seconds < YEAR_10000_S:
+        raise ValueError(f"the time {quoted(raw)} is not from 1970 to 9999")
+    return seconds
+
+
+def _tries(raw: bytes) -> int:
+    tries = int(raw)
+    if not 0 <= tries <= _MAX_TRIES:
+        raise ValueError(f"{TRIES} is {quoted(raw)}; it counts from 0 to {_MAX_TRIES}")
+    return tries
 
 
 def retry_record(topic: str, record: KafkaRecord, *, tries: int, first_tried_s: float, due_s: float) -> OutRecord:

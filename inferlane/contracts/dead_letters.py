@@ -91,7 +91,9 @@ def _reference(record: KafkaRecord, cause: Cause, *, topic: str) -> OutRecord:
         "reference-only": "true",
         "value-bytes": str(len(record.value or b"")),
     }
-    ids = [(name, value) for name, value in record.headers if name == "ce_id" and 0 < len(value) <= MAX_NAME_BYTES]
+    ids = [
+        (name, value) for name, value in record.headers if name == "ce_id" and 0 < len(value or b"") <= MAX_NAME_BYTES
+    ]
     ours = [(HEADER_PREFIX + name, text.encode(errors="replace")) for name, text in about.items()]
     return OutRecord(topic, b"", b"", [*ids[-1:], DEAD_LETTER_TYPE, *ours])
 

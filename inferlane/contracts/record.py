@@ -69,7 +69,7 @@ _MAX_CALLBACK_URL_BYTES = 2_048
 _MAX_ATTEMPT = 1_000_000
 # What steers a request beside the attributes of its CloudEvent.
 _OURS = frozenset({JSON_LENGTH, "content-type"})
-_YEAR_10000_S = 253_402_300_800
+YEAR_10000_S = 253_402_300_800
 
 
 class RequestHeaders(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,7 +249,7 @@ def _attempt(raw: bytes) -> int:
 def _stamped_s(record: KafkaRecord) -> float:
     """Return the record's timestamp; one that no calendar holds (such as microseconds) counts as the epoch."""
     seconds = record.timestamp / 1000
-    return seconds if 0 <= seconds < _YEAR_10000_S else 0.0
+    return seconds if 0 <= seconds < YEAR_10000_S else 0.0
 
 
 def position_of(record: KafkaRecord) -> str:

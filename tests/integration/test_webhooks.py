@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from inferlane.contracts.callbacks import CallbackOrder, callback_record
+from inferlane.contracts.callbacks import DUE, FIRST_TRIED, TRIES, CallbackOrder, callback_record
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError, DecodeError
@@ -312,6 +312,37 @@ async def test_what_is_no_callback_becomes_a_dead_letter_and_holds_nobody_up(bro
     async with listening(make_receiver()) as receiver, sending(settings):
         await has_dead_letters(settings, DecodeError.code, 1)
         await has_received(receiver, "/after", await write(settings, receiver.url("/after"), [make_result(1)]))
+
+
+async def test_no_record_ends_the_process_or_holds_up_those_behind_it(broker: Broker) -> None:
+    """Headers without a value ended the process at each start; a record due in the year 9999 was waited for."""
+    from inferlane.contracts.kafka_record import OutRecord  # noqa: PLC0415
+
+    settings = make_settings(broker, ingress_partitions=1)
+    await create_topics(settings, [])
+    async with listening(make_receiver()) as receiver:
+        good = callback_record(NAMES.callbacks, make_result(0), CallbackOrder(url=receiver.url("/due")), classes=())
+        without_value: Any = [(name, None if name == "ce_callbackurl" else value) for name, value in good.headers]
+        odd = [
+            without_value,
+            [*good.headers, (TRIES, b"9" * 4_300)],
+            [*good.headers, (FIRST_TRIED, b"0001-01-01T00:00:00Z")],
+        ]
+        never = [*good.headers, (DUE, b"9999-12-31T00:00:00Z")]
+        producer = BatchProducer(settings)
+        await producer.start()
+        stages = (NAMES.callbacks, NAMES.callback_retries(1))
+        for topic in stages:
+            await producer.send([OutRecord(topic, b"k", good.value, headers) for headers in (*odd, never)])
+        await producer.close()
+        async with sending(settings):
+            await has_dead_letters(settings, DecodeError.code, len(odd) * len(stages))
+
+            async def is_sent() -> bool:
+                return len(receiver.ids("/due")) >= len(stages)
+
+            await eventually(is_sent)
+            await has_received(receiver, "/after", await write(settings, receiver.url("/after"), [make_result(1)]))
 
 
 async def test_a_process_without_a_secret_says_so(broker: Broker) -> None:

@@ -63,7 +63,7 @@ def guard_fetches(*, batch_limit_bytes: int) -> None:
 
 
 def positions(consumer: "AIOKafkaConsumer") -> dict[TopicPartition, int]:
-    """Return where each assigned partition is read next, as far as that is known: past what was or never is returned."""
+    """Return the known positions of the assigned partitions: past all that was returned, or never will be."""
     subscription = consumer._subscription.subscription  # noqa: SLF001 - `position()` waits where there is none yet
     assignment = subscription.assignment if subscription is not None else None
     if assignment is None or not assignment.active:
