@@ -17,6 +17,7 @@ from inferlane.runtime.catalog_table import CatalogTable, publish_entry, read_ca
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.topic_admin import create_topics
+from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from models.catalog import Catalog, Model
 from models.catalog_entries import entry_of_store
@@ -233,12 +234,18 @@ async def _check_unused(settings: "Settings", model: Model, version: str) -> Non
     if not others:
         # The model goes with its last version.
         return
-    splits = SplitTable()
-    follower = SplitFollower(settings, splits)
-    try:
-        await follower.start()
-    finally:
-        await follower.close()
+    splits, rollouts = SplitTable(), RolloutTable()
+    for follower in (SplitFollower(settings, splits), RolloutFollower(settings, rollouts)):
+        try:
+            await follower.start()
+        finally:
+            await follower.close()
+    rollout = rollouts.under_way(model.name)
+    if rollout is not None and version in {rollout.spec.candidate, rollout.spec.stable}:
+        raise InUseError(
+            f"{version!r} of {model.name!r} is part of the rollout {rollout.id}, which is {rollout.phase}. End it "
+            f"first: inferlane rollout abort {rollout.id} --reason …"
+        )
     split = splits.get(model.name)
     if split is not None and split.weights.get(version, 0.0) > 0:
         raise InUseError(

@@ -28,6 +28,7 @@ from router.faust_app.app import RouterApp, run_app
 from router.feedback_tally import FeedbackTally
 from router.forwarder import Forwarder, router_lanes
 from router.rollouts.candidate_watch import CandidateWatch
+from router.rollouts.clearance import Clearance
 from router.rollouts.decision_writer import RolloutWriter
 from router.rollouts.host import RolloutHost
 from router.rollouts.outside_reader import OutsideReader
@@ -143,8 +144,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             splits=splits,
             writer=RolloutWriter(settings, producer),
             read_to_end=partial(rollout_follower.read_to_end, timeout_s=_CATCH_UP_S),
-            reroute=reroute,
-            retry_failed=retry,
+            clearance=Clearance(reroute=reroute, retry_failed=retry),
             outside=OutsideReader(settings, feedback=_feedback_store(settings, redis), clock=SystemClock()),
             watch=CandidateWatch(settings, catalog=catalog, producer=producer, results=results, clock=SystemClock()),
             clock=SystemClock(),

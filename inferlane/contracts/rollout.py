@@ -14,11 +14,13 @@ from inferlane.contracts.naming import Lane
 from inferlane.errors import UNDECODABLE, DecodeError, clipped
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-_Text = Annotated[str, msgspec.Meta(max_length=2_000)]
+MAX_TEXT = 2_000
+_Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 _Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=366 * 86_400)]
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
-_MAX_STEPS = 100
+MAX_COUNT = 2**48
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+MAX_STEPS = 100
 # The most receivers of the events of one rollout.
 MAX_NOTIFIED = 10
 # Events that a state keeps. The first one and the newest stay; fewer lose how a long rollout went.
@@ -86,7 +88,7 @@ class CheckOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     query: _Text = ""
     min: float | None = None
     max: float | None = None
-    min_count: Annotated[int, msgspec.Meta(ge=1, le=2**48)] = 100
+    min_count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)] = 100
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -97,7 +99,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     weight: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     shadow: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    min_requests: _Count | None = None
+    min_requests: Count | None = None
     min_time_s: _Seconds | None = None
 
     def __post_init__(self) -> None:
@@ -112,16 +114,16 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     must be `promote_after` of its requests without an alarm (0: only the former counts).
     """
 
-    min_requests: _Count = 500
+    min_requests: Count = 500
     min_time_s: _Seconds = 120.0
     max_wait_s: _Seconds = 6 * 3600.0
-    promote_after: _Count = 0
+    promote_after: Count = 0
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The most failures that the candidate may have while it gets less than all of the traffic."""
 
-    failed_requests: Annotated[int, msgspec.Meta(ge=1, le=2**48)] = 50
+    failed_requests: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)] = 50
 
 
 class OnFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -150,7 +152,7 @@ class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     model: _Name
     candidate: _Name
     stable: _Name
-    steps: Annotated[tuple[Step, ...], msgspec.Meta(min_length=1, max_length=_MAX_STEPS)]
+    steps: Annotated[tuple[Step, ...], msgspec.Meta(min_length=1, max_length=MAX_STEPS)]
     lanes: Annotated[tuple[Lane, ...], msgspec.Meta(min_length=1, max_length=2)] = (Lane.REQUESTS, Lane.BULK)
     each: Pace = Pace()
     bake_s: _Seconds = 600.0
@@ -175,8 +177,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     says: _Text = ""
     candidate: float | None = None
     stable: float | None = None
-    candidate_requests: _Count = 0
-    stable_requests: _Count = 0
+    candidate_requests: Count = 0
+    stable_requests: Count = 0
     low: float | None = None
     high: float | None = None
     log_evidence: float | None = None
@@ -185,7 +187,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that happened, with the numbers that it was decided on."""
 
-    number: _Count
+    number: Count
     at_s: float
     phase: Phase
     was: Phase
@@ -193,7 +195,7 @@ class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     weight: float = 0.0
     reason: _Text = ""
     by: _Text = ""
-    requests: _Count = 0
+    requests: Count = 0
     verdicts: tuple[Verdict, ...] = ()
 
 
@@ -216,8 +218,8 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     id: _Name
     spec: RolloutSpec
     phase: Phase = Phase.DRAFT
-    generation: _Count = 0
-    revision: _Count = 0
+    generation: Count = 0
+    revision: Count = 0
     step: int = 0
     created_s: float = 0.0
     phase_since_s: float = 0.0
@@ -228,14 +230,14 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     # Checks whose failure a person has accepted by resuming.
     accepted: tuple[Check, ...] = ()
     commands_through: int = -1
-    requests_in_step: _Count = 0
-    failed_requests: _Count = 0
+    requests_in_step: Count = 0
+    failed_requests: Count = 0
     waits_for: _Text = ""
     reason: _Text = ""
     verdicts: tuple[Verdict, ...] = ()
     evidence: Evidence = Evidence()
     events: tuple[RolloutEvent, ...] = ()
-    notified: _Count = 0
+    notified: Count = 0
 
     @property
     def awaits_probe(self) -> bool:

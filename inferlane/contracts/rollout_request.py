@@ -1,15 +1,20 @@
 """A rollout as a person asks for it: the body of `POST /v1/rollouts`, and `rollout.yaml`. Pure."""
 
+import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import (
+    MAX_COUNT,
     MAX_NOTIFIED,
+    MAX_STEPS,
     Check,
     CheckOptions,
+    Count,
     Exposure,
     OnFailure,
     Pace,
@@ -36,15 +41,22 @@ _STEP = re.compile(
     r"(?:\s+for\s+(?:(?P<requests>[\d_,]+)\s+requests|(?P<time>\d+(?:\.\d+)?\s*[smhd])))?"
 )
 DEFAULT_STEPS = ("1%", "5%", "25%", "50%", "100%")
+# More values, or values deeper inside others, than any rollout has. YAML's aliases write a billion of them in a line.
+_MAX_VALUES = 10_000
+_MAX_DEPTH = 10
+# More digits than the largest count has: a number of millions of digits takes seconds to read.
+_COUNT_DIGITS = 40
+_PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
 class PaceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How long each step lasts at least, and how long it may wait."""
 
-    min_requests: Annotated[int, msgspec.Meta(ge=0)] = 500
+    min_requests: Count = 500
     min_time: _Duration = "2m"
     max_wait: _Duration = "6h"
-    promote_after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    promote_after: Count = 0
 
 
 class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -54,12 +66,13 @@ class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     model: Annotated[str, msgspec.Meta(max_length=200)] = ""
     stable: Annotated[str, msgspec.Meta(max_length=200)] = ""
     lanes: tuple[Lane, ...] = (Lane.REQUESTS, Lane.BULK)
-    steps: Annotated[tuple[_StepText, ...], msgspec.Meta(min_length=1, max_length=100)] = DEFAULT_STEPS
+    steps: Annotated[tuple[_StepText, ...], msgspec.Meta(min_length=1, max_length=MAX_STEPS)] = DEFAULT_STEPS
     each: PaceRequest = PaceRequest()
     bake: _Duration = "10m"
     prepare: _Duration = "5m"
     checks: Annotated[
-        dict[Check, CheckOptions], msgspec.Meta(extra_json_schema={"propertyNames": {"enum": sorted(Check)}})
+        dict[Check, CheckOptions],
+        msgspec.Meta(min_length=1, extra_json_schema={"propertyNames": {"enum": sorted(Check)}}),
     ] = msgspec.field(default_factory=default_checks)
     exposure: Exposure = Exposure()
     fallback: Literal["stable", "none"] = "stable"
@@ -88,19 +101,59 @@ def read_request(given: Any) -> RolloutRequest:
     Raises:
         InvalidRolloutError: a field is missing, unknown or not of its kind.
     """
+    plain = _plain(given, where="the rollout", left=[_MAX_VALUES])
     try:
-        return msgspec.convert(_with_whole_numbers(given), RolloutRequest)
+        return msgspec.convert(plain, RolloutRequest)
     except msgspec.ValidationError as error:
-        raise InvalidRolloutError(f"the rollout is not as its schema says: {clipped(str(error))}") from error
+        says = clipped(_with_value(str(error), plain))
+        raise InvalidRolloutError(f"the rollout is not as its schema says: {says}") from error
 
 
-def _with_whole_numbers(given: Any) -> Any:
-    """Return the value with 3 for 3.0: to JSON Schema both are the integer 3."""
+def _plain(given: Any, *, where: str, left: list[int], depth: int = 0) -> Any:
+    """Return the value with 3 for 3.0 (to JSON Schema both are the integer 3). `left` is how many more may come."""
+    left[0] -= 1
+    if left[0] < 0 or depth > _MAX_DEPTH:
+        raise InvalidRolloutError(
+            f"the rollout has over {_MAX_VALUES:,} values, or some in over {_MAX_DEPTH} others; the schema needs fewer"
+        )
     if isinstance(given, dict):
-        return {name: _with_whole_numbers(value) for name, value in given.items()}
+        names = {name: f"{where}: {name}" if depth == 0 else f"{where}.{name}" for name in given}
+        return {name: _plain(value, where=names[name], left=left, depth=depth + 1) for name, value in given.items()}
     if isinstance(given, list):
-        return [_with_whole_numbers(value) for value in given]
+        return [_plain(value, where=f"{where}[{at}]", left=left, depth=depth + 1) for at, value in enumerate(given)]
+    if isinstance(given, float) and not math.isfinite(given):
+        raise InvalidRolloutError(f"{where} is {given}; write a finite number")
     return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+def _with_value(says: str, given: Any) -> str:
+    """Return what the decoder says with the place in words and the value there, in place of a path with `...`."""
+    found = _PLACE.search(says)
+    if found is None:
+        return says
+    names, value = [], given
+    for name in _names(found["path"]):
+        try:
+            key = _refused_check(value) if name == "..." else int(name) if isinstance(value, list) else name
+            value = value[key]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return says
+        names.append(str(key))
+    return f"{says[: found.start()]} for `{'.'.join(names)}`, which is {quoted(value)}"
+
+
+def _names(path: str) -> Iterator[str]:
+    return (name or index for name, index in _PART.findall(path))
+
+
+def _refused_check(checks: dict[str, Any]) -> str:
+    """Return the name of the first check that cannot be read: the decoder does not say which it is."""
+    for name, options in checks.items():
+        try:
+            msgspec.convert({name: options}, dict[Check, CheckOptions])
+        except msgspec.ValidationError:
+            return name
+    raise KeyError
 
 
 def spec_of(request: RolloutRequest, *, model: str, stable: str) -> RolloutSpec:
@@ -116,7 +169,7 @@ def spec_of(request: RolloutRequest, *, model: str, stable: str) -> RolloutSpec:
         raise InvalidRolloutError(f"the weights of the steps are {shown}; each must be larger than the one before")
     if request.candidate == stable:
         raise InvalidRolloutError(f"{quoted(stable)} is the candidate and the stable version; name another one")
-    _refuse_vain_checks(request.checks)
+    _refuse_vain_checks(request.checks, steps)
     each = request.each
     try:
         return RolloutSpec(
@@ -143,13 +196,22 @@ def spec_of(request: RolloutRequest, *, model: str, stable: str) -> RolloutSpec:
         raise InvalidRolloutError(str(error)) from error
 
 
-def _refuse_vain_checks(checks: dict[Check, CheckOptions]) -> None:
+def _refuse_vain_checks(checks: dict[Check, CheckOptions], steps: tuple[Step, ...]) -> None:
+    if Check.AGREEMENT in checks and not any(step.shadow for step in steps):
+        raise InvalidRolloutError(
+            "the check `agreement` compares shadow copies, and no step makes any; begin the steps with `shadow 10%`, "
+            "or leave the check out"
+        )
     metric = checks.get(Check.PROMETHEUS)
     if metric is not None and not metric.query.strip():
         raise InvalidRolloutError("the check `prometheus` has no query; name one, and `max` or `min`")
     if metric is not None and metric.min is None and metric.max is None:
         raise InvalidRolloutError(
             "the check `prometheus` has no bound; name `max` or `min`, for a query without a bound never fails"
+        )
+    if metric is not None and metric.min is not None and metric.max is not None and metric.min > metric.max:
+        raise InvalidRolloutError(
+            f"the check `prometheus` wants at least {metric.min:g} and at most {metric.max:g}, which no value is"
         )
     for check, options in checks.items():
         if check is not Check.REWARD and options.margin >= 1:
@@ -171,7 +233,7 @@ def read_step(given: str | float) -> Step:
             f"the step {quoted(str(given))} is not one; write 5%, `5% for 10m` or `shadow 10% for 2000 requests`, "
             "with over 0 to 100 percent"
         )
-    requests = int(re.sub("[_,]", "", found["requests"])) if found["requests"] else None
+    requests = _count(found["requests"]) if found["requests"] else None
     time_s = seconds_of(found["time"]) if found["time"] else None
     is_shadow = found["shadow"] is not None
     return Step(
@@ -180,6 +242,13 @@ def read_step(given: str | float) -> Step:
         min_requests=requests,
         min_time_s=time_s,
     )
+
+
+def _count(given: str) -> int:
+    count = int(re.sub("[_,]", "", given)[:_COUNT_DIGITS] or "0")
+    if count > MAX_COUNT:
+        raise InvalidRolloutError(f"{quoted(given)} requests are over the limit of {MAX_COUNT:,}; write fewer")
+    return count
 
 
 def seconds_of(given: str | float) -> float:

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from msgspec.structs import replace
 from starlette.responses import StreamingResponse
 
-from inferlane.contracts.rollout import Action, Check, Command, Evidence, RolloutSpec, RolloutState
+from inferlane.contracts.rollout import Action, Check, Command, Evidence, Phase, RolloutSpec, RolloutState
+from inferlane.contracts.rollout_actions import is_overtaken, refusal_of
 from inferlane.contracts.rollout_request import read_request, request_schema, spec_of
 from inferlane.contracts.traffic_split import Split, shares_of
 from inferlane.errors import (
@@ -98,6 +99,9 @@ async def start_rollout(request: Request, services: AppServices) -> Response:
         spec=spec,
     )
     state = await _decided(services, command)
+    if state.events[0].phase is Phase.FAILED:
+        # Of two that were started at once, the later one.
+        raise RolloutUnderWayError(f"{state.events[0].reason}; promote or abort it first")
     return _json(_about(state), status=201)
 
 
@@ -133,8 +137,8 @@ async def stream_rollout(rollout: str, services: AppServices) -> Response:
 
 async def _command(services: Services, request: Request, rollout: str, action: Action) -> Response:
     state = services.rollouts.get(rollout)
-    if state.phase.is_final:
-        raise InvalidRolloutError(f"the rollout {rollout} is over: {state.phase}, {state.reason}; start another one")
+    if refusal := refusal_of(state, action):
+        raise InvalidRolloutError(refusal)
     body = await request.body()
     try:
         remark = msgspec.convert(_decoded(body) if body.strip() else {}, Remark)
@@ -148,7 +152,10 @@ async def _command(services: Services, request: Request, rollout: str, action: A
         reason=remark.reason[:2_000],
         at_s=services.clock.now_s(),
     )
-    return _json(_about(await _decided(services, command)))
+    decided = await _decided(services, command)
+    if is_overtaken(decided, action):
+        raise InvalidRolloutError(refusal_of(decided, action))
+    return _json(_about(decided))
 
 
 @router.post("/v1/rollouts/{rollout}/pause", openapi_extra=_REMARK)

@@ -19,10 +19,10 @@ from router.rollouts.evidence import LaneSlot, Learnt, fold
 from router.rollouts.evidence_record import from_record, to_record
 from router.rollouts.guards import CandidatePool, guard
 from router.rollouts.readings import Reading
-from router.rollouts.states import enter, enter_step, is_same, pause, roll_back, split_of, weight_of
+from router.rollouts.states import enter, enter_step, is_same, needed_split, pause, roll_back, split_of, weight_of
 
-# How long a rollback waits for the candidate's backlog before it ends anyway.
-_DRAIN_S = 600.0
+# How long a rollback waits for its split, for a move of the backlog and for the retries before it ends anyway.
+_END_WITHIN_S = 600.0
 _WITH_TRAFFIC = frozenset({Phase.SHADOWING, Phase.STEPPING, Phase.BAKING, Phase.PAUSED})
 
 
@@ -32,7 +32,8 @@ class Window:
 
     `closed` are slots that change no more, `open` those that may; `through_slot` is the newest closed one. `split` is
     the one in force. `is_backlog_done` says that nothing of the candidate's backlog is left to move, `retried` how
-    many requests that it failed are answered by the stable version, None while that is not done. `in_doubt` are
+    many requests that it failed are answered by the stable version, None while that is not done; `left` is what the
+    candidate has yet to work off. `in_doubt` are
     requests that were routed and may not be in the slots yet, or in another one.
     """
 
@@ -43,6 +44,7 @@ class Window:
     split: Split | None = None
     is_backlog_done: bool = False
     retried: int | None = 0
+    left: int = 0
     in_doubt: int = 0
     readings: Mapping[Check, Reading] = field(default_factory=dict)
 
@@ -176,7 +178,7 @@ def _preparing(state: RolloutState, pool: CandidatePool, now_s: float) -> Rollou
         return enter_step(state, 0, "a worker of the candidate is ready and answered its probe", now_s)
     sent = f"{datetime.fromtimestamp(state.phase_since_s, UTC):%H:%M} UTC"
     if pool.is_halted:
-        missing = f"{candidate}: its worker halted, and works again once it is restarted"
+        missing = f"{candidate}: its worker halted, and tries the probe after its pause"
     elif pool.is_probed:
         missing = f"a worker of {candidate} to be ready; its probe of {sent} was answered"
     elif pool.workers:
@@ -250,9 +252,11 @@ def _rolling_back(state: RolloutState, window: Window, now_s: float) -> RolloutS
         reason = state.reason
         if window.retried:
             reason += f"; {window.retried:,} requests that it failed were sent to {state.spec.stable}"
+        if window.left:
+            reason += f"; {window.left:,} requests still wait for {state.spec.candidate}, which goes on with them"
         return enter(state, Phase.ROLLED_BACK, reason, now_s)
-    if now_s - state.phase_since_s > _DRAIN_S:
-        reason = f"{state.reason}; after {_DRAIN_S:g} s the candidate still has a backlog"
+    if now_s - state.phase_since_s > _END_WITHIN_S:
+        reason = f"{state.reason}; after {_END_WITHIN_S:g} s it is not all cleared up: {state.waits_for}"
         return enter(state, Phase.ROLLED_BACK, reason, now_s)
     if not is_in_force:
         return replace(state, waits_for="the split to be in force")
@@ -263,14 +267,7 @@ def _rolling_back(state: RolloutState, window: Window, now_s: float) -> RolloutS
 def _decided(before: RolloutState, after: RolloutState, window: Window, now_s: float) -> Decision:
     number = before.events[-1].number if before.events else 0
     events = tuple(event for event in after.events if event.number > number)
-    split = None
-    if after.phase is not Phase.DRAFT and not after.is_split_theirs:
-        wanted = split_of(after, now_s)
-        in_force = window.split
-        # After the end of a rollout anybody may change its split.
-        is_ours = not after.phase.is_final or (in_force is not None and in_force.rollout == after.id)
-        if is_ours and (in_force is None or not is_same(in_force, wanted)):
-            split = wanted
+    split = needed_split(after, window.split, now_s)
     if after is not before:
         after = replace(after, revision=before.revision + 1)
     sends_probe = after.phase is Phase.PREPARING and not window.pool.is_probed

@@ -6,30 +6,31 @@ under a larger generation; every table then ignores what its predecessor may sti
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import structlog
 from msgspec.structs import replace
 
-from inferlane.contracts.rollout import Action, Phase, RolloutSpec, RolloutState
+from inferlane.contracts.rollout import Action, RolloutState
 from inferlane.errors import InferlaneError
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_ERRORS
 from inferlane.runtime.retry import back_off
 from router.rollouts.candidate_watch import CandidateWatch
+from router.rollouts.clearance import Clearance, left_of
 from router.rollouts.controller import Window, step
 from router.rollouts.decision_writer import RolloutWriter, forget_rollouts, show_rollouts
 from router.rollouts.notices import has_told, last_number
 from router.rollouts.observation import in_doubt, lane_slots
 from router.rollouts.outside_reader import OutsideReader
-from router.rollouts.states import obey, start
+from router.rollouts.states import moved_in_time, needed_split, obey, start
 
 if TYPE_CHECKING:
+    from inferlane.contracts.traffic_split import Split
     from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.rollout_table import GivenCommand, RolloutTable
     from inferlane.runtime.split_table import SplitTable
-    from router.rollouts.guards import CandidatePool
     from router.version_windows import VersionWindows
 
 
@@ -38,6 +39,8 @@ log = structlog.get_logger(__name__)
 # How often a state without a new decision is written: for readers, and so that evidence outlives the windows.
 _WRITE_S = 5.0
 _LONGEST_BACK_OFF_S = 60.0
+# The wall clock may be set; the states' times follow it once it differs by so much from the time that has passed.
+_CLOCK_SET_S = 5.0
 
 
 class Outcomes(Protocol):
@@ -66,16 +69,11 @@ class RolloutHost:
         writer: RolloutWriter,
         read_to_end: Callable[[], Awaitable[None]],
         clock: "Clock",
-        reroute: Callable[[RolloutSpec], Coroutine[None, None, object]],
-        retry_failed: Callable[[RolloutState], Coroutine[None, None, int]],
+        clearance: Clearance,
         outside: OutsideReader,
         watch: CandidateWatch,
     ) -> None:
-        """`read_to_end` returns when the table holds what is in the topic, and raises if it cannot.
-
-        `reroute` moves what waits for the candidate to the stable version, and `retry_failed` has that one answer what
-        the candidate failed, and returns how many; after an error they are called again.
-        """
+        """`read_to_end` returns when the table holds what is in the topic, and raises if it cannot."""
         self._settings = settings
         self._read_to_end = read_to_end
         self._outcomes = outcomes
@@ -83,8 +81,7 @@ class RolloutHost:
         self._splits = splits
         self._writer = writer
         self._clock = clock
-        self._reroute = reroute
-        self._retry_failed = retry_failed
+        self._clearance = clearance
         self._outside = outside
         self._watch = watch
         # The states of this owner's term, as they were decided last; and when each was written.
@@ -92,8 +89,7 @@ class RolloutHost:
         self._held: dict[str, RolloutState] = {}
         self._written_s: dict[str, float] = {}
         self._replaced: set[str] = set()
-        self._moves: dict[str, asyncio.Task[object]] = {}
-        self._retries: dict[str, asyncio.Task[int]] = {}
+        self._clock_offset_s = self._clock_offset()
 
     async def run(self) -> NoReturn:
         """Decide every `outcome_interval_s` until cancelled. An error of ours stops no routing: it begins anew."""
@@ -116,10 +112,7 @@ class RolloutHost:
 
     async def close(self) -> None:
         """Cancel its tasks; a successor starts them again."""
-        tasks = [*self._moves.values(), *self._retries.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._clearance.close()
         await self._outside.close()
         await self._watch.close()
 
@@ -134,6 +127,7 @@ class RolloutHost:
             if self._term != self._outcomes.assignments:
                 await self._begin_term(self._outcomes.assignments)
             await self._take_over()
+            await self._follow_clock()
             for given in self._rollouts.commands:
                 await self._obey(given)
             for state in list(self._held.values()):
@@ -163,6 +157,22 @@ class RolloutHost:
             generation = 1 + max(state.generation, 0 if split is None or state.is_split_theirs else split.generation)
             await self._write(replace(state, generation=generation, revision=state.revision + 1))
 
+    async def _follow_clock(self) -> None:
+        """Move the times of the states with a clock that was set, or that went on while this machine slept.
+
+        Else a candidate would be promoted after a bake of which nobody saw a minute.
+        """
+        before_s, self._clock_offset_s = self._clock_offset_s, self._clock_offset()
+        set_by_s = self._clock_offset_s - before_s
+        if abs(set_by_s) < _CLOCK_SET_S:
+            return
+        log.warning("clock_was_set", by_s=round(set_by_s, 3))
+        for state in [one for one in self._held.values() if not one.phase.is_final]:
+            await self._write(moved_in_time(state, set_by_s))
+
+    def _clock_offset(self) -> float:
+        return self._clock.now_s() - self._clock.monotonic_s()
+
     def _is_done(self, state: RolloutState) -> bool:
         """Return whether nothing is left to do: the rollout is over, and so is its split, and who is to be told is."""
         split = self._splits.get(state.spec.model)
@@ -176,6 +186,8 @@ class RolloutHost:
             after = obey(known, command, offset=given.offset, held=held, now_s=now_s)
             if after is not known and not known.phase.is_final:
                 await self._write(after)
+                # At once: what else there is to look at, such as its backlog, may take long.
+                await self._write_split(needed_split(after, held, now_s))
         elif command.action is Action.START and command.spec is not None:
             model = command.spec.model
             ours = [one for one in self._held.values() if one.spec.model == model and not one.phase.is_final]
@@ -194,9 +206,7 @@ class RolloutHost:
             await self._write(after)
         if decision.sends_probe:
             await self._watch.send_probe(after)
-        if decision.split is not None:
-            await self._writer.split(decision.split)
-            log.info("rollout_split", rollout=state.id, weights=dict(decision.split.weights))
+        await self._write_split(decision.split)
         if not has_told(after):
             after = await self._tell(after)
         if self._is_done(after):
@@ -228,47 +238,24 @@ class RolloutHost:
         if self._splits.is_newest_passed_over(spec.model):
             # The newest record is from a replaced host; write ours again, or compaction keeps the wrong one.
             split = None if split is None else replace(split, generation=0, changed_s=0.0)
+        is_backlog_done = self._clearance.is_backlog_done(state, pool, now_s=now_s)
         return Window(
             closed=closed,
             open=opened,
             through_slot=through,
             pool=pool,
             split=split,
-            is_backlog_done=self._is_backlog_done(state, pool),
-            retried=self._retried(state, pool),
+            is_backlog_done=is_backlog_done,
+            retried=self._clearance.retried(state, is_backlog_done=is_backlog_done),
+            left=left_of(state, pool),
             readings=self._outside.of(state),
             in_doubt=in_doubt(state, (candidate, stable), settings=self._settings, lag_records=pool.lag_records),
         )
 
-    def _is_backlog_done(self, state: RolloutState, pool: "CandidatePool") -> bool:
-        if state.phase is not Phase.ROLLING_BACK:
-            return False
-        how = state.spec.on_failure.backlog
-        if how == "drain" or (how == "auto" and not pool.is_halted and pool.workers != 0):
-            return pool.lag_records == 0
-        move = self._moves.get(state.id)
-        if move is not None and move.done() and move.exception() is not None:
-            log.warning("rollout_backlog_not_moved", rollout=state.id, error=repr(move.exception()))
-            move = None
-        if move is None:
-            self._moves[state.id] = asyncio.create_task(self._reroute(state.spec), name="rollout_backlog")
-            return False
-        return move.done()
-
-    def _retried(self, state: RolloutState, pool: "CandidatePool") -> int | None:
-        """Return how many failed requests are with the stable version now, once its backlog is gone; None before."""
-        if not state.spec.on_failure.retry_failed:
-            return 0
-        if not self._is_backlog_done(state, pool):
-            return None
-        retry = self._retries.get(state.id)
-        if retry is not None and retry.done() and retry.exception() is not None:
-            log.warning("failed_requests_not_retried", rollout=state.id, error=repr(retry.exception()))
-            retry = None
-        if retry is None:
-            retry = asyncio.create_task(self._retry_failed(state), name="rollout_retries")
-            self._retries[state.id] = retry
-        return retry.result() if retry.done() else None
+    async def _write_split(self, split: "Split | None") -> None:
+        if split is not None:
+            await self._writer.split(split)
+            log.info("rollout_split", model=split.model, rollout=split.rollout, weights=dict(split.weights))
 
     async def _write(self, state: RolloutState) -> None:
         await self._writer.state(state)

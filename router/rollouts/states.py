@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from inferlane.contracts.rollout import MAX_EVENTS, Action, Command, Phase, RolloutEvent, RolloutState, Step
+from inferlane.contracts.rollout import MAX_EVENTS, MAX_TEXT, Action, Command, Phase, RolloutEvent, RolloutState, Step
+from inferlane.contracts.rollout_actions import refusal_of
 from inferlane.contracts.traffic_split import Shadow, Split
 from router.rollouts.evidence import start_step
 from router.rollouts.evidence_record import from_record, to_record
@@ -61,6 +62,8 @@ def enter_step(state: RolloutState, number: int, reason: str, now_s: float) -> R
 
 
 def enter(state: RolloutState, phase: Phase, reason: str, now_s: float, by: str = "") -> RolloutState:
+    # A person's reason of the full length, and what is added to it: a longer text makes the record unreadable.
+    reason = reason[:MAX_TEXT]
     moved = replace(state, phase=phase, phase_since_s=now_s, reason=reason, waits_for="")
     event = RolloutEvent(
         number=state.events[-1].number + 1 if state.events else 1,
@@ -86,6 +89,21 @@ def weight_of(state: RolloutState) -> float:
     if phase in {Phase.BAKING, Phase.PROMOTED}:
         return 1.0
     return _step_of(state).weight if phase is Phase.STEPPING else 0.0
+
+
+def moved_in_time(state: RolloutState, by_s: float) -> RolloutState:
+    """Return the state as if its phase and its step had begun `by_s` later."""
+    return replace(
+        state,
+        phase_since_s=state.phase_since_s + by_s,
+        step_since_s=state.step_since_s + by_s,
+        revision=state.revision + 1,
+    )
+
+
+def had_requests(state: RolloutState) -> bool:
+    """Return whether the candidate has had requests of the rollout, or copies of them."""
+    return any(event.weight > 0 or event.phase is Phase.SHADOWING for event in state.events)
 
 
 def _step_of(state: RolloutState) -> Step:
@@ -118,7 +136,14 @@ def is_same(held: Split, wanted: Split) -> bool:
     return replace(held, changed_s=0.0) == replace(wanted, changed_s=0.0)
 
 
-_BEFORE_THE_END = frozenset({Phase.PREPARING, Phase.SHADOWING, Phase.STEPPING, Phase.BAKING, Phase.PAUSED})
+def needed_split(state: RolloutState, in_force: Split | None, now_s: float) -> Split | None:
+    """Return the split that has to be written for a state; None if the one in force is right, or not ours to change."""
+    if state.phase is Phase.DRAFT or state.is_split_theirs:
+        return None
+    # After the end of a rollout anybody may change its split.
+    is_ours = not state.phase.is_final or (in_force is not None and in_force.rollout == state.id)
+    wanted = split_of(state, now_s)
+    return wanted if is_ours and (in_force is None or not is_same(in_force, wanted)) else None
 
 
 def start(
@@ -148,15 +173,19 @@ def obey(state: RolloutState, command: Command, *, offset: int, held: Split | No
     if offset <= state.commands_through:
         return state
     state = replace(state, commands_through=offset, revision=state.revision + 1)
-    if state.phase not in _BEFORE_THE_END:
+    is_done = (command.action, state.phase) in {
+        (Action.PROMOTE, Phase.BAKING),
+        (Action.ABORT, Phase.ROLLING_BACK),
+        (Action.PAUSE, Phase.PAUSED),
+    }
+    if is_done or refusal_of(state, command.action):
         return state
     reason, by = command.reason, command.by
     generation = 1 + held.generation if state.is_split_theirs and held is not None else state.generation
     do: dict[Action, Callable[[], RolloutState]] = {
         Action.PAUSE: lambda: pause(state, reason or "paused by hand", now_s, by),
+        Action.RESUME: lambda: resume(state, reason, now_s, by, generation=generation),
         Action.PROMOTE: lambda: promote(state, reason, now_s, by, generation=generation),
         Action.ABORT: lambda: roll_back(state, reason or "aborted by hand", now_s, by),
     }
-    if state.phase is Phase.PAUSED:
-        do[Action.RESUME] = lambda: resume(state, reason, now_s, by, generation=generation)
     return do[command.action]() if command.action in do else state

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
+from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.lane_tallies import LaneTally
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcomes import OutcomeSummary
@@ -36,12 +37,14 @@ from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_ERRORS
+from inferlane.runtime.metrics.worker_metrics import HALTED
 from inferlane.runtime.redis.result_store import ResultStore, connect
-from inferlane.runtime.retry import SystemClock
+from inferlane.runtime.retry import Clock, SystemClock
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable, publish_rollout
 from inferlane.runtime.service import Background
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from router.rollouts.candidate_watch import CandidateWatch
+from router.rollouts.clearance import Clearance
 from router.rollouts.decision_writer import RolloutWriter
 from router.rollouts.guards import CandidatePool
 from router.rollouts.host import RolloutHost
@@ -52,7 +55,7 @@ from tests.support.brokers import Broker
 from tests.support.fakes.records import make_catalog
 from tests.support.parts import embedded_store, eventually
 from tests.support.receiver import listening, make_receiver
-from tests.support.version_pools import NAMES, FixedModel, VersionPools
+from tests.support.version_pools import BODY, NAMES, FixedModel, VersionPools
 from webhook_sender.main import serve
 from webhook_sender.signing import parse_secrets, secret_of_key, written
 
@@ -170,7 +173,7 @@ class Probed(CandidateWatch):
 class Replica:
     """One router's part in rollouts, with tables of its own."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a test may change
         self,
         settings: Settings,
         producer: BatchProducer,
@@ -178,6 +181,8 @@ class Replica:
         failing: float,
         dies_at: float = -1,
         results: ResultStore | None = None,
+        watch: type[CandidateWatch] | None = None,
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
     ) -> None:
         """`results` is the store in which workers answer the probe; without one it is answered."""
         self.rerouted = 0
@@ -192,17 +197,16 @@ class Replica:
             splits=self.splits,
             writer=self.writer,
             read_to_end=partial(self._followers[0].read_to_end, timeout_s=30),
-            reroute=self._reroute,
-            retry_failed=self._retry,
+            clearance=Clearance(reroute=self._reroute, retry_failed=self._retry),
             outside=Outside(),
-            watch=(Probed if results is None else CandidateWatch)(
+            watch=(watch or (Probed if results is None else CandidateWatch))(
                 settings,
                 catalog=make_catalog(),
                 producer=producer,
                 results=results,  # type: ignore[arg-type]  # without one nobody asks
-                clock=SystemClock(),
+                clock=clock,
             ),
-            clock=SystemClock(),
+            clock=clock,
         )
 
     async def _reroute(self, _: RolloutSpec) -> None:
@@ -452,11 +456,62 @@ async def test_an_error_of_ours_ends_no_router_and_the_host_begins_anew(
             await eventually(is_decided)
 
 
+class Unread(Probed):
+    """Nobody can say what waits for the candidate, nor whether its probe is answered."""
+
+    async def look(self, *_: object, **__: object) -> CandidatePool:
+        raise UnavailableError("the broker does not say")
+
+
+async def test_an_abort_takes_the_weight_away_before_anything_else_is_looked_at(
+    settings: Settings, producer: BatchProducer
+) -> None:
+    await publish_rollout(settings, command(Action.START, spec=replace(SPEC, each=Pace())))
+    async with Replica(settings, producer, failing=0.01) as replica:
+        while (held := replica.splits.get("iris")) is None or "v2" not in held.weights:
+            await replica.decide()
+    await publish_rollout(settings, command(Action.ABORT, 2, reason="enough seen"))
+    async with Replica(settings, producer, failing=0.01, watch=Unread) as blind:
+        await blind.decide()
+        await blind.decide()
+        state, split = blind.rollouts.get("iris-1"), blind.splits.get("iris")
+    assert state.phase is Phase.ROLLING_BACK
+    assert split is not None
+    assert split.weights == {"v1": 1.0}
+
+
+class SettableClock(SystemClock):
+    """The machine's clocks, of which somebody sets that on the wall."""
+
+    def __init__(self) -> None:
+        self.set_by_s = 0.0
+
+    def now_s(self) -> float:  # type: ignore[override]  # the function of a class, where that one has an attribute
+        return time.time() + self.set_by_s
+
+
+async def test_a_clock_that_is_set_bakes_no_candidate(settings: Settings, producer: BatchProducer) -> None:
+    """It was promoted at once when the clock was set, or the machine slept, for as long as the bake takes."""
+    clock = SettableClock()
+    await publish_rollout(settings, command(Action.START, spec=replace(SPEC, bake_s=3_000.0)))
+    async with Replica(settings, producer, failing=0.01, clock=clock) as replica:
+        while (state := replica.rollouts.find("iris-1")) is None or state.phase is not Phase.BAKING:
+            await replica.decide()
+        await replica.decide()
+        for set_by_s in (4_000.0, -4_000.0):
+            clock.set_by_s += set_by_s
+            for _ in range(3):
+                await replica.decide()
+            assert replica.rollouts.get("iris-1").phase is Phase.BAKING
+            left_s = 3_000.0 - clock.now_s() + replica.rollouts.get("iris-1").phase_since_s
+            assert 2_000 < left_s <= 3_000
+
+
 @asynccontextmanager
-async def workers_to_be(broker: Broker) -> AsyncIterator[VersionPools]:
+async def workers_to_be(broker: Broker, **more: object) -> AsyncIterator[VersionPools]:
     async with embedded_store() as url, connect(url) as redis:
         settings = broker.settings(
-            ingress_partitions=1, work_partitions=1, max_batch_rows=8, session_timeout_ms=6_000, redis_url=url
+            ingress_partitions=1, work_partitions=1, max_batch_rows=8, session_timeout_ms=6_000, redis_url=url, **more
         )
         await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
         producer = BatchProducer(settings)
@@ -509,3 +564,37 @@ async def test_a_candidate_that_fails_its_probe_gets_no_request(broker: Broker) 
             state = await replica.finish()
         assert [event.phase for event in state.events] == [Phase.PREPARING, Phase.FAILED]
         assert "the weights of 1 inputs are not there" in state.reason
+
+
+class RepairedModel(FixedModel):
+    """Fails until somebody repairs it."""
+
+    is_broken = True
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.is_broken:
+            raise ModelError("the weights are not there")
+        return super().run(inputs)
+
+
+async def test_the_probe_of_a_second_rollout_ends_the_halt_that_the_first_one_left_behind(broker: Broker) -> None:
+    """Without other traffic nothing else does: the worker tries what waits once its pause is over."""
+    model, halted = RepairedModel("v2"), HALTED.labels("iris", "v2")
+    topic = NAMES.work_topic("iris", "v2", Lane.REQUESTS)
+    async with workers_to_be(broker, failure_window_requests=4, failure_pause_s=0.5) as pools, pools.worker(model):
+        failing = [
+            OutRecord(topic, b"%d" % number, BODY, [("ce_id", b"%d" % number), ("ce_model", b"iris")])
+            for number in range(4)
+        ]
+        await pools.producer.send(failing)
+
+        async def is_halted() -> bool:
+            return halted._value.get() == 1
+
+        await eventually(is_halted)
+        model.is_broken = False
+        await publish_rollout(pools.settings, command(Action.START, spec=SPEC))
+        async with Replica(pools.settings, pools.producer, failing=0.01, results=pools.store) as replica:
+            state = await replica.finish()
+        assert not await is_halted()
+    assert [event.phase for event in state.events] == PROMOTED

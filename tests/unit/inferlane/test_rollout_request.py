@@ -1,5 +1,6 @@
 """A rollout as a person writes it: steps and times in words, and a schema that says what the reader takes."""
 
+import math
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.rollout import Check, Step
+from inferlane.contracts.rollout import Action, Check, Command, Step, decode_rollout, encode_rollout, key_of
 from inferlane.contracts.rollout_request import (
     RolloutRequest,
     read_request,
@@ -65,11 +66,64 @@ def test_a_file_says_what_a_person_means() -> None:
         ({"checks": {"prometheus": {"query": "up"}}}, "never fails"),
         ({"lanes": ["fast"]}, "fast"),
         ({"fallback": "v7"}, "fallback"),
+        ({"checks": {"errors": {}, "answers": {"distance": 2}}}, "for `checks.answers.distance`, which is 2"),
+        ({"checks": {"errors": {"margin": math.nan}}}, "checks.errors.margin is nan; write a finite number"),
+        ({"checks": {"reward": {"margin": math.inf}}}, "checks.reward.margin is inf"),
+        ({"checks": {"prometheus": {"query": "up", "max": math.nan}}}, "checks.prometheus.max is nan"),
+        ({"checks": {"prometheus": {"query": "up", "max": 1, "min": 2}}}, "at least 2 and at most 1"),
+        ({"checks": {}}, "for `checks`"),
+        ({"checks": {"agreement": {}}}, "no step makes any"),
+        ({"steps": ["5% for 99999999999999999999 requests"]}, "over the limit"),
+        ({"steps": [f"5% for {'9' * 10_000} requests"]}, "over the limit"),
+        ({"each": {"min_requests": 2**60}}, "for `each.min_requests`, which is 1152921504606846976"),
+        ({"each": {"min_requests": 1e30}}, "each.min_requests"),
+        ({"each": {"promote_after": -1}}, "for `each.promote_after`, which is -1"),
+        ({"each": {"min_time": math.inf}}, "each.min_time is inf"),
+        ({"notify": [["x"] * 200] * 200}, "over 10,000 values"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_reason(change: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidRolloutError, match=says):
         spec_of(read_request({"candidate": "v2", **change}), model="iris", stable="v1")
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    """YAML's aliases can say so."""
+    looped = yaml.safe_load("candidate: v2\nsteps: &steps [*steps]\n")
+    with pytest.raises(InvalidRolloutError, match="in over 10 others"):
+        read_request(looped)
+
+
+@pytest.mark.parametrize("given_", [None, "v2", [], 5])
+def test_what_is_no_object_is_refused(given_: object) -> None:
+    with pytest.raises(InvalidRolloutError, match="Expected `object`"):
+        read_request(given_)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"candidate": st.just("v2")},
+        optional={
+            "each": st.fixed_dictionaries({"min_requests": st.integers(0), "promote_after": st.integers(0)}),
+            "exposure": st.fixed_dictionaries({"failed_requests": st.integers(1)}),
+            "steps": st.lists(st.builds("5% for {} requests".format, st.integers(0)), min_size=1, max_size=1),
+            "checks": st.fixed_dictionaries(
+                {
+                    "errors": st.just({}),
+                    "reward": st.fixed_dictionaries({"margin": st.floats(), "min_count": st.integers()}),
+                }
+            ),
+        },
+    )
+)
+def test_what_is_taken_can_be_read_by_whoever_decides(asked: dict[str, Any]) -> None:
+    """A count over the bound of the topic's record was taken by the API, and no router could read the command."""
+    try:
+        spec = spec_of(read_request(asked), model="iris", stable="v1")
+    except InvalidRolloutError:
+        return
+    command = Command(id="c1", rollout="iris-1", action=Action.START, spec=spec)
+    assert decode_rollout(key_of(command), encode_rollout(command)) == command
 
 
 @given(st.integers(1, 100), st.booleans(), st.one_of(st.none(), st.integers(0, 10**6)))

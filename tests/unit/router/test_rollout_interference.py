@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from inferlane.contracts.lane_tallies import LaneTally, run_bin
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import (
+    MAX_TEXT,
     Action,
     Check,
     CheckOptions,
@@ -29,12 +31,13 @@ from inferlane.contracts.rollout import (
     encode_rollout,
     key_of,
 )
+from inferlane.contracts.rollout_actions import refusal_of
 from inferlane.contracts.traffic_split import Split
 from router.rollouts.controller import Window, step
 from router.rollouts.evidence import LaneSlot
 from router.rollouts.evidence_record import from_record
 from router.rollouts.guards import CandidatePool
-from router.rollouts.states import obey, start, weight_of
+from router.rollouts.states import begin, enter, obey, pause, promote, roll_back, split_of, start, weight_of
 
 PROMOTE_AFTER = 900
 STEPS = {
@@ -258,6 +261,7 @@ def settle(world: World) -> None:
 
 def at_bake(world: World) -> None:
     world.command(Action.START)
+    world.decide(has_traffic=False, pool=READY, is_written=True, is_again=False)
     world.command(Action.PROMOTE)
     assert world.written[-1].phase is Phase.BAKING
 
@@ -289,3 +293,80 @@ def test_a_split_that_is_forced_while_a_rollback_is_under_way_stays() -> None:
     for _ in range(3):
         world.decide(has_traffic=True, pool=READY, is_written=True, is_again=False)
     assert (world.written[-1].phase, world.split) == (Phase.ROLLED_BACK, theirs)
+
+
+def test_a_candidate_that_has_not_answered_its_probe_gets_no_traffic_from_a_person_either() -> None:
+    world = World(spec_of("steps", 0))
+    world.command(Action.START)
+    world.command(Action.PROMOTE)
+    world.command(Action.PAUSE)
+    world.command(Action.PROMOTE)
+    state = world.written[-1]
+    assert (state.phase, weight_of(state)) == (Phase.PAUSED, 0.0)
+
+
+def test_a_command_that_is_carried_out_already_changes_nothing() -> None:
+    world = World(spec_of("steps", 0))
+    at_bake(world)
+    for action in (Action.PROMOTE, Action.PAUSE, Action.PAUSE, Action.ABORT, Action.ABORT):
+        world.command(action)
+    phases = [event.phase for event in world.written[-1].events]
+    assert phases[-3:] == [Phase.BAKING, Phase.PAUSED, Phase.ROLLING_BACK]
+
+
+def test_a_reason_of_full_length_and_what_is_added_to_it_can_be_read() -> None:
+    world = World(spec_of("steps", 0))
+    at_bake(world)
+    world.decide(has_traffic=True, pool=READY, is_written=True, is_again=False)
+    state = roll_back(world.written[-1], "x" * MAX_TEXT, world.now_s)
+    split = split_of(state, world.now_s)
+    over = step(state, Window(split=split, is_backlog_done=True, retried=7, left=3), world.now_s).state
+    assert over.phase is Phase.ROLLED_BACK
+    assert decode_rollout(key_of(over), encode_rollout(over)) == over
+
+
+STATES = {
+    Phase.PREPARING: lambda: begin(DRAFT, "", 0.0),
+    Phase.STEPPING: lambda: enter(DRAFT, Phase.STEPPING, "", 0.0),
+    Phase.BAKING: lambda: promote(DRAFT, "", 0.0, generation=1),
+    Phase.PAUSED: lambda: pause(enter(DRAFT, Phase.STEPPING, "", 0.0), "", 0.0),
+    Phase.ROLLING_BACK: lambda: roll_back(DRAFT, "too slow", 0.0),
+    Phase.PROMOTED: lambda: enter(DRAFT, Phase.PROMOTED, "", 0.0),
+}
+DRAFT = RolloutState(id="iris-1", spec=spec_of("steps", 0))
+
+
+@pytest.mark.parametrize(
+    ("phase", "action", "says"),
+    [
+        (Phase.PREPARING, Action.PROMOTE, "v2 has not answered its probe"),
+        (Phase.PREPARING, Action.RESUME, "is preparing, and only a paused one can be resumed"),
+        (Phase.STEPPING, Action.RESUME, "is stepping, and only a paused one can be resumed"),
+        (Phase.BAKING, Action.RESUME, "is baking, and only a paused one can be resumed"),
+        (Phase.ROLLING_BACK, Action.PAUSE, "is being rolled back: too slow"),
+        (Phase.ROLLING_BACK, Action.RESUME, "is being rolled back: too slow"),
+        (Phase.ROLLING_BACK, Action.PROMOTE, "is being rolled back: too slow"),
+        *((Phase.PROMOTED, action, "is over: promoted") for action in Action if action is not Action.START),
+    ],
+)
+def test_a_command_that_does_not_apply_is_refused_and_changes_nothing(phase: Phase, action: Action, says: str) -> None:
+    state = STATES[phase]()
+    assert says in refusal_of(state, action)
+    after = obey(state, Command(id="c", rollout="iris-1", action=action), offset=7, held=None, now_s=1.0)
+    assert after == replace(state, commands_through=7, revision=state.revision + 1)
+
+
+@pytest.mark.parametrize(
+    ("phase", "actions"),
+    [
+        (Phase.PREPARING, {Action.PAUSE, Action.ABORT}),
+        (Phase.STEPPING, {Action.PAUSE, Action.PROMOTE, Action.ABORT}),
+        (Phase.BAKING, {Action.PAUSE, Action.PROMOTE, Action.ABORT}),
+        (Phase.PAUSED, {Action.PAUSE, Action.RESUME, Action.PROMOTE, Action.ABORT}),
+        (Phase.ROLLING_BACK, {Action.ABORT}),
+        (Phase.PROMOTED, set()),
+    ],
+)
+def test_the_commands_that_apply_are_not_refused(phase: Phase, actions: set[Action]) -> None:
+    state = STATES[phase]()
+    assert {action for action in Action if action is not Action.START and not refusal_of(state, action)} == actions
