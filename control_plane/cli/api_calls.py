@@ -17,13 +17,14 @@ _WITHIN_S = 30.0
 class ApiCalls:
     """Calls of one API."""
 
-    def __init__(self, settings: "Settings") -> None:
+    def __init__(self, settings: "Settings", *, within_s: float = _WITHIN_S) -> None:
         # Loaded by the commands that call (PLC0415).
         from inferlane.runtime.http.api_address import ApiAddress  # noqa: PLC0415
 
         address = ApiAddress(settings)
         self._url = address.url
         self._key = settings.api_key
+        self._within_s = within_s
         # A proxy of the environment is not for a server whose address we were given.
         direct = urllib.request.ProxyHandler({})
         self._open = urllib.request.build_opener(direct, urllib.request.HTTPSHandler(context=address.tls())).open
@@ -47,7 +48,7 @@ class ApiCalls:
         if self._key is not None:
             request.add_header("authorization", f"Bearer {self._key.get_secret_value()}")
         try:
-            with self._open(request, timeout=_WITHIN_S) as answer:
+            with self._open(request, timeout=self._within_s) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise _refusal(error) from error

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from control_plane.cli.completions import complete_check
 from control_plane.cli.rollout_screens import time_words
 
 # The statistics load numpy: commands that do not need it start without (PLC0415).
@@ -16,6 +17,7 @@ Checks = Annotated[
         "--check",
         help="latency=50ms, errors=0.5% (margin), answers=0.2 (distance), agreement=99%, quality=1% or reward=0.5 "
         "(margins), 'prometheus=QUERY <= 0.05' (or >=); repeat it.",
+        autocompletion=complete_check,
     ),
 ]
 

@@ -10,20 +10,19 @@ from rich.live import Live
 from control_plane.cli.api_calls import ApiCalls
 from control_plane.cli.console import err, out, reachable_settings, write_json
 from control_plane.cli.rollout_checks import Checks, checks_of
-from control_plane.cli.rollout_plan import Candidate, MinRequests, MinTime, Model, Steps, plan
+from control_plane.cli.rollout_plan import Candidate, MinRequests, MinTime, Model, Stable, Steps, plan, steps_of
 from control_plane.cli.rollout_screens import state_screen, verdict_table
+from control_plane.cli.rollout_wait import EXIT_CODES, LOOK_S, CommandForCi, Rollout, id_of, wait
 
 # The statistics load numpy: commands that do not need it start without (PLC0415).
 # ruff: noqa: PLC0415
 
 app = typer.Typer(no_args_is_help=True, help="Move traffic to a new version step by step, with a verdict at each step.")
 app.command()(plan)
+app.command(cls=CommandForCi)(wait)
 
-_PROMOTED, _ROLLED_BACK, _PAUSED, _LATE = 0, 1, 2, 3
-_LOOK_S = 1.0
-_FINAL = {"promoted": _PROMOTED, "rolled_back": _ROLLED_BACK, "failed": _ROLLED_BACK, "paused": _PAUSED}
-
-Rollout = Annotated[str, typer.Argument(help="The rollout's id, or a model: then its newest one.")]
+# A rollout has some hundred values in a line each.
+_MAX_FILE_BYTES = 256 * 1024
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the history. Default: none.")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON object. Default: text.")]
 
@@ -33,7 +32,7 @@ def start(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     model: Model,
     candidate: Candidate,
     steps: Steps = "1,5,25,50,100",
-    stable: Annotated[str, typer.Option(help="Default: the version with the largest weight.")] = "",
+    stable: Stable = "",
     shadow: Annotated[str, typer.Option(help="A shadow step before the others, such as 10%. Default: none.")] = "",
     min_requests: MinRequests = 500,
     min_time: MinTime = "2m",
@@ -55,12 +54,11 @@ def start(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     as_json: AsJson = False,
 ) -> None:
     """Start a rollout. `inferlane rollout plan` says first how long it takes."""
-    asked = [part.strip() for part in steps.split(",")]
     body: dict[str, Any] = {
         "model": model,
         "candidate": candidate,
         "stable": stable,
-        "steps": [f"shadow {shadow}", *asked] if shadow else asked,
+        "steps": steps_of(steps, shadow=shadow),
         "each": {
             "min_requests": min_requests,
             "min_time": min_time,
@@ -89,15 +87,29 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Start the rollout that a file describes."""
+    _begin(read_file(file), dry_run=dry_run, as_json=as_json)
+
+
+def read_file(file: Path) -> Any:
+    """Return what a rollout.yaml says.
+
+    Raises:
+        InvalidRolloutError: it cannot be read, or is too large.
+    """
     import yaml
 
     from inferlane.errors import InvalidRolloutError
 
     try:
-        given = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InvalidRolloutError(f"{file} cannot be read: {error}") from error
-    _begin(given, dry_run=dry_run, as_json=as_json)
+        with file.open("rb") as opened:
+            raw = opened.read(_MAX_FILE_BYTES + 1)
+        if len(raw) > _MAX_FILE_BYTES:
+            raise InvalidRolloutError(
+                f"{file} has over {_MAX_FILE_BYTES:,} bytes; a rollout needs no more than a few lines"
+            )
+        return yaml.safe_load(raw.decode())
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        raise InvalidRolloutError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
 
 
 @app.command()
@@ -115,6 +127,8 @@ def list_rollouts(as_json: AsJson = False) -> None:
     if as_json:
         write_json(found)
         return
+    if not found:
+        err.print("there is no rollout; `inferlane rollout start MODEL CANDIDATE` begins one")
     for one in found:
         spec = one["spec"]
         out.print(f"{one['id']}: {spec['model']} {spec['stable']} → {spec['candidate']}, {_where(one)}")
@@ -130,7 +144,7 @@ def status(
 ) -> None:
     """Show where a rollout stands and what each check says."""
     api = ApiCalls(reachable_settings())
-    name = _id(api, rollout)
+    name = id_of(api, rollout)
     found = api.get(f"/v1/rollouts/{name}")
     if as_json:
         write_json(found)
@@ -139,8 +153,8 @@ def status(
         out.print(state_screen(found))
         return
     with Live(state_screen(found), console=out, auto_refresh=False) as live:
-        while found["phase"] not in _FINAL:
-            time.sleep(_LOOK_S)
+        while found["phase"] not in EXIT_CODES:
+            time.sleep(LOOK_S)
             found = api.get(f"/v1/rollouts/{name}")
             live.update(state_screen(found), refresh=True)
 
@@ -173,7 +187,7 @@ def abort(rollout: Rollout, reason: Annotated[str, typer.Option(help="Why; it is
 def history(rollout: Rollout, as_json: AsJson = False) -> None:
     """List what happened, with the reason of each step."""
     api = ApiCalls(reachable_settings())
-    events = api.get(f"/v1/rollouts/{_id(api, rollout)}").get("events", [])
+    events = api.get(f"/v1/rollouts/{id_of(api, rollout)}").get("events", [])
     if as_json:
         write_json(events)
         return
@@ -191,33 +205,12 @@ def explain(
 ) -> None:
     """Show the numbers that each transition was decided on."""
     api = ApiCalls(reachable_settings())
-    for event in api.get(f"/v1/rollouts/{_id(api, rollout)}").get("events", []):
+    for event in api.get(f"/v1/rollouts/{id_of(api, rollout)}").get("events", []):
         if number is None or event["number"] == number:
             title = f"{event['number']}. {event['was']} → {event['phase']}: {event.get('reason', '')}"
             out.print(f"{title} ({event.get('requests', 0):,} requests in the step)")
             if event.get("verdicts"):
                 out.print(verdict_table(event["verdicts"]))
-
-
-@app.command()
-def wait(
-    rollout: Rollout,
-    timeout: Annotated[str, typer.Option(help="Give up after this long, with exit 3: 30m, 6h.")] = "24h",
-) -> None:
-    """Wait for the end: exit 0 promoted, 1 rolled back or failed, 2 paused, 3 not over in time."""
-    from inferlane.contracts.rollout_request import seconds_of
-
-    api = ApiCalls(reachable_settings())
-    name, until_s = _id(api, rollout), time.monotonic() + seconds_of(timeout)
-    while True:
-        found = api.get(f"/v1/rollouts/{name}")
-        if found["phase"] in _FINAL:
-            err.print(f"{name} {found['phase']}: {found.get('reason', '')}")
-            raise typer.Exit(_FINAL[found["phase"]])
-        if time.monotonic() > until_s:
-            err.print(f"{name} is still {found['phase']} after {timeout}: {found.get('waits_for', '')}")
-            raise typer.Exit(_LATE)
-        time.sleep(_LOOK_S)
 
 
 def _where(found: dict[str, Any]) -> str:
@@ -243,11 +236,4 @@ def _begin(body: Any, *, dry_run: bool, as_json: bool) -> None:
 
 def _command(rollout: str, action: str, reason: str) -> None:
     api = ApiCalls(reachable_settings())
-    out.print(state_screen(api.post(f"/v1/rollouts/{_id(api, rollout)}/{action}", {"reason": reason})))
-
-
-def _id(api: ApiCalls, given: str) -> str:
-    found = api.get("/v1/rollouts")["rollouts"]
-    if given in {one["id"] for one in found}:
-        return given
-    return next((str(one["id"]) for one in found if one["spec"]["model"] == given), given)
+    out.print(state_screen(api.post(f"/v1/rollouts/{id_of(api, rollout)}/{action}", {"reason": reason})))

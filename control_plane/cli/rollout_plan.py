@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from control_plane.cli.api_calls import ApiCalls
+from control_plane.cli.completions import complete_model, complete_version
 from control_plane.cli.console import out, reachable_settings
 from control_plane.cli.rollout_checks import Checks, checks_of, planned_checks
 from control_plane.cli.rollout_screens import folding_table, time_words
@@ -12,8 +13,13 @@ from control_plane.cli.rollout_screens import folding_table, time_words
 # The statistics load numpy: commands that do not need it start without (PLC0415).
 # ruff: noqa: PLC0415
 
-Model = Annotated[str, typer.Argument(help="The model.")]
-Candidate = Annotated[str, typer.Argument(help="The version that is to get the traffic.")]
+Model = Annotated[str, typer.Argument(help="The model.", autocompletion=complete_model)]
+Candidate = Annotated[
+    str, typer.Argument(help="The version that is to get the traffic.", autocompletion=complete_version)
+]
+Stable = Annotated[
+    str, typer.Option(help="Default: the version with the largest weight.", autocompletion=complete_version)
+]
 Steps = Annotated[
     str, typer.Option(help="Steps, with commas between: weights in percent, or `shadow 10% for 2000 requests`.")
 ]
@@ -21,33 +27,51 @@ MinRequests = Annotated[int, typer.Option(min=0, help="Requests of the candidate
 MinTime = Annotated[str, typer.Option(help="Time that each step takes at least: 30s, 2m, 1h.")]
 
 
+def steps_of(given: str, *, shadow: str = "") -> list[str]:
+    """Return the steps of a command line, a shadow step first if there is one."""
+    asked = [part.strip() for part in given.split(",")]
+    return [f"shadow {shadow}", *asked] if shadow else asked
+
+
 def plan(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     model: Model,
     candidate: Candidate,
     steps: Steps = "1,5,25,50,100",
-    stable: Annotated[str, typer.Option(help="Default: the version with the largest weight.")] = "",
+    stable: Stable = "",
     min_requests: MinRequests = 500,
     min_time: MinTime = "2m",
     check: Checks = None,
 ) -> None:
     """Say how long each step takes at the traffic of the last hour, and what difference it can see. Changes nothing."""
-    from inferlane.contracts.rollout_request import read_step, seconds_of, words_of
+    from inferlane.contracts.rollout_request import read_request, spec_of, words_of
     from router.rollouts.statistics import visible_share
 
-    api = ApiCalls(reachable_settings())
     checks = checks_of(check or [])
+    asked = read_request(
+        {
+            "model": model,
+            "candidate": candidate,
+            "steps": steps_of(steps),
+            "each": {"min_requests": min_requests, "min_time": min_time},
+            "checks": checks,
+        }
+    )
+    api = ApiCalls(reachable_settings())
     of_candidate = api.get(f"/v1/metrics/{candidate}?model={model}&window_s=60")
     weights: dict[str, float] = api.get(f"/v1/traffic-split?model={model}")["weights"]
     stable = stable or max(weights, key=lambda version: weights[version])
+    # What a start would refuse is refused here too.
+    spec = spec_of(asked, model=model, stable=stable)
     hour = api.get(f"/v1/metrics/{stable}?model={model}&window_s=3600")
-    rate = hour["rate_per_s"] / max(weights.get(stable, 1.0), 1e-6)
+    # Of a version without weight nobody knows how much traffic the whole model has.
+    rate = hour["rate_per_s"] / (weights.get(stable) or 1.0)
     failing = hour["error_rate"] or 0.0
     out.print(f"{model}: {stable} → {candidate}, {rate:.2f} requests/s in the last hour, {failing:.2%} of them failed")
     table = folding_table("step", "takes about", "requests of the candidate", "sees failures from")
     total_s, seen = 0.0, 0.0
-    for step in [read_step(part) for part in steps.split(",")]:
-        needed = step.min_requests if step.min_requests is not None else min_requests
-        least_s = step.min_time_s if step.min_time_s is not None else seconds_of(min_time)
+    for step in spec.steps:
+        needed = step.min_requests if step.min_requests is not None else spec.each.min_requests
+        least_s = step.min_time_s if step.min_time_s is not None else spec.each.min_time_s
         share = step.shadow or step.weight
         takes_s = max(least_s, needed / (rate * share)) if rate else float("inf")
         requests = max(needed, rate * share * least_s)

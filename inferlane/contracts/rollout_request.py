@@ -106,6 +106,8 @@ def read_request(given: Any) -> RolloutRequest:
         return msgspec.convert(plain, RolloutRequest)
     except msgspec.ValidationError as error:
         says = clipped(_with_value(str(error), plain))
+        if says.endswith("in `$.checks`"):
+            says += f"; there are: {', '.join(sorted(Check))}"
         raise InvalidRolloutError(f"the rollout is not as its schema says: {says}") from error
 
 

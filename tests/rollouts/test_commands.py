@@ -1,9 +1,13 @@
-"""Rollouts by the commands and calls of a person, on a running stack."""
+"""Rollouts by the commands and calls of a person, on a running stack. Each test begins with all traffic on v1."""
 
 import json
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -57,6 +61,22 @@ def start(stack: FolderStack, candidate: str, *options: str) -> dict[str, Any]:
     return found
 
 
+OVER = {"promoted", "rolled_back", "failed"}
+
+
+@pytest.fixture(autouse=True)
+def _all_traffic_on_v1(stack: FolderStack) -> None:
+    def is_over() -> bool:
+        _, found = stack.call("/v1/rollouts")
+        return all(one["phase"] in OVER for one in found["rollouts"] if one["spec"]["model"] == "tiny")
+
+    for one in stack.call("/v1/rollouts")[1]["rollouts"]:
+        if one["spec"]["model"] == "tiny" and one["phase"] not in OVER:
+            stack.call(f"/v1/rollouts/{one['id']}/abort", {"reason": "another test begins"})
+    stack.eventually(is_over)
+    assert stack.call("/v1/traffic-split", {"model": "tiny", "weights": {"v1": 1}})[0] == 200
+
+
 @pytest.mark.timeout(900)
 def test_a_candidate_that_always_fails_is_rolled_back_and_no_client_sees_it(stack: FolderStack) -> None:
     with Traffic(stack) as traffic:
@@ -105,7 +125,6 @@ def test_a_good_candidate_goes_through_a_shadow_and_steps_and_is_promoted(stack:
 
 @pytest.mark.timeout(900)
 def test_a_person_pauses_resumes_and_aborts_and_a_forced_split_pauses(stack: FolderStack) -> None:
-    assert stack.call("/v1/traffic-split", {"model": "tiny", "weights": {"v1": 1}})[0] == 200
     # No traffic: the step waits and says for what.
     rollout = start(stack, "good", "--steps", "10,50")["id"]
     stack.eventually(lambda: stack.call(f"/v1/rollouts/{rollout}")[1]["phase"] == "stepping")
@@ -125,3 +144,88 @@ def test_a_person_pauses_resumes_and_aborts_and_a_forced_split_pauses(stack: Fol
     assert stack.call("/v1/traffic-split?model=tiny")[1]["weights"]["good"] == 0.5
     assert stack.call("/v1/rollouts/none")[0] == 404
     assert stack.call(f"/v1/rollouts/{rollout}/pause", {})[0] == 422
+
+
+def refusal(stack: FolderStack, *arguments: str, code: int = 1) -> str:
+    """What a command of rollouts says that exits with `code`."""
+    ran = stack.run("rollout", *arguments)
+    assert (ran.returncode, "Traceback" in ran.stderr) == (code, False), ran.stdout + ran.stderr
+    return " ".join(ran.stderr.split())
+
+
+@pytest.mark.timeout(900)
+def test_commands_that_do_not_apply_are_refused_with_the_reason_and_change_nothing(stack: FolderStack) -> None:
+    rollout = start(stack, "good", "--steps", "10,50")["id"]
+    stack.eventually(lambda: stack.call(f"/v1/rollouts/{rollout}")[1]["phase"] == "stepping")
+    assert "only a paused one can be resumed" in refusal(stack, "resume", rollout)
+    used = stack.run("models", "retire", "tiny/good")
+    assert used.returncode == 1
+    assert rollout in used.stderr
+    assert stack.call("/v1/traffic-split?model=tiny")[1]["weights"]["good"] == 0.1
+    assert stack.run("rollout", "abort", rollout, "--reason", "enough").returncode == 0
+    # Without traffic nothing is left to do.
+    stack.eventually(lambda: stack.call(f"/v1/rollouts/{rollout}")[1]["phase"] == "rolled_back", within_s=30)
+    for action in ("pause", "resume", "promote", "abort"):
+        code, problem = stack.call(f"/v1/rollouts/{rollout}/{action}", {})
+        assert (code, problem["code"]) == (422, "invalid_rollout")
+        assert "is over: rolled_back, enough; start another one" in problem["detail"]
+    assert "no rollout" in refusal(stack, "status", "nothing")
+
+
+def test_of_rollouts_that_are_started_at_once_one_starts_and_the_others_are_refused(stack: FolderStack) -> None:
+    asked = {"model": "tiny", "candidate": "good", "steps": ["10%"]}
+    with ThreadPoolExecutor(3) as callers:
+        answers = list(callers.map(lambda _: stack.call("/v1/rollouts", asked), range(3)))
+    assert sorted(code for code, _ in answers) == [201, 409, 409]
+    started = next(body for code, body in answers if code == 201)
+    assert all(started["id"] in body["detail"] for code, body in answers if code == 409)
+
+
+@pytest.mark.timeout(300)
+def test_waiting_has_an_exit_code_for_each_end_and_one_for_what_cannot_be_found_out(stack: FolderStack) -> None:
+    rollout = start(stack, "good", "--steps", "10,50")["id"]
+    assert "is still" in refusal(stack, "wait", rollout, "--timeout", "0s", code=3)
+    assert stack.run("rollout", "pause", rollout).returncode == 0
+    assert "paused" in refusal(stack, "wait", rollout, code=2)
+    assert stack.run("rollout", "abort", rollout, "--reason", "enough").returncode == 0
+    assert "rolled_back: enough" in refusal(stack, "wait", rollout, code=1)
+    assert "no rollout" in refusal(stack, "wait", "nothing", code=4)
+    assert "Missing argument" in refusal(stack, "wait", code=4)
+    elsewhere = stack.environment | {"INFERLANE_STATE_DIR": "/nowhere", "INFERLANE_API_PORT": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "control_plane", "rollout", "wait", "tiny", "--timeout", "0s"],
+        env=elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 4, ran.stderr
+    assert "no answer of the API" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("inferlane rollout start ti", {"tiny"}),
+        ("inferlane rollout start tiny g", {"good"}),
+        ("inferlane rollout status tiny-good-", {"ID"}),
+        ("inferlane rollout start tiny good --check an", {"answers"}),
+    ],
+)
+def test_the_shell_completes_models_versions_rollouts_and_checks(
+    stack: FolderStack, line: str, completed: set[str]
+) -> None:
+    _, body = stack.call("/v1/rollouts", {"model": "tiny", "candidate": "good", "steps": ["10%"]})
+    asking = {"_INFERLANE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    ran = subprocess.run(
+        [str(Path(sys.executable).with_name("inferlane"))],
+        env=stack.environment | asking,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    offered = set(ran.stdout.split())
+    assert offered >= {body["id"] if name == "ID" else name for name in completed}, ran.stderr
+    assert all(name.startswith(line.rpartition(" ")[2]) for name in offered)

@@ -60,7 +60,7 @@ def test_a_file_says_what_a_person_means() -> None:
         ({"each": {"min_time": "soon"}}, "soon"),
         ({"candidate": "v1"}, "name another one"),
         ({"wieghts": 1}, "wieghts"),
-        ({"checks": {"erors": {}}}, "erors"),
+        ({"checks": {"erors": {}}}, "erors.*there are: agreement, answers, errors, expired"),
         ({"checks": {"errors": {"margin": 7}}}, "below 1"),
         ({"checks": {"prometheus": {"max": 1}}}, "no query"),
         ({"checks": {"prometheus": {"query": "up"}}}, "never fails"),
