@@ -77,7 +77,6 @@ class Pipeline:
         self._shadows = shadows
         self._cancelled = cancelled
         self._clock = clock
-        self._reads_small_copies = False
         self._replies = ReplyBuilder(
             model.version,
             names=settings.names,
@@ -106,11 +105,6 @@ class Pipeline:
         """CPU seconds of all its runs."""
         return self._runner.spent_s
 
-    @property
-    def reads_small_copies(self) -> bool:
-        """Whether the last fetched bulk records were all shadow copies, and few enough rows for one run."""
-        return self._reads_small_copies
-
     def close(self) -> None:
         """Release the inference thread; it ends after the run under way."""
         self._runner.close()
@@ -132,11 +126,6 @@ class Pipeline:
         if refused:
             await self._finish([BatchReply(Batch(lane=lane, fetched_s=fetched_s), refused)])
         max_rows = self._runner.most_rows(self._max_batch_rows)
-        if lane is Lane.BULK:
-            self._reads_small_copies = (
-                all(request.headers.is_copy for request in requests)
-                and sum(request.rows for request in requests) <= max_rows
-            )
         batches = list(self._batches(requests, max_rows))
         held: list[BatchReply] = []
         while batches:

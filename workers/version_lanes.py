@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from workers.pipeline import Pipeline
 
 # Bulk records per fetched batch; each holds hundreds of rows. Fewer make more round trips for the same results and
-# leave the model idle during a fetch; more use memory, and decoding them blocks the event loop.
-_BULK_RECORDS_PER_FETCH = 8
-# Where they are shadow copies of a row or a few: what a fetched batch costs the worker, the broker and the store is
-# shared by more of them. As many as a worker sends in one write (`workers.copy_gatherer`).
-_COPIES_PER_FETCH = 64
+# leave the model idle during a fetch; more take longer until the first result. Large records are limited by their
+# bytes, as in every lane. As many as a worker sends shadow copies in one write (`workers.copy_gatherer`).
+_BULK_RECORDS_PER_FETCH = 64
+# After a death the record that kills is looked for among few.
+_BULK_RECORDS_AFTER_A_DEATH = 8
 # How often a lane checks for a stop that also wakes it: with fifty versions each check costs CPU.
 _WOKEN_WAIT_S = 10.0
 
@@ -54,9 +54,7 @@ def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
         consumer: BatchSource = LaneConsumer(settings, **arguments) if source is None else source(**arguments)
 
         def bulk_records() -> int:
-            # After a death the record that kills is looked for among few.
-            is_large = pipeline.reads_small_copies and not consumer.is_hurried
-            return _COPIES_PER_FETCH if is_large else _BULK_RECORDS_PER_FETCH
+            return _BULK_RECORDS_AFTER_A_DEATH if consumer.is_hurried else _BULK_RECORDS_PER_FETCH
 
         return LaneOptions(
             consumer=consumer,

@@ -6,19 +6,19 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from control_plane.bulk.rows import Chunk, result_lines
+from control_plane.bulk.chunks import Chunk
+from control_plane.bulk.result_lines import failed_lines, predicted_lines
 from inferlane.contracts.kafka_record import OutRecord, format_time
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, read_unidentified
 from inferlane.contracts.results import Status
-from inferlane.contracts.wire.tensors import row_count
-from inferlane.contracts.wire.v1 import encode_predictions
 from inferlane.contracts.wire.v2 import decode_response, encode_binary_request
-from inferlane.errors import UnavailableError
-from inferlane.runtime.kafka.clients import broker_errors, make_consumer, partitions_of
+from inferlane.errors import DecodeError, UnavailableError
+from inferlane.runtime.kafka.arrivals import ArrivalListener
+from inferlane.runtime.kafka.clients import broker_errors, make_consumer, partitions_of, rest_until_told
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_reader import read_added_partitions
 
@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
+    from inferlane.contracts.record import RequestHeaders
     from inferlane.runtime.settings import KafkaSettings
 
-# Records on their way at once: enough to keep every worker busy, few enough that memory stays flat.
-_IN_FLIGHT = 64
-_RECORDS_A_SEND = 8
+# Records of one send, and their bytes: fewer cost router, broker and workers a batch more often, and each batch a
+# millisecond of CPU; more reach the first worker later.
+_RECORDS_A_SEND, _BYTES_A_SEND = 32, 1024 * 1024
+# How long the collector waits for a result before it looks whether the job has stalled, and at the partitions.
 _POLL_S = 0.2
+# As little as a broker that holds a fetch should let the first result of many wait.
+_FETCH_WAIT_MS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,41 @@ class JobSpec:
     version: str | None
     classes: tuple[str, ...]
     stall_timeout_s: float
+
+
+class Window:
+    """The records on their way: enough of them to keep every worker busy, few enough that memory stays flat.
+
+    `_FEWEST` whatever they hold, and as many as hold `_MOST_BYTES`, at most `_MOST`.
+    """
+
+    _FEWEST, _MOST, _MOST_BYTES = 64, 512, 4 * 1024 * 1024
+
+    def __init__(self) -> None:
+        self._held: dict[int, int] = {}
+        self._bytes = 0
+        self._has_left = asyncio.Event()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another record may be sent."""
+        return len(self._held) < self._FEWEST or (len(self._held) < self._MOST and self._bytes < self._MOST_BYTES)
+
+    async def wait_for_room(self) -> None:
+        """Return once another record may be sent."""
+        while not self.has_room:
+            self._has_left.clear()
+            await self._has_left.wait()
+
+    def enter(self, sequence: int, size_bytes: int) -> None:
+        """Note that a record goes out."""
+        self._held[sequence] = size_bytes
+        self._bytes += size_bytes
+
+    def leave(self, sequence: int) -> None:
+        """Note that the lines of a record are written."""
+        self._bytes -= self._held.pop(sequence)
+        self._has_left.set()
 
 
 @dataclass(slots=True)
@@ -71,7 +110,8 @@ class BulkJob:
         self._sequence_of: dict[str, int] = {}
         self._lines: dict[int, bytes] = {}
         self._next_line = 0
-        self._slots = asyncio.Semaphore(_IN_FLIGHT)
+        self._rows_of: dict[int, int] = {}
+        self._window = Window()
         self._all_sent = False
 
     async def run(self, chunks: Iterator[Chunk], out: BinaryIO) -> JobReport:
@@ -88,7 +128,7 @@ class BulkJob:
             stack.push_async_callback(producer.close)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._send(chunks, producer))
+                    tasks.create_task(self._send(chunks, producer, tasks))
                     tasks.create_task(self._collect(consumer, out))
             except ExceptionGroup as group:
                 raise group.exceptions[0] from None
@@ -96,36 +136,49 @@ class BulkJob:
 
     async def _listen(self, stack: AsyncExitStack) -> "AIOKafkaConsumer":
         partitions = await partitions_of(self._settings, self._settings.names.results)
-        consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=50)
+        consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=_FETCH_WAIT_MS)
         with broker_errors(self._settings.kafka_bootstrap_servers):
             stack.push_async_callback(consumer.stop)
             await consumer.start()
             consumer.assign(partitions)
             await consumer.seek_to_end()
+        if self._settings.arrivals_dir is not None:
+            arrivals = ArrivalListener(self._settings.arrivals_dir, self._settings.names.results)
+            stack.callback(arrivals.close)
+            rest_until_told(
+                consumer, arrivals, topic=self._settings.names.results, effect="results are asked for often"
+            )
         return consumer
 
-    async def _send(self, chunks: Iterator[Chunk], producer: BatchProducer) -> None:
+    async def _send(self, chunks: Iterator[Chunk], producer: BatchProducer, tasks: asyncio.TaskGroup) -> None:
+        """Send every chunk; the next ones are read while the broker acknowledges the ones before."""
         pending: list[OutRecord] = []
+        pending_bytes = 0
+        under_way: asyncio.Task[None] | None = None
         for sequence, chunk in enumerate(chunks):
-            await self._acquire(pending, producer)
+            is_full = len(pending) >= _RECORDS_A_SEND or pending_bytes >= _BYTES_A_SEND
+            # Nothing comes back for what was not sent: waiting with it in hand would be waiting for ever.
+            if pending and (is_full or not self._window.has_room):
+                if under_way is not None:
+                    await under_way
+                under_way = tasks.create_task(producer.send(pending))
+                pending, pending_bytes = [], 0
+            await self._window.wait_for_room()
             self._report.invalid += len(chunk.faults)
-            self._sent[sequence] = chunk
-            if chunk.positions:
-                pending.append(self._record(sequence, chunk))
+            record = self._record(sequence, chunk) if chunk.positions else None
+            size_bytes = 0 if record is None else len(record.value)
+            self._window.enter(sequence, size_bytes)
+            # What was sent is not needed again.
+            self._sent[sequence] = replace(chunk, tensors={}, rejects=())
+            if record is None:
+                self._done(sequence, failed_lines(chunk, {}))
             else:
-                self._done(sequence, result_lines(chunk, [], model="", version="", error=None))
-            if len(pending) >= _RECORDS_A_SEND:
-                await producer.send(pending)
-                pending.clear()
+                pending.append(record)
+                pending_bytes += size_bytes
+        if under_way is not None:
+            await under_way
         await producer.send(pending)
         self._all_sent = True
-
-    async def _acquire(self, pending: list[OutRecord], producer: BatchProducer) -> None:
-        if self._slots.locked() and pending:
-            # Nothing comes back for what was not sent: waiting with it in hand would be waiting for ever.
-            await producer.send(pending)
-            pending.clear()
-        await self._slots.acquire()
 
     def _record(self, sequence: int, chunk: Chunk) -> OutRecord:
         payload, json_length = encode_binary_request(chunk.tensors)
@@ -140,7 +193,7 @@ class BulkJob:
         ]
         if self._spec.version is not None:
             headers.append(("ce_modelversion", self._spec.version.encode()))
-        return OutRecord(self._topic, request_id.encode(), payload, headers, max_run=1)
+        return OutRecord(self._topic, request_id.encode(), payload, headers, max_run=_RECORDS_A_SEND)
 
     async def _collect(self, consumer: "AIOKafkaConsumer", out: BinaryIO) -> None:
         last_s = time.monotonic()
@@ -173,28 +226,40 @@ class BulkJob:
             return  # A duplicate, as workers deliver at least once, or none of ours.
         chunk = self._sent[sequence]
         if named["ce_status"] == Status.SUCCEEDED.value.encode():
-            outputs = decode_response(record.value or b"", headers.json_length)
-            predictions = encode_predictions(outputs, self._spec.classes)
-            self._report.succeeded += row_count(outputs)
-            error = None
+            try:
+                lines = self._predicted(record, headers, chunk)
+            except DecodeError as error:
+                lines = self._failed(chunk, code=error.code, detail=str(error))
         else:
-            predictions = []
-            self._report.failed += len(chunk.positions)
-            error = {
-                "code": named.get("ce_errorcode", b"").decode(),
-                "detail": named.get("ce_errordetail", b"").decode(),
-            }
-        lines = result_lines(chunk, predictions, model=headers.model or "", version=headers.version or "", error=error)
+            lines = self._failed(
+                chunk,
+                code=named.get("ce_errorcode", b"").decode(),
+                detail=named.get("ce_errordetail", b"").decode(),
+            )
         self._done(sequence, lines)
 
+    def _predicted(self, record: "ConsumerRecord", headers: "RequestHeaders", chunk: Chunk) -> bytes:
+        outputs = decode_response(record.value or b"", headers.json_length)
+        lines = predicted_lines(
+            chunk, outputs, model=headers.model or "", version=headers.version or "", classes=self._spec.classes
+        )
+        self._report.succeeded += len(chunk.positions)
+        return lines
+
+    def _failed(self, chunk: Chunk, *, code: str, detail: str) -> bytes:
+        self._report.failed += len(chunk.positions)
+        return failed_lines(chunk, {"code": code, "detail": detail})
+
     def _done(self, sequence: int, lines: bytes) -> None:
-        del self._sent[sequence]
+        self._rows_of[sequence] = self._sent.pop(sequence).row_count
         self._lines[sequence] = lines
 
     def _write(self, out: BinaryIO) -> None:
+        written = 0
         while self._next_line in self._lines:
-            lines = self._lines.pop(self._next_line)
-            out.write(lines)
+            out.write(self._lines.pop(self._next_line))
+            written += self._rows_of.pop(self._next_line)
+            self._window.leave(self._next_line)
             self._next_line += 1
-            self._slots.release()
-            self._on_progress(lines.count(b"\n"))
+        if written:
+            self._on_progress(written)

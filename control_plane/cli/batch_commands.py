@@ -129,7 +129,8 @@ def _run(  # noqa: PLR0913 - two files in, two out
     )
 
     from control_plane.bulk.job import BulkJob  # noqa: PLC0415 - as above
-    from control_plane.bulk.rows import count_rows, rejects_written  # noqa: PLC0415 - keep `inferlane --help` fast
+    from control_plane.bulk.result_lines import rejects_written  # noqa: PLC0415 - as above
+    from control_plane.bulk.rows import count_rows  # noqa: PLC0415 - as above
 
     progress = Progress(
         TextColumn("{task.description}", markup=False),

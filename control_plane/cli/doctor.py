@@ -152,8 +152,8 @@ async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "
     import io
     import json
 
+    from control_plane.bulk.chunks import chunk_of_tensors
     from control_plane.bulk.job import BulkJob, JobSpec
-    from control_plane.bulk.rows import Chunk
     from control_plane.local.doctor_checks import holding_hop
     from inferlane.contracts.naming import Lane
     from inferlane.contracts.wire.v1 import decode_instances
@@ -161,7 +161,7 @@ async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "
 
     row = json.dumps([zero_row(target.signature)]).encode()
     tensors = decode_instances(row, target.signature, max_rows=1)
-    chunk = Chunk(first_row=0, row_count=1, tensors=tensors, positions=(0,), faults={})
+    chunk = chunk_of_tensors(tensors, first_row=0, row_count=1)
     spec = JobSpec(model=target.model, version=target.version, classes=(), stall_timeout_s=_BULK_WITHIN_S)
     started_s, out_lines = time.monotonic(), io.BytesIO()
     try:

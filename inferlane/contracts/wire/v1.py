@@ -251,11 +251,16 @@ def encode_predictions(outputs: Mapping[str, np.ndarray], classes: tuple[str, ..
 
     Numbers that JSON has no form for are the strings "NaN", "Infinity" and "-Infinity".
     """
-    columns = {name: _values(array, classes) for name, array in outputs.items()}
+    columns = prediction_columns(outputs, classes)
     if len(columns) == 1:
         return next(iter(columns.values()))
     names = tuple(columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def prediction_columns(outputs: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> dict[str, list[Any]]:
+    """What `encode_predictions` makes of each output, one value a row."""
+    return {name: _values(array, classes) for name, array in outputs.items()}
 
 
 def _values(array: np.ndarray, classes: tuple[str, ...]) -> list[Any]:

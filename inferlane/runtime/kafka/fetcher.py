@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # Keys and values that one call returns, beyond which it returns no further record. Too small makes many small batches
-# of large records, too large lets compressed records fill the memory.
-_RETURNED_BYTES = 32 * 1024 * 1024
+# of large records; too large lets compressed records fill the memory, and decoding them holds up the event loop.
+_RETURNED_BYTES = 8 * 1024 * 1024
 # Tansu gives no record to a fetch that waits for 0.
 _SHORTEST_WAIT_MS = 1
 _LONGEST_WAIT_MS = 1_000

@@ -1,18 +1,24 @@
 """Rows of a file: how it is written is found and said, and no row is lost in silence."""
 
 import json
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
+from control_plane.bulk import rows
+from control_plane.bulk.chunks import Chunk
 from control_plane.bulk.formats import HeaderLine, ReadOptions
-from control_plane.bulk.rows import Chunk, RowFile, rejects_written, result_lines
+from control_plane.bulk.result_lines import failed_lines, predicted_lines, rejects_written
+from control_plane.bulk.rows import RowFile
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
-from inferlane.errors import ConfigurationError
+from inferlane.errors import ConfigurationError, DecodeError
 from tests.support.fakes.records import IRIS
 
 ROWS = "5.1,3.5,1.4,0.2\n6.7,3.0,5.2,2.3\n"
@@ -239,10 +245,82 @@ def test_however_a_number_is_spelled_it_is_the_one_that_python_reads_or_a_fault(
 def test_results_of_a_chunk_are_written_alike_with_and_without_a_fault_among_them(tmp_path: Path) -> None:
     _, (good,) = read(tmp_path, ROWS)
     _, (mixed,) = read(tmp_path, ROWS.splitlines()[0] + "\nx,1,1,1\n")
-    said = {"model": 'ir"is', "version": "v1", "error": None}
-    predictions = [{"label": "a", "p": [0.5]}, 2]
-    whole = result_lines(good, predictions, **said).splitlines()  # type: ignore[arg-type]  # as it is given
-    part = result_lines(mixed, predictions[:1], **said).splitlines()  # type: ignore[arg-type]  # as above
+    outputs = {"label": np.array([1, 7]), 'p"1': np.array([[0.5, np.nan], [1.0, 0.1]])}
+    said = {"model": 'ir"is', "version": "v1", "classes": ("a", "b")}
+    whole = predicted_lines(good, outputs, **said).splitlines()  # type: ignore[arg-type]  # as it is given
+    firsts = {name: array[:1] for name, array in outputs.items()}
+    part = predicted_lines(mixed, firsts, **said).splitlines()  # type: ignore[arg-type]  # as above
     assert whole[0] == part[0]
-    assert [json.loads(line)["prediction"] for line in whole] == predictions
-    assert [json.loads(line)["row"] for line in whole] == [0, 1]
+    assert [json.loads(line) for line in whole] == [
+        {"row": 0, "model": 'ir"is', "version": "v1", "prediction": {"label": "b", 'p"1': [0.5, "NaN"]}},
+        {"row": 1, "model": 'ir"is', "version": "v1", "prediction": {"label": 7, 'p"1': [1.0, 0.1]}},
+    ]
+    assert json.loads(part[1])["error"]["code"] == "invalid_input"
+    (bare, _) = predicted_lines(good, {"y": np.array([2.5, 3.5])}, **said).splitlines()  # type: ignore[arg-type]
+    assert json.loads(bare)["prediction"] == 2.5
+    failed = [json.loads(line) for line in failed_lines(mixed, {"code": "model_error", "detail": "no"}).splitlines()]
+    assert [(line["row"], line["error"]["code"]) for line in failed] == [(0, "model_error"), (1, "invalid_input")]
+
+
+@pytest.mark.parametrize("outputs", [{"y": np.zeros(1)}, {"y": np.zeros(2), "z": np.zeros(3)}])
+def test_a_result_with_other_rows_than_were_sent_is_refused(tmp_path: Path, outputs: dict[str, np.ndarray]) -> None:
+    _, (chunk,) = read(tmp_path, ROWS)
+    with pytest.raises(DecodeError, match="2 rows were sent"):
+        predicted_lines(chunk, outputs, model="iris", version="v1", classes=())
+
+
+def test_a_long_file_is_read_in_order_with_its_odd_and_empty_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of lines are read at once, and one by one around an odd line: neither may move the rows or their lines."""
+    monkeypatch.setattr(rows, "_BLOCK_CHARS", 2_000)
+    odd = {700: "x,1,1,1", 701: "-0,1,1,1", 1500: '"2",1,1,1', 2999: "1,2"}
+    written = [odd.get(number, f"{number},1,1,1") for number in range(3_000)]
+    for place in (2_400, 900, 250):
+        written.insert(place, "")
+    path = tmp_path / "rows.csv"
+    path.write_text(NAMES + "\n".join(written))
+
+    file = RowFile(path, IRIS)
+    chunks = list(file.chunks(rows_per_chunk=64))
+
+    assert sum(chunk.row_count for chunk in chunks) == 3_000
+    assert all(chunk.row_count <= 64 for chunk in chunks)
+    assert file.empty_lines == 3
+    # One empty line and the header before the first of them, three at the end.
+    assert [(reject.row, reject.line) for chunk in chunks for reject in chunk.rejects] == [(700, 703), (2999, 3004)]
+    read_back = {
+        chunk.first_row + position: row[0]
+        for chunk in chunks
+        for position, row in zip(chunk.positions, chunk.tensors["input"].tolist(), strict=True)
+    }
+    wanted = {number: float(number) for number in range(3_000)} | {701: 0.0, 1500: 2.0}
+    assert read_back == {number: value for number, value in wanted.items() if number not in {700, 2999}}
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])
+def test_a_file_of_any_length_takes_the_memory_of_a_part_of_it(tmp_path: Path, name: str) -> None:
+    path, count = tmp_path / name, 400_000
+    if name.endswith(".parquet"):
+        column = pa.array(np.arange(count, dtype=np.float64))
+        parquet.write_table(pa.table(dict.fromkeys("abcd", column)), path)
+    else:
+        line = "5.1,3.5,1.4,0.2\n" if name.endswith(".csv") else "[5.1, 3.5, 1.4, 0.2]\n"
+        path.write_text(line * count)
+    tracemalloc.start()
+    try:
+        read_rows = sum(chunk.row_count for chunk in RowFile(path, IRIS).chunks(rows_per_chunk=256))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert read_rows == count
+    # Its lines alone would be 25 MB, its tensors 6.
+    assert peak_bytes < 5_000_000
+
+
+def test_lines_of_numbers_are_read_without_an_object_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the fast path: what the other tests compare must not be the slow one twice."""
+    monkeypatch.setattr(RowFile, "_csv_line", None)
+    assert np.allclose(values(read(tmp_path, ROWS)[1]), EXPECTED)
+    assert np.allclose(values(read(tmp_path, ROWS.replace(",", ";"))[1]), EXPECTED)
+    assert len(read(tmp_path, "1\n2.0\n", signature=WHOLE)[1][0].positions) == 2

@@ -1,5 +1,6 @@
 """Parquet files: each row becomes the row that the model takes, or a fault with its reason."""
 
+import math
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from control_plane.bulk.chunks import Chunk
 from control_plane.bulk.formats import ReadOptions
-from control_plane.bulk.rows import Chunk, RowFile, count_rows
+from control_plane.bulk.parquet_rows import ParquetRows
+from control_plane.bulk.rows import RowFile, count_rows
 from inferlane.contracts.wire.tensors import Column, Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 
@@ -131,3 +134,103 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"cannot read .* as Parquet"):
         RowFile(tmp_path / "rows.parquet", PAIRS)
+
+
+WIDE = signature(TensorSpec(name="input", datatype="FP64", shape=(-1, 2), allow_nan=True))
+COUNTS = signature(TensorSpec(name="input", datatype="UINT64", shape=(-1, 2)))
+SMALL = signature(
+    TensorSpec(name="b", datatype="INT8", shape=(-1,)), TensorSpec(name="a", datatype="FP16", shape=(-1, 1))
+)
+ORDERED = signature(
+    TensorSpec(
+        name="input",
+        datatype="FP32",
+        shape=(-1, 2),
+        columns=(Column(name="b", default=7.0), Column(name="a")),
+    )
+)
+NUMBERS = {
+    "plain": pa.array([1.0, 2.5, -0.0, 3.0]),
+    "whole": pa.array([1, 2, 3, 4], pa.int8()),
+    "floats of whole numbers": pa.array([1.0, 2.0, -3.0, 4.0], pa.float32()),
+    "missing": pa.array([1.0, None, 3.0, math.nan]),
+    "missing whole numbers": pa.array([1, None, 3, 4]),
+    "infinite": pa.array([1.0, math.inf, 3.0, 4.0]),
+    "out of range": pa.array([1.0, 1e300, 3.0, -300.0]),
+    "large": pa.array([2**53 + 1, 2**63 - 1, 0, -(2**53) - 1]),
+    "larger": pa.array([2**64 - 1, 0, 1, 2], pa.uint64()),
+    "text": pa.array(["1", "2", "3", "4"]),
+    "truth": pa.array([True, False, True, False]),
+    "decimal": pa.array([Decimal("1.5"), Decimal("2.5"), Decimal("3.5"), Decimal("4.5")]),
+}
+
+
+@pytest.mark.parametrize("model", [PAIRS, WIDE, COUNTS, SMALL, ORDERED], ids=["f4", "f8", "u8", "i1", "named"])
+@pytest.mark.parametrize("missing", [None, 0.1])
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_columns_that_are_read_at_once_say_what_they_say_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, missing: float | None, model: Signature
+) -> None:
+    columns = {"a": NUMBERS[kind], "b": pa.array([1.0, 2.0, 3.0, 4.0])}
+    at_once = read(tmp_path, columns, model, missing=missing)
+    monkeypatch.setattr(ParquetRows, "tensors", lambda *_: None)
+    one_by_one = read(tmp_path, columns, model, missing=missing)
+
+    assert (at_once.positions, at_once.faults, at_once.rejects) == (
+        one_by_one.positions,
+        one_by_one.faults,
+        one_by_one.rejects,
+    )
+    assert at_once.tensors.keys() == one_by_one.tensors.keys()
+    for name, array in at_once.tensors.items():
+        assert (array.dtype, array.shape) == (one_by_one.tensors[name].dtype, one_by_one.tensors[name].shape)
+        assert array.tobytes() == one_by_one.tensors[name].tobytes()
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        pa.array([[1.0, 2.0], [3.0, 4.0]]),
+        pa.array([[1.0, 2.0], [3.0]]),
+        pa.array([[1.0, 2.0], None]),
+        pa.array([[1.0, None], [3.0, 4.0]]),
+        pa.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]),
+        pa.array([[1, 2], [3, 4]], pa.large_list(pa.int32())),
+        pa.FixedSizeListArray.from_arrays(pa.array([1.0, 2.0, 3.0, 4.0], pa.float32()), 2),
+    ],
+    ids=str,
+)
+def test_lists_that_are_read_at_once_say_what_they_say_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: pa.Array
+) -> None:
+    at_once = read(tmp_path, {"a": lists}, PAIRS)
+    monkeypatch.setattr(ParquetRows, "tensors", lambda *_: None)
+    one_by_one = read(tmp_path, {"a": lists}, PAIRS)
+
+    assert (at_once.positions, at_once.faults) == (one_by_one.positions, one_by_one.faults)
+    assert {name: array.tolist() for name, array in at_once.tensors.items()} == {
+        name: array.tolist() for name, array in one_by_one.tensors.items()
+    }
+
+
+def test_plain_numbers_are_read_without_an_object_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the fast path: what the other tests compare must not be the slow one twice."""
+    monkeypatch.setattr(ParquetRows, "rows", None)
+    assert read(tmp_path, {"a": NUMBERS["plain"], "b": NUMBERS["whole"]}, PAIRS).row_count == 4
+    assert read(tmp_path, {"a": NUMBERS["missing"], "b": NUMBERS["plain"]}, WIDE).row_count == 4
+    assert read(tmp_path, {"a": pa.array([[1.0, 2.0], [3.0, 4.0]])}, PAIRS).row_count == 2
+
+
+def test_chunks_are_full_and_in_order_across_row_groups_and_beside_a_fault(tmp_path: Path) -> None:
+    values = [float(number) for number in range(10_000)]
+    table = pa.table({"a": values, "b": pa.array([None if at == 7_000 else 1.0 for at in range(10_000)])})
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(table, path, row_group_size=777)
+
+    chunks = list(RowFile(path, PAIRS).chunks(rows_per_chunk=256))
+
+    assert [chunk.row_count for chunk in chunks] == [256] * 39 + [16]
+    assert [chunk.first_row for chunk in chunks] == list(range(0, 10_000, 256))
+    assert [reject.row for chunk in chunks for reject in chunk.rejects] == [7_000]
+    read_back = [row[0] for chunk in chunks for row in chunk.tensors["input"].tolist()]
+    assert read_back == [value for value in values if value != 7_000]

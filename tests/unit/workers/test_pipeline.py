@@ -554,22 +554,3 @@ async def test_copies_of_one_fetch_are_kept_in_one_write_however_many_runs_they_
     await answer(*copies, model=FakeModel(), lane=Lane.BULK, shadow_results=results, max_batch_rows=2)
     (kept,) = results.added
     assert (kept[0], kept[1].copies, kept[1].compared, kept[1].agreed) == ("manual", 7, 7, 7)
-
-
-async def test_bulk_records_are_fetched_by_many_only_while_they_are_copies_of_few_rows() -> None:
-    """Guards both conditions of `reads_small_copies`: large bulk records in a large batch block the event loop."""
-    pipeline = make_pipeline(FakeModel(), FakeDelivery(), max_batch_rows=4)
-    small, large = await copies_of("a", "b"), await copies_of("c", "d", "e", value=TWO_ROWS)
-    seen = []
-    for records, lane in (
-        ([make_record("1")], Lane.BULK),
-        (small, Lane.BULK),
-        ([make_record("2")], Lane.REQUESTS),
-        (large, Lane.BULK),
-        (small, Lane.BULK),
-        ([*small, make_record("3")], Lane.BULK),
-    ):
-        await pipeline.serve(FetchedBatch(records, Ticket({})), lane)  # type: ignore[arg-type]  # as above
-        seen.append(pipeline.reads_small_copies)
-    pipeline.close()
-    assert seen == [False, True, True, False, True, False]
