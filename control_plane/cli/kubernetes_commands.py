@@ -1,6 +1,7 @@
 """`inferlane k8s`: the manifests of a deployment on Kubernetes, and the Secret of its store."""
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +47,9 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
     rows: RowsPerRecord = 1.0,
     store_tls: Annotated[
         bool, typer.Option("--store-tls", help="Reach the store with TLS, by the Secret inferlane-store-tls.")
+    ] = False,
+    api_tls: Annotated[
+        bool, typer.Option("--api-tls", help="Serve the API with TLS, by the Secret inferlane-api-tls.")
     ] = False,
     user_per_service: Annotated[
         bool,
@@ -115,7 +119,7 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
         node_selector=dict(_label(text) for text in gpu_node or ()),
     )
     gpus = {(each.model, each.version): on_gpu for each in served if each.execution.on_gpu}
-    plan = make_plan(
+    made = make_plan(
         settings,
         [CHART_POOL] if helm else versions,
         namespace=namespace,
@@ -127,6 +131,7 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
         shared=list(map(_pairs, groups)),
         others=_pairs(catalog.all_versions() if users else _served_versions(catalog, also or [])),
     )
+    plan = replace(made, has_api_tls=api_tls)
     if users:
         _check_strimzi(plan)
         typer.echo(text_of_users(plan), nl=False)

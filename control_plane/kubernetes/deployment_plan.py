@@ -152,6 +152,7 @@ class DeploymentPlan:
     has_users: bool
     # Whose topics and groups the services may use: the versions of the pools, and those that are rendered elsewhere.
     granted: tuple[tuple[str, str], ...]
+    has_api_tls: bool = False  # of both ports; health and metrics are on the ops port then
 
     @property
     def runs_kafka(self) -> bool:

@@ -51,7 +51,11 @@ def chart_files(
     templates |= {f"pool-{name}": documents for name, documents in documents_of_pool(plan, stand_in).items()}
     if plan.runs_kafka:
         templates |= {f"kafka-{name}": documents for name, documents in kafka_documents(plan).items()}
-    texts = {name: template(plan, stand_in, documents) for name, documents in templates.items()}
+    other = base_documents(replace(plan, has_api_tls=not plan.has_api_tls))
+    texts = {
+        name: template(plan, stand_in, documents, other_tls=other.get(name, ()))
+        for name, documents in templates.items()
+    }
     monitor = template(plan, stand_in, [monitor_document(plan)]).removeprefix(HEADER)
     texts["pod-monitor.yaml"] = f"{HEADER}{{{{- if .Values.monitoring.enabled }}}}\n{monitor}{{{{- end }}}}\n"
     texts["_helpers.tpl"] = helpers(plan)
@@ -89,7 +93,7 @@ def _values(plan: DeploymentPlan, pools: list[Document], *, image: str, threshol
         "env": {},
         "cpuRequest": "",
         "spreadOverNodes": False,
-        "api": {"minReplicas": least, "maxReplicas": most, "open": False},
+        "api": {"minReplicas": least, "maxReplicas": most, "open": False, "tls": plan.has_api_tls},
         "router": {"minReplicas": 1},
         **({"kafka": {"nodes": 1, "storage": "10Gi", "cpuRequest": "500m"}} if plan.runs_kafka else {}),
         "monitoring": {"enabled": False},
@@ -128,7 +132,8 @@ _MEANINGS = {
     "# chart is made: INFERLANE_PREFIX, INFERLANE_DRAIN_DEADLINE_S, partitions, the broker and the store.",
     "cpuRequest": "The CPU request of every Deployment; empty leaves each its own.",
     "spreadOverNodes": "Whether the replicas of each Deployment are spread over the nodes.",
-    "api": "open: without keys, for a cluster that only this machine can reach.",
+    "api": "open: without keys, for a cluster that only this machine can reach.\n"
+    "# tls: both ports with TLS, by the certificate of the Secret inferlane-api-tls.",
     "router": "Never 0: without a router no record reaches the topics that wake a pool.",
     "kafka": "Strimzi's cluster; three nodes keep every record twice when one is lost.",
     "monitoring": "A PodMonitor for the Prometheus operator.",

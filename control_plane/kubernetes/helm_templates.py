@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from control_plane.kubernetes.deployment_plan import DeploymentPlan, Document, GpuPlan, PoolPlan, object_name
@@ -25,10 +26,20 @@ _REPLICATION = ("default.replication.factor", "offsets.topic.replication.factor"
 _TRANSACTION_LOG = ("transaction.state.log.replication.factor", "transaction.state.log.min.isr")
 
 
-def template(plan: DeploymentPlan, pool: PoolPlan, documents: Iterable[Document]) -> str:
-    """Return the documents as a template. Those of the pool are repeated, and so are items of lists that mention it."""
+def template(
+    plan: DeploymentPlan, pool: PoolPlan, documents: Iterable[Document], *, other_tls: Iterable[Document] = ()
+) -> str:
+    """Return the documents as a template. Those of the pool are repeated, and so are items of lists that mention it.
+
+    `other_tls` are the same documents where the API has TLS, if it has none in `documents`, or the other way round.
+    """
     parts = []
-    for each in documents:
+    for each, other in zip_longest(documents, other_tls):
+        if other is not None and other != each:
+            with_tls, without = (each, other) if plan.has_api_tls else (other, each)
+            one, two = (_text(pool, _with_choices(variant, plan)) for variant in (with_tls, without))
+            parts.append(f"{{{{- if $.Values.api.tls }}}}\n---\n{one}{{{{- else }}}}\n---\n{two}{{{{- end }}}}\n")
+            continue
         content = _with_choices(each, plan)
         if _mentions_pool(each["metadata"]["name"]):
             parts.append(f"{{{{- range $.Values.pools }}}}\n---\n{_text(pool, content)}{{{{- end }}}}\n")

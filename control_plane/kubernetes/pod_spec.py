@@ -52,6 +52,15 @@ _SECRET = frozenset({"INFERLANE_KAFKA_SASL_PASSWORD", "INFERLANE_FEEDBACK_SECRET
 _IN_THE_URL = frozenset({"INFERLANE_REDIS_USERNAME", "INFERLANE_REDIS_PASSWORD", "INFERLANE_REDIS_SSL_CAFILE"})
 
 
+API_TLS_SECRET = "inferlane-api-tls"  # noqa: S105 - the name of a secret, not one
+API_TLS_FOLDER = "/etc/inferlane/tls"
+_CERTIFICATE = {
+    f"INFERLANE_{port}_SSL_{kind}": file
+    for port in ("API", "GRPC")
+    for kind, file in (("CERTFILE", "tls.crt"), ("KEYFILE", "tls.key"))
+}
+
+
 CONTAINER_NAME = "inferlane"
 
 
@@ -70,7 +79,10 @@ def grace_period_s(settings: "StackSettings", component: str) -> int:
 def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
     """Return the settings as a container's env; values with a password come from a Secret."""
     settings = plan.settings
-    others = ("INFERLANE_OPS_",) if component == "api" else ("INFERLANE_API_", "INFERLANE_GRPC_")
+    if component != "api":
+        others: tuple[str, ...] = ("INFERLANE_API_", "INFERLANE_GRPC_")
+    else:
+        others = () if plan.has_api_tls else ("INFERLANE_OPS_",)
     chosen: dict[str, Document] = {
         name: {"value": value}
         for name, value in settings.environment().items()
@@ -90,6 +102,8 @@ def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
         chosen["INFERLANE_REDIS_PASSWORD"] = secret_value(STORE_SECRET, PASSWORD)
     if plan.has_store_tls:
         chosen["INFERLANE_REDIS_SSL_CAFILE"] = {"value": f"{STORE_FOLDER}/{CA_FILE}"}
+    if component == "api" and plan.has_api_tls:
+        chosen |= {name: {"value": f"{API_TLS_FOLDER}/{file}"} for name, file in _CERTIFICATE.items()}
     if component == Service.WEBHOOKS:
         # It calls whom a client names, and needs no store.
         chosen = {name: value for name, value in chosen.items() if not name.startswith("INFERLANE_REDIS_")}
@@ -117,7 +131,9 @@ def pod_spec(
     }
     if component == "api":
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": PRESTOP_S}}}
-        _mount(pod, KEYS_VOLUME, KEYS_FOLDER, KEYS_SECRET)
+        mount_secret(pod, KEYS_VOLUME, KEYS_FOLDER, KEYS_SECRET)
+        if plan.has_api_tls:
+            mount_secret(pod, "api-tls", API_TLS_FOLDER, API_TLS_SECRET, items=["tls.crt", "tls.key"])
     return {**pod, "terminationGracePeriodSeconds": grace_period_s(plan.settings, component)}
 
 
@@ -140,14 +156,15 @@ def shell_spec(plan: "DeploymentPlan", *, component: str, resources: Document) -
     }
     if plan.settings.kafka_ssl_cafile is not None:
         authority = KAFKA_CA_SECRET if plan.runs_kafka else OTHER_KAFKA_CA_SECRET
-        _mount(pod, "kafka-ca", KAFKA_FOLDER, authority, items=[CA_FILE])
+        mount_secret(pod, "kafka-ca", KAFKA_FOLDER, authority, items=[CA_FILE])
     if plan.has_store_tls:
         # The authority alone: the key of the store is the store's.
-        _mount(pod, "store-ca", STORE_FOLDER, STORE_TLS_SECRET, items=[CA_FILE])
+        mount_secret(pod, "store-ca", STORE_FOLDER, STORE_TLS_SECRET, items=[CA_FILE])
     return pod
 
 
-def _mount(pod: Document, name: str, folder: str, secret: str, *, items: list[str] | None = None) -> None:
+def mount_secret(pod: Document, name: str, folder: str, secret: str, *, items: list[str] | None = None) -> None:
+    """Mount a Secret, or these items of it, into the only container of the pod."""
     source: Document = {"secretName": secret}
     if items:
         source["items"] = [{"key": item, "path": item} for item in items]

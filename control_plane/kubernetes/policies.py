@@ -271,7 +271,7 @@ _RELABELLED = {
 
 
 def monitor_document(plan: DeploymentPlan) -> Document:
-    """Return one PodMonitor: API pods name their port `http`, the others `ops`."""
+    """Return one PodMonitor: API pods name their port `http`, the others, and those with TLS, `ops`."""
     relabelings = [
         {"action": "replace", "sourceLabels": [source], "targetLabel": label} for label, source in _RELABELLED.items()
     ]

@@ -6,6 +6,7 @@ from control_plane.broker_acls import Service
 from control_plane.kubernetes.deployment_plan import (
     API,
     API_PORT,
+    CA_FILE,
     GRPC_PORT,
     OPS_PORT,
     DeploymentPlan,
@@ -15,7 +16,15 @@ from control_plane.kubernetes.deployment_plan import (
     document,
     labels,
 )
-from control_plane.kubernetes.pod_spec import pod_spec, resources, secret_value, shell_spec
+from control_plane.kubernetes.pod_spec import (
+    API_TLS_FOLDER,
+    API_TLS_SECRET,
+    mount_secret,
+    pod_spec,
+    resources,
+    secret_value,
+    shell_spec,
+)
 
 # A pod that is replaced stops its whole group for a moment: one at a time, the new one ready first.
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
@@ -76,21 +85,28 @@ def router_documents(plan: DeploymentPlan) -> list[Document]:
 def api_documents(plan: DeploymentPlan) -> list[Document]:
     """Return the API's Deployment, disruption budget and Service."""
     selector = labels("api", "api")
+    http = ("https" if plan.has_api_tls else "http", API_PORT)
     pod = pod_spec(
         plan,
         component="api",
         args=["api"],
         resources=resources(cpu="500m", memory="256Mi", memory_limit="1Gi"),
-        port=("http", API_PORT),
+        # Kubelet and Prometheus trust no authority of ours.
+        port=("ops", OPS_PORT) if plan.has_api_tls else http,
     )
-    pod["containers"][0]["ports"].append({"name": "grpc", "containerPort": GRPC_PORT})
+    ports = [*([http] if plan.has_api_tls else []), ("grpc", GRPC_PORT)]
+    pod["containers"][0]["ports"] += [{"name": name, "containerPort": number} for name, number in ports]
     # Meshes and gateways balance calls and not connections where they know that it is gRPC.
-    grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
+    spoken = "https" if plan.has_api_tls else "kubernetes.io/h2c"
+    grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": spoken}
+    main = {"name": http[0], "port": API_PORT, "targetPort": http[0]}
+    if plan.has_api_tls:
+        main["appProtocol"] = spoken
     service = document(
         "v1",
         "Service",
         {"name": API, "namespace": plan.namespace, "labels": selector},
-        spec={"selector": selector, "ports": [{"name": "http", "port": API_PORT, "targetPort": "http"}, grpc]},
+        spec={"selector": selector, "ports": [main, grpc]},
     )
     return [*workload(plan, API, selector, pod), service]
 
@@ -131,7 +147,12 @@ def operator_documents(plan: DeploymentPlan) -> list[Document]:
     pod = shell_spec(plan, component=Service.OPERATOR.value, resources=size)
     (container,) = pod["containers"]
     container["command"] = ["tini", "--", "sleep", str(_SHELL_S)]
-    container["env"].append({"name": "INFERLANE_API_URL", "value": f"http://{API}.{plan.namespace}.svc:{API_PORT}"})
+    scheme = "https" if plan.has_api_tls else "http"
+    url = f"{scheme}://{API}.{plan.namespace}.svc:{API_PORT}"
+    container["env"].append({"name": "INFERLANE_API_URL", "value": url})
+    if plan.has_api_tls:
+        container["env"].append({"name": "INFERLANE_API_SSL_CAFILE", "value": f"{API_TLS_FOLDER}/{CA_FILE}"})
+        mount_secret(pod, "api-ca", API_TLS_FOLDER, API_TLS_SECRET, items=[CA_FILE])
     container["env"].append({"name": "INFERLANE_STATE_DIR", "value": "/tmp"})  # noqa: S108 - the pod's own
     job = document(
         "batch/v1",

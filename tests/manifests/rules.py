@@ -110,7 +110,7 @@ def _workload_faults(documents: list[Document]) -> Iterator[str]:
     )
 
 
-_PORT_SETTINGS = {"http": "API", "grpc": "GRPC", "ops": "OPS"}
+_PORT_SETTINGS = {"http": "API", "https": "API", "grpc": "GRPC", "ops": "OPS"}
 
 
 def _drain_faults(name: str, pod: Document) -> Iterator[str]:

@@ -5,6 +5,7 @@ checks. With `--names`, pools whose names Kubernetes spells otherwise, and the s
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -37,7 +38,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     odd = "--names" in sys.argv
     versions = ODD_VERSIONS if odd else VERSIONS
-    plan = make_plan(
+    made = make_plan(
         cluster_settings(load_settings(), namespace="ml", store_tls=not odd),
         versions,
         namespace="ml",
@@ -46,10 +47,12 @@ def main() -> None:
         waits=Waits(),
         gpus=GPUS if odd else {},
     )
+    plan = replace(made, has_api_tls=True)
     write_files(folder / "rendered", files(plan))
     laptop = yaml.safe_load(Path("k8s/helm/inferlane/values-laptop.yaml").read_text(encoding="utf-8"))
     chart = chart_files(_chart_plan(), versions, image=plan.image, gpus=GPUS)
     values = {**yaml.safe_load(chart["values.yaml"]), **laptop}
+    values["api"] = {**values["api"], "tls": True}
     write_files(folder, {"values.yaml": yaml.safe_dump(values)})
     write_files(folder, {"mine/kustomization.yaml": _MINE})
 

@@ -3,6 +3,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,33 @@ def test_tls_of_the_store_is_a_switch() -> None:
     worker = yaml.safe_load(with_tls["inference-service-v1.yaml"].split("---")[0])["spec"]["template"]["spec"]
     (authority,) = [volume for volume in worker["volumes"] if volume["name"] == "store-ca"]
     assert authority["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+
+
+def test_tls_of_the_api_is_a_switch() -> None:
+    """Guards the ops port of its probes: a kubelet trusts no authority, and the rules find a probe of no port."""
+    made = replace(plan(), has_api_tls=True)
+    texts = files(made)
+    parts = [text for name, text in texts.items() if "/" in name and "kustomization" not in name]
+    assert faults("---\n".join([*parts, texts["operator.yaml"]]), versions=VERSIONS) == []
+    env = environments(texts)
+    assert env["inferlane-api"]["INFERLANE_API_SSL_CERTFILE"]["value"] == "/etc/inferlane/tls/tls.crt"
+    assert env["inferlane-api"]["INFERLANE_GRPC_SSL_KEYFILE"]["value"] == "/etc/inferlane/tls/tls.key"
+    assert env["inferlane-api"]["INFERLANE_OPS_PORT"]["value"] == "8100"
+    assert [name for name, held in env.items() if "INFERLANE_API_SSL_CERTFILE" in held] == ["inferlane-api"]
+    api, _, service, _ = yaml.safe_load_all(texts["base/api.yaml"])
+    (container,) = api["spec"]["template"]["spec"]["containers"]
+    assert {container[probe]["httpGet"]["port"] for probe in container if probe.endswith("Probe")} == {"ops"}
+    assert {port["name"] for port in container["ports"]} == {"ops", "https", "grpc"}
+    (pair,) = [volume for volume in api["spec"]["template"]["spec"]["volumes"] if volume["name"] == "api-tls"]
+    assert [item["key"] for item in pair["secret"]["items"]] == ["tls.crt", "tls.key"]
+    assert {port["appProtocol"] for port in service["spec"]["ports"]} == {"https"}
+    # Who runs commands in the cluster has the authority, and not the key.
+    operator = yaml.safe_load(texts["operator.yaml"])["spec"]["template"]["spec"]
+    (authority,) = [volume for volume in operator["volumes"] if volume["name"] == "api-ca"]
+    assert [item["key"] for item in authority["secret"]["items"]] == ["ca.crt"]
+    assert "https://inferlane-api.inferlane.svc:8000" in texts["operator.yaml"]
+    # Without the switch nothing of it is there.
+    assert "tls.crt" not in whole()
 
 
 def test_with_a_broker_and_a_store_of_ones_own_none_is_rendered_and_the_way_out_is_open() -> None:
