@@ -39,6 +39,8 @@ class FailureLimit:
         self._labels = (model, version)
         self._clock = clock
         self._counts: deque[tuple[int, int]] = deque()
+        # The sums of `_counts`.
+        self._judged = self._failed = 0
         self._pause_s = self._first_pause_s
         self._halted_until_s: float | None = None
         HALTED.labels(*self._labels).set(0)
@@ -69,11 +71,14 @@ class FailureLimit:
             self._judge_probe(judged, failed)
             return
         self._counts.append((judged, failed))
-        total = sum(count for count, _ in self._counts)
-        while total - self._counts[0][0] >= self._window_requests:
-            total -= self._counts.popleft()[0]
-        if total >= self._window_requests and self._is_over(total, sum(bad for _, bad in self._counts)):
-            self._halt(total, _TOO_MANY)
+        self._judged += judged
+        self._failed += failed
+        while self._judged - self._counts[0][0] >= self._window_requests:
+            oldest_judged, oldest_failed = self._counts.popleft()
+            self._judged -= oldest_judged
+            self._failed -= oldest_failed
+        if self._judged >= self._window_requests and self._is_over(self._judged, self._failed):
+            self._halt(self._judged, _TOO_MANY)
 
     def _is_over(self, total: int, failed: int) -> bool:
         return failed > self._share * total
@@ -92,6 +97,7 @@ class FailureLimit:
 
     def _halt(self, requests: int, reason: str) -> None:
         self._counts.clear()
+        self._judged = self._failed = 0
         self._halted_until_s = self._clock.monotonic_s() + self._pause_s
         HALTED.labels(*self._labels).set(1)
         log.error(

@@ -165,9 +165,9 @@ def _of_strings(output: Any) -> Any:
 # Bytes of bulk results that are held back to deliver them together. More in one produce could exceed the request
 # timeout of the broker.
 HELD_BYTES = 1024 * 1024
-# A run that is expected to be shorter happens on the event loop: the way to the thread and back costs 0.06 ms of CPU
-# (docs/adr/0008). A longer run there would delay heartbeats and fetches.
-_INLINE_S = 0.0001
+# A run that is expected to be shorter happens on the event loop: the way to the thread and back costs 0.06 ms of CPU,
+# and a run there finds its caches cold (docs/adr/0008). A longer run on the loop would delay heartbeats and fetches.
+_INLINE_S = 0.0003
 
 
 class BatchRunner:

@@ -117,7 +117,7 @@ class OutcomeRecorder:
         tally.total.update(total_s)
         if labels is not None:
             bound = len(self._labels)
-            counts = np.bincount(labels.ravel().clip(-1, bound) + 1, minlength=bound + 2)
+            counts = np.bincount(np.minimum(np.maximum(labels.ravel(), -1), bound) + 1, minlength=bound + 2)
             tally.classes = counts if tally.classes is None else tally.classes + counts
         if open_labels:
             tally.open_labels.update(open_labels)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
+from hiredis import pack_command
 from redis.asyncio import (
     BlockingConnectionPool,
     Connection,
@@ -72,6 +73,17 @@ class _Replaceable:
             self._failovers.count += 1
             await self.disconnect()  # type: ignore[attr-defined]  # as above
             raise StoreConnectionError(f"the node is not the one to ask any more: {error}") from error
+
+    def pack_command(self, *arguments: Any) -> list[bytes]:
+        """Encode a command in C: redis-py does so argument by argument, and a batch of results has three for each."""
+        name, *others = arguments
+        words = (name.encode() if isinstance(name, str) else name).split()
+        try:
+            return [pack_command((*words, *others))]
+        except TypeError:
+            # A memoryview; or nothing that can be sent, of which redis-py says why.
+            packed: list[bytes] = super().pack_command(*arguments)  # type: ignore[misc]  # as above
+            return packed
 
 
 class _PlainConnection(_Replaceable, Connection):

@@ -81,6 +81,8 @@ class ResultStore:
         self._is_cluster = is_cluster(redis)
         # The key of the result of a foreign id; empty once two payloads had the same name.
         self._name_key = names.store_key("name", "")
+        self._result_prefix = names.store_key("result", "")
+        self._accepted_prefix = names.store_key("accepted", "")
 
     def wake_up_channel(self, instance: str) -> str:
         """Return the pub/sub channel of one API instance."""
@@ -109,8 +111,9 @@ class ResultStore:
     async def _put_at_once(
         self, results: Sequence[Result], messages: Sequence[tuple[str, bytes]]
     ) -> list[bytes | None]:
-        keys = [self._result_key(result.key) for result in results]
-        keys += [self._accepted_key(result.key) for result in results]
+        # Not on a cluster, so without a hash tag.
+        ids = [result.key for result in results]
+        keys = [self._result_prefix + key for key in ids] + [self._accepted_prefix + key for key in ids]
         arguments: list[int | str | bytes] = [self._ttl_s, *map(encode_result, results)]
         for message in messages:
             arguments += message
@@ -134,10 +137,10 @@ class ResultStore:
         return earlier
 
     def _result_key(self, key: str) -> str:
-        return self._names.store_key("result", self._tagged(key))
+        return self._result_prefix + self._tagged(key)
 
     def _accepted_key(self, key: str) -> str:
-        return self._names.store_key("accepted", self._tagged(key))
+        return self._accepted_prefix + self._tagged(key)
 
     def _tagged(self, key: str) -> str:
         """Return the key; on a cluster with a hash tag in braces, so that a result and its mark lie in one slot.
