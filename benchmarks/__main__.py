@@ -26,6 +26,7 @@ from benchmarks.profile import measure_profiles, profiles_to_markdown
 from benchmarks.protocols import measure_protocols, protocols_to_markdown
 from benchmarks.report import to_markdown
 from benchmarks.routing import measure_routing, routing_to_markdown
+from benchmarks.scale_out import measure_scale_out, scale_out_to_markdown
 from benchmarks.shadowing import measure_shadowing, shadowing_to_markdown
 from benchmarks.state import Pool, measure_state, state_to_markdown
 from benchmarks.systems.peers import peer_names
@@ -227,6 +228,19 @@ def footprint(out: Annotated[Path, typer.Option(help="Folder for JSON and Markdo
     """Memory of the stack after load, the time until it is ready, and the CPU of a command."""
     found = measure_footprint(load_case("iris"))
     _save(out / "footprint", found, footprint_to_markdown(found))
+
+
+@app.command()
+def scaling(
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way for each API process.")] = 64,
+    seconds: Annotated[int, typer.Option(min=1, help="How long each load lasts.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every other one in reverse order.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Rate of 1 router, 1 API and 2 workers on Apache Kafka, and of twice as many; says what it is worth here."""
+    found = measure_scale_out(load_case(model), concurrency=concurrency, seconds=seconds, rounds=rounds)
+    _save(out / f"scaling-{model}", found, scale_out_to_markdown(found))
 
 
 @app.command()

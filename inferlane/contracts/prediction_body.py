@@ -3,6 +3,7 @@
 from typing import Any
 
 from inferlane.contracts.results import Result, Status
+from inferlane.contracts.wire.small_results import row_predictions
 from inferlane.contracts.wire.tensors import Tensors
 from inferlane.contracts.wire.v1 import encode_predictions
 from inferlane.contracts.wire.v2 import decode_response
@@ -37,7 +38,8 @@ def prediction_body(result: Result, classes: tuple[str, ...]) -> dict[str, Any]:
         "version": result.version,
     }
     if result.status is Status.SUCCEEDED:
-        body["predictions"] = encode_predictions(stored_outputs(result), classes)
+        small = row_predictions(result.content, result.json_length, classes)
+        body["predictions"] = encode_predictions(stored_outputs(result), classes) if small is None else small
         if result.outcome_token:
             body["outcome_token"] = result.outcome_token
     else:
