@@ -7,7 +7,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from inferlane.runtime.http.connection_limits import (
     CoalescingTransport,
@@ -21,6 +20,7 @@ from inferlane.runtime.http.connection_limits import (
     too_many,
     too_slow,
 )
+from inferlane.runtime.http.draining_protocol import DrainingProtocol
 from inferlane.runtime.http.request_head import Refusal, RefusedError, check_head, closing_answer, without_upgrade
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def limited_protocol(settings: "PortSettings") -> type[asyncio.Protocol]:
     return type("LimitedProtocol", (LimitedProtocol,), limits)
 
 
-class LimitedProtocol(HttpToolsProtocol):
+class LimitedProtocol(DrainingProtocol):
     """Refuses messages that are ambiguous, too large or too slow, and answers in the order of the requests.
 
     Only a call that does not arrive whole in its first packet costs a timer.
@@ -52,7 +52,6 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_head = self._in_body = False
         # Whether `cycle` is that of the message that is being received.
         self._has_cycle = False
         self._is_surplus = False
@@ -67,7 +66,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._dropped_bytes = 0
         self._body_came = False
         self._ignored_upgrade: bytes | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         # Set once, and then nothing more is read: it is the last answer of the connection.
         self._refusal: Refusal | None = None
@@ -82,6 +80,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.places.are_taken(len(self.connections)):
             self._is_surplus, self.app = True, ProbesOnly(self.app, limit=self.places.limit)
         self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
+        if self.is_draining:
+            # Accepted in the last moment.
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -148,6 +149,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         super().on_headers_complete()
         self._has_cycle = True
+        self._close_if_draining()
         if self._is_surplus:
             self.cycle.keep_alive = False
         if self.expect_100_continue:
@@ -176,18 +178,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refusal is not None and not self.pipeline and not self.transport.is_closing():
             self._send_refusal(self._refusal)
         super().on_response_complete()
-
-    def shutdown(self) -> None:
-        """Close now if nothing is under way, else after the answer: the server stops."""
-        cycle: Any = self.cycle
-        if cycle is None or cycle.response_complete:
-            cast("CoalescingTransport", self.transport).close_idle()
-        else:
-            super().shutdown()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that was idle for too long."""
-        cast("CoalescingTransport", self.transport).close_idle()
 
     def pause_writing(self) -> None:
         """Start the time limit of a client that does not read."""
@@ -282,15 +272,6 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _too_slow(self, part: str, limit_s: float, setting: str) -> None:
         self._refuse(too_slow(part, limit_s, setting))
-
-    def _start_timer(self, delay_s: float, on_timeout: Any) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(delay_s, on_timeout)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _stop_write_timer(self) -> None:
         if self._write_timer is not None:

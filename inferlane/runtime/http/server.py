@@ -90,7 +90,8 @@ class _Server(uvicorn.Server):
                     await self._stop.wait()
 
     def stop(self) -> None:
-        """Begin to shut down."""
+        """Begin to shut down: from now on every answer ends its connection."""
+        cast("Any", self.config.http_protocol_class).is_draining = True
         self.should_exit = True
         self._stop.set()
 

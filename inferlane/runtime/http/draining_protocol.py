@@ -1,0 +1,64 @@
+"""How a connection ends when its server stops: after an answer that says so, or when it was idle for a while.
+
+A connection that is closed while it is idle may carry the next request of its client already, which is lost then. So
+every request that still comes is answered, with `Connection: close`; the client opens its next connection elsewhere.
+Source: RFC 9112, sections 9.3.1 and 9.6.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from inferlane.runtime.http.connection_limits import CoalescingTransport
+
+# How long a connection stays open without a request while the server stops. Less loses requests of clients that are
+# far away or pause for a moment, more delays the end of a process whose clients keep idle connections.
+_IDLE_S = 0.5
+
+
+class DrainingProtocol(HttpToolsProtocol):
+    """A connection with one timer, which ends without the loss of a request when its server stops."""
+
+    # Whether the server stops. Set for the class that was made for the server.
+    is_draining: ClassVar[bool] = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = self._in_body = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def shutdown(self) -> None:
+        """Let the answer under way, or else the next one, end the connection; end one that is idle soon."""
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._close_if_draining()
+        elif not (self._in_head or self._in_body):
+            self._start_timer(_IDLE_S, self.timeout_keep_alive_handler)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; one that is not there yet is waited for only a moment while the server stops."""
+        super().on_response_complete()
+        if self.is_draining and not self.transport.is_closing():
+            self.shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was idle for too long."""
+        cast("CoalescingTransport", self.transport).close_idle()
+
+    def _close_if_draining(self) -> None:
+        cycle: Any = self.cycle
+        # A head that was sent already has promised that the connection stays open.
+        if self.is_draining and not cycle.response_started:
+            cycle.keep_alive = False
+
+    def _start_timer(self, delay_s: float, on_timeout: Any) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(delay_s, on_timeout)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
