@@ -3,11 +3,11 @@
 import asyncio
 import os
 import signal
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import psutil
@@ -15,12 +15,12 @@ import structlog
 
 from control_plane.local.catalog_pools import CatalogPools
 from control_plane.local.embedded_parts import store_answers
-from control_plane.local.managed_process import Backoff
 from control_plane.local.pool_autoscaler import Autoscaler
 from control_plane.local.pools import StackPools
 from control_plane.local.probe import Target
 from control_plane.local.profile import Profile, StackOptions
 from control_plane.local.scaled_pools import read_scaled_pools
+from control_plane.local.side_work import keep_working
 from control_plane.local.state_directory import StateFiles, TargetFile, keep_small
 from control_plane.local.supervisor import Supervisor
 from control_plane.local.trial_pools import TrialPools
@@ -102,13 +102,14 @@ class LocalStack:
             await self._versions.probe_all()
             self._enter("ready")
             if self._autoscaler:
-                self._tasks.append(asyncio.create_task(self._autoscale(self._autoscaler), name="stack:autoscale"))
-            following = CatalogPools(self._versions).run(self._profile.settings)
-            self._tasks.append(asyncio.create_task(following, name="stack:catalog"))
+                self._keep("autoscaler", partial(self._autoscale, self._autoscaler), effect="pools keep their size")
+            settings = self._profile.settings
+            catalog, trials = CatalogPools(self._versions), TrialPools(self._versions.isolate)
+            self._keep("catalogue", partial(catalog.run, settings), effect="versions neither come nor go")
+            self._keep("probes", self._versions.probe_again, effect="versions that answer late stay marked")
             if self._pools.shared.is_used:
-                trials = TrialPools(self._versions.isolate).run(self._profile.settings)
-                self._tasks.append(asyncio.create_task(self._versions.watch_shared(), name="stack:shared"))
-                self._tasks.append(asyncio.create_task(trials, name="stack:trials"))
+                self._keep("shared process", self._versions.watch_shared, effect="its versions' states are old")
+                self._keep("trials", partial(trials.run, settings), effect="versions in rollouts share a process")
             # Said to whoever started us, who may be gone, or to a log that cannot be written.
             with suppress(OSError):
                 when_ready(self._record)
@@ -134,6 +135,10 @@ class LocalStack:
             self._cancel_tasks()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _keep(self, part: str, work: Callable[[], Coroutine[Any, Any, None]], *, effect: str) -> None:
+        keeping = keep_working(part, work, effect=effect, note=self._note_trouble)
+        self._tasks.append(asyncio.create_task(keeping, name=f"stack:{part}"))
+
     def _restart_api(self) -> None:
         log.info("api_restarting")
         self._tasks.append(asyncio.create_task(self._supervisor.restart("api"), name="stack:restart"))
@@ -156,23 +161,12 @@ class LocalStack:
         )
 
     async def _autoscale(self, autoscaler: Autoscaler) -> None:
-        """Scale, and serve the autoscaler's metrics, until cancelled; while it fails, the pools keep their size."""
-        failures, backoff = 0, Backoff()
-        while True:
-            began_s = time.monotonic()
-            try:
-                settings = self._profile.settings
-                host, port = settings.ops_host, self._pools.ops_port("autoscaler")
-                async with serve_ops(OpsApp(live=dict, ready=dict), settings, port=port):
-                    log.info("autoscaler_metrics", url=f"{base_url(host, port)}/metrics")
-                    self._note_trouble("autoscaler", "")
-                    await autoscaler.run(workers=self._workers)
-            except Exception as error:
-                failures = backoff.deaths_in_a_row(failures, ran_s=time.monotonic() - began_s)
-                delay_s = backoff.delay_s(failures)
-                log.exception("autoscaler_failed", again_in_s=delay_s, effect="pools keep their size until then")
-                self._note_trouble("autoscaler", f"failed, pools keep their size: {error!r}")
-                await asyncio.sleep(delay_s)
+        """Scale, and serve the autoscaler's metrics, until cancelled."""
+        settings = self._profile.settings
+        host, port = settings.ops_host, self._pools.ops_port("autoscaler")
+        async with serve_ops(OpsApp(live=dict, ready=dict), settings, port=port):
+            log.info("autoscaler_metrics", url=f"{base_url(host, port)}/metrics")
+            await autoscaler.run(workers=self._workers)
 
     async def _note_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _PROBE_WAIT_S = 30.0
+# How often a version that did not answer its probe is asked again.
+_PROBE_AGAIN_S = 10.0
 # How often the shared process is asked while a caller waits for it, and otherwise; and the most that a caller waits: a
 # version loads in less, and a draining one may take as long as its batches.
 _LOOK_S = 0.1
@@ -128,6 +130,18 @@ class VersionPools:
             if await self._look_at_shared():
                 self._on_change()
 
+    async def probe_again(self) -> NoReturn:
+        """Probe versions that did not answer, until they do: a machine may have been busy. Until cancelled."""
+        while True:
+            await asyncio.sleep(_PROBE_AGAIN_S)
+            before = dict(self._unanswered)
+            await self._probe([target for target in before if target in self._pools.targets])
+            for target in self._unanswered.keys() - self._pools.targets:
+                # Retired meanwhile.
+                del self._unanswered[target]
+            if self._unanswered != before:
+                self._on_change()
+
     def sharing(self, pool: str) -> tuple[str, ...]:
         """Return the versions that share the processes of a pool, as `model/version`."""
         return self._shared.labels if pool == SHARED_POOL else ()
@@ -198,6 +212,8 @@ class VersionPools:
                 log.error("version_unanswered", model=target.model, version=target.version, reason=str(outcome))
             elif isinstance(outcome, BaseException):
                 raise outcome
+            else:
+                self._unanswered.pop(target, None)
 
     def _has_worker(self, target: Target) -> bool:
         if self._shared.holds(target) and not self._shared.serves(target):

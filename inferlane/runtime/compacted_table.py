@@ -61,6 +61,9 @@ class CompactedTable(ABC):
             self.put((raw_key or b"").decode(errors="replace"), raw_value)
         except DecodeError as error:
             log.warning("table_record_undecodable", what=self.what, offset=offset, error=str(error))
+        except Exception:
+            # The record stays in the topic: each process that reads it would end at each of its starts.
+            log.exception("table_record_not_read", what=self.what, offset=offset)
 
     async def note_position(self, position: int) -> None:
         """Note that every record before `position` is in force."""
@@ -189,6 +192,10 @@ class TableFollower:
                     await self._assign(consumer)
             except KafkaError as error:
                 log.warning("table_not_read", what=self._table.what, error=repr(error), retry_s=_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
+            except Exception:
+                # An error of whoever is told of changes; the next change is followed again.
+                log.exception("table_change_not_followed", what=self._table.what)
                 await asyncio.sleep(_RETRY_S)
 
     async def _read(self, consumer: "AIOKafkaConsumer") -> None:

@@ -229,27 +229,25 @@ async def test_an_answer_that_cannot_be_read_ends_nobody(tmp_path: Path) -> None
     assert answers == []
 
 
-class FailingAutoscaler:
-    """Fails at its first run, and runs at its second."""
-
-    states = ()
+class FailingWork:
+    """Fails at its first run, and goes on at its second."""
 
     def __init__(self) -> None:
         self.runs = 0
         self.goes_on = asyncio.Event()
 
-    async def run(self, *, workers: int) -> None:
+    async def run(self) -> None:
         self.runs += 1
         if self.runs == 1:
-            raise ValueError(f"nobody foresaw this with {workers} workers")
+            raise ValueError("nobody foresaw this")
         self.goes_on.set()
         await asyncio.Event().wait()
 
 
-async def test_an_autoscaler_that_fails_is_started_again_and_ends_nothing(
+async def test_work_beside_the_processes_that_fails_is_shown_and_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards the loop of `_autoscale`: a stack whose autoscaler died stopped."""
+    """Guards `keep_working`: where the catalogue was no longer followed, `status` said that all was well."""
     monkeypatch.setattr("control_plane.local.pools.claim_port", lambda port, **_: port)
     settings = load_settings(state_dir=tmp_path, kafka_bootstrap_servers="kafka:9092", redis_url="redis://store:6379/0")
     options = StackOptions(first_ops_port=20_100)
@@ -264,12 +262,13 @@ async def test_an_autoscaler_that_fails_is_started_again_and_ends_nothing(
         shown.append(record.troubles)
 
     monkeypatch.setattr(stack, "_note_trouble", note_and_read)
-    autoscaler = FailingAutoscaler()
-    task = asyncio.create_task(stack._autoscale(autoscaler))  # type: ignore[arg-type]  # of the same shape
+    work = FailingWork()
+    stack._keep("catalogue", work.run, effect="versions neither come nor go")
     async with asyncio.timeout(WAIT_S):
-        await autoscaler.goes_on.wait()
+        await work.goes_on.wait()
     before, failed, again = shown
     assert (before, again) == ((), ())
-    assert "nobody foresaw this" in failed[0]
+    assert failed == ("catalogue: failed, versions neither come nor go: ValueError('nobody foresaw this')",)
+    (task,) = stack._tasks
     task.cancel()
     await asyncio.wait([task])
