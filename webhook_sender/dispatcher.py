@@ -52,6 +52,15 @@ def longest_wait_s(stage: int, first_s: float) -> float:
     return retry_delay_s(stage, first_s) * (1 + _JITTER) if stage else 0.0
 
 
+def stage_after(wait_s: float, first_s: float) -> int:
+    """Return the first stage whose callbacks wait at least so long, or the last one.
+
+    A callback that waited longer than others of its topic would hold up those behind it.
+    """
+    stages = range(1, CALLBACK_STAGES)
+    return next((stage for stage in stages if retry_delay_s(stage, first_s) >= wait_s), CALLBACK_STAGES)
+
+
 class Dispatcher:
     """Decides for each callback, and makes the decision durable. Used from one event loop."""
 
@@ -124,12 +133,22 @@ class Dispatcher:
         result = await self._http.send(callback.url, callback.body, headers)
         metrics.CALLS.labels(result.outcome).inc()
         metrics.CALL.observe(time.perf_counter() - began_s)
-        self._receivers.note(receiver, succeeded=result.outcome is not CallOutcome.FAILED)
+        failed = result.outcome is CallOutcome.FAILED
+        # No receiver keeps the callbacks of others who use its host waiting for longer than that.
+        rest_s = min(result.retry_after_s, retry_delay_s(CALLBACK_STAGES, self._first_retry_s))
+        self._receivers.note(receiver, succeeded=not failed, rest_s=rest_s)
         tries = callback.tries + 1
         if result.outcome is CallOutcome.DELIVERED:
             metrics.DELIVERY.observe(max(0.0, self._clock.now_s() - callback.finished_s))
-        elif result.outcome is CallOutcome.FAILED:
-            await self._try_later(record, callback, tries=tries, reason=CallOutcome.FAILED.value, detail=result.detail)
+        elif failed:
+            await self._try_later(
+                record,
+                callback,
+                tries=tries,
+                reason=CallOutcome.FAILED.value,
+                detail=result.detail,
+                retry_after_s=result.retry_after_s,
+            )
         elif result.outcome is CallOutcome.GONE:
             self._receivers.note_gone(callback.url)
             await self._give_up(record, GONE, result.detail, tries=tries)
@@ -137,12 +156,19 @@ class Dispatcher:
             await self._give_up(record, CallbackRefusedError.code, result.detail, tries=tries)
 
     async def _try_later(
-        self, record: "KafkaRecord", callback: Callback, *, tries: int, reason: str, detail: str
+        self,
+        record: "KafkaRecord",
+        callback: Callback,
+        *,
+        tries: int,
+        reason: str,
+        detail: str,
+        retry_after_s: float = 0.0,
     ) -> None:
         now_s = self._clock.now_s()
         # A clock that was set back, or a record of a stranger, may name a first try that is still to come.
         first_s = min(callback.first_tried_s or now_s, now_s)
-        stage = retry_stage(tries)
+        stage = max(retry_stage(tries), stage_after(retry_after_s, self._first_retry_s))
         delay_s = retry_delay_s(stage, self._first_retry_s) * random.uniform(1, 1 + _JITTER)  # noqa: S311 - no secret
         if now_s + delay_s > first_s + self._give_up_s:
             text = f"not delivered within {self._give_up_s:g} s (INFERLANE_WEBHOOK_GIVE_UP_S): {detail}"

@@ -5,7 +5,9 @@ of the environment is used, and of an answer a few kilobytes are read at most, f
 """
 
 import socket
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +27,8 @@ _MAX_ANSWER_BYTES = 16 * 1024
 _MAX_HEAD_LINE_BYTES = 8 * 1024
 _MAX_CONNECTIONS = 256
 _SUCCESS = range(200, 300)
+# More is longer than any callback is kept.
+_MAX_WAIT_DIGITS = 9
 _REFUSED = (
     "the name leads to a private, local or reserved address; let the operator allow its network with "
     "INFERLANE_WEBHOOK_ALLOWED_NETWORKS"
@@ -45,10 +49,11 @@ class CallOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """How a call ended, with a detail for people."""
+    """How a call ended, with a detail for people, and how long the receiver wants to be left alone."""
 
     outcome: CallOutcome
     detail: str = ""
+    retry_after_s: float = 0.0
 
 
 class _AddressRefusedError(OSError):
@@ -89,7 +94,7 @@ class HttpSender:
     async def send(self, url: str, body: bytes, headers: "Mapping[str, str]") -> CallResult:
         """POST the body and return how that ended; never raises for anything that the receiver does."""
         try:
-            status = await self._post(url, body, headers)
+            return await self._post(url, body, headers)
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, _AddressRefusedError):
                 return CallResult(CallOutcome.REFUSED, _REFUSED)
@@ -100,15 +105,14 @@ class HttpSender:
             return CallResult(CallOutcome.FAILED, f"no answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return CallResult(CallOutcome.FAILED, clipped(f"{type(error).__name__}: {error}"))
-        return _result_of(status)
 
-    async def _post(self, url: str, body: bytes, headers: "Mapping[str, str]") -> int:
+    async def _post(self, url: str, body: bytes, headers: "Mapping[str, str]") -> CallResult:
         if self._session is None:
             raise RuntimeError("the sender is not open")
         post = self._session.post(URL(url, encoded=True), data=body, headers=dict(headers), allow_redirects=False)
         async with post as answer:
             await self._read_rest(answer)
-            return answer.status
+            return _result_of(answer.status, answer.headers.get("retry-after", ""))
 
     @staticmethod
     async def _read_rest(answer: aiohttp.ClientResponse) -> None:
@@ -132,9 +136,19 @@ class HttpSender:
         return socket.socket(family=family, type=kind, proto=protocol)
 
 
-def _result_of(status: int) -> CallResult:
+def _result_of(status: int, retry_after: str) -> CallResult:
     if status in _SUCCESS:
         return CallResult(CallOutcome.DELIVERED)
     if status == HTTPStatus.GONE:
         return CallResult(CallOutcome.GONE, "the receiver answered 410: it wants no more callbacks at this URL")
-    return CallResult(CallOutcome.FAILED, f"the receiver answered {status}")
+    return CallResult(CallOutcome.FAILED, f"the receiver answered {status}", wait_of(retry_after, now_s=time.time()))
+
+
+def wait_of(retry_after: str, *, now_s: float) -> float:
+    """Return the seconds that a `Retry-After` asks for, 0 if it says nothing. Source: RFC 9110, section 10.2.3."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after[:_MAX_WAIT_DIGITS])
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now_s)
+    except (ValueError, OverflowError):
+        return 0.0

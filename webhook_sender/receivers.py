@@ -40,6 +40,8 @@ class _Receiver:
     users: int = 0
     is_failing: bool = False
     is_probed: bool = False
+    # When it may be called again, as it said itself; on the monotonic clock.
+    rests_until_s: float = 0.0
 
     def unless_failing(self, room: Room) -> Room:
         return Room.FAILING if self.is_failing else room
@@ -78,7 +80,7 @@ class Receivers:
     @asynccontextmanager
     async def _probe(self, receiver: _Receiver) -> AsyncIterator[Room]:
         """Let one call at a time find out whether a failing receiver is back."""
-        if receiver.is_probed:
+        if receiver.is_probed or self._clock.monotonic_s() < receiver.rests_until_s:
             yield Room.FAILING
             return
         receiver.is_probed = True
@@ -95,11 +97,12 @@ class Receivers:
             return False
         return True
 
-    def note(self, host: str, *, succeeded: bool) -> None:
-        """Note how a call of the receiver ended."""
+    def note(self, host: str, *, succeeded: bool, rest_s: float = 0.0) -> None:
+        """Note how a call of the receiver ended, and for how long it gets no other one."""
         receiver = self._known.get(host)
         if receiver is not None:
             receiver.is_failing = not succeeded
+            receiver.rests_until_s = self._clock.monotonic_s() + rest_s
             self._known.move_to_end(host)
 
     def note_gone(self, url: str) -> None:

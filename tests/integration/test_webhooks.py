@@ -240,6 +240,21 @@ async def test_a_receiver_that_answers_410_is_not_called_again(broker: Broker) -
     assert receiver.ids("/gone") == ["r-700-1"]
 
 
+@pytest.mark.parametrize(("number", "said"), [(900, "3600"), (901, "Fri, 01 Jan 2100 00:00:00 GMT")])
+async def test_a_receiver_that_names_a_time_is_not_called_before(broker: Broker, number: int, said: str) -> None:
+    """Guards `stage_after`: by the retries of others it would be called five times before it is given up."""
+    settings = make_settings(broker, webhook_give_up_s=20.0)
+    async with listening(make_receiver()) as receiver, sending(settings):
+        receiver.answers, receiver.retry_after = lambda _path: 429, said
+        await write(settings, receiver.url(f"/busy-{number}"), [make_result(number)])
+
+        async def is_given_up() -> bool:
+            return f"r-{number}" in {one.headers.request_id for one in await dead_letters(settings, UNDELIVERED)}
+
+        await eventually(is_given_up)
+    assert receiver.ids(f"/busy-{number}") == [f"r-{number}-1"]
+
+
 async def test_no_redirect_is_followed(broker: Broker) -> None:
     settings = make_settings(broker, webhook_give_up_s=0.5)
     async with listening(make_receiver()) as inside, listening(make_receiver()) as receiver, sending(settings):

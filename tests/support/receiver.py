@@ -31,6 +31,7 @@ class Receiver:
     port: int
     answers: Callable[[str], int] = lambda _path: 204
     location: str = ""
+    retry_after: str = ""
     received: list[Received] = field(default_factory=list)
     # Paths that begin with /slow are answered once it is set.
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -48,8 +49,10 @@ class Receiver:
         self.received.append(Received(path=request.path, headers=headers, body=body))
         if request.path.startswith("/slow"):
             await self.released.wait()
-        located: dict[str, Any] = {"location": self.location} if self.location else {}
-        return web.Response(status=self.answers(request.path), headers=located)
+        said: dict[str, Any] = {"location": self.location} if self.location else {}
+        if self.retry_after:
+            said["retry-after"] = self.retry_after
+        return web.Response(status=self.answers(request.path), headers=said)
 
 
 @asynccontextmanager

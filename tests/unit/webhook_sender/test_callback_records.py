@@ -1,5 +1,6 @@
 """Records of callbacks: what is written is read again, through any number of retries and a dead letter."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,7 +8,8 @@ from inferlane.contracts.callbacks import CallbackOrder, callback_record, fresh_
 from inferlane.contracts.naming import CALLBACK_STAGES
 from inferlane.contracts.results import Result, Status
 from tests.support.fakes.records import FakeRecord
-from webhook_sender.dispatcher import retry_delay_s, retry_stage
+from webhook_sender.dispatcher import retry_delay_s, retry_stage, stage_after
+from webhook_sender.http_sender import wait_of
 
 TIMES_S = st.floats(0, 4_000_000_000)
 
@@ -36,6 +38,31 @@ def test_a_retry_is_the_same_callback_later(caller: str, tries: int, first_s: fl
     )
     assert (second.tries, round(second.due_s, 3)) == (tries, round(due_s, 3))
     assert fresh_headers(again.headers) == out.headers
+
+
+def test_a_receiver_that_names_a_time_gets_the_first_stage_that_is_as_long() -> None:
+    """A callback that waited longer than its topic would hold up those behind it."""
+    waits = (0.0, 5.0, 5.1, 80.0, 81.0, 1280.0, 1e9)
+    assert [stage_after(wait_s, 5.0) for wait_s in waits] == [1, 1, 2, 3, 4, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("said", "wait_s"),
+    [
+        ("", 0.0),
+        ("120", 120.0),
+        ("-5", 0.0),
+        ("soon", 0.0),
+        ("1.5", 0.0),
+        ("²", 0.0),
+        ("9" * 400, 999_999_999.0),
+        ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Thu, 99 Jan 1970 00:00:00 GMT", 0.0),
+    ],
+)
+def test_what_a_retry_after_asks_for(said: str, wait_s: float) -> None:
+    assert wait_of(said, now_s=100.0) == wait_s
 
 
 def test_each_wait_is_four_times_the_one_before_and_the_last_one_stays() -> None:

@@ -39,6 +39,18 @@ async def test_a_receiver_that_fails_is_tried_by_one_call_at_a_time_until_one_su
         assert (first, second) == (Room.FREE, Room.FREE)
 
 
+async def test_a_receiver_that_named_a_time_is_not_tried_before() -> None:
+    clock = FakeClock()
+    receivers = make_receivers(clock)
+    async with receivers.room("a"):
+        receivers.note("a", succeeded=False, rest_s=60.0)
+    async with receivers.room("a") as early, receivers.room("b") as other:
+        assert (early, other) == (Room.FAILING, Room.FREE)
+    clock.advance(61)
+    async with receivers.room("a") as probe:
+        assert probe is Room.FREE
+
+
 async def test_a_call_that_waited_is_not_made_when_the_one_before_it_failed() -> None:
     receivers = make_receivers()
     async with AsyncExitStack() as held:
