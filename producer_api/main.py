@@ -2,7 +2,9 @@
 
 import asyncio
 import uuid
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import structlog
 
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
-from inferlane.runtime.http.certificate import CertificateFiles, renewed_context
+from inferlane.runtime.http.certificate import CertificateFiles, PortCertificate
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.ops import OpsApp, serve_ops
@@ -66,11 +68,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
     keys = open_key_ring(settings, clock=SystemClock())
     base, lack = read_store(settings.models_dir, default_model=settings.default_model)
     peers = read_peers(settings.api_peers)
-    certificate = CertificateFiles.named(
-        settings.api_ssl_certfile,
-        settings.api_ssl_keyfile,
-        ("INFERLANE_API_SSL_CERTFILE", "INFERLANE_API_SSL_KEYFILE"),
-    )
+    certificate = _certificate(settings)
     startup = Startup(stop)
     app = StartingApp(startup)
     ops = OpsApp(live=startup.live, ready=startup.ready)
@@ -82,7 +80,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             host=settings.api_host,
             port=settings.api_port,
             shares_port=bool(peers),
-            tls=None if certificate is None else renewed_context(certificate),
+            tls=None if certificate is None else certificate.context,
             timeout_graceful_shutdown=int(settings.drain_deadline_s),
         )
         port = await server.enter_async_context(http)
@@ -91,6 +89,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             # trust no authority.
             await server.enter_async_context(serve_ops(ops, settings))
         services = await _start(settings, base, lack, parts, startup)
+        services = replace(services, edge_checks=partial(edge_checks, keys, certificate))
         app.serve(build_app(services, keys))
         ops.show(live=partial(live_checks, services), ready=partial(ready_checks, services))
         if grpc is not None:
@@ -108,6 +107,28 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             # Beside HTTP's drain, which the end of the block waits for first.
             grpc.drain()
     log.info("api_stopped")
+
+
+def _certificate(settings: "Settings") -> PortCertificate | None:
+    """Return the certificate of the API's port; None without TLS.
+
+    Raises:
+        ConfigurationError: it cannot be read, or has expired.
+    """
+    files = CertificateFiles.named(
+        settings.api_ssl_certfile,
+        settings.api_ssl_keyfile,
+        ("INFERLANE_API_SSL_CERTFILE", "INFERLANE_API_SSL_KEYFILE"),
+    )
+    return None if files is None else PortCertificate(files, now_s=SystemClock().now_s())
+
+
+def edge_checks(keys: "KeyRing | None", certificate: PortCertificate | None) -> Mapping[str, bool]:
+    """Return whether keys can be read and the certificate is valid, where there are some."""
+    checks = {} if keys is None else {"api_keys": keys.is_readable}
+    return (
+        checks if certificate is None else {**checks, "certificate": certificate.is_valid(now_s=SystemClock().now_s())}
+    )
 
 
 async def _enter_grpc(

@@ -68,6 +68,12 @@ class KeyRing:
             return None
         return found[1]
 
+    @property
+    def is_readable(self) -> bool:
+        """Return whether the file can be read: until it can, every call that needs a key is refused."""
+        self._follow_file()
+        return self._entries is not None
+
     def _follow_file(self) -> None:
         now_s = self._clock.monotonic_s()
         if now_s - self._checked_s < _CHECK_EVERY_S:

@@ -11,6 +11,8 @@ from inferlane.errors import quoted
 from producer_api.http.error_responses import InvalidParameterError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from redis.asyncio import Redis
 
     from inferlane.runtime.catalog_table import CatalogFollower
@@ -70,6 +72,8 @@ class Services:
     feedback: "FeedbackSender"
     cancellations: "Cancellations"
     faults: "VersionFaults"
+    # What a call needs before it is looked at: keys that can be read, a certificate that is valid.
+    edge_checks: "Callable[[], Mapping[str, bool]]" = dict
     tracing: "Tracing | None" = None
 
 

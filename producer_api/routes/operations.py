@@ -24,7 +24,7 @@ async def live(services: AppServices) -> Response:
 
 @router.get("/readyz")
 async def ready(services: AppServices) -> Response:
-    """Whether this process can serve: its tasks run, and the store accepts writes and delivers wake-ups."""
+    """Whether this process can serve: tasks run, the store works, keys can be read and the certificate is valid."""
     return _answer(ready_checks(services))
 
 
@@ -68,9 +68,9 @@ def live_checks(services: Services) -> Mapping[str, bool]:
 
 
 def ready_checks(services: Services) -> Mapping[str, bool]:
-    """Return the checks of `live_checks`, and those of the store."""
+    """Return the checks of `live_checks`, those of the store, and those of keys and certificate if there are some."""
     store = {"store": services.pending.is_subscribed, "store_writes": services.store_probe.takes_writes}
-    return {**live_checks(services), **store}
+    return {**live_checks(services), **store, **services.edge_checks()}
 
 
 def _answer(checks: Mapping[str, bool]) -> Response:

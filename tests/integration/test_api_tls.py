@@ -6,13 +6,17 @@ import random
 import socket
 import ssl
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pytest
 import trustme
 
+from control_plane.local.readiness import failing_checks
 from inferlane.errors import ConfigurationError, UnavailableError
+from inferlane.runtime.api_keys import Scope
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.api_address import ApiAddress
 from inferlane.runtime.http.local_get import local_get
@@ -20,6 +24,7 @@ from producer_api.main import serve
 from tests.support.certificates import certificate_settings, write_certificates
 from tests.support.echo_answers import echoing
 from tests.support.fakes.stores import write_tiny_store
+from tests.support.parts import eventually
 from tests.support.running_api import CALL, RunningApi, running_api
 
 pytestmark = pytest.mark.timeout(300)
@@ -240,3 +245,44 @@ async def test_a_key_of_another_certificate_is_refused_at_start(tmp_path: Path) 
     settings = load_settings(models_dir=tmp_path / "models", default_model="tiny", api_port=0, **files)
     with pytest.raises(ConfigurationError, match="are no certificate chain and its key"):
         await serve(settings, asyncio.Event())
+
+
+EXPIRED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def test_an_expired_certificate_is_refused_at_start(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path / "models")
+    files = certificate_settings(tmp_path, "API")
+    write_certificates(tmp_path, not_after=EXPIRED)
+    settings = load_settings(models_dir=tmp_path / "models", default_model="tiny", api_port=0, **files)
+    with pytest.raises(ConfigurationError, match="expired at 2026-01-01"):
+        await serve(settings, asyncio.Event())
+
+
+async def test_an_api_whose_certificate_expires_is_not_ready_until_that_is_renewed(tmp_path: Path) -> None:
+    """Guards `edge_checks`: every client refused the certificate, and `/readyz` said that all was well."""
+    async with running_api(tmp_path, **certificate_settings(tmp_path, "API")) as api:
+        ops = f"http://127.0.0.1:{api.settings.ops_port}"
+        assert await failing_checks(ops) == ()
+        write_certificates(tmp_path, not_after=EXPIRED)
+        assert await failing_checks(ops) == ("certificate",)
+        write_certificates(tmp_path)
+        assert await failing_checks(ops) == ()
+
+
+async def test_an_api_whose_keys_cannot_be_read_is_not_ready_until_they_can(tmp_path: Path) -> None:
+    """Guards `edge_checks`: every call got 503, and `/readyz` said that all was well."""
+    async with running_api(tmp_path, scopes={"shop": Scope.PREDICT}) as api:
+        file = api.settings.api_keys_file
+        assert file is not None
+
+        async def failing(names: tuple[str, ...]) -> bool:
+            return await failing_checks(api.url) == names
+
+        assert await failing(())
+        file.rename(tmp_path / "away")
+        await eventually(partial(failing, ("api_keys",)))
+        status, _ = await api.predict(authorization=f"Bearer {api.keys['shop']}")
+        assert status == 503
+        (tmp_path / "away").rename(file)
+        await eventually(partial(failing, ()))

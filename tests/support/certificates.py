@@ -1,14 +1,17 @@
 """Certificates for the ports of the API, of an authority that lives as long as a test."""
 
+from datetime import datetime
 from pathlib import Path
 
 import trustme
 
 
-def write_certificates(folder: Path, authority: trustme.CA | None = None) -> dict[str, str]:
+def write_certificates(
+    folder: Path, authority: trustme.CA | None = None, *, not_after: datetime | None = None
+) -> dict[str, str]:
     """Write the authority to `ca.pem`, a chain to `tls.pem` and its key to `tls.key`; return the settings for them."""
     authority = authority or trustme.CA()
-    made = authority.issue_cert("localhost", "127.0.0.1")
+    made = authority.issue_cert("localhost", "127.0.0.1", not_after=not_after)
     authority.cert_pem.write_to_path(folder / "ca.pem")
     (folder / "tls.pem").write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
     made.private_key_pem.write_to_path(folder / "tls.key")

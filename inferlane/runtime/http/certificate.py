@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import structlog
 
+from inferlane.contracts.kafka_record import format_time
 from inferlane.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -91,22 +92,47 @@ class RenewedCertificate(Generic[T]):
         return file_stamp(self._files.chain), file_stamp(self._files.key)
 
 
-def renewed_context(files: CertificateFiles) -> ssl.SSLContext:
-    """Return the context of a port that presents at each handshake the certificate that the files then hold.
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    context: ssl.SSLContext
+    expires_s: float
 
-    Raises:
-        ConfigurationError: the files are no certificate chain and its key.
-    """
-    certificate = RenewedCertificate(files, make_context)
 
-    def on_hello(connection: ssl.SSLObject, _server_name: str | None, _context: ssl.SSLContext) -> None:
+class PortCertificate:
+    """The TLS context of a port, which presents at each handshake the certificate that the files then hold."""
+
+    def __init__(self, files: CertificateFiles, *, now_s: float) -> None:
+        """Read the files.
+
+        Raises:
+            ConfigurationError: they are no certificate chain and its key, or the certificate has expired.
+        """
+        self._certificate = RenewedCertificate(files, _load)
+        if not self.is_valid(now_s=now_s):
+            expired = format_time(self._certificate.current.expires_s).decode()
+            raise ConfigurationError(
+                f"the certificate in {files.chain} expired at {expired}, so clients refuse it. Renew it; "
+                f"{' and '.join(files.settings)} name the files"
+            )
+        self.context = make_context(files)
         # Called for each ClientHello, also for one that names no server.
-        certificate.renew()
-        connection.context = certificate.current
+        self.context.sni_callback = self._on_hello
 
+    def is_valid(self, *, now_s: float) -> bool:
+        """Return whether the certificate that is presented now has not expired."""
+        self._certificate.renew()
+        return now_s < self._certificate.current.expires_s
+
+    def _on_hello(self, connection: ssl.SSLObject, _server_name: str | None, _context: ssl.SSLContext) -> None:
+        self._certificate.renew()
+        connection.context = self._certificate.current.context
+
+
+def _load(files: CertificateFiles) -> _Loaded:
     context = make_context(files)
-    context.sni_callback = on_hello
-    return context
+    # The module has no public function that reads a file; this one serves its own tests.
+    decoded: dict[str, str] = ssl._ssl._test_decode_cert(str(files.chain))  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+    return _Loaded(context, float(ssl.cert_time_to_seconds(decoded["notAfter"])))
 
 
 def file_stamp(path: Path) -> FileStamp:
