@@ -65,8 +65,7 @@ def restart() -> None:
 
 def status() -> None:
     """Show each process of the stack: pid, state, restarts, uptime, readiness. Exit 1 unless all are well."""
-    from control_plane.local.detached_stack import fault_lines, readiness_of
-    from control_plane.local.state_directory import folder_fault
+    from control_plane.local.stack_report import fault_lines, folder_fault, readiness_of
     from inferlane.runtime.runfile import RunFile
 
     file = RunFile(load_settings().state_dir)

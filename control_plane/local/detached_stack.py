@@ -1,6 +1,5 @@
 """Start the stack in the background, stop it, and describe it from its run file."""
 
-import asyncio
 import subprocess
 import sys
 import time
@@ -12,10 +11,9 @@ import psutil
 
 from control_plane.local.managed_process import StartError
 from control_plane.local.profile import DASHBOARD
-from control_plane.local.readiness import failing_checks
+from control_plane.local.stack_report import fault_lines
 from control_plane.local.state_directory import open_log
-from inferlane.errors import UnavailableError
-from inferlane.runtime.runfile import ProcessRecord, RunFile, RunRecord, same_process
+from inferlane.runtime.runfile import RunFile, RunRecord, same_process
 
 _POLL_S = 0.1
 # Only for a supervisor that hangs: longer than the patience that it has with its own processes, rank by rank.
@@ -112,14 +110,6 @@ def ready_lines(record: RunRecord) -> tuple[str, ...]:
     return (*lines, f"  The embedded {' and '.join(embedded)} keep everything in memory: stopped, they forget.")
 
 
-def fault_lines(record: RunRecord) -> tuple[str, ...]:
-    """Return a line for each version that is not served, with the reason."""
-    return tuple(
-        f"  not served {fault.model}{f' {fault.version}' if fault.version else ''}: {fault.reason}"
-        for fault in record.faults
-    )
-
-
 def _headline(record: RunRecord) -> tuple[str, ...]:
     bad = sum(fault.version is not None for fault in record.faults)
     if not record.faults:
@@ -135,21 +125,3 @@ def progress_of(record: RunRecord) -> str:
     """Return what a starting stack is waiting for."""
     waiting = [f"{entry.name} ({entry.state})" for entry in record.processes if entry.state != "ready"]
     return ", ".join(waiting) or "probing each model version"
-
-
-async def readiness_of(record: RunRecord) -> list[str]:
-    """`ready`, or why not, for each process of the record in its order."""
-    return await asyncio.gather(*(_readiness(entry) for entry in record.processes))
-
-
-async def _readiness(entry: ProcessRecord) -> str:
-    # A program of others: the supervisor asks it in its own protocol.
-    if entry.fault:
-        return entry.state
-    if not entry.ops_url:
-        return entry.state
-    try:
-        failing = await failing_checks(entry.ops_url)
-    except UnavailableError:
-        return "no answer"
-    return f"failing: {', '.join(failing)}" if failing else "ready"

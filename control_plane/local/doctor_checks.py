@@ -12,7 +12,7 @@ from control_plane.local.embedded_parts import broker_answers
 from control_plane.local.probe import Target, UnansweredError, predict
 from control_plane.local.profile import holder_of, is_free
 from control_plane.local.readiness import failing_checks
-from control_plane.local.state_directory import folder_fault
+from control_plane.local.stack_report import folder_fault
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError, StoreFullError, UnavailableError

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -67,9 +66,6 @@ class TargetFile:
 log = structlog.get_logger(__name__)
 
 _AGAIN_S = 5.0
-# What a run file and a log need to go on for a while.
-_ENOUGH_BYTES = 16 * 1024 * 1024
-_TRIED_BYTES = 64 * 1024
 
 
 class StateFiles:
@@ -132,21 +128,6 @@ class StateFiles:
     def _try_again(self) -> None:
         self._timer = None
         self._write_again()
-
-
-def folder_fault(folder: Path) -> str | None:
-    """Return why the state directory cannot be written, or that it is almost full; None if all is well."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(_TRIED_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        free_bytes = shutil.disk_usage(folder).free
-    except OSError as error:
-        return f"{folder} cannot be written ({error.strerror}): what the run file and the logs say may be old"
-    if free_bytes < _ENOUGH_BYTES:
-        return f"{folder} has {free_bytes / 2**20:.1f} MiB left, logs and the run file want {_ENOUGH_BYTES / 2**20:.0f}"
-    return None
 
 
 # Each process has a log of at most this, and the one before it. Too small loses the history of a crash loop, too large

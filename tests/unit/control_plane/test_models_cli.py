@@ -61,7 +61,8 @@ def test_building_without_the_extra_says_how_to_install_it(tmp_path: Path, monke
         ("control_plane.cli.main", {"numpy", "aiokafka", "redis", "aiohttp", "fastapi", "pydantic", "structlog"}),
         ("control_plane.command", {"typer", "rich", "pydantic", "numpy", "asyncio"}),
         # What `inferlane status` needs.
-        ("control_plane.local.detached_stack", {"numpy", "aiokafka", "redis", "aiohttp", "fastapi", "typer"}),
+        ("control_plane.local.stack_report", {"numpy", "aiokafka", "redis", "aiohttp", "fastapi", "structlog", "yaml"}),
+        ("inferlane.runtime.config", {"numpy", "aiokafka", "redis", "aiohttp", "fastapi", "structlog", "yaml"}),
         ("models.build", {"sklearn", "onnx", "skl2onnx"}),
     ],
 )

@@ -10,7 +10,8 @@ from control_plane.local.child_process import ProcessSpec, start_child
 from control_plane.local.local_stack import LocalStack
 from control_plane.local.managed_process import Backoff, ManagedProcess, State
 from control_plane.local.profile import StackOptions, stack_profile
-from control_plane.local.state_directory import StateFiles, TargetFile, folder_fault, keep_small, open_log, rotate
+from control_plane.local.stack_report import folder_fault
+from control_plane.local.state_directory import StateFiles, TargetFile, keep_small, open_log, rotate
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.runfile import RunFile, RunRecord

@@ -20,7 +20,7 @@ from control_plane.cli import main as main_module
 from control_plane.cli import models_commands, provisioning_commands
 from control_plane.cli.api_calls import ApiCalls
 from control_plane.cli.console import PlainConsole, styled, write_json
-from control_plane.local import detached_stack
+from control_plane.local import stack_report
 from inferlane.contracts.dead_letters import Cause, DeadLetter, Original
 from inferlane.contracts.record import default_headers
 from inferlane.errors import UnavailableError, printable
@@ -95,7 +95,7 @@ def status(patch: pytest.MonkeyPatch, _: Path) -> list[str]:
 
     patch.setattr(RunFile, "read", lambda _: record)
     patch.setattr(RunRecord, "is_running", True)
-    patch.setattr(detached_stack, "readiness_of", readiness)
+    patch.setattr(stack_report, "readiness_of", readiness)
     return ["status"]
 
 
