@@ -90,7 +90,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     """
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise unexpected(f"it is no JSON ({error}); it begins with {body[:_QUOTED_CHARS]!r}") from error
     if not isinstance(document, dict):
         raise unexpected(f"it is no JSON object; it begins with {body[:_QUOTED_CHARS]!r}")

@@ -66,6 +66,8 @@ def arrays_of(tensors: Any) -> "Mapping[str, Any] | Any":
         what = f"tensor {name!r}" if name else "the tensor"
         if not isinstance(array, numpy.ndarray):
             raise _invalid(f"{what} is a {type(array).__name__}; send a numpy array")
+        if isinstance(array, numpy.ma.MaskedArray):
+            raise _invalid(f"{what} has a mask, which a tensor has not; fill it, such as with `filled(numpy.nan)`")
         if array.ndim == 0:
             raise _invalid(f"{what} has no axis; the first one must be that of the rows")
     return tensors

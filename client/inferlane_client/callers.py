@@ -67,7 +67,7 @@ class Caller:
                     else:
                         response.read()
                         outcome = reply_of(response)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 outcome = no_reply_of(error)
             time.sleep(stream.ended(outcome))
 
@@ -79,7 +79,7 @@ class Caller:
             with self._pool.send(self._connection.request(step), timeout_s=step.timeout_s) as response:
                 response.read()
                 return reply_of(response)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:
             return no_reply_of(error)
 
 
@@ -127,7 +127,7 @@ class AsyncCaller:
                     else:
                         await response.aread()
                         outcome = reply_of(response)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 outcome = no_reply_of(error)
             await asyncio.sleep(stream.ended(outcome))
 
@@ -139,5 +139,5 @@ class AsyncCaller:
             async with self._pool.send(self._connection.request(step), timeout_s=step.timeout_s) as response:
                 await response.aread()
                 return reply_of(response)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:
             return no_reply_of(error)

@@ -5,9 +5,11 @@ way that is most of the time of a call. A pool of one connection has nothing to 
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import NoReturn
 
 import httpx
 
@@ -15,14 +17,21 @@ _NO_ROOM = "all connections of the client are in use; give it more `connections`
 _CLOSED = "the client is closed; make another one"
 
 
-class ConnectionPool:
+class _Unpicklable:
+    """What holds connections, which belong to one process."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client holds connections and cannot be pickled; make one in each process")
+
+
+class ConnectionPool(_Unpicklable):
     """Connections for calls of any thread: `make` makes one, and at most `connections` are in use at a time."""
 
     def __init__(self, make: Callable[[], httpx.HTTPTransport], connections: int) -> None:
         self._make = make
-        self._room = threading.Semaphore(connections)
-        self._idle: list[httpx.HTTPTransport] = []
+        self._connections = connections
         self._is_closed = False
+        self._begin()
 
     @contextmanager
     def send(self, request: httpx.Request, *, timeout_s: float) -> Iterator[httpx.Response]:
@@ -34,6 +43,9 @@ class ConnectionPool:
         """
         if self._is_closed:
             raise RuntimeError(_CLOSED)
+        if self._process_id != os.getpid():
+            # Forked: on a connection of the parent, each would read answers to calls of the other.
+            self._begin()
         if not self._room.acquire(timeout=timeout_s):
             raise httpx.PoolTimeout(_NO_ROOM)
         connection: httpx.HTTPTransport | None = None
@@ -48,6 +60,11 @@ class ConnectionPool:
             if connection is not None:
                 self._give_back(connection)
             self._room.release()
+
+    def _begin(self) -> None:
+        self._process_id = os.getpid()
+        self._room = threading.Semaphore(self._connections)
+        self._idle: list[httpx.HTTPTransport] = []
 
     def close(self) -> None:
         """Close the connections; those in use when their call ends."""
@@ -72,7 +89,7 @@ class ConnectionPool:
             self.close()
 
 
-class AsyncConnectionPool:
+class AsyncConnectionPool(_Unpicklable):
     """As `ConnectionPool`, on one event loop."""
 
     def __init__(self, make: Callable[[], httpx.AsyncHTTPTransport], connections: int) -> None:

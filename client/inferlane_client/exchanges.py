@@ -1,7 +1,6 @@
 """What the calls with JSON send, and how they go on from each answer: one logic for the sync and the async client."""
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -140,7 +139,7 @@ class JsonExchanges:
 
 
 def _creation(request: Request) -> tuple[str, Send]:
-    key = request.idempotency_key or uuid.uuid4().hex
+    key = request.key()
     headers = {"content-type": _JSON, "idempotency-key": key}
     return key, Send(method="POST", path=_PREDICT, body=request.encoded(), headers=headers)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -52,6 +53,20 @@ class Request:
         """How the request is to be served, as fields of the V1 call and parameters of the V2 call."""
         named = {"routing_key": self.routing_key, "deadline_s": self.deadline_s, "callback_url": self.callback_url}
         return {name: value for name, value in named.items() if value is not None}
+
+    def key(self) -> str:
+        """The idempotency key, or a new one.
+
+        Raises:
+            InvalidInput: it cannot be sent as a header.
+        """
+        if self.idempotency_key is None:
+            return uuid.uuid4().hex
+        if not (self.idempotency_key and self.idempotency_key.isascii() and self.idempotency_key.isprintable()):
+            raise _invalid(
+                f"the idempotency key is {self.idempotency_key!r}; send printable ASCII characters, such as a UUID"
+            )
+        return self.idempotency_key
 
 
 def encode_json(body: Mapping[str, Any]) -> bytes:
@@ -118,7 +133,10 @@ def _plain(value: Any) -> Any:
     """What `json` does not know: arrays and numbers of numpy inside of rows."""
     numpy = _loaded("numpy")
     if numpy and isinstance(value, numpy.ndarray | numpy.generic):
-        return value.tolist()
+        plain = value.tolist()
+        # Some numbers of numpy are wider than any of Python's, and stay as they are.
+        if not isinstance(plain, numpy.generic):
+            return plain
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 

@@ -4,6 +4,7 @@ Each call is a generator. It yields what is to be done, `Send` or `Pause`, is se
 result of the call. Source of the idea: https://sans-io.readthedocs.io.
 """
 
+import math
 import random
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ LONGEST_WAIT_S = 30.0
 WAY_BACK_S = 0.5
 # What an exchange may take however little time is left: less, and an accepted request is lost out of sight.
 _SHORTEST_EXCHANGE_S = 1.0
+# The system takes no time without end.
+_LONGEST_EXCHANGE_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,8 @@ class Deadline:
     """When the time of a call is over."""
 
     def __init__(self, clock: Callable[[], float], timeout_s: float) -> None:
+        if math.isnan(timeout_s):
+            raise ValueError(f"timeout_s is {timeout_s}; it must be a number of seconds")
         self._clock = clock
         self._until_s = clock() + timeout_s
         self.timeout_s = timeout_s
@@ -140,7 +145,7 @@ class RetryingSender:
         attempt = 0
         while True:
             send = making()
-            outcome = yield replace(send, timeout_s=max(_SHORTEST_EXCHANGE_S, deadline.left_s()))
+            outcome = yield replace(send, timeout_s=_exchange_s(deadline.left_s()))
             if isinstance(outcome, HttpReply) and form.is_answer(outcome):
                 return outcome
             error = error_of(send, outcome, deadline, key, form)
@@ -149,6 +154,10 @@ class RetryingSender:
                 raise error
             yield Pause(delay_s)
             attempt += 1
+
+
+def _exchange_s(left_s: float) -> float:
+    return min(max(_SHORTEST_EXCHANGE_S, left_s), _LONGEST_EXCHANGE_S)
 
 
 def error_of(send: Send, outcome: Outcome, deadline: Deadline, key: str | None, form: ReplyForm) -> CallError:

@@ -15,6 +15,7 @@ from inferlane_client.retries import HttpReply, NoReply, Send
 DEFAULT_URL = "http://127.0.0.1:8000"
 # Each call that waits holds a connection. Fewer make calls wait for each other; more are more than one server needs.
 DEFAULT_CONNECTIONS = 100
+_LAST_PORT = 65_535
 # One for each model and version that tensors are sent to.
 _KEPT_URLS = 256
 
@@ -61,11 +62,13 @@ class Connection:
     """
 
     def __init__(self, url: str, *, api_key: str | None, tls: Tls, connections: int, trust_env: bool) -> None:
-        if not url.startswith(("http://", "https://")):
+        if not url.lower().startswith(("http://", "https://")):
             raise ValueError(f"the URL of the server is {url!r}; it must begin with http:// or https://")
         if connections < 1:
             raise ValueError(f"connections is {connections}; it must be at least 1")
-        server = httpx.URL(url)
+        if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable()):
+            raise ValueError("the API key is empty or holds something else than printable ASCII characters")
+        server = _server_of(url)
         self.connections = connections
         self._base = url.rstrip("/")
         self._options: dict[str, Any] = {
@@ -115,6 +118,16 @@ class Connection:
         return url
 
 
+def _server_of(url: str) -> httpx.URL:
+    try:
+        server = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"the URL of the server is {url!r}: {error}") from error
+    if not server.host or not 0 < (server.port or 1) <= _LAST_PORT:
+        raise ValueError(f"the URL of the server is {url!r}; it needs a host, and a port from 1 to {_LAST_PORT}")
+    return server
+
+
 def _userinfo(server: httpx.URL) -> bytes:
     return f"{server.username}:{server.password}".encode()
 
@@ -140,7 +153,7 @@ def is_event_stream(response: httpx.Response) -> bool:
     return is_ok and response.headers.get("content-type", "").startswith("text/event-stream")
 
 
-def no_reply_of(error: httpx.TransportError) -> NoReply:
+def no_reply_of(error: httpx.TransportError | httpx.DecodingError) -> NoReply:
     """Why there is no answer, and whether another try may bring one."""
     return NoReply(
         reason=str(error) or type(error).__name__,

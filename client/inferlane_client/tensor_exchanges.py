@@ -1,6 +1,5 @@
 """What calls with tensors send, and how they go on from each answer: the Open Inference Protocol V2 over REST."""
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -53,7 +52,7 @@ class TensorExchanges:
         arrays, deadline, path = arrays_of(request.rows), self._sender.deadline(timeout_s), _path_of(request)
         if not isinstance(arrays, Mapping):
             arrays = {(yield from self._input_name(path, deadline)): arrays}
-        key = request.idempotency_key or uuid.uuid4().hex
+        key = request.key()
         send = _creation(request, arrays, path, key)
         try:
             return (yield from self._predicted(send, deadline, key))
@@ -112,5 +111,8 @@ def _creation(request: Request, arrays: Mapping[str, Any], path: str, key: str) 
 
 
 def _path_of(request: Request) -> str:
-    path = f"/v2/models/{quote(request.model or '', safe='')}"
+    if not request.model:
+        detail = "a call with tensors has the model's name in its path; name one"
+        raise InvalidInput(ProblemDetails(code="invalid_input", title="The tensors cannot be sent", detail=detail))
+    path = f"/v2/models/{quote(request.model, safe='')}"
     return path if request.version is None else f"{path}/versions/{quote(request.version, safe='')}"

@@ -1,12 +1,14 @@
 """Connections: how many there are, which are used again, and what reaches the server over them; of both clients."""
 
 import asyncio
+import multiprocessing
+import pickle
 import threading
 from typing import Any
 
 import pytest
 
-from inferlane_client import AsyncClient, Client, ConnectionFailed, Retries, TimedOut
+from inferlane_client import AsyncClient, CallError, Client, ConnectionFailed, Retries, TimedOut, UnexpectedAnswer
 from tests.unit.client.conftest import QUICK, Ask, Scripted, ScriptedServer, Seen
 from tests.unit.client.test_many import Echo, rows_of
 
@@ -29,6 +31,61 @@ def test_a_connection_is_used_again(server: ScriptedServer, ask: Ask) -> None:
     server.answering = Echo()
     ask(server.url, lambda client: client.predict_many([[n] for n in range(10)], concurrency=1))
     assert len({call.port for call in server.seen}) == 1
+
+
+def test_a_forked_process_has_connections_of_its_own(server: ScriptedServer) -> None:
+    """On a shared one, the parent would read the answer to a call of its child, or the other way round."""
+    server.answering = Echo()
+    with Client(server.url) as client:
+        client.predict([[1]])
+        child = multiprocessing.get_context("fork").Process(target=client.predict, args=([[2]],))
+        child.start()
+        child.join(TIME_S)
+        assert child.exitcode == 0
+        client.predict([[3]])
+    first, second, third = (call.port for call in server.seen)
+    assert (first == third, first == second) == (True, False)
+
+
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+def test_a_client_is_not_pickled_and_says_why(make: Any) -> None:
+    with pytest.raises(TypeError, match="make one in each process"):
+        pickle.dumps(make())
+
+
+@pytest.mark.parametrize("body", [b"no gzip", b""])
+def test_an_answer_that_cannot_be_inflated_is_an_error_of_the_call(
+    server: ScriptedServer, ask: Ask, body: bytes
+) -> None:
+    server.will(Scripted(document=body, headers={"content-encoding": "gzip"}))
+    with pytest.raises(CallError):
+        ask(server.url, lambda client: client.models(), retries=ONCE)
+
+
+def test_an_answer_nested_without_end_is_an_unexpected_one(server: ScriptedServer, ask: Ask) -> None:
+    server.will(Scripted(document=b"[" * 100_000))
+    with pytest.raises(UnexpectedAnswer):
+        ask(server.url, lambda client: client.predict([[1]]))
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://", "needs a host"),
+        ("http://[::1", "Invalid port"),
+        ("http://here:99999", "a port from 1"),
+        ("HTTPS://", "needs a host"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_at_once(url: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Client(url)
+
+
+@pytest.mark.parametrize("key", ["", "clé", "a\nb"])
+def test_a_key_that_no_header_can_hold_is_refused_at_once(key: str) -> None:
+    with pytest.raises(ValueError, match="the API key"):
+        AsyncClient(api_key=key)
 
 
 def test_a_connection_that_was_cut_is_not_used_again(server: ScriptedServer, ask: Ask) -> None:

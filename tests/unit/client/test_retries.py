@@ -229,6 +229,22 @@ def test_a_split_is_read_and_set(server: ScriptedServer, ask: Ask) -> None:
     assert (server.seen[1].method, server.seen[1].query) == ("GET", "model=iris")
 
 
+@pytest.mark.parametrize("key", ["", "clé", "a\nb"])
+def test_a_key_of_a_request_that_no_header_can_hold_is_refused(server: ScriptedServer, ask: Ask, key: str) -> None:
+    server.will(DONE)
+    with pytest.raises(InvalidInput, match="the idempotency key"):
+        ask(server.url, lambda client: client.predict(ROWS, idempotency_key=key))
+    assert not server.seen
+
+
+def test_a_call_may_have_all_the_time_there_is_and_no_time_that_is_no_number(server: ScriptedServer, ask: Ask) -> None:
+    server.will(DONE)
+    for timeout_s in (float("inf"), 1e12):
+        assert ask(server.url, lambda client, time_s=timeout_s: client.predict(ROWS, timeout_s=time_s)).version == "v1"
+    with pytest.raises(ValueError, match="timeout_s is nan"):
+        ask(server.url, lambda client: client.predict(ROWS, timeout_s=float("nan")))
+
+
 def test_an_url_without_a_scheme_is_refused(ask: Ask) -> None:
     with pytest.raises(ValueError, match="'localhost:8000'; it must begin with http"):
         ask("localhost:8000", lambda client: client.models())

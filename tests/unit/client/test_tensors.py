@@ -108,6 +108,8 @@ def test_texts_and_bytes_arrive_as_they_are_and_come_back(array: np.ndarray) -> 
         ({"x": np.array([1j])}, "tensor 'x' has the dtype complex128"),
         ({"x": np.array(["2026-01-01"], "datetime64[D]")}, "has the dtype datetime64"),
         ({"x": np.array([None])}, "tensor 'x' holds a NoneType"),
+        # What is under the mask is no value, and went as one.
+        ({"x": np.ma.array([[1.0, 2.0]], mask=[[True, False]])}, "tensor 'x' has a mask"),
     ],
 )
 def test_what_is_no_tensor_is_refused_before_it_is_sent(
@@ -117,6 +119,13 @@ def test_what_is_no_tensor_is_refused_before_it_is_sent(
     with pytest.raises(InvalidInput, match=message) as raised:
         ask(server.url, lambda client: client.predict_tensors(tensors, model="iris"))
     assert (raised.value.code, raised.value.status) == ("invalid_input", None)
+    assert not server.seen
+
+
+def test_tensors_for_no_model_are_refused_before_they_are_sent(server: ScriptedServer, ask: Ask) -> None:
+    server.will(DONE)
+    with pytest.raises(InvalidInput, match="has the model's name in its path"):
+        ask(server.url, lambda client: client.predict_tensors({"x": ROWS}, model=""))
     assert not server.seen
 
 
