@@ -244,3 +244,24 @@ def close_unless_continued(cycle: Any) -> None:
         await send(message)
 
     cycle.send = send_noting
+
+
+def end_with_connection(cycle: Any) -> None:
+    """Let the end of the connection end an answer of unknown length: HTTP/1.0 has no chunks. RFC 9112, section 6.1.
+
+    uvicorn sends chunks to every client, which one of HTTP/1.0 would take for a part of the body.
+    """
+    send = cycle.send
+    is_counted = False
+
+    async def send_plain(message: Any) -> None:
+        nonlocal is_counted
+        if message["type"] == "http.response.start":
+            is_counted = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            # None lets uvicorn decide; what follows False is written as it is, and counted.
+            cycle.chunked_encoding = None if is_counted else False
+        elif not is_counted:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    cycle.send = send_plain

@@ -14,6 +14,7 @@ from inferlane.runtime.http.connection_limits import (
     ProbesOnly,
     close_unless_continued,
     connection_limit,
+    end_with_connection,
     pipeline_full,
     refusal_of,
     too_large,
@@ -21,7 +22,14 @@ from inferlane.runtime.http.connection_limits import (
     too_slow,
 )
 from inferlane.runtime.http.draining_protocol import DrainingProtocol
-from inferlane.runtime.http.request_head import Refusal, RefusedError, check_head, closing_answer, without_upgrade
+from inferlane.runtime.http.request_head import (
+    HTTP_1_0,
+    Refusal,
+    RefusedError,
+    check_head,
+    closing_answer,
+    without_upgrade,
+)
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -154,6 +162,8 @@ class LimitedProtocol(DrainingProtocol):
             self.cycle.keep_alive = False
         if self.expect_100_continue:
             close_unless_continued(self.cycle)
+        if version == HTTP_1_0:
+            end_with_connection(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Pass on a part of the body; after the answer, count the bytes that are dropped."""

@@ -61,7 +61,7 @@ def closing_answer(refusal: Refusal, *, with_body: bool = True) -> bytes:
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case."""
 
-_HTTP_1_0, _HTTP_1_1 = "1.0", "1.1"
+HTTP_1_0, _HTTP_1_1 = "1.0", "1.1"
 # Headers that hold one value: readers differ in which of two they take.
 _SINGLE = frozenset(
     {
@@ -152,7 +152,7 @@ def _check_repeated(headers: Headers) -> None:
 
 
 def _check_version(version: str, known: dict[bytes, bytes]) -> None:
-    if version != _HTTP_1_0:
+    if version != HTTP_1_0:
         raise RefusedError(
             Refusal(
                 status=HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,

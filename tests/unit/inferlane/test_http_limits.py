@@ -47,6 +47,25 @@ async def test_what_frames_a_body_has_a_limit(begin: bytes, packet: bytes) -> No
         writer.close()
 
 
+@pytest.mark.parametrize(("version", "body"), [(b"1.0", b"onetwo"), (b"1.1", b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")])
+async def test_an_answer_of_unknown_length_has_chunks_for_clients_that_know_them(version: bytes, body: bytes) -> None:
+    """Guards `end_with_connection`: a client of HTTP/1.0 takes the size of a chunk for a part of the body."""
+
+    async def stream(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for part in (b"one", b"two"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serve_http(stream, load_settings(), host="127.0.0.1", port=0) as port, asyncio.timeout(LIMIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/%s\r\nHost: localhost\r\nConnection: close\r\n\r\n" % version)
+        head, _, sent = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+    assert sent == body
+    assert (b"transfer-encoding: chunked" in head) == (version == b"1.1")
+
+
 async def test_more_than_sixteen_requests_do_not_wait_on_one_connection() -> None:
     """Guards `_MAX_PIPELINED`; fails (40 answers) when the check is taken out."""
     async with echoing() as port:
