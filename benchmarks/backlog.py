@@ -91,7 +91,7 @@ def time_drain(bench: Bench, argv: Sequence[str], backlog: Backlog) -> Drain:
 
 
 async def _write(settings: Settings, records: Iterable[OutRecord]) -> None:
-    producer = BatchProducer(settings)
+    producer = BatchProducer(settings.kafka)
     await producer.start()
     try:
         for batch in _sends(records):
@@ -130,7 +130,7 @@ def _wait_held(bench: Bench, partitions: Sequence[TopicPartition], count: int, *
 
 async def _watch(settings: Settings, partitions: Sequence[TopicPartition], count: int, *, within_s: float) -> int:
     """Return when the partitions hold so many records or the time is over: how many they hold."""
-    consumer = make_consumer(settings, group=None)
+    consumer = make_consumer(settings.kafka, group=None)
     deadline_s = time.monotonic() + within_s
     await consumer.start()
     try:

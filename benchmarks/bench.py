@@ -71,15 +71,21 @@ def open_bench(kind: BrokerKind, case: Case) -> Iterator[Bench]:
 
 async def _answers(settings: Settings) -> bool:
     try:
-        return await store_answers(settings.redis_url)
+        return await store_answers(settings.store.redis_url)
     except Exception:  # noqa: BLE001 - asked again until the time is over
         return False
 
 
 async def _prepare(settings: Settings, catalog: Catalog) -> None:
-    await create_topics(settings, [(version.model, version.version) for version in catalog.all_versions()])
+    await create_topics(
+        settings.kafka,
+        settings.stack.names,
+        settings.webhooks,
+        [(version.model, version.version) for version in catalog.all_versions()],
+    )
     model, known = catalog.default_model, catalog.model().versions
     await publish_split(
-        settings,
+        settings.kafka,
+        settings.stack.names,
         make_split(model, dict.fromkeys(known, 1.0), known=known, changed_s=time.time()),
     )

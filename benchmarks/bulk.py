@@ -117,7 +117,9 @@ def _drain(case: Case, kind: BrokerKind, blocks: _Blocks, *, records: int) -> Bu
     with open_bench(kind, case) as bench:
         model = bench.catalog.model()
         version = model.version(model.default_version)
-        outputs = [TopicPartition(NAMES.results, partition) for partition in range(bench.settings.ingress_partitions)]
+        outputs = [
+            TopicPartition(NAMES.results, partition) for partition in range(bench.settings.kafka.ingress_partitions)
+        ]
         argv = (sys.executable, "-m", "control_plane", "worker", "--model", version.model, "--version", version.version)
         backlog = Backlog(make=_bulk_records(version, blocks), count=records, outputs=outputs)
         drain = time_drain(bench, argv, backlog)
@@ -149,7 +151,7 @@ def _bulk_records(version: ModelVersion, blocks: _Blocks) -> Callable[[int], Out
 async def _check(bench: Bench, backlog: Backlog, blocks: _Blocks, *, tolerance: float) -> Checked:
     """Hold every result against onnxruntime's; a record without one, or whose result is no success, has failed."""
     seen: dict[int, bool] = {}
-    async with aclosing(read_since(bench.settings, backlog.outputs, since_s=0.0)) as batches:
+    async with aclosing(read_since(bench.settings.kafka, backlog.outputs, since_s=0.0)) as batches:
         async for results in batches:
             for result in results:
                 headers = read_headers(result)

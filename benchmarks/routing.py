@@ -55,7 +55,7 @@ def _backlog(bench: Bench, case: Case, records: int) -> Backlog:
     outputs = [
         TopicPartition(NAMES.work_topic(version.model, version.version, Lane.REQUESTS), partition)
         for version in bench.catalog.all_versions()
-        for partition in range(bench.settings.work_partitions)
+        for partition in range(bench.settings.kafka.work_partitions)
     ]
     return Backlog(make=_requests(case, bench.catalog), count=records, outputs=outputs)
 

@@ -123,7 +123,7 @@ def measure_state(broker: BrokerKind, pool: Pool, *, seconds: float, rounds: int
     """One router; spells with and without summaries in turn, every other round in reverse order."""
     case = replace(load_case("iris"), models_dir=SAMPLES)
     with open_bench(broker, case) as bench, bench.process(_ROUTER) as router:
-        url = f"http://127.0.0.1:{bench.settings.ops_port}/readyz"
+        url = f"http://127.0.0.1:{bench.settings.ports.ops_port}/readyz"
         wait_until(lambda: answers_get(url), within_s=READY_WITHIN_S, what="the router is ready")
         reports = _Reports(tuple(bench.catalog.model().versions.values()), pool)
         runs = [
@@ -142,7 +142,7 @@ def measure_state(broker: BrokerKind, pool: Pool, *, seconds: float, rounds: int
 
 
 async def _spell(bench: Bench, router_pid: int, way: str, reports: _Reports, seconds: float) -> StateRun:
-    producer = BatchProducer(bench.settings)
+    producer = BatchProducer(bench.settings.kafka)
     await producer.start()
     count, size_bytes = 0, 0
     try:

@@ -72,7 +72,7 @@ def _steps(case: Case, batch: int) -> Iterator[Step]:
     requests = [decode(record, Lane.REQUESTS, version) for record in records]
     yield timed("batch", "record to tensors", lambda: decode(records[0], Lane.REQUESTS, version))
     yield timed("batch", "one array of all", lambda: stack(requests), share=batch)
-    session = OnnxModel(version, intra_op_num_threads=load_settings().intra_op_num_threads)
+    session = OnnxModel(version, intra_op_num_threads=load_settings().worker.intra_op_num_threads)
     block = stack(requests)
     yield timed("infer", f"run of {batch}", lambda: session.run(block), share=batch)
     inferred = run_batch(session.run, requests)

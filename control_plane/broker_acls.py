@@ -213,7 +213,7 @@ _OPERATIONS = {Operation.READ: 3, Operation.WRITE: 4, Operation.CREATE: 5, Opera
 _LITERAL, _ALLOW, _ANY_HOST = 3, 3, "*"
 
 
-async def grant_rights(settings: "KafkaSettings", rights: Mapping[Service, Sequence[Right]]) -> int:
+async def grant_rights(kafka: "KafkaSettings", names: "Names", rights: Mapping[Service, Sequence[Right]]) -> int:
     """Create one ACL per right and operation and return their number; existing ACLs are kept.
 
     Needs a user that may alter the cluster. It removes no rights.
@@ -223,12 +223,12 @@ async def grant_rights(settings: "KafkaSettings", rights: Mapping[Service, Seque
     """
     from aiokafka.protocol.admin import CreateAclsRequest
 
-    bindings = _bindings(settings.names, rights)
-    await _send(settings, [CreateAclsRequest(*binding) for binding in bindings])
+    bindings = _bindings(names, rights)
+    await _send(kafka, [CreateAclsRequest(*binding) for binding in bindings])
     return len(bindings)
 
 
-async def revoke_rights(settings: "KafkaSettings", rights: Mapping[Service, Sequence[Right]]) -> int:
+async def revoke_rights(kafka: "KafkaSettings", names: "Names", rights: Mapping[Service, Sequence[Right]]) -> int:
     """Delete the ACL of each right and operation and return how many there were. Others are kept.
 
     Needs a user that may alter the cluster.
@@ -238,7 +238,7 @@ async def revoke_rights(settings: "KafkaSettings", rights: Mapping[Service, Sequ
     """
     from aiokafka.protocol.admin import DeleteAclsRequest
 
-    return await _send(settings, [DeleteAclsRequest(*binding) for binding in _bindings(settings.names, rights)])
+    return await _send(kafka, [DeleteAclsRequest(*binding) for binding in _bindings(names, rights)])
 
 
 def _bindings(names: Names, rights: Mapping[Service, Sequence[Right]]) -> list[tuple[Any, ...]]:
@@ -259,15 +259,15 @@ def _bindings(names: Names, rights: Mapping[Service, Sequence[Right]]) -> list[t
     ]
 
 
-async def _send(settings: "KafkaSettings", requests: "Sequence[CreateAclsRequest | DeleteAclsRequest]") -> int:
+async def _send(kafka: "KafkaSettings", requests: "Sequence[CreateAclsRequest | DeleteAclsRequest]") -> int:
     """Send requests one by one and return how many ACLs were deleted."""
     from aiokafka.client import AIOKafkaClient
 
     from inferlane.runtime.kafka.clients import broker_errors, client_arguments
 
-    client = AIOKafkaClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)
+    client = AIOKafkaClient(**client_arguments(kafka), request_timeout_ms=kafka.request_timeout_ms)
     deleted = 0
-    with broker_errors(settings.kafka_bootstrap_servers):
+    with broker_errors(kafka.bootstrap_servers):
         try:
             await client.bootstrap()
             for request in requests:

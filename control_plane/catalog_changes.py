@@ -25,7 +25,9 @@ from models.live_catalog import overlaid
 from models.store_reader import load_catalog, read_store
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
+    from inferlane.runtime.service_settings import WebhookSettings
+    from inferlane.runtime.settings import KafkaSettings, StackSettings
 
 # Within which every API has heard that a version takes no new requests: each follows the topic, and looks at it again
 # after a poll at the latest.
@@ -47,7 +49,7 @@ class CatalogState:
     table: CatalogTable
     catalog: Catalog
 
-    def entry(self, settings: "Settings", model: str, version: str) -> CatalogEntry:
+    def entry(self, stack: "StackSettings", model: str, version: str) -> CatalogEntry:
         """Return the entry of a version; one that the topic does not have yet is made of the store.
 
         Raises:
@@ -58,35 +60,40 @@ class CatalogState:
         if found is not None and found.state is not VersionState.RETIRED:
             return found
         self.catalog.model(model).version(version)
-        return entry_of_store(settings.models_dir, model, version, generation=1, default_since=0)
+        return entry_of_store(stack.models_dir, model, version, generation=1, default_since=0)
 
 
-async def read_state(settings: "Settings") -> CatalogState:
+async def read_state(kafka: "KafkaSettings", stack: "StackSettings") -> CatalogState:
     """Read the topic and the store.
 
     Raises:
         ConfigurationError: the folder of the store cannot be read.
         UnavailableError: the broker does not answer.
     """
-    table = await read_catalog_topic(settings)
+    table = await read_catalog_topic(kafka, stack.names)
     # Where the store has nothing, the topic alone says what is there.
-    base, _ = read_store(settings.models_dir, default_model=settings.default_model)
+    base, _ = read_store(stack.models_dir, default_model=stack.default_model)
     return CatalogState(table=table, catalog=overlaid(base, table.entries, serves_retiring=True))
 
 
-def store_state(settings: "Settings") -> CatalogState:
+def store_state(stack: "StackSettings") -> CatalogState:
     """Return what the store alone says, where no stack runs.
 
     Raises:
         ConfigurationError: the store is missing or empty.
     """
-    return CatalogState(
-        table=CatalogTable(), catalog=load_catalog(settings.models_dir, default_model=settings.default_model)
-    )
+    return CatalogState(table=CatalogTable(), catalog=load_catalog(stack.models_dir, default_model=stack.default_model))
 
 
-async def serve_version(
-    settings: "Settings", model: str, version: str, *, location: str = "", grants_rights: bool = False
+async def serve_version(  # noqa: PLR0913 - the version, and the parts of the settings that name its topics and rights
+    kafka: "KafkaSettings",
+    stack: "StackSettings",
+    webhooks: "WebhookSettings",
+    model: str,
+    version: str,
+    *,
+    location: str = "",
+    grants_rights: bool = False,
 ) -> CatalogEntry:
     """Put a version of the store in service: its topics first, for whoever reads the entry may use them at once.
 
@@ -96,37 +103,39 @@ async def serve_version(
         ConfigurationError: the store does not have it as it must be, or the broker denies its topics.
         UnavailableError: the broker does not answer.
     """
-    state = await read_state(settings)
+    state = await read_state(kafka, stack)
     generation = state.table.next_generation(model, now_s=time.time())
     known = [entry for entry in state.table.entries.values() if entry.model == model]
     is_first = not known and state.catalog.models.get(model, _NO_MODEL).default_version in {version, ""}
     entry = entry_of_store(
-        settings.models_dir, model, version, generation=generation, default_since=generation if is_first else 0
+        stack.models_dir, model, version, generation=generation, default_since=generation if is_first else 0
     )
     if location:
         entry = msgspec.structs.replace(entry, location=location)
     if grants_rights:
-        await grant_rights(settings, rights_by_service(settings.names, [(model, version)]))
-    await _create_topics(settings, model, version)
-    await publish_entry(settings, entry)
+        await grant_rights(kafka, stack.names, rights_by_service(stack.names, [(model, version)]))
+    await _create_topics(kafka, stack.names, webhooks, model, version)
+    await publish_entry(kafka, stack.names, entry)
     return entry
 
 
-async def _create_topics(settings: "Settings", model: str, version: str) -> None:
+async def _create_topics(
+    kafka: "KafkaSettings", names: "Names", webhooks: "WebhookSettings", model: str, version: str
+) -> None:
     try:
-        await create_topics(settings, [(model, version)])
+        await create_topics(kafka, names, webhooks, [(model, version)])
     except UnavailableError as error:
         if not isinstance(error.__cause__, TopicAuthorizationFailedError | ClusterAuthorizationFailedError):
             raise
         raise ConfigurationError(
-            f"the broker denies {settings.kafka_sasl_username or 'this user'} the topics of {model} {version} "
+            f"the broker denies {kafka.sasl_username or 'this user'} the topics of {model} {version} "
             f"({error.__cause__}): the rights of the version are not there. Nothing was changed. Run `inferlane models "
             f"serve {model}/{version} --acls` as a user that may alter the cluster; or have it run `inferlane acls "
             f"create --version {model}/{version}`, and this command again"
         ) from error
 
 
-async def set_default(settings: "Settings", model: str, version: str) -> CatalogEntry:
+async def set_default(kafka: "KafkaSettings", stack: "StackSettings", model: str, version: str) -> CatalogEntry:
     """Make a version the default of its model: requests that name no version go to it, unless a split says otherwise.
 
     Raises:
@@ -134,17 +143,17 @@ async def set_default(settings: "Settings", model: str, version: str) -> Catalog
         ConfigurationError: it is being retired.
         UnavailableError: the broker does not answer.
     """
-    state = await read_state(settings)
-    entry = state.entry(settings, model, version)
+    state = await read_state(kafka, stack)
+    entry = state.entry(stack, model, version)
     _check_serving(entry)
     state.catalog.model(model).version(version)
     generation = state.table.next_generation(model, now_s=time.time())
     changed = msgspec.structs.replace(entry, generation=generation, default_since=generation, changed_s=time.time())
-    await publish_entry(settings, changed)
+    await publish_entry(kafka, stack.names, changed)
     return changed
 
 
-async def begin_retirement(settings: "Settings", model: str, version: str) -> CatalogEntry:
+async def begin_retirement(kafka: "KafkaSettings", stack: "StackSettings", model: str, version: str) -> CatalogEntry:
     """Have new requests for a version refused.
 
     Raises:
@@ -152,25 +161,27 @@ async def begin_retirement(settings: "Settings", model: str, version: str) -> Ca
         InUseError: the split gives it traffic, or it is the default of a model that has others.
         UnavailableError: the broker does not answer.
     """
-    state = await read_state(settings)
-    entry = state.entry(settings, model, version)
+    state = await read_state(kafka, stack)
+    entry = state.entry(stack, model, version)
     if entry.state is VersionState.SERVING:
         if (served := state.catalog.models.get(model)) is not None:
-            await _check_unused(settings, served, version)
-        entry = await _publish_state(settings, state.table, entry, VersionState.RETIRING)
+            await _check_unused(kafka, stack.names, served, version)
+        entry = await _publish_state(kafka, stack.names, state.table, entry, VersionState.RETIRING)
     return entry
 
 
-async def end_retirement(settings: "Settings", entry: CatalogEntry) -> None:
+async def end_retirement(kafka: "KafkaSettings", names: "Names", entry: CatalogEntry) -> None:
     """Take a version out of the catalogue for good.
 
     Raises:
         UnavailableError: the broker does not answer.
     """
-    await _publish_state(settings, await read_catalog_topic(settings), entry, VersionState.RETIRED)
+    await _publish_state(kafka, names, await read_catalog_topic(kafka, names), entry, VersionState.RETIRED)
 
 
-async def wait_drained(settings: "Settings", model: str, version: str, *, within_s: float, say: Say) -> None:
+async def wait_drained(
+    kafka: "KafkaSettings", stack_names: "Names", model: str, version: str, *, within_s: float, say: Say
+) -> None:
     """Return when no request of a retiring version is under way any more, in either lane.
 
     First the router must have passed on all that was there when the last API had heard of the retirement, then the
@@ -179,7 +190,7 @@ async def wait_drained(settings: "Settings", model: str, version: str, *, within
     Raises:
         UnavailableError: requests still wait after `within_s`, or the broker does not answer.
     """
-    names, reader = settings.names, BacklogReader(settings)
+    names, reader = stack_names, BacklogReader(kafka)
     routed = [Subscription(topic, names.router_group) for topic in names.ingress.values()]
     worked = [Subscription(names.work_topic(model, version, lane), names.worker_group(model, version)) for lane in Lane]
     await asyncio.sleep(_HEARD_WITHIN_S)
@@ -215,12 +226,12 @@ _NO_MODEL = Model(name="", description="", default_version="", versions={})
 
 
 async def _publish_state(
-    settings: "Settings", table: CatalogTable, entry: CatalogEntry, state: VersionState
+    kafka: "KafkaSettings", names: "Names", table: CatalogTable, entry: CatalogEntry, state: VersionState
 ) -> CatalogEntry:
     now_s = time.time()
     generation = table.next_generation(entry.model, now_s=now_s)
     changed = msgspec.structs.replace(entry, state=state, generation=generation, changed_s=now_s)
-    await publish_entry(settings, changed)
+    await publish_entry(kafka, names, changed)
     return changed
 
 
@@ -229,13 +240,13 @@ def _check_serving(entry: CatalogEntry) -> None:
         raise ConfigurationError(f"{entry.model} {entry.version} is {entry.state}, so it cannot be the default")
 
 
-async def _check_unused(settings: "Settings", model: Model, version: str) -> None:
+async def _check_unused(kafka: "KafkaSettings", names: "Names", model: Model, version: str) -> None:
     others = [name for name in model.versions if name != version]
     if not others:
         # The model goes with its last version.
         return
     splits, rollouts = SplitTable(), RolloutTable()
-    for follower in (SplitFollower(settings, splits), RolloutFollower(settings, rollouts)):
+    for follower in (SplitFollower(kafka, names, splits), RolloutFollower(kafka, names, rollouts)):
         try:
             await follower.start()
         finally:

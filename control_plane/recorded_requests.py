@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
     from inferlane.contracts.kafka_record import OutRecord
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.settings import KafkaSettings, StackSettings
 
 # Bulk records that may wait for either version: a slow version slows the replay, and bulk work of others is not far
 # behind it. More is a longer wait for them.
@@ -66,10 +66,17 @@ class RecordedRequests:
     """The requests of one model that the request topics still hold. Used from one event loop."""
 
     def __init__(
-        self, settings: "Settings", comparison: Comparison, *, producer: BatchProducer, results: ShadowResults,
+        self,
+        kafka: "KafkaSettings",
+        stack: "StackSettings",
+        comparison: Comparison,
+        *,
+        producer: BatchProducer,
+        results: ShadowResults,
         clock: "Clock",
-    ) -> None:  # fmt: skip
-        self._settings = settings
+    ) -> None:
+        self._kafka = kafka
+        self._stack = stack
         self._comparison = comparison
         self._producer = producer
         self._results = results
@@ -85,7 +92,7 @@ class RecordedRequests:
         """
         progress, started_s = ReplayProgress(), self._clock.monotonic_s()
         looked_s = -float("inf")
-        reader = BacklogReader(self._settings)
+        reader = BacklogReader(self._kafka)
         try:
             async for records in self._recorded(selection.since_s):
                 for copies in _in_batches(self._copies(records, selection, progress), rate_per_s):
@@ -118,9 +125,9 @@ class RecordedRequests:
             await asyncio.sleep(_LOOK_S / 4)
 
     async def _recorded(self, since_s: float) -> AsyncGenerator["Sequence[ConsumerRecord]", None]:
-        for topic in self._settings.names.ingress.values():
-            partitions = await partitions_of(self._settings, topic)
-            async with aclosing(read_since(self._settings, partitions, since_s=since_s)) as batches:
+        for topic in self._stack.names.ingress.values():
+            partitions = await partitions_of(self._kafka, topic)
+            async with aclosing(read_since(self._kafka, partitions, since_s=since_s)) as batches:
                 async for records in batches:
                     yield records
 
@@ -137,17 +144,17 @@ class RecordedRequests:
             except DecodeError:
                 progress.unreadable += 1
                 continue
-            is_ours = (headers.model or self._settings.default_model) == self._comparison.model
+            is_ours = (headers.model or self._stack.default_model) == self._comparison.model
             if is_ours and selection.takes(headers.request_id):
                 deadline_s = self._clock.now_s() + _COPY_LIVES_S
                 copies.append(
-                    recorded_copy(record, headers, self._comparison, names=self._settings.names, deadline_s=deadline_s)
+                    recorded_copy(record, headers, self._comparison, names=self._stack.names, deadline_s=deadline_s)
                 )
         return copies
 
     async def _wait_for_room(self, reader: BacklogReader) -> float:
         """Return the time when few enough records wait for both versions."""
-        names, model = self._settings.names, self._comparison.model
+        names, model = self._stack.names, self._comparison.model
         pools = [
             Subscription(names.work_topic(model, version, Lane.BULK), names.worker_group(model, version))
             for version in (self._comparison.stable, self._comparison.shadow)
@@ -168,17 +175,19 @@ def _in_batches(copies: "list[OutRecord]", rate_per_s: float) -> "list[list[OutR
 
 
 @asynccontextmanager
-async def open_recorded(settings: "Settings", comparison: Comparison) -> AsyncGenerator[RecordedRequests, None]:
+async def open_recorded(
+    kafka: "KafkaSettings", stack: "StackSettings", redis_url: str, comparison: Comparison
+) -> AsyncGenerator[RecordedRequests, None]:
     """Open the recorded requests with their own connections for the duration of the block.
 
     Raises:
         UnavailableError: the broker does not answer.
     """
-    producer = BatchProducer(settings)
-    async with connect(settings.redis_url) as redis:
-        results = ShadowResults(redis, redis_url=settings.redis_url, names=settings.names)
+    producer = BatchProducer(kafka)
+    async with connect(redis_url) as redis:
+        results = ShadowResults(redis, redis_url=redis_url, names=stack.names)
         await producer.start()
         try:
-            yield RecordedRequests(settings, comparison, producer=producer, results=results, clock=SystemClock())
+            yield RecordedRequests(kafka, stack, comparison, producer=producer, results=results, clock=SystemClock())
         finally:
             await producer.close()

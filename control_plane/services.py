@@ -162,7 +162,7 @@ def _run(service: str, serve: "Callable[[Settings, asyncio.Event], Awaitable[Non
     from inferlane.runtime.service import run
 
     settings = load_settings()
-    configure_logs(settings, service=service)
+    configure_logs(settings.stack, service=service)
     # Short turns for the event loop: with the default 5 ms a thread that infers holds up every waiting client.
     sys.setswitchinterval(0.0005)
     run(lambda stop: serve(settings, stop))

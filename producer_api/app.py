@@ -74,8 +74,8 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     )
     app.state.services = services
     predict = _predict_endpoint(services, V1Format(services.reader, services.responses))
-    infer = _predict_endpoint(services, V2Format(InferReader(services.settings, services.reader), services.catalog))
-    embed = _predict_endpoint(services, EmbeddingsFormat(services.settings, services.reader))
+    infer = _predict_endpoint(services, V2Format(InferReader(services.settings.api, services.reader), services.catalog))
+    embed = _predict_endpoint(services, EmbeddingsFormat(services.settings.api, services.reader))
     # Registered so that other methods get 405; `HotPath` serves POST before FastAPI sees it.
     app.router.routes.append(Route(PREDICT_PATH, predict, methods=["POST"]))
     app.router.routes.append(Route(EMBEDDINGS_PATH, embed, methods=["POST"]))
@@ -101,16 +101,22 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     # The document lists models and versions, so it is made anew after a change of the catalogue.
     services.catalog.on_change(lambda _: setattr(app, "openapi_schema", None))
     app.openapi = lambda: openapi(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-        app, services.catalog, services.settings, has_keys=keys is not None
+        app,
+        services.catalog,
+        services.settings.api,
+        services.settings.outcomes,
+        services.settings.webhooks,
+        has_keys=keys is not None,
     )
     hot = {PREDICT_PATH: predict, EMBEDDINGS_PATH: embed}
     inner = HotPath(HeadAndOptions(app, routes), hot, infer=infer, held=services.body_memory)
-    return authenticated(inner, services.settings, keys)
+    return authenticated(inner, services.settings.api, services.settings.ports, keys)
 
 
 def _predict_endpoint(services: Services, call_format: PredictFormat) -> PredictEndpoint:
     return PredictEndpoint(
-        services.settings,
+        services.settings.api,
+        services.settings.kafka,
         call_format,
         exchanges=services.exchanges,
         tracing=services.tracing,

@@ -65,9 +65,9 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             network with no keys.
         StoppedEarlyError: `stop` was set while the broker or the store was unavailable.
     """
-    keys = open_key_ring(settings, clock=SystemClock())
-    base, lack = read_store(settings.models_dir, default_model=settings.default_model)
-    peers = read_peers(settings.api_peers)
+    keys = open_key_ring(settings.api, clock=SystemClock())
+    base, lack = read_store(settings.stack.models_dir, default_model=settings.stack.default_model)
+    peers = read_peers(settings.api.peers)
     certificate = _certificate(settings)
     startup = Startup(stop)
     app = StartingApp(startup)
@@ -76,18 +76,21 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         grpc = await _enter_grpc(settings, server, startup, keys)
         http = serve_http(
             app,
-            settings,
-            host=settings.api_host,
-            port=settings.api_port,
+            settings.ports,
+            max_body_bytes=settings.kafka.max_body_bytes,
+            host=settings.api.host,
+            port=settings.api.port,
             shares_port=bool(peers),
             tls=None if certificate is None else certificate.context,
-            timeout_graceful_shutdown=int(settings.drain_deadline_s),
+            timeout_graceful_shutdown=int(settings.kafka.drain_deadline_s),
         )
         port = await server.enter_async_context(http)
-        if settings.ops_port:
+        if settings.ports.ops_port:
             # Where processes share the port, the supervisor and `/metrics` must reach this one; and probes and scrapers
             # trust no authority.
-            await server.enter_async_context(serve_ops(ops, settings))
+            await server.enter_async_context(
+                serve_ops(ops, settings.ports, max_body_bytes=settings.kafka.max_body_bytes)
+            )
         services = await _start(settings, base, lack, parts, startup)
         services = replace(services, edge_checks=partial(edge_checks, keys, certificate))
         app.serve(build_app(services, keys))
@@ -96,7 +99,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             grpc.serve(services)
         log.info(
             "api_started",
-            host=settings.api_host,
+            host=settings.api.host,
             port=port,
             tls=certificate is not None,
             instance=services.pending.instance,
@@ -116,8 +119,8 @@ def _certificate(settings: "Settings") -> PortCertificate | None:
         ConfigurationError: it cannot be read, or has expired.
     """
     files = CertificateFiles.named(
-        settings.api_ssl_certfile,
-        settings.api_ssl_keyfile,
+        settings.api.ssl_certfile,
+        settings.api.ssl_keyfile,
         ("INFERLANE_API_SSL_CERTFILE", "INFERLANE_API_SSL_KEYFILE"),
     )
     return None if files is None else PortCertificate(files, now_s=SystemClock().now_s())
@@ -139,16 +142,18 @@ async def _enter_grpc(
     Raises:
         ConfigurationError: the port is taken, or the extra `grpc` is not installed.
     """
-    if not settings.grpc_port:
+    if not settings.api.grpc_port:
         return None
     try:
         from producer_api.grpc_server.grpc_port import grpc_port  # noqa: PLC0415 - loaded only where it is served
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"INFERLANE_GRPC_PORT={settings.grpc_port} needs the package {error.name}; install it with "
+            f"INFERLANE_GRPC_PORT={settings.api.grpc_port} needs the package {error.name}; install it with "
             "`pip install 'inferlane[grpc]'`, or set INFERLANE_GRPC_PORT=0"
         ) from error
-    return await server.enter_async_context(grpc_port(settings, startup=startup, keys=keys))
+    return await server.enter_async_context(
+        grpc_port(settings.api, settings.ports, settings.kafka, startup=startup, keys=keys)
+    )
 
 
 async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncExitStack, startup: Startup) -> Services:
@@ -158,44 +163,58 @@ async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncE
         ConfigurationError: the store lacks models (`lack`), and the catalogue topic has none either.
     """
     clock = SystemClock()
-    redis, store_probe, producer = await open_service_clients(stack, settings, startup)
-    store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names)
+    redis, store_probe, producer = await open_service_clients(
+        stack, settings.kafka, settings.store.redis_url, settings.stack.names, startup
+    )
+    store = ResultStore(
+        redis, redis_url=settings.store.redis_url, result_ttl_s=settings.store.result_ttl_s, names=settings.stack.names
+    )
     splits = SplitTable()
-    follower = SplitFollower(settings, splits)
+    follower = SplitFollower(settings.kafka, settings.stack.names, splits)
     await startup.wait_for("topics", follower.start)
     stack.push_async_callback(follower.close)
     table = CatalogTable()
     catalog = LiveCatalog(base, table)
-    catalog_follower = CatalogFollower(settings, table)
+    catalog_follower = CatalogFollower(settings.kafka, settings.stack.names, table)
     await startup.wait_for("topics", catalog_follower.start)
     stack.push_async_callback(catalog_follower.close)
     catalog.check_serves(lack)
     rollouts = RolloutTable()
-    rollout_follower = RolloutFollower(settings, rollouts)
+    rollout_follower = RolloutFollower(settings.kafka, settings.stack.names, rollouts)
     await startup.wait_for("topics", rollout_follower.start)
     stack.push_async_callback(rollout_follower.close)
-    pending = PendingRequests(store, redis, instance=uuid.uuid4().hex, max_waiters=settings.max_waiting_requests)
+    pending = PendingRequests(store, redis, instance=uuid.uuid4().hex, max_waiters=settings.api.max_waiting_requests)
     stack.push_async_callback(pending.close)
     await startup.wait_for("store", pending.start)
     enqueuer = Enqueuer(
-        producer, max_pending=settings.max_waiting_requests, max_pending_bytes=settings.max_pending_bytes
+        producer, max_pending=settings.api.max_waiting_requests, max_pending_bytes=settings.api.max_pending_bytes
     )
     await enqueuer.start()
     stack.push_async_callback(enqueuer.close)
-    admission = Admission(settings, catalog=catalog, splits=splits, positions=BacklogReader(settings), clock=clock)
+    admission = Admission(
+        settings.api,
+        settings.kafka,
+        settings.stack.names,
+        catalog=catalog,
+        splits=splits,
+        positions=BacklogReader(settings.kafka),
+        clock=clock,
+    )
     await admission.start()
     stack.push_async_callback(admission.close)
-    store_capacity = StoreCapacity(settings, redis)
+    store_capacity = StoreCapacity(settings.api, settings.store.redis_url, redis)
     await store_capacity.start()
     stack.push_async_callback(store_capacity.close)
-    delivered = DeliveredResults(settings, store)
+    delivered = DeliveredResults(settings.store, store)
     await delivered.start()
     stack.push_async_callback(delivered.close)
     metrics = ResponseMetrics(catalog)
     tracing = await enter_tracing(stack, "api")
-    cancellations = Cancellations(redis, redis_url=settings.redis_url, clock=clock, names=settings.names)
+    cancellations = Cancellations(redis, redis_url=settings.store.redis_url, clock=clock, names=settings.stack.names)
     submitter = Submitter(
-        settings,
+        settings.api,
+        settings.store,
+        settings.stack.names,
         catalog=catalog,
         enqueuer=enqueuer if tracing is None else TracedEnqueuer(enqueuer, tracing),
         pending=pending,
@@ -205,9 +224,13 @@ async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncE
         clock=clock,
     )
     responses = ResponseBuilder(catalog)
-    claims = ClaimStore(redis, redis_url=settings.redis_url, names=settings.names)
-    idempotent = IdempotentSubmitter(settings, claims=claims, submitter=submitter, store=store, metrics=metrics)
-    cache = ResponseCache(settings, redis, catalog=catalog, splits=splits, clock=clock)
+    claims = ClaimStore(redis, redis_url=settings.store.redis_url, names=settings.stack.names)
+    idempotent = IdempotentSubmitter(
+        settings.api, settings.store, claims=claims, submitter=submitter, store=store, metrics=metrics
+    )
+    cache = ResponseCache(
+        settings.api, settings.store.redis_url, settings.stack.names, redis, catalog=catalog, splits=splits, clock=clock
+    )
     stack.push_async_callback(cache.close)
     return Services(
         settings=settings,
@@ -221,38 +244,41 @@ async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncE
         admission=admission,
         store_capacity=store_capacity,
         delivered=delivered,
-        reader=CallReader(settings, catalog=catalog, splits=splits, clock=clock),
+        reader=CallReader(settings.api, settings.kafka, settings.webhooks, catalog=catalog, splits=splits, clock=clock),
         submitter=submitter,
         exchanges=Exchanges(
             submitter=submitter, idempotent=idempotent, metrics=metrics, delivered=delivered, cache=cache
         ),
-        body_memory=BodyMemory(limit_bytes=settings.max_pending_bytes),
+        body_memory=BodyMemory(limit_bytes=settings.api.max_pending_bytes),
         tracing=tracing,
         responses=responses,
-        exposition=SharedMetrics(read_peers(settings.api_peers)),
-        streams=EventStreams(settings, waits=submitter.waits, responses=responses, clock=clock),
+        exposition=SharedMetrics(read_peers(settings.api.peers)),
+        streams=EventStreams(settings.api, waits=submitter.waits, responses=responses, clock=clock),
         splits=splits,
         follower=follower,
         rollouts=rollouts,
         rollout_follower=rollout_follower,
         catalog_follower=catalog_follower,
         feedback_store=FeedbackStore(
-            redis, redis_url=settings.redis_url, names=settings.names, remember_s=settings.feedback_max_age_s
+            redis,
+            redis_url=settings.store.redis_url,
+            names=settings.stack.names,
+            remember_s=settings.feedback.max_age_s,
         ),
         feedback=FeedbackSender(
             producer,
-            settings.outcome_tokens,
-            topic=settings.names.feedback,
-            max_age_s=settings.feedback_max_age_s,
+            settings.feedback.tokens,
+            topic=settings.stack.names.feedback,
+            max_age_s=settings.feedback.max_age_s,
         ),
-        shadow_results=ShadowResults(redis, redis_url=settings.redis_url, names=settings.names),
+        shadow_results=ShadowResults(redis, redis_url=settings.store.redis_url, names=settings.stack.names),
         windows=WindowStore(
             redis,
-            redis_url=settings.redis_url,
-            slot_s=settings.outcome_slot_s,
-            keep_s=settings.outcome_window_s,
-            names=settings.names,
+            redis_url=settings.store.redis_url,
+            slot_s=settings.outcomes.slot_s,
+            keep_s=settings.outcomes.window_s,
+            names=settings.stack.names,
         ),
         cancellations=cancellations,
-        faults=VersionFaults(redis, redis_url=settings.redis_url, names=settings.names),
+        faults=VersionFaults(redis, redis_url=settings.store.redis_url, names=settings.stack.names),
     )

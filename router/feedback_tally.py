@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
     from inferlane.contracts.kafka_record import KafkaRecord
+    from inferlane.contracts.naming import Names
     from inferlane.contracts.outcome_token import OutcomeTokens
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.service_settings import FeedbackSettings
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +42,19 @@ _MIN_VARIANCE = 1e-12
 class FeedbackTally:
     """Adds up feedback, each piece once. One event loop; a member of a group, so that each record has one reader."""
 
-    def __init__(self, settings: "Settings", *, tokens: "OutcomeTokens", store: FeedbackStore, clock: "Clock") -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        feedback: "FeedbackSettings",
+        kafka: "KafkaSettings",
+        names: "Names",
+        *,
+        tokens: "OutcomeTokens",
+        store: FeedbackStore,
+        clock: "Clock",
+    ) -> None:
+        self._feedback = feedback
+        self._kafka = kafka
+        self._names = names
         self._tokens = tokens
         self._store = store
         self._clock = clock
@@ -50,9 +63,7 @@ class FeedbackTally:
     async def run(self) -> NoReturn:
         """Follow the topic until cancelled; retry while the broker or the store is unavailable."""
         while True:
-            consumer = make_consumer(
-                self._settings, self._settings.names.feedback, group=self._settings.names.feedback_group
-            )
+            consumer = make_consumer(self._kafka, self._names.feedback, group=self._names.feedback_group)
             try:
                 await consumer.start()
                 await self._follow(consumer)
@@ -95,7 +106,7 @@ class FeedbackTally:
         given = decode_feedback(record.value or b"")
         # Its age counts from when it was sent: a backlog must not make it too old.
         sent_s = min(record.timestamp / 1000, self._clock.now_s())
-        outcome = self._tokens.read(given.token, now_s=sent_s, max_age_s=self._settings.feedback_max_age_s)
+        outcome = self._tokens.read(given.token, now_s=sent_s, max_age_s=self._feedback.max_age_s)
         pieces = []
         piece = partial(Piece, day=outcome.day, segment=outcome.segment, request=outcome.request)
         if given.label is not None and outcome.label:

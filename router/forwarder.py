@@ -36,8 +36,10 @@ from router.routing import Route, ServedModels, Splits, deciding_split, fallback
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.kafka.attempts import AttemptLog
-    from inferlane.runtime.settings import KafkaSettings, WebhookSettings
+    from inferlane.runtime.service_settings import WebhookSettings
+    from inferlane.runtime.settings import KafkaSettings
     from inferlane.runtime.tracing.spans import Tracing
     from models.live_catalog import AnyCatalog
 
@@ -74,7 +76,8 @@ class Forwarder:
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
-        settings: "WebhookSettings",
+        names: "Names",
+        webhooks: "WebhookSettings",
         *,
         catalog: "AnyCatalog",
         splits: Splits,
@@ -88,9 +91,9 @@ class Forwarder:
     ) -> None:
         self._catch_up = catch_up
         self._shadow_gate = shadow_gate or ShadowGate()
-        self._names = settings.names
-        self._sends_callbacks = settings.webhooks
-        self._ingress = settings.names.ingress
+        self._names = names
+        self._sends_callbacks = webhooks.enabled
+        self._ingress = names.ingress
         self._catalog = catalog
         self._splits = splits
         self._served_models = served_models
@@ -250,22 +253,27 @@ class Forwarder:
 
 
 def router_lanes(
-    settings: "KafkaSettings", forwarder: Forwarder, retrier: Retrier, *, attempt_log: "AttemptLog | None" = None
+    kafka: "KafkaSettings",
+    names: "Names",
+    forwarder: Forwarder,
+    retrier: Retrier,
+    *,
+    attempt_log: "AttemptLog | None" = None,
 ) -> Lanes:
     """Return the lanes of the router: both request topics through the forwarder."""
 
     def options(lane: Lane, topic: str) -> LaneOptions:
         consumer = LaneConsumer(
-            settings,
+            kafka,
             topic=topic,
-            group=settings.names.router_group,
+            group=names.router_group,
             lane=lane,
             is_blocked=lambda: retrier.is_retrying,
             attempt_log=attempt_log,
         )
         return LaneOptions(consumer=consumer, max_records=lambda: _MAX_RECORDS)
 
-    lanes = {lane: options(lane, topic) for lane, topic in settings.names.ingress.items()}
+    lanes = {lane: options(lane, topic) for lane, topic in names.ingress.items()}
     return Lanes(lanes, work=forwarder.forward, give_up=forwarder.give_up, retrier=retrier)
 
 

@@ -55,38 +55,48 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         StoppedEarlyError: `stop` was set before the broker and the store were available.
     """
     table = CatalogTable()
-    base, lack = read_store(settings.models_dir, default_model=settings.default_model)
+    base, lack = read_store(settings.stack.models_dir, default_model=settings.stack.default_model)
     # Requests that were accepted for a version that retires meanwhile are still forwarded.
     catalog = LiveCatalog(base, table, serves_retiring=True)
     splits = SplitTable()
     startup = Startup(stop)
     async with AsyncExitStack() as stack:
         ops = OpsApp(live=startup.live, ready=startup.ready)
-        port = await stack.enter_async_context(serve_ops(ops, settings))
-        redis, store_probe, producer = await open_service_clients(stack, settings, startup)
-        follower = SplitFollower(settings, splits)
+        port = await stack.enter_async_context(
+            serve_ops(ops, settings.ports, max_body_bytes=settings.kafka.max_body_bytes)
+        )
+        redis, store_probe, producer = await open_service_clients(
+            stack, settings.kafka, settings.store.redis_url, settings.stack.names, startup
+        )
+        follower = SplitFollower(settings.kafka, settings.stack.names, splits)
         await startup.wait_for("topics", follower.start)
         stack.push_async_callback(follower.close)
-        catalog_follower = CatalogFollower(settings, table)
+        catalog_follower = CatalogFollower(settings.kafka, settings.stack.names, table)
         await startup.wait_for("topics", catalog_follower.start)
         stack.push_async_callback(catalog_follower.close)
         catalog.check_serves(lack)
-        await startup.wait_for("store", partial(ping, redis, redis_url=settings.redis_url))
+        await startup.wait_for("store", partial(ping, redis, redis_url=settings.store.redis_url))
         results = ResultStore(
-            redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
+            redis,
+            redis_url=settings.store.redis_url,
+            result_ttl_s=settings.store.result_ttl_s,
+            names=settings.stack.names,
         )
         windows = WindowStore(
             redis,
-            redis_url=settings.redis_url,
-            slot_s=settings.outcome_slot_s,
-            keep_s=settings.outcome_window_s,
-            names=settings.names,
+            redis_url=settings.store.redis_url,
+            slot_s=settings.outcomes.slot_s,
+            keep_s=settings.outcomes.window_s,
+            names=settings.stack.names,
         )
-        served = ServedVersions(redis, redis_url=settings.redis_url, clock=SystemClock(), names=settings.names)
+        served = ServedVersions(
+            redis, redis_url=settings.store.redis_url, clock=SystemClock(), names=settings.stack.names
+        )
         following_served = await stack.enter_async_context(Background(served.read_for_ever, name="served_versions"))
         retrier, shadow_gate = Retrier(), ShadowGate()
         forwarder = Forwarder(
-            settings,
+            settings.stack.names,
+            settings.webhooks,
             catalog=catalog,
             splits=splits,
             served_models=served,
@@ -96,35 +106,47 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 results,
                 producer,
                 retrier,
-                names=settings.names,
-                max_dead_letter_bytes=settings.max_body_bytes,
+                names=settings.stack.names,
+                max_dead_letter_bytes=settings.kafka.max_body_bytes,
             ),
             retrier=retrier,
             shadow_gate=shadow_gate,
             tracing=await enter_tracing(stack, "router"),
         )
         window_publisher = WindowPublisher(
-            settings, store=windows, producer=producer, retrier=retrier, clock=SystemClock()
+            settings.outcomes,
+            settings.kafka,
+            settings.stack.names,
+            store=windows,
+            producer=producer,
+            retrier=retrier,
+            clock=SystemClock(),
         )
         app = RouterApp(
-            settings,
+            settings.outcomes,
+            settings.kafka,
+            settings.stack.names,
             data_path=router_lanes(
-                settings,
+                settings.kafka,
+                settings.stack.names,
                 forwarder,
                 retrier,
-                attempt_log=RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names),
+                attempt_log=RedisAttemptLog(redis, redis_url=settings.store.redis_url, names=settings.stack.names),
             ),
             window_publisher=window_publisher,
         )
         rollouts = RolloutTable()
-        rollout_follower = RolloutFollower(settings, rollouts)
+        rollout_follower = RolloutFollower(settings.kafka, settings.stack.names, rollouts)
         await startup.wait_for("topics", rollout_follower.start)
         stack.push_async_callback(rollout_follower.close)
-        moved = MovedRequests(redis, redis_url=settings.redis_url, names=settings.names, clock=SystemClock())
+        moved = MovedRequests(
+            redis, redis_url=settings.store.redis_url, names=settings.stack.names, clock=SystemClock()
+        )
 
         async def reroute(spec: "RolloutSpec") -> None:
             await reroute_backlog(
-                settings,
+                settings.kafka,
+                settings.stack.names,
                 model=spec.model,
                 version=spec.candidate,
                 to_version=spec.stable,
@@ -132,25 +154,56 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 moved=moved,
             )
 
-        replayer = Replayer(settings, store=results, producer=producer, clock=SystemClock())
+        replayer = Replayer(
+            settings.api,
+            settings.kafka,
+            settings.store,
+            settings.stack,
+            store=results,
+            producer=producer,
+            clock=SystemClock(),
+        )
 
         async def retry(state: "RolloutState") -> int:
-            return await retry_failed(settings, replayer, rollout=state.id, spec=state.spec, since_s=state.created_s)
+            return await retry_failed(
+                settings.kafka,
+                settings.stack.names,
+                replayer,
+                rollout=state.id,
+                spec=state.spec,
+                since_s=state.created_s,
+            )
 
         host = RolloutHost(
-            settings,
+            settings.outcomes,
             outcomes=window_publisher,
             rollouts=rollouts,
             splits=splits,
-            writer=RolloutWriter(settings, producer),
+            writer=RolloutWriter(settings.kafka, settings.stack.names, producer),
             read_to_end=partial(rollout_follower.read_to_end, timeout_s=_CATCH_UP_S),
             clearance=Clearance(reroute=reroute, retry_failed=retry),
-            outside=OutsideReader(settings, feedback=_feedback_store(settings, redis), clock=SystemClock()),
-            watch=CandidateWatch(settings, catalog=catalog, producer=producer, results=results, clock=SystemClock()),
+            outside=OutsideReader(settings.rollouts, feedback=_feedback_store(settings, redis), clock=SystemClock()),
+            watch=CandidateWatch(
+                settings.api,
+                settings.kafka,
+                settings.stack.names,
+                catalog=catalog,
+                producer=producer,
+                results=results,
+                clock=SystemClock(),
+            ),
             clock=SystemClock(),
         )
         deciding = await stack.enter_async_context(Background(host.run, name="rollouts"))
-        monitor = DeploymentMonitor(settings, catalog=catalog, splits=splits, redis=redis, shadow_gate=shadow_gate)
+        monitor = DeploymentMonitor(
+            settings.kafka,
+            settings.store.redis_url,
+            settings.stack.names,
+            catalog=catalog,
+            splits=splits,
+            redis=redis,
+            shadow_gate=shadow_gate,
+        )
         monitoring = await stack.enter_async_context(Background(monitor.run, name="deployment"))
         tallying = await _tally_feedback(settings, redis, stack)
         ops.show(
@@ -177,14 +230,21 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
 
 async def _tally_feedback(settings: "Settings", redis: "Redis", stack: AsyncExitStack) -> Background | None:
     """Follow the feedback topic; None where there are no outcome tokens."""
-    tokens = settings.outcome_tokens
+    tokens = settings.feedback.tokens
     if tokens is None:
         return None
-    tally = FeedbackTally(settings, tokens=tokens, store=_feedback_store(settings, redis), clock=SystemClock())
+    tally = FeedbackTally(
+        settings.feedback,
+        settings.kafka,
+        settings.stack.names,
+        tokens=tokens,
+        store=_feedback_store(settings, redis),
+        clock=SystemClock(),
+    )
     return await stack.enter_async_context(Background(tally.run, name="feedback"))
 
 
 def _feedback_store(settings: "Settings", redis: "Redis") -> FeedbackStore:
     return FeedbackStore(
-        redis, redis_url=settings.redis_url, names=settings.names, remember_s=settings.feedback_max_age_s
+        redis, redis_url=settings.store.redis_url, names=settings.stack.names, remember_s=settings.feedback.max_age_s
     )

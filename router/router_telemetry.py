@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from inferlane.contracts.kafka_record import OutRecord
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.delivery import Reply
     from inferlane.runtime.metrics.instruments import Observations
+    from inferlane.runtime.settings import KafkaSettings
     from inferlane.runtime.tracing.spans import Attributes, Span, Tracing
     from models.catalog import Catalog, Model
     from models.live_catalog import AnyCatalog
@@ -176,20 +177,23 @@ class DeploymentMonitor:
     `run` logs an `InferlaneError` and goes on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts of the settings, and what it works with
         self,
-        settings: "Settings",
+        kafka: "KafkaSettings",
+        redis_url: str,
+        names: "Names",
         *,
         catalog: "AnyCatalog",
         splits: "Splits",
         redis: "Redis",
         shadow_gate: "ShadowGate",
     ) -> None:
-        self._settings = settings
+        self._kafka = kafka
+        self._redis_url = redis_url
+        self._names = names
         self._shadow_gate = shadow_gate
         self._redis = redis
-        self._reader = BacklogReader(settings)
-        names = settings.names
+        self._reader = BacklogReader(kafka)
         self._ingress = {Subscription(topic, names.router_group): lane for lane, topic in names.ingress.items()}
         self._splits = splits
         self._pools: dict[Subscription, _Pool] = {}
@@ -198,7 +202,7 @@ class DeploymentMonitor:
 
     def _learn(self, catalog: "Catalog") -> None:
         """Look at the versions of the catalogue from now on."""
-        names = self._settings.names
+        names = self._names
         versions = [(version.model, version.version) for version in catalog.all_versions()]
         for pool in self._pools.values():
             if pool[:2] not in versions:
@@ -227,7 +231,7 @@ class DeploymentMonitor:
 
     async def _read(self) -> None:
         try:
-            async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
+            async with asyncio.timeout(self._kafka.request_timeout_ms / 1000):
                 self._note(await self._reader.read_partitions([*self._ingress, *self._pools]))
                 await self._note_store()
         except (errors.InferlaneError, TimeoutError) as error:
@@ -253,7 +257,7 @@ class DeploymentMonitor:
                 metrics.POOL_MAX.labels(*pool[:2]).set(len(partitions))
 
     async def _note_store(self) -> None:
-        async with store_errors(self._settings.redis_url):
+        async with store_errors(self._redis_url):
             memory = await read_store_memory(self._redis)
         metrics.STORE_USED.set(memory.used_bytes)
         metrics.STORE_MAX.set(memory.limit_bytes)

@@ -21,10 +21,12 @@ from router.version_windows import SummaryDecision, VersionWindows
 
 if TYPE_CHECKING:
     from inferlane.contracts.kafka_record import KafkaRecord
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.kafka.producer import BatchProducer
     from inferlane.runtime.redis.versions import WindowStore
     from inferlane.runtime.retry import Clock, Retrier
+    from inferlane.runtime.service_settings import OutcomeSettings
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -37,22 +39,26 @@ _REPLAY_SLACK_S = 60.0
 class WindowPublisher:
     """Adds outcome summaries to the windows and publishes the slots that changed. Used from one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts of the settings, and what it works with
         self,
-        settings: "Settings",
+        outcomes: "OutcomeSettings",
+        kafka: "KafkaSettings",
+        names: "Names",
         *,
         store: "WindowStore",
         producer: "BatchProducer",
         retrier: "Retrier",
         clock: "Clock",
     ) -> None:
-        self._settings = settings
+        self._outcomes = outcomes
+        self._kafka = kafka
+        self._names = names
         self._store = store
         self._dead_letters = DeadLetterWriter(
-            producer, retrier, topic=settings.names.dead_letters, limit_bytes=settings.max_body_bytes
+            producer, retrier, topic=names.dead_letters, limit_bytes=kafka.max_body_bytes
         )
         self._clock = clock
-        self._windows = VersionWindows(slot_s=settings.outcome_slot_s, window_s=settings.outcome_window_s)
+        self._windows = VersionWindows(slot_s=outcomes.slot_s, window_s=outcomes.window_s)
         self._publisher = uuid4().hex
         self._to_rebuild: frozenset[int] | None = None
         self._is_assigned = False
@@ -124,7 +130,7 @@ class WindowPublisher:
         """Wait for the next time to publish; whether it is the last one."""
         ways = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._assigned.wait())}
         try:
-            await asyncio.wait(ways, timeout=self._settings.outcome_interval_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ways, timeout=self._outcomes.interval_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
                 way.cancel()
@@ -134,11 +140,11 @@ class WindowPublisher:
         partitions = self._to_rebuild
         if partitions is None:
             return
-        since_s = self._clock.now_s() - self._settings.outcome_window_s - self._settings.outcome_slot_s
+        since_s = self._clock.now_s() - self._outcomes.window_s - self._outcomes.slot_s
         read = 0
         if partitions:
-            assigned = [TopicPartition(self._settings.names.outcomes, partition) for partition in sorted(partitions)]
-            async with aclosing(read_since(self._settings, assigned, since_s=since_s - _REPLAY_SLACK_S)) as batches:
+            assigned = [TopicPartition(self._names.outcomes, partition) for partition in sorted(partitions)]
+            async with aclosing(read_since(self._kafka, assigned, since_s=since_s - _REPLAY_SLACK_S)) as batches:
                 async for records in batches:
                     read += len(records)
                     self._apply_again(records)

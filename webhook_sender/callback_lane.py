@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
     from inferlane.contracts.kafka_record import KafkaRecord
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.kafka.lag import ConsumerHealth
     from inferlane.runtime.retry import Clock, Retrier
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -69,9 +70,10 @@ def due_s(record: "KafkaRecord") -> float:
 class CallbackLane:
     """One topic of callbacks from start to stop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its topic, and what it works with
         self,
-        settings: "Settings",
+        kafka: "KafkaSettings",
+        names: "Names",
         *,
         topic: str,
         longest_wait_s: float,
@@ -91,11 +93,11 @@ class CallbackLane:
         self._held_bytes = 0
         self._has_room = asyncio.Event()
         # Retries need no precision of milliseconds.
-        lane = Lane.REQUESTS if topic == settings.names.callbacks else Lane.BULK
+        lane = Lane.REQUESTS if topic == names.callbacks else Lane.BULK
         self.consumer = DueConsumer(
-            settings,
+            kafka,
             topic=topic,
-            group=settings.names.webhooks_group(topic),
+            group=names.webhooks_group(topic),
             lane=lane,
             is_blocked=lambda: self._is_resting or retrier.is_retrying,
             in_flight=_IN_FLIGHT,

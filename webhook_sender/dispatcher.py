@@ -18,8 +18,10 @@ from webhook_sender.receivers import Receivers, Room
 
 if TYPE_CHECKING:
     from inferlane.contracts.kafka_record import KafkaRecord
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.retry import Clock, Retrier
+    from inferlane.runtime.service_settings import WebhookSettings
+    from inferlane.runtime.settings import KafkaSettings
     from webhook_sender.http_sender import HttpSender
     from webhook_sender.signing import Signer
 
@@ -66,7 +68,9 @@ class Dispatcher:
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
-        settings: "Settings",
+        kafka: "KafkaSettings",
+        names: "Names",
+        webhooks: "WebhookSettings",
         *,
         http: "HttpSender",
         signer: "Signer",
@@ -75,10 +79,10 @@ class Dispatcher:
         retrier: "Retrier",
         clock: "Clock",
     ) -> None:
-        self._names = settings.names
-        self._networks = settings.webhook_networks
-        self._first_retry_s = settings.webhook_first_retry_s
-        self._give_up_s = settings.webhook_give_up_s
+        self._names = names
+        self._networks = webhooks.networks
+        self._first_retry_s = webhooks.first_retry_s
+        self._give_up_s = webhooks.give_up_s
         self._http = http
         self._signer = signer
         self._receivers = receivers
@@ -87,7 +91,7 @@ class Dispatcher:
         self._retrier = retrier
         self._clock = clock
         self._dead_letters = DeadLetterWriter(
-            producer, retrier, topic=settings.names.dead_letters, limit_bytes=settings.max_body_bytes
+            producer, retrier, topic=names.dead_letters, limit_bytes=kafka.max_body_bytes
         )
         for outcome in CallOutcome:
             metrics.CALLS.labels(outcome)

@@ -34,22 +34,24 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         ConfigurationError: callbacks are off, the secret is not one, or the ops port is taken.
         StoppedEarlyError: `stop` was set before the broker was available.
     """
-    if not settings.webhooks:
+    if not settings.webhooks.enabled:
         raise ConfigurationError(
             "callbacks are off: INFERLANE_WEBHOOKS=on for this process, the API, the router and the creation of topics "
             "turns them on"
         )
-    secret = settings.webhook_secret
+    secret = settings.webhooks.secret
     signer = Signer(parse_secrets("" if secret is None else secret.get_secret_value()))
     startup = Startup(stop)
     async with AsyncExitStack() as stack:
         ops = OpsApp(live=startup.live, ready=startup.ready)
-        port = await stack.enter_async_context(serve_ops(ops, settings))
-        producer = BatchProducer(settings)
+        port = await stack.enter_async_context(
+            serve_ops(ops, settings.ports, max_body_bytes=settings.kafka.max_body_bytes)
+        )
+        producer = BatchProducer(settings.kafka)
         await startup.wait_for("broker", producer.start)
         stack.push_async_callback(producer.close)
         http = await stack.enter_async_context(
-            HttpSender(networks=settings.webhook_networks, timeout_s=settings.webhook_timeout_s)
+            HttpSender(networks=settings.webhooks.networks, timeout_s=settings.webhooks.timeout_s)
         )
         lanes = _lanes(settings, http=http, signer=signer, producer=producer)
         ops.show(live=lambda: _live(lanes), ready=lambda: _ready(lanes), consumers=lambda: _health(lanes))
@@ -58,7 +60,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         try:
             await asyncio.wait({running, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
             stop.set()
-            await asyncio.wait({running}, timeout=settings.drain_deadline_s)
+            await asyncio.wait({running}, timeout=settings.kafka.drain_deadline_s)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -68,12 +70,14 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
 def _lanes(
     settings: "Settings", *, http: HttpSender, signer: Signer, producer: BatchProducer
 ) -> "Mapping[str, CallbackLane]":
-    clock, retrier, names = SystemClock(), Retrier(), settings.names
+    clock, retrier, names = SystemClock(), Retrier(), settings.stack.names
     dispatcher = Dispatcher(
-        settings,
+        settings.kafka,
+        settings.stack.names,
+        settings.webhooks,
         http=http,
         signer=signer,
-        receivers=Receivers(calls_per_host=settings.webhook_calls_per_host, clock=clock),
+        receivers=Receivers(calls_per_host=settings.webhooks.calls_per_host, clock=clock),
         producer=producer,
         retrier=retrier,
         clock=clock,
@@ -83,9 +87,10 @@ def _lanes(
     }
     return {
         name: CallbackLane(
-            settings,
+            settings.kafka,
+            settings.stack.names,
             topic=topic,
-            longest_wait_s=longest_wait_s(stage, settings.webhook_first_retry_s),
+            longest_wait_s=longest_wait_s(stage, settings.webhooks.first_retry_s),
             work=dispatcher.dispatch,
             retrier=retrier,
             clock=clock,

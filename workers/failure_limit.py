@@ -12,7 +12,7 @@ from inferlane.runtime.metrics.worker_metrics import HALTED
 
 if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
-    from inferlane.runtime.settings import WorkerSettings
+    from inferlane.runtime.service_settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +32,10 @@ class FailureLimit:
     pause doubles, up to ten minutes. Waiting records stay in the topic.
     """
 
-    def __init__(self, settings: "WorkerSettings", *, model: str, version: str, clock: "Clock") -> None:
-        self._share = settings.failure_share_limit
-        self._window_requests = settings.failure_window_requests
-        self._first_pause_s = settings.failure_pause_s
+    def __init__(self, worker: "WorkerSettings", *, model: str, version: str, clock: "Clock") -> None:
+        self._share = worker.failure_share_limit
+        self._window_requests = worker.failure_window_requests
+        self._first_pause_s = worker.failure_pause_s
         self._labels = (model, version)
         self._clock = clock
         self._counts: deque[tuple[int, int]] = deque()

@@ -74,7 +74,7 @@ class HostedVersion:
         self._read_store = read_store
         self._loading = loading
         self._stop = asyncio.Event()
-        self._faults = VersionFaults(clients.redis, redis_url=settings.redis_url, names=settings.names)
+        self._faults = VersionFaults(clients.redis, redis_url=settings.store.redis_url, names=settings.stack.names)
 
     def stop(self) -> None:
         """Stop: finish the batches under way."""
@@ -112,10 +112,13 @@ class HostedVersion:
             if self._stop.is_set():
                 raise StoppedEarlyError
             store = await asyncio.to_thread(self._read_store)
-            found, default_version = await find_version(settings, *self.name, store=store)
+            found, default_version = await find_version(settings.kafka, settings.stack, *self.name, store=store)
             # In a thread, so that the other versions go on serving.
             load = partial(
-                load_verified, found, intra_op_num_threads=settings.intra_op_num_threads, rows=settings.max_batch_rows
+                load_verified,
+                found,
+                intra_op_num_threads=settings.worker.intra_op_num_threads,
+                rows=settings.worker.max_batch_rows,
             )
             onnx = await asyncio.to_thread(load)
         with suppress(UnavailableError):

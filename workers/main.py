@@ -52,12 +52,12 @@ async def _load(settings: "Settings", model: str, version: str) -> "tuple[OnnxMo
         ConfigurationError: the version cannot be served.
         UnavailableError: only the broker knows where the version is, and does not answer.
     """
-    async with connect(settings.redis_url) as redis:
-        faults = VersionFaults(redis, redis_url=settings.redis_url, names=settings.names)
+    async with connect(settings.store.redis_url) as redis:
+        faults = VersionFaults(redis, redis_url=settings.store.redis_url, names=settings.stack.names)
         try:
-            found, default_version = await find_version(settings, model, version)
+            found, default_version = await find_version(settings.kafka, settings.stack, model, version)
             onnx = load_verified(
-                found, intra_op_num_threads=settings.intra_op_num_threads, rows=settings.max_batch_rows
+                found, intra_op_num_threads=settings.worker.intra_op_num_threads, rows=settings.worker.max_batch_rows
             )
         except UnavailableError:
             # Nothing is wrong with the version.

@@ -23,9 +23,11 @@ from workers.requests import UNREADABLE, Request, decode, headers_of
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.rerouting import MovedRequests
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.service_settings import FeedbackSettings, WorkerSettings
+    from inferlane.runtime.settings import KafkaSettings
     from models.catalog import ModelVersion
     from workers.model import OnnxModel
     from workers.run_limit import RunLimit
@@ -51,7 +53,10 @@ class Pipeline:
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
-        settings: "Settings",
+        worker: "WorkerSettings",
+        feedback: "FeedbackSettings",
+        kafka: "KafkaSettings",
+        names: "Names",
         *,
         model: "OnnxModel",
         delivery: Delivery,
@@ -69,7 +74,7 @@ class Pipeline:
         `processor` is shared with the other versions of the process.
         """
         self._moved = moved
-        self._max_batch_rows = settings.max_batch_rows
+        self._max_batch_rows = worker.max_batch_rows
         self._model = model
         self._delivery = delivery
         self._telemetry = telemetry
@@ -79,16 +84,16 @@ class Pipeline:
         self._clock = clock
         self._replies = ReplyBuilder(
             model.version,
-            names=settings.names,
-            max_result_bytes=settings.max_result_bytes,
-            results_sample=settings.results_sample,
-            tokens=settings.outcome_tokens,
+            names=names,
+            max_result_bytes=kafka.max_result_bytes,
+            results_sample=worker.results_sample,
+            tokens=feedback.tokens,
         )
         self._runner = BatchRunner(
             model.run,
-            scheduler=processor.scheduler if processor else LaneScheduler(bulk_share=settings.bulk_share, clock=clock),
+            scheduler=processor.scheduler if processor else LaneScheduler(bulk_share=worker.bulk_share, clock=clock),
             clock=clock,
-            threads=settings.intra_op_num_threads,
+            threads=worker.intra_op_num_threads,
             may_run_on_loop=model.version.steps is None,
             limit=run_limit,
             version=f"{model.version.model}/{model.version.version}",

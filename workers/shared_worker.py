@@ -57,9 +57,11 @@ class SharedWorker:
         async with AsyncExitStack() as stack:
             startup = Startup(stop)
             ops = OpsApp(live=startup.live, ready=startup.ready)
-            port = await stack.enter_async_context(serve_ops(ops, settings))
+            port = await stack.enter_async_context(
+                serve_ops(ops, settings.ports, max_body_bytes=settings.kafka.max_body_bytes)
+            )
             clients = await open_clients(stack, settings, startup, retrier=retrier, clock=clock)
-            consumers = {lane: SharedConsumer(settings, lane=lane, retrier=retrier) for lane in Lane}
+            consumers = {lane: SharedConsumer(settings.kafka, lane=lane, retrier=retrier) for lane in Lane}
             for consumer in consumers.values():
                 await startup.wait_for("broker", consumer.start)
                 stack.push_async_callback(consumer.close)
@@ -67,7 +69,7 @@ class SharedWorker:
             stack.callback(executor.shutdown, wait=False)
             shared = SharedParts(
                 processor=Processor(
-                    scheduler=LaneScheduler(bulk_share=settings.bulk_share, clock=clock),
+                    scheduler=LaneScheduler(bulk_share=settings.worker.bulk_share, clock=clock),
                     executor=executor,
                 ),
                 isolation=Isolation(),
@@ -120,7 +122,7 @@ class SharedWorker:
         if self._store is None:
             settings = self._settings
             try:
-                self._store = load_catalog(settings.models_dir, default_model=settings.default_model)
+                self._store = load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model)
             except ConfigurationError:
                 return None
         return self._store
@@ -171,4 +173,4 @@ async def _run_after(before: "asyncio.Task[None] | None", host: HostedVersion) -
 
 
 def _feed(settings: "Settings", consumers: Mapping[Lane, SharedConsumer], *, lane: Lane, **arguments: Any) -> TopicFeed:
-    return TopicFeed(settings, consumers[lane], **arguments)
+    return TopicFeed(settings.kafka, consumers[lane], **arguments)

@@ -9,9 +9,11 @@ from inferlane.runtime.kafka.lanes import IDLE_WAIT_S, BatchSource, LaneOptions,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.kafka.attempts import AttemptLog, Isolation
     from inferlane.runtime.retry import Retrier
+    from inferlane.runtime.service_settings import WorkerSettings
+    from inferlane.runtime.settings import KafkaSettings
     from workers.failure_limit import FailureLimit
     from workers.pipeline import Pipeline
 
@@ -26,7 +28,9 @@ _WOKEN_WAIT_S = 10.0
 
 
 def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
-    settings: "Settings",
+    worker: "WorkerSettings",
+    kafka: "KafkaSettings",
+    names: "Names",
     pipeline: "Pipeline",
     *,
     limit: "FailureLimit",
@@ -44,22 +48,22 @@ def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
 
     def options(lane: Lane) -> LaneOptions:
         arguments: dict[str, Any] = {
-            "topic": settings.names.work_topic(version.model, version.version, lane),
-            "group": settings.names.worker_group(version.model, version.version),
+            "topic": names.work_topic(version.model, version.version, lane),
+            "group": names.worker_group(version.model, version.version),
             "lane": lane,
             "is_blocked": lambda: retrier.is_retrying or limit.is_halted,
             "attempt_log": attempt_log,
-            "in_flight": settings.batches_in_flight,
+            "in_flight": worker.batches_in_flight,
         }
-        consumer: BatchSource = LaneConsumer(settings, **arguments) if source is None else source(**arguments)
+        consumer: BatchSource = LaneConsumer(kafka, **arguments) if source is None else source(**arguments)
 
         def bulk_records() -> int:
             return _BULK_RECORDS_AFTER_A_DEATH if consumer.is_hurried else _BULK_RECORDS_PER_FETCH
 
         return LaneOptions(
             consumer=consumer,
-            max_records=bulk_records if lane is Lane.BULK else lambda: settings.max_batch_rows,
-            in_flight=settings.batches_in_flight,
+            max_records=bulk_records if lane is Lane.BULK else lambda: worker.max_batch_rows,
+            in_flight=worker.batches_in_flight,
             idle_wait_s=IDLE_WAIT_S if source is None else _WOKEN_WAIT_S,
         )
 

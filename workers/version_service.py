@@ -62,9 +62,11 @@ async def open_clients(
     Raises:
         StoppedEarlyError: the process was told to stop before the broker and the store were available.
     """
-    redis, store_probe, producer = await open_service_clients(stack, settings, startup)
-    await startup.wait_for("store", partial(ping, redis, redis_url=settings.redis_url))
-    cancelled = CancelledRequests(redis, clock=clock, names=settings.names)
+    redis, store_probe, producer = await open_service_clients(
+        stack, settings.kafka, settings.store.redis_url, settings.stack.names, startup
+    )
+    await startup.wait_for("store", partial(ping, redis, redis_url=settings.store.redis_url))
+    cancelled = CancelledRequests(redis, clock=clock, names=settings.stack.names)
     cancelled.start()
     stack.push_async_callback(cancelled.close)
     return WorkerClients(
@@ -113,7 +115,7 @@ class VersionService:
         self._shared = shared
         self._spent_s: Callable[[], float] = lambda: 0.0
         names = {"model": self.version.model, "version": self.version.version}
-        self.limit = FailureLimit(settings, **names, clock=clients.clock)
+        self.limit = FailureLimit(settings.worker, **names, clock=clients.clock)
         self._tallies = RolloutTallies(self.version)
         self._outcomes = OutcomeRecorder(
             **names,
@@ -124,9 +126,9 @@ class VersionService:
             tallies=self._tallies,
             is_halted=lambda: self.limit.is_halted,
         )
-        redis_url, redis = settings.redis_url, clients.redis
-        self._moved = MovedRequests(redis, redis_url=redis_url, names=settings.names, clock=clients.clock)
-        self._served = ServedVersions(redis, redis_url=redis_url, clock=clients.clock, names=settings.names)
+        redis_url, redis = settings.store.redis_url, clients.redis
+        self._moved = MovedRequests(redis, redis_url=redis_url, names=settings.stack.names, clock=clients.clock)
+        self._served = ServedVersions(redis, redis_url=redis_url, clock=clients.clock, names=settings.stack.names)
 
     async def open(
         self, stack: AsyncExitStack, until_done: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
@@ -149,11 +151,13 @@ class VersionService:
         }
         settings, clients, shared = self._settings, self._clients, self._shared
         self.lanes = worker_lanes(
-            settings,
+            settings.worker,
+            settings.kafka,
+            settings.stack.names,
             pipeline,
             limit=self.limit,
             retrier=clients.retrier,
-            attempt_log=RedisAttemptLog(clients.redis, redis_url=settings.redis_url, names=settings.names),
+            attempt_log=RedisAttemptLog(clients.redis, redis_url=settings.store.redis_url, names=settings.stack.names),
             source=shared.source if shared else None,
             isolation=shared.isolation if shared else None,
         )
@@ -178,8 +182,8 @@ class VersionService:
             report_outcomes(
                 self._outcomes,
                 self._clients.producer,
-                topic=self._settings.names.outcomes,
-                interval_s=self._settings.outcome_interval_s,
+                topic=self._settings.stack.names.outcomes,
+                interval_s=self._settings.outcomes.interval_s,
             )
         )
         try:
@@ -188,7 +192,7 @@ class VersionService:
                 task.result()
         finally:
             stop.set()
-            await asyncio.wait({lanes}, timeout=self._settings.drain_deadline_s)
+            await asyncio.wait({lanes}, timeout=self._settings.kafka.drain_deadline_s)
             # The consumers leave their groups before the clients that they use are closed.
             lanes.cancel()
             reports.cancel()
@@ -196,28 +200,34 @@ class VersionService:
 
     def _open_pipeline(self, stack: AsyncExitStack) -> Pipeline:
         settings, version, clients = self._settings, self.version, self._clients
-        spans = BatchSpans(clients.tracing, version, settings.names) if clients.tracing else None
+        spans = BatchSpans(clients.tracing, version, settings.stack.names) if clients.tracing else None
         store = ResultStore(
-            clients.redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
+            clients.redis,
+            redis_url=settings.store.redis_url,
+            result_ttl_s=settings.store.result_ttl_s,
+            names=settings.stack.names,
         )
         shadows = ShadowCopies(
             version,
             clients.producer,
-            ShadowResults(clients.redis, redis_url=settings.redis_url, names=settings.names),
-            names=settings.names,
+            ShadowResults(clients.redis, redis_url=settings.store.redis_url, names=settings.stack.names),
+            names=settings.stack.names,
             clock=clients.clock,
             tallies=self._tallies,
         )
         stack.push_async_callback(shadows.close)
         pipeline = Pipeline(
-            settings,
+            settings.worker,
+            settings.feedback,
+            settings.kafka,
+            settings.stack.names,
             model=self._model,
             delivery=Delivery(
                 store,
                 clients.producer,
                 clients.retrier,
-                names=settings.names,
-                max_dead_letter_bytes=settings.max_body_bytes,
+                names=settings.stack.names,
+                max_dead_letter_bytes=settings.kafka.max_body_bytes,
                 pool=(version.model, version.version),
                 classes=version.classes,
             ),
@@ -227,7 +237,7 @@ class VersionService:
             cancelled=clients.cancelled,
             clock=clients.clock,
             moved=self._moved,
-            run_limit=RunLimit(settings.trial_run_limit_s, self._model.run_options, failures=self.limit),
+            run_limit=RunLimit(settings.worker.trial_run_limit_s, self._model.run_options, failures=self.limit),
             processor=self._shared.processor if self._shared else None,
         )
         stack.callback(pipeline.close)

@@ -11,14 +11,14 @@ from models.pulling import pull
 from models.store_reader import load_catalog
 
 if TYPE_CHECKING:
-    from inferlane.runtime.settings import KafkaSettings
+    from inferlane.runtime.settings import KafkaSettings, StackSettings
     from models.catalog import ModelVersion
 
 PULLED = "pulled"
 
 
 async def find_version(
-    settings: "KafkaSettings", model: str, version: str, *, store: Catalog | None = None
+    kafka: "KafkaSettings", stack: "StackSettings", model: str, version: str, *, store: Catalog | None = None
 ) -> "tuple[ModelVersion, str]":
     """Return the version, with its files on this machine, and the default version of its model.
 
@@ -30,16 +30,16 @@ async def find_version(
         UnavailableError: the store does not have it, and the broker does not answer.
     """
     try:
-        known = (store or load_catalog(settings.models_dir, default_model=settings.default_model)).model(model)
+        known = (store or load_catalog(stack.models_dir, default_model=stack.default_model)).model(model)
         return known.version(version), known.default_version
     except UnusableVersionError:
         raise
     except (UnknownModelError, ConfigurationError) as error:
         missing = error
-    table = await read_catalog_topic(settings)
+    table = await read_catalog_topic(kafka, stack.names)
     entry = table.get(model, version)
     if entry is None or entry.state is VersionState.RETIRED:
         raise missing
-    nothing = Catalog(models={}, default_model=settings.default_model)
+    nothing = Catalog(models={}, default_model=stack.default_model)
     served = overlaid(nothing, table.entries, serves_retiring=True).model(model)
-    return pull(entry, settings.state_dir / PULLED), served.default_version
+    return pull(entry, stack.state_dir / PULLED), served.default_version

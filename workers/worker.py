@@ -41,7 +41,9 @@ class Worker:
         async with AsyncExitStack() as stack:
             startup = Startup(stop)
             ops = OpsApp(live=startup.live, ready=startup.ready)
-            port = await stack.enter_async_context(serve_ops(ops, settings))
+            port = await stack.enter_async_context(
+                serve_ops(ops, settings.ports, max_body_bytes=settings.kafka.max_body_bytes)
+            )
             clients = await open_clients(stack, settings, startup, retrier=Retrier(), clock=SystemClock())
             service = VersionService(settings, clients, model=self._model, default_version=self._default_version)
             await service.open(stack, partial(startup.wait_for, "store"))

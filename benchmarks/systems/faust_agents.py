@@ -34,12 +34,16 @@ _LINGER_S = 0.005
 async def run(way: str) -> None:
     """Forward until ended."""
     settings = load_settings()
-    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    catalog = load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model)
     splits = SplitTable()
-    follower = SplitFollower(settings, splits)
+    follower = SplitFollower(settings.kafka, settings.stack.names, splits)
     await follower.start()
-    app = faust.App(**faust_options(settings) | {"id": "benchmark.router"}, producer_linger=_LINGER_S, producer_acks=-1)
-    transport = transport_class(settings, fetch_max_wait_ms=settings.fetch_max_wait_ms)
+    app = faust.App(
+        **faust_options(settings.kafka, settings.stack.names) | {"id": "benchmark.router"},
+        producer_linger=_LINGER_S,
+        producer_acks=-1,
+    )
+    transport = transport_class(settings.kafka, fetch_max_wait_ms=settings.kafka.fetch_max_wait_ms)
     app.transport = transport(app.conf.broker_consumer, app)
     raw: dict[str, Any] = {"key_type": bytes, "key_serializer": "raw", "value_type": bytes, "value_serializer": "raw"}
     topics = {

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
+    from inferlane.contracts.naming import Names
     from inferlane.contracts.record import RequestHeaders
     from inferlane.runtime.settings import KafkaSettings
 
@@ -49,7 +50,7 @@ class JobSpec:
     stall_timeout_s: float
 
 
-class Window:
+class SendWindow:
     """The records on their way: enough of them to keep every worker busy, few enough that memory stays flat.
 
     `_FEWEST` whatever they hold, and as many as hold `_MOST_BYTES`, at most `_MOST`.
@@ -97,13 +98,16 @@ class JobReport:
 class BulkJob:
     """A job that runs once: `await BulkJob(…).run(chunks, out)`."""
 
-    def __init__(self, settings: "KafkaSettings", spec: JobSpec, *, on_progress: "Callable[[int], None]") -> None:
-        self._settings = settings
+    def __init__(
+        self, kafka: "KafkaSettings", names: "Names", spec: JobSpec, *, on_progress: "Callable[[int], None]"
+    ) -> None:
+        self._kafka = kafka
+        self._names = names
         self._spec = spec
         self._on_progress = on_progress
         self._batch_id = uuid.uuid4().hex
         self._report = JobReport(self._batch_id)
-        self._topic = settings.names.ingress[Lane.BULK]
+        self._topic = names.ingress[Lane.BULK]
         self._fixed = fixed_request_headers(source="inferlane/cli", model=spec.model)
         self._sent: dict[int, Chunk] = {}
         # The end of each id is drawn: who has seen one result cannot name the next, to answer it first.
@@ -111,7 +115,7 @@ class BulkJob:
         self._lines: dict[int, bytes] = {}
         self._next_line = 0
         self._rows_of: dict[int, int] = {}
-        self._window = Window()
+        self._window = SendWindow()
         self._all_sent = False
 
     async def run(self, chunks: Iterator[Chunk], out: BinaryIO) -> JobReport:
@@ -123,7 +127,7 @@ class BulkJob:
         async with AsyncExitStack() as stack:
             # Before the first record goes out, so that no result can come before we listen.
             consumer = await self._listen(stack)
-            producer = BatchProducer(self._settings)
+            producer = BatchProducer(self._kafka)
             await producer.start()
             stack.push_async_callback(producer.close)
             try:
@@ -135,19 +139,17 @@ class BulkJob:
         return self._report
 
     async def _listen(self, stack: AsyncExitStack) -> "AIOKafkaConsumer":
-        partitions = await partitions_of(self._settings, self._settings.names.results)
-        consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=_FETCH_WAIT_MS)
-        with broker_errors(self._settings.kafka_bootstrap_servers):
+        partitions = await partitions_of(self._kafka, self._names.results)
+        consumer = make_consumer(self._kafka, group=None, fetch_max_wait_ms=_FETCH_WAIT_MS)
+        with broker_errors(self._kafka.bootstrap_servers):
             stack.push_async_callback(consumer.stop)
             await consumer.start()
             consumer.assign(partitions)
             await consumer.seek_to_end()
-        if self._settings.arrivals_dir is not None:
-            arrivals = ArrivalListener(self._settings.arrivals_dir, self._settings.names.results)
+        if self._kafka.arrivals_dir is not None:
+            arrivals = ArrivalListener(self._kafka.arrivals_dir, self._names.results)
             stack.callback(arrivals.close)
-            rest_until_told(
-                consumer, arrivals, topic=self._settings.names.results, effect="results are asked for often"
-            )
+            rest_until_told(consumer, arrivals, topic=self._names.results, effect="results are asked for often")
         return consumer
 
     async def _send(self, chunks: Iterator[Chunk], producer: BatchProducer, tasks: asyncio.TaskGroup) -> None:
@@ -198,9 +200,9 @@ class BulkJob:
     async def _collect(self, consumer: "AIOKafkaConsumer", out: BinaryIO) -> None:
         last_s = time.monotonic()
         while not (self._all_sent and not self._sent and not self._lines):
-            with broker_errors(self._settings.kafka_bootstrap_servers):
+            with broker_errors(self._kafka.bootstrap_servers):
                 # Workers write to partitions that are added while the job runs.
-                await read_added_partitions(consumer, self._settings.names.results)
+                await read_added_partitions(consumer, self._names.results)
                 fetched = await consumer.getmany(timeout_ms=int(_POLL_S * 1000))
             before = self._next_line
             for records in fetched.values():

@@ -21,9 +21,9 @@ class ApiCalls:
         # Loaded by the commands that call (PLC0415).
         from inferlane.runtime.http.api_address import ApiAddress  # noqa: PLC0415
 
-        address = ApiAddress(settings)
+        address = ApiAddress(settings.api, settings.client)
         self._url = address.url
-        self._key = settings.api_key
+        self._key = settings.client.key
         self._within_s = within_s
         # A proxy of the environment is not for a server whose address we were given.
         direct = urllib.request.ProxyHandler({})

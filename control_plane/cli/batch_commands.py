@@ -14,6 +14,7 @@ from inferlane.errors import ConfigurationError
 if TYPE_CHECKING:
     from control_plane.bulk.job import JobReport, JobSpec
     from control_plane.bulk.rows import RowFile
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.settings import KafkaSettings
 
 # As many rows as a record may have at most; the first few that do not fit tell what is wrong with the file.
@@ -72,7 +73,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     from models.store_reader import load_catalog  # noqa: PLC0415 - as above
 
     settings = reachable_settings()
-    known = load_catalog(settings.models_dir, default_model=settings.default_model).model(model)
+    known = load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model).model(model)
     served = known.version(version or known.default_version)
     spec = JobSpec(model=known.name, version=version, classes=served.classes, stall_timeout_s=stall_timeout_s)
     started_s = time.monotonic()
@@ -81,7 +82,16 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     err.print(f"{rows}: {file.format}", soft_wrap=True)
     if refuse_invalid:
         _refuse_invalid(file, rows)
-    report = _run(settings, spec, file, rows=rows, out=out, rejects=rejects, rows_per_record=rows_per_record)
+    report = _run(
+        settings.kafka,
+        settings.stack.names,
+        spec,
+        file,
+        rows=rows,
+        out=out,
+        rejects=rejects,
+        rows_per_record=rows_per_record,
+    )
     seconds = time.monotonic() - started_s
     total = report.succeeded + report.failed + report.invalid
     err.print(
@@ -111,7 +121,8 @@ def _refuse_invalid(file: "RowFile", rows: Path) -> None:
 
 
 def _run(  # noqa: PLR0913 - two files in, two out
-    settings: "KafkaSettings",
+    kafka: "KafkaSettings",
+    names: "Names",
     spec: "JobSpec",
     file: "RowFile",
     *,
@@ -153,6 +164,6 @@ def _run(  # noqa: PLR0913 - two files in, two out
             progress.update(bar, rate=f"{done / max(1e-9, time.monotonic() - started_s):,.0f} rows/s")
 
         chunks = map(write_rejects, file.chunks(rows_per_chunk=rows_per_record))
-        report = asyncio.run(BulkJob(settings, spec, on_progress=advance).run(chunks, results))
+        report = asyncio.run(BulkJob(kafka, names, spec, on_progress=advance).run(chunks, results))
     partial.replace(out)
     return report

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from inferlane.contracts.catalog_entry import CatalogEntry
     from inferlane.runtime.config import Settings
     from inferlane.runtime.runfile import RunRecord
-    from inferlane.runtime.settings import ApiSettings
+    from inferlane.runtime.settings import KafkaSettings, StackSettings
     from models.catalog import ModelVersion
 
 _LOOK_S = 0.1
@@ -55,12 +55,18 @@ def serve_model(
 
     model, version = _pair(name)
     settings, record = _reached(models_dir)
-    described = version_of_entry(entry_of_store(settings.models_dir, model, version, generation=1, default_since=0))
+    described = version_of_entry(
+        entry_of_store(settings.stack.models_dir, model, version, generation=1, default_since=0)
+    )
     if record is not None and not location:
         target = Target(model=model, version=version, signature=described.signature)
-        serve_here(target, settings.models_dir, within_s=within_s, grants_rights=acls)
+        serve_here(target, settings.stack.models_dir, within_s=within_s, grants_rights=acls)
         return
-    entry = asyncio.run(serve_version(settings, model, version, location=location, grants_rights=acls))
+    entry = asyncio.run(
+        serve_version(
+            settings.kafka, settings.stack, settings.webhooks, model, version, location=location, grants_rights=acls
+        )
+    )
     out.print(f"{model} {version} is in the catalogue, from {entry.location}", soft_wrap=True)
     out.print(f"On Kubernetes: inferlane k8s render --model {model} --version {version} | kubectl apply -f -")
 
@@ -72,13 +78,13 @@ def set_default_version(name: VersionName, models_dir: ModelsDir = None) -> None
 
     model, version = _pair(name)
     settings, record = _reached(models_dir)
-    if record is not None or _names_broker(settings):
-        asyncio.run(set_default(settings, model, version))
-        is_written = write_default(settings.models_dir, model, version)
+    if record is not None or _names_broker(settings.kafka):
+        asyncio.run(set_default(settings.kafka, settings.stack, model, version))
+        is_written = write_default(settings.stack.models_dir, model, version)
     else:
-        is_written = write_default(settings.models_dir, model, version)
+        is_written = write_default(settings.stack.models_dir, model, version)
         if not is_written:
-            raise ConfigurationError(f"{settings.models_dir} has no {model} {version}")
+            raise ConfigurationError(f"{settings.stack.models_dir} has no {model} {version}")
     where = "in the store and in the catalogue" if is_written and record is not None else ""
     out.print(f"{version} is the default version of {model} {where}".rstrip(), soft_wrap=True)
 
@@ -110,17 +116,17 @@ def retire_model(
     model, version = _pair(name)
     settings, record = _reached(models_dir)
     started_s = time.monotonic()
-    if record is None and not _names_broker(settings):
+    if record is None and not _names_broker(settings.kafka):
         from models.adding.publication import remove_version
 
-        if not remove_version(settings.models_dir, model, version):
-            raise ConfigurationError(f"{settings.models_dir} has no {model} {version}")
+        if not remove_version(settings.stack.models_dir, model, version):
+            raise ConfigurationError(f"{settings.stack.models_dir} has no {model} {version}")
         out.print(f"{model} {version} is removed from the store; no stack runs here", soft_wrap=True)
         return
     with err.status(f"{model} {version}: refusing new requests") as status:
         asyncio.run(_retire(settings, model, version, within_s=None if now else within_s, say=status.update))
         if record is not None:
-            _wait_for_the_pool_to_go(settings, model, version)
+            _wait_for_the_pool_to_go(settings.stack, model, version)
         # Last: until then its workers finish what was accepted.
         revoked = asyncio.run(_revoke(settings, model, version)) if acls else None
     out.print(
@@ -129,11 +135,11 @@ def retire_model(
     )
     if revoked is not None:
         out.print(f"{revoked} rights of the services' users were deleted")
-    elif settings.kafka_sasl_username:
+    elif settings.kafka.sasl_username:
         line = f"Rights that were given for it stay: inferlane acls delete --version {model}/{version}"
         out.print(line, soft_wrap=True)
     if record is None:
-        name = service_name(model, version, default_model=settings.default_model)
+        name = service_name(model, version, default_model=settings.stack.default_model)
         objects = " ".join(f"{kind}/{name}" for kind in ("deployment", "poddisruptionbudget", "scaledobject"))
         out.print(f"On Kubernetes, in its namespace: kubectl delete {objects}", soft_wrap=True)
 
@@ -141,26 +147,28 @@ def retire_model(
 async def _revoke(settings: "Settings", model: str, version: str) -> int:
     from control_plane.broker_acls import revoke_rights, rights_of_version
 
-    return await revoke_rights(settings, rights_of_version(settings.names, (model, version)))
+    return await revoke_rights(
+        settings.kafka, settings.stack.names, rights_of_version(settings.stack.names, (model, version))
+    )
 
 
 async def _retire(settings: "Settings", model: str, version: str, *, within_s: float | None, say: "Say") -> None:
     from control_plane.catalog_changes import begin_retirement, end_retirement, wait_drained
     from models.adding.publication import remove_version
 
-    entry = await begin_retirement(settings, model, version)
+    entry = await begin_retirement(settings.kafka, settings.stack, model, version)
     if within_s is not None:
-        await wait_drained(settings, model, version, within_s=within_s, say=say)
+        await wait_drained(settings.kafka, settings.stack.names, model, version, within_s=within_s, say=say)
     # Before the entry: cut off in between, the command goes on where it was. After it, the version would come back
     # with the next start of a broker that keeps nothing.
-    remove_version(settings.models_dir, model, version)
-    await end_retirement(settings, entry)
+    remove_version(settings.stack.models_dir, model, version)
+    await end_retirement(settings.kafka, settings.stack.names, entry)
 
 
-def _wait_for_the_pool_to_go(settings: "ApiSettings", model: str, version: str) -> None:
+def _wait_for_the_pool_to_go(stack: "StackSettings", model: str, version: str) -> None:
     from control_plane.local.pools import worker_pool
 
-    file, until_s = RunFile(settings.state_dir), time.monotonic() + _POOL_GONE_WITHIN_S
+    file, until_s = RunFile(stack.state_dir), time.monotonic() + _POOL_GONE_WITHIN_S
     while (record := file.read()) is not None and record.is_running:
         pool, name = worker_pool(model, version), f"{model}/{version}"
         if not any(process.pool == pool or name in process.versions for process in record.processes):
@@ -182,8 +190,8 @@ def show_model(
 
     model, _, version = name.partition("/")
     settings, record = _reached(models_dir)
-    is_live = record is not None or _names_broker(settings)
-    state = asyncio.run(read_state(settings)) if is_live else store_state(settings)
+    is_live = record is not None or _names_broker(settings.kafka)
+    state = asyncio.run(read_state(settings.kafka, settings.stack)) if is_live else store_state(settings.stack)
     reasons = {(fault.model, fault.version): fault.reason for fault in state.catalog.faults}
     reasons |= {(fault.model, fault.version): fault.reason for fault in record.faults} if record is not None else {}
     known = state.catalog.model(model)
@@ -252,11 +260,11 @@ def _pair(name: str) -> tuple[str, str]:
 
 def _reached(models_dir: Path | None) -> "tuple[Settings, RunRecord | None]":
     settings, record = reach()
-    return (settings if models_dir is None else settings.model_copy(update={"models_dir": models_dir})), record
+    return (settings if models_dir is None else settings.changed(models_dir=models_dir)), record
 
 
-def _names_broker(settings: "ApiSettings") -> bool:
-    return "kafka_bootstrap_servers" in settings.model_fields_set
+def _names_broker(kafka: "KafkaSettings") -> bool:
+    return "bootstrap_servers" in kafka.model_fields_set
 
 
 def add_to(app: typer.Typer) -> None:

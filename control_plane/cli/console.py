@@ -96,7 +96,7 @@ def reach() -> "tuple[Settings, RunRecord | None]":
     from inferlane.runtime.runfile import RunFile  # noqa: PLC0415 - as above
 
     settings = load_settings()
-    record = RunFile(settings.state_dir).read()
+    record = RunFile(settings.stack.state_dir).read()
     if record is None or not record.is_running:
         return settings, None
     return attached_settings(settings, record.environment), record

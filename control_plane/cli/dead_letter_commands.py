@@ -121,7 +121,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     # The newest dead letter of each request.
     letters = {found.headers.key: found for found in asyncio.run(_read(settings, selection))}
     if to_version is not None:
-        _refuse_unknown_version(settings, {found.headers.model for found in letters.values()}, to_version)
+        _refuse_unknown_version(settings.stack, {found.headers.model for found in letters.values()}, to_version)
     names = {name for found in letters.values() for name in (found.headers.request_id, str(found.letter.offset))}
     missing = sorted(selection.ids - names)
     if missing:
@@ -156,8 +156,13 @@ async def _replay(
         bar = progress.add_task("replaying", total=len(offsets))
         try:
             # Read once more rather than kept: the values of a month may not fit in memory.
-            second_read = matching_dead_letters(settings, selection, on_skipped=lambda _: None)
-            async with open_replayer(settings) as replayer, aclosing(second_read) as stream:
+            second_read = matching_dead_letters(
+                settings.kafka, settings.stack.names, selection, on_skipped=lambda _: None
+            )
+            async with (
+                open_replayer(settings.api, settings.kafka, settings.store, settings.stack) as replayer,
+                aclosing(second_read) as stream,
+            ):
                 async for found in stream:
                     if found.letter.offset not in offsets:
                         continue
@@ -170,7 +175,7 @@ async def _replay(
                     progress.advance(bar)
         except UnavailableError as error:
             failure = error
-    out.print(f"sent {sent:,} requests again, each with {settings.default_deadline_s:g} s to be answered")
+    out.print(f"sent {sent:,} requests again, each with {settings.api.default_deadline_s:g} s to be answered")
     if refused:
         out.print(f"{refused:,} could not be sent, for the reasons above")
     if failure is not None:
@@ -181,7 +186,9 @@ async def _replay(
 async def _read(settings: "Settings", selection: "DeadLetterFilter", *, whole: bool = False) -> "list[FoundDeadLetter]":
     from inferlane.runtime.dead_letter_replay import matching_dead_letters
 
-    async with aclosing(matching_dead_letters(settings, selection, on_skipped=_say_skipped)) as stream:
+    async with aclosing(
+        matching_dead_letters(settings.kafka, settings.stack.names, selection, on_skipped=_say_skipped)
+    ) as stream:
         letters = [found if whole else found.without_value() async for found in stream]
     # The topic has one partition where we made it; others may have given it more.
     return sorted(letters, key=lambda found: found.letter.dead_lettered_s)
@@ -191,7 +198,7 @@ def _say_skipped(error: "DecodeError") -> None:
     err.print(f"skipped: {error}", style="yellow")
 
 
-def _refuse_unknown_version(settings: "StackSettings", models: "set[str | None]", version: str) -> None:
+def _refuse_unknown_version(stack: "StackSettings", models: "set[str | None]", version: str) -> None:
     """Return if each of these models has the version.
 
     Raises:
@@ -199,7 +206,7 @@ def _refuse_unknown_version(settings: "StackSettings", models: "set[str | None]"
     """
     from models.store_reader import load_catalog
 
-    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    catalog = load_catalog(stack.models_dir, default_model=stack.default_model)
     for model in models:
         catalog.model(model).version(version)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from inferlane.runtime.http.api_address import ApiAddress
     from inferlane.runtime.runfile import RunRecord
-    from inferlane.runtime.settings import PortSettings
+    from inferlane.runtime.settings import StackSettings
 
 
 # As long as a probe by HTTP may take.
@@ -59,16 +59,16 @@ async def _examine(api_url: str) -> set[str]:
 
     settings, record = reach()
     _say_well("settings", f"of the stack that runs here, pid {record.pid}" if record else "environment")
-    api = ApiAddress(settings, api_url)
+    api = ApiAddress(settings.api, settings.client, api_url)
     broken: set[str] = set()
     if record and not await _report(DoctorCheck(name="release", see=partial(_same_release, record))):
         broken.add("release")
     targets: tuple[Target, ...] = ()
-    if not await _report(DoctorCheck(name="models", see=partial(_verify_models, settings, record))):
+    if not await _report(DoctorCheck(name="models", see=partial(_verify_models, settings.stack, record))):
         broken.add("models")
     with suppress(ConfigurationError):
         # Those of the versions that can be served, whatever is wrong with others.
-        targets = _served(load_targets(settings), record)
+        targets = _served(load_targets(settings.stack), record)
     for check in _checks(settings, targets, api, record):
         if unmet := check.needs & broken:
             skipped = f"- {check.name}: skipped, it needs {', '.join(sorted(unmet))}"
@@ -82,7 +82,7 @@ def _checks(
     settings: "Settings", targets: "tuple[Target, ...]", api: "ApiAddress", record: "RunRecord | None"
 ) -> tuple[DoctorCheck, ...]:
     from control_plane.local import doctor_checks as checks
-    from control_plane.local.doctor_checks import router_progress
+    from control_plane.local.hop_progress import router_progress
     from control_plane.local.pools import worker_pool
 
     needs_broker = frozenset({"broker"})
@@ -104,20 +104,38 @@ def _checks(
             needs=frozenset({"api"}),
             see=_say_asleep
             if target not in awake
-            else partial(checks.check_prediction, settings, api, target, ops_urls=_urls_for(target, urls)),
+            else partial(
+                checks.check_prediction,
+                settings.client,
+                settings.kafka,
+                settings.stack.names,
+                api,
+                target,
+                ops_urls=_urls_for(target, urls),
+            ),
         )
         for target in targets
     ]
     return (
-        DoctorCheck(name="broker", see=partial(checks.check_broker, settings)),
-        DoctorCheck(name="topics", needs=needs_broker, see=partial(checks.check_topics, settings, targets)),
-        DoctorCheck(name="store", see=partial(checks.check_store, settings)),
-        *((DoctorCheck(name="state directory", see=partial(checks.check_state_dir, settings)),) if record else ()),
+        DoctorCheck(name="broker", see=partial(checks.check_broker, settings.kafka)),
+        DoctorCheck(
+            name="topics",
+            needs=needs_broker,
+            see=partial(checks.check_topics, settings.kafka, settings.stack.names, settings.webhooks, targets),
+        ),
+        DoctorCheck(
+            name="store", see=partial(checks.check_store, settings.api, settings.store.redis_url, settings.stack.names)
+        ),
+        *(
+            (DoctorCheck(name="state directory", see=partial(checks.check_state_dir, settings.stack)),)
+            if record
+            else ()
+        ),
         *processes,
         DoctorCheck(
             name="router progress",
             needs=needs_broker | {"topics"},
-            see=partial(router_progress, settings, ops_url=urls.get("router", "")),
+            see=partial(router_progress, settings.kafka, settings.stack.names, ops_url=urls.get("router", "")),
         ),
         DoctorCheck(name="api", see=partial(checks.check_api, api)),
         *predictions,
@@ -154,7 +172,7 @@ async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "
 
     from control_plane.bulk.chunks import chunk_of_tensors
     from control_plane.bulk.job import BulkJob, JobSpec
-    from control_plane.local.doctor_checks import holding_hop
+    from control_plane.local.hop_progress import holding_hop
     from inferlane.contracts.naming import Lane
     from inferlane.contracts.wire.v1 import decode_instances
     from inferlane.contracts.wire.zero_rows import zero_row
@@ -165,9 +183,11 @@ async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "
     spec = JobSpec(model=target.model, version=target.version, classes=(), stall_timeout_s=_BULK_WITHIN_S)
     started_s, out_lines = time.monotonic(), io.BytesIO()
     try:
-        report = await BulkJob(settings, spec, on_progress=lambda _: None).run(iter([chunk]), out_lines)
+        report = await BulkJob(settings.kafka, settings.stack.names, spec, on_progress=lambda _: None).run(
+            iter([chunk]), out_lines
+        )
     except UnavailableError as error:
-        held = await holding_hop(settings, target, lane=Lane.BULK, ops_urls=ops_urls)
+        held = await holding_hop(settings.kafka, settings.stack.names, target, lane=Lane.BULK, ops_urls=ops_urls)
         raise UnavailableError(f"{error}: {held}") from error
     if not report.succeeded:
         raise UnavailableError(f"a row of zeros was answered {out_lines.getvalue().decode().strip()}")
@@ -213,7 +233,7 @@ def _served(targets: "tuple[Target, ...]", record: "RunRecord | None") -> "tuple
     return tuple(target for target in targets if (target.model, target.version) not in unusable)
 
 
-async def _verify_models(settings: "PortSettings", record: "RunRecord | None") -> str:
+async def _verify_models(stack: "StackSettings", record: "RunRecord | None") -> str:
     """Every version can be read, has the digest that its description names, and could be loaded.
 
     Raises:
@@ -222,7 +242,7 @@ async def _verify_models(settings: "PortSettings", record: "RunRecord | None") -
     from models.artifact import check_artifact, read_artifact
     from models.store_reader import load_catalog
 
-    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    catalog = load_catalog(stack.models_dir, default_model=stack.default_model)
     faults = {f"{fault.model} {fault.version or ''}".strip(): fault.reason for fault in catalog.faults}
     for entry in catalog.all_versions():
         try:
@@ -235,4 +255,4 @@ async def _verify_models(settings: "PortSettings", record: "RunRecord | None") -
     if faults:
         listed = "; ".join(f"{name}: {reason}" for name, reason in faults.items())
         raise ConfigurationError(f"{len(faults)} cannot be served, the others can. {listed}")
-    return f"{len(catalog.all_versions())} versions in {settings.models_dir}, digests as recorded"
+    return f"{len(catalog.all_versions())} versions in {stack.models_dir}, digests as recorded"

@@ -118,9 +118,9 @@ def read_settings_file(folder: Path, *, commands: "Iterable[Callable[..., None]]
 
 def _setting_variables() -> "Iterator[str]":
     # Pydantic is loaded for a settings file only: most folders have none.
-    from inferlane.runtime.config import Settings  # noqa: PLC0415 - as above
+    from inferlane.runtime.config import setting_fields, variable_of  # noqa: PLC0415 - as above
 
-    return (f"INFERLANE_{name.upper()}" for name in Settings.model_fields)
+    return (variable_of(name) for name in setting_fields())
 
 
 def _option_variables(command: "Callable[..., None]") -> "Iterator[str]":
@@ -156,7 +156,7 @@ def _compose_text() -> str:
 def _settings_text() -> str:
     from pydantic import SecretStr  # noqa: PLC0415 - for this command only
 
-    from inferlane.runtime.config import Settings  # noqa: PLC0415 - as above
+    from inferlane.runtime.config import setting_fields, variable_of  # noqa: PLC0415 - as above
 
     lines = [
         "# Settings of the `inferlane` commands that are started in this folder, with their defaults. To change one,",
@@ -164,10 +164,10 @@ def _settings_text() -> str:
         "# their settings there.",
         "",
     ]
-    for name, field in Settings.model_fields.items():
+    for name, field in setting_fields().items():
         default = field.get_default(call_default_factory=True)
         shown = "" if default is None or isinstance(default, SecretStr) else str(default)
-        lines.append(f"# INFERLANE_{name.upper()}={shown}")
+        lines.append(f"# {variable_of(name)}={shown}")
     return "\n".join([*lines, ""])
 
 

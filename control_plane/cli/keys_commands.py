@@ -68,13 +68,13 @@ def keys_webhook_secret(
     path = _keys_path(file)
     if name not in {key.name for key in read_keys(path)}:
         raise ConfigurationError(f"{str(path)!r} has no key named {quoted(name)}; `inferlane keys list` shows them")
-    secret = load_settings().webhook_secret
+    secret = load_settings().webhooks.secret
     first, *_ = parse_secrets("" if secret is None else secret.get_secret_value())
     typer.echo(written(secret_of_key(first, name)))
 
 
 def _keys_path(file: Path | None) -> Path:
-    path = file or load_settings().api_keys_file
+    path = file or load_settings().api.keys_file
     if path is None:
         raise ConfigurationError(
             "no keys file is named; set INFERLANE_API_KEYS_FILE to where the API shall read it, or use --file"

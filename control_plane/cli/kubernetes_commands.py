@@ -161,7 +161,7 @@ def k8s_store_secret(namespace: Annotated[str, typer.Option(help="Namespace of e
     from control_plane.kubernetes.backing_services import secret_document
     from control_plane.kubernetes.manifest_files import dumped
 
-    names = load_settings().names
+    names = load_settings().stack.names
     typer.echo(dumped(secret_document(names, namespace=namespace, password=secrets.token_hex(32))), nl=False)
 
 
@@ -176,13 +176,13 @@ def _catalog() -> "Catalog":
     from models.store_reader import load_catalog
 
     settings = load_settings()
-    return load_catalog(settings.models_dir, default_model=settings.default_model)
+    return load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model)
 
 
 def _check_strimzi(plan: "DeploymentPlan") -> None:
     if not plan.runs_kafka:
         raise ConfigurationError(
-            f"the broker {plan.settings.kafka_bootstrap_servers} is not Strimzi's, which alone has objects of users; "
+            f"the broker {plan.settings.kafka.bootstrap_servers} is not Strimzi's, which alone has objects of users; "
             "`inferlane acls create` creates their rights"
         )
 

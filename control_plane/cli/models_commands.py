@@ -118,7 +118,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         source=source,
         model=name,
         version=version,
-        models_dir=settings.models_dir,
+        models_dir=settings.stack.models_dir,
         check=check,
         tolerance=tolerance,
         timeout_s=timeout_s,
@@ -139,7 +139,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     _show(added)
     model, version = added.published.model, added.published.version
     # As clients see it, with the steps before and after the graph.
-    signature = load_model(settings.models_dir / model).version(version).signature
+    signature = load_model(settings.stack.models_dir / model).version(version).signature
     target = Target(model=model, version=version, signature=signature)
     show_next_step(target, settings, is_first=added.published.first, within_s=timeout_s)
 
@@ -205,7 +205,7 @@ def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
     from models.build import build_samples as build
     from models.build import count_versions
 
-    folder = _settings(models_dir).models_dir
+    folder = _settings(models_dir).stack.models_dir
     total, built = count_versions(), 0
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
@@ -262,7 +262,7 @@ def _fault_of(version: "ModelVersion") -> str | None:
     from models.verify import verify_version
 
     try:
-        verify_version(version, rows=load_settings().max_batch_rows)
+        verify_version(version, rows=load_settings().worker.max_batch_rows)
     except ConfigurationError as error:
         return str(error)
     return None
@@ -281,4 +281,4 @@ def _catalog(models_dir: Path | None) -> "Catalog":
     from models.store_reader import load_catalog
 
     settings = _settings(models_dir)
-    return load_catalog(settings.models_dir, default_model=settings.default_model)
+    return load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model)

@@ -26,15 +26,15 @@ NamedVersions = Annotated[
 ]
 
 
-def chosen_versions(settings: "StackSettings", named: list[str] | None) -> list[tuple[str, str]]:
+def chosen_versions(stack: "StackSettings", named: list[str] | None) -> list[tuple[str, str]]:
     """Return the `(model, version)` pairs.
 
     Raises:
         ConfigurationError: a name is no pair, is given twice, or no models folder is there and none is named.
     """
     if named is None:
-        return _of_the_catalog(settings)
-    found = [_pair(name, settings.default_model) for name in named]
+        return _of_the_catalog(stack)
+    found = [_pair(name, stack.default_model) for name in named]
     if len(set(found)) < len(found):
         raise ConfigurationError(f"a version is named twice in {quoted(named)}; name each once")
     return found
@@ -53,11 +53,11 @@ def _pair(name: str, default_model: str) -> tuple[str, str]:
     return model or default_model, version
 
 
-def _of_the_catalog(settings: "StackSettings") -> list[tuple[str, str]]:
+def _of_the_catalog(stack: "StackSettings") -> list[tuple[str, str]]:
     from models.store_reader import load_catalog
 
     try:
-        catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+        catalog = load_catalog(stack.models_dir, default_model=stack.default_model)
     except ConfigurationError as error:
         raise ConfigurationError(f"{error} Or name what there is to be: --version MODEL/VERSION.") from error
     return [(version.model, version.version) for version in catalog.all_versions()]
@@ -72,7 +72,9 @@ def topics_create(version: NamedVersions = None) -> None:
     from inferlane.runtime.kafka.topic_admin import create_topics
 
     settings = reachable_settings()
-    created = asyncio.run(create_topics(settings, chosen_versions(settings, version)))
+    created = asyncio.run(
+        create_topics(settings.kafka, settings.stack.names, settings.webhooks, chosen_versions(settings.stack, version))
+    )
     out.print(f"created {len(created)} topics" + "".join(f"\n  {name}" for name in created))
 
 
@@ -83,7 +85,9 @@ def topics_list(version: NamedVersions = None) -> None:
 
     settings = reachable_settings()
     table = Table("topic", "partitions", "settings")
-    for spec in topic_specs(settings, chosen_versions(settings, version)):
+    for spec in topic_specs(
+        settings.kafka, settings.stack.names, settings.webhooks, chosen_versions(settings.stack, version)
+    ):
         table.add_row(spec.name, str(spec.partitions), ", ".join(f"{k}={v}" for k, v in spec.config.items()))
     out.print(table)
 
@@ -97,9 +101,9 @@ def acls_create(version: NamedVersions = None) -> None:
     from control_plane.broker_acls import grant_rights
 
     settings = reachable_settings()
-    rights = rights_by_service(settings.names, chosen_versions(settings, version))
-    count = asyncio.run(grant_rights(settings, rights))
-    users = ", ".join(user_name(settings.names, service) for service in rights)
+    rights = rights_by_service(settings.stack.names, chosen_versions(settings.stack, version))
+    count = asyncio.run(grant_rights(settings.kafka, settings.stack.names, rights))
+    users = ", ".join(user_name(settings.stack.names, service) for service in rights)
     out.print(f"{count} rights for {users}", soft_wrap=True)
 
 
@@ -111,8 +115,10 @@ def acls_delete(
     from control_plane.broker_acls import revoke_rights, rights_of_version
 
     settings = reachable_settings()
-    for model, name in chosen_versions(settings, version):
-        count = asyncio.run(revoke_rights(settings, rights_of_version(settings.names, (model, name))))
+    for model, name in chosen_versions(settings.stack, version):
+        count = asyncio.run(
+            revoke_rights(settings.kafka, settings.stack.names, rights_of_version(settings.stack.names, (model, name)))
+        )
         out.print(f"{count} rights for {model}/{name} deleted", soft_wrap=True)
 
 
@@ -121,7 +127,9 @@ def acls_list(version: NamedVersions = None) -> None:
     """Show every user with its rights, without asking the broker."""
     settings = reachable_settings()
     table = Table("user", "on", "name", "may")
-    for service, rights in rights_by_service(settings.names, chosen_versions(settings, version)).items():
+    for service, rights in rights_by_service(settings.stack.names, chosen_versions(settings.stack, version)).items():
         for right in rights:
-            table.add_row(user_name(settings.names, service), right.resource, right.name, ", ".join(right.operations))
+            table.add_row(
+                user_name(settings.stack.names, service), right.resource, right.name, ", ".join(right.operations)
+            )
     out.print(table)

@@ -68,12 +68,12 @@ def quantize_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         quantization = Quantization(
             model=model,
             version=name,
-            models_dir=settings.models_dir,
+            models_dir=settings.stack.models_dir,
             data=data,
             labels=labels,
             approach=None if method is QuantizeMethod.AUTO else str(method),
             limits=Limits(min_speedup=min_speedup, max_accuracy_drop=max_accuracy_drop),
-            threads=settings.intra_op_num_threads,
+            threads=settings.worker.intra_op_num_threads,
             timeout_s=timeout_s,
             target=target,
         )

@@ -76,20 +76,20 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
 
     settings = load_settings()
     pace = worker_pace(settings, service_time=service_time, batch_overhead=batch_overhead, rows=rows)
-    partitions = partitions or settings.work_partitions
+    partitions = partitions or settings.kafka.work_partitions
     if trace:
         with _opened(trace) as file:
             load = read_trace(file, step_s=step, source=str(trace))
     else:
         load = draw_pattern(_pattern(pattern), rate_per_s=rate, bulk_per_s=bulk_rate, duration_s=duration, step_s=step)
-    chosen = model or settings.default_model
+    chosen = model or settings.stack.default_model
     check_model_name(chosen)
     check_version_name(version)
     tried = (
-        _from_manifest(scaled_object, chosen, version, settings.names)
+        _from_manifest(scaled_object, chosen, version, settings.stack.names)
         if scaled_object
         else _by_wait(
-            pace, chosen, version, waits_s=(target_wait, bulk_wait), partitions=partitions, names=settings.names
+            pace, chosen, version, waits_s=(target_wait, bulk_wait), partitions=partitions, names=settings.stack.names
         )
     )
     pool = PoolModel(
@@ -98,7 +98,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
         partitions=partitions,
         start_s=start_time,
         rebalance_s=rebalance_time,
-        bulk_share=settings.bulk_share,
+        bulk_share=settings.worker.bulk_share,
         lanes=tuple(int(trigger.topic.endswith(".bulk")) for trigger in tried.triggers),
     )
     runs = _runs(pool, load, versions=versions, skew=skew)
@@ -132,8 +132,8 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads th
         rate_per_s=rate,
         shares=capacity_plan.zipf_shares(versions, skew),
         record_bytes=record_bytes,
-        work_partitions=partitions or settings.work_partitions,
-        ingress_partitions=settings.ingress_partitions,
+        work_partitions=partitions or settings.kafka.work_partitions,
+        ingress_partitions=settings.kafka.ingress_partitions,
         replication_factor=replication,
     )
     capacity = capacity_plan.Capacity(api_per_s=api_rate, router_per_s=router_rate, broker_partitions=broker_partitions)
@@ -163,11 +163,11 @@ def worker_pace(settings: "Settings", *, service_time: float, batch_overhead: fl
 
     return WorkerPace(
         row_s=service_time,
-        max_batch_rows=settings.max_batch_rows,
+        max_batch_rows=settings.worker.max_batch_rows,
         batch_overhead_s=batch_overhead,
         rows_per_record=rows,
-        batches_in_flight=settings.batches_in_flight,
-        commit_interval_s=settings.commit_interval_s,
+        batches_in_flight=settings.worker.batches_in_flight,
+        commit_interval_s=settings.kafka.commit_interval_s,
     )
 
 

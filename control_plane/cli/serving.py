@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from control_plane.local.probe import Target
     from inferlane.runtime.config import Settings
     from inferlane.runtime.runfile import FaultRecord, RunRecord
-    from inferlane.runtime.settings import ApiSettings
 
 # A row that fits a terminal.
 _SHOWN_VALUES = 64
@@ -28,27 +27,27 @@ _PROBE_WAIT_S = 3.0
 _RETRY_S = 0.1
 
 
-def show_next_step(target: "Target", settings: "ApiSettings", *, is_first: bool, within_s: float) -> None:
+def show_next_step(target: "Target", settings: "Settings", *, is_first: bool, within_s: float) -> None:
     """Serve the version on the stack that runs here, or say how to; then print the call that it answers.
 
     Raises:
         UnavailableError: the version does not answer; the message has the reason. It stays in the store.
     """
-    if not (settings.models_dir / settings.default_model).is_dir():
+    if not (settings.stack.models_dir / settings.stack.default_model).is_dir():
         out.print(
-            f"The store has no model {settings.default_model!r}: set INFERLANE_DEFAULT_MODEL={target.model}.",
+            f"The store has no model {settings.stack.default_model!r}: set INFERLANE_DEFAULT_MODEL={target.model}.",
             soft_wrap=True,
         )
     _, record = reach()
     if record is not None and record.phase == "ready":
-        serve_here(target, settings.models_dir, within_s=within_s)
+        serve_here(target, settings.stack.models_dir, within_s=within_s)
     elif record is not None:
         out.print(f"The stack here is {record.phase}. Once it is ready: {_serve_command(target)}", soft_wrap=True)
-    elif "kafka_bootstrap_servers" in settings.model_fields_set:
+    elif "bootstrap_servers" in settings.kafka.model_fields_set:
         out.print(f"Put it in service on your broker: {_serve_command(target)}", soft_wrap=True)
     else:
         out.print("Start the stack: inferlane up --detach")
-    url = record.api_url if record is not None else f"http://localhost:{settings.api_port}"
+    url = record.api_url if record is not None else f"http://localhost:{settings.api.port}"
     body = example_body(target, pins=not is_first)
     if body is not None:
         is_served = record is not None and record.phase == "ready"
@@ -68,7 +67,7 @@ def serve_here(target: "Target", models_dir: "Path", *, within_s: float, grants_
     settings, record = reach()
     if record is None:
         raise ConfigurationError("no stack runs here; start one with `inferlane up --detach`")
-    settings = settings.model_copy(update={"models_dir": models_dir})
+    settings = settings.changed(models_dir=models_dir)
     with err.status(f"{target.model} {target.version}: starting its pool"):
         took_s = asyncio.run(_serve(target, settings, within_s=within_s, grants_rights=grants_rights))
     line = f" {target.model} {target.version} is served: it answered a row of zeros after {took_s:.1f} s"
@@ -79,7 +78,9 @@ async def _serve(target: "Target", settings: "Settings", *, within_s: float, gra
     from control_plane.catalog_changes import serve_version
 
     started_s = time.monotonic()
-    await serve_version(settings, target.model, target.version, grants_rights=grants_rights)
+    await serve_version(
+        settings.kafka, settings.stack, settings.webhooks, target.model, target.version, grants_rights=grants_rights
+    )
     await _answers(target, settings, until_s=started_s + within_s)
     return time.monotonic() - started_s
 
@@ -88,10 +89,10 @@ async def _answers(target: "Target", settings: "Settings", *, until_s: float) ->
     from control_plane.local.probe import predict
     from inferlane.runtime.http.api_address import ApiAddress
 
-    file, api = RunFile(settings.state_dir), ApiAddress.of_this_machine(settings)
+    file, api = RunFile(settings.stack.state_dir), ApiAddress.of_this_machine(settings.api, settings.client)
     while True:
         try:
-            await predict(api, target, wait_s=_PROBE_WAIT_S, api_key=settings.api_key)
+            await predict(api, target, wait_s=_PROBE_WAIT_S, api_key=settings.client.key)
         except UnavailableError as error:
             if fault := _fault(target, file.read()):
                 raise UnavailableError(

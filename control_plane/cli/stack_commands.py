@@ -14,7 +14,7 @@ from inferlane.errors import ConfigurationError
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from inferlane.runtime.runfile import RunRecord
-    from inferlane.runtime.settings import StackSettings
+    from inferlane.runtime.settings import KafkaSettings
 
 # API, workers and router drain one after the other, then broker and store stop: each within its own deadline.
 _DRAINS_IN_A_ROW = 4
@@ -26,7 +26,7 @@ def down() -> None:
     from inferlane.runtime.runfile import RunFile
 
     settings = load_settings()
-    file = RunFile(settings.state_dir)
+    file = RunFile(settings.stack.state_dir)
     record = file.read()
     if record is None:
         out.print(f"no stack runs here ({file.path})")
@@ -34,7 +34,7 @@ def down() -> None:
     started_s = time.monotonic()
     was_running = record.is_running
     with out.status("stopping: API, workers and router finish accepted requests"):
-        orphans = stop_detached(record, wait_s=stop_within_s(settings))
+        orphans = stop_detached(record, wait_s=stop_within_s(settings.kafka))
     try:
         file.remove()
     except OSError as error:
@@ -54,7 +54,7 @@ def restart() -> None:
 
     from inferlane.runtime.runfile import RunFile, same_process
 
-    file = RunFile(load_settings().state_dir)
+    file = RunFile(load_settings().stack.state_dir)
     record = file.read()
     supervisor = record and same_process(record.pid, record.create_time_s)
     if not record or not supervisor or record.phase != "ready":
@@ -68,7 +68,7 @@ def status() -> None:
     from control_plane.local.stack_report import fault_lines, folder_fault, readiness_of
     from inferlane.runtime.runfile import RunFile
 
-    file = RunFile(load_settings().state_dir)
+    file = RunFile(load_settings().stack.state_dir)
     record = file.read()
     if record is None or not record.is_running:
         out.print(f"no stack runs here ({file.path}); start one with `inferlane up`")
@@ -93,9 +93,9 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-def stop_within_s(settings: "StackSettings") -> float:
+def stop_within_s(kafka: "KafkaSettings") -> float:
     """Return the seconds that a stack may take to stop."""
-    return _DRAINS_IN_A_ROW * (settings.drain_deadline_s + 5.0)
+    return _DRAINS_IN_A_ROW * (kafka.drain_deadline_s + 5.0)
 
 
 def _scaled_table(record: "RunRecord") -> Table:

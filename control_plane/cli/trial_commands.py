@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from control_plane.recorded_requests import ReplayProgress, Selection
     from inferlane.contracts.shadow import Comparison, ShadowReport
     from inferlane.runtime.config import Settings
-    from inferlane.runtime.settings import PortSettings
+    from inferlane.runtime.settings import StackSettings
 
 Model = Annotated[str, typer.Argument(help="The model.")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON object. Default: a table.")]
@@ -47,7 +47,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
     settings = reachable_settings()
     selection = Selection(since_s=since_seconds(since), sample=_share("--sample", sample))
-    _refuse_unknown(settings, model, to)
+    _refuse_unknown(settings.stack, model, to)
     floor = None if min_agreement is None else _share("--min-agreement", min_agreement)
     report = asyncio.run(_replay(settings, selection, model=model, to=to, against=against, rate_per_s=rate))
     _show(report, as_json=as_json)
@@ -68,7 +68,7 @@ def shadow(
 ) -> None:
     """Show what shadow copies said about a version, and the rows that disagree most."""
     settings = reachable_settings()
-    _refuse_unknown(settings, model, version)
+    _refuse_unknown(settings.stack, model, version)
     _show(asyncio.run(_read(settings, model, version, run, rows)), as_json=as_json)
 
 
@@ -79,7 +79,7 @@ def reroute(
 ) -> None:
     """Move the requests that wait for a version to another one, under their ids. Requests that pin the version stay."""
     settings = reachable_settings()
-    _refuse_unknown(settings, model, version, to)
+    _refuse_unknown(settings.stack, model, version, to)
     done = asyncio.run(_reroute(settings, model, version, to))
     out.print(f"moved {done[0]:,} requests of {model} {version} to {to}; left {done[1]:,} (pinned, or shadow copies)")
 
@@ -90,13 +90,21 @@ async def _reroute(settings: "Settings", model: str, version: str, to: str) -> t
     from inferlane.runtime.rerouting import MovedRequests, reroute_backlog
     from inferlane.runtime.retry import SystemClock
 
-    producer = BatchProducer(settings)
-    async with connect(settings.redis_url) as redis:
-        moved = MovedRequests(redis, redis_url=settings.redis_url, names=settings.names, clock=SystemClock())
+    producer = BatchProducer(settings.kafka)
+    async with connect(settings.store.redis_url) as redis:
+        moved = MovedRequests(
+            redis, redis_url=settings.store.redis_url, names=settings.stack.names, clock=SystemClock()
+        )
         await producer.start()
         try:
             done = await reroute_backlog(
-                settings, model=model, version=version, to_version=to, producer=producer, moved=moved
+                settings.kafka,
+                settings.stack.names,
+                model=model,
+                version=version,
+                to_version=to,
+                producer=producer,
+                moved=moved,
             )
         finally:
             await producer.close()
@@ -107,8 +115,8 @@ async def _read(settings: "Settings", model: str, version: str, run: str, rows: 
     from inferlane.runtime.redis.result_store import connect
     from inferlane.runtime.redis.shadow_results import ShadowResults
 
-    async with connect(settings.redis_url) as redis:
-        results = ShadowResults(redis, redis_url=settings.redis_url, names=settings.names)
+    async with connect(settings.store.redis_url) as redis:
+        results = ShadowResults(redis, redis_url=settings.store.redis_url, names=settings.stack.names)
         return await results.read(model, version, run, limit=rows)
 
 
@@ -119,13 +127,13 @@ async def _replay(
     from inferlane.contracts.shadow import Comparison
 
     stable = against or await _largest_weight(settings, model)
-    _refuse_unknown(settings, model, stable, to)
+    _refuse_unknown(settings.stack, model, stable, to)
     comparison = Comparison(model=model, stable=stable, shadow=to, run=f"replay-{secrets.token_hex(4)}")
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    async with open_recorded(settings, comparison) as recorded:
+    async with open_recorded(settings.kafka, settings.stack, settings.store.redis_url, comparison) as recorded:
         with Bar(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
             task = bar.add_task("reading", total=None)
 
@@ -168,14 +176,14 @@ async def _largest_weight(settings: "Settings", model: str) -> str:
     from models.store_reader import load_catalog
 
     table = SplitTable()
-    follower = SplitFollower(settings, table)
+    follower = SplitFollower(settings.kafka, settings.stack.names, table)
     await follower.start()
     await follower.close()
-    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    catalog = load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model)
     return catalog.model(model).unpinned(table.get(model)).version
 
 
-def _refuse_unknown(settings: "PortSettings", model: str, *versions: str) -> None:
+def _refuse_unknown(stack: "StackSettings", model: str, *versions: str) -> None:
     """Return if the model has these versions.
 
     Raises:
@@ -183,7 +191,7 @@ def _refuse_unknown(settings: "PortSettings", model: str, *versions: str) -> Non
     """
     from models.store_reader import load_catalog
 
-    known = load_catalog(settings.models_dir, default_model=settings.default_model).model(model)
+    known = load_catalog(stack.models_dir, default_model=stack.default_model).model(model)
     for version in versions:
         known.version(version)
     if len(set(versions)) < len(versions):

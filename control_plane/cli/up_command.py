@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from control_plane.local.probe import Target
     from control_plane.local.profile import Profile, StackOptions
     from inferlane.runtime.runfile import FaultRecord, RunRecord
-    from inferlane.runtime.settings import StackSettings
+    from inferlane.runtime.settings import KafkaSettings, StackSettings
 
 
 def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
@@ -146,7 +146,7 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         _up_here(profile, options)
 
 
-def load_targets(settings: "StackSettings") -> "tuple[Target, ...]":
+def load_targets(stack: "StackSettings") -> "tuple[Target, ...]":
     """Return every version of the catalog as a target for probes.
 
     Raises:
@@ -155,7 +155,7 @@ def load_targets(settings: "StackSettings") -> "tuple[Target, ...]":
     from control_plane.local.probe import Target
     from models.store_reader import load_catalog
 
-    catalog = load_catalog(settings.models_dir, default_model=settings.default_model)
+    catalog = load_catalog(stack.models_dir, default_model=stack.default_model)
     return tuple(Target.of(entry) for entry in catalog.all_versions())
 
 
@@ -173,9 +173,9 @@ def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord,
     from inferlane.runtime.runfile import FaultRecord
     from models.store_reader import read_store
 
-    catalog, lack = read_store(profile.settings.models_dir, default_model=profile.settings.default_model)
+    catalog, lack = read_store(profile.settings.stack.models_dir, default_model=profile.settings.stack.default_model)
     if lack and not profile.has_broker:
-        catalog = asyncio.run(read_state(profile.settings)).catalog
+        catalog = asyncio.run(read_state(profile.settings.kafka, profile.settings.stack)).catalog
     if lack and (profile.has_broker or not catalog.models):
         raise ConfigurationError(lack)
     return tuple(Target.of(entry) for entry in catalog.all_versions()), tuple(
@@ -199,7 +199,7 @@ def _up_here(profile: "Profile", options: "StackOptions") -> None:
             forks = ForkServer.start(load_all, run_forked)
         except ForkServerError as error:
             why_not = str(error)
-    configure_logs(profile.settings, service="supervisor")
+    configure_logs(profile.settings.stack, service="supervisor")
     if why_not:
         structlog.get_logger(__name__).info(
             "services_not_forked", reason=why_not, effect="each loads its own modules: more memory, a slower start"
@@ -215,7 +215,7 @@ def _run_here(profile: "Profile", options: "StackOptions", forks: "ForkServer | 
     from control_plane.local.local_stack import LocalStack
     from inferlane.runtime.service import run
 
-    _stop_leftovers(profile.settings)
+    _stop_leftovers(profile.settings.kafka, profile.settings.stack)
     stack = LocalStack(profile, options, *_served(profile), forks=forks)
     run(lambda stop: stack.run(stop, when_ready=_announce))
 
@@ -225,13 +225,13 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
     from control_plane.local.local_stack import LocalStack
     from inferlane.runtime.runfile import RunFile
 
-    file = RunFile(profile.settings.state_dir)
+    file = RunFile(profile.settings.stack.state_dir)
     record = file.read()
     if record and record.is_running and record.phase == "ready":
         out.print(f"a stack is running already and ready (pid {record.pid})")
         _announce(record)
         return
-    _stop_leftovers(profile.settings)
+    _stop_leftovers(profile.settings.kafka, profile.settings.stack)
     # Built only to report a taken port or missing models here, and not in the log of the background process.
     LocalStack(profile, options, *_served(profile))
     with out.status("starting") as progress:
@@ -243,14 +243,14 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
     _announce(record)
 
 
-def _stop_leftovers(settings: "StackSettings") -> None:
+def _stop_leftovers(kafka: "KafkaSettings", stack: "StackSettings") -> None:
     """Stop the processes of a killed supervisor, if the system has not done so."""
     from control_plane.local.detached_stack import stop_detached
     from inferlane.runtime.runfile import RunFile
 
-    record = RunFile(settings.state_dir).read()
+    record = RunFile(stack.state_dir).read()
     if record and not record.is_running:
-        stop_detached(record, wait_s=stop_within_s(settings))
+        stop_detached(record, wait_s=stop_within_s(kafka))
 
 
 def _arguments(options: "StackOptions") -> "Sequence[str]":

@@ -38,7 +38,7 @@ _OPERATOR_SIZE = {"cpu": "50m", "memory": "256Mi", "memory_limit": "512Mi"}
 def cluster_documents(plan: DeploymentPlan) -> list[Document]:
     """Return a Kafka cluster of one node (three in production) with TLS, users and ACLs."""
     metadata = {"name": KAFKA, "namespace": plan.namespace}
-    replicas = plan.settings.replication_factor
+    replicas = plan.settings.kafka.replication_factor
     cluster = document(
         _API,
         "Kafka",
@@ -107,17 +107,17 @@ def topic_documents(plan: DeploymentPlan) -> list[Document]:
             spec={
                 "topicName": spec.name,
                 "partitions": spec.partitions,
-                "replicas": plan.settings.replication_factor,
+                "replicas": plan.settings.kafka.replication_factor,
                 "config": {key: int(value) if value.isdigit() else value for key, value in spec.config.items()},
             },
         )
-        for spec in topic_specs(plan.settings, plan.versions)
+        for spec in topic_specs(plan.settings.kafka, plan.settings.stack.names, plan.settings.webhooks, plan.versions)
     ]
 
 
 def user_documents(plan: DeploymentPlan) -> list[Document]:
     """Return a KafkaUser per service with its rights; Strimzi generates the passwords."""
-    names = plan.settings.names
+    names = plan.settings.stack.names
     return [
         document(
             _API,

@@ -157,17 +157,17 @@ class DeploymentPlan:
     @property
     def runs_kafka(self) -> bool:
         """Whether the broker is Strimzi's, in this namespace; otherwise it is external."""
-        return self.settings.kafka_bootstrap_servers == _kafka_servers(self.namespace)
+        return self.settings.kafka.bootstrap_servers == _kafka_servers(self.namespace)
 
     @property
     def runs_store(self) -> bool:
         """Whether the store is our Valkey; otherwise it is external."""
-        return urlsplit(self.settings.redis_url).hostname == _store_host(self.namespace)
+        return urlsplit(self.settings.store.redis_url).hostname == _store_host(self.namespace)
 
     @property
     def has_store_tls(self) -> bool:
         """Whether our Valkey accepts TLS connections only."""
-        return self.runs_store and self.settings.redis_url.startswith("rediss:")
+        return self.runs_store and self.settings.store.redis_url.startswith("rediss:")
 
     @property
     def versions(self) -> tuple[tuple[str, str], ...]:
@@ -191,7 +191,7 @@ def cluster_settings(chosen: "Settings", *, namespace: str, store_tls: bool = Fa
         "kafka_sasl_password": KAFKA,
     }
     values: dict[str, object] = {
-        **({} if "kafka_bootstrap_servers" in chosen.model_fields_set else kafka),
+        **({} if "bootstrap_servers" in chosen.kafka.model_fields_set else kafka),
         "redis_url": f"{'rediss' if store_tls else 'redis'}://{_store_host(namespace)}:{STORE_PORT}/0",
         "api_host": "0.0.0.0",
         "api_port": API_PORT,
@@ -201,9 +201,9 @@ def cluster_settings(chosen: "Settings", *, namespace: str, store_tls: bool = Fa
         "ops_port": OPS_PORT,
         "log_format": "json",
         # Said, not left to the default: the pods' grace periods are made of it.
-        "drain_deadline_s": chosen.drain_deadline_s,
+        "drain_deadline_s": chosen.kafka.drain_deadline_s,
     }
-    return load_settings(**(values | chosen.model_dump(include=chosen.model_fields_set)))
+    return load_settings(**(values | chosen.chosen()))
 
 
 def make_plan(  # noqa: PLR0913 - what a plan is made of
@@ -232,13 +232,13 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
     router = WorkerPace(
         row_s=1 / ROUTER_RECORDS_PER_S,
         max_batch_rows=_ROUTER_BATCH_RECORDS,
-        commit_interval_s=settings.commit_interval_s,
+        commit_interval_s=settings.kafka.commit_interval_s,
     )
     own = [version for version in versions if not any(version in group for group in shared)]
 
     def thresholds(served: Iterable[tuple[str, str]]) -> Mapping[str, int]:
         return {
-            settings.names.work_topic(*version, lane): lag_threshold_records(pace, target_wait_s=waits.of(lane))
+            settings.stack.names.work_topic(*version, lane): lag_threshold_records(pace, target_wait_s=waits.of(lane))
             for version in served
             for lane in Lane
         }
@@ -246,7 +246,7 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
     def own_pool(version: tuple[str, str]) -> PoolPlan:
         return PoolPlan(
             versions=(version,),
-            name=service_name(*version, default_model=settings.default_model),
+            name=service_name(*version, default_model=settings.stack.default_model),
             instance=pool_instance(*version),
             thresholds=thresholds([version]),
             gpu=gpus.get(version),
@@ -262,14 +262,14 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
 
     return DeploymentPlan(
         settings=settings,
-        has_users=user_per_service or settings.kafka_bootstrap_servers == _kafka_servers(namespace),
+        has_users=user_per_service or settings.kafka.bootstrap_servers == _kafka_servers(namespace),
         namespace=namespace,
         image=image,
         pools=_named_apart([*map(own_pool, own), *map(shared_pool, count(1), shared)]),
         granted=tuple(dict.fromkeys([*own, *chain.from_iterable(shared), *others])),
         router_thresholds={
             topic: lag_threshold_records(router, target_wait_s=waits.of(lane))
-            for lane, topic in settings.names.ingress.items()
+            for lane, topic in settings.stack.names.ingress.items()
         },
     )
 

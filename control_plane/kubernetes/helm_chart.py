@@ -41,7 +41,7 @@ def chart_files(
     """
     (pool,) = plan.pools
     (version,) = pool.versions
-    topics = {plan.settings.names.work_topic(*version, lane): lane for lane in Lane}
+    topics = {plan.settings.stack.names.work_topic(*version, lane): lane for lane in Lane}
     thresholds = {str(topics[topic]): records for topic, records in pool.thresholds.items()}
     stand_in = replace(pool, thresholds={topic: CHART_THRESHOLDS[lane] for topic, lane in topics.items()})
     plan = replace(plan, pools=(stand_in,))

@@ -224,7 +224,7 @@ def helpers(plan: DeploymentPlan) -> str:
 {{{{- end -}}}}
 
 {{{{- define "inferlane.poolName" -}}}}
-{{{{- $kept := ternary .version (printf "%s-%s" .model .version) (eq .model "{plan.settings.default_model}") -}}}}
+{{{{- $kept := ternary .version (printf "%s-%s" .model .version) (eq .model "{plan.settings.stack.default_model}") -}}}}
 {{{{- $name := include "inferlane.objectName" (printf "inference-service-%s" $kept) | replace "." "-" -}}}}
 {{{{- include "inferlane.withinLabel" (dict "name" $name "of" (printf "%s/%s" .model .version)) -}}}}
 {{{{- end -}}}}

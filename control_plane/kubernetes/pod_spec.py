@@ -20,7 +20,7 @@ from control_plane.kubernetes.deployment_plan import (
 )
 
 if TYPE_CHECKING:
-    from inferlane.runtime.settings import StackSettings
+    from inferlane.runtime.settings import KafkaSettings
 
 # The user that the image makes.
 USER_ID = 10_001
@@ -70,10 +70,10 @@ KEYS_VARIABLE, KEYS_VOLUME = "INFERLANE_API_KEYS_FILE", "api-keys"
 PASSWORD = "password"  # noqa: S105 - the key of a password in a Secret
 
 
-def grace_period_s(settings: "StackSettings", component: str) -> int:
+def grace_period_s(kafka: "KafkaSettings", component: str) -> int:
     """Return the termination grace period of a pod in seconds; the API's includes the wait before SIGTERM."""
     margin = {"router": ROUTER_STOP_MARGIN_S, "api": STOP_MARGIN_S + PRESTOP_S}.get(component, STOP_MARGIN_S)
-    return int(settings.drain_deadline_s) + margin
+    return int(kafka.drain_deadline_s) + margin
 
 
 def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
@@ -88,14 +88,14 @@ def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
         for name, value in settings.environment().items()
         if name not in _LOCAL | _IN_THE_URL and not name.startswith(others)
     }
-    secret = _SECRET | ({"INFERLANE_REDIS_URL"} if urlsplit(settings.redis_url).password else set())
+    secret = _SECRET | ({"INFERLANE_REDIS_URL"} if urlsplit(settings.store.redis_url).password else set())
     chosen |= {name: secret_value(SECRETS, name) for name in secret & chosen.keys()}
     if plan.has_users:
-        user = user_name(settings.names, Service(component))
+        user = user_name(settings.stack.names, Service(component))
         chosen["INFERLANE_KAFKA_SASL_USERNAME"] = {"value": user}
         # As Strimzi makes the Secret of a KafkaUser.
         chosen["INFERLANE_KAFKA_SASL_PASSWORD"] = secret_value(user, PASSWORD)
-    if settings.kafka_ssl_cafile is not None:
+    if settings.kafka.ssl_cafile is not None:
         chosen["INFERLANE_KAFKA_SSL_CAFILE"] = {"value": f"{KAFKA_FOLDER}/{CA_FILE}"}
     if plan.runs_store:
         chosen["INFERLANE_REDIS_USERNAME"] = {"value": STORE_USER}
@@ -134,7 +134,7 @@ def pod_spec(
         mount_secret(pod, KEYS_VOLUME, KEYS_FOLDER, KEYS_SECRET)
         if plan.has_api_tls:
             mount_secret(pod, "api-tls", API_TLS_FOLDER, API_TLS_SECRET, items=["tls.crt", "tls.key"])
-    return {**pod, "terminationGracePeriodSeconds": grace_period_s(plan.settings, component)}
+    return {**pod, "terminationGracePeriodSeconds": grace_period_s(plan.settings.kafka, component)}
 
 
 def shell_spec(plan: "DeploymentPlan", *, component: str, resources: Document) -> Document:
@@ -154,7 +154,7 @@ def shell_spec(plan: "DeploymentPlan", *, component: str, resources: Document) -
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
     }
-    if plan.settings.kafka_ssl_cafile is not None:
+    if plan.settings.kafka.ssl_cafile is not None:
         authority = KAFKA_CA_SECRET if plan.runs_kafka else OTHER_KAFKA_CA_SECRET
         mount_secret(pod, "kafka-ca", KAFKA_FOLDER, authority, items=[CA_FILE])
     if plan.has_store_tls:

@@ -40,14 +40,14 @@ API_REPLICAS = (1, 12)
 
 def pool_scaled_object(plan: DeploymentPlan, pool: PoolPlan) -> Document:
     """Return the ScaledObject of a pool: both lanes of each version, from zero to the number of partitions."""
-    names = plan.settings.names
+    names = plan.settings.stack.names
     of_versions = [
         make_scaled_object(
             name=pool.name,
             target=pool.name,
             group=names.worker_group(*version),
             thresholds={topic: pool.thresholds[topic] for topic in (names.work_topic(*version, lane) for lane in Lane)},
-            max_replicas=plan.settings.work_partitions,
+            max_replicas=plan.settings.kafka.work_partitions,
         )
         for version in pool.versions
     ]
@@ -60,9 +60,9 @@ def router_scaled_object(plan: DeploymentPlan) -> Document:
     scaled_object = make_scaled_object(
         name="inferlane-router",
         target="inferlane-router",
-        group=plan.settings.names.router_group,
+        group=plan.settings.stack.names.router_group,
         thresholds=plan.router_thresholds,
-        max_replicas=plan.settings.ingress_partitions,
+        max_replicas=plan.settings.kafka.ingress_partitions,
     )
     return _document(plan, msgspec.structs.replace(scaled_object, min_replicas=1))
 
@@ -87,17 +87,17 @@ def authentication_documents(plan: DeploymentPlan) -> list[Document]:
     settings = plan.settings
     if not _logs_in(plan):
         return []
-    name = user_name(settings.names, Service.AUTOSCALER)
+    name = user_name(settings.stack.names, Service.AUTOSCALER)
     metadata = {"namespace": plan.namespace, "labels": {"app.kubernetes.io/part-of": "inferlane"}}
     spec: Document = {}
     documents = []
-    if settings.kafka_sasl_username is not None:
-        user = name if plan.has_users else settings.kafka_sasl_username
+    if settings.kafka.sasl_username is not None:
+        user = name if plan.has_users else settings.kafka.sasl_username
         password = (name, PASSWORD) if plan.has_users else (SECRETS, "INFERLANE_KAFKA_SASL_PASSWORD")
         documents.append(document("v1", "ConfigMap", {"name": name, **metadata}, data={"username": user}))
         spec["configMapTargetRef"] = [{"parameter": "username", "name": name, "key": "username"}]
         spec["secretTargetRef"] = [{"parameter": "password", "name": password[0], "key": password[1]}]
-    if settings.kafka_ssl_cafile is not None:
+    if settings.kafka.ssl_cafile is not None:
         authority = KAFKA_CA_SECRET if plan.runs_kafka else OTHER_KAFKA_CA_SECRET
         spec.setdefault("secretTargetRef", []).append({"parameter": "ca", "name": authority, "key": CA_FILE})
     reference = document(
@@ -107,14 +107,14 @@ def authentication_documents(plan: DeploymentPlan) -> list[Document]:
 
 
 def _logs_in(plan: DeploymentPlan) -> bool:
-    return plan.settings.kafka_sasl_username is not None or plan.settings.kafka_ssl_cafile is not None
+    return plan.settings.kafka.sasl_username is not None or plan.settings.kafka.ssl_cafile is not None
 
 
 def _protocol(plan: DeploymentPlan) -> Document:
     """Return the TLS and SASL settings of KEDA's scaler."""
     settings = plan.settings
-    tls = {"tls": "enable"} if settings.kafka_security_protocol.endswith("SSL") else {}
-    mechanism = settings.kafka_sasl_mechanism
+    tls = {"tls": "enable"} if settings.kafka.security_protocol.endswith("SSL") else {}
+    mechanism = settings.kafka.sasl_mechanism
     return tls | ({} if mechanism is None else {"sasl": _MECHANISMS[mechanism]})
 
 
@@ -141,7 +141,7 @@ def _document(plan: DeploymentPlan, scaled_object: ScaledObject) -> Document:
                 {
                     "type": "kafka",
                     "metadata": {
-                        "bootstrapServers": plan.settings.kafka_bootstrap_servers,
+                        "bootstrapServers": plan.settings.kafka.bootstrap_servers,
                         **_protocol(plan),
                         "consumerGroup": trigger.consumer_group,
                         "topic": trigger.topic,
@@ -195,7 +195,7 @@ def policy_documents(plan: DeploymentPlan) -> list[Document]:
         _policy(plan, "dns", {}, policyTypes=["Egress"], egress=[dns]),
         _policy(plan, "services", _SERVICES, policyTypes=["Ingress", "Egress"], ingress=[scraped], egress=to_parts),
         _policy(plan, "api", api, policyTypes=["Ingress"], ingress=[{"ports": _ports(API_PORT, GRPC_PORT)}]),
-        *([_webhooks_policy(plan)] if plan.settings.webhooks else []),
+        *([_webhooks_policy(plan)] if plan.settings.webhooks.enabled else []),
         _policy(plan, "operator", operator, policyTypes=["Egress"], egress=[_to(api, API_PORT)]),
         *([store] if plan.runs_store else []),
     ]
@@ -212,7 +212,7 @@ def _webhooks_policy(plan: DeploymentPlan) -> Document:
         {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(_INSIDE_V4)}},
         {"ipBlock": {"cidr": "::/0", "except": list(_INSIDE_V6)}},
     ]
-    allowed = [{"ipBlock": {"cidr": str(network)}} for network in plan.settings.webhook_networks]
+    allowed = [{"ipBlock": {"cidr": str(network)}} for network in plan.settings.webhooks.networks]
     pods = {"matchLabels": {_COMPONENT: "webhooks"}}
     return _policy(plan, "webhooks", pods, policyTypes=["Egress"], egress=[{"to": [*public, *allowed]}])
 
@@ -241,12 +241,12 @@ def _to(pods: Document, port: int) -> Document:
 
 def _store_ports(plan: DeploymentPlan) -> set[int]:
     """Return the ports of an external store; its address is unknown, so only the port is restricted."""
-    return {urlsplit(plan.settings.redis_url).port or STORE_PORT}
+    return {urlsplit(plan.settings.store.redis_url).port or STORE_PORT}
 
 
 def _kafka_ports(plan: DeploymentPlan) -> set[int]:
     """Return the ports of external brokers, as for the store."""
-    servers = plan.settings.kafka_bootstrap_servers.split(",")
+    servers = plan.settings.kafka.bootstrap_servers.split(",")
     return {int(server.rpartition(":")[2]) for server in servers}
 
 

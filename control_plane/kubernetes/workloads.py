@@ -175,7 +175,7 @@ _VARIABLE = "INFERLANE_WEBHOOK_SECRET"
 
 def webhooks_documents(plan: DeploymentPlan) -> list[Document]:
     """Return the Deployment and disruption budget of the webhooks process; none where callbacks are off."""
-    if not plan.settings.webhooks:
+    if not plan.settings.webhooks.enabled:
         return []
     component = Service.WEBHOOKS.value
     pod = pod_spec(

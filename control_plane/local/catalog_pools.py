@@ -15,8 +15,7 @@ from models.live_catalog import LiveCatalog
 from models.store_reader import read_store
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
-    from inferlane.runtime.settings import StackSettings
+    from inferlane.runtime.settings import KafkaSettings, StackSettings
 
 log = structlog.get_logger(__name__)
 
@@ -53,11 +52,11 @@ class CatalogPools:
         self._changed = asyncio.Event()
         self._busy: dict[Name, asyncio.Task[None]] = {}
 
-    async def run(self, settings: "Settings") -> NoReturn:
+    async def run(self, kafka: "KafkaSettings", stack: "StackSettings") -> NoReturn:
         """Start and stop pools as the catalogue topic says, until cancelled."""
         table = CatalogTable()
-        live = LiveCatalog(_store_catalog(settings), table, serves_retiring=True)
-        follower = CatalogFollower(settings, table)
+        live = LiveCatalog(_store_catalog(stack), table, serves_retiring=True)
+        follower = CatalogFollower(kafka, stack.names, table)
         await _with_retries(follower.start)
         try:
             await self.follow(live)
@@ -99,12 +98,12 @@ class CatalogPools:
             self._changed.set()
 
 
-def _store_catalog(settings: "StackSettings") -> Catalog:
+def _store_catalog(stack: "StackSettings") -> Catalog:
     try:
-        return read_store(settings.models_dir, default_model=settings.default_model)[0]
+        return read_store(stack.models_dir, default_model=stack.default_model)[0]
     except ConfigurationError as error:
         log.warning("store_not_read", error=str(error))
-        return Catalog(models={}, default_model=settings.default_model)
+        return Catalog(models={}, default_model=stack.default_model)
 
 
 async def _with_retries(work: Callable[[], Awaitable[None]]) -> None:

@@ -35,15 +35,15 @@ def broker_argv(port: int) -> tuple[str, ...]:
     )
 
 
-async def broker_answers(settings: "KafkaSettings") -> bool:
+async def broker_answers(kafka: "KafkaSettings") -> bool:
     """Return whether a metadata request is answered.
 
     Raises:
         UnavailableError: it is not.
     """
-    await _accepts(settings.kafka_bootstrap_servers)
-    client = AIOKafkaClient(**client_arguments(settings), request_timeout_ms=_REQUEST_TIMEOUT_MS)
-    with broker_errors(settings.kafka_bootstrap_servers):
+    await _accepts(kafka.bootstrap_servers)
+    client = AIOKafkaClient(**client_arguments(kafka), request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    with broker_errors(kafka.bootstrap_servers):
         try:
             await client.bootstrap()
         finally:

@@ -58,9 +58,9 @@ class LocalStack:
         """`faults` are the versions that the catalogue left out, to be shown with the rest; `forks` starts services."""
         self._profile = profile
         settings = profile.settings
-        self._file = RunFile(settings.state_dir)
+        self._file = RunFile(settings.stack.state_dir)
         refuse_second(self._file)
-        self._state = StateFiles(self._file, TargetFile(settings.state_dir), write_again=self._write)
+        self._state = StateFiles(self._file, TargetFile(settings.stack.state_dir), write_again=self._write)
         self._pools = StackPools(profile, options, targets, forks=forks)
         self._supervisor = Supervisor(self._pools.all(), on_change=self._write)
         self._versions = VersionPools(
@@ -83,7 +83,7 @@ class LocalStack:
             create_time_s=psutil.Process().create_time(),
             phase="starting",
             release=__version__,
-            api_url=base_url(settings.api_host, settings.api_port, tls=settings.api_ssl_certfile is not None),
+            api_url=base_url(settings.api.host, settings.api.port, tls=settings.api.ssl_certfile is not None),
             environment=profile.environment,
         )
 
@@ -105,11 +105,17 @@ class LocalStack:
                 self._keep("autoscaler", partial(self._autoscale, self._autoscaler), effect="pools keep their size")
             settings = self._profile.settings
             catalog, trials = CatalogPools(self._versions), TrialPools(self._versions.isolate)
-            self._keep("catalogue", partial(catalog.run, settings), effect="versions neither come nor go")
+            self._keep(
+                "catalogue", partial(catalog.run, settings.kafka, settings.stack), effect="versions neither come nor go"
+            )
             self._keep("probes", self._versions.probe_again, effect="versions that answer late stay marked")
             if self._pools.shared.is_used:
                 self._keep("shared process", self._versions.watch_shared, effect="its versions' states are old")
-                self._keep("trials", partial(trials.run, settings), effect="versions in rollouts share a process")
+                self._keep(
+                    "trials",
+                    partial(trials.run, settings.kafka, settings.stack.names),
+                    effect="versions in rollouts share a process",
+                )
             # Said to whoever started us, who may be gone, or to a log that cannot be written.
             with suppress(OSError):
                 when_ready(self._record)
@@ -122,7 +128,7 @@ class LocalStack:
                 await self._pools.create_topics()
             if not self._profile.has_store:
                 # Services would wait for it; the person who starts a stack wants to know at once.
-                await store_answers(self._profile.settings.redis_url)
+                await store_answers(self._profile.settings.store.redis_url)
             await self._supervisor.run(stop, when_ready=get_ready)
         except InferlaneError as error:
             self._enter("failed", failure=str(error))
@@ -152,9 +158,9 @@ class LocalStack:
                 chosen.scaled_objects,
                 self._pools.targets,
                 max_workers=chosen.max_workers,
-                names=self._profile.settings.names,
+                names=self._profile.settings.stack.names,
             ),
-            reader=BacklogReader(self._profile.settings),
+            reader=BacklogReader(self._profile.settings.kafka),
             scale=self._versions.scale,
             hpa_sync_s=chosen.hpa_sync_s,
             on_look=self._write,
@@ -163,8 +169,9 @@ class LocalStack:
     async def _autoscale(self, autoscaler: Autoscaler) -> None:
         """Scale, and serve the autoscaler's metrics, until cancelled."""
         settings = self._profile.settings
-        host, port = settings.ops_host, self._pools.ops_port("autoscaler")
-        async with serve_ops(OpsApp(live=dict, ready=dict), settings, port=port):
+        host, port = settings.ports.ops_host, self._pools.ops_port("autoscaler")
+        ops, max_body_bytes = OpsApp(live=dict, ready=dict), settings.kafka.max_body_bytes
+        async with serve_ops(ops, settings.ports, max_body_bytes=max_body_bytes, port=port):
             log.info("autoscaler_metrics", url=f"{base_url(host, port)}/metrics")
             await autoscaler.run(workers=self._workers)
 
@@ -183,7 +190,7 @@ class LocalStack:
         self._write()
 
     def _logs(self) -> list[Path]:
-        folder = self._profile.settings.state_dir / "logs"
+        folder = self._profile.settings.stack.state_dir / "logs"
         return [folder / "supervisor.log", *(process.spec.log_path for _, process in self._supervisor.processes())]
 
     def _enter(self, phase: str, *, failure: str | None = None) -> None:

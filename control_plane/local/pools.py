@@ -52,10 +52,12 @@ class StackPools:
         # The present targets: the catalogue changes while the stack runs.
         self.targets = list(targets)
         self.shared = SharedPool(
-            self._settings.state_dir, max_model_bytes=options.shared_worker_max_model_bytes, workers=options.workers
+            self._settings.stack.state_dir,
+            max_model_bytes=options.shared_worker_max_model_bytes,
+            workers=options.workers,
         )
-        self._ops_ports = OpsPorts(options.first_ops_port, host=self._settings.ops_host)
-        self._log_dir: Path = self._settings.state_dir / "logs"
+        self._ops_ports = OpsPorts(options.first_ops_port, host=self._settings.ports.ops_host)
+        self._log_dir: Path = self._settings.stack.state_dir / "logs"
 
     def all(self) -> tuple[Pool, ...]:
         """Return every pool.
@@ -70,7 +72,7 @@ class StackPools:
             self.shared.add(target)
         if self.shared.labels:
             pools.append(self.shared_workers())
-        if self._settings.webhooks:
+        if self._settings.webhooks.enabled:
             pools.append(self._ours("webhooks", _ROUTER, "webhooks"))
         pools.append(self._api())
         if self._options.dashboard_port:
@@ -108,17 +110,22 @@ class StackPools:
         Raises:
             UnavailableError: the broker does not answer.
         """
-        await create_topics(self._settings, [(target.model, target.version) for target in self.targets])
+        await create_topics(
+            self._settings.kafka,
+            self._settings.stack.names,
+            self._settings.webhooks,
+            [(target.model, target.version) for target in self.targets],
+        )
 
     def _broker(self) -> Pool:
         port = claim_port(self._options.broker_port, remedy="use --broker-port (INFERLANE_BROKER_PORT)")
-        answers = partial(broker_answers, self._settings)
+        answers = partial(broker_answers, self._settings.kafka)
         return self._part("broker", broker_argv(port), port, answers, self.create_topics)
 
     def _store(self) -> Pool:
         port = claim_port(self._options.store_port, remedy="use --store-port (INFERLANE_STORE_PORT)")
         argv = store_argv(port, maxmemory_mib=self._options.store_maxmemory_mib)
-        return self._part("store", argv, port, partial(store_answers, self._settings.redis_url))
+        return self._part("store", argv, port, partial(store_answers, self._settings.store.redis_url))
 
     def _part(self, name: str, argv: tuple[str, ...], port: int, answers: Ask, prepare: Prepare = nothing) -> Pool:
         spec = ProcessSpec(
@@ -140,7 +147,9 @@ class StackPools:
         def make(number: int) -> ProcessSpec:
             name = f"{pool}-{number}" if rank == _WORKERS else pool
             port = self._ops_ports.port_of(name)
-            return self._spec(name, argv, port, host=self._settings.ops_host, env={"INFERLANE_OPS_PORT": str(port)})
+            return self._spec(
+                name, argv, port, host=self._settings.ports.ops_host, env={"INFERLANE_OPS_PORT": str(port)}
+            )
 
         is_workers = rank == _WORKERS
         return Pool(
@@ -153,14 +162,16 @@ class StackPools:
         )
 
     def _api(self) -> Pool:
-        host, port = self._settings.api_host, self._settings.api_port
+        host, port = self._settings.api.host, self._settings.api.port
         claim_port(port, host=host, remedy="use --api-port (INFERLANE_API_PORT)")
-        if self._settings.grpc_port:
-            claim_port(self._settings.grpc_port, host=host, remedy="use --grpc-port (INFERLANE_GRPC_PORT), 0 for none")
-        size = self._settings.api_processes or api_processes_for(os.cpu_count() or 1)
-        ops_host = self._settings.ops_host
+        if self._settings.api.grpc_port:
+            claim_port(
+                self._settings.api.grpc_port, host=host, remedy="use --grpc-port (INFERLANE_GRPC_PORT), 0 for none"
+            )
+        size = self._settings.api.processes or api_processes_for(os.cpu_count() or 1)
+        ops_host = self._settings.ports.ops_host
         if size == 1:
-            has_tls = self._settings.api_ssl_certfile is not None
+            has_tls = self._settings.api.ssl_certfile is not None
             own = self._ops_ports.port_of("api") if has_tls else port
             env = {"INFERLANE_API_PORT": str(port), "INFERLANE_OPS_PORT": str(own if has_tls else 0)}
             spec = self._spec("api", ("api",), own, host=ops_host if has_tls else host, env=env)
@@ -179,7 +190,7 @@ class StackPools:
         return Pool(name="api", rank=_API, wave=_SERVICES, size=size, make=make)
 
     def _dashboard(self) -> Pool:
-        host, port = self._settings.dashboard_host, self._options.dashboard_port
+        host, port = self._settings.dashboard.host, self._options.dashboard_port
         claim_port(port, host=host, remedy="use --dashboard-port (INFERLANE_DASHBOARD_PORT), 0 for no dashboard")
         spec = self._spec(DASHBOARD, (DASHBOARD,), port, host=host, env={"INFERLANE_DASHBOARD_PORT": str(port)})
         # With the API, on which it does not wait: it shows what is there.
@@ -198,7 +209,7 @@ class StackPools:
             is_live=partial(is_live, url),
             port=port,
             ops_url=url,
-            stop_within_s=self._settings.drain_deadline_s + _STOP_MARGIN_S,
+            stop_within_s=self._settings.kafka.drain_deadline_s + _STOP_MARGIN_S,
         )
 
 

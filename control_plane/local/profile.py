@@ -69,7 +69,7 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
 
     A broker or store that the user named is used; the embedded one is started only where none was named.
     """
-    named = chosen.model_fields_set
+    named = chosen.chosen()
     has_broker = "kafka_bootstrap_servers" not in named
     has_store = "redis_url" not in named
     values: dict[str, object] = {
@@ -89,14 +89,14 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
             "ingress_partitions": 1,
             "work_partitions": 2,
         }
-        if can_hold_signals(arrivals := chosen.state_dir.absolute() / "arrivals"):
+        if can_hold_signals(arrivals := chosen.stack.state_dir.absolute() / "arrivals"):
             values["arrivals_dir"] = arrivals
     if has_store:
         values["redis_url"] = f"redis://127.0.0.1:{options.store_port}/0"
     # Who gives the secret wants callbacks.
-    if chosen.webhook_secret is not None:
+    if chosen.webhooks.secret is not None:
         values["webhooks"] = True
-    settings = load_settings(**(values | chosen.model_dump(include=named)))
+    settings = load_settings(**(values | named))
     return Profile(
         settings=settings,
         environment=settings.environment(),
@@ -108,7 +108,7 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
 def attached_settings(chosen: "Settings", environment: Mapping[str, str]) -> "Settings":
     """Complete the user's settings with those of a running stack, to reach its parts from outside."""
     values = {name.removeprefix("INFERLANE_").lower(): value for name, value in environment.items()}
-    return load_settings(**(values | chosen.model_dump(include=chosen.model_fields_set)))
+    return load_settings(**(values | chosen.chosen()))
 
 
 _LAST_PORT = 65_535

@@ -11,7 +11,8 @@ from inferlane.runtime.retry import Retrier
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -25,10 +26,10 @@ class TrialPools:
         """`isolate` gives a version a pool of its own; it is called again and again."""
         self._isolate = isolate
 
-    async def run(self, settings: "Settings") -> NoReturn:
+    async def run(self, kafka: "KafkaSettings", names: "Names") -> NoReturn:
         """Give the versions of each rollout under way pools of their own, until cancelled."""
         table = RolloutTable()
-        follower = RolloutFollower(settings, table)
+        follower = RolloutFollower(kafka, names, table)
         await Retrier().until_done(follower.start, stage="rollouts")
         try:
             while True:

@@ -54,7 +54,7 @@ class VersionPools:
         self._pools = pools
         self._shared = pools.shared
         self._supervisor = supervisor
-        self._api = ApiAddress.of_this_machine(settings)
+        self._api = ApiAddress.of_this_machine(settings.api, settings.client)
         self._unusable = unusable
         self._autoscaler: Autoscaler | None = None
         # The error of the last probe of each version.
@@ -74,7 +74,9 @@ class VersionPools:
         Raises:
             UnavailableError: the broker does not answer.
         """
-        await create_topics(self._settings, [(target.model, target.version)])
+        await create_topics(
+            self._settings.kafka, self._settings.stack.names, self._settings.webhooks, [(target.model, target.version)]
+        )
         self._pools.targets.append(target)
         if self._shared.wants(target):
             await self._start_shared(target)
@@ -83,7 +85,7 @@ class VersionPools:
         await self._probe([target])
         self._on_change()
         if self._autoscaler is not None:
-            self._autoscaler.add(target, self._settings.names, workers=self._workers)
+            self._autoscaler.add(target, self._settings.stack.names, workers=self._workers)
 
     async def stop(self, name: tuple[str, str]) -> None:
         """Stop the pool of a version once it has drained."""
@@ -203,7 +205,10 @@ class VersionPools:
     async def _probe(self, targets: Sequence[Target]) -> None:
         started = [target for target in targets if self._has_worker(target)]
         outcomes = await asyncio.gather(
-            *(predict(self._api, target, wait_s=_PROBE_WAIT_S, api_key=self._settings.api_key) for target in started),
+            *(
+                predict(self._api, target, wait_s=_PROBE_WAIT_S, api_key=self._settings.client.key)
+                for target in started
+            ),
             return_exceptions=True,
         )
         for target, outcome in zip(started, outcomes, strict=True):

@@ -18,8 +18,8 @@ from inferlane.runtime.runfile import is_loopback
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.http.api_address import ApiAddress
+    from inferlane.runtime.service_settings import ApiSettings, DashboardSettings
 
 # A page shows that the API is silent after this long; a busy machine answers later than an idle one.
 _READ_WITHIN_S = 4.0
@@ -198,15 +198,15 @@ _HEADERS = [
 ]
 
 
-def refuse_open_network(settings: "Settings") -> None:
+def refuse_open_network(api: "ApiSettings", dashboard: "DashboardSettings") -> None:
     """Return if only this machine reaches the dashboard, or something in front checks who does.
 
     Raises:
         ConfigurationError: anybody on the network could read dead letters.
     """
-    if settings.api_auth != "off" and not is_loopback(settings.dashboard_host):
+    if api.auth != "off" and not is_loopback(dashboard.host):
         raise ConfigurationError(
-            f"INFERLANE_DASHBOARD_HOST={settings.dashboard_host} can be reached from other machines, and the dashboard "
+            f"INFERLANE_DASHBOARD_HOST={dashboard.host} can be reached from other machines, and the dashboard "
             "asks nobody who they are. Keep it on 127.0.0.1 and reach it through a tunnel or a proxy that checks; "
             "where something in front does so already, set INFERLANE_API_AUTH=off."
         )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inferlane.contracts.kafka_record import KafkaRecord
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.kafka.offsets import Position
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.settings import KafkaSettings
@@ -51,8 +52,9 @@ class DeadLetterCounts(msgspec.Struct, frozen=True, kw_only=True):
 class DeadLetterTally:
     """Count every dead letter once. One event loop, one caller at a time."""
 
-    def __init__(self, settings: "KafkaSettings", *, clock: "Clock") -> None:
-        self._settings = settings
+    def __init__(self, kafka: "KafkaSettings", names: "Names", *, clock: "Clock") -> None:
+        self._kafka = kafka
+        self._names = names
         self._clock = clock
         # Anybody can write to the topic: what is no reason of ours is counted together.
         self._reasons = error_reasons(beside=("unknown",))
@@ -77,8 +79,8 @@ class DeadLetterTally:
             self._forget()
         if position.end > max(self._seen_end, sum(self._next_offsets.values())):
             since_s = self._clock.now_s() - LOOK_BACK_S if self._since_s is None else self._since_s
-            partitions = await partitions_of(self._settings, self._settings.names.dead_letters)
-            async with aclosing(read_since(self._settings, partitions, since_s=since_s)) as batches:
+            partitions = await partitions_of(self._kafka, self._names.dead_letters)
+            async with aclosing(read_since(self._kafka, partitions, since_s=since_s)) as batches:
                 async for records in batches:
                     self.add(records)
             self._seen_end = position.end

@@ -154,40 +154,41 @@ async def serve(settings: "Settings", stop: "asyncio.Event") -> None:
     Raises:
         ConfigurationError: the port is taken, or the page would be open to the network.
     """
-    refuse_open_network(settings)
+    refuse_open_network(settings.api, settings.dashboard)
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        api = ApiClient(session, ApiAddress(settings), key=settings.api_key)
-        backlog = BacklogReader(settings)
+        api = ApiClient(session, ApiAddress(settings.api, settings.client), key=settings.client.key)
+        backlog = BacklogReader(settings.kafka)
         stack.push_async_callback(backlog.close)
-        letters = DeadLetterTally(settings, clock=clock)
+        letters = DeadLetterTally(settings.kafka, settings.stack.names, clock=clock)
         parts = Parts(
             api=api,
             backlog=backlog,
             letters=letters,
-            run_file=RunFile(settings.state_dir),
-            names=settings.names,
+            run_file=RunFile(settings.stack.state_dir),
+            names=settings.stack.names,
         )
         observer = DeploymentObserver(parts, clock=clock)
         feed = SnapshotFeed(observer.look, lambda: observer.history)
         app = build_app(
             feed,
             api,
-            loopback_only=is_loopback(settings.dashboard_host),
-            allowed_hosts=settings.known_hosts,
+            loopback_only=is_loopback(settings.dashboard.host),
+            allowed_hosts=settings.ports.known_hosts,
         )
         http = serve_http(
             app,
-            settings,
-            host=settings.dashboard_host,
-            port=settings.dashboard_port,
+            settings.ports,
+            max_body_bytes=settings.kafka.max_body_bytes,
+            host=settings.dashboard.host,
+            port=settings.dashboard.port,
             timeout_graceful_shutdown=_STREAMS_END_WITHIN_S,
         )
         port = await stack.enter_async_context(http)
         feed.start()
         # Before the server, which waits for the streams that this ends.
         stack.push_async_callback(feed.close)
-        log.info("dashboard_started", host=settings.dashboard_host, port=port, api=api.base_url)
+        log.info("dashboard_started", host=settings.dashboard.host, port=port, api=api.base_url)
         await stop.wait()
     log.info("dashboard_stopped")

@@ -8,6 +8,7 @@ from inferlane.errors import DecodeError
 from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
 
 if TYPE_CHECKING:
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.settings import KafkaSettings
 
 # The most versions in a table, retired ones too: a writer to the topic could invent any number.
@@ -78,18 +79,18 @@ class CatalogTable(CompactedTable):
 class CatalogFollower(TableFollower):
     """Keeps a table up to date with the topic. Without a topic, the versions of the model store at start are served."""
 
-    def __init__(self, settings: "KafkaSettings", table: CatalogTable) -> None:
-        super().__init__(settings, table, topic=settings.names.catalog, may_be_missing=True)
+    def __init__(self, kafka: "KafkaSettings", names: "Names", table: CatalogTable) -> None:
+        super().__init__(kafka, table, topic=names.catalog, may_be_missing=True)
 
 
-async def read_catalog_topic(settings: "KafkaSettings") -> CatalogTable:
+async def read_catalog_topic(kafka: "KafkaSettings", names: "Names") -> CatalogTable:
     """Return the table as the topic is now; empty if there is no topic.
 
     Raises:
         UnavailableError: the broker does not answer.
     """
     table = CatalogTable()
-    follower = CatalogFollower(settings, table)
+    follower = CatalogFollower(kafka, names, table)
     try:
         await follower.start()
     finally:
@@ -97,10 +98,10 @@ async def read_catalog_topic(settings: "KafkaSettings") -> CatalogTable:
     return table
 
 
-async def publish_entry(settings: "KafkaSettings", entry: CatalogEntry) -> int:
+async def publish_entry(kafka: "KafkaSettings", names: "Names", entry: CatalogEntry) -> int:
     """Write an entry to the topic and return its offset.
 
     Raises:
         UnavailableError: the broker does not answer; the entry may or may not be written.
     """
-    return await publish_to_table(settings, settings.names.catalog, key=entry.key, value=encode_entry(entry))
+    return await publish_to_table(kafka, names.catalog, key=entry.key, value=encode_entry(entry))

@@ -90,15 +90,15 @@ class TableFollower:
     """Keeps a table up to date with its topic, from the first record on. Has no group: every replica reads it all."""
 
     def __init__(
-        self, settings: "KafkaSettings", table: CompactedTable, *, topic: str, may_be_missing: bool = False
+        self, kafka: "KafkaSettings", table: CompactedTable, *, topic: str, may_be_missing: bool = False
     ) -> None:
         """A topic that `may_be_missing` is an empty table until somebody creates it; then it is followed."""
-        self._settings = settings
+        self._kafka = kafka
         self._partition = TopicPartition(topic, 0)
         self._table = table
         self._may_be_missing = may_be_missing
         self._consumer: AIOKafkaConsumer | None = None
-        self._arrivals = None if settings.arrivals_dir is None else ArrivalListener(settings.arrivals_dir, topic)
+        self._arrivals = None if kafka.arrivals_dir is None else ArrivalListener(kafka.arrivals_dir, topic)
         self._is_there = False
         self._following: Background | None = None
 
@@ -109,9 +109,9 @@ class TableFollower:
             UnavailableError: the broker does not answer.
         """
         wait_ms = _FETCH_WAIT_MS if self._arrivals is None else _REST_MS
-        consumer = self._consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=wait_ms)
+        consumer = self._consumer = make_consumer(self._kafka, group=None, fetch_max_wait_ms=wait_ms)
         try:
-            with broker_errors(self._settings.kafka_bootstrap_servers):
+            with broker_errors(self._kafka.bootstrap_servers):
                 await consumer.start()
                 if self._arrivals is not None:
                     topic, effect = self._partition.topic, "changes come a second late"
@@ -122,7 +122,7 @@ class TableFollower:
             if end is None:
                 log.warning("topic_missing", topic=self._partition.topic, remedy="inferlane topics create")
                 return
-            await self._table.wait_applied(end - 1, timeout_s=self._settings.kafka_request_timeout_ms / 1000)
+            await self._table.wait_applied(end - 1, timeout_s=self._kafka.request_timeout_ms / 1000)
         except BaseException:
             await self.close()
             raise
@@ -207,7 +207,7 @@ class TableFollower:
         await self._table.note_position(await consumer.position(self._partition))
 
 
-async def publish_to_table(settings: "KafkaSettings", topic: str, *, key: str, value: bytes | None) -> int:
+async def publish_to_table(kafka: "KafkaSettings", topic: str, *, key: str, value: bytes | None) -> int:
     """Write a record to the topic of a table and return its offset. Called rarely, so it opens its own connection.
 
     A value of None is a tombstone.
@@ -215,12 +215,12 @@ async def publish_to_table(settings: "KafkaSettings", topic: str, *, key: str, v
     Raises:
         UnavailableError: the broker does not answer; the record may have been written.
     """
-    producer = make_producer(settings)
+    producer = make_producer(kafka)
     try:
-        with broker_errors(settings.kafka_bootstrap_servers):
+        with broker_errors(kafka.bootstrap_servers):
             await producer.start()
             written = await producer.send_and_wait(topic, key=key.encode(), value=value, partition=0)
-            _tell(settings, topic)
+            _tell(kafka, topic)
             return int(written.offset)
     finally:
         # An idempotent producer never gives up a flush by itself, and a caller waits.
@@ -229,9 +229,9 @@ async def publish_to_table(settings: "KafkaSettings", topic: str, *, key: str, v
                 await producer.stop()
 
 
-def _tell(settings: "KafkaSettings", topic: str) -> None:
+def _tell(kafka: "KafkaSettings", topic: str) -> None:
     """Tell followers on this machine that the table has changed."""
-    if settings.arrivals_dir is not None:
-        signals = ArrivalSignals(settings.arrivals_dir)
+    if kafka.arrivals_dir is not None:
+        signals = ArrivalSignals(kafka.arrivals_dir)
         signals.send(topic)
         signals.close()

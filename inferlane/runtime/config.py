@@ -1,54 +1,80 @@
-"""Settings of every process: the one place that reads the environment, but for OpenTelemetry's own variables.
+"""The settings of a process, and the one place that reads them from the environment, but for OpenTelemetry's own.
 
 A profile (embedded, compose, Kubernetes) is a set of these values, never a branch in the code.
 """
 
-from typing import Self
+import os
+from typing import Self, cast
 from urllib.parse import quote, unquote
 
-from pydantic import SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
-from inferlane.contracts.outcome_token import OutcomeTokens
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.redis.url import parse_store_url
-from inferlane.runtime.settings import (
+from inferlane.runtime.service_settings import (
     ApiSettings,
+    ClientSettings,
     DashboardSettings,
     FeedbackSettings,
-    KafkaSettings,
     OutcomeSettings,
     RolloutSettings,
-    StoreSettings,
     WebhookSettings,
     WorkerSettings,
 )
+from inferlane.runtime.settings import KafkaSettings, PortSettings, SettingsPart, StackSettings, StoreSettings
+
+_PREFIX = "INFERLANE_"
+# Secrets that only one process needs, and the API key of our own calls: they must not be in the run file.
+_HELD_BACK = frozenset({"api_key", "webhook_secret", "prometheus_token"})
 
 
-class Settings(
-    ApiSettings,
-    DashboardSettings,
-    KafkaSettings,
-    StoreSettings,
-    WorkerSettings,
-    WebhookSettings,
-    OutcomeSettings,
-    FeedbackSettings,
-    RolloutSettings,
-):
-    """All settings, each from `INFERLANE_<NAME>`; the defaults suit one machine."""
+class Settings(BaseModel):
+    """All settings by part; the defaults suit one machine.
+
+    Only what composes a process takes them whole (`tests/architecture` has the list); all else takes its part.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stack: StackSettings
+    ports: PortSettings
+    api: ApiSettings
+    client: ClientSettings
+    dashboard: DashboardSettings
+    kafka: KafkaSettings
+    store: StoreSettings
+    worker: WorkerSettings
+    webhooks: WebhookSettings
+    outcomes: OutcomeSettings
+    feedback: FeedbackSettings
+    rollouts: RolloutSettings
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         # Not a ValueError, which pydantic would report with every value, passwords too.
-        check_broker_access(self)
-        check_store_access(self)
-        _ = self.webhook_networks
+        check_broker_access(self.kafka)
+        check_store_access(self.store)
+        _ = self.webhooks.networks
         return self
 
-    @property
-    def outcome_tokens(self) -> OutcomeTokens | None:
-        """What signs and reads outcome tokens; None without a secret."""
-        return None if self.feedback_secret is None else OutcomeTokens.of(self.feedback_secret.get_secret_value())
+    def chosen(self) -> dict[str, object]:
+        """Return the values that are not defaults of ours, by the names that `load_settings` takes."""
+        return {
+            name: getattr(getattr(self, part), field)
+            for name, (part, field) in _PLACES.items()
+            if field in getattr(self, part).model_fields_set
+        }
+
+    def changed(self, **values: object) -> Self:
+        """Return these settings with other values, by the names that `load_settings` takes; they are not checked."""
+        updates: dict[str, dict[str, object]] = {}
+        for name, value in values.items():
+            part, field = _PLACES[name]
+            updates.setdefault(part, {})[field] = value
+        return self.model_copy(
+            update={part: getattr(self, part).model_copy(update=update) for part, update in updates.items()}
+        )
 
     def environment(self) -> dict[str, str]:
         """Return the chosen settings, passwords in clear, as environment variables for another process.
@@ -56,112 +82,141 @@ class Settings(
         Leaves out the API key of our own calls, and the secrets that only one process needs:
         they must not be in the run file.
         """
-        held_back = {"api_key", "webhook_secret", "prometheus_token"}
-        chosen = {name: getattr(self, name) for name in sorted(self.model_fields_set - held_back)}
-        return {f"INFERLANE_{name.upper()}": _plain(value) for name, value in chosen.items() if value is not None}
+        chosen = {name: value for name, value in sorted(self.chosen().items()) if name not in _HELD_BACK}
+        return {variable_of(name): _plain(value) for name, value in chosen.items() if value is not None}
+
+
+def _flat_name(field: str, info: FieldInfo) -> str:
+    return info.alias or field
+
+
+_PARTS = {name: cast("type[SettingsPart]", info.annotation) for name, info in Settings.model_fields.items()}
+# Part and field of each setting by its flat name, which is its variable's without the prefix, in lower case.
+_PLACES = {
+    _flat_name(field, info): (name, field) for name, part in _PARTS.items() for field, info in part.model_fields.items()
+}
+
+
+def setting_fields() -> dict[str, FieldInfo]:
+    """Return the definition of each setting by its flat name, as in `kafka_bootstrap_servers`."""
+    return {flat: _PARTS[part].model_fields[field] for flat, (part, field) in _PLACES.items()}
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of the setting with that flat name."""
+    return f"{_PREFIX}{name.upper()}"
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings from the environment, with `overrides` on top.
+    """Read the settings from the environment, with `overrides`, by their flat names, on top.
 
     Raises:
         ConfigurationError: a value is out of its range; the message names the variable, the value and the limit.
     """
+    given = {name.lower().removeprefix(_PREFIX.lower()): value for name, value in os.environ.items() if _is_ours(name)}
+    values: dict[str, dict[str, object]] = {name: {} for name in _PARTS}
+    for name, value in (given | overrides).items():
+        if place := _PLACES.get(name):
+            values[place[0]][name] = value
     try:
-        return _with_authority(_with_login(Settings(**overrides)))  # type: ignore[arg-type]  # pydantic checks each value
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
-            f"INFERLANE_{'_'.join(str(part) for part in fault['loc']).upper()}={fault['input']!r}: {fault['msg']}"
-            for fault in error.errors()
+            f"{variable_of(str(fault['loc'][1]))}={fault['input']!r}: {fault['msg']}" for fault in error.errors()
         )
         raise ConfigurationError(f"{faults}. Change or unset the variable.") from error
+    return settings.model_copy(update={"store": _with_authority(_with_login(settings.store))})
 
 
-def check_broker_access(settings: KafkaSettings) -> None:
+def check_broker_access(kafka: KafkaSettings) -> None:
     """Refuse settings of the broker's security that contradict each other.
 
     Raises:
         ConfigurationError: the message names the setting that is missing or has no effect.
     """
-    protocol = settings.kafka_security_protocol
-    tls: tuple[str, ...] = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
-    sasl: tuple[str, ...] = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
+    protocol = kafka.security_protocol
+    tls: tuple[str, ...] = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+    sasl: tuple[str, ...] = ("sasl_mechanism", "sasl_username", "sasl_password")
     unused = () if protocol.endswith("SSL") else tls
     unused += () if protocol.startswith("SASL") else sasl
-    if in_vain := [_variable(name) for name in unused if getattr(settings, name) is not None]:
+    if in_vain := [_kafka_variable(name) for name in unused if getattr(kafka, name) is not None]:
         raise ConfigurationError(
             f"{', '.join(in_vain)} would not be used with INFERLANE_KAFKA_SECURITY_PROTOCOL={protocol}; "
             "choose SSL, SASL_PLAINTEXT or SASL_SSL, or unset what is not used."
         )
     needed = sasl if protocol.startswith("SASL") else ()
-    if settings.kafka_ssl_keyfile is not None:
-        needed += ("kafka_ssl_certfile",)
-    if missing := [_variable(name) for name in needed if not getattr(settings, name)]:
+    if kafka.ssl_keyfile is not None:
+        needed += ("ssl_certfile",)
+    if missing := [_kafka_variable(name) for name in needed if not getattr(kafka, name)]:
         raise ConfigurationError(
             f"{', '.join(missing)} must be set too: INFERLANE_KAFKA_SECURITY_PROTOCOL={protocol}"
-            f"{', with a key' if settings.kafka_ssl_keyfile else ''}. docs/connections.md has an example."
+            f"{', with a key' if kafka.ssl_keyfile else ''}. docs/connections.md has an example."
         )
 
 
-def check_store_access(settings: StoreSettings) -> None:
+def check_store_access(store: StoreSettings) -> None:
     """Refuse a store's URL that no client can use. Never says the URL, which may hold a password.
 
     Raises:
         ConfigurationError: the message names what is wrong with it.
     """
-    address = parse_store_url(settings.redis_url)
-    if settings.redis_ssl_cafile is not None and not address.has_tls:
-        scheme = settings.redis_url.partition("://")[0]
+    address = parse_store_url(store.redis_url)
+    if store.redis_ssl_cafile is not None and not address.has_tls:
+        scheme = store.redis_url.partition("://")[0]
         raise ConfigurationError(
             f"INFERLANE_REDIS_SSL_CAFILE would not be used: INFERLANE_REDIS_URL begins with {scheme}://. "
             "Write rediss:// (rediss+sentinel://, rediss+cluster://) for TLS, or unset the file."
         )
 
 
-def _with_login(settings: Settings) -> Settings:
+def _with_login(store: StoreSettings) -> StoreSettings:
     """Put user and password of the store in the URL, where redis-py reads them.
 
     Raises:
         ConfigurationError: the URL has others, or there is a user without a password.
     """
-    if settings.redis_password is None:
-        if settings.redis_username:
+    if store.redis_password is None:
+        if store.redis_username:
             raise ConfigurationError(
                 "INFERLANE_REDIS_USERNAME would not be used: there is no INFERLANE_REDIS_PASSWORD. Set it, or put both "
                 "in INFERLANE_REDIS_URL."
             )
-        return settings
-    login = (settings.redis_username, settings.redis_password.get_secret_value())
-    scheme, _, rest = settings.redis_url.partition("://")
+        return store
+    login = (store.redis_username, store.redis_password.get_secret_value())
+    scheme, _, rest = store.redis_url.partition("://")
     held, at, _ = rest.partition("/")[0].rpartition("@")
     if not at:
         quoted = ":".join(quote(part, safe="") for part in login)
-        return settings.model_copy(update={"redis_url": f"{scheme}://{quoted}@{rest}"})
+        return store.model_copy(update={"redis_url": f"{scheme}://{quoted}@{rest}"})
     user, _, password = held.partition(":")
     if (unquote(user), unquote(password)) != login:
         # Another process of ours passed the URL on, with the same password in it.
         raise ConfigurationError(
             "INFERLANE_REDIS_URL has a user or password, and INFERLANE_REDIS_PASSWORD is another; keep one of them."
         )
-    return settings
+    return store
 
 
-def _with_authority(settings: Settings) -> Settings:
+def _with_authority(store: StoreSettings) -> StoreSettings:
     """Put the certificate authority in the URL, where redis-py reads it: then a client needs the URL only."""
-    if settings.redis_ssl_cafile is None or "ssl_ca_certs=" in settings.redis_url:
-        return settings
-    if not settings.redis_ssl_cafile.is_file():
+    if store.redis_ssl_cafile is None or "ssl_ca_certs=" in store.redis_url:
+        return store
+    if not store.redis_ssl_cafile.is_file():
         raise ConfigurationError(
-            f"INFERLANE_REDIS_SSL_CAFILE={str(settings.redis_ssl_cafile)!r} is no file. Name a PEM file with the "
+            f"INFERLANE_REDIS_SSL_CAFILE={str(store.redis_ssl_cafile)!r} is no file. Name a PEM file with the "
             "authority that signed the store's certificate."
         )
-    joint = "&" if "?" in settings.redis_url else "?"
-    url = f"{settings.redis_url}{joint}ssl_ca_certs={quote(str(settings.redis_ssl_cafile), safe='/')}"
-    return settings.model_copy(update={"redis_url": url})
+    joint = "&" if "?" in store.redis_url else "?"
+    url = f"{store.redis_url}{joint}ssl_ca_certs={quote(str(store.redis_ssl_cafile), safe='/')}"
+    return store.model_copy(update={"redis_url": url})
 
 
-def _variable(name: str) -> str:
-    return f"INFERLANE_{name.upper()}"
+def _is_ours(name: str) -> bool:
+    return name.upper().startswith(_PREFIX)
+
+
+def _kafka_variable(field: str) -> str:
+    return variable_of(_flat_name(field, KafkaSettings.model_fields[field]))
 
 
 def _plain(value: object) -> str:

@@ -24,9 +24,11 @@ from inferlane.runtime.retry import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from inferlane.contracts.naming import Names
     from inferlane.contracts.rollout import RolloutSpec
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.service_settings import ApiSettings
+    from inferlane.runtime.settings import KafkaSettings, StackSettings, StoreSettings
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +54,15 @@ class Replay:
     accepted: Accepted | None
 
 
-def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | None, now_s: float) -> Replay:
+def prepare(
+    letter: "DeadLetter",
+    api: "ApiSettings",
+    kafka: "KafkaSettings",
+    stack: "StackSettings",
+    *,
+    to_version: str | None,
+    now_s: float,
+) -> Replay:
     """Make a record with the same request for the router, with a new deadline; a callback is sent to its URL again.
 
     The id stays, `ce_attempt` counts on, and the version that it was pinned or routed to stays unless `to_version`
@@ -63,19 +73,19 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
         PayloadTooLargeError: it is over the limit of these settings.
     """
     original = letter.original
-    if original.topic == settings.names.outcomes:
+    if original.topic == stack.names.outcomes:
         raise NotReplayableError("it is a summary of outcomes and no request; its moment has passed")
     if letter.cut is not None:
         raise NotReplayableError(f"it was not kept whole: {letter.cut}")
     headers = headers_of(letter)
-    names = settings.names
+    names = stack.names
     if original.topic.partition(".retry-")[0] == names.callbacks:
         if to_version:
             raise NotReplayableError("it is a callback, whose request has ended; it has no version to choose")
         record = OutRecord(names.callbacks, original.key or b"", original.value or b"", fresh_headers(original.headers))
         return Replay(key=headers.key, record=record, accepted=None)
     lane = Lane.BULK if original.topic.endswith(f".{Lane.BULK}") else Lane.REQUESTS
-    deadline_s = now_s + settings.default_deadline_s
+    deadline_s = now_s + api.default_deadline_s
     replaced = _REPLACED | ({"ce_modelversion"} if to_version else set())
     out = [(name, value) for name, value in original.headers if name not in replaced]
     out += [
@@ -87,12 +97,12 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
     ]
     if to_version:
         out.append(("ce_modelversion", to_version.encode()))
-    topic = settings.names.ingress[lane]
+    topic = stack.names.ingress[lane]
     record = OutRecord(topic, original.key or headers.request_id.encode(), original.value or b"", out)
     # Check before the failed result is removed: an open request that is never sent would only expire.
-    check_size(record, record_limit_bytes(settings))
+    check_size(record, record_limit_bytes(kafka))
     accepted = Accepted(
-        model=headers.model or settings.default_model,
+        model=headers.model or stack.default_model,
         version=to_version or headers.version,
         accepted_s=now_s,
         deadline_s=deadline_s,
@@ -104,8 +114,21 @@ def prepare(letter: "DeadLetter", settings: "Settings", *, to_version: str | Non
 class Replayer:
     """Send replays. Used from one event loop."""
 
-    def __init__(self, settings: "Settings", *, store: ResultStore, producer: BatchProducer, clock: "Clock") -> None:
-        self._settings = settings
+    def __init__(  # noqa: PLR0913 - parts of the settings, and what it works with
+        self,
+        api: "ApiSettings",
+        kafka: "KafkaSettings",
+        store_settings: "StoreSettings",
+        stack: "StackSettings",
+        *,
+        store: ResultStore,
+        producer: BatchProducer,
+        clock: "Clock",
+    ) -> None:
+        self._api = api
+        self._kafka = kafka
+        self._store_settings = store_settings
+        self._stack = stack
         self._store = store
         self._producer = producer
         self._clock = clock
@@ -123,15 +146,15 @@ class Replayer:
             PayloadTooLargeError: it is over the limit of these settings.
             UnavailableError: the store or the broker does not answer; the dead letter can be replayed again.
         """
-        replay = prepare(letter, self._settings, to_version=to_version, now_s=self._clock.now_s())
+        replay = prepare(letter, self._api, self._kafka, self._stack, to_version=to_version, now_s=self._clock.now_s())
         record = replay.record
         if is_routed and to_version:
-            names = self._settings.names
+            names = self._stack.names
             lane = next(lane for lane, topic in names.ingress.items() if topic == record.topic)
-            model = headers_of(letter).model or self._settings.default_model
+            model = headers_of(letter).model or self._stack.default_model
             record = structs.replace(record, topic=names.work_topic(model, to_version, lane))
         if replay.accepted is not None:
-            ttl_s = self._settings.default_deadline_s + self._settings.result_ttl_s
+            ttl_s = self._api.default_deadline_s + self._store_settings.result_ttl_s
             held = await self._store.reopen(replay.key, replay.accepted, ttl_s=ttl_s)
             if held is not None:
                 code = f" ({held.error_code})" if held.error_code else ""
@@ -141,20 +164,22 @@ class Replayer:
 
 
 @asynccontextmanager
-async def open_replayer(settings: "Settings") -> AsyncGenerator[Replayer, None]:
+async def open_replayer(
+    api: "ApiSettings", kafka: "KafkaSettings", store_settings: "StoreSettings", stack: "StackSettings"
+) -> AsyncGenerator[Replayer, None]:
     """Open a replayer with its own connections for the duration of the block.
 
     Raises:
         UnavailableError: the broker does not answer.
     """
-    producer = BatchProducer(settings)
-    async with connect(settings.redis_url) as redis:
+    producer = BatchProducer(kafka)
+    async with connect(store_settings.redis_url) as redis:
         store = ResultStore(
-            redis, redis_url=settings.redis_url, result_ttl_s=settings.result_ttl_s, names=settings.names
+            redis, redis_url=store_settings.redis_url, result_ttl_s=store_settings.result_ttl_s, names=stack.names
         )
         await producer.start()
         try:
-            yield Replayer(settings, store=store, producer=producer, clock=SystemClock())
+            yield Replayer(api, kafka, store_settings, stack, store=store, producer=producer, clock=SystemClock())
         finally:
             await producer.close()
 
@@ -193,15 +218,15 @@ class FoundDeadLetter:
 
 
 async def matching_dead_letters(
-    settings: "Settings", selection: DeadLetterFilter, *, on_skipped: "Callable[[DecodeError], None]"
+    kafka: "KafkaSettings", names: "Names", selection: DeadLetterFilter, *, on_skipped: "Callable[[DecodeError], None]"
 ) -> AsyncGenerator[FoundDeadLetter, None]:
     """Yield the dead letters that match, oldest first in each partition; pass other records to `on_skipped`.
 
     Raises:
         UnavailableError: the broker does not answer.
     """
-    partitions = await partitions_of(settings, settings.names.dead_letters)
-    async with aclosing(read_since(settings, partitions, since_s=selection.since_s)) as batches:
+    partitions = await partitions_of(kafka, names.dead_letters)
+    async with aclosing(read_since(kafka, partitions, since_s=selection.since_s)) as batches:
         async for records in batches:
             for record in records:
                 try:
@@ -215,7 +240,7 @@ async def matching_dead_letters(
 
 
 async def retry_failed(
-    settings: "Settings", replayer: Replayer, *, rollout: str, spec: "RolloutSpec", since_s: float
+    kafka: "KafkaSettings", names: "Names", replayer: Replayer, *, rollout: str, spec: "RolloutSpec", since_s: float
 ) -> int:
     """Send unanswered requests that a rollout's candidate failed to the stable version; return how many.
 
@@ -227,7 +252,7 @@ async def retry_failed(
     """
     selection = DeadLetterFilter(model=spec.model, version=spec.candidate, since_s=since_s)
     sent: set[str] = set()
-    async with aclosing(matching_dead_letters(settings, selection, on_skipped=lambda _: None)) as letters:
+    async with aclosing(matching_dead_letters(kafka, names, selection, on_skipped=lambda _: None)) as letters:
         async for found in letters:
             key, headers = found.headers.key, found.headers
             if headers.rollout != rollout or key in sent or found.letter.cause.reason in _SENDER_FAULTS:

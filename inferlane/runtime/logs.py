@@ -115,7 +115,7 @@ def _state(said: str) -> str:
     return _VARYING.sub("#", said[: 2 * _STATE_CHARS])[:_STATE_CHARS]
 
 
-def configure_logs(settings: "StackSettings", *, service: str) -> None:
+def configure_logs(stack: "StackSettings", *, service: str) -> None:
     """Send structlog and the standard library's logs to standard error in one format.
 
     `auto` is JSON unless standard error is a terminal. `service` is bound to every event.
@@ -126,14 +126,14 @@ def configure_logs(settings: "StackSettings", *, service: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    console = stack.log_format == "console" or (stack.log_format == "auto" and sys.stderr.isatty())
     finish: list[structlog.typing.Processor] = (
         [_show_plainly, structlog.dev.ConsoleRenderer(exception_formatter=_format_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     stream = sys.stderr
-    level = logging.getLevelNamesMapping()[settings.log_level]
+    level = logging.getLevelNamesMapping()[stack.log_level]
     structlog.configure(
         processors=[EventLimit(), *shared, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -108,12 +108,15 @@ async def _respond(send: Any, status: int, body: bytes, content_type: str, *, al
     await send({"type": "http.response.body", "body": body})
 
 
-def serve_ops(app: OpsApp, settings: "PortSettings", *, port: int | None = None) -> AbstractAsyncContextManager[int]:
+def serve_ops(
+    app: OpsApp, ports: "PortSettings", *, max_body_bytes: int, port: int | None = None
+) -> AbstractAsyncContextManager[int]:
     """Serve the app on the ops port of the settings (or `port`); on loopback, refuse pages of other sites.
 
     Raises:
         ConfigurationError: when entered, if the port cannot be bound.
     """
-    host = settings.ops_host
-    served = LocalGuard(app, allowed_hosts=settings.known_hosts) if is_loopback(host) else app
-    return serve_http(served, settings, host=host, port=settings.ops_port if port is None else port)
+    host = ports.ops_host
+    served = LocalGuard(app, allowed_hosts=ports.known_hosts) if is_loopback(host) else app
+    chosen = ports.ops_port if port is None else port
+    return serve_http(served, ports, max_body_bytes=max_body_bytes, host=host, port=chosen)

@@ -121,8 +121,9 @@ class Rerouted:
     left: int = 0
 
 
-async def reroute_backlog(
-    settings: "KafkaSettings",
+async def reroute_backlog(  # noqa: PLR0913 - from where, to where, and what notes it
+    kafka: "KafkaSettings",
+    names: "Names",
     *,
     model: str,
     version: str,
@@ -140,7 +141,7 @@ async def reroute_backlog(
         UnavailableError: the broker or the store does not answer; call it again.
         PayloadTooLargeError, RecordRefusedError: a record can never be written; those after it are not moved.
     """
-    moving = _Moving(settings=settings, version=version, to_version=to_version, producer=producer)
+    moving = _Moving(kafka=kafka, names=names, version=version, to_version=to_version, producer=producer)
     for lane in Lane:
         ends = await moving.move(model, lane)
         for partition, end in ends.items():
@@ -152,7 +153,8 @@ async def reroute_backlog(
 
 @dataclass(slots=True, kw_only=True)
 class _Moving:
-    settings: "KafkaSettings"
+    kafka: "KafkaSettings"
+    names: "Names"
     version: str
     to_version: str
     producer: "BatchProducer"
@@ -161,9 +163,10 @@ class _Moving:
 
     async def move(self, model: str, lane: Lane) -> dict[int, int]:
         """Return the offset after the last record that was looked at, by partition."""
-        settings, ends = self.settings, dict[int, int]()
-        starts = await _committed(settings, settings.names.work_topic(model, self.version, lane), model, self.version)
-        async with aclosing(read_from(settings, starts)) as batches:
+        ends = dict[int, int]()
+        topic = self.names.work_topic(model, self.version, lane)
+        starts = await _committed(self.kafka, self.names, topic, model, self.version)
+        async with aclosing(read_from(self.kafka, starts)) as batches:
             async for records in batches:
                 made = [record for one in records if (record := self._made(one, lane)) is not None]
                 await self.producer.send(made)
@@ -178,13 +181,15 @@ class _Moving:
         except DecodeError:
             # The version's own worker ends it.
             return None
-        return rerouted_record(record, headers, to_version=self.to_version, names=self.settings.names, lane=lane)
+        return rerouted_record(record, headers, to_version=self.to_version, names=self.names, lane=lane)
 
 
-async def _committed(settings: "KafkaSettings", topic: str, model: str, version: str) -> dict[TopicPartition, int]:
+async def _committed(
+    kafka: "KafkaSettings", names: "Names", topic: str, model: str, version: str
+) -> dict[TopicPartition, int]:
     """Return where the workers of a version are in a topic of theirs; nothing if there is no such topic."""
-    reader = BacklogReader(settings)
-    subscription = Subscription(topic, settings.names.worker_group(model, version))
+    reader = BacklogReader(kafka)
+    subscription = Subscription(topic, names.worker_group(model, version))
     try:
         positions = (await reader.read_partitions([subscription])).get(subscription, ())
     finally:

@@ -10,6 +10,7 @@ from inferlane.errors import DecodeError, UnknownRolloutError, quoted
 from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
 
 if TYPE_CHECKING:
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.settings import KafkaSettings
 
 # The most rollouts and commands in a table: a writer to the topic could invent any number.
@@ -105,24 +106,24 @@ class RolloutTable(CompactedTable):
 class RolloutFollower(TableFollower):
     """Keeps a table of rollouts up to date with the topic; a stack older than rollouts has no such topic."""
 
-    def __init__(self, settings: "KafkaSettings", table: RolloutTable) -> None:
-        super().__init__(settings, table, topic=settings.names.rollouts, may_be_missing=True)
+    def __init__(self, kafka: "KafkaSettings", names: "Names", table: RolloutTable) -> None:
+        super().__init__(kafka, table, topic=names.rollouts, may_be_missing=True)
 
 
-async def publish_rollout(settings: "KafkaSettings", record: RolloutState | Command) -> int:
+async def publish_rollout(kafka: "KafkaSettings", names: "Names", record: RolloutState | Command) -> int:
     """Write a state or a command to the topic and return its offset.
 
     Raises:
         UnavailableError: the broker does not answer; the record may have been written.
     """
     key = key_of(record).decode()
-    return await publish_to_table(settings, settings.names.rollouts, key=key, value=encode_rollout(record))
+    return await publish_to_table(kafka, names.rollouts, key=key, value=encode_rollout(record))
 
 
-async def remove_command(settings: "KafkaSettings", command: Command) -> None:
+async def remove_command(kafka: "KafkaSettings", names: "Names", command: Command) -> None:
     """Remove a command after the decision.
 
     Raises:
         UnavailableError: the broker does not answer; the command is still executed only once.
     """
-    await publish_to_table(settings, settings.names.rollouts, key=key_of(command).decode(), value=None)
+    await publish_to_table(kafka, names.rollouts, key=key_of(command).decode(), value=None)

@@ -10,8 +10,9 @@ from inferlane.runtime.redis.store_probe import StoreProbe
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.service import Startup
+    from inferlane.runtime.settings import KafkaSettings
 
 
 class ServiceClients(NamedTuple):
@@ -22,17 +23,19 @@ class ServiceClients(NamedTuple):
     producer: BatchProducer
 
 
-async def open_service_clients(stack: AsyncExitStack, settings: "Settings", startup: "Startup") -> ServiceClients:
+async def open_service_clients(
+    stack: AsyncExitStack, kafka: "KafkaSettings", redis_url: str, names: "Names", startup: "Startup"
+) -> ServiceClients:
     """Connect to the broker and begin to probe the store; `stack` closes both.
 
     Raises:
         StoppedEarlyError: the process was told to stop before the broker was available.
     """
-    redis = await stack.enter_async_context(connect(settings.redis_url))
-    store_probe = StoreProbe(redis, redis_url=settings.redis_url, names=settings.names)
+    redis = await stack.enter_async_context(connect(redis_url))
+    store_probe = StoreProbe(redis, redis_url=redis_url, names=names)
     store_probe.start()
     stack.push_async_callback(store_probe.close)
-    producer = BatchProducer(settings)
+    producer = BatchProducer(kafka)
     await startup.wait_for("broker", producer.start)
     stack.push_async_callback(producer.close)
     return ServiceClients(redis, store_probe, producer)

@@ -9,6 +9,7 @@ from inferlane.errors import DecodeError
 from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
 
 if TYPE_CHECKING:
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.settings import KafkaSettings
 
 # The most models in a table: a writer to the topic could invent any number.
@@ -62,14 +63,14 @@ class SplitTable(CompactedTable):
 class SplitFollower(TableFollower):
     """Keeps a table of splits up to date with the topic."""
 
-    def __init__(self, settings: "KafkaSettings", table: SplitTable) -> None:
-        super().__init__(settings, table, topic=settings.names.splits)
+    def __init__(self, kafka: "KafkaSettings", names: "Names", table: SplitTable) -> None:
+        super().__init__(kafka, table, topic=names.splits)
 
 
-async def publish_split(settings: "KafkaSettings", split: Split) -> int:
+async def publish_split(kafka: "KafkaSettings", names: "Names", split: Split) -> int:
     """Write a split to the topic and return its offset.
 
     Raises:
         UnavailableError: the broker does not answer; the split may have been written.
     """
-    return await publish_to_table(settings, settings.names.splits, key=split.model, value=encode_split(split))
+    return await publish_to_table(kafka, names.splits, key=split.model, value=encode_split(split))

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from inferlane.runtime.settings import KafkaSettings
 
 
-def topic_document(settings: "KafkaSettings") -> bytes:
+def topic_document(kafka: "KafkaSettings", names: "Names") -> bytes:
     """Return the document as JSON."""
-    protocol = "kafka-secure" if settings.kafka_security_protocol.endswith("SSL") else "kafka"
-    return _encoded(settings.names, settings.kafka_bootstrap_servers, protocol)
+    protocol = "kafka-secure" if kafka.security_protocol.endswith("SSL") else "kafka"
+    return _encoded(names, kafka.bootstrap_servers, protocol)
 
 
 @lru_cache(maxsize=1)

@@ -23,9 +23,9 @@ from producer_api.inference_protocol.infer_request import InferReader
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.service import Startup
-    from inferlane.runtime.settings import ApiSettings
+    from inferlane.runtime.service_settings import ApiSettings
+    from inferlane.runtime.settings import KafkaSettings, PortSettings
     from producer_api.http.auth import KeyRing
     from producer_api.routes.dependencies import Services
 
@@ -47,17 +47,25 @@ _LAST_WORK_S = 2.0
 class GrpcPort:
     """The server of one process. `serve` and `drain` are the ends of its life that its process decides on."""
 
-    def __init__(self, settings: "Settings", *, startup: "Startup", keys: "KeyRing | None") -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        api: "ApiSettings",
+        ports: "PortSettings",
+        kafka: "KafkaSettings",
+        *,
+        startup: "Startup",
+        keys: "KeyRing | None",
+    ) -> None:
+        self._api, self._drain_deadline_s = api, kafka.drain_deadline_s
         self._routing = CallRouting(startup, keys)
         self._health = HealthService((SERVICE,), self._routing.is_ready)
         self._infer: InferMethod | None = None
         self._draining: asyncio.Task[None] | None = None
         self._server: Any = grpc.aio.server(
             handlers=(self._routing,),
-            options=_options(settings),
+            options=_options(api, ports, kafka),
             # Past the limit of waiting calls, which has an error that says more.
-            maximum_concurrent_rpcs=settings.max_waiting_requests + _SHORT_CALLS,
+            maximum_concurrent_rpcs=api.max_waiting_requests + _SHORT_CALLS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), self._server, POOL)
@@ -68,10 +76,10 @@ class GrpcPort:
         Raises:
             ConfigurationError: the port cannot be bound, or the certificate is not valid.
         """
-        settings = self._settings
-        host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
-        address = f"{host}:{settings.grpc_port}"
-        certificate = open_certificate(settings)
+        api = self._api
+        host = f"[{api.host}]" if ":" in api.host else api.host
+        address = f"{host}:{api.grpc_port}"
+        certificate = open_certificate(api)
         try:
             if certificate is None:
                 port = self._server.add_insecure_port(address)
@@ -88,9 +96,9 @@ class GrpcPort:
 
     def serve(self, services: "Services") -> None:
         """Serve every call from now on."""
-        outputs, reader = AskedOutputs(services.catalog), InferReader(services.settings, services.reader)
+        outputs, reader = AskedOutputs(services.catalog), InferReader(services.settings.api, services.reader)
         self._infer = InferMethod(
-            InferMessages(services.settings, reader, outputs),
+            InferMessages(services.settings.api, reader, outputs),
             exchanges=services.exchanges,
             memory=services.body_memory,
             tracing=services.tracing,
@@ -102,7 +110,7 @@ class GrpcPort:
         self._routing.drain()
         self._health.stop()
         if self._draining is None:
-            self._draining = asyncio.create_task(self._server.stop(self._settings.drain_deadline_s))
+            self._draining = asyncio.create_task(self._server.stop(self._drain_deadline_s))
 
     async def close(self) -> None:
         """Return when every call is over."""
@@ -114,50 +122,52 @@ class GrpcPort:
 
 
 @asynccontextmanager
-async def grpc_port(settings: "Settings", *, startup: "Startup", keys: "KeyRing | None") -> "AsyncIterator[GrpcPort]":
+async def grpc_port(
+    api: "ApiSettings", ports: "PortSettings", kafka: "KafkaSettings", *, startup: "Startup", keys: "KeyRing | None"
+) -> "AsyncIterator[GrpcPort]":
     """Listen while the block runs.
 
     Raises:
         ConfigurationError: the port cannot be bound, or the certificate is not valid.
     """
-    port = GrpcPort(settings, startup=startup, keys=keys)
+    port = GrpcPort(api, ports, kafka, startup=startup, keys=keys)
     try:
         bound = await port.start()
-        log.info("grpc_listens", host=settings.api_host, port=bound, tls=settings.grpc_ssl_certfile is not None)
+        log.info("grpc_listens", host=api.host, port=bound, tls=api.grpc_ssl_certfile is not None)
         yield port
     finally:
         await port.close()
 
 
-def _options(settings: "Settings") -> list[tuple[str, Any]]:
+def _options(api: "ApiSettings", ports: "PortSettings", kafka: "KafkaSettings") -> list[tuple[str, Any]]:
     return [
         # Tensors and not messages are what the limit is about; the reader holds them to it exactly.
-        ("grpc.max_receive_message_length", settings.max_body_bytes + _MESSAGE_HEAD_BYTES),
+        ("grpc.max_receive_message_length", kafka.max_body_bytes + _MESSAGE_HEAD_BYTES),
         # Results have a limit of their own.
         ("grpc.max_send_message_length", -1),
         # A client that connects and never says more is cut off, with TLS or without.
-        ("grpc.server_handshake_timeout_ms", int(settings.head_timeout_s * 1_000)),
-        ("grpc.max_allowed_incoming_connections", connection_limit(settings.max_connections)),
-        ("grpc.max_metadata_size", settings.max_head_bytes),
-        ("grpc.absolute_max_metadata_size", settings.max_head_bytes),
+        ("grpc.server_handshake_timeout_ms", int(ports.head_timeout_s * 1_000)),
+        ("grpc.max_allowed_incoming_connections", connection_limit(ports.max_connections)),
+        ("grpc.max_metadata_size", ports.max_head_bytes),
+        ("grpc.absolute_max_metadata_size", ports.max_head_bytes),
         # A connection stays with its process however many there are; a new one may go to another.
         ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
-        ("grpc.max_connection_age_grace_ms", int((settings.max_wait_s + settings.drain_deadline_s) * 1_000)),
+        ("grpc.max_connection_age_grace_ms", int((api.max_wait_s + kafka.drain_deadline_s) * 1_000)),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
         # Another process on the port would get half of the calls; that its port is taken is better known at once.
-        ("grpc.so_reuseport", int(bool(settings.api_peers))),
+        ("grpc.so_reuseport", int(bool(api.peers))),
     ]
 
 
-def open_certificate(settings: "ApiSettings") -> RenewedCertificate[Any] | None:
+def open_certificate(api: "ApiSettings") -> RenewedCertificate[Any] | None:
     """Return the certificate of the gRPC port, or None if it has none.
 
     Raises:
         ConfigurationError: one of the two files is not named, or they are not valid.
     """
     files = CertificateFiles.named(
-        settings.grpc_ssl_certfile,
-        settings.grpc_ssl_keyfile,
+        api.grpc_ssl_certfile,
+        api.grpc_ssl_keyfile,
         ("INFERLANE_GRPC_SSL_CERTFILE", "INFERLANE_GRPC_SSL_KEYFILE"),
     )
     return None if files is None else RenewedCertificate(files, _configuration)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from inferlane.contracts.results import Result
     from inferlane.contracts.wire.tensors import Tensors
     from inferlane.contracts.wire.v2_fields import InputEntry
-    from inferlane.runtime.settings import ApiSettings
+    from inferlane.runtime.service_settings import ApiSettings
     from producer_api.inference_protocol.infer_format import AskedOutputs
     from producer_api.inference_protocol.infer_request import InferReader
     from producer_api.predict.call import Call
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class InferMessages:
     """Reads the messages of infer calls and writes those of their responses."""
 
-    def __init__(self, settings: "ApiSettings", reader: "InferReader", outputs: "AskedOutputs") -> None:
-        self._max_deadline_s = settings.max_deadline_s
+    def __init__(self, api: "ApiSettings", reader: "InferReader", outputs: "AskedOutputs") -> None:
+        self._max_deadline_s = api.max_deadline_s
         self._reader = reader
         self._outputs = outputs
 

@@ -26,7 +26,8 @@ from producer_api.http.responses import error_response
 
 if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
-    from inferlane.runtime.settings import ApiSettings
+    from inferlane.runtime.service_settings import ApiSettings
+    from inferlane.runtime.settings import PortSettings
 
 # A revoked key may work for this long; each check costs one `stat`.
 _CHECK_EVERY_S = 1.0
@@ -136,34 +137,34 @@ def required_scope(method: str, path: str) -> Scope | None:
     return Scope.ADMIN
 
 
-def open_key_ring(settings: "ApiSettings", *, clock: "Clock") -> KeyRing | None:
+def open_key_ring(api: "ApiSettings", *, clock: "Clock") -> KeyRing | None:
     """Return the keys in force, or None if the API is open: by an explicit setting, or on loopback without a keys file.
 
     Raises:
         ConfigurationError: the API would be open to the network without a setting that says so, or the keys file is
             not valid.
     """
-    if settings.api_auth == "off":
-        log.warning("api_is_open", host=settings.api_host, reason="INFERLANE_API_AUTH=off")
+    if api.auth == "off":
+        log.warning("api_is_open", host=api.host, reason="INFERLANE_API_AUTH=off")
         return None
-    if settings.api_keys_file is not None:
-        return KeyRing(settings.api_keys_file, clock=clock)
-    if not is_loopback(settings.api_host):
+    if api.keys_file is not None:
+        return KeyRing(api.keys_file, clock=clock)
+    if not is_loopback(api.host):
         raise ConfigurationError(
-            f"INFERLANE_API_HOST={settings.api_host} can be reached from other machines and there are no API keys. "
+            f"INFERLANE_API_HOST={api.host} can be reached from other machines and there are no API keys. "
             "Set INFERLANE_API_KEYS_FILE and make a key with `inferlane keys create`; or, where something in front "
             "checks who calls, set INFERLANE_API_AUTH=off."
         )
     return None
 
 
-def authenticated(app: Any, settings: "ApiSettings", keys: KeyRing | None) -> Any:
+def authenticated(app: Any, api: "ApiSettings", ports: "PortSettings", keys: KeyRing | None) -> Any:
     """Wrap the app in authentication; without keys, on loopback, in a guard against pages of other sites."""
     if keys is not None:
         return KeyAuthentication(app, keys)
-    if settings.api_auth == "off":
+    if api.auth == "off":
         return app
-    return LocalGuard(app, allowed_hosts=settings.known_hosts)
+    return LocalGuard(app, allowed_hosts=ports.known_hosts)
 
 
 class KeyAuthentication:

@@ -35,8 +35,7 @@ from producer_api.http.request_schemas import feedback_bodies, predict_bodies, s
 from producer_api.http.schemas import Prediction, Problem, Queued
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
-    from inferlane.runtime.settings import WebhookSettings
+    from inferlane.runtime.service_settings import ApiSettings, OutcomeSettings, WebhookSettings
     from models.live_catalog import AnyCatalog
 
 _SHAPES: tuple[Any, ...] = (Prediction, Queued, Problem, ProtocolError, InferResponse, EmbeddingsResponse, OpenAiError)
@@ -69,7 +68,15 @@ _PROBES: dict[str, dict[str, Any]] = {
 }
 
 
-def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_keys: bool) -> dict[str, Any]:
+def openapi(
+    app: FastAPI,
+    catalog: "AnyCatalog",
+    api: "ApiSettings",
+    outcomes: "OutcomeSettings",
+    webhooks: "WebhookSettings",
+    *,
+    has_keys: bool,
+) -> dict[str, Any]:
     """Build the document once and keep it; it asks for a key only if the API has keys."""
     if app.openapi_schema is None:
         document = get_openapi(
@@ -81,17 +88,17 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas.update(shapes["$defs"])
-        schemas["PredictRequest"] = predict_bodies(catalog, settings)
+        schemas["PredictRequest"] = predict_bodies(catalog, api)
         for body in schemas["PredictRequest"]["anyOf"]:
             if "properties" in body:
-                body["properties"]["callback_url"] = _callback_url(settings)
+                body["properties"]["callback_url"] = _callback_url(webhooks)
         schemas["TrafficSplit"] = split_bodies(catalog)
         paths = document["paths"]
-        schemas["InferRequest"] = infer_bodies(settings)
+        schemas["InferRequest"] = infer_bodies(api)
         (parameters, _) = schemas["InferRequest"]["properties"]["parameters"]["anyOf"]
-        parameters["properties"]["callback_url"] = _callback_url(settings)
+        parameters["properties"]["callback_url"] = _callback_url(webhooks)
         paths[PREDICT_PATH] = {"post": predict_operation()}
-        _add_embeddings(document, embeddings_bodies(catalog, settings.max_rows))
+        _add_embeddings(document, embeddings_bodies(catalog, api.max_rows))
         for path, names in ((V2_MODEL_PATH, ("model",)), (V2_VERSION_PATH, ("model", "version"))):
             paths[f"{path}/infer"] = {"post": infer_operation(catalog, names)}
         paths["/v1/traffic-split"]["post"]["requestBody"] = {
@@ -118,13 +125,13 @@ def openapi(app: FastAPI, catalog: "AnyCatalog", settings: "Settings", *, has_ke
                     _secure(path, operation, required_scope(method.upper(), path))
                 elif method != "get":
                     operation["responses"].setdefault("403", problem_of("A page of another site made the call."))
-        _limit_window(paths, settings.outcome_window_s)
+        _limit_window(paths, outcomes.window_s)
         app.openapi_schema = document
     return app.openapi_schema
 
 
-def _callback_url(settings: "WebhookSettings") -> dict[str, Any]:
-    if not settings.webhooks:
+def _callback_url(webhooks: "WebhookSettings") -> dict[str, Any]:
+    if not webhooks.enabled:
         return {
             "type": ["string", "null"],
             "maxLength": 0,

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from inferlane.contracts.wire.tensors import DATATYPES
-from inferlane.runtime.settings import ApiSettings
+from inferlane.runtime.service_settings import ApiSettings
 from models.catalog import Model
 from models.live_catalog import AnyCatalog
 from producer_api.http.request_schemas import Schema, example_array
@@ -79,7 +79,7 @@ class InferResponse(BaseModel):
     )
 
 
-def infer_bodies(settings: ApiSettings) -> Schema:
+def infer_bodies(api: ApiSettings) -> Schema:
     """Return the schema of an infer call's body. That shape, data and model fit, no schema can say."""
     return {
         "title": "InferRequest",
@@ -88,7 +88,7 @@ def infer_bodies(settings: ApiSettings) -> Schema:
                 "inputs": {"type": "array", "minItems": 1, "items": _input()},
                 "outputs": _optional({"type": "array", "items": _output()}),
                 "id": _optional({"type": "string", "maxLength": 512, "description": "Given back in the response."}),
-                "parameters": _optional(_parameters(settings)),
+                "parameters": _optional(_parameters(api)),
             },
             required=["inputs"],
         ),
@@ -139,14 +139,14 @@ def _output() -> Schema:
     return _object({"name": {"type": "string"}, "parameters": _optional(_object(options))}, required=["name"])
 
 
-def _parameters(settings: ApiSettings) -> Schema:
+def _parameters(api: ApiSettings) -> Schema:
     return _object(
         {
             "timeout_s": _optional(
                 {
                     "type": "number",
                     "minimum": 0,
-                    "maximum": settings.max_wait_s,
+                    "maximum": api.max_wait_s,
                     "description": "How long to wait for the result, in seconds.",
                 }
             ),
@@ -154,7 +154,7 @@ def _parameters(settings: ApiSettings) -> Schema:
                 {
                     "type": "number",
                     "minimum": 0,
-                    "maximum": settings.max_deadline_s,
+                    "maximum": api.max_deadline_s,
                     "description": "After this many seconds the request is not computed any more.",
                 }
             ),
@@ -162,7 +162,7 @@ def _parameters(settings: ApiSettings) -> Schema:
                 {
                     "type": "integer",
                     "minimum": 0,
-                    "maximum": int(settings.max_deadline_s * 1e6),
+                    "maximum": int(api.max_deadline_s * 1e6),
                     "description": "Triton's: the deadline in microseconds; 0 is none.",
                 }
             ),

@@ -10,7 +10,7 @@ from inferlane.contracts.feedback import MAX_PIECES, MAX_REWARD
 from inferlane.contracts.outcome_token import MAX_TOKEN_CHARS
 from inferlane.contracts.wire.row_texts import SMALLEST_IMAGE
 from inferlane.contracts.wire.tensors import NOT_FINITE, Signature, TensorSpec, numpy_dtype
-from inferlane.runtime.settings import ApiSettings
+from inferlane.runtime.service_settings import ApiSettings
 from models.catalog import Model
 from models.live_catalog import AnyCatalog
 from producer_api.http.schemas import MAX_WEIGHT
@@ -21,11 +21,11 @@ IRIS_ROW: Any = [5.1, 3.5, 1.4, 0.2]
 Schema = dict[str, Any]
 
 
-def predict_bodies(catalog: AnyCatalog, settings: ApiSettings) -> Schema:
+def predict_bodies(catalog: AnyCatalog, api: ApiSettings) -> Schema:
     """Return the schema of a predict call's body: one shape for each model."""
     return {
         "title": "PredictRequest",
-        "anyOf": [_predict_body(catalog, model, settings) for model in catalog.models.values()] or [{"not": {}}],
+        "anyOf": [_predict_body(catalog, model, api) for model in catalog.models.values()] or [{"not": {}}],
         "examples": [_example(catalog, model) for model in catalog.models.values()],
     }
 
@@ -72,9 +72,9 @@ def split_examples(catalog: AnyCatalog) -> Schema:
     }
 
 
-def _predict_body(catalog: AnyCatalog, model: Model, settings: ApiSettings) -> Schema:
+def _predict_body(catalog: AnyCatalog, model: Model, api: ApiSettings) -> Schema:
     signatures = {repr(version.signature.inputs): version.signature for version in model.versions.values()}
-    instances = [_instances(signature, settings.max_rows) for signature in signatures.values()]
+    instances = [_instances(signature, api.max_rows) for signature in signatures.values()]
     return {
         "type": "object",
         "properties": {
@@ -93,13 +93,13 @@ def _predict_body(catalog: AnyCatalog, model: Model, settings: ApiSettings) -> S
             "timeout_s": {
                 "type": ["number", "null"],
                 "minimum": 0,
-                "maximum": settings.max_wait_s,
+                "maximum": api.max_wait_s,
                 "description": "How long to wait here before 202, in seconds.",
             },
             "deadline_s": {
                 "type": ["number", "null"],
                 "minimum": 0,
-                "maximum": settings.max_deadline_s,
+                "maximum": api.max_deadline_s,
                 "description": "After this many seconds the request expires and is not computed.",
             },
         },

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from inferlane.contracts.wire.tensors import Signature
-    from inferlane.runtime.settings import ApiSettings
+    from inferlane.runtime.service_settings import ApiSettings
 
 HEADER_LENGTH = b"inference-header-content-length"
 """The length of the JSON part of a body with binary tensors, in both directions."""
@@ -149,8 +149,8 @@ def _deadline_s(deadline_s: Any, timeout: Any) -> float | None:
 class InferReader:
     """Reads infer calls and checks them against the catalog."""
 
-    def __init__(self, settings: "ApiSettings", calls: CallReader) -> None:
-        self._settings = settings
+    def __init__(self, api: "ApiSettings", calls: CallReader) -> None:
+        self._api = api
         self._calls = calls
 
     def find(self, model_name: str, version_name: str | None) -> CallTarget:
@@ -197,7 +197,7 @@ class InferReader:
         """
         request = head.request
         # Before the values are looked at: a body may say that it has more of them than anybody wants to read.
-        _check_shapes(request.inputs, target.signature, self._settings.max_rows)
+        _check_shapes(request.inputs, target.signature, self._api.max_rows)
         tensors = tensors_of(request.inputs)
         check_tensors(tensors, target.signature)
         target.check_others(tensors)
@@ -215,7 +215,7 @@ class InferReader:
         """Who gives a deadline and says nothing of a wait, waits until then: no answer here says "accepted"."""
         if head.timeout_s is not None or head.deadline_s is None or origin.wait_s is not None:
             return head.timeout_s
-        return min(head.deadline_s, self._settings.max_wait_s)
+        return min(head.deadline_s, self._api.max_wait_s)
 
 
 def _names_in(path: str) -> tuple[str, str | None]:

@@ -17,8 +17,10 @@ from inferlane.runtime.service import Background
 from producer_api.predict.service_rate import ServiceRate
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.service_settings import ApiSettings
+    from inferlane.runtime.settings import KafkaSettings
     from inferlane.runtime.split_table import SplitTable
     from models.catalog import Catalog
     from models.live_catalog import AnyCatalog
@@ -87,22 +89,25 @@ class Admission:
     share only the router and its backlog.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts of the settings, and what it works with
         self,
-        settings: "Settings",
+        api: "ApiSettings",
+        kafka: "KafkaSettings",
+        names: "Names",
         *,
         catalog: "AnyCatalog",
         splits: "SplitTable",
         positions: PositionReader,
         clock: "Clock",
     ) -> None:
-        self._settings = settings
+        self._api = api
+        self._kafka = kafka
+        self._names = names
         self._catalog = catalog
         self._splits = splits
         self._positions = positions
         self._clock = clock
         self._router = ServiceRate()
-        names = settings.names
         self._ingress = Subscription(names.ingress[Lane.REQUESTS], names.router_group)
         self._versions: dict[tuple[str, str], _VersionBacklog] = {}
         catalog.on_change(self._watch)
@@ -119,7 +124,7 @@ class Admission:
         }
 
     def _backlog(self, name: tuple[str, str]) -> _VersionBacklog:
-        names = self._settings.names
+        names = self._names
         return _VersionBacklog(Subscription(names.work_topic(*name, Lane.REQUESTS), names.worker_group(*name)))
 
     async def start(self) -> None:
@@ -151,7 +156,7 @@ class Admission:
             estimate = target.estimate = self._estimate(model, version, now_s=now_s)
         newer, newer_here = self._accepted - estimate.accepted, target.accepted - estimate.accepted_here
         wait_s = estimate.wait_s + newer * self._router.record_s + newer_here * estimate.record_s
-        limit = self._settings.max_backlog_records
+        limit = self._api.max_backlog_records
         is_over = estimate.lag_records + newer_here >= limit or estimate.routed + newer >= limit
         if (is_over or wait_s > within_s) and not self._is_probe(target, now_s=now_s):
             raise _refusal(
@@ -220,13 +225,13 @@ class Admission:
             await self._came.wait()
             self._came.clear()
             try:
-                async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
+                async with asyncio.timeout(self._kafka.request_timeout_ms / 1000):
                     await self._look()
             except (InferlaneError, TimeoutError) as error:
                 log.warning("backlog_not_read", error=str(error), retry_s=_RETRY_S)
                 self._came.set()
                 await asyncio.sleep(_RETRY_S)
-            await asyncio.sleep(self._settings.backlog_poll_s)
+            await asyncio.sleep(self._api.backlog_poll_s)
 
     async def _look(self) -> None:
         accepted = {key: target.accepted for key, target in self._targets.items()}

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from inferlane.contracts.traffic_split import Split
     from inferlane.contracts.wire.tensors import Signature
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.service_settings import ApiSettings, WebhookSettings
+    from inferlane.runtime.settings import KafkaSettings
     from inferlane.runtime.split_table import SplitTable
     from models.catalog import Model
     from models.live_catalog import AnyCatalog
@@ -107,8 +108,19 @@ class CallTarget(NamedTuple):
 class CallReader:
     """Reads predict calls and checks them against the catalog."""
 
-    def __init__(self, settings: "Settings", *, catalog: "AnyCatalog", splits: "SplitTable", clock: "Clock") -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        api: "ApiSettings",
+        kafka: "KafkaSettings",
+        webhooks: "WebhookSettings",
+        *,
+        catalog: "AnyCatalog",
+        splits: "SplitTable",
+        clock: "Clock",
+    ) -> None:
+        self._api = api
+        self._kafka = kafka
+        self._webhooks = webhooks
         self._catalog = catalog
         self._splits = splits
         self._clock = clock
@@ -135,7 +147,7 @@ class CallReader:
             ) from error
         refuse_repeats(body, fields)
         target = self.find(fields.model or None, fields.version or None)
-        tensors = decode_instances(fields.instances, target.signature, max_rows=self._settings.max_rows)
+        tensors = decode_instances(fields.instances, target.signature, max_rows=self._api.max_rows)
         target.check_others(tensors)
         options = CallOptions(
             version=fields.version or None,
@@ -177,27 +189,25 @@ class CallReader:
             InvalidParameterError: an option is out of its range.
             PayloadTooLargeError: the tensors take more bytes than a body may have.
         """
-        settings = self._settings
+        api, max_body_bytes = self._api, self._kafka.max_body_bytes
         if options.routing_key and len(options.routing_key) > _MAX_KEY_CHARS:
             raise InvalidParameterError(
                 f"routing_key has {len(options.routing_key)} characters, the limit is {_MAX_KEY_CHARS}"
             )
         if options.callback_url is not None:
-            check_callback_url(options.callback_url, settings)
+            check_callback_url(options.callback_url, self._webhooks)
         payload, json_length = encode_binary_request(tensors)
-        if len(payload) > settings.max_body_bytes:
+        if len(payload) > max_body_bytes:
             raise PayloadTooLargeError(
-                f"the tensors take {len(payload)} bytes, the limit is {settings.max_body_bytes}; split it"
+                f"the tensors take {len(payload)} bytes, the limit is {max_body_bytes}; split it"
             )
         proof = make_proof()
         now_s = self._clock.now_s()
         # A preference that cannot be met is not an error (RFC 7240, section 2); a field of the body is.
-        preferred_s = None if origin.wait_s is None else min(origin.wait_s, settings.max_wait_s)
+        preferred_s = None if origin.wait_s is None else min(origin.wait_s, api.max_wait_s)
         asked_wait_s = preferred_s if options.timeout_s is None else options.timeout_s
-        wait_s = seconds_within("timeout_s", asked_wait_s, settings.default_wait_s, settings.max_wait_s)
-        deadline_s = seconds_within(
-            "deadline_s", options.deadline_s, settings.default_deadline_s, settings.max_deadline_s
-        )
+        wait_s = seconds_within("timeout_s", asked_wait_s, api.default_wait_s, api.max_wait_s)
+        deadline_s = seconds_within("deadline_s", options.deadline_s, api.default_deadline_s, api.max_deadline_s)
         return Call(
             request_id=_bound_id(proof, caller=origin.caller, model=model, payload=payload),
             proof=proof,

@@ -14,21 +14,21 @@ from inferlane.errors import (
 from producer_api.http.error_responses import InvalidParameterError
 
 if TYPE_CHECKING:
-    from inferlane.runtime.settings import WebhookSettings
+    from inferlane.runtime.service_settings import WebhookSettings
 
 
-def check_callback_url(url: str, settings: "WebhookSettings") -> None:
+def check_callback_url(url: str, webhooks: "WebhookSettings") -> None:
     """Return if results are sent to this URL.
 
     Raises:
         CallbackRefusedError: they are not; the message says why.
     """
-    if not settings.webhooks:
+    if not webhooks.enabled:
         raise CallbackRefusedError(
             "a URL to call is given, and this deployment sends no callbacks; leave it out, or let the operator set "
             "INFERLANE_WEBHOOKS=on and run `inferlane webhooks`"
         )
-    check_url(url, settings.webhook_networks)
+    check_url(url, webhooks.networks)
 
 
 class CallOptions(NamedTuple):

@@ -25,7 +25,7 @@ from producer_api.predict.endpoint import prediction_path
 
 if TYPE_CHECKING:
     from inferlane.contracts.wire.tensors import Tensors
-    from inferlane.runtime.settings import ApiSettings
+    from inferlane.runtime.service_settings import ApiSettings
     from producer_api.predict.call import Call, CallReader
     from producer_api.predict.call_options import CallOrigin
 
@@ -58,8 +58,8 @@ class EmbeddingsFormat:
     # The shape has no answer that says "accepted", so `Prefer: respond-async` is not heeded.
     responds_async = False
 
-    def __init__(self, settings: "ApiSettings", reader: "CallReader") -> None:
-        self._settings = settings
+    def __init__(self, api: "ApiSettings", reader: "CallReader") -> None:
+        self._api = api
         self._reader = reader
 
     def read(self, _scope: Any, body: bytes, origin: "CallOrigin") -> "Call":
@@ -90,14 +90,14 @@ class EmbeddingsFormat:
                 "numbers; send that or nothing"
             )
         texts = texts_of(fields.input)
-        check_rows(len(texts), self._settings.max_rows)
+        check_rows(len(texts), self._api.max_rows)
         array = np.array(texts, numpy_dtype("BYTES"))
         spec = target.signature.inputs[0]
         tensors = {embedding.input: array.reshape(-1, *spec.row_shape)}
         target.check_others(tensors)
         # Clients wait as long as it takes: they know no answer that says "accepted".
-        wait_s = origin.wait_s if origin.wait_s is not None else self._settings.max_wait_s
-        options = CallOptions(version=version or None, timeout_s=min(wait_s, self._settings.max_wait_s))
+        wait_s = origin.wait_s if origin.wait_s is not None else self._api.max_wait_s
+        options = CallOptions(version=version or None, timeout_s=min(wait_s, self._api.max_wait_s))
         form = ALL_AS_BYTES if fields.encoding_format == "base64" else ALL_AS_JSON
         return self._reader.build(target.model, tensors, options, origin, form)
 

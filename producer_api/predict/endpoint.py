@@ -20,7 +20,8 @@ from producer_api.predict.exchange import Exchange
 from producer_api.predict.telemetry import begin_call_span
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.service_settings import ApiSettings
+    from inferlane.runtime.settings import KafkaSettings
     from inferlane.runtime.tracing.spans import Tracing
     from models.live_catalog import AnyCatalog
     from producer_api.predict.call import Call, CallReader
@@ -122,14 +123,15 @@ class PredictEndpoint:
 
     def __init__(
         self,
-        settings: "Settings",
+        api: "ApiSettings",
+        kafka: "KafkaSettings",
         call_format: PredictFormat,
         *,
         exchanges: "Exchanges",
         tracing: "Tracing | None" = None,
     ) -> None:
-        self._max_body_bytes = settings.max_body_bytes
-        self._cancels_on_disconnect = settings.cancel_on_disconnect
+        self._max_body_bytes = kafka.max_body_bytes
+        self._cancels_on_disconnect = api.cancel_on_disconnect
         self._format = call_format
         self._exchanges = exchanges
         self._tracing = tracing

@@ -21,7 +21,7 @@ from producer_api.predict.pending import answer_within, store_is_late
 
 if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
-    from inferlane.runtime.settings import ApiSettings
+    from inferlane.runtime.service_settings import ApiSettings
     from producer_api.predict.endpoint import ResponseBuilder
     from producer_api.predict.result_waits import ResultWaits
 
@@ -48,14 +48,14 @@ class EventStreams:
 
     def __init__(
         self,
-        settings: "ApiSettings",
+        api: "ApiSettings",
         *,
         waits: "ResultWaits",
         responses: "ResponseBuilder",
         clock: "Clock",
         keep_alive_s: float = _KEEP_ALIVE_S,
     ) -> None:
-        self._read_limit_s = settings.default_wait_s
+        self._read_limit_s = api.default_wait_s
         self._waits = waits
         self._responses = responses
         self._clock = clock

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from inferlane.contracts.naming import Names
     from inferlane.contracts.results import Result
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.result_store import ResultStore
+    from inferlane.runtime.service_settings import ApiSettings
+    from inferlane.runtime.settings import StoreSettings
     from producer_api.predict.call import Call
     from producer_api.predict.submitter import Submitter
     from producer_api.predict.telemetry import ResponseMetrics
@@ -90,21 +91,22 @@ class IdempotentSubmitter:
 
     def __init__(
         self,
-        settings: "Settings",
+        api: "ApiSettings",
+        store_settings: "StoreSettings",
         *,
         claims: ClaimStore,
         submitter: "Submitter",
         store: "ResultStore",
         metrics: "ResponseMetrics",
     ) -> None:
-        self._result_ttl_s = settings.result_ttl_s
+        self._result_ttl_s = store_settings.result_ttl_s
         self._claims = claims
         self._submitter = submitter
         self._store = store
         self._metrics = metrics
         self._submitting: dict[str, asyncio.Lock] = {}
         # Calls that look up their key or wait for a duplicate are not pending requests yet, so they have a limit too.
-        self._calls, self._max_calls = 0, settings.max_waiting_requests
+        self._calls, self._max_calls = 0, api.max_waiting_requests
 
     async def submit(
         self, claimed: "IdempotencyKey", body: bytes, call: "Call", *, waits_for_result: bool

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
     from redis.asyncio import Redis
 
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.service_settings import ApiSettings
     from inferlane.runtime.split_table import SplitTable
     from models.catalog import Model, ModelVersion
     from models.live_catalog import AnyCatalog
@@ -87,14 +88,22 @@ class _Counters:
 class ResponseCache:
     """Finds and keeps answers of the models that `INFERLANE_RESPONSE_CACHE` names. One event loop."""
 
-    def __init__(
-        self, settings: "Settings", redis: "Redis", *, catalog: "AnyCatalog", splits: "SplitTable", clock: "Clock"
+    def __init__(  # noqa: PLR0913 - parts of the settings, and what it works with
+        self,
+        api: "ApiSettings",
+        redis_url: str,
+        names: "Names",
+        redis: "Redis",
+        *,
+        catalog: "AnyCatalog",
+        splits: "SplitTable",
+        clock: "Clock",
     ) -> None:
-        self._ttl_s: Mapping[str, int] = settings.cached_models
-        self._entries = settings.response_cache_entries
-        self._entry_bytes = settings.response_cache_entry_bytes
-        self._names = settings.names
-        self._redis_url = settings.redis_url
+        self._ttl_s: Mapping[str, int] = api.cached_models
+        self._entries = api.response_cache_entries
+        self._entry_bytes = api.response_cache_entry_bytes
+        self._names = names
+        self._redis_url = redis_url
         self._redis = redis
         self._catalog = catalog
         self._splits = splits

@@ -13,8 +13,8 @@ from inferlane.runtime.service import Background
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.result_store import ResultStore
+    from inferlane.runtime.service_settings import ApiSettings
     from inferlane.runtime.settings import StoreSettings
 
 log = structlog.get_logger(__name__)
@@ -28,9 +28,9 @@ _RETRY_AFTER_S = 5.0
 class StoreCapacity:
     """Polls the memory of the store while requests arrive, and not while the API is idle. One event loop."""
 
-    def __init__(self, settings: "Settings", redis: "Redis") -> None:
-        self._limit_share = settings.store_full_share
-        self._redis_url = settings.redis_url
+    def __init__(self, api: "ApiSettings", redis_url: str, redis: "Redis") -> None:
+        self._limit_share = api.store_full_share
+        self._redis_url = redis_url
         self._redis = redis
         self._memory: StoreMemory | None = None
         self._came = asyncio.Event()
@@ -99,8 +99,8 @@ _MAX_KEYS = 100_000
 class DeliveredResults:
     """Shortens the time to live of results that were delivered to the call that waited. One event loop."""
 
-    def __init__(self, settings: "StoreSettings", store: "ResultStore") -> None:
-        self._ttl_s = settings.delivered_result_ttl_s
+    def __init__(self, store_settings: "StoreSettings", store: "ResultStore") -> None:
+        self._ttl_s = store_settings.delivered_result_ttl_s
         self._store = store
         self._keys: list[str] = []
         self._came = asyncio.Event()

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter
 
+    from inferlane.contracts.naming import Names
     from inferlane.errors import InferlaneError
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.cancellations import Cancellations
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.service_settings import ApiSettings
+    from inferlane.runtime.settings import StoreSettings
     from models.catalog import Catalog
     from models.live_catalog import AnyCatalog
     from producer_api.predict.admission import Admission
@@ -50,7 +52,9 @@ class Submitter:
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
-        settings: "Settings",
+        api: "ApiSettings",
+        store: "StoreSettings",
+        names: "Names",
         *,
         catalog: "AnyCatalog",
         enqueuer: "RequestQueue",
@@ -60,14 +64,15 @@ class Submitter:
         cancellations: "Cancellations",
         clock: "Clock",
     ) -> None:
-        self._settings = settings
-        self._topic = settings.names.ingress[Lane.REQUESTS]
+        self._api = api
+        self._store = store
+        self._topic = names.ingress[Lane.REQUESTS]
         self._admission = admission
         self._store_capacity = store_capacity
         self._enqueuer = enqueuer
         self._pending = pending
         # Every call that waits for a result waits here, whether it made the request, joined it or asks for its id.
-        self.waits = ResultWaits(pending, clock=clock, slots=settings.max_waiting_requests)
+        self.waits = ResultWaits(pending, clock=clock, slots=api.max_waiting_requests)
         self._cancellations = cancellations
         self._clock = clock
         # The same for every request of a model, so built once.
@@ -157,7 +162,7 @@ class Submitter:
         """
         if not self._enqueuer.withdraw(ticket):
             headers = accepted_headers(call.request_id, call.request_id, self._acceptance(call))
-            time_s = self._settings.default_wait_s
+            time_s = self._api.default_wait_s
             late = store_is_late(time_s, done="the request of a disconnected client is computed all the same")
             try:
                 async with answer_within(time_s, late):
@@ -208,11 +213,11 @@ class Submitter:
 
     def left_s(self, call: "Call") -> float:
         """Return the seconds that are left to respond to the call: the rest of its wait, and the grace period."""
-        return call.wait_until_s + self._settings.answer_grace_s - self._clock.monotonic_s()
+        return call.wait_until_s + self._api.answer_grace_s - self._clock.monotonic_s()
 
     def _unconfirmed(self, call: "Call", what: str) -> UnconfirmedError:
         return UnconfirmedError(
-            f"{what} within {call.wait_s + self._settings.answer_grace_s:.1f} s, so it may be answered or not; send it "
+            f"{what} within {call.wait_s + self._api.answer_grace_s:.1f} s, so it may be answered or not; send it "
             "again, best with the same Idempotency-Key, under which it is computed once",
             request_id=call.request_id,
         )
@@ -228,7 +233,7 @@ class Submitter:
         self._admission.admit(call.model, call.version, within_s=max(0.0, call.deadline_s - self._clock.now_s()))
 
     async def _mark_accepted(self, call: "Call") -> None:
-        ttl_s = call.deadline_s - call.accepted_s + self._settings.result_ttl_s
+        ttl_s = call.deadline_s - call.accepted_s + self._store.result_ttl_s
         await self._pending.store.mark_accepted(call.request_id, self._acceptance(call), ttl_s=ttl_s)
 
     @staticmethod

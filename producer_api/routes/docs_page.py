@@ -49,7 +49,9 @@ _START = """SwaggerUIBundle({
 @router.get("/asyncapi.json")
 async def asyncapi(services: AppServices) -> Response:
     """The AsyncAPI document of the topics. It names the brokers, so that it needs a key where there are keys."""
-    return Response(topic_document(services.settings), media_type="application/json")
+    return Response(
+        topic_document(services.settings.kafka, services.settings.stack.names), media_type="application/json"
+    )
 
 
 @router.get("/docs")

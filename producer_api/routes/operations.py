@@ -43,10 +43,10 @@ async def read_metrics(
 ) -> Response:
     """Rate, latency percentiles, errors, predictions and resources of a version, over all of its workers."""
     known = services.catalog.model(model).version(version)
-    limit_s = services.settings.outcome_window_s
+    limit_s = services.settings.outcomes.window_s
     if window_s > limit_s:
         raise InvalidParameterError(f"window_s is {window_s:g}; the windows hold {limit_s} s")
-    time_s, now_s = services.settings.default_wait_s, services.clock.now_s()
+    time_s, now_s = services.settings.api.default_wait_s, services.clock.now_s()
     async with answer_within(time_s, store_is_late(time_s, done="ask again")):
         report = await services.windows.read(known.model, known.version, window_s=window_s, now_s=now_s)
         report = replace(report, feedback=await services.feedback_store.report(known.model, known.version))

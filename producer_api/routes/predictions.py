@@ -65,8 +65,8 @@ async def read_prediction(
     A result is kept for an hour by default; five minutes once a predict call that waited has handed it over.
     """
     settings, clock = services.settings, services.clock
-    until_s = clock.monotonic_s() + min(wait_s, settings.max_wait_s)
-    time_s = min(wait_s, settings.max_wait_s) + settings.answer_grace_s
+    until_s = clock.monotonic_s() + min(wait_s, settings.api.max_wait_s)
+    time_s = min(wait_s, settings.api.max_wait_s) + settings.api.answer_grace_s
     async with answer_within(time_s, store_is_late(time_s, done="ask again")):
         asked = await _find(services, request, request_id, source)
         if isinstance(asked.known, Result):
@@ -99,7 +99,7 @@ async def stream_prediction(
     The data of each is the body of `GET /v1/predictions/{request_id}`. Any replica serves it. If a stream ends without
     `result`, open it again, as EventSource does by itself.
     """
-    time_s = services.settings.default_wait_s
+    time_s = services.settings.api.default_wait_s
     async with answer_within(time_s, store_is_late(time_s, done="open the stream again")):
         asked = await _find(services, request, request_id, source)
     return services.streams.response(request_id, asked.known, key=asked.key, last_event_id=last_event_id)
@@ -113,7 +113,7 @@ async def cancel_prediction(
 
     A request that has ended keeps its result, which is the response. Repeating the call changes nothing.
     """
-    time_s = services.settings.default_wait_s
+    time_s = services.settings.api.default_wait_s
     late = store_is_late(time_s, done="whether the request is cancelled is not known, so call again")
     async with answer_within(time_s, late):
         asked = await _find(services, request, request_id, source)
@@ -135,6 +135,6 @@ async def _find(services: Services, request: Request, request_id: str, source: s
     if key is None or known is None or not (sees_all or known.caller == request.scope.get(CALLER)):
         raise UnknownPredictionError(
             f"no prediction {quoted(request_id)}: it was never accepted, its result is older than "
-            f"{services.settings.result_ttl_s:.0f} s and forgotten, or it is another key's"
+            f"{services.settings.store.result_ttl_s:.0f} s and forgotten, or it is another key's"
         )
     return _VisibleRequest(key, known)

@@ -158,7 +158,7 @@ def _configuration(services: Services, version: ModelVersion) -> dict[str, Any]:
         "name": version.model,
         "platform": _PLATFORM,
         "backend": "onnxruntime",
-        "max_batch_size": services.settings.max_rows,
+        "max_batch_size": services.settings.api.max_rows,
         "input": tensors(version.signature.inputs),
         "output": tensors(version.signature.outputs),
     }

@@ -31,7 +31,7 @@ from producer_api.predict.pending import answer_within
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.service_settings import FeedbackSettings, RolloutSettings
 
 router = APIRouter(tags=["rollouts"], dependencies=[Depends(refuse_repeated)])
 
@@ -85,9 +85,9 @@ async def start_rollout(request: Request, services: AppServices) -> Response:
             f"{', '.join(others)} of {model.name} has traffic too, and a rollout is between two versions; set the "
             f"split to {spec.stable} alone first"
         )
-    _refuse_unreadable_checks(spec, services.settings)
+    _refuse_unreadable_checks(spec, services.settings.feedback, services.settings.rollouts)
     for url in spec.notify:
-        check_callback_url(url, services.settings)
+        check_callback_url(url, services.settings.webhooks)
     model.check_together(Split(model=model.name, weights={spec.stable: 0.5, candidate.version: 0.5}))
     command = Command(
         id=uuid.uuid4().hex,
@@ -105,12 +105,12 @@ async def start_rollout(request: Request, services: AppServices) -> Response:
     return _json(_about(state), status=201)
 
 
-def _refuse_unreadable_checks(spec: RolloutSpec, settings: "Settings") -> None:
-    if Check.PROMETHEUS in spec.checks and not settings.prometheus_url:
+def _refuse_unreadable_checks(spec: RolloutSpec, feedback: "FeedbackSettings", rollouts: "RolloutSettings") -> None:
+    if Check.PROMETHEUS in spec.checks and not rollouts.prometheus_url:
         raise InvalidRolloutError(
             "the check `prometheus` needs a Prometheus to ask; set INFERLANE_PROMETHEUS_URL for API and router"
         )
-    if {Check.QUALITY, Check.REWARD} & spec.checks.keys() and settings.feedback_secret is None:
+    if {Check.QUALITY, Check.REWARD} & spec.checks.keys() and feedback.secret is None:
         raise InvalidRolloutError(
             "`quality` and `reward` need feedback, for which results have outcome tokens; set INFERLANE_FEEDBACK_SECRET"
         )
@@ -184,13 +184,13 @@ async def abort_rollout(rollout: str, request: Request, services: AppServices) -
 
 async def _decided(services: Services, command: Command) -> RolloutState:
     """Write a command and return the state that was decided on it."""
-    time_s = services.settings.default_wait_s
+    time_s = services.settings.api.default_wait_s
     late = UnavailableError(
         f"no router has decided on {command.action} of {command.rollout} within {time_s:.0f} s; it is decided on once "
         "one reads the outcomes: GET /v1/rollouts says so"
     )
     async with answer_within(time_s, late):
-        offset = await publish_rollout(services.settings, command)
+        offset = await publish_rollout(services.settings.kafka, services.settings.stack.names, command)
 
         def is_decided(state: RolloutState | None) -> bool:
             return state is not None and state.commands_through >= offset

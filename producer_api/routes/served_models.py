@@ -76,13 +76,13 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
     )
     model.check_together(split)
     split = replace(split, generation=_generation(services, model.name, is_forced=change.force is True))
-    time_s = services.settings.default_wait_s
+    time_s = services.settings.api.default_wait_s
     late = UnavailableError(
         f"the split was not in force here within the {time_s:.1f} s of this call; whether it is stored is not known. "
         "GET /v1/traffic-split says what is in force; setting the same weights again is harmless"
     )
     async with answer_within(time_s, late):
-        offset = await publish_split(services.settings, split)
+        offset = await publish_split(services.settings.kafka, services.settings.stack.names, split)
         await services.splits.wait_applied(offset, timeout_s=time_s)
     if services.splits.is_newest_passed_over(model.name):
         raise RolloutUnderWayError(f"a rollout of {model.name} set the split at the same moment; set yours again")

@@ -31,7 +31,7 @@ async def give_feedback(request: Request, services: AppServices) -> dict[str, An
     Each is counted once, however often it is sent. `GET /v1/metrics/{version}` shows what they say.
     """
     given = _read(await request.body())
-    time_s = services.settings.default_wait_s
+    time_s = services.settings.api.default_wait_s
     late = UnavailableError(
         f"the broker has not confirmed the feedback within {time_s:.1f} s; send it again, it is counted once"
     )
@@ -73,7 +73,7 @@ async def read_shadow(
     known = services.catalog.model(model).version(version)
     split = services.splits.get(known.model)
     wanted = run or (split.rollout if split is not None else "") or MANUAL_RUN
-    time_s = services.settings.default_wait_s
+    time_s = services.settings.api.default_wait_s
     async with answer_within(time_s, store_is_late(time_s, done="ask again")):
         report = await services.shadow_results.read(known.model, known.version, wanted, limit=limit)
     return Response(encode_json(report), media_type="application/json")

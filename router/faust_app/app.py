@@ -22,7 +22,9 @@ from inferlane.runtime.service import essential
 from router.faust_app.faust_transport import faust_options, transport_class
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
+    from inferlane.runtime.service_settings import OutcomeSettings
+    from inferlane.runtime.settings import KafkaSettings
     from router.window_publisher import WindowPublisher
 
 log = structlog.get_logger(__name__)
@@ -119,17 +121,25 @@ class RouterApp(faust.App):
 
     BootStrategy = _Boot
 
-    def __init__(self, settings: "Settings", *, data_path: DataPath, window_publisher: "WindowPublisher") -> None:
-        super().__init__(**faust_options(settings))
-        fetch_max_wait_ms = int(settings.outcome_interval_s * 1000 / _FETCHES_PER_INTERVAL)
-        transport = transport_class(settings, fetch_max_wait_ms=max(settings.fetch_max_wait_ms, fetch_max_wait_ms))
+    def __init__(
+        self,
+        outcomes_settings: "OutcomeSettings",
+        kafka: "KafkaSettings",
+        names: "Names",
+        *,
+        data_path: DataPath,
+        window_publisher: "WindowPublisher",
+    ) -> None:
+        super().__init__(**faust_options(kafka, names))
+        fetch_max_wait_ms = int(outcomes_settings.interval_s * 1000 / _FETCHES_PER_INTERVAL)
+        transport = transport_class(kafka, fetch_max_wait_ms=max(kafka.fetch_max_wait_ms, fetch_max_wait_ms))
         self.transport = transport(self.conf.broker_consumer, self)
-        outcomes = settings.names.outcomes
-        self._progress = Progress(stuck_after_s=settings.stuck_after_s)
+        outcomes = names.outcomes
+        self._progress = Progress(stuck_after_s=kafka.stuck_after_s)
         self._positions: Mapping[int, int] = {}
         self._data_path = data_path
         self._window_publisher = window_publisher
-        drain_deadline_s = settings.drain_deadline_s
+        drain_deadline_s = kafka.drain_deadline_s
         self._publisher = SupervisedService("publisher", window_publisher.run, drain_deadline_s=drain_deadline_s)
         self._progress_check = SupervisedService(
             "progress_check", self._check_progress, drain_deadline_s=drain_deadline_s

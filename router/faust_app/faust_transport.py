@@ -12,6 +12,7 @@ from inferlane.runtime.kafka.clients import METADATA_MAX_AGE_MS, batch_limit_byt
 from inferlane.runtime.kafka.fetcher import guard_fetches
 
 if TYPE_CHECKING:
+    from inferlane.contracts.naming import Names
     from inferlane.runtime.settings import KafkaSettings
 
 _HEARTBEATS_A_SESSION = 6
@@ -31,16 +32,16 @@ class NoTables(TableManager):
         await self.recovery.start()
 
 
-def faust_options(settings: "KafkaSettings") -> dict[str, Any]:
+def faust_options(kafka: "KafkaSettings", names: "Names") -> dict[str, Any]:
     """The options of a Faust app without tables, leader or web server."""
-    session_timeout_s = settings.session_timeout_ms / 1000
+    session_timeout_s = kafka.session_timeout_ms / 1000
     return {
-        "id": settings.names.outcomes_group,
-        "broker": [f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
-        "broker_credentials": _credentials(settings),
+        "id": names.outcomes_group,
+        "broker": [f"kafka://{server.strip()}" for server in kafka.bootstrap_servers.split(",")],
+        "broker_credentials": _credentials(kafka),
         "broker_session_timeout": session_timeout_s,
         "broker_heartbeat_interval": session_timeout_s / _HEARTBEATS_A_SESSION,
-        "broker_request_timeout": max(settings.kafka_request_timeout_ms / 1000, session_timeout_s + 5),
+        "broker_request_timeout": max(kafka.request_timeout_ms / 1000, session_timeout_s + 5),
         "consumer_auto_offset_reset": "earliest",
         "consumer_metadata_max_age_ms": METADATA_MAX_AGE_MS,
         "store": "memory://",
@@ -52,9 +53,9 @@ def faust_options(settings: "KafkaSettings") -> dict[str, Any]:
     }
 
 
-def _credentials(settings: "KafkaSettings") -> SASLCredentials | SSLCredentials | None:
+def _credentials(kafka: "KafkaSettings") -> SASLCredentials | SSLCredentials | None:
     """`client_arguments` as Faust's credentials; None for a connection without TLS and SASL."""
-    access = client_arguments(settings)
+    access = client_arguments(kafka)
     if access["security_protocol"].startswith("SASL"):
         return SASLCredentials(
             mechanism=access["sasl_mechanism"],
@@ -77,14 +78,14 @@ class DaemonThread(WorkerThread):
         self.join(_JOIN_S)
 
 
-def transport_class(settings: "KafkaSettings", *, fetch_max_wait_ms: int) -> type[Transport]:
+def transport_class(kafka: "KafkaSettings", *, fetch_max_wait_ms: int) -> type[Transport]:
     """A transport whose consumers are configured like Inferlane's own; an empty fetch waits `fetch_max_wait_ms`."""
 
     class _Thread(AIOKafkaConsumerThread):
         Worker = DaemonThread
 
         def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
-            guard_fetches(batch_limit_bytes=batch_limit_bytes(settings))
+            guard_fetches(batch_limit_bytes=batch_limit_bytes(kafka))
             consumer = super()._create_worker_consumer(transport)
             # The consumer's start() reads both. Faust sets 1,500 ms and `read_uncommitted`.
             consumer._fetch_max_wait_ms = fetch_max_wait_ms  # noqa: SLF001 - no setter

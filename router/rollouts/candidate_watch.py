@@ -26,12 +26,14 @@ from router.rollouts.observation import workers_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from inferlane.contracts.naming import Names
     from inferlane.contracts.rollout import RolloutState
     from inferlane.contracts.windows import Slot
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.kafka.producer import BatchProducer
     from inferlane.runtime.redis.result_store import ResultStore
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.service_settings import ApiSettings
+    from inferlane.runtime.settings import KafkaSettings
     from models.live_catalog import AnyCatalog
 
 log = structlog.get_logger(__name__)
@@ -44,7 +46,7 @@ _NOBODY = b"rollout-probe"
 _TEXT = "a text"
 
 
-def probe_record(state: "RolloutState", catalog: "AnyCatalog", settings: "Settings") -> OutRecord:
+def probe_record(state: "RolloutState", catalog: "AnyCatalog", names: "Names") -> OutRecord:
     """The probe of a rollout's candidate. It has one id, whoever makes it and how often: the store keeps one result.
 
     It has no deadline, for it waits as long as the pool takes to start.
@@ -68,27 +70,30 @@ def probe_record(state: "RolloutState", catalog: "AnyCatalog", settings: "Settin
         ("ce_replyto", _NOBODY),
         (PROOF, proof),
     ]
-    return OutRecord(settings.names.work_topic(spec.model, spec.candidate, Lane.REQUESTS), probe, payload, headers)
+    return OutRecord(names.work_topic(spec.model, spec.candidate, Lane.REQUESTS), probe, payload, headers)
 
 
 class CandidateWatch:
     """Looks at the candidates' pools. One event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts of the settings, and what it works with
         self,
-        settings: "Settings",
+        api: "ApiSettings",
+        kafka: "KafkaSettings",
+        names: "Names",
         *,
         catalog: "AnyCatalog",
         producer: "BatchProducer",
         results: "ResultStore",
         clock: "Clock",
     ) -> None:
-        self._settings = settings
+        self._api = api
+        self._names = names
         self._catalog = catalog
         self._producer = producer
         self._results = results
         self._clock = clock
-        self._reader = BacklogReader(settings)
+        self._reader = BacklogReader(kafka)
         self._ages: dict[Subscription, OldestAge] = {}
         # By rollout, the term and the wait for which its probe was sent.
         self._sent: dict[str, tuple[int, float]] = {}
@@ -103,7 +108,7 @@ class CandidateWatch:
         if self._sent.get(state.id) == wait:
             return
         try:
-            await self._producer.send([probe_record(state, self._catalog, self._settings)])
+            await self._producer.send([probe_record(state, self._catalog, self._names)])
         except InferlaneError as error:
             log.warning("probe_not_sent", rollout=state.id, error=str(error))
             return
@@ -117,7 +122,7 @@ class CandidateWatch:
         return await self._with_probe(state, pool) if state.awaits_probe else pool
 
     async def _with_backlog(self, state: "RolloutState", pool: CandidatePool) -> CandidatePool:
-        spec, names = state.spec, self._settings.names
+        spec, names = state.spec, self._names
         group = names.worker_group(spec.model, spec.candidate)
         lanes = {lane: Subscription(names.work_topic(spec.model, spec.candidate, lane), group) for lane in Lane}
         try:
@@ -133,7 +138,7 @@ class CandidateWatch:
             for lane, waiting in lanes.items()
             if waiting in found
         }
-        deadline_s = self._settings.default_deadline_s if Lane.REQUESTS in spec.lanes else math.inf
+        deadline_s = self._api.default_deadline_s if Lane.REQUESTS in spec.lanes else math.inf
         return replace(
             pool,
             lag_records=lag,
@@ -144,7 +149,7 @@ class CandidateWatch:
 
     async def _with_probe(self, state: "RolloutState", pool: CandidatePool) -> CandidatePool:
         try:
-            probe = probe_record(state, self._catalog, self._settings).key.decode()
+            probe = probe_record(state, self._catalog, self._names).key.decode()
             result = (await self._results.get([probe]))[0]
         except InferlaneError as error:
             log.warning("probe_not_read", rollout=state.id, error=str(error))

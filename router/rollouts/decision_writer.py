@@ -11,9 +11,10 @@ from inferlane.runtime.split_table import encode_split
 from router.rollouts.notices import notices_of
 
 if TYPE_CHECKING:
+    from inferlane.contracts.naming import Names
     from inferlane.contracts.traffic_split import Split
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.kafka.producer import BatchProducer
+    from inferlane.runtime.settings import KafkaSettings
 
 _JSON = [("content-type", b"application/json")]
 
@@ -21,27 +22,28 @@ _JSON = [("content-type", b"application/json")]
 class RolloutWriter:
     """Writes the decisions of a host: states and splits, and the removal of executed commands."""
 
-    def __init__(self, settings: "Settings", producer: "BatchProducer") -> None:
-        self._settings = settings
+    def __init__(self, kafka: "KafkaSettings", names: "Names", producer: "BatchProducer") -> None:
+        self._kafka = kafka
+        self._names = names
         self._producer = producer
 
     async def state(self, state: RolloutState) -> None:
         """Return when the state is written."""
-        names = self._settings.names
+        names = self._names
         await self._producer.send([OutRecord(names.rollouts, key_of(state), encode_rollout(state), _JSON)])
 
     async def split(self, split: "Split") -> None:
         """Return when the split is written."""
-        names = self._settings.names
+        names = self._names
         await self._producer.send([OutRecord(names.splits, split.model.encode(), encode_split(split), _JSON)])
 
     async def tell(self, state: RolloutState) -> None:
         """Return when a notice of every event of the state is durable."""
-        await self._producer.send(notices_of(state, self._settings.names.callbacks))
+        await self._producer.send(notices_of(state, self._names.callbacks))
 
     async def done(self, command: Command) -> None:
         """Return when the command is removed."""
-        await remove_command(self._settings, command)
+        await remove_command(self._kafka, self._names, command)
 
 
 def show_rollouts(states: Sequence[RolloutState], *, now_s: float) -> None:

@@ -27,9 +27,9 @@ from router.rollouts.states import moved_in_time, needed_split, obey, start
 
 if TYPE_CHECKING:
     from inferlane.contracts.traffic_split import Split
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.rollout_table import GivenCommand, RolloutTable
+    from inferlane.runtime.service_settings import OutcomeSettings
     from inferlane.runtime.split_table import SplitTable
     from router.version_windows import VersionWindows
 
@@ -61,7 +61,7 @@ class RolloutHost:
 
     def __init__(  # noqa: PLR0913 - one for each part that it drives
         self,
-        settings: "Settings",
+        outcomes_settings: "OutcomeSettings",
         *,
         outcomes: Outcomes,
         rollouts: "RolloutTable",
@@ -74,7 +74,7 @@ class RolloutHost:
         watch: CandidateWatch,
     ) -> None:
         """`read_to_end` returns when the table holds what is in the topic, and raises if it cannot."""
-        self._settings = settings
+        self._outcomes_settings = outcomes_settings
         self._read_to_end = read_to_end
         self._outcomes = outcomes
         self._rollouts = rollouts
@@ -93,7 +93,7 @@ class RolloutHost:
 
     async def run(self) -> NoReturn:
         """Decide every `outcome_interval_s` until cancelled. An error of ours stops no routing: it begins anew."""
-        interval_s = self._settings.outcome_interval_s
+        interval_s = self._outcomes_settings.interval_s
         waits = back_off(interval_s, _LONGEST_BACK_OFF_S)
         wait_s = interval_s
         try:
@@ -231,7 +231,7 @@ class RolloutHost:
         spec, windows = state.spec, self._outcomes.windows
         candidate, stable = (windows.slots_of(spec.model, version) for version in (spec.candidate, spec.stable))
         closed, opened, through = lane_slots(
-            state, candidate, stable, slot_s=self._settings.outcome_slot_s, now_s=now_s
+            state, candidate, stable, slot_s=self._outcomes_settings.slot_s, now_s=now_s
         )
         pool = await self._watch.look(state, candidate, now_s=now_s)
         split = self._splits.get(spec.model)
@@ -249,7 +249,9 @@ class RolloutHost:
             retried=self._clearance.retried(state, is_backlog_done=is_backlog_done),
             left=left_of(state, pool),
             readings=self._outside.of(state),
-            in_doubt=in_doubt(state, (candidate, stable), settings=self._settings, lag_records=pool.lag_records),
+            in_doubt=in_doubt(
+                state, (candidate, stable), outcomes=self._outcomes_settings, lag_records=pool.lag_records
+            ),
         )
 
     async def _write_split(self, split: "Split | None") -> None:

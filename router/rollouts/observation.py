@@ -15,7 +15,7 @@ from router.rollouts.guards import CandidatePool
 from router.rollouts.states import weight_of
 
 if TYPE_CHECKING:
-    from inferlane.runtime.settings import OutcomeSettings
+    from inferlane.runtime.service_settings import OutcomeSettings
 
 # How long after its end a slot may still change: summaries come every second, over a broker that may be busy.
 _LATE_S = 5.0
@@ -76,7 +76,7 @@ def in_doubt(
     state: RolloutState,
     versions: Sequence[Sequence[Slot]],
     *,
-    settings: "OutcomeSettings",
+    outcomes: "OutcomeSettings",
     lag_records: int | None = None,
 ) -> int:
     """Return the requests that were routed and may be in no slot yet, or in another slot than the other version's.
@@ -88,7 +88,7 @@ def in_doubt(
     for slots in versions:
         for slot in slots:
             requests[slot.index] += sum(tally.requests for tally in slot.lanes if tally.rollout == state.id)
-    late = max(requests.values(), default=0) * min(1.0, 2 * settings.outcome_interval_s / settings.outcome_slot_s)
+    late = max(requests.values(), default=0) * min(1.0, 2 * outcomes.interval_s / outcomes.slot_s)
     return math.ceil(late) + (lag_records or 0)
 
 

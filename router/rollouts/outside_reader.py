@@ -21,8 +21,8 @@ from router.rollouts.readings import FeedbackReading, MetricReading, Reading, fe
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.retry import Clock
+    from inferlane.runtime.service_settings import RolloutSettings
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +39,9 @@ _KINDS = {Check.QUALITY: QUALITY, Check.REWARD: REWARD}
 class PrometheusReader:
     """Asks one Prometheus for the value of a query. Used from one event loop."""
 
-    def __init__(self, settings: "Settings") -> None:
-        self._url = settings.prometheus_url.rstrip("/")
-        token = settings.prometheus_token
+    def __init__(self, rollouts: "RolloutSettings") -> None:
+        self._url = rollouts.prometheus_url.rstrip("/")
+        token = rollouts.prometheus_token
         self._headers = {} if token is None else {"authorization": f"Bearer {token.get_secret_value()}"}
 
     async def read(self, query: str) -> MetricReading:
@@ -82,8 +82,8 @@ def _reading_of(status: int, raw: bytes) -> MetricReading:
 class OutsideReader:
     """The last readings of each rollout that has such checks. Used from one event loop."""
 
-    def __init__(self, settings: "Settings", *, feedback: FeedbackStore, clock: "Clock") -> None:
-        self._prometheus = PrometheusReader(settings)
+    def __init__(self, rollouts: "RolloutSettings", *, feedback: FeedbackStore, clock: "Clock") -> None:
+        self._prometheus = PrometheusReader(rollouts)
         self._feedback = feedback
         self._clock = clock
         self._held: dict[tuple[str, Check], tuple[float, Reading]] = {}

@@ -18,7 +18,7 @@ _ROWS = {"instances": [[1.0, 2.0, 3.0]], "timeout_s": 60}
 
 async def test_a_stack_without_a_store_serves_what_the_catalogue_topic_names(broker: Broker, tmp_path: Path) -> None:
     settings = broker.settings()
-    await create_topics(settings, [])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
     stack = FolderStack(
         tmp_path / "fresh",
         **broker.environment(ingress_partitions=1, work_partitions=1),
@@ -28,7 +28,7 @@ async def test_a_stack_without_a_store_serves_what_the_catalogue_topic_names(bro
 
     write_tiny_store(tmp_path / "shared")
     entry = entry_of_store(tmp_path / "shared", "tiny", "v1", generation=1, default_since=1)
-    await publish_entry(settings, entry)
+    await publish_entry(settings.kafka, settings.stack.names, entry)
     try:
         started = stack.run("up", "--detach")
         assert started.returncode == 0, started.stdout + started.stderr

@@ -31,13 +31,13 @@ async def settings(broker: Broker) -> Settings:
     settings = broker.settings(
         ingress_partitions=1, work_partitions=PARTITIONS, max_body_bytes=256 * 1024, max_result_bytes=1024
     )
-    await create_topics(settings, [("iris", "v1")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
     return settings
 
 
 def producer(settings: Settings, **options: object) -> confluent_kafka.Producer:
     return confluent_kafka.Producer(
-        {"bootstrap.servers": settings.kafka_bootstrap_servers, "message.max.bytes": 64_000_000, **options}
+        {"bootstrap.servers": settings.kafka.bootstrap_servers, "message.max.bytes": 64_000_000, **options}
     )
 
 
@@ -51,7 +51,7 @@ def write(settings: Settings, values: list[bytes], *, codec: str, partition: int
 
 @asynccontextmanager
 async def consuming(settings: Settings) -> AsyncIterator[LaneConsumer]:
-    consumer = LaneConsumer(settings, topic=TOPIC, group=GROUP)
+    consumer = LaneConsumer(settings.kafka, topic=TOPIC, group=GROUP)
     await consumer.start()
     try:
         yield consumer
@@ -72,7 +72,7 @@ async def answered(consumer: LaneConsumer, count: int) -> list[bytes | None]:
 
 
 async def wait_for_no_lag(settings: Settings, consumer: LaneConsumer) -> None:
-    reader = BacklogReader(settings)
+    reader = BacklogReader(settings.kafka)
     subscription = Subscription(TOPIC, GROUP)
     try:
         async with asyncio.timeout(WAIT_S):
@@ -156,7 +156,7 @@ async def test_an_open_transaction_is_not_returned_and_is_no_lag_until_it_is_com
 async def test_a_consumer_that_only_markers_are_left_for_is_idle_and_not_stuck(
     settings: Settings, transactional: confluent_kafka.Producer
 ) -> None:
-    settings = settings.model_copy(update={"stuck_after_s": 1.0})
+    settings = settings.changed(stuck_after_s=1.0)
     await asyncio.to_thread(transact, transactional, b"kept")
     await asyncio.to_thread(transactional.commit_transaction, WAIT_S)
     async with consuming(settings) as consumer:

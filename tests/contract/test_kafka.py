@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
-from control_plane.local.doctor_checks import committed_and_end
+from control_plane.local.hop_progress import committed_and_end
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.traffic_split import Split
@@ -61,13 +61,13 @@ async def settings(broker: Broker) -> Settings:
     settings = broker.settings(
         ingress_partitions=1, work_partitions=2, max_body_bytes=256 * 1024, max_result_bytes=1024, drain_deadline_s=60.0
     )
-    await create_topics(settings, [("iris", "v1")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
     return settings
 
 
 @pytest.fixture
 async def producer(settings: Settings) -> AsyncIterator[BatchProducer]:
-    producer = BatchProducer(settings)
+    producer = BatchProducer(settings.kafka)
     await producer.start()
     yield producer
     await producer.close()
@@ -75,7 +75,7 @@ async def producer(settings: Settings) -> AsyncIterator[BatchProducer]:
 
 @asynccontextmanager
 async def consuming(settings: Settings) -> AsyncIterator[LaneConsumer]:
-    consumer = LaneConsumer(settings, topic=TOPIC, group=GROUP)
+    consumer = LaneConsumer(settings.kafka, topic=TOPIC, group=GROUP)
     await consumer.start()
     try:
         yield consumer
@@ -108,7 +108,7 @@ def records_of(takes: Sequence[FetchedBatch]) -> list[ConsumerRecord]:
 
 async def committed(settings: Settings) -> int:
     """The sum of what the group committed."""
-    count, _ = await committed_and_end(settings, TOPIC, GROUP)
+    count, _ = await committed_and_end(settings.kafka, TOPIC, GROUP)
     return count
 
 
@@ -118,8 +118,8 @@ async def test_reading_to_the_end_finds_every_record_of_a_large_last_batch(
     """Guards the end that `_take` corrects: without it Tansu's ends hide all but the first take of this batch."""
     since_s = time.time() - 60
     await producer.send([OutRecord(TOPIC, b"one key", b"%d" % n, []) for n in range(MANY)])
-    partitions = [TopicPartition(TOPIC, partition) for partition in range(settings.work_partitions)]
-    read = [record async for batch in read_since(settings, partitions, since_s=since_s) for record in batch]
+    partitions = [TopicPartition(TOPIC, partition) for partition in range(settings.kafka.work_partitions)]
+    read = [record async for batch in read_since(settings.kafka, partitions, since_s=since_s) for record in batch]
     assert [int(record.value) for record in read] == list(range(MANY))
 
 
@@ -201,7 +201,7 @@ async def test_a_rebalance_hands_over_what_is_finished_and_nothing_twice(
         first = await stack.enter_async_context(consuming(settings))
         await producer.send(numbered(0, 20))
         taken = await take_until(first, 20)
-        second = LaneConsumer(settings, topic=TOPIC, group=GROUP)
+        second = LaneConsumer(settings.kafka, topic=TOPIC, group=GROUP)
         joining = asyncio.create_task(second.start())
         stack.push_async_callback(second.close)
         await joining
@@ -239,9 +239,9 @@ async def test_a_record_over_the_limit_is_refused_and_one_of_the_limit_is_not(
     settings: Settings, producer: BatchProducer
 ) -> None:
     with pytest.raises(PayloadTooLargeError):
-        await producer.send([OutRecord(TOPIC, b"", bytes(record_limit_bytes(settings)), [])])
+        await producer.send([OutRecord(TOPIC, b"", bytes(record_limit_bytes(settings.kafka)), [])])
     # Kafka refuses by the batch, whose frame is part of `record_limit_bytes`.
-    largest = b"7".zfill(record_limit_bytes(settings) - 512)
+    largest = b"7".zfill(record_limit_bytes(settings.kafka) - 512)
     await producer.send([OutRecord(TOPIC, b"", largest, [])])
     async with consuming(settings) as consumer:
         (record,) = records_of(await take_until(consumer, 1))
@@ -250,15 +250,17 @@ async def test_a_record_over_the_limit_is_refused_and_one_of_the_limit_is_not(
 
 async def test_splits_are_read_whole_and_followed(settings: Settings) -> None:
     for weight in (0.1, 0.2, 0.3):
-        await publish_split(settings, Split(model="iris", weights={"v1": 1 - weight, "v2": weight}))
+        await publish_split(
+            settings.kafka, settings.stack.names, Split(model="iris", weights={"v1": 1 - weight, "v2": weight})
+        )
     table = SplitTable()
-    follower = SplitFollower(settings, table)
+    follower = SplitFollower(settings.kafka, settings.stack.names, table)
     await follower.start()
     try:
         found = table.get("iris")
         assert found is not None
         assert found.weights["v2"] == 0.3
-        offset = await publish_split(settings, Split(model="digits", weights={"v1": 1.0}))
+        offset = await publish_split(settings.kafka, settings.stack.names, Split(model="digits", weights={"v1": 1.0}))
         await table.wait_applied(offset, timeout_s=WAIT_S)
         assert table.get("digits") is not None
         assert follower.is_running
@@ -270,19 +272,19 @@ async def test_the_catalogue_is_read_whole_and_followed_and_its_topic_may_come_l
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compacted_table, "_LOOK_AGAIN_S", 0.01)
-    early, table = settings.model_copy(update={"prefix": "early"}), CatalogTable()
-    follower = CatalogFollower(early, table)
+    early, table = settings.changed(prefix="early"), CatalogTable()
+    follower = CatalogFollower(early.kafka, early.stack.names, table)
     await follower.start()
     try:
         assert (dict(table.entries), follower.is_running) == ({}, True)
-        await create_topics(early, [])
-        offset = await publish_entry(early, make_entry("fraud", "v1"))
+        await create_topics(early.kafka, early.stack.names, early.webhooks, [])
+        offset = await publish_entry(early.kafka, early.stack.names, make_entry("fraud", "v1"))
         await table.wait_applied(offset, timeout_s=WAIT_S)
         assert list(table.entries) == ["fraud/v1"]
-        await publish_entry(early, make_entry("fraud", "v2"))
+        await publish_entry(early.kafka, early.stack.names, make_entry("fraud", "v2"))
         await follower.catch_up(timeout_s=WAIT_S)
         assert table.get("fraud", "v2") is not None
-        read = await read_catalog_topic(early)
+        read = await read_catalog_topic(early.kafka, early.stack.names)
         assert read.entries == table.entries
     finally:
         await follower.close()
@@ -293,7 +295,7 @@ async def test_a_record_with_a_header_name_that_is_no_text_stops_nobody(
 ) -> None:
     await producer.send(numbered(0, 4))
     # aiokafka's idempotent producer takes no other builder than its own.
-    async with make_producer(settings.model_copy(update={"kafka_idempotence": False})) as foreign:
+    async with make_producer(settings.changed(kafka_idempotence=False).kafka) as foreign:
         for partition in (0, 1):
             batch = foreign.create_batch()
             batch._builder = python_builder()
@@ -313,8 +315,11 @@ async def test_a_record_with_a_header_name_that_is_no_text_stops_nobody(
 
 
 async def test_topics_are_created_once(settings: Settings) -> None:
-    assert await create_topics(settings, [("iris", "v1")]) == ()
-    assert await create_topics(settings, [("iris", "v2")]) == ("inferlane.iris.v2.requests", "inferlane.iris.v2.bulk")
+    assert await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")]) == ()
+    assert await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v2")]) == (
+        "inferlane.iris.v2.requests",
+        "inferlane.iris.v2.bulk",
+    )
 
 
 async def test_the_producer_is_idempotent_where_the_broker_can_be(
@@ -322,7 +327,7 @@ async def test_the_producer_is_idempotent_where_the_broker_can_be(
 ) -> None:
     if broker.is_embedded:
         pytest.skip("the embedded broker has no InitProducerId; run with --broker apache")
-    assert settings.kafka_idempotence
+    assert settings.kafka.idempotence
     for first in range(0, 200, 40):
         await asyncio.gather(*(producer.send(numbered(n, n + 10)) for n in range(first, first + 40, 10)))
     manager = producer._producer.current._txn_manager

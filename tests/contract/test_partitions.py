@@ -34,13 +34,13 @@ async def settings(broker: Broker) -> Settings:
     if broker.is_embedded:
         pytest.skip("the embedded broker has no CreatePartitions; run with --broker apache")
     settings = broker.settings(ingress_partitions=1, work_partitions=BEFORE, kafka_request_timeout_ms=5_000)
-    await create_topics(settings, [("iris", "v1")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
     return settings
 
 
 @pytest.fixture
 async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = make_admin(settings)
+    admin = make_admin(settings.kafka)
     await admin.start()
     yield admin
     await admin.close()
@@ -48,7 +48,7 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[tuple[BatchProducer, LaneConsumer]]:
-    producer, consumer = BatchProducer(settings), LaneConsumer(settings, topic=TOPIC, group=GROUP)
+    producer, consumer = BatchProducer(settings.kafka), LaneConsumer(settings.kafka, topic=TOPIC, group=GROUP)
     await producer.start()
     await consumer.start()
     try:
@@ -88,7 +88,7 @@ async def test_partitions_that_are_added_are_used_by_who_already_runs(
     settings: Settings, admin: AIOKafkaAdminClient
 ) -> None:
     """Guards the listener of `BatchProducer` and the age of metadata: they were found out after five minutes."""
-    reader = BacklogReader(settings)
+    reader = BacklogReader(settings.kafka)
     subscription = Subscription(TOPIC, GROUP)
     async with running(settings) as (producer, consumer):
         await work(producer, consumer, until=lambda seen: len(seen) == BEFORE)
@@ -123,9 +123,9 @@ async def test_a_reader_without_a_group_reads_partitions_that_are_added(
     settings: Settings, admin: AIOKafkaAdminClient
 ) -> None:
     """A bulk job reads its results so: workers write to every partition that there is."""
-    producer = BatchProducer(settings)
+    producer = BatchProducer(settings.kafka)
     await producer.start()
-    consumer = make_consumer(settings, group=None)
+    consumer = make_consumer(settings.kafka, group=None)
     await consumer.start()
     consumer.assign([TopicPartition(TOPIC, number) for number in range(BEFORE)])
     await consumer.seek_to_end()

@@ -26,7 +26,7 @@ WAIT_S = 120.0
 
 async def recreate(settings: Settings, topic: str) -> None:
     """Delete the topic and create it again, while its readers go on."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
     await admin.start()
     try:
         await admin.delete_topics([topic])
@@ -37,7 +37,7 @@ async def recreate(settings: Settings, topic: str) -> None:
         await eventually(is_gone, within_s=WAIT_S)
     finally:
         await admin.close()
-    await create_topics(settings, [("iris", "v1")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
 
 
 async def values(consumer: LaneConsumer, count: int) -> Sequence[bytes | None]:
@@ -55,10 +55,10 @@ async def values(consumer: LaneConsumer, count: int) -> Sequence[bytes | None]:
 async def test_a_group_reads_on_after_its_topic_was_recreated(broker: Broker) -> None:
     """Its position, and on some brokers its committed offset, is past the end of the new log."""
     settings = broker.settings(ingress_partitions=1, work_partitions=1)
-    await create_topics(settings, [("iris", "v1")])
-    producer = BatchProducer(settings)
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
+    producer = BatchProducer(settings.kafka)
     await producer.start()
-    consumer = LaneConsumer(settings, topic=TOPIC, group="inferlane.recreated")
+    consumer = LaneConsumer(settings.kafka, topic=TOPIC, group="inferlane.recreated")
     await consumer.start()
     try:
         old = [b"old %d" % number for number in range(5)]
@@ -74,16 +74,16 @@ async def test_a_group_reads_on_after_its_topic_was_recreated(broker: Broker) ->
 
 async def test_a_table_follows_its_topic_after_that_was_recreated(broker: Broker) -> None:
     settings = broker.settings(ingress_partitions=1, work_partitions=1)
-    await create_topics(settings, [("iris", "v1")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
     table = SplitTable()
-    follower = SplitFollower(settings, table)
+    follower = SplitFollower(settings.kafka, settings.stack.names, table)
     await follower.start()
     try:
         for _ in range(5):
-            offset = await publish_split(settings, Split(model="iris", weights={"v1": 1.0}))
+            offset = await publish_split(settings.kafka, settings.stack.names, Split(model="iris", weights={"v1": 1.0}))
         await table.wait_applied(offset, timeout_s=WAIT_S)
         await recreate(settings, NAMES.splits)
-        await publish_split(settings, Split(model="iris", weights={"v2": 1.0}))
+        await publish_split(settings.kafka, settings.stack.names, Split(model="iris", weights={"v2": 1.0}))
 
         async def is_in_force() -> bool:
             split = table.get("iris")

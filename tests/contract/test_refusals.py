@@ -32,24 +32,24 @@ async def settings(broker: Broker) -> Settings:
     settings = broker.settings(
         ingress_partitions=1, work_partitions=2, max_body_bytes=256 * 1024, max_result_bytes=1024
     )
-    await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
     return settings
 
 
 @pytest.fixture
 async def producer(settings: Settings) -> AsyncIterator[BatchProducer]:
-    producer = BatchProducer(settings)
+    producer = BatchProducer(settings.kafka)
     await producer.start()
     yield producer
     await producer.close()
 
 
 def topic(settings: Settings, version: str) -> str:
-    return settings.names.work_topic("iris", version, Lane.REQUESTS)
+    return settings.stack.names.work_topic("iris", version, Lane.REQUESTS)
 
 
 async def delete(settings: Settings, name: str) -> None:
-    admin = make_admin(settings)
+    admin = make_admin(settings.kafka)
     await admin.start()
     try:
         await admin.delete_topics([name])
@@ -63,7 +63,7 @@ async def delete(settings: Settings, name: str) -> None:
 async def limit(settings: Settings, name: str, limit_bytes: int) -> None:
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: PLC0415 - one use
 
-    admin = make_admin(settings)
+    admin = make_admin(settings.kafka)
     await admin.start()
     try:
         configs = {"max.message.bytes": str(limit_bytes)}
@@ -71,7 +71,7 @@ async def limit(settings: Settings, name: str, limit_bytes: int) -> None:
     finally:
         await admin.close()
     # A broker heeds it a little after it has answered.
-    probe = make_producer(settings)
+    probe = make_producer(settings.kafka)
     await probe.start()
     try:
         async with asyncio.timeout(WAIT_S):
@@ -84,7 +84,7 @@ async def limit(settings: Settings, name: str, limit_bytes: int) -> None:
 
 async def values(settings: Settings, name: str) -> list[bytes]:
     partitions = [TopicPartition(name, number) for number in range(2)]
-    read = [record.value async for batch in read_since(settings, partitions, since_s=0) for record in batch]
+    read = [record.value async for batch in read_since(settings.kafka, partitions, since_s=0) for record in batch]
     return [value for value in read if not value.startswith(PROBE)]
 
 
@@ -126,7 +126,7 @@ async def test_a_topic_that_is_deleted_holds_no_other_and_is_used_again_when_it_
         sent += 1
     assert {type(error) for error in failing.result()} == {TopicMissingError}
     assert sent > 10
-    await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
     after = [OutRecord(lost, b"%d" % n, b"after", []) for n in range(10)]
     async with asyncio.timeout(WAIT_S):
         while await outcomes_of(producer, after) != [None] * 10:
@@ -163,7 +163,7 @@ async def test_a_record_that_its_topic_finds_invalid_is_refused_alone(
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: PLC0415 - as above
 
     name = topic(settings, "v1")
-    admin = make_admin(settings)
+    admin = make_admin(settings.kafka)
     await admin.start()
     configs = {"message.timestamp.after.max.ms": "1000"}
     await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)])

@@ -51,7 +51,7 @@ async def values(consumer: LaneConsumer, count: int) -> Sequence[bytes | None]:
 
 
 async def consuming(settings: Settings) -> LaneConsumer:
-    consumer = LaneConsumer(settings, topic=TOPIC, group="inferlane.arrivals")
+    consumer = LaneConsumer(settings.kafka, topic=TOPIC, group="inferlane.arrivals")
     await consumer.start()
     return consumer
 
@@ -64,8 +64,8 @@ async def test_a_resting_consumer_gets_what_a_producer_beside_it_writes(broker: 
         fetch_max_wait_ms=REST_MS,
         idle_fetch_max_wait_ms=REST_MS,
     )
-    await create_topics(settings, [("iris", "v1")])
-    producer = BatchProducer(settings)
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
+    producer = BatchProducer(settings.kafka)
     await producer.start()
     consumer = await consuming(settings)
     try:
@@ -84,8 +84,8 @@ async def test_records_of_a_producer_that_sends_no_signal_are_found_after_the_re
     broker: Broker, arrivals_dir: Path
 ) -> None:
     settings = broker.settings(ingress_partitions=1, work_partitions=2, arrivals_dir=arrivals_dir)
-    await create_topics(settings, [("iris", "v1")])
-    foreign = make_producer(settings)
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
+    foreign = make_producer(settings.kafka)
     await foreign.start()
     consumer = await consuming(settings)
     try:
@@ -113,17 +113,17 @@ async def test_a_table_that_rests_gets_what_is_published_and_misses_nothing_when
 ) -> None:
     monkeypatch.setattr(compacted_table, "_REST_MS", REST_MS)
     settings = broker.settings(arrivals_dir=arrivals_dir)
-    topic = settings.names.splits
-    await create_topics(settings, [])
+    topic = settings.stack.names.splits
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
     table = Values()
-    follower = TableFollower(settings, table, topic=topic)
-    foreign = make_producer(settings)
+    follower = TableFollower(settings.kafka, table, topic=topic)
+    foreign = make_producer(settings.kafka)
     await foreign.start()
     await follower.start()
     try:
         for number in range(5):
             value = b"%d" % number
-            offset = await publish_to_table(settings, topic, key="told", value=value)
+            offset = await publish_to_table(settings.kafka, topic, key="told", value=value)
             await table.wait_applied(offset, timeout_s=WAIT_S)
             assert table.values["told"] == value
             await foreign.send_and_wait(topic, key=b"untold", value=value, partition=0)

@@ -26,20 +26,24 @@ async def test_a_worker_serves_what_its_store_lacks_from_where_the_catalogue_say
     settings = broker.settings(
         prefix="pulled", models_dir=tmp_path / "own", state_dir=tmp_path / "state", default_model="tiny"
     )
-    version, default = await find_version(settings, "tiny", "v1")
+    version, default = await find_version(settings.kafka, settings.stack, "tiny", "v1")
     assert (version.path, default) == (tmp_path / "own" / "tiny" / "v1" / "model.onnx", "v1")
-    await create_topics(settings, [])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
     with pytest.raises(UnknownModelError, match="fraud"):
-        await find_version(settings, "fraud", "v1")
+        await find_version(settings.kafka, settings.stack, "fraud", "v1")
     described = entry_of_store(tmp_path / "shared", "tiny", "v1", generation=1, default_since=1)
     told = make_entry("fraud", "v1", location=described.location, digest=described.digest, default_since=1)
-    await publish_entry(settings, msgspec.structs.replace(told, manifest=described.manifest))
-    version, default = await find_version(settings, "fraud", "v1")
+    await publish_entry(
+        settings.kafka, settings.stack.names, msgspec.structs.replace(told, manifest=described.manifest)
+    )
+    version, default = await find_version(settings.kafka, settings.stack, "fraud", "v1")
     assert version.path.is_relative_to(tmp_path / "state" / "pulled")
     assert (version.model, version.version, default) == ("fraud", "v1", "v1")
     # Without a store of its own, too.
-    empty = settings.model_copy(update={"models_dir": tmp_path / "nothing"})
-    assert (await find_version(empty, "fraud", "v1"))[0] == version
-    await publish_entry(settings, make_entry("fraud", "v1", generation=2, state=VersionState.RETIRED))
+    empty = settings.changed(models_dir=tmp_path / "nothing")
+    assert (await find_version(empty.kafka, empty.stack, "fraud", "v1"))[0] == version
+    await publish_entry(
+        settings.kafka, settings.stack.names, make_entry("fraud", "v1", generation=2, state=VersionState.RETIRED)
+    )
     with pytest.raises(ConfigurationError):
-        await find_version(empty, "fraud", "v1")
+        await find_version(empty.kafka, empty.stack, "fraud", "v1")

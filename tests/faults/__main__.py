@@ -31,10 +31,10 @@ def faults(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     folder = folder or Path(tempfile.mkdtemp(prefix="inferlane-faults-"))
     folder.mkdir(parents=True, exist_ok=True)
     settings = load_settings()
-    configure_logs(settings, service="faults")
+    configure_logs(settings.stack, service="faults")
     plan = Plan(seed=seed, faults=faults, requests=requests, minutes=minutes, rate_per_s=rate, only_senders=senders)
     with fault_broker(broker, folder / "broker", nodes=nodes) as opened:
-        report = asyncio.run(prove(plan, opened, folder, models_dir=settings.models_dir))
+        report = asyncio.run(prove(plan, opened, folder, models_dir=settings.stack.models_dir))
     report.show(console)
     console.print(f"logs and report.json: {folder}")
     if not report.holds:

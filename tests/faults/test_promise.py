@@ -64,7 +64,7 @@ def fault_kafka(broker_kind: str, tmp_path: Path) -> Iterator[Broker]:
 async def test_every_accepted_request_ends_in_one_right_answer_in_time_through_faults(
     fault_kafka: Broker, tmp_path: Path
 ) -> None:
-    report = await prove(PLAN, fault_kafka, tmp_path, models_dir=load_settings().models_dir)
+    report = await prove(PLAN, fault_kafka, tmp_path, models_dir=load_settings().stack.models_dir)
     report.show(Console(highlight=False))
     assert report.holds, f"{report.broken_promises()}\nlogs of the processes: {tmp_path / 'logs'}"
     was_cut_short = report.elapsed_s >= PLAN.limit_minutes * 60

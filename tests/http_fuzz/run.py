@@ -57,6 +57,6 @@ async def _proxied_api() -> AsyncIterator[tuple[dict[str, int], str]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         scopes = {"tester": Scope.ADMIN}
         api = await stack.enter_async_context(running_api(folder, scopes=scopes, **SHORT_WAITS))
-        api_port = api.settings.api_port
+        api_port = api.settings.api.port
         ports = {name: await stack.enter_async_context(proxy(folder, api_port)) for name, proxy in PROXIES.items()}
         yield ports, api.keys["tester"]

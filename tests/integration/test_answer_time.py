@@ -88,11 +88,11 @@ async def waiting_calls(port: int) -> int:
 
 async def test_a_client_that_went_away_is_taken_back_if_the_setting_says_so(tmp_path: Path) -> None:
     """Guards `_cancel_abandoned`: without it workers compute for clients that nobody can tell the answer."""
-    async with running_api(tmp_path, cancel_on_disconnect=True) as api, connect(api.settings.redis_url) as redis:
-        cancelled = CancelledRequests(redis, clock=SystemClock(), names=api.settings.names)
+    async with running_api(tmp_path, cancel_on_disconnect=True) as api, connect(api.settings.store.redis_url) as redis:
+        cancelled = CancelledRequests(redis, clock=SystemClock(), names=api.settings.stack.names)
         cancelled.start()
         try:
-            await post_and_leave(api.settings.api_port)
+            await post_and_leave(api.settings.api.port)
 
             async def is_cancelled() -> bool:
                 return len(cancelled._until_s) == 1
@@ -104,7 +104,7 @@ async def test_a_client_that_went_away_is_taken_back_if_the_setting_says_so(tmp_
             assert result.error_code == "cancelled"
 
             async def nobody_waits() -> bool:
-                return await waiting_calls(api.settings.api_port) == 0
+                return await waiting_calls(api.settings.api.port) == 0
 
             # The text of the metrics is kept for a moment, so the last one may still count the call.
             await eventually(nobody_waits)
@@ -118,8 +118,11 @@ async def test_a_client_that_went_away_is_taken_back_if_the_setting_says_so(tmp_
 async def test_a_client_that_may_come_back_is_computed_for(
     tmp_path: Path, setting: bool, headers: dict[str, str]
 ) -> None:
-    async with running_api(tmp_path, cancel_on_disconnect=setting) as api, connect(api.settings.redis_url) as redis:
-        await post_and_leave(api.settings.api_port, **headers)
+    async with (
+        running_api(tmp_path, cancel_on_disconnect=setting) as api,
+        connect(api.settings.store.redis_url) as redis,
+    ):
+        await post_and_leave(api.settings.api.port, **headers)
         # A call that comes and goes after it: by then the API has seen the connection close.
         assert (await api.predict())[0] == 202
-        assert await redis.exists(api.settings.names.store_key("cancelled")) == 0
+        assert await redis.exists(api.settings.stack.names.store_key("cancelled")) == 0

@@ -37,7 +37,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 async def is_served_by(api: RunningApi, authority: trustme.CA) -> bool:
     """Whether a new connection is shown a certificate of the authority, for the name and for the address."""
     for host in ("localhost", "127.0.0.1"):
-        url = f"https://{host}:{api.settings.api_port}"
+        url = f"https://{host}:{api.settings.api.port}"
         try:
             status, _ = await local_get(url, "/readyz", tls=trusting(authority))
         except UnavailableError as error:
@@ -57,14 +57,14 @@ async def test_calls_are_answered_over_tls_alone(tmp_path: Path) -> None:
             assert answer.status == 200
             assert json.loads(await answer.read())["status"] == "SUCCEEDED"
         with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
-            await api.session.post(f"http://127.0.0.1:{api.settings.api_port}/v1/models/predict", json=CALL)
+            await api.session.post(f"http://127.0.0.1:{api.settings.api.port}/v1/models/predict", json=CALL)
         old = trusting(authority)
         old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(OSError, match=r"(?i)ssl|protocol|reset"):
-            await asyncio.open_connection("localhost", api.settings.api_port, ssl=old)
+            await asyncio.open_connection("localhost", api.settings.api.port, ssl=old)
         # Probes and scrapers trust no authority: the ops port has health and metrics in the clear.
-        assert (await local_get(f"http://127.0.0.1:{api.settings.ops_port}", "/livez"))[0] == 200
-        assert b"inferlane_api_" in (await local_get(f"http://127.0.0.1:{api.settings.ops_port}", "/metrics"))[1]
+        assert (await local_get(f"http://127.0.0.1:{api.settings.ports.ops_port}", "/livez"))[0] == 200
+        assert b"inferlane_api_" in (await local_get(f"http://127.0.0.1:{api.settings.ports.ops_port}", "/metrics"))[1]
 
 
 async def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path) -> 
     async with running_api(tmp_path, **certificate_settings(tmp_path, "API", first)) as api:
         assert await is_served_by(api, first)
         assert not await is_served_by(api, second)
-        _, open_since_before = await asyncio.open_connection("localhost", api.settings.api_port, ssl=trusting(first))
+        _, open_since_before = await asyncio.open_connection("localhost", api.settings.api.port, ssl=trusting(first))
         # Half of the new pair is not served, and does not end what is.
         (tmp_path / "tls.pem").write_text("no certificate")
         assert await is_served_by(api, first)
@@ -93,21 +93,22 @@ async def test_our_own_tools_trust_the_certificate_of_this_machine_and_no_other(
     files["api_ssl_certfile"].write_bytes(b"".join(part.bytes() for part in named.cert_chain_pems))
     named.private_key_pem.write_to_path(str(files["api_ssl_keyfile"]))
     async with running_api(tmp_path, **files) as api:
-        own = ApiAddress(api.settings)
+        own = ApiAddress(api.settings.api, api.settings.client)
         assert own.url == api.url
         assert (await local_get(own.url, "/readyz", tls=own.tls()))[0] == 200
-        stranger = ApiAddress(api.settings.model_copy(update=certificate_settings(other, "API")))
+        changed = api.settings.changed(**certificate_settings(other, "API"))
+        stranger = ApiAddress(changed.api, changed.client)
         with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
             await local_get(api.url, "/readyz", tls=stranger.tls())
         # At a URL that was named, the name counts.
-        named_url = ApiAddress(api.settings, api.url)
+        named_url = ApiAddress(api.settings.api, api.settings.client, api.url)
         with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
             await local_get(named_url.url, "/readyz", tls=named_url.tls())
 
 
 async def test_a_client_that_never_greets_is_cut_off(tmp_path: Path) -> None:
     async with running_api(tmp_path, head_timeout_s=0.5, **certificate_settings(tmp_path, "API")) as api:
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api_port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api.port)
         async with asyncio.timeout(30):
             assert await reader.read() == b""
         writer.close()
@@ -118,7 +119,7 @@ async def test_a_client_that_never_greets_counts_as_a_connection(tmp_path: Path)
     authority = trustme.CA()
     files = certificate_settings(tmp_path, "API", authority)
     async with running_api(tmp_path, head_timeout_s=60.0, max_connections=1, **files) as api, asyncio.timeout(50):
-        silent = [await asyncio.open_connection("127.0.0.1", api.settings.api_port) for _ in range(2)]
+        silent = [await asyncio.open_connection("127.0.0.1", api.settings.api.port) for _ in range(2)]
         async with api.session.get(f"{api.url}/v1/models", ssl=trusting(authority)) as answer:
             assert answer.status == 503
             assert b"too_many_connections" in await answer.read()
@@ -138,8 +139,8 @@ async def test_silent_connections_far_over_the_limit_are_closed_unread(tmp_path:
     authority = trustme.CA()
     files = certificate_settings(tmp_path, "API", authority)
     async with running_api(tmp_path, head_timeout_s=60.0, max_connections=1, **files) as api, asyncio.timeout(50):
-        silent = [await asyncio.open_connection("127.0.0.1", api.settings.api_port) for _ in range(65)]
-        reader, last = await asyncio.open_connection("127.0.0.1", api.settings.api_port)
+        silent = [await asyncio.open_connection("127.0.0.1", api.settings.api.port) for _ in range(65)]
+        reader, last = await asyncio.open_connection("127.0.0.1", api.settings.api.port)
         with suppress(ConnectionError):
             assert await reader.read() == b""
         for _, writer in [*silent, (reader, last)]:
@@ -152,7 +153,7 @@ async def test_a_handshake_under_way_does_not_hold_up_the_drain(tmp_path: Path) 
         api = await parts.enter_async_context(
             running_api(tmp_path, head_timeout_s=300.0, drain_deadline_s=120.0, **files)
         )
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api_port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api.port)
         await parts.aclose()
         with suppress(ConnectionError):
             assert await reader.read() == b""
@@ -167,7 +168,7 @@ async def test_a_client_that_never_says_goodbye_does_not_hold_up_the_drain(tmp_p
         api = await parts.enter_async_context(running_api(tmp_path, drain_deadline_s=120.0, **files))
 
         def connect() -> ssl.SSLSocket:
-            plain = socket.create_connection(("127.0.0.1", api.settings.api_port))
+            plain = socket.create_connection(("127.0.0.1", api.settings.api.port))
             made = trusting(authority).wrap_socket(plain, server_hostname="localhost")
             made.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert made.recv(65_536).startswith(b"HTTP/1.1 200")
@@ -182,7 +183,7 @@ async def test_a_call_that_comes_with_the_end_of_the_handshake_is_answered(tmp_p
     """One packet ends the handshake and holds the first call, which its protocol must not miss."""
     authority = trustme.CA()
     async with running_api(tmp_path, **certificate_settings(tmp_path, "API", authority)) as api, asyncio.timeout(50):
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api_port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api.port)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = trusting(authority).wrap_bio(incoming, outgoing, server_hostname="localhost")
         while True:
@@ -217,7 +218,7 @@ async def test_bytes_that_are_no_tls_end_their_own_connection_alone(tmp_path: Pa
         ]
 
         async def send(raw: bytes) -> None:
-            reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api_port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api.port)
             with suppress(ConnectionError):
                 writer.write(raw)
                 writer.write_eof()
@@ -262,7 +263,7 @@ async def test_an_expired_certificate_is_refused_at_start(tmp_path: Path) -> Non
 async def test_an_api_whose_certificate_expires_is_not_ready_until_that_is_renewed(tmp_path: Path) -> None:
     """Guards `edge_checks`: every client refused the certificate, and `/readyz` said that all was well."""
     async with running_api(tmp_path, **certificate_settings(tmp_path, "API")) as api:
-        ops = f"http://127.0.0.1:{api.settings.ops_port}"
+        ops = f"http://127.0.0.1:{api.settings.ports.ops_port}"
         assert await failing_checks(ops) == ()
         write_certificates(tmp_path, not_after=EXPIRED)
         assert await failing_checks(ops) == ("certificate",)
@@ -273,7 +274,7 @@ async def test_an_api_whose_certificate_expires_is_not_ready_until_that_is_renew
 async def test_an_api_whose_keys_cannot_be_read_is_not_ready_until_they_can(tmp_path: Path) -> None:
     """Guards `edge_checks`: every call got 503, and `/readyz` said that all was well."""
     async with running_api(tmp_path, scopes={"shop": Scope.PREDICT}) as api:
-        file = api.settings.api_keys_file
+        file = api.settings.api.keys_file
         assert file is not None
 
         async def failing(names: tuple[str, ...]) -> bool:

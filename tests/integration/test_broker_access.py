@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from control_plane.local.doctor_checks import committed_and_end
 from control_plane.local.embedded_parts import broker_answers
+from control_plane.local.hop_progress import committed_and_end
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.traffic_split import Split
@@ -73,11 +73,11 @@ def secure(cluster: ApacheCluster, protocol: str, mechanism: str | None, **more:
 @pytest.mark.parametrize(("protocol", "mechanism"), WAYS_IN)
 async def test_every_client_of_ours_gets_in(cluster: ApacheCluster, protocol: str, mechanism: str | None) -> None:
     settings = secure(cluster, protocol, mechanism)
-    assert await broker_answers(settings)
-    await create_topics(settings, [("iris", "v1")])
-    producer = BatchProducer(settings)
-    consumer = LaneConsumer(settings, topic=TOPIC, group="inferlane.access")
-    follower = SplitFollower(settings, table := SplitTable())
+    assert await broker_answers(settings.kafka)
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
+    producer = BatchProducer(settings.kafka)
+    consumer = LaneConsumer(settings.kafka, topic=TOPIC, group="inferlane.access")
+    follower = SplitFollower(settings.kafka, settings.stack.names, table := SplitTable())
     try:
         await producer.start()
         await producer.send([OutRecord(TOPIC, b"", b"let in", [])])
@@ -87,22 +87,22 @@ async def test_every_client_of_ours_gets_in(cluster: ApacheCluster, protocol: st
                 pass
         assert take.records[0].value == b"let in"
         consumer.finish(take)
-        await publish_split(settings, Split(model="iris", weights={"v1": 1.0}))
+        await publish_split(settings.kafka, settings.stack.names, Split(model="iris", weights={"v1": 1.0}))
         await follower.start()
         assert table.get("iris") is not None
     finally:
         await follower.close()
         await consumer.close()
         await producer.close()
-    assert await committed_and_end(settings, TOPIC, "inferlane.access") == (1, 1)
+    assert await committed_and_end(settings.kafka, TOPIC, "inferlane.access") == (1, 1)
 
 
 @pytest.mark.parametrize(("protocol", "mechanism"), WAYS_IN[:2])
 async def test_the_routers_faust_app_gets_in(cluster: ApacheCluster, protocol: str, mechanism: str | None) -> None:
     async with embedded_store() as redis_url:
         settings = secure(cluster, protocol, mechanism, redis_url=redis_url, drain_deadline_s=5.0)
-        await create_topics(settings, [])
-        producer = BatchProducer(settings)
+        await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         async with connect(redis_url) as redis:
             store = WindowStore(redis, redis_url=redis_url, slot_s=5, keep_s=600, names=Names())
@@ -118,8 +118,8 @@ async def test_the_routers_faust_app_gets_in(cluster: ApacheCluster, protocol: s
 async def test_a_client_stops_though_the_broker_holds_its_fetch(cluster: ApacheCluster) -> None:
     """With TLS a close waits for the broker's, which reads nothing before it has answered the fetch: 30 s a client."""
     settings = secure(cluster, "SASL_SSL", "SCRAM-SHA-512", kafka_request_timeout_ms=240_000)
-    await create_topics(settings, [("iris", "v1")])
-    consumer = make_consumer(settings, group=None, fetch_max_wait_ms=120_000)
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
+    consumer = make_consumer(settings.kafka, group=None, fetch_max_wait_ms=120_000)
     await consumer.start()
     consumer.assign([TopicPartition(TOPIC, 0)])
     await consumer.seek_to_end()
@@ -139,5 +139,5 @@ async def test_strangers_are_refused_and_no_message_says_the_password(cluster: A
     ]
     for settings in strangers:
         with pytest.raises(UnavailableError) as caught:
-            await broker_answers(settings)
+            await broker_answers(settings.kafka)
         assert "wr0ng" not in str(caught.value)

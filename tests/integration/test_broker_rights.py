@@ -131,7 +131,7 @@ async def running(cluster: ApacheCluster, **more: object) -> AsyncIterator[str]:
         router.main.serve(routing, stop),
         workers.main.serve(working, stop, model="tiny", version="v1"),
     ]
-    async with serving(api.api_port, stop, *services) as url:
+    async with serving(api.api.port, stop, *services) as url:
         yield url
 
 
@@ -184,7 +184,7 @@ async def test_the_services_do_all_their_work_with_the_rights_of_the_plan(
         await asyncio.to_thread(run_cli, operator, *job)
         assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 5
         # What nobody can read becomes a dead letter of the worker; a model that nobody has, one of the router.
-        producer = make_producer(settings_of(cluster, Service.OPERATOR))
+        producer = make_producer(settings_of(cluster, Service.OPERATOR).kafka)
         await producer.start()
         for headers in ([("ce_model", b"tiny")], [("ce_model", b"tiny"), ("ce_attempt", b"x")]):
             await producer.send_and_wait(NAMES.ingress[Lane.REQUESTS], b"no JSON", key=b"k", headers=headers)
@@ -210,7 +210,7 @@ async def test_the_services_do_all_their_work_with_the_rights_of_the_plan(
         async with connect(re.sub("//.*@", "//admin:admin@", str(more["redis_url"]))) as admin:
             assert await admin.acl_log() == []
         # As KEDA reads lag.
-        reader = BacklogReader(settings_of(cluster, Service.AUTOSCALER))
+        reader = BacklogReader(settings_of(cluster, Service.AUTOSCALER).kafka)
         watched = [
             Subscription(NAMES.ingress[Lane.REQUESTS], NAMES.router_group),
             Subscription(NAMES.work_topic("tiny", "v1", Lane.BULK), NAMES.worker_group("tiny", "v1")),
@@ -227,7 +227,12 @@ def test_the_broker_allows_each_user_what_the_plan_says_and_nothing_else(
     """The broker's own verdict on every topic of ours and every operation that there is."""
     admin = AdminClient(confluent_access(cluster, service))
     planned = {right.name: set(right.operations) for right in RIGHTS[service] if right.resource is Resource.TOPIC}
-    topics = [spec.name for spec in topic_specs(cluster.settings(), VERSIONS)]
+    topics = [
+        spec.name
+        for spec in topic_specs(
+            cluster.settings().kafka, cluster.settings().stack.names, cluster.settings().webhooks, VERSIONS
+        )
+    ]
     described = admin.describe_topics(TopicCollection(topics), include_authorized_operations=True)
     allowed: dict[str, set[str]] = {}
     for name, future in described.items():
@@ -265,7 +270,7 @@ async def test_a_user_cannot_write_where_it_has_no_business(
     cluster: ApacheCluster, service: Service, topic: str
 ) -> None:
     # Without idempotence, which Apache Kafka refuses already to a user that may write nowhere.
-    producer = make_producer(settings_of(cluster, service, kafka_idempotence=False))
+    producer = make_producer(settings_of(cluster, service, kafka_idempotence=False).kafka)
     await producer.start()
     try:
         with pytest.raises(TopicAuthorizationFailedError):
@@ -303,7 +308,7 @@ def test_a_user_cannot_read_what_is_not_for_it(cluster: ApacheCluster, service: 
 
 async def test_a_user_cannot_join_the_group_of_another(cluster: ApacheCluster) -> None:
     topic = NAMES.work_topic("tiny", "v1", Lane.REQUESTS)
-    consumer = make_consumer(settings_of(cluster, Service.WORKER), topic, group=NAMES.router_group)
+    consumer = make_consumer(settings_of(cluster, Service.WORKER).kafka, topic, group=NAMES.router_group)
     try:
         with pytest.raises(GroupAuthorizationFailedError):
             await asyncio.wait_for(consumer.start(), 60)

@@ -36,10 +36,10 @@ class Worker:
         self.fails = False
 
     async def run(self) -> None:
-        consumer = make_consumer(self._api.settings, group=None)
+        consumer = make_consumer(self._api.settings.kafka, group=None)
         await consumer.start()
         try:
-            consumer.assign([TopicPartition(self._api.settings.names.ingress[Lane.REQUESTS], 0)])
+            consumer.assign([TopicPartition(self._api.settings.stack.names.ingress[Lane.REQUESTS], 0)])
             await consumer.seek_to_beginning()
             async for record in consumer:
                 await self._answer(record)
@@ -91,8 +91,8 @@ async def predict(api: RunningApi, row: list[float], **headers: str) -> tuple[in
 
 async def kept_places(api: RunningApi) -> dict[str, int]:
     """The seconds to live of each place of the cache that holds an answer."""
-    async with connect(api.settings.redis_url) as redis:
-        keys = [key.decode() async for key in redis.scan_iter(match=api.settings.names.store_key("cache", "*"))]
+    async with connect(api.settings.store.redis_url) as redis:
+        keys = [key.decode() async for key in redis.scan_iter(match=api.settings.stack.names.store_key("cache", "*"))]
         return {key: await redis.ttl(key) for key in keys}
 
 

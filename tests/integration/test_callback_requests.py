@@ -88,7 +88,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
             webhook_first_retry_s=0.2,
             drain_deadline_s=1.0,
         )
-        await create_topics(settings, [("tiny", "v1")])
+        await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("tiny", "v1")])
         stop = asyncio.Event()
         services = [
             producer_api.main.serve(settings, stop),
@@ -96,7 +96,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
             workers.main.serve(settings, stop, model="tiny", version="v1"),
             webhook_sender.main.serve(settings, stop),
         ]
-        url = await stack.enter_async_context(serving(settings.api_port, stop, *services))
+        url = await stack.enter_async_context(serving(settings.api.port, stop, *services))
         receiver = await stack.enter_async_context(listening(make_receiver()))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Running(settings, url, receiver, session)
@@ -128,19 +128,19 @@ async def test_a_callback_comes_for_each_way_to_ask_for_one(running: Running) ->
 
 
 async def records_of(settings: Settings, topic: str) -> list[ConsumerRecord]:
-    partitions = await partitions_of(settings, topic)
-    async with aclosing(read_since(settings, partitions, since_s=0.0)) as batches:
+    partitions = await partitions_of(settings.kafka, topic)
+    async with aclosing(read_since(settings.kafka, partitions, since_s=0.0)) as batches:
         return [record async for records in batches for record in records]
 
 
 async def test_every_record_of_every_topic_is_as_the_asyncapi_document_says(running: Running) -> None:
     settings, receiver = running.settings, running.receiver
-    names = settings.names
+    names = settings.stack.names
     rows = {"instances": [[1.0, 2.0, 3.0]], "timeout_s": 60}
     receiver.answers = lambda _path: 500 if len(receiver.received) == 1 else 204
     await running.post("/v1/models/predict", {**rows, "callback_url": receiver.url("/twice")})
     await running.post("/v1/traffic-split", {"weights": {"v1": 1}})
-    producer = BatchProducer(settings)
+    producer = BatchProducer(settings.kafka)
     await producer.start()
     for value, headers in (
         (b'{"instances": [[1, 2, 3]]}', []),
@@ -155,7 +155,10 @@ async def test_every_record_of_every_topic_is_as_the_asyncapi_document_says(runn
 
     await eventually(is_delivered)
     document = await running.get("/asyncapi.json")
-    found = {spec.name: await records_of(settings, spec.name) for spec in topic_specs(settings, [("tiny", "v1")])}
+    found = {
+        spec.name: await records_of(settings, spec.name)
+        for spec in topic_specs(settings.kafka, settings.stack.names, settings.webhooks, [("tiny", "v1")])
+    }
     faults = [
         fault
         for topic, records in found.items()
@@ -172,8 +175,8 @@ async def test_every_record_of_every_topic_is_as_the_asyncapi_document_says(runn
 
 async def test_records_of_the_topics_get_callbacks_of_another_type(running: Running) -> None:
     """Whoever produces may name any id; so no receiver takes such a callback for one of a call of the API."""
-    receiver, names = running.receiver, running.settings.names
-    producer = BatchProducer(running.settings)
+    receiver, names = running.receiver, running.settings.stack.names
+    producer = BatchProducer(running.settings.kafka)
     await producer.start()
     good, bad = b'{"instances": [[1, 2, 3], [3, 2, 1]]}', b'{"instances": [["x"]]}'
     over = [("ce_deadline", b"2026-01-01T00:00:00Z")]

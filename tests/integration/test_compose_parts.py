@@ -130,19 +130,19 @@ async def test_the_broker_of_compose_lets_in_each_service_as_its_user_alone(
             environment = os.environ | broker.environment_of("topics")
             await asyncio.to_thread(subprocess.run, asked, env=environment, check=True, timeout=120)
         for service in ("api", "router", "worker-v1", "webhooks", "operator"):
-            assert await broker_answers(broker.settings_of(service))
+            assert await broker_answers(broker.settings_of(service).kafka)
         with pytest.raises(UnavailableError):
-            await broker_answers(broker.settings_of("api", kafka_sasl_password="wr0ng"))  # noqa: S106 - the point
+            await broker_answers(broker.settings_of("api", kafka_sasl_password="wr0ng").kafka)  # noqa: S106 - the point
         if compose.certificates is not None:
             with pytest.raises(UnavailableError):
                 await broker_answers(
-                    broker.settings_of("api", kafka_security_protocol="SASL_PLAINTEXT", kafka_ssl_cafile=None)
+                    broker.settings_of("api", kafka_security_protocol="SASL_PLAINTEXT", kafka_ssl_cafile=None).kafka
                 )
-        producer = make_producer(broker.settings_of("api"))
+        producer = make_producer(broker.settings_of("api").kafka)
         await producer.start()
         await producer.send_and_wait(NAMES.ingress[Lane.REQUESTS], b"x")
         await producer.stop()
-        producer = make_producer(broker.settings_of("worker-v1"))
+        producer = make_producer(broker.settings_of("worker-v1").kafka)
         await producer.start()
         with pytest.raises(TopicAuthorizationFailedError):
             await producer.send_and_wait(NAMES.splits, b"x")
@@ -172,8 +172,8 @@ async def test_the_store_of_compose_lets_in_the_services_alone(compose: Compose,
         server = [found]
         # Debian 12 has Redis 7.0, which does not know this command, and does not start with a rule on it.
         arguments = [each for each in arguments if each != "+client|setinfo"]
-    async with running([*server, *arguments], lambda: store_answers(ours.redis_url)):
-        assert "noeviction" in await check_store(ours)
+    async with running([*server, *arguments], lambda: store_answers(ours.store.redis_url)):
+        assert "noeviction" in await check_store(ours.api, ours.store.redis_url, ours.stack.names)
         with pytest.raises(UnavailableError):
             await store_answers(url)
         # As the health check asks.

@@ -80,18 +80,21 @@ class Parts:
         self.retrier = Retrier()
         self.producer = producer
         self.delivery = Delivery(
-            store, producer, self.retrier, names=Names(), max_dead_letter_bytes=settings.max_body_bytes
+            store, producer, self.retrier, names=Names(), max_dead_letter_bytes=settings.kafka.max_body_bytes
         )
 
     @asynccontextmanager
     async def worker(self, *, is_broken: bool) -> AsyncIterator[FailureLimit]:
         clock = SystemClock()
-        limit = FailureLimit(self.settings, model="iris", version="v1", clock=clock)
+        limit = FailureLimit(self.settings.worker, model="iris", version="v1", clock=clock)
         recorder = OutcomeRecorder(
             model="iris", version="v1", worker_id="w", clock=clock, classes=make_version().classes
         )
         pipeline = Pipeline(
-            self.settings,
+            self.settings.worker,
+            self.settings.feedback,
+            self.settings.kafka,
+            self.settings.stack.names,
             model=Model(is_broken=is_broken),  # type: ignore[arg-type]  # of the same shape
             delivery=self.delivery,
             fallbacks=FallbackWriter(self.producer, self.retrier, model="iris", version="v1"),
@@ -100,25 +103,37 @@ class Parts:
             cancelled=(),
             clock=clock,
         )
-        async with running(worker_lanes(self.settings, pipeline, limit=limit, retrier=self.retrier)):
+        async with running(
+            worker_lanes(
+                self.settings.worker,
+                self.settings.kafka,
+                self.settings.stack.names,
+                pipeline,
+                limit=limit,
+                retrier=self.retrier,
+            )
+        ):
             yield limit
         pipeline.close()
 
     def router(self) -> Lanes:
         forwarder = Forwarder(
-            self.settings,
+            self.settings.stack.names,
+            self.settings.webhooks,
             catalog=make_catalog(),
             splits=NoSplits(),
             producer=self.producer,
             delivery=self.delivery,
             retrier=self.retrier,
         )
-        return router_lanes(self.settings, forwarder, self.retrier)
+        return router_lanes(self.settings.kafka, self.settings.stack.names, forwarder, self.retrier)
 
     async def letters(self) -> list[FoundDeadLetter]:
         selection = DeadLetterFilter(reason="model_error", model="iris", version="v1", since_s=0.0)
         skipped: list[DecodeError] = []
-        async with aclosing(matching_dead_letters(self.settings, selection, on_skipped=skipped.append)) as stream:
+        async with aclosing(
+            matching_dead_letters(self.settings.kafka, self.settings.stack.names, selection, on_skipped=skipped.append)
+        ) as stream:
             found = [found async for found in stream]
         assert len(skipped) == 1
         return found
@@ -148,10 +163,10 @@ async def parts(broker: Broker) -> AsyncIterator[Parts]:
         failure_pause_s=3_600,
         redis_url="redis://unused",
     )
-    await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
     async with embedded_store() as url, connect(url) as redis:
-        settings = settings.model_copy(update={"redis_url": url})
-        producer = BatchProducer(settings)
+        settings = settings.changed(redis_url=url)
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         store = ResultStore(redis, redis_url=url, result_ttl_s=600, names=NAMES)
         yield Parts(settings, store, ShadowResults(redis, redis_url=url, names=NAMES), producer)
@@ -195,7 +210,9 @@ async def test_a_broken_model_halts_its_pool_and_a_mend_and_a_replay_answer_ever
             return await parts.all_ended(waiting, Status.SUCCEEDED)
 
         await eventually(waiting_are_answered)
-        async with open_replayer(parts.settings) as replayer:
+        async with open_replayer(
+            parts.settings.api, parts.settings.kafka, parts.settings.store, parts.settings.stack
+        ) as replayer:
             for found in letters:
                 sent = await replayer.send(found.letter, to_version=None)
                 assert sent.record.topic == NAMES.ingress[Lane.REQUESTS]

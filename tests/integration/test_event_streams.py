@@ -41,7 +41,7 @@ class EventReader:
 
     @classmethod
     async def open(cls, api: RunningApi, path: str, *, method: str = "GET", **headers: str) -> "EventReader":
-        opened = cls(*await asyncio.open_connection("127.0.0.1", api.settings.api_port))
+        opened = cls(*await asyncio.open_connection("127.0.0.1", api.settings.api.port))
         await opened.ask(path, method=method, **headers)
         return opened
 
@@ -144,9 +144,9 @@ async def test_a_stream_tells_queued_then_the_result_then_ends(tmp_path: Path) -
 async def test_another_replica_streams_a_request_that_it_did_not_accept(tmp_path: Path) -> None:
     async with running_api(tmp_path) as api:
         request_id = await submit(api)
-        settings = api.settings.model_copy(update={"api_port": free_port(), "ops_port": free_port()})
+        settings = api.settings.changed(api_port=free_port(), ops_port=free_port())
         other, stop = replace(api, settings=settings), asyncio.Event()
-        async with serving(settings.api_port, stop, serve(settings, stop)):
+        async with serving(settings.api.port, stop, serve(settings, stop)):
             stream = await EventReader.open(other, events_of(request_id))
             queued = await stream.event()
             await api.store.put([result_of(request_id)])

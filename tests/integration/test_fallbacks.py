@@ -61,17 +61,17 @@ class DyingWriter(FallbackWriter):
 async def main(stop):
     settings, clock, retrier = load_settings(), SystemClock(), Retrier()
     writer = DyingWriter if len(sys.argv) > 1 else FallbackWriter
-    async with connect(settings.redis_url) as redis:
-        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=600, names=settings.names)
+    async with connect(settings.store.redis_url) as redis:
+        store = ResultStore(redis, redis_url=settings.store.redis_url, result_ttl_s=600, names=settings.stack.names)
         producer = BatchProducer(settings)
         await producer.start()
-        delivery = Delivery(store, producer, retrier, names=settings.names, max_dead_letter_bytes=1 << 20)
+        delivery = Delivery(store, producer, retrier, names=settings.stack.names, max_dead_letter_bytes=1 << 20)
         limit = FailureLimit(settings, model="iris", version="v2", clock=clock)
         recorder = OutcomeRecorder(model="iris", version="v2", worker_id="w", clock=clock, classes=("a", "b", "c"))
         pipeline = Pipeline(
             settings, model=Model(), delivery=delivery, telemetry=BatchTelemetry(Model.version, recorder, limit),
             fallbacks=writer(producer, retrier, model="iris", version="v2"), cancelled=(), clock=clock,
-            shadows=ShadowCopies(Model.version, producer, None, names=settings.names, clock=clock),
+            shadows=ShadowCopies(Model.version, producer, None, names=settings.stack.names, clock=clock),
         )
         await worker_lanes(settings, pipeline, limit=limit, retrier=retrier).run(stop)
         await producer.close()
@@ -86,8 +86,8 @@ async def stack(broker: Broker) -> AsyncIterator[VersionPools]:
         settings = broker.settings(
             ingress_partitions=1, work_partitions=1, max_batch_rows=8, session_timeout_ms=6_000, redis_url=url
         )
-        await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
-        producer = BatchProducer(settings)
+        await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         yield VersionPools(settings, redis=redis, producer=producer, splits=SPLITS)
         await producer.close()
@@ -119,7 +119,7 @@ async def test_every_request_is_answered_by_the_stable_version_though_the_trial_
             pools = [
                 Subscription(NAMES.work_topic("iris", "v2", lane), NAMES.worker_group("iris", "v2")) for lane in Lane
             ]
-            reader = BacklogReader(stack.settings)
+            reader = BacklogReader(stack.settings.kafka)
 
             async def all_is_committed() -> bool:
                 return all(position.lag_records == 0 for position in (await reader.read(pools)).values())

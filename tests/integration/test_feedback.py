@@ -37,8 +37,8 @@ async def stack(broker: Broker) -> AsyncIterator[tuple[VersionPools, FeedbackSto
             feedback_secret="secret",  # noqa: S106 - of this test
             max_batch_rows=8,
         )
-        await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
-        producer = BatchProducer(settings)
+        await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         store = FeedbackStore(redis, redis_url=url, names=NAMES, remember_s=600)
         yield VersionPools(settings, redis=redis, producer=producer, splits={}), store
@@ -49,9 +49,9 @@ async def test_labels_and_rewards_are_counted_once_for_the_version_that_answered
     stack: tuple[VersionPools, FeedbackStore],
 ) -> None:
     pools, store = stack
-    settings, tokens = pools.settings, pools.settings.outcome_tokens
+    settings, tokens = pools.settings, pools.settings.feedback.tokens
     assert tokens is not None
-    sender = FeedbackSender(pools.producer, tokens, topic=NAMES.feedback, max_age_s=settings.feedback_max_age_s)
+    sender = FeedbackSender(pools.producer, tokens, topic=NAMES.feedback, max_age_s=settings.feedback.max_age_s)
     async with pools.router(), pools.worker(FixedModel("v1")):
         ids = await pools.send(REQUESTS)
         keys = [foreign_key(b"", request_id, BODY) for request_id in ids[Lane.REQUESTS]]
@@ -81,7 +81,9 @@ async def test_labels_and_rewards_are_counted_once_for_the_version_that_answered
             OutRecord(NAMES.feedback, b"k", b"nothing", []),
         ]
     )
-    tally = FeedbackTally(settings, tokens=tokens, store=store, clock=SystemClock())
+    tally = FeedbackTally(
+        settings.feedback, settings.kafka, settings.stack.names, tokens=tokens, store=store, clock=SystemClock()
+    )
     running = asyncio.create_task(tally.run())
 
     async def all_is_counted() -> bool:

@@ -46,8 +46,8 @@ async def grpc_api(tmp_path: Path, **overrides: Any) -> AsyncIterator[tuple[Runn
 @asynccontextmanager
 async def cancelled_in_queue(api: RunningApi) -> AsyncIterator[CancelledRequests]:
     """What a worker knows of cancellations."""
-    async with connect(api.settings.redis_url) as redis:
-        cancelled = CancelledRequests(redis, clock=SystemClock(), names=api.settings.names)
+    async with connect(api.settings.store.redis_url) as redis:
+        cancelled = CancelledRequests(redis, clock=SystemClock(), names=api.settings.stack.names)
         cancelled.start()
         try:
             yield cancelled
@@ -131,12 +131,12 @@ async def test_a_wait_that_runs_out_names_its_result_and_the_request_goes_on(tmp
 
 
 async def test_a_call_past_its_deadline_ends_in_the_queue_too(tmp_path: Path) -> None:
-    async with grpc_api(tmp_path) as (api, calls), connect(api.settings.redis_url) as redis:
+    async with grpc_api(tmp_path) as (api, calls), connect(api.settings.store.redis_url) as redis:
         late = await calls.refused(infer_request(), timeout_s=0.5)
         assert late.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
         async def kept() -> list[str]:
-            prefix = api.settings.names.store_key("result", "")
+            prefix = api.settings.stack.names.store_key("result", "")
             return [key.decode().removeprefix(prefix) async for key in redis.scan_iter(f"{prefix}*")]
 
         async def has_ended() -> bool:
@@ -224,7 +224,7 @@ async def test_metadata_over_the_limit_is_refused_and_the_server_serves_on(tmp_p
         for large in ("x" * 64 * 1024, "x" * 1024 * 1024):
             refused = await calls.refused(infer_request(timeout_s=0.0), x_more=large)
             assert refused.code in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
-        async with calling(api.settings.grpc_port) as others:
+        async with calling(api.settings.api.grpc_port) as others:
             assert ServerReadyResponse.FromString(await others.start("ServerReady", b"")).ready
 
 
@@ -249,11 +249,11 @@ async def test_whatever_bytes_come_each_call_has_a_status_and_the_server_serves_
             # What waited for a result in vain, and what gRPC's own service made of bytes that are no message.
             *(grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN),
         }
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.grpc_port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api.grpc_port)
         writer.write(b"GET / HTTP/1.1\r\n\r\n" + drawn.randbytes(1_000))
         await reader.read()
         writer.close()
-        async with calling(api.settings.grpc_port) as others:
+        async with calling(api.settings.api.grpc_port) as others:
             assert ServerReadyResponse.FromString(await others.start("ServerReady", b"")).ready
 
 
@@ -270,7 +270,7 @@ async def test_health_and_reflection_answer_their_own_clients(tmp_path: Path) ->
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
 
         def reflected() -> tuple[list[str], list[str]]:
-            with grpc.insecure_channel(f"localhost:{api.settings.grpc_port}") as channel:
+            with grpc.insecure_channel(f"localhost:{api.settings.api.grpc_port}") as channel:
                 database = ProtoReflectionDescriptorDatabase(channel)
                 file = database.FindFileContainingSymbol(SERVICE)
                 return list(database.get_services()), [each.name for each in file.service[0].method]
@@ -294,7 +294,7 @@ async def test_calls_under_way_are_finished_when_the_process_drains(tmp_path: Pa
 
         async def is_closed() -> bool:
             # A channel of its own, because the other one is told to go away.
-            async with calling(api.settings.grpc_port) as late:
+            async with calling(api.settings.api.grpc_port) as late:
                 try:
                     await late.start("ServerReady", b"", timeout_s=5)
                 except grpc.aio.AioRpcError as error:
@@ -312,7 +312,7 @@ async def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path) -> 
 
         async def is_served_by(authority: trustme.CA) -> bool:
             trust = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
-            async with calling(api.settings.grpc_port, credentials=trust) as calls:
+            async with calling(api.settings.api.grpc_port, credentials=trust) as calls:
                 try:
                     await calls.start("ServerLive", b"", timeout_s=5)
                 except grpc.aio.AioRpcError:
@@ -331,7 +331,7 @@ async def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path) -> 
             await plain.start("ServerLive", b"", timeout_s=2)
         # TLS 1.1 and older are not spoken.
         context = ssl.create_default_context(cadata=second.cert_pem.bytes().decode())
-        _, writer = await asyncio.open_connection("localhost", api.settings.grpc_port, ssl=context)
+        _, writer = await asyncio.open_connection("localhost", api.settings.api.grpc_port, ssl=context)
         assert writer.get_extra_info("ssl_object").version() in {"TLSv1.2", "TLSv1.3"}
         writer.close()
 

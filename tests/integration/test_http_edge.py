@@ -31,7 +31,9 @@ async def read_all(scope: Any, receive: Any, send: Any) -> None:
 
 @asynccontextmanager
 async def serving(app: Any, settings: Settings) -> AsyncIterator[int]:
-    async with serve_http(app, settings, host="127.0.0.1", port=0) as port:
+    async with serve_http(
+        app, settings.ports, max_body_bytes=settings.kafka.max_body_bytes, host="127.0.0.1", port=0
+    ) as port:
         yield port
 
 

@@ -25,16 +25,20 @@ async def opened(kind: str, tmp_path: Path) -> AsyncIterator[int]:
     """Yields a port of that kind, with the settings that it has by default."""
     if kind == "api":
         async with running_api(tmp_path, **SHORT_WAITS) as api:
-            yield api.settings.api_port
+            yield api.settings.api.port
         return
     settings = load_settings(ops_port=0)
     if kind == "ops":
-        async with serve_ops(OpsApp(live=dict, ready=dict), settings) as port:
+        async with serve_ops(
+            OpsApp(live=dict, ready=dict), settings.ports, max_body_bytes=settings.kafka.max_body_bytes
+        ) as port:
             yield port
         return
     feed = SnapshotFeed(None, None)  # type: ignore[arg-type]  # nothing here looks at the stack
-    app = build_app(feed, ApiClient(None, ApiAddress(settings), key=None), loopback_only=True)  # type: ignore[arg-type]  # as above
-    async with serve_http(app, settings, host="127.0.0.1", port=0) as port:
+    app = build_app(feed, ApiClient(None, ApiAddress(settings.api, settings.client), key=None), loopback_only=True)  # type: ignore[arg-type]  # as above
+    async with serve_http(
+        app, settings.ports, max_body_bytes=settings.kafka.max_body_bytes, host="127.0.0.1", port=0
+    ) as port:
         yield port
 
 

@@ -26,7 +26,9 @@ async def count(scope: Any, receive: Any, send: Any) -> None:
 @pytest.mark.skipif(shutil.which("javac") is None, reason="no JDK here; CI has one")
 async def test_every_post_of_javas_default_client_is_read_whole() -> None:
     """Guards `without_upgrade`; fails (the bodies are read as requests) when `_ignored_upgrade` is never set."""
-    async with serve_http(count, load_settings(), host="127.0.0.1", port=0) as port:
+    async with serve_http(
+        count, load_settings().ports, max_body_bytes=load_settings().kafka.max_body_bytes, host="127.0.0.1", port=0
+    ) as port:
         java = await asyncio.create_subprocess_exec(
             "java", str(SOURCE), f"http://127.0.0.1:{port}/", stdout=asyncio.subprocess.PIPE
         )

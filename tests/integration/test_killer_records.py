@@ -63,12 +63,12 @@ class Model:
 
 async def main(stop):
     settings, clock, retrier = load_settings(), SystemClock(), Retrier()
-    async with connect(settings.redis_url) as redis:
-        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=600, names=settings.names)
+    async with connect(settings.store.redis_url) as redis:
+        store = ResultStore(redis, redis_url=settings.store.redis_url, result_ttl_s=600, names=settings.stack.names)
         producer = BatchProducer(settings)
         await producer.start()
-        delivery = Delivery(store, producer, retrier, names=settings.names, max_dead_letter_bytes=1 << 20)
-        log = RedisAttemptLog(redis, redis_url=settings.redis_url, names=settings.names)
+        delivery = Delivery(store, producer, retrier, names=settings.stack.names, max_dead_letter_bytes=1 << 20)
+        log = RedisAttemptLog(redis, redis_url=settings.store.redis_url, names=settings.stack.names)
         consumers, parts, processor = {}, {}, None
         if "SHARED" in os.environ:
             consumers = {lane: SharedConsumer(settings, lane=lane, retrier=retrier) for lane in Lane}
@@ -89,7 +89,7 @@ async def main(stop):
                 settings, model=Model(version), delivery=delivery,
                 telemetry=BatchTelemetry(make_version(version), recorder, limit),
                 fallbacks=FallbackWriter(producer, retrier, model="iris", version=version), cancelled=(), clock=clock,
-                shadows=ShadowCopies(make_version(version), producer, None, names=settings.names, clock=clock),
+                shadows=ShadowCopies(make_version(version), producer, None, names=settings.stack.names, clock=clock),
                 processor=processor,
             )
             return worker_lanes(settings, pipeline, limit=limit, retrier=retrier, attempt_log=log, **parts)
@@ -145,7 +145,9 @@ class Pool:
     async def topic_values(self, topic: str) -> list[tuple[str, str]]:
         """The id and the error code of each record of a topic."""
         found: list[tuple[str, str]] = []
-        async for records in read_since(self.settings, await partitions_of(self.settings, topic), since_s=0.0):
+        async for records in read_since(
+            self.settings.kafka, await partitions_of(self.settings.kafka, topic), since_s=0.0
+        ):
             for record in records:
                 headers = dict(record.headers)
                 code = headers.get("ce_errorcode") or headers.get("inferlane-dead-letter-reason") or b""
@@ -164,8 +166,8 @@ async def pool(broker: Broker, request: pytest.FixtureRequest) -> AsyncIterator[
             max_deaths=MAX_DEATHS,
             redis_url=redis_url,
         )
-        await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
-        producer = BatchProducer(settings)
+        await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         store = ResultStore(redis, redis_url=redis_url, result_ttl_s=600, names=NAMES)
         pool = Pool(settings, store, producer, is_shared=request.param == "a shared worker")

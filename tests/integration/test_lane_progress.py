@@ -19,14 +19,14 @@ TOPIC = "inferlane.requests"
 @pytest.fixture
 async def settings(broker: Broker) -> Settings:
     settings = broker.settings(ingress_partitions=1, stuck_after_s=1.0)
-    await create_topics(settings, [])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
     return settings
 
 
 async def test_a_consumer_that_takes_nothing_is_stuck_and_one_that_finishes_is_idle(settings: Settings) -> None:
     """Guards `watch_progress`: taken out, `/livez` of a worker that stands still says ok for ever."""
-    producer = BatchProducer(settings)
-    consumer = LaneConsumer(settings, topic=TOPIC, group="g")
+    producer = BatchProducer(settings.kafka)
+    consumer = LaneConsumer(settings.kafka, topic=TOPIC, group="g")
     await producer.start()
     await consumer.start()
 
@@ -55,8 +55,8 @@ async def test_a_consumer_that_takes_nothing_is_stuck_and_one_that_finishes_is_i
 
 
 async def test_standing_still_for_a_cause_outside_is_blocked(settings: Settings) -> None:
-    producer = BatchProducer(settings)
-    consumer = LaneConsumer(settings, topic=TOPIC, group="g", is_blocked=lambda: True)
+    producer = BatchProducer(settings.kafka)
+    consumer = LaneConsumer(settings.kafka, topic=TOPIC, group="g", is_blocked=lambda: True)
     await producer.start()
     await consumer.start()
 

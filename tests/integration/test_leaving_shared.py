@@ -45,7 +45,7 @@ class Stack:
         chosen = load_settings(state_dir=folder / "s", models_dir=folder / "models", default_model="tiny")
         profile = stack_profile(chosen, options)
         self.settings = profile.settings
-        targets = load_targets(profile.settings)
+        targets = load_targets(profile.settings.stack)
         self.targets = {target.model: target for target in targets}
         pools = StackPools(profile, options, targets)
         self.supervisor = Supervisor(pools.all())
@@ -71,7 +71,7 @@ class Stack:
                 stop.set()
 
     async def answers(self, target: Target) -> None:
-        await predict(ApiAddress.of_this_machine(self.settings), target, wait_s=60.0)
+        await predict(ApiAddress.of_this_machine(self.settings.api, self.settings.client), target, wait_s=60.0)
 
     def workers(self, pool: str) -> list[State]:
         return [process.state for name, process in self.supervisor.processes() if name == pool]

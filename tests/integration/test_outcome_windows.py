@@ -75,13 +75,13 @@ async def settings(broker: Broker) -> AsyncIterator[Settings]:
             outcome_window_s=WINDOW_S,
             drain_deadline_s=DRAIN_S,
         )
-        await create_topics(settings, [])
+        await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
         yield settings
 
 
 @pytest.fixture
 async def producer(settings: Settings) -> AsyncIterator[BatchProducer]:
-    producer = BatchProducer(settings)
+    producer = BatchProducer(settings.kafka)
     await producer.start()
     yield producer
     await producer.close()
@@ -89,9 +89,9 @@ async def producer(settings: Settings) -> AsyncIterator[BatchProducer]:
 
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[WindowStore]:
-    async with connect(settings.redis_url) as redis:
+    async with connect(settings.store.redis_url) as redis:
         yield WindowStore(
-            redis, redis_url=settings.redis_url, slot_s=settings.outcome_slot_s, keep_s=WINDOW_S, names=Names()
+            redis, redis_url=settings.store.redis_url, slot_s=settings.outcomes.slot_s, keep_s=WINDOW_S, names=Names()
         )
 
 
@@ -126,7 +126,7 @@ async def wait_for_requests(store: WindowStore, requests: int, *, now_s: float |
 
 
 async def first_dead_letter(settings: Settings) -> ConsumerRecord:
-    consumer = make_consumer(settings, NAMES.dead_letters, group=None)
+    consumer = make_consumer(settings.kafka, NAMES.dead_letters, group=None)
     await consumer.start()
     try:
         return await asyncio.wait_for(consumer.getone(), timeout=30)
@@ -170,7 +170,7 @@ async def test_a_store_that_forgot_everything_is_filled_again(
     async with running_router(settings, producer, store):
         await produce_batches(producer, worker_id="a", batches=1)
         await wait_for_requests(store, 4)
-        async with connect(settings.redis_url) as redis:
+        async with connect(settings.store.redis_url) as redis:
             await redis.flushall()
         await produce_batches(producer, worker_id="b", batches=1)
         found = await wait_for_requests(store, 8)
@@ -206,7 +206,7 @@ async def test_a_router_that_has_its_partitions_waits_for_no_clock_before_it_is_
         await asyncio.Event().wait()
 
     monkeypatch.setattr(TableManager, "sleep", sleep_forever)
-    seldom = settings.model_copy(update={"outcome_interval_s": 3_600.0})
+    seldom = settings.changed(outcome_interval_s=3_600.0)
     async with running_router(seldom, producer, store) as (app, _):
 
         async def is_ready() -> bool:
@@ -256,12 +256,12 @@ def models_dir(tmp_path: Path) -> Path:
 async def test_windows_are_the_same_after_the_router_was_killed_and_the_store_emptied(
     settings: Settings, producer: BatchProducer, store: WindowStore, models_dir: Path
 ) -> None:
-    await create_topics(settings, [("iris", "v1")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
     async with router_process(settings, models_dir):
         await produce_batches(producer, worker_id="a", batches=20)
         now_s = time.time()
         before = await wait_for_requests(store, 80, now_s=now_s)
-    async with connect(settings.redis_url) as redis:
+    async with connect(settings.store.redis_url) as redis:
         await redis.flushall()
     async with router_process(settings, models_dir) as second:
         after = await wait_for_requests(store, 80, now_s=now_s)
@@ -293,9 +293,9 @@ async def test_what_nobody_is_given_of_transactions_does_not_make_the_outcome_co
     if broker.is_embedded:
         pytest.skip("the embedded broker has no transactions; run with --broker apache")
     monkeypatch.setattr(router.faust_app.app, "_PROGRESS_CHECK_S", 0.2)
-    settings = settings.model_copy(update={"stuck_after_s": 1.0})
+    settings = settings.changed(stuck_after_s=1.0)
     foreign = confluent_kafka.Producer(
-        {"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": "outcomes"}
+        {"bootstrap.servers": settings.kafka.bootstrap_servers, "transactional.id": "outcomes"}
     )
 
     def abort_one() -> None:

@@ -38,10 +38,10 @@ class OwnedApi(RunningApi):
 
     async def record_of(self, request_id: str) -> ConsumerRecord:
         """The request's record on its topic."""
-        consumer = make_consumer(self.settings, group=None)
+        consumer = make_consumer(self.settings.kafka, group=None)
         await consumer.start()
         try:
-            consumer.assign([TopicPartition(self.settings.names.ingress[Lane.REQUESTS], 0)])
+            consumer.assign([TopicPartition(self.settings.stack.names.ingress[Lane.REQUESTS], 0)])
             async with asyncio.timeout(60):
                 async for record in consumer:
                     if dict(record.headers)["ce_id"].decode() == request_id:

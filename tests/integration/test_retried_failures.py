@@ -44,8 +44,8 @@ async def stack(broker: Broker) -> AsyncIterator[tuple[VersionPools, Redis]]:
         settings = broker.settings(
             ingress_partitions=1, work_partitions=1, redis_url=url, failure_share_limit=1.0, max_batch_rows=8
         )
-        await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
-        producer = BatchProducer(settings)
+        await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         yield VersionPools(settings, redis=redis, producer=producer, splits={"iris": SPLIT}), redis
         await producer.close()
@@ -55,7 +55,15 @@ async def test_failed_requests_of_the_rollout_are_answered_by_the_stable_version
     stack: tuple[VersionPools, Redis],
 ) -> None:
     pools, _ = stack
-    replayer = Replayer(pools.settings, store=pools.store, producer=pools.producer, clock=SystemClock())
+    replayer = Replayer(
+        pools.settings.api,
+        pools.settings.kafka,
+        pools.settings.store,
+        pools.settings.stack,
+        store=pools.store,
+        producer=pools.producer,
+        clock=SystemClock(),
+    )
     async with pools.router(), pools.worker(FixedModel("v1")), pools.worker(BrokenModel("v2")):
         ids = await pools.send(REQUESTS)
         pinned = [("ce_id", b"pinned"), ("ce_modelversion", b"v2")]
@@ -73,9 +81,16 @@ async def test_failed_requests_of_the_rollout_are_answered_by_the_stable_version
             if headers["ce_status"] == b"FAILED"
         } - {"pinned"}
         assert len(letters) == len(failed) + 1
-        sent = await retry_failed(pools.settings, replayer, rollout="iris-1", spec=SPEC, since_s=0.0)
+        sent = await retry_failed(
+            pools.settings.kafka, pools.settings.stack.names, replayer, rollout="iris-1", spec=SPEC, since_s=0.0
+        )
         assert sent == len(failed)
-        assert await retry_failed(pools.settings, replayer, rollout="another", spec=SPEC, since_s=0.0) == 0
+        assert (
+            await retry_failed(
+                pools.settings.kafka, pools.settings.stack.names, replayer, rollout="another", spec=SPEC, since_s=0.0
+            )
+            == 0
+        )
 
         async def all_are_answered() -> bool:
             found = await pools.headers_on(NAMES.results)

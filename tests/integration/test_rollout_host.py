@@ -120,7 +120,7 @@ class DyingWriter(RolloutWriter):
     """Dies before or after one of its writes, counted over all of them."""
 
     def __init__(self, settings: Settings, producer: BatchProducer, *, dies_at: float) -> None:
-        super().__init__(settings, producer)
+        super().__init__(settings.kafka, settings.stack.names, producer)
         self.dies_at = dies_at
         self.writes = 0
 
@@ -159,7 +159,7 @@ class Outside(OutsideReader):
     """Nothing is read: the rollouts here have no check of that kind."""
 
     def __init__(self) -> None:
-        super().__init__(load_settings(), feedback=None, clock=SystemClock())  # type: ignore[arg-type]  # never asked
+        super().__init__(load_settings().rollouts, feedback=None, clock=SystemClock())  # type: ignore[arg-type]  # never asked
 
 
 class Probed(CandidateWatch):
@@ -187,11 +187,14 @@ class Replica:
         """`results` is the store in which workers answer the probe; without one it is answered."""
         self.rerouted = 0
         self.rollouts, self.splits = RolloutTable(), SplitTable()
-        self._followers = (RolloutFollower(settings, self.rollouts), SplitFollower(settings, self.splits))
+        self._followers = (
+            RolloutFollower(settings.kafka, settings.stack.names, self.rollouts),
+            SplitFollower(settings.kafka, settings.stack.names, self.splits),
+        )
         self.outcomes = Outcomes(self.splits, failing=failing)
         self.writer = DyingWriter(settings, producer, dies_at=dies_at)
         self.host = RolloutHost(
-            settings,
+            settings.outcomes,
             outcomes=self.outcomes,
             rollouts=self.rollouts,
             splits=self.splits,
@@ -200,7 +203,9 @@ class Replica:
             clearance=Clearance(reroute=self._reroute, retry_failed=self._retry),
             outside=Outside(),
             watch=(watch or (Probed if results is None else CandidateWatch))(
-                settings,
+                settings.api,
+                settings.kafka,
+                settings.stack.names,
                 catalog=make_catalog(),
                 producer=producer,
                 results=results,  # type: ignore[arg-type]  # without one nobody asks
@@ -245,13 +250,13 @@ class Replica:
 @pytest.fixture
 async def settings(broker: Broker) -> Settings:
     settings = broker.settings(ingress_partitions=1, work_partitions=1)
-    await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
     return settings
 
 
 @pytest.fixture
 async def producer(settings: Settings) -> AsyncIterator[BatchProducer]:
-    producer = BatchProducer(settings)
+    producer = BatchProducer(settings.kafka)
     await producer.start()
     yield producer
     await producer.close()
@@ -266,7 +271,7 @@ def command(action: Action, number: int = 1, **more: object) -> Command:
 async def test_a_host_that_is_killed_at_any_write_decides_nothing_twice(
     settings: Settings, producer: BatchProducer, failing: float, phases: list[Phase]
 ) -> None:
-    await publish_rollout(settings, command(Action.START, spec=SPEC))
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=SPEC))
     kills = 0
     while True:
         # Half of them die before a write that the next one has to do, half of them after it.
@@ -286,7 +291,7 @@ async def test_a_host_that_is_killed_at_any_write_decides_nothing_twice(
 
 
 async def test_what_a_replaced_host_still_writes_is_passed_over(settings: Settings, producer: BatchProducer) -> None:
-    await publish_rollout(settings, command(Action.START, spec=SPEC))
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=SPEC))
     async with Replica(settings, producer, failing=0.01) as old, Replica(settings, producer, failing=0.01) as new:
         await old.decide()
         await old.decide()
@@ -301,7 +306,7 @@ async def test_what_a_replaced_host_still_writes_is_passed_over(settings: Settin
         assert held.generation == taken.generation
         assert split.generation == held.generation
         stale = Split(model="iris", weights={"v2": 1.0}, rollout="iris-1", generation=1)
-        await publish_split(settings, stale)
+        await publish_split(settings.kafka, settings.stack.names, stale)
         await new.decide()
         await new.decide()
         assert new.splits.get("iris") != stale
@@ -314,23 +319,23 @@ async def test_what_a_replaced_host_still_writes_is_passed_over(settings: Settin
 
 async def test_a_split_made_by_hand_pauses_and_a_person_goes_on(settings: Settings, producer: BatchProducer) -> None:
     spec = replace(SPEC, each=Pace())
-    await publish_rollout(settings, command(Action.START, spec=spec))
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=spec))
     async with Replica(settings, producer, failing=0.01) as replica:
         while (held := replica.splits.get("iris")) is None or "v2" not in held.weights:
             await replica.decide()
         theirs = Split(model="iris", weights={"v1": 0.3, "v2": 0.7}, changed_s=1.0, generation=held.generation + 1)
-        await publish_split(settings, theirs)
+        await publish_split(settings.kafka, settings.stack.names, theirs)
         await replica.decide()
         await replica.decide()
         assert replica.rollouts.get("iris-1").phase is Phase.PAUSED
         assert replica.splits.get("iris") == theirs
-        await publish_rollout(settings, command(Action.RESUME, 2))
+        await publish_rollout(settings.kafka, settings.stack.names, command(Action.RESUME, 2))
         for _ in range(3):
             await replica.decide()
         back = replica.splits.get("iris")
         assert back is not None
         assert (back.rollout, back.weights) == ("iris-1", {"v1": 0.95, "v2": 0.05})
-        await publish_rollout(settings, command(Action.ABORT, 3, reason="enough seen"))
+        await publish_rollout(settings.kafka, settings.stack.names, command(Action.ABORT, 3, reason="enough seen"))
         state = await replica.finish()
         assert (state.phase, state.reason) == (
             Phase.ROLLED_BACK,
@@ -342,8 +347,8 @@ async def test_a_split_made_by_hand_pauses_and_a_person_goes_on(settings: Settin
 async def test_a_second_rollout_of_a_model_fails_while_the_first_is_not_over(
     settings: Settings, producer: BatchProducer
 ) -> None:
-    await publish_rollout(settings, command(Action.START, spec=SPEC))
-    await publish_rollout(settings, command(Action.START, 2, rollout="iris-2", spec=SPEC))
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=SPEC))
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, 2, rollout="iris-2", spec=SPEC))
     async with Replica(settings, producer, failing=0.01) as replica:
         await replica.decide()
         await replica.decide()
@@ -356,20 +361,20 @@ async def test_the_backlog_of_a_candidate_that_is_rolled_back_is_moved_once(
     settings: Settings, producer: BatchProducer
 ) -> None:
     spec = replace(SPEC, on_failure=OnFailure(backlog="reroute"))
-    await publish_rollout(settings, command(Action.START, spec=spec))
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=spec))
     async with Replica(settings, producer, failing=0.5) as replica:
         state = await replica.finish()
         assert (state.phase, replica.rerouted) == (Phase.ROLLED_BACK, 1)
 
 
 async def test_nobody_decides_without_the_outcomes(settings: Settings, producer: BatchProducer) -> None:
-    await publish_rollout(settings, command(Action.START, spec=SPEC))
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=SPEC))
     async with Replica(settings, producer, failing=0.01) as replica:
         replica.outcomes.owns_outcomes = False
         await replica.decide()
         assert replica.writer.writes == 0
         with pytest.raises(UnavailableError):
-            await RolloutFollower(settings, RolloutTable()).read_to_end(timeout_s=1)
+            await RolloutFollower(settings.kafka, settings.stack.names, RolloutTable()).read_to_end(timeout_s=1)
 
 
 async def test_receivers_are_told_of_every_event_whenever_the_host_is_killed(broker: Broker) -> None:
@@ -381,15 +386,15 @@ async def test_receivers_are_told_of_every_event_whenever_the_host_is_killed(bro
         webhook_allowed_networks="127.0.0.0/8",
         drain_deadline_s=1.0,
     )
-    await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
-    producer = BatchProducer(settings)
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
+    producer = BatchProducer(settings.kafka)
     await producer.start()
     stop = asyncio.Event()
     sending = asyncio.create_task(serve(settings, stop))
     try:
         async with listening(make_receiver()) as receiver:
             spec = replace(SPEC, notify=(receiver.url("/told"),))
-            await publish_rollout(settings, command(Action.START, spec=spec))
+            await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=spec))
             kills = 0
             while True:
                 async with Replica(settings, producer, failing=0.5, dies_at=kills % 8 / 2 + 1.5) as replica:
@@ -426,7 +431,7 @@ async def test_a_topic_that_takes_nothing_delays_only_what_receivers_are_told(
 ) -> None:
     # Without webhooks there is no such topic.
     spec = replace(SPEC, notify=("https://example.com/told",))
-    await publish_rollout(settings, command(Action.START, spec=spec))
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=spec))
     async with Replica(settings, producer, failing=0.5) as replica:
         state = await replica.finish()
     assert (state.phase, state.notified) == (Phase.ROLLED_BACK, 0)
@@ -435,8 +440,8 @@ async def test_a_topic_that_takes_nothing_delays_only_what_receivers_are_told(
 async def test_an_error_of_ours_ends_no_router_and_the_host_begins_anew(
     settings: Settings, producer: BatchProducer
 ) -> None:
-    await publish_rollout(settings, command(Action.START, spec=SPEC))
-    fast = settings.model_copy(update={"outcome_interval_s": 0.01})
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=SPEC))
+    fast = settings.changed(outcome_interval_s=0.01)
     # Its writer dies of what is no error of the broker or the store, and lives after that.
     async with Replica(fast, producer, failing=0.01, dies_at=0) as replica:
         errors = ROLLOUT_ERRORS._value.get()
@@ -466,11 +471,11 @@ class Unread(Probed):
 async def test_an_abort_takes_the_weight_away_before_anything_else_is_looked_at(
     settings: Settings, producer: BatchProducer
 ) -> None:
-    await publish_rollout(settings, command(Action.START, spec=replace(SPEC, each=Pace())))
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=replace(SPEC, each=Pace())))
     async with Replica(settings, producer, failing=0.01) as replica:
         while (held := replica.splits.get("iris")) is None or "v2" not in held.weights:
             await replica.decide()
-    await publish_rollout(settings, command(Action.ABORT, 2, reason="enough seen"))
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.ABORT, 2, reason="enough seen"))
     async with Replica(settings, producer, failing=0.01, watch=Unread) as blind:
         await blind.decide()
         await blind.decide()
@@ -493,7 +498,9 @@ class SettableClock(SystemClock):
 async def test_a_clock_that_is_set_bakes_no_candidate(settings: Settings, producer: BatchProducer) -> None:
     """It was promoted at once when the clock was set, or the machine slept, for as long as the bake takes."""
     clock = SettableClock()
-    await publish_rollout(settings, command(Action.START, spec=replace(SPEC, bake_s=3_000.0)))
+    await publish_rollout(
+        settings.kafka, settings.stack.names, command(Action.START, spec=replace(SPEC, bake_s=3_000.0))
+    )
     async with Replica(settings, producer, failing=0.01, clock=clock) as replica:
         while (state := replica.rollouts.find("iris-1")) is None or state.phase is not Phase.BAKING:
             await replica.decide()
@@ -513,8 +520,8 @@ async def workers_to_be(broker: Broker, **more: object) -> AsyncIterator[Version
         settings = broker.settings(
             ingress_partitions=1, work_partitions=1, max_batch_rows=8, session_timeout_ms=6_000, redis_url=url, **more
         )
-        await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
-        producer = BatchProducer(settings)
+        await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         yield VersionPools(settings, redis=redis, producer=producer, splits={})
         await producer.close()
@@ -530,7 +537,7 @@ async def test_a_pool_from_zero_gets_weight_when_a_worker_that_came_later_has_an
 ) -> None:
     interactive = NAMES.work_topic("iris", "v2", Lane.REQUESTS)
     async with workers_to_be(broker) as pools:
-        await publish_rollout(pools.settings, command(Action.START, spec=SPEC))
+        await publish_rollout(pools.settings.kafka, pools.settings.stack.names, command(Action.START, spec=SPEC))
         for hosts in (1, 2):
             # The second host comes after a kill of the first, and cannot know whether the probe was sent.
             async with Replica(pools.settings, pools.producer, failing=0.01, results=pools.store) as replica:
@@ -556,7 +563,7 @@ async def test_a_pool_from_zero_gets_weight_when_a_worker_that_came_later_has_an
 
 async def test_a_candidate_that_fails_its_probe_gets_no_request(broker: Broker) -> None:
     async with workers_to_be(broker) as pools:
-        await publish_rollout(pools.settings, command(Action.START, spec=SPEC))
+        await publish_rollout(pools.settings.kafka, pools.settings.stack.names, command(Action.START, spec=SPEC))
         async with (
             Replica(pools.settings, pools.producer, failing=0.01, results=pools.store) as replica,
             pools.worker(BrokenModel("v2")),
@@ -593,7 +600,7 @@ async def test_the_probe_of_a_second_rollout_ends_the_halt_that_the_first_one_le
 
         await eventually(is_halted)
         model.is_broken = False
-        await publish_rollout(pools.settings, command(Action.START, spec=SPEC))
+        await publish_rollout(pools.settings.kafka, pools.settings.stack.names, command(Action.START, spec=SPEC))
         async with Replica(pools.settings, pools.producer, failing=0.01, results=pools.store) as replica:
             state = await replica.finish()
         assert not await is_halted()

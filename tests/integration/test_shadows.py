@@ -32,8 +32,8 @@ SPLITS = {
 async def stack(broker: Broker) -> AsyncIterator[VersionPools]:
     async with embedded_store() as url, connect(url) as redis:
         settings = broker.settings(ingress_partitions=1, work_partitions=1, max_batch_rows=8, redis_url=url)
-        await create_topics(settings, [("iris", "v1"), ("iris", "v2")])
-        producer = BatchProducer(settings)
+        await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         yield VersionPools(settings, redis=redis, producer=producer, splits=SPLITS)
         await producer.close()
@@ -102,7 +102,9 @@ async def test_recorded_requests_of_both_lanes_are_compared_and_answered_to_nobo
         await eventually(all_are_answered)
         half = Selection(since_s=0.0, sample=0.5)
         expected = sum(half.takes(f"{lane}-{number}") for lane in Lane for number in range(REQUESTS))
-        async with open_recorded(stack.settings, comparison) as recorded:
+        async with open_recorded(
+            stack.settings.kafka, stack.settings.stack, stack.settings.store.redis_url, comparison
+        ) as recorded:
             progress = await recorded.send(half, rate_per_s=1_000, on_progress=lambda _: None)
             report = await recorded.compared(progress.sent, on_report=lambda _: None)
     assert (progress.read, progress.sent, progress.unreadable) == (2 * REQUESTS, expected, 0)

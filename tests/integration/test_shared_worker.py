@@ -45,10 +45,12 @@ class Process:
         self._roster = folder / "roster"
         for model in ("a", "b", "c", "broken"):
             write_version(
-                settings.models_dir, model=model, version="v1", write_onnx=write_tiny_onnx, describe=describe_tiny
+                settings.stack.models_dir, model=model, version="v1", write_onnx=write_tiny_onnx, describe=describe_tiny
             )
-            write_model(settings.models_dir / model, description="", default_version="v1", classes=("x", "y", "z"))
-        (settings.models_dir / "broken" / "v1" / "model.onnx").write_bytes(b"not what was published")
+            write_model(
+                settings.stack.models_dir / model, description="", default_version="v1", classes=("x", "y", "z")
+            )
+        (settings.stack.models_dir / "broken" / "v1" / "model.onnx").write_bytes(b"not what was published")
 
     def serve(self, *names: VersionName) -> None:
         """Have these versions served from now on."""
@@ -86,7 +88,7 @@ class Process:
 
     async def has_committed(self, model: str, offsets: Mapping[Lane, int]) -> bool:
         """Whether the group of a version has committed so much of each lane, as KEDA reads it."""
-        reader = BacklogReader(self.settings)
+        reader = BacklogReader(self.settings.kafka)
         group = NAMES.worker_group(model, "v1")
         lanes = {lane: Subscription(NAMES.work_topic(model, "v1", lane), group) for lane in offsets}
         try:
@@ -97,7 +99,7 @@ class Process:
 
     async def said(self) -> dict[str, dict[str, str]]:
         """What the process says of each version."""
-        url = f"http://127.0.0.1:{self.settings.ops_port}/readyz"
+        url = f"http://127.0.0.1:{self.settings.ports.ops_port}/readyz"
         try:
             async with aiohttp.ClientSession() as session, session.get(url) as answer:
                 found: dict[str, dict[str, str]] = (await answer.json()).get("versions", {})
@@ -118,8 +120,13 @@ async def process(broker: Broker, tmp_path: Path) -> AsyncIterator[Process]:
             ingress_partitions=1,
             arrivals_dir=tmp_path / "s",
         )
-        await create_topics(settings, [(model, "v1") for model in ("a", "b", "c", "broken")])
-        producer = BatchProducer(settings)
+        await create_topics(
+            settings.kafka,
+            settings.stack.names,
+            settings.webhooks,
+            [(model, "v1") for model in ("a", "b", "c", "broken")],
+        )
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         store = ResultStore(redis, redis_url=redis_url, result_ttl_s=600, names=NAMES)
         try:
@@ -189,15 +196,15 @@ async def test_a_version_that_cannot_load_is_shown_with_its_reason_and_harms_nob
         said = await process.said()
         assert said["a/v1"]["state"] == "serving"
         assert "digest" in said["broken/v1"]["reason"] or "model.onnx" in said["broken/v1"]["reason"]
-        async with connect(process.settings.redis_url) as redis:
-            faults = VersionFaults(redis, redis_url=process.settings.redis_url, names=NAMES)
+        async with connect(process.settings.store.redis_url) as redis:
+            faults = VersionFaults(redis, redis_url=process.settings.store.redis_url, names=NAMES)
             assert set(await faults.read([("a", "v1"), ("broken", "v1")])) == {("broken", "v1")}
 
 
 async def test_a_version_with_workers_of_its_own_is_left_to_them(process: Process, broker: Broker) -> None:
     """Guards the commit before the first fetch: without it two pools would answer the same records for ever."""
     topic, group = NAMES.work_topic("b", "v1", Lane.REQUESTS), NAMES.worker_group("b", "v1")
-    own = LaneConsumer(process.settings, topic=topic, group=group)
+    own = LaneConsumer(process.settings.kafka, topic=topic, group=group)
     await own.start()
     try:
 

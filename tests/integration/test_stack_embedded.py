@@ -14,7 +14,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from control_plane.cli import doctor
-from control_plane.local.doctor_checks import check_store, check_topics, holding_hop, router_progress
+from control_plane.local.doctor_checks import check_store, check_topics
+from control_plane.local.hop_progress import holding_hop, router_progress
 from control_plane.local.managed_process import State
 from control_plane.local.pools import StackPools
 from control_plane.local.probe import Target
@@ -77,7 +78,7 @@ async def running(pools: StackPools, changed: asyncio.Event) -> AsyncIterator[Su
 
 
 async def topics_of(profile: Profile) -> set[str]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=profile.settings.kafka_bootstrap_servers)
+    admin = AIOKafkaAdminClient(bootstrap_servers=profile.settings.kafka.bootstrap_servers)
     await admin.start()
     try:
         return set(await admin.list_topics())
@@ -90,7 +91,7 @@ async def test_broker_and_store_answer_with_what_we_promise_and_leave_nothing(
 ) -> None:
     async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
         assert {*NAMES.ingress.values(), "inferlane.iris.v1.requests", "inferlane.splits"} <= await topics_of(profile)
-        async with connect(profile.settings.redis_url) as redis:
+        async with connect(profile.settings.store.redis_url) as redis:
             limits = await redis.config_get("maxmemory*")
             assert limits["maxmemory-policy"] == "noeviction"
             assert int(limits["maxmemory"]) == 32 * 1024 * 1024
@@ -136,35 +137,45 @@ async def test_the_hop_that_holds_a_request_is_named(profile: Profile, options: 
     settings, [target] = profile.settings, TARGETS
     topic, work = NAMES.ingress[Lane.REQUESTS], NAMES.work_topic("iris", "v1", Lane.REQUESTS)
     async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
-        assert await router_progress(settings) == "nothing waits for it"
+        assert await router_progress(settings.kafka, settings.stack.names) == "nothing waits for it"
         await produce(profile, topic)
-        assert "the router has not taken it: 1 wait in inferlane.requests" in await holding_hop(settings, target)
+        assert "the router has not taken it: 1 wait in inferlane.requests" in await holding_hop(
+            settings.kafka, settings.stack.names, target
+        )
         await commit_all(profile, topic, NAMES.router_group)
         await produce(profile, work)
-        assert "no worker has answered it: 1 wait in inferlane.iris.v1.requests" in await holding_hop(settings, target)
+        assert "no worker has answered it: 1 wait in inferlane.iris.v1.requests" in await holding_hop(
+            settings.kafka, settings.stack.names, target
+        )
         await commit_all(profile, work, NAMES.worker_group("iris", "v1"))
-        assert "the API does not hear the store" in await holding_hop(settings, target)
+        assert "the API does not hear the store" in await holding_hop(settings.kafka, settings.stack.names, target)
 
 
 async def test_missing_and_differing_topics_are_named(profile: Profile, options: StackOptions) -> None:
     async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
-        assert await check_topics(profile.settings, TARGETS) == "11 topics"
+        assert (
+            await check_topics(profile.settings.kafka, profile.settings.stack.names, profile.settings.webhooks, TARGETS)
+            == "11 topics"
+        )
         other = dataclasses.replace(TARGETS[0], version="v9")
         with pytest.raises(UnavailableError, match=r"missing: inferlane\.iris\.v9\.requests"):
-            await check_topics(profile.settings, [other])
+            await check_topics(profile.settings.kafka, profile.settings.stack.names, profile.settings.webhooks, [other])
+        five = profile.settings.changed(work_partitions=5)
         with pytest.raises(ConfigurationError, match=r"inferlane\.iris\.v1\.requests has 2, not 5"):
-            await check_topics(profile.settings.model_copy(update={"work_partitions": 5}), TARGETS)
-        assert "result and wake-up came back; 32 MiB" in await check_store(profile.settings)
+            await check_topics(five.kafka, five.stack.names, five.webhooks, TARGETS)
+        assert "result and wake-up came back; 32 MiB" in await check_store(
+            profile.settings.api, profile.settings.store.redis_url, profile.settings.stack.names
+        )
 
 
 async def test_a_store_user_that_may_not_use_the_channels_is_found(profile: Profile, options: StackOptions) -> None:
     """Guards the pub/sub of `check_store`: a write and a read are not all that is used."""
     async with running(StackPools(profile, options, TARGETS), asyncio.Event()):
-        async with connect(profile.settings.redis_url) as redis:
+        async with connect(profile.settings.store.redis_url) as redis:
             await redis.execute_command("ACL", "SETUSER", "narrow", "on", ">word", "~*", "resetchannels", "+@all")
-        url = profile.settings.redis_url.replace("redis://", "redis://narrow:word@")
+        url = profile.settings.store.redis_url.replace("redis://", "redis://narrow:word@")
         with pytest.raises(UnavailableError, match="channel"):
-            await check_store(profile.settings.model_copy(update={"redis_url": url}))
+            await check_store(profile.settings.api, url, profile.settings.stack.names)
 
 
 async def test_the_bulk_lane_is_tried_and_the_hop_that_holds_it_is_named(
@@ -179,11 +190,11 @@ async def test_the_bulk_lane_is_tried_and_the_hop_that_holds_it_is_named(
 
 
 async def produce(profile: Profile, topic: str) -> None:
-    async with make_producer(profile.settings) as producer:
+    async with make_producer(profile.settings.kafka) as producer:
         await producer.send_and_wait(topic, b"{}")
 
 
 async def commit_all(profile: Profile, topic: str, group: str) -> None:
-    async with make_consumer(profile.settings, topic, group=group) as consumer:
+    async with make_consumer(profile.settings.kafka, topic, group=group) as consumer:
         await consumer.getone()
         await consumer.commit()

@@ -110,7 +110,12 @@ async def test_it_serves_once_the_broker_and_then_the_store_are_there(service: s
         await wait_for_failing(parts, "broker")
         try:
             await asyncio.to_thread(parts.broker.open)
-            await create_topics(parts.broker.settings(), [("tiny", "v1")])
+            await create_topics(
+                parts.broker.settings().kafka,
+                parts.broker.settings().stack.names,
+                parts.broker.settings().webhooks,
+                [("tiny", "v1")],
+            )
             await wait_for_failing(parts, "store")
 
             async def is_store_up() -> bool:

@@ -56,14 +56,14 @@ async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
     port = free_port()
     settings = load_settings(redis_url=f"redis://inferlane:{ESCAPED}@127.0.0.1:{port}/0")
     argv = (*store_argv(port, maxmemory_mib=64), "--aclfile", str(rules))
-    async with running(argv, lambda: store_answers(settings.redis_url)):
+    async with running(argv, lambda: store_answers(settings.store.redis_url)):
         yield settings
 
 
 async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settings: Settings) -> None:
     result = Result(request_id="a", status=Status.FAILED, model="iris", version="v1", error_code="model_error")
-    async with connect(settings.redis_url) as redis:
-        store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=60, names=Names())
+    async with connect(settings.store.redis_url) as redis:
+        store = ResultStore(redis, redis_url=settings.store.redis_url, result_ttl_s=60, names=Names())
         pending = PendingRequests(store, redis, instance="api-1", max_waiters=1)
         await pending.start()
         waiter = pending.add("a")
@@ -72,10 +72,10 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
         assert await pending.wait(waiter, 60) == result
         await pending.close()
         assert await store.get(["a"]) == [result]
-        windows = WindowStore(redis, redis_url=settings.redis_url, slot_s=5, keep_s=60, names=Names())
+        windows = WindowStore(redis, redis_url=settings.store.redis_url, slot_s=5, keep_s=60, names=Names())
         assert not await windows.put([], publisher="router")
         assert (await windows.read("iris", "v1", window_s=10, now_s=1000)).requests == 0
-        clock, access = SystemClock(), {"redis_url": settings.redis_url, "names": Names()}
+        clock, access = SystemClock(), {"redis_url": settings.store.redis_url, "names": Names()}
         await Cancellations(redis, clock=clock, **access).add("a", until_s=clock.now_s() + 60)  # type: ignore[arg-type]
         cancelled = CancelledRequests(redis, clock=clock, names=Names())
         cancelled.start()
@@ -89,11 +89,11 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
         await faults.report("iris", "v1", "no file")
         assert await faults.read([("iris", "v1")])
         await faults.clear("iris", "v1")
-        assert "noeviction" in await check_store(settings)
+        assert "noeviction" in await check_store(settings.api, settings.store.redis_url, settings.stack.names)
         clock = SystemClock()
         cancelled = CancelledRequests(redis, clock=clock, names=Names())
         cancelled.start()
-        cancellations = Cancellations(redis, redis_url=settings.redis_url, clock=clock, names=Names())
+        cancellations = Cancellations(redis, redis_url=settings.store.redis_url, clock=clock, names=Names())
         for again_id in ("b", "c"):
             await cancellations.add(again_id, until_s=clock.now_s() + 60)
 
@@ -103,7 +103,7 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
             await eventually(is_known)
         await cancelled.close()
         # The store's own log of what it refused.
-        admin_url = re.sub("//.*@", "//admin:admin@", settings.redis_url)
+        admin_url = re.sub("//.*@", "//admin:admin@", settings.store.redis_url)
         async with connect(admin_url) as admin:
             assert await admin.acl_log() == []
         for refused in (redis.set("other", b"1"), redis.flushall(), redis.publish("other", b"1"), redis.keys()):
@@ -141,8 +141,8 @@ async def test_the_store_of_the_manifests_lets_in_the_password_of_its_secret_and
     url = f"redis://127.0.0.1:{port}/0"
     ours = load_settings(redis_url=url, redis_username="inferlane", redis_password=PASSWORD)
     server = store_argv(port, maxmemory_mib=64)[0]
-    async with running([server, *arguments], lambda: store_answers(ours.redis_url)):
-        assert "noeviction" in await check_store(ours)
+    async with running([server, *arguments], lambda: store_answers(ours.store.redis_url)):
+        assert "noeviction" in await check_store(ours.api, ours.store.redis_url, ours.stack.names)
         for strangers_url in (url, url.replace("//", "//inferlane:wr0ng@")):
             with pytest.raises(UnavailableError):
                 await store_answers(strangers_url)
@@ -168,14 +168,14 @@ async def test_the_store_of_the_manifests_with_tls_is_reached_with_its_authority
         redis_username="inferlane",
         redis_password=PASSWORD,
     )
-    async with running([server_with_tls(), *arguments], lambda: store_answers(ours.redis_url)):
-        assert "noeviction" in await check_store(ours)
+    async with running([server_with_tls(), *arguments], lambda: store_answers(ours.store.redis_url)):
+        assert "noeviction" in await check_store(ours.api, ours.store.redis_url, ours.stack.names)
         with pytest.raises(UnavailableError):
             await store_answers(f"redis://inferlane:{ESCAPED}@127.0.0.1:{port}/0")
 
 
 async def test_a_refused_password_is_not_repeated(settings: Settings) -> None:
-    wrong = settings.redis_url.replace("inferlane:a", "inferlane:b")
+    wrong = settings.store.redis_url.replace("inferlane:a", "inferlane:b")
     with pytest.raises(UnavailableError) as caught:
         await store_answers(wrong)
     assert "password%2Fwith" not in str(caught.value)
@@ -199,7 +199,7 @@ async def tls_store(security: Security) -> AsyncIterator[int]:
         *("--tls-cert-file", str(security.server_path), "--tls-key-file", str(security.server_path)),
         *("--tls-ca-cert-file", str(security.ca_path), "--tls-auth-clients", "no"),
     )
-    url = load_settings(redis_url=f"rediss://127.0.0.1:{port}/0", redis_ssl_cafile=security.ca_path).redis_url
+    url = load_settings(redis_url=f"rediss://127.0.0.1:{port}/0", redis_ssl_cafile=security.ca_path).store.redis_url
     async with running(argv, lambda: store_answers(url)):
         yield port
 
@@ -209,7 +209,8 @@ async def test_a_store_with_tls_is_reached_with_its_authority_alone(tmp_path: Pa
     other = Security.make(tmp_path / "other")
     async with tls_store(security) as port:
         url = f"rediss://127.0.0.1:{port}/0"
-        assert "used" in await check_store(load_settings(redis_url=url, redis_ssl_cafile=security.ca_path))
+        ours = load_settings(redis_url=url, redis_ssl_cafile=security.ca_path)
+        assert "used" in await check_store(ours.api, ours.store.redis_url, ours.stack.names)
         for stranger in (load_settings(redis_url=url), load_settings(redis_url=url, redis_ssl_cafile=other.ca_path)):
             with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
-                await store_answers(stranger.redis_url)
+                await store_answers(stranger.store.redis_url)

@@ -35,9 +35,9 @@ async def fill(redis: Redis, *, to_share: float) -> None:
 
 async def test_nothing_is_accepted_while_the_store_has_no_room_and_everything_once_it_has(tmp_path: Path) -> None:
     """Guards `StoreCapacity.admit`: taken out, every caller gets 202 for as long as the store is full."""
-    async with running_api(tmp_path) as api, connect(api.settings.redis_url) as redis:
+    async with running_api(tmp_path) as api, connect(api.settings.store.redis_url) as redis:
         assert (await api.predict())[0] == 202
-        await fill(redis, to_share=api.settings.store_full_share)
+        await fill(redis, to_share=api.settings.api.store_full_share)
 
         async def is_refused() -> bool:
             status, body = await api.predict(Prefer="respond-async")
@@ -48,14 +48,14 @@ async def test_nothing_is_accepted_while_the_store_has_no_room_and_everything_on
         assert (status, body["code"], body["retryable"]) == (503, "store_full", True)
         assert "INFERLANE_STORE_FULL_SHARE" in body["detail"]
         with pytest.raises(StoreFullError, match="maxmemory"):
-            await check_store(api.settings)
+            await check_store(api.settings.api, api.settings.store.redis_url, api.settings.stack.names)
         await redis.delete(*[key async for key in redis.scan_iter("junk:*")])
 
         async def is_let_in() -> bool:
             return (await api.predict(Prefer="respond-async"))[0] == 202
 
         await eventually(is_let_in)
-        assert "MiB" in await check_store(api.settings)
+        assert "MiB" in await check_store(api.settings.api, api.settings.store.redis_url, api.settings.stack.names)
 
 
 async def test_a_store_at_its_limit_is_said_to_be_full_and_not_to_be_away() -> None:
@@ -74,10 +74,10 @@ async def test_a_store_at_its_limit_is_said_to_be_full_and_not_to_be_away() -> N
 
 async def answer(api: RunningApi, offset: int) -> str:
     """Store the result of the request at `offset`, as a worker would; returns its id."""
-    consumer = make_consumer(api.settings, group=None)
+    consumer = make_consumer(api.settings.kafka, group=None)
     await consumer.start()
     try:
-        partition = TopicPartition(api.settings.names.ingress[Lane.REQUESTS], 0)
+        partition = TopicPartition(api.settings.stack.names.ingress[Lane.REQUESTS], 0)
         consumer.assign([partition])
         consumer.seek(partition, offset)
         async with asyncio.timeout(60):
@@ -105,7 +105,7 @@ async def test_a_result_that_was_delivered_lives_shorter_unless_its_call_may_com
     """Guards `DeliveredResults.note`: without it a store fills up with what nobody will ever ask for."""
     async with (
         running_api(tmp_path, delivered_result_ttl_s=DELIVERED_S) as api,
-        connect(api.settings.redis_url) as redis,
+        connect(api.settings.store.redis_url) as redis,
     ):
         keys = []
         for offset, headers in enumerate(({"Idempotency_Key": "k"}, {})):
@@ -113,7 +113,7 @@ async def test_a_result_that_was_delivered_lives_shorter_unless_its_call_may_com
             request_id = await answer(api, offset)
             status, body = await calling
             assert (status, body["request_id"]) == (200, request_id)
-            keys.append(api.settings.names.store_key("result", request_id))
+            keys.append(api.settings.stack.names.store_key("result", request_id))
 
         async def is_shortened() -> bool:
             return 0 < await redis.ttl(keys[1]) <= DELIVERED_S

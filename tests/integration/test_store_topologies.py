@@ -20,6 +20,7 @@ from inferlane.runtime.redis.connection import memory_infos
 from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
+from inferlane.runtime.service_settings import ApiSettings
 from producer_api.predict.idempotency import Claim, ClaimStore
 from producer_api.predict.pending import PendingRequests
 from tests.support.parts import embedded_store, eventually, free_port, running
@@ -70,7 +71,7 @@ def _cluster_port() -> int:
 
 async def use_all(settings: Settings) -> None:
     """Everything that we do with a store."""
-    names, url = Names(), settings.redis_url
+    names, url = Names(), settings.store.redis_url
     async with asyncio.timeout(WITHIN_S), connect(url) as redis:
         store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=names)
         pending = PendingRequests(store, redis, instance="api-1", max_waiters=100)
@@ -117,7 +118,9 @@ async def use_all(settings: Settings) -> None:
             ("iris", "v1"): "cannot be loaded"
         }
         assert {info["maxmemory_policy"] for info in await memory_infos(redis)} == {"noeviction"}
-    assert "result and wake-up came back" in await check_store(settings)
+    assert "result and wake-up came back" in await check_store(
+        settings.api, settings.store.redis_url, settings.stack.names
+    )
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
@@ -132,7 +135,7 @@ async def test_a_cluster_that_is_given_as_one_node_is_told_from_one(tmp_path: Pa
     async with cluster(tmp_path, 3) as ports:
         # A result and its mark lie in two slots, and most slots are with another node.
         with pytest.raises(NotServedError, match="whether it is a cluster"):
-            await check_store(load_settings(redis_url=f"redis://127.0.0.1:{ports[0]}/0"))
+            await check_store(ApiSettings(), f"redis://127.0.0.1:{ports[0]}/0", Names())
 
 
 @asynccontextmanager
@@ -158,9 +161,9 @@ async def test_a_master_that_sentinels_name_does_all_that_one_node_does_and_is_f
             node = await stack.enter_async_context(connect(second))
             old_master = await stack.enter_async_context(connect(first))
             watch = await stack.enter_async_context(Redis(port=port))
-            redis = await stack.enter_async_context(connect(settings.redis_url))
+            redis = await stack.enter_async_context(connect(settings.store.redis_url))
             await node.execute_command("REPLICAOF", "127.0.0.1", first_port)
-            store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=60, names=Names())
+            store = ResultStore(redis, redis_url=settings.store.redis_url, result_ttl_s=60, names=Names())
             await store.put([result("before")])
 
             async def is_known() -> bool:

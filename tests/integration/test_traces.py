@@ -42,14 +42,14 @@ HOPS = [
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[str]:
     """Yields the URL of an API with a router and a worker behind it; ends them all, which sends the last spans."""
-    await create_topics(settings, [("tiny", "v1")])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("tiny", "v1")])
     stop = asyncio.Event()
     services = [
         producer_api.main.serve(settings, stop),
         router.main.serve(settings, stop),
         workers.main.serve(settings, stop, model="tiny", version="v1"),
     ]
-    async with serving(settings.api_port, stop, *services) as url:
+    async with serving(settings.api.port, stop, *services) as url:
         yield url
 
 

@@ -73,8 +73,8 @@ def make_result(number: int, **changes: Any) -> Result:
 
 async def write(settings: Settings, url: str, results: Sequence[Result]) -> list[str]:
     """Write callbacks to their topic as a worker does; returns their ids."""
-    producer = BatchProducer(settings)
-    await create_topics(settings, [])
+    producer = BatchProducer(settings.kafka)
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
     await producer.start()
     try:
         records = [callback_record(NAMES.callbacks, result, CallbackOrder(url=url), classes=()) for result in results]
@@ -90,7 +90,9 @@ async def dead_letters(settings: Settings, reason: str) -> list[FoundDeadLetter]
     def on_skipped(error: DecodeError) -> None:
         raise error
 
-    async with aclosing(matching_dead_letters(settings, selection, on_skipped=on_skipped)) as found:
+    async with aclosing(
+        matching_dead_letters(settings.kafka, settings.stack.names, selection, on_skipped=on_skipped)
+    ) as found:
         return [letter async for letter in found]
 
 
@@ -152,7 +154,7 @@ async def test_a_process_that_is_killed_loses_no_callback_and_sends_again_what_w
     receiver = make_receiver()
 
     def killed_at_the_end() -> AbstractAsyncContextManager[int]:
-        ops = f"http://127.0.0.1:{settings.ops_port}"
+        ops = f"http://127.0.0.1:{settings.ports.ops_port}"
         return running(argv, lambda: is_ready(ops), environment=environment)
 
     async with killed_at_the_end():
@@ -186,11 +188,11 @@ async def waiting(settings: Settings, *, stage: int) -> int:
     """How many records were ever written to a topic of retries."""
     from inferlane.runtime.kafka.clients import make_consumer, partitions_of  # noqa: PLC0415
 
-    topic = settings.names.callback_retries(stage)
-    consumer = make_consumer(settings, group=None)
+    topic = settings.stack.names.callback_retries(stage)
+    consumer = make_consumer(settings.kafka, group=None)
     await consumer.start()
     try:
-        return sum((await consumer.end_offsets(await partitions_of(settings, topic))).values())
+        return sum((await consumer.end_offsets(await partitions_of(settings.kafka, topic))).values())
     finally:
         await consumer.stop()
 
@@ -219,7 +221,7 @@ async def test_a_receiver_that_always_fails_is_given_up_and_a_replay_is_delivere
         assert letter.headers.request_id == "r-900"
         tried = len(receiver.ids("/always-500"))
         receiver.answers = lambda _path: 200
-        async with open_replayer(settings) as replayer:
+        async with open_replayer(settings.api, settings.kafka, settings.store, settings.stack) as replayer:
             await replayer.send(letter.letter, to_version=None)
 
         async def is_tried_again() -> bool:
@@ -319,8 +321,8 @@ async def test_what_is_no_callback_becomes_a_dead_letter_and_holds_nobody_up(bro
     from inferlane.contracts.kafka_record import OutRecord  # noqa: PLC0415
 
     settings = make_settings(broker)
-    await create_topics(settings, [])
-    producer = BatchProducer(settings)
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
+    producer = BatchProducer(settings.kafka)
     await producer.start()
     await producer.send([OutRecord(NAMES.callbacks, b"k", b"\xff", [("ce_callbackurl", b"\xff")])])
     await producer.close()
@@ -334,7 +336,7 @@ async def test_no_record_ends_the_process_or_holds_up_those_behind_it(broker: Br
     from inferlane.contracts.kafka_record import OutRecord  # noqa: PLC0415
 
     settings = make_settings(broker, ingress_partitions=1)
-    await create_topics(settings, [])
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
     async with listening(make_receiver()) as receiver:
         good = callback_record(NAMES.callbacks, make_result(0), CallbackOrder(url=receiver.url("/due")), classes=())
         without_value: Any = [(name, None if name == "ce_callbackurl" else value) for name, value in good.headers]
@@ -344,7 +346,7 @@ async def test_no_record_ends_the_process_or_holds_up_those_behind_it(broker: Br
             [*good.headers, (FIRST_TRIED, b"0001-01-01T00:00:00Z")],
         ]
         never = [*good.headers, (DUE, b"9999-12-31T00:00:00Z")]
-        producer = BatchProducer(settings)
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         stages = (NAMES.callbacks, NAMES.callback_retries(1))
         for topic in stages:

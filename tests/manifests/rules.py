@@ -8,8 +8,10 @@ import yaml
 from control_plane.autoscaling.scaled_object import read_scaled_objects
 from inferlane.contracts.naming import Lane, Names
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.config import Settings
+from inferlane.runtime.config import setting_fields
 from inferlane.runtime.kafka.topic_admin import topic_specs
+from inferlane.runtime.service_settings import WebhookSettings
+from inferlane.runtime.settings import KafkaSettings
 from tests.manifests.access import access_faults
 from tests.manifests.pod_security import pods_of, restricted_faults
 
@@ -46,7 +48,7 @@ def _scaling_faults(text: str, documents: list[Document], versions: list[Version
     except ConfigurationError as error:
         yield str(error)
         return
-    partitions = Settings.model_fields["work_partitions"].default
+    partitions = setting_fields()["work_partitions"].default
     groups = {NAMES.router_group: frozenset(NAMES.ingress.values())} | {
         NAMES.worker_group(model, version): frozenset(NAMES.work_topic(model, version, lane) for lane in Lane)
         for model, version in versions
@@ -79,7 +81,9 @@ def _period_faults(name: str, spec: Document) -> Iterator[str]:
 
 
 def _topic_faults(documents: list[Document], versions: list[Version], *, webhooks: bool) -> Iterator[str]:
-    wanted = {spec.name: spec for spec in topic_specs(Settings.model_construct(webhooks=webhooks), versions)}
+    wanted = {
+        spec.name: spec for spec in topic_specs(KafkaSettings(), Names(), WebhookSettings(enabled=webhooks), versions)
+    }
     found = {each["spec"]["topicName"]: each["spec"] for each in documents if each["kind"] == "KafkaTopic"}
     if not found:
         return
@@ -116,11 +120,11 @@ _PORT_SETTINGS = {"http": "API", "https": "API", "grpc": "GRPC", "ops": "OPS"}
 def _drain_faults(name: str, pod: Document) -> Iterator[str]:
     container = pod["containers"][0]
     env = {each["name"]: each.get("value") for each in container["env"]}
-    known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
+    known = {f"{PREFIX}{field.upper()}" for field in setting_fields()}
     for unknown in sorted(set(env) - known):
         yield f"{name}: {unknown} is no setting"
     before_s = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    drain_s = float(env.get(f"{PREFIX}DRAIN_DEADLINE_S") or Settings.model_fields["drain_deadline_s"].default)
+    drain_s = float(env.get(f"{PREFIX}DRAIN_DEADLINE_S") or setting_fields()["drain_deadline_s"].default)
     grace_s = pod.get("terminationGracePeriodSeconds", 30)
     if grace_s <= before_s + drain_s:
         yield f"{name}: a grace period of {grace_s} s ends before a drain of {before_s + drain_s:g} s"

@@ -69,6 +69,6 @@ class Load:
                 asyncio.run(self._produce())
 
     async def _produce(self) -> None:
-        async with make_producer(self._settings) as producer:
+        async with make_producer(self._settings.kafka) as producer:
             await producer.send_and_wait(NAMES.ingress[Lane.BULK], _FOREIGN)
             await producer.send_and_wait(NAMES.ingress[Lane.REQUESTS], b"not a request")

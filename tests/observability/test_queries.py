@@ -73,7 +73,7 @@ def test_every_rule_is_evaluated_and_every_name_in_an_alert_has_data(prometheus:
 
 
 def test_the_check_of_a_rollout_reads_a_value_and_says_why_there_is_none(prometheus: Prometheus) -> None:
-    reader = PrometheusReader(load_settings(prometheus_url=f"http://127.0.0.1:{prometheus.port}"))
+    reader = PrometheusReader(load_settings(prometheus_url=f"http://127.0.0.1:{prometheus.port}").rollouts)
 
     def read(query: str) -> MetricReading:
         return asyncio.run(reader.read(query))

@@ -199,7 +199,7 @@ class ForeignProgram:
         self._model = model
         self._name = f"foreign-{uuid.uuid4().hex}"
         self._body = json.dumps({"instances": [row]}).encode()
-        servers = {"bootstrap.servers": settings.kafka_bootstrap_servers}
+        servers = {"bootstrap.servers": settings.kafka.bootstrap_servers}
         self._producer = confluent_kafka.Producer(servers)
         self._consumer = confluent_kafka.Consumer(
             {**servers, "group.id": self._name, "auto.offset.reset": "earliest", "enable.auto.commit": False}

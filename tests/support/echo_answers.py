@@ -19,9 +19,9 @@ from tests.support.running_api import RunningApi
 async def echoing(api: RunningApi) -> AsyncIterator[None]:
     """Store, for each request that comes while the block runs, a result with its rows as `probabilities`."""
     settings = api.settings
-    partition = TopicPartition(settings.names.ingress[Lane.REQUESTS], 0)
+    partition = TopicPartition(settings.stack.names.ingress[Lane.REQUESTS], 0)
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest", fetch_max_wait_ms=20
+        bootstrap_servers=settings.kafka.bootstrap_servers, auto_offset_reset="earliest", fetch_max_wait_ms=20
     )
     consumer.assign([partition])
     await consumer.start()

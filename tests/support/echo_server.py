@@ -26,5 +26,11 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 @asynccontextmanager
 async def echoing(**settings: Any) -> AsyncIterator[int]:
-    async with serve_http(echo, load_settings(**settings), host="127.0.0.1", port=0) as port:
+    async with serve_http(
+        echo,
+        load_settings(**settings).ports,
+        max_body_bytes=load_settings().kafka.max_body_bytes,
+        host="127.0.0.1",
+        port=0,
+    ) as port:
         yield port

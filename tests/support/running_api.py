@@ -39,7 +39,7 @@ class RunningApi:
 
     @property
     def url(self) -> str:
-        return base_url("127.0.0.1", self.settings.api_port, tls=self.settings.api_ssl_certfile is not None)
+        return base_url("127.0.0.1", self.settings.api.port, tls=self.settings.api.ssl_certfile is not None)
 
     async def call(
         self, method: str, path: str, body: Any = None, *, key: str | None = None, **headers: str
@@ -101,13 +101,13 @@ async def running_api(
             kafka_request_timeout_ms=60_000,
             **{"default_wait_s": 1.0, "drain_deadline_s": 1.0, **overrides},
         )
-        await create_topics(settings, [("tiny", "v1")])
+        await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("tiny", "v1")])
         stop = asyncio.Event()
         redis = await stack.enter_async_context(connect(redis_url))
-        store = ResultStore(redis, redis_url=redis_url, result_ttl_s=600, names=settings.names)
+        store = ResultStore(redis, redis_url=redis_url, result_ttl_s=600, names=settings.stack.names)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         # With TLS, health is asked at a port without it.
-        asked = settings.api_port if settings.api_ssl_certfile is None else settings.ops_port
+        asked = settings.api.port if settings.api.ssl_certfile is None else settings.ports.ops_port
         await stack.enter_async_context(serving(asked, stop, serve(settings, stop)))
         pids = {"broker": broker.pid, "store": store_pid}
         yield RunningApi(settings=settings, session=session, store=store, pids=pids, keys=keys, stop=stop)

@@ -38,8 +38,18 @@ async def running_router(
     settings: Settings, producer: BatchProducer, store: WindowStore
 ) -> AsyncIterator[tuple[RouterApp, IdleForwarder]]:
     forwarder = IdleForwarder()
-    window_publisher = WindowPublisher(settings, store=store, producer=producer, retrier=Retrier(), clock=SystemClock())
-    app = RouterApp(settings, data_path=forwarder, window_publisher=window_publisher)
+    window_publisher = WindowPublisher(
+        settings.outcomes,
+        settings.kafka,
+        settings.stack.names,
+        store=store,
+        producer=producer,
+        retrier=Retrier(),
+        clock=SystemClock(),
+    )
+    app = RouterApp(
+        settings.outcomes, settings.kafka, settings.stack.names, data_path=forwarder, window_publisher=window_publisher
+    )
     stop = asyncio.Event()
     running = asyncio.create_task(run_app(app, stop))
     try:

@@ -58,34 +58,35 @@ class VersionPools:
     ) -> None:
         self.settings = settings
         self.producer = producer
-        self.store = ResultStore(redis, redis_url=settings.redis_url, result_ttl_s=600, names=NAMES)
-        self.shadow_results = ShadowResults(redis, redis_url=settings.redis_url, names=NAMES)
+        self.store = ResultStore(redis, redis_url=settings.store.redis_url, result_ttl_s=600, names=NAMES)
+        self.shadow_results = ShadowResults(redis, redis_url=settings.store.redis_url, names=NAMES)
         self.splits: Mapping[str, Split] = splits
         self._redis = redis
         self._retrier = Retrier()
         self._delivery = Delivery(
-            self.store, producer, self._retrier, names=NAMES, max_dead_letter_bytes=settings.max_body_bytes
+            self.store, producer, self._retrier, names=NAMES, max_dead_letter_bytes=settings.kafka.max_body_bytes
         )
         self._recorders: dict[str, OutcomeRecorder] = {}
 
     @asynccontextmanager
     async def router(self) -> AsyncIterator[None]:
         forwarder = Forwarder(
-            self.settings,
+            self.settings.stack.names,
+            self.settings.webhooks,
             catalog=make_catalog(),
             splits=self.splits,
             producer=self.producer,
             delivery=self._delivery,
             retrier=self._retrier,
         )
-        async with _running(router_lanes(self.settings, forwarder, self._retrier)):
+        async with _running(router_lanes(self.settings.kafka, self.settings.stack.names, forwarder, self._retrier)):
             yield
 
     @asynccontextmanager
     async def worker(self, model: FixedModel) -> AsyncIterator[None]:
         names = {"model": "iris", "version": model.version.version}
         clock, tallies = SystemClock(), RolloutTallies(model.version)
-        limit = FailureLimit(self.settings, **names, clock=clock)
+        limit = FailureLimit(self.settings.worker, **names, clock=clock)
         recorder = OutcomeRecorder(**names, worker_id="w", clock=clock, classes=model.version.classes, tallies=tallies)
         self._recorders[model.version.version] = recorder
         shadows = ShadowCopies(
@@ -94,7 +95,10 @@ class VersionPools:
         moved = self._moved()
         await moved.read("iris", model.version.version)
         pipeline = Pipeline(
-            self.settings,
+            self.settings.worker,
+            self.settings.feedback,
+            self.settings.kafka,
+            self.settings.stack.names,
             model=model,  # type: ignore[arg-type]  # of the same shape
             delivery=self._delivery,
             fallbacks=FallbackWriter(self.producer, self._retrier, **names),
@@ -104,18 +108,28 @@ class VersionPools:
             clock=clock,
             moved=moved,
         )
-        async with _running(worker_lanes(self.settings, pipeline, limit=limit, retrier=self._retrier)):
+        async with _running(
+            worker_lanes(
+                self.settings.worker,
+                self.settings.kafka,
+                self.settings.stack.names,
+                pipeline,
+                limit=limit,
+                retrier=self._retrier,
+            )
+        ):
             yield
         await shadows.close()
         pipeline.close()
 
     def _moved(self) -> MovedRequests:
-        return MovedRequests(self._redis, redis_url=self.settings.redis_url, names=NAMES, clock=SystemClock())
+        return MovedRequests(self._redis, redis_url=self.settings.store.redis_url, names=NAMES, clock=SystemClock())
 
     async def reroute(self, version: str, *, to_version: str) -> Rerouted:
         """Move what waits for a version to another one."""
         return await reroute_backlog(
-            self.settings,
+            self.settings.kafka,
+            self.settings.stack.names,
             model="iris",
             version=version,
             to_version=to_version,
@@ -141,8 +155,8 @@ class VersionPools:
 
     async def headers_on(self, topic: str) -> list[dict[str, bytes]]:
         """The headers of all records of a topic."""
-        partitions = await partitions_of(self.settings, topic)
-        batches = read_since(self.settings, partitions, since_s=0.0)
+        partitions = await partitions_of(self.settings.kafka, topic)
+        batches = read_since(self.settings.kafka, partitions, since_s=0.0)
         return [dict(record.headers) async for records in batches for record in records]
 
 

@@ -10,7 +10,7 @@ from inferlane.runtime.runfile import base_url
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.service_settings import ApiSettings, ClientSettings
 
 
 class ApiAddress:
@@ -20,19 +20,19 @@ class ApiAddress:
     that certificate is trusted, whatever host it is for.
     """
 
-    def __init__(self, settings: "Settings", url: str = "") -> None:
+    def __init__(self, api: "ApiSettings", client: "ClientSettings", url: str = "") -> None:
         """`url` is preferred to that of the settings."""
-        has_tls = settings.api_ssl_certfile is not None
-        chosen = url or settings.api_url
-        self.url = chosen.rstrip("/") or base_url(settings.api_host, settings.api_port, tls=has_tls)
-        self._authority = settings.api_ssl_cafile
-        self._own = None if chosen else settings.api_ssl_certfile
+        has_tls = api.ssl_certfile is not None
+        chosen = url or client.url
+        self.url = chosen.rstrip("/") or base_url(api.host, api.port, tls=has_tls)
+        self._authority = client.ssl_cafile
+        self._own = None if chosen else api.ssl_certfile
         self._held: tuple[object, ssl.SSLContext] | None = None
 
     @classmethod
-    def of_this_machine(cls, settings: "Settings") -> "ApiAddress":
+    def of_this_machine(cls, api: "ApiSettings", client: "ClientSettings") -> "ApiAddress":
         """Return the address of the API that the settings start, whatever URL others reach it at."""
-        return cls(settings.model_copy(update={"api_url": ""}))
+        return cls(api, client.model_copy(update={"url": ""}))
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS context of a connection; None without TLS. A renewed file is read again.

@@ -26,22 +26,22 @@ def pipeline_full(limit: int) -> Refusal:
     )
 
 
-def too_many(what: str, count: int, settings: "PortSettings") -> Refusal:
+def too_many(what: str, count: int, ports: "PortSettings") -> Refusal:
     """Refuse a call with too many headers or trailers."""
     return Refusal(
         status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         code="head_too_large",
-        detail=f"the call has {count} {what}, the limit is {settings.max_headers}; send fewer, or raise "
+        detail=f"the call has {count} {what}, the limit is {ports.max_headers}; send fewer, or raise "
         "INFERLANE_MAX_HEADERS",
     )
 
 
-def too_large(what: str, size_bytes: int, settings: "PortSettings") -> Refusal:
+def too_large(what: str, size_bytes: int, ports: "PortSettings") -> Refusal:
     """Refuse a call with too many bytes around its body."""
     return Refusal(
         status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         code="head_too_large",
-        detail=f"the {what} have {size_bytes} bytes or more, the limit is {settings.max_head_bytes}; send less, or "
+        detail=f"the {what} have {size_bytes} bytes or more, the limit is {ports.max_head_bytes}; send less, or "
         "raise INFERLANE_MAX_HEAD_BYTES",
     )
 

@@ -32,7 +32,6 @@ from inferlane.runtime.http.request_head import (
 )
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
     from inferlane.runtime.settings import PortSettings
 
 # The bytes of a header beside its name and value: `: ` and the end of the line.
@@ -43,9 +42,10 @@ _MAX_PIPELINED = 16
 _DISCARD_FACTOR = 32
 
 
-def limited_protocol(settings: "PortSettings") -> type[asyncio.Protocol]:
+def limited_protocol(ports: "PortSettings", *, max_body_bytes: int) -> type[asyncio.Protocol]:
     """Return the protocol class with the limits of these settings; uvicorn makes one instance a connection."""
-    limits = {"settings": settings, "places": Places(connection_limit(settings.max_connections))}
+    places = Places(connection_limit(ports.max_connections))
+    limits = {"ports": ports, "places": places, "max_dropped_bytes": max_body_bytes * _DISCARD_FACTOR}
     return type("LimitedProtocol", (LimitedProtocol,), limits)
 
 
@@ -55,8 +55,9 @@ class LimitedProtocol(DrainingProtocol):
     Only a call that does not arrive whole in its first packet costs a timer.
     """
 
-    settings: ClassVar["Settings"]
+    ports: ClassVar["PortSettings"]
     places: ClassVar[Places]
+    max_dropped_bytes: ClassVar[int]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,14 +81,14 @@ class LimitedProtocol(DrainingProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Start waiting for a head."""
-        outgoing = CoalescingTransport(transport, self.loop, write_timeout_s=self.settings.write_timeout_s)
+        outgoing = CoalescingTransport(transport, self.loop, write_timeout_s=self.ports.write_timeout_s)
         super().connection_made(cast("asyncio.Transport", outgoing))
         if self.places.are_overrun(len(self.connections)):
             self.transport.abort()
             return
         if self.places.are_taken(len(self.connections)):
             self._is_surplus, self.app = True, ProbesOnly(self.app, limit=self.places.limit)
-        self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
+        self._start_timer(self.ports.head_timeout_s, self._on_head_timeout)
         if self.is_draining:
             # Accepted in the last moment.
             self.shutdown()
@@ -117,7 +118,7 @@ class LimitedProtocol(DrainingProtocol):
             self._note_head(len(data), has_begun=was_in_head)
         elif self._in_body:
             if not was_in_body:
-                self._start_timer(self.settings.body_timeout_s, self._on_body_timeout)
+                self._start_timer(self.ports.body_timeout_s, self._on_body_timeout)
             elif not self._body_came:
                 self._note_frame(len(data))
 
@@ -132,8 +133,8 @@ class LimitedProtocol(DrainingProtocol):
         """Note a header; a trailer (after the body) is counted and dropped, since nothing here uses it."""
         if self._in_body:
             self._trailers += 1
-            if self._trailers > self.settings.max_headers:
-                raise RefusedError(too_many("trailers", self._trailers, self.settings))
+            if self._trailers > self.ports.max_headers:
+                raise RefusedError(too_many("trailers", self._trailers, self.ports))
             return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
@@ -171,7 +172,7 @@ class LimitedProtocol(DrainingProtocol):
         super().on_body(body)
         if self.cycle.response_complete:
             self._dropped_bytes += len(body)
-            if self._dropped_bytes > self.settings.max_body_bytes * _DISCARD_FACTOR:
+            if self._dropped_bytes > self.max_dropped_bytes:
                 self.transport.abort()
 
     def on_message_complete(self) -> None:
@@ -192,7 +193,7 @@ class LimitedProtocol(DrainingProtocol):
     def pause_writing(self) -> None:
         """Start the time limit of a client that does not read."""
         super().pause_writing()
-        self._write_timer = self.loop.call_later(self.settings.write_timeout_s, self.transport.abort)
+        self._write_timer = self.loop.call_later(self.ports.write_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on: the client reads again."""
@@ -242,33 +243,33 @@ class LimitedProtocol(DrainingProtocol):
 
     def _note_head(self, received_bytes: int, *, has_begun: bool) -> None:
         if not has_begun:
-            self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
+            self._start_timer(self.ports.head_timeout_s, self._on_head_timeout)
         self._earlier_bytes += received_bytes
         # A packet that also ended another call is not counted: its share of this head is not known.
         if has_begun or not self._packet_is_shared:
             self._head_bytes += received_bytes
-        if self._head_bytes > self.settings.max_head_bytes:
-            self._refuse(too_large("request line and headers", self._head_bytes, self.settings))
+        if self._head_bytes > self.ports.max_head_bytes:
+            self._refuse(too_large("request line and headers", self._head_bytes, self.ports))
 
     def _note_frame(self, received_bytes: int) -> None:
         self._frame_bytes += received_bytes
-        if self._frame_bytes > self.settings.max_head_bytes:
-            self._refuse(too_large("chunk extensions and trailers", self._frame_bytes, self.settings))
+        if self._frame_bytes > self.ports.max_head_bytes:
+            self._refuse(too_large("chunk extensions and trailers", self._frame_bytes, self.ports))
 
     def _check_size(self) -> None:
-        if len(self.headers) > self.settings.max_headers:
-            raise RefusedError(too_many("headers", len(self.headers), self.settings))
-        if self._packet_bytes + self._earlier_bytes <= self.settings.max_head_bytes:
+        if len(self.headers) > self.ports.max_headers:
+            raise RefusedError(too_many("headers", len(self.headers), self.ports))
+        if self._packet_bytes + self._earlier_bytes <= self.ports.max_head_bytes:
             return
         size_bytes = len(self.url) + sum(len(name) + len(value) + _HEADER_FRAME_BYTES for name, value in self.headers)
-        if size_bytes > self.settings.max_head_bytes:
-            raise RefusedError(too_large("request line and headers", size_bytes, self.settings))
+        if size_bytes > self.ports.max_head_bytes:
+            raise RefusedError(too_large("request line and headers", size_bytes, self.ports))
 
     def _on_head_timeout(self) -> None:
         if self.flow.read_paused:
-            self._start_timer(self.settings.head_timeout_s, self._on_head_timeout)
+            self._start_timer(self.ports.head_timeout_s, self._on_head_timeout)
         elif self._in_head:
-            self._too_slow("request line and headers", self.settings.head_timeout_s, "INFERLANE_HEAD_TIMEOUT_S")
+            self._too_slow("request line and headers", self.ports.head_timeout_s, "INFERLANE_HEAD_TIMEOUT_S")
         else:
             # No byte of a call arrived: browsers open such connections in advance, and expect no answer.
             cast("CoalescingTransport", self.transport).close_idle()
@@ -276,9 +277,9 @@ class LimitedProtocol(DrainingProtocol):
     def _on_body_timeout(self) -> None:
         if self.flow.read_paused:
             # We do not read now, so it is not the client that is slow.
-            self._start_timer(self.settings.body_timeout_s, self._on_body_timeout)
+            self._start_timer(self.ports.body_timeout_s, self._on_body_timeout)
         else:
-            self._too_slow("body", self.settings.body_timeout_s, "INFERLANE_BODY_TIMEOUT_S")
+            self._too_slow("body", self.ports.body_timeout_s, "INFERLANE_BODY_TIMEOUT_S")
 
     def _too_slow(self, part: str, limit_s: float, setting: str) -> None:
         self._refuse(too_slow(part, limit_s, setting))

@@ -97,10 +97,11 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve_http(
+async def serve_http(  # noqa: PLR0913 - what is served, where, and the limits
     app: Any,
-    settings: "PortSettings",
+    ports: "PortSettings",
     *,
+    max_body_bytes: int,
     host: str,
     port: int,
     shares_port: bool = False,
@@ -121,7 +122,7 @@ async def serve_http(
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port.") from error
     chosen: dict[str, Any] = {
         "interface": "asgi3",
-        "http": limited_protocol(settings),
+        "http": limited_protocol(ports, max_body_bytes=max_body_bytes),
         "log_config": None,
         "access_log": False,
         "ws": "none",
@@ -130,7 +131,7 @@ async def serve_http(
         # Proxy headers are not used here, and reading them costs every call.
         "proxy_headers": False,
     } | options
-    server = _Server(uvicorn.Config(app, **chosen), tls=tls, handshake_timeout_s=settings.head_timeout_s)
+    server = _Server(uvicorn.Config(app, **chosen), tls=tls, handshake_timeout_s=ports.head_timeout_s)
     task = asyncio.create_task(server.serve(sockets=[listener]), name=f"http:{port}")
     essential(task, may_end=lambda: server.should_exit)
     try:

@@ -38,47 +38,47 @@ class ClientArguments(TypedDict):
     sasl_plain_password: str | None
 
 
-def client_arguments(settings: "KafkaSettings") -> ClientArguments:
+def client_arguments(kafka: "KafkaSettings") -> ClientArguments:
     """Return where to connect and how. Holds the password: never log it.
 
     Raises:
         ConfigurationError: a certificate or key cannot be read.
     """
     speed_up_connections()
-    password = settings.kafka_sasl_password
+    password = kafka.sasl_password
     return ClientArguments(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        security_protocol=settings.kafka_security_protocol,
-        ssl_context=tls_context(settings),
-        sasl_mechanism=settings.kafka_sasl_mechanism or "PLAIN",
-        sasl_plain_username=settings.kafka_sasl_username,
+        bootstrap_servers=kafka.bootstrap_servers,
+        security_protocol=kafka.security_protocol,
+        ssl_context=tls_context(kafka),
+        sasl_mechanism=kafka.sasl_mechanism or "PLAIN",
+        sasl_plain_username=kafka.sasl_username,
         sasl_plain_password=None if password is None else password.get_secret_value(),
     )
 
 
-def tls_context(settings: "KafkaSettings") -> ssl.SSLContext | None:
+def tls_context(kafka: "KafkaSettings") -> ssl.SSLContext | None:
     """Return the TLS context that the settings ask for, which checks the broker's name; None without TLS.
 
     Raises:
         ConfigurationError: a certificate or key cannot be read.
     """
-    if settings.kafka_security_protocol not in _ENCRYPTED:
+    if kafka.security_protocol not in _ENCRYPTED:
         return None
     bound_tls_close()
     try:
-        context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
+        context = ssl.create_default_context(cafile=kafka.ssl_cafile)
     except OSError as error:
         raise ConfigurationError(
-            f"INFERLANE_KAFKA_SSL_CAFILE={str(settings.kafka_ssl_cafile)!r} holds no certificates: {error}. "
+            f"INFERLANE_KAFKA_SSL_CAFILE={str(kafka.ssl_cafile)!r} holds no certificates: {error}. "
             "Name a PEM file with the authority that signed the broker's certificate."
         ) from error
-    if settings.kafka_ssl_certfile is not None:
+    if kafka.ssl_certfile is not None:
         try:
-            context.load_cert_chain(settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile, password=_no_password)
+            context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile, password=_no_password)
         except (OSError, ValueError) as error:
             raise ConfigurationError(
-                f"INFERLANE_KAFKA_SSL_CERTFILE={str(settings.kafka_ssl_certfile)!r} with "
-                f"INFERLANE_KAFKA_SSL_KEYFILE={str(settings.kafka_ssl_keyfile)!r} is no certificate with its key: "
+                f"INFERLANE_KAFKA_SSL_CERTFILE={str(kafka.ssl_certfile)!r} with "
+                f"INFERLANE_KAFKA_SSL_KEYFILE={str(kafka.ssl_keyfile)!r} is no certificate with its key: "
                 f"{error}. Name PEM files; the key has no passphrase, and may be in the certificate's file."
             ) from error
     return context
@@ -101,43 +101,43 @@ _HEARTBEATS_A_SESSION = 6
 METADATA_MAX_AGE_MS = 5_000
 
 
-def make_producer(settings: "KafkaSettings") -> AIOKafkaProducer:
+def make_producer(kafka: "KafkaSettings") -> AIOKafkaProducer:
     """Return a producer whose acknowledgement means that every in-sync replica has the record."""
     kafka_errors.update({kind.errno: kind for kind in UNKNOWN_TO_CLIENT})
     return AIOKafkaProducer(
-        **client_arguments(settings),
+        **client_arguments(kafka),
         acks="all",
-        enable_idempotence=settings.kafka_idempotence,
-        max_request_size=record_limit_bytes(settings),
+        enable_idempotence=kafka.idempotence,
+        max_request_size=record_limit_bytes(kafka),
         # A partition takes one batch a round trip; without a linger a large limit costs no latency.
         max_batch_size=_MAX_BATCH_BYTES,
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
-        request_timeout_ms=settings.kafka_request_timeout_ms,
+        request_timeout_ms=kafka.request_timeout_ms,
     )
 
 
 def make_consumer(
-    settings: "KafkaSettings", *topics: str, group: str | None, fetch_max_wait_ms: int | None = None
+    kafka: "KafkaSettings", *topics: str, group: str | None, fetch_max_wait_ms: int | None = None
 ) -> AIOKafkaConsumer:
     """Return a consumer that never commits by itself and starts a new group at the oldest record."""
-    guard_fetches(batch_limit_bytes=batch_limit_bytes(settings))
+    guard_fetches(batch_limit_bytes=batch_limit_bytes(kafka))
     return AIOKafkaConsumer(
         *topics,
-        **client_arguments(settings),
+        **client_arguments(kafka),
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         # Records of aborted or open transactions are not requests.
         isolation_level="read_committed",
-        fetch_max_wait_ms=fetch_max_wait_ms or settings.fetch_max_wait_ms,
+        fetch_max_wait_ms=fetch_max_wait_ms or kafka.fetch_max_wait_ms,
         fetch_max_bytes=_FETCH_MAX_BYTES,
-        max_partition_fetch_bytes=record_limit_bytes(settings),
-        session_timeout_ms=settings.session_timeout_ms,
-        heartbeat_interval_ms=settings.session_timeout_ms // _HEARTBEATS_A_SESSION,
+        max_partition_fetch_bytes=record_limit_bytes(kafka),
+        session_timeout_ms=kafka.session_timeout_ms,
+        heartbeat_interval_ms=kafka.session_timeout_ms // _HEARTBEATS_A_SESSION,
         max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
-        rebalance_timeout_ms=max(settings.session_timeout_ms, int(settings.drain_deadline_s * 1000)),
-        request_timeout_ms=max(settings.kafka_request_timeout_ms, settings.session_timeout_ms + 5_000),
+        rebalance_timeout_ms=max(kafka.session_timeout_ms, int(kafka.drain_deadline_s * 1000)),
+        request_timeout_ms=max(kafka.request_timeout_ms, kafka.session_timeout_ms + 5_000),
     )
 
 
@@ -145,23 +145,23 @@ def make_consumer(
 _FRAME_BYTES = 64 * 1024
 
 
-def record_limit_bytes(settings: "KafkaSettings") -> int:
+def record_limit_bytes(kafka: "KafkaSettings") -> int:
     """Return the size in bytes of the largest framed record, which a producer may send and a topic must accept."""
-    return max(settings.max_body_bytes, settings.max_result_bytes) + _FRAME_BYTES
+    return max(kafka.max_body_bytes, kafka.max_result_bytes) + _FRAME_BYTES
 
 
 # A producer compresses several records together, each of which must be within the limit.
 _BATCH_LIMITS = 4
 
 
-def batch_limit_bytes(settings: "KafkaSettings") -> int:
+def batch_limit_bytes(kafka: "KafkaSettings") -> int:
     """Return the most bytes of the records of one compressed batch after decompression."""
-    return _BATCH_LIMITS * record_limit_bytes(settings)
+    return _BATCH_LIMITS * record_limit_bytes(kafka)
 
 
-def make_admin(settings: "KafkaSettings") -> AIOKafkaAdminClient:
+def make_admin(kafka: "KafkaSettings") -> AIOKafkaAdminClient:
     """Return a client for topics and groups; call its `start()` and `close()`."""
-    return AIOKafkaAdminClient(**client_arguments(settings), request_timeout_ms=settings.kafka_request_timeout_ms)
+    return AIOKafkaAdminClient(**client_arguments(kafka), request_timeout_ms=kafka.request_timeout_ms)
 
 
 async def partitions_by_topic(admin: AIOKafkaAdminClient) -> Mapping[str, list[TopicPartition]]:
@@ -176,14 +176,14 @@ async def partitions_by_topic(admin: AIOKafkaAdminClient) -> Mapping[str, list[T
     }
 
 
-async def partitions_of(settings: "KafkaSettings", topic: str) -> list[TopicPartition]:
+async def partitions_of(kafka: "KafkaSettings", topic: str) -> list[TopicPartition]:
     """Return the partitions of a topic. Rare, so it opens a connection of its own.
 
     Raises:
         UnavailableError: the broker does not answer, or has no such topic.
     """
-    admin = make_admin(settings)
-    with broker_errors(settings.kafka_bootstrap_servers):
+    admin = make_admin(kafka)
+    with broker_errors(kafka.bootstrap_servers):
         try:
             await admin.start()
             partitions = (await partitions_by_topic(admin)).get(topic)
@@ -258,10 +258,10 @@ class FetchWait:
     idle_ms: int
 
     @classmethod
-    def for_lane(cls, settings: "KafkaSettings", lane: Lane) -> Self:
+    def for_lane(cls, kafka: "KafkaSettings", lane: Lane) -> Self:
         """Return the waits of this lane by the settings."""
-        busy_ms, idle_ms = settings.fetch_max_wait_ms, settings.idle_fetch_max_wait_ms
-        if settings.arrivals_dir is not None:
+        busy_ms, idle_ms = kafka.fetch_max_wait_ms, kafka.idle_fetch_max_wait_ms
+        if kafka.arrivals_dir is not None:
             busy_ms, idle_ms = max(busy_ms, _SIGNALLED_BUSY_MS), max(idle_ms, _SIGNALLED_IDLE_MS)
         if lane is Lane.BULK:
             busy_ms, idle_ms = max(busy_ms, _BULK_BUSY_MS), max(idle_ms, _BULK_IDLE_MS)

@@ -52,7 +52,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
 
     def __init__(  # noqa: PLR0913 - what it reads, and for whom
         self,
-        settings: "KafkaSettings",
+        kafka: "KafkaSettings",
         *,
         topic: str,
         group: str,
@@ -62,14 +62,14 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         in_flight: int = 1,
     ) -> None:
         """`is_blocked`: a lack of progress has an outside cause. `in_flight`: the most batches in work at once."""
-        self._settings = settings
+        self._kafka = kafka
         self._is_blocked = is_blocked
-        self._progress = Progress(stuck_after_s=settings.stuck_after_s)
+        self._progress = Progress(stuck_after_s=kafka.stuck_after_s)
         self._topic = topic
         self._group = group
-        self._fetch_wait = FetchWait.for_lane(settings, lane)
-        self._arrivals = None if settings.arrivals_dir is None else ArrivalListener(settings.arrivals_dir, topic)
-        self._attempts = Attempts(attempt_log, topic=topic, max_deaths=settings.max_deaths)
+        self._fetch_wait = FetchWait.for_lane(kafka, lane)
+        self._arrivals = None if kafka.arrivals_dir is None else ArrivalListener(kafka.arrivals_dir, topic)
+        self._attempts = Attempts(attempt_log, topic=topic, max_deaths=kafka.max_deaths)
         self._in_flight = in_flight
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
         # The position of each partition as of the last fetch.
@@ -93,9 +93,9 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         Raises:
             UnavailableError: the broker does not answer.
         """
-        consumer = make_consumer(self._settings, group=self._group, fetch_max_wait_ms=self._fetch_wait.busy_ms)
+        consumer = make_consumer(self._kafka, group=self._group, fetch_max_wait_ms=self._fetch_wait.busy_ms)
         try:
-            with broker_errors(self._settings.kafka_bootstrap_servers):
+            with broker_errors(self._kafka.bootstrap_servers):
                 await consumer.start()
                 consumer.subscribe([self._topic], listener=self)
         except BaseException:
@@ -105,7 +105,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if self._arrivals is not None:
             rest_until_told(consumer, self._arrivals, topic=self._topic, effect="the broker is asked often")
         watch = watch_progress(
-            consumer, self._progress, stuck_after_s=self._settings.stuck_after_s, is_blocked=self._is_blocked
+            consumer, self._progress, stuck_after_s=self._kafka.stuck_after_s, is_blocked=self._is_blocked
         )
         self._tasks = (
             asyncio.create_task(self._commit_for_ever(), name=f"commit:{self._topic}"),
@@ -138,7 +138,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         consumer = self._running()
         if self._attempts.careful:
             return await self._fetch_suspect(consumer, timeout_s=timeout_s)
-        with broker_errors(self._settings.kafka_bootstrap_servers):
+        with broker_errors(self._kafka.bootstrap_servers):
             fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         self._rest_when_idle(consumer, found=bool(fetched))
         if fetched:
@@ -166,7 +166,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """Fetch one record of a partition on which processes died, or leave it where the suspicion ends."""
         number, attempt = next(iter(self._attempts.careful.items()))
         partition = TopicPartition(self._topic, number)
-        with broker_errors(self._settings.kafka_bootstrap_servers):
+        with broker_errors(self._kafka.bootstrap_servers):
             fetched = await consumer.getmany(partition, timeout_ms=int(timeout_s * 1000), max_records=1)
             if not fetched:
                 if await consumer.position(partition) >= (consumer.last_stable_offset(partition) or math.inf):
@@ -246,11 +246,11 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Finish and commit before the next owner reads on from our commit."""
         try:
-            async with asyncio.timeout(self._settings.drain_deadline_s):
+            async with asyncio.timeout(self._kafka.drain_deadline_s):
                 await self._idle.wait()
         except TimeoutError:
             log.warning(
-                "revoked_with_work_unfinished", topic=self._topic, drain_deadline_s=self._settings.drain_deadline_s
+                "revoked_with_work_unfinished", topic=self._topic, drain_deadline_s=self._kafka.drain_deadline_s
             )
         await self._commit()
         self._tracker.forget()
@@ -270,7 +270,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     async def _commit_for_ever(self) -> None:
         while True:
             await self._has_finished.wait()
-            await asyncio.sleep(0.0 if self._attempts.is_hurried else self._settings.commit_interval_s)
+            await asyncio.sleep(0.0 if self._attempts.is_hurried else self._kafka.commit_interval_s)
             self._has_finished.clear()
             await self._commit()
 
@@ -295,5 +295,5 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         except (KafkaError, TimeoutError) as error:
             # Retried one interval later, also by a hurried consumer; until then a crash redelivers more.
             self._tracker.put_back(offsets)
-            asyncio.get_running_loop().call_later(self._settings.commit_interval_s, self._has_finished.set)
+            asyncio.get_running_loop().call_later(self._kafka.commit_interval_s, self._has_finished.set)
             log.warning("commit_failed", topic=self._topic, error=repr(error))

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class BacklogReader:
     """Reads the positions of groups without joining them. Used from one event loop, by one caller at a time."""
 
-    def __init__(self, settings: "KafkaSettings") -> None:
-        self._settings = settings
+    def __init__(self, kafka: "KafkaSettings") -> None:
+        self._kafka = kafka
         self._consumer: AIOKafkaConsumer | None = None
         self._admin: AIOKafkaAdminClient | None = None
         self._coordinators: dict[str, int] = {}
@@ -52,7 +52,7 @@ class BacklogReader:
             UnavailableError: the broker does not answer; the next call connects anew.
         """
         try:
-            with broker_errors(self._settings.kafka_bootstrap_servers):
+            with broker_errors(self._kafka.bootstrap_servers):
                 return await self._read(subscriptions)
         except BaseException:
             await self.close()
@@ -104,8 +104,8 @@ class BacklogReader:
     async def _connected(self) -> "tuple[AIOKafkaConsumer, AIOKafkaAdminClient]":
         if self._consumer is None or self._admin is None:
             await self.close()
-            self._consumer = make_consumer(self._settings, group=None)
-            self._admin = make_admin(self._settings)
+            self._consumer = make_consumer(self._kafka, group=None)
+            self._admin = make_admin(self._kafka)
             await self._consumer.start()
             await self._admin.start()
         return self._consumer, self._admin

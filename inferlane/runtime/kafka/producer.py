@@ -44,16 +44,16 @@ class BatchProducer:
     costs one append a record and one future a batch. A record or topic that fails does not affect the others.
     """
 
-    def __init__(self, settings: "KafkaSettings") -> None:
-        self._settings = settings
-        self._producer = RenewableProducer(settings, on_metadata=self._note_partitions)
+    def __init__(self, kafka: "KafkaSettings") -> None:
+        self._kafka = kafka
+        self._producer = RenewableProducer(kafka, on_metadata=self._note_partitions)
         self._partitioners: dict[str, StickyPartitioner] = {}
-        self._facts = TopicFacts(settings)
-        self._arrivals = None if settings.arrivals_dir is None else ArrivalSignals(settings.arrivals_dir)
-        self._limit_bytes = record_limit_bytes(settings)
+        self._facts = TopicFacts(kafka)
+        self._arrivals = None if kafka.arrivals_dir is None else ArrivalSignals(kafka.arrivals_dir)
+        self._limit_bytes = record_limit_bytes(kafka)
         # Past this the broker has not answered although the client still waits: an idempotent producer never
         # gives up by itself.
-        self._timeout_s = settings.kafka_request_timeout_ms / 1000
+        self._timeout_s = kafka.request_timeout_ms / 1000
 
     async def start(self) -> None:
         """Connect.
@@ -191,7 +191,7 @@ class BatchProducer:
                 continue
             remedy = remedy_of(error)
             # The broker did not count the refused batch in its sequence; the producer did.
-            is_spent = remedy is Remedy.RECONNECT or (remedy is Remedy.REFUSE and self._settings.kafka_idempotence)
+            is_spent = remedy is Remedy.RECONNECT or (remedy is Remedy.REFUSE and self._kafka.idempotence)
             if is_spent:
                 self._producer.note_spent(producer)
             if isinstance(error, UnknownTopicOrPartitionError):
@@ -253,10 +253,10 @@ class BatchProducer:
             )
         if remedy_of(error) is Remedy.REFUSE:
             return RecordRefusedError(f"{topic} does not take the record ({what}); look at the settings of the topic")
-        return broker_failure(error, self._settings.kafka_bootstrap_servers)
+        return broker_failure(error, self._kafka.bootstrap_servers)
 
     async def _learn_partitions(self, topic: str) -> StickyPartitioner:
-        with broker_errors(self._settings.kafka_bootstrap_servers):
+        with broker_errors(self._kafka.bootstrap_servers):
             async with asyncio.timeout(self._timeout_s):
                 partitions = await self._facts.partitions(topic, self._producer.current.client)
         partitioner = self._partitioners[topic] = StickyPartitioner(partitions, first=secrets.randbelow(partitions))

@@ -29,11 +29,11 @@ class RenewableProducer:
     Once the broker refuses the sequence or session of an idempotent producer, it refuses that producer for ever.
     """
 
-    def __init__(self, settings: "KafkaSettings", *, on_metadata: "Callable[[ClusterMetadata], None]") -> None:
+    def __init__(self, kafka: "KafkaSettings", *, on_metadata: "Callable[[ClusterMetadata], None]") -> None:
         """`on_metadata` is called with the broker's metadata of topics each time that they are read."""
-        self._settings = settings
+        self._kafka = kafka
         self._on_metadata = on_metadata
-        self._timeout_s = settings.kafka_request_timeout_ms / 1000
+        self._timeout_s = kafka.request_timeout_ms / 1000
         self._producer: AIOKafkaProducer | None = None
         self._is_spent = False
         self._renewing = asyncio.Lock()
@@ -96,9 +96,9 @@ class RenewableProducer:
             closing.add_done_callback(self._closing.discard)
 
     async def _connect(self) -> "AIOKafkaProducer":
-        producer = make_producer(self._settings)
+        producer = make_producer(self._kafka)
         try:
-            with broker_errors(self._settings.kafka_bootstrap_servers):
+            with broker_errors(self._kafka.bootstrap_servers):
                 await producer.start()
         except BaseException:
             await producer.stop()
@@ -125,8 +125,8 @@ _MAX_MESSAGE_BYTES = "max.message.bytes"
 class TopicFacts:
     """Facts about topics, read after a failure and kept for a while. Used from one event loop."""
 
-    def __init__(self, settings: "KafkaSettings") -> None:
-        self._settings = settings
+    def __init__(self, kafka: "KafkaSettings") -> None:
+        self._kafka = kafka
         self._missing_since_s: dict[str, float] = {}
         self._asked_s: dict[str, float] = {}
         self._limits: dict[str, tuple[int, float]] = {}
@@ -175,7 +175,7 @@ class TopicFacts:
 
     async def _ask_limit(self, topic: str) -> int | None:
         """Return the topic's `max.message.bytes`, None if we may not read it."""
-        admin = make_admin(self._settings)
+        admin = make_admin(self._kafka)
         try:
             await admin.start()
             wanted = ConfigResource(ConfigResourceType.TOPIC, topic, configs={_MAX_MESSAGE_BYTES: ""})

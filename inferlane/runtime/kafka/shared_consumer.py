@@ -28,7 +28,7 @@ from inferlane.runtime.service import essential
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -44,12 +44,12 @@ _PAUSED_WAIT_MS = 20
 class SharedConsumer:
     """Reads the topics of its feeds; the owner of each (`topic_feed.FeedOwner`). Used from one event loop."""
 
-    def __init__(self, settings: "Settings", *, lane: Lane, retrier: Retrier) -> None:
-        self._settings = settings
+    def __init__(self, kafka: "KafkaSettings", *, lane: Lane, retrier: Retrier) -> None:
+        self._kafka = kafka
         self._retrier = retrier
         self._lane = lane
-        self._fetch_wait = FetchWait.for_lane(settings, lane)
-        folder = settings.arrivals_dir
+        self._fetch_wait = FetchWait.for_lane(kafka, lane)
+        folder = kafka.arrivals_dir
         self._arrivals = None if folder is None else ArrivalListeners(folder)
         self._feeds: dict[str, TopicFeed] = {}
         self._waiting: dict[str, TopicFeed] = {}
@@ -71,9 +71,9 @@ class SharedConsumer:
         Raises:
             UnavailableError: the broker does not answer.
         """
-        consumer = make_consumer(self._settings, group=None, fetch_max_wait_ms=self._fetch_wait.busy_ms)
+        consumer = make_consumer(self._kafka, group=None, fetch_max_wait_ms=self._fetch_wait.busy_ms)
         try:
-            with broker_errors(self._settings.kafka_bootstrap_servers):
+            with broker_errors(self._kafka.bootstrap_servers):
                 await consumer.start()
         except BaseException:
             await consumer.stop()
@@ -159,7 +159,7 @@ class SharedConsumer:
 
     async def _fetch(self) -> None:
         consumer = self._running()
-        with broker_errors(self._settings.kafka_bootstrap_servers):
+        with broker_errors(self._kafka.bootstrap_servers):
             fetched = await consumer.getmany(timeout_ms=_GETMANY_MS)
         for partition, position in positions(consumer).items():
             feed = self._feeds.get(partition.topic)
@@ -185,7 +185,7 @@ class SharedConsumer:
         while True:
             await self._has_finished.wait()
             is_hurried = any(feed.is_hurried for feed in self._feeds.values())
-            await asyncio.sleep(0.0 if is_hurried else self._settings.commit_interval_s)
+            await asyncio.sleep(0.0 if is_hurried else self._kafka.commit_interval_s)
             self._has_finished.clear()
             async with self._committing:
                 for feed in list(self._feeds.values()):
@@ -202,7 +202,7 @@ class SharedConsumer:
             self._give_way(feed)
         except BROKER_ERRORS as error:
             feed.put_back(offsets)
-            asyncio.get_running_loop().call_later(self._settings.commit_interval_s, self._has_finished.set)
+            asyncio.get_running_loop().call_later(self._kafka.commit_interval_s, self._has_finished.set)
             log.warning("commit_failed", topic=feed.topic, error=repr(error))
         else:
             feed.note_committed(offsets)

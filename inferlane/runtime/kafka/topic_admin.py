@@ -14,7 +14,8 @@ from inferlane.errors import UnavailableError
 from inferlane.runtime.kafka.clients import make_admin, record_limit_bytes
 
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
+    from inferlane.contracts.naming import Names
+    from inferlane.runtime.service_settings import WebhookSettings
     from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -37,16 +38,17 @@ class TopicSpec:
     config: dict[str, str] = field(default_factory=dict)
 
 
-def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[TopicSpec, ...]:
+def topic_specs(
+    kafka: "KafkaSettings", names: "Names", webhooks: "WebhookSettings", versions: Iterable[tuple[str, str]]
+) -> tuple[TopicSpec, ...]:
     """Return every topic that these `(model, version)` pairs need."""
-    retention = {"retention.ms": str(_RETENTION_MS), "max.message.bytes": str(record_limit_bytes(settings))}
-    names = settings.names
+    retention = {"retention.ms": str(_RETENTION_MS), "max.message.bytes": str(record_limit_bytes(kafka))}
     shared = [
         *(
-            TopicSpec(name=name, partitions=settings.ingress_partitions, config=retention)
+            TopicSpec(name=name, partitions=kafka.ingress_partitions, config=retention)
             for name in names.ingress.values()
         ),
-        TopicSpec(name=names.results, partitions=settings.ingress_partitions, config=retention),
+        TopicSpec(name=names.results, partitions=kafka.ingress_partitions, config=retention),
         TopicSpec(name=names.outcomes, partitions=1, config={"retention.ms": str(_OUTCOMES_RETENTION_MS)}),
         TopicSpec(name=names.feedback, partitions=1, config={"retention.ms": str(_FEEDBACK_RETENTION_MS)}),
         TopicSpec(
@@ -60,21 +62,22 @@ def topic_specs(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tu
         ),
     ]
     work = [
-        TopicSpec(name=names.work_topic(model, version, lane), partitions=settings.work_partitions, config=retention)
+        TopicSpec(name=names.work_topic(model, version, lane), partitions=kafka.work_partitions, config=retention)
         for model, version in versions
         for lane in Lane
     ]
-    return (*shared, *_callback_specs(settings, retention), *work)
+    return (*shared, *_callback_specs(kafka, names, webhooks, retention), *work)
 
 
-def _callback_specs(settings: "Settings", retention: dict[str, str]) -> tuple[TopicSpec, ...]:
+def _callback_specs(
+    kafka: "KafkaSettings", names: "Names", webhooks: "WebhookSettings", retention: dict[str, str]
+) -> tuple[TopicSpec, ...]:
     """Return the topics of callbacks. Those of retries have one partition: its first record is due first."""
-    if not settings.webhooks:
+    if not webhooks.enabled:
         return ()
-    names = settings.names
     waiting = (names.callback_retries(stage) for stage in range(1, CALLBACK_STAGES + 1))
     return (
-        TopicSpec(name=names.callbacks, partitions=settings.ingress_partitions, config=retention),
+        TopicSpec(name=names.callbacks, partitions=kafka.ingress_partitions, config=retention),
         *(TopicSpec(name=name, partitions=1, config=retention) for name in waiting),
     )
 
@@ -83,7 +86,9 @@ def _callback_specs(settings: "Settings", retention: dict[str, str]) -> tuple[To
 _SHOWN_POLL_S = 0.05
 
 
-async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+async def create_topics(
+    kafka: "KafkaSettings", names: "Names", webhooks: "WebhookSettings", versions: Iterable[tuple[str, str]]
+) -> tuple[str, ...]:
     """Create the topics that do not exist yet and return their names; existing ones stay as they are.
 
     Returns once the broker lists the new topics, which on Apache Kafka is a little after it has created them.
@@ -91,19 +96,19 @@ async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]
     Raises:
         UnavailableError: the broker does not answer, or refuses a topic.
     """
-    specs = topic_specs(settings, versions)
-    admin = make_admin(settings)
+    specs = topic_specs(kafka, names, webhooks, versions)
+    admin = make_admin(kafka)
     try:
         await admin.start()
         existing = set(await admin.list_topics())
         missing = [spec for spec in specs if spec.name not in existing]
         if missing:
-            await _create(admin, settings, missing)
-            async with asyncio.timeout(settings.kafka_request_timeout_ms / 1000):
+            await _create(admin, kafka, missing)
+            async with asyncio.timeout(kafka.request_timeout_ms / 1000):
                 await _wait_until_shown(admin, {spec.name for spec in missing})
     except (KafkaError, OSError, TimeoutError) as error:
         raise UnavailableError(
-            f"cannot create topics on {settings.kafka_bootstrap_servers}: {error!r}. `inferlane doctor` tries what "
+            f"cannot create topics on {kafka.bootstrap_servers}: {error!r}. `inferlane doctor` tries what "
             "stands between; topics that are there already stay as they are, so the same call may be made again."
         ) from error
     finally:
@@ -111,13 +116,13 @@ async def create_topics(settings: "Settings", versions: Iterable[tuple[str, str]
     return tuple(spec.name for spec in missing)
 
 
-async def _create(admin: AIOKafkaAdminClient, settings: "KafkaSettings", missing: list[TopicSpec]) -> None:
+async def _create(admin: AIOKafkaAdminClient, kafka: "KafkaSettings", missing: list[TopicSpec]) -> None:
     response = await admin.create_topics(
         [
             NewTopic(
                 name=spec.name,
                 num_partitions=spec.partitions,
-                replication_factor=settings.replication_factor,
+                replication_factor=kafka.replication_factor,
                 topic_configs=spec.config,
             )
             for spec in missing

@@ -17,7 +17,7 @@ from inferlane.runtime.metrics.consumer_metrics import CONSUMER_LAG, CONSUMER_ST
 
 if TYPE_CHECKING:
     from inferlane.errors import FatalRecordError
-    from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import KafkaSettings
 
 # A topic with more queued than this is not fetched until less than `_FEW` of it is left. Lower limits leave a version
 # without work during a fetch, higher ones take memory for each version with a backlog.
@@ -78,7 +78,7 @@ class TopicFeed:
 
     def __init__(  # noqa: PLR0913 - what it reads, and for whom
         self,
-        settings: "Settings",
+        kafka: "KafkaSettings",
         owner: FeedOwner,
         *,
         topic: str,
@@ -93,9 +93,9 @@ class TopicFeed:
         # The partitions that are read now; none before the owner reads them.
         self.partitions: tuple[TopicPartition, ...] = ()
         self.is_blocked = is_blocked
-        self.progress = Progress(stuck_after_s=settings.stuck_after_s)
+        self.progress = Progress(stuck_after_s=kafka.stuck_after_s)
         self._owner = owner
-        self._attempts = Attempts(attempt_log, topic=topic, max_deaths=settings.max_deaths)
+        self._attempts = Attempts(attempt_log, topic=topic, max_deaths=kafka.max_deaths)
         self._in_flight = in_flight
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
         self._chunks: deque[_Chunk] = deque()

@@ -20,7 +20,7 @@ _POLL_MS = 200
 
 
 def read_from(
-    settings: "KafkaSettings", starts: Mapping[TopicPartition, int]
+    kafka: "KafkaSettings", starts: Mapping[TopicPartition, int]
 ) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
     """Yield the records of the partitions from these offsets to the present end. As `read_since`.
 
@@ -35,37 +35,37 @@ def read_from(
         # Fetch even if nothing seems to be left: the first fetch corrects the end.
         return {partition: max(start, ends[partition]) for partition, start in starts.items()}
 
-    return _read(settings, list(starts), seek)
+    return _read(kafka, list(starts), seek)
 
 
 def read_since(
-    settings: "KafkaSettings", partitions: Collection[TopicPartition], *, since_s: float
+    kafka: "KafkaSettings", partitions: Collection[TopicPartition], *, since_s: float
 ) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
     """Yield the records of the partitions from `since_s` to the present end. Has no group and commits nothing.
 
     Raises:
         UnavailableError: the broker does not answer, or stops answering on the way.
     """
-    return _read(settings, partitions, partial(_seek, partitions=partitions, since_s=since_s))
+    return _read(kafka, partitions, partial(_seek, partitions=partitions, since_s=since_s))
 
 
 async def _read(
-    settings: "KafkaSettings",
+    kafka: "KafkaSettings",
     partitions: Collection[TopicPartition],
     seek: Callable[["AIOKafkaConsumer"], Awaitable[dict[TopicPartition, int]]],
 ) -> AsyncGenerator[Sequence[ConsumerRecord], None]:
     if not partitions:
         return
-    consumer = make_consumer(settings, group=None, fetch_max_wait_ms=_POLL_MS)
+    consumer = make_consumer(kafka, group=None, fetch_max_wait_ms=_POLL_MS)
     try:
-        with broker_errors(settings.kafka_bootstrap_servers):
+        with broker_errors(kafka.bootstrap_servers):
             await consumer.start()
             consumer.assign(list(partitions))
             ends = await seek(consumer)
         fresh = set(ends)
         while ends:
-            with broker_errors(settings.kafka_bootstrap_servers):
-                async with asyncio.timeout(settings.kafka_request_timeout_ms / 1000):
+            with broker_errors(kafka.bootstrap_servers):
+                async with asyncio.timeout(kafka.request_timeout_ms / 1000):
                     batch = await _take(consumer, ends, fresh)
             for records in batch.values():
                 yield records

@@ -65,7 +65,7 @@ class ForeignSenders:
     async def send_oversized(self) -> str:
         """Send one record that fits the request topic, and no work topic once it has the router's headers."""
         sent = self._request(Way.REQUESTS, fate=Fate.REFUSED)
-        limit_bytes = record_limit_bytes(self._system.settings)
+        limit_bytes = record_limit_bytes(self._system.settings.kafka)
         padding = limit_bytes - _OVERSIZED_ROOM_BYTES - len(sent.value)
         padded = replace(sent, value=sent.value + b" " * padding)
         await self._send([padded], {"message.max.bytes": limit_bytes * 2})
@@ -139,7 +139,7 @@ class ForeignSenders:
         """
         producer = Producer(
             {
-                "bootstrap.servers": self._system.settings.kafka_bootstrap_servers,
+                "bootstrap.servers": self._system.settings.kafka.bootstrap_servers,
                 "acks": "all",
                 "message.timeout.ms": int(_ACKNOWLEDGED_WITHIN_S * 1000),
                 **options,
@@ -158,7 +158,7 @@ class ForeignSenders:
                 headers.append(("ce_modelversion", question.version.encode()))
             # One key: they lie in one partition, in this order, beside each other.
             producer.produce(
-                self._system.settings.names.ingress[one.lane],
+                self._system.settings.stack.names.ingress[one.lane],
                 one.value,
                 key=b"foreign",
                 headers=headers,

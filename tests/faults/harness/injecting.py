@@ -142,7 +142,7 @@ class Injector:
 
     async def _fill_store(self) -> None:
         await self._system.pick(self._draw, "store")
-        async with full_store(self._system.settings.redis_url):
+        async with full_store(self._system.settings.store.redis_url):
             self._note(Fault.FILL_STORE, "store")
             await self._breathe(_FULL_S)
 
@@ -199,7 +199,7 @@ class Injector:
 
     async def _add_partitions(self) -> None:
         version = self._draw.choice(VERSIONS)
-        names = self._system.settings.names
+        names = self._system.settings.stack.names
         topics = [*names.ingress.values(), *(names.work_topic(MODEL, version, lane) for lane in Lane)]
         topic = self._draw.choice(topics)
         self._note(Fault.ADD_PARTITIONS, f"{topic}: {await add_partition(self._system.settings, topic)}")
@@ -207,7 +207,7 @@ class Injector:
     async def _delete_topic(self) -> None:
         """Delete a topic that has records; what was sent to it must be told so, and nobody else may notice."""
         settings = self._system.settings
-        topics = [settings.names.work_topic(MODEL, IDLE_VERSION, lane) for lane in Lane]
+        topics = [settings.stack.names.work_topic(MODEL, IDLE_VERSION, lane) for lane in Lane]
         await self._senders.send_to_idle_version()
         await delete_topics(settings, topics)
         self._note(Fault.DELETE_TOPIC, topics[0])
@@ -241,7 +241,7 @@ class Injector:
     async def _flush_store(self) -> None:
         await self._system.pick(self._draw, "store")
         self._note(Fault.FLUSH_STORE, "store")
-        await empty_store(self._system.settings.redis_url)
+        await empty_store(self._system.settings.store.redis_url)
         self._load.ledger.forget(at_s=time.time())
 
     async def _bring_back(self, cluster: ApacheCluster, node: int) -> None:

@@ -15,7 +15,7 @@ from control_plane.local.managed_process import Backoff, ManagedProcess, State
 from control_plane.local.pools import worker_pool
 from control_plane.local.readiness import is_live, is_ready
 from control_plane.local.supervisor import Pool, Supervisor
-from inferlane.runtime.config import Settings
+from inferlane.runtime.config import Settings, setting_fields
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.runfile import base_url
 from tests.faults.harness.plan import Plan
@@ -30,7 +30,7 @@ _STORE_MAXMEMORY_MIB = 256
 _HOST = "127.0.0.1"
 # A member that was killed holds its partitions for this long. The default, for what a fault costs here is what it costs
 # a user.
-SESSION_TIMEOUT_MS: int = Settings.model_fields["session_timeout_ms"].default
+SESSION_TIMEOUT_MS: int = setting_fields()["session_timeout_ms"].default
 # The same rank has nothing to wait for in each other.
 _STORE, _ROUTERS, _WORKERS, _APIS = range(4)
 
@@ -123,8 +123,8 @@ class System:
 
     def _store(self) -> ProcessSpec:
         """Valkey as a store must be set for the promise: it refuses when full, and a restart forgets nothing."""
-        port = int(self.settings.redis_url.rsplit(":", 1)[1].split("/")[0])
-        folder = self.settings.state_dir / "store"
+        port = int(self.settings.store.redis_url.rsplit(":", 1)[1].split("/")[0])
+        folder = self.settings.stack.state_dir / "store"
         folder.mkdir()
         return ProcessSpec(
             name="store",
@@ -134,7 +134,7 @@ class System:
             ),
             env={},
             log_path=self._log("store"),
-            is_ready=partial(store_answers, self.settings.redis_url),
+            is_ready=partial(store_answers, self.settings.store.redis_url),
             port=port,
         )
 
@@ -158,7 +158,7 @@ class System:
         return make
 
     def _log(self, name: str) -> Path:
-        return self.settings.state_dir / "logs" / f"{name}.log"
+        return self.settings.stack.state_dir / "logs" / f"{name}.log"
 
 
 @asynccontextmanager
@@ -181,7 +181,12 @@ async def running_system(plan: Plan, broker: Broker, folder: Path, models_dir: P
     }
     settings = await asyncio.to_thread(broker.settings, **own)
     environment = await asyncio.to_thread(broker.environment, **own)
-    await create_topics(settings, [(MODEL, version) for version in (*VERSIONS, IDLE_VERSION)])
+    await create_topics(
+        settings.kafka,
+        settings.stack.names,
+        settings.webhooks,
+        [(MODEL, version) for version in (*VERSIONS, IDLE_VERSION)],
+    )
     system = System(settings, environment, plan)
     stop, ready = asyncio.Event(), asyncio.Event()
 

@@ -26,10 +26,10 @@ _POLL_S = 0.2
 
 async def add_partition(settings: "Settings", topic: str) -> int:
     """Give the topic one partition more, up to a bound; return how many it has now."""
-    count = len(await partitions_of(settings, topic))
+    count = len(await partitions_of(settings.kafka, topic))
     if count >= _MOST_PARTITIONS:
         return count
-    admin = make_admin(settings)
+    admin = make_admin(settings.kafka)
     try:
         await admin.start()
         response = await admin.create_partitions({topic: NewPartitions(total_count=count + 1)})
@@ -44,7 +44,7 @@ async def add_partition(settings: "Settings", topic: str) -> int:
 async def delete_topics(settings: "Settings", topics: Iterable[str]) -> None:
     """Delete the topics; returns when the broker shows them no more."""
     names = set(topics)
-    admin = make_admin(settings)
+    admin = make_admin(settings.kafka)
     try:
         await admin.start()
         await admin.delete_topics(list(names))
@@ -60,7 +60,7 @@ async def make_topics_again(settings: "Settings", versions: Iterable[tuple[str, 
     deadline_s = time.monotonic() + _WITHIN_S
     while True:
         try:
-            await create_topics(settings, versions)
+            await create_topics(settings.kafka, settings.stack.names, settings.webhooks, versions)
         except Exception:
             if time.monotonic() > deadline_s:
                 raise
@@ -72,11 +72,13 @@ async def make_topics_again(settings: "Settings", versions: Iterable[tuple[str, 
 async def set_back_offsets(settings: "Settings", model: str, version: str) -> None:
     """Let the pool, which must have no process now, begin again some records before where it stood."""
     consumer = AIOKafkaConsumer(
-        **client_arguments(settings), group_id=settings.names.worker_group(model, version), enable_auto_commit=False
+        **client_arguments(settings.kafka),
+        group_id=settings.stack.names.worker_group(model, version),
+        enable_auto_commit=False,
     )
     partitions: list[TopicPartition] = []
     for lane in Lane:
-        partitions += await partitions_of(settings, settings.names.work_topic(model, version, lane))
+        partitions += await partitions_of(settings.kafka, settings.stack.names.work_topic(model, version, lane))
     try:
         await consumer.start()
         consumer.assign(partitions)

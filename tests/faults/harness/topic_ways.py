@@ -79,7 +79,7 @@ class TopicWays:
 
     async def read_for_ever(self) -> None:
         """Read what `inferlane.results` says, from its beginning."""
-        consumer = make_consumer(self._settings, NAMES.results, group=None)
+        consumer = make_consumer(self._settings.kafka, NAMES.results, group=None)
         try:
             await consumer.start()
             while True:
@@ -128,7 +128,7 @@ class TopicWays:
             async with self._renewing:
                 if self._producer is not None:
                     return self._producer
-                producer = make_producer(self._settings)
+                producer = make_producer(self._settings.kafka)
                 try:
                     await producer.start()
                 except (KafkaError, OSError, TimeoutError):

@@ -81,7 +81,7 @@ class Broker(ABC):
 
 
 async def _delete_topics(settings: Settings) -> None:
-    admin = make_admin(settings)
+    admin = make_admin(settings.kafka)
     try:
         await admin.start()
         async with asyncio.timeout(_FORGET_WITHIN_S):

@@ -85,7 +85,14 @@ def as_record(models_dir: Path, instances: Any, *, splits: SplitTable | None = N
     """What the API makes of a V1 call: text is sent as it is, all else as JSON."""
     text = instances if isinstance(instances, str) else json.dumps(instances)
     catalog = catalog_of(models_dir)
-    reader = CallReader(load_settings(), catalog=catalog, splits=splits or SplitTable(), clock=SystemClock())
+    reader = CallReader(
+        load_settings().api,
+        load_settings().kafka,
+        load_settings().webhooks,
+        catalog=catalog,
+        splits=splits or SplitTable(),
+        clock=SystemClock(),
+    )
     call = reader.read(f'{{"model": "made", "instances": {text}}}'.encode())
     return FakeRecord(value=call.payload, headers=((JSON_LENGTH, str(call.json_length).encode()),))
 

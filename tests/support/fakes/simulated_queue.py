@@ -70,7 +70,7 @@ class SimulatedQueue:
             self.work[pool].work(rate * seconds * (1 - bulk_share))
 
     async def read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]:
-        names = self.settings.names
+        names = self.settings.stack.names
         topics = {names.ingress[Lane.REQUESTS]: self.ingress}
         topics |= {names.work_topic(*pool, Lane.REQUESTS): work for pool, work in self.work.items()}
         return {

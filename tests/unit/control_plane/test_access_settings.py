@@ -49,20 +49,20 @@ def test_what_does_not_go_together_is_refused_by_name(overrides: dict[str, str],
 
 
 def test_without_settings_clients_connect_in_the_clear() -> None:
-    access = client_arguments(load_settings())
+    access = client_arguments(load_settings().kafka)
     assert (access["security_protocol"], access["ssl_context"]) == ("PLAINTEXT", None)
 
 
 def test_a_password_goes_to_the_client_and_to_no_log() -> None:
     settings = load_settings(**SASL)
-    access = client_arguments(settings)
+    access = client_arguments(settings.kafka)
     assert (access["sasl_mechanism"], access["sasl_plain_username"]) == ("SCRAM-SHA-512", "ann")
     assert access["sasl_plain_password"] == "s3cret"  # noqa: S105 - of nobody
     assert "s3cret" not in repr(settings) + str(settings)
 
 
 def test_tls_checks_the_name_of_the_broker() -> None:
-    context = client_arguments(load_settings(kafka_security_protocol="SSL"))["ssl_context"]
+    context = client_arguments(load_settings(kafka_security_protocol="SSL").kafka)["ssl_context"]
     assert context is not None
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
@@ -74,24 +74,24 @@ def test_a_file_that_is_no_certificate_is_named(name: str, tmp_path: Path) -> No
     path.write_text("nothing")
     settings = load_settings(kafka_security_protocol="SSL", **{name: path})
     with pytest.raises(ConfigurationError, match=rf"INFERLANE_{name.upper()}='{path}'"):
-        client_arguments(settings)
+        client_arguments(settings.kafka)
 
 
 def test_processes_of_the_stack_get_the_password_and_so_does_who_attaches() -> None:
     profile = stack_profile(load_settings(kafka_bootstrap_servers="kafka:9092", **SASL), StackOptions())
     assert profile.environment["INFERLANE_KAFKA_SASL_PASSWORD"] == "s3cret"  # noqa: S105 - of nobody
     attached = attached_settings(load_settings(), profile.environment)
-    assert client_arguments(attached)["sasl_plain_password"] == "s3cret"  # noqa: S105 - of nobody
+    assert client_arguments(attached.kafka)["sasl_plain_password"] == "s3cret"  # noqa: S105 - of nobody
 
 
 def test_the_authority_of_the_store_is_in_its_url_once(tmp_path: Path) -> None:
     authority = tmp_path / "an authority.pem"
     authority.touch()
     first = load_settings(redis_url="rediss://u:p%40@h:1/0", redis_ssl_cafile=authority)
-    again = load_settings(redis_url=first.redis_url, redis_ssl_cafile=authority)
-    assert first.redis_url == again.redis_url
-    assert first.redis_url.startswith("rediss://u:p%40@h:1/0?ssl_ca_certs=")
-    assert first.redis_url.endswith("an%20authority.pem")
+    again = load_settings(redis_url=first.store.redis_url, redis_ssl_cafile=authority)
+    assert first.store.redis_url == again.store.redis_url
+    assert first.store.redis_url.startswith("rediss://u:p%40@h:1/0?ssl_ca_certs=")
+    assert first.store.redis_url.endswith("an%20authority.pem")
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 @given(st.one_of(st.just(""), TEXTS), TEXTS, st.sampled_from(["redis://h:1/0", "rediss://h/2?ssl_ca_certs=x"]))
 def test_any_password_of_the_store_reaches_the_client_and_the_next_process(user: str, password: str, url: str) -> None:
     settings = load_settings(redis_url=url, redis_username=user, redis_password=password)
-    options = ConnectionPool.from_url(settings.redis_url).connection_kwargs
+    options = ConnectionPool.from_url(settings.store.redis_url).connection_kwargs
     assert (options.get("username") or "", options["password"]) == (user, password)
     assert options["db"] == int(url.split("/")[3][0])
     inherited = {name.removeprefix("INFERLANE_").lower(): value for name, value in settings.environment().items()}
-    assert load_settings(**inherited).redis_url == settings.redis_url
+    assert load_settings(**inherited).store.redis_url == settings.store.redis_url
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from control_plane.broker_acls import Operation, Resource, Right, Service, right
 from control_plane.cli.console import out
 from control_plane.cli.main import app
 from inferlane.contracts.naming import Lane, Names
-from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.topic_admin import topic_specs
+from inferlane.runtime.service_settings import WebhookSettings
+from inferlane.runtime.settings import KafkaSettings
 
 SECURITY = Path(__file__).parents[3] / "docs" / "security.md"
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,10}", fullmatch=True)
@@ -30,7 +31,7 @@ def test_every_topic_has_who_writes_and_who_reads_it_and_nobody_may_what_is_not_
 ) -> None:
     names = Names("stack")
     rights = rights_by_service(names, versions)
-    topics = {spec.name for spec in topic_specs(load_settings(prefix="stack", webhooks=True), versions)}
+    topics = {spec.name for spec in topic_specs(KafkaSettings(), names, WebhookSettings(enabled=True), versions)}
     services = [rights[service] for service in Service]
     assert set().union(*(may(each, Operation.WRITE) for each in services)) == topics
     assert set().union(*(may(each, Operation.READ) for each in services)) == topics

@@ -17,7 +17,7 @@ from control_plane.kubernetes.deployment_plan import DeploymentPlan, cluster_set
 from control_plane.kubernetes.pod_spec import ROUTER_STOP_MARGIN_S, USER_ID
 from control_plane.kubernetes.workloads import webhooks_documents
 from inferlane.contracts.naming import Names
-from inferlane.runtime.config import Settings, load_settings
+from inferlane.runtime.config import load_settings, setting_fields
 from models.samples import SAMPLES
 from tests.support.fakes.stores import write_tiny_store
 from webhook_sender.signing import parse_secrets
@@ -48,11 +48,11 @@ def test_every_version_of_the_default_model_has_a_pool() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_a_service_of_ours_has_known_settings_and_time_to_drain(name: str) -> None:
     service = OURS[name]
-    known = {f"INFERLANE_{field.upper()}" for field in Settings.model_fields}
+    known = {f"INFERLANE_{field.upper()}" for field in setting_fields()}
     assert service["environment"].keys() <= known
     load_settings(**chosen_in(service["environment"]))
     grace_s = int(service["stop_grace_period"].removesuffix("s"))
-    assert grace_s >= Settings.model_fields["drain_deadline_s"].default + ROUTER_STOP_MARGIN_S
+    assert grace_s >= setting_fields()["drain_deadline_s"].default + ROUTER_STOP_MARGIN_S
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -254,7 +254,7 @@ def test_tls_is_a_file_over_the_other_for_every_service_that_connects() -> None:
         assert environment["INFERLANE_KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
         mounted = {volume.split(":")[1] for volume in over[name]["volumes"]}
         assert {value for value in environment.values() if value.startswith("/")} == mounted
-        assert {f"INFERLANE_{field.upper()}" for field in Settings.model_fields} >= environment.keys()
+        assert {f"INFERLANE_{field.upper()}" for field in setting_fields()} >= environment.keys()
     named = {f"INFERLANE_{port}_SSL_{file}FILE" for port in ("API", "GRPC") for file in ("CERT", "KEY")}
     assert named <= over["api"]["environment"].keys()
     # Who calls the API by its name trusts the authority of its certificate.

@@ -10,7 +10,7 @@ import pytest
 
 from control_plane.cli.doctor import _same_release
 from control_plane.local import doctor_checks as checks
-from control_plane.local.doctor_checks import _own_word
+from control_plane.local.hop_progress import own_word
 from control_plane.local.readiness import failing_checks, is_ready
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings
@@ -57,10 +57,12 @@ async def test_a_hop_is_asked_what_is_wrong_with_it() -> None:
 
     app = OpsApp(live=dict, ready=lambda: {"requests_lane": False, "store": True})
     settings = load_settings()
-    async with serve_http(app, settings, host="127.0.0.1", port=0) as port:
-        assert "not well: requests_lane" in await _own_word("router", f"http://127.0.0.1:{port}")
-    assert "does not answer" in await _own_word("router", f"http://127.0.0.1:{free_port()}")
-    assert "/readyz of the router" in await _own_word("router", "")
+    async with serve_http(
+        app, settings.ports, max_body_bytes=settings.kafka.max_body_bytes, host="127.0.0.1", port=0
+    ) as port:
+        assert "not well: requests_lane" in await own_word("router", f"http://127.0.0.1:{port}")
+    assert "does not answer" in await own_word("router", f"http://127.0.0.1:{free_port()}")
+    assert "/readyz of the router" in await own_word("router", "")
 
 
 async def test_the_holder_of_the_apis_port_is_named() -> None:
@@ -69,7 +71,7 @@ async def test_the_holder_of_the_apis_port_is_named() -> None:
         port = listener.getsockname()[1]
         listener.listen(0)
         with pytest.raises(UnavailableError) as refused:
-            await checks.check_api(ApiAddress(load_settings(), f"http://127.0.0.1:{port}"))
+            await checks.check_api(ApiAddress(load_settings().api, load_settings().client, f"http://127.0.0.1:{port}"))
     assert "is held by pid" in str(refused.value)
 
 
@@ -90,5 +92,5 @@ async def test_a_stack_of_another_release_is_told_apart() -> None:
 async def test_a_state_directory_that_cannot_be_written_is_found(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        await checks.check_state_dir(load_settings(state_dir=tmp_path / "file"))
-    assert "free" in await checks.check_state_dir(load_settings(state_dir=tmp_path))
+        await checks.check_state_dir(load_settings(state_dir=tmp_path / "file").stack)
+    assert "free" in await checks.check_state_dir(load_settings(state_dir=tmp_path).stack)

@@ -30,7 +30,8 @@ from control_plane.kubernetes.manifest_files import files
 from control_plane.kubernetes.pod_spec import grace_period_s
 from inferlane.contracts.naming import Names
 from inferlane.errors import ConfigurationError, UnknownModelError
-from inferlane.runtime.config import Settings, load_settings
+from inferlane.runtime.config import load_settings, setting_fields
+from inferlane.runtime.settings import KafkaSettings
 from models.samples import SAMPLES
 from tests.manifests.pod_security import pods_of
 from tests.manifests.rules import faults
@@ -206,9 +207,9 @@ def test_a_longer_wait_lets_more_lag_wait() -> None:
 
 
 def test_the_grace_period_follows_the_drain_deadline() -> None:
-    assert grace_period_s(Settings(drain_deadline_s=100), "worker") > 100
-    assert grace_period_s(Settings(drain_deadline_s=100), "router") > grace_period_s(
-        Settings(drain_deadline_s=100), "worker"
+    assert grace_period_s(KafkaSettings(drain_deadline_s=100), "worker") > 100
+    assert grace_period_s(KafkaSettings(drain_deadline_s=100), "router") > grace_period_s(
+        KafkaSettings(drain_deadline_s=100), "worker"
     )
 
 
@@ -223,7 +224,7 @@ def test_the_grace_period_follows_the_drain_deadline() -> None:
 def test_a_password_is_read_from_a_secret_and_is_in_no_file(store: dict[str, str], servers: dict[str, str]) -> None:
     secrets = {
         name: "hunter2"
-        for name, field in Settings.model_fields.items()
+        for name, field in setting_fields().items()
         if "SecretStr" in str(field.annotation) and name != "redis_password"
     }
     texts = files(
@@ -259,7 +260,7 @@ def test_an_overlay_is_rendered_with_every_version_and_sets_known_settings_alone
     assert {"../../components/inference-service-digits-v1", "../../components/inference-service-other-v2"} <= set(
         index["components"]
     )
-    known = {f"INFERLANE_{field.upper()}" for field in Settings.model_fields}
+    known = {f"INFERLANE_{field.upper()}" for field in setting_fields()}
     assert set(re.findall(r"INFERLANE_\w+", overlay)) <= known
 
 

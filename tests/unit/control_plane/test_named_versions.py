@@ -8,7 +8,7 @@ from inferlane.runtime.config import load_settings
 
 
 def test_pairs_and_versions_of_the_default_model_are_chosen() -> None:
-    assert chosen_versions(load_settings(default_model="iris"), ["v1", "digits/v2.1"]) == [
+    assert chosen_versions(load_settings(default_model="iris").stack, ["v1", "digits/v2.1"]) == [
         ("iris", "v1"),
         ("digits", "v2.1"),
     ]
@@ -18,4 +18,4 @@ def test_pairs_and_versions_of_the_default_model_are_chosen() -> None:
 def test_a_name_that_no_version_may_have_names_none(name: str) -> None:
     """Guards the rule of `contracts.naming` here: topics were made for names that nothing serves (seen to fail so)."""
     with pytest.raises(ConfigurationError, match="names no version; write MODEL/VERSION"):
-        chosen_versions(load_settings(), [name])
+        chosen_versions(load_settings().stack, [name])

@@ -14,7 +14,7 @@ from control_plane.local.profile import OpsPorts, StackOptions, claim_port, stac
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.contracts.wire.zero_rows import zero_row
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.config import Settings, load_settings
+from inferlane.runtime.config import load_settings, setting_fields
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.runfile import RunFile, RunRecord, lives
 
@@ -26,8 +26,8 @@ async def test_a_killed_member_is_given_up_in_well_under_ten_seconds_unless_some
     for name, value in broker.items():
         monkeypatch.setenv(name, value)
     profile = stack_profile(load_settings(), StackOptions())
-    assert profile.settings.session_timeout_ms <= 8_000
-    consumer = make_consumer(profile.settings, group="g")
+    assert profile.settings.kafka.session_timeout_ms <= 8_000
+    consumer = make_consumer(profile.settings.kafka, group="g")
     assert consumer._session_timeout_ms <= 8_000
     # Several heartbeats may be late before the group gives a living member up.
     assert consumer._heartbeat_interval_ms * 3 < consumer._session_timeout_ms
@@ -35,8 +35,8 @@ async def test_a_killed_member_is_given_up_in_well_under_ten_seconds_unless_some
 
 def test_a_group_on_the_embedded_broker_waits_no_longer_than_it_must_for_its_first_member() -> None:
     """Guards the session timeout there: Tansu makes the first member wait for half of it, in whole seconds."""
-    shortest_ms = next(rule.ge for rule in Settings.model_fields["session_timeout_ms"].metadata if hasattr(rule, "ge"))
-    assert stack_profile(load_settings(), StackOptions()).settings.session_timeout_ms == shortest_ms
+    shortest_ms = next(rule.ge for rule in setting_fields()["session_timeout_ms"].metadata if hasattr(rule, "ge"))
+    assert stack_profile(load_settings(), StackOptions()).settings.kafka.session_timeout_ms == shortest_ms
 
 
 def test_backoff_doubles_up_to_its_ceiling() -> None:
@@ -72,8 +72,8 @@ def test_a_process_keeps_its_ops_port_and_never_shares_it() -> None:
 
 def test_the_profile_lies_under_what_the_user_set() -> None:
     profile = stack_profile(load_settings(work_partitions=7), StackOptions(broker_port=19092))
-    assert profile.settings.work_partitions == 7
-    assert profile.settings.ingress_partitions == 1
+    assert profile.settings.kafka.work_partitions == 7
+    assert profile.settings.kafka.ingress_partitions == 1
     assert profile.environment["INFERLANE_WORK_PARTITIONS"] == "7"
     assert profile.environment["INFERLANE_KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:19092"
 
@@ -82,8 +82,8 @@ def test_a_broker_of_the_user_replaces_the_embedded_one_and_its_settings() -> No
     profile = stack_profile(load_settings(kafka_bootstrap_servers="kafka:9092"), StackOptions())
     assert not profile.has_broker
     assert profile.has_store
-    assert profile.settings.kafka_idempotence
-    assert profile.settings.kafka_bootstrap_servers == "kafka:9092"
+    assert profile.settings.kafka.idempotence
+    assert profile.settings.kafka.bootstrap_servers == "kafka:9092"
 
 
 def test_the_environment_of_a_profile_gives_a_process_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:

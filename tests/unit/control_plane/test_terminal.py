@@ -349,7 +349,7 @@ def test_a_log_for_people_steers_nothing(capsys: pytest.CaptureFixture[str]) -> 
     import structlog  # noqa: PLC0415 - ours
 
     before = list(logging.getLogger().handlers)
-    configure_logs(load_settings(log_format="console"), service="test")
+    configure_logs(load_settings(log_format="console").stack, service="test")
     try:
         structlog.get_logger("ours").warning(f"event {HOSTILE}", name=HOSTILE, parts=[HOSTILE], raw=HOSTILE.encode())
         try:

@@ -48,6 +48,7 @@ from inferlane.errors import ConfigurationError, OverloadedError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.offsets import Position, Subscription
 from inferlane.runtime.runfile import ProcessRecord
+from inferlane.runtime.service_settings import ApiSettings, DashboardSettings
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord
 
@@ -261,7 +262,7 @@ def letter_record(number: int, *, reason: str = "model_error") -> Any:
 
 
 def test_letters_are_counted_once_however_often_they_are_read() -> None:
-    box = DeadLetterTally(load_settings(), clock=FakeClock())
+    box = DeadLetterTally(load_settings().kafka, load_settings().stack.names, clock=FakeClock())
     box.add([letter_record(0), letter_record(1, reason="undecodable")])
     box.add([letter_record(1, reason="undecodable"), FakeRecord(value=b"no letter", offset=2), letter_record(3)])
     letters = asyncio.run(box.look(Position(committed=0, end=4)))
@@ -271,7 +272,7 @@ def test_letters_are_counted_once_however_often_they_are_read() -> None:
 
 
 def test_letters_of_partitions_that_were_added_are_counted_too() -> None:
-    box = DeadLetterTally(load_settings(), clock=FakeClock())
+    box = DeadLetterTally(load_settings().kafka, load_settings().stack.names, clock=FakeClock())
     box.add([letter_record(0), letter_record(1), replace(letter_record(0), partition=1)])
     box.add([replace(letter_record(0), partition=1), replace(letter_record(1), partition=1)])
     assert asyncio.run(box.look(Position(committed=0, end=4))).by_reason == {"model_error": 4}
@@ -357,10 +358,11 @@ async def test_every_answer_carries_the_policy() -> None:
 
 
 def test_a_dashboard_that_the_network_reaches_must_be_asked_for() -> None:
-    refuse_open_network(load_settings())
-    refuse_open_network(load_settings(dashboard_host="0.0.0.0", api_auth="off"))
+    everywhere = DashboardSettings(host="0.0.0.0")
+    refuse_open_network(ApiSettings(), DashboardSettings())
+    refuse_open_network(ApiSettings(auth="off"), everywhere)
     with pytest.raises(ConfigurationError, match=r"INFERLANE_DASHBOARD_HOST=0\.0\.0\.0"):
-        refuse_open_network(load_settings(dashboard_host="0.0.0.0"))
+        refuse_open_network(ApiSettings(), everywhere)
 
 
 class Looking:

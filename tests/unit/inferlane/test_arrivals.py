@@ -138,14 +138,14 @@ def test_the_local_stack_signals_with_its_own_broker_alone() -> None:
     embedded = stack_profile(load_settings(state_dir=Path("/srv")), StackOptions())
     assert embedded.environment["INFERLANE_ARRIVALS_DIR"] == "/srv/arrivals"
     foreign = stack_profile(load_settings(kafka_bootstrap_servers="broker:9092"), StackOptions())
-    assert foreign.settings.arrivals_dir is None
+    assert foreign.settings.kafka.arrivals_dir is None
 
 
 def test_a_folder_whose_path_is_too_long_for_a_socket_holds_none() -> None:
     assert can_hold_signals(Path("/var/lib/inferlane/arrivals"))
     deep = Path("/" + 90 * "a")
     assert not can_hold_signals(deep)
-    assert stack_profile(load_settings(state_dir=deep), StackOptions()).settings.arrivals_dir is None
+    assert stack_profile(load_settings(state_dir=deep), StackOptions()).settings.kafka.arrivals_dir is None
 
 
 def test_a_fetch_that_found_nothing_of_what_is_there_waits_longer_the_next_time() -> None:

@@ -11,8 +11,9 @@ from inferlane.contracts.dead_letters import Cause, dead_letter
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.results import Result, Status
-from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.topic_admin import topic_specs
+from inferlane.runtime.service_settings import WebhookSettings
+from inferlane.runtime.settings import KafkaSettings
 from tests.support.asyncapi import faults_of
 from tests.support.fakes.records import FakeRecord
 
@@ -22,7 +23,9 @@ WORK_TOPIC = "inferlane.{model}.{version}.{lane}"
 
 
 def test_every_topic_is_a_channel() -> None:
-    topics = {spec.name for spec in topic_specs(load_settings(webhooks=True), [("iris", "v1")])}
+    topics = {
+        spec.name for spec in topic_specs(KafkaSettings(), NAMES, WebhookSettings(enabled=True), [("iris", "v1")])
+    }
     topics -= {NAMES.work_topic("iris", "v1", lane) for lane in Lane}
     assert topics | {WORK_TOPIC} <= {channel["address"] for channel in DOCUMENT["channels"].values()}
 

@@ -44,7 +44,7 @@ class Admin:
 
 
 def reader_with(admin: Admin) -> BacklogReader:
-    reader = BacklogReader(load_settings())
+    reader = BacklogReader(load_settings().kafka)
     reader._consumer, reader._admin = cast("Any", Consumer()), cast("Any", admin)
     return reader
 

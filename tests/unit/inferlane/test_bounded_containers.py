@@ -114,7 +114,7 @@ async def test_cancelled_requests_are_not_remembered_without_end() -> None:
 
 
 def test_reasons_of_dead_letters_that_are_none_of_ours_are_counted_together() -> None:
-    box = DeadLetterTally(load_settings(), clock=FakeClock())
+    box = DeadLetterTally(load_settings().kafka, load_settings().stack.names, clock=FakeClock())
     for number in range(2_000):
         cause = Cause(reason=f"made-up-{number}", detail="", attempts=1)
         letter = dead_letter(FakeRecord(value=b"{}"), cause, topic="dead", limit_bytes=1_000)

@@ -33,7 +33,7 @@ class DenyingConsumer:
 async def test_a_hurried_consumer_pauses_between_commits_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the pause: without it the loop tries as fast as the broker refuses, for a minute."""
     settings = load_settings(commit_interval_s=3_600.0)
-    consumer: Any = LaneConsumer(settings, topic="t", group="g")
+    consumer: Any = LaneConsumer(settings.kafka, topic="t", group="g")
     consumer._consumer = denying = DenyingConsumer()
     consumer._attempts._hurried_until_s = float("inf")
     pauses: list[float] = []
@@ -48,5 +48,5 @@ async def test_a_hurried_consumer_pauses_between_commits_that_fail(monkeypatch: 
     committing.cancel()
     await asyncio.gather(committing, return_exceptions=True)
     assert len(pauses) >= TRIES - 1
-    assert set(pauses) == {settings.commit_interval_s}
+    assert set(pauses) == {settings.kafka.commit_interval_s}
     assert consumer._tracker.take_committable() == {PARTITION: 5}

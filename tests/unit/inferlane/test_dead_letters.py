@@ -12,6 +12,8 @@ from inferlane.errors import DecodeError, ModelError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.dead_letter_replay import NotReplayableError, prepare
 from inferlane.runtime.kafka.clients import record_limit_bytes
+from inferlane.runtime.service_settings import ApiSettings
+from inferlane.runtime.settings import KafkaSettings, StackSettings
 from tests.support.fakes.records import FakeRecord
 
 STACK = Names()
@@ -66,7 +68,8 @@ def test_every_record_has_a_letter_that_can_be_written(
     )
     cause = Cause(reason="undecodable", detail="\N{SNOWMAN}" * 5_000, attempts=1_000_000, stack="s" * 9_000)
     check_size(
-        dead_letter(record, cause, topic="dead", limit_bytes=settings.max_body_bytes), record_limit_bytes(settings)
+        dead_letter(record, cause, topic="dead", limit_bytes=settings.kafka.max_body_bytes),
+        record_limit_bytes(settings.kafka),
     )
 
 
@@ -101,7 +104,14 @@ def test_a_replay_is_the_same_request_with_another_attempt_and_a_fresh_deadline(
     headers = (("ce_modelversion", b"v1"), ("ce_replyto", b"api"), ("ce_deadline", b"2020-01-01T00:00:00Z"))
     original = FakeRecord(topic=work, partition=2, offset=9, value=b"v", headers=headers)
     letter = read_dead_letter(bury(original))
-    replay = prepare(letter, load_settings(default_deadline_s=60), to_version=None, now_s=NOW_S)
+    replay = prepare(
+        letter,
+        ApiSettings(default_deadline_s=60),
+        KafkaSettings(),
+        StackSettings(),
+        to_version=None,
+        now_s=NOW_S,
+    )
     sent = dict(replay.record.headers)
     assert replay.record.topic == "inferlane.requests"
     asked = read_headers(original)
@@ -113,7 +123,14 @@ def test_a_replay_is_the_same_request_with_another_attempt_and_a_fresh_deadline(
 
 def test_a_replay_can_go_to_another_version_and_keeps_its_lane() -> None:
     record = FakeRecord(topic=STACK.work_topic("iris", "v1", Lane.BULK), headers=(("ce_modelversion", b"v1"),))
-    replay = prepare(read_dead_letter(bury(record)), load_settings(), to_version="v2", now_s=NOW_S)
+    replay = prepare(
+        read_dead_letter(bury(record)),
+        ApiSettings(),
+        KafkaSettings(),
+        StackSettings(),
+        to_version="v2",
+        now_s=NOW_S,
+    )
     assert replay.record.topic == "inferlane.bulk"
     assert [value for name, value in replay.record.headers if name == "ce_modelversion"] == [b"v2"]
 
@@ -123,13 +140,13 @@ def test_a_record_that_was_not_kept_whole_is_not_replayed() -> None:
     for record in (FakeRecord(value=b"v" * 50), FakeRecord(headers=(("h", b"v" * 40_000), ("ce_id", b"r")))):
         letter = read_dead_letter(bury(record, limit_bytes=10))
         with pytest.raises(NotReplayableError, match="not kept whole"):
-            prepare(letter, load_settings(), to_version=None, now_s=NOW_S)
+            prepare(letter, ApiSettings(), KafkaSettings(), StackSettings(), to_version=None, now_s=NOW_S)
 
 
 def test_a_summary_of_outcomes_is_not_replayed() -> None:
     letter = read_dead_letter(bury(FakeRecord(topic=STACK.outcomes)))
     with pytest.raises(NotReplayableError, match="no request"):
-        prepare(letter, load_settings(), to_version=None, now_s=NOW_S)
+        prepare(letter, ApiSettings(), KafkaSettings(), StackSettings(), to_version=None, now_s=NOW_S)
 
 
 def test_the_stack_names_where_the_innermost_cause_was_raised_and_no_values() -> None:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.server import serve_http
 from tests.support.echo_server import echo
 from tests.support.http_messages import LIMIT_S
@@ -26,7 +25,7 @@ class Server:
         self._started = asyncio.Event()
 
     async def run(self) -> None:
-        async with serve_http(self._app, load_settings(), host="127.0.0.1", port=0) as self.port:
+        async with serve_http(self._app, PortSettings(), max_body_bytes=1024, host="127.0.0.1", port=0) as self.port:
             self._started.set()
             await self._stop.wait()
 

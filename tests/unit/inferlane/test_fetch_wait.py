@@ -15,18 +15,18 @@ def test_it_grows_with_the_pause_up_to_the_longest(empty_s: float, wait_ms: int)
 
 
 def test_a_broker_that_wakes_a_fetch_is_asked_as_seldom_as_the_settings_say() -> None:
-    wait = FetchWait.for_lane(load_settings(fetch_max_wait_ms=500, idle_fetch_max_wait_ms=250), Lane.REQUESTS)
+    wait = FetchWait.for_lane(load_settings(fetch_max_wait_ms=500, idle_fetch_max_wait_ms=250).kafka, Lane.REQUESTS)
     assert (wait.after(0.0), wait.after(60.0)) == (500, 500)
 
 
 def test_with_signals_only_the_records_of_strangers_wait_and_an_idle_lane_asks_once_a_second() -> None:
     settings = load_settings(fetch_max_wait_ms=2, idle_fetch_max_wait_ms=250, arrivals_dir="/srv/arrivals")
-    wait = FetchWait.for_lane(settings, Lane.REQUESTS)
+    wait = FetchWait.for_lane(settings.kafka, Lane.REQUESTS)
     assert (wait.after(0.0), wait.after(10.0), wait.after(3_600.0)) == (20, 100, 1_000)
 
 
 def test_bulk_rests_longer() -> None:
     settings = load_settings(fetch_max_wait_ms=5)
-    requests, bulk = (FetchWait.for_lane(settings, lane) for lane in (Lane.REQUESTS, Lane.BULK))
+    requests, bulk = (FetchWait.for_lane(settings.kafka, lane) for lane in (Lane.REQUESTS, Lane.BULK))
     assert bulk.busy_ms > requests.busy_ms
     assert bulk.idle_ms > requests.idle_ms

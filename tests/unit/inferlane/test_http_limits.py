@@ -57,7 +57,10 @@ async def test_an_answer_of_unknown_length_has_chunks_for_clients_that_know_them
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    async with serve_http(stream, load_settings(), host="127.0.0.1", port=0) as port, asyncio.timeout(LIMIT_S):
+    async with (
+        serve_http(stream, load_settings().ports, max_body_bytes=1024, host="127.0.0.1", port=0) as port,
+        asyncio.timeout(LIMIT_S),
+    ):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/%s\r\nHost: localhost\r\nConnection: close\r\n\r\n" % version)
         head, _, sent = (await reader.read()).partition(b"\r\n\r\n")
@@ -91,7 +94,13 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
         await send({"type": "http.response.body", "body": b""})
         ended.set()
 
-    async with serve_http(large, load_settings(write_timeout_s=SHORT_S), host="127.0.0.1", port=0) as port:
+    async with serve_http(
+        large,
+        load_settings(write_timeout_s=SHORT_S).ports,
+        max_body_bytes=load_settings().kafka.max_body_bytes,
+        host="127.0.0.1",
+        port=0,
+    ) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET % 1)
         async with asyncio.timeout(LIMIT_S):
@@ -102,7 +111,14 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
 async def test_empty_lines_keep_no_connection_open() -> None:
     """Guards where `_unset_keepalive_if_required` is called; the connection stays when `data_received` calls it."""
     async with (
-        serve_http(echo, load_settings(), host="127.0.0.1", port=0, timeout_keep_alive=SHORT_S) as port,
+        serve_http(
+            echo,
+            load_settings().ports,
+            max_body_bytes=load_settings().kafka.max_body_bytes,
+            host="127.0.0.1",
+            port=0,
+            timeout_keep_alive=SHORT_S,
+        ) as port,
         asyncio.timeout(LIMIT_S),
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -124,7 +140,9 @@ async def hello(_scope: Any, _receive: Any, send: Any) -> None:
 async def test_an_answer_instead_of_100_continue_ends_the_connection() -> None:
     """Guards `close_unless_continued`: nobody knows whether a body or a request comes next."""
     asked = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
-    async with serve_http(hello, load_settings(), host="127.0.0.1", port=0) as port:
+    async with serve_http(
+        hello, load_settings().ports, max_body_bytes=load_settings().kafka.max_body_bytes, host="127.0.0.1", port=0
+    ) as port:
         assert [status for status, _ in await answers_to(port, asked)] == [200]
 
 
@@ -148,7 +166,12 @@ async def send_for_ever(writer: asyncio.StreamWriter, packet: bytes) -> None:
 async def test_a_body_that_is_not_wanted_does_not_come_for_ever() -> None:
     """Guards `_DISCARD_FACTOR` in `on_body`; the server reads on when it is taken out."""
     settings = load_settings(max_body_bytes=1024)
-    async with serve_http(hello, settings, host="127.0.0.1", port=0) as port, asyncio.timeout(LIMIT_S):
+    async with (
+        serve_http(
+            hello, settings.ports, max_body_bytes=settings.kafka.max_body_bytes, host="127.0.0.1", port=0
+        ) as port,
+        asyncio.timeout(LIMIT_S),
+    ):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(CHUNKED)
         with pytest.raises(ConnectionError):

@@ -23,7 +23,7 @@ def stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     before = list(logging.getLogger().handlers)
-    configure_logs(load_settings(log_format="json"), service="test")
+    configure_logs(load_settings(log_format="json").stack, service="test")
     yield stream
     logging.getLogger().handlers[:] = before
     structlog.reset_defaults()
@@ -81,7 +81,7 @@ def test_words_that_always_differ_are_bounded_too(stderr: io.StringIO) -> None:
 def test_what_is_asked_for_at_debug_is_written_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
-    configure_logs(load_settings(log_format="json", log_level="DEBUG"), service="test")
+    configure_logs(load_settings(log_format="json", log_level="DEBUG").stack, service="test")
     for _ in range(200):
         structlog.get_logger("fresh").debug("pool_looked_at", pool="p")
     assert len(lines(stream)) == 200
@@ -124,7 +124,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch: pytest.MonkeyPat
     """Guards `_Lines`: a disk that is full raised in whatever logged, and ended the supervisor (seen to fail so)."""
     before = list(logging.getLogger().handlers)
     monkeypatch.setattr("sys.stderr", FullDisk())
-    configure_logs(load_settings(log_format="json"), service="test")
+    configure_logs(load_settings(log_format="json").stack, service="test")
     try:
         structlog.get_logger("ours").error("no_room")
         logging.getLogger("library").error("no room")

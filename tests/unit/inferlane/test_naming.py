@@ -49,7 +49,7 @@ def test_two_prefixes_share_no_name_not_even_in_kafkas_metrics(
 @given(PREFIXES)
 def test_every_topic_of_a_stack_begins_with_its_prefix_and_is_one_that_kafka_takes(prefix: str) -> None:
     settings = load_settings(prefix=prefix)
-    specs = topic_specs(settings, VERSIONS)
+    specs = topic_specs(settings.kafka, settings.stack.names, settings.webhooks, VERSIONS)
     assert len(specs) == 9 + 2 * len(VERSIONS)
     for spec in specs:
         assert re.fullmatch(rf"{prefix}\.[a-zA-Z0-9._-]{{1,200}}", spec.name)
@@ -65,7 +65,7 @@ def test_the_prefix_reaches_a_process_of_the_stack_by_its_environment(monkeypatc
     monkeypatch.setenv("INFERLANE_PREFIX", "shop")
     settings = load_settings()
     assert settings.environment()["INFERLANE_PREFIX"] == "shop"
-    assert (settings.names.splits, settings.names.outcomes_group) == ("shop.splits", "shop.router.outcomes")
+    assert (settings.stack.names.splits, settings.stack.names.outcomes_group) == ("shop.splits", "shop.router.outcomes")
 
 
 def test_the_names_of_the_default_prefix_are_those_that_are_documented() -> None:

@@ -100,7 +100,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[FakeProducer]:
 
 async def test_a_producer_that_lost_its_sequence_is_replaced_at_the_next_send(made: list[FakeProducer]) -> None:
     """Guards `_renew`: taken out, every later send of the process fails and its clients wait for ever."""
-    producer = BatchProducer(load_settings())
+    producer = BatchProducer(load_settings().kafka)
     await producer.start()
     with pytest.raises(UnavailableError):
         await producer.send([RECORD])
@@ -111,7 +111,7 @@ async def test_a_producer_that_lost_its_sequence_is_replaced_at_the_next_send(ma
 
 
 async def test_a_passing_error_keeps_the_producer(made: list[FakeProducer]) -> None:
-    producer = BatchProducer(load_settings())
+    producer = BatchProducer(load_settings().kafka)
     await producer.start()
     made[0]._error = KafkaError("away")
     with pytest.raises(UnavailableError):
@@ -136,7 +136,7 @@ async def test_records_without_an_order_keep_company(
 
     made.append(FakeProducer(None))
     monkeypatch.setattr(FakeProducer, "send_batch", send_batch)
-    producer = BatchProducer(load_settings())
+    producer = BatchProducer(load_settings().kafka)
     await producer.start()
     made[-1].client.cluster.partitions = 4
     await producer.send([OutRecord("t", b"%d" % key, b"v", [], max_run=max_run) for key in range(5)])
@@ -154,7 +154,7 @@ async def test_partitions_that_are_added_get_records_after_the_next_look_at_the_
     """Guards `_note_partitions`: taken out, running producers never write to them."""
     fake = FakeProducer(None)
     monkeypatch.setattr(producer_connection, "make_producer", lambda _settings: fake)
-    producer = BatchProducer(load_settings())
+    producer = BatchProducer(load_settings().kafka)
     await producer.start()
     records = [OutRecord("t", b"key-%d" % number, b"v", []) for number in range(50)]
     await producer.send(records)

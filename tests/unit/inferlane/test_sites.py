@@ -6,6 +6,8 @@ import pytest
 
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.server import LocalGuard, foreign_host, foreign_site
+from inferlane.runtime.service_settings import ApiSettings
+from inferlane.runtime.settings import PortSettings
 from producer_api.http.auth import authenticated
 
 NONE = frozenset[str]()
@@ -64,18 +66,20 @@ async def test_an_open_api_on_loopback_answers_programs_and_its_own_pages(
     method: str, headers: dict[str, str], status: int
 ) -> None:
     """Guards `LocalGuard` in `authenticated`; every call is 200 when it is taken out."""
-    assert await status_of(authenticated(app, load_settings(), None), method, headers) == status
+    assert (
+        await status_of(authenticated(app, load_settings().api, load_settings().ports, None), method, headers) == status
+    )
 
 
 async def test_a_name_that_the_settings_allow_is_answered() -> None:
     settings = load_settings(allowed_hosts="Models.example, other.example")
-    guarded = authenticated(app, settings, None)
+    guarded = authenticated(app, settings.api, settings.ports, None)
     assert await status_of(guarded, "GET", {"host": "models.example:8000"}) == 200
     assert await status_of(guarded, "GET", {"host": "evil.example"}) == 403
 
 
 async def test_where_something_in_front_checks_who_calls_any_host_may_be_named() -> None:
-    guarded = authenticated(app, load_settings(api_auth="off"), None)
+    guarded = authenticated(app, ApiSettings(auth="off"), PortSettings(), None)
     assert await status_of(guarded, "POST", {"host": "models.example", "origin": "https://shop.example"}) == 200
 
 

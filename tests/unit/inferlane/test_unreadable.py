@@ -22,7 +22,8 @@ RECORD = FakeRecord(partition=3, value=b"raw batch", headers=unreadable_headers(
 
 def test_the_router_answers_it_and_keeps_it_as_a_dead_letter() -> None:
     forwarder = Forwarder(
-        SETTINGS,
+        SETTINGS.stack.names,
+        SETTINGS.webhooks,
         catalog=make_catalog(),
         splits=SplitTable(),
         producer=None,  # type: ignore[arg-type]  # deciding sends nothing

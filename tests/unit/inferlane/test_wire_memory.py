@@ -149,7 +149,14 @@ def record_reader(version: ModelVersion) -> Callable[[bytes], object]:
 def calls_of(version: ModelVersion) -> CallReader:
     model = Model(name="iris", description="", default_version="v1", versions={"v1": version})
     catalog = Catalog(models={"iris": model}, default_model="iris")
-    return CallReader(load_settings(), catalog=catalog, splits=SplitTable(), clock=SystemClock())
+    return CallReader(
+        load_settings().api,
+        load_settings().kafka,
+        load_settings().webhooks,
+        catalog=catalog,
+        splits=SplitTable(),
+        clock=SystemClock(),
+    )
 
 
 def call_reader(version: ModelVersion) -> Callable[[bytes], object]:
@@ -157,7 +164,7 @@ def call_reader(version: ModelVersion) -> Callable[[bytes], object]:
 
 
 def infer_reader(version: ModelVersion) -> Callable[[bytes], object]:
-    reader = InferReader(load_settings(), calls_of(version))
+    reader = InferReader(load_settings().api, calls_of(version))
     scope = {"path": "/v2/models/iris/infer", "headers": []}
     return lambda body: reader.read(scope, body, CallOrigin())
 

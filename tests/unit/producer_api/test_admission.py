@@ -23,7 +23,13 @@ async def make_admission(*, weights: dict[str, float] | None = None, **settings:
     config = load_settings(**settings)
     clock = FakeClock()
     return Admission(
-        config, catalog=make_catalog(), splits=splits, positions=SimulatedQueue(config, clock, {}), clock=clock
+        config.api,
+        config.kafka,
+        config.stack.names,
+        catalog=make_catalog(),
+        splits=splits,
+        positions=SimulatedQueue(config, clock, {}),
+        clock=clock,
     )
 
 

@@ -62,7 +62,15 @@ class World:
         splits = SplitTable()
         splits._splits |= {model: Split(model=model, weights=self.weights) for model in MODELS}
         catalog = make_catalog(*VERSIONS, models=MODELS)
-        self.admission = Admission(config, catalog=catalog, splits=splits, positions=self.queue, clock=self.clock)
+        self.admission = Admission(
+            config.api,
+            config.kafka,
+            config.stack.names,
+            catalog=catalog,
+            splits=splits,
+            positions=self.queue,
+            clock=self.clock,
+        )
         self.decisions: list[Decision] = []
         self._random = random.Random(7)
 

@@ -180,15 +180,15 @@ def test_what_each_call_needs(method: str, path: str, scope: Scope | None) -> No
 def test_an_api_without_keys_does_not_start_where_others_reach_it(host: str) -> None:
     """Guards the `is_loopback` branch of `open_key_ring`; fails when it returns None there."""
     with pytest.raises(ConfigurationError, match=r"INFERLANE_API_KEYS_FILE.*INFERLANE_API_AUTH=off"):
-        open_key_ring(load_settings(api_host=host), clock=FakeClock())
-    assert open_key_ring(load_settings(api_host=host, api_auth="off"), clock=FakeClock()) is None
+        open_key_ring(load_settings(api_host=host).api, clock=FakeClock())
+    assert open_key_ring(load_settings(api_host=host, api_auth="off").api, clock=FakeClock()) is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_an_api_without_keys_is_open_on_loopback(host: str) -> None:
-    assert open_key_ring(load_settings(api_host=host), clock=FakeClock()) is None
+    assert open_key_ring(load_settings(api_host=host).api, clock=FakeClock()) is None
 
 
 def test_a_keys_file_that_is_not_there_does_not_open_the_api(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="inferlane keys create"):
-        open_key_ring(load_settings(api_keys_file=path), clock=FakeClock())
+        open_key_ring(load_settings(api_keys_file=path).api, clock=FakeClock())

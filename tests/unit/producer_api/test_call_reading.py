@@ -9,7 +9,14 @@ from inferlane.runtime.split_table import SplitTable
 from producer_api.predict.call import CallReader
 from tests.support.fakes.records import make_catalog
 
-READER = CallReader(load_settings(), catalog=make_catalog(), splits=SplitTable(), clock=SystemClock())
+READER = CallReader(
+    load_settings().api,
+    load_settings().kafka,
+    load_settings().webhooks,
+    catalog=make_catalog(),
+    splits=SplitTable(),
+    clock=SystemClock(),
+)
 
 
 def test_every_field_is_taken() -> None:
@@ -68,7 +75,14 @@ def test_a_callback_url_is_refused_where_no_callbacks_are_sent() -> None:
 
 def test_a_callback_url_is_checked_where_they_are() -> None:
     settings = load_settings(webhooks=True, webhook_allowed_networks="10.1.0.0/16")
-    reader = CallReader(settings, catalog=make_catalog(), splits=SplitTable(), clock=SystemClock())
+    reader = CallReader(
+        settings.api,
+        settings.kafka,
+        settings.webhooks,
+        catalog=make_catalog(),
+        splits=SplitTable(),
+        clock=SystemClock(),
+    )
     for good in (b"https://example.com/hook?x=1", b"http://10.1.2.3:8080/"):
         assert reader.read(CALLBACK % good).callback_url == good.decode()
     for bad in (b"http://10.2.0.1/", b"http://169.254.169.254/", b"ftp://example.com/", b"https://u:p@example.com/"):

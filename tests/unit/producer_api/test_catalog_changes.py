@@ -37,7 +37,14 @@ class Topic:
 
 async def test_calls_of_a_version_that_appears_are_read_by_its_signature_until_it_retires() -> None:
     topic = Topic()
-    reader = CallReader(load_settings(), catalog=topic.catalog, splits=SplitTable(), clock=SystemClock())
+    reader = CallReader(
+        load_settings().api,
+        load_settings().kafka,
+        load_settings().webhooks,
+        catalog=topic.catalog,
+        splits=SplitTable(),
+        clock=SystemClock(),
+    )
     await topic.write(make_entry("fraud", "v1", manifest=PAIR))
     assert reader.read(b'{"model": "fraud", "instances": [[1, 2]]}').model == "fraud"
     assert reader.read(b'{"model": "fraud", "version": "v1", "instances": [[1, 2]]}').version == "v1"
@@ -48,7 +55,14 @@ async def test_calls_of_a_version_that_appears_are_read_by_its_signature_until_i
 
 async def test_unpinned_calls_are_read_by_the_new_default_as_soon_as_it_is_the_default() -> None:
     topic = Topic()
-    reader = CallReader(load_settings(), catalog=topic.catalog, splits=SplitTable(), clock=SystemClock())
+    reader = CallReader(
+        load_settings().api,
+        load_settings().kafka,
+        load_settings().webhooks,
+        catalog=topic.catalog,
+        splits=SplitTable(),
+        clock=SystemClock(),
+    )
     unpinned = b'{"instances": [[1, 2, 3, 4]]}'
     assert reader.read(unpinned).model == "iris"
     await topic.write(make_entry("iris", "v3", manifest=PAIR, default_since=1))
@@ -58,7 +72,9 @@ async def test_unpinned_calls_are_read_by_the_new_default_as_soon_as_it_is_the_d
 async def test_admission_watches_a_version_that_appears_and_forgets_a_retired_one() -> None:
     topic, config, clock = Topic(), load_settings(), FakeClock()
     admission = Admission(
-        config,
+        config.api,
+        config.kafka,
+        config.stack.names,
         catalog=topic.catalog,
         splits=SplitTable(),
         positions=SimulatedQueue(config, clock, {}),

@@ -43,8 +43,10 @@ def catalog_of(signature: Signature) -> Catalog:
 
 def embeddings(signature: Signature = SENTENCES, **settings: Any) -> EmbeddingsFormat:
     loaded, splits = load_settings(**settings), SplitTable()
-    reader = CallReader(loaded, catalog=catalog_of(signature), splits=splits, clock=SystemClock())
-    return EmbeddingsFormat(loaded, reader)
+    reader = CallReader(
+        loaded.api, loaded.kafka, loaded.webhooks, catalog=catalog_of(signature), splits=splits, clock=SystemClock()
+    )
+    return EmbeddingsFormat(loaded.api, reader)
 
 
 def read(body: dict[str, Any], origin: CallOrigin | None = None) -> Call:
@@ -76,9 +78,9 @@ def test_a_version_is_pinned_after_a_slash() -> None:
 
 
 def test_a_call_waits_as_long_as_calls_may_unless_it_says_less() -> None:
-    assert read({"input": "a"}).wait_s == load_settings().max_wait_s
+    assert read({"input": "a"}).wait_s == load_settings().api.max_wait_s
     assert read({"input": "a"}, CallOrigin(wait_s=2.0)).wait_s == 2.0
-    assert read({"input": "a"}, CallOrigin(wait_s=1e6)).wait_s == load_settings().max_wait_s
+    assert read({"input": "a"}, CallOrigin(wait_s=1e6)).wait_s == load_settings().api.max_wait_s
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,10 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> InferMessages:
     write_tiny_store(folder)
     settings = load_settings(models_dir=folder, default_model="tiny")
     catalog = load_catalog(folder, default_model="tiny")
-    calls = CallReader(settings, catalog=catalog, splits=SplitTable(), clock=SystemClock())
-    return InferMessages(settings, InferReader(settings, calls), AskedOutputs(catalog))
+    calls = CallReader(
+        settings.api, settings.kafka, settings.webhooks, catalog=catalog, splits=SplitTable(), clock=SystemClock()
+    )
+    return InferMessages(settings.api, InferReader(settings.api, calls), AskedOutputs(catalog))
 
 
 def test_the_descriptors_are_those_of_the_source(tmp_path: Path) -> None:

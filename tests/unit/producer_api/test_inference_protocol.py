@@ -26,8 +26,10 @@ from tests.support.fakes.records import make_catalog
 
 SETTINGS = load_settings()
 CATALOG = make_catalog(models=("iris", "other"))
-CALLS = CallReader(SETTINGS, catalog=CATALOG, splits=SplitTable(), clock=SystemClock())
-FORMAT = V2Format(InferReader(SETTINGS, CALLS), CATALOG)
+CALLS = CallReader(
+    SETTINGS.api, SETTINGS.kafka, SETTINGS.webhooks, catalog=CATALOG, splits=SplitTable(), clock=SystemClock()
+)
+FORMAT = V2Format(InferReader(SETTINGS.api, CALLS), CATALOG)
 ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]], np.float32)
 INPUT = {"name": "input", "shape": [2, 4], "datatype": "FP32", "data": ROWS.ravel().tolist()}
 SCORES = np.array([[0.7, 0.2, 0.1], [0.0, 0.1, 0.9]], np.float32)
@@ -90,8 +92,8 @@ def test_the_timeout_of_triton_is_the_deadline_and_the_wait_lasts_until_then() -
     call = read({"inputs": [INPUT], "parameters": {"timeout": 2_500_000, "priority": 0, "lane": "requests"}})
     assert call.deadline_s - call.accepted_s == pytest.approx(2.5)
     assert call.wait_s == pytest.approx(2.5)
-    far = read({"inputs": [INPUT], "parameters": {"deadline_s": SETTINGS.max_wait_s + 100}})
-    assert far.wait_s == SETTINGS.max_wait_s
+    far = read({"inputs": [INPUT], "parameters": {"deadline_s": SETTINGS.api.max_wait_s + 100}})
+    assert far.wait_s == SETTINGS.api.max_wait_s
     assert read({"inputs": [INPUT]}, origin=CallOrigin(wait_s=1.0)).wait_s == 1.0
 
 
@@ -115,7 +117,7 @@ def test_the_timeout_of_triton_is_the_deadline_and_the_wait_lasts_until_then() -
         ({"inputs": [{**INPUT, "datatype": "FP128"}]}, 400, "FP128"),
         ({"inputs": [{**INPUT, "shape": [4, 2]}]}, 422, "shape"),
         ({"inputs": [{**INPUT, "shape": [3, 4]}]}, 400, "shape"),
-        ({"inputs": [{**INPUT, "shape": [SETTINGS.max_rows + 1, 4], "data": []}]}, 413, "rows"),
+        ({"inputs": [{**INPUT, "shape": [SETTINGS.api.max_rows + 1, 4], "data": []}]}, 413, "rows"),
         ({"inputs": [INPUT], "outputs": [{"name": "x"}]}, 422, "no output is called 'x'"),
         (
             {"inputs": [INPUT], "outputs": [{"name": "label", "parameters": {"classification": 1}}]},

@@ -30,9 +30,14 @@ from tests.support.fakes.records import make_catalog
 
 SETTINGS = load_settings()
 CATALOG = make_catalog(models=("iris",))
-READER = InferReader(SETTINGS, CallReader(SETTINGS, catalog=CATALOG, splits=SplitTable(), clock=SystemClock()))
+READER = InferReader(
+    SETTINGS.api,
+    CallReader(
+        SETTINGS.api, SETTINGS.kafka, SETTINGS.webhooks, catalog=CATALOG, splits=SplitTable(), clock=SystemClock()
+    ),
+)
 REST = V2Format(READER, CATALOG)
-GRPC = InferMessages(SETTINGS, READER, AskedOutputs(CATALOG))
+GRPC = InferMessages(SETTINGS.api, READER, AskedOutputs(CATALOG))
 COLUMNS = 4
 # A message of a few hundred bytes may cost this much, and no more, whatever sizes it names.
 ENOUGH_BYTES = 4 * 1024 * 1024

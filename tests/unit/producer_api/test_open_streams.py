@@ -51,7 +51,7 @@ class Scene:
         self.store = OneRequestStore(self.accepted)
         self.pending = PendingRequests(self.store, None, instance="api", max_waiters=5)  # type: ignore[arg-type]  # as far as it is used
         self.streams = EventStreams(
-            load_settings(),
+            load_settings().api,
             waits=ResultWaits(self.pending, clock=self.clock, slots=5),
             responses=ResponseBuilder(SimpleNamespace(class_names=lambda *_: ())),  # type: ignore[arg-type]  # as far as it is used
             clock=self.clock,

@@ -17,7 +17,7 @@ def tiny(tmp_path: Path) -> Catalog:
 
 
 def test_a_body_names_what_the_catalog_holds(tmp_path: Path) -> None:
-    schema = predict_bodies(tiny(tmp_path), load_settings(max_rows=7, max_wait_s=9))
+    schema = predict_bodies(tiny(tmp_path), load_settings(max_rows=7, max_wait_s=9).api)
     (body,) = schema["anyOf"]
     fields = body["properties"]
     assert fields["instances"]["items"]["minItems"] == fields["instances"]["items"]["maxItems"] == 3
@@ -58,5 +58,5 @@ def test_an_input_of_raw_bytes_is_base64_in_json() -> None:
 
 def test_a_catalog_with_nothing_to_serve_has_a_document_too() -> None:
     nothing = Catalog(models={}, default_model="iris")
-    assert predict_bodies(nothing, load_settings())["anyOf"] == [{"not": {}}]
+    assert predict_bodies(nothing, load_settings().api)["anyOf"] == [{"not": {}}]
     assert split_bodies(nothing)["anyOf"] == [{"not": {}}]

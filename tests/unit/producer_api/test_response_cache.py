@@ -6,11 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from inferlane.contracts.naming import Lane
+from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.traffic_split import Shadow, Split
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.service_settings import ApiSettings
+from inferlane.runtime.settings import StoreSettings
 from inferlane.runtime.split_table import SplitTable
 from models.catalog import Catalog
 from producer_api.predict.call import Call
@@ -28,7 +30,13 @@ def make_cache(catalog: Catalog | None = None, split: Split | None = None, redis
     if split is not None:
         splits.put("iris", msgspec.json.encode(split))
     parts: Any = {"catalog": catalog or make_catalog(), "splits": splits, "clock": FakeClock(100.0)}
-    return ResponseCache(load_settings(response_cache="iris=60, fraud=5"), redis, **parts)
+    return ResponseCache(
+        ApiSettings(response_cache="iris=60, fraud=5"),
+        StoreSettings().redis_url,
+        Names(),
+        redis,
+        **parts,
+    )
 
 
 def place(call: Call = CALL, **parts: Any) -> CachePlace:

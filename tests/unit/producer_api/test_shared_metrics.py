@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inferlane.errors import ConfigurationError
+from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.server import serve_http
-from inferlane.runtime.settings import PortSettings
 from producer_api.http.shared_metrics import SharedMetrics, merged, read_peers
 from tests.support.brokers.processes import free_ports
 
@@ -65,10 +65,14 @@ def answering(text: str) -> Any:
 
 
 async def test_every_process_is_asked_and_one_that_is_away_is_left_out() -> None:
-    settings = PortSettings()
+    settings = load_settings()
     async with (
-        serve_http(answering(ONE), settings, host="127.0.0.1", port=0) as one,
-        serve_http(answering(TWO), settings, host="127.0.0.1", port=0) as two,
+        serve_http(
+            answering(ONE), settings.ports, max_body_bytes=settings.kafka.max_body_bytes, host="127.0.0.1", port=0
+        ) as one,
+        serve_http(
+            answering(TWO), settings.ports, max_body_bytes=settings.kafka.max_body_bytes, host="127.0.0.1", port=0
+        ) as two,
     ):
         ports = {"api-1": one, "api-2": two, "api-3": free_ports(1)[0]}
         peers = read_peers(",".join(f"{name}=http://127.0.0.1:{port}" for name, port in ports.items()))
@@ -89,10 +93,13 @@ def test_peers_that_are_none_are_refused(peers: str) -> None:
 
 
 async def test_processes_share_a_port_only_where_both_say_so() -> None:
-    settings = PortSettings()
+    settings = load_settings()
     (port,) = free_ports(1)
     shared = {"host": "127.0.0.1", "port": port, "shares_port": True}
-    async with serve_http(answering("one"), settings, **shared), serve_http(answering("two"), settings, **shared):
+    async with (
+        serve_http(answering("one"), settings.ports, max_body_bytes=settings.kafka.max_body_bytes, **shared),
+        serve_http(answering("two"), settings.ports, max_body_bytes=settings.kafka.max_body_bytes, **shared),
+    ):
         heard = set()
         async with asyncio.timeout(60):
             # The system divides connections by their addresses: each has its turn after a few.
@@ -102,5 +109,11 @@ async def test_processes_share_a_port_only_where_both_say_so() -> None:
                 heard.add((await reader.read())[-3:])
                 writer.close()
         with pytest.raises(ConfigurationError, match="cannot listen"):
-            async with serve_http(answering("three"), settings, host="127.0.0.1", port=port):
+            async with serve_http(
+                answering("three"),
+                settings.ports,
+                max_body_bytes=settings.kafka.max_body_bytes,
+                host="127.0.0.1",
+                port=port,
+            ):
                 pass

@@ -50,7 +50,7 @@ def make_submitter(enqueuer: Enqueuer) -> Submitter:
         "cancellations": None,
         "clock": FakeClock(0.0),
     }
-    return Submitter(load_settings(), **parts)
+    return Submitter(load_settings().api, load_settings().store, load_settings().stack.names, **parts)
 
 
 async def leave_before_the_broker_fails() -> None:

@@ -87,7 +87,8 @@ def make_forwarder(  # noqa: PLR0913 - what a test may want of its own
     settings: Settings = SETTINGS,
 ) -> Forwarder:
     return Forwarder(
-        settings,
+        settings.stack.names,
+        settings.webhooks,
         catalog=catalog or make_catalog("v1", "v2"),
         catch_up=catch_up,
         splits=splits or SplitTable(),
@@ -108,7 +109,7 @@ def request(request_id: bytes, version: bytes, value: bytes = b"{}") -> FakeReco
 
 
 def topic(version: str) -> str:
-    return SETTINGS.names.work_topic("iris", version, Lane.REQUESTS)
+    return SETTINGS.stack.names.work_topic("iris", version, Lane.REQUESTS)
 
 
 async def test_a_request_whose_topic_is_gone_is_answered_and_the_others_go_on() -> None:
@@ -162,7 +163,8 @@ async def test_a_version_that_this_router_does_not_know_goes_to_its_workers_whil
     sender, delivery = FakeSender(), FakeDelivery()
     served_models = {"new": Served("v2", {"v2", "v3"}), "iris": Served("v1", {"v1", "v9"})}
     forwarder = Forwarder(
-        SETTINGS,
+        SETTINGS.stack.names,
+        SETTINGS.webhooks,
         catalog=make_catalog("v1", "v2"),
         splits=SplitTable(),
         served_models=served_models,
@@ -184,7 +186,7 @@ async def test_a_version_that_this_router_does_not_know_goes_to_its_workers_whil
     )
     assert await forwarder.forward(take(*records), Lane.REQUESTS) is None
     sent = {dict(out.headers)["ce_id"]: out.topic for out in sender.sent}
-    names = SETTINGS.names
+    names = SETTINGS.stack.names
     assert sent == {
         b"default": names.work_topic("new", "v2", Lane.REQUESTS),
         b"pinned": names.work_topic("new", "v3", Lane.REQUESTS),
@@ -197,7 +199,8 @@ async def test_a_version_that_this_router_does_not_know_goes_to_its_workers_whil
 async def test_a_record_that_a_rollout_routed_says_so_whatever_its_producer_wrote() -> None:
     sender, delivery, splits = FakeSender(), FakeDelivery(), SplitTable()
     forwarder = Forwarder(
-        SETTINGS,
+        SETTINGS.stack.names,
+        SETTINGS.webhooks,
         catalog=make_catalog("v1", "v2"),
         splits=splits,
         producer=sender,

@@ -29,7 +29,7 @@ async def read(handler: Handler, *, token: str | None = None) -> MetricReading:
     app.router.add_post("/under/api/v1/query", handler)
     async with TestServer(app) as server:
         settings = load_settings(prometheus_url=str(server.make_url("/under/")), prometheus_token=token)
-        return await PrometheusReader(settings).read("my_query")
+        return await PrometheusReader(settings.rollouts).read("my_query")
 
 
 async def test_the_value_of_the_one_series_is_read_with_the_query_and_the_token() -> None:
@@ -93,10 +93,10 @@ async def test_a_redirect_is_not_followed() -> None:
 async def test_a_server_that_is_away_or_not_configured_is_no_data() -> None:
     async with TestServer(web.Application()) as server:
         url = str(server.make_url("/"))
-    away = await PrometheusReader(load_settings(prometheus_url=url)).read("up")
+    away = await PrometheusReader(load_settings(prometheus_url=url).rollouts).read("up")
     assert away.value is None
     assert "cannot be asked" in away.missing
-    unset = await PrometheusReader(load_settings()).read("up")
+    unset = await PrometheusReader(load_settings().rollouts).read("up")
     assert "INFERLANE_PROMETHEUS_URL" in unset.missing
 
 
@@ -119,7 +119,7 @@ async def test_a_reading_that_is_old_is_no_data() -> None:
     state = RolloutState(id="r", spec=spec)
     async with TestServer(app) as server:
         settings = load_settings(prometheus_url=str(server.make_url("/")))
-        reader = OutsideReader(settings, feedback=cast("FeedbackStore", None), clock=clock)
+        reader = OutsideReader(settings.rollouts, feedback=cast("FeedbackStore", None), clock=clock)
         await reader.refresh(state)
         assert reader.of(state) == {Check.PROMETHEUS: MetricReading(value=1.0)}
         await reader.close()

@@ -95,6 +95,6 @@ def test_requests_that_wait_for_the_candidate_are_not_missing() -> None:
 def test_what_two_versions_report_apart_is_in_doubt() -> None:
     slots = [[slot(1, "v2", tally(20), tally(100, rollout="old"))], [slot(1, "v1", tally(80))]]
     usual, short = load_settings(outcome_slot_s=5), load_settings(outcome_slot_s=1)
-    assert in_doubt(STATE, slots, settings=usual) == 40
-    assert in_doubt(STATE, slots, settings=short, lag_records=7) == 107
-    assert in_doubt(STATE, [[], []], settings=usual) == 0
+    assert in_doubt(STATE, slots, outcomes=usual.outcomes) == 40
+    assert in_doubt(STATE, slots, outcomes=short.outcomes, lag_records=7) == 107
+    assert in_doubt(STATE, [[], []], outcomes=usual.outcomes) == 0

@@ -29,7 +29,7 @@ def make_telemetry(version: ModelVersion) -> tuple[BatchTelemetry, OutcomeRecord
     clock = FakeClock()
     names = {"model": version.model, "version": version.version}
     recorder = OutcomeRecorder(**names, worker_id="w", clock=clock, classes=version.classes)
-    return BatchTelemetry(version, recorder, FailureLimit(load_settings(), **names, clock=clock)), recorder
+    return BatchTelemetry(version, recorder, FailureLimit(load_settings().worker, **names, clock=clock)), recorder
 
 
 def sample(name: str, **labels: str) -> float:

@@ -13,7 +13,7 @@ PAUSE_S = 10.0
 
 def make_limit(clock: FakeClock) -> FailureLimit:
     settings = load_settings(failure_window_requests=WINDOW, failure_share_limit=0.5, failure_pause_s=PAUSE_S)
-    return FailureLimit(settings, model="iris", version="v1", clock=clock)
+    return FailureLimit(settings.worker, model="iris", version="v1", clock=clock)
 
 
 def results(count: int, code: str | None = None) -> list[Result]:

@@ -178,8 +178,15 @@ def test_one_long_row_among_many_short_ones_is_not_filled_up_without_bound(tmp_p
 
 def test_an_infer_call_of_v2_may_have_any_length_and_no_mask(tmp_path: Path) -> None:
     add_encoder(tmp_path)
-    calls = CallReader(load_settings(), catalog=catalog_of(tmp_path), splits=SplitTable(), clock=SystemClock())
-    reader = InferReader(load_settings(), calls)
+    calls = CallReader(
+        load_settings().api,
+        load_settings().kafka,
+        load_settings().webhooks,
+        catalog=catalog_of(tmp_path),
+        splits=SplitTable(),
+        clock=SystemClock(),
+    )
+    reader = InferReader(load_settings().api, calls)
     scope = {"path": "/v2/models/made/infer", "headers": []}
     body = b'{"inputs": [{"name": "input_ids", "datatype": "INT64", "shape": [1, %d], "data": [1, 2, 3]}]}'
     call = reader.read(scope, body % 3, CallOrigin())

@@ -25,7 +25,7 @@ from workers.replies import ReplyBuilder
 from workers.requests import UNREADABLE, decode, headers_of
 
 SETTINGS = load_settings()
-LIMIT_BYTES = record_limit_bytes(SETTINGS)
+LIMIT_BYTES = record_limit_bytes(SETTINGS.kafka)
 NAMES = [
     "ce_id",
     "ce_time",
@@ -70,13 +70,14 @@ RECORDS = st.builds(
     headers=st.lists(st.tuples(st.sampled_from(NAMES) | st.text(max_size=8), HEADER_VALUES), max_size=8).map(tuple),
 )
 HOSTILE = FakeRecord(headers=tuple((name, b"x" * 3_000_000) for name in NAMES))
-HUGE = FakeRecord(key=b"k" * 60_000, value=b"v" * SETTINGS.max_body_bytes)
+HUGE = FakeRecord(key=b"k" * 60_000, value=b"v" * SETTINGS.kafka.max_body_bytes)
 
 
 @pytest.fixture(scope="module")
 def forwarder() -> Forwarder:
     return Forwarder(
-        SETTINGS,
+        SETTINGS.stack.names,
+        SETTINGS.webhooks,
         catalog=make_catalog(),
         splits=SplitTable(),
         producer=None,  # type: ignore[arg-type]  # deciding sends nothing
@@ -95,7 +96,7 @@ def assert_deliverable(answer: Reply, record: Any) -> None:
     cause = Cause(
         reason=result.error_code, detail=result.error_detail or "", attempts=result.attempt, stack=answer.stack
     )
-    letter = dead_letter(record, cause, topic="dead", limit_bytes=SETTINGS.max_body_bytes)
+    letter = dead_letter(record, cause, topic="dead", limit_bytes=SETTINGS.kafka.max_body_bytes)
     check_size(letter, LIMIT_BYTES)
     check_size(_result_record("results", answer), LIMIT_BYTES)
 
@@ -124,7 +125,7 @@ def test_the_router_routes_or_answers_every_record(forwarder: Forwarder, record:
 def test_the_worker_decodes_or_answers_every_record(record: FakeRecord, lane: Lane) -> None:
     """Guards `UNREADABLE` of `workers.requests` and what its members are raised for; fails without one of them."""
     replies = ReplyBuilder(
-        make_version(), names=SETTINGS.names, max_result_bytes=SETTINGS.max_result_bytes, results_sample=0.0
+        make_version(), names=SETTINGS.stack.names, max_result_bytes=SETTINGS.kafka.max_result_bytes, results_sample=0.0
     )
     try:
         request = decode(record, lane, make_version())

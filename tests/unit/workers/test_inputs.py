@@ -134,7 +134,7 @@ def test_a_number_that_no_double_holds_is_no_missing_value(tmp_path: Path) -> No
 
 def test_the_document_of_the_api_says_which_inputs_take_missing_values(tmp_path: Path) -> None:
     add_tree(tmp_path)
-    (body,) = predict_bodies(catalog_of(tmp_path), load_settings())["anyOf"]
+    (body,) = predict_bodies(catalog_of(tmp_path), load_settings().api)["anyOf"]
     element = body["properties"]["instances"]["items"]["items"]
     assert element["anyOf"][1] == {"enum": [None, "NaN", "Infinity", "-Infinity"]}
 
@@ -322,7 +322,7 @@ def test_rows_may_name_their_columns_and_leave_out_those_with_a_default(tmp_path
     rows = [{"amount": 12.5, "country": "DE", "age": 41}, {"country": "IT", "amount": 3}, {"amount": 0, "age": None}]
     assert ask(tmp_path, rows) == [[12.5, 0.0, 41.0], [3.0, 2.0, 30.0], [0.0, 1.0, 30.0]]
     assert ask(tmp_path, [[1, 2, 3]]) == [[1.0, 2.0, 3.0]]
-    (body,) = predict_bodies(catalog_of(tmp_path), load_settings())["anyOf"]
+    (body,) = predict_bodies(catalog_of(tmp_path), load_settings().api)["anyOf"]
     listed, named = body["properties"]["instances"]["items"]["anyOf"]
     assert (listed["minItems"], named["required"]) == (3, ["amount"])
     assert named["properties"]["country"]["anyOf"][0] == {"enum": ["DE", "FR", "IT"]}

@@ -18,11 +18,12 @@ from inferlane.contracts.results import Result, Status
 from inferlane.contracts.shadow import Disagreement, ShadowCounts, answer_of
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import InferlaneError, ModelError, TopicMissingError, UnavailableError
-from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Reply
 from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.kafka.offsets import Ticket
 from inferlane.runtime.retry import Retrier
+from inferlane.runtime.service_settings import FeedbackSettings, WorkerSettings
+from inferlane.runtime.settings import KafkaSettings
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version
 from workers.batching import Batch
@@ -139,7 +140,10 @@ def make_pipeline(  # noqa: PLR0913 - what a test may want of its own
     max_batch_rows: int,
 ) -> Pipeline:
     return Pipeline(
-        load_settings(max_batch_rows=max_batch_rows),
+        WorkerSettings(max_batch_rows=max_batch_rows),
+        FeedbackSettings(),
+        KafkaSettings(),
+        Names(),
         model=model,  # type: ignore[arg-type]  # fakes of the same shape
         delivery=delivery,  # type: ignore[arg-type]  # as above
         telemetry=FakeTelemetry(),  # type: ignore[arg-type]  # as above

@@ -95,7 +95,7 @@ def test_the_requests_of_one_routing_key_are_in_one_bucket() -> None:
 def test_a_summary_says_how_many_model_errors_came_in_a_row() -> None:
     clock, names = FakeClock(), {"model": "iris", "version": "v2"}
     recorder = OutcomeRecorder(**names, worker_id="w", clock=clock, tallies=RolloutTallies(VERSION))
-    telemetry = BatchTelemetry(VERSION, recorder, FailureLimit(load_settings(), **names, clock=clock))
+    telemetry = BatchTelemetry(VERSION, recorder, FailureLimit(load_settings().worker, **names, clock=clock))
     request = make_request()
     boom, done = failed(request, ModelError("boom")), succeeded(request)
     batch = Batch(lane=Lane.REQUESTS, fetched_s=10.0)

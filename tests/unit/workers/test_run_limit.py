@@ -35,7 +35,7 @@ class Worker:
         version = load_catalog(folder, default_model="tiny").models["tiny"].versions[candidate]
         self.model = OnnxModel(version, intra_op_num_threads=1)
         self.clock = FakeClock()
-        self.failures = FailureLimit(load_settings(), model="tiny", version=candidate, clock=self.clock)
+        self.failures = FailureLimit(load_settings().worker, model="tiny", version=candidate, clock=self.clock)
         self.runner = BatchRunner(
             self.model.run,
             scheduler=LaneScheduler(bulk_share=0.2, clock=self.clock),
