@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from inferlane.runtime.http.server import serve_http
+from inferlane.runtime.settings import PortSettings
 from tests.support.echo_server import echo
 from tests.support.http_messages import LIMIT_S
 
