@@ -20,8 +20,10 @@ from workers.batching import run_batch, stack
 from workers.model import OnnxModel
 from workers.replies import class_output
 from workers.requests import decode
-from workers.row_comparison import compare_rows, labels_of
+from workers.row_comparison import compare_all, labels_of
 
+# As many as a worker sends in one write.
+_COPIES = 64
 _TRIAL_HEADERS = (ROLLOUT, FALLBACK, SHADOW, SHADOW_OF, SHADOW_RUN)
 
 
@@ -80,15 +82,14 @@ def _steps(case: Case) -> Iterator[Step]:
     yield timed("a copy", "made, in the worker that answers", copy)
     copied = copy()
     yield timed("a copy", "decoded, in the worker that compares", lambda: decode(copied, Lane.BULK, version))
-    block = stack([request])
-    yield timed("a copy", "inferred alone", lambda: session.run(block))
+    block = stack([request] * _COPIES)
+    yield timed("a copy", f"inferred, {_COPIES} at once", lambda: session.run(block), share=_COPIES)
 
     def compare() -> None:
-        answer = answer_of(copied)
-        if answer is not None:
-            compare_rows(answer, outputs, label_output=label_output, classes=version.classes)
+        pairs = [(answer, outputs) for _ in range(_COPIES) if (answer := answer_of(copied)) is not None]
+        compare_all(pairs, label_output=label_output, classes=version.classes)
 
-    yield timed("a copy", "compared", compare)
+    yield timed("a copy", f"compared, {_COPIES} at once", compare, share=_COPIES)
 
 
 def _look_up(named: dict[str, bytes], *, times: int) -> None:

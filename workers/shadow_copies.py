@@ -161,19 +161,20 @@ class ShadowCopies:
         self._counts["compared"].inc(len(pairs))
         self._counts["failed"].inc(len(failed))
         self._counts["expired"].inc(expired)
+        agrees = np.concatenate([found.agrees for _, _, found in pairs]) if pairs else np.zeros(0, bool)
         counts = ShadowCounts(
             copies=len(replies),
             failed=len(failed),
             expired=expired,
-            compared=sum(len(found.agrees) for _, _, found in pairs),
-            agreed=sum(int(found.agrees.sum()) for _, _, found in pairs),
-            distance=sum(float(found.distance.sum()) for _, _, found in pairs),
+            compared=len(agrees),
+            agreed=int(agrees.sum()),
+            distance=float(np.concatenate([found.distance for _, _, found in pairs]).sum()) if pairs else 0.0,
             failures=dict(Counter(result.error_code or "unknown" for result in failed)),
             times={run_bin(1, row_time_s): len(pairs)} if pairs else {},
             original_times=dict(Counter(run_bin(1, answer.row_time_s) for _, answer, _ in pairs)),
         )
-        rows = [row for one, _, found in pairs for row in self._disagreements(one.request, found)]
-        return counts, _worst(rows)
+        apart = [] if agrees.all() else [(one, found) for one, _, found in pairs if not found.agrees.all()]
+        return counts, _worst(row for one, found in apart for row in self._disagreements(one.request, found))
 
     def _compare_all(self, inferred: "Sequence[InferredRequest]") -> "Sequence[_Pair]":
         """Return the answer that each copy carries, and how it compares, of those that can be compared."""
