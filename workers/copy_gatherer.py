@@ -33,7 +33,7 @@ class GatherLimits:
     more is memory that an unavailable broker takes from the requests of clients.
     """
 
-    rest_s: float = 0.25
+    rest_s: float = 0.5
     write_copies: int = 64
     write_bytes: int = 256 * 1024
     held_copies: int = 2_048
