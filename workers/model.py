@@ -258,7 +258,7 @@ class BatchRunner:
     def _run_batch(self, batch: "Sequence[Request]") -> BatchRun:
         self._model_spent_s = 0.0
         started_s, before_s = self._clock.now_s(), time.thread_time()
-        if self._limit is not None and any(is_under_trial(request.headers) for request in batch):
+        if self._limit is not None and any(map(is_under_trial, [request.headers for request in batch])):
             with self._limit.watch(estimate_s=self._cost.of(sum(request.rows for request in batch))):
                 inferred = run_batch(self._run, batch)
         else:

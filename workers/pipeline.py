@@ -222,10 +222,11 @@ class Pipeline:
             return self._replies.of_expired(headers, lane, now_s=now_s)
         if headers.key in self._cancelled:
             return self._replies.of_cancelled(headers, lane, now_s=now_s)
-        if is_overdue(headers, now_s=now_s):
-            return self._replies.of_overdue(request.record, headers, lane, now_s=now_s)
-        if headers.fallback is not None and self._runner.hands_over:
-            return self._replies.of_halted(request.record, headers, lane, now_s=now_s)
+        if headers.fallback is not None:
+            if is_overdue(headers, now_s=now_s):
+                return self._replies.of_overdue(request.record, headers, lane, now_s=now_s)
+            if self._runner.hands_over:
+                return self._replies.of_halted(request.record, headers, lane, now_s=now_s)
         return None
 
     def _reply(self, inferred: InferredRequest, lane: Lane, times: RunTimes) -> Reply:
@@ -238,10 +239,11 @@ class Pipeline:
             return self._replies.of_error(request.record, request.headers, lane, failure, now_s=times.ended_s)
 
     async def _finish(self, held: Sequence[BatchReply]) -> None:
-        copies = [_part(done, is_copy=True) for done in held if any(reply.is_copy for reply in done.replies)]
-        if copies:
+        copies: list[BatchReply] = []
+        if any(reply.is_copy or reply.fallback is not None for done in held for reply in done.replies):
+            copies = [_part(done, is_copy=True) for done in held if any(reply.is_copy for reply in done.replies)]
             held = [_part(done, is_copy=False) for done in held]
-        held = [await self._fallen_back(done) for done in held]
+            held = [await self._fallen_back(done) for done in held]
         await self._delivery.deliver([reply for done in held for reply in done.replies if reply.fallback is None])
         now_s = self._clock.now_s()
         for done in held:

@@ -148,7 +148,7 @@ class ReplyBuilder:
             source=headers.source,
             position=headers.position,
             rollout=headers.rollout or "",
-            is_copy=headers.is_copy,
+            is_copy=headers.shadow_of is not None,
             shadow_run="" if headers.shadow is not None else headers.shadow_run or "",
             key_bucket=key_bucket(headers.routing_key) if headers.rollout and headers.routing_key else -1,
             callback_url=headers.callback_url,

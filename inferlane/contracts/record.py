@@ -69,6 +69,8 @@ _MAX_CALLBACK_URL_BYTES = 2_048
 _MAX_ATTEMPT = 1_000_000
 # What steers a request beside the attributes of its CloudEvent.
 _OURS = frozenset({JSON_LENGTH, "content-type"})
+# What the router and other workers say of a record of a version under trial.
+_OF_TRIALS = frozenset({ROLLOUT, FALLBACK, SHADOW, SHADOW_OF, SHADOW_RUN})
 YEAR_10000_S = 253_402_300_800
 
 
@@ -167,7 +169,7 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
         attempt = get("ce_attempt")
         json_length = get(JSON_LENGTH)
         callback_url = get(CALLBACK_URL)
-        return RequestHeaders(
+        headers = RequestHeaders(
             request_id=_name("ce_id", request_id) or _default_id(record),
             model=_name("ce_model", get("ce_model")),
             version=_name("ce_modelversion", get("ce_modelversion")),
@@ -179,19 +181,27 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
             batch_id=_name("ce_batchid", get("ce_batchid")),
             json_length=int(json_length) if json_length else None,
             trace_parent=valid_trace_parent(get(TRACE_PARENT)),
-            rollout=_name(ROLLOUT, raw) if (raw := get(ROLLOUT)) else None,
-            fallback=_name(FALLBACK, raw) if (raw := get(FALLBACK)) else None,
-            shadow=_name(SHADOW, raw) if (raw := get(SHADOW)) else None,
-            shadow_of=_name(SHADOW_OF, raw) if (raw := get(SHADOW_OF)) else None,
-            shadow_run=_name(SHADOW_RUN, raw) if (raw := get(SHADOW_RUN)) else None,
             callback_url=_name(CALLBACK_URL, callback_url, limit_bytes=_MAX_CALLBACK_URL_BYTES)
             if callback_url and not get(SHADOW_OF)
             else None,
         )
+        # Most records have none of them, and this costs half as much as looking up each.
+        return headers if named.keys().isdisjoint(_OF_TRIALS) else _with_trial(headers, named)
     except (ValueError, UnicodeDecodeError) as error:
         raise DecodeError(
             f"a header of the record cannot be read: {clipped(str(error))}; docs/topics.md has each format"
         ) from error
+
+
+def _with_trial(headers: RequestHeaders, named: Mapping[str, bytes]) -> RequestHeaders:
+    return replace(
+        headers,
+        rollout=_name(ROLLOUT, named.get(ROLLOUT)),
+        fallback=_name(FALLBACK, named.get(FALLBACK)),
+        shadow=_name(SHADOW, named.get(SHADOW)),
+        shadow_of=_name(SHADOW_OF, named.get(SHADOW_OF)),
+        shadow_run=_name(SHADOW_RUN, named.get(SHADOW_RUN)),
+    )
 
 
 def default_headers(record: KafkaRecord) -> RequestHeaders:
