@@ -3,6 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,14 @@ _STOP_TIMEOUT_S = 0.5
 _LOOK_AGAIN_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class TableMark:
+    """How far a table was at a moment: the last offset in force, and how often its topic had begun anew."""
+
+    offset: int
+    beginnings: int
+
+
 class CompactedTable(ABC):
     """The records in force on this replica: the last record of each key."""
 
@@ -40,6 +49,8 @@ class CompactedTable(ABC):
 
     def __init__(self) -> None:
         self._applied_offset = -1
+        # How often the positions went back: the topic was deleted and created again, or its broker forgot it.
+        self._beginnings = 0
         self._changed = asyncio.Condition()
 
     @abstractmethod
@@ -68,22 +79,33 @@ class CompactedTable(ABC):
     async def note_position(self, position: int) -> None:
         """Note that every record before `position` is in force."""
         async with self._changed:
+            self._beginnings += position - 1 < self._applied_offset
             self._applied_offset = position - 1
             self._changed.notify_all()
 
-    async def wait_applied(self, offset: int, *, timeout_s: float) -> None:
+    def mark(self) -> TableMark:
+        """Return how far the table is now; to be asked for before a record is written whose offset is waited for."""
+        return TableMark(self._applied_offset, self._beginnings)
+
+    async def wait_applied(self, offset: int, *, timeout_s: float, since: TableMark | None = None) -> None:
         """Return when the record at `offset` is in force here.
+
+        An offset that was in force at `since`, before the record was written, is that of a record of a forgotten topic.
 
         Raises:
             UnavailableError: it was not within `timeout_s`.
         """
         try:
             async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: self._applied_offset >= offset)
+                await self._changed.wait_for(lambda: self._is_in_force(offset, since))
         except TimeoutError as error:
             raise UnavailableError(
                 f"the {self.what} is stored but not in force here after {timeout_s} s; ask again"
             ) from error
+
+    def _is_in_force(self, offset: int, since: TableMark | None) -> bool:
+        is_ours = since is None or offset > since.offset or self._beginnings > since.beginnings
+        return is_ours and self._applied_offset >= offset
 
 
 class TableFollower:

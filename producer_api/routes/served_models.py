@@ -82,8 +82,9 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
         "GET /v1/traffic-split says what is in force; setting the same weights again is harmless"
     )
     async with answer_within(time_s, late):
+        before = services.splits.mark()
         offset = await publish_split(services.settings.kafka, services.settings.stack.names, split)
-        await services.splits.wait_applied(offset, timeout_s=time_s)
+        await services.splits.wait_applied(offset, timeout_s=time_s, since=before)
     if services.splits.is_newest_passed_over(model.name):
         raise RolloutUnderWayError(f"a rollout of {model.name} set the split at the same moment; set yours again")
     return _about_split(services, model)

@@ -83,12 +83,11 @@ async def test_a_table_follows_its_topic_after_that_was_recreated(broker: Broker
             offset = await publish_split(settings.kafka, settings.stack.names, Split(model="iris", weights={"v1": 1.0}))
         await table.wait_applied(offset, timeout_s=WAIT_S)
         await recreate(settings, NAMES.splits)
-        await publish_split(settings.kafka, settings.stack.names, Split(model="iris", weights={"v2": 1.0}))
-
-        async def is_in_force() -> bool:
-            split = table.get("iris")
-            return split is not None and split.weights == {"v2": 1.0}
-
-        await eventually(is_in_force, within_s=WAIT_S)
+        before = table.mark()
+        offset = await publish_split(settings.kafka, settings.stack.names, Split(model="iris", weights={"v2": 1.0}))
+        await table.wait_applied(offset, timeout_s=WAIT_S, since=before)
+        split = table.get("iris")
+        assert split is not None
+        assert split.weights == {"v2": 1.0}
     finally:
         await follower.close()
