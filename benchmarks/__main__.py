@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from benchmarks.beside import beside_to_markdown, measure_beside
 from benchmarks.bulk import bulk_to_markdown, measure_bulk
 from benchmarks.burst import Burst, bursts_to_markdown, send_burst
 from benchmarks.cached import cached_to_markdown, measure_cached
@@ -29,6 +30,7 @@ from benchmarks.routing import measure_routing, routing_to_markdown
 from benchmarks.scale_out import measure_scale_out, scale_out_to_markdown
 from benchmarks.shadowing import measure_shadowing, shadowing_to_markdown
 from benchmarks.state import Pool, measure_state, state_to_markdown
+from benchmarks.submit import measure_submissions, submissions_to_markdown
 from benchmarks.systems.peers import peer_names
 from benchmarks.systems.running import NAME
 from benchmarks.targets import read_targets, targets_to_markdown
@@ -156,6 +158,29 @@ def bulk(
     _refuse_embedded(broker)
     found = measure_bulk(load_case(model), broker, records=records, rounds=rounds)
     _save(out / f"bulk-{model}", found, bulk_to_markdown(found))
+
+
+@app.command()
+def submit(
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of a file.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every other one in reverse order.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Score a file of iris rows with `inferlane batch submit`, from Parquet and from CSV."""
+    found = measure_submissions(load_case("iris"), rows=rows, rounds=rounds)
+    _save(out / "submit-iris", found, submissions_to_markdown(found))
+
+
+@app.command()
+def beside(
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second of the client.")] = 20,
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the file that is scored meanwhile.")] = 3_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, each on a stack of its own.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Ask at a low rate while a file is scored: latency and rate beside those alone."""
+    found = measure_beside(load_case("iris"), rate_per_s=rate, rows=rows, rounds=rounds)
+    _save(out / "beside-iris", found, beside_to_markdown(found))
 
 
 @app.command()

@@ -71,10 +71,10 @@ def serve_inferlane(
         record = file.read()
         if record is None:
             raise NotReadyError("the stack stopped by itself")
-        yield _running(record, supervisor.pid, ports.api)
+        yield _running(record, supervisor.pid, ports.api, own)
 
 
-def _running(record: RunRecord, supervisor: int, api_port: int) -> Running:
+def _running(record: RunRecord, supervisor: int, api_port: int, environment: Mapping[str, str]) -> Running:
     parts = tuple(entry.pid for entry in record.processes if entry.pool in _PARTS)
     own = tuple(entry.pid for entry in record.processes if entry.pool not in _PARTS)
     return Running(
@@ -86,5 +86,6 @@ def _running(record: RunRecord, supervisor: int, api_port: int) -> Running:
         parts_pids=parts,
         versions=tuple(sorted(f"{found.name}=={found.version}" for found in distributions())),
         knows_deadlines=True,
+        environment=environment,
         processes={"supervisor": supervisor, **{entry.name: entry.pid for entry in record.processes}},
     )

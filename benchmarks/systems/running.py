@@ -36,6 +36,7 @@ class Running:
     """`own_pids` are the roots of the system's own processes, `parts_pids` those of its broker and store.
 
     `processes` names the pids where that is known. `knows_deadlines` is whether a request may say how long it may take.
+    `environment` is what a command needs to find the system.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Running:
     versions: tuple[str, ...]
     processes: Mapping[str, int] = field(default_factory=dict)
     knows_deadlines: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def body(self, row: np.ndarray, *, within_s: float | None = None) -> bytes:
         """The HTTP body that asks for `row`, `(features,) float32`, and says, where it can, how long that may take."""

@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,9 +28,11 @@ from inferlane.runtime.service_settings import FeedbackSettings, WorkerSettings
 from inferlane.runtime.settings import KafkaSettings
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version
+from workers import pipeline as pipeline_module
 from workers.batching import Batch
 from workers.fallback_writer import FallbackWriter
 from workers.pipeline import Pipeline
+from workers.requests import decode
 from workers.shadow_copies import ShadowCopies
 
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -234,6 +238,25 @@ async def test_bulk_results_of_a_take_are_delivered_together_and_those_of_client
         assert model.rows == [1, 1, 1]
         assert delivery.sizes == sizes
         assert [found.result.request_id for found in delivery.answers] == ["a", "b", "c"]
+
+
+async def test_bulk_records_are_decoded_a_few_a_turn_of_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards `_gives_way`: a client's request would wait until every record of a large bulk batch is decoded."""
+    decoded = 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal decoded
+        decoded += 1
+        return decode(*arguments)
+
+    monkeypatch.setattr(pipeline_module, "decode", counted)
+    work = asyncio.create_task(answer(*map(make_record, map(str, range(64))), model=FakeModel(), lane=Lane.BULK))
+    seen = [0]
+    while seen[-1] < 64:
+        await asyncio.sleep(0)
+        seen.append(decoded)
+    assert len((await work).answers) == 64
+    assert max(after - before for before, after in pairwise(seen)) <= 8
 
 
 async def test_large_bulk_results_are_not_held_back_for_the_rest_of_the_take() -> None:
