@@ -82,7 +82,7 @@ class Frames:
     what is not whole there is a batch with a length that is wrong.
     """
 
-    def __init__(self, raw: bytes | None) -> None:
+    def __init__(self, raw: bytes | memoryview | None) -> None:
         self._raw = memoryview(raw or b"")
         self._start = 0
 

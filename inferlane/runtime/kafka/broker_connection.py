@@ -52,25 +52,33 @@ class _FrameProtocol(AIOKafkaProtocol):  # type: ignore[misc]  # aiokafka has no
     def frames_to(self, connection: Any) -> None:
         """Hand responses to this connection from now on."""
         self._connection = weakref.ref(connection)
-        self._pending = bytearray()
+        # The bytes that are there of the size of the next response, or the pieces of one and how many bytes it lacks.
+        self._size_part = b""
+        self._pieces: list[bytes] = []
+        self._lacking = 0
 
     def data_received(self, data: bytes) -> None:
-        """Handle every response that is complete now."""
-        pending = self._pending
-        if not pending and len(data) >= _SIZE.size and _SIZE.unpack_from(data)[0] == len(data) - _SIZE.size:
-            self._handle(data[_SIZE.size :])
-            return
-        pending += data
-        start = 0
-        while len(pending) - start >= _SIZE.size:
-            end = start + _SIZE.size + _SIZE.unpack_from(pending, start)[0]
-            if end > len(pending):
-                break
-            with memoryview(pending) as view:
-                frame = bytes(view[start + _SIZE.size : end])
+        """Handle every response that is complete now; the pieces of a large one are copied once, when all are there."""
+        if self._lacking:
+            if len(data) < self._lacking:
+                self._pieces.append(data)
+                self._lacking -= len(data)
+                return
+            frame = b"".join((*self._pieces, memoryview(data)[: self._lacking]))
+            data = data[self._lacking :]
+            self._pieces, self._lacking = [], 0
             self._handle(frame)
+        if self._size_part:
+            data = self._size_part + data
+        start = 0
+        while len(data) - start >= _SIZE.size:
+            end = start + _SIZE.size + max(0, _SIZE.unpack_from(data, start)[0])
+            if end > len(data):
+                self._size_part, self._pieces, self._lacking = b"", [data[start + _SIZE.size :]], end - len(data)
+                return
+            self._handle(data[start + _SIZE.size : end])
             start = end
-        del pending[:start]
+        self._size_part = data[start:]
 
     def _handle(self, frame: bytes) -> None:
         connection = self._connection()

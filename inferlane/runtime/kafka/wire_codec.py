@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka.protocol import api, fetch, produce, types
 from aiokafka.protocol.struct import Struct
@@ -21,6 +21,7 @@ Write = Callable[[Any, list[bytes]], None]
 """Appends the bytes of a value."""
 
 _FIXED = {types.Int8: "b", types.Int16: "h", types.Int32: "i", types.UInt32: "I", types.Int64: "q"}
+_Raw = TypeVar("_Raw", bytes, memoryview)
 _INT16 = struct.Struct(">h")
 _INT32 = struct.Struct(">i")
 
@@ -143,12 +144,13 @@ def _read_string(raw: bytes, start: int) -> tuple[str | None, int]:
     return None if value is None else value.decode(), end
 
 
-def _read_bytes(raw: bytes, start: int) -> tuple[bytes | None, int]:
+def _read_bytes(raw: bytes, start: int) -> tuple[memoryview | None, int]:
+    """Return a view: the batches of a fetch are megabytes, and are copied record by record when they are read."""
     (length,) = _INT32.unpack_from(raw, start)
-    return _slice(raw, start + _INT32.size, length)
+    return _slice(memoryview(raw), start + _INT32.size, length)
 
 
-def _slice(raw: bytes, start: int, length: int) -> tuple[bytes | None, int]:
+def _slice(raw: _Raw, start: int, length: int) -> tuple[_Raw | None, int]:
     if length < 0:
         return None, start
     end = start + length

@@ -6,12 +6,16 @@ import inspect
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from aiokafka import conn
 from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.group import HeartbeatRequest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferlane.runtime.kafka.broker_connection import speed_up_connections
 
@@ -92,6 +96,44 @@ async def test_responses_are_put_together_from_any_pieces(sizes: list[int]) -> N
             start += size
         assert start == len(sent)
         assert [(await beat).error_code for beat in beats] == [0, 25, 27]
+
+
+class Collecting:
+    """A connection that keeps what it is handed."""
+
+    _reader = object()
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def _handle_frame(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+
+@given(st.data())
+def test_any_responses_in_any_pieces_are_handed_on_whole(data: st.DataObject) -> None:
+    bodies = data.draw(st.lists(st.binary(max_size=20), min_size=1, max_size=6))
+    sent = b"".join(struct.pack(">i", len(body)) + body for body in bodies)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(sent)))) | {0, len(sent)})
+    connection = Collecting()
+    loop = asyncio.new_event_loop()
+    try:
+        protocol = conn.AIOKafkaProtocol(loop.create_future(), asyncio.StreamReader(loop=loop), loop=loop)
+        protocol.frames_to(connection)
+        for start, end in pairwise(cuts):
+            protocol.data_received(sent[start:end])
+    finally:
+        loop.close()
+    assert connection.frames == bodies
+
+
+async def test_a_response_of_negative_size_ends_the_connection() -> None:
+    async with connected() as (connection, numbers, writer):
+        beat = heartbeat(connection)
+        await numbers.get()
+        writer.write(struct.pack(">i", -4))
+        with pytest.raises(KafkaConnectionError):
+            await beat
 
 
 async def test_a_request_without_a_response_ends_and_the_one_after_it_too() -> None:
