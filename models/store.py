@@ -46,6 +46,8 @@ class VersionAbout:
     metrics: Mapping[str, float | str]
     quantized: Mapping[str, float | str]
     rows_alone: bool = False
+    # Whether NaN is refused although the graph has operators that take it.
+    refuses_nan: bool = False
     execution: Execution = ON_CPU
     # The steps around the graph, which has that signature, and the files beside it that are counted.
     before: Sequence[BeforeStep] = ()
@@ -118,7 +120,9 @@ def _table(spec: TensorSpec, about: VersionAbout) -> Table:
     shape = list(about.signature.graph_shape(spec))
     table: dict[str, Value] = {"name": spec.name, "datatype": spec.datatype, "shape": shape}
     if spec.allow_nan:
-        table["allow_nan"] = True
+        table["allow_nan"] = not about.refuses_nan
+    elif about.refuses_nan and spec.datatype.startswith("FP"):
+        table["allow_nan"] = False
     if spec.is_free and any(spec.axes[1:]):
         table["axes"] = list(about.signature.graph_axes(spec))
     if spec.pad is not None:

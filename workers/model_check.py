@@ -119,7 +119,8 @@ def _verify_classes(version: "ModelVersion") -> None:
         return
     for spec in version.signature.outputs:
         scores = spec.row_shape[0] if len(spec.row_shape) == 1 and spec.name in _SCORES else -1
-        if scores > 0 and scores != len(version.classes):
+        # One score may tell two classes apart, by its sign.
+        if scores > 0 and scores != len(version.classes) and (scores, len(version.classes)) != (1, 2):
             raise ConfigurationError(
                 f"{version.path}: output {spec.name!r} has {scores} values a row, but model.toml names "
                 f"{len(version.classes)} classes. Correct `classes`."

@@ -16,7 +16,7 @@ from inferlane.errors import ConfigurationError, clipped
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
     from models.adding.addition import Added, Report
-    from models.adding.checking import ReferenceComparison
+    from models.adding.reference_comparison import ReferenceComparison
     from models.catalog import Catalog, ModelVersion
 
 _ADDING_NEEDS = frozenset({"onnx", "google"})

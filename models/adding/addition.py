@@ -21,11 +21,13 @@ from models.adding.publication import Published, check_free, preparation, publis
 from models.adding.remote import check_digest, fetch_source, is_remote
 from models.adding.sources import Source, SourceKind, find_source
 from models.artifact import read_artifact
+from models.described_tensors import read_version_file
 from models.execution import ON_CPU, Execution
 from models.files import read_model_file
 from models.steps.score_steps import Argmax, Threshold
 from models.store import VersionAbout, version_toml
 
+_NO_NAN = "missing values (NaN) are refused: the library takes none, or answers them otherwise than the converted model"
 _CONVERTED, _PREDICTIONS, _DOWNLOADED = "converted.onnx", "predictions.npz", "downloaded"
 
 
@@ -122,6 +124,8 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
         (folder / "version.toml").write_text(
             version_toml(_about(report, classes, addition, _files_of(source)), inspected.artifact), encoding="utf-8"
         )
+        # As every service will read it: what none could read must not be in the store.
+        _check_readable(folder)
         (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -133,6 +137,17 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
             description=addition.description,
         )
     return Added(published=published, report=report, classes=classes | labels)
+
+
+def _check_readable(folder: Path) -> None:
+    try:
+        read_version_file(folder)
+    except ConfigurationError as error:
+        reason = str(error).replace(f"{folder}/", "")
+        raise ConfigurationError(
+            f"no service could read what describes this version: {reason}. A model with fewer inputs, outputs and "
+            "classes can be served, or one with shorter names of them"
+        ) from error
 
 
 def _fetched(addition: Addition, scratch: Path, say: Callable[[str], object]) -> Source:
@@ -220,6 +235,11 @@ def _label_classes(addition: Addition, inspected: Inspected) -> tuple[str, ...]:
 
 
 def _report(addition: Addition, inspected: Inspected, checked: Checked, converted: Converted | None) -> Report:
+    changes = inspected.changes
+    if converted is not None and converted.refuses_nan:
+        if any(spec.allow_nan for spec in checked.graph.inputs):
+            changes = (*changes, _NO_NAN)
+        checked = msgspec.structs.replace(checked, accepts_nan=False)
     return Report(
         source=addition.source,
         added_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -231,7 +251,7 @@ def _report(addition: Addition, inspected: Inspected, checked: Checked, converte
         nodes=inspected.nodes,
         digest=inspected.artifact.digest,
         size_bytes=inspected.artifact.size_bytes,
-        changes=inspected.changes,
+        changes=changes,
         checked=checked,
     )
 
@@ -259,6 +279,7 @@ def _about(
         metrics={f"batch{rows}_latency_us": value for rows, value in report.checked.latency_us.items()},
         quantized={},
         rows_alone=addition.rows_alone,
+        refuses_nan=report.converted is not None and report.converted.refuses_nan,
         execution=addition.execution,
         classes=classes,
     )

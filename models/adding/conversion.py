@@ -5,7 +5,7 @@ and never in a service. The converted model is run beside the library's own on t
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ _EXTRAS = {
 _SHOWN_CHARS = 600
 
 
+# Of rows with missing values.
+_NAN_TOLERANCE = 1e-3
+
+
 class ConversionOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be converted, and where the ONNX file and the library's own predictions go."""
 
@@ -50,6 +54,8 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     model_class: str
     rows_from: str
     classes: tuple[str, ...]
+    # The library takes no missing values, or answers them otherwise than the converted model.
+    refuses_nan: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -109,21 +115,25 @@ def _convert(order: ConversionOrder) -> Converted:
         warnings.simplefilter("ignore")
         target.write_bytes(model.to_onnx(Path(order.rows) if order.rows else None).SerializeToString())
         inspected = inspect(target)
-        rows_from = _write_predictions(order, model, inspected.artifact.model, inspected.classes)
+        rows_from, refuses_nan = _write_predictions(order, model, inspected.artifact.model, inspected.classes)
     said = [str(warning.message).splitlines()[0] for warning in heard if "Version" in warning.category.__name__]
     return Converted(
         library=model.library,
         model_class=model.name,
         rows_from=rows_from,
         classes=model.classes,
+        refuses_nan=refuses_nan,
         warnings=tuple(clipped(text, limit_chars=200) for text in dict.fromkeys(said)),
     )
 
 
 def _write_predictions(
     order: ConversionOrder, model: Any, converted: bytes, classes: Mapping[str, Sequence[str]]
-) -> str:
-    """Write rows with what the library predicts for them, by the names of the outputs; says where the rows are from."""
+) -> tuple[str, bool]:
+    """Write rows with what the library predicts for them, by the names of the outputs.
+
+    Returns where the rows are from, and whether missing values have to be refused.
+    """
     import onnx  # noqa: PLC0415 - as above
 
     from models.adding.check_rows import read_check_rows  # noqa: PLC0415
@@ -148,15 +158,52 @@ def _write_predictions(
     if signature.batch > 0:
         # The graph, and so the library, takes so many rows and no others.
         inputs = {name: array[: signature.batch] for name, array in inputs.items()}
-    # onnxruntime takes strings as Python's objects alone.
-    fed = {name: array.astype(object) if array.dtype.kind == "T" else array for name, array in inputs.items()}
-    found = dict(zip([spec.name for spec in signature.outputs], session.run(None, fed), strict=True))
+
+    def run(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        # onnxruntime takes strings as Python's objects alone.
+        fed = {name: array.astype(object) if array.dtype.kind == "T" else array for name, array in rows.items()}
+        return dict(zip([spec.name for spec in signature.outputs], session.run(None, fed), strict=True))
+
+    found = run(inputs)
+    if not order.kind.is_of_torch:
+        _describe_outputs(Path(order.target), found)
     expected = _matching(found, model.predictions(inputs))
     # Numpy keeps its own strings in a file only as a pickle, which nobody opens here.
     texts = {name: array.astype(object).astype("U") for name, array in inputs.items() if array.dtype.kind == "T"}
     arrays: dict[str, Any] = {**inputs, **texts, **expected}
     np.savez(order.predictions, **arrays)
-    return rows_from
+    if model.takes_nan or order.kind.is_of_torch:
+        # Some of the rows have missing values already, or the library has none.
+        return rows_from, False
+    drawn = draw_rows(onnx.load_model_from_string(converted), signature, texts=model.texts, with_nan=True)
+    return rows_from, not _agree_on_nan(model, drawn, run)
+
+
+def _agree_on_nan(
+    model: Any, rows: Mapping[str, np.ndarray], run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+) -> bool:
+    """Whether the library takes rows with missing values, and the converted model answers them alike."""
+    from models.adding.reference_comparison import compare  # noqa: PLC0415 - as above
+
+    try:
+        expected = _matching(found := run(rows), model.predictions(rows))
+        compare(found, expected, _NAN_TOLERANCE, expected_of="the library")
+    except Exception:  # noqa: BLE001 - libraries refuse NaN in their own ways, and all of them mean no
+        return False
+    return True
+
+
+def _describe_outputs(path: Path, found: Mapping[str, np.ndarray]) -> None:
+    """Give the outputs of a converted model the shapes that they have: converters do not always say them rightly."""
+    import onnx  # noqa: PLC0415 - as above
+
+    model = onnx.load(path)
+    for output in model.graph.output:
+        kind = output.type.tensor_type
+        if output.name in found and output.type.WhichOneof("value") == "tensor_type":
+            shape = [None, *found[output.name].shape[1:]]
+            output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, kind.elem_type, shape))
+    path.write_bytes(model.SerializeToString())
 
 
 def _matching(found: Mapping[str, np.ndarray], predicted: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -82,7 +82,10 @@ def _remove_zip_map(graph: onnx.GraphProto, node: onnx.NodeProto, output: onnx.V
         )
     names = _names(attributes_of(node))
     if not names:
-        raise ConfigurationError(f"output {quoted(output.name)} comes from a ZipMap that names no classes")
+        raise ConfigurationError(
+            f"output {quoted(output.name)} comes from a ZipMap that names no classes, a class twice, or more than "
+            f"{_MAX_CLASSES}. Export the model with zipmap=False."
+        )
     node.CopyFrom(helper.make_node("Identity", [node.input[0]], [output.name], name=node.name))
     output.CopyFrom(helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [None, len(names)]))
     return names

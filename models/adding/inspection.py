@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import onnx
 from google.protobuf.message import DecodeError as NotAMessageError
@@ -47,6 +47,10 @@ class Inspected:
     changes: tuple[str, ...]
 
 
+# What the store itself writes into the folder of a version.
+_RESERVED = frozenset({"model.onnx", "version.toml", "report.json"})
+
+
 def inspect(path: Path, *, has_row_axis: bool = True) -> Inspected:
     """Read the ONNX file at `path` with its weights, and unwrap its outputs.
 
@@ -64,6 +68,13 @@ def inspect(path: Path, *, has_row_axis: bool = True) -> Inspected:
 
 def _inspected(artifact: Artifact, model: onnx.ModelProto, *, has_row_axis: bool) -> Inspected:
     _refuse_custom_operators(model)
+    for name in artifact.external:
+        # Names by the rules of file systems that do not tell case.
+        if str(PurePosixPath(name)).casefold() in _RESERVED or not name.isprintable():
+            raise ConfigurationError(
+                f"the model keeps weights in the file {quoted(name)}; the store has a file of its own of that name, or "
+                "it cannot be printed. Save the weights in a file of another name."
+            )
     before = model.SerializeToString(deterministic=True)
     unwrapped = unwrap_outputs(model)
     _check_tensors(model, has_row_axis=has_row_axis)
@@ -122,6 +133,11 @@ def _check_tensors(model: onnx.ModelProto, *, has_row_axis: bool) -> None:
         raise ConfigurationError("the model has no input: it could only ever give one answer")
     for what, values in (("input", inputs), ("output", model.graph.output)):
         for value in values:
+            if not value.name.isprintable():
+                # In a terminal they could look like something else, and not every JSON library reads them.
+                raise ConfigurationError(
+                    f"{what} {quoted(value.name)} has characters in its name that cannot be printed. Rename it."
+                )
             kind = value.type.tensor_type
             if value.type.WhichOneof("value") != "tensor_type":
                 raise ConfigurationError(

@@ -13,7 +13,7 @@ _ROWS = 256
 _SEED = 20_261
 # Of an axis that is free.
 _FREE_LENGTH = 8
-_SHARE_OF_NAN = 0.1
+_SHARE_OF_NAN, _SHARE_OF_ZEROS = 0.1, 0.05
 
 
 def draw_rows(
@@ -39,6 +39,8 @@ def draw_rows(
             if spec.name in node.input and len(spec.row_shape) == 1:
                 _shift(values, node, random)
         if with_nan:
+            # Zero may be missing, too.
+            values[random.random(shape) < _SHARE_OF_ZEROS] = 0
             values[random.random(shape) < _SHARE_OF_NAN] = np.nan
         rows[spec.name] = values.astype(dtype)
     return rows
@@ -57,5 +59,6 @@ def _shift(values: np.ndarray, node: onnx.NodeProto, random: np.random.Generator
 
 def _thresholds(attributes: Mapping[str, Any]) -> dict[int, np.ndarray]:
     features, values = np.array(attributes["nodes_featureids"]), np.array(attributes["nodes_values"])
-    inner = np.array([mode != b"LEAF" for mode in attributes["nodes_modes"]])
+    # A split of missing values from all others has none that is finite.
+    inner = np.array([mode != b"LEAF" for mode in attributes["nodes_modes"]]) & np.isfinite(values)
     return {int(feature): values[inner & (features == feature)] for feature in np.unique(features[inner])}

@@ -13,7 +13,7 @@ import torch
 
 from inferlane.errors import ConfigurationError
 from models.adding.check_rows import read_columns
-from models.adding.library_models import LibraryModel
+from models.adding.fitted_models import LibraryModel
 from models.adding.sources import SourceKind
 
 # An export with one row would take the number of rows as fixed.

@@ -56,6 +56,19 @@ def weighted(path: Path, *, location: str = "weights.bin") -> onnx.ModelProto:
     return model_of([node], [value("input", (None, FEATURES))], [value("output", (None, 2))], weights=[weights])
 
 
+def renamed(name: str) -> onnx.ModelProto:
+    """One operator on an input of this name."""
+    node = helper.make_node("Relu", [name], ["output"])
+    return model_of([node], [value(name, (None, FEATURES))], [value("output", (None, FEATURES))])
+
+
+def many(outputs: int) -> onnx.ModelProto:
+    """So many outputs, all of them the input."""
+    names = [f"output{number:06}" for number in range(outputs)]
+    nodes = [helper.make_node("Identity", ["input"], [name]) for name in names]
+    return model_of(nodes, [value("input", (None, 1))], [value(name, (None, 1)) for name in names])
+
+
 def reduced() -> onnx.ModelProto:
     """One number for the whole batch, which says that it has rows."""
     node = helper.make_node("ReduceMean", ["input"], ["output"], keepdims=1)

@@ -168,6 +168,21 @@ BAD: list[tuple[str, Callable[[Path], Path], str]] = [
     ("sequence", lambda folder: saved(graphs.sequence(), folder), "is a sequence.*no ZipMap"),
     ("datatype", lambda folder: saved(graphs.plain("Identity", elem_type=TensorProto.BFLOAT16), folder), "BFLOAT16"),
     ("not-finite", lambda folder: saved(graphs.plain("Log"), folder), "must be finite"),
+    *(
+        (
+            f"reserved-{name}",
+            lambda folder, name=name: saved(graphs.weighted(folder / "x", location=name), folder),
+            said,
+        )
+        for name, said in (
+            ("version.toml", "has a file of its own of that name"),
+            ("REPORT.json", "has a file of its own of that name"),
+            ("w\n.bin", "it cannot be printed"),
+        )
+    ),
+    ("name", lambda folder: saved(graphs.renamed("a\0b"), folder), "characters in its name that cannot be printed"),
+    ("one-axis", lambda folder: saved(graphs.plain(shape=("n", "n")), folder), "an axis within a row is as long as"),
+    ("many-outputs", lambda folder: saved(graphs.many(4_500), folder), "no service could read.*262144 bytes"),
     ("neighbours", lambda folder: saved(graphs.centred(), folder), "depends on the rows beside it"),
 ]
 
