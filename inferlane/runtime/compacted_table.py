@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_POLL_S = 0.5
+_POLL_S = 1.0
 _RETRY_S = 1.0
 # How long the broker holds an empty fetch; and the pause between two fetches where signals announce changes.
 _FETCH_WAIT_MS = 200

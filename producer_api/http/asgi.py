@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from starlette.routing import BaseRoute, Route
 
+from inferlane.runtime.http.whole_response import WholeResponseCycle
+
 PREDICT_PATH = "/v1/models/predict"
 # Scope keys that the authentication sets. Both are absent where the API needs no keys.
 # The name of the caller's key.
@@ -26,6 +28,10 @@ class PlainResponse(NamedTuple):
 
     async def send(self, send: Any) -> None:
         """Send it through an ASGI `send`."""
+        cycle = getattr(send, "__self__", None)
+        if isinstance(cycle, WholeResponseCycle) and not self.headers:  # noqa: SIM102 - one line would be too long
+            if cycle.send_whole(self.status, self.content_type, self.body):
+                return
         headers = [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body)), *self.headers]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})

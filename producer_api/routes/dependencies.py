@@ -77,8 +77,8 @@ class Services:
     tracing: "Tracing | None" = None
 
 
-def services_of(request: Request) -> Services:
-    """The services of the app that serves `request`."""
+async def services_of(request: Request) -> Services:
+    """The services of the app that serves `request`. A coroutine, as FastAPI calls a plain function in a thread."""
     services: Services = request.app.state.services
     return services
 

@@ -30,6 +30,7 @@ from inferlane.runtime.http.request_head import (
     closing_answer,
     without_upgrade,
 )
+from inferlane.runtime.http.whole_response import WholeResponseCycle
 
 if TYPE_CHECKING:
     from inferlane.runtime.settings import PortSettings
@@ -157,6 +158,8 @@ class LimitedProtocol(DrainingProtocol):
             self._ignored_upgrade = without_upgrade(method, self.url, version, self.headers)
             return
         super().on_headers_complete()
+        # Made by a name of uvicorn's module; it has begun nothing yet.
+        self.cycle.__class__ = WholeResponseCycle
         self._has_cycle = True
         self._close_if_draining()
         if self._is_surplus:

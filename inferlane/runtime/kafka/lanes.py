@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-IDLE_WAIT_S = 0.5
+IDLE_WAIT_S = 1.0
 """How long one fetch of a lane waits for records, in seconds, unless it is woken."""
 
 Work = Callable[[FetchedBatch, Lane], Awaitable[Awaitable[object] | None]]

@@ -1,0 +1,42 @@
+"""A response that is there as a whole is written at once, without the two messages of ASGI."""
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+_NO_BODY = frozenset({204, 304})
+
+
+class WholeResponseCycle(RequestResponseCycle):
+    """uvicorn's exchange of one request and response, with a short way for most responses.
+
+    uvicorn checks each header by two expressions, and writes head and body one after the other.
+    """
+
+    def send_whole(self, status: int, content_type: bytes, body: bytes) -> bool:
+        """Write the response and end the exchange, as `send` does; return False, with nothing done, if only that can.
+
+        `content_type` is a header's value that needs no check.
+        """
+        if (
+            self.response_started
+            or self.disconnected
+            or self.waiting_for_100_continue
+            or self.flow.write_paused
+            or self.access_log
+            or status in _NO_BODY
+            or self.scope["method"] == "HEAD"
+        ):
+            return False
+        self.response_started = True
+        self.chunked_encoding = False
+        parts = [STATUS_LINE[status]]
+        for name, value in self.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"content-type: ", content_type, b"\r\ncontent-length: %d\r\n" % len(body))
+        parts += (b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n", body)
+        self.transport.write(b"".join(parts))
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+        return True
