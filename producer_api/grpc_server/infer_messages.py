@@ -51,7 +51,8 @@ class InferMessages:
         head = _head_of(request)
         if left_s is not None:
             # More than a request may live is not a fault of the call: many clients set deadlines of days.
-            deadline_s = min(left_s, self._max_deadline_s, head.deadline_s or left_s)
+            own_s = self._reader.deadline_s(head)
+            deadline_s = min(left_s, self._max_deadline_s, left_s if own_s is None else own_s)
             head = msgspec.structs.replace(head, deadline_s=deadline_s)
         raw_names = target.signature.raw_inputs
         return self._reader.call_of(

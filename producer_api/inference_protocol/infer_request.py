@@ -29,7 +29,7 @@ from producer_api.http.asgi import INFER_PATH
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.request_body import single_header
 from producer_api.predict.call import Call, CallReader, CallTarget
-from producer_api.predict.call_options import CallOptions, CallOrigin
+from producer_api.predict.call_options import CallOptions, CallOrigin, seconds_within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -181,6 +181,16 @@ class InferReader:
 
         return self.call_of(target, version_name, head, tensors_of, origin)
 
+    def deadline_s(self, head: InferHead) -> float | None:
+        """Return the deadline that the head names, or None.
+
+        Raises:
+            InvalidParameterError: no request may have that deadline.
+        """
+        if head.deadline_s is None:
+            return None
+        return seconds_within("deadline_s", head.deadline_s, 0.0, self._api.max_deadline_s)
+
     def call_of(
         self,
         target: CallTarget,
@@ -215,7 +225,8 @@ class InferReader:
         """Who gives a deadline and says nothing of a wait, waits until then: no answer here says "accepted"."""
         if head.timeout_s is not None or head.deadline_s is None or origin.wait_s is not None:
             return head.timeout_s
-        return min(head.deadline_s, self._api.max_wait_s)
+        # Checked first: an error would name a wait that nobody asked for.
+        return min(self.deadline_s(head) or 0.0, self._api.max_wait_s)
 
 
 def _names_in(path: str) -> tuple[str, str | None]:

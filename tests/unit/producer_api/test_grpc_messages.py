@@ -149,6 +149,15 @@ def test_what_is_wrong_is_said(messages: InferMessages, request_: Any, said: str
         messages.read(request_, NO_ORIGIN, left_s=None)
 
 
+@pytest.mark.parametrize("asked_s", [-1.0, float("nan"), float("inf"), 1e9])
+def test_a_deadline_that_no_request_may_have_is_refused_beside_grpcs_own(
+    messages: InferMessages, asked_s: float
+) -> None:
+    """The earlier of the two counted, so a NaN or a year was not seen, and the error of -1 named another parameter."""
+    with pytest.raises(InferlaneError, match=re.escape(f"deadline_s is {asked_s}")):
+        messages.read(infer_request(deadline_s=asked_s), NO_ORIGIN, left_s=5.0)
+
+
 def code_of(messages: InferMessages, raw: bytes) -> Any:
     """What a call of these bytes ends with before it is submitted; anything but a refusal of ours fails the test."""
     try:

@@ -110,6 +110,8 @@ def test_the_timeout_of_triton_is_the_deadline_and_the_wait_lasts_until_then() -
         ({"inputs": [INPUT], "parameters": {"lane": "bulk"}}, 400, "lane"),
         ({"inputs": [INPUT], "parameters": {"timeout": 1, "deadline_s": 1}}, 422, "both"),
         ({"inputs": [INPUT], "parameters": {"timeout_s": 1e9}}, 422, "timeout_s"),
+        ({"inputs": [INPUT], "parameters": {"deadline_s": -1}}, 422, "deadline_s is -1"),
+        ({"inputs": [INPUT], "parameters": {"timeout": 10**18}}, 422, "deadline_s is 1000000000000"),
         ({"inputs": [INPUT], "model_name": "other"}, 422, "other"),
         ({"inputs": [INPUT], "model_version": "v1"}, 422, "v1"),
         ({"inputs": [{**INPUT, "name": "x"}]}, 422, "no input is called 'x'"),
