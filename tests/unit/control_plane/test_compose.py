@@ -28,6 +28,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "inferlane" in service["image"]}
 # Those that run one command and end.
 ONCE = {"topics", "operator"}
+MADE_BY = "run scripts/compose-passwords.sh or inferlane init first"
 PASSWORDS = REPOSITORY / "scripts" / "compose-passwords.sh"
 IRIS = next(sample for sample in SAMPLES if sample.name == "iris")
 
@@ -87,7 +88,9 @@ def test_each_service_is_a_user_of_its_own_and_no_password_has_a_default() -> No
     for service in OURS.values():
         for key, value in service["environment"].items():
             if key.endswith("PASSWORD"):
-                assert re.fullmatch(r"\$\{[A-Z_]+:\?run scripts/compose-passwords.sh first\}", value), value
+                assert re.fullmatch(
+                    r"\$\{[A-Z_]+:\?run scripts/compose-passwords.sh or inferlane init first\}", value
+                ), value
 
 
 def test_the_passwords_that_compose_wants_are_those_that_the_script_makes(tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_without_a_user_nobody_outside_of_the_broker_gets_in() -> None:
 
 def test_the_store_has_the_users_of_the_plan() -> None:
     command = " ".join(SERVICES["valkey"]["command"])
-    password = ">${INFERLANE_REDIS_PASSWORD:?run scripts/compose-passwords.sh first}"  # noqa: S105 - where it is
+    password = f">${{INFERLANE_REDIS_PASSWORD:?{MADE_BY}}}"  # noqa: S105 - where it is
     lines = [f"--{line}" for line in user_lines(Names(), password)]
     assert command.endswith(" ".join(lines))
     assert "protected-mode" not in command
