@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.errors import ConfigurationError
+from inferlane.errors import ConfigurationError, clipped
 from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
 from inferlane.runtime.http.certificate import CertificateFiles, PortCertificate
 from inferlane.runtime.http.server import serve_http
@@ -140,7 +140,7 @@ async def _enter_grpc(
     """Listen for gRPC if the settings say so.
 
     Raises:
-        ConfigurationError: the port is taken, or the extra `grpc` is not installed.
+        ConfigurationError: the port is taken, or the extra `grpc` is not installed, or not as a whole.
     """
     if not settings.api.grpc_port:
         return None
@@ -150,6 +150,12 @@ async def _enter_grpc(
         raise ConfigurationError(
             f"INFERLANE_GRPC_PORT={settings.api.grpc_port} needs the package {error.name}; install it with "
             "`pip install 'inferlane[grpc]'`, or set INFERLANE_GRPC_PORT=0"
+        ) from error
+    except Exception as error:  # another package has replaced a library of the extra, which raises what it likes
+        raise ConfigurationError(
+            f"INFERLANE_GRPC_PORT={settings.api.grpc_port} needs the extra grpc, whose libraries do not fit together: "
+            f"{clipped(str(error))}. Install `inferlane[grpc]` into an environment without other clients of gRPC, or "
+            "set INFERLANE_GRPC_PORT=0"
         ) from error
     return await server.enter_async_context(
         grpc_port(settings.api, settings.ports, settings.kafka, startup=startup, keys=keys)

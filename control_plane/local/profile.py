@@ -113,12 +113,14 @@ def attached_settings(chosen: "Settings", environment: Mapping[str, str]) -> "Se
 
 _LAST_PORT = 65_535
 _COMMAND_CHARACTERS = 80
+# A client of gRPC brings the first alone.
+_GRPC_EXTRA = ("grpc", "grpc_health", "grpc_reflection")
 
 
 def grpc_port_beside(api_port: int, others: Collection[int]) -> int:
     """Return the port that the API serves gRPC on where nobody chose one; 0 if it cannot serve it there."""
     port = api_port + 1
-    is_served = find_spec("grpc") is not None and port <= _LAST_PORT and port not in others and is_free(port)
+    is_served = all(map(find_spec, _GRPC_EXTRA)) and port <= _LAST_PORT and port not in others and is_free(port)
     return port if is_served else 0
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.brokers.processes import free_ports
 from tests.support.fakes.stores import write_tiny_store
-from tests.support.parts import eventually, is_ready, running
+from tests.support.parts import eventually, free_port, is_ready, running
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -145,3 +146,36 @@ async def test_an_api_that_waits_refuses_calls_with_what_it_waits_for(parts: Par
                 assert (answer.status, problem["code"]) == (503, "unavailable")
                 assert "it waits for the broker" in problem["detail"]
                 assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("raise RuntimeError('gencode 7 runtime 6')", "do not fit together: gencode 7 runtime 6"),
+        ("import no_such_module", "needs the package no_such_module"),
+    ],
+)
+def test_an_extra_that_is_not_there_as_a_whole_is_one_clear_error(tmp_path: Path, content: str, said: str) -> None:
+    """A client of gRPC in the same environment replaced protobuf, and the next start ended with a stack trace."""
+    write_tiny_store(tmp_path / "models")
+    health = tmp_path / "grpc_health" / "v1"
+    health.mkdir(parents=True)
+    for package in (health, health.parent):
+        (package / "__init__.py").touch()
+    (health / "health_pb2_grpc.py").write_text(content)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}",
+        "INFERLANE_MODELS_DIR": str(tmp_path / "models"),
+        "INFERLANE_DEFAULT_MODEL": "tiny",
+        "INFERLANE_API_PORT": str(free_port()),
+        "INFERLANE_GRPC_PORT": str(free_port()),
+    }
+    command = [sys.executable, "-m", "control_plane", "api"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "INFERLANE_GRPC_PORT=0" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

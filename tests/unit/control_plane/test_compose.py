@@ -122,7 +122,7 @@ def test_without_a_user_nobody_outside_of_the_broker_gets_in() -> None:
 
 def test_the_store_has_the_users_of_the_plan() -> None:
     command = " ".join(SERVICES["valkey"]["command"])
-    password = f">${{INFERLANE_REDIS_PASSWORD:?{MADE_BY}}}"  # noqa: S105 - where it is
+    password = f">${{INFERLANE_REDIS_PASSWORD:?{MADE_BY}}}"
     lines = [f"--{line}" for line in user_lines(Names(), password)]
     assert command.endswith(" ".join(lines))
     assert "protected-mode" not in command
@@ -132,7 +132,13 @@ def test_the_webhooks_process_is_that_of_the_plan() -> None:
     """As on Kubernetes: its own user and the secret that it alone has, and nothing of the store."""
     settings = cluster_settings(load_settings(webhooks="on"), namespace="inferlane")
     plan = DeploymentPlan(
-        settings=settings, namespace="inferlane", image="x", pools=(), router_thresholds={}, has_users=True
+        settings=settings,
+        namespace="inferlane",
+        image="x",
+        pools=(),
+        router_thresholds={},
+        has_users=True,
+        granted=(),
     )
     (deployment, _budget) = webhooks_documents(plan)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
