@@ -157,7 +157,8 @@ def holder_of(port: int) -> str:
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid
         ]
         if listening:
-            command = " ".join(psutil.Process(listening[0]).cmdline())
+            # A process that was forked shows its title with the rest of the old one as blanks.
+            command = " ".join(psutil.Process(listening[0]).cmdline()).strip()
             return f"pid {listening[0]} ({command[:_COMMAND_CHARACTERS]})"
     except (psutil.Error, OSError):
         pass  # A process that ended meanwhile, or a system that shows sockets to root only.

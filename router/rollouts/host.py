@@ -7,6 +7,7 @@ under a larger generation; every table then ignores what its predecessor may sti
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import structlog
@@ -117,24 +118,44 @@ class RolloutHost:
         await self._watch.close()
 
     async def decide(self) -> None:
-        """Decide once on each command and each rollout, if this router is the one that does."""
+        """Decide once on each command and each rollout, if this router is the one that does.
+
+        Raises:
+            Exception: an error of ours met a rollout; the others were decided on.
+        """
         if not self._outcomes.owns_outcomes:
             if self._term >= 0:
                 self._term = -1
                 forget_rollouts()
             return
+        passed_over: dict[str, Exception] = {}
         try:
             if self._term != self._outcomes.assignments:
                 await self._begin_term(self._outcomes.assignments)
             await self._take_over()
             await self._follow_clock()
             for given in self._rollouts.commands:
-                await self._obey(given)
+                await self._alone(given.command.rollout, partial(self._obey, given), passed_over)
             for state in list(self._held.values()):
-                await self._decide(state)
+                await self._alone(state.id, partial(self._decide, state), passed_over)
         except InferlaneError as error:
             log.warning("rollouts_not_decided", error=str(error))
         show_rollouts(self._rollouts.states, now_s=self._clock.now_s())
+        for met in passed_over.values():
+            if not isinstance(met, InferlaneError):
+                raise met
+
+    async def _alone(
+        self, rollout: str, work: Callable[[], Awaitable[None]], passed_over: dict[str, Exception]
+    ) -> None:
+        """Do the work for one rollout; after an error it is passed over this time, and the others are not."""
+        if rollout in passed_over:
+            return
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - noted, and raised once the others were decided on
+            log.warning("rollout_not_decided", rollout=rollout, error=repr(error))
+            passed_over[rollout] = error
 
     async def _begin_term(self, term: int) -> None:
         """Read the decisions of the last owner: no decision may use an older state."""

@@ -461,6 +461,33 @@ async def test_an_error_of_ours_ends_no_router_and_the_host_begins_anew(
             await eventually(is_decided)
 
 
+class Fragile(Probed):
+    """An error of ours meets one rollout whenever it is looked at."""
+
+    async def look(self, state: RolloutState, candidate: Sequence[Slot], *, now_s: float) -> CandidatePool:
+        if state.id == "fragile":
+            raise ValueError("nobody foresaw this")
+        return await super().look(state, candidate, now_s=now_s)
+
+
+async def test_an_error_of_ours_at_one_rollout_keeps_no_other_from_being_decided(
+    settings: Settings, producer: BatchProducer
+) -> None:
+    """Guards `_alone`: whatever was wrong with one rollout held up those after it for ever."""
+    names = settings.stack.names
+    # The newest is looked at first.
+    fragile = RolloutState(
+        id="fragile", spec=replace(SPEC, model="other"), phase=Phase.STEPPING, created_s=SystemClock().now_s() + 1_000
+    )
+    await publish_rollout(settings.kafka, names, fragile)
+    await publish_rollout(settings.kafka, names, command(Action.START, spec=SPEC))
+    async with Replica(settings, producer, failing=0.5, watch=Fragile) as replica, asyncio.timeout(200):
+        while (state := replica.rollouts.find("iris-1")) is None or not state.phase.is_final:
+            with pytest.raises(ValueError, match="nobody foresaw this"):
+                await replica.decide()
+    assert state.phase is Phase.ROLLED_BACK
+
+
 class Unread(Probed):
     """Nobody can say what waits for the candidate, nor whether its probe is answered."""
 
