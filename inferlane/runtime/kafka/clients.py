@@ -237,8 +237,9 @@ def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneErr
 # The next record may wait at the broker for this share of the time that the lane has been empty, on top of the pause
 # that the client made anyway. A larger share adds latency, a smaller one wakes an idle machine more often.
 _SHARE_OF_PAUSE = 0.01
-# With signals a consumer needs no short wait: its own fetches find only records of producers without signals.
-_SIGNALLED_BUSY_MS = 20
+# With signals a consumer needs no short wait: its own fetches find only records of producers without signals. Shorter
+# makes empty fetches between the batches of a light load; longer delays those records.
+_SIGNALLED_BUSY_MS = 50
 _SIGNALLED_IDLE_MS = 1_000
 # No client waits for a single bulk record.
 _BULK_BUSY_MS = 50
