@@ -81,7 +81,9 @@ class EventStreams:
             return Response(status_code=HTTPStatus.NO_CONTENT)
         return _EventStreamResponse(self, request_id, known, key)
 
-    async def write(self, request_id: str, known: Result | Accepted, key: str, *, receive: Any, out: "_Output") -> None:
+    async def write(
+        self, request_id: str, known: Result | Accepted, key: str, *, receive: Any, out: "_EventResponse"
+    ) -> None:
         """Write the events until the result is written, the client disconnects or the process drains.
 
         Raises:
@@ -95,7 +97,9 @@ class EventStreams:
             await out.write(_event("result", self._responses.body(result), event_id=_event_id(result)))
         await out.end()
 
-    async def _wait(self, request_id: str, accepted: Accepted, key: str, receive: Any, out: "_Output") -> Result | None:
+    async def _wait(
+        self, request_id: str, accepted: Accepted, key: str, receive: Any, out: "_EventResponse"
+    ) -> Result | None:
         """Write `queued`, then comments until there is a result; None if the stream ends without one."""
         chunk, deadline_s = _event("queued", queued_body(request_id, accepted)), accepted.deadline_s
         with self._waits.waiter(accepted.model, key) as waiter, self._early_end(receive) as end:
@@ -135,7 +139,7 @@ class EventStreams:
             self._ends.discard(end)
 
 
-class _Output:
+class _EventResponse:
     """The response of one stream. Its head is sent with the first event, so an error before that is a problem."""
 
     def __init__(self, response: Response, send: Any) -> None:
@@ -172,7 +176,7 @@ class _EventStreamResponse(Response):
         self._request = request_id, known, key
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        out = _Output(self, send)
+        out = _EventResponse(self, send)
         if scope.get(IS_HEAD, False):
             await out.end()
         else:
