@@ -48,6 +48,8 @@ class CatalogState:
 
     table: CatalogTable
     catalog: Catalog
+    # Whether a broker was asked: what the store has is served then.
+    is_live: bool = True
 
     def entry(self, stack: "StackSettings", model: str, version: str) -> CatalogEntry:
         """Return the entry of a version; one that the topic does not have yet is made of the store.
@@ -82,7 +84,8 @@ def store_state(stack: "StackSettings") -> CatalogState:
     Raises:
         ConfigurationError: the store is missing or empty.
     """
-    return CatalogState(table=CatalogTable(), catalog=load_catalog(stack.models_dir, default_model=stack.default_model))
+    catalog = load_catalog(stack.models_dir, default_model=stack.default_model)
+    return CatalogState(table=CatalogTable(), catalog=catalog, is_live=False)
 
 
 async def serve_version(  # noqa: PLR0913 - the version, and the parts of the settings that name its topics and rights

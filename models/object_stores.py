@@ -1,8 +1,9 @@
 """Folders of object stores and web servers, by obstore: downloaded up to a number of bytes."""
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 
 # A person waits.
 _RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+# A stalled connection ends early, and a large file takes as long as it takes: the library's own limit of 30 s is for
+# the whole of a file. A server that sends a byte at a time is given up in the end.
+TIME_LIMITS = {"connect_timeout": "10s", "read_timeout": "30s", "timeout": "4h"}
+# Object stores take them from the environment, as all else: given otherwise they would replace what stands there.
+_STORES = ("AWS", "GOOGLE", "AZURE")
 _CHUNK_BYTES = 4 * 1024 * 1024
 # A folder with more is no model, but a bucket.
 _MOST_FILES = 200
@@ -32,7 +38,11 @@ def open_store(url: str) -> "ObjectStore":
         raise ConfigurationError(
             f"{url} needs 'obstore', which is not installed: pip install 'inferlane[remote]'"
         ) from error
-    options: Any = {"client_options": {"allow_http": True}} if url.startswith("http:") else {}
+    options: Any = {}
+    if url.startswith(("http:", "https:")):
+        options = {"client_options": {**TIME_LIMITS, "allow_http": url.startswith("http:")}}
+    for prefix, (name, limit) in product(_STORES, TIME_LIMITS.items()):
+        os.environ.setdefault(f"{prefix}_{name.upper()}", limit)
     store: ObjectStore = explained(url, lambda: from_url(url, retry_config=_RETRIES, **options))
     return store
 

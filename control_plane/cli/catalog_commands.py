@@ -238,7 +238,8 @@ def _show_version(entry: "ModelVersion", state: "CatalogState", reason: str | No
 
 def _state(state: "CatalogState", entry: "ModelVersion", reason: str | None) -> str:
     told: CatalogEntry | None = state.table.get(entry.model, entry.version)
-    return "failed" if reason else told.state if told is not None else "serving"
+    without_entry = "serving" if state.is_live else "in the store"
+    return "failed" if reason else told.state if told is not None else without_entry
 
 
 def _pair(name: str) -> tuple[str, str]:

@@ -97,14 +97,16 @@ def _convert_or_refuse(order: ConversionOrder) -> Converted:
 
 def _convert(order: ConversionOrder) -> Converted:
     # Libraries that take seconds to load, and extras that may not be there.
+    from models.adding.archives import check_archive  # noqa: PLC0415
     from models.adding.inspection import inspect  # noqa: PLC0415
     from models.adding.library_models import open_model  # noqa: PLC0415
 
     if order.kind.is_of_torch:
         from models.adding.torch_models import open_torch_model  # noqa: PLC0415
+    source = Path(order.source)
+    check_archive(source)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        source = Path(order.source)
         model = (
             open_torch_model(source, order.kind)
             if order.kind.is_of_torch

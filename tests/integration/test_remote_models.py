@@ -16,7 +16,9 @@ from moto.server import ThreadedMotoServer
 from obstore.store import from_url
 
 from inferlane.errors import ConfigurationError
+from models import object_stores
 from models.adding.addition import Added, Addition, add
+from models.adding.remote import fetch_source
 from models.catalog_entries import entry_of_store
 from models.pulling import pull
 from models.store_reader import load_catalog
@@ -45,6 +47,49 @@ def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     server.shutdown()
     server.server_close()
     thread.join(timeout=10)
+
+
+class _Halting(_Quiet):
+    """Sends a file in parts, with a wait between them; of what is called `stalls`, the first part alone."""
+
+    released = threading.Event()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(MODEL)))
+        self.send_header("Last-Modified", "Thu, 26 Nov 2026 00:00:00 GMT")
+        self.end_headers()
+        part_bytes = len(MODEL) // 5
+        for start in range(0, len(MODEL), part_bytes):
+            self.wfile.write(MODEL[start : start + part_bytes])
+            self.wfile.flush()
+            if self.released.wait(60 if "stalls" in self.path else _PAUSE_S):
+                return
+
+
+_PAUSE_S, _SILENCE_S = 0.4, 1.2
+
+
+def test_a_download_may_take_long_and_not_stand_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the limits of time: one of silence, and none that a large file would reach."""
+    monkeypatch.setitem(object_stores.TIME_LIMITS, "read_timeout", f"{_SILENCE_S}s")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Halting)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        for name in ("slow", "stalls"):
+            (tmp_path / name).mkdir()
+        # All parts take longer than one silence may.
+        found = fetch_source(f"{url}/slow/m.onnx", tmp_path / "slow", limit_bytes=len(MODEL))
+        assert found.path.read_bytes() == MODEL
+        with pytest.raises(ConfigurationError, match="cannot be fetched"):
+            fetch_source(f"{url}/stalls/m.onnx", tmp_path / "stalls", limit_bytes=len(MODEL))
+    finally:
+        _Halting.released.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=10)
 
 
 @pytest.fixture(scope="module")

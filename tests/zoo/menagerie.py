@@ -19,6 +19,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.ensemble import (
     ExtraTreesClassifier,
+    HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
@@ -105,6 +106,32 @@ def _text_and_numbers() -> Animal:
     asked = FRAME[ASKED]
     rows = [{"country": row.country, "amount": float(row.amount)} for row in asked.itertuples()]
     return _skops(fitted, rows, {0: fitted.predict(asked), 1: fitted.predict_proba(asked)})
+
+
+def _words_and_missing_values() -> Animal:
+    """Words in a column, a name with a space, and trees that know where missing values go."""
+    amounts = np.where(np.arange(150) % 7 == 0, np.nan, FEATURES[:, 1])
+    frame = pd.DataFrame({"note": np.resize(TEXTS, 150), "monthly amount": amounts})
+    columns = ColumnTransformer(
+        [("note", TfidfVectorizer(), "note"), ("amount", "passthrough", ["monthly amount"])], sparse_threshold=0
+    )
+    fitted = make_pipeline(columns, HistGradientBoostingClassifier(max_iter=3)).fit(frame, CLASSES)
+    asked = frame[ASKED]
+    rows = [{"note": note, "monthly amount": None if amount != amount else amount} for note, amount in asked.to_numpy()]  # noqa: PLR0124 - NaN alone
+    return _with_trust(_skops(fitted, rows, {0: fitted.predict(asked), 1: fitted.predict_proba(asked)}))
+
+
+def _array_of_texts() -> Animal:
+    rows = np.array([["DE", "a"], ["FR", "b"], ["IT", "a"]] * 50, dtype=object)
+    fitted = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(rows, CLASSES)
+    asked = np.array([["DE", "b"], ["unknown", "a"]], dtype=object)
+    return _skops(fitted, asked.tolist(), {0: fitted.predict(asked), 1: fitted.predict_proba(asked)})
+
+
+def _ranker() -> Animal:
+    fitted = xgboost.XGBRanker(n_estimators=4, max_depth=2, n_jobs=1).fit(WITH_NAN, CLASSES, group=[75, 75])
+    asked = WITH_NAN[ASKED]
+    return Animal(file="model.json", write=fitted.save_model, rows=_numbers(asked), expected={0: fitted.predict(asked)})
 
 
 def _texts() -> Animal:
@@ -250,6 +277,9 @@ ANIMALS: Mapping[str, Callable[[], Animal]] = {
     "xgboost-classifier": lambda: _xgboost("classifier", "json"),
     "xgboost-regressor": lambda: _xgboost("regressor", "ubj"),
     "xgboost-in-pipeline": _boosted_pipeline,
+    "xgboost-ranker": _ranker,
+    "words-and-missing-values": _words_and_missing_values,
+    "array-of-texts": _array_of_texts,
     "lightgbm-classifier": lambda: _lightgbm("classifier", WITH_NAN),
     "lightgbm-regressor": lambda: _lightgbm("regressor", WITH_NAN),
     "lightgbm-categories": lambda: _lightgbm("regressor", CATEGORIES, categorical_feature=[0]),

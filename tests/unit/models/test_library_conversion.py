@@ -1,5 +1,6 @@
 """What converters of libraries get wrong or do not know, mended: the graph answers what the library predicts."""
 
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from threadpoolctl import threadpool_limits
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from models.adding.addition import Addition, add
+from models.adding.archives import check_archive
 from models.adding.library_models import open_model
 from models.adding.reference_comparison import compare
 from models.adding.sample_rows import draw_rows
@@ -251,3 +253,21 @@ def test_missing_values_that_the_library_takes_alike_are_answered(tmp_path: Path
 
     assert [spec.allow_nan for spec in signature.inputs] == [True]
     assert report.changes == ()
+
+
+def test_an_archive_that_would_fill_the_memory_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "model.skops"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("schema.json", "w") as entry:
+        for _ in range(17):
+            entry.write(bytes(16 * 1024 * 1024))
+
+    with pytest.raises(ConfigurationError, match=r"its content 272, more than 20 times as much"):
+        check_archive(path)
+
+
+def test_an_archive_of_weights_is_opened(tmp_path: Path) -> None:
+    skops.dump(LogisticRegression().fit(FEATURES, CLASSES), tmp_path / "model.skops")
+    (tmp_path / "text.skops").write_text("no archive")
+
+    check_archive(tmp_path / "model.skops")
+    check_archive(tmp_path / "text.skops")
