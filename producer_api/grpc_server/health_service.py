@@ -11,6 +11,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from inferlane.errors import quoted
+
 _CHECK_EVERY_S = 1.0
 _Status = health_pb2.HealthCheckResponse
 
@@ -30,7 +32,7 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the call
         """Whether the service serves now."""
         if request.service not in self._names:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service is called {request.service!r}")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service is called {quoted(request.service)}")
         return self._now()
 
     async def List(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - the name of the call

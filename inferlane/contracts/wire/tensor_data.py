@@ -40,7 +40,7 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview, 
     if wanted_bytes != len(raw):
         raise DecodeError(
             f"tensor {quoted(name)}: {datatype} of shape {list(shape)} takes {quoted(wanted_bytes)} bytes, "
-            f"binary_data_size is {len(raw)}"
+            f"{len(raw)} were sent"
         )
     return np.frombuffer(raw, dtype=dtype).reshape(shape)
 
@@ -50,7 +50,7 @@ def _strings(name: str, shape: Sequence[int], raw: memoryview, *, is_text: bool)
     if count * _LENGTH_BYTES > len(raw):
         raise DecodeError(
             f"tensor {quoted(name)}: BYTES of shape {list(shape)} take at least {quoted(count * _LENGTH_BYTES)} bytes, "
-            f"binary_data_size is {len(raw)}"
+            f"{len(raw)} were sent"
         )
     array = np.empty(count, numpy_dtype("BYTES") if is_text else object)
     start = 0
@@ -59,7 +59,7 @@ def _strings(name: str, shape: Sequence[int], raw: memoryview, *, is_text: bool)
         end += int.from_bytes(raw[start:end], "little") if end <= len(raw) else 0
         if end > len(raw):
             raise DecodeError(
-                f"tensor {quoted(name)}: string {index} ends at byte {end}, binary_data_size is {len(raw)}; send each "
+                f"tensor {quoted(name)}: string {index} ends at byte {end}, {len(raw)} were sent; send each "
                 "string behind its length in 4 little-endian bytes"
             )
         try:
@@ -69,9 +69,7 @@ def _strings(name: str, shape: Sequence[int], raw: memoryview, *, is_text: bool)
             raise DecodeError(f"tensor {quoted(name)}: string {index} is no UTF-8 ({error}); send text") from error
         start = end
     if start != len(raw):
-        raise DecodeError(
-            f"tensor {quoted(name)}: its {count} strings take {start} bytes, binary_data_size is {len(raw)}"
-        )
+        raise DecodeError(f"tensor {quoted(name)}: its {count} strings take {start} bytes, {len(raw)} were sent")
     return array.reshape(shape)
 
 

@@ -200,7 +200,7 @@ def test_labels_of_text_are_answered_as_text(tmp_path: Path) -> None:
         ([1, 2], b"\x01\0\0\0a", "at least 8 bytes"),
         ([1, 2], b"\x01\0\0\0a\x09\0\0\0b", "string 1 ends at byte 18"),
         ([1, 2], b"\x01\0\0\0a\x01\0\0\0\xff", "string 1 is no UTF-8"),
-        ([1, 2], b"\x01\0\0\0a\x01\0\0\0b!", "take 10 bytes, binary_data_size is 11"),
+        ([1, 2], b"\x01\0\0\0a\x01\0\0\0b!", "take 10 bytes, 11 were sent"),
         ([2**40], b"\x01\0\0\0a", "at least 4398046511104 bytes"),
     ],
 )
