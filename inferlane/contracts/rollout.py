@@ -227,6 +227,8 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     paused_from: Phase | None = None
     # Whether a person has set the split of the model since: the rollout leaves it alone until it is resumed.
     is_split_theirs: bool = False
+    # Whether a person gave the candidate all traffic: then nobody waits for a request to show that it answers.
+    is_promoted_by_hand: bool = False
     # Checks whose failure a person has accepted by resuming.
     accepted: tuple[Check, ...] = ()
     commands_through: int = -1

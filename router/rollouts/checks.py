@@ -84,7 +84,11 @@ def _rate(check: Check, options: CheckOptions, learnt: Learnt, spec: RolloutSpec
     is_failed = evidence >= math.log(1 / (options.alpha * _ALPHA_SHARE[check]))
     found = combined(free, keyed, alpha=2 * _PROMOTION_ALPHA, tuned_for=2.0 * spec.each.min_requests)
     if found is None:
-        return Verdict(check=check, says=f"nothing to compare yet: no {_NOUNS[check]} of both versions in one slot")
+        says = f"nothing to compare yet: no {_NOUNS[check]} of both versions in one slot"
+        if is_failed:
+            # The candidate has had nothing but copies so far.
+            says = f"worse: {learnt.shadows[1]:,.0f} of {learnt.shadows[0]:,.0f} shadow copies failed"
+        return Verdict(check=check, is_failed=is_failed, says=says, log_evidence=evidence)
     is_enough, draws = found.high < options.margin, free.exposures + keyed.total
     return Verdict(
         check=check,

@@ -19,7 +19,17 @@ from router.rollouts.evidence import LaneSlot, Learnt, fold
 from router.rollouts.evidence_record import from_record, to_record
 from router.rollouts.guards import CandidatePool, guard
 from router.rollouts.readings import Reading
-from router.rollouts.states import enter, enter_step, is_same, needed_split, pause, roll_back, split_of, weight_of
+from router.rollouts.states import (
+    enter,
+    enter_bake,
+    enter_step,
+    is_same,
+    needed_split,
+    pause,
+    roll_back,
+    split_of,
+    weight_of,
+)
 
 # How long a rollback waits for its split, for a move of the backlog and for the retries before it ends anyway.
 _END_WITHIN_S = 600.0
@@ -147,6 +157,8 @@ def _go_on(state: RolloutState, window: Window, learnt: Learnt, now_s: float) ->
 def _baking(state: RolloutState, now_s: float) -> RolloutState:
     baked_s = now_s - state.phase_since_s
     left_s, unknown = state.spec.bake_s - baked_s, _unknown(state)
+    if not state.requests_in_step and not state.is_promoted_by_hand:
+        unknown = ["no request with all traffic on the candidate", *unknown]
     if left_s > 0:
         return replace(state, waits_for=f"{left_s:.0f} s more with all traffic")
     if not unknown:
@@ -241,7 +253,7 @@ def _advance(state: RolloutState, learnt: Learnt, now_s: float) -> RolloutState:
         reason += f"; {enough:,} requests are enough by the spec"
     if state.step + 1 < len(state.spec.steps):
         return enter_step(state, state.step + 1, reason, now_s)
-    return enter(state, Phase.BAKING, reason, now_s)
+    return enter_bake(state, reason, now_s)
 
 
 def _rolling_back(state: RolloutState, window: Window, now_s: float) -> RolloutState:

@@ -43,7 +43,8 @@ def resume(state: RolloutState, reason: str, now_s: float, by: str = "", *, gene
 
 def promote(state: RolloutState, reason: str, now_s: float, by: str = "", *, generation: int) -> RolloutState:
     """Return the state with all traffic on the candidate, still watched while it bakes."""
-    ours = replace(state, is_split_theirs=False, generation=max(state.generation, generation))
+    generation = max(state.generation, generation)
+    ours = replace(state, is_split_theirs=False, generation=generation, is_promoted_by_hand=True)
     return enter(ours, Phase.BAKING, reason or "promoted by hand", now_s, by)
 
 
@@ -53,12 +54,18 @@ def begin(state: RolloutState, reason: str, now_s: float, by: str = "") -> Rollo
 
 
 def enter_step(state: RolloutState, number: int, reason: str, now_s: float) -> RolloutState:
-    asked = state.spec.steps[number]
-    phase = Phase.SHADOWING if asked.shadow else Phase.STEPPING
+    phase = Phase.SHADOWING if state.spec.steps[number].shadow else Phase.STEPPING
+    return _with_fresh_count(enter(replace(state, step=number), phase, reason, now_s), now_s)
+
+
+def enter_bake(state: RolloutState, reason: str, now_s: float) -> RolloutState:
+    return _with_fresh_count(enter(state, Phase.BAKING, reason, now_s), now_s)
+
+
+def _with_fresh_count(state: RolloutState, now_s: float) -> RolloutState:
     learnt = start_step(from_record(state.evidence))
     evidence = to_record(learnt, through_slot=state.evidence.through_slot)
-    moved = replace(state, step=number, step_since_s=now_s, requests_in_step=0, evidence=evidence)
-    return enter(moved, phase, reason, now_s)
+    return replace(state, step_since_s=now_s, requests_in_step=0, evidence=evidence)
 
 
 def enter(state: RolloutState, phase: Phase, reason: str, now_s: float, by: str = "") -> RolloutState:

@@ -73,7 +73,7 @@ def test_a_query_without_a_value_holds_says_so_and_pauses() -> None:
 def test_nothing_is_promoted_while_the_query_has_no_value() -> None:
     baking = decide(started(), 2.0, value(1.0), requests=5_000)
     assert baking.phase is Phase.BAKING
-    held = decide(baking, 20.0)
+    held = decide(baking, 20.0, requests=1)
     assert (held.phase, held.waits_for) == (Phase.BAKING, "prometheus: no data: it was not asked yet")
     assert decide(held, 21.0, value(1.0)).phase is Phase.PROMOTED
     paused = decide(held, 113.0)
