@@ -129,7 +129,8 @@ _MEANINGS = {
     "# on a GPU: gpu: {image, resource, count, nodeSelector}.",
     "lagThreshold": "Records that one worker clears within the target wait, by lane (docs/scaling.md).",
     "env": "More INFERLANE_* settings for API, router and workers. What the objects are made from is chosen when the\n"
-    "# chart is made: INFERLANE_PREFIX, INFERLANE_DRAIN_DEADLINE_S, partitions, the broker and the store.",
+    "# chart is made: INFERLANE_PREFIX, INFERLANE_DRAIN_DEADLINE_S, partitions, the broker and the store, and\n"
+    "# INFERLANE_PROMETHEUS_URL, for which the router's network policy has an exception.",
     "cpuRequest": "The CPU request of every Deployment; empty leaves each its own.",
     "spreadOverNodes": "Whether the replicas of each Deployment are spread over the nodes.",
     "api": "open: without keys, for a cluster that only this machine can reach.\n"

@@ -45,6 +45,7 @@ PRESTOP_S = 5
 _LOCAL = frozenset({"INFERLANE_MODELS_DIR", "INFERLANE_STATE_DIR"})
 
 
+_PROMETHEUS_TOKEN = "INFERLANE_PROMETHEUS_TOKEN"  # noqa: S105 - the name of a setting
 _SECRET = frozenset({"INFERLANE_KAFKA_SASL_PASSWORD", "INFERLANE_FEEDBACK_SECRET"})
 
 
@@ -107,6 +108,9 @@ def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
     if component == Service.WEBHOOKS:
         # It calls whom a client names, and needs no store.
         chosen = {name: value for name, value in chosen.items() if not name.startswith("INFERLANE_REDIS_")}
+    if component == Service.ROUTER and settings.prometheus_token is not None:
+        # `environment()` holds it back, for no other service asks Prometheus.
+        chosen[_PROMETHEUS_TOKEN] = secret_value(SECRETS, _PROMETHEUS_TOKEN)
     return [{"name": name, **chosen[name]} for name in sorted(chosen)]
 
 

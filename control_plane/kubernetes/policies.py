@@ -30,6 +30,7 @@ from control_plane.kubernetes.deployment_plan import (
     labels,
 )
 from control_plane.kubernetes.pod_spec import PASSWORD, SECRETS
+from control_plane.kubernetes.prometheus_policy import prometheus_rules
 from inferlane.contracts.naming import Lane
 
 _API_CPU_PERCENT = 70
@@ -181,6 +182,7 @@ def policy_documents(plan: DeploymentPlan) -> list[Document]:
     dns = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
     api = {"matchLabels": {_COMPONENT: "api"}}
     operator = {"matchLabels": {_COMPONENT: "operator"}}
+    router, asked = {"matchLabels": {_COMPONENT: "router"}}, prometheus_rules(plan.settings)
     to_parts = [
         _to(_STORE, STORE_PORT) if plan.runs_store else {"ports": _ports(*_store_ports(plan))},
         _to(_KAFKA, KAFKA_PORT) if plan.runs_kafka else {"ports": _ports(*_kafka_ports(plan))},
@@ -198,6 +200,7 @@ def policy_documents(plan: DeploymentPlan) -> list[Document]:
         *([_webhooks_policy(plan)] if plan.settings.webhooks.enabled else []),
         _policy(plan, "operator", operator, policyTypes=["Egress"], egress=[_to(api, API_PORT)]),
         *([store] if plan.runs_store else []),
+        *([_policy(plan, "prometheus", router, policyTypes=["Egress"], egress=asked)] if asked else []),
     ]
 
 

@@ -15,6 +15,7 @@ import structlog
 from inferlane.contracts.outcome_token import day_of
 from inferlane.contracts.rollout import Check, RolloutState
 from inferlane.errors import InferlaneError, clipped
+from inferlane.runtime.metrics.router_metrics import ROLLOUT_UNREAD
 from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, FeedbackStore
 from router.rollouts.readings import FeedbackReading, MetricReading, Reading, feedback_reading
 
@@ -89,6 +90,9 @@ class OutsideReader:
         self._held: dict[tuple[str, Check], tuple[float, Reading]] = {}
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._asked_s: dict[str, float] = {}
+        # An alert needs its series before the first failure.
+        for check in (Check.PROMETHEUS, *_KINDS):
+            ROLLOUT_UNREAD.labels(check)
 
     def of(self, state: RolloutState) -> "Mapping[Check, Reading]":
         """Return what was read last for this rollout, by check; begins to read anew where that is some seconds ago."""
@@ -119,7 +123,11 @@ class OutsideReader:
                     continue
             except InferlaneError as error:
                 log.warning("rollout_reading_failed", rollout=state.id, check=check, error=str(error))
+                ROLLOUT_UNREAD.labels(check).inc()
                 continue
+            if isinstance(reading, MetricReading) and reading.value is None:
+                log.warning("rollout_reading_failed", rollout=state.id, check=check, error=reading.missing)
+                ROLLOUT_UNREAD.labels(check).inc()
             self._held[state.id, check] = (self._clock.monotonic_s(), reading)
 
     async def _read_feedback(self, state: RolloutState, kind: str) -> FeedbackReading:

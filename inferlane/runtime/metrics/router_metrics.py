@@ -57,5 +57,10 @@ ROLLOUT_PAUSED = gauge(
 ROLLOUT_ERRORS = counter(
     "inferlane_rollout_errors_total", "Times that deciding on rollouts failed by an error of ours and began anew."
 )
+ROLLOUT_UNREAD = counter(
+    "inferlane_rollout_unread_total",
+    "Times that the source of a check had no value: no answer, or no single finite number; asked every 5 s a rollout.",
+    ("check",),
+)
 STORE_USED = gauge("inferlane_store_used_bytes", "Memory that the result store uses.")
 STORE_MAX = gauge("inferlane_store_max_bytes", "Memory that the result store may use; 0: no limit.")

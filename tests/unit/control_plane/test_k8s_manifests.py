@@ -552,6 +552,47 @@ def test_a_deployment_that_sends_callbacks_has_a_process_for_them_and_no_other_h
     assert "webhooks.yaml" not in "".join(files(plan()))
 
 
+def namespace(name: str) -> dict[str, Any]:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("http://prometheus", {"to": [{"podSelector": {}}]}),
+        ("http://prometheus.monitoring", {"to": [namespace("monitoring")]}),
+        ("http://prometheus.metrics.svc:9090", {"to": [namespace("metrics")]}),
+        ("https://prometheus.metrics.svc.cluster.local/prom", {"to": [namespace("metrics")]}),
+        ("https://prometheus.example.com/prom", {"ports": [{"protocol": "TCP", "port": 443}]}),
+        ("http://10.1.2.3:9090", {"ports": [{"protocol": "TCP", "port": 9090}]}),
+    ],
+)
+def test_the_router_alone_reaches_the_prometheus_of_rollouts_and_has_its_token(url: str, rule: dict[str, Any]) -> None:
+    texts = files(plan(prometheus_url=url, prometheus_token="t0ken"))  # noqa: S106 - of this test
+    text = "---\n".join(text for name, text in texts.items() if "/" in name and "kustomization" not in name)
+    found = [document for document in yaml.safe_load_all(text) if document]
+    policies = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "NetworkPolicy"}
+    assert policies["prometheus"] == {
+        "podSelector": {"matchLabels": {"app.kubernetes.io/component": "router"}},
+        "policyTypes": ["Egress"],
+        "egress": [rule],
+    }
+    holders = {
+        each["metadata"]["name"]: {entry["name"] for entry in container.get("env", ())}
+        for each in found
+        if each["kind"] == "Deployment"
+        for container in each["spec"]["template"]["spec"]["containers"]
+    }
+    with_token = {name for name, names in holders.items() if "INFERLANE_PROMETHEUS_TOKEN" in names}
+    assert with_token == {"inferlane-router"}
+    assert "t0ken" not in "".join(texts.values())
+    assert "prometheus" not in {
+        each["metadata"]["name"]
+        for each in yaml.safe_load_all(whole())
+        if each is not None and each["kind"] == "NetworkPolicy"
+    }
+
+
 def test_the_api_alone_serves_grpc_and_its_service_and_policy_let_it_in() -> None:
     found = [document for document in yaml.safe_load_all(whole()) if document]
     (service,) = [each for each in found if each["kind"] == "Service" and each["metadata"]["name"] == "inferlane-api"]

@@ -11,10 +11,11 @@ from starlette.types import Message
 from inferlane.contracts.feedback import Feedback
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, label_digest
+from inferlane.contracts.traffic_split import Split
 from inferlane.errors import InvalidRequestError, InvalidRolloutError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.rollout_table import RolloutTable
-from inferlane.runtime.split_table import SplitTable
+from inferlane.runtime.split_table import SplitTable, encode_split
 from producer_api.http.auth import Scope, required_scope
 from producer_api.predict.enqueuer import FeedbackSender
 from producer_api.routes.rollouts import start_rollout
@@ -75,13 +76,33 @@ async def test_a_piece_that_could_not_be_counted_is_refused_and_none_of_its_list
     ],
 )
 async def test_a_rollout_with_a_check_that_nothing_here_could_feed_is_refused(checks: object, says: str) -> None:
-    body = msgspec.json.encode({"model": "iris", "candidate": "v2", "checks": checks})
+    with pytest.raises(InvalidRolloutError, match=says):
+        await start({"checks": checks}, splits=SplitTable())
+
+
+async def start(asked: dict[str, object], *, splits: SplitTable) -> None:
+    body = msgspec.json.encode({"model": "iris", "candidate": "v2", **asked})
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
 
     services = SimpleNamespace(
-        catalog=make_catalog("v1", "v2"), splits=SplitTable(), rollouts=RolloutTable(), settings=load_settings()
+        catalog=make_catalog("v1", "v2", "v3"), splits=splits, rollouts=RolloutTable(), settings=load_settings()
     )
+    await start_rollout(Request({"type": "http"}, receive), services)  # type: ignore[arg-type]  # what it gets to
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"v1": 0.5, "v3": 0.5}, "v3 of iris has traffic too, and a rollout is between two versions"),
+        ({"v2": 0.9, "v1": 0.1}, "'v2' is the candidate and the stable version"),
+    ],
+)
+async def test_a_rollout_does_not_begin_while_another_version_has_the_traffic(
+    weights: dict[str, float], says: str
+) -> None:
+    splits = SplitTable()
+    splits.put("iris", encode_split(Split(model="iris", weights=weights)))
     with pytest.raises(InvalidRolloutError, match=says):
-        await start_rollout(Request({"type": "http"}, receive), services)  # type: ignore[arg-type]  # what it gets to
+        await start({}, splits=splits)

@@ -8,7 +8,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from inferlane.contracts.rollout import Check, CheckOptions, RolloutSpec, RolloutState, Step
+from inferlane.errors import UnavailableError
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.metrics.router_metrics import ROLLOUT_UNREAD
 from router.rollouts.outside_reader import OutsideReader, PrometheusReader
 from router.rollouts.readings import MetricReading
 from tests.support.fakes.clock import FakeClock
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
     from inferlane.runtime.redis.feedback_store import FeedbackStore
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+METRIC = CheckOptions(query="up", max=1)
+
+
+def rollout_with(checks: dict[Check, CheckOptions]) -> RolloutState:
+    spec = RolloutSpec(model="iris", candidate="v2", stable="v1", steps=(Step(weight=0.5),), checks=checks)
+    return RolloutState(id="r", spec=spec)
 
 
 def vector(*values: str) -> dict[str, object]:
@@ -108,15 +118,7 @@ async def test_a_reading_that_is_old_is_no_data() -> None:
 
     app = web.Application()
     app.router.add_post("/api/v1/query", answer)
-    clock = FakeClock()
-    spec = RolloutSpec(
-        model="iris",
-        candidate="v2",
-        stable="v1",
-        steps=(Step(weight=0.5),),
-        checks={Check.PROMETHEUS: CheckOptions(query="up", max=1), Check.ERRORS: CheckOptions()},
-    )
-    state = RolloutState(id="r", spec=spec)
+    clock, state = FakeClock(), rollout_with({Check.PROMETHEUS: METRIC, Check.ERRORS: CheckOptions()})
     async with TestServer(app) as server:
         settings = load_settings(prometheus_url=str(server.make_url("/")))
         reader = OutsideReader(settings.rollouts, feedback=cast("FeedbackStore", None), clock=clock)
@@ -128,3 +130,39 @@ async def test_a_reading_that_is_old_is_no_data() -> None:
         await reader.close()
     assert isinstance(found, MetricReading)
     assert (found.value, "61 s ago" in found.missing) == (None, True)
+
+
+@pytest.mark.parametrize(("body", "unread"), [(vector("1"), 0), (vector(), 1), (vector("NaN"), 1)])
+async def test_a_source_without_a_value_is_counted(body: object, unread: int) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(body)
+
+    counted = ROLLOUT_UNREAD.labels(Check.PROMETHEUS)
+    before = counted._value.get()
+    app = web.Application()
+    app.router.add_post("/api/v1/query", answer)
+    async with TestServer(app) as server:
+        settings = load_settings(prometheus_url=str(server.make_url("/")))
+        reader = OutsideReader(settings, feedback=cast("FeedbackStore", None), clock=FakeClock())
+        await reader.refresh(rollout_with({Check.PROMETHEUS: METRIC}))
+    assert counted._value.get() - before == unread
+
+
+async def test_a_store_that_does_not_answer_is_counted_and_feedback_that_is_not_there_is_not() -> None:
+    class Store:
+        async def by_day(self, *_: object) -> dict[int, object]:
+            if self.is_away:
+                raise UnavailableError("the store does not answer")
+            return {}
+
+        is_away = False
+
+    store, counted = Store(), ROLLOUT_UNREAD.labels(Check.QUALITY)
+    reader = OutsideReader(load_settings(), feedback=cast("FeedbackStore", store), clock=FakeClock())
+    state = rollout_with({Check.QUALITY: CheckOptions()})
+    before = counted._value.get()
+    await reader.refresh(state)
+    assert counted._value.get() == before
+    store.is_away = True
+    await reader.refresh(state)
+    assert counted._value.get() == before + 1

@@ -1,6 +1,8 @@
 """What users of other controllers report in their trackers, each point as a rollout here: docs/rollout-lessons.md."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -13,6 +15,7 @@ from router.rollouts.evidence import LaneSlot
 from router.rollouts.guards import CandidatePool
 from router.rollouts.states import begin, pause, promote, roll_back, split_of, weight_of
 
+REPOSITORY = Path(__file__).parents[3]
 READY = CandidatePool(workers=1, is_probed=True, lag_records=0)
 SPEC = RolloutSpec(
     model="iris",
@@ -137,3 +140,12 @@ def test_the_history_says_how_many_requests_each_step_had() -> None:
     counted = {(event.was, event.phase): event.requests for event in state.events}
     assert counted[Phase.SHADOWING, Phase.STEPPING] == REQUESTS // 2
     assert counted[Phase.STEPPING, Phase.BAKING] == REQUESTS // 2
+
+
+def test_each_test_that_the_page_names_exists() -> None:
+    page = (REPOSITORY / "docs" / "rollout-lessons.md").read_text()
+    names = set(re.findall(r"`(test_\w+|\w+_\w+)`", page))
+    sources = "".join(path.read_text() for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    defined = set(re.findall(r"^(?:async )?def (\w+)\(", sources, re.MULTILINE))
+    assert {name for name in names if name.startswith("test_")} <= defined
+    assert {"is_bulk", "hangs_in_bulk", "has_both_lanes", "breaks_late"} <= names & defined
