@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _LATE_S = 5.0
 # A worker that has not reported for this long is gone: it has missed six heartbeats.
 _WORKER_SILENT_S = 30.0
+# The slots after the newest closed one that may be open: those that are late, the present one, and one for a clock that
+# is ahead. Later ones are from before the clock was set back.
+_SLOTS_AHEAD = math.ceil(_LATE_S) + 3
 # The slots after a change of the split in which requests from before the change are still answered.
 _SLOTS_TO_SETTLE = 2
 
@@ -38,7 +41,7 @@ def lane_slots(
     closed: list[LaneSlot] = []
     opened: list[LaneSlot] = []
     for index in sorted(ours.keys() | theirs.keys()):
-        if index <= through:
+        if not through < index <= newest_closed + _SLOTS_AHEAD:
             continue
         found = [
             _lane_slot(state, index, lane, ours.get(index), theirs.get(index), slot_s=slot_s)
@@ -97,6 +100,9 @@ def workers_of(candidate: Sequence[Slot], *, since_s: float, now_s: float) -> Ca
     newest: dict[str, tuple[float, bool, int]] = {}
     for slot in candidate:
         for worker, use in slot.workers.items():
+            # What was reported before the clock was set back says nothing of the worker now.
+            if use.newest_s > now_s + _WORKER_SILENT_S:
+                continue
             if use.newest_s >= newest.get(worker, (0.0, False, 0))[0]:
                 newest[worker] = (use.newest_s, use.is_halted, use.failed_in_a_row)
     heard = [one for one in newest.values() if one[0] > now_s - _WORKER_SILENT_S]

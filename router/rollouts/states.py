@@ -1,5 +1,6 @@
 """The states of a rollout: how a decision or a command enters one, and the split that it needs. Pure."""
 
+import math
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -98,10 +99,12 @@ def weight_of(state: RolloutState) -> float:
     return _step_of(state).weight if phase is Phase.STEPPING else 0.0
 
 
-def moved_in_time(state: RolloutState, by_s: float) -> RolloutState:
-    """Return the state as if its phase and its step had begun `by_s` later."""
+def moved_in_time(state: RolloutState, by_s: float, *, slot_s: int) -> RolloutState:
+    """Return the state as if its phase and its step had begun `by_s` later; slots that come again count again."""
+    through_slot = state.evidence.through_slot + min(0, math.floor(by_s / slot_s))
     return replace(
         state,
+        evidence=replace(state.evidence, through_slot=through_slot),
         phase_since_s=state.phase_since_s + by_s,
         step_since_s=state.step_since_s + by_s,
         revision=state.revision + 1,

@@ -11,7 +11,7 @@ from router.rollouts.checks import judge
 from router.rollouts.evidence import LaneSlot, Learnt, fold
 from router.rollouts.evidence_record import to_record
 from router.rollouts.observation import in_doubt, lane_slots, workers_of
-from router.rollouts.states import begin, enter_step
+from router.rollouts.states import begin, enter_step, moved_in_time
 
 SPEC = RolloutSpec(model="iris", candidate="v2", stable="v1", steps=(Step(weight=0.1),), lanes=(Lane.REQUESTS,))
 STATE = enter_step(begin(RolloutState(id="r", spec=SPEC), "", 0.0), 0, "", 100.0)
@@ -98,3 +98,17 @@ def test_what_two_versions_report_apart_is_in_doubt() -> None:
     assert in_doubt(STATE, slots, outcomes=usual.outcomes) == 40
     assert in_doubt(STATE, slots, outcomes=short.outcomes, lag_records=7) == 107
     assert in_doubt(STATE, [[], []], outcomes=usual.outcomes) == 0
+
+
+
+def test_what_is_ahead_of_a_clock_that_was_set_back_is_left_out_and_what_comes_is_seen() -> None:
+    """Nothing was learnt until the clock had caught up: a broken candidate kept its weight meanwhile."""
+    back = moved_in_time(learnt_through(STATE, 5_000), -10_000.0, slot_s=5)
+    assert back.evidence.through_slot == 3_000
+    now_s = 5 * 3_002 + 6.0
+    before, now = slot(4_999, "v2", tally(7)), slot(3_001, "v2", tally(3))
+    closed, opened, _ = lane_slots(back, [now, before], [], slot_s=5, now_s=now_s)
+    assert [one.candidate.requests for one in [*closed, *opened]] == [3]
+    halted = replace(now, workers={"w": WorkerUse(newest_s=now_s - 1, is_halted=True)})
+    well = replace(before, workers={"w": WorkerUse(newest_s=25_000.0)})
+    assert workers_of([halted, well], since_s=0.0, now_s=now_s).is_halted
