@@ -41,12 +41,15 @@ from inferlane_client.events import Event
 from inferlane_client.handles import AsyncHandle, Handle
 from inferlane_client.request import Request
 from inferlane_client.retries import Retries
+from inferlane_client.rollout_answers import Rollout, RolloutEvent, RolloutPhase, RolloutVerdict
+from inferlane_client.rollouts import AsyncRollouts, Rollouts
 from inferlane_client.server_connection import Tls
 
 __all__ = [
     "Answer",
     "AsyncClient",
     "AsyncHandle",
+    "AsyncRollouts",
     "CallError",
     "Cancelled",
     "Client",
@@ -64,6 +67,11 @@ __all__ = [
     "Prediction",
     "Request",
     "Retries",
+    "Rollout",
+    "RolloutEvent",
+    "RolloutPhase",
+    "RolloutVerdict",
+    "Rollouts",
     "ServedModel",
     "ServedVersion",
     "Status",

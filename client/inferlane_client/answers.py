@@ -103,7 +103,7 @@ def read_request_id(body: bytes) -> str:
     Raises:
         UnexpectedAnswer: the body has none.
     """
-    return _fields(read_object(body), lambda document: str(document["request_id"]))
+    return read_fields(read_object(body), lambda document: str(document["request_id"]))
 
 
 def read_status(document: Mapping[str, Any]) -> Status:
@@ -112,7 +112,7 @@ def read_status(document: Mapping[str, Any]) -> Status:
     Raises:
         UnexpectedAnswer: the document does not say it.
     """
-    return _fields(document, lambda read: Status(read["status"]))
+    return read_fields(document, lambda read: Status(read["status"]))
 
 
 def read_prediction(document: Mapping[str, Any], *, http_status: int) -> Prediction:
@@ -124,7 +124,7 @@ def read_prediction(document: Mapping[str, Any], *, http_status: int) -> Predict
     """
     if read_status(document) is not Status.SUCCEEDED:
         raise _ending_of(document, http_status)
-    return _fields(document, _prediction)
+    return read_fields(document, _prediction)
 
 
 def is_cancelled(document: Mapping[str, Any]) -> bool:
@@ -139,7 +139,7 @@ def read_models(document: Mapping[str, Any]) -> tuple[ServedModel, ...]:
     Raises:
         UnexpectedAnswer: the document is no list of models.
     """
-    return _fields(document, lambda read: tuple(_model(model) for model in read["models"]))
+    return read_fields(document, lambda read: tuple(_model(model) for model in read["models"]))
 
 
 def read_input_names(body: bytes) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ def read_input_names(body: bytes) -> tuple[str, ...]:
     Raises:
         UnexpectedAnswer: the body has none.
     """
-    return _fields(read_object(body), lambda read: tuple(str(tensor["name"]) for tensor in read["inputs"]))
+    return read_fields(read_object(body), lambda read: tuple(str(tensor["name"]) for tensor in read["inputs"]))
 
 
 def read_split(document: Mapping[str, Any]) -> TrafficSplit:
@@ -157,7 +157,7 @@ def read_split(document: Mapping[str, Any]) -> TrafficSplit:
     Raises:
         UnexpectedAnswer: the document holds none.
     """
-    return _fields(
+    return read_fields(
         document,
         lambda read: TrafficSplit(model=read["model"], weights=read["weights"], changed_s=read.get("changed_s")),
     )
@@ -217,7 +217,12 @@ def _signature(document: Mapping[str, Any]) -> TensorSignature:
     return TensorSignature(name=document["name"], datatype=document["datatype"], shape=tuple(document["shape"]))
 
 
-def _fields(document: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> T:
+def read_fields(document: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> T:
+    """What `read` makes of a document.
+
+    Raises:
+        UnexpectedAnswer: a member that it needs is missing, or of another kind.
+    """
     try:
         return read(document)
     except (KeyError, TypeError, ValueError) as error:

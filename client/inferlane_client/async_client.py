@@ -11,6 +11,7 @@ from inferlane_client.callers import AsyncCaller
 from inferlane_client.handles import AsyncHandle
 from inferlane_client.request import Request, Rows, check_concurrency, request_of
 from inferlane_client.retries import Retries
+from inferlane_client.rollouts import AsyncRollouts
 from inferlane_client.server_connection import DEFAULT_CONNECTIONS, DEFAULT_URL, Connection, Tls
 
 
@@ -35,6 +36,7 @@ class AsyncClient:
         connection = Connection(url, api_key=api_key, tls=tls, connections=connections, trust_env=trust_env)
         self._caller = AsyncCaller(connection, retries, timeout_s)
         self._exchanges = self._caller.exchanges
+        self.rollouts = AsyncRollouts(self._caller)
 
     async def __aenter__(self) -> Self:
         return self

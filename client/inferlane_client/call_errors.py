@@ -133,7 +133,7 @@ class Forbidden(CallError):
 
 
 class NotFound(CallError):
-    """No such model, version or prediction. Remedy: `models()` lists what is served."""
+    """No such model, version, prediction or rollout. Remedy: `models()` lists what is served."""
 
 
 class Unavailable(CallError):
@@ -189,6 +189,7 @@ _KIND_OF_STATUS: Mapping[int, type[CallError]] = {
     HTTPStatus.UNAUTHORIZED: Unauthorized,
     HTTPStatus.FORBIDDEN: Forbidden,
     HTTPStatus.NOT_FOUND: NotFound,
+    HTTPStatus.CONFLICT: InvalidRequest,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: TooLarge,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: InvalidRequest,
     HTTPStatus.UNPROCESSABLE_ENTITY: InvalidRequest,

@@ -11,6 +11,7 @@ from inferlane_client.callers import Caller
 from inferlane_client.handles import Handle
 from inferlane_client.request import Request, Rows, check_concurrency, request_of
 from inferlane_client.retries import Retries
+from inferlane_client.rollouts import Rollouts
 from inferlane_client.server_connection import DEFAULT_CONNECTIONS, DEFAULT_URL, Connection, Tls
 
 
@@ -49,6 +50,7 @@ class Client:
         connection = Connection(url, api_key=api_key, tls=tls, connections=connections, trust_env=trust_env)
         self._caller = Caller(connection, retries, timeout_s)
         self._exchanges = self._caller.exchanges
+        self.rollouts = Rollouts(self._caller)
 
     def __enter__(self) -> Self:
         return self

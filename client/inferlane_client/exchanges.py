@@ -33,6 +33,7 @@ from inferlane_client.retries import (
     prediction_path,
     timed_out,
 )
+from inferlane_client.rollout_exchanges import RolloutExchanges
 from inferlane_client.tensor_exchanges import TensorExchanges
 
 _PREDICT = "/v1/models/predict"
@@ -46,6 +47,7 @@ class JsonExchanges:
     def __init__(self, retries: Retries, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._sender = RetryingSender(retries, clock)
         self.tensors = TensorExchanges(self._sender)
+        self.rollouts = RolloutExchanges(self._sender)
 
     def predict(self, request: Request, *, timeout_s: float) -> Steps[Prediction]:
         """Send the request, and return its result."""

@@ -130,6 +130,10 @@ class RetryingSender:
         self.retries = retries
         self._clock = clock
 
+    def with_retries(self, retries: Retries) -> "RetryingSender":
+        """A sender with the same clock for calls that are sent again otherwise."""
+        return RetryingSender(retries, self._clock)
+
     def deadline(self, timeout_s: float) -> Deadline:
         """The end of a call that begins now."""
         return Deadline(self._clock, timeout_s)

@@ -108,7 +108,7 @@ def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
     if component == Service.WEBHOOKS:
         # It calls whom a client names, and needs no store.
         chosen = {name: value for name, value in chosen.items() if not name.startswith("INFERLANE_REDIS_")}
-    if component == Service.ROUTER and settings.prometheus_token is not None:
+    if component == Service.ROUTER and settings.rollouts.prometheus_token is not None:
         # `environment()` holds it back, for no other service asks Prometheus.
         chosen[_PROMETHEUS_TOKEN] = secret_value(SECRETS, _PROMETHEUS_TOKEN)
     return [{"name": name, **chosen[name]} for name in sorted(chosen)]

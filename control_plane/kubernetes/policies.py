@@ -182,7 +182,7 @@ def policy_documents(plan: DeploymentPlan) -> list[Document]:
     dns = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
     api = {"matchLabels": {_COMPONENT: "api"}}
     operator = {"matchLabels": {_COMPONENT: "operator"}}
-    router, asked = {"matchLabels": {_COMPONENT: "router"}}, prometheus_rules(plan.settings)
+    router, asked = {"matchLabels": {_COMPONENT: "router"}}, prometheus_rules(plan.settings.rollouts)
     to_parts = [
         _to(_STORE, STORE_PORT) if plan.runs_store else {"ports": _ports(*_store_ports(plan))},
         _to(_KAFKA, KAFKA_PORT) if plan.runs_kafka else {"ports": _ports(*_kafka_ports(plan))},

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from control_plane.kubernetes.deployment_plan import MONITORING_NAMESPACE, Document
 
 if TYPE_CHECKING:
-    from inferlane.runtime.settings import RolloutSettings
+    from inferlane.runtime.service_settings import RolloutSettings
 
 _PORTS = {"http": 80, "https": 443}
 

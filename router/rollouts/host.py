@@ -189,7 +189,7 @@ class RolloutHost:
             return
         log.warning("clock_was_set", by_s=round(set_by_s, 3))
         for state in [one for one in self._held.values() if not one.phase.is_final]:
-            await self._write(moved_in_time(state, set_by_s, slot_s=self._settings.outcome_slot_s))
+            await self._write(moved_in_time(state, set_by_s, slot_s=self._outcomes_settings.slot_s))
 
     def _clock_offset(self) -> float:
         return self._clock.now_s() - self._clock.monotonic_s()

@@ -12,8 +12,10 @@ from typing import Any, Self
 
 import pytest
 
+from inferlane_client import AsyncClient, Client, InvalidRequest, NotFound, RolloutPhase, TimedOut
 from tests.rollouts.rollout_stack import ODD_ROW
 from tests.support.folder_stack import FolderStack
+from tests.support.parts import eventually
 
 
 class Traffic:
@@ -229,3 +231,57 @@ def test_the_shell_completes_models_versions_rollouts_and_checks(
     offered = set(ran.stdout.split())
     assert offered >= {body["id"] if name == "ID" else name for name in completed}, ran.stderr
     assert all(name.startswith(line.rpartition(" ")[2]) for name in offered)
+
+
+def test_a_program_starts_watches_and_ends_a_rollout(stack: FolderStack) -> None:
+    with Client(stack.url) as client:
+        started = client.rollouts.start(
+            "good",
+            model="tiny",
+            steps=["10%", 50],
+            checks={"errors": {}, "share": {}},
+            reason="by a program",
+            bake="1m",
+        )
+        assert (started.model, started.stable, started.candidate, started.weight) == ("tiny", "v1", "good", 0.0)
+        stack.eventually(lambda: client.rollouts.get(started.id).phase is RolloutPhase.STEPPING)
+        assert client.traffic_split("tiny").weights["good"] == 0.1
+        with pytest.raises(InvalidRequest, match=started.id):
+            client.rollouts.start("good", model="tiny")
+        with pytest.raises(InvalidRequest, match=started.id):
+            client.set_traffic_split({"v1": 1}, model="tiny")
+        with pytest.raises(TimedOut, match=f"{started.id} is still stepping"):
+            client.rollouts.wait(started.id, timeout_s=0.5)
+        paused = client.rollouts.pause(started.id, reason="lunch")
+        assert (paused.phase, paused.reason, paused.weight) == (RolloutPhase.PAUSED, "lunch", 0.1)
+        assert client.rollouts.wait(started.id, timeout_s=10).phase is RolloutPhase.PAUSED
+        assert client.rollouts.resume(started.id).phase is RolloutPhase.STEPPING
+        client.rollouts.abort(started.id, reason="enough")
+        ended = client.rollouts.wait(started.id, timeout_s=60)
+        assert (ended.phase, ended.phase.is_over) == (RolloutPhase.ROLLED_BACK, True)
+        assert [event.phase for event in ended.events[:2]] == [RolloutPhase.PREPARING, RolloutPhase.STEPPING]
+        assert ended.events[0].reason == "by a program"
+        assert {verdict.check for verdict in ended.verdicts} == {"errors", "share"}
+        assert started.id in {one.id for one in client.rollouts.list()}
+        with pytest.raises(InvalidRequest, match="is over: rolled_back"):
+            client.rollouts.promote(started.id)
+        with pytest.raises(NotFound):
+            client.rollouts.get("nothing")
+        with pytest.raises(InvalidRequest, match="larger than the one before"):
+            client.rollouts.start("good", model="tiny", steps=["50%", "5%"])
+
+
+async def test_a_program_on_an_event_loop_does_as_much(stack: FolderStack) -> None:
+    async with AsyncClient(stack.url) as client:
+        started = await client.rollouts.start("good", model="tiny", steps=["10%"], each={"min_requests": 10_000})
+
+        async def is_stepping() -> bool:
+            return (await client.rollouts.get(started.id)).phase is RolloutPhase.STEPPING
+
+        await eventually(is_stepping)
+        assert (await client.rollouts.pause(started.id)).phase is RolloutPhase.PAUSED
+        assert (await client.rollouts.resume(started.id)).phase is RolloutPhase.STEPPING
+        assert (await client.rollouts.promote(started.id)).weight == 1.0
+        await client.rollouts.abort(started.id, reason="enough")
+        assert (await client.rollouts.wait(started.id, timeout_s=60)).phase is RolloutPhase.ROLLED_BACK
+        assert (await client.rollouts.list())[0].id == started.id

@@ -143,7 +143,7 @@ async def test_a_source_without_a_value_is_counted(body: object, unread: int) ->
     app.router.add_post("/api/v1/query", answer)
     async with TestServer(app) as server:
         settings = load_settings(prometheus_url=str(server.make_url("/")))
-        reader = OutsideReader(settings, feedback=cast("FeedbackStore", None), clock=FakeClock())
+        reader = OutsideReader(settings.rollouts, feedback=cast("FeedbackStore", None), clock=FakeClock())
         await reader.refresh(rollout_with({Check.PROMETHEUS: METRIC}))
     assert counted._value.get() - before == unread
 
@@ -158,7 +158,7 @@ async def test_a_store_that_does_not_answer_is_counted_and_feedback_that_is_not_
         is_away = False
 
     store, counted = Store(), ROLLOUT_UNREAD.labels(Check.QUALITY)
-    reader = OutsideReader(load_settings(), feedback=cast("FeedbackStore", store), clock=FakeClock())
+    reader = OutsideReader(load_settings().rollouts, feedback=cast("FeedbackStore", store), clock=FakeClock())
     state = rollout_with({Check.QUALITY: CheckOptions()})
     before = counted._value.get()
     await reader.refresh(state)

@@ -100,7 +100,6 @@ def test_what_two_versions_report_apart_is_in_doubt() -> None:
     assert in_doubt(STATE, [[], []], outcomes=usual.outcomes) == 0
 
 
-
 def test_what_is_ahead_of_a_clock_that_was_set_back_is_left_out_and_what_comes_is_seen() -> None:
     """Nothing was learnt until the clock had caught up: a broken candidate kept its weight meanwhile."""
     back = moved_in_time(learnt_through(STATE, 5_000), -10_000.0, slot_s=5)
