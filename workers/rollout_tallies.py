@@ -89,8 +89,9 @@ class RolloutTallies:
         counts = self._counts(rollout, Lane.BULK, is_shadow=True)
         if counts is None:
             return
-        counts.requests += found.copies
-        counts.failed += found.failed
+        senders = sum(count for code, count in found.failures.items() if code in _SENDER_FAULTS)
+        counts.requests += found.copies - senders
+        counts.failed += found.failed - senders
         counts.expired += found.expired
         counts.rows += sum(one.request.rows for one in inferred if one.outputs is not None)
         counts.compared += found.compared

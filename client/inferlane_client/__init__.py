@@ -42,7 +42,7 @@ from inferlane_client.handles import AsyncHandle, Handle
 from inferlane_client.request import Request
 from inferlane_client.retries import Retries
 from inferlane_client.rollout_answers import Rollout, RolloutEvent, RolloutPhase, RolloutVerdict
-from inferlane_client.rollouts import AsyncRollouts, Rollouts
+from inferlane_client.rollout_calls import AsyncRollouts, Rollouts
 from inferlane_client.server_connection import Tls
 
 __all__ = [

@@ -11,7 +11,7 @@ from inferlane_client.callers import AsyncCaller
 from inferlane_client.handles import AsyncHandle
 from inferlane_client.request import Request, Rows, check_concurrency, request_of
 from inferlane_client.retries import Retries
-from inferlane_client.rollouts import AsyncRollouts
+from inferlane_client.rollout_calls import AsyncRollouts
 from inferlane_client.server_connection import DEFAULT_CONNECTIONS, DEFAULT_URL, Connection, Tls
 
 

@@ -11,7 +11,7 @@ from inferlane_client.callers import Caller
 from inferlane_client.handles import Handle
 from inferlane_client.request import Request, Rows, check_concurrency, request_of
 from inferlane_client.retries import Retries
-from inferlane_client.rollouts import Rollouts
+from inferlane_client.rollout_calls import Rollouts
 from inferlane_client.server_connection import DEFAULT_CONNECTIONS, DEFAULT_URL, Connection, Tls
 
 

@@ -47,6 +47,7 @@ def lane_slots(
             _lane_slot(state, index, lane, ours.get(index), theirs.get(index), slot_s=slot_s)
             for lane in state.spec.lanes
         ]
+        found = _with_copies(found, _copies(state.id, ours.get(index)))
         if index <= newest_closed:
             closed += found
         else:
@@ -64,15 +65,30 @@ def _lane_slot(
         index=index,
         candidate=_tally(state.id, lane, ours) or LaneTally(rollout=state.id, lane=lane),
         stable=_tally(state.id, lane, theirs) or LaneTally(rollout=state.id, lane=lane),
-        shadow=_tally(state.id, lane, ours, is_shadow=True),
         weight=weight if has_settled and 0 < weight < 1 else None,
         is_of_step=from_s + slot_s > state.step_since_s,
     )
 
 
-def _tally(rollout: str, lane: Lane, slot: Slot | None, *, is_shadow: bool = False) -> LaneTally | None:
+def _tally(rollout: str, lane: Lane, slot: Slot | None) -> LaneTally | None:
     tallies = () if slot is None else slot.lanes
-    return next((one for one in tallies if one.identity == (rollout, lane, is_shadow)), None)
+    return next((one for one in tallies if one.identity == (rollout, lane, False)), None)
+
+
+def _copies(rollout: str, slot: Slot | None) -> LaneTally | None:
+    tallies = () if slot is None else slot.lanes
+    return next((one for one in tallies if one.rollout == rollout and one.is_shadow), None)
+
+
+def _with_copies(slots: list[LaneSlot], copies: LaneTally | None) -> list[LaneSlot]:
+    """Return the slots of the lanes, the busiest of the stable version with the copies.
+
+    Copies of requests of either lane wait in the bulk lane: their own lane says nothing of what to compare them with.
+    """
+    if copies is None:
+        return slots
+    busiest = max(range(len(slots)), key=lambda at: slots[at].stable.requests)
+    return [replace(slot, shadow=copies) if at == busiest else slot for at, slot in enumerate(slots)]
 
 
 def in_doubt(

@@ -111,3 +111,14 @@ def test_what_is_ahead_of_a_clock_that_was_set_back_is_left_out_and_what_comes_i
     halted = replace(now, workers={"w": WorkerUse(newest_s=now_s - 1, is_halted=True)})
     well = replace(before, workers={"w": WorkerUse(newest_s=25_000.0)})
     assert workers_of([halted, well], since_s=0.0, now_s=now_s).is_halted
+
+
+def test_copies_are_compared_with_the_lane_that_the_originals_are_in() -> None:
+    """They wait in the bulk lane: what failed of them was compared with bulk requests of the stable version alone."""
+    copies = tally(50, Lane.BULK, is_shadow=True)
+    for lanes in ((Lane.REQUESTS,), (Lane.REQUESTS, Lane.BULK), (Lane.BULK, Lane.REQUESTS)):
+        state = replace(STATE, spec=replace(SPEC, lanes=lanes))
+        closed, _, _ = lane_slots(
+            state, [slot(30, "v2", copies)], [slot(30, "v1", tally(100))], slot_s=5, now_s=1_000.0
+        )
+        assert [(one.stable.requests, one.shadow) for one in closed if one.shadow is not None] == [(100, copies)]
