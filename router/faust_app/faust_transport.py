@@ -78,6 +78,19 @@ class DaemonThread(WorkerThread):
         self.join(_JOIN_S)
 
 
+def _forget_if_recreated(consumer: Any, partition: Any, found: Any) -> None:
+    """Forget the offsets of a partition that is read from its first record again.
+
+    Faust drops every record below the last offset that it read: of a topic that was deleted and created again, or that
+    the broker forgot, it would drop as many as the old one had.
+    """
+    read = consumer._read_offset.get(partition)  # noqa: SLF001 - as it does when partitions are revoked
+    if not found or read is None or found[0].offset >= read:
+        return
+    for offsets in ("_gap", "_acked", "_acked_index", "_read_offset", "_committed_offset"):
+        getattr(consumer, offsets).pop(partition, None)
+
+
 def transport_class(kafka: "KafkaSettings", *, fetch_max_wait_ms: int) -> type[Transport]:
     """A transport whose consumers are configured like Inferlane's own; an empty fetch waits `fetch_max_wait_ms`."""
 
@@ -91,6 +104,12 @@ def transport_class(kafka: "KafkaSettings", *, fetch_max_wait_ms: int) -> type[T
             consumer._fetch_max_wait_ms = fetch_max_wait_ms  # noqa: SLF001 - no setter
             consumer._isolation_level = "read_committed"  # noqa: SLF001 - no setter
             return consumer
+
+        async def getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
+            records = await super().getmany(active_partitions, timeout)
+            for partition, found in records.items():
+                _forget_if_recreated(self.consumer, partition, found)
+            return records
 
     class _Consumer(Consumer):
         def _new_consumer_thread(self) -> AIOKafkaConsumerThread:

@@ -4,40 +4,22 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.traffic_split import Split
-from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from tests.support.brokers import Broker
-from tests.support.parts import eventually
+from tests.support.recreated_topic import recreate
 
 pytestmark = pytest.mark.timeout(300)
 
 NAMES = Names()
 TOPIC = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
 WAIT_S = 120.0
-
-
-async def recreate(settings: Settings, topic: str) -> None:
-    """Delete the topic and create it again, while its readers go on."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.delete_topics([topic])
-
-        async def is_gone() -> bool:
-            return topic not in await admin.list_topics()
-
-        await eventually(is_gone, within_s=WAIT_S)
-    finally:
-        await admin.close()
-    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
 
 
 async def values(consumer: LaneConsumer, count: int) -> Sequence[bytes | None]:

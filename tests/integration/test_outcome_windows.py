@@ -35,6 +35,7 @@ from models.store import write_model
 from tests.support.brokers import Broker
 from tests.support.fakes.stores import describe_tiny, write_tiny_onnx
 from tests.support.parts import embedded_store, eventually
+from tests.support.recreated_topic import recreate
 from tests.support.running_router import running_router
 from workers.outcome_summaries import OutcomeRecorder
 
@@ -162,6 +163,19 @@ async def test_a_record_that_cannot_be_read_is_buried_and_the_next_one_counts(
     assert headers["inferlane-dead-letter-reason"] == b"undecodable"
     assert headers["inferlane-dead-letter-topic"] == NAMES.outcomes.encode()
     assert headers["inferlane-dead-letter-offset"] == b"0"
+
+
+async def test_summaries_count_after_their_topic_was_recreated(
+    settings: Settings, producer: BatchProducer, store: WindowStore
+) -> None:
+    """Guards `_forget_if_recreated`: reports stood still until as many summaries had come again, and all was green."""
+    async with running_router(settings, producer, store):
+        for number in range(5):
+            await produce_batches(producer, worker_id=f"old-{number}", batches=1)
+        await wait_for_requests(store, 20)
+        await recreate(settings, NAMES.outcomes)
+        await produce_batches(producer, worker_id="new", batches=1)
+        await wait_for_requests(store, 24)
 
 
 async def test_a_store_that_forgot_everything_is_filled_again(
