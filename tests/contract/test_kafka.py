@@ -43,7 +43,7 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_producer
 from inferlane.runtime.kafka.consumer import LaneConsumer
 async def main():
-    consumer = LaneConsumer(load_settings(), topic="{TOPIC}", group="{GROUP}")
+    consumer = LaneConsumer(load_settings().kafka, topic="{TOPIC}", group="{GROUP}")
     await consumer.start()
     while await consumer.fetch(max_records=100, timeout_s=1) is None:
         pass

@@ -33,7 +33,7 @@ _CACHED_HEADER_BYTES = 1024
 _decode = msgspec.json.Decoder(ResponseRead).decode
 
 
-class _Output(msgspec.Struct, frozen=True):
+class _RowOutput(msgspec.Struct, frozen=True):
     """One output of the row: where its numbers begin and end among all; `is_list` for a row of several axes."""
 
     name: str
@@ -45,7 +45,7 @@ class _Output(msgspec.Struct, frozen=True):
 
 class _RowPlan(msgspec.Struct, frozen=True):
     numbers: struct.Struct
-    outputs: tuple[_Output, ...]
+    outputs: tuple[_RowOutput, ...]
 
 
 def row_predictions(content: bytes, json_length: int | None, classes: tuple[str, ...]) -> list[Any] | None:
@@ -76,7 +76,7 @@ def _row_plan(header: bytes) -> _RowPlan | None:
         outputs = _decode(header).outputs
     except UNDECODABLE:
         return None
-    found: list[_Output] = []
+    found: list[_RowOutput] = []
     codes, start = "", 0
     for output in outputs:
         code, shape, parameters = _CODES.get(output.datatype), output.shape, output.parameters
@@ -85,7 +85,7 @@ def _row_plan(header: bytes) -> _RowPlan | None:
         count = shape[1] if len(shape) > 1 else 1
         if start + count > _MAX_NUMBERS or parameters.binary_data_size != count * struct.calcsize(f"<{code}"):
             return None
-        found.append(_Output(output.name, start, start + count, len(shape) > 1, output.datatype.startswith("INT")))
+        found.append(_RowOutput(output.name, start, start + count, len(shape) > 1, output.datatype.startswith("INT")))
         codes, start = codes + code * count, start + count
     if not found or len({output.name for output in found}) != len(found):
         return None
