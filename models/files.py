@@ -156,6 +156,11 @@ def _shown(value: Any) -> float | str:
 
 
 def read_toml(path: Path, kind: type[T]) -> T:
+    """Read a TOML file and check it against `kind`.
+
+    Raises:
+        ConfigurationError: it cannot be read, is not TOML, or does not have the form; the message names file and field.
+    """
     try:
         return msgspec.convert(tomllib.loads(_text(path)), kind)
     except msgspec.ValidationError as error:

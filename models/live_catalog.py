@@ -21,9 +21,11 @@ class Entries(Protocol):
     """The entries of the topic: `inferlane.runtime.catalog_table.CatalogTable`."""
 
     @property
-    def entries(self) -> Mapping[str, CatalogEntry]: ...
+    def entries(self) -> Mapping[str, CatalogEntry]:
+        """Return the newest entry of each version by its key."""
 
-    def on_change(self, call: Callable[[], None], /) -> None: ...
+    def on_change(self, call: Callable[[], None], /) -> None:
+        """Call `call` after each change."""
 
 
 class LiveCatalog:

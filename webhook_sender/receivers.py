@@ -44,6 +44,7 @@ class _Receiver:
     rests_until_s: float = 0.0
 
     def unless_failing(self, room: Room) -> Room:
+        """Return `room`, or that the receiver is failing."""
         return Room.FAILING if self.is_failing else room
 
 

@@ -29,6 +29,7 @@ class CommandForCi(TyperCommand):
     """A command that has an exit code of its own for a wrong command line: 2 is a rollout that paused."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line; where it is wrong, exit with the code of what cannot be found out."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:

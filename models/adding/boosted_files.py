@@ -16,6 +16,7 @@ INPUT = "input"
 
 
 def converted_boosting(convert: str, model: Any, features: int, **options: Any) -> onnx.ModelProto:
+    """Convert a fitted booster with `convert`, a function of onnxmltools; inputs are `(rows, features) float32`."""
     import onnxmltools  # noqa: PLC0415 - an extra
     from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
 
@@ -77,10 +78,12 @@ class LightGbmBooster(LibraryModel):
         self._booster = lightgbm.Booster(model_file=path)
 
     def to_onnx(self, rows: Path | None) -> onnx.ModelProto:
+        """Return the booster as an ONNX graph; `rows` is not needed, because a booster knows its features."""
         del rows
         return converted_boosting("convert_lightgbm", self._booster, self._booster.num_feature(), zipmap=False)
 
     def predictions(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return what LightGBM predicts for `(rows, features)`: scores by class, and class indices."""
         values = np.asarray(self._booster.predict(next(iter(inputs.values()))))
         if values.ndim == 1:
             both = np.stack([1 - values, values], axis=1)

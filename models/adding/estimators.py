@@ -42,6 +42,7 @@ class Estimator(LibraryModel):
         self._by_place = () if self._columns else _columns_by_place(model)
 
     def to_onnx(self, rows: Path | None) -> onnx.ModelProto:
+        """Return the estimator as an ONNX graph; `rows` is a file whose columns have the types of its inputs."""
         if self._home == "xgboost":
             return converted_boosting("convert_xgboost", without_names(self._model), self._model.n_features_in_)
         if self._home == "lightgbm":
@@ -149,6 +150,7 @@ class Estimator(LibraryModel):
                     )
 
     def predictions(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return what scikit-learn predicts for these columns, the output that says the most first."""
         rows = self._frame(inputs) if self._columns else next(iter(inputs.values()))
         if not self._columns and rows.dtype.kind == "T":
             rows = rows.astype(object) if self._by_place else rows.astype(object).ravel()

@@ -73,6 +73,7 @@ def remove_leftovers(models_dir: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder while the block runs: one process at a time changes a store."""
     descriptor = _lock(folder, fcntl.LOCK_EX)
     try:
         yield

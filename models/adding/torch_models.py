@@ -52,6 +52,7 @@ class _TorchModel(LibraryModel):
         self.name = name
 
     def predictions(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs of PyTorch for these inputs, each as an array with the rows on its first axis."""
         with torch.no_grad():
             found = self._call([torch.from_numpy(np.ascontiguousarray(array)) for array in inputs.values()])
         leaves = torch.utils._pytree.tree_leaves(found)  # noqa: SLF001 - what flattens outputs in the order of an export
@@ -69,6 +70,7 @@ class _Exported(_TorchModel):
         self._program = program
 
     def to_onnx(self, rows: Path | None) -> onnx.ModelProto:
+        """Return the exported program as an ONNX graph; its own dynamic axes stay dynamic."""
         del rows
         return _exported(self._program)
 
@@ -87,6 +89,7 @@ class _Module(_TorchModel):
         self._path = path
 
     def to_onnx(self, rows: Path | None) -> onnx.ModelProto:
+        """Export the module with `rows` as example inputs, the first axis dynamic, and return the ONNX graph."""
         examples = _examples(rows, self._path)
         free = tuple({0: torch.export.Dim(_ROWS)} for _ in examples)
         return _exported(self._module, tuple(examples.values()), dynamic_shapes=free, input_names=list(examples))
@@ -104,6 +107,7 @@ class _Script(_TorchModel):
         self._path = path
 
     def to_onnx(self, rows: Path | None) -> onnx.ModelProto:
+        """Export the TorchScript with `rows` as example inputs, the first axis dynamic, and return the ONNX graph."""
         examples = _examples(rows, self._path)
         buffer = io.BytesIO()
         # The other exporter takes no TorchScript.

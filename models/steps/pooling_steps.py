@@ -21,6 +21,11 @@ class MeanPool(ScoreStep, frozen=True, kw_only=True, tag="mean-pool"):
     mask: Name = "attention_mask"
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
+        """Return the tensors with `(rows, tokens, width)` replaced by `(rows, width)`.
+
+        Raises:
+            ConfigurationError: there is no such tensor, or no mask of that name.
+        """
         if self.mask not in at.inputs:
             raise ConfigurationError(
                 f"{kind_of(self)} takes the mask {self.mask!r}; the inputs are: {', '.join(at.inputs)}"
@@ -28,6 +33,7 @@ class MeanPool(ScoreStep, frozen=True, kw_only=True, tag="mean-pool"):
         return _pooled(self, at, self.input, self.output)
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
+        """Average the vectors of the tokens that the mask has, `(rows, width)`; a row without any gets zeros."""
         states = widened(at.outputs[self.input])
         mask = at.inputs[self.mask].astype(states.dtype)
         counts = np.maximum(mask.sum(axis=1, keepdims=True), states.dtype.type(_FEWEST))
@@ -41,9 +47,11 @@ class FirstToken(ScoreStep, frozen=True, kw_only=True, tag="first-token"):
     output: Name = "embedding"
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
+        """Return the tensors with `(rows, tokens, width)` replaced by `(rows, width)`."""
         return _pooled(self, at, self.input, self.output)
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
+        """Keep the vector of the first token of each row, `(rows, width)`."""
         return at.replaced(self.input, self.output, widened(at.outputs[self.input])[:, 0])
 
 
@@ -54,9 +62,11 @@ class Normalize(ScoreStep, frozen=True, kw_only=True, tag="normalize"):
     output: Name = "embedding"
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
+        """Return the tensors, with `input` renamed to `output`; the shape stays."""
         return renamed(self, at, taken(self, at, self.input), self.output)
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
+        """Divide each row's vector by its Euclidean length."""
         vectors = widened(at.outputs[self.input])
         lengths = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
         return at.replaced(self.input, self.output, vectors / np.maximum(lengths, vectors.dtype.type(_SHORTEST)))

@@ -62,9 +62,11 @@ class Softmax(ScoreStep, frozen=True, kw_only=True, tag="softmax"):
     output: Name = "probabilities"
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
+        """Return the tensors, with `input` renamed to `output`; the shape stays."""
         return renamed(self, at, taken(self, at, self.input), self.output)
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
+        """Compute the softmax over the last axis."""
         return at.replaced(self.input, self.output, scores_of(at.outputs[self.input]))
 
 
@@ -75,9 +77,11 @@ class Sigmoid(ScoreStep, frozen=True, kw_only=True, tag="sigmoid"):
     output: Name = "probabilities"
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
+        """Return the tensors, with `input` renamed to `output`; the shape stays."""
         return renamed(self, at, taken(self, at, self.input), self.output)
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
+        """Compute the logistic function of each element."""
         logits = widened(at.outputs[self.input])
         # The exponent is never positive, so neither side overflows.
         raised = np.exp(-np.abs(logits))
@@ -94,6 +98,11 @@ class Argmax(ScoreStep, frozen=True, kw_only=True, tag="argmax"):
     labels: tuple[str, ...] = ()
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
+        """Add the index of the highest score, int64, without the last axis of the scores.
+
+        Raises:
+            ConfigurationError: there is one score a row, or not as many labels as scores.
+        """
         scores = taken(self, at, self.input)
         if scores.row_shape[-1] == 1:
             raise ConfigurationError(f"{self.input!r} has one score a row, whose argmax is always 0; use `threshold`")
@@ -101,10 +110,12 @@ class Argmax(ScoreStep, frozen=True, kw_only=True, tag="argmax"):
         return _added(self, at, TensorSpec(name=self.output, datatype="INT64", shape=scores.shape[:-1]))
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
+        """Add the index of the highest score along the last axis; of equal scores, the first."""
         return at.with_outputs(**{self.output: at.outputs[self.input].argmax(axis=-1).astype(np.int64)})
 
     @property
     def label_names(self) -> tuple[str, ...]:
+        """The labels that the indices stand for; empty where none are named."""
         return self.labels
 
 
@@ -122,6 +133,11 @@ class Threshold(ScoreStep, frozen=True, kw_only=True, tag="threshold"):
     labels: tuple[str, ...] = ()
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
+        """Add what is over the threshold: `(rows,)` of one score or of `column`, else the shape of the scores.
+
+        Raises:
+            ConfigurationError: there is no such column, or labels have no column to be of.
+        """
         scores = taken(self, at, self.input, axes=1)
         count = scores.row_shape[0]
         if self.column is not None and self.column >= count:
@@ -138,6 +154,7 @@ class Threshold(ScoreStep, frozen=True, kw_only=True, tag="threshold"):
         return _added(self, at, TensorSpec(name=self.output, datatype=datatype, shape=(-1,)))
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
+        """Add whether each score is over `value`: a boolean, or 0 or 1 where there are labels."""
         are_over = at.outputs[self.input] > self.value
         if self.column is not None or are_over.shape[1] == 1:
             are_over = are_over[:, self.column or 0]
@@ -145,6 +162,7 @@ class Threshold(ScoreStep, frozen=True, kw_only=True, tag="threshold"):
 
     @property
     def label_names(self) -> tuple[str, ...]:
+        """The labels that 0 and 1 stand for; empty where none are named."""
         return self.labels
 
 
@@ -158,6 +176,11 @@ class TopK(ScoreStep, frozen=True, kw_only=True, tag="top-k"):
     labels: tuple[str, ...] = ()
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
+        """Add the `k` highest scores and their labels or indices, `(rows, k)` each.
+
+        Raises:
+            ConfigurationError: there are fewer than `k` scores, or not as many labels as scores.
+        """
         given = taken(self, at, self.input, axes=1)
         count = given.row_shape[0]
         if self.k > count > 0:
@@ -167,6 +190,7 @@ class TopK(ScoreStep, frozen=True, kw_only=True, tag="top-k"):
         return _added(self, at, names, replace(given, name=self.scores, shape=(-1, self.k)))
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
+        """Add the `k` highest scores of each row, the highest first, and their labels or indices."""
         given = at.outputs[self.input]
         best = np.argsort(-given, axis=1, kind="stable")[:, : self.k]
         names = np.array(self.labels, numpy_dtype("BYTES"))[best] if self.labels else best.astype(np.int64)
@@ -179,11 +203,17 @@ class Select(ScoreStep, frozen=True, kw_only=True, tag="select"):
     outputs: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
+        """Return only the named outputs, in the order of the names.
+
+        Raises:
+            ConfigurationError: there is no such output.
+        """
         for name in self.outputs:
             _known(self, at, name)
         return Stage({name: at.outputs[name] for name in self.outputs}, at.inputs)
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
+        """Return only the named outputs, in the order of the names."""
         return Stage({name: at.outputs[name] for name in self.outputs}, at.inputs)
 
 

@@ -35,6 +35,11 @@ class TokenLabels(ScoreStep, frozen=True, kw_only=True, tag="token-labels"):
     ignore: tuple[str, ...] = ("O",)
 
     def specs(self, at: Stage[TensorSpec]) -> Stage[TensorSpec]:
+        """Replace the logits, `(rows, tokens, labels)`, by a JSON text for each row.
+
+        Raises:
+            ConfigurationError: no tokenizer says where tokens are, or there are not as many labels as logits.
+        """
         logits = taken(self, at, self.input, axes=2)
         if STARTS not in at.inputs:
             raise ConfigurationError(f"{kind_of(self)} needs a step 'tokenizer' that reads one text a row")
@@ -42,6 +47,7 @@ class TokenLabels(ScoreStep, frozen=True, kw_only=True, tag="token-labels"):
         return written(self, at, logits, TensorSpec(name=self.output, datatype="BYTES", shape=(-1,)))
 
     def apply(self, at: Stage[np.ndarray]) -> Stage[np.ndarray]:
+        """Write the entities of each text as JSON: label, score, and place in the text."""
         scores = scores_of(at.outputs[self.input])
         best = scores.argmax(axis=-1)
         top = np.take_along_axis(scores, best[:, :, None], axis=2)[:, :, 0]

@@ -46,6 +46,7 @@ class _Metadata(NamedTuple):
 
     @classmethod
     def of(cls, metadata: "Iterable[tuple[str, str | bytes]] | None") -> "_Metadata":
+        """Read the metadata of a call; None is a call without any."""
         found: dict[str, list[bytes]] = {}
         for name, value in metadata or ():
             if name in {TRACE_PARENT, "idempotency-key"}:

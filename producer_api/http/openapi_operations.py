@@ -41,6 +41,7 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
 
 
 def predict_operation() -> dict[str, Any]:
+    """Return the operation of `POST /v1/models/predict`."""
     return {
         "tags": ["predictions"],
         "summary": "Predict",
@@ -73,6 +74,7 @@ def predict_operation() -> dict[str, Any]:
 
 
 def infer_operation(catalog: "AnyCatalog", names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the operation of the infer call of the Open Inference Protocol, with an example for each of `names`."""
     known = {
         "model": list(catalog.models),
         "version": sorted({version.version for version in catalog.all_versions()}),
@@ -114,6 +116,7 @@ def infer_operation(catalog: "AnyCatalog", names: tuple[str, ...]) -> dict[str, 
 
 
 def embed_operation() -> dict[str, Any]:
+    """Return the operation of `POST /v1/embeddings`."""
     return {
         "tags": ["predictions"],
         "summary": "Embed",
@@ -130,10 +133,12 @@ def embed_operation() -> dict[str, Any]:
 
 
 def schema_ref(name: str) -> dict[str, Any]:
+    """Return a reference to a schema of the document by its name."""
     return {"$ref": SCHEMAS + name}
 
 
 def json_of(name: str) -> dict[str, Any]:
+    """Return the content of a JSON response whose schema has this name."""
     return {"application/json": {"schema": schema_ref(name)}}
 
 
@@ -147,4 +152,5 @@ def error_of(path: str, description: str) -> dict[str, Any]:
 
 
 def problem_of(description: str) -> dict[str, Any]:
+    """Describe a response that is a problem document (RFC 9457)."""
     return {"description": description, "content": {CONTENT_TYPE: {"schema": {"$ref": f"{SCHEMAS}Problem"}}}}

@@ -43,13 +43,16 @@ class V2Format:
         self._outputs = AskedOutputs(catalog)
 
     def read(self, scope: Any, body: bytes, origin: "CallOrigin") -> "Call":
+        """Read the body of an infer call, whose tensors may be JSON or binary."""
         return self._reader.read(scope, body, origin)
 
     def fingerprinted(self, scope: Any, body: bytes) -> bytes:
+        """Return path, length of the JSON part and body: the same in each call with one `Idempotency-Key`."""
         # The path names the model; where the JSON part ends changes what the rest means.
         return b"\0".join((scope["path"].encode(), header(scope, HEADER_LENGTH) or b"", body))
 
     def result_response(self, call: "Call", result: Result) -> PlainResponse:
+        """Return the outputs of a result, or the error of a failed one."""
         if result.status is not Status.SUCCEEDED:
             return PlainResponse(
                 status_of_code(result.error_code), v2_error(result.error_detail or "the request failed"), JSON
@@ -63,10 +66,12 @@ class V2Format:
         return PlainResponse(200, body, _BINARY, ((HEADER_LENGTH, b"%d" % json_length), *token))
 
     def queued_response(self, call: "Call") -> PlainResponse:
+        """Return the error of a wait that ran out, and where the result will be: the protocol has no 202."""
         location = prediction_path(call.request_id)
         return PlainResponse(_WAIT_IS_OVER, v2_error(still_queued(call)), JSON, ((b"location", location.encode()),))
 
     async def prepare(self, scope: Any, response: PlainResponse) -> PlainResponse:
+        """Compress the response if the client accepts that."""
         return await compressed(response, header(scope, b"accept-encoding"))
 
 

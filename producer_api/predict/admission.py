@@ -42,9 +42,15 @@ _HALF = 0.5 - 1e-9
 class PositionReader(Protocol):
     """Reads committed and end offsets of consumer groups: `BacklogReader` of the broker."""
 
-    async def read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]: ...
+    async def read(self, subscriptions: Sequence[Subscription]) -> Mapping[Subscription, Position]:
+        """Return the position of each subscription that has one.
 
-    async def close(self) -> None: ...
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
+
+    async def close(self) -> None:
+        """Close the client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

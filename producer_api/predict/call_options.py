@@ -53,10 +53,16 @@ NO_ORIGIN = CallOrigin()
 
 
 def given_seconds(seconds: float | msgspec.UnsetType | None) -> float | None:
+    """Return the seconds of a field, or None where the body does not have it or has null."""
     return None if isinstance(seconds, msgspec.UnsetType) else seconds
 
 
 def seconds_within(name: str, asked: float | None, default: float, limit: float) -> float:
+    """Return the seconds that the field `name` asks for, or `default`.
+
+    Raises:
+        InvalidParameterError: they are below 0 or above `limit`.
+    """
     if asked is None:
         return default
     if not 0 <= asked <= limit or math.isnan(asked):

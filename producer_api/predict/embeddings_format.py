@@ -102,9 +102,11 @@ class EmbeddingsFormat:
         return self._reader.build(target.model, tensors, options, origin, form)
 
     def fingerprinted(self, _scope: Any, body: bytes) -> bytes:
+        """Return path and body, which must be the same in each call with one `Idempotency-Key`."""
         return b"\0".join((EMBEDDINGS_PATH.encode(), body))
 
     def result_response(self, call: "Call", result: Result) -> PlainResponse:
+        """Return a vector for each text, as floats or Base64 as the call asked, or the error of a failed request."""
         if result.status is not Status.SUCCEEDED:
             status = status_of_code(result.error_code)
             detail = result.error_detail or "the request failed"
@@ -132,6 +134,7 @@ class EmbeddingsFormat:
         return PlainResponse(200, _encode(body), JSON, ((b"x-request-id", result.request_id.encode()),))
 
     def queued_response(self, call: "Call") -> PlainResponse:
+        """Return the error of a wait that ran out, and where the result will be: these clients expect no 202."""
         location = prediction_path(call.request_id)
         detail = (
             f"no result within the {call.wait_s:g} s of this call; the request goes on as {call.request_id}, and "
@@ -141,6 +144,7 @@ class EmbeddingsFormat:
         return PlainResponse(_WAIT_IS_OVER, openai_error(_WAIT_IS_OVER, "wait_is_over", detail), JSON, headers)
 
     async def prepare(self, _scope: Any, response: PlainResponse) -> PlainResponse:
+        """Return the response as it is."""
         return response
 
 

@@ -86,23 +86,28 @@ class V1Format:
         self._responses = responses
 
     def read(self, _scope: Any, body: bytes, origin: CallOrigin) -> "Call":
+        """Read rows as JSON."""
         return self._reader.read(body, origin)
 
     def fingerprinted(self, _scope: Any, body: bytes) -> bytes:
+        """Return the body, which must be the same in each call with one `Idempotency-Key`."""
         return body
 
     def result_response(self, _call: "Call", result: Result) -> PlainResponse:
+        """Return the predictions of a result, or the problem document of a failed one."""
         if result.status is Status.SUCCEEDED:
             return PlainResponse(200, encode_json(self._responses.body(result)), JSON)
         return result_problem(result)
 
     def queued_response(self, call: "Call") -> PlainResponse:
+        """Return 202 with the location where state and result are read."""
         location = prediction_path(call.request_id)
         body = {"request_id": call.request_id, "status": Status.QUEUED.value, "location": location}
         headers = ((b"location", location.encode()), (b"retry-after", b"1"))
         return PlainResponse(202, encode_json(body), JSON, headers)
 
     async def prepare(self, _scope: Any, response: PlainResponse) -> PlainResponse:
+        """Return the response as it is."""
         return response
 
 

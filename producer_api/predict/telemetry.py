@@ -103,9 +103,11 @@ def end_call_span(
 class RequestQueue(Protocol):
     """A queue of records for the broker."""
 
-    def enqueue(self, record: "OutRecord", on_acknowledged: "OnAcknowledged") -> int: ...
+    def enqueue(self, record: "OutRecord", on_acknowledged: "OnAcknowledged") -> int:
+        """Queue a record and return the ticket for `withdraw`; `on_acknowledged` gets its outcome."""
 
-    def withdraw(self, ticket: int) -> bool: ...
+    def withdraw(self, ticket: int) -> bool:
+        """Remove a record that was not sent yet; return False if it was."""
 
 
 class TracedEnqueuer:

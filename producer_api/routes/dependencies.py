@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
+    """The parts of a running API process, as routes use them."""
+
     settings: "Settings"
     catalog: "AnyCatalog"
     clock: "Clock"
