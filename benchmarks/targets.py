@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from benchmarks.beside import Beside
 from benchmarks.bulk import ALONE, ROWS_A_RECORD, WORKER, Bulk
 from benchmarks.burst import Burst
 from benchmarks.figures import Figure
@@ -15,6 +16,7 @@ from benchmarks.footprint import COMMANDS, ONE_VERSION, SAMPLES, Footprint
 from benchmarks.hops import Hops
 from benchmarks.idle import Idle
 from benchmarks.measured import Comparison
+from benchmarks.submit import KINDS, Submissions, median_per_s
 from benchmarks.systems.deployed import by_kind
 from benchmarks.systems.running import NAME, NAME_ON_APACHE
 
@@ -44,7 +46,16 @@ class Target:
 
 def read_targets(results: Path) -> list[Target]:
     """Every target, by the files in `results`."""
-    return [*_peers(results), *_alone(results), *_cpu(results), *_footprint(results), *_bulk(results), *_burst(results)]
+    return [
+        *_peers(results),
+        *_alone(results),
+        *_cpu(results),
+        *_footprint(results),
+        *_bulk(results),
+        *_submitted(results),
+        *_beside(results),
+        *_burst(results),
+    ]
 
 
 def targets_to_markdown(targets: list[Target]) -> str:
@@ -152,6 +163,23 @@ def _bulk(results: Path) -> Iterator[Target]:
     percent = 100 * _median_served(heavy, WORKER) / _median_served(heavy, ALONE) if heavy else None
     what = "bulk, MLP int8, rows/s of a worker core by onnxruntime's alone"
     yield _bound(what, percent, f"{percent or 0:.0f}%", least=90, unit=" %")
+
+
+def _submitted(results: Path) -> Iterator[Target]:
+    found = _read(results / "submit-iris.json", Submissions)
+    for kind, title in zip(KINDS, ("Parquet", "CSV"), strict=True):
+        per_s = median_per_s(found.runs, kind) if found else None
+        what = f"`inferlane batch submit`, a million rows of iris from {title}, its start included"
+        yield _bound(what, per_s, f"{per_s or 0:,.0f} rows/s", least=100_000, unit=" rows/s")
+
+
+def _beside(results: Path) -> Iterator[Target]:
+    found = _read(results / "beside-iris.json", Beside)
+    factor, percent = (found.p99_factor, 100 * found.bulk_share) if found else (None, None)
+    what = "beside a bulk job, p99 of a client at 20 requests/s by that alone"
+    yield _bound(what, factor, f"{factor or 0:.1f}x", most=2, unit="x")
+    what = "beside that client, rows/s of the bulk job by those alone"
+    yield _bound(what, percent, f"{percent or 0:.0f}%", least=70, unit=" %")
 
 
 def _burst(results: Path) -> Iterator[Target]:

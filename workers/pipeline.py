@@ -39,6 +39,8 @@ log = structlog.get_logger(__name__)
 # Bulk records of one turn of the event loop, half a millisecond or so. More delay a client's request, fewer cost more
 # turns.
 _BULK_RECORDS_A_TURN = 8
+# Turns of the event loop until whoever waits for the model runs: the scheduler decides in one and wakes it in the next.
+_TURNS_TO_HAND_OVER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,10 @@ class Pipeline:
             now_s = self._clock.now_s()
             sorted_out = [self._sort_out(batch, lane, now_s) for batch in batches]
             runs = await self._runner.run([due for due, _ in sorted_out])
+        if lane is Lane.BULK:
+            for _ in range(_TURNS_TO_HAND_OVER):
+                # The next batch begins its run before the replies of this one are made: the model would be idle.
+                await asyncio.sleep(0)
         return [
             BatchReply(
                 Batch(lane=lane, fetched_s=fetched_s, run=run if due else None),

@@ -32,7 +32,7 @@ from workers import pipeline as pipeline_module
 from workers.batching import Batch
 from workers.fallback_writer import FallbackWriter
 from workers.pipeline import Pipeline
-from workers.requests import decode
+from workers.requests import Request, decode
 from workers.shadow_copies import ShadowCopies
 
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -257,6 +257,32 @@ async def test_bulk_records_are_decoded_a_few_a_turn_of_the_event_loop(monkeypat
         seen.append(decoded)
     assert len((await work).answers) == 64
     assert max(after - before for before, after in pairwise(seen)) <= 8
+
+
+async def test_the_next_bulk_batch_runs_before_the_replies_of_the_one_before_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards `_TURNS_TO_HAND_OVER`: without it, the model is idle while replies are made."""
+    events: list[str] = []
+    pipeline = make_pipeline(FakeModel(), FakeDelivery(), max_batch_rows=256)
+    run, of_inferred = pipeline._runner.run, pipeline._replies.of_inferred
+
+    async def noted_run(batches: Sequence[Sequence[Request]]) -> Any:
+        events.append(f"run {batches[0][0].headers.request_id}")
+        return await run(batches)
+
+    def noted_reply(inferred: Any, times: Any) -> Reply:
+        events.append(f"reply {inferred.request.headers.request_id}")
+        return of_inferred(inferred, times)
+
+    monkeypatch.setattr(pipeline._runner, "run", noted_run)
+    monkeypatch.setattr(pipeline._replies, "of_inferred", noted_reply)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as both:
+        for name in "ab":
+            fetched = FetchedBatch([make_record(name)], Ticket({}))  # type: ignore[list-item]  # as above
+            both.create_task(pipeline.serve(fetched, Lane.BULK))
+    pipeline.close()
+    assert events == ["run a", "run b", "reply a", "reply b"]
 
 
 async def test_large_bulk_results_are_not_held_back_for_the_rest_of_the_take() -> None:
