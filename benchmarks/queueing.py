@@ -19,11 +19,11 @@ class QueueGauge:
         self.waited_s = 0.0
 
     def __enter__(self) -> Self:
-        self._before = _read(self._pid)
+        self._before = run_queue_of(self._pid)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.waited_s = busiest_wait_s(self._before, _read(self._pid))
+        self.waited_s = busiest_wait_s(self._before, run_queue_of(self._pid))
 
 
 def busiest_wait_s(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> float:
@@ -35,7 +35,8 @@ def busiest_wait_s(before: dict[str, tuple[int, int]], after: dict[str, tuple[in
     return max(spent)[1] * _NS if spent else 0.0
 
 
-def _read(pid: int) -> dict[str, tuple[int, int]]:
+def run_queue_of(pid: int) -> dict[str, tuple[int, int]]:
+    """Nanoseconds on a core and in a run queue by thread, of those that live."""
     found = {}
     for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         try:

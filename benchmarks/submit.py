@@ -17,6 +17,7 @@ from pyarrow import parquet
 from benchmarks.cases import Case
 from benchmarks.machine import this_machine
 from benchmarks.measured import Checked, Machine
+from benchmarks.queueing import busiest_wait_s, run_queue_of
 from benchmarks.stalls import StallGauge
 from benchmarks.systems.deployed import by_kind
 from benchmarks.systems.inferlane import serve_inferlane
@@ -31,18 +32,22 @@ _SEED = 11
 # Every so many results are compared with onnxruntime's; a prime, so that each place in a record has its turn.
 _CHECKED_EVERY = 997
 _KIB_PER_MIB = 1024
+_POLL_S = 0.02
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """One run of the command, its start and imports included.
 
     `cpu_s` is by kind of process, the submitter among them; `peak_mib` is the submitter's most resident memory.
+    `waited_s` are the seconds in which the busiest thread of a process was ready and others had the cores, of the
+    process for which it is most.
     """
 
     kind: str
     rows: int
     elapsed_s: float
     available: float
+    waited_s: float
     cpu_s: dict[str, float]
     peak_mib: float
     checked: Checked
@@ -92,15 +97,24 @@ def submit(running: Running, rows: Path, out: Path, *, case: Case) -> Submission
         NotReadyError: the command failed; the message ends with what it said.
     """
     before = cpu_by_process(running.processes)
+    queued = {name: run_queue_of(pid) for name, pid in running.processes.items()}
     with StallGauge() as gauge, tempfile.TemporaryFile() as said:
         started_s = time.perf_counter()
         child = start_submission(running, rows, out, said=said.fileno())
-        _, status, usage = os.wait4(child.pid, 0)
+        own: dict[str, tuple[int, int]] = {}
+        peak_mib = 0.0
+        ended = 0
+        while not ended:
+            # What a process took is gone with it.
+            own, peak_mib = run_queue_of(child.pid) or own, _peak_mib(child.pid) or peak_mib
+            time.sleep(_POLL_S)
+            ended, status, usage = os.wait4(child.pid, os.WNOHANG)
         elapsed_s = time.perf_counter() - started_s
         stalled_s = gauge.stalled_s
         if os.waitstatus_to_exitcode(status):
             said.seek(0)
             raise NotReadyError(f"batch submit {rows.name} failed:\n{said.read()[-2000:].decode(errors='replace')}")
+    waits = [busiest_wait_s(queued[name], run_queue_of(pid)) for name, pid in running.processes.items()]
     after = cpu_by_process(running.processes)
     spent = by_kind({name: after[name] - before[name] for name in before})
     checked = _check(rows, out, case)
@@ -109,10 +123,18 @@ def submit(running: Running, rows: Path, out: Path, *, case: Case) -> Submission
         rows=checked.equal + checked.unequal + checked.failed,
         elapsed_s=elapsed_s,
         available=1.0 - stalled_s / elapsed_s,
+        waited_s=max(busiest_wait_s({}, own), *waits),
         cpu_s={SUBMITTER: usage.ru_utime + usage.ru_stime, **spent},
-        peak_mib=usage.ru_maxrss / _KIB_PER_MIB,
+        peak_mib=peak_mib,
         checked=checked,
     )
+
+
+def _peak_mib(pid: int) -> float:
+    """The most resident memory so far; 0 of a process that has ended."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    kib = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), "0")
+    return int(kib) / _KIB_PER_MIB
 
 
 def start_submission(running: Running, rows: Path, out: Path, *, said: int) -> "subprocess.Popen[bytes]":
@@ -164,17 +186,21 @@ def _lines(found: Submissions) -> Iterator[str]:
     yield f"## `inferlane batch submit`: {found.case}, embedded broker"
     yield ""
     yield f"{machine.cpu}, {machine.cores} cores; {machine.measured_at}. Medians; the start of the command is included."
+    yield "*waited*: seconds that the process which had to wait most was ready and other programs had the cores."
     yield ""
     parts = list(found.runs[0].cpu_s)
-    yield f"| file | rows | rows/s | CPU-s, all | {' | '.join(parts)} | MiB, submitter | wrong | runs | available |"
-    yield "|---|" + "---:|" * (len(parts) + 7)
+    own = " | ".join(parts)
+    yield f"| file | rows | rows/s | waited | CPU-s, all | {own} | MiB, submitter | wrong | runs | available |"
+    yield "|---|" + "---:|" * (len(parts) + 8)
     for kind in KINDS:
         runs = [run for run in found.runs if run.kind == kind]
+        waits = [(run.waited_s, run.elapsed_s) for run in runs]
         wrong = sum(run.checked.unequal + run.checked.failed for run in runs)
         cells = (
             kind,
             f"{runs[0].rows:,}",
             f"{median_per_s(runs, kind):,.0f}",
+            " of ".join(f"{statistics.median(spent):.1f}" for spent in zip(*waits, strict=True)) + " s",
             f"{statistics.median(sum(run.cpu_s.values()) for run in runs):.2f}",
             *(f"{statistics.median(run.cpu_s[part] for run in runs):.2f}" for part in parts),
             f"{statistics.median(run.peak_mib for run in runs):,.0f}",
