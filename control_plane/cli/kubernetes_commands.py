@@ -134,7 +134,8 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
     plan = replace(made, has_api_tls=api_tls)
     if users:
         _check_strimzi(plan)
-        typer.echo(text_of_users(plan), nl=False)
+        written = text_of_users(plan)
+        typer.echo(written, nl=False)
         return
     if model is not None:
         written = text_of_pools(plan)
