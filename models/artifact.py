@@ -172,7 +172,10 @@ def _inside(folder: Path, name: str, what: str) -> Path:
     for part in parts:
         path /= part
         if path.is_symlink():
-            raise ConfigurationError(f"{path} is a link, which no file of a version may be. {_REMEDY}")
+            raise ConfigurationError(
+                f"{path} is a link, which no file of a version may be. Copy the folder with what its links lead to "
+                "(`cp -rL`, as from the cache of Hugging Face), or export the model with its weights in model.onnx."
+            )
     return path
 
 

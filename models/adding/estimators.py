@@ -95,7 +95,10 @@ class Estimator(LibraryModel):
             if features is None and self.texts:
                 return [(INPUT, StringTensorType([None, 1]))]
             if features is None:
-                raise ConfigurationError(f"the {self.name} has not been fitted: it does not know its n_features_in_")
+                raise ConfigurationError(
+                    f"the {self.name} has not been fitted, or no converter knows how it reads its rows: it has no "
+                    "n_features_in_"
+                )
             kinds = {column.kind for column in self._by_place} or {"f"}
             if len(kinds) > 1:
                 raise ConfigurationError(
