@@ -26,6 +26,7 @@ from benchmarks.pairs import measure_pairs, pairs_to_markdown
 from benchmarks.profile import measure_profiles, profiles_to_markdown
 from benchmarks.protocols import measure_protocols, protocols_to_markdown
 from benchmarks.report import to_markdown
+from benchmarks.rollout_overhead import measure_overhead, overhead_to_markdown
 from benchmarks.routing import measure_routing, routing_to_markdown
 from benchmarks.scale_out import measure_scale_out, scale_out_to_markdown
 from benchmarks.shadowing import measure_shadowing, shadowing_to_markdown
@@ -318,6 +319,16 @@ def trials(
     """Time what a fallback and a shadow add to one request."""
     found = time_trials(load_case(model))
     _save(out / "trials", found, trials_to_markdown(found))
+
+
+@app.command(name="rollout-overhead")
+def rollout_overhead(
+    other: Annotated[Path, typer.Option(help="A checkout without the code of rollouts on the hot path.")],
+    out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
+) -> None:
+    """Instructions of a request in router and worker, beside those of another checkout; needs valgrind."""
+    found = measure_overhead(other)
+    _save(out / "rollout-overhead", found, overhead_to_markdown(found))
 
 
 @app.command()

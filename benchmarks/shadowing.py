@@ -8,7 +8,9 @@ import json
 import shutil
 import statistics
 import tempfile
+import time
 import urllib.request
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,8 @@ from benchmarks.wrk import run_wrk
 MODEL = "iris"
 _STABLE, _CANDIDATE, _OTHER = "v1", "v2", "v2-quantized"
 _WARM_UP_S = 3
+# Copies are gathered for half a second: those of a window should not be counted in the next one.
+_SETTLE_S = 0.75
 
 
 class Shadowing(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +58,7 @@ def measure_shadowing(*, share: float, concurrency: int, seconds: int, pairs: in
         for number in range(pairs):
             for has_shadow in (True, False) if number % 2 == 0 else (False, True):
                 _set_split(running, share if has_shadow else 0.0)
+                time.sleep(_SETTLE_S)
                 sides[has_shadow].append(window_of(running, body, concurrency=concurrency, seconds=seconds))
     return Shadowing(
         machine=this_machine(), share=share, concurrency=concurrency, with_shadow=sides[True], without=sides[False]
@@ -69,12 +74,25 @@ def _set_split(running: Running, share: float) -> None:
     urllib.request.urlopen(request, timeout=60).close()  # noqa: S310 - as above
 
 
+def ratios_of(found: Shadowing, processes: Collection[str]) -> list[float]:
+    """CPU of these processes for an answer with the shadow by that without, of each pair."""
+    ours, theirs = (
+        [sum(side.per_1000(name) for name in processes) for side in sides]
+        for sides in (found.with_shadow, found.without)
+    )
+    return [our / their for our, their in zip(ours, theirs, strict=True) if their]
+
+
+def all_but_copies(found: Shadowing) -> list[str]:
+    """The processes without the worker that computes the copies."""
+    return [name for name in found.without[0].cpu_s if not name.startswith(f"worker-{MODEL}-{_CANDIDATE}")]
+
+
 def shadowing_to_markdown(found: Shadowing) -> str:
     """A row for each process, one for all, and one for all but the worker that computes the copies."""
     names = list(found.without[0].cpu_s)
-    copies = [name for name in names if name.startswith(f"worker-{MODEL}-{_CANDIDATE}")]
     rows = [(name, [name]) for name in names]
-    rows += [("all", names), ("all but the worker of the copies", [name for name in names if name not in copies])]
+    rows += [("all", names), ("all but the worker of the copies", all_but_copies(found))]
     lines = [
         f"## A shadow of {found.share:.0%}: iris, concurrency {found.concurrency}, {len(found.without)} pairs",
         "",
@@ -85,10 +103,10 @@ def shadowing_to_markdown(found: Shadowing) -> str:
     ]
     for title, processes in rows:
         ours, theirs = (
-            [sum(side.per_1000(name) for name in processes) for side in sides]
+            statistics.median(sum(side.per_1000(name) for name in processes) for side in sides)
             for sides in (found.with_shadow, found.without)
         )
-        ratios = [our / their for our, their in zip(ours, theirs, strict=True) if their]
+        ratios = ratios_of(found, processes)
         ratio = f"{statistics.median(ratios):.3f} | {spread_of(ratios):.1%}" if ratios else " | "
-        lines.append(f"| {title} | {statistics.median(ours):.4f} | {statistics.median(theirs):.4f} | {ratio} |")
+        lines.append(f"| {title} | {ours:.4f} | {theirs:.4f} | {ratio} |")
     return "\n".join(lines) + "\n"

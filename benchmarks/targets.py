@@ -16,6 +16,8 @@ from benchmarks.footprint import COMMANDS, ONE_VERSION, SAMPLES, Footprint
 from benchmarks.hops import Hops
 from benchmarks.idle import Idle
 from benchmarks.measured import Comparison
+from benchmarks.rollout_overhead import Overhead
+from benchmarks.shadowing import Shadowing, all_but_copies, ratios_of
 from benchmarks.submit import KINDS, Submissions, median_per_s
 from benchmarks.systems.deployed import by_kind
 from benchmarks.systems.running import NAME, NAME_ON_APACHE
@@ -55,6 +57,7 @@ def read_targets(results: Path) -> list[Target]:
         *_submitted(results),
         *_beside(results),
         *_burst(results),
+        *_trials(results),
     ]
 
 
@@ -180,6 +183,20 @@ def _beside(results: Path) -> Iterator[Target]:
     yield _bound(what, factor, f"{factor or 0:.1f}x", most=2, unit="x")
     what = "beside that client, rows/s of the bulk job by those alone"
     yield _bound(what, percent, f"{percent or 0:.0f}%", least=70, unit=" %")
+
+
+def _trials(results: Path) -> Iterator[Target]:
+    found = _read(results / "shadowing.json", Shadowing)
+    ratio = statistics.median(ratios_of(found, all_but_copies(found))) if found else None
+    what = "a shadow of 10 %, iris, concurrency 64: CPU of all but the worker of the copies, by that without"
+    yield _bound(what, ratio, f"{ratio or 0:.3f}x", most=1.05, unit="x")
+    overhead = _read(results / "rollout-overhead.json", Overhead)
+    hops = _read(results / "hops-embedded-iris-64.json", Hops)
+    percent = (
+        100 * sum(overhead.more_us.values()) / 1000 / sum(hops.cpu_s_per_1000.values()) if overhead and hops else None
+    )
+    what = "no rollout: CPU of the code of rollouts, of that of a request of iris at concurrency 64"
+    yield _bound(what, percent, f"{percent or 0:.2f}%", most=1, unit=" %")
 
 
 def _burst(results: Path) -> Iterator[Target]:
