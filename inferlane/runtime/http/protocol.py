@@ -99,6 +99,8 @@ class LimitedProtocol(DrainingProtocol):
         self._stop_timer()
         self._stop_write_timer()
         cast("CoalescingTransport", self.transport).forget()
+        # uvicorn leaves the timer of a connection that was reset, which holds all of it for as long as one may be idle.
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
