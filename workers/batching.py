@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import msgspec
@@ -78,6 +78,16 @@ def split_by_rows(requests: Sequence[Request], max_rows: int) -> Iterator[list[R
         yield batch
 
 
+def in_a_row(batches: Sequence[Sequence[Request]], max_rows: int) -> Sequence[Sequence[Request]]:
+    """Return the first batch, and those after it that fit a run and have no deadline, up to the first that does not."""
+    ends = (
+        number
+        for number, batch in enumerate(batches)
+        if number and (batch[0].rows > max_rows or any(request.headers.deadline_s is not None for request in batch))
+    )
+    return batches[: next(ends, len(batches))]
+
+
 def pieces_of(request: Request, max_rows: int) -> list[Request]:
     """Cut a request into pieces of at most `max_rows` rows, in order; the tensors are views."""
     return [
@@ -101,6 +111,12 @@ def join(request: Request, pieces: Sequence[InferredRequest]) -> InferredRequest
         outputs.append(piece.outputs)
         rows += piece.request.rows
     return InferredRequest(request, {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]})
+
+
+def batches_of(requests: list[Request], signature: Signature, max_rows: int) -> Iterator[list[Request]]:
+    """Cut requests into batches of at most `max_rows` rows, each of requests that may run together."""
+    groups = by_length(requests, signature) if signature.has_free_axes else [requests]
+    return chain.from_iterable(split_by_rows(group, max_rows) for group in groups)
 
 
 def by_length(requests: Sequence[Request], signature: Signature) -> list[list[Request]]:

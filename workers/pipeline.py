@@ -1,9 +1,8 @@
 """The pipeline of a worker: decode, infer and deliver a fetched batch. Stages of successive batches overlap."""
 
 import asyncio
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,7 +13,7 @@ from inferlane.errors import InferlaneError, ModelError, clipped
 from inferlane.runtime.delivery import Delivery, Reply
 from inferlane.runtime.kafka.consumer import FetchedBatch
 from workers.batch_telemetry import BatchTelemetry
-from workers.batching import Batch, BatchRun, InferredRequest, RunTimes, by_length, join, pieces_of, split_by_rows
+from workers.batching import Batch, BatchRun, InferredRequest, RunTimes, batches_of, in_a_row, join, pieces_of
 from workers.fallback_writer import FallbackWriter
 from workers.lane_scheduler import LaneScheduler, Processor
 from workers.model import HELD_BYTES, BatchRunner
@@ -141,11 +140,11 @@ class Pipeline:
         if refused:
             await self._finish([BatchReply(Batch(lane=lane, fetched_s=fetched_s), refused)])
         max_rows = self._runner.most_rows(self._max_batch_rows)
-        batches = list(self._batches(requests, max_rows))
+        batches = list(batches_of(requests, self._model.version.signature, max_rows))
         held: list[BatchReply] = []
         while batches:
             # No client waits for a bulk result: run the batches in a row and deliver their replies in one round trip.
-            turn = batches[:1] if lane is Lane.REQUESTS else _in_a_row(batches, max_rows)
+            turn = batches[:1] if lane is Lane.REQUESTS else in_a_row(batches, max_rows)
             done = await self._infer(turn, lane, fetched_s, max_rows)
             batches = batches[len(done) :]
             held += done
@@ -154,11 +153,6 @@ class Pipeline:
                 held = []
         if held:
             await self._finish(held)
-
-    def _batches(self, requests: list[Request], max_rows: int) -> Iterator[list[Request]]:
-        signature = self._model.version.signature
-        groups = by_length(requests, signature) if signature.has_free_axes else [requests]
-        return chain.from_iterable(split_by_rows(group, max_rows) for group in groups)
 
     async def give_up(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
         """Dead-letter a record that must not be tried again; return when its terminal result is durable."""
@@ -293,13 +287,3 @@ def _part(done: BatchReply, *, is_copy: bool) -> BatchReply:
         own = [one for one in run.inferred if one.request.headers.is_copy is is_copy]
         run = BatchRun(own, run.times) if own else None
     return BatchReply(Batch(lane=done.batch.lane, fetched_s=done.batch.fetched_s, run=run), replies)
-
-
-def _in_a_row(batches: Sequence[Sequence[Request]], max_rows: int) -> Sequence[Sequence[Request]]:
-    """Return the first batch, and those after it that fit a run and have no deadline, up to the first that does not."""
-    ends = (
-        number
-        for number, batch in enumerate(batches)
-        if number and (batch[0].rows > max_rows or any(request.headers.deadline_s is not None for request in batch))
-    )
-    return batches[: next(ends, len(batches))]
