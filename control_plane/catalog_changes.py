@@ -10,6 +10,7 @@ import msgspec
 from aiokafka.errors import ClusterAuthorizationFailedError, TopicAuthorizationFailedError
 
 from control_plane.broker_acls import grant_rights, rights_by_service
+from control_plane.version_use import why_in_use
 from inferlane.contracts.catalog_entry import CatalogEntry, VersionState
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError, InvalidRequestError, UnavailableError
@@ -254,20 +255,6 @@ async def _check_unused(kafka: "KafkaSettings", names: "Names", model: Model, ve
             await follower.start()
         finally:
             await follower.close()
-    rollout = rollouts.under_way(model.name)
-    if rollout is not None and version in {rollout.spec.candidate, rollout.spec.stable}:
-        raise InUseError(
-            f"{version!r} of {model.name!r} is part of the rollout {rollout.id}, which is {rollout.phase}. End it "
-            f"first: inferlane rollout abort {rollout.id} --reason …"
-        )
-    split = splits.get(model.name)
-    if split is not None and split.weights.get(version, 0.0) > 0:
-        raise InUseError(
-            f"the split of {model.name!r} gives {version!r} {split.weights[version]:.3g} of its traffic. Send it to "
-            f"others first: POST /v1/traffic-split with the weights of {', '.join(others)}"
-        )
-    if model.default_version == version:
-        raise InUseError(
-            f"{version!r} is the default version of {model.name!r}. Make another one the default first: "
-            f"inferlane models default {model.name}/{others[0]}"
-        )
+    why = why_in_use(model, version, rollout=rollouts.under_way(model.name), split=splits.get(model.name))
+    if why is not None:
+        raise InUseError(why)

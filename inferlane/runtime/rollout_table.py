@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from inferlane.contracts.rollout import Command, RolloutState, decode_rollout, encode_rollout, key_of
 from inferlane.errors import DecodeError, UnknownRolloutError, quoted
 from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
     from inferlane.runtime.settings import KafkaSettings
 
-# The most rollouts and commands in a table: a writer to the topic could invent any number.
+# The most rollouts and commands in a table: a writer to the topic could invent any number. Beyond it the oldest of the
+# rollouts that are over is forgotten.
 _MAX_RECORDS = 1_000
 
 
@@ -69,6 +72,11 @@ class RolloutTable(CompactedTable):
         """Return the rollout of a model that is not over, None if there is none."""
         return next((one for one in self.states if one.spec.model == model and not one.phase.is_final), None)
 
+    def on_this_topic(self, state: RolloutState) -> RolloutState:
+        """Return the state as its commands are to be judged by it: an offset past the end is of a forgotten topic."""
+        is_past_end = state.commands_through > self._reading_offset
+        return replace(state, commands_through=-1) if is_past_end else state
+
     async def changed(self, *, timeout_s: float) -> None:
         """Return when anything was read, or after `timeout_s`."""
         try:
@@ -93,14 +101,22 @@ class RolloutTable(CompactedTable):
             self._commands.pop(key, None)
             return
         record = decode_rollout(key.encode(), value)
-        if len(self._states) + len(self._commands) >= _MAX_RECORDS and key not in self._states:
-            raise DecodeError(f"there are {_MAX_RECORDS} rollouts and commands already, more are not kept")
+        if key not in self._states and key not in self._commands:
+            self._make_room()
         if isinstance(record, Command):
             self._commands[key] = GivenCommand(self._reading_offset, record)
             return
         held = self._states.get(record.id)
         if held is None or (record.generation, record.revision) >= (held.generation, held.revision):
             self._states[record.id] = record
+
+    def _make_room(self) -> None:
+        if len(self._states) + len(self._commands) < _MAX_RECORDS:
+            return
+        over = [state for state in self._states.values() if state.phase.is_final]
+        if not over:
+            raise DecodeError(f"there are {_MAX_RECORDS} rollouts and commands under way, more are not kept")
+        del self._states[min(over, key=lambda state: state.created_s).id]
 
 
 class RolloutFollower(TableFollower):

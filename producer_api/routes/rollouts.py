@@ -190,10 +190,12 @@ async def _decided(services: Services, command: Command) -> RolloutState:
         "one reads the outcomes: GET /v1/rollouts says so"
     )
     async with answer_within(time_s, late):
+        table, before = services.rollouts, services.rollouts.mark()
         offset = await publish_rollout(services.settings.kafka, services.settings.stack.names, command)
+        await table.wait_applied(offset, timeout_s=time_s, since=before)
 
         def is_decided(state: RolloutState | None) -> bool:
-            return state is not None and state.commands_through >= offset
+            return state is not None and table.on_this_topic(state).commands_through >= offset
 
         return await _wait_for(services, command.rollout, is_decided)
 

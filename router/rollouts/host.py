@@ -203,7 +203,7 @@ class RolloutHost:
         command, now_s = given.command, self._clock.now_s()
         known = self._held.get(command.rollout) or self._rollouts.find(command.rollout)
         if known is not None:
-            held = self._splits.get(known.spec.model)
+            held, known = self._splits.get(known.spec.model), self._rollouts.on_this_topic(known)
             after = obey(known, command, offset=given.offset, held=held, now_s=now_s)
             if after is not known and not known.phase.is_final:
                 await self._write(after)
