@@ -84,7 +84,7 @@ def planned_checks(checks: dict[str, dict[str, Any]], reports: dict[str, Any], *
 
 def _feedback_words(name: str, options: dict[str, Any], reports: dict[str, Any]) -> str:
     from inferlane.contracts.rollout import CheckOptions
-    from router.rollouts.readings import pieces_to_show
+    from router.rollouts.outside_checks import pieces_to_show
 
     asked = CheckOptions(**options)
     measured = {version: (report.get("feedback") or {}).get(name) or {} for version, report in reports.items()}

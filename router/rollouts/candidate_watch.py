@@ -21,7 +21,7 @@ from inferlane.errors import InferlaneError
 from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
 from inferlane.runtime.kafka.offsets import Position, Subscription
 from router.rollouts.guards import CandidatePool
-from router.rollouts.observation import workers_of
+from router.rollouts.lane_slots import workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

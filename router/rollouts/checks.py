@@ -11,7 +11,7 @@ from inferlane.errors import quoted
 from router.rollouts.answer_evidence import Answers
 from router.rollouts.clusters import ClusterSums, combined
 from router.rollouts.evidence import Learnt
-from router.rollouts.readings import Reading, judge_feedback, judge_metric
+from router.rollouts.outside_checks import Reading, judge_feedback, judge_metric
 from router.rollouts.statistics import (
     OTHER_ODDS,
     Difference,

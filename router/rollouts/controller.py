@@ -18,7 +18,7 @@ from router.rollouts.checks import judge, then_of
 from router.rollouts.evidence import LaneSlot, Learnt, fold
 from router.rollouts.evidence_record import from_record, to_record
 from router.rollouts.guards import CandidatePool, guard
-from router.rollouts.readings import Reading
+from router.rollouts.outside_checks import Reading
 from router.rollouts.states import (
     enter,
     enter_bake,

@@ -21,8 +21,8 @@ from router.rollouts.candidate_watch import CandidateWatch
 from router.rollouts.clearance import Clearance, left_of
 from router.rollouts.controller import Window, step
 from router.rollouts.decision_writer import RolloutWriter, forget_rollouts, show_rollouts
+from router.rollouts.lane_slots import in_doubt, lane_slots
 from router.rollouts.notices import has_told, last_number
-from router.rollouts.observation import in_doubt, lane_slots
 from router.rollouts.outside_reader import OutsideReader
 from router.rollouts.states import moved_in_time, needed_split, obey, start
 

@@ -17,7 +17,7 @@ from inferlane.contracts.rollout import Check, RolloutState
 from inferlane.errors import InferlaneError, clipped
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_UNREAD
 from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, FeedbackStore
-from router.rollouts.readings import FeedbackReading, MetricReading, Reading, feedback_reading
+from router.rollouts.outside_checks import FeedbackReading, MetricReading, Reading, feedback_reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -48,7 +48,7 @@ from router.rollouts.clearance import Clearance
 from router.rollouts.decision_writer import RolloutWriter
 from router.rollouts.guards import CandidatePool
 from router.rollouts.host import RolloutHost
-from router.rollouts.observation import workers_of
+from router.rollouts.lane_slots import workers_of
 from router.rollouts.outside_reader import OutsideReader
 from router.version_windows import VersionWindows
 from tests.support.brokers import Broker

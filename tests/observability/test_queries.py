@@ -10,8 +10,8 @@ import pytest
 from dashboards.generator.page_files import pages
 from dashboards.generator.panels import RECORDED, names_in
 from inferlane.runtime.config import load_settings
+from router.rollouts.outside_checks import MetricReading
 from router.rollouts.outside_reader import PrometheusReader
-from router.rollouts.readings import MetricReading
 from tests.observability._prometheus import Prometheus
 from tests.support.keyed_stack import KeyedStack
 

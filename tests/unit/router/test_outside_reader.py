@@ -11,8 +11,8 @@ from inferlane.contracts.rollout import Check, CheckOptions, RolloutSpec, Rollou
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_UNREAD
+from router.rollouts.outside_checks import MetricReading
 from router.rollouts.outside_reader import OutsideReader, PrometheusReader
-from router.rollouts.readings import MetricReading
 from tests.support.fakes.clock import FakeClock
 
 if TYPE_CHECKING:

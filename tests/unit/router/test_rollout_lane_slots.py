@@ -10,7 +10,7 @@ from inferlane.runtime.config import load_settings
 from router.rollouts.checks import judge
 from router.rollouts.evidence import LaneSlot, Learnt, fold
 from router.rollouts.evidence_record import to_record
-from router.rollouts.observation import in_doubt, lane_slots, workers_of
+from router.rollouts.lane_slots import in_doubt, lane_slots, workers_of
 from router.rollouts.states import begin, enter_step, moved_in_time
 
 SPEC = RolloutSpec(model="iris", candidate="v2", stable="v1", steps=(Step(weight=0.1),), lanes=(Lane.REQUESTS,))

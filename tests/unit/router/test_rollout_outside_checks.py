@@ -13,7 +13,7 @@ from inferlane.contracts.rollout import Check, CheckOptions, Pace, Phase, Rollou
 from router.rollouts.controller import Window, step
 from router.rollouts.evidence import LaneSlot
 from router.rollouts.guards import CandidatePool
-from router.rollouts.readings import (
+from router.rollouts.outside_checks import (
     FeedbackReading,
     MetricReading,
     Reading,
