@@ -63,17 +63,21 @@ async def main(stop):
     writer = DyingWriter if len(sys.argv) > 1 else FallbackWriter
     async with connect(settings.store.redis_url) as redis:
         store = ResultStore(redis, redis_url=settings.store.redis_url, result_ttl_s=600, names=settings.stack.names)
-        producer = BatchProducer(settings)
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         delivery = Delivery(store, producer, retrier, names=settings.stack.names, max_dead_letter_bytes=1 << 20)
-        limit = FailureLimit(settings, model="iris", version="v2", clock=clock)
+        limit = FailureLimit(settings.worker, model="iris", version="v2", clock=clock)
         recorder = OutcomeRecorder(model="iris", version="v2", worker_id="w", clock=clock, classes=("a", "b", "c"))
         pipeline = Pipeline(
-            settings, model=Model(), delivery=delivery, telemetry=BatchTelemetry(Model.version, recorder, limit),
+            settings.worker, settings.feedback, settings.kafka, settings.stack.names,
+            model=Model(), delivery=delivery, telemetry=BatchTelemetry(Model.version, recorder, limit),
             fallbacks=writer(producer, retrier, model="iris", version="v2"), cancelled=(), clock=clock,
             shadows=ShadowCopies(Model.version, producer, None, names=settings.stack.names, clock=clock),
         )
-        await worker_lanes(settings, pipeline, limit=limit, retrier=retrier).run(stop)
+        lanes = worker_lanes(
+            settings.worker, settings.kafka, settings.stack.names, pipeline, limit=limit, retrier=retrier
+        )
+        await lanes.run(stop)
         await producer.close()
 
 run(main)

@@ -65,34 +65,38 @@ async def main(stop):
     settings, clock, retrier = load_settings(), SystemClock(), Retrier()
     async with connect(settings.store.redis_url) as redis:
         store = ResultStore(redis, redis_url=settings.store.redis_url, result_ttl_s=600, names=settings.stack.names)
-        producer = BatchProducer(settings)
+        producer = BatchProducer(settings.kafka)
         await producer.start()
         delivery = Delivery(store, producer, retrier, names=settings.stack.names, max_dead_letter_bytes=1 << 20)
         log = RedisAttemptLog(redis, redis_url=settings.store.redis_url, names=settings.stack.names)
         consumers, parts, processor = {}, {}, None
         if "SHARED" in os.environ:
-            consumers = {lane: SharedConsumer(settings, lane=lane, retrier=retrier) for lane in Lane}
+            consumers = {lane: SharedConsumer(settings.kafka, lane=lane, retrier=retrier) for lane in Lane}
             for consumer in consumers.values():
                 await consumer.start()
             processor = Processor(scheduler=LaneScheduler(bulk_share=0.2, clock=clock), executor=inference_thread())
             parts = {
                 "isolation": Isolation(),
-                "source": lambda lane, **arguments: TopicFeed(settings, consumers[lane], **arguments),
+                "source": lambda lane, **arguments: TopicFeed(settings.kafka, consumers[lane], **arguments),
             }
 
         def lanes_of(version):
-            limit = FailureLimit(settings, model="iris", version=version, clock=clock)
+            limit = FailureLimit(settings.worker, model="iris", version=version, clock=clock)
             recorder = OutcomeRecorder(
                 model="iris", version=version, worker_id="w", clock=clock, classes=("a", "b", "c")
             )
             pipeline = Pipeline(
-                settings, model=Model(version), delivery=delivery,
+                settings.worker, settings.feedback, settings.kafka, settings.stack.names,
+                model=Model(version), delivery=delivery,
                 telemetry=BatchTelemetry(make_version(version), recorder, limit),
                 fallbacks=FallbackWriter(producer, retrier, model="iris", version=version), cancelled=(), clock=clock,
                 shadows=ShadowCopies(make_version(version), producer, None, names=settings.stack.names, clock=clock),
                 processor=processor,
             )
-            return worker_lanes(settings, pipeline, limit=limit, retrier=retrier, attempt_log=log, **parts)
+            return worker_lanes(
+                settings.worker, settings.kafka, settings.stack.names, pipeline, limit=limit,
+                retrier=retrier, attempt_log=log, **parts
+            )
 
         await asyncio.gather(*(lanes_of(version).run(stop) for version in (["v1", "v2"] if parts else ["v1"])))
         for consumer in consumers.values():

@@ -60,6 +60,7 @@ from webhook_sender.main import serve
 from webhook_sender.signing import parse_secrets, secret_of_key, written
 
 SECRET = written(bytes(32))
+SLOT_S = 1
 pytestmark = pytest.mark.timeout(400)
 
 SPEC = RolloutSpec(
@@ -85,7 +86,7 @@ class Outcomes:
     """The windows of an owner; its summaries are what the split in force would make of 1,000 requests."""
 
     def __init__(self, splits: SplitTable, *, failing: float) -> None:
-        self.windows = VersionWindows(slot_s=1, window_s=3_600)
+        self.windows = VersionWindows(slot_s=SLOT_S, window_s=3_600)
         self.owns_outcomes = True
         self.has_candidate = True
         self.assignments = 1
@@ -249,7 +250,7 @@ class Replica:
 
 @pytest.fixture
 async def settings(broker: Broker) -> Settings:
-    settings = broker.settings(ingress_partitions=1, work_partitions=1)
+    settings = broker.settings(ingress_partitions=1, work_partitions=1, outcome_slot_s=SLOT_S)
     await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
     return settings
 
@@ -379,6 +380,7 @@ async def test_nobody_decides_without_the_outcomes(settings: Settings, producer:
 
 async def test_receivers_are_told_of_every_event_whenever_the_host_is_killed(broker: Broker) -> None:
     settings = broker.settings(
+        outcome_slot_s=SLOT_S,
         ingress_partitions=1,
         work_partitions=1,
         webhooks=True,
@@ -545,7 +547,13 @@ async def test_a_clock_that_is_set_bakes_no_candidate(settings: Settings, produc
 async def workers_to_be(broker: Broker, **more: object) -> AsyncIterator[VersionPools]:
     async with embedded_store() as url, connect(url) as redis:
         settings = broker.settings(
-            ingress_partitions=1, work_partitions=1, max_batch_rows=8, session_timeout_ms=6_000, redis_url=url, **more
+            ingress_partitions=1,
+            work_partitions=1,
+            outcome_slot_s=SLOT_S,
+            max_batch_rows=8,
+            session_timeout_ms=6_000,
+            redis_url=url,
+            **more,
         )
         await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1"), ("iris", "v2")])
         producer = BatchProducer(settings.kafka)
