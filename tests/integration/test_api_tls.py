@@ -9,17 +9,21 @@ from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import trustme
+import uvloop
 
 from control_plane.local.readiness import failing_checks
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.api_keys import Scope
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.api_address import ApiAddress
+from inferlane.runtime.http.certificate import CertificateFiles, make_context
 from inferlane.runtime.http.local_get import local_get
+from inferlane.runtime.http.server import serve_http
 from producer_api.main import serve
 from tests.support.certificates import certificate_settings, write_certificates
 from tests.support.echo_answers import echoing
@@ -114,50 +118,32 @@ async def test_a_client_that_never_greets_is_cut_off(tmp_path: Path) -> None:
         writer.close()
 
 
-async def test_a_client_that_never_greets_counts_as_a_connection(tmp_path: Path) -> None:
-    """Guards `opening`; the call is answered as if nobody were there when handshakes are not counted."""
+def test_every_connection_is_served_on_the_loop_that_services_run_on(tmp_path: Path) -> None:
+    """Services run on uvloop, tests on asyncio's loop, and each has a TLS of its own."""
     authority = trustme.CA()
     files = certificate_settings(tmp_path, "API", authority)
-    async with running_api(tmp_path, head_timeout_s=60.0, max_connections=1, **files) as api, asyncio.timeout(50):
-        silent = [await asyncio.open_connection("127.0.0.1", api.settings.api.port) for _ in range(2)]
-        async with api.session.get(f"{api.url}/v1/models", ssl=trusting(authority)) as answer:
-            assert answer.status == 503
-            assert b"too_many_connections" in await answer.read()
-        for _, writer in silent:
-            writer.close()
-        # Freed with the connections, long before the time for a handshake is over.
-        while await status_of(api, authority) != 200:
-            pass
 
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
 
-async def status_of(api: RunningApi, authority: trustme.CA) -> int:
-    async with api.session.get(f"{api.url}/v1/models", ssl=trusting(authority)) as answer:
-        return answer.status
+    async def answered() -> int:
+        settings = load_settings(**files)
+        named = CertificateFiles.named(settings.api.ssl_certfile, settings.api.ssl_keyfile, ("CHAIN", "KEY"))
+        assert named is not None
+        tls = make_context(named)
+        async with (
+            serve_http(app, settings.ports, max_body_bytes=1_024, host="127.0.0.1", port=0, tls=tls) as port,
+            asyncio.timeout(50),
+        ):
+            for number in range(100):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting(authority))
+                writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                assert (await reader.read()).endswith(b"ok"), number
+                writer.close()
+        return number + 1
 
-
-async def test_silent_connections_far_over_the_limit_are_closed_unread(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    files = certificate_settings(tmp_path, "API", authority)
-    async with running_api(tmp_path, head_timeout_s=60.0, max_connections=1, **files) as api, asyncio.timeout(50):
-        silent = [await asyncio.open_connection("127.0.0.1", api.settings.api.port) for _ in range(65)]
-        reader, last = await asyncio.open_connection("127.0.0.1", api.settings.api.port)
-        with suppress(ConnectionError):
-            assert await reader.read() == b""
-        for _, writer in [*silent, (reader, last)]:
-            writer.close()
-
-
-async def test_a_handshake_under_way_does_not_hold_up_the_drain(tmp_path: Path) -> None:
-    files = certificate_settings(tmp_path, "API")
-    async with AsyncExitStack() as parts, asyncio.timeout(50):
-        api = await parts.enter_async_context(
-            running_api(tmp_path, head_timeout_s=300.0, drain_deadline_s=120.0, **files)
-        )
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.settings.api.port)
-        await parts.aclose()
-        with suppress(ConnectionError):
-            assert await reader.read() == b""
-        writer.close()
+    assert uvloop.run(answered()) == 100
 
 
 async def test_a_client_that_never_says_goodbye_does_not_hold_up_the_drain(tmp_path: Path) -> None:

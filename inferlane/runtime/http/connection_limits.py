@@ -89,20 +89,21 @@ _MAX_REFUSING = 64
 
 
 class Places:
-    """The places for connections on one port; each count includes the connection that asks."""
+    """The places for connections on one port; each count includes the connection that asks.
+
+    A TLS connection is served, and counted, once its handshake is complete; that is limited in time.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        # The connections whose TLS handshake is not complete, which the server does not know yet.
-        self.opening: set[asyncio.Protocol] = set()
 
     def are_taken(self, served: int) -> bool:
         """Return whether a connection is over the limit, beside the others that are served."""
-        return served + len(self.opening) > self.limit
+        return served > self.limit
 
     def are_overrun(self, served: int) -> bool:
         """Return whether there are too many connections over the limit to answer them."""
-        return served + len(self.opening) > self.limit + _MAX_REFUSING
+        return served > self.limit + _MAX_REFUSING
 
 
 class ProbesOnly:

@@ -17,15 +17,13 @@ import uvicorn
 from inferlane.errors import ConfigurationError, quoted
 from inferlane.runtime.http.protocol import limited_protocol
 from inferlane.runtime.http.request_head import CONTENT_TYPE, encode_problem
-from inferlane.runtime.http.tls_openings import TlsPort
 from inferlane.runtime.runfile import is_loopback
 from inferlane.runtime.service import essential
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+    from collections.abc import AsyncIterator, Awaitable, Generator
 
-    from inferlane.runtime.http.protocol import LimitedProtocol
     from inferlane.runtime.settings import PortSettings
 
 _STARTUP_TIMEOUT_S = 10.0
@@ -43,9 +41,8 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, tls: "ssl.SSLContext | None", handshake_timeout_s: float) -> None:
         super().__init__(config)
         self._stop = asyncio.Event()
-        self._tls = tls
-        self._handshake_timeout_s = handshake_timeout_s
-        self._tls_port: TlsPort | None = None
+        # uvicorn's own option leaves the handshake asyncio's limit of a minute.
+        self._tls: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": handshake_timeout_s}
 
     async def startup(self, sockets: "list[socket.socket] | None" = None) -> None:
         """Listen on the sockets."""
@@ -57,26 +54,11 @@ class _Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        accept: Callable[[], asyncio.Protocol] = protocol
-        if self._tls is not None:
-            self._tls_port = TlsPort(
-                self._tls,
-                handshake_timeout_s=self._handshake_timeout_s,
-                protocol=protocol,
-                places=cast("type[LimitedProtocol]", self.config.http_protocol_class).places,
-                served=self.server_state.connections,
-            )
-            accept = self._tls_port.accept
-        self.servers = [await loop.create_server(accept, sock=listener, backlog=_BACKLOG) for listener in sockets or ()]
+        self.servers = [
+            await loop.create_server(protocol, sock=listener, backlog=_BACKLOG, **self._tls)
+            for listener in sockets or ()
+        ]
         self.started = True
-
-    async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:
-        """Stop accepting, end what was not yet served, and wait for the calls under way."""
-        for server in self.servers:
-            server.close()
-        if self._tls_port is not None:
-            self._tls_port.abort()
-        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> "Generator[None]":
