@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from benchmarks.cases import Case
 from benchmarks.systems.running import process
 from control_plane.local.embedded_parts import store_answers, store_argv
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.traffic_split import make_split
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.split_table import publish_split
 from models.catalog import Catalog
 from models.store_reader import load_catalog

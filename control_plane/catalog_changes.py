@@ -10,6 +10,7 @@ import msgspec
 from aiokafka.errors import ClusterAuthorizationFailedError, TopicAuthorizationFailedError
 
 from control_plane.broker_acls import grant_rights, rights_by_service
+from control_plane.topic_admin import create_topics
 from control_plane.version_use import why_in_use
 from inferlane.contracts.catalog_entry import CatalogEntry, VersionState
 from inferlane.contracts.naming import Lane
@@ -17,7 +18,6 @@ from inferlane.errors import ConfigurationError, InvalidRequestError, Unavailabl
 from inferlane.runtime.catalog_table import CatalogTable, publish_entry, read_catalog_topic
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.split_table import SplitFollower, SplitTable
 from models.catalog import Catalog, Model

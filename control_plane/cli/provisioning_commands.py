@@ -69,7 +69,7 @@ topics_app = typer.Typer(no_args_is_help=True, help="Create and list the topics 
 @topics_app.command("create")
 def topics_create(version: NamedVersions = None) -> None:
     """Create the topics that do not exist yet; existing ones stay as they are."""
-    from inferlane.runtime.kafka.topic_admin import create_topics
+    from control_plane.topic_admin import create_topics
 
     settings = reachable_settings()
     created = asyncio.run(
@@ -81,7 +81,7 @@ def topics_create(version: NamedVersions = None) -> None:
 @topics_app.command("list")
 def topics_list(version: NamedVersions = None) -> None:
     """Show every topic with the partitions and settings that it should have."""
-    from inferlane.runtime.kafka.topic_admin import topic_specs
+    from control_plane.topic_admin import topic_specs
 
     settings = reachable_settings()
     table = Table("topic", "partitions", "settings")

@@ -27,8 +27,8 @@ from control_plane.kubernetes.pod_spec import (
     resources,
     unprivileged,
 )
+from control_plane.topic_admin import topic_specs
 from inferlane.contracts.naming import Names
-from inferlane.runtime.kafka.topic_admin import topic_specs
 
 _API = "kafka.strimzi.io/v1"
 _WEEK_MINUTES = 7 * 24 * 60

@@ -13,10 +13,10 @@ from control_plane.local.probe import Target, UnansweredError, predict
 from control_plane.local.profile import holder_of, is_free
 from control_plane.local.readiness import failing_checks
 from control_plane.local.stack_report import folder_fault
+from control_plane.topic_admin import topic_specs
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError, StoreFullError, UnavailableError
 from inferlane.runtime.kafka.clients import broker_errors, make_admin
-from inferlane.runtime.kafka.topic_admin import topic_specs
 from inferlane.runtime.redis.connection import know_nodes, memory_infos
 from inferlane.runtime.redis.result_store import ResultStore, connect, store_errors
 from inferlane.runtime.redis.store_probe import StoreMemory

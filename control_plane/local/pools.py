@@ -14,7 +14,7 @@ from control_plane.local.profile import DASHBOARD, OpsPorts, Profile, StackOptio
 from control_plane.local.readiness import is_live, is_ready
 from control_plane.local.shared_pool import SHARED_POOL, SharedPool
 from control_plane.local.supervisor import Pool
-from inferlane.runtime.kafka.topic_admin import create_topics
+from control_plane.topic_admin import create_topics
 from inferlane.runtime.runfile import base_url
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from control_plane.local.managed_process import StartError, State
 from control_plane.local.pools import StackPools, worker_pool
 from control_plane.local.probe import Target, predict
 from control_plane.local.shared_pool import SHARED_POOL
+from control_plane.topic_admin import create_topics
 from inferlane.errors import InferlaneError, UnavailableError
 from inferlane.runtime.http.api_address import ApiAddress
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.runfile import FaultRecord
 
 if TYPE_CHECKING:

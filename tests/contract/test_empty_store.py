@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.topic_admin import create_topics
 from inferlane.runtime.catalog_table import publish_entry
-from inferlane.runtime.kafka.topic_admin import create_topics
 from models.catalog_entries import entry_of_store
 from tests.support.brokers import Broker
 from tests.support.fakes.stores import write_tiny_store

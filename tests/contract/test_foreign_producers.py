@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 import confluent_kafka
 import pytest
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import is_unreadable
 from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.lag import BacklogReader, ConsumerState
 from inferlane.runtime.kafka.offsets import Subscription
-from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers import Broker
 
 pytestmark = pytest.mark.timeout(300)

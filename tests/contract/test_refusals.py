@@ -8,6 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError, UnavailableError
@@ -15,7 +16,6 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_admin, make_producer
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.record_writer import write_each
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.kafka.topic_reader import read_since
 from inferlane.runtime.retry import Retrier
 from tests.support.brokers import Broker

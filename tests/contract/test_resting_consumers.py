@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime import compacted_table
@@ -15,7 +16,6 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_producer
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers import Broker
 
 pytestmark = pytest.mark.timeout(300)

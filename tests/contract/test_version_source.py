@@ -5,10 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.catalog_entry import VersionState
 from inferlane.errors import ConfigurationError, UnknownModelError
 from inferlane.runtime.catalog_table import publish_entry
-from inferlane.runtime.kafka.topic_admin import create_topics
 from models.catalog_entries import entry_of_store
 from tests.support.brokers import Broker
 from tests.support.fakes.entries import make_entry

@@ -9,6 +9,7 @@ from aiokafka import TopicPartition
 
 from control_plane.local.embedded_parts import broker_answers
 from control_plane.local.hop_progress import committed_and_end
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.traffic_split import Split
@@ -17,7 +18,6 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split

@@ -31,12 +31,12 @@ import workers.main
 from control_plane.broker_acls import Operation, Resource, Service, rights_by_service, user_name
 from control_plane.kubernetes.backing_services import user_lines
 from control_plane.local.embedded_parts import store_answers, store_argv
+from control_plane.topic_admin import topic_specs
 from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer, make_producer
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
-from inferlane.runtime.kafka.topic_admin import topic_specs
 from inferlane.runtime.redis.result_store import connect
 from tests.support.brokers import ApacheCluster
 from tests.support.brokers.apache.security import Security

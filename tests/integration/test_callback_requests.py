@@ -16,13 +16,13 @@ import producer_api.main
 import router.main
 import webhook_sender.main
 import workers.main
+from control_plane.topic_admin import create_topics, topic_specs
 from inferlane.contracts.kafka_record import Headers, OutRecord
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import CALLBACK_URL
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import partitions_of
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics, topic_specs
 from inferlane.runtime.kafka.topic_reader import read_since
 from tests.support.asyncapi import faults_of
 from tests.support.brokers.embedded import EmbeddedBroker

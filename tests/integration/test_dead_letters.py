@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 import numpy as np
 import pytest
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
@@ -17,7 +18,6 @@ from inferlane.runtime.dead_letter_replay import DeadLetterFilter, FoundDeadLett
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.lanes import Lanes
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.retry import Retrier, SystemClock

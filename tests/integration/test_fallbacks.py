@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
@@ -16,7 +17,6 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.rerouting import Rerouted
 from tests.support.brokers import Broker

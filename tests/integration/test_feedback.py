@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.feedback import Feedback, encode_feedback
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.kafka_record import OutRecord
@@ -12,7 +13,6 @@ from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcome_token import OutcomeTokens, day_of
 from inferlane.errors import InvalidRequestError
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, FeedbackStore
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.retry import SystemClock

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
@@ -14,7 +15,6 @@ from inferlane.contracts.results import Result, Status
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import partitions_of
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.kafka.topic_reader import read_since
 from inferlane.runtime.redis.result_store import ResultStore, connect
 from tests.support.brokers import Broker

@@ -2,12 +2,12 @@
 
 import pytest
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.lag import ConsumerState
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers import Broker
 from tests.support.parts import eventually
 

@@ -17,6 +17,7 @@ from faust.tables.manager import TableManager
 from faust.types import TP
 
 import router.faust_app.app
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Names
 from inferlane.contracts.outcomes import encode_summary
@@ -26,7 +27,6 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.kafka.lag import ConsumerState
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.redis.versions import WindowStore
 from inferlane.runtime.retry import SystemClock

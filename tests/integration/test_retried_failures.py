@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from redis.asyncio import Redis
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane
@@ -17,7 +18,6 @@ from inferlane.contracts.traffic_split import Split
 from inferlane.errors import ModelError
 from inferlane.runtime.dead_letter_replay import Replayer, retry_failed
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.retry import SystemClock
 from tests.support.brokers import Broker

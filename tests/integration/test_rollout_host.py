@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.lane_tallies import LaneTally
 from inferlane.contracts.naming import Lane
@@ -35,7 +36,6 @@ from inferlane.contracts.windows import Slot
 from inferlane.errors import ModelError, UnavailableError
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_ERRORS
 from inferlane.runtime.metrics.worker_metrics import HALTED
 from inferlane.runtime.redis.result_store import ResultStore, connect

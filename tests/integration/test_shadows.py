@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from control_plane.recorded_requests import Selection, open_recorded
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.shadow import Comparison
 from inferlane.contracts.traffic_split import Shadow, Split
 from inferlane.errors import ModelError
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import connect
 from tests.support.brokers import Broker
 from tests.support.parts import embedded_store, eventually

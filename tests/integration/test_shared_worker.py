@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.identity import foreign_key
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
@@ -17,7 +18,6 @@ from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.kafka.topic_feed import MOST_QUEUED_RECORDS
 from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.versions import VersionFaults

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from control_plane.local.embedded_parts import store_answers, store_argv
-from inferlane.runtime.kafka.topic_admin import create_topics
+from control_plane.topic_admin import create_topics
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.brokers.processes import free_ports
 from tests.support.fakes.stores import write_tiny_store

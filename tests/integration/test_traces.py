@@ -19,8 +19,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 import producer_api.main
 import router.main
 import workers.main
+from control_plane.topic_admin import create_topics
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers.embedded import EmbeddedBroker
 from tests.support.collector import collecting
 from tests.support.fakes.stores import write_tiny_store

@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.callbacks import DUE, FIRST_TRIED, TRIES, CallbackOrder, callback_record
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Result, Status
@@ -21,7 +22,6 @@ from inferlane.errors import ConfigurationError, DecodeError
 from inferlane.runtime.config import Settings
 from inferlane.runtime.dead_letter_replay import DeadLetterFilter, FoundDeadLetter, matching_dead_letters, open_replayer
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.brokers import Broker
 from tests.support.parts import eventually, free_port, is_ready, running
 from tests.support.receiver import Receiver, listening, make_receiver

@@ -6,10 +6,10 @@ from typing import Any
 import yaml
 
 from control_plane.autoscaling.scaled_object import read_scaled_objects
+from control_plane.topic_admin import topic_specs
 from inferlane.contracts.naming import Lane, Names
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import setting_fields
-from inferlane.runtime.kafka.topic_admin import topic_specs
 from inferlane.runtime.service_settings import WebhookSettings
 from inferlane.runtime.settings import KafkaSettings
 from tests.manifests.access import access_faults

@@ -2,8 +2,8 @@
 
 from aiokafka.admin import AIOKafkaAdminClient
 
+from control_plane.topic_admin import create_topics
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.topic_admin import create_topics
 from tests.support.parts import eventually
 
 WAIT_S = 120.0

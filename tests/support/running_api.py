@@ -9,9 +9,9 @@ from typing import Any
 
 import aiohttp
 
+from control_plane.topic_admin import create_topics
 from inferlane.runtime.api_keys import Scope, create_key
 from inferlane.runtime.config import Settings
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.runfile import base_url
 from producer_api.main import serve

@@ -15,8 +15,8 @@ from control_plane.local.managed_process import Backoff, ManagedProcess, State
 from control_plane.local.pools import worker_pool
 from control_plane.local.readiness import is_live, is_ready
 from control_plane.local.supervisor import Pool, Supervisor
+from control_plane.topic_admin import create_topics
 from inferlane.runtime.config import Settings, setting_fields
-from inferlane.runtime.kafka.topic_admin import create_topics
 from inferlane.runtime.runfile import base_url
 from tests.faults.harness.plan import Plan
 from tests.faults.harness.questions import IDLE_VERSION, MODEL, VERSIONS

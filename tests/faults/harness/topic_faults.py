@@ -9,9 +9,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import NewPartitions
 from aiokafka.errors import CommitFailedError, for_code
 
+from control_plane.topic_admin import create_topics
 from inferlane.contracts.naming import Lane
 from inferlane.runtime.kafka.clients import client_arguments, make_admin, partitions_of
-from inferlane.runtime.kafka.topic_admin import create_topics
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings

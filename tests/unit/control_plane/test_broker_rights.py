@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from control_plane.broker_acls import Operation, Resource, Right, Service, rights_by_service, user_name
 from control_plane.cli.console import out
 from control_plane.cli.main import app
+from control_plane.topic_admin import topic_specs
 from inferlane.contracts.naming import Lane, Names
-from inferlane.runtime.kafka.topic_admin import topic_specs
 from inferlane.runtime.service_settings import WebhookSettings
 from inferlane.runtime.settings import KafkaSettings
 

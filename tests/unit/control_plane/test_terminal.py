@@ -134,7 +134,7 @@ def topics(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
     async def refuses(*_: object) -> None:
         raise UnavailableError(HOSTILE)
 
-    patch.setattr("inferlane.runtime.kafka.topic_admin.create_topics", refuses)
+    patch.setattr("control_plane.topic_admin.create_topics", refuses)
     patch.setattr(provisioning_commands, "chosen_versions", lambda *_: [(HOSTILE, HOSTILE)])
     return ["topics", *argv]
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from control_plane.topic_admin import topic_specs
 from inferlane.contracts.asyncapi import asyncapi_document
 from inferlane.contracts.callbacks import CallbackOrder, callback_record, retry_record
 from inferlane.contracts.dead_letters import Cause, dead_letter
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.results import Result, Status
-from inferlane.runtime.kafka.topic_admin import topic_specs
 from inferlane.runtime.service_settings import WebhookSettings
 from inferlane.runtime.settings import KafkaSettings
 from tests.support.asyncapi import faults_of

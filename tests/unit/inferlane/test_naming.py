@@ -12,10 +12,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from control_plane.kubernetes.deployment_plan import object_name, service_name
+from control_plane.topic_admin import topic_specs
 from inferlane.contracts.naming import PREFIX_RULE, Lane, Names, check_model_name, check_version_name, pool_key
 from inferlane.errors import ConfigurationError, InvalidNameError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.kafka.topic_admin import topic_specs
 from models.store import write_model
 from models.store_reader import load_catalog
 from router.routing import choose

@@ -2,13 +2,13 @@
 
 import pytest
 
+from control_plane.topic_admin import Lane
 from inferlane.contracts.dead_letters import Cause, dead_letter, read_dead_letter
 from inferlane.contracts.kafka_record import is_unreadable, refuse_unreadable, unreadable_headers
 from inferlane.contracts.record import read_headers
 from inferlane.errors import DecodeError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Reply
-from inferlane.runtime.kafka.topic_admin import Lane
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
 from router.forwarder import Forwarder
