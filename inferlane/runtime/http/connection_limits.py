@@ -84,28 +84,6 @@ def connection_limit(max_connections: int) -> int:
     return max(1, min(max_connections, soft * 3 // 4))
 
 
-# The most connections over the limit that still get an answer; any more are closed without one.
-_MAX_REFUSING = 64
-
-
-class Places:
-    """The places for connections on one port; each count includes the connection that asks.
-
-    A TLS connection is served, and counted, once its handshake is complete; that is limited in time.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-
-    def are_taken(self, served: int) -> bool:
-        """Return whether a connection is over the limit, beside the others that are served."""
-        return served > self.limit
-
-    def are_overrun(self, served: int) -> bool:
-        """Return whether there are too many connections over the limit to answer them."""
-        return served > self.limit + _MAX_REFUSING
-
-
 class ProbesOnly:
     """The app of a connection over the limit: it answers probes, and everything else with 503."""
 

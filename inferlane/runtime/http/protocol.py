@@ -10,7 +10,6 @@ import httptools
 
 from inferlane.runtime.http.connection_limits import (
     CoalescingTransport,
-    Places,
     ProbesOnly,
     close_unless_continued,
     connection_limit,
@@ -41,12 +40,17 @@ _HEADER_FRAME_BYTES = 4
 _MAX_PIPELINED = 16
 # Body bytes that are read and dropped after the answer was sent, as a multiple of the largest body.
 _DISCARD_FACTOR = 32
+# The most connections over the limit that still get an answer; any more are closed without one.
+_MAX_REFUSING = 64
 
 
 def limited_protocol(ports: "PortSettings", *, max_body_bytes: int) -> type[asyncio.Protocol]:
     """Return the protocol class with the limits of these settings; uvicorn makes one instance a connection."""
-    places = Places(connection_limit(ports.max_connections))
-    limits = {"ports": ports, "places": places, "max_dropped_bytes": max_body_bytes * _DISCARD_FACTOR}
+    limits = {
+        "ports": ports,
+        "max_connections": connection_limit(ports.max_connections),
+        "max_dropped_bytes": max_body_bytes * _DISCARD_FACTOR,
+    }
     return type("LimitedProtocol", (LimitedProtocol,), limits)
 
 
@@ -57,7 +61,7 @@ class LimitedProtocol(DrainingProtocol):
     """
 
     ports: ClassVar["PortSettings"]
-    places: ClassVar[Places]
+    max_connections: ClassVar[int]
     max_dropped_bytes: ClassVar[int]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -84,11 +88,12 @@ class LimitedProtocol(DrainingProtocol):
         """Start waiting for a head."""
         outgoing = CoalescingTransport(transport, self.loop, write_timeout_s=self.ports.write_timeout_s)
         super().connection_made(cast("asyncio.Transport", outgoing))
-        if self.places.are_overrun(len(self.connections)):
+        surplus = len(self.connections) - self.max_connections
+        if surplus > _MAX_REFUSING:
             self.transport.abort()
             return
-        if self.places.are_taken(len(self.connections)):
-            self._is_surplus, self.app = True, ProbesOnly(self.app, limit=self.places.limit)
+        if surplus > 0:
+            self._is_surplus, self.app = True, ProbesOnly(self.app, limit=self.max_connections)
         self._start_timer(self.ports.head_timeout_s, self._on_head_timeout)
         if self.is_draining:
             # Accepted in the last moment.

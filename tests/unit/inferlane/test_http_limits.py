@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.http import connection_limits
+from inferlane.runtime.http import connection_limits, protocol
 from inferlane.runtime.http.connection_limits import connection_limit
 from inferlane.runtime.http.protocol import LimitedProtocol
 from inferlane.runtime.http.server import serve_http
@@ -230,7 +230,7 @@ async def test_connections_over_the_limit_are_told_so_and_probes_are_answered() 
 
 
 async def test_connections_far_over_the_limit_are_closed_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_limits, "_MAX_REFUSING", 0)
+    monkeypatch.setattr(protocol, "_MAX_REFUSING", 0)
     async with echoing(max_connections=1) as port, idle(port), asyncio.timeout(LIMIT_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await reader.read() == b""
