@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from router.rollouts.guards import CandidatePool
 
 log = structlog.get_logger(__name__)
+_Done = TypeVar("_Done")
 
 # How long a rollback lets the candidate work its backlog off. A person who aborts waits for it, and so does the next
 # rollout of the model; what is left then is moved, or left to the candidate.
@@ -56,14 +57,9 @@ class Clearance:
             return pool.lag_records == 0 or not has_time
         if how == "auto" and has_time and not pool.is_halted and pool.workers != 0:
             return pool.lag_records == 0
-        move = self._moves.get(state.id)
-        if move is not None and move.done() and move.exception() is not None:
-            log.warning("rollout_backlog_not_moved", rollout=state.id, error=repr(move.exception()))
-            move = None
-        if move is None:
-            self._moves[state.id] = asyncio.create_task(self._reroute(state.spec), name="rollout_backlog")
-            return False
-        return move.done()
+        return _begun(
+            self._moves, state, lambda: self._reroute(state.spec), on_error="rollout_backlog_not_moved"
+        ).done()
 
     def retried(self, state: RolloutState, *, is_backlog_done: bool) -> int | None:
         """Return how many failed requests are with the stable version now, once its backlog is gone; None before."""
@@ -71,14 +67,25 @@ class Clearance:
             return 0
         if not is_backlog_done:
             return None
-        retry = self._retries.get(state.id)
-        if retry is not None and retry.done() and retry.exception() is not None:
-            log.warning("failed_requests_not_retried", rollout=state.id, error=repr(retry.exception()))
-            retry = None
-        if retry is None:
-            retry = asyncio.create_task(self._retry_failed(state), name="rollout_retries")
-            self._retries[state.id] = retry
+        retry = _begun(self._retries, state, lambda: self._retry_failed(state), on_error="failed_requests_not_retried")
         return retry.result() if retry.done() else None
+
+
+def _begun(
+    tasks: dict[str, asyncio.Task[_Done]],
+    state: RolloutState,
+    begin: Callable[[], Coroutine[None, None, _Done]],
+    *,
+    on_error: str,
+) -> asyncio.Task[_Done]:
+    """Return the task of a rollout; one that failed is logged as `on_error` and begun again."""
+    task = tasks.get(state.id)
+    if task is not None and task.done() and task.exception() is not None:
+        log.warning(on_error, rollout=state.id, error=repr(task.exception()))
+        task = None
+    if task is None:
+        task = tasks[state.id] = asyncio.create_task(begin(), name=f"clearance:{state.id}")
+    return task
 
 
 def left_of(state: RolloutState, pool: "CandidatePool") -> int:
