@@ -624,6 +624,7 @@ async def test_the_probe_of_a_second_rollout_ends_the_halt_that_the_first_one_le
     model, halted = RepairedModel("v2"), HALTED.labels("iris", "v2")
     topic = NAMES.work_topic("iris", "v2", Lane.REQUESTS)
     async with workers_to_be(broker, failure_window_requests=4, failure_pause_s=0.5) as pools, pools.worker(model):
+        pause_s = pools.settings.worker.failure_pause_s
         failing = [
             OutRecord(topic, b"%d" % number, BODY, [("ce_id", b"%d" % number), ("ce_model", b"iris")])
             for number in range(4)
@@ -634,6 +635,13 @@ async def test_the_probe_of_a_second_rollout_ends_the_halt_that_the_first_one_le
             return halted._value.get() == 1
 
         await eventually(is_halted)
+        halted_s = time.monotonic()
+
+        async def is_pause_over() -> bool:
+            return time.monotonic() > halted_s + pause_s
+
+        # A fetch that was under way at the halt would take a probe that comes during the pause, which counts nothing.
+        await eventually(is_pause_over)
         model.is_broken = False
         await publish_rollout(pools.settings.kafka, pools.settings.stack.names, command(Action.START, spec=SPEC))
         async with Replica(pools.settings, pools.producer, failing=0.01, results=pools.store) as replica:
