@@ -12,7 +12,6 @@ from inferlane.errors import InferlaneError
 
 # Longer than a stack of this machine takes; a person waits for the shell meanwhile.
 _WITHIN_S = 2.0
-_ENDED = frozenset({"promoted", "rolled_back", "failed"})
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -31,9 +30,12 @@ def complete_version(ctx: Any, incomplete: str) -> list[str]:
 
 def complete_rollout(incomplete: str) -> list[str]:
     """Every rollout, those under way first, and the models that have one."""
+    from inferlane.contracts.rollout import Phase  # noqa: PLC0415 - commands start without it
+
+    ended = {phase for phase in Phase if phase.is_final}
 
     def names(api: ApiCalls) -> list[str]:
-        rollouts = sorted(api.get("/v1/rollouts")["rollouts"], key=lambda one: one["phase"] in _ENDED)
+        rollouts = sorted(api.get("/v1/rollouts")["rollouts"], key=lambda one: one["phase"] in ended)
         return [one["id"] for one in rollouts] + [one["spec"]["model"] for one in rollouts]
 
     return _found(incomplete, names)

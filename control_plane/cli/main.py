@@ -61,7 +61,8 @@ def asyncapi() -> None:
 
     from inferlane.runtime.topic_document import topic_document  # noqa: PLC0415 - loads every contract
 
-    write_json(msgspec.json.decode(topic_document(reachable_settings().kafka, reachable_settings().stack.names)))
+    settings = reachable_settings()
+    write_json(msgspec.json.decode(topic_document(settings.kafka, settings.stack.names)))
 
 
 @app.command(rich_help_panel=PROCESSES)

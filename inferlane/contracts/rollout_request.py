@@ -12,6 +12,7 @@ from inferlane.contracts.rollout import (
     MAX_COUNT,
     MAX_NOTIFIED,
     MAX_STEPS,
+    MAX_TEXT,
     Check,
     CheckOptions,
     Count,
@@ -81,7 +82,7 @@ class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         tuple[Annotated[str, msgspec.Meta(description="A URL that every event is sent to, signed.")], ...],
         msgspec.Meta(max_length=MAX_NOTIFIED),
     ] = ()
-    reason: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] = ""
 
 
 def request_schema() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from msgspec.structs import replace
 from starlette.responses import StreamingResponse
 
-from inferlane.contracts.rollout import Action, Check, Command, Evidence, Phase, RolloutSpec, RolloutState
+from inferlane.contracts.rollout import MAX_TEXT, Action, Check, Command, Evidence, Phase, RolloutSpec, RolloutState
 from inferlane.contracts.rollout_actions import is_overtaken, refusal_of
 from inferlane.contracts.rollout_request import read_request, request_schema, spec_of
 from inferlane.contracts.traffic_split import Split, shares_of
@@ -149,7 +149,7 @@ async def _command(services: Services, request: Request, rollout: str, action: A
         rollout=rollout,
         action=action,
         by=_caller(request),
-        reason=remark.reason[:2_000],
+        reason=remark.reason[:MAX_TEXT],
         at_s=services.clock.now_s(),
     )
     decided = await _decided(services, command)
