@@ -128,10 +128,12 @@ def _certificate(settings: "Settings") -> PortCertificate | None:
 
 def edge_checks(keys: "KeyRing | None", certificate: PortCertificate | None) -> Mapping[str, bool]:
     """Return whether keys can be read and the certificate is valid, where there are some."""
-    checks = {} if keys is None else {"api_keys": keys.is_readable}
-    return (
-        checks if certificate is None else {**checks, "certificate": certificate.is_valid(now_s=SystemClock().now_s())}
-    )
+    checks: dict[str, bool] = {}
+    if keys is not None:
+        checks["api_keys"] = keys.is_readable
+    if certificate is not None:
+        checks["certificate"] = certificate.is_valid(now_s=SystemClock().now_s())
+    return checks
 
 
 async def _enter_grpc(

@@ -28,10 +28,9 @@ class PlainResponse(NamedTuple):
 
     async def send(self, send: Any) -> None:
         """Send it through an ASGI `send`."""
-        cycle = getattr(send, "__self__", None)
-        if isinstance(cycle, WholeResponseCycle) and not self.headers:  # noqa: SIM102 - one line would be too long
-            if cycle.send_whole(self.status, self.content_type, self.body):
-                return
+        cycle = None if self.headers else getattr(send, "__self__", None)
+        if isinstance(cycle, WholeResponseCycle) and cycle.send_whole(self.status, self.content_type, self.body):
+            return
         headers = [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body)), *self.headers]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
