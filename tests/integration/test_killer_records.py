@@ -118,8 +118,23 @@ class Pool:
     is_shared: bool = False
     deaths: int = 0
     _process: "asyncio.subprocess.Process | None" = field(default=None)
+    _keeping: "asyncio.Task[None] | None" = field(default=None)
 
-    async def keep(self) -> None:
+    def start(self) -> None:
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            self._kill()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+
+    def check(self) -> None:
+        """Fail the test if the worker ended by itself: nobody would work on anything any more."""
+        if self._keeping is not None and self._keeping.done():
+            self._keeping.result()
+
+    async def _keep(self) -> None:
         while True:
             environment = {**self.settings.environment(), "PATH": "/usr/bin:/bin"}
             self._process = await asyncio.create_subprocess_exec(
@@ -129,7 +144,7 @@ class Pool:
             assert code == -9, f"the worker ended by itself with {code}"
             self.deaths += 1
 
-    def kill(self) -> None:
+    def _kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
@@ -175,13 +190,11 @@ async def pool(broker: Broker, request: pytest.FixtureRequest) -> AsyncIterator[
         await producer.start()
         store = ResultStore(redis, redis_url=redis_url, result_ttl_s=600, names=NAMES)
         pool = Pool(settings, store, producer, is_shared=request.param == "a shared worker")
-        keeping = asyncio.create_task(pool.keep())
+        pool.start()
         try:
             yield pool
         finally:
-            keeping.cancel()
-            pool.kill()
-            await asyncio.gather(keeping, return_exceptions=True)
+            await pool.close()
             await producer.close()
 
 
@@ -197,6 +210,7 @@ async def test_killers_of_a_lane_where_clients_wait_end_as_dead_letters_and_thei
     beside = await pool.send(Lane.REQUESTS, [GOOD] * 20, version="v2") if pool.is_shared else []
 
     async def all_answered() -> bool:
+        pool.check()
         return all(await pool.results([*keys, *beside]))
 
     await eventually(all_answered, within_s=400)
@@ -222,6 +236,7 @@ async def test_a_killer_of_the_bulk_lane_harms_nobody_else(pool: Pool) -> None:
     await pool.send(Lane.BULK, values)
 
     async def all_answered() -> bool:
+        pool.check()
         return len({name for name, _ in await pool.topic_values(NAMES.results)}) == len(values)
 
     await eventually(all_answered, within_s=400)
