@@ -1,8 +1,5 @@
 """A topic that is deleted and created again, or forgotten by its broker, is read from its first record."""
 
-import asyncio
-from collections.abc import Sequence
-
 import pytest
 
 from control_plane.topic_admin import create_topics
@@ -13,25 +10,13 @@ from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from tests.support.brokers import Broker
+from tests.support.lane_records import WAIT_S, values
 from tests.support.recreated_topic import recreate
 
 pytestmark = pytest.mark.timeout(300)
 
 NAMES = Names()
 TOPIC = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
-WAIT_S = 120.0
-
-
-async def values(consumer: LaneConsumer, count: int) -> Sequence[bytes | None]:
-    """The values of so many records, as they come."""
-    found: list[bytes | None] = []
-    async with asyncio.timeout(WAIT_S):
-        while len(found) < count:
-            batch = await consumer.fetch(max_records=100, timeout_s=0.5)
-            if batch is not None:
-                found += [record.value for record in batch.records]
-                consumer.finish(batch)
-    return found
 
 
 async def test_a_group_reads_on_after_its_topic_was_recreated(broker: Broker) -> None:

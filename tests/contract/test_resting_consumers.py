@@ -1,8 +1,7 @@
 """A consumer that rests between fetches is woken by a producer beside it, and misses nothing that comes without one."""
 
-import asyncio
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from inferlane.runtime.kafka.clients import make_producer
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
 from tests.support.brokers import Broker
+from tests.support.lane_records import WAIT_S, values
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -24,7 +24,6 @@ NAMES = Names()
 TOPIC = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
 # Longer than the test may take: what is found was found by a signal.
 REST_MS = 1_000_000
-WAIT_S = 120.0
 
 
 @pytest.fixture
@@ -36,18 +35,6 @@ def arrivals_dir() -> Iterator[Path]:
 def names_in(folder: Path) -> list[str]:
     """What lies in the folder."""
     return [path.name for path in folder.iterdir()]
-
-
-async def values(consumer: LaneConsumer, count: int) -> Sequence[bytes | None]:
-    """The values of so many records, as they come."""
-    found: list[bytes | None] = []
-    async with asyncio.timeout(WAIT_S):
-        while len(found) < count:
-            batch = await consumer.fetch(max_records=100, timeout_s=0.5)
-            if batch is not None:
-                found += [record.value for record in batch.records]
-                consumer.finish(batch)
-    return found
 
 
 async def consuming(settings: Settings) -> LaneConsumer:

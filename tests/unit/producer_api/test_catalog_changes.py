@@ -35,16 +35,21 @@ class Topic:
         self._offset += 1
 
 
-async def test_calls_of_a_version_that_appears_are_read_by_its_signature_until_it_retires() -> None:
-    topic = Topic()
-    reader = CallReader(
-        load_settings().api,
-        load_settings().kafka,
-        load_settings().webhooks,
+def reader_of(topic: Topic) -> CallReader:
+    settings = load_settings()
+    return CallReader(
+        settings.api,
+        settings.kafka,
+        settings.webhooks,
         catalog=topic.catalog,
         splits=SplitTable(),
         clock=SystemClock(),
     )
+
+
+async def test_calls_of_a_version_that_appears_are_read_by_its_signature_until_it_retires() -> None:
+    topic = Topic()
+    reader = reader_of(topic)
     await topic.write(make_entry("fraud", "v1", manifest=PAIR))
     assert reader.read(b'{"model": "fraud", "instances": [[1, 2]]}').model == "fraud"
     assert reader.read(b'{"model": "fraud", "version": "v1", "instances": [[1, 2]]}').version == "v1"
@@ -55,14 +60,7 @@ async def test_calls_of_a_version_that_appears_are_read_by_its_signature_until_i
 
 async def test_unpinned_calls_are_read_by_the_new_default_as_soon_as_it_is_the_default() -> None:
     topic = Topic()
-    reader = CallReader(
-        load_settings().api,
-        load_settings().kafka,
-        load_settings().webhooks,
-        catalog=topic.catalog,
-        splits=SplitTable(),
-        clock=SystemClock(),
-    )
+    reader = reader_of(topic)
     unpinned = b'{"instances": [[1, 2, 3, 4]]}'
     assert reader.read(unpinned).model == "iris"
     await topic.write(make_entry("iris", "v3", manifest=PAIR, default_since=1))
