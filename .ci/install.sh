@@ -58,8 +58,10 @@ for name in SSL_CERT_FILE SSL_CERT_DIR HTTPS_PROXY https_proxy NO_PROXY no_proxy
   [[ -z "${!name:-}" ]] || nothing+=("$name=${!name}")
 done
 nothing+=("UV_PYTHON=$(.venv/bin/python -c 'import sys; print(sys._base_executable)')")
-mapfile -t commands < <(grep -A1 "^uv tool install 'inferlane-" README.md | sed 's/ *#.*//')
-[[ ${#commands[@]} -eq 2 && ${commands[1]} == "inferlane up "* ]] || { echo "README.md has other commands"; exit 1; }
+# The block that begins with the installation; the completion of commands is for a shell of one's own.
+mapfile -t commands < <(sed -n "/^uv tool install 'inferlane-/,/^\`\`\`/p" README.md | sed 's/ *#.*//' | grep -E '^(uv tool install|inferlane up) ')
+[[ ${#commands[@]} -eq 2 && ${commands[1]} == "inferlane up "* ]] ||
+  { echo "README.md has no block of 'uv tool install' and 'inferlane up'"; exit 1; }
 mkdir "$folder/home" "$folder/path"
 ln -s "$uv" "$folder/path/uv"
 cp "${wheel[0]}" "$folder/empty"
