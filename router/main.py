@@ -174,13 +174,17 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 since_s=state.created_s,
             )
 
+        async def read_to_end() -> None:
+            await rollout_follower.read_to_end(timeout_s=_CATCH_UP_S)
+            await follower.read_to_end(timeout_s=_CATCH_UP_S)
+
         host = RolloutHost(
             settings.outcomes,
             outcomes=window_publisher,
             rollouts=rollouts,
             splits=splits,
             writer=RolloutWriter(settings.kafka, settings.stack.names, producer),
-            read_to_end=partial(rollout_follower.read_to_end, timeout_s=_CATCH_UP_S),
+            read_to_end=read_to_end,
             clearance=Clearance(reroute=reroute, retry_failed=retry),
             outside=OutsideReader(settings.rollouts, feedback=_feedback_store(settings, redis), clock=SystemClock()),
             watch=CandidateWatch(

@@ -87,6 +87,12 @@ class CompactedTable(ABC):
         """Return how far the table is now; to be asked for before a record is written whose offset is waited for."""
         return TableMark(self._applied_offset, self._beginnings)
 
+    async def changed(self, *, timeout_s: float) -> None:
+        """Return when anything was read, or after `timeout_s`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait()
+
     async def wait_applied(self, offset: int, *, timeout_s: float, since: TableMark | None = None) -> None:
         """Return when the record at `offset` is in force here.
 

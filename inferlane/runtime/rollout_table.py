@@ -1,6 +1,5 @@
 """Rollouts: their states and the commands to them, kept in a compacted topic that every replica reads whole."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -76,14 +75,6 @@ class RolloutTable(CompactedTable):
         """Return the state as its commands are to be judged by it: an offset past the end is of a forgotten topic."""
         is_past_end = state.commands_through > self._reading_offset
         return replace(state, commands_through=-1) if is_past_end else state
-
-    async def changed(self, *, timeout_s: float) -> None:
-        """Return when anything was read, or after `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait()
-        except TimeoutError:
-            return
 
     def read(self, offset: int, raw_key: bytes | None, raw_value: bytes | None) -> None:
         """Read one record of several; all are in force with the next `note_position`."""

@@ -75,8 +75,11 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
         shadow=None if isinstance(change.shadow, msgspec.UnsetType) else change.shadow,
     )
     model.check_together(split)
-    split = replace(split, generation=_generation(services, model.name, is_forced=change.force is True))
     time_s = services.settings.api.default_wait_s
+    started_s = services.clock.monotonic_s()
+    await _wait_for_last_split(services, model.name, timeout_s=time_s)
+    time_s -= services.clock.monotonic_s() - started_s
+    split = replace(split, generation=_generation(services, model.name, is_forced=change.force is True))
     late = UnavailableError(
         f"the split was not in force here within the {time_s:.1f} s of this call; whether it is stored is not known. "
         "GET /v1/traffic-split says what is in force; setting the same weights again is harmless"
@@ -88,6 +91,24 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
     if services.splits.is_newest_passed_over(model.name):
         raise RolloutUnderWayError(f"a rollout of {model.name} set the split at the same moment; set yours again")
     return _about_split(services, model)
+
+
+async def _wait_for_last_split(services: Services, model: str, *, timeout_s: float) -> None:
+    """Return once a rollout that is over has set its last split, which would replace what is written before it.
+
+    Raises:
+        UnavailableError: no router has set it within `timeout_s`.
+    """
+    late = UnavailableError(
+        f"the last rollout of {model} is over, and no router has set its last split within {timeout_s:.1f} s; the split "
+        "of this call was not stored: send it again once a router is ready"
+    )
+    async with answer_within(timeout_s, late):
+        while (held := services.splits.get(model)) is not None and held.rollout:
+            state = services.rollouts.find(held.rollout)
+            if state is None or not state.phase.is_final:
+                return
+            await services.splits.changed(timeout_s=timeout_s)
 
 
 def _generation(services: Services, model: str, *, is_forced: bool) -> int:

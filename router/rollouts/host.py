@@ -74,7 +74,7 @@ class RolloutHost:
         outside: OutsideReader,
         watch: CandidateWatch,
     ) -> None:
-        """`read_to_end` returns when the table holds what is in the topic, and raises if it cannot."""
+        """`read_to_end` returns when both tables hold what is in their topics, and raises if they cannot."""
         self._outcomes_settings = outcomes_settings
         self._read_to_end = read_to_end
         self._outcomes = outcomes
@@ -208,7 +208,7 @@ class RolloutHost:
             if after is not known and not known.phase.is_final:
                 await self._write(after)
                 # At once: what else there is to look at, such as its backlog, may take long.
-                await self._write_split(needed_split(after, held, now_s))
+                await self._write_split(needed_split(after, held, now_s), over=held)
         elif command.action is Action.START and command.spec is not None:
             model = command.spec.model
             ours = [one for one in self._held.values() if one.spec.model == model and not one.phase.is_final]
@@ -217,7 +217,7 @@ class RolloutHost:
         await self._writer.done(command)
 
     async def _decide(self, state: RolloutState) -> None:
-        now_s = self._clock.now_s()
+        now_s, held = self._clock.now_s(), self._splits.get(state.spec.model)
         decision = step(state, await self._observe(state, now_s), now_s)
         after = decision.state
         self._held[state.id] = after
@@ -227,7 +227,7 @@ class RolloutHost:
             await self._write(after)
         if decision.sends_probe:
             await self._watch.send_probe(after)
-        await self._write_split(decision.split)
+        await self._write_split(decision.split, over=held)
         if not has_told(after):
             after = await self._tell(after)
         if self._is_done(after):
@@ -275,8 +275,15 @@ class RolloutHost:
             ),
         )
 
-    async def _write_split(self, split: "Split | None") -> None:
-        if split is not None:
+    async def _write_split(self, split: "Split | None", *, over: "Split | None") -> None:
+        """Write a split over the one that it was decided on; the next decision goes by what was written since.
+
+        A table that is behind lacks our own last split, and that of a person who set one after it.
+        """
+        if split is None:
+            return
+        await self._read_to_end()
+        if self._splits.get(split.model) is over:
             await self._writer.split(split)
             log.info("rollout_split", model=split.model, rollout=split.rollout, weights=dict(split.weights))
 

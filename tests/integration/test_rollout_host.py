@@ -34,6 +34,7 @@ from inferlane.contracts.rollout import (
 from inferlane.contracts.traffic_split import Split
 from inferlane.contracts.windows import Slot
 from inferlane.errors import ModelError, UnavailableError
+from inferlane.runtime.compacted_table import TableMark
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_ERRORS
@@ -171,6 +172,29 @@ class Probed(CandidateWatch):
         return dataclasses.replace(pool, is_probed=True)
 
 
+class LateSplits(SplitTable):
+    """While it `is_late`, what is read is in force only once somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_late = False
+        self._read: list[tuple[str, bytes | None]] = []
+
+    def put(self, key: str, value: bytes | None) -> None:
+        self._read.append((key, value))
+        if not self.is_late:
+            self._put_all()
+
+    async def wait_applied(self, offset: int, *, timeout_s: float, since: TableMark | None = None) -> None:
+        await super().wait_applied(offset, timeout_s=timeout_s, since=since)
+        self._put_all()
+
+    def _put_all(self) -> None:
+        read, self._read = self._read, []
+        for key, value in read:
+            super().put(key, value)
+
+
 class Replica:
     """One router's part in rollouts, with tables of its own."""
 
@@ -187,7 +211,7 @@ class Replica:
     ) -> None:
         """`results` is the store in which workers answer the probe; without one it is answered."""
         self.rerouted = 0
-        self.rollouts, self.splits = RolloutTable(), SplitTable()
+        self.rollouts, self.splits = RolloutTable(), LateSplits()
         self._followers = (
             RolloutFollower(settings.kafka, settings.stack.names, self.rollouts),
             SplitFollower(settings.kafka, settings.stack.names, self.splits),
@@ -200,7 +224,7 @@ class Replica:
             rollouts=self.rollouts,
             splits=self.splits,
             writer=self.writer,
-            read_to_end=partial(self._followers[0].read_to_end, timeout_s=30),
+            read_to_end=self.read_to_end,
             clearance=Clearance(reroute=self._reroute, retry_failed=self._retry),
             outside=Outside(),
             watch=(watch or (Probed if results is None else CandidateWatch))(
@@ -231,10 +255,13 @@ class Replica:
         for follower in self._followers:
             await follower.close()
 
-    async def decide(self) -> None:
-        """One decision, with the tables as the topics are."""
+    async def read_to_end(self) -> None:
         for follower in self._followers:
             await follower.read_to_end(timeout_s=30)
+
+    async def decide(self) -> None:
+        """One decision, with the tables as the topics are."""
+        await self.read_to_end()
         self.outcomes.serve()
         await self.host.decide()
 
@@ -343,6 +370,27 @@ async def test_a_split_made_by_hand_pauses_and_a_person_goes_on(settings: Settin
             "enough seen; 7 requests that it failed were sent to v1",
         )
         assert state.events[-2].by == "ann"
+
+
+async def test_a_host_whose_table_is_late_sets_no_split_over_that_of_a_person(
+    settings: Settings, producer: BatchProducer
+) -> None:
+    """The rollout is over and its last split set; before the host has read that, a person sets the next one."""
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=SPEC))
+    async with Replica(settings, producer, failing=0.01) as replica:
+        while (state := replica.rollouts.find("iris-1")) is None or state.phase is not Phase.BAKING:
+            await replica.decide()
+        await replica.decide()
+        replica.splits.is_late = True
+        while not replica.rollouts.get("iris-1").phase.is_final:
+            await replica.host.decide()
+            await replica.rollouts.changed(timeout_s=0.1)
+        theirs = Split(model="iris", weights={"v1": 0.3, "v2": 0.7}, changed_s=1.0, generation=state.generation)
+        await publish_split(settings.kafka, settings.stack.names, theirs)
+        await replica.host.decide()
+        await replica.host.decide()
+        await replica.read_to_end()
+        assert replica.splits.get("iris") == theirs
 
 
 async def test_a_second_rollout_of_a_model_fails_while_the_first_is_not_over(
