@@ -38,7 +38,8 @@ class Traffic:
 
     def _ask(self) -> None:
         while not self._stop.is_set():
-            status, body = self._stack.call("/v1/models/predict", {"instances": [ODD_ROW]})
+            # The longest wait: on a busy machine a shorter one may run out, which is a 202 and no failure.
+            status, body = self._stack.call("/v1/models/predict", {"instances": [ODD_ROW], "timeout_s": 60})
             self.statuses[status] += 1
             self.versions[body.get("version", "")] += 1
 
@@ -90,8 +91,7 @@ def test_a_candidate_that_always_fails_is_rolled_back_and_no_client_sees_it(stac
     code, found = stack.call(f"/v1/rollouts/{rollout}")
     assert (code, found["phase"]) == (200, "rolled_back")
     assert [event["phase"] for event in found["events"]] == ["preparing", "stepping", "rolling_back", "rolled_back"]
-    _, split = stack.call("/v1/traffic-split?model=tiny")
-    assert split["weights"]["v1"] == 1.0
+    stack.eventually(lambda: stack.call("/v1/traffic-split?model=tiny")[1]["weights"]["v1"] == 1.0)
     history = stack.run("rollout", "history", rollout).stdout
     # Both end it, whichever is first.
     assert "errors: worse" in history or "model errors in a row" in history, history
@@ -121,8 +121,7 @@ def test_a_good_candidate_goes_through_a_shadow_and_steps_and_is_promoted(stack:
     _, found = stack.call(f"/v1/rollouts/{rollout}")
     phases = [event["phase"] for event in found["events"]]
     assert phases == ["preparing", "shadowing", "stepping", "stepping", "baking", "promoted"]
-    _, split = stack.call("/v1/traffic-split?model=tiny")
-    assert split["weights"]["good"] == 1.0
+    stack.eventually(lambda: stack.call("/v1/traffic-split?model=tiny")[1]["weights"]["good"] == 1.0)
 
 
 @pytest.mark.timeout(900)
@@ -163,7 +162,7 @@ def test_commands_that_do_not_apply_are_refused_with_the_reason_and_change_nothi
     used = stack.run("models", "retire", "tiny/good")
     assert used.returncode == 1
     assert rollout in used.stderr
-    assert stack.call("/v1/traffic-split?model=tiny")[1]["weights"]["good"] == 0.1
+    stack.eventually(lambda: stack.call("/v1/traffic-split?model=tiny")[1]["weights"]["good"] == 0.1)
     assert stack.run("rollout", "abort", rollout, "--reason", "enough").returncode == 0
     # Without traffic nothing is left to do.
     stack.eventually(lambda: stack.call(f"/v1/rollouts/{rollout}")[1]["phase"] == "rolled_back", within_s=30)
@@ -245,13 +244,14 @@ def test_a_program_starts_watches_and_ends_a_rollout(stack: FolderStack) -> None
         )
         assert (started.model, started.stable, started.candidate, started.weight) == ("tiny", "v1", "good", 0.0)
         stack.eventually(lambda: client.rollouts.get(started.id).phase is RolloutPhase.STEPPING)
-        assert client.traffic_split("tiny").weights["good"] == 0.1
+        # The state is written before the split that follows from it.
+        stack.eventually(lambda: client.traffic_split("tiny").weights["good"] == 0.1)
         with pytest.raises(InvalidRequest, match=started.id):
             client.rollouts.start("good", model="tiny")
         with pytest.raises(InvalidRequest, match=started.id):
             client.set_traffic_split({"v1": 1}, model="tiny")
         with pytest.raises(TimedOut, match=f"{started.id} is still stepping"):
-            client.rollouts.wait(started.id, timeout_s=0.5)
+            client.rollouts.wait(started.id, timeout_s=3)
         paused = client.rollouts.pause(started.id, reason="lunch")
         assert (paused.phase, paused.reason, paused.weight) == (RolloutPhase.PAUSED, "lunch", 0.1)
         assert client.rollouts.wait(started.id, timeout_s=10).phase is RolloutPhase.PAUSED
