@@ -100,8 +100,8 @@ async def _wait_for_last_split(services: Services, model: str, *, timeout_s: flo
         UnavailableError: no router has set it within `timeout_s`.
     """
     late = UnavailableError(
-        f"the last rollout of {model} is over, and no router has set its last split within {timeout_s:.1f} s; the split "
-        "of this call was not stored: send it again once a router is ready"
+        f"the last rollout of {model} is over, and no router has set its last split within {timeout_s:.1f} s; the "
+        "split of this call was not stored: send it again once a router is ready"
     )
     async with answer_within(timeout_s, late):
         while (held := services.splits.get(model)) is not None and held.rollout:

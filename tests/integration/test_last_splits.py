@@ -1,4 +1,4 @@
-"""A split that a person sets when a rollout is over comes after the rollout's last one, which its router may set late."""
+"""A split that a person sets when a rollout is over comes after the rollout's last one, which may be late."""
 
 import asyncio
 from pathlib import Path

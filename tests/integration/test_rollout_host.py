@@ -5,7 +5,6 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Self
 
 import numpy as np
