@@ -112,6 +112,11 @@ class FairQueue:
         return waiter
 
 
+# How long clients count as being about after the last turn of their lane. Shorter forgets a client between two of its
+# requests, longer makes bulk yield to nobody.
+_CLIENTS_ABOUT_S = 1.0
+
+
 class LaneScheduler:
     """Gives the processor to one turn at a time: the lane by `BulkCredit`, and within it the version by `FairQueue`.
 
@@ -123,6 +128,8 @@ class LaneScheduler:
         self._clock = clock
         self._busy = False
         self._queues = {lane: FairQueue() for lane in Lane}
+        # When a client last asked for a turn.
+        self._client_s = -math.inf
         # Since when the queue of a lane has not been empty.
         self._waiting_since_s = dict.fromkeys(Lane, 0.0)
 
@@ -131,9 +138,16 @@ class LaneScheduler:
         """Whether the requests lane waits for a turn. May be read from any thread."""
         return bool(self._queues[Lane.REQUESTS])
 
+    @property
+    def has_clients_about(self) -> bool:
+        """Whether a client asked for a turn in the last second, so that another one may come at any time."""
+        return self._clock.monotonic_s() - self._client_s < _CLIENTS_ABOUT_S
+
     @asynccontextmanager
     async def turn(self, lane: Lane, version: str = "") -> AsyncIterator[None]:
         """Wait for a turn and hold the processor while the block runs."""
+        if lane is Lane.REQUESTS:
+            self._client_s = self._clock.monotonic_s()
         await self._enter(lane, version)
         queue = self._queues[lane]
         queue.begin(version)

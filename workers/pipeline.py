@@ -139,10 +139,15 @@ class Pipeline:
                 refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {clipped(repr(error))}")))
         if refused:
             await self._finish([BatchReply(Batch(lane=lane, fetched_s=fetched_s), refused)])
-        max_rows = self._runner.most_rows(self._max_batch_rows)
+        max_rows = self._runner.most_rows(self._max_batch_rows, lane)
         batches = list(batches_of(requests, self._model.version.signature, max_rows))
         held: list[BatchReply] = []
         while batches:
+            if lane is Lane.BULK and (most := self._runner.most_rows(self._max_batch_rows, lane)) != max_rows:
+                # Clients have come, or gone, since these batches were cut.
+                max_rows = most
+                waiting = [request for batch in batches for request in batch]
+                batches = list(batches_of(waiting, self._model.version.signature, max_rows))
             # No client waits for a bulk result: run the batches in a row and deliver their replies in one round trip.
             turn = batches[:1] if lane is Lane.REQUESTS else in_a_row(batches, max_rows)
             done = await self._infer(turn, lane, fetched_s, max_rows)
