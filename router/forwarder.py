@@ -50,6 +50,9 @@ CatchUp = Callable[[], Awaitable[None]]
 
 # Records per fetched batch. Fewer cost more round trips; more make one slow batch of many.
 _MAX_RECORDS = 2_000
+# The same for bulk: a client's request waits for each step of such a batch, a millisecond or two. With fewer records
+# the router pays the millisecond of CPU that a batch costs more often.
+_MAX_BULK_RECORDS = 256
 # Successive records that go to one partition (sticky partitioner). Fewer make small batches for broker and worker; more
 # give all waiting records to one worker of the pool.
 _MAX_RUN = 16
@@ -271,7 +274,8 @@ def router_lanes(
             is_blocked=lambda: retrier.is_retrying,
             attempt_log=attempt_log,
         )
-        return LaneOptions(consumer=consumer, max_records=lambda: _MAX_RECORDS)
+        most = _MAX_BULK_RECORDS if lane is Lane.BULK else _MAX_RECORDS
+        return LaneOptions(consumer=consumer, max_records=lambda: most)
 
     lanes = {lane: options(lane, topic) for lane, topic in names.ingress.items()}
     return Lanes(lanes, work=forwarder.forward, give_up=forwarder.give_up, retrier=retrier)

@@ -17,7 +17,7 @@ from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
 from models.live_catalog import AnyCatalog, LiveCatalog
-from router.forwarder import CatchUp, Forwarder
+from router.forwarder import CatchUp, Forwarder, router_lanes
 from router.routed_records import RoutedRecord
 from router.router_telemetry import ShadowGate
 from router.routing import Splits
@@ -285,3 +285,11 @@ def test_a_record_with_a_callback_url_is_refused_where_no_callbacks_are_sent() -
     routed = sending.decide(record, Lane.BULK)
     assert isinstance(routed, RoutedRecord)
     assert ("ce_callbackurl", b"https://example.com/hook") in routed.out.headers
+
+
+async def test_the_router_takes_few_bulk_records_at_once_and_many_of_clients() -> None:
+    """Guards the lane's part in `router_lanes`: a client's request waits for each step of a bulk batch."""
+    forwarder = make_forwarder(FakeSender(), FakeDelivery())
+    lanes = router_lanes(SETTINGS.kafka, SETTINGS.stack.names, forwarder, Retrier())
+    most = {lane: options.max_records() for lane, options in lanes._lanes.items()}
+    assert most == {Lane.REQUESTS: 2_000, Lane.BULK: 256}
