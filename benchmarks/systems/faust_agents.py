@@ -43,7 +43,9 @@ async def run(way: str) -> None:
         producer_linger=_LINGER_S,
         producer_acks=-1,
     )
-    transport = transport_class(settings.kafka, fetch_max_wait_ms=settings.kafka.fetch_max_wait_ms)
+    transport = transport_class(
+        settings.kafka, topic=NAMES.ingress[_LANE], fetch_max_wait_ms=settings.kafka.fetch_max_wait_ms
+    )
     app.transport = transport(app.conf.broker_consumer, app)
     raw: dict[str, Any] = {"key_type": bytes, "key_serializer": "raw", "value_type": bytes, "value_serializer": "raw"}
     topics = {

@@ -170,13 +170,18 @@ def rotate(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> None:
             file.truncate(0)
 
 
+def _rotate_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        rotate(path)
+
+
 async def keep_small(paths: Callable[[], Iterable[Path]]) -> None:
     """Rotate each log that grows past its limit, until cancelled."""
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)
         try:
-            for path in set(paths()):
-                await asyncio.to_thread(rotate, path)
+            # In one thread for all: an idle supervisor would change threads once for each process.
+            await asyncio.to_thread(_rotate_all, set(paths()))
         except Exception:  # no thread or file is to be had just now, say: the next look comes soon
             log.exception("logs_not_rotated")
 

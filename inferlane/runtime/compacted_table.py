@@ -25,9 +25,11 @@ log = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
 _RETRY_S = 1.0
-# How long the broker holds an empty fetch; and the pause between two fetches where signals announce changes.
+# How long the broker holds an empty fetch; and the pause between two fetches where signals announce changes. Whoever
+# changes a table sends one (`publish_to_table`, our producers): the pause is what a lost signal costs. Shorter makes
+# an idle stack ask the broker more often, for each table of each process.
 _FETCH_WAIT_MS = 200
-_REST_MS = 1_000
+_REST_MS = 5_000
 _STOP_TIMEOUT_S = 0.5
 # How often to look for a topic that does not exist yet.
 _LOOK_AGAIN_S = 5.0
@@ -137,12 +139,12 @@ class TableFollower:
             UnavailableError: the broker does not answer.
         """
         wait_ms = _FETCH_WAIT_MS if self._arrivals is None else _REST_MS
-        consumer = self._consumer = make_consumer(self._kafka, group=None, fetch_max_wait_ms=wait_ms)
+        consumer = self._consumer = make_consumer(self._kafka, group=None, fetch_max_wait_ms=wait_ms, grows=False)
         try:
             with broker_errors(self._kafka.bootstrap_servers):
                 await consumer.start()
                 if self._arrivals is not None:
-                    topic, effect = self._partition.topic, "changes come a second late"
+                    topic, effect = self._partition.topic, "changes come some seconds late"
                     rest_until_told(consumer, self._arrivals, topic=topic, effect=effect)
                 end = await self._assign(consumer)
             self._following = Background(partial(self._follow, consumer), name=self._table.what)

@@ -132,9 +132,11 @@ class RouterApp(faust.App):
     ) -> None:
         super().__init__(**faust_options(kafka, names))
         fetch_max_wait_ms = int(outcomes_settings.interval_s * 1000 / _FETCHES_PER_INTERVAL)
-        transport = transport_class(kafka, fetch_max_wait_ms=max(kafka.fetch_max_wait_ms, fetch_max_wait_ms))
-        self.transport = transport(self.conf.broker_consumer, self)
         outcomes = names.outcomes
+        transport = transport_class(
+            kafka, topic=outcomes, fetch_max_wait_ms=max(kafka.fetch_max_wait_ms, fetch_max_wait_ms)
+        )
+        self.transport = transport(self.conf.broker_consumer, self)
         self._progress = Progress(stuck_after_s=kafka.stuck_after_s)
         self._positions: Mapping[int, int] = {}
         self._data_path = data_path

@@ -8,14 +8,23 @@ from faust.tables.manager import TableManager
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from mode.threads import WorkerThread
 
-from inferlane.runtime.kafka.clients import METADATA_MAX_AGE_MS, batch_limit_bytes, client_arguments
-from inferlane.runtime.kafka.fetcher import guard_fetches
+from inferlane.runtime.kafka.arrivals import ArrivalListener
+from inferlane.runtime.kafka.clients import (
+    FETCHER_POLL_MS,
+    HEARTBEATS_A_SESSION,
+    METADATA_MAX_AGE_MS,
+    batch_limit_bytes,
+    client_arguments,
+    rest_until_told,
+)
+from inferlane.runtime.kafka.fetcher import guard_fetches, set_fetch_wait
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
     from inferlane.runtime.settings import KafkaSettings
 
-_HEARTBEATS_A_SESSION = 6
+# The rest between two fetches of the outcomes where workers send signals: what a lost one may delay the windows by.
+_REST_MS = 5_000
 # Leaving the group takes a round trip and blocks the event loop, so it happens after the data path is drained.
 _JOIN_S = 3.0
 
@@ -40,7 +49,7 @@ def faust_options(kafka: "KafkaSettings", names: "Names") -> dict[str, Any]:
         "broker": [f"kafka://{server.strip()}" for server in kafka.bootstrap_servers.split(",")],
         "broker_credentials": _credentials(kafka),
         "broker_session_timeout": session_timeout_s,
-        "broker_heartbeat_interval": session_timeout_s / _HEARTBEATS_A_SESSION,
+        "broker_heartbeat_interval": session_timeout_s / HEARTBEATS_A_SESSION,
         "broker_request_timeout": max(kafka.request_timeout_ms / 1000, session_timeout_s + 5),
         "consumer_auto_offset_reset": "earliest",
         "consumer_metadata_max_age_ms": METADATA_MAX_AGE_MS,
@@ -91,18 +100,36 @@ def _forget_if_recreated(consumer: Any, partition: Any, found: Any) -> None:
         getattr(consumer, offsets).pop(partition, None)
 
 
-def transport_class(kafka: "KafkaSettings", *, fetch_max_wait_ms: int) -> type[Transport]:
-    """A transport whose consumers are configured like Inferlane's own; an empty fetch waits `fetch_max_wait_ms`."""
+def transport_class(kafka: "KafkaSettings", *, topic: str, fetch_max_wait_ms: int) -> type[Transport]:
+    """A transport whose consumers are configured like Inferlane's own and read `topic`.
+
+    An empty fetch waits `fetch_max_wait_ms`, or there is none before a signal where producers send them.
+    """
 
     class _Thread(AIOKafkaConsumerThread):
         Worker = DaemonThread
+        # Made and used in the event loop of the thread.
+        arrivals: ArrivalListener | None = None
+
+        async def on_start(self) -> None:
+            await super().on_start()
+            if kafka.arrivals_dir is not None:
+                self.arrivals = ArrivalListener(kafka.arrivals_dir, topic)
+                if rest_until_told(self._consumer, self.arrivals, topic=topic, effect="the broker is asked often"):
+                    set_fetch_wait(self._consumer, _REST_MS)
+
+        async def on_thread_stop(self) -> None:
+            await super().on_thread_stop()
+            if self.arrivals is not None:
+                self.arrivals.close()
 
         def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
             guard_fetches(batch_limit_bytes=batch_limit_bytes(kafka))
             consumer = super()._create_worker_consumer(transport)
-            # The consumer's start() reads both. Faust sets 1,500 ms and `read_uncommitted`.
+            # The consumer's start() reads them. Faust sets 1,500 ms, `read_uncommitted` and aiokafka's default.
             consumer._fetch_max_wait_ms = fetch_max_wait_ms  # noqa: SLF001 - no setter
             consumer._isolation_level = "read_committed"  # noqa: SLF001 - no setter
+            consumer._consumer_timeout = FETCHER_POLL_MS / 1000  # noqa: SLF001 - no setter
             return consumer
 
         async def getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's

@@ -1,10 +1,13 @@
 """A consumer that rests between fetches is woken by a producer beside it, and misses nothing that comes without one."""
 
+import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.consumer.fetcher import Fetcher
 
 from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import OutRecord
@@ -12,6 +15,7 @@ from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime import compacted_table
 from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
 from inferlane.runtime.config import Settings
+from inferlane.runtime.kafka.arrivals import ArrivalListener
 from inferlane.runtime.kafka.clients import make_producer
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
@@ -82,6 +86,39 @@ async def test_records_of_a_producer_that_sends_no_signal_are_found_after_the_re
     finally:
         await consumer.close()
         await foreign.stop()
+
+
+async def test_a_consumer_that_rests_turns_only_for_its_fetches(
+    broker: Broker, arrivals_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the poll of the fetcher: with that of aiokafka it turned five times a second."""
+    settings = broker.settings(work_partitions=2, arrivals_dir=arrivals_dir, fetch_max_wait_ms=1_000)
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
+    turns: list[int] = []
+    turn, rest = Fetcher._get_actions_per_node, ArrivalListener.wait
+    rests = asyncio.Semaphore(0)
+
+    def counted_turn(fetcher: Fetcher, assignment: Any) -> Any:
+        turns.append(1)
+        return turn(fetcher, assignment)
+
+    async def counted_rest(listener: ArrivalListener, wait_s: float) -> None:
+        await rest(listener, wait_s)
+        rests.release()
+
+    monkeypatch.setattr(Fetcher, "_get_actions_per_node", counted_turn)
+    monkeypatch.setattr(ArrivalListener, "wait", counted_rest)
+    consumer = await consuming(settings)
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await rests.acquire()
+            turns.clear()
+            for _ in range(3):
+                await rests.acquire()
+        # After each rest one turn for the answer of the fetch.
+        assert len(turns) <= 2 * 3
+    finally:
+        await consumer.close()
 
 
 class Values(CompactedTable):

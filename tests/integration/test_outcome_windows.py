@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from faust.tables.manager import TableManager
 from faust.types import TP
 
 import router.faust_app.app
+import router.faust_app.faust_transport
 from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Names
@@ -148,6 +150,22 @@ async def test_summaries_of_two_workers_are_one_report(
     assert found.latency_ms.queue_wait.p50 == pytest.approx(200)
     assert found.resources.workers == 2
     assert found.resources.memory_bytes > 0
+
+
+async def test_a_router_that_rests_counts_what_a_worker_beside_it_tells(
+    broker: Broker, settings: Settings, store: WindowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Longer than the test may take: what is counted was told by a signal.
+    monkeypatch.setattr(router.faust_app.faust_transport, "_REST_MS", 1_000_000)
+    with tempfile.TemporaryDirectory() as folder:
+        told = broker.settings(redis_url=settings.store.redis_url, outcome_interval_s=0.1, arrivals_dir=Path(folder))
+        worker = BatchProducer(told.kafka)
+        await worker.start()
+        async with running_router(told, worker, store):
+            for number in range(1, 4):
+                await produce_batches(worker, worker_id=f"worker-{number}", batches=1)
+                await wait_for_requests(store, 4 * number)
+        await worker.close()
 
 
 async def test_a_record_that_cannot_be_read_is_buried_and_the_next_one_counts(

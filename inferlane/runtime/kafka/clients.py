@@ -94,11 +94,18 @@ _FETCH_MAX_BYTES = 32 * 1024 * 1024
 _MAX_BATCH_BYTES = 1024 * 1024
 # How long one batch may take before the group removes the consumer.
 _MAX_POLL_INTERVAL_MS = 600_000
-# Heartbeats in a session timeout. Too few make a busy member look dead and a rebalance slow; too many cost idle CPU.
-_HEARTBEATS_A_SESSION = 6
+# Heartbeats in a session timeout. Too few make a busy member look dead, and a rebalance slow: a member learns of it by
+# its next heartbeat. Too many cost idle CPU. Kafka recommends at least 3.
+HEARTBEATS_A_SESSION = 4
 # How late producers and consumers see added partitions, or a recreated topic. Each refresh costs the broker a small
 # call for each client.
 METADATA_MAX_AGE_MS = 5_000
+# The same where partitions are assigned by number, so that added ones change nothing. A leader that moved is looked up
+# at the first error, whatever the age.
+_ASSIGNED_METADATA_MAX_AGE_MS = 60_000
+# How often a fetcher looks for work that no event announced: every answer, drained partition, seek and assignment wakes
+# it. aiokafka's 200 ms turn the event loop of an idle process five times a second for each consumer.
+FETCHER_POLL_MS = 2_000
 
 
 def make_producer(kafka: "KafkaSettings") -> AIOKafkaProducer:
@@ -117,9 +124,12 @@ def make_producer(kafka: "KafkaSettings") -> AIOKafkaProducer:
 
 
 def make_consumer(
-    kafka: "KafkaSettings", *topics: str, group: str | None, fetch_max_wait_ms: int | None = None
+    kafka: "KafkaSettings", *topics: str, group: str | None, fetch_max_wait_ms: int | None = None, grows: bool = True
 ) -> AIOKafkaConsumer:
-    """Return a consumer that never commits by itself and starts a new group at the oldest record."""
+    """Return a consumer that never commits by itself and starts a new group at the oldest record.
+
+    `grows`: it should see soon that a topic has more partitions.
+    """
     guard_fetches(batch_limit_bytes=batch_limit_bytes(kafka))
     return AIOKafkaConsumer(
         *topics,
@@ -133,9 +143,10 @@ def make_consumer(
         fetch_max_bytes=_FETCH_MAX_BYTES,
         max_partition_fetch_bytes=record_limit_bytes(kafka),
         session_timeout_ms=kafka.session_timeout_ms,
-        heartbeat_interval_ms=kafka.session_timeout_ms // _HEARTBEATS_A_SESSION,
+        heartbeat_interval_ms=kafka.session_timeout_ms // HEARTBEATS_A_SESSION,
         max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
-        metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS if grows else _ASSIGNED_METADATA_MAX_AGE_MS,
+        consumer_timeout_ms=FETCHER_POLL_MS,
         rebalance_timeout_ms=max(kafka.session_timeout_ms, int(kafka.drain_deadline_s * 1000)),
         request_timeout_ms=max(kafka.request_timeout_ms, kafka.session_timeout_ms + 5_000),
     )
@@ -273,14 +284,15 @@ class FetchWait:
         return min(self.idle_ms, max(self.busy_ms, int(empty_s * 1000 * _SHARE_OF_PAUSE)))
 
 
-def rest_until_told(consumer: "AIOKafkaConsumer", arrivals: "ArrivalListener", *, topic: str, effect: str) -> None:
+def rest_until_told(consumer: "AIOKafkaConsumer", arrivals: "ArrivalListener", *, topic: str, effect: str) -> bool:
     """Listen for signals and rest between fetches; where no socket can be created the broker is asked as before.
 
-    `effect` says in the log what that means for whoever waits for a record.
+    Returns whether the consumer rests. `effect` says in the log what it means for whoever waits for a record if not.
     """
     try:
         arrivals.open()
     except OSError as error:
         log.warning("arrivals_not_heard", topic=topic, reason=str(error), effect=effect)
-    else:
-        rest_between_fetches(consumer, arrivals)
+        return False
+    rest_between_fetches(consumer, arrivals)
+    return True

@@ -78,14 +78,20 @@ class BacklogReader:
         every = [partition for group in partitions.values() for partition in group]
         ends = await consumer.end_offsets(every)
         beginnings = await consumer.beginning_offsets(every)
-        found = {}
+        # One question for all topics of a group.
+        groups: dict[str, list[TopicPartition]] = {}
         for subscription, ours in partitions.items():
-            held = await self._committed(admin, subscription.group, ours)
-            found[subscription] = [
-                PartitionPosition(beginning=beginnings[partition], committed=held.get(partition), end=ends[partition])
-                for partition in ours
+            groups.setdefault(subscription.group, []).extend(ours)
+        held = {group: await self._committed(admin, group, ours) for group, ours in groups.items()}
+        return {
+            subscription: [
+                PartitionPosition(
+                    beginning=beginnings[part], committed=held[subscription.group].get(part), end=ends[part]
+                )
+                for part in ours
             ]
-        return found
+            for subscription, ours in partitions.items()
+        }
 
     async def _committed(
         self, admin: "AIOKafkaAdminClient", group: str, partitions: list[TopicPartition]
@@ -104,7 +110,7 @@ class BacklogReader:
     async def _connected(self) -> "tuple[AIOKafkaConsumer, AIOKafkaAdminClient]":
         if self._consumer is None or self._admin is None:
             await self.close()
-            self._consumer = make_consumer(self._kafka, group=None)
+            self._consumer = make_consumer(self._kafka, group=None, grows=False)
             self._admin = make_admin(self._kafka)
             await self._consumer.start()
             await self._admin.start()
@@ -228,9 +234,11 @@ class Progress:
 
 log = structlog.get_logger(__name__)
 
-# Often enough to notice a stuck consumer well within the limit; each look costs the broker two small calls.
+# Often enough to notice a stuck consumer well within the limit; a look at one that does not fetch costs a small call.
 _CHECKS_A_LIMIT = 6
 _LONGEST_INTERVAL_S = 5.0
+# How old an end may be that a fetch told: above the rest of an idle lane, below the interval of the looks.
+_TOLD_WITHIN_S = 2.5
 
 
 async def watch_progress(
@@ -263,14 +271,24 @@ async def _compare(consumer: "AIOKafkaConsumer", progress: Progress) -> None:
     fresh = [partition for partition in ours if not progress.knows(partition.partition)]
     if fresh:
         await _note_start(consumer, progress, fresh)
-    ends = await consumer.end_offsets(ours)
+    # A fetch tells the ends too. They are asked for if there is none: the consumer hangs, or nobody takes what it has.
+    ours &= consumer.assignment()
+    unknown = [partition for partition in ours if not _was_told(consumer, partition)]
+    asked = await consumer.end_offsets(unknown) if unknown else {}
     # Tansu returns the start of the last batch as the end; a fetch, once there was one, knows the true end. Nobody can
     # read records behind an open transaction yet.
     ends = {
-        partition.partition: max(ends[partition], consumer.last_stable_offset(partition) or 0)
+        partition.partition: max(asked.get(partition, 0), consumer.last_stable_offset(partition) or 0)
         for partition in ours & consumer.assignment()
     }
     progress.note_ends(ends, now_s=time.monotonic())
+
+
+def _was_told(consumer: "AIOKafkaConsumer", partition: TopicPartition) -> bool:
+    """Return whether a fetch told the end of the partition a moment ago."""
+    told_ms = consumer.last_poll_timestamp(partition)
+    is_fresh = told_ms is not None and 0 <= time.time() * 1000 - told_ms < _TOLD_WITHIN_S * 1000
+    return is_fresh and consumer.last_stable_offset(partition) is not None
 
 
 async def _note_start(consumer: "AIOKafkaConsumer", progress: Progress, fresh: list[TopicPartition]) -> None:
