@@ -18,7 +18,8 @@ from workers.fallback_writer import FallbackWriter
 from workers.lane_scheduler import LaneScheduler, Processor
 from workers.model import HELD_BYTES, BatchRunner
 from workers.replies import ReplyBuilder
-from workers.requests import UNREADABLE, Request, decode, headers_of
+from workers.request_reader import RequestReader
+from workers.requests import Request, headers_of
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -82,6 +83,7 @@ class Pipeline:
         self._moved = moved
         self._max_batch_rows = worker.max_batch_rows
         self._model = model
+        self._reader = RequestReader(model.version)
         self._delivery = delivery
         self._telemetry = telemetry
         self._fallbacks = fallbacks
@@ -127,16 +129,13 @@ class Pipeline:
         requests: list[Request] = []
         refused: list[Reply] = []
         left = fetched.records if self._moved is None else self._moved.left(fetched.records, lane)
-        for number, record in enumerate(left, start=1):
-            if _gives_way(number, lane):
+        a_turn = _BULK_RECORDS_A_TURN if lane is Lane.BULK else max(1, len(left))
+        for start in range(0, len(left), a_turn):
+            if start:
                 await asyncio.sleep(0)
-            try:
-                requests.append(decode(record, lane, self._model.version))
-            except UNREADABLE as error:
-                refused.append(self._refuse(record, lane, error))
-            except Exception as error:  # a record must never stop the lane, whatever it holds
-                log.exception("record_undecodable", topic=record.topic, offset=record.offset)
-                refused.append(self._refuse(record, lane, InferlaneError(f"decoding failed: {clipped(repr(error))}")))
+            readable, others = self._reader.read(left[start : start + a_turn], lane)
+            requests += readable
+            refused += [self._refuse(record, lane, error) for record, error in others]
         if refused:
             await self._finish([BatchReply(Batch(lane=lane, fetched_s=fetched_s), refused)])
         max_rows = self._runner.most_rows(self._max_batch_rows, lane)

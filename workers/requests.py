@@ -46,19 +46,25 @@ def decode(record: "KafkaRecord", lane: Lane, version: "ModelVersion") -> Reques
         InvalidInputError: the tensors do not fit the signature, or the body names another model, version or output.
         PayloadTooLargeError: there are more rows than one record may have.
     """
-    headers = read_headers(record)
+    return decode_body(record, read_headers(record), lane, version)
+
+
+def decode_body(record: "KafkaRecord", headers: RequestHeaders, lane: Lane, version: "ModelVersion") -> Request:
+    """Read the body of a record whose headers are read.
+
+    Raises:
+        DecodeError, InvalidInputError, PayloadTooLargeError: as `decode`.
+    """
     payload = record.value or b""
     body = read_instances_body(payload) if headers.json_length is None else None
     if body is not None:
-        _check_pool(version, body.model, body.version)
+        check_names(version, body.model, body.version, ())
         tensors = decode_instances(body.instances, version.signature, max_rows=_MAX_ROWS)
         form = ALL_AS_JSON
     else:
         request = decode_request(payload, headers.json_length, version.signature)
-        _check_pool(version, request.model, request.version)
         tensors, form = request.tensors, request.form
-        if form.names:
-            _check_outputs(form.names, version)
+        check_names(version, request.model, request.version, form.names)
     return Request(
         record=record,
         headers=headers,
@@ -80,19 +86,20 @@ def _free_axes_of(signature: Signature) -> Mapping[str, Any]:
     }
 
 
-def _check_pool(version: "ModelVersion", model_named: object, version_named: object) -> None:
-    """Refuse a body that names another model or version: the router chose by the headers and did not read the body."""
+def check_names(version: "ModelVersion", model_named: object, version_named: object, outputs: Sequence[str]) -> None:
+    """Check what a body names. The router chose the version by the headers and did not read the body.
+
+    Raises:
+        InvalidInputError: it is another model or version, or an output that the version does not have.
+    """
     for what, named, ours in (("model", model_named, version.model), ("version", version_named, version.version)):
         if isinstance(named, str) and named not in ("", ours):
             raise InvalidInputError(
                 f"the body names the {what} {quoted(named)}, and the record came to {version.model} {version.version}: "
                 "records are routed by the headers ce_model and ce_modelversion, so name it there"
             )
-
-
-def _check_outputs(names: Sequence[str], version: "ModelVersion") -> None:
-    known = [spec.name for spec in version.signature.outputs]
-    for name in names:
+    known = [spec.name for spec in version.signature.outputs] if outputs else ()
+    for name in outputs:
         if name not in known:
             raise InvalidInputError(
                 f"{version.model} {version.version} has no output {quoted(name)}; its outputs are: {', '.join(known)}"

@@ -11,7 +11,7 @@ import simdjson
 from inferlane.contracts.wire.axis_lengths import check_lengths
 from inferlane.contracts.wire.json_numbers import SIMDJSON_FROM_BYTES, ExpectedNumbers, Raw, numbers
 from inferlane.contracts.wire.json_rows import OBJECTS_UP_TO_BYTES, Filler, document_of, names_of, shape_of
-from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, exactly, numpy_dtype
+from inferlane.contracts.wire.tensors import WIDEST, Signature, TensorSpec, are_finite, exactly, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, clipped, quoted
 
 # More values than any payload holds, yet few enough for numpy to address, also beside an empty axis.
@@ -205,15 +205,12 @@ def _check_tensor(array: np.ndarray, spec: TensorSpec) -> None:
         )
     if spec.allow_nan:
         return
-    # A finite sum of squares proves that every element is finite, in one pass and without a temporary array.
-    if array.dtype.kind == "f" and not np.isfinite(np.vdot(array, array)):
+    if array.dtype.kind == "f" and not are_finite(array):
         _refuse_not_finite(array, spec)
 
 
 def _refuse_not_finite(array: np.ndarray, spec: TensorSpec) -> None:
     are_bad = ~np.isfinite(array)
-    if not are_bad.any():
-        return
     place, value = _first(are_bad, array)
     raise InvalidInputError(
         f"input {spec.name!r}{place} is {value}; send finite numbers: it takes no missing values "

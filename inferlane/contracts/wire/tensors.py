@@ -129,13 +129,14 @@ def raw_bytes(array: np.ndarray) -> bytes:
 def json_values(array: np.ndarray) -> list[Any]:
     """The values as JSON has them, nested as they are; those that JSON has no number for are spelled `NOT_FINITE`."""
     values: list[Any] = array.tolist()
-    if array.dtype.kind != "f" or _is_finite(array):
+    if array.dtype.kind != "f" or are_finite(array):
         return values
     spelled: list[Any] = _spelled(values)
     return spelled
 
 
-def _is_finite(array: np.ndarray) -> bool:
+def are_finite(array: np.ndarray) -> bool:
+    """Return whether every number is finite."""
     # A finite sum of squares proves that all values are finite, in a third of the time; large squares may overflow.
     return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 

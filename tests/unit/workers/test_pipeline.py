@@ -28,11 +28,10 @@ from inferlane.runtime.service_settings import FeedbackSettings, WorkerSettings
 from inferlane.runtime.settings import KafkaSettings
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord, make_version
-from workers import pipeline as pipeline_module
 from workers.batching import Batch
 from workers.fallback_writer import FallbackWriter
 from workers.pipeline import Pipeline
-from workers.requests import Request, decode
+from workers.requests import Request
 from workers.shadow_copies import ShadowCopies
 
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -241,15 +240,15 @@ async def test_bulk_results_of_a_take_are_delivered_together_and_those_of_client
 
 
 async def test_bulk_records_are_decoded_a_few_a_turn_of_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards `_gives_way`: a client's request would wait until every record of a large bulk batch is decoded."""
+    """Guards `_BULK_RECORDS_A_TURN`: a client's request would wait until all of a large bulk batch is decoded."""
     decoded = 0
 
     def counted(*arguments: Any) -> Any:
         nonlocal decoded
         decoded += 1
-        return decode(*arguments)
+        return read_headers(*arguments)
 
-    monkeypatch.setattr(pipeline_module, "decode", counted)
+    monkeypatch.setattr("workers.request_reader.read_headers", counted)
     work = asyncio.create_task(answer(*map(make_record, map(str, range(64))), model=FakeModel(), lane=Lane.BULK))
     seen = [0]
     while seen[-1] < 64:
