@@ -1,7 +1,9 @@
 """`inferlane api`, `router`, `worker`, `webhooks` and `dashboard`: a process each, without what a terminal needs."""
 
 import os
+import resource
 import sys
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +40,8 @@ _SHARED_MODULES = (
     "numpy.random",
     "uvicorn.lifespan.off",
 )
+# Enough for `max_connections` and what else a process opens; far fewer than would slow down who goes through them all.
+_OPEN_FILES = 65_536
 _WORKER_OPTIONS = {"--model", "--version"}
 _ROSTER_OPTION = "--roster"
 
@@ -130,6 +134,19 @@ def quiet_libraries() -> None:
     Its official builds report to Microsoft by default, from a thread that the import starts.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def raise_open_files() -> None:
+    """Raise the limit of open files to what this process may have: by default Linux gives 1,024 of half a million.
+
+    It is that low for programs that call `select`, which none of ours does; a connection of a client needs a file.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # A system may have a limit below that of the process.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def run_forked(arguments: "Sequence[str]") -> int:

@@ -1,6 +1,7 @@
 """One request: its rows, and how it is to be served, as the body of a predict call."""
 
 import json
+import math
 import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,10 +45,13 @@ class Request:
             InvalidInput: the rows cannot be sent as JSON.
         """
         named = {"model": self.model, "version": self.version}
-        body = {"instances": instances_of(self.rows)} | {
-            name: value for name, value in named.items() if value is not None
-        }
-        return encode_json(body | self.options())
+        instances = instances_of(self.rows)
+        more = {name: value for name, value in named.items() if value is not None} | self.options()
+        try:
+            return encode_json({"instances": instances} | more)
+        except InvalidInput:
+            # Only rows with missing values, or with what JSON cannot hold, are gone through value by value.
+            return encode_json({"instances": _with_nulls(instances, "instances")} | more)
 
     def options(self) -> dict[str, Any]:
         """How the request is to be served, as fields of the V1 call and parameters of the V2 call."""
@@ -137,7 +141,33 @@ def _plain(value: Any) -> Any:
         # Some numbers of numpy are wider than any of Python's, and stay as they are.
         if not isinstance(plain, numpy.generic):
             return plain
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"of the type {type(value).__name__}, which JSON cannot hold")
+
+
+def _with_nulls(value: Any, place: str) -> Any:
+    """The value with null for what is missing: NaN, and the NA of pandas.
+
+    Raises:
+        InvalidInput: JSON cannot hold it; the message has its place.
+    """
+    if isinstance(value, str | int | None):
+        return value
+    if isinstance(value, float):
+        if math.isinf(value):
+            raise _invalid(f"{place} is {value}, which JSON cannot hold: send finite numbers, or `predict_tensors`")
+        return None if math.isnan(value) else value
+    if isinstance(value, Mapping):
+        return {name: _with_nulls(inner, f"{place}.{name}") for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_nulls(inner, f"{place}[{number}]") for number, inner in enumerate(value)]
+    pandas = _loaded("pandas")
+    if pandas and value is pandas.NA:
+        return None
+    try:
+        plain = _plain(value)
+    except TypeError as error:
+        raise _invalid(f"{place} is {error}: send finite numbers, booleans or strings") from error
+    return _with_nulls(plain, place)
 
 
 def _is_array(value: Any) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # As many rows as a record may have at most; the first few that do not fit tell what is wrong with the file.
 _CHECKED_AT_ONCE, _SHOWN_REJECTS = 10_000, 5
+_OTHER_FORMATS = {".csv", ".tsv", ".parquet"}
 
 app = typer.Typer(no_args_is_help=True, help="Score files through the bulk lane.")
 
@@ -72,6 +73,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     from control_plane.bulk.rows import RowFile  # noqa: PLC0415 - as above
     from models.store_reader import load_catalog  # noqa: PLC0415 - as above
 
+    _check_output(out)
     settings = reachable_settings()
     known = load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model).model(model)
     served = known.version(version or known.default_version)
@@ -102,6 +104,21 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     )
     if report.failed or report.invalid:
         raise typer.Exit(1)
+
+
+def _check_output(out: Path) -> None:
+    """Return if JSON lines can be written there.
+
+    Raises:
+        ConfigurationError: it is a folder, or its name says that it holds something else.
+    """
+    if out.is_dir():
+        raise ConfigurationError(f"--out {str(out)!r} is a folder; name a file, such as {str(out / 'results.jsonl')!r}")
+    if out.suffix.lower() in _OTHER_FORMATS:
+        raise ConfigurationError(
+            f"--out {str(out)!r} ends in {out.suffix!r}, and results are JSON lines; name it "
+            f"{str(out.with_suffix('.jsonl'))!r}"
+        )
 
 
 def _refuse_invalid(file: "RowFile", rows: Path) -> None:

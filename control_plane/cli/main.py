@@ -140,3 +140,9 @@ def main() -> None:
         line = styled(("error", "bold red"), " ", (f"({error.code})", "dim"), f" {error}")
         err.print(line, soft_wrap=True)
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = f"{error.filename} cannot be used: {error.strerror}. Name another file or folder, or make this one."
+        err.print(styled(("error", "bold red"), " ", ("(file)", "dim"), f" {reason}"), soft_wrap=True)
+        sys.exit(1)

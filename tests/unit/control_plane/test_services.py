@@ -1,5 +1,6 @@
 """Which arguments of `inferlane` start a service at once, and which are for the command line."""
 
+import resource
 import subprocess
 import sys
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.services import (
+    raise_open_files,
     run_api,
     run_dashboard,
     run_router,
@@ -73,3 +75,35 @@ def test_an_error_of_a_service_is_one_line_and_exit_code_1(tmp_path: Path) -> No
     assert ended.returncode == 1
     assert ended.stderr.startswith("error (configuration_error) INFERLANE_API_PORT='none'")
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised"),
+    [
+        ((1_024, 524_288), (65_536, 524_288)),
+        ((1_024, 4_096), (4_096, 4_096)),
+        ((1_024, resource.RLIM_INFINITY), (65_536, resource.RLIM_INFINITY)),
+        ((100_000, 524_288), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+    ],
+)
+def test_a_process_takes_as_many_open_files_as_it_may_have(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: tuple[int, int] | None
+) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: given.append(wanted))
+    raise_open_files()
+    assert given == ([] if raised is None else [raised])
+
+
+def test_each_command_raises_its_open_files() -> None:
+    program = (
+        "import resource, sys; hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); sys.argv = ['inferlane', '--version']\n"
+        "from control_plane.command import main\n"
+        "try: main()\n"
+        "except SystemExit: print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, 65_536))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True", done.stderr
