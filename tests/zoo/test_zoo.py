@@ -128,7 +128,7 @@ def test_a_file_of_rows_is_answered_by_batch_submit_as_the_library_predicts(
     """A table in each form that one has: text, missing values and names of columns must survive all of them."""
     animal = zoo.animals[name]
     for suffix in _FILES if animal.is_a_table else [".jsonl"]:
-        rows, out = tmp_path / f"rows{suffix}", tmp_path / f"results{suffix}"
+        rows, out = tmp_path / f"rows{suffix}", tmp_path / "results.jsonl"
         _FILES[suffix](animal, rows)
         # The command itself, in this process: each of its own would spend a second on imports.
         arguments = ["batch", "submit", str(rows), "--out", str(out), "--model", name, "--stall-timeout-s", _PATIENCE_S]
