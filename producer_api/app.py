@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from inferlane import __version__
 from inferlane.errors import DecodeError, InferlaneError, UnavailableError, clipped
+from inferlane.runtime.http.direct_calls import DirectHandler, direct_of
 from inferlane.runtime.ops import health_body
 from producer_api.http.asgi import (
     EMBEDDINGS_PATH,
@@ -31,7 +32,8 @@ from producer_api.http.responses import as_fastapi, error_response, health_respo
 from producer_api.inference_protocol.infer_format import V2Format, is_infer
 from producer_api.inference_protocol.infer_request import InferReader
 from producer_api.predict.embeddings_format import EmbeddingsFormat
-from producer_api.predict.endpoint import PredictEndpoint, PredictFormat, V1Format
+from producer_api.predict.endpoint import PredictEndpoint, V1Format
+from producer_api.predict.predict_format import PredictFormat
 from producer_api.routes import (
     docs_page,
     operations,
@@ -142,6 +144,14 @@ class HotPath:
         served: Awaitable[None] = (self._post if is_post else self._app)(scope, receive, send)
         return served
 
+    def direct(self, scope: Any) -> DirectHandler | None:
+        """Return what serves calls with this head directly; None if it is not that of a hot endpoint."""
+        if scope["method"] != "POST":
+            return None
+        endpoint = self._hot.get(scope["path"]) or (self._infer if is_infer(scope["path"]) else None)
+        handler: DirectHandler | None = None if endpoint is None else endpoint.direct(scope, self._held)
+        return handler
+
     async def _post(self, scope: Any, receive: Any, send: Any) -> None:
         reservation = BodyReservation(self._held)
         put_reservation(scope, reservation)
@@ -219,6 +229,10 @@ class StartingApp:
         """Return what serves the call: no coroutine of its own, which each step of the call would pass through."""
         served: Awaitable[None] = self._refuse(scope, send) if self._app is None else self._app(scope, receive, send)
         return served
+
+    def direct(self, scope: Any) -> DirectHandler | None:
+        """Return what serves calls with this head directly; None until the application is ready."""
+        return None if self._app is None else direct_of(self._app, scope)
 
     async def _refuse(self, scope: Any, send: Any) -> None:
         if scope["type"] != "http":

@@ -8,6 +8,7 @@ import structlog
 
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError, clipped
 from inferlane.runtime.api_keys import ApiKey, Scope, digest_of, read_keys
+from inferlane.runtime.http.direct_calls import DirectCycle, DirectHandler, direct_of
 from inferlane.runtime.http.server import LocalGuard
 from inferlane.runtime.metrics.api_metrics import DENIED
 from inferlane.runtime.runfile import is_loopback
@@ -183,6 +184,26 @@ class KeyAuthentication:
                 await error_response(error, scope["path"]).send(send)
                 return
         await self._app(scope, receive, send)
+
+    def direct(self, scope: Any) -> DirectHandler | None:
+        """Return what serves calls with this head directly, and checks the key at each; None if it has none."""
+        handler, needed = direct_of(self._app, scope), required_scope(scope["method"], scope["path"])
+        if handler is None or needed is None:
+            return handler
+        try:
+            sent = sent_key(header(scope, b"authorization"), header(scope, b"x-api-key"))
+        except UnauthorizedError:
+            return None
+
+        def serve_authorized(body: bytes, cycle: DirectCycle, caller: str = "") -> bool:
+            try:
+                caller = authorize(self._keys, sent, needed, call="").name
+            except InferlaneError:
+                # ASGI refuses it, and says why.
+                return False
+            return handler(body, cycle, caller)
+
+        return serve_authorized
 
     def _authorize(self, scope: Any) -> None:
         """Return if the call is allowed, and note its caller in the scope.

@@ -96,13 +96,21 @@ class BodyMemory:
         self._limit_bytes = limit_bytes
         self.held_bytes = 0
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Return whether `add` would reserve so much."""
+        return self.held_bytes + size_bytes <= self._limit_bytes
+
+    def release(self, size_bytes: int) -> None:
+        """Release what was reserved."""
+        self.held_bytes -= size_bytes
+
     def add(self, size_bytes: int) -> None:
         """Reserve memory for more of a body.
 
         Raises:
             OverloadedError: all open bodies together would be over the limit.
         """
-        if self.held_bytes + size_bytes > self._limit_bytes:
+        if not self.has_room(size_bytes):
             raise OverloadedError(
                 f"the bodies of the calls under way have {self.held_bytes} bytes, the limit is {self._limit_bytes} "
                 "(INFERLANE_MAX_PENDING_BYTES); send again later, or smaller requests"
@@ -128,7 +136,7 @@ class BodyReservation:
 
     def release(self) -> None:
         """Release all that this call reserved."""
-        self._total.held_bytes -= self._bytes
+        self._total.release(self._bytes)
         self._bytes = 0
 
 

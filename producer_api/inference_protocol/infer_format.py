@@ -37,6 +37,7 @@ class V2Format:
     route = f"{V2_ROOT}/models/{{model}}/infer"
     # The protocol has no answer that says "accepted", so `Prefer: respond-async` is not heeded.
     responds_async = False
+    is_coded = True
 
     def __init__(self, reader: InferReader, catalog: "AnyCatalog") -> None:
         self._reader = reader

@@ -57,6 +57,7 @@ class EmbeddingsFormat:
     route = EMBEDDINGS_PATH
     # The shape has no answer that says "accepted", so `Prefer: respond-async` is not heeded.
     responds_async = False
+    is_coded = False
 
     def __init__(self, api: "ApiSettings", reader: "CallReader") -> None:
         self._api = api

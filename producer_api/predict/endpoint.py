@@ -3,7 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,11 +12,13 @@ from inferlane.contracts.record import TRACE_PARENT
 from inferlane.contracts.results import Result, Status
 from producer_api.http.asgi import CALLER, PREDICT_PATH, PlainResponse, header
 from producer_api.http.error_responses import result_problem
-from producer_api.http.request_body import read_body, single_header
-from producer_api.http.responses import JSON, error_response
+from producer_api.http.request_body import BodyMemory, content_length, read_body, single_header
+from producer_api.http.responses import JSON
 from producer_api.predict.call_options import CallOrigin, read_preferences
 from producer_api.predict.cancellation import ClientDisconnect
+from producer_api.predict.direct_predict import DirectPredict
 from producer_api.predict.exchange import Exchange
+from producer_api.predict.predict_format import PredictFormat, failure_response, response_of
 from producer_api.predict.telemetry import begin_call_span
 
 if TYPE_CHECKING:
@@ -45,41 +47,12 @@ class ResponseBuilder:
         return prediction_body(result, self._catalog.class_names(result.model, result.version))
 
 
-class PredictFormat(Protocol):
-    """How the predict call of one protocol is read, and how its responses are written."""
-
-    route: str
-    """The path, with `{name}` for what varies, by which traces group calls."""
-
-    responds_async: bool
-    """Whether a response may say that the request is accepted and no more."""
-
-    def read(self, scope: Any, body: bytes, origin: CallOrigin) -> "Call":
-        """Return the call that a body asks for; may run in a thread."""
-        ...
-
-    def fingerprinted(self, scope: Any, body: bytes) -> bytes:
-        """Return what must be the same in each call with one `Idempotency-Key`."""
-        ...
-
-    def result_response(self, call: "Call", result: Result) -> PlainResponse:
-        """Return the response to a call that has its terminal result."""
-        ...
-
-    def queued_response(self, call: "Call") -> PlainResponse:
-        """Return the response to a call whose request is accepted and has no result yet."""
-        ...
-
-    async def prepare(self, scope: Any, response: PlainResponse) -> PlainResponse:
-        """Return the response as this client wants it sent."""
-        ...
-
-
 class V1Format:
     """`POST /v1/models/predict`: rows and predictions as JSON, errors as problem documents."""
 
     route = PREDICT_PATH
     responds_async = True
+    is_coded = False
 
     def __init__(self, reader: "CallReader", responses: ResponseBuilder) -> None:
         self._reader = reader
@@ -118,9 +91,9 @@ def prediction_path(request_id: str) -> str:
 
 # Parsing a larger body would block the event loop for longer than a whole call takes.
 _READ_ON_LOOP_BYTES = 1024 * 1024
-# RFC 9211.
-_CACHE_HIT = (b"cache-status", b"inferlane; hit")
 _TRACE_PARENT = TRACE_PARENT.encode()
+# Headers of calls that are not served directly.
+_NEED_ASGI = frozenset({b"content-encoding", b"idempotency-key"})
 
 
 class PredictEndpoint:
@@ -151,9 +124,36 @@ class PredictEndpoint:
         try:
             response = await self.handle(scope, receive, exchange)
         except Exception as error:  # noqa: BLE001 - a bug of ours gets a response too
-            response = error_response(self._exchanges.failure(exchange, error), scope["path"])
+            response = failure_response(self._exchanges, exchange, error, scope["path"])
         await (await self._format.prepare(scope, response)).send(send)
         self._exchanges.end(exchange, status=response.status)
+
+    def direct(self, scope: Any, held: BodyMemory) -> DirectPredict | None:
+        """Return what serves calls with this head directly; None if they need more than their rows computed.
+
+        `held` counts the bodies of the calls under way.
+        """
+        headers = {name for name, _ in scope["headers"]}
+        length = content_length(scope)
+        preferred = read_preferences(header(scope, b"prefer") or b"")
+        if (
+            self._tracing is not None
+            or self._cancels_on_disconnect
+            or headers & _NEED_ASGI
+            or (self._format.is_coded and b"accept-encoding" in headers)
+            or preferred.is_async
+            or length is None
+            or length > min(self._max_body_bytes, _READ_ON_LOOP_BYTES)
+        ):
+            return None
+        return DirectPredict(
+            self._format,
+            self._exchanges,
+            held,
+            scope=scope,
+            wait_s=preferred.wait_s,
+            trace_parent=header(scope, _TRACE_PARENT),
+        )
 
     async def handle(self, scope: Any, receive: Any, exchange: Exchange) -> PlainResponse:
         """Read the call, submit its request as its headers ask, and return the response.
@@ -182,10 +182,7 @@ class PredictEndpoint:
                 result = await submit(disconnect=disconnect)
         else:
             result = await submit()
-        if result is None:
-            return self._format.queued_response(exchange.call)
-        response = self._format.result_response(exchange.call, result)
-        return response._replace(headers=(*response.headers, _CACHE_HIT)) if exchange.is_cached else response
+        return response_of(self._format, exchange, result)
 
     async def _read(self, scope: Any, body: bytes, origin: CallOrigin) -> "Call":
         if len(body) <= _READ_ON_LOOP_BYTES:

@@ -1,5 +1,6 @@
 """One predict call while it is served, of any protocol: submitted, logged, traced and counted in one way."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.contracts.kafka_record import trace_id_of
-from inferlane.errors import InferlaneError
+from inferlane.errors import InferlaneError, OverloadedError
 from producer_api.http.error_responses import crash_error, status_of
 from producer_api.predict.idempotency import IdempotencyKey
 from producer_api.predict.telemetry import end_call_span
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from producer_api.predict.idempotency import IdempotentSubmitter
     from producer_api.predict.response_cache import CachePlace, ResponseCache
     from producer_api.predict.store_capacity import DeliveredResults
+    from producer_api.predict.submission import WaitingCall
     from producer_api.predict.submitter import Submitter
     from producer_api.predict.telemetry import ResponseMetrics
 
@@ -116,9 +118,37 @@ class Exchanges:
             )
         else:
             await self._submitter.submit(call)
+        self.note(exchange, result)
+        return result
+
+    def begin(self, exchange: Exchange, waiting: "WaitingCall") -> None:
+        """Submit the request of a call that waits for its result; end `waiting` with the outcome.
+
+        Raises:
+            InferlaneError: the request was not accepted; `waiting` is not ended.
+        """
+        call = exchange.served_call()
+        place = self._cache.place(call)
+        if place is None:
+            self._submitter.begin(call, waiting)
+        else:
+            waiting.spawn(self._end_cached(place, call, exchange, waiting))
+
+    async def _end_cached(self, place: "CachePlace", call: "Call", exchange: Exchange, waiting: "WaitingCall") -> None:
+        try:
+            outcome: Result | Exception | None = await self._cached_or_computed(place, call, exchange, None)
+        except Exception as error:  # noqa: BLE001 - the call gets a response, whatever failed
+            outcome = error
+        except asyncio.CancelledError:
+            waiting.end(OverloadedError("the API is stopping; send the request again"))
+            raise
+        waiting.end(outcome)
+
+    @staticmethod
+    def note(exchange: Exchange, result: "Result | None") -> None:
+        """Note the terminal result of the call, if there is one."""
         if result is not None:
             exchange.result, exchange.error_code = result, result.error_code
-        return result
 
     async def _cached_or_computed(
         self, place: "CachePlace", call: "Call", exchange: Exchange, disconnect: "ClientDisconnect | None"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -22,6 +22,19 @@ log = structlog.get_logger(__name__)
 Waiter = asyncio.Future["Result | None"]
 """Resolved with the result, or with None when the wait ran out."""
 
+
+class Resolvable(Protocol):
+    """A waiter, or what is resolved like one."""
+
+    def done(self) -> bool:
+        """Return whether it is resolved."""
+        ...
+
+    def set_result(self, result: Result | None, /) -> None:
+        """Resolve it. It may be removed from the waiters at once."""
+        ...
+
+
 # How often the results of all waiters are read. Pub/sub may lose a message; this bounds the delay that follows.
 _TICK_S = 1.0
 _READ_AT_ONCE = 500
@@ -35,7 +48,7 @@ class PendingRequests:
         self.store = store
         self._redis = redis
         self._max_waiters = max_waiters
-        self._waiters: dict[str, list[Waiter]] = {}
+        self._waiters: dict[str, list[Resolvable]] = {}
         self._count = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._subscribed = asyncio.Event()
@@ -81,6 +94,16 @@ class PendingRequests:
     def add(self, key: str) -> Waiter:
         """Add a waiter for the result that the store keeps under `key`; `remove` must follow.
 
+        Raises:
+            OverloadedError: the limit of waiters is reached.
+        """
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self.register(key, waiter)
+        return waiter
+
+    def register(self, key: str, waiter: Resolvable) -> None:
+        """Add this waiter for the result that the store keeps under `key`; `remove` must follow.
+
         Each waiter counts, also if several wait for one result.
 
         Raises:
@@ -91,12 +114,10 @@ class PendingRequests:
                 f"{self._count} calls wait in this process, the limit is {self._max_waiters}; "
                 "send again later, or submit with `Prefer: respond-async`"
             )
-        waiter: Waiter = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(key, []).append(waiter)
         self._count += 1
-        return waiter
 
-    def remove(self, key: str, waiter: Waiter) -> None:
+    def remove(self, key: str, waiter: Resolvable) -> None:
         """Remove the waiter."""
         waiters = self._waiters[key]
         waiters.remove(waiter)
@@ -110,16 +131,22 @@ class PendingRequests:
         Raises:
             UnavailableError: the request could not be enqueued (set on the waiter by whoever produced it).
         """
-        timer = waiter.get_loop().call_later(wait_s, _resolve, waiter, None)
+        timer = self.end_after(waiter, wait_s)
         try:
             return await waiter
         finally:
             timer.cancel()
 
+    @staticmethod
+    def end_after(waiter: Resolvable, wait_s: float) -> asyncio.TimerHandle:
+        """Resolve the waiter with None after `wait_s`, unless it is resolved or the timer is cancelled by then."""
+        return asyncio.get_running_loop().call_later(wait_s, _resolve, waiter, None)
+
     def _settle(self, results: Sequence[Result | None]) -> None:
         for result in results:
             if result is not None:
-                for waiter in self._waiters.get(result.key, ()):
+                # A copy: a waiter that goes on at once removes itself.
+                for waiter in tuple(self._waiters.get(result.key, ())):
                     _resolve(waiter, result)
 
     async def _on_wake_up(self, message: bytes) -> None:
@@ -150,7 +177,7 @@ class PendingRequests:
             self._settle(await self.store.get(waiting[start : start + _READ_AT_ONCE]))
 
 
-def _resolve(waiter: Waiter, result: Result | None) -> None:
+def _resolve(waiter: Resolvable, result: Result | None) -> None:
     if not waiter.done():
         waiter.set_result(result)
 

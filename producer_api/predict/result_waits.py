@@ -13,7 +13,7 @@ from producer_api.predict.pending import WaiterQuotas
 
 if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
-    from producer_api.predict.pending import PendingRequests, Waiter
+    from producer_api.predict.pending import PendingRequests, Resolvable, Waiter
 
 # Timers of the event loop may end a millisecond early, and the deadline must have passed when a wait for it ends. Too
 # large delays each EXPIRED.
@@ -65,6 +65,28 @@ class ResultWaits:
         Entering it raises `OverloadedError` where too many calls of the model, or of all, wait in this process.
         """
         return RegisteredWaiter(self._pending, self.quotas, model=model, key=key)
+
+    def register(self, waiter: "Resolvable", *, model: str, key: str) -> None:
+        """Register this waiter for the result that the store keeps under `key`; `remove` must follow.
+
+        Raises:
+            OverloadedError: too many calls of the model, or of all, wait in this process.
+        """
+        self.quotas.acquire(model)
+        try:
+            self._pending.register(key, waiter)
+        except BaseException:
+            self.quotas.release(model)
+            raise
+
+    def remove(self, waiter: "Resolvable", *, model: str, key: str) -> None:
+        """Remove a registered waiter."""
+        self._pending.remove(key, waiter)
+        self.quotas.release(model)
+
+    def end_at(self, waiter: "Resolvable", *, until_s: float, deadline_s: float) -> asyncio.TimerHandle:
+        """Resolve the waiter with None once `until_s` (monotonic) or the request's deadline (wall clock) has passed."""
+        return self._pending.end_after(waiter, self._left_s(until_s=until_s, deadline_s=deadline_s))
 
     def until(self, waiter: "Waiter", *, until_s: float, deadline_s: float) -> Awaitable[Result | None]:
         """Wait for the result; None once `until_s` (monotonic) or the request's deadline (wall clock) has passed."""

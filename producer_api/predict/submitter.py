@@ -5,21 +5,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
-from inferlane.contracts.kafka_record import OutRecord, format_time
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import CALLBACK_URL, CALLER, JSON_LENGTH, PROOF, TRACE_PARENT, fixed_request_headers
 from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import OverloadedError, UnavailableError
 from inferlane.runtime.metrics.api_metrics import ACCEPTED
 from producer_api.http.error_responses import ClientGoneError, UnconfirmedError
-from producer_api.predict.call import SOURCE
 from producer_api.predict.cancellation import ClientDisconnect, accepted_headers, cancel_request
 from producer_api.predict.pending import answer_within, store_is_late
+from producer_api.predict.request_records import RequestRecords
 from producer_api.predict.result_waits import ResultWaits
+from producer_api.predict.submission import Acknowledged, Submission, WaitingCall
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from prometheus_client import Counter
 
     from inferlane.contracts.naming import Names
@@ -37,14 +34,6 @@ if TYPE_CHECKING:
     from producer_api.predict.telemetry import RequestQueue
 
 log = structlog.get_logger(__name__)
-
-# Records of one batch that may go to one partition. The router reads all partitions, so this causes no delay.
-_MAX_RUN = 1_000
-
-
-Acknowledged = asyncio.Future["InferlaneError | None"]
-"""Resolved with None once the broker has the request, or with the error. The error is the result and not the exception
-of the future, because nobody awaits it after the client has its response or has disconnected."""
 
 
 class Submitter:
@@ -66,7 +55,8 @@ class Submitter:
     ) -> None:
         self._api = api
         self._store = store
-        self._topic = names.ingress[Lane.REQUESTS]
+        topic = names.ingress[Lane.REQUESTS]
+        self._records = RequestRecords(catalog, topic=topic, instance=pending.instance)
         self._admission = admission
         self._store_capacity = store_capacity
         self._enqueuer = enqueuer
@@ -77,15 +67,10 @@ class Submitter:
         self._clock = clock
         # The same for every request of a model, so built once.
         self._accepted: dict[str, Counter] = {}
-        self._model_headers: dict[str, Sequence[tuple[str, bytes]]] = {}
         catalog.on_change(self._learn)
 
     def _learn(self, catalog: "Catalog") -> None:
         for name in catalog.models.keys() - self._accepted.keys():
-            self._model_headers[name] = (
-                *fixed_request_headers(source=SOURCE.decode(), model=name),
-                ("ce_replyto", self._pending.instance.encode()),
-            )
             self._accepted[name] = ACCEPTED.labels(name)
 
     async def submit_and_wait(self, call: "Call", *, disconnect: ClientDisconnect | None = None) -> Result | None:
@@ -108,7 +93,7 @@ class Submitter:
                 if error is not None and not waiter.done():
                     waiter.set_result(None)
 
-            ticket = self._enqueuer.enqueue(self._record(call), on_acknowledged)
+            ticket = self._enqueuer.enqueue(self._records.record(call), on_acknowledged)
             if disconnect is not None:
                 disconnect.resolves(waiter)
             result = await self.waits.until(waiter, until_s=call.wait_until_s, deadline_s=call.deadline_s)
@@ -117,6 +102,41 @@ class Submitter:
             if result is None:
                 result = await self._accept_unanswered(call, ticket, acknowledged)
             return result
+
+    def begin(self, call: "Call", waiting: WaitingCall) -> None:
+        """Enqueue the request, and end `waiting` with what `submit_and_wait` would return or raise.
+
+        No task waits meanwhile. Only if the wait runs out, the rest is done in one.
+
+        Raises:
+            OverloadedError: as `submit_and_wait`; nothing was enqueued, and `waiting` is not ended.
+        """
+        self._admit(call)
+        submission = Submission(self.waits, call, waiting, on_unanswered=self._end_unanswered)
+
+        def on_acknowledged(error: "InferlaneError | None") -> None:
+            self._acknowledge(submission.acknowledged, call, error)
+            if error is not None and not submission.done():
+                submission.set_result(None)
+
+        try:
+            submission.ticket = self._enqueuer.enqueue(self._records.record(call), on_acknowledged)
+        except BaseException:
+            submission.withdraw()
+            raise
+
+    async def _end_unanswered(self, submission: Submission) -> None:
+        """Do what follows for a request whose wait ran out, and end its call with the outcome."""
+        try:
+            outcome: Result | Exception | None = await self._accept_unanswered(
+                submission.call, submission.ticket, submission.acknowledged
+            )
+        except Exception as error:  # noqa: BLE001 - the call gets a response, whatever failed
+            outcome = error
+        except asyncio.CancelledError:
+            submission.end(OverloadedError("the API is stopping; send the request again"))
+            raise
+        submission.end(outcome)
 
     async def _accept_unanswered(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> Result | None:
         """Confirm a request whose wait ran out: it is accepted once the broker has it and the store has marked it."""
@@ -184,7 +204,8 @@ class Submitter:
         time_s = self.left_s(call)
         async with answer_within(time_s, store_is_late(time_s, done="nothing was enqueued, so send it again")):
             await self._mark_accepted(call)
-        ticket = self._enqueuer.enqueue(self._record(call), lambda error: self._acknowledge(acknowledged, call, error))
+        record = self._records.record(call)
+        ticket = self._enqueuer.enqueue(record, lambda error: self._acknowledge(acknowledged, call, error))
         await self._confirm(call, ticket, acknowledged)
 
     async def join(self, call: "Call", *, waits_for_result: bool) -> Result | None:
@@ -245,25 +266,3 @@ class Submitter:
             deadline_s=call.deadline_s,
             caller=call.caller,
         )
-
-    def _record(self, call: "Call") -> OutRecord:
-        headers = [
-            *self._model_headers[call.model],
-            ("ce_id", call.request_id.encode()),
-            (PROOF, call.proof),
-            ("ce_time", format_time(call.accepted_s)),
-            ("ce_deadline", format_time(call.deadline_s)),
-            (JSON_LENGTH, b"%d" % call.json_length),
-        ]
-        if call.caller:
-            headers.append((CALLER, call.caller.encode()))
-        if call.version is not None:
-            headers.append(("ce_modelversion", call.version.encode()))
-        if call.routing_key is not None:
-            headers.append(("ce_routingkey", call.routing_key.encode()))
-        if call.callback_url is not None:
-            headers.append((CALLBACK_URL, call.callback_url.encode()))
-        if call.trace_parent is not None:
-            headers.append((TRACE_PARENT, call.trace_parent))
-        key = (call.routing_key or call.request_id).encode()
-        return OutRecord(self._topic, key, call.payload, headers, max_run=0 if call.routing_key else _MAX_RUN)

@@ -3,7 +3,6 @@
 httptools accepts heads of any size, and uvicorn waits for ever. A refusal follows earlier answers and ends reading.
 """
 
-import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import httptools
@@ -12,7 +11,6 @@ from inferlane.runtime.http.connection_limits import (
     CoalescingTransport,
     ProbesOnly,
     close_unless_continued,
-    connection_limit,
     end_with_connection,
     pipeline_full,
     refusal_of,
@@ -32,26 +30,16 @@ from inferlane.runtime.http.request_head import (
 from inferlane.runtime.http.whole_response import WholeResponseCycle
 
 if TYPE_CHECKING:
+    import asyncio
+
     from inferlane.runtime.settings import PortSettings
 
 # The bytes of a header beside its name and value: `: ` and the end of the line.
 _HEADER_FRAME_BYTES = 4
 # Requests that may wait on one connection: fewer would break clients that pipeline.
 _MAX_PIPELINED = 16
-# Body bytes that are read and dropped after the answer was sent, as a multiple of the largest body.
-_DISCARD_FACTOR = 32
 # The most connections over the limit that still get an answer; any more are closed without one.
 _MAX_REFUSING = 64
-
-
-def limited_protocol(ports: "PortSettings", *, max_body_bytes: int) -> type[asyncio.Protocol]:
-    """Return the protocol class with the limits of these settings; uvicorn makes one instance a connection."""
-    limits = {
-        "ports": ports,
-        "max_connections": connection_limit(ports.max_connections),
-        "max_dropped_bytes": max_body_bytes * _DISCARD_FACTOR,
-    }
-    return type("LimitedProtocol", (LimitedProtocol,), limits)
 
 
 class LimitedProtocol(DrainingProtocol):

@@ -29,6 +29,14 @@ class Refusal:
     retryable: bool = False
 
 
+STOPPING = Refusal(
+    status=HTTPStatus.SERVICE_UNAVAILABLE,
+    code="unavailable",
+    detail="this process stops, and the call had no answer within the time for that; send it again",
+    retryable=True,
+)
+
+
 def encode_problem(
     status: int, code: str, detail: str, *, title: str | None = None, retryable: bool = False, **more: Any
 ) -> bytes:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from inferlane.errors import ConfigurationError, quoted
-from inferlane.runtime.http.protocol import limited_protocol
+from inferlane.runtime.http.direct_calls import DirectHandler, DirectProtocol, direct_of, limited_protocol
 from inferlane.runtime.http.request_head import CONTENT_TYPE, encode_problem
 from inferlane.runtime.runfile import is_loopback
 from inferlane.runtime.service import essential
@@ -70,6 +70,13 @@ class _Server(uvicorn.Server):
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_S):
                     await self._stop.wait()
+
+    async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:
+        """Wait for what is under way, for as long as the settings say; then end it with an error."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, DirectProtocol):
+                connection.end_direct_call()
 
     def stop(self) -> None:
         """Begin to shut down: from now on every answer ends its connection."""
@@ -147,6 +154,10 @@ class LocalGuard:
         reason = self._refusal(scope) if scope["type"] == "http" else None
         served: Awaitable[None] = self._app(scope, receive, send) if reason is None else self._refuse(reason, send)
         return served
+
+    def direct(self, scope: Any) -> DirectHandler | None:
+        """Return what serves calls with this head directly: what the guard looks at is all in the head."""
+        return direct_of(self._app, scope) if self._refusal(scope) is None else None
 
     @staticmethod
     async def _refuse(reason: str, send: Any) -> None:

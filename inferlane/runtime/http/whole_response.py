@@ -1,8 +1,27 @@
 """A response that is there as a whole is written at once, without the two messages of ASGI."""
 
+from collections.abc import Iterable
+
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 _NO_BODY = frozenset({204, 304})
+
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def whole_response(
+    status: int, content_type: bytes, body: bytes, *, default: Headers, more: Headers = (), keep_alive: bool
+) -> bytes:
+    """Return the bytes of a response with a body. `default` headers come first, and `more` last; none is checked."""
+    parts = [STATUS_LINE[status]]
+    for name, value in default:
+        parts += (name, b": ", value, b"\r\n")
+    parts += (b"content-type: ", content_type, b"\r\ncontent-length: %d\r\n" % len(body))
+    for name, value in more:
+        parts += (name, b": ", value, b"\r\n")
+    parts += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", body)
+    return b"".join(parts)
 
 
 class WholeResponseCycle(RequestResponseCycle):
@@ -28,12 +47,9 @@ class WholeResponseCycle(RequestResponseCycle):
             return False
         self.response_started = True
         self.chunked_encoding = False
-        parts = [STATUS_LINE[status]]
-        for name, value in self.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts += (b"content-type: ", content_type, b"\r\ncontent-length: %d\r\n" % len(body))
-        parts += (b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n", body)
-        self.transport.write(b"".join(parts))
+        self.transport.write(
+            whole_response(status, content_type, body, default=self.default_headers, keep_alive=self.keep_alive)
+        )
         self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:

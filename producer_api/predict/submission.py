@@ -1,0 +1,84 @@
+"""A request that was submitted by a call without a task: its result goes on through callbacks."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from inferlane.contracts.results import Result
+from inferlane.errors import InferlaneError
+
+if TYPE_CHECKING:
+    from producer_api.predict.call import Call
+    from producer_api.predict.result_waits import ResultWaits
+
+Acknowledged = asyncio.Future[InferlaneError | None]
+"""Resolved with None once the broker has the request, or with the error. The error is the result and not the exception
+of the future, because nobody awaits it after the client has its response or has disconnected."""
+
+
+class WaitingCall(Protocol):
+    """A call that waits for the outcome of its request."""
+
+    def end(self, outcome: Result | Exception | None) -> None:
+        """End the call, once: with the terminal result, with the error, or with None if there is no result yet.
+
+        It raises nothing.
+        """
+        ...
+
+    def spawn(self, steps: Coroutine[Any, Any, None]) -> None:
+        """Run what follows in a task that ends before the process does."""
+        ...
+
+
+class Submission:
+    """The waiter of such a request, which the result resolves at once. One event loop."""
+
+    __slots__ = ("_is_done", "_on_unanswered", "_timer", "_waiting", "_waits", "acknowledged", "call", "ticket")
+
+    def __init__(
+        self,
+        waits: "ResultWaits",
+        call: "Call",
+        waiting: WaitingCall,
+        *,
+        on_unanswered: "Callable[[Submission], Coroutine[Any, Any, None]]",
+    ) -> None:
+        """Register the waiter. `on_unanswered` is run in a task if the wait runs out; it must end with `end`.
+
+        Raises:
+            OverloadedError: too many calls wait in this process.
+        """
+        self._waits = waits
+        self._waiting = waiting
+        self._on_unanswered = on_unanswered
+        self._is_done = False
+        self.call = call
+        # As of a call with a task: the outcome of the record.
+        self.acknowledged: Acknowledged = asyncio.get_running_loop().create_future()
+        self.ticket = -1
+        waits.register(self, model=call.model, key=call.request_id)
+        self._timer: asyncio.TimerHandle = waits.end_at(self, until_s=call.wait_until_s, deadline_s=call.deadline_s)
+
+    def done(self) -> bool:
+        """Return whether the result is there, or the wait ran out."""
+        return self._is_done
+
+    def set_result(self, result: Result | None, /) -> None:
+        """End the call with its result; None leads to `on_unanswered`."""
+        self._is_done = True
+        self._timer.cancel()
+        if result is None:
+            self._waiting.spawn(self._on_unanswered(self))
+        else:
+            self.end(result)
+
+    def end(self, outcome: Result | Exception | None) -> None:
+        """Remove the waiter and end the call."""
+        self.withdraw()
+        self._waiting.end(outcome)
+
+    def withdraw(self) -> None:
+        """Remove the waiter; the call is not ended."""
+        self._timer.cancel()
+        self._waits.remove(self, model=self.call.model, key=self.call.request_id)
