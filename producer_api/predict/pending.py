@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -13,6 +13,7 @@ from inferlane.runtime.metrics.api_metrics import WAITING
 from inferlane.runtime.redis.cancellations import Listener, follow_channel
 from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.service import essential
+from producer_api.predict.wait_limits import Resolvable, WaitEnd, WaitLimits
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -21,18 +22,6 @@ log = structlog.get_logger(__name__)
 
 Waiter = asyncio.Future["Result | None"]
 """Resolved with the result, or with None when the wait ran out."""
-
-
-class Resolvable(Protocol):
-    """A waiter, or what is resolved like one."""
-
-    def done(self) -> bool:
-        """Return whether it is resolved."""
-        ...
-
-    def set_result(self, result: Result | None, /) -> None:
-        """Resolve it. It may be removed from the waiters at once."""
-        ...
 
 
 # How often the results of all waiters are read. Pub/sub may lose a message; this bounds the delay that follows.
@@ -50,6 +39,7 @@ class PendingRequests:
         self._max_waiters = max_waiters
         self._waiters: dict[str, list[Resolvable]] = {}
         self._count = 0
+        self._limits = WaitLimits()
         self._tasks: list[asyncio.Task[None]] = []
         self._subscribed = asyncio.Event()
         WAITING.set_function(lambda: self._count)
@@ -131,23 +121,23 @@ class PendingRequests:
         Raises:
             UnavailableError: the request could not be enqueued (set on the waiter by whoever produced it).
         """
-        timer = self.end_after(waiter, wait_s)
+        end = self.end_after(waiter, wait_s, waiter.get_loop())
         try:
             return await waiter
         finally:
-            timer.cancel()
+            end.discard(waiter)
 
-    @staticmethod
-    def end_after(waiter: Resolvable, wait_s: float) -> asyncio.TimerHandle:
-        """Resolve the waiter with None after `wait_s`, unless it is resolved or the timer is cancelled by then."""
-        return asyncio.get_running_loop().call_later(wait_s, _resolve, waiter, None)
+    def end_after(self, waiter: Resolvable, wait_s: float, loop: asyncio.AbstractEventLoop) -> WaitEnd:
+        """Resolve the waiter with None after `wait_s`, unless it is discarded from what is returned by then."""
+        return self._limits.add(waiter, wait_s, loop)
 
     def _settle(self, results: Sequence[Result | None]) -> None:
         for result in results:
             if result is not None:
                 # A copy: a waiter that goes on at once removes itself.
                 for waiter in tuple(self._waiters.get(result.key, ())):
-                    _resolve(waiter, result)
+                    if not waiter.done():
+                        waiter.set_result(result)
 
     async def _on_wake_up(self, message: bytes) -> None:
         try:
@@ -175,11 +165,6 @@ class PendingRequests:
         waiting = list(self._waiters)
         for start in range(0, len(waiting), _READ_AT_ONCE):
             self._settle(await self.store.get(waiting[start : start + _READ_AT_ONCE]))
-
-
-def _resolve(waiter: Resolvable, result: Result | None) -> None:
-    if not waiter.done():
-        waiter.set_result(result)
 
 
 # A model may hold this multiple of the free slots: 4/5 of all slots alone, 4/9 each beside another busy model. Too

@@ -13,7 +13,8 @@ from producer_api.predict.pending import WaiterQuotas
 
 if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
-    from producer_api.predict.pending import PendingRequests, Resolvable, Waiter
+    from producer_api.predict.pending import PendingRequests, Waiter
+    from producer_api.predict.wait_limits import Resolvable, WaitEnd
 
 # Timers of the event loop may end a millisecond early, and the deadline must have passed when a wait for it ends. Too
 # large delays each EXPIRED.
@@ -84,9 +85,11 @@ class ResultWaits:
         self._pending.remove(key, waiter)
         self.quotas.release(model)
 
-    def end_at(self, waiter: "Resolvable", *, until_s: float, deadline_s: float) -> asyncio.TimerHandle:
+    def end_at(
+        self, waiter: "Resolvable", *, until_s: float, deadline_s: float, loop: asyncio.AbstractEventLoop
+    ) -> "WaitEnd":
         """Resolve the waiter with None once `until_s` (monotonic) or the request's deadline (wall clock) has passed."""
-        return self._pending.end_after(waiter, self._left_s(until_s=until_s, deadline_s=deadline_s))
+        return self._pending.end_after(waiter, self._left_s(until_s=until_s, deadline_s=deadline_s), loop)
 
     def until(self, waiter: "Waiter", *, until_s: float, deadline_s: float) -> Awaitable[Result | None]:
         """Wait for the result; None once `until_s` (monotonic) or the request's deadline (wall clock) has passed."""

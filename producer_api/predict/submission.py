@@ -34,7 +34,7 @@ class WaitingCall(Protocol):
 class Submission:
     """The waiter of such a request, which the result resolves at once. One event loop."""
 
-    __slots__ = ("_is_done", "_on_unanswered", "_timer", "_waiting", "_waits", "acknowledged", "call", "ticket")
+    __slots__ = ("_is_done", "_limit", "_on_unanswered", "_waiting", "_waits", "acknowledged", "call", "ticket")
 
     def __init__(
         self,
@@ -55,10 +55,11 @@ class Submission:
         self._is_done = False
         self.call = call
         # As of a call with a task: the outcome of the record.
-        self.acknowledged: Acknowledged = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.acknowledged: Acknowledged = loop.create_future()
         self.ticket = -1
         waits.register(self, model=call.model, key=call.request_id)
-        self._timer: asyncio.TimerHandle = waits.end_at(self, until_s=call.wait_until_s, deadline_s=call.deadline_s)
+        self._limit = waits.end_at(self, until_s=call.wait_until_s, deadline_s=call.deadline_s, loop=loop)
 
     def done(self) -> bool:
         """Return whether the result is there, or the wait ran out."""
@@ -67,7 +68,7 @@ class Submission:
     def set_result(self, result: Result | None, /) -> None:
         """End the call with its result; None leads to `on_unanswered`."""
         self._is_done = True
-        self._timer.cancel()
+        self._limit.discard(self)
         if result is None:
             self._waiting.spawn(self._on_unanswered(self))
         else:
@@ -80,5 +81,5 @@ class Submission:
 
     def withdraw(self) -> None:
         """Remove the waiter; the call is not ended."""
-        self._timer.cancel()
+        self._limit.discard(self)
         self._waits.remove(self, model=self.call.model, key=self.call.request_id)

@@ -29,6 +29,7 @@ class DrainingProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._in_head = self._in_body = False
         self._timer: asyncio.TimerHandle | None = None
+        self._idle_since_s = 0.0
 
     def shutdown(self) -> None:
         """Let the answer under way, or else the next one, end the connection; end one that is idle soon."""
@@ -40,13 +41,38 @@ class DrainingProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request; one that is not there yet is waited for only a moment while the server stops."""
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since_s = self.loop.time()
+            if self.timeout_keep_alive_task is None:
+                self._await_request(self.timeout_keep_alive)
         if self.is_draining and not self.transport.is_closing():
             self.shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that was idle for too long."""
         cast("CoalescingTransport", self.transport).close_idle()
+
+    def _await_request(self, seconds: float) -> None:
+        # uvicorn starts a timer after each response and cancels it at each request, which costs both more.
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self._on_keep_alive_timer)
+
+    def _on_keep_alive_timer(self) -> None:
+        self.timeout_keep_alive_task = None
+        cycle: Any = self.cycle
+        if self._in_head or self._in_body or not cycle.response_complete:
+            # The response to come starts the next timer.
+            return
+        left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._await_request(left_s)
+        else:
+            self.timeout_keep_alive_handler()
 
     def _close_if_draining(self) -> None:
         cycle: Any = self.cycle

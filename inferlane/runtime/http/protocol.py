@@ -120,7 +120,6 @@ class LimitedProtocol(DrainingProtocol):
 
     def on_message_begin(self) -> None:
         """Note the first byte of a head; empty lines before it do not count and keep no connection open."""
-        self._unset_keepalive_if_required()
         super().on_message_begin()
         self._in_head, self._in_body, self._has_cycle = True, False, False
         self._head_bytes = self._earlier_bytes = 0
@@ -142,8 +141,6 @@ class LimitedProtocol(DrainingProtocol):
         self._in_head, self._in_body = False, True
         self._frame_bytes = self._trailers = self._dropped_bytes = 0
         self._stop_timer()
-        # The limit runs again if the previous answer was completed while this head arrived.
-        self._unset_keepalive_if_required()
         self._check_size()
         method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
         check_head(method, self.url, version, self.headers)

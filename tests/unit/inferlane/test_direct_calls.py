@@ -293,3 +293,41 @@ def test_bytes_in_a_head_never_make_it_two(extra: bytes, position: int) -> None:
     if announces(head, 3):
         assert head.endswith(b"\n")
         assert head.count(b"\r\n\r\n") <= 1
+
+
+async def test_a_connection_ends_when_it_was_idle_for_the_whole_limit() -> None:
+    """Guards `left_s` in `_on_keep_alive_timer`: one timer serves all requests, and the limit counts from the last."""
+    app = App()
+    async with serving(app, timeout_keep_alive=LIMIT_S * 10) as client:
+        await client.teach()
+        app.holds = True
+        client.writer.write(HEAD + b"one")
+        await eventually_open(app, 1)
+        protocol = app.open[0]._protocol
+        app.end(app.open[0], b"one")
+        await client.answer()
+        protocol._on_keep_alive_timer()
+        assert protocol.timeout_keep_alive_task is not None
+        assert not protocol.transport.is_closing()
+        protocol._idle_since_s -= LIMIT_S * 10
+        protocol._on_keep_alive_timer()
+        assert await client.reader.read() == b""
+
+
+async def test_a_call_under_way_outlives_the_limit_of_idle_connections() -> None:
+    """Guards the check of `response_complete` in `_on_keep_alive_timer`."""
+    app = App()
+    async with serving(app, timeout_keep_alive=0.05) as client:
+        await client.teach()
+        app.holds = True
+        client.writer.write(HEAD + b"one")
+        await eventually_open(app, 1)
+        protocol = app.open[0]._protocol
+
+        async def is_over() -> bool:
+            return protocol.timeout_keep_alive_task is None
+
+        await eventually(is_over)
+        app.end(app.open[0], b"one")
+        assert (await client.answer()).endswith(b'{"body": "one"}')
+        assert await client.reader.read() == b""

@@ -140,7 +140,7 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
 
 
 async def test_empty_lines_keep_no_connection_open() -> None:
-    """Guards where `_unset_keepalive_if_required` is called; the connection stays when `data_received` calls it."""
+    """Guards where `_idle_since_s` is set: only a response begins the limit anew, and not each packet."""
     async with (
         serve_http(
             echo,
