@@ -130,11 +130,7 @@ class WorkerLaneMetrics:
 
     def count(self, results: Sequence[Result]) -> None:
         """Count terminal results."""
-        tally: dict[tuple[Status, str | None], int] = {}
-        for result in results:
-            key = (result.status, result.error_code)
-            tally[key] = tally.get(key, 0) + 1
-        for (status, code), count in tally.items():
+        for (status, code), count in Tally([(result.status, result.error_code) for result in results]).items():
             self._requests[status, bounded(code, _REASONS[status])].inc(count)
 
     def note_run(self, *, fetched_s: float, run: "RunTimes", stored_s: float, rows: int) -> None:
@@ -192,9 +188,11 @@ class BatchTelemetry:
         self._limit.note(ended)
         lane.count(ended)
         done = [result for result in results if result.status is Status.SUCCEEDED]
-        rows = sum(result.rows for result in done)
+        rows = sum([result.rows for result in done])
         queue_wait_s = np.array([result.queue_wait_s for result in done])
         accepted_s = np.array([result.accepted_s for result in done])
+        # All of one run.
+        inference_s, finished_s = (done[0].inference_s, done[0].finished_s) if done else (0.0, 0.0)
         if batch.run is not None:
             lane.note_run(fetched_s=batch.fetched_s, run=batch.run.times, stored_s=now_s, rows=rows)
         lane.queue_wait.observe_many(queue_wait_s)
@@ -204,15 +202,15 @@ class BatchTelemetry:
         open_labels = self._open_labels.count(inferred)
         self._counts.add(classes, values, open_labels)
         self._recorder.observe_batch(
-            statuses=Tally(result.status for result in results),
+            statuses=Tally([result.status for result in results]),
             rows=rows,
             queue_wait_s=queue_wait_s,
-            inference_s=np.array([result.inference_s for result in done]),
-            total_s=np.array([result.finished_s - result.accepted_s for result in done]),
+            inference_s=np.full(len(done), inference_s),
+            total_s=finished_s - accepted_s,
             labels=classes,
             open_labels=open_labels,
             values=values,
-            failures=Tally(result.error_code or "unknown" for result in results if result.error_code is not None),
+            failures=Tally([result.error_code or "unknown" for result in results if result.error_code is not None]),
         )
         if len(done) < len(results) or self._has_failed:
             self._recorder.observe_statuses([result.error_code for result in results])

@@ -63,8 +63,8 @@ class FailureLimit:
 
     def note(self, results: Sequence[Result]) -> None:
         """Count terminal results as they are delivered."""
-        failed = sum(result.error_code == ModelError.code for result in results)
-        judged = failed + sum(result.status is Status.SUCCEEDED for result in results)
+        failed = [result.error_code for result in results].count(ModelError.code)
+        judged = failed + [result.status for result in results].count(Status.SUCCEEDED)
         if judged == 0:
             return
         if self.is_halted:

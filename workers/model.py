@@ -240,7 +240,7 @@ class BatchRunner:
 
         Returning to the event loop between two runs would leave the model idle while the loop does other work.
         """
-        rows = sum(request.rows for batch in batches for request in batch)
+        rows = sum([request.rows for batch in batches for request in batch])
         if self._may_run_on_loop and self._model_cost.of(rows) <= _INLINE_S:
             ran = self._run_in_a_row(batches)
         else:
@@ -254,6 +254,8 @@ class BatchRunner:
         output_bytes = 0
         for batch in batches:
             ran.append(self._run_batch(batch))
+            if len(ran) == len(batches):
+                break
             output_bytes += ran[-1].output_bytes
             if self._scheduler.has_waiting_client or output_bytes >= HELD_BYTES:
                 break
@@ -278,7 +280,7 @@ class BatchRunner:
             # Only this thread's CPU time is known; the other threads of the run are taken to use the same.
             spent_s = (time.thread_time() - before_s) * self._threads
             self.spent_s += spent_s
-            rows = sum(request.rows for request in batch)
+            rows = sum([request.rows for request in batch])
             self._cost.note(rows, spent_s)
             self._model_cost.note(rows, self._model_spent_s * self._threads)
         return BatchRun(inferred, RunTimes(started_s=started_s, ended_s=self._clock.now_s()))

@@ -86,7 +86,7 @@ class ReplyBuilder:
             caller=headers.caller,
             outcome_token="" if self._tokens is None else self._token(self._tokens, inferred, times.ended_s),
         )
-        return replace(self._reply(result, headers, request.lane), record=request.record)
+        return self._reply(result, headers, request.lane, record=request.record)
 
     def _token(self, tokens: OutcomeTokens, inferred: "InferredRequest", at_s: float) -> str:
         request, headers, outputs = inferred.request, inferred.request.headers, inferred.outputs
@@ -135,7 +135,9 @@ class ReplyBuilder:
         fallback = fallback_record(record, headers, names=self._names, lane=lane, now_s=now_s)
         return replace(reply, dead=record, fallback=fallback, stack=stack_of(error))
 
-    def _reply(self, result: Result, headers: RequestHeaders, lane: Lane) -> Reply:
+    def _reply(
+        self, result: Result, headers: RequestHeaders, lane: Lane, *, record: "KafkaRecord | None" = None
+    ) -> Reply:
         nobody_waits = lane is Lane.BULK or headers.reply_to is None
         sampled = self._results_sample > 0 and random.random() < self._results_sample  # noqa: S311 - a sample
         return Reply(
@@ -144,6 +146,7 @@ class ReplyBuilder:
             reply_to=headers.reply_to,
             batch_id=headers.batch_id,
             to_topic=nobody_waits or sampled,
+            record=record,
             trace_parent=headers.trace_parent,
             source=headers.source,
             position=headers.position,

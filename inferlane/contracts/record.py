@@ -124,12 +124,16 @@ def read_headers(record: KafkaRecord) -> RequestHeaders:
     Raises:
         DecodeError: a header that is there does not hold what it must.
     """
-    return identified(read_unidentified(record), record)
+    named = _named(record)
+    return _identified(_read(record, named), record, named)
 
 
 def identified(headers: RequestHeaders, record: KafkaRecord) -> RequestHeaders:
     """Return the headers with `key` and `caller`. Only a record with the API's proof may name a waiter."""
-    named = dict(record.headers)
+    return _identified(headers, record, dict(record.headers))
+
+
+def _identified(headers: RequestHeaders, record: KafkaRecord, named: Mapping[str, bytes]) -> RequestHeaders:
     payload = record.value or b""
     proof = named.get(PROOF)
     if proof:
@@ -154,6 +158,15 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
     Raises:
         DecodeError: a header that is there does not hold what it must, or the record stands for an unreadable batch.
     """
+    return _read(record, _named(record))
+
+
+def _named(record: KafkaRecord) -> Mapping[str, bytes]:
+    """Return the headers by name.
+
+    Raises:
+        DecodeError: one of ours is repeated, or the record stands for an unreadable batch.
+    """
     refuse_unreadable(record.topic, record.partition, record.offset, record.headers)
     named = dict(record.headers)
     if len(named) != len(record.headers) and (repeated := _repeated(record.headers)):
@@ -161,6 +174,10 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
             f"the record has the header {quoted(min(repeated))} more than once, so it is not clear which one counts; "
             "send it once"
         )
+    return named
+
+
+def _read(record: KafkaRecord, named: Mapping[str, bytes]) -> RequestHeaders:
     get = named.get
     try:
         request_id = get("ce_id")
@@ -169,6 +186,7 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
         attempt = get("ce_attempt")
         json_length = get(JSON_LENGTH)
         callback_url = get(CALLBACK_URL)
+        trace_parent = get(TRACE_PARENT)
         headers = RequestHeaders(
             request_id=_name("ce_id", request_id) or _default_id(record),
             model=_name("ce_model", get("ce_model")),
@@ -180,7 +198,7 @@ def read_unidentified(record: KafkaRecord) -> RequestHeaders:
             attempt=_attempt(attempt) if attempt else 1,
             batch_id=_name("ce_batchid", get("ce_batchid")),
             json_length=int(json_length) if json_length else None,
-            trace_parent=valid_trace_parent(get(TRACE_PARENT)),
+            trace_parent=valid_trace_parent(trace_parent) if trace_parent else None,
             callback_url=_name(CALLBACK_URL, callback_url, limit_bytes=_MAX_CALLBACK_URL_BYTES)
             if callback_url and not get(SHADOW_OF)
             else None,

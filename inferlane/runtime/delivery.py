@@ -130,7 +130,15 @@ class Delivery:
         results = [reply.result for reply in stored]
         waiting = _by_instance(stored, results)
         held = await self._retrier.until_done(lambda: self._store.put(results, wake=waiting), stage="results")
-        held_by_key = {result.key: result for result in held}
+        sent_on = [reply for reply in replies if reply.to_topic or reply.callback_url is not None]
+        if sent_on:
+            await self._send_on(sent_on, {result.key: result for result in held})
+        # The store has sent the wake-up, unless another result is in force.
+        if any(result is not ours for result, ours in zip(held, results, strict=True)):
+            await self._wake(_by_instance(stored, held))
+
+    async def _send_on(self, replies: Sequence[Reply], held_by_key: Mapping[str, Result]) -> None:
+        """Write the results for the topic, and those for callbacks, each as it is held in the store."""
         to_topic = [
             replace(reply, result=held_by_key.get(reply.result.key, reply.result))
             for reply in replies
@@ -138,12 +146,9 @@ class Delivery:
         ]
         failed = await self._write_results(to_topic)
         if asked := [reply for reply in replies if reply.callback_url is not None]:
-            final = held_by_key | {reply.result.key: reply.result for reply in failed}
+            final = {**held_by_key, **{reply.result.key: reply.result for reply in failed}}
             ended = [(final.get(reply.result.key, reply.result), _order_of(reply)) for reply in asked]
             await self._callbacks.write(ended)
-        # The store has sent the wake-up, unless another result is in force.
-        if any(result is not ours for result, ours in zip(held, results, strict=True)):
-            await self._wake(_by_instance(stored, held))
 
     async def _write_dead_letters(self, replies: Sequence[Reply]) -> Sequence[Reply]:
         """Write the dead letters; the reply of a record without a dead letter says so."""

@@ -75,8 +75,12 @@ def numpy_dtype(datatype: str) -> np.dtype:
 
 def datatype_of(array: np.ndarray) -> str:
     """Return the protocol's name for the dtype of `array`."""
-    name = _NAME_OF.get(array.dtype)
-    return name or _NAME_OF[array.dtype.newbyteorder("<")]
+    return datatype_name(array.dtype)
+
+
+def datatype_name(dtype: np.dtype) -> str:
+    """Return the protocol's name for a dtype."""
+    return _NAME_OF.get(dtype) or _NAME_OF[dtype.newbyteorder("<")]
 
 
 def row_count(tensors: Tensors) -> int:

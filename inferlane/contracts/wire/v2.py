@@ -13,7 +13,7 @@ import numpy as np
 
 from inferlane.contracts.wire.row_texts import from_base64
 from inferlane.contracts.wire.tensor_data import from_bytes, from_json
-from inferlane.contracts.wire.tensors import Signature, Tensors, datatype_of, json_values, raw_bytes
+from inferlane.contracts.wire.tensors import Signature, Tensors, datatype_name, datatype_of, json_values, raw_bytes
 from inferlane.contracts.wire.v2_fields import (
     ALL_AS_BYTES,
     ALL_AS_JSON,
@@ -40,8 +40,8 @@ class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
 
 
-# Name, datatype, shape and bytes of each tensor.
-_Layout = tuple[tuple[str, str, tuple[int, ...], int], ...]
+# Name, dtype, shape and bytes of each tensor.
+_Layout = tuple[tuple[str, np.dtype, tuple[int, ...], int], ...]
 
 _decode_response = msgspec.json.Decoder(ResponseRead).decode
 _encode = msgspec.json.Encoder().encode
@@ -150,14 +150,14 @@ def decode_response(payload: bytes, json_length: int | None) -> dict[str, np.nda
 
 
 def _layout(tensors: Tensors, raw: Sequence[bytes]) -> _Layout:
+    # Of each request and result: a list comprehension takes half of what a generator does.
     return tuple(
-        (name, datatype_of(array), array.shape, len(own))
-        for (name, array), own in zip(tensors.items(), raw, strict=True)
+        [(name, array.dtype, array.shape, len(own)) for (name, array), own in zip(tensors.items(), raw, strict=True)]
     )
 
 
 def _binary_entries(layout: _Layout) -> list[OutputEntry]:
-    return [_binary_entry(*tensor) for tensor in layout]
+    return [_binary_entry(name, datatype_name(dtype), shape, size) for name, dtype, shape, size in layout]
 
 
 def _binary_entry(name: str, datatype: str, shape: tuple[int, ...], size_bytes: int) -> OutputEntry:

@@ -112,7 +112,7 @@ class ResultStore:
         self, results: Sequence[Result], messages: Sequence[tuple[str, bytes]]
     ) -> list[bytes | None]:
         # Not on a cluster, so without a hash tag.
-        ids = [result.key for result in results]
+        ids = [result.foreign_key or result.request_id for result in results]
         keys = [self._result_prefix + key for key in ids] + [self._accepted_prefix + key for key in ids]
         arguments: list[int | str | bytes] = [self._ttl_s, *map(encode_result, results)]
         for message in messages:
