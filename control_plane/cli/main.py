@@ -1,5 +1,6 @@
 """The `inferlane` command: its groups, and `api`, `router`, `worker`, `webhooks` and `dashboard`, one process each."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ from inferlane.errors import ConfigurationError, InferlaneError
 # What is added to the niceness of work on models, whose child processes inherit it. At 5 a busy process of a stack gets
 # three times as much CPU: less delays the stack's requests, more makes `models add` take minutes on a busy machine.
 _GIVES_WAY = 5
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 app = typer.Typer(name="inferlane", no_args_is_help=True)
 
@@ -141,8 +143,11 @@ def main() -> None:
         err.print(line, soft_wrap=True)
         sys.exit(1)
     except OSError as error:
-        if error.filename is None:
+        is_full = error.errno in _NO_ROOM
+        if error.filename is None and not is_full:
             raise
-        reason = f"{error.filename} cannot be used: {error.strerror}. Name another file or folder, or make this one."
+        remedy = "Make room on its disk." if is_full else "Name another file or folder, or make this one."
+        # What is written through an open file fails without its name.
+        reason = f"{error.filename or 'a file of this command'} cannot be used: {error.strerror}. {remedy}"
         err.print(styled(("error", "bold red"), " ", ("(file)", "dim"), f" {reason}"), soft_wrap=True)
         sys.exit(1)

@@ -49,6 +49,15 @@ def test_a_file_that_cannot_be_written_is_named_in_one_line(
     assert "cannot be used: Not a directory. Name another file" in said
 
 
+@pytest.mark.usefixtures("rows")
+def test_a_disk_that_is_full_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    written = Path("k8s/base/namespace.yaml")
+    written.parent.mkdir(parents=True)
+    written.symlink_to("/dev/full")
+    said = refusal(monkeypatch, capsys, "k8s", "render", "--out", "k8s")
+    assert "cannot be used: No space left on device. Make room on its disk." in said
+
+
 @pytest.mark.parametrize(
     ("out", "says"),
     [
