@@ -4,6 +4,7 @@ A profile (embedded, compose, Kubernetes) is a set of these values, never a bran
 """
 
 import os
+import re
 from typing import Self, cast
 from urllib.parse import quote, unquote
 
@@ -27,6 +28,9 @@ from inferlane.runtime.settings import KafkaSettings, PortSettings, SettingsPart
 _PREFIX = "INFERLANE_"
 # Secrets that only one process needs, and the API key of our own calls: they must not be in the run file.
 _HELD_BACK = frozenset({"api_key", "webhook_secret", "prometheus_token"})
+# A host and its port, 9092 if there is none. With anything else a client waits for ever, or ends with a traceback.
+_BROKER = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+_MAX_PORT = 65_535
 
 
 class Settings(BaseModel):
@@ -129,11 +133,18 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def check_broker_access(kafka: KafkaSettings) -> None:
-    """Refuse settings of the broker's security that contradict each other.
+    """Refuse addresses that are none, and settings of the broker's security that contradict each other.
 
     Raises:
-        ConfigurationError: the message names the setting that is missing or has no effect.
+        ConfigurationError: the message names the setting that is wrong, is missing or has no effect.
     """
+    for server in kafka.bootstrap_servers.split(","):
+        found = _BROKER.fullmatch(server.strip())
+        if found is None or not 0 < int(found["port"] or 9092) <= _MAX_PORT:
+            raise ConfigurationError(
+                f"INFERLANE_KAFKA_BOOTSTRAP_SERVERS={kafka.bootstrap_servers!r}: {server.strip()!r} is no host and "
+                "port. Write them without a scheme, separated by commas, as in kafka-1:9092,kafka-2:9092"
+            )
     protocol = kafka.security_protocol
     tls: tuple[str, ...] = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
     sasl: tuple[str, ...] = ("sasl_mechanism", "sasl_username", "sasl_password")

@@ -48,6 +48,32 @@ def test_what_does_not_go_together_is_refused_by_name(overrides: dict[str, str],
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("servers", "fault"),
+    [
+        ("", ""),
+        ("kafka:one", "kafka:one"),
+        ("kafka:0", "kafka:0"),
+        ("kafka:65536", "kafka:65536"),
+        ("http://kafka:9092", "http://kafka:9092"),
+        ("kafka:1:2", "kafka:1:2"),
+        (":9092", ":9092"),
+        ("a:1,,b:2", ""),
+        ("a:1, b c:2", "b c:2"),
+        ("::1:9092", "::1:9092"),
+    ],
+)
+def test_an_address_that_no_broker_can_have_is_refused(servers: str, fault: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(kafka_bootstrap_servers=servers)
+    assert f"INFERLANE_KAFKA_BOOTSTRAP_SERVERS={servers!r}: {fault!r} is no host and port" in str(caught.value)
+
+
+@pytest.mark.parametrize("servers", ["kafka", "my_kafka:9092", "a.b-c.svc.:1, 10.0.0.1:65535", "[::1]:9092,[fe80::1]"])
+def test_an_address_that_a_broker_can_have_is_taken(servers: str) -> None:
+    assert load_settings(kafka_bootstrap_servers=servers).kafka.bootstrap_servers == servers
+
+
 def test_without_settings_clients_connect_in_the_clear() -> None:
     access = client_arguments(load_settings().kafka)
     assert (access["security_protocol"], access["ssl_context"]) == ("PLAINTEXT", None)
