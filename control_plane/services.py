@@ -121,6 +121,10 @@ def load_all() -> None:
     avoid_threads()
     for name in _SHARED_MODULES:
         import_module(name)
+    from inferlane.runtime.kafka.broker_connection import speed_up_connections
+
+    # Each service would compile the codecs for itself once it connects.
+    speed_up_connections()
 
 
 def avoid_threads() -> None:

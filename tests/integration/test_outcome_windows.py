@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import confluent_kafka
+import faust.app.base
 import numpy as np
 import pytest
 from aiokafka import ConsumerRecord
@@ -166,6 +167,21 @@ async def test_a_router_that_rests_counts_what_a_worker_beside_it_tells(
                 await produce_batches(worker, worker_id=f"worker-{number}", batches=1)
                 await wait_for_requests(store, 4 * number)
         await worker.close()
+
+
+async def test_a_router_looks_neither_for_modules_nor_for_packages_that_it_does_not_use(
+    settings: Settings, producer: BatchProducer, store: WindowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards `RouterApp`: what Faust's search touched, 10 MiB of pages, a forked router shared no longer."""
+
+    def searched(*_: object, **__: object) -> None:
+        raise AssertionError("Faust searches")
+
+    monkeypatch.setattr(faust.app.base.venusian, "attach", searched)
+    monkeypatch.setattr(faust.app.base, "fixups", searched)
+    async with running_router(settings, producer, store):
+        await produce_batches(producer, worker_id="a", batches=1)
+        await wait_for_requests(store, 4)
 
 
 async def test_a_record_that_cannot_be_read_is_buried_and_the_next_one_counts(
