@@ -99,9 +99,8 @@ _MAX_POLL_INTERVAL_MS = 600_000
 HEARTBEATS_A_SESSION = 4
 # How late producers and consumers see added partitions, or a recreated topic. Each refresh costs the broker a small
 # call for each client.
-METADATA_MAX_AGE_MS = 5_000
-# The same where partitions are assigned by number, so that added ones change nothing. A leader that moved is looked up
-# at the first error, whatever the age.
+METADATA_MAX_AGE_MS = 10_000
+# The same where partitions are assigned by number. A leader that moved is looked up at the first error.
 _ASSIGNED_METADATA_MAX_AGE_MS = 60_000
 # How often a fetcher looks for work that no event announced: every answer, drained partition, seek and assignment wakes
 # it. aiokafka's 200 ms turn the event loop of an idle process five times a second for each consumer.
@@ -250,8 +249,9 @@ def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneErr
 _SHARE_OF_PAUSE = 0.01
 # With signals a consumer needs no short wait: its own fetches find only records of producers without signals. Shorter
 # makes empty fetches between the batches of a light load; longer delays those records.
+_SIGNALLED_SHARE_OF_PAUSE = 0.02
 _SIGNALLED_BUSY_MS = 50
-_SIGNALLED_IDLE_MS = 1_000
+_SIGNALLED_IDLE_MS = 2_000
 # No client waits for a single bulk record.
 _BULK_BUSY_MS = 50
 _BULK_IDLE_MS = 1_000
@@ -268,20 +268,22 @@ class FetchWait:
 
     busy_ms: int
     idle_ms: int
+    share_of_pause: float = _SHARE_OF_PAUSE
 
     @classmethod
     def for_lane(cls, kafka: "KafkaSettings", lane: Lane) -> Self:
         """Return the waits of this lane by the settings."""
-        busy_ms, idle_ms = kafka.fetch_max_wait_ms, kafka.idle_fetch_max_wait_ms
+        busy_ms, idle_ms, share = kafka.fetch_max_wait_ms, kafka.idle_fetch_max_wait_ms, _SHARE_OF_PAUSE
         if kafka.arrivals_dir is not None:
             busy_ms, idle_ms = max(busy_ms, _SIGNALLED_BUSY_MS), max(idle_ms, _SIGNALLED_IDLE_MS)
+            share = _SIGNALLED_SHARE_OF_PAUSE
         if lane is Lane.BULK:
             busy_ms, idle_ms = max(busy_ms, _BULK_BUSY_MS), max(idle_ms, _BULK_IDLE_MS)
-        return cls(busy_ms, max(busy_ms, idle_ms))
+        return cls(busy_ms, max(busy_ms, idle_ms), share)
 
     def after(self, empty_s: float) -> int:
         """Return the wait of a lane that has been empty for so long, in milliseconds."""
-        return min(self.idle_ms, max(self.busy_ms, int(empty_s * 1000 * _SHARE_OF_PAUSE)))
+        return min(self.idle_ms, max(self.busy_ms, int(empty_s * 1000 * self.share_of_pause)))
 
 
 def rest_until_told(consumer: "AIOKafkaConsumer", arrivals: "ArrivalListener", *, topic: str, effect: str) -> bool:
