@@ -24,8 +24,7 @@ from inferlane.contracts.record import (
 from inferlane.contracts.traffic_split import Served, Split
 from inferlane.errors import DecodeError, InferlaneError, UnknownModelError, clipped
 from inferlane.runtime.delivery import Delivery, Reply
-from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
-from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
+from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.kafka.record_writer import Sender
 from inferlane.runtime.retry import Retrier
 from router.destinations import Destinations
@@ -37,9 +36,7 @@ if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
     from inferlane.contracts.naming import Names
-    from inferlane.runtime.kafka.attempts import AttemptLog
     from inferlane.runtime.service_settings import WebhookSettings
-    from inferlane.runtime.settings import KafkaSettings
     from inferlane.runtime.tracing.spans import Tracing
     from models.live_catalog import AnyCatalog
 
@@ -48,14 +45,6 @@ log = structlog.get_logger(__name__)
 # Returns when the catalogue knows what is in its topic now.
 CatchUp = Callable[[], Awaitable[None]]
 
-# Records per fetched batch. Fewer cost more round trips; more make one slow batch of many.
-_MAX_RECORDS = 2_000
-# The same for bulk: a client's request waits for each step of such a batch, a millisecond or two. With fewer records
-# the router pays the millisecond of CPU that a batch costs more often.
-_MAX_BULK_RECORDS = 256
-# Successive records that go to one partition (sticky partitioner). Fewer make small batches for broker and worker; more
-# give all waiting records to one worker of the pool.
-_MAX_RUN = 16
 # How long the lane waits for a topic. Shorter parks records that a busy broker accepts a little later; longer delays
 # the clients of the other versions when a topic begins to fail.
 _SLOW_AFTER_S = 0.5
@@ -91,7 +80,10 @@ class Forwarder:
         shadow_gate: ShadowGate | None = None,
         tracing: "Tracing | None" = None,
         catch_up: CatchUp | None = None,
+        sticky_records: int = 16,
     ) -> None:
+        """`sticky_records` without an order go to one partition in a row."""
+        self._sticky_records = sticky_records
         self._catch_up = catch_up
         self._shadow_gate = shadow_gate or ShadowGate()
         self._names = names
@@ -105,6 +97,8 @@ class Forwarder:
         self._delivery = delivery
         self._tracing = tracing
         self._metrics = {lane: RouterLaneMetrics(catalog, lane) for lane in Lane}
+        # Batches are decided on and begin to be written in their order, which keeps that of the records of a key.
+        self._deciding = {lane: asyncio.Lock() for lane in Lane}
 
     async def forward(self, fetched: FetchedBatch, lane: Lane) -> Awaitable[object] | None:
         """Return when each record is in the topic of its version, or has a reply because no version can serve it.
@@ -114,10 +108,11 @@ class Forwarder:
         fetched_s = time.time()
         spans = None if self._tracing is None else RouteSpans(self._tracing, self._ingress[lane], fetched_s=fetched_s)
         work = _Forwarding(lane, fetched_s, spans)
-        by_topic = self._sort(await self._decisions(fetched, lane), work)
-        # Do not wait for a topic whose last write failed.
-        waited = [topic for topic in by_topic if not self._destinations.is_failing(topic)]
-        writes = {topic: asyncio.create_task(self._write(topic, part, work)) for topic, part in by_topic.items()}
+        async with self._deciding[lane]:
+            by_topic = self._sort(await self._decisions(fetched, lane), work)
+            # Do not wait for a topic whose last write failed.
+            waited = [topic for topic in by_topic if not self._destinations.is_failing(topic)]
+            writes = {topic: asyncio.create_task(self._write(topic, part, work)) for topic, part in by_topic.items()}
         refusals = [asyncio.create_task(self._delivery.deliver(work.refused))] if work.refused else []
         rest = asyncio.create_task(self._end([*writes.values(), *refusals], work))
         try:
@@ -238,7 +233,7 @@ class Forwarder:
         key = record.key or (headers.routing_key or headers.request_id).encode()
         topic = self._names.work_topic(chosen.model, chosen.version, lane)
         # Records with a key of the producer's own keep their order: no sticky partition.
-        max_run = _MAX_RUN if headers.routing_key is None and key == headers.request_id.encode() else 0
+        max_run = self._sticky_records if headers.routing_key is None and key == headers.request_id.encode() else 0
         out_headers = routed_headers(record, headers, chosen)
         split = deciding_split(headers, chosen, self._splits)
         if split is not None:
@@ -253,32 +248,6 @@ class Forwarder:
             yield FALLBACK, fallback.encode()
         if (shadow := shadow_of(headers, chosen, split)) and self._shadow_gate.admits(chosen.model, shadow):
             yield SHADOW, shadow.encode()
-
-
-def router_lanes(
-    kafka: "KafkaSettings",
-    names: "Names",
-    forwarder: Forwarder,
-    retrier: Retrier,
-    *,
-    attempt_log: "AttemptLog | None" = None,
-) -> Lanes:
-    """Return the lanes of the router: both request topics through the forwarder."""
-
-    def options(lane: Lane, topic: str) -> LaneOptions:
-        consumer = LaneConsumer(
-            kafka,
-            topic=topic,
-            group=names.router_group,
-            lane=lane,
-            is_blocked=lambda: retrier.is_retrying,
-            attempt_log=attempt_log,
-        )
-        most = _MAX_BULK_RECORDS if lane is Lane.BULK else _MAX_RECORDS
-        return LaneOptions(consumer=consumer, max_records=lambda: most)
-
-    lanes = {lane: options(lane, topic) for lane, topic in names.ingress.items()}
-    return Lanes(lanes, work=forwarder.forward, give_up=forwarder.give_up, retrier=retrier)
 
 
 def _is_unknown(decision: RoutedRecord | Reply) -> bool:

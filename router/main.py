@@ -26,7 +26,8 @@ from models.live_catalog import LiveCatalog
 from models.store_reader import read_store
 from router.faust_app.app import RouterApp, run_app
 from router.feedback_tally import FeedbackTally
-from router.forwarder import Forwarder, router_lanes
+from router.forwarder import Forwarder
+from router.request_lanes import router_lanes
 from router.rollouts.candidate_watch import CandidateWatch
 from router.rollouts.clearance import Clearance
 from router.rollouts.decision_writer import RolloutWriter
@@ -111,6 +112,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             ),
             retrier=retrier,
             shadow_gate=shadow_gate,
+            sticky_records=settings.kafka.sticky_records,
             tracing=await enter_tracing(stack, "router"),
         )
         window_publisher = WindowPublisher(

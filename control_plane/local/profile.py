@@ -80,14 +80,16 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
     if has_broker:
         values |= {
             "kafka_bootstrap_servers": f"127.0.0.1:{options.broker_port}",
-            # Tansu does not wake a waiting fetch, has no InitProducerId, and spends CPU on each partition that it is
-            # asked for.
+            # Tansu does not wake a waiting fetch, and has no InitProducerId.
             "fetch_max_wait_ms": 2,
             "kafka_idempotence": False,
             # The first member of a group waits for half of it, rounded up to seconds.
             "session_timeout_ms": 6_000,
-            "ingress_partitions": 1,
-            "work_partitions": 2,
+            # It walks through all batches of a partition for each fetch that finds a record, and spends CPU on each
+            # partition that it is asked for: few batches, in some partitions.
+            "ingress_partitions": 4,
+            "work_partitions": 4,
+            "sticky_records": 64,
         }
         if can_hold_signals(arrivals := chosen.stack.state_dir.absolute() / "arrivals"):
             values["arrivals_dir"] = arrivals

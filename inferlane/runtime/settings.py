@@ -87,6 +87,9 @@ class KafkaSettings(SettingsPart):
     # Few partitions on the embedded broker, as many as maxReplicaCount on a cluster.
     ingress_partitions: Annotated[int, Field(ge=1)] = 12
     work_partitions: Annotated[int, Field(ge=1)] = 12
+    # Records without an order that the router writes to one partition in a row (sticky partitioner). Fewer make small
+    # batches for broker and worker; more give all waiting records to one worker of the pool.
+    sticky_records: Annotated[int, Field(ge=1)] = 16
     replication_factor: Annotated[int, Field(ge=1)] = 1
     # The largest body of a call, and of a record.
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024

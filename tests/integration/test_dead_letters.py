@@ -21,7 +21,8 @@ from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.retry import Retrier, SystemClock
-from router.forwarder import Forwarder, router_lanes
+from router.forwarder import Forwarder
+from router.request_lanes import router_lanes
 from tests.support.brokers import Broker
 from tests.support.fakes.records import make_catalog, make_version
 from tests.support.parts import embedded_store, eventually

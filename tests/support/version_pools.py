@@ -21,7 +21,8 @@ from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.rerouting import MovedRequests, Rerouted, reroute_backlog
 from inferlane.runtime.retry import Retrier, SystemClock
-from router.forwarder import Forwarder, router_lanes
+from router.forwarder import Forwarder
+from router.request_lanes import router_lanes
 from tests.support.fakes.records import make_catalog, make_version
 from workers.batch_telemetry import BatchTelemetry
 from workers.failure_limit import FailureLimit

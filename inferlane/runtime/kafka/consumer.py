@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,9 +16,10 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConsumerBrokenError, FatalRecordError
 from inferlane.runtime.kafka.arrivals import ArrivalListener
+from inferlane.runtime.kafka.assigned_positions import known_backlog, positions
 from inferlane.runtime.kafka.attempts import AttemptLog, Attempts
 from inferlane.runtime.kafka.clients import FetchWait, broker_errors, existing_only, make_consumer, rest_until_told
-from inferlane.runtime.kafka.fetcher import has_failed, positions, set_fetch_wait
+from inferlane.runtime.kafka.fetcher import has_failed, set_fetch_wait
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState, Progress, watch_progress
 from inferlane.runtime.kafka.offsets import OffsetTracker, Ticket
 from inferlane.runtime.metrics.consumer_metrics import CONSUMER_LAG, CONSUMER_STILL, REBALANCES
@@ -35,12 +37,13 @@ _CLOSE_TIMEOUT_S = _COMMIT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class FetchedBatch:
-    """Records of one fetch; hand `ticket` to `finish` when each has a durable result."""
+    """Records of one fetch; hand `ticket` to `finish` when each has a durable result. At least `left` more wait."""
 
     records: Sequence[ConsumerRecord]
     ticket: Ticket[TopicPartition]
     # A suspect record, at which processes died: call `begin_alone` first, and run nothing beside it.
     is_suspect: bool = False
+    left: int = 0
 
 
 class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -72,8 +75,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._attempts = Attempts(attempt_log, topic=topic, max_deaths=kafka.max_deaths)
         self._in_flight = in_flight
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
-        # The position of each partition as of the last fetch.
-        self._fetched: dict[TopicPartition, int] = {}
+        self._fetched: dict[TopicPartition, int] = {}  # positions as of the last fetch
         self._idle = asyncio.Event()
         self._idle.set()
         self._has_finished = asyncio.Event()
@@ -144,7 +146,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if fetched:
             self._idle.clear()
             await self._note_attempts(consumer, fetched, max_records=max_records)
-        batch = FetchedBatch([record for records in fetched.values() for record in records], self._begin(consumer))
+        records = list(chain.from_iterable(fetched.values()))
+        batch = FetchedBatch(records, self._begin(consumer), left=known_backlog(consumer))
         if not fetched:
             # No records, or offsets without one: these are committed too, or they would stay lag for ever.
             self.finish(batch)
@@ -236,12 +239,10 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if self._consumer is None:
             return
         # A broker that is down must not keep the process from ending: uncommitted records are redelivered.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await self._commit()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await self._consumer.stop()
+        for step in (self._commit, self._consumer.stop):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await step()
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Finish and commit before the next owner reads on from our commit."""

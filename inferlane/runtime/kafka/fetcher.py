@@ -62,16 +62,6 @@ def guard_fetches(*, batch_limit_bytes: int) -> None:
                 setattr(module, name, decompress_within)
 
 
-def positions(consumer: "AIOKafkaConsumer") -> dict[TopicPartition, int]:
-    """Return the known positions of the assigned partitions: past all that was returned, or never will be."""
-    subscription = consumer._subscription.subscription  # noqa: SLF001 - `position()` waits where there is none yet
-    assignment = subscription.assignment if subscription is not None else None
-    if assignment is None or not assignment.active:
-        return {}
-    states = ((partition, assignment.state_value(partition)) for partition in assignment.tps)
-    return {partition: state.position for partition, state in states if state.has_valid_position}
-
-
 def has_failed(consumer: "AIOKafkaConsumer") -> bool:
     """Return whether the fetcher has ended with an error: the consumer would return nothing for ever, in silence."""
     failed: bool = consumer._fetcher.error_future.done()  # noqa: SLF001 - aiokafka hides it

@@ -18,8 +18,9 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConsumerBrokenError, InferlaneError
 from inferlane.runtime.kafka.arrivals import ArrivalListeners
+from inferlane.runtime.kafka.assigned_positions import positions
 from inferlane.runtime.kafka.clients import BROKER_ERRORS, FetchWait, broker_errors, make_consumer
-from inferlane.runtime.kafka.fetcher import has_failed, positions, rest_between_fetches, set_fetch_wait
+from inferlane.runtime.kafka.fetcher import has_failed, rest_between_fetches, set_fetch_wait
 from inferlane.runtime.kafka.group_offsets import GroupHasMembersError, GroupOffsets
 from inferlane.runtime.kafka.topic_feed import TopicFeed
 from inferlane.runtime.retry import Retrier
@@ -49,8 +50,7 @@ class SharedConsumer:
         self._retrier = retrier
         self._lane = lane
         self._fetch_wait = FetchWait.for_lane(kafka, lane)
-        folder = kafka.arrivals_dir
-        self._arrivals = None if folder is None else ArrivalListeners(folder)
+        self._arrivals = None if kafka.arrivals_dir is None else ArrivalListeners(kafka.arrivals_dir)
         self._feeds: dict[str, TopicFeed] = {}
         self._waiting: dict[str, TopicFeed] = {}
         # Where each partition is read next, as far as its feed was told.

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from inferlane.contracts.kafka_record import is_unreadable, refuse_unreadable
 from inferlane.errors import DecodeError
 from inferlane.runtime.kafka import fetcher
-from inferlane.runtime.kafka.fetcher import guard_fetches, positions
+from inferlane.runtime.kafka.assigned_positions import known_backlog, positions
+from inferlane.runtime.kafka.fetcher import guard_fetches
 from tests.support.fakes.batches import (
     ATTRIBUTES_AT,
     HEADER_BYTES,
@@ -91,6 +92,18 @@ async def drained(consumer: FetchingConsumer, **options: Any) -> dict[TopicParti
         for partition, records in some.items():
             found.setdefault(partition, []).extend(said(records))
     return found
+
+
+async def test_what_was_returned_is_not_in_the_known_backlog() -> None:
+    consumer = FetchingConsumer(ONE, TWO)
+    assert known_backlog(consumer) == 0
+    await consumer.bring({ONE: batch(b"0", b"1", b"2"), TWO: batch(b"0")})
+    told = known_backlog(consumer)
+    assert told > 0
+    await consumer.fetcher.fetched_records((), max_records=2)
+    assert known_backlog(consumer) == told - 2
+    await drained(consumer)
+    assert known_backlog(consumer) == told - 4
 
 
 @pytest.mark.parametrize("bad", BROKEN.values(), ids=BROKEN)

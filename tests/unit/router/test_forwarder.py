@@ -17,7 +17,8 @@ from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
 from models.live_catalog import AnyCatalog, LiveCatalog
-from router.forwarder import CatchUp, Forwarder, router_lanes
+from router.forwarder import CatchUp, Forwarder
+from router.request_lanes import router_lanes
 from router.routed_records import RoutedRecord
 from router.router_telemetry import ShadowGate
 from router.routing import Splits
@@ -256,6 +257,24 @@ async def test_a_version_that_is_in_the_topic_but_not_here_yet_is_waited_for_and
     assert [reply.result.error_code for reply in delivery.replies] == ["unknown_model"]
 
 
+async def test_a_batch_does_not_overtake_one_that_waits_for_the_catalogue() -> None:
+    """Guards `_deciding`: two batches are in work at once, and a record of a key must not pass an earlier one."""
+    sender, told = FakeSender(), asyncio.Event()
+
+    async def catch_up() -> None:
+        await told.wait()
+
+    forwarder = make_forwarder(sender, FakeDelivery(), catch_up=catch_up)
+    async with asyncio.TaskGroup() as batches:
+        batches.create_task(forwarder.forward(take(request(b"1", b"v1"), request(b"2", b"v9")), Lane.REQUESTS))
+        batches.create_task(forwarder.forward(take(request(b"3", b"v1")), Lane.REQUESTS))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert sender.sent == []
+        told.set()
+    assert [dict(record.headers)["ce_id"] for record in sender.sent] == [b"1", b"3"]
+
+
 def test_a_copy_is_asked_for_by_the_router_alone_and_not_of_a_version_that_is_behind() -> None:
     """Guards `ShadowGate` and `_ROUTER_HEADERS`: without the first, copies queue up before a slow version; without
     the second, a producer has its record taken for a copy and gets no result."""
@@ -291,5 +310,7 @@ async def test_the_router_takes_few_bulk_records_at_once_and_many_of_clients() -
     """Guards the lane's part in `router_lanes`: a client's request waits for each step of a bulk batch."""
     forwarder = make_forwarder(FakeSender(), FakeDelivery())
     lanes = router_lanes(SETTINGS.kafka, SETTINGS.stack.names, forwarder, Retrier())
+    for lane in Lane:
+        await lanes._work(FetchedBatch([], ticket=None, left=10_000), lane)  # type: ignore[arg-type]  # as above
     most = {lane: options.max_records() for lane, options in lanes._lanes.items()}
     assert most == {Lane.REQUESTS: 2_000, Lane.BULK: 256}

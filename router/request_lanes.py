@@ -1,0 +1,79 @@
+"""The router's lanes: how many records each batch has, and how many batches are in work."""
+
+from typing import TYPE_CHECKING
+
+from inferlane.contracts.naming import Lane
+from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
+from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from inferlane.contracts.naming import Names
+    from inferlane.runtime.kafka.attempts import AttemptLog
+    from inferlane.runtime.retry import Retrier
+    from inferlane.runtime.settings import KafkaSettings
+    from router.forwarder import Forwarder
+
+# Records of a batch. Fewer cost more round trips; more make one slow batch of many. A client's request waits for each
+# step of a bulk batch, a millisecond or two.
+_MIN_RECORDS = 32
+_MAX_RECORDS = {Lane.REQUESTS: 2_000, Lane.BULK: 256}
+# Batches in work at once: while the broker acknowledges one, the next is decided on. Bulk leaves the time to clients.
+_IN_FLIGHT = {Lane.REQUESTS: 2, Lane.BULK: 1}
+
+
+class GatedBatches:
+    """The size of the next batch: the records that waited when the one before was fetched. Pure.
+
+    What came since is for the batch after it (gated service). Without that, records that were sent together stay
+    together at every stage, and all the other stages are idle meanwhile.
+    """
+
+    def __init__(self, *, at_least: int, at_most: int) -> None:
+        self._at_least = at_least
+        self._at_most = at_most
+        self._left = 0
+
+    def note(self, left: int) -> None:
+        """Note how many records still waited when a batch was fetched."""
+        self._left = left
+
+    def max_records(self, *, is_hurried: bool) -> int:
+        """Return the most records of the next batch: few after a death (`is_hurried`), to find its place."""
+        return self._at_least if is_hurried else min(max(self._left, self._at_least), self._at_most)
+
+
+def router_lanes(
+    kafka: "KafkaSettings",
+    names: "Names",
+    forwarder: "Forwarder",
+    retrier: "Retrier",
+    *,
+    attempt_log: "AttemptLog | None" = None,
+) -> Lanes:
+    """Return the lanes of the router: both request topics through the forwarder."""
+    sizes = {lane: GatedBatches(at_least=_MIN_RECORDS, at_most=_MAX_RECORDS[lane]) for lane in Lane}
+
+    def options(lane: Lane, topic: str) -> LaneOptions:
+        consumer = LaneConsumer(
+            kafka,
+            topic=topic,
+            group=names.router_group,
+            lane=lane,
+            is_blocked=lambda: retrier.is_retrying,
+            attempt_log=attempt_log,
+            in_flight=_IN_FLIGHT[lane],
+        )
+
+        def max_records() -> int:
+            return sizes[lane].max_records(is_hurried=consumer.is_hurried)
+
+        return LaneOptions(consumer=consumer, max_records=max_records, in_flight=_IN_FLIGHT[lane])
+
+    async def forward(fetched: FetchedBatch, lane: Lane) -> "Awaitable[object] | None":
+        sizes[lane].note(fetched.left)
+        return await forwarder.forward(fetched, lane)
+
+    lanes = {lane: options(lane, topic) for lane, topic in names.ingress.items()}
+    return Lanes(lanes, work=forward, give_up=forwarder.give_up, retrier=retrier)
