@@ -237,7 +237,14 @@ async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncE
         settings.api, settings.store, claims=claims, submitter=submitter, store=store, metrics=metrics
     )
     cache = ResponseCache(
-        settings.api, settings.store.redis_url, settings.stack.names, redis, catalog=catalog, splits=splits, clock=clock
+        settings.api,
+        settings.store.redis_url,
+        settings.stack.names,
+        redis,
+        catalog=catalog,
+        splits=splits,
+        clock=clock,
+        tokens=settings.feedback.tokens,
     )
     stack.push_async_callback(cache.close)
     return Services(

@@ -8,6 +8,7 @@ is slow or away.
 
 import asyncio
 import hashlib
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import structlog
 
+from inferlane.contracts.lane_tallies import key_bucket
+from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, request_digest
 from inferlane.contracts.results import Result, Status
-from inferlane.errors import UNDECODABLE, InferlaneError, UnavailableError
+from inferlane.errors import UNDECODABLE, InferlaneError, InvalidRequestError, UnavailableError
 from inferlane.runtime.metrics.api_metrics import CACHE
 from inferlane.runtime.redis.connection import get_many, store_errors
 
@@ -50,6 +53,8 @@ class CachedResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     content: bytes
     json_length: int | None
     rows: int
+    # Of the predicted class, as in outcome tokens.
+    label: bytes = b""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -98,7 +103,10 @@ class ResponseCache:
         catalog: "AnyCatalog",
         splits: "SplitTable",
         clock: "Clock",
+        tokens: OutcomeTokens | None,
     ) -> None:
+        """`tokens` sign the outcome token of each answer, a kept one too: it is of the request, not of the answer."""
+        self._tokens = tokens
         self._ttl_s: Mapping[str, int] = api.cached_models
         self._entries = api.response_cache_entries
         self._entry_bytes = api.response_cache_entry_bytes
@@ -129,7 +137,8 @@ class ResponseCache:
     def place(self, call: "Call") -> CachePlace | None:
         """Return where the answer to this call may be, or None if it must be computed."""
         ttl_s = self._ttl_s.get(call.model)
-        if ttl_s is None:
+        # A callback is sent with a computed result alone.
+        if ttl_s is None or call.callback_url is not None:
             return None
         model = self._catalog.model(call.model)
         name = call.version or self._only_version(model)
@@ -182,7 +191,28 @@ class ResponseCache:
             content=kept.content,
             json_length=kept.json_length,
             caller=call.caller,
+            outcome_token="" if self._tokens is None else self._token(self._tokens, place, call, kept.label),
         )
+
+    def _token(self, tokens: OutcomeTokens, place: CachePlace, call: "Call", label: bytes) -> str:
+        outcome = Outcome(
+            model=place.model,
+            version=place.version,
+            segment=key_bucket(call.routing_key) if call.routing_key else -1,
+            day=day_of(self._clock.now_s()),
+            request=request_digest(call.request_id),
+            label=label,
+        )
+        return tokens.sign(outcome)
+
+    def _label(self, token: str) -> bytes:
+        """The digest of the predicted class in the token of a computed answer; empty where there is none."""
+        if self._tokens is None or not token:
+            return b""
+        try:
+            return self._tokens.read(token, now_s=self._clock.now_s(), max_age_s=math.inf).label
+        except InvalidRequestError:  # of a worker with another secret
+            return b""
 
     async def _look(self, store_key: str) -> bytes | InferlaneError | None:
         if self._clock.monotonic_s() < self._rests_until_s:
@@ -210,7 +240,13 @@ class ResponseCache:
 
     def keep(self, place: CachePlace, result: Result) -> None:
         """Keep an answer of the version that the place is for, in the background. What fails is not kept."""
-        kept = CachedResponse(key=place.key, content=result.content, json_length=result.json_length, rows=result.rows)
+        kept = CachedResponse(
+            key=place.key,
+            content=result.content,
+            json_length=result.json_length,
+            rows=result.rows,
+            label=self._label(result.outcome_token),
+        )
         fits = len(result.content) <= self._entry_bytes
         answered = result.status is Status.SUCCEEDED and result.version == place.version
         if not (answered and fits) or len(self._writes) >= _WRITES_UNDER_WAY:

@@ -6,7 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from inferlane.contracts.lane_tallies import key_bucket
 from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, label_digest, request_digest
+from inferlane.contracts.results import Result, Status
 from inferlane.contracts.traffic_split import Shadow, Split
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
@@ -20,16 +23,18 @@ from producer_api.predict.response_cache import CachePlace, ResponseCache
 from tests.support.fakes.calls import CALL
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import make_catalog, make_version
-from tests.support.parts import free_port
+from tests.support.parts import embedded_store, eventually, free_port
 
 ALL_TO_V1 = Split(model="iris", weights={"v1": 1.0})
 
 
-def make_cache(catalog: Catalog | None = None, split: Split | None = None, redis: Any = None) -> ResponseCache:
+def make_cache(
+    catalog: Catalog | None = None, split: Split | None = None, redis: Any = None, tokens: OutcomeTokens | None = None
+) -> ResponseCache:
     splits = SplitTable()
     if split is not None:
         splits.put("iris", msgspec.json.encode(split))
-    parts: Any = {"catalog": catalog or make_catalog(), "splits": splits, "clock": FakeClock(100.0)}
+    parts: Any = {"catalog": catalog or make_catalog(), "splits": splits, "clock": FakeClock(100.0), "tokens": tokens}
     return ResponseCache(
         ApiSettings(response_cache="iris=60, fraud=5"),
         StoreSettings().redis_url,
@@ -86,6 +91,43 @@ def test_another_version_other_files_and_other_rows_have_other_keys() -> None:
     assert len(keys) == 4
     # Who asks, and when, does not matter.
     assert place(msgspec.structs.replace(CALL, request_id="x", caller="y", deadline_s=9.0)) == place()
+
+
+def test_a_call_that_names_a_callback_is_computed() -> None:
+    """Only the worker's result is sent there: a kept answer would be a callback that never comes."""
+    assert make_cache().place(msgspec.structs.replace(CALL, callback_url="https://a.example")) is None
+
+
+async def test_a_kept_answer_has_an_outcome_token_of_the_call_with_the_class_of_the_answer() -> None:
+    tokens = OutcomeTokens(["a secret"])
+    async with embedded_store() as url, connect(url) as redis:
+        cache = make_cache(redis=redis, tokens=tokens)
+        found = cache.place(CALL)
+        assert found is not None
+        computed = Outcome(
+            model="iris", version="v1", segment=-1, day=0, request=request_digest("first"), label=label_digest("setosa")
+        )
+        result = Result(
+            request_id="first",
+            status=Status.SUCCEEDED,
+            model="iris",
+            version="v1",
+            rows=1,
+            content=b"c",
+            outcome_token=tokens.sign(computed),
+        )
+        cache.keep(found, result)
+        later = msgspec.structs.replace(CALL, request_id="later", routing_key="ann")
+
+        async def is_kept() -> bool:
+            return await cache.find(found, later) is not None
+
+        await eventually(is_kept)
+        kept = await cache.find(found, later)
+        assert kept is not None
+        outcome = tokens.read(kept.outcome_token, now_s=100.0, max_age_s=1.0)
+        assert outcome == msgspec.structs.replace(computed, request=request_digest("later"), segment=key_bucket("ann"))
+        assert outcome.is_label("setosa")
 
 
 async def test_a_store_that_is_away_is_a_miss_and_is_not_asked_at_every_call() -> None:
