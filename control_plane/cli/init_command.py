@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _COMPOSE_FILE = "docker-compose.yml"
 # Compose stops where such a variable is not set; each is a password.
 _PASSWORD = re.compile(r"\$\{(\w+):\?")
+# A letter or two of a name differ; names of other programs' variables differ by more.
+_NEARLY = 0.93
 _DASHBOARDS = ("prometheus", "grafana", "compose")
 _DOCKERFILE = f"""\
 # The image of docker-compose.yml. It serves the sample model iris; put models of your own into the store
@@ -114,6 +116,17 @@ def read_settings_file(folder: Path, *, commands: "Iterable[Callable[..., None]]
         if value is None:
             raise ConfigurationError(f"{path} has a line {name!r} without a value. Write NAME=value, or remove it.")
         os.environ.setdefault(name, value)
+
+
+def misspelt_variables(
+    names: "Iterable[str]", *, commands: "Iterable[Callable[..., None]]"
+) -> "Iterator[tuple[str, str]]":
+    """Return each name that is no setting and nearly one, with the setting: nothing else says that it has no effect."""
+    known = {*_setting_variables(), *(name for command in commands for name in _option_variables(command))}
+    for name in sorted(set(names) - known):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=_NEARLY)
+        if name.startswith("INFERLANE_") and near:
+            yield name, near[0]
 
 
 def _setting_variables() -> "Iterator[str]":

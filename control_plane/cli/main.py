@@ -19,7 +19,7 @@ from control_plane.cli import (
 )
 from control_plane.cli.console import err, out, reachable_settings, styled, write_json
 from control_plane.cli.doctor import doctor
-from control_plane.cli.init_command import init, read_settings_file
+from control_plane.cli.init_command import init, misspelt_variables, read_settings_file
 from control_plane.cli.keys_commands import keys_app
 from control_plane.cli.kubernetes_commands import k8s_app
 from control_plane.cli.provisioning_commands import acls_app, topics_app
@@ -130,6 +130,12 @@ def inferlane(
     """Queue-based model server."""
 
 
+def _warn_of_misspelt_variables() -> None:
+    for name, near in misspelt_variables(os.environ, commands=(up, doctor)):
+        warning = styled(("warning", "bold yellow"), f" {name} is no setting and has no effect. Did you mean {near}?")
+        err.print(warning, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command; an error of ours is one line on standard error and exit code 1."""
     try:
@@ -137,6 +143,8 @@ def main() -> None:
             # Beside a stack that answers clients meanwhile.
             os.nice(_GIVES_WAY)
         read_settings_file(Path.cwd(), commands=(up, doctor))
+        if sys.argv[1:2] in (["up"], ["doctor"]):
+            _warn_of_misspelt_variables()
         app()
     except InferlaneError as error:
         line = styled(("error", "bold red"), " ", (f"({error.code})", "dim"), f" {error}")

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from control_plane.cli.doctor import doctor
-from control_plane.cli.init_command import read_settings_file
+from control_plane.cli.init_command import misspelt_variables, read_settings_file
 from control_plane.cli.main import app
 from control_plane.cli.up_command import up
 from control_plane.services import SETTINGS_FILE
@@ -113,6 +113,31 @@ def test_a_line_that_would_have_no_effect_is_refused(tmp_path: Path, text: str, 
     (tmp_path / SETTINGS_FILE).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ConfigurationError, match=re.escape(said)):
         read_settings_file(tmp_path, commands=(up, doctor))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("INFERLANE_DEFAUT_WAIT_S", "INFERLANE_DEFAULT_WAIT_S"),
+        ("INFERLANE_KAFKA_BOOTSTRAP_SERVER", "INFERLANE_KAFKA_BOOTSTRAP_SERVERS"),
+        ("INFERLANE_API_PROT", "INFERLANE_API_PORT"),
+        ("INFERLANE_WORKER", "INFERLANE_WORKERS"),
+    ],
+)
+def test_a_misspelt_variable_is_named_with_the_setting_that_was_meant(name: str, meant: str) -> None:
+    assert list(misspelt_variables(["PATH", name, meant], commands=(up, doctor))) == [(name, meant)]
+    program = "import sys; sys.argv = ['inferlane', 'doctor']; from control_plane.cli.main import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {name: "1"}, capture_output=True, text=True, check=False
+    )
+    assert f"warning {name} is no setting and has no effect. Did you mean {meant}?" in ran.stderr
+
+
+def test_variables_of_other_programs_are_not_taken_for_misspelt_ones() -> None:
+    others = ["PYTHON", "IMAGE", "TEST_BROKER", "FAULT_RATE", "FAULT_NODES", "HPA_SYNC_S", "SCALED_OBJECTS"]
+    # Kubernetes names the parts of a service so.
+    others += ["API_SERVICE_PORT", "API_SERVICE_HOST", "API_PORT_8000_TCP", "VALKEY_PORT"]
+    assert not list(misspelt_variables([f"INFERLANE_{name}" for name in others], commands=(up, doctor)))
 
 
 def test_version_is_an_option() -> None:
