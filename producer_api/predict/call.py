@@ -7,6 +7,7 @@ import msgspec
 from inferlane.contracts.identity import committed_id, make_proof
 from inferlane.contracts.kafka_record import valid_trace_parent
 from inferlane.contracts.wire.json_numbers import refuse_repeats
+from inferlane.contracts.wire.small_requests import SmallRows, small_rows_of
 from inferlane.contracts.wire.tensor_data import check_tensors
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import encode_binary_request
@@ -94,6 +95,8 @@ class CallTarget(NamedTuple):
     model: str
     signature: "Signature"
     others: "tuple[tuple[str, Signature], ...]" = ()
+    # How to encode one row without arrays, where that is possible.
+    small: SmallRows | None = None
 
     def check_others(self, tensors: "Mapping[str, np.ndarray]") -> None:
         """Return if every version that the request may be sent to takes these rows.
@@ -147,8 +150,11 @@ class CallReader:
             ) from error
         refuse_repeats(body, fields)
         target = self.find(fields.model or None, fields.version or None)
-        tensors = decode_instances(fields.instances, target.signature, max_rows=self._api.max_rows)
-        target.check_others(tensors)
+        encoded = None if target.small is None else target.small.payload(bytes(fields.instances))
+        if encoded is None:
+            tensors = decode_instances(fields.instances, target.signature, max_rows=self._api.max_rows)
+            target.check_others(tensors)
+            encoded = encode_binary_request(tensors)
         options = CallOptions(
             version=fields.version or None,
             routing_key=fields.routing_key or None,
@@ -156,7 +162,7 @@ class CallReader:
             deadline_s=given_seconds(fields.deadline_s),
             callback_url=fields.callback_url or None,
         )
-        return self.build(target.model, tensors, options, origin)
+        return self._build(target.model, encoded, options, origin)
 
     def find(self, model_name: str | None, version: str | None) -> CallTarget:
         """Return where a request goes that names these: without a version, wherever the traffic split may send it.
@@ -189,6 +195,16 @@ class CallReader:
             InvalidParameterError: an option is out of its range.
             PayloadTooLargeError: the tensors take more bytes than a body may have.
         """
+        return self._build(model, encode_binary_request(tensors), options, origin, form)
+
+    def _build(
+        self,
+        model: str,
+        encoded: tuple[bytes, int],
+        options: CallOptions,
+        origin: CallOrigin,
+        form: ResponseForm | None = None,
+    ) -> Call:
         api, max_body_bytes = self._api, self._kafka.max_body_bytes
         if options.routing_key and len(options.routing_key) > _MAX_KEY_CHARS:
             raise InvalidParameterError(
@@ -196,7 +212,7 @@ class CallReader:
             )
         if options.callback_url is not None:
             check_callback_url(options.callback_url, self._webhooks)
-        payload, json_length = encode_binary_request(tensors)
+        payload, json_length = encoded
         if len(payload) > max_body_bytes:
             raise PayloadTooLargeError(
                 f"the tensors take {len(payload)} bytes, the limit is {max_body_bytes}; split it"
@@ -232,7 +248,7 @@ def _weighted(model: "Model", split: "Split | None") -> CallTarget:
     first = model.unpinned(split).signature
     others = {name: model.versions[name].signature for name in model.weights(split)}
     differing = tuple((name, other) for name, other in others.items() if other.inputs != first.inputs)
-    return CallTarget(model.name, first, differing)
+    return CallTarget(model.name, first, differing, None if differing else small_rows_of(first))
 
 
 def _check_fits(tensors: "Mapping[str, np.ndarray]", version: str, signature: "Signature") -> None:

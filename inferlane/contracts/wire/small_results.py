@@ -10,7 +10,8 @@ import msgspec
 from inferlane.contracts.wire.v2_fields import Absent, ResponseRead
 from inferlane.errors import UNDECODABLE
 
-_CODES = {
+# Of `struct`, by datatype.
+CODES = {
     "BOOL": "?",
     "INT8": "b",
     "INT16": "h",
@@ -25,7 +26,7 @@ _CODES = {
     "FP64": "d",
 }
 # Beyond so many numbers an array is faster.
-_MAX_NUMBERS = 64
+MAX_NUMBERS = 64
 # As in `v2.py`: JSON parts repeat, and only small ones are kept.
 _CACHED_HEADERS = 1024
 _CACHED_HEADER_BYTES = 1024
@@ -79,11 +80,11 @@ def _row_plan(header: bytes) -> _RowPlan | None:
     found: list[_RowOutput] = []
     codes, start = "", 0
     for output in outputs:
-        code, shape, parameters = _CODES.get(output.datatype), output.shape, output.parameters
+        code, shape, parameters = CODES.get(output.datatype), output.shape, output.parameters
         if code is None or not isinstance(output.data, Absent) or shape[0] != 1 or len(shape) > 2:  # noqa: PLR2004 - axes
             return None
         count = shape[1] if len(shape) > 1 else 1
-        if start + count > _MAX_NUMBERS or parameters.binary_data_size != count * struct.calcsize(f"<{code}"):
+        if start + count > MAX_NUMBERS or parameters.binary_data_size != count * struct.calcsize(f"<{code}"):
             return None
         found.append(_RowOutput(output.name, start, start + count, len(shape) > 1, output.datatype.startswith("INT")))
         codes, start = codes + code * count, start + count

@@ -5,7 +5,7 @@ list, a model with several takes each row as an object with one field for each i
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -110,7 +110,8 @@ class _Probe(msgspec.Struct):
 
 _decode_body = msgspec.json.Decoder(InstancesBody).decode
 _decode_probe = msgspec.json.Decoder(_Probe).decode
-_decode_rows = {
+# By the kind of the dtype.
+ROW_DECODERS: dict[str, Callable[[bytes], Sequence[Sequence[float]]]] = {
     "f": msgspec.json.Decoder(list[list[float]]).decode,
     "i": msgspec.json.Decoder(list[list[int]]).decode,
     "u": msgspec.json.Decoder(list[list[int]]).decode,
@@ -207,10 +208,10 @@ def _matrix(text: bytes, spec: TensorSpec, max_rows: int | None) -> np.ndarray:
 def _few(text: bytes, spec: TensorSpec) -> np.ndarray | None:
     """Return the matrix, or None when anything about it is not plainly right."""
     dtype = numpy_dtype(spec.datatype)
-    if len(spec.row_shape) != 1 or dtype.kind not in _decode_rows:
+    if len(spec.row_shape) != 1 or dtype.kind not in ROW_DECODERS:
         return None
     try:
-        array = np.array(_decode_rows[dtype.kind](text), WIDEST[dtype.kind])
+        array = np.array(ROW_DECODERS[dtype.kind](text), WIDEST[dtype.kind])
     except (*UNDECODABLE, ValueError, OverflowError):
         return None
     return exactly(array, dtype) if array.shape[1:] == spec.row_shape else None
