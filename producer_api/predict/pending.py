@@ -121,15 +121,15 @@ class PendingRequests:
         Raises:
             UnavailableError: the request could not be enqueued (set on the waiter by whoever produced it).
         """
-        end = self.end_after(waiter, wait_s, waiter.get_loop())
+        end = self.end_after(waiter, wait_s)
         try:
             return await waiter
         finally:
             end.discard(waiter)
 
-    def end_after(self, waiter: Resolvable, wait_s: float, loop: asyncio.AbstractEventLoop) -> WaitEnd:
+    def end_after(self, waiter: Resolvable, wait_s: float) -> WaitEnd:
         """Resolve the waiter with None after `wait_s`, unless it is discarded from what is returned by then."""
-        return self._limits.add(waiter, wait_s, loop)
+        return self._limits.add(waiter, wait_s)
 
     def _settle(self, results: Sequence[Result | None]) -> None:
         for result in results:

@@ -85,11 +85,9 @@ class ResultWaits:
         self._pending.remove(key, waiter)
         self.quotas.release(model)
 
-    def end_at(
-        self, waiter: "Resolvable", *, until_s: float, deadline_s: float, loop: asyncio.AbstractEventLoop
-    ) -> "WaitEnd":
+    def end_at(self, waiter: "Resolvable", *, until_s: float, deadline_s: float) -> "WaitEnd":
         """Resolve the waiter with None once `until_s` (monotonic) or the request's deadline (wall clock) has passed."""
-        return self._pending.end_after(waiter, self._left_s(until_s=until_s, deadline_s=deadline_s), loop)
+        return self._pending.end_after(waiter, self._left_s(until_s=until_s, deadline_s=deadline_s))
 
     def until(self, waiter: "Waiter", *, until_s: float, deadline_s: float) -> Awaitable[Result | None]:
         """Wait for the result; None once `until_s` (monotonic) or the request's deadline (wall clock) has passed."""

@@ -34,7 +34,17 @@ class WaitingCall(Protocol):
 class Submission:
     """The waiter of such a request, which the result resolves at once. One event loop."""
 
-    __slots__ = ("_is_done", "_limit", "_on_unanswered", "_waiting", "_waits", "acknowledged", "call", "ticket")
+    __slots__ = (
+        "_acknowledged",
+        "_is_done",
+        "_limit",
+        "_on_unanswered",
+        "_outcome",
+        "_waiting",
+        "_waits",
+        "call",
+        "ticket",
+    )
 
     def __init__(
         self,
@@ -54,16 +64,32 @@ class Submission:
         self._on_unanswered = on_unanswered
         self._is_done = False
         self.call = call
-        # As of a call with a task: the outcome of the record.
-        loop = asyncio.get_running_loop()
-        self.acknowledged: Acknowledged = loop.create_future()
+        # Made only if the outcome of the record is waited for; until then it is noted in `_outcome`.
+        self._acknowledged: Acknowledged | None = None
+        self._outcome: tuple[InferlaneError | None] | None = None
         self.ticket = -1
         waits.register(self, model=call.model, key=call.request_id)
-        self._limit = waits.end_at(self, until_s=call.wait_until_s, deadline_s=call.deadline_s, loop=loop)
+        self._limit = waits.end_at(self, until_s=call.wait_until_s, deadline_s=call.deadline_s)
 
     def done(self) -> bool:
         """Return whether the result is there, or the wait ran out."""
         return self._is_done
+
+    def acknowledge(self, error: InferlaneError | None) -> None:
+        """Note the outcome of the record: None once the broker has it. An error ends the wait."""
+        self._outcome = (error,)
+        if self._acknowledged is not None:
+            self._acknowledged.set_result(error)
+        if error is not None and not self._is_done:
+            self.set_result(None)
+
+    def acknowledged(self) -> Acknowledged:
+        """Return what is resolved with the outcome of the record."""
+        if self._acknowledged is None:
+            self._acknowledged = asyncio.get_running_loop().create_future()
+            if self._outcome is not None:
+                self._acknowledged.set_result(*self._outcome)
+        return self._acknowledged
 
     def set_result(self, result: Result | None, /) -> None:
         """End the call with its result; None leads to `on_unanswered`."""

@@ -115,9 +115,9 @@ class Submitter:
         submission = Submission(self.waits, call, waiting, on_unanswered=self._end_unanswered)
 
         def on_acknowledged(error: "InferlaneError | None") -> None:
-            self._acknowledge(submission.acknowledged, call, error)
-            if error is not None and not submission.done():
-                submission.set_result(None)
+            if error is None:
+                self._accepted[call.model].inc()
+            submission.acknowledge(error)
 
         try:
             submission.ticket = self._enqueuer.enqueue(self._records.record(call), on_acknowledged)
@@ -129,7 +129,7 @@ class Submitter:
         """Do what follows for a request whose wait ran out, and end its call with the outcome."""
         try:
             outcome: Result | Exception | None = await self._accept_unanswered(
-                submission.call, submission.ticket, submission.acknowledged
+                submission.call, submission.ticket, submission.acknowledged()
             )
         except Exception as error:  # noqa: BLE001 - the call gets a response, whatever failed
             outcome = error

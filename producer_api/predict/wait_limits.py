@@ -32,9 +32,14 @@ class WaitLimits:
 
     def __init__(self) -> None:
         self._steps: dict[int, WaitEnd] = {}
+        # Asked for once: Python makes a system call for each `get_running_loop`.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def add(self, waiter: Resolvable, wait_s: float, loop: asyncio.AbstractEventLoop) -> WaitEnd:
+    def add(self, waiter: Resolvable, wait_s: float) -> WaitEnd:
         """Resolve the waiter after `wait_s`, and up to 50 ms later where that is a second or more."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         if wait_s < _SHARED_FROM_S:
             alone: WaitEnd = {waiter}
             loop.call_later(wait_s, _end, alone)

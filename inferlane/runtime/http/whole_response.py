@@ -10,14 +10,34 @@ _NO_BODY = frozenset({204, 304})
 Headers = Iterable[tuple[bytes, bytes]]
 
 
+class _SharedHeaders:
+    """The lines of the headers that responses share until uvicorn replaces them, once a second."""
+
+    def __init__(self) -> None:
+        self._headers: Headers = ()
+        self._lines = b""
+
+    def lines(self, headers: Headers) -> bytes:
+        """Return the lines of these headers, which are not changed once they were given."""
+        if headers is not self._headers:
+            self._headers, self._lines = headers, b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._lines
+
+
+_shared = _SharedHeaders()
+
+
 def whole_response(
     status: int, content_type: bytes, body: bytes, *, default: Headers, more: Headers = (), keep_alive: bool
 ) -> bytes:
     """Return the bytes of a response with a body. `default` headers come first, and `more` last; none is checked."""
-    parts = [STATUS_LINE[status]]
-    for name, value in default:
-        parts += (name, b": ", value, b"\r\n")
-    parts += (b"content-type: ", content_type, b"\r\ncontent-length: %d\r\n" % len(body))
+    parts = [
+        STATUS_LINE[status],
+        _shared.lines(default),
+        b"content-type: ",
+        content_type,
+        b"\r\ncontent-length: %d\r\n" % len(body),
+    ]
     for name, value in more:
         parts += (name, b": ", value, b"\r\n")
     parts += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", body)

@@ -69,6 +69,7 @@ class Scene:
         self.store = Store()
         self.pending = PendingRequests(self.store, None, instance="api", max_waiters=5)  # type: ignore[arg-type]  # as far as it is used
         self.answer: Callable[[str], Result | InferlaneError | None] = succeeded
+        self.holds_back: Callable[[Any], None] | None = None
         self.held = BodyMemory(limit_bytes=1_000)
         self.asgi_calls = 0
         self.delivered: list[str] = []
@@ -111,6 +112,9 @@ class Scene:
 
     def enqueue(self, record: OutRecord, on_acknowledged: Callable[[InferlaneError | None], None]) -> int:
         """Acknowledge the record at the next turn of the loop, and answer it at the one after."""
+        if self.holds_back is not None:
+            self.holds_back(on_acknowledged)
+            return 0
         asyncio.get_running_loop().call_soon(self._answer, dict(record.headers)["ce_id"].decode(), on_acknowledged)
         return 0
 

@@ -23,7 +23,7 @@ async def test_a_wait_ends_when_its_time_is_over_and_not_before(
     for wait_s in (0.0, 0.01, 0.049, 0.05, 0.12):
         waiter = waiters[wait_s] = loop.create_future()
         waiter.add_done_callback(lambda _, wait_s=wait_s: ended_s.update({wait_s: loop.time() - began_s}))  # type: ignore[misc]  # bound now
-        limits.add(waiter, wait_s, loop)
+        limits.add(waiter, wait_s)
     async with asyncio.timeout(LIMIT_S):
         assert await asyncio.gather(*waiters.values()) == [None] * len(waiters)
     # The loop's timers count in milliseconds.
@@ -35,7 +35,7 @@ async def test_a_waiter_that_was_discarded_or_resolved_is_left_alone(monkeypatch
     monkeypatch.setattr(wait_limits, "_SHARED_FROM_S", 0.0)
     loop, limits = asyncio.get_running_loop(), WaitLimits()
     resolved, discarded, last = (loop.create_future() for _ in range(3))
-    ends = [limits.add(waiter, 0.06, loop) for waiter in (resolved, discarded, last)]
+    ends = [limits.add(waiter, 0.06) for waiter in (resolved, discarded, last)]
     resolved.set_result("result")
     ends[1].discard(discarded)
     async with asyncio.timeout(LIMIT_S):
