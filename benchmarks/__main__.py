@@ -174,14 +174,15 @@ def submit(
 
 @app.command()
 def beside(
+    model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
     rate: Annotated[float, typer.Option(min=1, help="Requests a second of the client.")] = 20,
-    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the file that is scored meanwhile.")] = 3_000_000,
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the file that is scored meanwhile.")] = 8_000_000,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each on a stack of its own.")] = 5,
     out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
 ) -> None:
     """Ask at a low rate while a file is scored: latency and rate beside those alone."""
-    found = measure_beside(load_case("iris"), rate_per_s=rate, rows=rows, rounds=rounds)
-    _save(out / "beside-iris", found, beside_to_markdown(found))
+    found = measure_beside(load_case(model), rate_per_s=rate, rows=rows, rounds=rounds)
+    _save(out / f"beside-{model}", found, beside_to_markdown(found))
 
 
 @app.command()

@@ -63,7 +63,7 @@ def measure_beside(case: Case, *, rate_per_s: float, rows: int, rounds: int) -> 
     """In each round a job alone, a client alone for as long, and both at once; each round on a stack of its own."""
     runs: list[Spell] = []
     with tempfile.TemporaryDirectory() as name:
-        file = write_files(case, Path(name), rows=rows)[_KIND]
+        file = write_files(case, Path(name), rows=rows, kinds=(_KIND,))[_KIND]
         for number in range(rounds):
             with serve_inferlane(case) as running:
                 runs += _round(running, case, file, Path(name) / "results.jsonl", rate_per_s, is_odd=number % 2 == 1)

@@ -78,15 +78,17 @@ def measure_submissions(case: Case, *, rows: int, rounds: int) -> Submissions:
     return Submissions(case=case.name, machine=this_machine(), runs=tuple(runs))
 
 
-def write_files(case: Case, folder: Path, *, rows: int) -> Mapping[str, Path]:
-    """Write random rows as a file of each kind."""
+def write_files(case: Case, folder: Path, *, rows: int, kinds: Sequence[str] = KINDS) -> Mapping[str, Path]:
+    """Write random rows as a file of each of these kinds."""
     width = case.rows.shape[1]
     values = np.random.default_rng(_SEED).uniform(0.1, 7.9, (rows, width)).round(1)
     names = [f"x{number}" for number in range(width)]
-    files = {kind: folder / f"rows.{kind}" for kind in KINDS}
-    columns = {name: values[:, place].astype(np.float32) for place, name in enumerate(names)}
-    parquet.write_table(pa.table(columns), files["parquet"])
-    np.savetxt(files["csv"], values, fmt="%.1f", delimiter=",", header=",".join(names), comments="")
+    files = {kind: folder / f"rows.{kind}" for kind in kinds}
+    if "parquet" in files:
+        columns = {name: values[:, place].astype(np.float32) for place, name in enumerate(names)}
+        parquet.write_table(pa.table(columns), files["parquet"])
+    if "csv" in files:
+        np.savetxt(files["csv"], values, fmt="%.1f", delimiter=",", header=",".join(names), comments="")
     return files
 
 
