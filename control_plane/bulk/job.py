@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from control_plane.bulk.chunks import Chunk
+from control_plane.bulk.client_watch import PacedSteps, watch_clients
 from control_plane.bulk.result_lines import failed_lines, predicted_lines
 from inferlane.contracts.kafka_record import OutRecord, format_time
 from inferlane.contracts.naming import Lane
@@ -87,12 +88,13 @@ class SendWindow:
 
 @dataclass(slots=True)
 class JobReport:
-    """The outcome of a job, in rows."""
+    """The outcome of a job, in rows; it paused for `paused_s` because clients were about."""
 
     batch_id: str
     succeeded: int = 0
     failed: int = 0
     invalid: int = 0
+    paused_s: float = 0.0
 
 
 class BulkJob:
@@ -116,6 +118,7 @@ class BulkJob:
         self._next_line = 0
         self._rows_of: dict[int, int] = {}
         self._window = SendWindow()
+        self.steps = PacedSteps()
         self._all_sent = False
 
     async def run(self, chunks: Iterator[Chunk], out: BinaryIO) -> JobReport:
@@ -132,10 +135,14 @@ class BulkJob:
             stack.push_async_callback(producer.close)
             try:
                 async with asyncio.TaskGroup() as tasks:
+                    requests = self._names.ingress[Lane.REQUESTS]
+                    watch = tasks.create_task(watch_clients(self._kafka, requests, consumer, self.steps.pace))
                     tasks.create_task(self._send(chunks, producer, tasks))
-                    tasks.create_task(self._collect(consumer, out))
+                    await self._collect(consumer, out)
+                    watch.cancel()
             except ExceptionGroup as group:
                 raise group.exceptions[0] from None
+        self._report.paused_s = self.steps.paused_s
         return self._report
 
     async def _listen(self, stack: AsyncExitStack) -> "AIOKafkaConsumer":
@@ -158,6 +165,7 @@ class BulkJob:
         pending_bytes = 0
         under_way: asyncio.Task[None] | None = None
         for sequence, chunk in enumerate(chunks):
+            await self.steps.pause()
             is_full = len(pending) >= _RECORDS_A_SEND or pending_bytes >= _BYTES_A_SEND
             # Nothing comes back for what was not sent: waiting with it in hand would be waiting for ever.
             if pending and (is_full or not self._window.has_room):
@@ -207,6 +215,7 @@ class BulkJob:
             before = self._next_line
             for records in fetched.values():
                 for record in records:
+                    await self.steps.pause()
                     self._take(record)
             self._write(out)
             if self._next_line > before or not self._sent:

@@ -99,6 +99,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     err.print(
         f"batch {report.batch_id}: {total:,} rows in {seconds:.1f} s ({total / seconds:,.0f} rows/s): "
         f"{report.succeeded:,} succeeded, {report.failed:,} failed, {report.invalid:,} invalid"
+        f"{f', paused {report.paused_s:.1f} s for clients' if report.paused_s else ''}"
         f"{f', {file.empty_lines:,} empty lines passed over' if file.empty_lines else ''}; results in {out}",
         soft_wrap=True,
     )

@@ -1,0 +1,63 @@
+"""The pauses of a bulk job: a share of the core while clients are about, and none otherwise."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.bulk.client_watch import SHARE, WORK_S, CorePace
+
+STEPS = st.lists(st.tuples(st.floats(0, 0.05), st.floats(0, 0.05)), max_size=50)
+"""CPU time and waiting of one step after the other, in seconds."""
+
+
+def run(pace: CorePace, steps: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Take the steps with the pauses between them; return time, CPU time and the time of all pauses."""
+    now_s = cpu_s = paused_s = 0.0
+    for worked_s, waited_s in steps:
+        now_s += worked_s + waited_s
+        cpu_s += worked_s
+        pause_s = pace.pause_s(now_s=now_s, cpu_s=cpu_s)
+        assert pause_s >= 0
+        now_s += pause_s
+        paused_s += pause_s
+    return now_s, cpu_s, paused_s
+
+
+@given(STEPS)
+def test_a_job_uses_at_most_its_share_of_a_core_while_clients_are_about(steps: Sequence[tuple[float, float]]) -> None:
+    pace = CorePace(now_s=0.0, cpu_s=0.0)
+    pace.has_clients = True
+    now_s, cpu_s, _ = run(pace, steps)
+    assert cpu_s <= SHARE * now_s + WORK_S + 1e-9
+
+
+@given(STEPS)
+def test_a_job_never_pauses_while_no_client_is_about(steps: Sequence[tuple[float, float]]) -> None:
+    assert run(CorePace(now_s=0.0, cpu_s=0.0), steps)[2] == 0.0
+
+
+@given(STEPS)
+def test_a_job_that_waits_for_a_third_of_its_work_pauses_no_more(steps: Sequence[tuple[float, float]]) -> None:
+    pace = CorePace(now_s=0.0, cpu_s=0.0)
+    pace.has_clients = True
+    assert run(pace, [(worked_s, worked_s / 2) for worked_s, _ in steps])[2] == 0.0
+
+
+@given(STEPS)
+def test_nothing_is_paid_later_for_what_was_done_before_a_client_came(before: Sequence[tuple[float, float]]) -> None:
+    pace = CorePace(now_s=0.0, cpu_s=0.0)
+    now_s, cpu_s, _ = run(pace, before)
+    pace.has_clients = True
+    pause_s = pace.pause_s(now_s=now_s + 0.006, cpu_s=cpu_s + 0.006)
+    assert pause_s == pytest.approx(0.006 / SHARE - 0.006)
+
+
+@given(st.floats(0, 10))
+def test_time_without_work_is_not_saved_up(waited_s: float) -> None:
+    pace = CorePace(now_s=0.0, cpu_s=0.0)
+    pace.has_clients = True
+    pace.pause_s(now_s=waited_s + 0.006, cpu_s=0.006)
+    now_s = max(waited_s + 0.006, 0.006 / SHARE)
+    assert pace.pause_s(now_s=now_s + 0.006, cpu_s=0.012) == pytest.approx(0.006 / SHARE - 0.006)
