@@ -176,7 +176,7 @@ def submit(
 def beside(
     model: Annotated[str, typer.Option(help="iris, mlp or mlp-int8.")] = "iris",
     rate: Annotated[float, typer.Option(min=1, help="Requests a second of the client.")] = 20,
-    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the file that is scored meanwhile.")] = 8_000_000,
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the file that is scored meanwhile.")] = 5_000_000,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each on a stack of its own.")] = 5,
     out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
 ) -> None:

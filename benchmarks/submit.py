@@ -140,10 +140,14 @@ def _peak_mib(pid: int) -> float:
 
 
 def start_submission(running: Running, rows: Path, out: Path, *, said: int) -> "subprocess.Popen[bytes]":
-    """Start the command; what it says goes to the file descriptor `said`."""
+    """Start the command; what it says goes to the file descriptor `said`.
+
+    It has a session of its own, as in another terminal: Linux shares the cores between sessions (`sched_autogroup`),
+    and a client in the same one would have to share with the job.
+    """
     argv = [str(Path(sys.executable).parent / "inferlane"), "batch", "submit", str(rows), "--out", str(out)]
     environment = {**os.environ, **running.environment}
-    return subprocess.Popen(argv, env=environment, stdout=said, stderr=said)
+    return subprocess.Popen(argv, env=environment, stdout=said, stderr=said, start_new_session=True)
 
 
 def _check(rows: Path, out: Path, case: Case) -> Checked:
