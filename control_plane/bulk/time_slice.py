@@ -13,9 +13,9 @@ import struct
 import sys
 from pathlib import Path
 
-# Longer than that of others, which is 3 ms or less. Where cores are short, a process is owed up to a time slice, and
-# then runs that long without a break: with 100 ms, one request in twenty waited for hundreds.
-TIME_SLICE_NS = 10_000_000
+# Longer than that of others, which is 3 ms or less, and about a tick of usual kernels. A shorter one is closer to that
+# of others. Where cores are short, a process is owed up to a time slice and then runs that long without a break.
+TIME_SLICE_NS = 5_000_000
 # By `platform.machine()`: the numbers of sched_setattr.
 _SYSTEM_CALLS = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 # size, policy, flags, nice, priority, runtime, deadline, period.
