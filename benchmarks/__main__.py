@@ -233,7 +233,7 @@ def idle(
     seconds: Annotated[float, typer.Option(min=1, help="How long it is measured.")] = 30,
     out: Annotated[Path, typer.Option(help="Folder for JSON and Markdown.")] = RESULTS,
 ) -> None:
-    """CPU of the stack by process while nobody asks."""
+    """CPU of the stack of the sample models by process while nobody asks."""
     found = measure_idle(load_case("iris"), broker, settle_s=settle, seconds=seconds)
     _save(out / f"idle-{broker}", found, idle_to_markdown(found))
 

@@ -1,4 +1,4 @@
-"""What the stack costs while nobody asks: CPU by process, as a share of one core."""
+"""What the stack of the sample models costs while nobody asks: CPU by process, as a share of one core."""
 
 import tempfile
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.cases import Case
+from benchmarks.cases import SAMPLES, Case
 from benchmarks.machine import this_machine
 from benchmarks.measured import Machine
 from benchmarks.spells import Spell, SpellMeter
@@ -28,7 +28,10 @@ def measure_idle(case: Case, broker: BrokerKind, *, settle_s: float, seconds: fl
 
     Fetches of a lane that stays empty wait longer and longer: a stack that was used a moment ago spends more.
     """
-    with tempfile.TemporaryDirectory() as folder, serve_on(broker, case, Path(folder)) as running:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serve_on(broker, case, Path(folder), models_dir=SAMPLES.absolute()) as running,
+    ):
         time.sleep(settle_s)
         with SpellMeter(running.processes) as meter:
             time.sleep(seconds)
@@ -45,7 +48,7 @@ def idle_to_markdown(idle: Idle) -> str:
     }
     when = f"{spell.elapsed_s:.0f} s after {idle.settled_s:.0f} s without a request"
     lines = [
-        f"## The idle stack, {idle.broker} broker",
+        f"## The idle stack of the sample models, {idle.broker} broker",
         "",
         f"{when}; {spell.available:.0%} available; {idle.machine.measured_at}.",
         "",

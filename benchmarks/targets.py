@@ -143,7 +143,13 @@ def _cpu(results: Path) -> Iterator[Target]:
         yield _bound(what, spent.get(kind), f"{spent.get(kind, 0):.3f}", most=most)
     idle = _read(results / "idle-embedded.json", Idle)
     percent = 100 * sum(idle.spell.cpu_s.values()) / idle.spell.running_s if idle else None
-    yield _bound("the idle stack with broker and store, of a core", percent, f"{percent or 0:.1f}%", most=3, unit=" %")
+    yield _bound(
+        "the idle stack of the sample models with broker and store, of a core",
+        percent,
+        f"{percent or 0:.1f}%",
+        most=3,
+        unit=" %",
+    )
 
 
 def _footprint(results: Path) -> Iterator[Target]:
