@@ -117,9 +117,14 @@ class DirectProtocol(LimitedProtocol):
         # The hash of the last head that is not known. Only a head that comes twice in a row is learned: those of a
         # client that traces its calls never come again.
         self._unknown_head = 0
+        # A known head whose body is to come: many clients send the two in packets of their own.
+        self._held_head: bytes | None = None
 
     def data_received(self, data: bytes) -> None:
         """Serve a whole call with a known head; leave everything else to `LimitedProtocol`."""
+        if self._held_head is not None:
+            self._receive_body(self._held_head, data)
+            return
         cycle: Any = self.cycle
         is_idle = (
             not (self._in_head or self._in_body or self.pipeline or self.transport.is_closing())
@@ -135,7 +140,25 @@ class DirectProtocol(LimitedProtocol):
             super().data_received(data)
             if self.cycle is not cycle:
                 self._note_unknown(data, end)
-        elif not (self._is_whole(data, end, known) and self._begin(known.handler, data[end:])):
+        elif end == len(data):
+            self._held_head, self._in_body = data, True
+            self._start_timer(self.ports.body_timeout_s, self._on_body_timeout)
+        elif not self._begin(known, data[end:]):
+            super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a head whose body does not come."""
+        self._held_head = None
+        super().connection_lost(exc)
+
+    def _receive_body(self, head: bytes, data: bytes) -> None:
+        self._held_head, self._in_body = None, False
+        if self._refusal is not None or self.transport.is_closing():
+            return
+        known = self.known_heads.get(head)
+        if known is None or not self._begin(known, data):
+            # The parser has seen neither.
+            super().data_received(head)
             super().data_received(data)
 
     def end_direct_call(self) -> None:
@@ -146,38 +169,34 @@ class DirectProtocol(LimitedProtocol):
             self.transport.write(closing_answer(STOPPING))
             self.transport.close()
 
-    def _is_whole(self, data: bytes, end: int, known: _KnownHead) -> bool:
-        return (
-            len(data) - end == known.body_bytes
-            and not self._is_surplus
-            and not self.is_draining
-            and not self.flow.write_paused
-        )
-
-    def _begin(self, handler: DirectHandler, body: bytes) -> bool:
+    def _begin(self, known: _KnownHead, body: bytes) -> bool:
+        """Begin the call; return False, with nothing done, if only `LimitedProtocol` can serve it."""
+        if len(body) != known.body_bytes or self._is_surplus or self.is_draining or self.flow.write_paused:
+            return False
         before = self.cycle
         cycle: Any = DirectCycle(self)
         self.cycle = cycle
-        if not handler(body, cycle):
+        if not known.handler(body, cycle):
             self.cycle = before
             return False
         self._stop_timer()
         return True
 
     def _note_unknown(self, data: bytes, end: int) -> None:
-        """Learn the head of a call that has just been parsed, if it came whole and its head comes for the second time.
+        """Learn the head of a call that has just been parsed, if it came as a whole and comes for the second time.
 
         A head is known only if the parser and `check_head` have accepted exactly these bytes as one.
         """
         cycle: Any = self.cycle
-        if self._in_head or self._in_body or end > _MAX_HEAD_BYTES:
+        if self._in_head or not cycle.keep_alive or cycle.scope["method"] != "POST" or end > _MAX_HEAD_BYTES:
             return
-        head, body_bytes = data[:end], len(data) - end
+        head = data[:end]
         seen, self._unknown_head = self._unknown_head, hash(head)
-        if seen != self._unknown_head or cycle.scope["method"] != "POST" or not body_bytes:
+        if seen != self._unknown_head:
             return
         handler = direct_of(self.app, dict(cycle.scope))
-        if handler is None or not announces(head, body_bytes):
+        body_bytes = None if handler is None else body_length(head)
+        if handler is None or not body_bytes or len(data) - end not in {0, body_bytes}:
             return
         if len(self.known_heads) >= _MAX_HEADS:
             del self.known_heads[next(iter(self.known_heads))]
@@ -201,8 +220,8 @@ class _HeadReader:
         self.ends += 1
 
 
-def announces(head: bytes, body_bytes: int) -> bool:
-    """Return whether these bytes are exactly one head of HTTP/1.1, with a body of that length after it."""
+def body_length(head: bytes) -> int | None:
+    """Return the length of the body that follows; None if these bytes are not exactly one head of HTTP/1.1 with one."""
     reader = _HeadReader()
     parser = httptools.HttpRequestParser(reader)
     try:
@@ -211,13 +230,14 @@ def announces(head: bytes, body_bytes: int) -> bool:
         ended_early = reader.ends
         parser.feed_data(head[-1:])
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-        return False
-    return (
-        (ended_early, reader.ends) == (0, 1)
+        return None
+    is_plain = (
+        (ended_early, reader.ends, len(reader.lengths)) == (0, 1, 1)
         and parser.get_http_version() == "1.1"
         and parser.should_keep_alive()
-        and reader.lengths == [b"%d" % body_bytes]
+        and reader.lengths[0].isdigit()
     )
+    return int(reader.lengths[0]) if is_plain else None
 
 
 def limited_protocol(ports: "PortSettings", *, max_body_bytes: int) -> type[asyncio.Protocol]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http import direct_calls
-from inferlane.runtime.http.direct_calls import DirectCycle, DirectHandler, announces
+from inferlane.runtime.http.direct_calls import DirectCycle, DirectHandler, body_length
 from inferlane.runtime.http.server import LocalGuard, serve_http
 from producer_api.http.asgi import PlainResponse
 from tests.support.http_messages import LIMIT_S
@@ -33,7 +33,10 @@ class App:
         self.serves_direct = True
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body = (await receive())["body"] if scope["method"] == "POST" else b""
+        body, is_more = b"", scope["method"] == "POST"
+        while is_more:
+            message = await receive()
+            body, is_more = body + message["body"], message["more_body"]
         self.served.append(("asgi", body))
         await PlainResponse(200, json.dumps({"body": body.decode()}).encode(), JSON).send(send)
 
@@ -112,17 +115,17 @@ async def test_a_head_that_never_comes_again_is_not_kept() -> None:
 @pytest.mark.parametrize(
     "packets",
     [
-        (HEAD, b"abc"),
         (HEAD[:20], HEAD[20:] + b"abc"),
         (HEAD + b"a", b"bc"),
+        (HEAD, b"a", b"bc"),
         (b"\r\n" + HEAD + b"abc",),
         (HEAD.replace(b": 3", b":  3") + b"abc",),
         (b"POST /p HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",),
     ],
-    ids=["two packets", "a cut head", "a cut body", "an empty line first", "another head", "chunks"],
+    ids=["a cut head", "a cut body", "a body in two packets", "an empty line first", "another head", "chunks"],
 )
 async def test_what_does_not_come_whole_with_that_head_goes_through_asgi(packets: tuple[bytes, ...]) -> None:
-    """Guards `_is_whole`, and that known heads are compared byte by byte."""
+    """Guards the length in `_begin`, and that known heads are compared byte by byte."""
     app = App()
     async with serving(app) as client:
         await client.teach()
@@ -146,6 +149,41 @@ async def test_requests_on_one_connection_are_answered_in_their_order() -> None:
         answers = [await client.answer() for _ in range(3)]
     assert [answer[-5:-2] for answer in answers] == [b"one", b"two", b"thr"]
     assert app.served[-3:] == [("direct", b"one"), ("asgi", b"two"), ("asgi", b"thr")]
+
+
+async def test_a_body_in_a_packet_of_its_own_is_direct_too() -> None:
+    """Guards `_held_head`: so do most clients in Python."""
+    app = App()
+    async with serving(app) as client:
+        answers = [await client.ask(HEAD, b"ab%d" % number) for number in range(4)]
+        assert (await client.ask(HEAD + b"abc")).endswith(b'{"body": "abc"}')
+    assert [answer[-5:-2] for answer in answers] == [b"ab0", b"ab1", b"ab2", b"ab3"]
+    assert [by for by, _ in app.served] == ["asgi", "asgi", "direct", "direct", "direct"]
+
+
+async def test_a_body_that_does_not_follow_its_known_head_ends_the_connection() -> None:
+    """Guards the timer of `_held_head`; the connection stays when it is taken out."""
+    app = App()
+    ports = load_settings(body_timeout_s=0.05).ports
+    async with serve_http(app, ports, max_body_bytes=1024, host="127.0.0.1", port=0) as port:
+        async with asyncio.timeout(LIMIT_S):
+            client = Client(*await asyncio.open_connection("127.0.0.1", port))
+            await client.teach()
+            client.writer.write(HEAD)
+            assert (await client.reader.read()).startswith(b"HTTP/1.1 408 ")
+            client.writer.close()
+
+
+async def test_two_requests_behind_a_held_head_are_two() -> None:
+    """Guards the length in `_begin`: what follows the body belongs to the next request."""
+    app = App()
+    async with serving(app) as client:
+        await client.teach()
+        client.writer.write(HEAD)
+        await client.writer.drain()
+        await asyncio.sleep(0)
+        client.writer.write(b"one" + HEAD + b"two")
+        assert [(await client.answer())[-5:-2] for _ in range(2)] == [b"one", b"two"]
 
 
 async def eventually_open(app: App, count: int) -> None:
@@ -272,7 +310,8 @@ async def test_known_heads_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
         HEAD[:-2],
         HEAD + b"\r\n",
         HEAD + HEAD,
-        HEAD.replace(b"3", b"4"),
+        HEAD.replace(b"3", b"+3"),
+        HEAD.replace(b"3", b"3, 3"),
         HEAD.replace(b"1.1", b"1.0"),
         HEAD.replace(b"Content-Length: 3", b"Transfer-Encoding: chunked"),
         HEAD.replace(b"Host", b"Connection: close\r\nHost"),
@@ -281,16 +320,16 @@ async def test_known_heads_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_not_exactly_one_plain_head_is_none(head: bytes) -> None:
-    """Guards each condition of `announces`."""
-    assert announces(HEAD, 3)
-    assert not announces(head, 3)
+    """Guards each condition of `body_length`."""
+    assert body_length(HEAD) == 3
+    assert body_length(head) is None
 
 
 @given(st.binary(max_size=40), st.integers(0, len(HEAD)))
 def test_bytes_in_a_head_never_make_it_two(extra: bytes, position: int) -> None:
     """Whatever is accepted has its only empty line at its end."""
     head = HEAD[:position] + extra + HEAD[position:]
-    if announces(head, 3):
+    if body_length(head) is not None:
         assert head.endswith(b"\n")
         assert head.count(b"\r\n\r\n") <= 1
 
