@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, kafka_errors
 
@@ -15,6 +15,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError, InferlaneError, NotServedError, UnavailableError
 from inferlane.runtime.error_remedies import UNKNOWN_TO_CLIENT, Remedy, remedy_of
 from inferlane.runtime.kafka.broker_connection import speed_up_connections
+from inferlane.runtime.kafka.direct_producer import DirectProducer
 from inferlane.runtime.kafka.fetcher import guard_fetches, rest_between_fetches
 from inferlane.runtime.kafka.tls_close import bound_tls_close
 
@@ -107,10 +108,10 @@ _ASSIGNED_METADATA_MAX_AGE_MS = 60_000
 FETCHER_POLL_MS = 2_000
 
 
-def make_producer(kafka: "KafkaSettings") -> AIOKafkaProducer:
+def make_producer(kafka: "KafkaSettings") -> DirectProducer:
     """Return a producer whose acknowledgement means that every in-sync replica has the record."""
     kafka_errors.update({kind.errno: kind for kind in UNKNOWN_TO_CLIENT})
-    return AIOKafkaProducer(
+    return DirectProducer(
         **client_arguments(kafka),
         acks="all",
         enable_idempotence=kafka.idempotence,

@@ -2,25 +2,28 @@
 
 import asyncio
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 import structlog
-from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+from aiokafka import TopicPartition
+from aiokafka.errors import UnknownTopicOrPartitionError
 
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
 from inferlane.runtime.error_remedies import TOO_LARGE, Remedy, remedy_of
 from inferlane.runtime.kafka.arrivals import ArrivalSignals
-from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure, record_limit_bytes
-from inferlane.runtime.kafka.producer_connection import RenewableProducer, TopicFacts
+from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, record_limit_bytes
+from inferlane.runtime.kafka.producer_connection import RenewableProducer, TopicFacts, write_failure
 from inferlane.runtime.kafka.record_writer import (
     OutBatch,
+    PlacedRecords,
+    SentBatch,
     StickyPartitioner,
     cut_into_batches,
     drop_batches,
     make_builder,
+    one_small_batch,
     over_topic_limit,
 )
 
@@ -91,11 +94,11 @@ class BatchProducer:
         record may have been written and may be sent again. `NotServedError`: the broker does not serve us.
         """
         outcomes: list[InferlaneError | None] = [None] * len(records)
-        groups = await self._place(records, outcomes)
-        sends = [
-            self._send_group(_Group(topic, partition, numbers), records, outcomes)
-            for (topic, partition), numbers in groups.items()
-        ]
+        placed = (await self._place(records, outcomes)).items()
+        until_s = asyncio.get_running_loop().time() + self._timeout_s
+        groups = [PlacedRecords(topic, partition, numbers, until_s) for (topic, partition), numbers in placed]
+        left = await self._send_at_once(groups, records) if groups else ()
+        sends = [self._send_group(group, records, outcomes) for group in left]
         if len(sends) == 1:
             await sends[0]
         elif sends:
@@ -133,24 +136,67 @@ class BatchProducer:
             groups.setdefault((topic, partition), []).append(number)
         return groups
 
+    async def _send_at_once(
+        self, groups: "Sequence[PlacedRecords]", records: "Sequence[OutRecord]"
+    ) -> "Sequence[PlacedRecords]":
+        """Send a batch for each group without any task, where that can be; return the groups that are left."""
+        if self._producer.is_spent or any(self._facts.limit_bytes(group.topic) is not None for group in groups):
+            return groups
+        producer = self._producer.current
+        batches: dict[TopicPartition, OutBatch] = {}
+        for group in groups:
+            batch = one_small_batch(records, group.numbers, producer.create_batch)
+            if batch is None:
+                return groups
+            batches[TopicPartition(group.topic, group.partition)] = batch
+        sent = producer.send_at_once({partition: batch.builder for partition, batch in batches.items()})
+        if sent is None:
+            return groups
+        await sent.wait(_LOOK_AFTER_S)
+        for group, (partition, batch) in zip(groups, batches.items(), strict=True):
+            future = sent.futures[partition]
+            if future.done() and future.exception() is None:
+                self._signal(group.topic)
+            else:
+                group.sent = SentBatch(producer, batch, asyncio.shield(future))
+        return [group for group in groups if group.sent is not None]
+
+    def _signal(self, topic: str) -> None:
+        if self._arrivals is not None:
+            self._arrivals.send_soon(topic)
+
     async def _send_group(
-        self, group: "_Group", records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
+        self, group: PlacedRecords, records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
     ) -> None:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(group.until_s):
                 while group.numbers:
                     await self._send_once(group, records, outcomes)
-                    if self._arrivals is not None:
-                        self._arrivals.send_soon(group.topic)
+                    self._signal(group.topic)
         except (*BROKER_ERRORS, InferlaneError) as error:
-            failure = error if isinstance(error, InferlaneError) else self._failure(error, group.topic)
+            failure = error if isinstance(error, InferlaneError) else write_failure(self._kafka, group.topic, error)
             for number in group.numbers:
                 outcomes[number] = failure
 
     async def _send_once(
-        self, group: "_Group", records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
+        self, group: PlacedRecords, records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
     ) -> None:
         """Send the rest of the group, and leave in it the records to send again in other batches."""
+        sent, group.sent = group.sent, None
+        batches = await self._batches(group, records, outcomes) if sent is None else [sent.batch]
+        group.numbers = []
+        # Once a batch is refused, later ones of its partition are refused for their sequence: send one at a time then.
+        while batches:
+            now, batches = (batches[:1], batches[1:]) if group.is_alone else (batches, [])
+            try:
+                await self._write(group, now, outcomes, sent)
+            except BaseException:
+                group.numbers += [number for batch in (*now, *batches) for number in batch.numbers]
+                raise
+
+    async def _batches(
+        self, group: PlacedRecords, records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
+    ) -> list[OutBatch]:
         producer = await self._producer.renewed()
         limit_bytes = self._facts.limit_bytes(group.topic)
         make = producer.create_batch if limit_bytes is None else lambda: make_builder(limit_bytes)
@@ -160,24 +206,21 @@ class BatchProducer:
                 outcomes[batch.numbers[0]] = over_topic_limit(group.topic, batch.builder.size(), limit_bytes)
             else:
                 batches.append(batch)
-        group.numbers = []
-        # Once a batch is refused, later ones of its partition are refused for their sequence: send one at a time then.
-        while batches:
-            now, batches = (batches[:1], batches[1:]) if group.is_alone else (batches, [])
-            try:
-                await self._write(group, now, outcomes)
-            except BaseException:
-                group.numbers += [number for batch in (*now, *batches) for number in batch.numbers]
-                raise
+        return batches
 
     async def _write(
-        self, group: "_Group", batches: "Sequence[OutBatch]", outcomes: "list[InferlaneError | None]"
+        self,
+        group: PlacedRecords,
+        batches: "Sequence[OutBatch]",
+        outcomes: "list[InferlaneError | None]",
+        sent: SentBatch | None,
     ) -> None:
-        producer = self._producer.current
-        futures: list[asyncio.Future[object]] = []
+        """Send the batches, unless the only one is `sent`, and note what the broker says to each."""
+        producer = self._producer.current if sent is None else sent.producer
+        futures = [] if sent is None else [sent.future]
         sizes = [batch.builder.size() for batch in batches]
         try:
-            for batch in batches:
+            for batch in batches[len(futures) :]:
                 future = await producer.send_batch(batch.builder, group.topic, partition=group.partition)
                 futures.append(future)
             await self._wait_for(group, futures)
@@ -205,14 +248,14 @@ class BatchProducer:
                 group.is_alone = True
                 group.numbers += batch.numbers
             else:
-                self._lose(outcomes, batch, self._failure(error, group.topic))
+                self._lose(outcomes, batch, write_failure(self._kafka, group.topic, error))
 
     @staticmethod
     def _lose(outcomes: "list[InferlaneError | None]", batch: "OutBatch", error: InferlaneError) -> None:
         for number in batch.numbers:
             outcomes[number] = error
 
-    async def _wait_for(self, group: "_Group", futures: "Iterable[asyncio.Future[object]]") -> None:
+    async def _wait_for(self, group: PlacedRecords, futures: "Iterable[asyncio.Future[object]]") -> None:
         """Return when the broker has answered for each.
 
         Raises:
@@ -241,20 +284,6 @@ class BatchProducer:
             drop_batches(self._producer.current, topic)
             raise UnavailableError(f"{topic} has {partitions} partitions now, {partition} is gone; it is sent again")
 
-    def _failure(self, error: BaseException, topic: str) -> InferlaneError:
-        """Return the error for a record of the topic that was not written."""
-        if type(error) is TimeoutError:
-            return UnavailableError(f"{topic} did not acknowledge within {self._timeout_s:g} s; it is sent again")
-        what = f"{type(error).__name__}: {error}".removesuffix(": ")
-        if isinstance(error, TopicAuthorizationFailedError):
-            return RecordRefusedError(
-                f"the broker denies writing to {topic} ({what}); grant the user Write and Describe on it, "
-                "docs/security.md lists the rights"
-            )
-        if remedy_of(error) is Remedy.REFUSE:
-            return RecordRefusedError(f"{topic} does not take the record ({what}); look at the settings of the topic")
-        return broker_failure(error, self._kafka.bootstrap_servers)
-
     async def _learn_partitions(self, topic: str) -> StickyPartitioner:
         with broker_errors(self._kafka.bootstrap_servers):
             async with asyncio.timeout(self._timeout_s):
@@ -268,14 +297,3 @@ class BatchProducer:
             if (now := cluster.partitions_for_topic(topic)) and len(now) != partitioner.partitions:
                 log.info("partitions_changed", topic=topic, before=partitioner.partitions, now=len(now))
                 del self._partitioners[topic]
-
-
-@dataclass(slots=True)
-class _Group:
-    """Records of one partition that are being sent: the indices of those without an outcome."""
-
-    topic: str
-    partition: int
-    numbers: list[int]
-    # Whether each record gets a batch of its own, to find the one that is refused.
-    is_alone: bool = False

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAuthorizationFailedError
 
-from inferlane.errors import TopicMissingError, UnavailableError
-from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, make_admin, make_producer
+from inferlane.errors import InferlaneError, RecordRefusedError, TopicMissingError, UnavailableError
+from inferlane.runtime.error_remedies import Remedy, remedy_of
+from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, broker_failure, make_admin, make_producer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiokafka import AIOKafkaProducer
     from aiokafka.client import AIOKafkaClient
     from aiokafka.cluster import ClusterMetadata
 
+    from inferlane.runtime.kafka.direct_producer import DirectProducer
     from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -34,7 +36,7 @@ class RenewableProducer:
         self._kafka = kafka
         self._on_metadata = on_metadata
         self._timeout_s = kafka.request_timeout_ms / 1000
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: DirectProducer | None = None
         self._is_spent = False
         self._renewing = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -56,7 +58,7 @@ class RenewableProducer:
         await asyncio.gather(*self._closing)
 
     @property
-    def current(self) -> "AIOKafkaProducer":
+    def current(self) -> "DirectProducer":
         """The producer to send with now.
 
         Raises:
@@ -66,11 +68,16 @@ class RenewableProducer:
             raise UnavailableError("the producer is not connected; call start() first")
         return self._producer
 
-    def note_spent(self, producer: "AIOKafkaProducer") -> None:
+    def note_spent(self, producer: "DirectProducer") -> None:
         """Note that the broker refuses this producer from now on; no change if it was replaced already."""
         self._is_spent |= producer is self._producer
 
-    async def renewed(self) -> "AIOKafkaProducer":
+    @property
+    def is_spent(self) -> bool:
+        """Whether the broker refuses the current producer, or there is none: `renewed` does not return at once."""
+        return self._is_spent or self._producer is None
+
+    async def renewed(self) -> "DirectProducer":
         """Return the producer to send with now, after a spent one was replaced.
 
         The records of the spent producer are flushed in the background.
@@ -95,7 +102,7 @@ class RenewableProducer:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
-    async def _connect(self) -> "AIOKafkaProducer":
+    async def _connect(self) -> "DirectProducer":
         producer = make_producer(self._kafka)
         try:
             with broker_errors(self._kafka.bootstrap_servers):
@@ -106,11 +113,28 @@ class RenewableProducer:
         producer.client.cluster.add_listener(self._on_metadata)
         return producer
 
-    async def _stop(self, producer: "AIOKafkaProducer") -> None:
+    async def _stop(self, producer: "DirectProducer") -> None:
         # An idempotent producer never gives up a flush by itself; the rest is abandoned.
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout_s):
                 await producer.stop()
+
+
+def write_failure(kafka: "KafkaSettings", topic: str, error: BaseException) -> InferlaneError:
+    """Return the error for a record of the topic that was not written."""
+    if type(error) is TimeoutError:
+        return UnavailableError(
+            f"{topic} did not acknowledge within {kafka.request_timeout_ms / 1000:g} s; it is sent again"
+        )
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
+    if isinstance(error, TopicAuthorizationFailedError):
+        return RecordRefusedError(
+            f"the broker denies writing to {topic} ({what}); grant the user Write and Describe on it, "
+            "docs/security.md lists the rights"
+        )
+    if remedy_of(error) is Remedy.REFUSE:
+        return RecordRefusedError(f"{topic} does not take the record ({what}); look at the settings of the topic")
+    return broker_failure(error, kafka.bootstrap_servers)
 
 
 # Brokers learn of a new topic one after the other: a topic counts as missing only after this many seconds.

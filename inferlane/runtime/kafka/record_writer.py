@@ -5,7 +5,8 @@ A dead letter that cannot be written never blocks the records behind it.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import structlog
@@ -17,6 +18,11 @@ from inferlane.contracts.dead_letters import Cause, dead_letter
 from inferlane.contracts.kafka_record import KafkaRecord, OutRecord, check_size
 from inferlane.errors import InferlaneError, NotServedError, PayloadTooLargeError, RecordRefusedError, UnavailableError
 from inferlane.runtime.retry import Retrier
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from inferlane.runtime.kafka.direct_producer import DirectProducer
 
 
 class Sender(Protocol):
@@ -100,6 +106,29 @@ class OutBatch(msgspec.Struct, frozen=True):
     numbers: list[int]
 
 
+class SentBatch(msgspec.Struct, frozen=True):
+    """A batch that is on its way to the broker, and what will have the error if the broker does not take it."""
+
+    producer: "DirectProducer"
+    batch: OutBatch
+    future: "asyncio.Future[object]"
+
+
+@dataclass(slots=True)
+class PlacedRecords:
+    """Records for one partition that are being sent: the indices of those without an outcome."""
+
+    topic: str
+    partition: int
+    numbers: list[int]
+    # By the clock of the event loop: when the broker should have answered.
+    until_s: float
+    # Whether each record gets a batch of its own, to find the one that is refused.
+    is_alone: bool = False
+    # All of them together, if they are sent already.
+    sent: SentBatch | None = None
+
+
 def make_builder(limit_bytes: int) -> BatchBuilder:
     """Return an empty batch that takes records up to the limit, and one of any size if it is the first."""
     return BatchBuilder(
@@ -123,6 +152,20 @@ def cut_into_batches(
         _append(batch.builder, record)
     if batch is not None:
         yield batch
+
+
+# Larger batches gain nothing from being sent at once.
+_SMALL_BYTES = 256 * 1024
+
+
+def one_small_batch(
+    records: Sequence[OutRecord], numbers: Sequence[int], make: Callable[[], BatchBuilder]
+) -> OutBatch | None:
+    """Return the records of these numbers as one batch; None if they are large."""
+    if sum([len(records[number].value) for number in numbers]) > _SMALL_BYTES:
+        return None
+    batch, *more = cut_into_batches(records, numbers, make)
+    return None if more else batch
 
 
 def drop_batches(producer: AIOKafkaProducer, topic: str) -> None:

@@ -75,6 +75,9 @@ class FakeProducer:
     def create_batch(self) -> FakeBatch:
         return FakeBatch()
 
+    def send_at_once(self, _builders: object) -> None:
+        """Refuse, as the real one does while another request is under way."""
+
     async def send_batch(self, _batch: FakeBatch, _topic: str, *, partition: int) -> "asyncio.Future[int]":
         sent = asyncio.get_running_loop().create_future()
         if self._error:
