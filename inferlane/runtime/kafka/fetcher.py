@@ -4,7 +4,8 @@ aiokafka raises on such a batch after it has moved the positions of other partit
 returned, and it raises again for ever. Here the contents of a fetch never raise: a record that stands for the batch
 takes its place (`inferlane.contracts.kafka_record`) and is answered like any other.
 
-Only this module and `recreated_topics` reach into aiokafka's fetcher; `test_fetching.py` fails when that changes.
+Only this module, `fetch_loop` and `recreated_topics` reach into aiokafka's fetcher; `test_fetching.py` and
+`test_fetch_loop.py` fail when that changes.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from inferlane.contracts.kafka_record import is_unreadable, unreadable_headers
 from inferlane.errors import DecodeError, clipped
 from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalListeners
 from inferlane.runtime.kafka.batch_decoder import DECOMPRESSORS, Frame, Frames
+from inferlane.runtime.kafka.fetch_loop import LoopedFetcher
 from inferlane.runtime.kafka.recreated_topics import start_over_past_end
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ def wait_after(*, found: bool, is_behind: bool, wait_ms: int) -> int:
     return min(2 * wait_ms, _LONGEST_WAIT_MS) if is_behind else max(wait_ms // 2, _SHORTEST_WAIT_MS)
 
 
-class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
+class _Fetcher(LoopedFetcher):
     """Returns what was fetched, within a number of records and of bytes."""
 
     arrivals: ArrivalListener | ArrivalListeners | None = None
@@ -116,6 +118,8 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
                     return False
             self.arrivals.forget()
         found: bool = await super()._proc_fetch_request(assignment, node_id, request)
+        if found:
+            self.wake_caller()
         if not found and assignment.active:
             await start_over_past_end(self, assignment, request)
         if self.arrivals is not None:
@@ -141,13 +145,9 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no types
             left_s = deadline_s - time.monotonic()
             if drained or left_s <= 0:
                 return drained
-            waiter = self._create_fetch_waiter()
-            done, _ = await asyncio.wait([waiter], timeout=left_s)
-            if not done or self._closed:
-                waiter.cancel()
+            await self.wait_for_records(left_s)
+            if self._closed:
                 return {}
-            # Raises the error with which the group coordinator refused us.
-            waiter.result()
 
     def _drain(
         self, partitions: Collection[TopicPartition], max_records: int | None
