@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -112,9 +112,15 @@ class Forwarder:
             by_topic = self._sort(await self._decisions(fetched, lane), work)
             # Do not wait for a topic whose last write failed.
             waited = [topic for topic in by_topic if not self._destinations.is_failing(topic)]
-            writes = {topic: asyncio.create_task(self._write(topic, part, work)) for topic, part in by_topic.items()}
+            if len(by_topic) == 1 and not work.refused:
+                # Most batches: more tasks would cost as much as the decisions.
+                ((topic, part),) = by_topic.items()
+                writes = {topic: asyncio.create_task(self._end([self._write(topic, part, work)], work))}
+            else:
+                writes = {to: asyncio.create_task(self._write(to, part, work)) for to, part in by_topic.items()}
         refusals = [asyncio.create_task(self._delivery.deliver(work.refused))] if work.refused else []
-        rest = asyncio.create_task(self._end([*writes.values(), *refusals], work))
+        tasks = [*writes.values(), *refusals]
+        rest = tasks[0] if len(tasks) == 1 and writes else asyncio.create_task(self._end(tasks, work))
         try:
             if early := [*(writes[topic] for topic in waited), *refusals]:
                 await asyncio.wait(early, timeout=_SLOW_AFTER_S)
@@ -122,7 +128,7 @@ class Forwarder:
                 if not writes[topic].done():
                     self._destinations.note_slow(topic)
             is_full = self._parked_batches >= _MAX_PARKED_BATCHES or not self._destinations.has_room
-            if is_full or all(task.done() for task in (*writes.values(), *refusals)):
+            if is_full or all(task.done() for task in tasks):
                 await rest
                 return None
         except asyncio.CancelledError:
@@ -186,8 +192,8 @@ class Forwarder:
             await self._delivery.deliver(refused)
             metrics.note_refused(refused)
 
-    async def _end(self, tasks: "Collection[asyncio.Task[None]]", work: _Forwarding) -> None:
-        await asyncio.gather(*tasks)
+    async def _end(self, parts: Sequence[Awaitable[None]], work: _Forwarding) -> None:
+        await (parts[0] if len(parts) == 1 else asyncio.gather(*parts))
         if work.spans is not None:
             work.spans.end()
         metrics = self._metrics[work.lane]

@@ -24,8 +24,6 @@ log = structlog.get_logger(__name__)
 
 # Seconds for which a list of listeners is used. Until then a new listener finds records by its own fetches.
 _LISTED_S = 1.0
-# The most signals that are read at once; the rest is read in the next turn of the event loop.
-_READ_AT_ONCE = 64
 _SIGNAL = b"1"
 # The path of a socket has at most 107 bytes on Linux and 103 on macOS.
 _MAX_PATH_BYTES = 103
@@ -102,8 +100,8 @@ class ArrivalListener:
         if self._socket is None:
             return
         with suppress(BlockingIOError, InterruptedError):
-            for _ in range(_READ_AT_ONCE):
-                self._socket.recv(len(_SIGNAL))
+            # Mostly there is one; if more came, the event loop calls again.
+            self._socket.recv(len(_SIGNAL))
 
 
 class ArrivalListeners:
