@@ -98,8 +98,7 @@ _MAX_POLL_INTERVAL_MS = 600_000
 # Heartbeats in a session timeout. Too few make a busy member look dead, and a rebalance slow: a member learns of it by
 # its next heartbeat. Too many cost idle CPU. Kafka recommends at least 3.
 HEARTBEATS_A_SESSION = 4
-# How late producers and consumers see added partitions, or a recreated topic. Each refresh costs the broker a small
-# call for each client.
+# How late clients see added partitions, or a recreated topic. Each refresh costs the broker a small call for each.
 METADATA_MAX_AGE_MS = 10_000
 # The same where partitions are assigned by number. A leader that moved is looked up at the first error.
 _ASSIGNED_METADATA_MAX_AGE_MS = 60_000
