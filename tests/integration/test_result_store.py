@@ -1,6 +1,8 @@
 """The result store on a real Valkey, where its promises meet a store that is full."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -38,6 +40,34 @@ async def test_a_full_store_refuses_a_result_and_keeps_the_mark_of_acceptance(ur
         assert await store.put([result("full")]) == [result("full")]
         assert await store.find("full") == result("full")
         assert await store.accepted("full") is None
+
+
+@pytest.mark.parametrize(("size_bytes", "tasks"), [(100, 0), (100_000, 1)])
+async def test_a_small_command_is_sent_without_a_task(url: str, size_bytes: int, tasks: int) -> None:
+    """Guards `send_packed_command`; a command that the socket may not take at once still has a time limit."""
+    started: list[object] = []
+
+    def noted(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> "asyncio.Task[Any]":
+        started.append(work)
+        return asyncio.Task(work, loop=loop, **options)
+
+    async with connect(url) as redis:
+        await redis.ping()
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(noted)
+        try:
+            await redis.set("key", b"x" * size_bytes)
+        finally:
+            loop.set_task_factory(None)
+        assert len(started) == tasks
+        assert await redis.strlen("key") == size_bytes
+
+
+async def test_a_connection_that_the_store_closed_is_replaced(url: str) -> None:
+    async with connect(url) as redis, connect(url) as other:
+        await redis.set("key", b"value")
+        await other.client_kill_filter(_id=str(await redis.client_id()))
+        assert await redis.get("key") == b"value"
 
 
 async def test_the_first_terminal_result_holds(url: str) -> None:

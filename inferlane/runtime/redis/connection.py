@@ -36,6 +36,7 @@ _ANSWER_TIMEOUT_S = 5.0
 _MAX_CONNECTIONS = 32
 # The connections to each node of a cluster: more than ever run at once, as its client refuses more and does not wait.
 _MAX_NODE_CONNECTIONS = 1_000
+_SENT_AT_ONCE_BYTES = 48 * 1024  # less than asyncio buffers before a writer has to wait (64 KiB)
 # After a failover the client asks for the new layout of the cluster and sends the command to another node.
 _CLUSTER_RETRIES = 3
 # A connection that was idle for this long is pinged first: a half-open one would look subscribed for ever.
@@ -73,6 +74,24 @@ class _Replaceable:
             self._failovers.count += 1
             await self.disconnect()  # type: ignore[attr-defined]  # as above
             raise StoreConnectionError(f"the node is not the one to ask any more: {error}") from error
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send a command. One that the socket surely takes at once has no task and timer to wait for that."""
+        writer = self._writer  # type: ignore[attr-defined]  # as above
+        is_small = isinstance(command, list) and sum(map(len, command)) <= _SENT_AT_ONCE_BYTES
+        if not is_small or writer is None or writer.transport.get_write_buffer_size():
+            await super().send_packed_command(command, check_health)  # type: ignore[misc]  # as above
+            return
+        if check_health:
+            await self.check_health()  # type: ignore[attr-defined]  # as above
+        try:
+            await self._send_packed_command(command)  # type: ignore[attr-defined]  # as above
+        except BaseException as error:
+            # As redis-py does: who comes next would read the answer of this command.
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]  # as above
+            if isinstance(error, OSError):
+                raise StoreConnectionError(f"the command was not written: {error!r}") from error
+            raise
 
     def pack_command(self, *arguments: Any) -> list[bytes]:
         """Encode a command in C: redis-py does so argument by argument, and a batch of results has three for each."""
