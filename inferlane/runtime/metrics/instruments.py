@@ -16,6 +16,11 @@ from prometheus_client.utils import floatToGoString
 from inferlane import errors
 from inferlane.contracts.outcomes import OTHER
 
+# Values that wait to be counted: counting many at once costs a tenth of counting those of each small batch. More would
+# hold up the event loop when they are counted.
+_HELD_VALUES = 1024
+_HELD_BATCHES = 64
+
 
 class Observations:
     """The counts of one set of labels. One event loop; a scrape from it sees whole batches."""
@@ -24,26 +29,41 @@ class Observations:
         self._bounds = bounds
         self._counts = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
+        self._held: list[np.ndarray] = []
+        self._held_values = 0
 
     def observe_many(self, values: np.ndarray) -> None:
-        """Add values of any numeric dtype, shape `(n,)`; values that are not finite are ignored."""
-        values = values[np.isfinite(values)]
-        if values.size == 0:
-            return
-        # A value equal to a bound belongs below it: Prometheus' `le` is "less or equal".
-        found = np.searchsorted(self._bounds, values, side="left")
-        self._counts += np.bincount(found, minlength=len(self._counts))
-        self._sum += float(values.sum())
+        """Add values of any numeric dtype, shape `(n,)`; values that are not finite are ignored.
+
+        The array is kept for a while: do not change it.
+        """
+        self._held.append(values)
+        self._held_values += len(values)
+        if self._held_values >= _HELD_VALUES or len(self._held) >= _HELD_BATCHES:
+            self._count_held()
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Return each upper bound as Prometheus writes it, with how many values are not above it."""
+        self._count_held()
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         return list(zip(bounds, map(float, np.cumsum(self._counts)), strict=True))
 
     @property
     def total(self) -> float:
         """The sum of all values."""
+        self._count_held()
         return self._sum
+
+    def _count_held(self) -> None:
+        if not self._held:
+            return
+        values = np.concatenate(self._held)
+        self._held, self._held_values = [], 0
+        values = values[np.isfinite(values)]
+        # A value equal to a bound belongs below it: Prometheus' `le` is "less or equal".
+        found = np.searchsorted(self._bounds, values, side="left")
+        self._counts += np.bincount(found, minlength=len(self._counts))
+        self._sum += float(values.sum())
 
 
 class BatchHistogram(Collecting):

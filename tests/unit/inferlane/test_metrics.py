@@ -114,6 +114,21 @@ def test_a_batch_histogram_counts_as_one_of_single_values_would() -> None:
     assert found["h_seconds_count", "bulk"] == 0
 
 
+@pytest.mark.parametrize(("batches", "size"), [(200, 1), (3, 2_000), (1, 1)])
+def test_batches_are_counted_whenever_they_are_read(batches: int, size: int) -> None:
+    """Guards the batches that wait to be counted: in `cumulative` and `total`, and past their bounds."""
+    values = np.random.default_rng(1).random(batches * size)
+    for read in ("cumulative", "total"):
+        child = BatchHistogram("h", "About.", (), buckets=(0.25, 0.5), registry=CollectorRegistry()).labels()
+        for part in np.split(values, batches):
+            child.observe_many(part)
+        if read == "cumulative":
+            counts = [count for _, count in child.cumulative()]
+            assert counts == [(values <= 0.25).sum(), (values <= 0.5).sum(), len(values)]
+        else:
+            assert child.total == pytest.approx(values.sum())
+
+
 def test_labels_of_another_number_are_refused() -> None:
     histogram = BatchHistogram("h", "About.", ("lane",), buckets=(1.0,), registry=CollectorRegistry())
     with pytest.raises(ValueError, match="lane"):

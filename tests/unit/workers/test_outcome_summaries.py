@@ -32,6 +32,16 @@ def sketch_of(values: np.ndarray) -> bytes:
     return sketch.to_bytes()
 
 
+@pytest.mark.parametrize(("batches", "size"), [(200, 1), (3, 2_000)])
+def test_a_sketch_of_many_batches_is_one_of_all_their_values(batches: int, size: int) -> None:
+    values = np.random.default_rng(1).random(batches * size)
+    sketch = Sketch()
+    for part in np.split(values, batches):
+        sketch.update(part)
+    assert quantiles(sketch.to_bytes(), [0.0, 1.0]) == [values.min(), values.max()]
+    assert quantiles(sketch.to_bytes(), [0.5]) == pytest.approx(np.quantile(values, [0.5]), abs=0.02)
+
+
 sketches = st.lists(st.floats(0, 100), max_size=30).map(lambda values: sketch_of(np.array(values)))
 counts = st.integers(0, 2**48)
 amounts = st.floats(0, 1e9)
