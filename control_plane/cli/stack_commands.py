@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import load_settings, out, styled
+from control_plane.cli.console import load_settings, out, styled, write_json
 from inferlane.errors import ConfigurationError
 
 # The stack loads the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
@@ -63,17 +63,24 @@ def restart() -> None:
     out.print("restarting the API; `inferlane status` shows how far it is", soft_wrap=True)
 
 
-def status() -> None:
+def status(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
     """Show each process of the stack: pid, state, restarts, uptime, readiness. Exit 1 unless all are well."""
-    from control_plane.local.stack_report import fault_lines, folder_fault, readiness_of
+    from control_plane.local.stack_report import fault_lines, folder_fault, readiness_of, status_document
     from inferlane.runtime.runfile import RunFile
 
     file = RunFile(load_settings().stack.state_dir)
     record = file.read()
     if record is None or not record.is_running:
-        out.print(f"no stack runs here ({file.path}); start one with `inferlane up`")
+        if as_json:
+            write_json({"phase": "absent", "processes": []})
+        else:
+            out.print(f"no stack runs here ({file.path}); start one with `inferlane up`")
         raise typer.Exit(1)
     readiness = asyncio.run(readiness_of(record))
+    is_well = record.phase == "ready" and not record.faults and all(ready == "ready" for ready in readiness)
+    if as_json:
+        write_json(status_document(record, readiness, folder=file.path.parent))
+        raise typer.Exit(0 if is_well else 1)
     table = Table("process", "pid", "state", "restarts", "uptime", "port", "readiness", box=None)
     for entry, ready in zip(record.processes, readiness, strict=True):
         uptime = f"{time.time() - entry.create_time_s:.0f} s" if entry.pid else "-"
@@ -89,7 +96,7 @@ def status() -> None:
         out.print(styled(("!", "yellow"), f" {trouble}"), soft_wrap=True)
     if record.scaled_pools:
         out.print(_scaled_table(record))
-    if record.phase != "ready" or record.faults or any(ready != "ready" for ready in readiness):
+    if not is_well:
         raise typer.Exit(1)
 
 

@@ -4,7 +4,11 @@ import asyncio
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from control_plane.local.readiness import failing_checks
 from inferlane.errors import UnavailableError
@@ -39,6 +43,20 @@ async def _readiness(entry: ProcessRecord) -> str:
     except UnavailableError:
         return "no answer"
     return f"failing: {', '.join(failing)}" if failing else "ready"
+
+
+def status_document(record: RunRecord, readiness: Sequence[str], *, folder: Path) -> dict[str, Any]:
+    """Return the record for JSON, with the readiness of each process; without the environment, which has secrets.
+
+    `readiness` is that of `readiness_of`; a fault of the state directory `folder` is one of the troubles.
+    """
+    fault = folder_fault(folder)
+    troubles = (*record.troubles, *([f"state directory: {fault}"] if fault else []))
+    document: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(record, troubles=troubles))
+    del document["environment"]
+    for process, ready in zip(document["processes"], readiness, strict=True):
+        process["readiness"] = ready
+    return document
 
 
 def folder_fault(folder: Path) -> str | None:
