@@ -47,7 +47,8 @@ def serve_inferlane(
     `checkout` is where another state of the project lies, with a `.venv` of its own, to be run in the place of this.
     """
     ports = free_stack_ports()
-    state = STATE.absolute() / ("stack" if checkout is None else "stack-of-the-other")
+    # Of the same length: a path that is too long for sockets leaves a stack without signals.
+    state = STATE.absolute() / ("stack" if checkout is None else "other")
     shutil.rmtree(state, ignore_errors=True)
     own = {
         "INFERLANE_STATE_DIR": str(state),
