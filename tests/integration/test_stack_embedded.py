@@ -161,7 +161,7 @@ async def test_missing_and_differing_topics_are_named(profile: Profile, options:
         with pytest.raises(UnavailableError, match=r"missing: inferlane\.iris\.v9\.requests"):
             await check_topics(profile.settings.kafka, profile.settings.stack.names, profile.settings.webhooks, [other])
         five = profile.settings.changed(work_partitions=5)
-        with pytest.raises(ConfigurationError, match=r"inferlane\.iris\.v1\.requests has 2, not 5"):
+        with pytest.raises(ConfigurationError, match=r"inferlane\.iris\.v1\.requests has 4, not 5"):
             await check_topics(five.kafka, five.stack.names, five.webhooks, TARGETS)
         assert "result and wake-up came back; 32 MiB" in await check_store(
             profile.settings.api, profile.settings.store.redis_url, profile.settings.stack.names
