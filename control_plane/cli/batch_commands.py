@@ -160,10 +160,7 @@ def _run(  # noqa: PLR0913 - two files in, two out
     from control_plane.bulk.job import BulkJob  # noqa: PLC0415 - as above
     from control_plane.bulk.result_lines import rejects_written  # noqa: PLC0415 - as above
     from control_plane.bulk.rows import count_rows  # noqa: PLC0415 - as above
-    from control_plane.bulk.time_slice import lengthen_time_slices  # noqa: PLC0415 - as above
 
-    # Nobody waits for a step of this process. Those that serve clients wait for a core while it has one.
-    lengthen_time_slices()
     progress = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -47,16 +47,6 @@ def test_a_file_is_scored_whole_once_and_in_order(stack: Stack, tmp_path: Path) 
         assert results[number]["prediction"]["probabilities"] == pytest.approx(alone["probabilities"], abs=1e-5)
 
 
-def test_the_command_that_scores_a_file_gives_way_on_a_busy_core(stack: Stack, tmp_path: Path) -> None:
-    """Guards `lengthen_time_slices`: without it, a client's request waits behind the command at each of its hops."""
-    rows = tmp_path / "rows.csv"
-    write_rows(rows, 10)
-    arguments = ["batch", "submit", str(rows), "--out", str(tmp_path / "results.jsonl")]
-    script = f"import os\nfrom control_plane.cli.main import app\napp({arguments!r}, standalone_mode=False)\n"
-    done = stack.run(".venv/bin/python", "-c", script + "print(os.sched_getscheduler(0) == os.SCHED_BATCH)")
-    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stdout + done.stderr
-
-
 def test_a_row_that_does_not_fit_is_an_error_line_and_its_neighbours_are_scored(stack: Stack, tmp_path: Path) -> None:
     rows, out = tmp_path / "rows.jsonl", tmp_path / "results.jsonl"
     rows.write_text("[5.1, 3.5, 1.4, 0.2]\n[1, 2]\nnot json\n[6.7, 3.0, 5.2, 2.3]\n")
