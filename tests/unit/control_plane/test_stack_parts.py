@@ -73,7 +73,7 @@ def test_a_process_keeps_its_ops_port_and_never_shares_it() -> None:
 def test_the_profile_lies_under_what_the_user_set() -> None:
     profile = stack_profile(load_settings(work_partitions=7), StackOptions(broker_port=19092))
     assert profile.settings.kafka.work_partitions == 7
-    assert profile.settings.kafka.ingress_partitions == 1
+    assert profile.settings.kafka.ingress_partitions == 4
     assert profile.environment["INFERLANE_WORK_PARTITIONS"] == "7"
     assert profile.environment["INFERLANE_KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:19092"
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "from_url": None,
     "aclose": None,
     "popleft": None,
+    "pop": None,
     "call": None,
     "get_message": None,
 }
