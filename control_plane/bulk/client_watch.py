@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -70,15 +71,20 @@ class PacedSteps:
                 await asyncio.sleep(pause_s)
 
 
-async def watch_clients(kafka: "KafkaSettings", topic: str, consumer: "AIOKafkaConsumer", pace: CorePace) -> None:
-    """Look for ever whether records come to `topic`, that of clients; a broker that does not tell makes no pauses."""
+async def watch_clients(
+    kafka: "KafkaSettings", topic: str, consumer: "AIOKafkaConsumer", pace: CorePace, over: asyncio.Event
+) -> None:
+    """Look until `over` whether records come to `topic`, that of clients; a broker that does not tell makes no pauses.
+
+    To cancel it is not enough: aiokafka's clients suppress a cancellation that meets them while they close.
+    """
     try:
         partitions = await partitions_of(kafka, topic)
     except InferlaneError as error:
         log.debug("clients_not_seen", reason=str(error))
         return
     before: dict[TopicPartition, int] = {}
-    while True:
+    while not over.is_set():
         try:
             with broker_errors(kafka.bootstrap_servers):
                 ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
@@ -87,4 +93,6 @@ async def watch_clients(kafka: "KafkaSettings", topic: str, consumer: "AIOKafkaC
             ends = {}
         pace.note_look(has_clients=bool(before) and bool(ends) and ends != before)
         before = ends
-        await asyncio.sleep(_LOOK_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                await over.wait()

@@ -136,9 +136,11 @@ class BulkJob:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     requests = self._names.ingress[Lane.REQUESTS]
-                    watch = tasks.create_task(watch_clients(self._kafka, requests, consumer, self.steps.pace))
+                    over = asyncio.Event()
+                    watch = tasks.create_task(watch_clients(self._kafka, requests, consumer, self.steps.pace, over))
                     tasks.create_task(self._send(chunks, producer, tasks))
                     await self._collect(consumer, out)
+                    over.set()
                     watch.cancel()
             except ExceptionGroup as group:
                 raise group.exceptions[0] from None

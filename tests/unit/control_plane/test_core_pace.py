@@ -1,12 +1,18 @@
 """The pauses of a bulk job: a share of the core while clients are about, and none otherwise."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control_plane.bulk import client_watch
 from control_plane.bulk.client_watch import SHARE, WORK_S, CorePace
+from inferlane.runtime.config import load_settings
 
 STEPS = st.lists(st.tuples(st.floats(0, 0.05), st.floats(0, 0.05)), max_size=50)
 """CPU time and waiting of one step after the other, in seconds."""
@@ -61,3 +67,31 @@ def test_time_without_work_is_not_saved_up(waited_s: float) -> None:
     pace.pause_s(now_s=waited_s + 0.006, cpu_s=0.006)
     now_s = max(waited_s + 0.006, 0.006 / SHARE)
     assert pace.pause_s(now_s=now_s + 0.006, cpu_s=0.012) == pytest.approx(0.006 / SHARE - 0.006)
+
+
+async def test_the_watch_ends_although_a_client_of_the_broker_suppressed_its_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards `over`: a job of a few rows ended while its watch closed a client, and waited for the watch for ever."""
+    closing, over = asyncio.Event(), asyncio.Event()
+
+    async def closes_its_client(*_: Any) -> list[TopicPartition]:
+        closing.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return []
+
+    class NoRecords:
+        async def end_offsets(self, _: Any) -> dict[TopicPartition, int]:
+            return {}
+
+    monkeypatch.setattr(client_watch, "partitions_of", closes_its_client)
+    pace = CorePace(now_s=0.0, cpu_s=0.0)
+    watch = asyncio.create_task(
+        client_watch.watch_clients(load_settings().kafka, "topic", NoRecords(), pace, over)  # type: ignore[arg-type]  # as aiokafka's
+    )
+    await closing.wait()
+    over.set()
+    watch.cancel()
+    async with asyncio.timeout(10):
+        await watch
