@@ -5,6 +5,7 @@ a model one after the other.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -83,7 +84,8 @@ async def is_odd(stack: RolloutStack) -> None:
     """One that answers NaN, one that is slow, and one that answers otherwise."""
     async with answered_by(stack, "unusual", "v1"):
         found = await run(stack, "unusual", "nan", *ENDS_BADLY)
-        assert found["reason"].startswith("errors: worse")
+        # Whichever is seen first: how many fail until the next look depends on the rate of the stack.
+        assert re.match(r"errors: worse|\d+ model errors in a row", found["reason"]), found["reason"]
     async with answered_by(stack, "unusual", "v1", "slow"):
         asked = {"checks": {"latency": {"budget_ms": 4}}, "each": {"min_requests": 5_000}, "steps": ["50%"]}
         found = await run(stack, "unusual", "slow", *ENDS_BADLY, **asked)
