@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from datasketches import tdigest_double
 
+from inferlane.contracts.held_values import HeldValues
 from inferlane.contracts.lane_tallies import MAX_TALLIES, LaneTally
 from inferlane.contracts.results import Status
 from inferlane.errors import UNDECODABLE, DecodeError, clipped, quoted
@@ -21,35 +22,21 @@ from inferlane.errors import UNDECODABLE, DecodeError, clipped, quoted
 _COMPRESSION = 200
 
 
-# Values that wait to be added: adding many at once costs a fraction of adding those of each small batch.
-_HELD_VALUES = 1024
-_HELD_BATCHES = 64
-
-
 class Sketch:
     """A sketch that values are added to. One thread at a time."""
 
     def __init__(self) -> None:
         self._digest = tdigest_double(_COMPRESSION)
-        self._held: list[np.ndarray] = []
-        self._held_values = 0
+        self._held = HeldValues(self._digest.update)
 
     def update(self, values: np.ndarray) -> None:
         """Add finite values of any numeric dtype, shape `(n,)`. The array is kept for a while: do not change it."""
-        self._held.append(values)
-        self._held_values += len(values)
-        if self._held_values >= _HELD_VALUES or len(self._held) >= _HELD_BATCHES:
-            self._add_held()
+        self._held.hold(values)
 
     def to_bytes(self) -> bytes:
         """Return the sketch in the form in which it is sent."""
-        self._add_held()
+        self._held.release()
         return b"" if self._digest.is_empty() else bytes(self._digest.serialize())
-
-    def _add_held(self) -> None:
-        if self._held:
-            self._digest.update(np.concatenate(self._held))
-            self._held, self._held_values = [], 0
 
 
 def check_sketch(raw: bytes) -> None:

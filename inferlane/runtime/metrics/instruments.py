@@ -14,12 +14,8 @@ from prometheus_client.registry import Collector as Collecting
 from prometheus_client.utils import floatToGoString
 
 from inferlane import errors
+from inferlane.contracts.held_values import HeldValues
 from inferlane.contracts.outcomes import OTHER
-
-# Values that wait to be counted: counting many at once costs a tenth of counting those of each small batch. More would
-# hold up the event loop when they are counted.
-_HELD_VALUES = 1024
-_HELD_BATCHES = 64
 
 
 class Observations:
@@ -29,36 +25,28 @@ class Observations:
         self._bounds = bounds
         self._counts = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
-        self._held: list[np.ndarray] = []
-        self._held_values = 0
+        self._held = HeldValues(self._count)
 
     def observe_many(self, values: np.ndarray) -> None:
         """Add values of any numeric dtype, shape `(n,)`; values that are not finite are ignored.
 
         The array is kept for a while: do not change it.
         """
-        self._held.append(values)
-        self._held_values += len(values)
-        if self._held_values >= _HELD_VALUES or len(self._held) >= _HELD_BATCHES:
-            self._count_held()
+        self._held.hold(values)
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Return each upper bound as Prometheus writes it, with how many values are not above it."""
-        self._count_held()
+        self._held.release()
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         return list(zip(bounds, map(float, np.cumsum(self._counts)), strict=True))
 
     @property
     def total(self) -> float:
         """The sum of all values."""
-        self._count_held()
+        self._held.release()
         return self._sum
 
-    def _count_held(self) -> None:
-        if not self._held:
-            return
-        values = np.concatenate(self._held)
-        self._held, self._held_values = [], 0
+    def _count(self, values: np.ndarray) -> None:
         values = values[np.isfinite(values)]
         # A value equal to a bound belongs below it: Prometheus' `le` is "less or equal".
         found = np.searchsorted(self._bounds, values, side="left")
