@@ -35,6 +35,18 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     request: bytes
     label: bytes = b""
 
+    @classmethod
+    def of(cls, model: str, version: str, *, segment: int, request_key: str, at_s: float, label: bytes) -> Self:
+        """Return the outcome of a request that this version answered at that time."""
+        return cls(
+            model=model,
+            version=version,
+            segment=segment,
+            day=day_of(at_s),
+            request=request_digest(request_key),
+            label=label,
+        )
+
     def is_label(self, label: str) -> bool:
         """Return whether the predicted class was `label`."""
         return hmac.compare_digest(self.label, label_digest(label))

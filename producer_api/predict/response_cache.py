@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from inferlane.contracts.lane_tallies import key_bucket
-from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, request_digest
+from inferlane.contracts.outcome_token import Outcome, OutcomeTokens
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import UNDECODABLE, InferlaneError, InvalidRequestError, UnavailableError
 from inferlane.runtime.metrics.api_metrics import CACHE
@@ -195,12 +195,12 @@ class ResponseCache:
         )
 
     def _token(self, tokens: OutcomeTokens, place: CachePlace, call: "Call", label: bytes) -> str:
-        outcome = Outcome(
-            model=place.model,
-            version=place.version,
+        outcome = Outcome.of(
+            place.model,
+            place.version,
             segment=key_bucket(call.routing_key) if call.routing_key else -1,
-            day=day_of(self._clock.now_s()),
-            request=request_digest(call.request_id),
+            request_key=call.request_id,
+            at_s=self._clock.now_s(),
             label=label,
         )
         return tokens.sign(outcome)
