@@ -191,6 +191,11 @@ def result_problem(result: Result) -> PlainResponse:
     return PlainResponse(status, document, _PROBLEM)
 
 
+def stopping() -> errors.OverloadedError:
+    """Return the error of a call that the end of this process ends."""
+    return errors.OverloadedError("the API is stopping; send the request again")
+
+
 def crash_error(error: Exception) -> errors.InferlaneError:
     """Return what a client is told of a bug of ours; the log has the details."""
     return errors.InferlaneError(f"an unexpected error: {type(error).__name__}")

@@ -17,7 +17,7 @@ from inferlane.errors import InferlaneError, InvalidRequestError, OverloadedErro
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.metrics.api_metrics import ENQUEUE
 from inferlane.runtime.service import Background
-from producer_api.http.error_responses import FeedbackOffError
+from producer_api.http.error_responses import FeedbackOffError, stopping
 
 if TYPE_CHECKING:
     from inferlane.contracts.feedback import Feedback
@@ -52,7 +52,7 @@ class Enqueuer:
         pending, self._pending = list(self._pending.values()), {}
         for record, on_acknowledged in pending:
             self._pending_bytes -= len(record.value)
-            on_acknowledged(_stopping())
+            on_acknowledged(stopping())
 
     @property
     def is_running(self) -> bool:
@@ -94,7 +94,7 @@ class Enqueuer:
             self._wake.clear()
             batch, self._pending = list(self._pending.values()), {}
             # A record that is refused does not fail the others of its batch.
-            answers: Sequence[InferlaneError | None] = [_stopping()] * len(batch)
+            answers: Sequence[InferlaneError | None] = [stopping()] * len(batch)
             try:
                 with ENQUEUE.time():
                     answers = await self._producer.send_each([record for record, _ in batch])
@@ -106,10 +106,6 @@ class Enqueuer:
                 self._pending_bytes -= sum(len(record.value) for record, _ in batch)
                 for (_, on_acknowledged), answer in zip(batch, answers, strict=True):
                     on_acknowledged(answer)
-
-
-def _stopping() -> OverloadedError:
-    return OverloadedError("the API is stopping; send the request again")
 
 
 _HEADERS = [("content-type", JSON_CONTENT)]

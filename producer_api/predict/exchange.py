@@ -1,6 +1,5 @@
 """One predict call while it is served, of any protocol: submitted, logged, traced and counted in one way."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.contracts.kafka_record import trace_id_of
-from inferlane.errors import InferlaneError, OverloadedError
+from inferlane.errors import InferlaneError
 from producer_api.http.error_responses import crash_error, status_of
 from producer_api.predict.idempotency import IdempotencyKey
+from producer_api.predict.submission import end_with
 from producer_api.predict.telemetry import end_call_span
 
 if TYPE_CHECKING:
@@ -132,17 +132,7 @@ class Exchanges:
         if place is None:
             self._submitter.begin(call, waiting)
         else:
-            waiting.spawn(self._end_cached(place, call, exchange, waiting))
-
-    async def _end_cached(self, place: "CachePlace", call: "Call", exchange: Exchange, waiting: "WaitingCall") -> None:
-        try:
-            outcome: Result | Exception | None = await self._cached_or_computed(place, call, exchange, None)
-        except Exception as error:  # noqa: BLE001 - the call gets a response, whatever failed
-            outcome = error
-        except asyncio.CancelledError:
-            waiting.end(OverloadedError("the API is stopping; send the request again"))
-            raise
-        waiting.end(outcome)
+            waiting.spawn(end_with(self._cached_or_computed(place, call, exchange, None), waiting.end))
 
     @staticmethod
     def note(exchange: Exchange, result: "Result | None") -> None:

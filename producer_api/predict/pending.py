@@ -23,7 +23,6 @@ log = structlog.get_logger(__name__)
 Waiter = asyncio.Future["Result | None"]
 """Resolved with the result, or with None when the wait ran out."""
 
-
 # How often the results of all waiters are read. Pub/sub may lose a message; this bounds the delay that follows.
 _TICK_S = 1.0
 _READ_AT_ONCE = 500
@@ -80,16 +79,6 @@ class PendingRequests:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def add(self, key: str) -> Waiter:
-        """Add a waiter for the result that the store keeps under `key`; `remove` must follow.
-
-        Raises:
-            OverloadedError: the limit of waiters is reached.
-        """
-        waiter: Waiter = asyncio.get_running_loop().create_future()
-        self.register(key, waiter)
-        return waiter
 
     def register(self, key: str, waiter: Resolvable) -> None:
         """Add this waiter for the result that the store keeps under `key`; `remove` must follow.

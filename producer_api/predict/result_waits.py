@@ -24,28 +24,20 @@ _TIMER_SLACK_S = 0.005
 class RegisteredWaiter:
     """A waiter that is registered while the block runs; a generator instead would cost each call three times that."""
 
-    __slots__ = ("_key", "_model", "_pending", "_quotas", "_waiter")
+    __slots__ = ("_key", "_model", "_waiter", "_waits")
 
-    def __init__(self, pending: "PendingRequests", quotas: WaiterQuotas, *, model: str, key: str) -> None:
-        self._pending = pending
-        self._quotas = quotas
+    def __init__(self, waits: "ResultWaits", *, model: str, key: str) -> None:
+        self._waits = waits
         self._model = model
         self._key = key
-        self._waiter: Waiter | None = None
+        self._waiter: Waiter = asyncio.get_running_loop().create_future()
 
     def __enter__(self) -> "Waiter":
-        self._quotas.acquire(self._model)
-        try:
-            waiter = self._waiter = self._pending.add(self._key)
-        except BaseException:
-            self._quotas.release(self._model)
-            raise
-        return waiter
+        self._waits.register(self._waiter, model=self._model, key=self._key)
+        return self._waiter
 
     def __exit__(self, *_: object) -> None:
-        if self._waiter is not None:
-            self._pending.remove(self._key, self._waiter)
-            self._quotas.release(self._model)
+        self._waits.remove(self._waiter, model=self._model, key=self._key)
 
 
 class ResultWaits:
@@ -65,7 +57,7 @@ class ResultWaits:
 
         Entering it raises `OverloadedError` where too many calls of the model, or of all, wait in this process.
         """
-        return RegisteredWaiter(self._pending, self.quotas, model=model, key=key)
+        return RegisteredWaiter(self, model=model, key=key)
 
     def register(self, waiter: "Resolvable", *, model: str, key: str) -> None:
         """Register this waiter for the result that the store keeps under `key`; `remove` must follow.

@@ -1,11 +1,12 @@
 """A request that was submitted by a call without a task: its result goes on through callbacks."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from inferlane.contracts.results import Result
 from inferlane.errors import InferlaneError
+from producer_api.http.error_responses import stopping
 
 if TYPE_CHECKING:
     from producer_api.predict.call import Call
@@ -29,6 +30,18 @@ class WaitingCall(Protocol):
     def spawn(self, steps: Coroutine[Any, Any, None]) -> None:
         """Run what follows in a task that ends before the process does."""
         ...
+
+
+async def end_with(steps: Awaitable[Result | None], end: Callable[[Result | Exception | None], None]) -> None:
+    """Take the rest of the steps of a call in a task, and end it with what they return or raise."""
+    try:
+        outcome: Result | Exception | None = await steps
+    except Exception as error:  # noqa: BLE001 - the call gets a response, whatever failed
+        outcome = error
+    except asyncio.CancelledError:
+        end(stopping())
+        raise
+    end(outcome)
 
 
 class Submission:

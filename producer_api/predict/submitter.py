@@ -14,7 +14,7 @@ from producer_api.predict.cancellation import ClientDisconnect, accepted_headers
 from producer_api.predict.pending import answer_within, store_is_late
 from producer_api.predict.request_records import RequestRecords
 from producer_api.predict.result_waits import ResultWaits
-from producer_api.predict.submission import Acknowledged, Submission, WaitingCall
+from producer_api.predict.submission import Acknowledged, Submission, WaitingCall, end_with
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
@@ -127,16 +127,8 @@ class Submitter:
 
     async def _end_unanswered(self, submission: Submission) -> None:
         """Do what follows for a request whose wait ran out, and end its call with the outcome."""
-        try:
-            outcome: Result | Exception | None = await self._accept_unanswered(
-                submission.call, submission.ticket, submission.acknowledged()
-            )
-        except Exception as error:  # noqa: BLE001 - the call gets a response, whatever failed
-            outcome = error
-        except asyncio.CancelledError:
-            submission.end(OverloadedError("the API is stopping; send the request again"))
-            raise
-        submission.end(outcome)
+        steps = self._accept_unanswered(submission.call, submission.ticket, submission.acknowledged())
+        await end_with(steps, submission.end)
 
     async def _accept_unanswered(self, call: "Call", ticket: int, acknowledged: "Acknowledged") -> Result | None:
         """Confirm a request whose wait ran out: it is accepted once the broker has it and the store has marked it."""

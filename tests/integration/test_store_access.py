@@ -33,6 +33,7 @@ from inferlane.runtime.retry import SystemClock
 from producer_api.predict.pending import PendingRequests
 from tests.support.brokers.apache.security import Security
 from tests.support.parts import eventually, free_port, running
+from tests.support.waiters import added
 
 PASSWORD = "a:password/with@all#of?it"  # noqa: S105 - of a store that lives as long as a test
 ESCAPED = "a%3Apassword%2Fwith%40all%23of%3Fit"
@@ -66,7 +67,7 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
         store = ResultStore(redis, redis_url=settings.store.redis_url, result_ttl_s=60, names=Names())
         pending = PendingRequests(store, redis, instance="api-1", max_waiters=1)
         await pending.start()
-        waiter = pending.add("a")
+        waiter = added(pending, "a")
         assert await store.put([result]) == [result]
         await store.wake("api-1", [result])
         assert await pending.wait(waiter, 60) == result

@@ -24,6 +24,7 @@ from inferlane.runtime.service_settings import ApiSettings
 from producer_api.predict.idempotency import Claim, ClaimStore
 from producer_api.predict.pending import PendingRequests
 from tests.support.parts import embedded_store, eventually, free_port, running
+from tests.support.waiters import added
 
 WITHIN_S = 60.0
 SLOTS = 16_384
@@ -78,7 +79,7 @@ async def use_all(settings: Settings) -> None:
         await pending.start()
         # Ids that begin or end with what a tag ends with, too.
         ids = [*(f"request-{n}" for n in range(50)), "}", "}{", "a}b", "{}"]
-        waiters = {request_id: pending.add(request_id) for request_id in ids}
+        waiters = {request_id: added(pending, request_id) for request_id in ids}
         for request_id in ids:
             await store.mark_accepted(request_id, ACCEPTED, ttl_s=60)
         results = [result(request_id) for request_id in ids]

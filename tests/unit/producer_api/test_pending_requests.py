@@ -9,6 +9,7 @@ from inferlane.errors import OverloadedError
 from producer_api.predict.pending import PendingRequests
 from producer_api.predict.result_waits import ResultWaits
 from tests.support.fakes.clock import FakeClock
+from tests.support.waiters import added
 
 LIMIT_S = 20.0
 
@@ -25,21 +26,21 @@ def make_pending(max_waiters: int) -> PendingRequests:
 async def test_the_limit_counts_those_who_wait_and_not_what_they_wait_for() -> None:
     """Guards the count: 300 waited at a limit of 5, all for one id (seen to fail so)."""
     pending = make_pending(5)
-    waiters = [pending.add("one") for _ in range(5)]
+    waiters = [added(pending, "one") for _ in range(5)]
     with pytest.raises(OverloadedError, match="the limit is 5"):
-        pending.add("one")
+        added(pending, "one")
     with pytest.raises(OverloadedError, match="the limit is 5"):
-        pending.add("another")
+        added(pending, "another")
     pending.remove("one", waiters.pop())
-    pending.remove("another", pending.add("another"))
+    pending.remove("another", added(pending, "another"))
     for waiter in waiters:
         pending.remove("one", waiter)
-    assert [pending.add("one") for _ in range(5)]
+    assert [added(pending, "one") for _ in range(5)]
 
 
 async def test_a_foreign_result_with_the_same_id_settles_nobody() -> None:
     pending = make_pending(5)
-    waiter = pending.add("id")
+    waiter = added(pending, "id")
     fields = {"request_id": "id", "status": Status.SUCCEEDED, "model": "iris", "version": "v1"}
     pending._settle([Result(**fields, foreign_key="~x~y")])  # type: ignore[arg-type]  # fields of the struct
     assert not waiter.done()
@@ -60,7 +61,7 @@ async def test_reads_that_wait_for_one_model_leave_places_to_another() -> None:
     assert refused
     assert all(isinstance(task.exception(), OverloadedError) for task in refused)
     quotas.acquire("other")
-    pending.remove("other id", pending.add("other id"))
+    pending.remove("other id", added(pending, "other id"))
     quotas.release("other")
     pending._settle([Result(request_id="id", status=Status.SUCCEEDED, model="slow", version="v1")])
     results = await asyncio.gather(*(task for task in reads if task not in refused))
