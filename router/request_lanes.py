@@ -3,12 +3,10 @@
 from typing import TYPE_CHECKING
 
 from inferlane.contracts.naming import Lane
-from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
+from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from inferlane.contracts.naming import Names
     from inferlane.runtime.kafka.attempts import AttemptLog
     from inferlane.runtime.retry import Retrier
@@ -23,25 +21,14 @@ _MAX_RECORDS = {Lane.REQUESTS: 2_000, Lane.BULK: 256}
 _IN_FLIGHT = {Lane.REQUESTS: 2, Lane.BULK: 1}
 
 
-class GatedBatches:
-    """The size of the next batch: the records that waited when the one before was fetched. Pure.
+def batch_size(left: int, *, is_hurried: bool, at_most: int) -> int:
+    """Return the most records of the next batch: those that the fetch before `left`, and a few at least. Pure.
 
     What came since is for the batch after it (gated service). Without that, records that were sent together stay
-    together at every stage, and all the other stages are idle meanwhile.
+    together at every stage, and all the other stages are idle meanwhile. After a death (`is_hurried`) batches are
+    small, to find its place.
     """
-
-    def __init__(self, *, at_least: int, at_most: int) -> None:
-        self._at_least = at_least
-        self._at_most = at_most
-        self._left = 0
-
-    def note(self, left: int) -> None:
-        """Note how many records still waited when a batch was fetched."""
-        self._left = left
-
-    def max_records(self, *, is_hurried: bool) -> int:
-        """Return the most records of the next batch: few after a death (`is_hurried`), to find its place."""
-        return self._at_least if is_hurried else min(max(self._left, self._at_least), self._at_most)
+    return _MIN_RECORDS if is_hurried else min(max(left, _MIN_RECORDS), at_most)
 
 
 def router_lanes(
@@ -53,7 +40,6 @@ def router_lanes(
     attempt_log: "AttemptLog | None" = None,
 ) -> Lanes:
     """Return the lanes of the router: both request topics through the forwarder."""
-    sizes = {lane: GatedBatches(at_least=_MIN_RECORDS, at_most=_MAX_RECORDS[lane]) for lane in Lane}
 
     def options(lane: Lane, topic: str) -> LaneOptions:
         consumer = LaneConsumer(
@@ -67,13 +53,9 @@ def router_lanes(
         )
 
         def max_records() -> int:
-            return sizes[lane].max_records(is_hurried=consumer.is_hurried)
+            return batch_size(consumer.left, is_hurried=consumer.is_hurried, at_most=_MAX_RECORDS[lane])
 
         return LaneOptions(consumer=consumer, max_records=max_records, in_flight=_IN_FLIGHT[lane])
 
-    async def forward(fetched: FetchedBatch, lane: Lane) -> "Awaitable[object] | None":
-        sizes[lane].note(fetched.left)
-        return await forwarder.forward(fetched, lane)
-
     lanes = {lane: options(lane, topic) for lane, topic in names.ingress.items()}
-    return Lanes(lanes, work=forward, give_up=forwarder.give_up, retrier=retrier)
+    return Lanes(lanes, work=forwarder.forward, give_up=forwarder.give_up, retrier=retrier)

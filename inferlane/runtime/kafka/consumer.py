@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import structlog
@@ -37,13 +36,12 @@ _CLOSE_TIMEOUT_S = _COMMIT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class FetchedBatch:
-    """Records of one fetch; hand `ticket` to `finish` when each has a durable result. At least `left` more wait."""
+    """Records of one fetch; hand `ticket` to `finish` when each has a durable result."""
 
     records: Sequence[ConsumerRecord]
     ticket: Ticket[TopicPartition]
     # A suspect record, at which processes died: call `begin_alone` first, and run nothing beside it.
     is_suspect: bool = False
-    left: int = 0
 
 
 class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -76,6 +74,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._in_flight = in_flight
         self._tracker: OffsetTracker[TopicPartition] = OffsetTracker()
         self._fetched: dict[TopicPartition, int] = {}  # positions as of the last fetch
+        self.left = 0  # records that the last fetch left, as far as the broker had told
         self._idle = asyncio.Event()
         self._idle.set()
         self._has_finished = asyncio.Event()
@@ -146,8 +145,8 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if fetched:
             self._idle.clear()
             await self._note_attempts(consumer, fetched, max_records=max_records)
-        records = list(chain.from_iterable(fetched.values()))
-        batch = FetchedBatch(records, self._begin(consumer), left=known_backlog(consumer))
+        batch = FetchedBatch([record for records in fetched.values() for record in records], self._begin(consumer))
+        self.left = known_backlog(consumer)
         if not fetched:
             # No records, or offsets without one: these are committed too, or they would stay lag for ever.
             self.finish(batch)

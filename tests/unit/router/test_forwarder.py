@@ -310,7 +310,7 @@ async def test_the_router_takes_few_bulk_records_at_once_and_many_of_clients() -
     """Guards the lane's part in `router_lanes`: a client's request waits for each step of a bulk batch."""
     forwarder = make_forwarder(FakeSender(), FakeDelivery())
     lanes = router_lanes(SETTINGS.kafka, SETTINGS.stack.names, forwarder, Retrier())
-    for lane in Lane:
-        await lanes._work(FetchedBatch([], ticket=None, left=10_000), lane)  # type: ignore[arg-type]  # as above
+    for options in lanes._lanes.values():
+        options.consumer.left = 10_000  # type: ignore[attr-defined]  # a `LaneConsumer`
     most = {lane: options.max_records() for lane, options in lanes._lanes.items()}
     assert most == {Lane.REQUESTS: 2_000, Lane.BULK: 256}

@@ -1,20 +1,15 @@
 """The size of the router's batches."""
 
-from router.request_lanes import GatedBatches
-
-
-def make_gate() -> GatedBatches:
-    return GatedBatches(at_least=32, at_most=2_000)
+from router.request_lanes import batch_size
 
 
 def sizes(waiting: int, arriving: int, *, batches: int) -> list[int]:
     """The sizes of successive batches where so many records wait, and so many come while each is in work."""
-    gated, found = make_gate(), []
+    left, found = 0, []
     for _ in range(batches):
-        batch = min(gated.max_records(is_hurried=False), waiting)
-        waiting -= batch
-        gated.note(waiting)
-        waiting += arriving
+        batch = min(batch_size(left, is_hurried=False, at_most=2_000), waiting)
+        left = waiting - batch
+        waiting = left + arriving
         found.append(batch)
     return found
 
@@ -32,7 +27,5 @@ def test_a_long_backlog_is_taken_in_large_batches() -> None:
 
 
 def test_a_quiet_lane_and_one_that_found_a_death_take_few_records() -> None:
-    gated = make_gate()
-    assert gated.max_records(is_hurried=False) == 32
-    gated.note(1_000)
-    assert gated.max_records(is_hurried=True) == 32
+    assert batch_size(0, is_hurried=False, at_most=2_000) == 32
+    assert batch_size(1_000, is_hurried=True, at_most=2_000) == 32
