@@ -112,15 +112,15 @@ class Forwarder:
             by_topic = self._sort(await self._decisions(fetched, lane), work)
             # Do not wait for a topic whose last write failed.
             waited = [topic for topic in by_topic if not self._destinations.is_failing(topic)]
-            if len(by_topic) == 1 and not work.refused:
-                # Most batches: more tasks would cost as much as the decisions.
-                ((topic, part),) = by_topic.items()
-                writes = {topic: asyncio.create_task(self._end([self._write(topic, part, work)], work))}
-            else:
-                writes = {to: asyncio.create_task(self._write(to, part, work)) for to, part in by_topic.items()}
+            steps = {topic: self._write(topic, part, work) for topic, part in by_topic.items()}
+            # Most batches are one write: more tasks would cost as much as the decisions.
+            is_one = len(steps) == 1 and not work.refused
+            if is_one:
+                steps = {topic: self._end([write], work) for topic, write in steps.items()}
+            writes = {topic: asyncio.create_task(step) for topic, step in steps.items()}
         refusals = [asyncio.create_task(self._delivery.deliver(work.refused))] if work.refused else []
         tasks = [*writes.values(), *refusals]
-        rest = tasks[0] if len(tasks) == 1 and writes else asyncio.create_task(self._end(tasks, work))
+        rest = tasks[0] if is_one else asyncio.create_task(self._end(tasks, work))
         try:
             if early := [*(writes[topic] for topic in waited), *refusals]:
                 await asyncio.wait(early, timeout=_SLOW_AFTER_S)

@@ -36,12 +36,7 @@ class LoopedFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no t
         Raises:
             KafkaError: the group coordinator refused us.
         """
-        waiter = self._create_fetch_waiter()
-        timer = self._loop.call_later(timeout_s, self._notify, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
+        await self._wait(self._create_fetch_waiter(), timeout_s)
 
     async def _fetch_requests_routine(self) -> None:
         try:
@@ -63,7 +58,7 @@ class LoopedFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no t
                         return_when=asyncio.FIRST_COMPLETED,
                     )
                 else:
-                    await self._wait_for_turn(timeout_s)
+                    await self._wait(self._wait_consume_future, timeout_s)
                 ended = [task for task in self._pending_tasks if task.done()]
                 self._pending_tasks.difference_update(ended)
                 for task in ended:
@@ -108,9 +103,10 @@ class LoopedFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no t
 
         task.add_done_callback(on_done)
 
-    async def _wait_for_turn(self, timeout_s: float) -> None:
-        timer = self._loop.call_later(timeout_s, self._notify, self._wait_consume_future)
+    async def _wait(self, future: "asyncio.Future[None]", timeout_s: float) -> None:
+        """Return once the future is done, which it is after this many seconds at the latest."""
+        timer = self._loop.call_later(timeout_s, self._notify, future)
         try:
-            await self._wait_consume_future
+            await future
         finally:
             timer.cancel()
