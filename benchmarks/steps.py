@@ -24,7 +24,7 @@ from router.routing import route
 from workers.batching import RunTimes, run_batch, stack
 from workers.model import OnnxModel
 from workers.replies import ReplyBuilder
-from workers.requests import decode
+from workers.request_reader import RequestReader
 
 _TURNS = 200
 _DEADLINE_S = 300.0
@@ -69,8 +69,9 @@ def _steps(case: Case, batch: int) -> Iterator[Step]:
     splits = SplitTable()
     yield timed("route", "headers", lambda: read_unidentified(records[0]))
     yield timed("route", "version", lambda: route(headers, splits, catalog))
-    requests = [decode(record, Lane.REQUESTS, version) for record in records]
-    yield timed("batch", "record to tensors", lambda: decode(records[0], Lane.REQUESTS, version))
+    reader = RequestReader(version)
+    requests, _ = reader.read(records, Lane.REQUESTS)
+    yield timed("batch", "records to tensors", lambda: reader.read(records, Lane.REQUESTS), share=batch)
     yield timed("batch", "one array of all", lambda: stack(requests), share=batch)
     session = OnnxModel(version, intra_op_num_threads=load_settings().worker.intra_op_num_threads)
     block = stack(requests)

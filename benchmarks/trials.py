@@ -19,7 +19,7 @@ from tests.support.fakes.records import FakeRecord
 from workers.batching import run_batch, stack
 from workers.model import OnnxModel
 from workers.replies import class_output
-from workers.requests import decode
+from workers.request_reader import RequestReader
 from workers.row_comparison import compare_all, labels_of
 
 # As many as a worker sends in one write.
@@ -71,7 +71,8 @@ def _steps(case: Case) -> Iterator[Step]:
     }
     yield timed("with a fallback and a shadow", "the split, in the router", lambda: nothing_asked(shadowed))
     marked = FakeRecord(value=payload, headers=(*plain, (SHADOW, b"v0")))
-    request = decode(marked, Lane.REQUESTS, version)
+    reader = RequestReader(version)
+    ((request,), _) = reader.read([marked], Lane.REQUESTS)
     session = OnnxModel(version, intra_op_num_threads=1)
     (inferred,) = run_batch(session.run, [request])
     outputs = inferred.outputs
@@ -85,7 +86,7 @@ def _steps(case: Case) -> Iterator[Step]:
 
     yield timed("a copy", "made, in the worker that answers", copy)
     copied = copy()
-    yield timed("a copy", "decoded, in the worker that compares", lambda: decode(copied, Lane.BULK, version))
+    yield timed("a copy", "decoded, in the worker that compares", lambda: reader.read([copied], Lane.BULK))
     block = stack([request] * _COPIES)
     yield timed("a copy", f"inferred, {_COPIES} at once", lambda: session.run(block), share=_COPIES)
 

@@ -38,22 +38,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     free_outputs: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
-def decode(record: "KafkaRecord", lane: Lane, version: "ModelVersion") -> Request:
-    """Read a record of the work topic of a version.
+def decode_body(record: "KafkaRecord", headers: RequestHeaders, lane: Lane, version: "ModelVersion") -> Request:
+    """Read the body of a record of the work topic of a version, whose headers are read.
 
     Raises:
-        DecodeError: headers or payload are not what the contract says.
+        DecodeError: the payload is not what the contract says.
         InvalidInputError: the tensors do not fit the signature, or the body names another model, version or output.
         PayloadTooLargeError: there are more rows than one record may have.
-    """
-    return decode_body(record, read_headers(record), lane, version)
-
-
-def decode_body(record: "KafkaRecord", headers: RequestHeaders, lane: Lane, version: "ModelVersion") -> Request:
-    """Read the body of a record whose headers are read.
-
-    Raises:
-        DecodeError, InvalidInputError, PayloadTooLargeError: as `decode`.
     """
     payload = record.value or b""
     body = read_instances_body(payload) if headers.json_length is None else None

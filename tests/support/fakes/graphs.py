@@ -22,11 +22,12 @@ from models.model_session import open_session, signature_of
 from models.store import VersionAbout, dump_toml, write_model
 from models.store_reader import load_catalog
 from producer_api.predict.call import CallReader
+from tests.support.decoding import decode
 from tests.support.fakes.records import FakeRecord
 from workers.batching import run_batch
 from workers.model import OnnxModel
 from workers.model_check import load_verified
-from workers.requests import Request, decode
+from workers.requests import Request
 
 Tensor = tuple[str, int, Sequence[int | str | None]]
 """Name, ONNX element type and shape of an input or output; a string or None is a free axis."""

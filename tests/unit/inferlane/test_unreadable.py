@@ -12,8 +12,8 @@ from inferlane.runtime.delivery import Reply
 from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
 from router.forwarder import Forwarder
+from tests.support.decoding import decode
 from tests.support.fakes.records import IRIS, FakeRecord, make_catalog
-from workers.requests import decode
 
 SETTINGS = load_settings()
 WHERE = "the batch with the offsets 7 to 9 of inferlane.requests, partition 3, cannot be read: its CRC is another"

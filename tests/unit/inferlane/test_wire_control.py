@@ -11,10 +11,11 @@ from inferlane.contracts.record import JSON_LENGTH
 from inferlane.contracts.wire.v1 import read_instances_body
 from inferlane.contracts.wire.v2 import decode_response
 from inferlane.errors import DecodeError, InferlaneError, InvalidInputError
+from tests.support.decoding import decode
 from tests.support.fakes.records import FakeRecord, make_version
 from workers.batching import InferredRequest, RunTimes
 from workers.replies import ReplyBuilder
-from workers.requests import Request, decode
+from workers.requests import Request
 
 VERSION = make_version()
 ROW = {"name": "input", "datatype": "FP32", "shape": [1, 4], "data": [5.1, 3.5, 1.4, 0.2]}

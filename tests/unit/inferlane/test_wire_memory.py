@@ -26,8 +26,8 @@ from models.catalog import Catalog, Model, ModelVersion
 from producer_api.inference_protocol.infer_request import InferReader
 from producer_api.predict.call import CallReader
 from producer_api.predict.call_options import CallOrigin
+from tests.support.decoding import decode
 from tests.support.fakes.records import FakeRecord, make_version
-from workers.requests import decode
 
 REPOSITORY = Path(__file__).parents[3]
 SIZE = 2_000_000

@@ -20,9 +20,10 @@ from inferlane.runtime.retry import Retrier
 from inferlane.runtime.split_table import SplitTable
 from router.forwarder import Forwarder
 from router.routed_records import refusal
+from tests.support.decoding import decode
 from tests.support.fakes.records import FakeRecord, make_catalog, make_version
 from workers.replies import ReplyBuilder
-from workers.requests import UNREADABLE, decode, headers_of
+from workers.requests import UNREADABLE, headers_of
 
 SETTINGS = load_settings()
 LIMIT_BYTES = record_limit_bytes(SETTINGS.kafka)

@@ -12,9 +12,10 @@ from inferlane.contracts.record import JSON_LENGTH
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.contracts.wire.v2 import encode_binary_request
 from models.catalog import ModelVersion
+from tests.support.decoding import decode
 from tests.support.fakes.records import FakeRecord, make_version
 from workers.request_reader import RequestReader
-from workers.requests import UNREADABLE, Request, decode
+from workers.requests import UNREADABLE, Request
 
 IRIS = make_version()
 PAIR = replace(

@@ -11,13 +11,14 @@ from inferlane.runtime.config import load_settings
 from models.store import write_model
 from models.store_reader import load_catalog
 from tests.rollouts.candidates import CANDIDATES, ODD
+from tests.support.decoding import decode
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord
 from tests.support.fakes.zoo import add_version
 from workers.failure_limit import FailureLimit
 from workers.lane_scheduler import LaneScheduler
 from workers.model import BatchRunner, OnnxModel
-from workers.requests import Request, decode
+from workers.requests import Request
 from workers.run_limit import RunLimit
 
 LIMIT_S = 0.2
