@@ -107,7 +107,7 @@ def read_settings_file(folder: Path, *, commands: "Iterable[Callable[..., None]]
         values = dotenv_values(path, interpolate=False)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}. Mend or remove it.") from error
-    known = {*_setting_variables(), *(name for command in commands for name in _option_variables(command))}
+    known = _known_variables(commands)
     for name, value in values.items():
         if name.startswith("INFERLANE_") and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -122,11 +122,15 @@ def misspelt_variables(
     names: "Iterable[str]", *, commands: "Iterable[Callable[..., None]]"
 ) -> "Iterator[tuple[str, str]]":
     """Return each name that is no setting and nearly one, with the setting: nothing else says that it has no effect."""
-    known = {*_setting_variables(), *(name for command in commands for name in _option_variables(command))}
+    known = _known_variables(commands)
     for name in sorted(set(names) - known):
         near = difflib.get_close_matches(name, known, n=1, cutoff=_NEARLY)
         if name.startswith("INFERLANE_") and near:
             yield name, near[0]
+
+
+def _known_variables(commands: "Iterable[Callable[..., None]]") -> set[str]:
+    return {*_setting_variables(), *(name for command in commands for name in _option_variables(command))}
 
 
 def _setting_variables() -> "Iterator[str]":
