@@ -108,10 +108,16 @@ def events_of(request_id: str) -> str:
     return f"/v1/predictions/{request_id}/events"
 
 
-async def waiting(api: RunningApi) -> int:
-    async with api.session.get(f"{api.url}/metrics") as answer:
-        lines = (await answer.text()).splitlines()
-    return int(float(next(line for line in lines if line.startswith("inferlane_api_waiting_requests ")).split()[1]))
+async def shows_waiting(api: RunningApi, count: int) -> None:
+    """Return once the metrics show so many waiting calls: they are those of a moment ago where they were just read."""
+
+    async def does() -> bool:
+        async with api.session.get(f"{api.url}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        shown = next(line for line in lines if line.startswith("inferlane_api_waiting_requests "))
+        return int(float(shown.split()[1])) == count
+
+    await eventually(does)
 
 
 async def test_a_stream_tells_queued_then_the_result_then_ends(tmp_path: Path) -> None:
@@ -216,10 +222,7 @@ async def test_a_client_that_leaves_gives_its_place_back_and_streams_count_as_wa
         for stream in (*streams, refused):
             await stream.close()
 
-        async def nobody_waits() -> bool:
-            return await waiting(api) == 0
-
-        await eventually(nobody_waits)
+        await shows_waiting(api, 0)
         stream = await EventReader.open(api, events_of(request_id))
         assert stream.status == 200
         await stream.close()
@@ -235,7 +238,7 @@ async def test_head_and_options_of_a_stream_are_answered_at_once(tmp_path: Path)
         # On the same connection: it is answered once the answer before it is complete.
         await client.ask(events_of(request_id), method="OPTIONS")
         assert client.headers["allow"] == "get, head, options"
-        assert await waiting(api) == 0
+        await shows_waiting(api, 0)
         await client.close()
 
 
@@ -246,13 +249,13 @@ async def test_a_thousand_streams_hold_on_one_process(tmp_path: Path) -> None:
         assert all(stream.status == 200 for stream in streams)
         queued = await asyncio.gather(*(stream.event() for stream in streams))
         assert [event.data["request_id"] for event in queued if event is not None] == requests
-        assert await waiting(api) == STREAMS
+        await shows_waiting(api, STREAMS)
         await api.store.put([result_of(request_id, label=n % 3) for n, request_id in enumerate(requests)])
         results = await asyncio.gather(*(stream.event() for stream in streams))
         for n, (event, request_id) in enumerate(zip(results, requests, strict=True)):
             assert event is not None
             assert (event.data["request_id"], event.data["predictions"][0]) == (request_id, "abc"[n % 3])
         assert await asyncio.gather(*(stream.event() for stream in streams)) == [None] * STREAMS
-        assert await waiting(api) == 0
+        await shows_waiting(api, 0)
         for stream in streams:
             await stream.close()
