@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,21 @@ PROTOCOL, MECHANISM = "SASL_SSL", "SCRAM-SHA-512"
 @pytest.fixture(scope="module")
 def cluster(broker_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheCluster]:
     """A node that lets the users of the plan do what our own commands granted them."""
+    with restricted_cluster(broker_kind, tmp_path_factory.mktemp("rights")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def own_cluster(broker_kind: str, tmp_path: Path) -> Iterator[ApacheCluster]:
+    """The same for one test alone, which changes the rights and the catalogue."""
+    with restricted_cluster(broker_kind, tmp_path) as cluster:
+        yield cluster
+
+
+@contextmanager
+def restricted_cluster(broker_kind: str, folder: Path) -> Iterator[ApacheCluster]:
     if broker_kind != ApacheCluster.kind:
         pytest.skip(f"the {broker_kind} broker has no authorizer; run with --broker apache")
-    folder = tmp_path_factory.mktemp("rights")
     security = Security.make(folder / "security", users=tuple(user_name(NAMES, service) for service in Service))
     with ApacheCluster(folder, security=security) as cluster:
         run_cli(cluster.environment(), "acls", "create", "--version", "tiny/v1")
@@ -317,10 +329,10 @@ async def test_a_user_cannot_join_the_group_of_another(cluster: ApacheCluster) -
 
 
 async def test_a_version_is_served_made_the_default_and_retired_with_the_rights_of_the_plan(
-    cluster: ApacheCluster, tmp_path: Path
+    own_cluster: ApacheCluster, tmp_path: Path
 ) -> None:
     """Nobody restarts: without its rights the version is refused in one sentence, and nothing is half there."""
-    models_dir = tmp_path / "models"
+    cluster, models_dir = own_cluster, tmp_path / "models"
     write_tiny_store(models_dir)
     later = {"model": "tiny", "version": "v2", "instances": [[1.0, 2.0, 3.0]], "timeout_s": 60}
     async with AsyncExitStack() as stack:
