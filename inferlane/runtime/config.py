@@ -23,6 +23,7 @@ from inferlane.runtime.service_settings import (
     WebhookSettings,
     WorkerSettings,
 )
+from inferlane.runtime.setting_pairs import check_pairs
 from inferlane.runtime.settings import KafkaSettings, PortSettings, SettingsPart, StackSettings, StoreSettings
 
 _PREFIX = "INFERLANE_"
@@ -60,6 +61,8 @@ class Settings(BaseModel):
         check_broker_access(self.kafka)
         check_store_access(self.store)
         _ = self.webhooks.networks
+        values = {variable_of(name): getattr(getattr(self, part), field) for name, (part, field) in _PLACES.items()}
+        check_pairs(values, chosen={variable_of(name) for name in self.chosen()})
         return self
 
     def chosen(self) -> dict[str, object]:

@@ -130,6 +130,7 @@ class StoreSettings(SettingsPart):
     redis_username: str = ""
     redis_password: SecretStr | None = None
     redis_ssl_cafile: Path | None = None
-    result_ttl_s: Seconds = 3_600.0
+    # The store counts whole seconds: of less than one it keeps nothing, and refuses to.
+    result_ttl_s: Annotated[float, Field(ge=1)] = 3_600.0
     # How long a result stays that a waiting client received, of a call without an Idempotency-Key.
-    delivered_result_ttl_s: Seconds = 300.0
+    delivered_result_ttl_s: Annotated[float, Field(ge=1)] = 300.0

@@ -32,7 +32,7 @@ class DenyingConsumer:
 
 async def test_a_hurried_consumer_pauses_between_commits_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the pause: without it the loop tries as fast as the broker refuses, for a minute."""
-    settings = load_settings(commit_interval_s=3_600.0)
+    settings = load_settings(commit_interval_s=3_600.0, stuck_after_s=7_200.0)
     consumer: Any = LaneConsumer(settings.kafka, topic="t", group="g")
     consumer._consumer = denying = DenyingConsumer()
     consumer._attempts._hurried_until_s = float("inf")

@@ -17,7 +17,7 @@ def tiny(tmp_path: Path) -> Catalog:
 
 
 def test_a_body_names_what_the_catalog_holds(tmp_path: Path) -> None:
-    schema = predict_bodies(tiny(tmp_path), load_settings(max_rows=7, max_wait_s=9).api)
+    schema = predict_bodies(tiny(tmp_path), load_settings(max_rows=7, default_wait_s=9, max_wait_s=9).api)
     (body,) = schema["anyOf"]
     fields = body["properties"]
     assert fields["instances"]["items"]["minItems"] == fields["instances"]["items"]["maxItems"] == 3
