@@ -13,7 +13,7 @@ from producer_api.grpc_server.description_methods import DESCRIPTIONS, Descripti
 from producer_api.grpc_server.infer_method import METHOD, InferMethod
 from producer_api.grpc_server.protocol_messages import SERVICE, ServerLiveResponse, ServerReadyResponse
 from producer_api.http.auth import authorize, sent_key
-from producer_api.http.error_responses import crash_error
+from producer_api.http.error_responses import UnauthorizedError, crash_error
 from producer_api.routes.operations import live_checks, ready_checks
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from producer_api.routes.dependencies import Services
 
 _PREFIX = f"/{SERVICE}/"
+# A proxy in front may look at another one of two than we do.
+_KEYS = frozenset({"authorization", "x-api-key"})
 
 
 class CallRouting(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
@@ -84,7 +86,7 @@ class CallRouting(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         """Return the name of the caller's key, or nothing where the API asks for none.
 
         Raises:
-            UnauthorizedError: the call has no key, or one that is not valid.
+            UnauthorizedError: the call has no key, several, or one that is not valid.
             ForbiddenError: the key lacks the scope.
             UnavailableError: the keys cannot be read.
         """
@@ -92,7 +94,11 @@ class CallRouting(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
             return ""
         sent: dict[str, bytes] = {}
         for name, value in metadata or ():
-            sent.setdefault(name, value.encode() if isinstance(value, str) else value)
+            if name in sent and name in _KEYS:
+                raise UnauthorizedError(
+                    f"the metadata have several {name}, so it is not clear whose call it is; send one"
+                )
+            sent[name] = value.encode() if isinstance(value, str) else value
         key = sent_key(sent.get("authorization"), sent.get("x-api-key"))
         return authorize(self._keys, key, Scope.PREDICT, call=quoted(path)).name
 

@@ -119,7 +119,7 @@ _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREDICTIONS = "/v1/predictions/"
 _SHADOWS = "/v1/shadows/"
 _FEEDBACK = "/v1/feedback"
-_BEARER = b"bearer "
+_BEARER = b"bearer"
 
 
 def required_scope(method: str, path: str) -> Scope | None:
@@ -247,9 +247,12 @@ def sent_key(authorization: bytes | None, api_key: bytes | None) -> bytes:
         UnauthorizedError: the call has no key.
     """
     if authorization is None:
-        if api_key is None:
-            raise UnauthorizedError("the call has no key; send `Authorization: Bearer <key>`")
-        return api_key.strip()
-    if authorization[: len(_BEARER)].lower() != _BEARER:
-        raise UnauthorizedError("the Authorization header is of another scheme; send `Authorization: Bearer <key>`")
-    return authorization[len(_BEARER) :].strip()
+        key = (api_key or b"").strip()
+    else:
+        scheme, _, rest = authorization.strip().partition(b" ")
+        if scheme.lower() not in {_BEARER, b""}:
+            raise UnauthorizedError("the Authorization header is of another scheme; send `Authorization: Bearer <key>`")
+        key = rest.strip()
+    if not key:
+        raise UnauthorizedError("the call has no key; send `Authorization: Bearer <key>`")
+    return key

@@ -208,6 +208,10 @@ async def test_keys_are_asked_for_before_the_message_is_read(tmp_path: Path) -> 
         async with calling(port, key=api.keys["caller"]) as calls, calling(port) as other, echoing(api):
             assert await calls.infer(infer_request(timeout_s=60))
             assert await other.infer(infer_request(timeout_s=60), x_api_key=api.keys["caller"])
+            # A proxy that adds a key of its own would take the call for another caller's than we do.
+            twice = await calls.refused(b"\xff", method="ModelInfer", authorization="Bearer inferlane_wrong")
+            assert (twice.code, twice.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHORIZED")
+            assert "several authorization" in twice.message
 
 
 async def test_messages_over_the_limit_are_refused_also_when_they_inflate_to_it(tmp_path: Path) -> None:

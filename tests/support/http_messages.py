@@ -100,6 +100,7 @@ REFUSED = [
     Refused(name="a Host with two ports", sent=post(host=b"Host: localhost:1:2\r\n")),
     Refused(name="a Host not in ASCII", sent=post(host=b"Host: localh\xc3\xb6st\r\n")),
     Refused(name="two Authorizations", sent=post(b"Authorization: Bearer a", b"authorization: Bearer b")),
+    Refused(name="two keys", sent=post(b"X-Api-Key: a", b"x-api-key: b")),
     Refused(name="two Content-Types", sent=post(b"Content-Type: text/plain", b"Content-Type: application/json")),
     Refused(name="two Content-Encodings", sent=post(b"Content-Encoding: gzip", b"Content-Encoding: identity")),
     Refused(name="two Idempotency-Keys", sent=post(b"Idempotency-Key: a", b"Idempotency-Key: b")),

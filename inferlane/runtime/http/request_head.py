@@ -83,6 +83,7 @@ _SINGLE = frozenset(
         b"origin",
         b"sec-fetch-site",
         b"transfer-encoding",
+        b"x-api-key",
     }
 )
 # A name, an IPv4 address or an IPv6 address in brackets, and a port. Source: RFC 3986, section 3.2.2.

@@ -95,9 +95,23 @@ def test_a_key_may_come_in_either_header_and_authorization_counts(
     assert sent_key(authorization, api_key) == key
 
 
-@pytest.mark.parametrize(("authorization", "api_key"), [(None, None), (b"Basic eDp5", b"two")])
-def test_a_call_without_a_key_or_of_another_scheme_has_none(authorization: bytes | None, api_key: bytes | None) -> None:
-    with pytest.raises(UnauthorizedError):
+@pytest.mark.parametrize(
+    ("authorization", "api_key", "says"),
+    [
+        (None, None, "has no key"),
+        (None, b" ", "has no key"),
+        (b"", None, "has no key"),
+        (b"", b"two", "has no key"),
+        (b"Bearer", None, "has no key"),
+        (b"Bearer  ", b"two", "has no key"),
+        (b"Basic eDp5", b"two", "of another scheme"),
+        (b"Bearerone", None, "of another scheme"),
+    ],
+)
+def test_a_call_without_a_key_or_of_another_scheme_has_none(
+    authorization: bytes | None, api_key: bytes | None, says: str
+) -> None:
+    with pytest.raises(UnauthorizedError, match=says):
         sent_key(authorization, api_key)
 
 
