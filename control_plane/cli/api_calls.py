@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from inferlane.errors import InferlaneError, InvalidRequestError, UnavailableError, clipped
@@ -64,5 +65,7 @@ def _refusal(error: urllib.error.HTTPError) -> InferlaneError:
         detail = str(problem["detail"])
     except (OSError, ValueError, KeyError, TypeError):
         detail = f"the API answers {error.code}"
+    if error.code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        detail += ". The key of this command is that of INFERLANE_API_KEY; `inferlane keys create` makes one"
     kind = UnavailableError if error.code >= 500 else InvalidRequestError  # noqa: PLR2004 - server errors
     return kind(detail)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from control_plane.local.probe import Target
     from inferlane.runtime.config import Settings
     from inferlane.runtime.runfile import FaultRecord, RunRecord
+    from inferlane.runtime.service_settings import ClientSettings
 
 # A row that fits a terminal.
 _SHOWN_VALUES = 64
@@ -52,7 +53,8 @@ def show_next_step(target: "Target", settings: "Settings", *, is_first: bool, wi
     if body is not None:
         is_served = record is not None and record.phase == "ready"
         out.print(
-            f"{'Try it' if is_served else 'Then'}: curl -s {url}/v1/models/predict -d {shlex.quote(body)}",
+            f"{'Try it' if is_served else 'Then'}: curl -s {curl_options(settings.client)}{url}/v1/models/predict "
+            f"-d {shlex.quote(body)}",
             soft_wrap=True,
         )
 
@@ -122,6 +124,12 @@ def example_body(target: "Target", *, pins: bool) -> str | None:
     names = {"model": target.model} | ({"version": target.version} if pins else {})
     body = msgspec.json.encode({**names, "instances": [zero_row(target.signature, text="a text")]}).decode()
     return body if body.count(",") <= _SHOWN_VALUES else None
+
+
+def curl_options(client: "ClientSettings") -> str:
+    """Return the options of curl for the key, by its variable, and the authority of our own calls."""
+    authority = "" if client.ssl_cafile is None else f"--cacert {shlex.quote(str(client.ssl_cafile))} "
+    return authority + ("" if client.key is None else '-H "Authorization: Bearer $INFERLANE_API_KEY" ')
 
 
 def _serve_command(target: "Target") -> str:

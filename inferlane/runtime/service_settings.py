@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 from inferlane.contracts.callback_addresses import Network, parse_networks
 from inferlane.contracts.naming import is_model_name
 from inferlane.contracts.outcome_token import OutcomeTokens
+from inferlane.errors import ConfigurationError
 from inferlane.runtime.settings import Port, Seconds, SettingsPart
 
 
@@ -106,6 +107,19 @@ class ClientSettings(SettingsPart):
     ssl_cafile: Annotated[Path | None, Field(alias="api_ssl_cafile")] = None
     # The key that our own commands send.
     key: Annotated[SecretStr | None, Field(alias="api_key")] = None
+
+    @field_validator("key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        # A key that is read from a file ends with a line end; Compose passes an empty one for a variable that is unset.
+        key = "" if value is None else value.get_secret_value().strip()
+        if key.isascii() and key.isprintable():
+            return SecretStr(key) if key else None
+        # Not a ValueError, which pydantic would report with the key.
+        raise ConfigurationError(
+            f"INFERLANE_API_KEY has {len(key)} characters, and not all are printable ASCII, so no header can hold it; "
+            "set it to one key, as `inferlane keys create` printed it"
+        )
 
 
 class DashboardSettings(SettingsPart):

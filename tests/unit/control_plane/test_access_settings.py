@@ -48,6 +48,25 @@ def test_what_does_not_go_together_is_refused_by_name(overrides: dict[str, str],
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("given", ["inferlane_k\r\n", " inferlane_k", "inferlane_k"])
+def test_a_key_read_from_a_file_is_sent_without_its_line_end(given: str) -> None:
+    key = load_settings(api_key=given).client.key
+    assert key is not None
+    assert key.get_secret_value() == "inferlane_k"
+
+
+def test_an_empty_key_is_none() -> None:
+    assert load_settings(api_key="").client.key is None
+
+
+@pytest.mark.parametrize("given", ["s3cret\nother", "s3cret\N{SNOWMAN}"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_said(given: str) -> None:
+    """`doctor` said of it that the API's answer was no JSON."""
+    with pytest.raises(ConfigurationError, match=r"INFERLANE_API_KEY has .* printable ASCII") as caught:
+        load_settings(api_key=given)
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("servers", "fault"),
     [

@@ -11,12 +11,11 @@ import pytest
 from tests.support import graphs
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "control_plane", "models", *arguments]
     repository = Path(__file__).parents[3]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, env={"PYTHONPATH": str(repository)}, check=False
-    )
+    environment |= {"PYTHONPATH": str(repository)}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
 
 
 def test_what_was_seen_is_printed_with_a_call_that_fits(tmp_path: Path) -> None:
@@ -27,7 +26,7 @@ def test_what_was_seen_is_printed_with_a_call_that_fits(tmp_path: Path) -> None:
     arguments = ("add", "export.onnx", "--name", "churn", "--models-dir", "store")
 
     first = run(*arguments, cwd=tmp_path)
-    second = run(*arguments, cwd=tmp_path)
+    second = run(*arguments, cwd=tmp_path, INFERLANE_API_KEY="inferlane_k", INFERLANE_API_SSL_CAFILE="my ca.pem")
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     for seen in ("churn v1", "ZipMap removed", "stays, leaves, waits", "[rows, 3]", "INFERLANE_DEFAULT_MODEL=churn"):
@@ -37,6 +36,10 @@ def test_what_was_seen_is_printed_with_a_call_that_fits(tmp_path: Path) -> None:
         {"model": "churn", "instances": [[0.0, 0.0, 0.0]]},
         {"model": "churn", "version": "v2", "instances": [[0.0, 0.0, 0.0]]},
     ]
+    # A call without the key would be refused.
+    assert """curl -s --cacert 'my ca.pem' -H "Authorization: Bearer $INFERLANE_API_KEY" http""" in second.stdout
+    assert "Authorization" not in first.stdout
+    assert "inferlane_k" not in second.stdout
 
 
 @pytest.mark.parametrize(
