@@ -93,8 +93,9 @@ def _checks(
     processes = [
         DoctorCheck(name=entry.name, see=partial(checks.check_ready, entry.ops_url))
         for entry in entries
-        # What could not be loaded is among the models.
-        if entry.ops_url and entry.pool != "api" and not entry.fault
+        # What could not be loaded is among the models. Of several API processes each has its own address: on the port
+        # that they share another one could answer.
+        if entry.ops_url and entry.name != "api" and not entry.fault
     ]
     asleep = {pool.name for pool in record.scaled_pools if pool.workers == 0} if record else set()
     awake = [target for target in targets if worker_pool(target.model, target.version) not in asleep]

@@ -6,9 +6,10 @@ import re
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from control_plane.cli.doctor import _same_release
+from control_plane.cli.doctor import _checks, _same_release
 from control_plane.local import doctor_checks as checks
 from control_plane.local.hop_progress import own_word
 from control_plane.local.readiness import failing_checks, is_ready
@@ -16,7 +17,7 @@ from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.api_address import ApiAddress
 from inferlane.runtime.ops import OpsApp
-from inferlane.runtime.runfile import RunRecord
+from inferlane.runtime.runfile import ProcessRecord, RunRecord
 from tests.support.parts import free_port
 
 RECORD = RunRecord(pid=1, create_time_s=1.0, phase="ready", api_url="", environment={}, release="0.0.1")
@@ -94,3 +95,21 @@ async def test_a_state_directory_that_cannot_be_written_is_found(tmp_path: Path)
     with pytest.raises(ConfigurationError, match="cannot be written"):
         await checks.check_state_dir(load_settings(state_dir=tmp_path / "file").stack)
     assert "free" in await checks.check_state_dir(load_settings(state_dir=tmp_path).stack)
+
+
+async def test_each_of_several_api_processes_is_asked(tmp_path: Path) -> None:
+    """A process that stood still was not seen where another one answered on the port that they share."""
+    entries = [process(f"api-{number}", ops_url=f"http://127.0.0.1:{free_port()}") for number in (1, 2)]
+    record = msgspec.structs.replace(RECORD, processes=(process("api", ops_url="http://127.0.0.1:1"), *entries))
+    settings = load_settings(state_dir=tmp_path)
+    listed = _checks(settings, (), ApiAddress(settings.api, settings.client), record)
+    named = {check.name: check for check in listed}
+    assert [name for name in named if name.startswith("api")] == ["api-1", "api-2", "api"]
+    with pytest.raises(UnavailableError, match="nothing listens there"):
+        await named["api-2"].see()
+
+
+def process(name: str, *, ops_url: str) -> ProcessRecord:
+    return ProcessRecord(
+        name=name, pool="api", pid=1, create_time_s=1.0, state="ready", restarts=0, port=1, ops_url=ops_url, log=""
+    )
