@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from control_plane.cli.console import err, out, reach, styled
-from control_plane.cli.models_commands import ModelsDir
+from control_plane.cli.model_listing import ModelsDir
 from control_plane.cli.serving import serve_here
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.errors import ConfigurationError, InvalidNameError, UnavailableError, quoted

@@ -8,9 +8,10 @@ terminal is written out (`inferlane.errors.printable`) whatever it is part of.
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from inferlane.runtime.config import Settings
     from inferlane.runtime.runfile import RunRecord
+
+
+# The option of every command that has its text for programs too; `write_json` writes it.
+AsJson = Annotated[bool, typer.Option("--json", help="A JSON object for programs. Default: text.")]
 
 
 class PlainConsole(Console):

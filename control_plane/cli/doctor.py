@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from control_plane.cli.console import out, reach, styled
+from control_plane.cli.console import AsJson, out, reach, styled, write_json
 from control_plane.cli.up_command import load_targets
 from inferlane import __version__
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
@@ -19,6 +19,8 @@ from inferlane.errors import ConfigurationError, InferlaneError, UnavailableErro
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rich.text import Text
 
     from control_plane.local.probe import Target
     from inferlane.runtime.config import Settings
@@ -40,6 +42,15 @@ class DoctorCheck:
     see: Callable[[], Awaitable[str]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What became of a check: the detail of what was seen, the fault, or the parts that it waits for."""
+
+    name: str
+    state: Literal["well", "broken", "skipped"]
+    detail: str
+
+
 def doctor(
     api_url: Annotated[
         str,
@@ -47,35 +58,66 @@ def doctor(
             envvar="INFERLANE_API_URL", help="The API to probe; empty is that of the settings.", show_default="''"
         ),
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Check every part, then send a request through every hop. Exit 1 if anything is broken."""
-    if asyncio.run(_examine(api_url)):
+    found: list[Finding] = []
+
+    def report(finding: Finding) -> None:
+        found.append(finding)
+        if not as_json:
+            out.print(_line(finding), soft_wrap=True)
+
+    asyncio.run(_examine(api_url, report))
+    is_well = all(finding.state != "broken" for finding in found)
+    if as_json:
+        write_json({"is_well": is_well, "checks": found})
+    if not is_well:
         raise typer.Exit(1)
 
 
-async def _examine(api_url: str) -> set[str]:
-    """Print the checklist and return the names of what is broken."""
+async def _examine(api_url: str, report: Callable[[Finding], None]) -> None:
+    """Run the checklist, and report each finding as soon as it is there."""
     from inferlane.runtime.http.api_address import ApiAddress
 
     settings, record = reach()
-    _say_well("settings", f"of the stack that runs here, pid {record.pid}" if record else "environment")
+    where = f"of the stack that runs here, pid {record.pid}" if record else "environment"
+    report(Finding(name="settings", state="well", detail=where))
     api = ApiAddress(settings.api, settings.client, api_url)
+    first = (
+        *((DoctorCheck(name="release", see=partial(_same_release, record)),) if record else ()),
+        DoctorCheck(name="models", see=partial(_verify_models, settings.stack, record)),
+    )
     broken: set[str] = set()
-    if record and not await _report(DoctorCheck(name="release", see=partial(_same_release, record))):
-        broken.add("release")
+    await _run(first, report, broken)
     targets: tuple[Target, ...] = ()
-    if not await _report(DoctorCheck(name="models", see=partial(_verify_models, settings.stack, record))):
-        broken.add("models")
     with suppress(ConfigurationError):
         # Those of the versions that can be served, whatever is wrong with others.
         targets = _served(load_targets(settings.stack), record)
-    for check in _checks(settings, targets, api, record):
+    await _run(_checks(settings, targets, api, record), report, broken)
+
+
+async def _run(checks: Iterable[DoctorCheck], report: Callable[[Finding], None], broken: set[str]) -> None:
+    """Run the checks whose parts are not `broken`, and add the names of those that fail."""
+    for check in checks:
         if unmet := check.needs & broken:
-            skipped = f"- {check.name}: skipped, it needs {', '.join(sorted(unmet))}"
-            out.print(styled((skipped, "dim")), soft_wrap=True)
-        elif not await _report(check):
+            report(Finding(name=check.name, state="skipped", detail=f"it needs {', '.join(sorted(unmet))}"))
+            continue
+        try:
+            report(Finding(name=check.name, state="well", detail=await check.see()))
+        except InferlaneError as error:
+            report(Finding(name=check.name, state="broken", detail=str(error)))
             broken.add(check.name)
-    return broken
+
+
+def _line(finding: Finding) -> "Text":
+    match finding.state:
+        case "well":
+            return styled(("✓", "green"), f" {finding.name}: {finding.detail}")
+        case "broken":
+            return styled((f"✗ {finding.name}", "bold red"), f": {finding.detail}")
+        case "skipped":
+            return styled((f"- {finding.name}: skipped, {finding.detail}", "dim"))
 
 
 def _checks(
@@ -193,20 +235,6 @@ async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "
     if not report.succeeded:
         raise UnavailableError(f"a row of zeros was answered {out_lines.getvalue().decode().strip()}")
     return f"{target.model} {target.version}: {(time.monotonic() - started_s) * 1000:.0f} ms there and back"
-
-
-async def _report(check: DoctorCheck) -> bool:
-    try:
-        detail = await check.see()
-    except InferlaneError as error:
-        out.print(styled((f"✗ {check.name}", "bold red"), f": {error}"), soft_wrap=True)
-        return False
-    _say_well(check.name, detail)
-    return True
-
-
-def _say_well(name: str, detail: str) -> None:
-    out.print(styled(("✓", "green"), f" {name}: {detail}"), soft_wrap=True)
 
 
 async def _say_asleep() -> str:

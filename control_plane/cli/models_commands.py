@@ -1,4 +1,4 @@
-"""`inferlane models`: add, build, list and verify what can be served."""
+"""`inferlane models`: add and build what can be served."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,31 +7,25 @@ import msgspec
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import err, load_settings, missing_extra_explained, out, styled
+from control_plane.cli.console import err, missing_extra_explained, out, styled
+from control_plane.cli.model_listing import ModelsDir, list_models, settings_of, verify_models
 from control_plane.cli.serving import show_next_step
-from inferlane.errors import ConfigurationError, clipped
+from inferlane.errors import clipped
 
 # numpy, onnxruntime and the model tools are loaded by the command that needs them (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
-    from inferlane.runtime.config import Settings
     from models.adding.addition import Added, Report
     from models.adding.reference_comparison import ReferenceComparison
-    from models.catalog import Catalog, ModelVersion
 
 _ADDING_NEEDS = frozenset({"onnx", "google"})
 _BUILDING_NEEDS = frozenset({"onnx", "skl2onnx", "sklearn", "threadpoolctl"})
 _DEFAULT_TOLERANCE, _DEFAULT_TIMEOUT_S = 1e-4, 120.0
 
 app = typer.Typer(no_args_is_help=True, help="Add, build, list and verify models.")
+app.command("list")(list_models)
+app.command("verify")(verify_models)
 
-ModelsDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the model store. Env: INFERLANE_MODELS_DIR.",
-        show_default=".inferlane/models",
-    ),
-]
 Force = Annotated[bool, typer.Option("--force", help="Build again what is there and verifies. Default: off.")]
 
 
@@ -107,7 +101,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     models_dir: ModelsDir = None,
 ) -> None:
     """Add a model of your own to the store: inspected, checked, measured, and there whole or not at all."""
-    settings = _settings(models_dir)
+    settings = settings_of(models_dir)
     with missing_extra_explained("adding", _ADDING_NEEDS):
         from control_plane.local.probe import Target
         from models.adding.addition import Addition, add
@@ -205,7 +199,7 @@ def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
     from models.build import build_samples as build
     from models.build import count_versions
 
-    folder = _settings(models_dir).stack.models_dir
+    folder = settings_of(models_dir).stack.models_dir
     total, built = count_versions(), 0
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
@@ -217,68 +211,3 @@ def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
             built += not step.skipped
             progress.update(task, advance=1, description=f"{step.model} {step.version}")
     out.print(f"{built} built, {total - built} left as they were, in {folder}", soft_wrap=True)
-
-
-@app.command("list")
-def list_models(models_dir: ModelsDir = None) -> None:
-    """List every version of every model, with the measurements of its build."""
-    table = Table("model", "version", "quantization")
-    for heading in ("size", "accuracy", "speed-up at\n1 / 64 rows"):
-        table.add_column(heading, justify="right")
-    catalog = _catalog(models_dir)
-    for version in catalog.all_versions():
-        default = catalog.model(version.model).default_version == version.version
-        table.add_row(
-            version.model,
-            f"{version.version}{' (default)' if default else ''}",
-            version.quantization,
-            f"{version.size_bytes / 1024:,.0f} KiB",
-            _measured(version.metrics.get("held_out_accuracy"), "{:.1%}"),
-            " / ".join(_measured(version.quantized.get(f"batch{rows}_speedup"), "{:.1f}x") for rows in (1, 64)),
-        )
-    out.print(table)
-    for fault in catalog.faults:
-        out.print(styled(("not served", "bold red"), f" {fault}"), soft_wrap=True)
-
-
-@app.command("verify")
-def verify_models(models_dir: ModelsDir = None) -> None:
-    """Load and run each version as a worker does before it serves. Exit 1 if one fails."""
-    catalog = _catalog(models_dir)
-    for unread in catalog.faults:
-        name = f"{unread.model}{f' {unread.version}' if unread.version else ''}"
-        out.print(styled(f"{name}: ", ("failed", "bold red"), f" {unread.reason}"), soft_wrap=True)
-    faults = len(catalog.faults)
-    for version in catalog.all_versions():
-        fault = _fault_of(version)
-        faults += fault is not None
-        verdict = (("ok", "green"),) if fault is None else (("failed", "bold red"), f" {fault}")
-        out.print(styled(f"{version.model} {version.version}: ", *verdict), soft_wrap=True)
-    if faults:
-        raise typer.Exit(1)
-
-
-def _fault_of(version: "ModelVersion") -> str | None:
-    from models.verify import verify_version
-
-    try:
-        verify_version(version, rows=load_settings().worker.max_batch_rows)
-    except ConfigurationError as error:
-        return str(error)
-    return None
-
-
-def _measured(value: float | str | None, form: str) -> str:
-    # A store that somebody else wrote may have measured nothing, or in words.
-    return form.format(value) if isinstance(value, int | float) else "-"
-
-
-def _settings(models_dir: Path | None) -> "Settings":
-    return load_settings() if models_dir is None else load_settings(models_dir=models_dir)
-
-
-def _catalog(models_dir: Path | None) -> "Catalog":
-    from models.store_reader import load_catalog
-
-    settings = _settings(models_dir)
-    return load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model)

@@ -8,7 +8,7 @@ import typer
 from rich.live import Live
 
 from control_plane.cli.api_calls import ApiCalls
-from control_plane.cli.console import err, out, reachable_settings, write_json
+from control_plane.cli.console import AsJson, err, out, reachable_settings, write_json
 from control_plane.cli.rollout_checks import Checks, checks_of
 from control_plane.cli.rollout_plan import Candidate, MinRequests, MinTime, Model, Stable, Steps, plan, steps_of
 from control_plane.cli.rollout_screens import state_screen, verdict_table
@@ -24,7 +24,6 @@ app.command(cls=CommandForCi)(wait)
 # A rollout has some hundred values in a line each.
 _MAX_FILE_BYTES = 256 * 1024
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the history. Default: none.")]
-AsJson = Annotated[bool, typer.Option("--json", help="A JSON object. Default: text.")]
 
 
 @app.command()

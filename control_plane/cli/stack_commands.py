@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import load_settings, out, styled, write_json
+from control_plane.cli.console import AsJson, load_settings, out, styled, write_json
 from inferlane.errors import ConfigurationError
 
 # The stack loads the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
@@ -63,7 +63,7 @@ def restart() -> None:
     out.print("restarting the API; `inferlane status` shows how far it is", soft_wrap=True)
 
 
-def status(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+def status(as_json: AsJson = False) -> None:
     """Show each process of the stack: pid, state, restarts, uptime, readiness. Exit 1 unless all are well."""
     from control_plane.local.stack_report import fault_lines, folder_fault, readiness_of, status_document
     from inferlane.runtime.runfile import RunFile

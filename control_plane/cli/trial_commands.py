@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import err, out, reachable_settings, write_json
+from control_plane.cli.console import AsJson, err, out, reachable_settings, write_json
 
 # Reading the topics loads the Kafka and Redis clients: commands that do not need them start without (PLC0415).
 # ruff: noqa: PLC0415
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from inferlane.runtime.settings import StackSettings
 
 Model = Annotated[str, typer.Argument(help="The model.")]
-AsJson = Annotated[bool, typer.Option("--json", help="A JSON object. Default: a table.")]
 
 
 def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line

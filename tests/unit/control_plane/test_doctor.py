@@ -2,14 +2,18 @@
 
 import ast
 import asyncio
+import json
 import re
 import socket
 from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
-from control_plane.cli.doctor import _checks, _same_release
+from control_plane.cli import doctor as doctor_command
+from control_plane.cli.doctor import DoctorCheck, _checks, _same_release
+from control_plane.cli.main import app
 from control_plane.local import doctor_checks as checks
 from control_plane.local.hop_progress import own_word
 from control_plane.local.readiness import failing_checks, is_ready
@@ -18,6 +22,7 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.api_address import ApiAddress
 from inferlane.runtime.ops import OpsApp
 from inferlane.runtime.runfile import ProcessRecord, RunRecord
+from tests.support.fakes.stores import write_tiny_store
 from tests.support.parts import free_port
 
 RECORD = RunRecord(pid=1, create_time_s=1.0, phase="ready", api_url="", environment={}, release="0.0.1")
@@ -113,3 +118,40 @@ def process(name: str, *, ops_url: str) -> ProcessRecord:
     return ProcessRecord(
         name=name, pool="api", pid=1, create_time_s=1.0, state="ready", restarts=0, port=1, ops_url=ops_url, log=""
     )
+
+
+def test_doctor_for_programs_has_a_state_of_each_check_and_the_same_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def fails() -> str:
+        raise UnavailableError("no broker at a:1")
+
+    async def passes() -> str:
+        return "seen"
+
+    checks_of_test = [
+        DoctorCheck(name="broker", see=fails),
+        DoctorCheck(name="topics", needs=frozenset({"broker"}), see=passes),
+        DoctorCheck(name="store", see=passes),
+    ]
+    monkeypatch.setattr(doctor_command, "_checks", lambda *_: checks_of_test)
+    write_tiny_store(tmp_path / "models")
+    environment = {
+        "INFERLANE_MODELS_DIR": str(tmp_path / "models"),
+        "INFERLANE_DEFAULT_MODEL": "tiny",
+        "INFERLANE_STATE_DIR": str(tmp_path / "state"),
+    }
+    outcome = CliRunner().invoke(app, ["doctor", "--json"], env=environment)
+    said = json.loads(outcome.stdout)
+    assert (outcome.exit_code, said["is_well"]) == (1, False)
+    assert [(check["name"], check["state"]) for check in said["checks"]] == [
+        ("settings", "well"),
+        ("models", "well"),
+        ("broker", "broken"),
+        ("topics", "skipped"),
+        ("store", "well"),
+    ]
+    assert [check["detail"] for check in said["checks"]][2:] == ["no broker at a:1", "it needs broker", "seen"]
+    del checks_of_test[0]
+    well = CliRunner().invoke(app, ["doctor", "--json"], env=environment)
+    assert (well.exit_code, json.loads(well.stdout)["is_well"]) == (0, True)

@@ -1,5 +1,6 @@
 """`inferlane models`: exit codes, remedies, and a start that loads nothing heavy."""
 
+import json
 import os
 import subprocess
 import sys
@@ -39,6 +40,22 @@ def test_list_names_each_version_with_its_accuracy(tmp_path: Path) -> None:
     assert listing.exit_code == 0
     assert "v1 (default)" in listing.stdout
     assert "75.0%" in listing.stdout
+
+
+def test_list_for_programs_has_each_version_and_what_cannot_be_served(tmp_path: Path) -> None:
+    write_tiny_store(tmp_path)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "model.toml").write_text("[")
+
+    listing = json.loads(CliRunner().invoke(app, ["list", "--json", "--models-dir", str(tmp_path)]).stdout)
+
+    (version,) = listing["versions"]
+    assert (version["model"], version["version"], version["is_default"]) == ("tiny", "v1", True)
+    assert version["digest"].startswith("sha256:")
+    assert version["metrics"]["held_out_accuracy"] == 0.75
+    (fault,) = listing["faults"]
+    assert fault["model"] == "torn"
+    assert fault["reason"]
 
 
 def test_building_without_the_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

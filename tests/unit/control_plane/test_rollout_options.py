@@ -1,11 +1,16 @@
 """The options of `inferlane rollout start` that name checks, and how verdicts are shown."""
 
 import io
+import json
+from typing import Any
 
 import pytest
 import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
+from control_plane.cli.api_calls import ApiCalls
+from control_plane.cli.main import app
 from control_plane.cli.rollout_checks import checks_of, planned_checks
 from control_plane.cli.rollout_screens import verdict_table
 
@@ -68,3 +73,31 @@ def test_a_plan_says_what_each_check_needs_beside_requests() -> None:
     assert "max(lag) must be at most 5 in every step" in lines[3]
     # A classifier has no deciles, and a rollout without such checks needs nothing of the kind.
     assert list(planned_checks(checks_of([]), {"v1": candidate, "v2": candidate}, rate=0.0)) == []
+
+
+@pytest.mark.parametrize(("rate", "takes_s"), [(2.0, [5_000.0, 500.0, 250.0]), (0.0, [None, None, None])])
+def test_a_plan_for_programs_has_numbers_and_none_for_what_has_no_end(
+    monkeypatch: pytest.MonkeyPatch, rate: float, takes_s: list[float | None]
+) -> None:
+    def get(_: ApiCalls, path: str) -> Any:
+        if path.startswith("/v1/traffic-split"):
+            return {"weights": {"v1": 1.0}}
+        return {"rate_per_s": rate, "error_rate": 0.01}
+
+    monkeypatch.setattr(ApiCalls, "get", get)
+    argv = ["rollout", "plan", "iris", "v2", "--json", "--steps", "5,50,100", "--check", "prometheus=up >= 1"]
+    if not rate:
+        argv += ["--min-requests", "1"]
+    said = json.loads(CliRunner().invoke(app, argv).stdout)
+    assert (said["model"], said["stable"], said["candidate"]) == ("iris", "v1", "v2")
+    assert (said["rate_per_s"], said["error_rate"]) == (rate, 0.01)
+    assert [step["takes_s"] for step in said["steps"]] == takes_s
+    assert said["takes_s"] == (sum(filter(None, takes_s)) if rate else None)
+    assert [step["step"] for step in said["steps"]] == ["5%", "50%", "100%"]
+    assert len(said["checks"]) == 1
+    assert said["checks"][0].startswith("prometheus: up must be at least 1")
+    if rate:
+        assert 0.01 < said["steps"][0]["sees_failures_from"] < 1
+    else:
+        # One request shows no failure.
+        assert said["steps"][0]["sees_failures_from"] is None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from control_plane.cli import doctor as doctor_command
 from control_plane.cli import main as main_module
-from control_plane.cli import models_commands, provisioning_commands
+from control_plane.cli import model_listing, provisioning_commands
 from control_plane.cli.api_calls import ApiCalls
 from control_plane.cli.console import PlainConsole, styled, write_json
 from control_plane.local import stack_report
@@ -74,7 +74,7 @@ def no_models(patch: pytest.MonkeyPatch, folder: Path, *, argv: list[str]) -> li
     return argv
 
 
-def status(patch: pytest.MonkeyPatch, _: Path) -> list[str]:
+def status(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
     process = ProcessRecord(
         name=HOSTILE, pool=HOSTILE, pid=1, create_time_s=1.0, state=HOSTILE, restarts=0, port=1, ops_url="", log=HOSTILE
     )
@@ -96,10 +96,10 @@ def status(patch: pytest.MonkeyPatch, _: Path) -> list[str]:
     patch.setattr(RunFile, "read", lambda _: record)
     patch.setattr(RunRecord, "is_running", True)
     patch.setattr(stack_report, "readiness_of", readiness)
-    return ["status"]
+    return argv
 
 
-def doctor(patch: pytest.MonkeyPatch, _: Path) -> list[str]:
+def doctor(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
     async def fails() -> str:
         raise UnavailableError(HOSTILE)
 
@@ -112,14 +112,14 @@ def doctor(patch: pytest.MonkeyPatch, _: Path) -> list[str]:
         doctor_command.DoctorCheck(name="skipped", needs=frozenset({HOSTILE}), see=passes),
     )
     patch.setattr(doctor_command, "_checks", lambda *_: checks)
-    return ["doctor"]
+    return argv
 
 
 def models(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
     catalog = make_catalog(HOSTILE)
     catalog.models["iris"].versions[HOSTILE] = make_version(HOSTILE)  # type: ignore[index]  # a dict in the fake
-    patch.setattr(models_commands, "_catalog", lambda _: catalog)
-    patch.setattr(models_commands, "_fault_of", lambda _: HOSTILE)
+    patch.setattr(model_listing, "catalog_of", lambda _: catalog)
+    patch.setattr(model_listing, "_fault_of", lambda _: HOSTILE)
     return ["models", *argv]
 
 
@@ -205,7 +205,7 @@ SCENARIOS: dict[str, Arrange] = {
     "dead-letters list": partial(dead_letters, argv=["list"]),
     "dead-letters replay": partial(dead_letters, argv=["replay", HOSTILE, "other", "--dry-run"]),
     "dead-letters show": partial(dead_letters, argv=["show", HOSTILE]),
-    "doctor": doctor,
+    "doctor": partial(doctor, argv=["doctor"]),
     "down": partial(from_state_dir, argv=["down"]),
     **{
         f"rollout {argv[0]}": partial(rollouts, argv=argv)
@@ -246,10 +246,21 @@ SCENARIOS: dict[str, Arrange] = {
     "restart": partial(from_state_dir, argv=["restart"]),
     "scale simulate": partial(given_argv, argv=["scale", "simulate", "--scaled-object", HOSTILE]),
     "shadow": partial(given_argv, argv=["shadow", HOSTILE, "v1"]),
-    "status": status,
+    "status": partial(status, argv=["status"]),
     "topics create": partial(topics, argv=["create"]),
     "topics list": partial(topics, argv=["list"]),
     "up": partial(no_models, argv=["up", "--detach"]),
+}
+# The same for programs, by the command.
+JSON_SCENARIOS: dict[str, Arrange] = {
+    "doctor": partial(doctor, argv=["doctor", "--json"]),
+    "models list": partial(models, argv=["list", "--json"]),
+    "rollout history": partial(rollouts, argv=["history", HOSTILE, "--json"]),
+    "rollout list": partial(rollouts, argv=["list", "--json"]),
+    "rollout plan": partial(rollouts, argv=["plan", HOSTILE, "v2", "--json"]),
+    "rollout start": partial(rollouts, argv=["start", HOSTILE, "v2", "--json"]),
+    "rollout status": partial(rollouts, argv=["status", HOSTILE, "--json"]),
+    "status": partial(status, argv=["status", "--json"]),
 }
 # They print numbers or a password of their own, or write logs alone (the last test).
 NOTHING_FOREIGN = {
@@ -276,25 +287,61 @@ def test_every_command_has_a_case_here() -> None:
     assert set(commands()) == SCENARIOS.keys() | NOTHING_FOREIGN
 
 
-@pytest.mark.parametrize("command", SCENARIOS)
-def test_no_command_lets_what_others_wrote_steer_the_terminal(
-    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Guards `PlainConsole`: with rich's own the escape sequences arrive, and `[red]` is gone (seen to fail so)."""
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Arrange], tuple[str, str]]:
+    """Runs a command as it is typed; returns what it wrote to standard output and standard error."""
     write_tiny_store(tmp_path / "models")
     monkeypatch.setenv("INFERLANE_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("INFERLANE_DEFAULT_MODEL", "tiny")
     monkeypatch.setenv("INFERLANE_STATE_DIR", str(tmp_path / "state"))
-    argv = SCENARIOS[command](monkeypatch, tmp_path)
-    monkeypatch.setattr(sys, "argv", ["inferlane", *argv])
     # The niceness of `models` would stay with the process that runs the tests.
     monkeypatch.setattr(os, "nice", lambda _increment: 0)
-    with suppress(SystemExit):
-        main_module.main()
-    printed = "".join(capsys.readouterr())
+
+    def ran(arrange: Arrange) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["inferlane", *arrange(monkeypatch, tmp_path)])
+        with suppress(SystemExit):
+            main_module.main()
+        return capsys.readouterr()
+
+    return ran
+
+
+@pytest.mark.parametrize("command", SCENARIOS)
+def test_no_command_lets_what_others_wrote_steer_the_terminal(
+    command: str, run: Callable[[Arrange], tuple[str, str]]
+) -> None:
+    """Guards `PlainConsole`: with rich's own the escape sequences arrive, and `[red]` is gone (seen to fail so)."""
+    printed = "".join(run(SCENARIOS[command]))
     # A narrow terminal breaks lines anywhere.
     assert "[red]x[nope]:skull:" in "".join(printed.split())
     assert STEERING.findall(printed) == []
+
+
+@pytest.mark.parametrize("command", JSON_SCENARIOS)
+def test_json_of_a_command_is_one_line_that_programs_read(
+    command: str, run: Callable[[Arrange], tuple[str, str]]
+) -> None:
+    import json  # noqa: PLC0415 - what reads it back
+
+    written, said = run(JSON_SCENARIOS[command])
+    (line,) = written.splitlines()
+    assert HOSTILE in _strings(json.loads(line))
+    assert STEERING.findall(written + said) == []
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every key and every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
 
 
 def test_json_lines_steer_nothing_and_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
