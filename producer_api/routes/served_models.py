@@ -56,7 +56,7 @@ async def read_split(
     return _about_split(services, services.catalog.model(model))
 
 
-@router.post("/v1/traffic-split", response_model=SplitInfo)
+@router.post("/v1/traffic-split", response_model=SplitInfo, response_model_exclude_none=True)
 async def change_split(request: Request, services: AppServices) -> dict[str, Any]:
     """Set the weights of a model's versions; they are normalised. Responds once they are in force on this replica."""
     change = _change_of(await request.body())
