@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from control_plane.local.probe import Target
     from inferlane.runtime.config import Settings
     from inferlane.runtime.runfile import FaultRecord, RunRecord
-    from inferlane.runtime.service_settings import ClientSettings
+    from inferlane.runtime.service_settings import ApiSettings, ClientSettings
 
 # A row that fits a terminal.
 _SHOWN_VALUES = 64
@@ -39,7 +39,7 @@ def show_next_step(target: "Target", settings: "Settings", *, is_first: bool, wi
             f"The store has no model {settings.stack.default_model!r}: set INFERLANE_DEFAULT_MODEL={target.model}.",
             soft_wrap=True,
         )
-    _, record = reach()
+    here, record = reach()
     if record is not None and record.phase == "ready":
         serve_here(target, settings.stack.models_dir, within_s=within_s)
     elif record is not None:
@@ -53,8 +53,8 @@ def show_next_step(target: "Target", settings: "Settings", *, is_first: bool, wi
     if body is not None:
         is_served = record is not None and record.phase == "ready"
         out.print(
-            f"{'Try it' if is_served else 'Then'}: curl -s {curl_options(settings.client)}{url}/v1/models/predict "
-            f"-d {shlex.quote(body)}",
+            f"{'Try it' if is_served else 'Then'}: curl -s {curl_options(here.api, here.client)}{url}"
+            f"/v1/models/predict -d {shlex.quote(body)}",
             soft_wrap=True,
         )
 
@@ -126,9 +126,10 @@ def example_body(target: "Target", *, pins: bool) -> str | None:
     return body if body.count(",") <= _SHOWN_VALUES else None
 
 
-def curl_options(client: "ClientSettings") -> str:
-    """Return the options of curl for the key, by its variable, and the authority of our own calls."""
-    authority = "" if client.ssl_cafile is None else f"--cacert {shlex.quote(str(client.ssl_cafile))} "
+def curl_options(api: "ApiSettings", client: "ClientSettings") -> str:
+    """Return the options of curl for what our own calls trust, and for the key, by its variable."""
+    trusted = client.ssl_cafile or api.ssl_certfile
+    authority = "" if trusted is None else f"--cacert {shlex.quote(str(trusted))} "
     return authority + ("" if client.key is None else '-H "Authorization: Bearer $INFERLANE_API_KEY" ')
 
 

@@ -101,7 +101,7 @@ def ready_lines(record: RunRecord) -> tuple[str, ...]:
         *_headline(record),
         *pages,
         f"  API      {record.api_url}",
-        *([f"  gRPC     {urlsplit(record.api_url).hostname}:{grpc}"] if grpc != "0" else []),
+        *([f"  gRPC     {urlsplit(record.api_url).netloc.rpartition(':')[0]}:{grpc}"] if grpc != "0" else []),
         f"  docs     {record.api_url}/docs",
         f"  metrics  {record.api_url}/metrics, and /metrics of {', '.join(ops)}",
     )

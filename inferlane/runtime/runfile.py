@@ -207,5 +207,5 @@ def is_loopback(host: str) -> bool:
 
 def base_url(host: str, port: int, *, tls: bool = False) -> str:
     """Return the URL at which this machine reaches a server that binds `host`."""
-    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
-    return f"{'https' if tls else 'http'}://{here}:{port}"
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"{'https' if tls else 'http'}://{f'[{here}]' if ':' in here else here}:{port}"

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
-from control_plane.local.detached_stack import stop_detached
-from inferlane.runtime.runfile import ProcessRecord, RunRecord
+from control_plane.local.detached_stack import ready_lines, stop_detached
+from inferlane.runtime.runfile import ProcessRecord, RunRecord, base_url
 
 WAIT_S = 20.0
 
@@ -53,3 +54,27 @@ def test_processes_that_outlived_their_supervisor_are_ended(bystander: psutil.Pr
     record = record_of(bystander, born_s=bystander.create_time())
     assert stop_detached(record, wait_s=WAIT_S) == ("router",)
     assert not bystander.is_running() or bystander.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1:8001"),
+        ("0.0.0.0", "127.0.0.1:8001"),
+        ("::1", "[::1]:8001"),
+        ("::", "[::1]:8001"),
+        ("fd00::2", "[fd00::2]:8001"),
+        ("models.example", "models.example:8001"),
+    ],
+)
+def test_an_address_of_ipv6_stands_in_brackets(host: str, address: str) -> None:
+    """A stack at another address than ::1 never started: its own probes had a URL that was none."""
+    record = RunRecord(
+        pid=1,
+        create_time_s=1.0,
+        phase="ready",
+        api_url=base_url(host, 8000, tls=True),
+        environment={"INFERLANE_GRPC_PORT": "8001"},
+    )
+    assert urlsplit(record.api_url).port == 8000
+    assert f"  gRPC     {address}" in ready_lines(record)
