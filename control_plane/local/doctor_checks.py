@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from control_plane.local.embedded_parts import broker_answers
 from control_plane.local.hop_progress import holding_hop
-from control_plane.local.probe import Target, UnansweredError, predict
+from control_plane.local.probe import Target, UnansweredError, ask_readiness, predict
 from control_plane.local.profile import holder_of, is_free
 from control_plane.local.readiness import failing_checks
 from control_plane.local.stack_report import folder_fault
@@ -23,7 +23,6 @@ from inferlane.runtime.redis.store_probe import StoreMemory
 from inferlane.runtime.runfile import is_loopback
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping, Sequence
 
     from redis.asyncio.client import PubSub
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 # A probe takes milliseconds; a busy machine may make it wait its turn, a broken hop makes it wait for ever.
 _PROBE_WAIT_S = 15.0
+_READY_WAIT_S = 5.0
 _PROBE_KEY_TTL_S = 10
 _WAKE_UP_WITHIN_S = 5.0
 _OLDEST_STORE = 7
@@ -169,31 +169,36 @@ async def check_state_dir(stack: "StackSettings") -> str:
     return f"{stack.state_dir}, {shutil.disk_usage(stack.state_dir).free / 2**30:.1f} GiB free"
 
 
-async def check_ready(url: str, *, tls: "ssl.SSLContext | None" = None) -> str:
-    """`/readyz` answers 200.
+async def check_ready(url: str) -> str:
+    """`/readyz` of a process here answers 200.
 
     Raises:
         UnavailableError: nobody answers, or a check fails; the message names the checks.
     """
-    if failing := await failing_checks(url, tls=tls):
-        raise UnavailableError(f"{url}/readyz: failing {', '.join(failing)}. Its log says why.")
-    return url
+    return _well(url, await failing_checks(url))
 
 
 async def check_api(api: "ApiAddress") -> str:
-    """As `check_ready`; if another program holds the API's port, the message names it.
+    """As `check_ready`, as clients reach the API; if another program holds its port, the message names it.
 
     Raises:
         UnavailableError: as `check_ready`.
         ConfigurationError: the file of its authority cannot be read.
     """
     try:
-        return await check_ready(api.url, tls=api.tls())
+        return _well(api.url, await ask_readiness(api, wait_s=_READY_WAIT_S))
     except UnavailableError as error:
         parts = urlsplit(api.url)
         if not is_loopback(parts.hostname or "") or parts.port is None or is_free(parts.port):
             raise
-        raise UnavailableError(f"{error}. Port {parts.port} here is held by {holder_of(parts.port)}.") from error
+        said = str(error).rstrip(".")
+        raise UnavailableError(f"{said}. Port {parts.port} here is held by {holder_of(parts.port)}.") from error
+
+
+def _well(url: str, failing: "Sequence[str]") -> str:
+    if failing:
+        raise UnavailableError(f"{url}/readyz: failing {', '.join(failing)}. Its log says why.")
+    return url
 
 
 async def check_prediction(

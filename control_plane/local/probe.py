@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 from pydantic import SecretStr
 
+from control_plane.local.readiness import failing_of
 from inferlane.contracts.wire.zero_rows import zero_row
 from inferlane.errors import ConfigurationError, UnavailableError, clipped
 
@@ -84,8 +85,21 @@ async def predict(api: "ApiAddress", target: Target, *, wait_s: float, api_key: 
     if status == HTTPStatus.ACCEPTED:
         raise UnansweredError(f"{target.model} {target.version} did not answer a probe within {wait_s:g} s")
     if status != HTTPStatus.OK:
-        raise UnavailableError(f"{target.model} {target.version} answered a probe with HTTP {status}: {answer}")
+        said = clipped(answer.decode(errors="replace"))
+        raise UnavailableError(f"{target.model} {target.version} answered a probe with HTTP {status}: {said}")
     return time.monotonic() - started_s
+
+
+async def ask_readiness(api: "ApiAddress", *, wait_s: float) -> tuple[str, ...]:
+    """Return the checks of the API that fail, as its clients reach it: behind a proxy too, and below a path.
+
+    Raises:
+        UnavailableError: no API, or another answer than checks.
+        ConfigurationError: the file of its authority cannot be read.
+    """
+    url = f"{api.url}/readyz"
+    status, body = await _call("GET", url, tls=api.tls(), wait_s=wait_s)
+    return failing_of(url, status, body)
 
 
 async def _call(
@@ -96,7 +110,7 @@ async def _call(
     wait_s: float,
     body: object = None,
     api_key: SecretStr | None = None,
-) -> tuple[int, Any]:
+) -> tuple[int, bytes]:
     timeout = aiohttp.ClientTimeout(total=wait_s)
     headers = {} if api_key is None else {"authorization": f"Bearer {api_key.get_secret_value()}"}
     try:
@@ -104,15 +118,10 @@ async def _call(
             aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
             session.request(method, url, json=body, ssl=tls or True) as answer,
         ):
-            is_json = "json" in answer.content_type
-            return answer.status, await answer.json(content_type=None) if is_json else await answer.text()
+            return answer.status, await answer.read()
     except TimeoutError as error:
         raise UnansweredError(f"{method} {url}: no answer within {wait_s:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
         refused = isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError)
         reason = "nothing listens there" if refused else str(error) or type(error).__name__
         raise UnavailableError(f"{method} {url}: no answer ({reason})") from error
-    except ValueError as error:
-        raise UnavailableError(
-            f"{method} {url}: the answer says it is JSON and is none ({clipped(str(error))})"
-        ) from error

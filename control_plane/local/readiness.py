@@ -71,11 +71,20 @@ async def failing_checks(base_url: str, *, tls: "ssl.SSLContext | None" = None) 
         UnavailableError: nobody answers.
     """
     status, body = await local_get(base_url, "/readyz", tls=tls)
+    return failing_of(f"{base_url}/readyz", status, body)
+
+
+def failing_of(url: str, status: int, body: bytes) -> tuple[str, ...]:
+    """Return the names of the checks that fail by the answer of `/readyz`.
+
+    Raises:
+        UnavailableError: the answer is another one.
+    """
     try:
         checks = msgspec.json.decode(body, type=_Checks).checks
     except msgspec.DecodeError as error:
         raise UnavailableError(
-            f"GET {base_url}/readyz: the answer is other JSON than checks, or none ({clipped(str(error))})"
+            f"GET {url}: the answer is other JSON than checks, or none ({clipped(str(error))})"
         ) from error
     failing = tuple(name for name, value in checks.items() if value != "ok")
     return failing or (() if status == HTTPStatus.OK else (f"HTTP {status}",))

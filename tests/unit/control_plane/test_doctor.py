@@ -71,6 +71,25 @@ async def test_a_hop_is_asked_what_is_wrong_with_it() -> None:
     assert "/readyz of the router" in await own_word("router", "")
 
 
+async def test_an_api_behind_a_proxy_and_below_a_path_is_asked_as_clients_ask_it() -> None:
+    """Its path was left out, and chunks of the proxy were read as JSON."""
+    asked: list[bytes] = []
+    body = b'{"status":"failing","checks":{"store":"failing"}}'
+    head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/ml"
+        with pytest.raises(UnavailableError, match=r"/ml/readyz: failing store\. Its log says why\. Port"):
+            await checks.check_api(ApiAddress(load_settings().api, load_settings().client, url))
+    assert asked[0].startswith(b"GET /ml/readyz ")
+
+
 async def test_the_holder_of_the_apis_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)
