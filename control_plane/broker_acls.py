@@ -4,7 +4,6 @@ The single source of these rights: Strimzi's KafkaUsers, `inferlane acls create`
 from it, and a test runs the services with exactly these rights on Apache Kafka.
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,8 +14,6 @@ from inferlane.contracts.naming import CALLBACK_STAGES, Lane, Names
 # The Kafka client is loaded by whoever writes ACLs: manifests and lists are made without (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
-    from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
-
     from inferlane.runtime.settings import KafkaSettings
 
 Version = tuple[str, str]
@@ -223,8 +220,10 @@ async def grant_rights(kafka: "KafkaSettings", names: "Names", rights: Mapping[S
     """
     from aiokafka.protocol.admin import CreateAclsRequest
 
+    from control_plane.acl_requests import send_acls
+
     bindings = _bindings(names, rights)
-    await _send(kafka, [CreateAclsRequest(*binding) for binding in bindings])
+    await send_acls(kafka, [CreateAclsRequest(*binding) for binding in bindings])
     return len(bindings)
 
 
@@ -238,7 +237,9 @@ async def revoke_rights(kafka: "KafkaSettings", names: "Names", rights: Mapping[
     """
     from aiokafka.protocol.admin import DeleteAclsRequest
 
-    return await _send(kafka, [DeleteAclsRequest(*binding) for binding in _bindings(names, rights)])
+    from control_plane.acl_requests import send_acls
+
+    return await send_acls(kafka, [DeleteAclsRequest(*binding) for binding in _bindings(names, rights)])
 
 
 def _bindings(names: Names, rights: Mapping[Service, Sequence[Right]]) -> list[tuple[Any, ...]]:
@@ -257,36 +258,3 @@ def _bindings(names: Names, rights: Mapping[Service, Sequence[Right]]) -> list[t
         for right in granted
         for operation in right.operations
     ]
-
-
-async def _send(kafka: "KafkaSettings", requests: "Sequence[CreateAclsRequest | DeleteAclsRequest]") -> int:
-    """Send requests one by one and return how many ACLs were deleted."""
-    from aiokafka.client import AIOKafkaClient
-
-    from inferlane.runtime.kafka.clients import broker_errors, client_arguments
-
-    client = AIOKafkaClient(**client_arguments(kafka), request_timeout_ms=kafka.request_timeout_ms)
-    deleted = 0
-    with broker_errors(kafka.bootstrap_servers):
-        try:
-            await client.bootstrap()
-            for request in requests:
-                deleted += _checked(await client.send(client.get_random_node(), request))
-        finally:
-            await asyncio.shield(client.close())
-    return deleted
-
-
-def _checked(response: Any) -> int:
-    """Return how many ACLs an answer says were deleted.
-
-    Raises:
-        KafkaError: the broker refused the request.
-    """
-    from aiokafka.errors import for_code
-
-    deletions = getattr(response, "filter_responses", ())
-    for code, message, *_ in (*getattr(response, "creation_responses", ()), *deletions):
-        if code:
-            raise for_code(code)(message or "the broker gave no reason")
-    return sum(len(matching) for _, _, matching in deletions)

@@ -1,6 +1,5 @@
 """`inferlane batch`: score a file through the bulk lane."""
 
-import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.bulk.formats import HeaderLine, ReadOptions
-from control_plane.cli.console import err, reachable_settings
+from control_plane.cli.console import err, reachable_settings, run_work
 from inferlane.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -182,6 +181,6 @@ def _run(  # noqa: PLR0913 - two files in, two out
             progress.update(bar, rate=f"{done / max(1e-9, time.monotonic() - started_s):,.0f} rows/s")
 
         chunks = map(write_rejects, file.chunks(rows_per_chunk=rows_per_record))
-        report = asyncio.run(BulkJob(kafka, names, spec, on_progress=advance).run(chunks, results))
+        report = run_work(BulkJob(kafka, names, spec, on_progress=advance).run(chunks, results))
     partial.replace(out)
     return report

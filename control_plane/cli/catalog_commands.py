@@ -1,6 +1,5 @@
 """`inferlane models serve`, `retire`, `default` and `show`: what a running stack serves, changed without a restart."""
 
-import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import err, out, reach, styled
+from control_plane.cli.console import err, out, reach, run_work, styled
 from control_plane.cli.model_listing import ModelsDir
 from control_plane.cli.serving import serve_here
 from inferlane.contracts.naming import check_model_name, check_version_name
@@ -62,7 +61,7 @@ def serve_model(
         target = Target(model=model, version=version, signature=described.signature)
         serve_here(target, settings.stack.models_dir, within_s=within_s, grants_rights=acls)
         return
-    entry = asyncio.run(
+    entry = run_work(
         serve_version(
             settings.kafka, settings.stack, settings.webhooks, model, version, location=location, grants_rights=acls
         )
@@ -79,7 +78,7 @@ def set_default_version(name: VersionName, models_dir: ModelsDir = None) -> None
     model, version = _pair(name)
     settings, record = _reached(models_dir)
     if record is not None or _names_broker(settings.kafka):
-        asyncio.run(set_default(settings.kafka, settings.stack, model, version))
+        run_work(set_default(settings.kafka, settings.stack, model, version))
         is_written = write_default(settings.stack.models_dir, model, version)
     else:
         is_written = write_default(settings.stack.models_dir, model, version)
@@ -124,11 +123,11 @@ def retire_model(
         out.print(f"{model} {version} is removed from the store; no stack runs here", soft_wrap=True)
         return
     with err.status(f"{model} {version}: refusing new requests") as status:
-        asyncio.run(_retire(settings, model, version, within_s=None if now else within_s, say=status.update))
+        run_work(_retire(settings, model, version, within_s=None if now else within_s, say=status.update))
         if record is not None:
             _wait_for_the_pool_to_go(settings.stack, model, version)
         # Last: until then its workers finish what was accepted.
-        revoked = asyncio.run(_revoke(settings, model, version)) if acls else None
+        revoked = run_work(_revoke(settings, model, version)) if acls else None
     out.print(
         styled(("✓", "green"), f" {model} {version} is retired, after {time.monotonic() - started_s:.1f} s"),
         soft_wrap=True,
@@ -191,7 +190,7 @@ def show_model(
     model, _, version = name.partition("/")
     settings, record = _reached(models_dir)
     is_live = record is not None or _names_broker(settings.kafka)
-    state = asyncio.run(read_state(settings.kafka, settings.stack)) if is_live else store_state(settings.stack)
+    state = run_work(read_state(settings.kafka, settings.stack)) if is_live else store_state(settings.stack)
     reasons = {(fault.model, fault.version): fault.reason for fault in state.catalog.faults}
     reasons |= {(fault.model, fault.version): fault.reason for fault in record.faults} if record is not None else {}
     known = state.catalog.model(model)

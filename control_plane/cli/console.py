@@ -5,10 +5,11 @@ or be read as markup: there is no markup here at all, styles are given as `rich.
 terminal is written out (`inferlane.errors.printable`) whatever it is part of.
 """
 
+import asyncio
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -16,7 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from inferlane.errors import ConfigurationError, printable
+from inferlane.errors import ConfigurationError, UnavailableError, printable
 
 if TYPE_CHECKING:
     from rich.style import StyleType
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # The option of every command that has its text for programs too; `write_json` writes it.
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON object for programs. Default: text.")]
+
+T = TypeVar("T")
 
 
 class PlainConsole(Console):
@@ -78,6 +81,23 @@ def missing_extra_explained(doing: str, needs: frozenset[str]) -> Iterator[None]
 
 out = PlainConsole()
 err = PlainConsole(stderr=True)
+
+
+def run_work(work: Coroutine[Any, Any, T]) -> T:
+    """Run what a command does; of what is logged meanwhile, only our warnings reach the terminal.
+
+    Raises:
+        UnavailableError: a part does not answer; a note of the error has the cause that a library logged.
+    """
+    from inferlane.runtime.logs import logs_of_a_command  # noqa: PLC0415 - loads structlog, as what is run does
+
+    with logs_of_a_command() as lines:
+        try:
+            return asyncio.run(work)
+        except UnavailableError as error:
+            if lines.last_error:
+                error.add_note(lines.last_error)
+            raise
 
 
 def load_settings(**overrides: object) -> "Settings":

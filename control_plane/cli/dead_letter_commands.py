@@ -1,6 +1,5 @@
 """`inferlane dead-letters`: list, show and replay requests that could not be served."""
 
-import asyncio
 import time
 from collections import Counter
 from contextlib import aclosing
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import err, out, reachable_settings, write_json
+from control_plane.cli.console import err, out, reachable_settings, run_work, write_json
 
 # Reading the topic loads the Kafka and Redis clients: commands that do not need them start without (PLC0415).
 # ruff: noqa: PLC0415
@@ -52,7 +51,7 @@ def list_dead_letters(
     from inferlane.runtime.dead_letter_replay import DeadLetterFilter
 
     selection = DeadLetterFilter(reason=reason, model=model, version=version, since_s=since_seconds(since))
-    letters = asyncio.run(_read(reachable_settings(), selection))
+    letters = run_work(_read(reachable_settings(), selection))
     if as_json:
         _write_json(letters[-limit:])
         return
@@ -84,7 +83,7 @@ def show(
     from inferlane.runtime.dead_letter_replay import DeadLetterFilter
 
     selection = DeadLetterFilter(ids=frozenset({name}), since_s=since_seconds(None))
-    letters = asyncio.run(_read(reachable_settings(), selection, whole=True))
+    letters = run_work(_read(reachable_settings(), selection, whole=True))
     for found in letters:
         _print(found)
     if not letters:
@@ -119,7 +118,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         ids=frozenset(ids or ()), reason=reason, model=model, version=version, since_s=since_seconds(since)
     )
     # The newest dead letter of each request.
-    letters = {found.headers.key: found for found in asyncio.run(_read(settings, selection))}
+    letters = {found.headers.key: found for found in run_work(_read(settings, selection))}
     if to_version is not None:
         _refuse_unknown_version(settings.stack, {found.headers.model for found in letters.values()}, to_version)
     names = {name for found in letters.values() for name in (found.headers.request_id, str(found.letter.offset))}
@@ -130,7 +129,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         for found in letters.values():
             out.print(f"{found.headers.request_id}  {found.letter.cause.reason}  {found.letter.cut or ''}".rstrip())
         out.print(f"would send {len(letters):,} requests; nothing was sent")
-    elif not asyncio.run(_replay(settings, selection, letters, to_version)):
+    elif not run_work(_replay(settings, selection, letters, to_version)):
         raise typer.Exit(1)
     if missing:
         raise typer.Exit(1)

@@ -1,6 +1,5 @@
 """`inferlane doctor`: which part is broken, and what to do about it."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from control_plane.cli.console import AsJson, out, reach, styled, write_json
+from control_plane.cli.console import AsJson, out, reach, run_work, styled, write_json
 from control_plane.cli.up_command import load_targets
 from inferlane import __version__
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
@@ -68,7 +67,7 @@ def doctor(
         if not as_json:
             out.print(_line(finding), soft_wrap=True)
 
-    asyncio.run(_examine(api_url, report))
+    run_work(_examine(api_url, report))
     is_well = all(finding.state != "broken" for finding in found)
     if as_json:
         write_json({"is_well": is_well, "checks": found})

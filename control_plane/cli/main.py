@@ -147,7 +147,8 @@ def main() -> None:
             _warn_of_misspelt_variables()
         app()
     except InferlaneError as error:
-        line = styled(("error", "bold red"), " ", (f"({error.code})", "dim"), f" {error}")
+        causes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        line = styled(("error", "bold red"), " ", (f"({error.code})", "dim"), f" {error}{causes}")
         err.print(line, soft_wrap=True)
         sys.exit(1)
     except OSError as error:

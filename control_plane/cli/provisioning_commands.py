@@ -1,13 +1,12 @@
 """`inferlane topics` and `acls`: what must exist on the broker before the services run."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from control_plane.broker_acls import rights_by_service, user_name
-from control_plane.cli.console import out, reachable_settings
+from control_plane.cli.console import out, reachable_settings, run_work
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.errors import ConfigurationError, InvalidNameError, quoted
 
@@ -72,7 +71,7 @@ def topics_create(version: NamedVersions = None) -> None:
     from control_plane.topic_admin import create_topics
 
     settings = reachable_settings()
-    created = asyncio.run(
+    created = run_work(
         create_topics(settings.kafka, settings.stack.names, settings.webhooks, chosen_versions(settings.stack, version))
     )
     out.print(f"created {len(created)} topics" + "".join(f"\n  {name}" for name in created))
@@ -102,7 +101,7 @@ def acls_create(version: NamedVersions = None) -> None:
 
     settings = reachable_settings()
     rights = rights_by_service(settings.stack.names, chosen_versions(settings.stack, version))
-    count = asyncio.run(grant_rights(settings.kafka, settings.stack.names, rights))
+    count = run_work(grant_rights(settings.kafka, settings.stack.names, rights))
     users = ", ".join(user_name(settings.stack.names, service) for service in rights)
     out.print(f"{count} rights for {users}", soft_wrap=True)
 
@@ -116,7 +115,7 @@ def acls_delete(
 
     settings = reachable_settings()
     for model, name in chosen_versions(settings.stack, version):
-        count = asyncio.run(
+        count = run_work(
             revoke_rights(settings.kafka, settings.stack.names, rights_of_version(settings.stack.names, (model, name)))
         )
         out.print(f"{count} rights for {model}/{name} deleted", soft_wrap=True)

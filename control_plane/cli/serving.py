@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from control_plane.cli.console import err, out, reach, styled
+from control_plane.cli.console import err, out, reach, run_work, styled
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.runfile import RunFile
 
@@ -71,7 +71,7 @@ def serve_here(target: "Target", models_dir: "Path", *, within_s: float, grants_
         raise ConfigurationError("no stack runs here; start one with `inferlane up --detach`")
     settings = settings.changed(models_dir=models_dir)
     with err.status(f"{target.model} {target.version}: starting its pool"):
-        took_s = asyncio.run(_serve(target, settings, within_s=within_s, grants_rights=grants_rights))
+        took_s = run_work(_serve(target, settings, within_s=within_s, grants_rights=grants_rights))
     line = f" {target.model} {target.version} is served: it answered a row of zeros after {took_s:.1f} s"
     out.print(styled(("✓", "green"), line), soft_wrap=True)
 

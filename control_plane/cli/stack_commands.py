@@ -1,13 +1,12 @@
 """`inferlane down`, `restart` and `status`: a stack that runs on this machine."""
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import AsJson, load_settings, out, styled, write_json
+from control_plane.cli.console import AsJson, load_settings, out, run_work, styled, write_json
 from inferlane.errors import ConfigurationError
 
 # The stack loads the Kafka, Redis and HTTP clients: commands that do not need them start without (PLC0415).
@@ -76,7 +75,7 @@ def status(as_json: AsJson = False) -> None:
         else:
             out.print(f"no stack runs here ({file.path}); start one with `inferlane up`")
         raise typer.Exit(1)
-    readiness = asyncio.run(readiness_of(record))
+    readiness = run_work(readiness_of(record))
     is_well = record.phase == "ready" and not record.faults and all(ready == "ready" for ready in readiness)
     if as_json:
         write_json(status_document(record, readiness, folder=file.path.parent))

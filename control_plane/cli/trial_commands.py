@@ -1,6 +1,5 @@
 """`inferlane replay`, `shadow` and `reroute`: try a version on recorded requests, see what it said, give it up."""
 
-import asyncio
 import secrets
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import AsJson, err, out, reachable_settings, write_json
+from control_plane.cli.console import AsJson, err, out, reachable_settings, run_work, write_json
 
 # Reading the topics loads the Kafka and Redis clients: commands that do not need them start without (PLC0415).
 # ruff: noqa: PLC0415
@@ -48,7 +47,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     selection = Selection(since_s=since_seconds(since), sample=_share("--sample", sample))
     _refuse_unknown(settings.stack, model, to)
     floor = None if min_agreement is None else _share("--min-agreement", min_agreement)
-    report = asyncio.run(_replay(settings, selection, model=model, to=to, against=against, rate_per_s=rate))
+    report = run_work(_replay(settings, selection, model=model, to=to, against=against, rate_per_s=rate))
     _show(report, as_json=as_json)
     if floor is not None and (report.agreement is None or report.agreement < floor):
         agreed = "no row was compared" if report.agreement is None else f"{report.agreement:.2%} of the rows agree"
@@ -68,7 +67,7 @@ def shadow(
     """Show what shadow copies said about a version, and the rows that disagree most."""
     settings = reachable_settings()
     _refuse_unknown(settings.stack, model, version)
-    _show(asyncio.run(_read(settings, model, version, run, rows)), as_json=as_json)
+    _show(run_work(_read(settings, model, version, run, rows)), as_json=as_json)
 
 
 def reroute(
@@ -79,7 +78,7 @@ def reroute(
     """Move the requests that wait for a version to another one, under their ids. Requests that pin the version stay."""
     settings = reachable_settings()
     _refuse_unknown(settings.stack, model, version, to)
-    done = asyncio.run(_reroute(settings, model, version, to))
+    done = run_work(_reroute(settings, model, version, to))
     out.print(f"moved {done[0]:,} requests of {model} {version} to {to}; left {done[1]:,} (pinned, or shadow copies)")
 
 

@@ -1,6 +1,5 @@
 """`inferlane up`: start the whole stack on this machine, in the foreground or in the background."""
 
-import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.cli import models_commands
-from control_plane.cli.console import load_settings, out, styled
+from control_plane.cli.console import load_settings, out, run_work, styled
 from control_plane.cli.stack_commands import stop_within_s
 from inferlane.errors import ConfigurationError
 
@@ -175,7 +174,7 @@ def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord,
 
     catalog, lack = read_store(profile.settings.stack.models_dir, default_model=profile.settings.stack.default_model)
     if lack and not profile.has_broker:
-        catalog = asyncio.run(read_state(profile.settings.kafka, profile.settings.stack)).catalog
+        catalog = run_work(read_state(profile.settings.kafka, profile.settings.stack)).catalog
     if lack and (profile.has_broker or not catalog.models):
         raise ConfigurationError(lack)
     return tuple(Target.of(entry) for entry in catalog.all_versions()), tuple(

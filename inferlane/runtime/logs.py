@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 import structlog
 
-from inferlane.errors import printable
+from inferlane.errors import clipped, printable
 
 if TYPE_CHECKING:
     from inferlane.runtime.settings import StackSettings
@@ -153,6 +154,52 @@ def configure_logs(stack: "StackSettings", *, service: str) -> None:
     root.handlers[:] = [handler]
     # Libraries log only problems; their INFO would be one line a poll.
     root.setLevel(max(level, logging.WARNING))
+
+
+class LibraryLines(logging.Handler):
+    """Keeps what libraries log off the terminal, and the last error of it: they often raise one without its cause."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_error = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note the record. What asyncio says of a task that nobody waited for is shown: nothing else tells of it."""
+        if record.name == "asyncio" and logging.lastResort is not None:
+            logging.lastResort.handle(record)
+        elif record.levelno >= logging.ERROR and not record.exc_info:
+            self.last_error = clipped(record.getMessage())
+
+
+@contextmanager
+def logs_of_a_command() -> Iterator[LibraryLines]:
+    """While a command runs, send our warnings to standard error and keep the lines of libraries off the terminal.
+
+    Standard output is for what the command has to say, which programs read.
+    """
+    root, lines = logging.getLogger(), LibraryLines()
+    before = structlog.get_config() if structlog.is_configured() else None
+    stream = sys.stderr
+    structlog.configure(
+        processors=[
+            EventLimit(),
+            structlog.stdlib.add_log_level,
+            _show_plainly,
+            structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_format_traceback),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: _Lines(stream),
+        cache_logger_on_first_use=False,
+    )
+    root.addHandler(lines)
+    try:
+        yield lines
+    finally:
+        root.removeHandler(lines)
+        if before is None:
+            structlog.reset_defaults()
+        else:
+            structlog.configure(**before)
 
 
 class _Lines(structlog.PrintLogger):

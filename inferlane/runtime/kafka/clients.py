@@ -235,7 +235,7 @@ def broker_errors(bootstrap_servers: str) -> Iterator[None]:
 
 def broker_failure(error: BaseException, bootstrap_servers: str) -> InferlaneError:
     """Return the Inferlane error for an error of the client."""
-    what = f"{type(error).__name__}: {error}".removesuffix(": ")
+    what = f"{type(error).__name__}: {str(error).removeprefix(f'{type(error).__name__}: ')}".removesuffix(": ")
     if remedy_of(error) is Remedy.STOP:
         return NotServedError(
             f"the broker at {bootstrap_servers} does not serve us: {what}. Check INFERLANE_KAFKA_SECURITY_PROTOCOL, "

@@ -379,6 +379,8 @@ def test_nothing_in_the_commands_writes_past_the_console() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             writes = name in {"print", "Console", "typer.secho", "click.echo", "sys.stdout.write", "sys.stderr.write"}
+            # `run_work` keeps what libraries log meanwhile off the terminal.
+            writes |= name == "asyncio.run"
             # A key or a Secret that was just made is ours, and goes out alone.
             is_secret = name == "typer.echo" and ast.unparse(node.args[0]).partition("(")[0] in {
                 "key",
