@@ -11,6 +11,8 @@ from inferlane.contracts.outcome_token import OutcomeTokens
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.settings import Port, Seconds, SettingsPart
 
+_READ_WAIT_S = 60.0
+
 
 def _seconds_by_name(text: str) -> dict[str, int]:
     """Read `name=seconds,…`.
@@ -84,6 +86,11 @@ class ApiSettings(SettingsPart):
     # Answers that all replicas keep together, and the largest that is kept: their product bounds the memory.
     response_cache_entries: Annotated[int, Field(ge=1, le=10_000_000)] = 4_096
     response_cache_entry_bytes: Annotated[int, Field(ge=64)] = 16 * 1024
+
+    @property
+    def longest_read_wait_s(self) -> float:
+        """What a read of a result may ask for: clients that do not know `max_wait_s` ask for up to a minute."""
+        return max(_READ_WAIT_S, self.max_wait_s)
 
     @property
     def cached_models(self) -> dict[str, int]:

@@ -125,7 +125,8 @@ def openapi(
                     _secure(path, operation, required_scope(method.upper(), path))
                 elif method != "get":
                     operation["responses"].setdefault("403", problem_of("A page of another site made the call."))
-        _limit_window(paths, outcomes.window_s)
+        _limit(paths["/v1/metrics/{version}"], "window_s", outcomes.window_s)
+        _limit(paths["/v1/predictions/{request_id}"], "wait_s", api.longest_read_wait_s)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -173,13 +174,10 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
             parameter["schema"] |= {"minLength": 1, "pattern": "^[^\\x00-\\x1f\\x7f]+$"}
 
 
-def _limit_window(paths: dict[str, Any], limit_s: int) -> None:
-    (window,) = (
-        parameter
-        for parameter in paths["/v1/metrics/{version}"]["get"]["parameters"]
-        if parameter["name"] == "window_s"
-    )
-    window["schema"]["maximum"] = limit_s
+def _limit(path: dict[str, Any], name: str, limit: float) -> None:
+    """Give a parameter of a GET the maximum that a setting has."""
+    (found,) = (parameter for parameter in path["get"]["parameters"] if parameter["name"] == name)
+    found["schema"]["maximum"] = limit
 
 
 def _secure(path: str, operation: dict[str, Any], scope: Scope | None) -> None:

@@ -11,6 +11,7 @@ from inferlane.errors import quoted
 from producer_api.http.asgi import CALLER, SEES_ALL
 from producer_api.http.error_responses import UnknownPredictionError
 from producer_api.http.schemas import Prediction
+from producer_api.predict.call_options import seconds_within
 from producer_api.predict.cancellation import accepted_headers, cancel_request
 from producer_api.predict.event_streams import MEDIA_TYPE, queued_body
 from producer_api.predict.pending import answer_within, store_is_late
@@ -57,7 +58,7 @@ async def read_prediction(
     request_id: str,
     request: Request,
     services: AppServices,
-    wait_s: Annotated[float, Query(ge=0, le=60, description="Wait this long for a result that is not there yet.")] = 0,
+    wait_s: Annotated[float, Query(ge=0, description="Wait this long for a result that is not there yet.")] = 0,
     source: Source = "",
 ) -> dict[str, Any]:
     """The result, or `QUEUED` while there is none.
@@ -65,8 +66,10 @@ async def read_prediction(
     A result is kept for an hour by default; five minutes once a predict call that waited has handed it over.
     """
     settings, clock = services.settings, services.clock
-    until_s = clock.monotonic_s() + min(wait_s, settings.api.max_wait_s)
-    time_s = min(wait_s, settings.api.max_wait_s) + settings.api.answer_grace_s
+    asked_s = seconds_within("wait_s", wait_s, 0.0, settings.api.longest_read_wait_s)
+    allowed_s = min(asked_s, settings.api.max_wait_s)
+    until_s = clock.monotonic_s() + allowed_s
+    time_s = allowed_s + settings.api.answer_grace_s
     async with answer_within(time_s, store_is_late(time_s, done="ask again")):
         asked = await _find(services, request, request_id, source)
         if isinstance(asked.known, Result):

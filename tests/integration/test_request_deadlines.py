@@ -15,6 +15,20 @@ LIMIT_S = 30.0
 HURRIED = {**CALL, "timeout_s": WAIT_S, "deadline_s": 2.0}
 
 
+async def test_a_read_of_a_result_may_wait_as_long_as_a_call(tmp_path: Path) -> None:
+    async with running_api(tmp_path, max_wait_s=120.0) as api:
+        document = await (await api.session.get(f"{api.url}/openapi.json")).json()
+        parameters = document["paths"]["/v1/predictions/{request_id}"]["get"]["parameters"]
+        (longest_s,) = (each["schema"]["maximum"] for each in parameters if each["name"] == "wait_s")
+        assert longest_s == 120.0
+        # Nobody knows the request, so neither call waits.
+        status, _ = await api.call("GET", f"/v1/predictions/unknown?wait_s={longest_s}")
+        assert status == 404
+        for wait_s, said in ((longest_s + 1, "wait_s is 121.0; it must be between 0 and 120.0 seconds"), (-1, "")):
+            status, problem = await api.call("GET", f"/v1/predictions/unknown?wait_s={wait_s}")
+            assert (status, said in problem["detail"]) == (422, True)
+
+
 async def test_every_waiting_call_is_answered_at_the_deadline(tmp_path: Path) -> None:
     """Guards `ResultWaits.until` in each of its callers: taken out, its client waits for all of its 50 s."""
     async with running_api(tmp_path) as api:
