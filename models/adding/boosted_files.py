@@ -47,10 +47,12 @@ def xgboost_model(path: Path) -> Any:
         raise ConfigurationError(f"{path} is no model of XGBoost: {clipped(str(error))}") from error
     learner = json.loads(booster.save_config())["learner"]
     kind, objective = learner["gradient_booster"]["name"], learner["objective"]["name"]
+    if kind == "gbtree" and _has_dropout(booster):
+        kind = "dart"
     if kind != "gbtree":
         raise ConfigurationError(
             f"{path} is a model of XGBoost with the booster {kind!r}, which its converter to ONNX does not know. Train "
-            "it with booster='gbtree'"
+            "it with booster='gbtree' and without dropout"
         )
     if objective == "multi:softmax":
         # The same trees; the converter knows their scores by this name alone.
@@ -61,6 +63,17 @@ def xgboost_model(path: Path) -> Any:
     booster.set_attr(scikit_learn=None)
     model.load_model(booster.save_raw("ubj"))
     return model
+
+
+def _has_dropout(booster: Any) -> bool:
+    """Return whether trees have weights of their own, which the converter leaves out.
+
+    XGBoost before 3.4 calls such a booster `dart`, later ones `gbtree`.
+    """
+    if b"weight_drop" not in bytes(booster.save_raw("ubj")):
+        return False
+    trees = json.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"].get("model", {})
+    return any(weight != 1 for weight in trees.get("weight_drop", ()))
 
 
 class LightGbmBooster(LibraryModel):
