@@ -6,7 +6,7 @@ import urllib.request
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from inferlane.errors import InferlaneError, InvalidRequestError, UnavailableError, clipped
+from inferlane.errors import ConfigurationError, InferlaneError, InvalidRequestError, UnavailableError, clipped
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -34,6 +34,7 @@ class ApiCalls:
         """The body of a GET.
 
         Raises:
+            ConfigurationError: another server answers.
             InvalidRequestError: the API refuses it; the message is the API's.
             UnavailableError: the API does not answer, or cannot do it now.
         """
@@ -52,18 +53,23 @@ class ApiCalls:
             with self._open(request, timeout=self._within_s) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            raise _refusal(error) from error
+            raise _refusal(error, self._url) from error
         except (OSError, ValueError) as error:
             raise UnavailableError(
                 f"no answer of the API at {self._url}: {clipped(str(error))}; `inferlane status` says what runs"
             ) from error
 
 
-def _refusal(error: urllib.error.HTTPError) -> InferlaneError:
+def _refusal(error: urllib.error.HTTPError, url: str) -> InferlaneError:
     try:
         problem = json.loads(error.read(64 * 1024))
-        detail = str(problem["detail"])
+        _, detail = problem["code"], str(problem["detail"])
     except (OSError, ValueError, KeyError, TypeError):
+        if error.code == HTTPStatus.NOT_FOUND:
+            return ConfigurationError(
+                f"what answers at {url} is no API of Inferlane: it does not know the path. INFERLANE_API_URL, or "
+                "INFERLANE_API_HOST and INFERLANE_API_PORT, say where the API is; `inferlane status` has its port"
+            )
         detail = f"the API answers {error.code}"
     if error.code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         detail += ". The key of this command is that of INFERLANE_API_KEY; `inferlane keys create` makes one"
