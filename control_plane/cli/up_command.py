@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.cli import models_commands
-from control_plane.cli.console import load_settings, out, run_work, styled
+from control_plane.cli.console import err, load_settings, out, run_work, styled
 from control_plane.cli.stack_commands import stop_within_s
 from inferlane.errors import ConfigurationError
 
@@ -220,7 +220,7 @@ def _run_here(profile: "Profile", options: "StackOptions", forks: "ForkServer | 
 
 
 def _up_detached(profile: "Profile", options: "StackOptions") -> None:
-    from control_plane.local.detached_stack import progress_of, start_detached
+    from control_plane.local.detached_stack import progress_of, start_detached, unapplied
     from control_plane.local.local_stack import LocalStack
     from inferlane.runtime.runfile import RunFile
 
@@ -228,6 +228,12 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
     record = file.read()
     if record and record.is_running and record.phase == "ready":
         out.print(f"a stack is running already and ready (pid {record.pid})")
+        if others := unapplied(profile.environment, record):
+            err.print(
+                f"it was started with other values of {', '.join(others)}, and goes on with those; to start it with "
+                "yours, run `inferlane down` first",
+                soft_wrap=True,
+            )
         _announce(record)
         return
     _stop_leftovers(profile.settings.kafka, profile.settings.stack)

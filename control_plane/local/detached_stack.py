@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -89,6 +89,22 @@ def _tail(path: Path) -> str:
     except OSError as error:
         text = f"({error.strerror})"
     return f"End of {path}:\n{text}"
+
+
+# Where its parts listen is in the lines that say that a stack is ready.
+_ADDRESSES = frozenset(
+    f"INFERLANE_{name}"
+    for name in ("API_PORT", "GRPC_PORT", "DASHBOARD_PORT", "KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "ARRIVALS_DIR")
+)
+
+
+def unapplied(wanted: Mapping[str, str], record: RunRecord) -> tuple[str, ...]:
+    """Return the variables of the settings that a running stack has another value of, in order.
+
+    Whoever sets the file of the API keys and calls `up` again would take an open API for a closed one.
+    """
+    names = wanted.keys() - _ADDRESSES
+    return tuple(sorted(name for name in names if record.environment.get(name) != wanted[name]))
 
 
 def ready_lines(record: RunRecord) -> tuple[str, ...]:

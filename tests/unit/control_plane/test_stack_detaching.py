@@ -3,13 +3,16 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
 from control_plane.local.detached_stack import ready_lines, stop_detached
-from inferlane.runtime.runfile import ProcessRecord, RunRecord, base_url
+from control_plane.local.profile import StackOptions, stack_profile
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.runfile import ProcessRecord, RunFile, RunRecord, base_url
 
 WAIT_S = 20.0
 
@@ -78,3 +81,29 @@ def test_an_address_of_ipv6_stands_in_brackets(host: str, address: str) -> None:
     )
     assert urlsplit(record.api_url).port == 8000
     assert f"  gRPC     {address}" in ready_lines(record)
+
+
+def test_who_calls_up_again_is_told_which_settings_the_running_stack_does_not_have(tmp_path: Path) -> None:
+    """Whoever set a file of API keys and called `up` again was told that all is ready, and the API stayed open."""
+    me = psutil.Process()
+    environment = stack_profile(load_settings(state_dir=tmp_path), StackOptions()).environment
+    record = RunRecord(
+        pid=me.pid,
+        create_time_s=me.create_time(),
+        phase="ready",
+        api_url="http://127.0.0.1:8000",
+        environment=dict(environment),
+    )
+    RunFile(tmp_path).write(record)
+    same = up_again(tmp_path, INFERLANE_API_PORT="9000")
+    assert (same.returncode, same.stderr) == (0, "")
+    other = up_again(tmp_path, INFERLANE_API_KEYS_FILE="keys.toml", INFERLANE_WEBHOOK_SECRET=f"whsec_{'QUJD' * 8}")
+    assert other.returncode == 0
+    assert "with other values of INFERLANE_API_KEYS_FILE, INFERLANE_WEBHOOKS, and goes on" in other.stderr
+    assert "`inferlane down` first" in other.stderr
+
+
+def up_again(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "control_plane", "up", "--detach"]
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[3]), "INFERLANE_STATE_DIR": str(folder)}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
