@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the path of the Python that .venv is made with: the first of those below that will do, or, with
-# INFERLANE_PYTHON=fastest, the one that takes the least CPU. A Python that was compiled without profile-guided
+# Prints the path of the Python that .venv is made with: that of INFERLANE_PYTHON, as python3.13 or a path; without it the
+# first of those below that will do; with INFERLANE_PYTHON=fastest the one that takes the least CPU. A Python that was compiled without profile-guided
 # optimisation, as pyenv does by default, takes a third more than that of a distribution, and the newest is not always the
 # fastest, so they are tried.
 set -euo pipefail
@@ -24,6 +24,19 @@ def work():
 print(round(1e6 * min(work() for _ in range(9))))
 ' "$1" 2>/dev/null
 }
+
+case "${INFERLANE_PYTHON:-}" in
+'' | fastest) ;;
+*)
+  if ! microseconds_of "$INFERLANE_PYTHON" >/dev/null; then
+    printf 'error: INFERLANE_PYTHON=%s is no Python >= 3.11 that can make environments. Name another, or unset it.\n' \
+      "$INFERLANE_PYTHON" >&2
+    exit 1
+  fi
+  command -v "$INFERLANE_PYTHON"
+  exit
+  ;;
+esac
 
 best="" least=0
 for name in python3 python3.14 python3.13 python3.12 python3.11 /usr/local/bin/python3 /usr/bin/python3; do

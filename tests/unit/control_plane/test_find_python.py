@@ -21,6 +21,7 @@ TOO_OLD = None
         ("fastest", {"python3": 70, "python3.14": 100}, "python3"),
         ("fastest", {"python3": TOO_OLD, "python3.12": 100}, "python3.12"),
         ("fastest", {"python3": 100, "python3.13": 80, "python3.12": 60}, "python3.12"),
+        ("python3.12", {"python3": 60, "python3.12": 100}, "python3.12"),
     ],
 )
 def test_the_fastest_python_is_taken_if_it_is_asked_for_and_the_difference_is_no_chance(
@@ -31,11 +32,23 @@ def test_the_fastest_python_is_taken_if_it_is_asked_for_and_the_difference_is_no
         fake = tmp_path / name
         fake.write_text("#!/bin/sh\nexit 1\n" if took is TOO_OLD else f"#!/bin/sh\necho {took}\n", encoding="utf-8")
         fake.chmod(0o755)
-    found = subprocess.run(
+    found = find(wish, tmp_path)
+    assert found.returncode == 0
+    assert found.stdout.strip() == str(tmp_path / chosen)
+
+
+def test_a_named_python_that_will_not_do_is_an_error_and_no_other_is_taken(tmp_path: Path) -> None:
+    """Any name but `fastest` was passed over."""
+    found = find("python3.99", tmp_path)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "INFERLANE_PYTHON=python3.99 is no Python >= 3.11" in found.stderr
+
+
+def find(wish: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [REPOSITORY / ".ci" / "find-python.sh"],
-        env={"INFERLANE_PYTHON": wish, "PATH": f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin"},
-        check=True,
+        env={"INFERLANE_PYTHON": wish, "PATH": f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin"},
+        check=False,
         capture_output=True,
         text=True,
     )
-    assert found.stdout.strip() == str(tmp_path / chosen)
