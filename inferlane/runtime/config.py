@@ -23,7 +23,7 @@ from inferlane.runtime.service_settings import (
     WebhookSettings,
     WorkerSettings,
 )
-from inferlane.runtime.setting_pairs import check_pairs
+from inferlane.runtime.setting_pairs import fit_pairs
 from inferlane.runtime.settings import KafkaSettings, PortSettings, SettingsPart, StackSettings, StoreSettings
 
 _PREFIX = "INFERLANE_"
@@ -61,8 +61,6 @@ class Settings(BaseModel):
         check_broker_access(self.kafka)
         check_store_access(self.store)
         _ = self.webhooks.networks
-        values = {variable_of(name): getattr(getattr(self, part), field) for name, (part, field) in _PLACES.items()}
-        check_pairs(values, chosen={variable_of(name) for name in self.chosen()})
         return self
 
     def chosen(self) -> dict[str, object]:
@@ -132,7 +130,19 @@ def load_settings(**overrides: object) -> Settings:
             f"{variable_of(str(fault['loc'][1]))}={fault['input']!r}: {fault['msg']}" for fault in error.errors()
         )
         raise ConfigurationError(f"{faults}. Change or unset the variable.") from error
-    return settings.model_copy(update={"store": _with_authority(_with_login(settings.store))})
+    settings = settings.model_copy(update={"store": _with_authority(_with_login(settings.store))})
+    return settings.changed(**_followed_defaults(settings))
+
+
+def _followed_defaults(settings: Settings) -> dict[str, object]:
+    """Return the defaults that follow a limit below them, by the names that `load_settings` takes."""
+    flat = {variable_of(name): name for name in _PLACES}
+    values = {
+        variable: getattr(getattr(settings, part), field)
+        for variable, (part, field) in zip(flat, _PLACES.values(), strict=True)
+    }
+    fitted = fit_pairs(values, chosen={variable_of(name) for name in settings.chosen()})
+    return {flat[variable]: value for variable, value in fitted.items()}
 
 
 def check_broker_access(kafka: KafkaSettings) -> None:

@@ -44,20 +44,24 @@ SETTING_PAIRS = (
 )
 
 
-def check_pairs(values: Mapping[str, object], *, chosen: Collection[str]) -> None:
-    """Refuse settings that contradict each other. Both arguments name settings by their variables.
+def fit_pairs(values: Mapping[str, object], *, chosen: Collection[str]) -> dict[str, object]:
+    """Return the defaults that follow a lower limit which was chosen. All names are variables.
 
     Raises:
-        ConfigurationError: the message names both variables, their values, what they would do and the remedy.
+        ConfigurationError: a chosen value contradicts its limit; the message names both variables, their values, what
+            they would do and the remedy.
     """
+    follow: dict[str, object] = {}
     for pair in SETTING_PAIRS:
         lower, upper = values[pair.lower], values[pair.upper]
         if not isinstance(lower, int | float) or not isinstance(upper, int | float) or lower <= upper:
             continue
-        said = (
-            f"{name}={values[name]:.15g}{'' if name in chosen else ' (its default)'}"
-            for name in (pair.lower, pair.upper)
-        )
+        if pair.lower not in chosen:
+            follow[pair.lower] = upper
+            continue
+        default = "" if pair.upper in chosen else " (its default)"
         raise ConfigurationError(
-            f"{' is above '.join(said)}: {pair.effect}. Lower the first to {upper:.15g} or less, or raise the second."
+            f"{pair.lower}={lower:.15g} is above {pair.upper}={upper:.15g}{default}: {pair.effect}. "
+            f"Lower the first to {upper:.15g} or less, or raise the second."
         )
+    return follow

@@ -24,13 +24,25 @@ def test_a_pair_may_be_equal_and_is_refused_when_turned_round(pair: SettingPair)
     )
 
 
-def test_a_limit_below_a_default_names_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limit", "default", "value"),
+    [
+        ("MAX_WAIT_S", "DEFAULT_WAIT_S", 5),
+        ("MAX_DEADLINE_S", "DEFAULT_DEADLINE_S", 7.5),
+        ("MAX_PENDING_BYTES", "MAX_BODY_BYTES", 4_096),
+    ],
+)
+def test_a_default_follows_a_limit_below_it_also_in_other_processes(limit: str, default: str, value: float) -> None:
+    settings = load_settings(**{limit.lower(): value})
+    assert settings.chosen()[default.lower()] == value
+    assert settings.environment()[f"INFERLANE_{default}"] == settings.environment()[f"INFERLANE_{limit}"]
+
+
+def test_a_chosen_value_above_a_chosen_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERLANE_MAX_WAIT_S", "5")
-    fault = r"INFERLANE_DEFAULT_WAIT_S=10 \(its default\) is above INFERLANE_MAX_WAIT_S=5: "
-    with pytest.raises(ConfigurationError, match=fault):
+    monkeypatch.setenv("INFERLANE_DEFAULT_WAIT_S", "10")
+    with pytest.raises(ConfigurationError, match=r"INFERLANE_DEFAULT_WAIT_S=10 is above INFERLANE_MAX_WAIT_S=5: "):
         load_settings()
-    monkeypatch.setenv("INFERLANE_DEFAULT_WAIT_S", "5")
-    assert load_settings().api.default_wait_s == 5
 
 
 def test_every_pair_names_settings() -> None:
