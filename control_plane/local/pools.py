@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from control_plane.local.child_process import Ask, Prepare, ProcessSpec, child_environment, nothing
 from control_plane.local.embedded_parts import broker_answers, broker_argv, store_answers, store_argv
 from control_plane.local.probe import Target
-from control_plane.local.profile import DASHBOARD, OpsPorts, Profile, StackOptions, claim_port
+from control_plane.local.profile import DASHBOARD, OpsPorts, Profile, StackOptions, check_host, claim_port
 from control_plane.local.readiness import is_live, is_ready
 from control_plane.local.shared_pool import SHARED_POOL, SharedPool
 from control_plane.local.supervisor import Pool
@@ -63,8 +63,11 @@ class StackPools:
         """Return every pool.
 
         Raises:
-            ConfigurationError: a port is taken, the message names by whom, or a binary is missing.
+            ConfigurationError: a port is taken, the message names by whom, an address is none of this machine, or a
+                binary is missing.
         """
+        check_host("INFERLANE_API_HOST", self._settings.api.host)
+        check_host("INFERLANE_OPS_HOST", self._settings.ports.ops_host)
         pools = list(self.parts())
         pools.append(self._ours("router", _ROUTER, "router"))
         pools += [self.workers(target) for target in self.targets if not self.shared.wants(target)]
@@ -76,6 +79,7 @@ class StackPools:
             pools.append(self._ours("webhooks", _ROUTER, "webhooks"))
         pools.append(self._api())
         if self._options.dashboard_port:
+            check_host("INFERLANE_DASHBOARD_HOST", self._settings.dashboard.host)
             pools.append(self._dashboard())
         return tuple(pools)
 

@@ -1,5 +1,6 @@
 """The settings of the local stack: defaults for one machine, overridden by the user's."""
 
+import errno
 import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -126,28 +127,53 @@ def grpc_port_beside(api_port: int, others: Collection[int]) -> int:
     return port if is_served else 0
 
 
+def check_host(variable: str, host: str) -> None:
+    """Return if a server can listen at this address; `variable` is the setting that names it.
+
+    Raises:
+        ConfigurationError: it is no address of this machine.
+    """
+    fault = OSError(errno.EINVAL, "it is empty") if not host else _bind_fault(0, host=host)
+    if fault is not None:
+        raise ConfigurationError(
+            f"{variable}={host!r} is no address of this machine: {fault.strerror or fault}. Name one without a port: "
+            "127.0.0.1 for this machine alone, 0.0.0.0 for every network of it"
+        )
+
+
 def claim_port(port: int, *, host: str = "127.0.0.1", remedy: str) -> int:
     """Return `port` if it can be bound now.
 
     Raises:
-        ConfigurationError: somebody listens there; the message names them and ends with `remedy`.
+        ConfigurationError: somebody listens there, or this user may not; the message ends with `remedy`.
     """
-    if not is_free(port, host=host):
-        raise ConfigurationError(f"port {port} on {host} is in use by {holder_of(port)}. Stop it, or {remedy}.")
-    return port
+    fault = _bind_fault(port, host=host)
+    if fault is None:
+        return port
+    if fault.errno != errno.EADDRINUSE:
+        raise ConfigurationError(
+            f"this user cannot listen on port {port} on {host}: {fault.strerror}. To mend it, {remedy}."
+        )
+    raise ConfigurationError(f"port {port} on {host} is in use by {holder_of(port)}. Stop it, or {remedy}.")
 
 
 def is_free(port: int, *, host: str = "127.0.0.1") -> bool:
     """Return whether a server could listen on the port now."""
+    return _bind_fault(port, host=host) is None
+
+
+def _bind_fault(port: int, *, host: str) -> OSError | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As servers do: a port whose last connections are still in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+        except UnicodeError as error:  # of a name that no resolver can be asked for
+            return OSError(errno.EINVAL, str(error))
+    return None
 
 
 def holder_of(port: int) -> str:

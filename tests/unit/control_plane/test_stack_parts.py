@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.local.managed_process import Backoff
-from control_plane.local.profile import OpsPorts, StackOptions, claim_port, stack_profile
+from control_plane.local.pools import StackPools
+from control_plane.local.profile import OpsPorts, StackOptions, check_host, claim_port, stack_profile
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.contracts.wire.zero_rows import zero_row
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings, setting_fields
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.runfile import RunFile, RunRecord, lives
+from tests.support.parts import free_port
 
 
 @pytest.mark.parametrize("broker", [{}, {"INFERLANE_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}], ids=["embedded", "named"])
@@ -63,6 +65,38 @@ def test_a_taken_port_is_refused_with_its_holder_and_the_remedy() -> None:
             claim_port(port, remedy="use --api-port")
     assert f"port {port} on 127.0.0.1 is in use by pid {os.getpid()} (" in str(refused.value)
     assert str(refused.value).endswith("Stop it, or use --api-port.")
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("192.0.2.1", "Cannot assign requested address"),
+        ("2001:db8::1", ""),
+        ("nowhere.invalid", ""),
+        ("127.0.0.1:8000", ""),
+        ("a" * 70, ""),
+        ("", "it is empty"),
+    ],
+)
+def test_an_address_of_another_machine_is_named_and_no_port_is_said_to_be_taken(host: str, says: str) -> None:
+    """It was "port 8000 is in use by a process that this user may not see"."""
+    with pytest.raises(ConfigurationError, match=f"INFERLANE_API_HOST='{host}' is no address of this machine: {says}"):
+        check_host("INFERLANE_API_HOST", host)
+
+
+@pytest.mark.parametrize("variable", ["api_host", "ops_host", "dashboard_host"])
+def test_a_stack_is_not_begun_at_an_address_of_another_machine(variable: str) -> None:
+    options = StackOptions(
+        api_port=free_port(), broker_port=free_port(), store_port=free_port(), dashboard_port=free_port()
+    )
+    profile = stack_profile(load_settings(**{variable: "192.0.2.1"}), options)
+    with pytest.raises(ConfigurationError, match=f"INFERLANE_{variable.upper()}='192.0.2.1' is no address"):
+        StackPools(profile, options, ()).all()
+
+
+def test_an_address_of_this_machine_is_one() -> None:
+    for host in ("127.0.0.1", "localhost", "0.0.0.0"):
+        check_host("INFERLANE_API_HOST", host)
 
 
 def test_a_process_keeps_its_ops_port_and_never_shares_it() -> None:
