@@ -9,7 +9,7 @@ from rich.table import Table
 
 from control_plane.cli.console import err, missing_extra_explained, out, styled
 from control_plane.cli.model_listing import ModelsDir, list_models, settings_of, verify_models
-from control_plane.cli.serving import show_next_step
+from control_plane.cli.serving import check_access, show_next_step
 from inferlane.errors import clipped
 
 # numpy, onnxruntime and the model tools are loaded by the command that needs them (PLC0415).
@@ -128,6 +128,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         pairs=pairs,
         description=description,
     )
+    check_access()
     with err.status("inspecting") as status:
         added = add(addition, say=status.update)
     _show(added)

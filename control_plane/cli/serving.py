@@ -3,6 +3,7 @@
 import asyncio
 import shlex
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,23 @@ _SHOWN_VALUES = 64
 # Of one probe: long enough for a busy stack, short enough to hear soon of a worker that cannot start.
 _PROBE_WAIT_S = 3.0
 _RETRY_S = 0.1
+
+
+def check_access() -> None:
+    """Return if a version could be probed on the stack that runs here, or none runs: before anything is written.
+
+    Raises:
+        ConfigurationError: the stack wants a key, and ours is none that is in force.
+    """
+    from control_plane.local.probe import check_key
+    from inferlane.runtime.http.api_address import ApiAddress
+
+    settings, record = reach()
+    if record is not None and record.phase == "ready":
+        api = ApiAddress.of_this_machine(settings.api, settings.client)
+        # An API that does not answer now may answer when the version is there.
+        with suppress(UnavailableError):
+            run_work(check_key(api, settings.client.key, wait_s=_PROBE_WAIT_S))
 
 
 def show_next_step(target: "Target", settings: "Settings", *, is_first: bool, within_s: float) -> None:
@@ -66,6 +84,7 @@ def serve_here(target: "Target", models_dir: "Path", *, within_s: float, grants_
         ConfigurationError: no stack runs here.
         UnavailableError: the version does not answer; the message has the reason.
     """
+    check_access()
     settings, record = reach()
     if record is None:
         raise ConfigurationError("no stack runs here; start one with `inferlane up --detach`")

@@ -77,17 +77,32 @@ async def predict(api: "ApiAddress", target: Target, *, wait_s: float, api_key: 
         wait_s=wait_s + _MORE_PATIENCE_S,
         api_key=api_key,
     )
-    if status == HTTPStatus.UNAUTHORIZED:
-        raise ConfigurationError(
-            f"{api.url} wants a key with the scope predict; make one with `inferlane keys create` and set "
-            "INFERLANE_API_KEY"
-        )
+    _refuse_key(api, status)
     if status == HTTPStatus.ACCEPTED:
         raise UnansweredError(f"{target.model} {target.version} did not answer a probe within {wait_s:g} s")
     if status != HTTPStatus.OK:
         said = clipped(answer.decode(errors="replace"))
         raise UnavailableError(f"{target.model} {target.version} answered a probe with HTTP {status}: {said}")
     return time.monotonic() - started_s
+
+
+async def check_key(api: "ApiAddress", api_key: SecretStr | None, *, wait_s: float) -> None:
+    """Return if the API takes the key, or asks for none.
+
+    Raises:
+        ConfigurationError: as of `predict`.
+        UnavailableError: no API.
+    """
+    status, _ = await _call("GET", f"{api.url}/v1/models", tls=api.tls(), wait_s=wait_s, api_key=api_key)
+    _refuse_key(api, status)
+
+
+def _refuse_key(api: "ApiAddress", status: int) -> None:
+    if status == HTTPStatus.UNAUTHORIZED:
+        raise ConfigurationError(
+            f"{api.url} wants a key with the scope predict; make one with `inferlane keys create` and set "
+            "INFERLANE_API_KEY"
+        )
 
 
 async def ask_readiness(api: "ApiAddress", *, wait_s: float) -> tuple[str, ...]:

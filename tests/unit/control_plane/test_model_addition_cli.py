@@ -1,13 +1,22 @@
 """`inferlane models add` as a person runs it: what it prints, and its exit codes."""
 
+import asyncio
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from inferlane.runtime.api_keys import Scope, create_key
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.http.server import serve_http
+from inferlane.runtime.ops import OpsApp
+from inferlane.runtime.retry import SystemClock
+from inferlane.runtime.runfile import RunFile, RunRecord
+from producer_api.http.auth import KeyAuthentication, KeyRing
 from tests.support import graphs
 
 
@@ -60,3 +69,28 @@ def test_a_refusal_ends_with_1_and_a_wrong_command_with_2(
     assert seen in ended.stderr
     assert "Traceback" not in ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_nothing_is_added_where_the_running_stack_refuses_the_key(tmp_path: Path) -> None:
+    """The version was served, the command failed all the same, and with a key it added a second one."""
+    (tmp_path / "export.onnx").write_bytes(graphs.zip_mapped(labels=["stays", "leaves", "waits"]).SerializeToString())
+    keys = tmp_path / "keys.toml"
+    create_key(keys, name="shop", scopes=[Scope.PREDICT])
+    app = KeyAuthentication(OpsApp(live=dict, ready=dict), KeyRing(keys, clock=SystemClock()))
+    async with serve_http(app, load_settings().ports, max_body_bytes=1024, host="127.0.0.1", port=0) as port:
+        me = psutil.Process()
+        environment = {"INFERLANE_API_PORT": str(port)}
+        record = RunRecord(
+            pid=me.pid, create_time_s=me.create_time(), phase="ready", api_url="", environment=environment
+        )
+        RunFile(tmp_path / "state").write(record)
+        ended = await asyncio.to_thread(
+            run,
+            *("add", "export.onnx", "--name", "churn", "--models-dir", "store"),
+            cwd=tmp_path,
+            INFERLANE_STATE_DIR=str(tmp_path / "state"),
+            INFERLANE_API_KEY="inferlane_wrong",
+        )
+    assert ended.returncode == 1
+    assert "wants a key with the scope predict" in ended.stderr
+    assert not (tmp_path / "store").exists()
