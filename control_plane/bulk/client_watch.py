@@ -30,13 +30,18 @@ _LOOK_S = 1.0
 class CorePace:
     """The rule of pauses: while clients are about, the CPU time of a process is at most `SHARE` of the time. No I/O.
 
-    Time in which it waits, for results or for a core, counts as pause, but is not saved up.
+    Time in which it waits, for results or for a core, counts as pause, but is not saved up. What other tasks of the
+    process work during a pause is not owed: each pause would be longer than the last where they are busy.
     """
 
     def __init__(self, *, now_s: float, cpu_s: float) -> None:
         """`now_s` and `cpu_s`, here as in every call: seconds of a clock, and of CPU time that the process has had."""
         self.has_clients = False
         self.looks = 0
+        self.begin(now_s=now_s, cpu_s=cpu_s)
+
+    def begin(self, *, now_s: float, cpu_s: float) -> None:
+        """Count from here: nothing is owed, and nothing saved."""
         self._since_s, self._cpu_s = now_s, cpu_s
 
     def note_look(self, *, has_clients: bool) -> None:
@@ -45,13 +50,13 @@ class CorePace:
         self.looks += 1
 
     def pause_s(self, *, now_s: float, cpu_s: float) -> float:
-        """Return how long to pause before the next step; the caller does so."""
+        """Return how long to pause before the next step; the caller does so, and begins anew after it."""
         worked_s = cpu_s - self._cpu_s
         if self.has_clients and worked_s < WORK_S:
             return 0.0
         free_s = self._since_s + worked_s / SHARE if self.has_clients else now_s
-        self._since_s, self._cpu_s = max(now_s, free_s), cpu_s
-        return self._since_s - now_s
+        self.begin(now_s=now_s, cpu_s=cpu_s)
+        return max(0.0, free_s - now_s)
 
 
 class PacedSteps:
@@ -69,6 +74,7 @@ class PacedSteps:
             if pause_s:
                 self.paused_s += pause_s
                 await asyncio.sleep(pause_s)
+                self.pace.begin(now_s=time.monotonic(), cpu_s=time.process_time())
 
 
 async def watch_clients(

@@ -1,8 +1,10 @@
 """The pauses of a bulk job: a share of the core while clients are about, and none otherwise."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.bulk import client_watch
-from control_plane.bulk.client_watch import SHARE, WORK_S, CorePace
+from control_plane.bulk.client_watch import SHARE, WORK_S, CorePace, PacedSteps
 from inferlane.runtime.config import load_settings
 
 STEPS = st.lists(st.tuples(st.floats(0, 0.05), st.floats(0, 0.05)), max_size=50)
@@ -26,8 +28,10 @@ def run(pace: CorePace, steps: Sequence[tuple[float, float]]) -> tuple[float, fl
         cpu_s += worked_s
         pause_s = pace.pause_s(now_s=now_s, cpu_s=cpu_s)
         assert pause_s >= 0
-        now_s += pause_s
-        paused_s += pause_s
+        if pause_s:
+            now_s += pause_s
+            paused_s += pause_s
+            pace.begin(now_s=now_s, cpu_s=cpu_s)
     return now_s, cpu_s, paused_s
 
 
@@ -66,7 +70,28 @@ def test_time_without_work_is_not_saved_up(waited_s: float) -> None:
     pace.has_clients = True
     pace.pause_s(now_s=waited_s + 0.006, cpu_s=0.006)
     now_s = max(waited_s + 0.006, 0.006 / SHARE)
+    pace.begin(now_s=now_s, cpu_s=0.006)
     assert pace.pause_s(now_s=now_s + 0.006, cpu_s=0.012) == pytest.approx(0.006 / SHARE - 0.006)
+
+
+async def test_pauses_do_not_grow_where_other_tasks_of_the_process_work_through_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards `begin` after a pause: a job in a busy process paused for 26 s in a row, and gave its results up."""
+    # All the time, pauses too, the process has more CPU time than a whole core.
+    cores = 1.2
+    clock = SimpleNamespace(monotonic=time.monotonic, process_time=lambda: cores * time.monotonic())
+    monkeypatch.setattr(client_watch, "time", clock)
+    steps = PacedSteps()
+    steps.pace.note_look(has_clients=True)
+    worked_s, since_s = 0.0, time.monotonic()
+    for _ in range(12):
+        await asyncio.sleep(WORK_S)
+        worked_s += time.monotonic() - since_s
+        await steps.pause()
+        since_s = time.monotonic()
+    # A machine that stops between two looks at the clock makes a pause longer; growing ones are a hundred times that.
+    assert 0 < steps.paused_s <= 2 * worked_s * (cores / SHARE - 1)
 
 
 async def test_the_watch_ends_although_a_client_of_the_broker_suppressed_its_cancellation(
