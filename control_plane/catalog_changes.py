@@ -27,6 +27,7 @@ from models.store_reader import load_catalog, read_store
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
+    from inferlane.contracts.traffic_split import Split
     from inferlane.runtime.service_settings import WebhookSettings
     from inferlane.runtime.settings import KafkaSettings, StackSettings
 
@@ -157,6 +158,17 @@ async def set_default(kafka: "KafkaSettings", stack: "StackSettings", model: str
     return changed
 
 
+async def split_of(kafka: "KafkaSettings", names: "Names", model: str) -> "Split | None":
+    """Return the split that decides for requests that name no version, instead of the default; None without one.
+
+    Raises:
+        UnavailableError: the broker does not answer.
+    """
+    splits = SplitTable()
+    await _read_once(SplitFollower(kafka, names, splits))
+    return splits.get(model)
+
+
 async def begin_retirement(kafka: "KafkaSettings", stack: "StackSettings", model: str, version: str) -> CatalogEntry:
     """Have new requests for a version refused.
 
@@ -249,12 +261,16 @@ async def _check_unused(kafka: "KafkaSettings", names: "Names", model: Model, ve
     if not others:
         # The model goes with its last version.
         return
-    splits, rollouts = SplitTable(), RolloutTable()
-    for follower in (SplitFollower(kafka, names, splits), RolloutFollower(kafka, names, rollouts)):
-        try:
-            await follower.start()
-        finally:
-            await follower.close()
-    why = why_in_use(model, version, rollout=rollouts.under_way(model.name), split=splits.get(model.name))
+    rollouts = RolloutTable()
+    await _read_once(RolloutFollower(kafka, names, rollouts))
+    split = await split_of(kafka, names, model.name)
+    why = why_in_use(model, version, rollout=rollouts.under_way(model.name), split=split)
     if why is not None:
         raise InUseError(why)
+
+
+async def _read_once(follower: SplitFollower | RolloutFollower) -> None:
+    try:
+        await follower.start()
+    finally:
+        await follower.close()

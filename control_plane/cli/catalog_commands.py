@@ -72,20 +72,28 @@ def serve_model(
 
 def set_default_version(name: VersionName, models_dir: ModelsDir = None) -> None:
     """Make a version the default of its model: calls that name no version get it, unless a split says otherwise."""
-    from control_plane.catalog_changes import set_default
+    from control_plane.catalog_changes import set_default, split_of
     from models.adding.publication import write_default
 
     model, version = _pair(name)
     settings, record = _reached(models_dir)
     if record is not None or _names_broker(settings.kafka):
         run_work(set_default(settings.kafka, settings.stack, model, version))
+        split = run_work(split_of(settings.kafka, settings.stack.names, model))
         is_written = write_default(settings.stack.models_dir, model, version)
     else:
+        split = None
         is_written = write_default(settings.stack.models_dir, model, version)
         if not is_written:
             raise ConfigurationError(f"{settings.stack.models_dir} has no {model} {version}")
     where = "in the store and in the catalogue" if is_written and record is not None else ""
     out.print(f"{version} is the default version of {model} {where}".rstrip(), soft_wrap=True)
+    if split is not None:
+        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in split.weights.items())
+        out.print(
+            f"Its split ({weights}) still decides for calls that name no version; POST /v1/traffic-split changes it",
+            soft_wrap=True,
+        )
 
 
 def retire_model(

@@ -86,11 +86,13 @@ def test_a_pickled_pipeline_and_an_onnx_file_are_added_answered_and_retired(stac
 
         refused = stack.run("models", "retire", "fraud/v1")
         assert (refused.returncode, "default version" in refused.stderr) == (1, True), refused.stderr
-        assert stack.run("models", "default", "fraud/v2").returncode == 0
+        default = stack.run("models", "default", "fraud/v2")
+        assert (default.returncode, "split" in default.stdout) == (0, False), default.stdout
         unpinned = {"model": "fraud", "instances": [[1.0, 2.0, 3.0]]}
         stack.eventually(lambda: stack.call("/v1/models/predict", unpinned)[1].get("version") == "v2")
 
         assert stack.call("/v1/traffic-split", {"model": "fraud", "weights": {"v1": 1}})[0] == 200
+        assert "Its split (v1 1) still decides" in stack.run("models", "default", "fraud/v2").stdout
         refused = stack.run("models", "retire", "fraud/v1")
         assert (refused.returncode, "split of 'fraud'" in refused.stderr) == (1, True), refused.stderr
         assert stack.call("/v1/traffic-split", {"model": "fraud", "weights": {"v2": 1}})[0] == 200
