@@ -55,7 +55,7 @@ def list_dead_letters(
     if as_json:
         _write_json(letters[-limit:])
         return
-    table = Table("offset", "buried", "reason", "request id", "model", "version", "attempts", "detail", box=None)
+    table = Table("offset", "written", "reason", "request id", "model", "version", "attempts", "detail", box=None)
     for found in letters[-limit:]:
         letter, headers = found.letter, found.headers
         table.add_row(

@@ -220,8 +220,8 @@ async def test_killers_of_a_lane_where_clients_wait_end_as_dead_letters_and_thei
     # Those up to the limit, one before anything was noted, and one alone, for each of the two.
     assert pool.deaths <= 2 * (MAX_DEATHS + 3)
     assert {result.status for result in await pool.results(beside) if result} <= {Status.SUCCEEDED}
-    buried = await pool.topic_values(NAMES.dead_letters)
-    assert set(buried) == {("requests-13", "fatal_record"), ("requests-14", "fatal_record")}
+    dead_lettered = await pool.topic_values(NAMES.dead_letters)
+    assert set(dead_lettered) == {("requests-13", "fatal_record"), ("requests-14", "fatal_record")}
 
     async def bulk_answered() -> bool:
         found = dict(await pool.topic_values(NAMES.results))

@@ -252,13 +252,15 @@ def test_history_keeps_ten_minutes_and_knows_what_waited_before() -> None:
 
 def letter_record(number: int, *, reason: str = "model_error") -> Any:
     headers = (("ce_id", f"id-{number}".encode()), ("ce_model", b"iris"), ("ce_modelversion", b"v1"))
-    buried = dead_letter(
+    dead_lettered = dead_letter(
         FakeRecord(value=b"{}", headers=headers),
         Cause(reason=reason, detail="it broke\nat a line", attempts=2),
         topic="dead",
         limit_bytes=1_000,
     )
-    return FakeRecord(value=buried.value, headers=tuple(buried.headers), offset=number, timestamp=1_000 * number)
+    return FakeRecord(
+        value=dead_lettered.value, headers=tuple(dead_lettered.headers), offset=number, timestamp=1_000 * number
+    )
 
 
 def test_letters_are_counted_once_however_often_they_are_read() -> None:

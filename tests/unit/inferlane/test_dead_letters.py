@@ -1,4 +1,4 @@
-"""Dead letters: what is buried can be read whole, and sent again as the same request."""
+"""Dead letters: what is dead-lettered can be read whole, and sent again as the same request."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ CAUSE = Cause(reason="model_error", detail="the model failed", attempts=2, stack
 NOW_S = 1_700_000_000.0
 
 
-def bury(record: FakeRecord, *, limit_bytes: int = 1_000, cause: Cause = CAUSE) -> FakeRecord:
+def dead_lettered(record: FakeRecord, *, limit_bytes: int = 1_000, cause: Cause = CAUSE) -> FakeRecord:
     """The letter as a consumer reads it."""
     letter = dead_letter(record, cause, topic="dead", limit_bytes=limit_bytes)
     return FakeRecord(
@@ -46,7 +46,7 @@ RECORDS = st.builds(
 @given(RECORDS)
 def test_a_buried_record_is_read_as_it_was(record: FakeRecord) -> None:
     """Guards `_own_header` and `absent`: taken out, a record loses its type, or a key that was missing is empty."""
-    letter = read_dead_letter(bury(record))
+    letter = read_dead_letter(dead_lettered(record))
     for name in ("topic", "partition", "offset", "timestamp", "key", "value", "headers"):
         assert getattr(letter.original, name) == getattr(record, name)
     assert (letter.cause, letter.cut, letter.offset, letter.dead_lettered_s) == (CAUSE, None, 3, 5.0)
@@ -84,7 +84,7 @@ def test_every_record_has_a_letter_that_can_be_written(
     ids=["value", "key", "a large header", "many headers"],
 )
 def test_what_was_not_kept_whole_says_so(record: FakeRecord, part: str) -> None:
-    cut = read_dead_letter(bury(record)).cut
+    cut = read_dead_letter(dead_lettered(record)).cut
     assert cut is not None
     assert part in cut
 
@@ -103,7 +103,7 @@ def test_a_replay_is_the_same_request_with_another_attempt_and_a_fresh_deadline(
     work = STACK.work_topic("iris", "v1", Lane.REQUESTS)
     headers = (("ce_modelversion", b"v1"), ("ce_replyto", b"api"), ("ce_deadline", b"2020-01-01T00:00:00Z"))
     original = FakeRecord(topic=work, partition=2, offset=9, value=b"v", headers=headers)
-    letter = read_dead_letter(bury(original))
+    letter = read_dead_letter(dead_lettered(original))
     replay = prepare(
         letter,
         ApiSettings(default_deadline_s=60),
@@ -124,7 +124,7 @@ def test_a_replay_is_the_same_request_with_another_attempt_and_a_fresh_deadline(
 def test_a_replay_can_go_to_another_version_and_keeps_its_lane() -> None:
     record = FakeRecord(topic=STACK.work_topic("iris", "v1", Lane.BULK), headers=(("ce_modelversion", b"v1"),))
     replay = prepare(
-        read_dead_letter(bury(record)),
+        read_dead_letter(dead_lettered(record)),
         ApiSettings(),
         KafkaSettings(),
         StackSettings(),
@@ -138,13 +138,13 @@ def test_a_replay_can_go_to_another_version_and_keeps_its_lane() -> None:
 def test_a_record_that_was_not_kept_whole_is_not_replayed() -> None:
     """Guards the look at `cut`: taken out, half a request is answered as if it were all of it."""
     for record in (FakeRecord(value=b"v" * 50), FakeRecord(headers=(("h", b"v" * 40_000), ("ce_id", b"r")))):
-        letter = read_dead_letter(bury(record, limit_bytes=10))
+        letter = read_dead_letter(dead_lettered(record, limit_bytes=10))
         with pytest.raises(NotReplayableError, match="not kept whole"):
             prepare(letter, ApiSettings(), KafkaSettings(), StackSettings(), to_version=None, now_s=NOW_S)
 
 
 def test_a_summary_of_outcomes_is_not_replayed() -> None:
-    letter = read_dead_letter(bury(FakeRecord(topic=STACK.outcomes)))
+    letter = read_dead_letter(dead_lettered(FakeRecord(topic=STACK.outcomes)))
     with pytest.raises(NotReplayableError, match="no request"):
         prepare(letter, ApiSettings(), KafkaSettings(), StackSettings(), to_version=None, now_s=NOW_S)
 
