@@ -56,7 +56,7 @@ class Partition:
         self.batch = batch
         self.committed = 0
         self.answered: set[int] = set()
-        self.buried: list[int] = []
+        self.dead_lettered: list[int] = []
         self.deaths = 0
 
     async def live(self) -> None:
@@ -81,7 +81,7 @@ class Partition:
             return position
         self.committed = position
         if await attempts.begin_alone(0, position) is not None:
-            self.buried.append(position)
+            self.dead_lettered.append(position)
         else:
             self._run([position])
         return position + 1
@@ -116,7 +116,7 @@ async def test_every_killer_is_buried_every_neighbour_answered_and_deaths_are_fe
     partition.committed = committed
     await partition.run()
     there = {killer for killer in killers if killer >= committed}
-    assert sorted(partition.buried) == sorted(there)
+    assert sorted(partition.dead_lettered) == sorted(there)
     assert partition.answered == set(range(committed, 40)) - there
     # Those up to the limit, one before anything was noted, and two alone.
     assert partition.deaths <= len(there) * (MAX_DEATHS + 3)
