@@ -9,7 +9,7 @@ from rich.table import Table
 
 from control_plane.cli.console import err, out, reach, run_work, styled
 from control_plane.cli.model_listing import ModelsDir
-from control_plane.cli.serving import serve_here
+from control_plane.cli.serving import check_access, serve_here
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.errors import ConfigurationError, InvalidNameError, UnavailableError, quoted
 from inferlane.runtime.runfile import RunFile
@@ -59,6 +59,7 @@ def serve_model(
     )
     if record is not None and not location:
         target = Target(model=model, version=version, signature=described.signature)
+        check_access()
         serve_here(target, settings.stack.models_dir, within_s=within_s, grants_rights=acls)
         return
     entry = run_work(
@@ -78,8 +79,9 @@ def set_default_version(name: VersionName, models_dir: ModelsDir = None) -> None
     model, version = _pair(name)
     settings, record = _reached(models_dir)
     if record is not None or _names_broker(settings.kafka):
-        run_work(set_default(settings.kafka, settings.stack, model, version))
+        # Before the change: what cannot be read must not leave it half made.
         split = run_work(split_of(settings.kafka, settings.stack.names, model))
+        run_work(set_default(settings.kafka, settings.stack, model, version))
         is_written = write_default(settings.stack.models_dir, model, version)
     else:
         split = None
