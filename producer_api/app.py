@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+ROUTE_MODULES = (docs_page, predictions, served_models, rollouts, operations, protocol_metadata, trial_reports)
+"""Every module with routes of FastAPI's, in the order in which they are matched."""
+
 # The limit of every call except the predict call: enough for a thousand weights with long names.
 _MAX_SMALL_BODY_BYTES = 128 * 1024
 
@@ -84,15 +87,7 @@ def build_app(services: Services, keys: KeyRing | None = None) -> Any:
     for path in (V2_MODEL_PATH, V2_VERSION_PATH):
         app.router.routes.append(Route(f"{path}/infer", infer, methods=["POST"]))
     routes = [*app.router.routes]
-    for module in (
-        docs_page,
-        predictions,
-        served_models,
-        rollouts,
-        operations,
-        protocol_metadata,
-        trial_reports,
-    ):
+    for module in ROUTE_MODULES:
         app.include_router(module.router)
         routes += module.router.routes
     app.state.all_routes = routes

@@ -9,19 +9,12 @@ from fastapi.routing import APIRoute
 
 from inferlane.errors import DecodeError
 from inferlane.runtime.ops import Exposition
+from producer_api.app import ROUTE_MODULES
 from producer_api.http.asgi import allowed_methods
 from producer_api.http.auth import DOCS_ASSETS, DOCS_PATHS, required_scope
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.schemas import MAX_WEIGHTS, Prediction, SplitInfo
-from producer_api.routes import (
-    docs_page,
-    operations,
-    predictions,
-    protocol_metadata,
-    rollouts,
-    served_models,
-    trial_reports,
-)
+from producer_api.routes import docs_page, operations, predictions, served_models
 from producer_api.routes.dependencies import refuse_repeated
 from producer_api.routes.served_models import _change_of
 
@@ -52,9 +45,8 @@ def test_allow_names_the_methods_of_all_routes_of_a_resource() -> None:
 
 
 def test_every_route_that_answers_with_one_shape_writes_its_empty_fields_alike() -> None:
-    routers = [served_models, predictions, operations, protocol_metadata, rollouts, trial_reports]
     forms: dict[object, set[tuple[bool, bool, bool]]] = {}
-    for route in (route for module in routers for route in module.router.routes):
+    for route in (route for module in ROUTE_MODULES for route in module.router.routes):
         if isinstance(route, APIRoute) and route.response_model is not None:
             form = (
                 route.response_model_exclude_none,
