@@ -30,6 +30,7 @@ from _tour.predictions import (  # noqa: E402
 )
 from _tour.rollouts import run_rollouts  # noqa: E402
 from _tour.stage import ExpectationError, Stage, choose_model, set_stage  # noqa: E402
+from _traffic.api_key import KEY_VARIABLE, key_remedy, read_key  # noqa: E402
 from _traffic.report import make_console  # noqa: E402
 
 from inferlane_client import AsyncClient, CallError, ConnectionFailed, Retries  # noqa: E402
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 FAILED = 1
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE = "INFERLANE_URL"
-KEY_VARIABLE = "INFERLANE_API_KEY"
 # A server that is not there is told within a second; one that is busy has its time.
 RETRIES = Retries(limit=3)
 DEFAULT_REQUESTS = 2_000
@@ -62,7 +62,7 @@ async def take_tour(url: str, model_name: str | None, requests: int) -> None:
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     console = make_console()
-    key = os.environ.get(KEY_VARIABLE)
+    key = read_key()
     # Environment proxies are not for a server whose latencies are shown.
     async with AsyncClient(url, api_key=key, timeout_s=WAIT_S, retries=RETRIES, trust_env=False) as client:
         served = await client.models()
@@ -100,7 +100,8 @@ async def restore_split(stage: Stage, weights: Mapping[str, float]) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Shows what a running Inferlane server does, and checks it.",
-        epilog="exit status: 0 everything was as promised, 1 something was not (the last line says what), 2 usage.",
+        epilog="exit status: 0 everything was as promised, 1 something was not (the last lines say what), 2 usage. "
+        f"An API with keys: set {KEY_VARIABLE} to one with the scope admin.",
     )
     url = os.environ.get(URL_VARIABLE) or DEFAULT_URL
     parser.add_argument("--url", default=url, help=f"base URL of the API (default {DEFAULT_URL}, env {URL_VARIABLE})")
@@ -141,6 +142,8 @@ def main() -> int:
                 print(
                     f"demo: no server at {given.url}: start one with ./start.sh, or name it with --url", file=sys.stderr
                 )
+            if isinstance(reason, CallError) and (remedy := key_remedy(reason.status)):
+                print(f"demo: {remedy}", file=sys.stderr)
         return FAILED
     make_console().print(f"\n[bold green]Everything was as promised[/] ({time.perf_counter() - start_s:.1f} s)")
     return 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
+
+from _traffic.api_key import read_key
 
 from inferlane_client import Request
 
@@ -114,7 +115,7 @@ async def _ask(stage: Stage, rows: Sequence[list[float]]) -> None:
 def _call(url: str, path: str, body: Any = None) -> Any:
     raw = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url + path, raw, {"content-type": "application/json"})  # noqa: S310 - the server of the demo
-    if key := os.environ.get("INFERLANE_API_KEY"):
+    if key := read_key():
         request.add_header("authorization", f"Bearer {key}")
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

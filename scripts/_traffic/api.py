@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import aiohttp
 import msgspec
 
+from .api_key import key_remedy, read_key
 from .documents import Models, Problem, Split
 from .shares import SPLIT_SETTLE_S
 
@@ -65,7 +65,7 @@ class Api:
     async def __aenter__(self) -> Self:
         # Environment proxies are not for a server that is measured.
         connector = aiohttp.TCPConnector(limit=self._connections)
-        key = os.environ.get("INFERLANE_API_KEY")
+        key = read_key()
         self.session = aiohttp.ClientSession(
             connector=connector,
             timeout=self._timeout,
@@ -125,4 +125,5 @@ def expect_ok(reply: Reply, what: str) -> Reply:
     except ApiError:
         problem = Problem(detail=repr(reply.body[:200]))
     detail = " ".join(part for part in (problem.title, problem.detail, problem.remedy) if part)
-    raise ApiError(f"{what} answered {reply.status} {problem.code}: {detail}")
+    message = f"{what} answered {reply.status} {problem.code}: {detail}"
+    raise ApiError(f"{message}; {remedy}" if (remedy := key_remedy(reply.status)) else message)

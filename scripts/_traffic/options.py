@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .api import DEFAULT_URL
+from .api_key import KEY_VARIABLE
 from .arrivals import ClosedLimit, OpenSchedule
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ MOST_REQUESTS = 2_000_000
 MOST_SECONDS = 600.0
 # Few, so that each comes back often in a short run.
 CHECK_KEYS = 100
-EPILOG = """exit status: 0 every request was answered 200 (and --check found no contradiction), 1 otherwise, 2 usage.
+EPILOG = f"""exit status: 0 every request was answered 200 (and --check found no contradiction), 1 otherwise, 2 usage.
 
 closed: --concurrency clients, each sends its next request when the last one is answered: how much it can take.
 open: requests are due at a constant rate, and latency counts from when each was due, so that a stall of the server
-also counts for the requests that it kept waiting (no coordinated omission): what users see at that rate."""
+also counts for the requests that it kept waiting (no coordinated omission): what users see at that rate.
+
+keys: where the API has keys, set {KEY_VARIABLE} to one with the scope predict, or admin for --split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
