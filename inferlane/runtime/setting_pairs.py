@@ -37,6 +37,11 @@ SETTING_PAIRS = (
         effect="a busy consumer would be replaced as stuck between two commits",
     ),
     SettingPair(
+        lower="INFERLANE_OUTCOME_INTERVAL_S",
+        upper="INFERLANE_OUTCOME_SLOT_S",
+        effect="slots would be empty between two reports, and a rollout would compare slots of different times",
+    ),
+    SettingPair(
         lower="INFERLANE_OUTCOME_SLOT_S",
         upper="INFERLANE_OUTCOME_WINDOW_S",
         effect="the windows could not hold a single slot",

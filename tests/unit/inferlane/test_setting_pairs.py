@@ -45,6 +45,12 @@ def test_a_chosen_value_above_a_chosen_limit_is_refused(monkeypatch: pytest.Monk
         load_settings()
 
 
+def test_reports_that_come_less_often_than_slots_begin_are_refused() -> None:
+    """They were taken: a rollout then compared slots that one version had reported and the other had not."""
+    with pytest.raises(ConfigurationError, match="OUTCOME_INTERVAL_S=6 is above INFERLANE_OUTCOME_SLOT_S=5 "):
+        load_settings(outcome_interval_s=6)
+
+
 def test_every_pair_names_settings() -> None:
     known = {variable_of(name) for name in setting_fields()}
     assert {name for pair in SETTING_PAIRS for name in (pair.lower, pair.upper)} <= known
