@@ -22,8 +22,9 @@ log = structlog.get_logger(__name__)
 
 
 _DAY_MS = 24 * 3600 * 1000
-# Shorter than the broker's retention of offsets (7 days): a pool that was scaled to zero for longer would start over.
-_RETENTION_MS = 3 * _DAY_MS
+# Longer than callbacks are tried, which is two days at most.
+_CALLBACKS_RETENTION_MS = 3 * _DAY_MS
+# As long as `outcome_window_s` may be.
 _OUTCOMES_RETENTION_MS = _DAY_MS
 _FEEDBACK_RETENTION_MS = 30 * _DAY_MS
 _DEAD_LETTERS_RETENTION_MS = 30 * _DAY_MS
@@ -42,7 +43,8 @@ def topic_specs(
     kafka: "KafkaSettings", names: "Names", webhooks: "WebhookSettings", versions: Iterable[tuple[str, str]]
 ) -> tuple[TopicSpec, ...]:
     """Return every topic that these `(model, version)` pairs need."""
-    retention = {"retention.ms": str(_RETENTION_MS), "max.message.bytes": str(record_limit_bytes(kafka))}
+    size = {"max.message.bytes": str(record_limit_bytes(kafka))}
+    retention = {"retention.ms": str(int(kafka.request_retention_s * 1000))} | size
     shared = [
         *(
             TopicSpec(name=name, partitions=kafka.ingress_partitions, config=retention)
@@ -54,7 +56,7 @@ def topic_specs(
         TopicSpec(
             name=names.dead_letters,
             partitions=1,
-            config=retention | {"retention.ms": str(_DEAD_LETTERS_RETENTION_MS)},
+            config={"retention.ms": str(_DEAD_LETTERS_RETENTION_MS)} | size,
         ),
         *(
             TopicSpec(name=name, partitions=1, config={"cleanup.policy": "compact"})
@@ -66,15 +68,16 @@ def topic_specs(
         for model, version in versions
         for lane in Lane
     ]
-    return (*shared, *_callback_specs(kafka, names, webhooks, retention), *work)
+    return (*shared, *_callback_specs(kafka, names, webhooks, size), *work)
 
 
 def _callback_specs(
-    kafka: "KafkaSettings", names: "Names", webhooks: "WebhookSettings", retention: dict[str, str]
+    kafka: "KafkaSettings", names: "Names", webhooks: "WebhookSettings", size: dict[str, str]
 ) -> tuple[TopicSpec, ...]:
     """Return the topics of callbacks. Those of retries have one partition: its first record is due first."""
     if not webhooks.enabled:
         return ()
+    retention = {"retention.ms": str(_CALLBACKS_RETENTION_MS)} | size
     waiting = (names.callback_retries(stage) for stage in range(1, CALLBACK_STAGES + 1))
     return (
         TopicSpec(name=names.callbacks, partitions=kafka.ingress_partitions, config=retention),

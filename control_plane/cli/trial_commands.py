@@ -24,7 +24,10 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     model: Model,
     to: Annotated[str, typer.Option("--to", help="The version that is tried.")],
     since: Annotated[
-        str, typer.Option(help="Requests since then: 30s, 15m, 2h, 3d ago, or an RFC 3339 time; topics keep 3 days.")
+        str,
+        typer.Option(
+            help="Requests since then: 30s, 15m, 2h, 3d ago, or an RFC 3339 time; topics keep 3 days by default."
+        ),
     ] = "24h",
     sample: Annotated[str, typer.Option(help="The share of them that is sent, such as 5%.")] = "5%",
     rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="Requests a second, at most.")] = 50.0,

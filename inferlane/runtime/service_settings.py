@@ -213,4 +213,5 @@ class OutcomeSettings(SettingsPart):
 
     interval_s: Annotated[Seconds, Field(alias="outcome_interval_s")] = 1.0
     slot_s: Annotated[int, Field(ge=1, alias="outcome_slot_s")] = 5
-    window_s: Annotated[int, Field(ge=10, alias="outcome_window_s")] = 3_600
+    # The topic of outcomes keeps a day, and a router that starts builds its windows from it.
+    window_s: Annotated[int, Field(ge=10, le=86_400, alias="outcome_window_s")] = 3_600

@@ -27,6 +27,11 @@ SETTING_PAIRS = (
         effect="a call that names no deadline would have a later one than any call may",
     ),
     SettingPair(
+        lower="INFERLANE_MAX_DEADLINE_S",
+        upper="INFERLANE_REQUEST_RETENTION_S",
+        effect="the broker could delete a request before its deadline",
+    ),
+    SettingPair(
         lower="INFERLANE_MAX_BODY_BYTES",
         upper="INFERLANE_MAX_PENDING_BYTES",
         effect="the largest bodies would be refused as overload for ever",

@@ -91,6 +91,10 @@ class KafkaSettings(SettingsPart):
     # batches for broker and worker; more give all waiting records to one worker of the pool.
     sticky_records: Annotated[int, Field(ge=1)] = 16
     replication_factor: Annotated[int, Field(ge=1)] = 1
+    # How long topics keep requests and results, for topics that are created from now on: existing ones keep theirs. No
+    # shorter than `max_deadline_s`, and shorter than the broker keeps offsets (7 days): a pool that was scaled to zero
+    # for longer than that would infer all of them again. Longer takes more disk.
+    request_retention_s: Annotated[float, Field(ge=3_600, le=518_400)] = 259_200.0
     # The largest body of a call, and of a record.
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
     # The largest result; topics and store must hold it.

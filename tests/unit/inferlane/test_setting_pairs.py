@@ -29,6 +29,7 @@ def test_a_pair_may_be_equal_and_is_refused_when_turned_round(pair: SettingPair)
     [
         ("MAX_WAIT_S", "DEFAULT_WAIT_S", 5),
         ("MAX_DEADLINE_S", "DEFAULT_DEADLINE_S", 7.5),
+        ("REQUEST_RETENTION_S", "MAX_DEADLINE_S", 7_200.5),
         ("MAX_PENDING_BYTES", "MAX_BODY_BYTES", 4_096),
     ],
 )
