@@ -60,6 +60,7 @@ class EventStream:
         self._last_event_id = last_event_id
         self._deadline = sender.deadline(timeout_s)
         self._failures = 0
+        self._reopen_after_s: float | None = None
         self._buffer = b""
         self._fields: dict[str, str] = {}
         self._seen: Event | None = None
@@ -106,6 +107,9 @@ class EventStream:
             self._fields[name] = value.removeprefix(" ")
             return None
         fields, self._fields = self._fields, {}
+        reopen_after_ms = fields.get("retry", "")
+        if reopen_after_ms.isascii() and reopen_after_ms.isdigit():
+            self._reopen_after_s = int(reopen_after_ms) / 1000
         if "data" not in fields:
             return None
         document = read_object(fields["data"].encode())
@@ -127,7 +131,7 @@ class EventStream:
             self._is_over = True
         if self._is_over:
             return 0.0
-        retries, retry_after_s = self._sender.retries, None
+        retries, retry_after_s = self._sender.retries, self._reopen_after_s
         is_silence = isinstance(outcome, NoReply) and outcome.has_timed_out
         if outcome is not None and not is_silence:
             error = error_of(self.opening(), outcome, self._deadline, None, V1_FORM)

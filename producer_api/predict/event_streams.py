@@ -31,6 +31,9 @@ MEDIA_TYPE = "text/event-stream"
 # Proxies close connections that are silent for long; the HTML Standard (9.2.7) advises a comment every 15 s or so.
 _KEEP_ALIVE_S = 15.0
 _KEEP_ALIVE = b": keep-alive\n\n"
+# When a client is to open a stream again that the store was late for. EventSource waits without end while the store is
+# away, so that many clients ask this often: too short adds to the load of a store that comes back.
+_REOPEN_AFTER_MS = 3_000
 # How often a request past its deadline is read while the store does not answer.
 _RETRY_S = 1.0
 _HEADERS = {
@@ -181,6 +184,13 @@ class _EventStreamResponse(Response):
             await out.end()
         else:
             await self._streams.write(*self._request, receive=receive, out=out)
+
+
+def empty_stream(request_id: str, error: UnavailableError) -> Response:
+    """Return a stream without events, with a comment that says why: EventSource opens it again, but not after a 503."""
+    log.info("event_stream_without_store", request_id=request_id, error=str(error))
+    comment = " ".join(str(error).split())
+    return Response(f": {comment}\nretry: {_REOPEN_AFTER_MS}\n\n", headers=_HEADERS, media_type=MEDIA_TYPE)
 
 
 def queued_body(request_id: str, accepted: Accepted) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from inferlane.contracts.identity import foreign_name, is_own_id
 from inferlane.contracts.results import Accepted, Result
-from inferlane.errors import quoted
+from inferlane.errors import UnavailableError, quoted
 from producer_api.http.asgi import CALLER, SEES_ALL
 from producer_api.http.error_responses import UnknownPredictionError
 from producer_api.http.schemas import Prediction
 from producer_api.predict.call_options import seconds_within
 from producer_api.predict.cancellation import accepted_headers, cancel_request
-from producer_api.predict.event_streams import MEDIA_TYPE, queued_body
+from producer_api.predict.event_streams import MEDIA_TYPE, empty_stream, queued_body
 from producer_api.predict.pending import answer_within, store_is_late
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
 
@@ -100,11 +100,17 @@ async def stream_prediction(
     """Server-sent events: `queued` while there is no result, then `result`, which ends the stream.
 
     The data of each is the body of `GET /v1/predictions/{request_id}`. Any replica serves it. If a stream ends without
-    `result`, open it again, as EventSource does by itself.
+    `result`, open it again, as EventSource does by itself. While the store does not answer, the stream has no events,
+    and a `retry` field says when to open it again.
     """
     time_s = services.settings.api.default_wait_s
-    async with answer_within(time_s, store_is_late(time_s, done="open the stream again")):
-        asked = await _find(services, request, request_id, source)
+    try:
+        async with answer_within(time_s, store_is_late(time_s, done="open the stream again")):
+            asked = await _find(services, request, request_id, source)
+    except UnavailableError as error:
+        if not error.retryable:
+            raise
+        return empty_stream(request_id, error)
     return services.streams.response(request_id, asked.known, key=asked.key, last_event_id=last_event_id)
 
 

@@ -15,7 +15,7 @@ from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v2 import ALL_AS_BYTES, encode_response
 from inferlane.runtime.api_keys import Scope
 from producer_api.main import serve
-from tests.support.parts import eventually, free_port
+from tests.support.parts import eventually, free_port, frozen
 from tests.support.running_api import CALL, RunningApi, running_api, serving
 
 pytestmark = pytest.mark.timeout(300)
@@ -71,9 +71,13 @@ class EventReader:
         fields = dict(line.split(": ", 1) for line in chunk.decode().strip().split("\n"))
         return Event(fields["event"], json.loads(fields["data"]), fields.get("id"))
 
-    async def body(self) -> Any:
+    async def whole(self) -> bytes:
+        """The body of an answer that says its length."""
         async with asyncio.timeout(LIMIT_S):
-            return json.loads(await self._reader.readexactly(int(self.headers["content-length"])))
+            return await self._reader.readexactly(int(self.headers["content-length"]))
+
+    async def body(self) -> Any:
+        return json.loads(await self.whole())
 
     async def close(self) -> None:
         self._writer.close()
@@ -197,6 +201,27 @@ async def test_unknown_ids_and_requests_of_other_keys_are_404_before_the_stream(
         for stream in streams:
             names = [event.name for event in (await stream.event(), await stream.event()) if event is not None]
             assert names == ["queued", "result"]
+
+
+async def test_a_stream_that_the_store_is_late_for_ends_without_events_and_can_be_opened_again(tmp_path: Path) -> None:
+    """It was a 503, after which a browser's EventSource does not come back (HTML Standard, 9.2.2)."""
+    async with running_api(tmp_path) as api:
+        request_id = await submit(api)
+        with frozen([api.pids["store"]]):
+            stream = await EventReader.open(api, events_of(request_id))
+            assert stream.status == 200
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            assert stream.headers["cache-control"] == "no-store"
+            reason, retry, *rest = (await stream.whole()).decode().split("\n")
+        assert reason.startswith(
+            ": the result store did not answer within the 1.0 s of this call; open the stream again"
+        )
+        assert (retry, rest) == ("retry: 3000", ["", ""])
+        await stream.ask(events_of(request_id))
+        queued = await stream.event()
+        assert queued is not None
+        assert queued.name == "queued"
+        await stream.close()
 
 
 async def test_a_drain_ends_every_stream_in_good_order(tmp_path: Path) -> None:

@@ -68,6 +68,14 @@ def test_the_last_id_is_named_when_the_stream_is_opened_again(server: ScriptedSe
     assert [call.headers["last-event-id"] for call in server.seen] == ["3", "7"]
 
 
+def test_a_stream_is_opened_again_after_the_time_that_the_server_names(server: ScriptedServer, ask: Ask) -> None:
+    server.will(stream(": no store\nretry: 20\n\n"), stream("retry: 3000\n\n"))
+    retries = Retries(limit=2, first_s=0, longest_s=0)
+    with pytest.raises(TimedOut):
+        ask(server.url, lambda client: client.handle("r1").events(timeout_s=2), retries=retries)
+    assert len(server.seen) == 2
+
+
 def test_who_has_the_result_gets_no_event(server: ScriptedServer, ask: Ask) -> None:
     server.will(Scripted(status=204, document=b""))
     assert list(ask(server.url, lambda client: client.handle("r1").events(last_event_id="1-5.25"))) == []
