@@ -12,6 +12,7 @@ import psutil
 from control_plane.autoscaling.desired_replicas import HPA_SYNC_S
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.http.listen_address import ListenAddress
 from inferlane.runtime.kafka.arrivals import can_hold_signals
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def check_host(variable: str, host: str) -> None:
     if fault is not None:
         raise ConfigurationError(
             f"{variable}={host!r} is no address of this machine: {fault.strerror or fault}. Name one without a port: "
-            "127.0.0.1 for this machine alone, 0.0.0.0 for every network of it"
+            "127.0.0.1 for this machine alone, 0.0.0.0 for every IPv4 network of it, :: for those of IPv6 too"
         )
 
 
@@ -163,16 +164,18 @@ def is_free(port: int, *, host: str = "127.0.0.1") -> bool:
 
 
 def _bind_fault(port: int, *, host: str) -> OSError | None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do: a port whose last connections are still in TIME_WAIT counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error
-        except UnicodeError as error:  # of a name that no resolver can be asked for
-            return OSError(errno.EINVAL, str(error))
+    try:
+        address = ListenAddress.of(host)
+        with socket.socket(address.family, socket.SOCK_STREAM) as probe:
+            # As servers do: a port whose last connections are still in TIME_WAIT counts as free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if address.family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not address.is_dual_stack)
+            probe.bind((address.host, port))
+    except OSError as error:
+        return error
+    except UnicodeError as error:  # of a name that no resolver can be asked for
+        return OSError(errno.EINVAL, str(error))
     return None
 
 

@@ -32,6 +32,7 @@ def _seconds_by_name(text: str) -> dict[str, int]:
 class ApiSettings(SettingsPart):
     """The API: where it listens, who may call it, how long a call waits and how much is admitted."""
 
+    # Of both ports; `0.0.0.0` is every address of IPv4, `::` every one of IPv6 and IPv4.
     host: Annotated[str, Field(alias="api_host")] = "127.0.0.1"
     port: Annotated[Port, Field(alias="api_port")] = 8000
     # API processes of `inferlane up` that share the port; 0: 1 up to 5 cores, then one for 3 cores. Too few leave cores

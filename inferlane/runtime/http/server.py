@@ -16,6 +16,7 @@ import uvicorn
 
 from inferlane.errors import ConfigurationError, quoted
 from inferlane.runtime.http.direct_calls import DirectHandler, DirectProtocol, direct_of, limited_protocol
+from inferlane.runtime.http.listen_address import ListenAddress
 from inferlane.runtime.http.request_head import CONTENT_TYPE, encode_problem
 from inferlane.runtime.runfile import is_loopback
 from inferlane.runtime.service import essential
@@ -104,9 +105,15 @@ async def serve_http(  # noqa: PLR0913 - what is served, where, and the limits
     Raises:
         ConfigurationError: the port cannot be bound.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=shares_port)
+        address = ListenAddress.of(host)
+        listener = socket.create_server(
+            (address.host, port),
+            family=address.family,
+            backlog=_BACKLOG,
+            reuse_port=shares_port,
+            dualstack_ipv6=address.is_dual_stack,
+        )
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port.") from error
     chosen: dict[str, Any] = {
