@@ -92,6 +92,11 @@ class Enqueuer:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            held = 0
+            while len(self._pending) > held:
+                # Requests that are read in the next turn of the event loop came with these.
+                held = len(self._pending)
+                await asyncio.sleep(0)
             batch, self._pending = list(self._pending.values()), {}
             # A record that is refused does not fail the others of its batch.
             answers: Sequence[InferlaneError | None] = [stopping()] * len(batch)
