@@ -19,7 +19,8 @@ from inferlane.contracts.results import Status
 from inferlane.contracts.wire.v2 import decode_response, encode_binary_request
 from inferlane.errors import DecodeError, UnavailableError
 from inferlane.runtime.kafka.arrivals import ArrivalListener
-from inferlane.runtime.kafka.clients import broker_errors, make_consumer, partitions_of, rest_until_told
+from inferlane.runtime.kafka.clients import broker_errors, make_consumer, partitions_of
+from inferlane.runtime.kafka.fetch_wait import rest_until_told
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_reader import read_added_partitions
 

@@ -12,8 +12,10 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from inferlane.errors import DecodeError, InferlaneError, UnavailableError
-from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalSignals
-from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer, rest_until_told
+from inferlane.runtime.kafka.arrival_signals import ArrivalSignals
+from inferlane.runtime.kafka.arrivals import ArrivalListener
+from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer
+from inferlane.runtime.kafka.fetch_wait import rest_until_told
 from inferlane.runtime.service import Background
 
 if TYPE_CHECKING:

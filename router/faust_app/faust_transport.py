@@ -15,8 +15,8 @@ from inferlane.runtime.kafka.clients import (
     METADATA_MAX_AGE_MS,
     batch_limit_bytes,
     client_arguments,
-    rest_until_told,
 )
+from inferlane.runtime.kafka.fetch_wait import rest_until_told
 from inferlane.runtime.kafka.fetcher import guard_fetches, set_fetch_wait
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def transport_class(kafka: "KafkaSettings", *, topic: str, fetch_max_wait_ms: in
             await super().on_start()
             if kafka.arrivals_dir is not None:
                 self.arrivals = ArrivalListener(kafka.arrivals_dir, topic)
-                if rest_until_told(self._consumer, self.arrivals, topic=topic, effect="the broker is asked often"):
+                if rest_until_told(self._consumer, self.arrivals, topic=topic):
                     set_fetch_wait(self._consumer, _REST_MS)
 
         async def on_thread_stop(self) -> None:

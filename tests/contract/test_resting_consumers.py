@@ -28,6 +28,7 @@ NAMES = Names()
 TOPIC = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
 # Longer than the test may take: what is found was found by a signal.
 REST_MS = 1_000_000
+ROUNDS = 200
 
 
 @pytest.fixture
@@ -47,7 +48,17 @@ async def consuming(settings: Settings) -> LaneConsumer:
     return consumer
 
 
-async def test_a_resting_consumer_gets_what_a_producer_beside_it_writes(broker: Broker, arrivals_dir: Path) -> None:
+async def test_a_resting_consumer_gets_what_a_producer_beside_it_writes_without_a_fetch(
+    broker: Broker, arrivals_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetches: list[int] = []
+    request = Fetcher._proc_fetch_request
+
+    async def counted(fetcher: Fetcher, assignment: Any, node: int, asked: Any) -> Any:
+        fetches.append(node)
+        return await request(fetcher, assignment, node, asked)
+
+    monkeypatch.setattr(Fetcher, "_proc_fetch_request", counted)
     settings = broker.settings(
         ingress_partitions=1,
         work_partitions=2,
@@ -65,10 +76,50 @@ async def test_a_resting_consumer_gets_what_a_producer_beside_it_writes(broker: 
             # The first finds a consumer that may have no partition yet, the others one that rests.
             await producer.send([OutRecord(TOPIC, value, value, [])])
             assert await values(consumer, 1) == [value]
+            if number < 5:  # until its partitions are assigned, and found read
+                fetches.clear()
+        assert not fetches
     finally:
         await consumer.close()
         await producer.close()
     assert not names_in(arrivals_dir)
+
+
+async def test_what_several_producers_write_is_is_returned_once(broker: Broker, arrivals_dir: Path) -> None:
+    """Two send signals and one does not, all into the same partitions."""
+    settings = broker.settings(ingress_partitions=1, work_partitions=2, arrivals_dir=arrivals_dir)
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
+    producers = [BatchProducer(settings.kafka) for _ in range(2)]
+    foreign = make_producer(settings.kafka)
+    consumer = await consuming(settings)
+    for producer in producers:
+        await producer.start()
+    await foreign.start()
+
+    async def write(number: int, producer: BatchProducer) -> None:
+        for at in range(ROUNDS):
+            value = b"%d/%d" % (number, at)
+            await producer.send([OutRecord(TOPIC, value, value, [])])
+
+    async def write_foreign() -> None:
+        for at in range(0, ROUNDS, 20):
+            await foreign.send_and_wait(TOPIC, b"foreign/%d" % at)
+            await asyncio.sleep(0.05)
+
+    try:
+        await producers[0].send([OutRecord(TOPIC, b"first", b"first", [])])
+        assert await values(consumer, 1) == [b"first"]
+        expected = {b"%d/%d" % (number, at) for number in range(2) for at in range(ROUNDS)}
+        expected |= {b"foreign/%d" % at for at in range(0, ROUNDS, 20)}
+        writing = asyncio.gather(*(write(*one) for one in enumerate(producers)), write_foreign())
+        found = await values(consumer, len(expected))
+        await writing
+        assert sorted(found) == sorted(expected)
+    finally:
+        await consumer.close()
+        for producer in producers:
+            await producer.close()
+        await foreign.stop()
 
 
 async def test_records_of_a_producer_that_sends_no_signal_are_found_after_the_rest(

@@ -2,34 +2,53 @@
 
 Such a broker (Tansu) must be polled, which is a floor of the latency and most of the CPU of a small request. With
 signals a consumer waits until a producer on the same machine has written. A signal is only a hint: if it is lost, or if
-a producer sends none, the record waits for the consumer's next regular fetch.
+a producer sends none, the record waits for the consumer's next regular fetch. A signal may carry the batch that was
+written, for listeners that take it (`inferlane.runtime.kafka.handed_batches`): they need no fetch then.
 """
 
 import asyncio
 import itertools
 import os
 import socket
-import time
-from contextlib import suppress
+import struct
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
 log = structlog.get_logger(__name__)
 
-# Seconds for which a list of listeners is used. Until then a new listener finds records by its own fetches.
-_LISTED_S = 1.0
-_SIGNAL = b"1"
+SIGNAL = b"1"
+# In front of a batch: its partition, and its base offset in the place of that in the batch itself.
+WRITTEN_AT = struct.Struct(">iq")
+PARTITION = struct.Struct(">i")
+# Larger batches are fetched. Most of those that clients wait for have at most 64 KiB (`record_writer`).
+_MOST_BATCH_BYTES = 128 * 1024
+LONGEST_BYTES = PARTITION.size + _MOST_BATCH_BYTES
 # The path of a socket has at most 107 bytes on Linux and 103 on macOS.
 _MAX_PATH_BYTES = 103
 _TOPIC_BYTES = 8
-_NAME_BYTES = 2 * _TOPIC_BYTES + len(".4194304.1000000")
+# At the end of a socket's name: its listener takes batches.
+TAKES_BATCHES = "+"
+_NAME_BYTES = 2 * _TOPIC_BYTES + len(".4194304.1000000") + len(TAKES_BATCHES)
 _numbers = itertools.count()
+
+
+class WrittenBatch(NamedTuple):
+    """A batch of records that the broker has acknowledged: of format 2, and where it lies."""
+
+    partition: int
+    base_offset: int
+    batch: bytes | bytearray | memoryview
+
+
+Taker = Callable[[str, int, bytes], bool]
+"""Takes a batch of a topic and a partition, as the broker stores it; False if the broker must be asked instead."""
 
 
 def can_hold_signals(folder: Path) -> bool:
@@ -53,16 +72,22 @@ class ArrivalListener:
 
     def __init__(self, folder: Path, topic: str, *, arrived: asyncio.Event | None = None) -> None:
         """`arrived` is set by a signal; listeners that share it are waited for together."""
-        self._path = folder.absolute() / f"{_topic_part(topic)}.{os.getpid()}.{next(_numbers)}"
+        self._topic = topic
+        self._path = folder.absolute() / f"{topic_part(topic)}.{os.getpid()}.{next(_numbers)}"
         self._socket: socket.socket | None = None
         self._arrived = asyncio.Event() if arrived is None else arrived
+        self._take: Taker | None = None
+        self._received = memoryview(bytearray(len(SIGNAL)))
 
-    def open(self) -> None:
-        """Start listening.
+    def open(self, take: Taker | None = None) -> None:
+        """Start listening; hand each batch that comes with a signal to `take`.
 
         Raises:
             OSError: the socket cannot be created; signals are only a hint, so go on without.
         """
+        if take is not None:
+            self._take, self._path = take, self._path.with_name(self._path.name + TAKES_BATCHES)
+            self._received = memoryview(bytearray(LONGEST_BYTES))
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -96,12 +121,18 @@ class ArrivalListener:
         await wait_for_arrival(self._arrived, wait_s)
 
     def _read(self) -> None:
-        self._arrived.set()
         if self._socket is None:
             return
-        with suppress(BlockingIOError, InterruptedError):
+        try:
             # Mostly there is one; if more came, the event loop calls again.
-            self._socket.recv(len(_SIGNAL))
+            size_bytes = self._socket.recv_into(self._received)
+        except (BlockingIOError, InterruptedError):
+            return
+        if self._take is not None and size_bytes > WRITTEN_AT.size:
+            (partition,) = PARTITION.unpack_from(self._received)
+            if self._take(self._topic, partition, bytes(self._received[PARTITION.size : size_bytes])):
+                return
+        self._arrived.set()
 
 
 class ArrivalListeners:
@@ -111,6 +142,8 @@ class ArrivalListeners:
         self._folder = folder
         self._arrived = asyncio.Event()
         self._listeners: dict[str, ArrivalListener] = {}
+        self.take: Taker | None = None
+        """What the batches of topics that are listened to from now on are handed to."""
 
     def listen_to(self, topics: "Collection[str]") -> None:
         """Listen to exactly these topics; a topic whose socket cannot be created is polled often."""
@@ -119,7 +152,7 @@ class ArrivalListeners:
         for topic in set(topics) - self._listeners.keys():
             listener = ArrivalListener(self._folder, topic, arrived=self._arrived)
             try:
-                listener.open()
+                listener.open(self.take)
             except OSError as error:
                 log.warning("arrivals_not_heard", topic=topic, reason=str(error))
             else:
@@ -138,78 +171,6 @@ class ArrivalListeners:
         await wait_for_arrival(self._arrived, wait_s)
 
 
-class ArrivalSignals:
-    """Sends signals to the listeners of a topic on this machine. Used from one event loop."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder.absolute()
-        self._socket: socket.socket | None = None
-        self._listeners: dict[str, list[str]] = {}
-        self._listed_s = -_LISTED_S
-        self._due: set[str] = set()
-
-    def send_soon(self, topic: str) -> None:
-        """Send in the next turn of the event loop, once for all calls until then.
-
-        The partitions of one produce request are acknowledged together. A signal for each would make the consumer
-        fetch twice, the second time for nothing.
-        """
-        if not self._due:
-            asyncio.get_running_loop().call_soon(self._send_due)
-        self._due.add(topic)
-
-    def _send_due(self) -> None:
-        due, self._due = self._due, set()
-        for topic in due:
-            self.send(topic)
-
-    def send(self, topic: str) -> None:
-        """Tell every listener that the topic has new records. Never waits and never fails."""
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
-        gone = []
-        listeners = self._listeners_of(topic)
-        for path in listeners:
-            try:
-                self._socket.sendto(_SIGNAL, path)
-            except BlockingIOError:
-                # Its buffer is full of signals: one more would add nothing.
-                continue
-            except (ConnectionRefusedError, FileNotFoundError):
-                gone.append(path)
-            except OSError:
-                continue
-        for path in gone:
-            # The socket of a process that was killed.
-            listeners.remove(path)
-            with suppress(OSError):
-                Path(path).unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Send what is due and close the socket."""
-        self._send_due()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _listeners_of(self, topic: str) -> list[str]:
-        now_s = time.monotonic()
-        if now_s - self._listed_s >= _LISTED_S:
-            self._listeners = _by_topic(self._folder)
-            self._listed_s = now_s
-        return self._listeners.get(_topic_part(topic), [])
-
-
-def _topic_part(topic: str) -> str:
+def topic_part(topic: str) -> str:
     """Return the prefix of a listener's socket: a digest, as topics may be longer than a socket's path."""
     return blake2b(topic.encode(), digest_size=_TOPIC_BYTES).hexdigest()
-
-
-def _by_topic(folder: Path) -> dict[str, list[str]]:
-    listeners: dict[str, list[str]] = {}
-    with suppress(OSError):
-        names: Iterable[str] = os.listdir(folder)  # noqa: PTH208 - names alone, which is a fifth of the time
-        for name in names:
-            listeners.setdefault(name.partition(".")[0], []).append(f"{folder}/{name}")
-    return listeners

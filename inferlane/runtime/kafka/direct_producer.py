@@ -20,6 +20,8 @@ from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 from aiokafka.producer.sender import SendProduceReqHandler
 
+from inferlane.runtime.kafka.arrivals import WrittenBatch
+
 _Batches = dict[TopicPartition, MessageBatch]
 # The event loop alone would let the garbage collector take a task.
 _handed_on: "set[asyncio.Task[None]]" = set()
@@ -143,6 +145,11 @@ class _Request:
         waiter = self._accumulator.waiter()
         if self._accumulator._batches and not waiter.done():  # noqa: SLF001
             waiter.set_result(None)
+
+
+def written_batch(builder: BatchBuilder, written: Any) -> WrittenBatch:
+    """Return a batch that the broker has acknowledged, from its builder and the result of its future."""
+    return WrittenBatch(written.partition, written.offset, builder._build())  # noqa: SLF001 - what was sent
 
 
 class _AnsweringClient:

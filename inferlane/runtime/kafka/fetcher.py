@@ -4,8 +4,8 @@ aiokafka raises on such a batch after it has moved the positions of other partit
 returned, and it raises again for ever. Here the contents of a fetch never raise: a record that stands for the batch
 takes its place (`inferlane.contracts.kafka_record`) and is answered like any other.
 
-Only this module, `fetch_loop` and `recreated_topics` reach into aiokafka's fetcher; `test_fetching.py` and
-`test_fetch_loop.py` fail when that changes.
+Only this module, `fetch_loop`, `handed_batches` and `recreated_topics` reach into aiokafka's fetcher; the tests
+`test_fetching.py`, `test_fetch_loop.py` and `test_handed_batches.py` fail when that changes.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from inferlane.contracts.kafka_record import is_unreadable, unreadable_headers
 from inferlane.errors import DecodeError, clipped
 from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalListeners
 from inferlane.runtime.kafka.batch_decoder import DECOMPRESSORS, Frame, Frames
-from inferlane.runtime.kafka.fetch_loop import LoopedFetcher
+from inferlane.runtime.kafka.handed_batches import HandedFetcher
 from inferlane.runtime.kafka.recreated_topics import start_over_past_end
 
 if TYPE_CHECKING:
@@ -80,10 +80,15 @@ def set_fetch_wait(consumer: "AIOKafkaConsumer", wait_ms: int) -> None:
 
 
 def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener | ArrivalListeners) -> None:
-    """Let the broker hold no fetch any more; rest before the next one instead, until a signal or for the fetch wait."""
+    """Let the broker hold no fetch any more; rest before the next one instead, until a signal or for the fetch wait.
+
+    Listeners of many topics hand on the batches that come with the signals.
+    """
     inner = consumer._fetcher  # noqa: SLF001 - made by aiokafka, of the class below
     inner.arrivals, inner.rest_s = arrivals, inner._fetch_max_wait_ms / 1000  # noqa: SLF001 - as above
     inner._fetch_max_wait_ms = _SHORTEST_WAIT_MS  # noqa: SLF001 - as above
+    if isinstance(arrivals, ArrivalListeners):
+        arrivals.take = inner.take
 
 
 def wait_after(*, found: bool, is_behind: bool, wait_ms: int) -> int:
@@ -99,7 +104,7 @@ def wait_after(*, found: bool, is_behind: bool, wait_ms: int) -> int:
     return min(2 * wait_ms, _LONGEST_WAIT_MS) if is_behind else max(wait_ms // 2, _SHORTEST_WAIT_MS)
 
 
-class _Fetcher(LoopedFetcher):
+class _Fetcher(HandedFetcher):
     """Returns what was fetched, within a number of records and of bytes."""
 
     arrivals: ArrivalListener | ArrivalListeners | None = None
@@ -116,6 +121,8 @@ class _Fetcher(LoopedFetcher):
                 except asyncio.CancelledError:
                     # As in aiokafka: the assignment has changed, or the consumer closes.
                     return False
+            if self.is_outdated(assignment, request):
+                return False
             self.arrivals.forget()
         found: bool = await super()._proc_fetch_request(assignment, node_id, request)
         if found:
@@ -179,9 +186,10 @@ class _Fetcher(LoopedFetcher):
         return drained
 
     def _forget(self, partition: TopicPartition) -> None:
-        """Let the partition be fetched again."""
+        """Go on with what was handed for the partition, or let it be fetched again."""
         del self._records[partition]
-        self._notify(self._wait_consume_future)
+        if not self._bring(partition):
+            self._notify(self._wait_consume_future)
 
 
 def _is_at_end(assignment: Any, topic: str, part: tuple[int, int, int]) -> bool:

@@ -12,8 +12,9 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
 from inferlane.runtime.error_remedies import TOO_LARGE, Remedy, remedy_of
-from inferlane.runtime.kafka.arrivals import ArrivalSignals
+from inferlane.runtime.kafka.arrival_signals import ArrivalSignals
 from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, record_limit_bytes
+from inferlane.runtime.kafka.direct_producer import written_batch
 from inferlane.runtime.kafka.producer_connection import RenewableProducer, TopicFacts, write_failure
 from inferlane.runtime.kafka.record_writer import (
     OutBatch,
@@ -156,14 +157,11 @@ class BatchProducer:
         for group, (partition, batch) in zip(groups, batches.items(), strict=True):
             future = sent.futures[partition]
             if future.done() and future.exception() is None:
-                self._signal(group.topic)
+                if self._arrivals is not None:
+                    self._arrivals.send_soon(group.topic, written_batch(batch.builder, future.result()))
             else:
                 group.sent = SentBatch(producer, batch, asyncio.shield(future))
         return [group for group in groups if group.sent is not None]
-
-    def _signal(self, topic: str) -> None:
-        if self._arrivals is not None:
-            self._arrivals.send_soon(topic)
 
     async def _send_group(
         self, group: PlacedRecords, records: "Sequence[OutRecord]", outcomes: "list[InferlaneError | None]"
@@ -172,7 +170,8 @@ class BatchProducer:
             async with asyncio.timeout_at(group.until_s):
                 while group.numbers:
                     await self._send_once(group, records, outcomes)
-                    self._signal(group.topic)
+                    if self._arrivals is not None:
+                        self._arrivals.send_soon(group.topic)
         except (*BROKER_ERRORS, InferlaneError) as error:
             failure = error if isinstance(error, InferlaneError) else write_failure(self._kafka, group.topic, error)
             for number in group.numbers:

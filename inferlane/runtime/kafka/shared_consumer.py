@@ -19,7 +19,8 @@ from inferlane.contracts.naming import Lane
 from inferlane.errors import ConsumerBrokenError, InferlaneError
 from inferlane.runtime.kafka.arrivals import ArrivalListeners
 from inferlane.runtime.kafka.assigned_positions import positions
-from inferlane.runtime.kafka.clients import BROKER_ERRORS, FetchWait, broker_errors, make_consumer
+from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, make_consumer
+from inferlane.runtime.kafka.fetch_wait import FetchWait
 from inferlane.runtime.kafka.fetcher import has_failed, rest_between_fetches, set_fetch_wait
 from inferlane.runtime.kafka.group_offsets import GroupHasMembersError, GroupOffsets
 from inferlane.runtime.kafka.topic_feed import TopicFeed
@@ -110,8 +111,7 @@ class SharedConsumer:
         await self.commit(feed)
         self._waiting.pop(feed.topic, None)
         if self._feeds.pop(feed.topic, None) is not None:
-            # A broken consumer reads nothing that could be left.
-            with suppress(ConsumerBrokenError):
+            with suppress(ConsumerBrokenError):  # it reads nothing that could be left
                 self._assign()
 
     async def commit(self, feed: TopicFeed) -> None:

@@ -81,9 +81,22 @@ class FetchingConsumer:
         self._client = _Client()
         self.fetcher = consumer_module.Fetcher(self._client, self._subscription, isolation_level="read_committed")
         self.fetcher._fetch_task.cancel()
-        self._assignment = self._subscription.subscription.assignment
-        for partition in partitions:
-            self._assignment.state_value(partition).reset_to(position)
+        self._take_over(position)
+
+    def _take_over(self, position: int) -> None:
+        self.assignment = self._subscription.subscription.assignment
+        for partition in self.assignment.tps:
+            self.assignment.state_value(partition).reset_to(position)
+
+    def assign(self, *partitions: TopicPartition, position: int) -> None:
+        """Give it these partitions, in an assignment of its own."""
+        self._subscription.unsubscribe()
+        self._subscription.assign_from_user(partitions)
+        self._take_over(position)
+
+    def seek(self, partition: TopicPartition, position: int) -> None:
+        """Go on from there."""
+        self.assignment.state_value(partition).seek(position)
 
     async def bring(
         self,
@@ -100,9 +113,13 @@ class FetchingConsumer:
                 for tp, raw in fetched.items()
             ]
         )
-        asked = [(tp.topic, [(tp.partition, self.position(tp), 1 << 20)]) for tp in fetched]
-        request = FetchRequest(500, 1, 1 << 25, fetcher.READ_COMMITTED, asked)
-        assert await self.fetcher._proc_fetch_request(self._assignment, NODE, request)
+        request = self.request(*fetched)
+        assert await self.fetcher._proc_fetch_request(self.assignment, NODE, request)
+
+    def request(self, *partitions: TopicPartition) -> Any:
+        """A fetch of these partitions from their positions on."""
+        asked = [(tp.topic, [(tp.partition, self.position(tp), 1 << 20)]) for tp in partitions]
+        return FetchRequest(500, 1, 1 << 25, fetcher.READ_COMMITTED, asked)
 
     def position(self, partition: TopicPartition) -> int:
-        return int(self._assignment.state_value(partition).position)
+        return int(self.assignment.state_value(partition).position)

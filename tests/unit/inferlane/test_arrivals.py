@@ -9,7 +9,8 @@ import pytest
 
 from control_plane.local.profile import StackOptions, stack_profile
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalSignals, can_hold_signals
+from inferlane.runtime.kafka.arrival_signals import ArrivalSignals
+from inferlane.runtime.kafka.arrivals import LONGEST_BYTES, ArrivalListener, WrittenBatch, can_hold_signals
 from inferlane.runtime.kafka.fetcher import wait_after
 
 # Far longer than any signal takes, and longer than a test may last.
@@ -113,6 +114,91 @@ async def test_more_signals_than_a_socket_holds_stop_nobody(folder: Path, signal
     async with asyncio.timeout(LONG_S):
         await listener.wait(LONG_S)
     listener.close()
+
+
+WRITTEN = WrittenBatch(3, 41, bytes(8) + b"what the broker has of it")
+STORED = (41).to_bytes(8, "big") + b"what the broker has of it"
+
+
+class Taking:
+    """A listener that takes batches while `takes`, and what it was handed."""
+
+    def __init__(self, folder: Path, topic: str) -> None:
+        self.takes = True
+        self.taken: list[tuple[str, int, bytes]] = []
+        self._has_taken = asyncio.Event()
+        self.listener = ArrivalListener(folder, topic)
+        self.listener.open(self.take)
+
+    def take(self, topic: str, partition: int, batch: bytes) -> bool:
+        self.taken.append((topic, partition, batch))
+        self._has_taken.set()
+        return self.takes
+
+    async def until_taken(self, count: int) -> None:
+        """Return when it was handed so many."""
+        async with asyncio.timeout(LONG_S):
+            while len(self.taken) < count:
+                self._has_taken.clear()
+                await self._has_taken.wait()
+
+
+async def test_a_batch_is_handed_to_who_takes_batches_and_told_to_the_others(
+    folder: Path, signals: ArrivalSignals
+) -> None:
+    taking, other = Taking(folder, "requests"), listening(folder, "requests")
+    signals.send_soon("requests", WRITTEN)
+    signals.send_soon("requests", WRITTEN._replace(partition=4))
+    assert await is_told(other)
+    assert not await is_told(taking.listener)
+    assert taking.taken == [("requests", 3, STORED), ("requests", 4, STORED)]
+    taking.takes = False
+    signals.send_soon("requests", WRITTEN)
+    assert await is_told(taking.listener)
+    taking.listener.close()
+    other.close()
+    assert not names_in(folder)
+
+
+@pytest.mark.parametrize(
+    "also", [None, WRITTEN._replace(batch=bytes(LONGEST_BYTES + 1))], ids=["not known", "too large"]
+)
+async def test_a_batch_that_cannot_be_handed_is_told_instead_of_those_beside_it(
+    folder: Path, signals: ArrivalSignals, also: WrittenBatch | None
+) -> None:
+    taking = Taking(folder, "requests")
+    signals.send_soon("requests", WRITTEN)
+    signals.send_soon("requests", also)
+    assert await is_told(taking.listener)
+    assert not taking.taken
+    taking.listener.close()
+
+
+async def test_the_longest_batch_is_handed_whole(folder: Path, signals: ArrivalSignals) -> None:
+    taking = Taking(folder, "requests")
+    longest = bytes(8) + bytes(range(256)) * (LONGEST_BYTES // 256 - 1)
+    signals.send("requests", [WRITTEN._replace(batch=longest)])
+    await taking.until_taken(1)
+    assert taking.taken == [("requests", 3, STORED[:8] + longest[8:])]
+    taking.listener.close()
+
+
+async def test_a_listener_that_does_not_read_is_told_to_ask_once_it_does_and_holds_up_no_other(
+    folder: Path, signals: ArrivalSignals
+) -> None:
+    still, other = Taking(folder, "requests"), Taking(folder, "requests")
+    assert still.listener._socket is not None
+    asyncio.get_running_loop().remove_reader(still.listener._socket.fileno())
+    for _ in range(2_000):
+        signals.send("requests", [WRITTEN])
+        await asyncio.sleep(0)
+    await other.until_taken(2_000)
+    asyncio.get_running_loop().add_reader(still.listener._socket.fileno(), still.listener._read)
+    async with asyncio.timeout(LONG_S):
+        await still.listener.wait(LONG_S)
+    assert 0 < len(still.taken) < 2_000
+    still.listener.close()
+    other.listener.close()
 
 
 async def test_the_socket_of_a_process_that_was_killed_is_taken_away(folder: Path, signals: ArrivalSignals) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from inferlane.contracts.naming import Lane
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.kafka.clients import FetchWait
+from inferlane.runtime.kafka.fetch_wait import FetchWait
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""How long a consumer waits between two fetches."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import structlog
+
+from inferlane.contracts.naming import Lane
+from inferlane.runtime.kafka.fetcher import rest_between_fetches
+from inferlane.runtime.kafka.handed_batches import handed_to
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+    from inferlane.runtime.kafka.arrivals import ArrivalListener
+    from inferlane.runtime.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+# The next record may wait at the broker for this share of the time that the lane has been empty, on top of the pause
+# that the client made anyway. A larger share adds latency, a smaller one wakes an idle machine more often.
+_SHARE_OF_PAUSE = 0.01
+# With signals a consumer needs no short wait: its own fetches find only records of producers without signals. Shorter
+# makes empty fetches between the batches of a light load; longer delays those records.
+_SIGNALLED_SHARE_OF_PAUSE = 0.02
+_SIGNALLED_BUSY_MS = 50
+_SIGNALLED_IDLE_MS = 2_000
+# No client waits for a single bulk record.
+_BULK_BUSY_MS = 50
+_BULK_IDLE_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class FetchWait:
+    """The wait of a fetch in milliseconds right after a record, and the longest, to which it grows in an empty lane.
+
+    It matters on a broker that does not wake a waiting fetch, such as Tansu: there it is a floor of the latency, and a
+    short wait polls an empty topic hundreds of times a second. If producers send signals
+    (`inferlane.runtime.kafka.arrivals`), it matters only for the records of other producers.
+    """
+
+    busy_ms: int
+    idle_ms: int
+    share_of_pause: float = _SHARE_OF_PAUSE
+
+    @classmethod
+    def for_lane(cls, kafka: "KafkaSettings", lane: Lane) -> Self:
+        """Return the waits of this lane by the settings."""
+        busy_ms, idle_ms, share = kafka.fetch_max_wait_ms, kafka.idle_fetch_max_wait_ms, _SHARE_OF_PAUSE
+        if kafka.arrivals_dir is not None:
+            busy_ms, idle_ms = max(busy_ms, _SIGNALLED_BUSY_MS), max(idle_ms, _SIGNALLED_IDLE_MS)
+            share = _SIGNALLED_SHARE_OF_PAUSE
+        if lane is Lane.BULK:
+            busy_ms, idle_ms = max(busy_ms, _BULK_BUSY_MS), max(idle_ms, _BULK_IDLE_MS)
+        return cls(busy_ms, max(busy_ms, idle_ms), share)
+
+    def after(self, empty_s: float) -> int:
+        """Return the wait of a lane that has been empty for so long, in milliseconds."""
+        return min(self.idle_ms, max(self.busy_ms, int(empty_s * 1000 * self.share_of_pause)))
+
+
+def rest_until_told(
+    consumer: "AIOKafkaConsumer",
+    arrivals: "ArrivalListener",
+    *,
+    topic: str,
+    effect: str = "the broker is asked often",
+    takes_batches: bool = False,
+) -> bool:
+    """Listen for signals and rest between fetches; where no socket can be created the broker is asked as before.
+
+    Returns whether the consumer rests. `effect` says in the log what it means for whoever waits for a record if not.
+    `takes_batches`: small batches come with their signals, without a fetch.
+    """
+    try:
+        arrivals.open(handed_to(consumer) if takes_batches else None)
+    except OSError as error:
+        log.warning("arrivals_not_heard", topic=topic, reason=str(error), effect=effect)
+        return False
+    rest_between_fetches(consumer, arrivals)
+    return True

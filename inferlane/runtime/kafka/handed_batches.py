@@ -1,0 +1,167 @@
+"""Batches that a producer on this machine has written, handed to the consumer beside it with the signal.
+
+The broker stays the only truth. A batch is handed on when the broker has acknowledged it, with the offset that the
+broker gave it, and is taken only where the consumer's position lies or where the batches that it holds end. After a
+gap, a seek or a rebalance, or when too much waits, the consumer fetches.
+"""
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
+
+from inferlane.runtime.kafka.fetch_loop import LoopedFetcher
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
+    from inferlane.runtime.kafka.arrivals import Taker
+
+# Of a batch of format 2: base offset, length of what follows and, behind the leader's epoch, the magic byte; behind CRC
+# and attributes, the distance of the last offset.
+_HEADER = struct.Struct(">qi4xb6xi")
+_BEHIND_LENGTH = 12
+_FORMAT_2 = 2
+# Of one consumer, beyond what it is reading.
+_MOST_WAITING_BYTES = 1024 * 1024
+
+
+class HandedBatch(NamedTuple):
+    """A whole batch: the offset of its first record, the offset behind its last one, and its bytes."""
+
+    base_offset: int
+    end_offset: int
+    raw: bytes
+
+    @classmethod
+    def of(cls, raw: bytes) -> "HandedBatch | None":
+        """Return what the bytes are; None if they are not one whole batch of format 2."""
+        if len(raw) < _HEADER.size:
+            return None
+        base_offset, length_bytes, magic, last_delta = _HEADER.unpack_from(raw)
+        if magic != _FORMAT_2 or length_bytes != len(raw) - _BEHIND_LENGTH or last_delta < 0:
+            return None
+        return cls(base_offset, base_offset + last_delta + 1, raw)
+
+
+class WaitingBatches:
+    """Batches of some partitions, each a sequence without a gap."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[TopicPartition, deque[HandedBatch]] = {}
+        self._bytes = 0
+
+    def add(self, partition: TopicPartition, batch: HandedBatch) -> bool:
+        """Add a batch behind those of its partition; return False if it does not follow them, or there is no room."""
+        waiting = self._waiting.setdefault(partition, deque())
+        if waiting and waiting[-1].end_offset != batch.base_offset:
+            return False
+        if self._bytes + len(batch.raw) > _MOST_WAITING_BYTES:
+            return False
+        waiting.append(batch)
+        self._bytes += len(batch.raw)
+        return True
+
+    def take(self, partition: TopicPartition, position: int) -> bytes | None:
+        """Return the batches from this position on, and keep none; None if there is none, or a gap before them."""
+        batches = [batch for batch in self._waiting.pop(partition, ()) if self._is_out(batch) > position]
+        if not batches or batches[0].base_offset > position:
+            return None
+        return batches[0].raw if len(batches) == 1 else b"".join([batch.raw for batch in batches])
+
+    def drop(self, partition: TopicPartition) -> None:
+        """Forget the batches of this partition."""
+        self.take(partition, -1)
+
+    def clear(self) -> None:
+        """Forget all batches."""
+        self._waiting.clear()
+        self._bytes = 0
+
+    def _is_out(self, batch: HandedBatch) -> int:
+        self._bytes -= len(batch.raw)
+        return batch.end_offset
+
+
+class HandedFetcher(LoopedFetcher):
+    """A fetcher that also returns what it is handed, as if it had fetched it."""
+
+    _records: "dict[TopicPartition, Any]"
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._waiting = WaitingBatches()
+        self._waiting_for: Any = None
+
+    def take(self, topic: str, number: int, raw: bytes) -> bool:
+        """Take a batch of the partition of that number; return False if the broker must be asked instead."""
+        assignment, batch = self._assignment(), HandedBatch.of(raw)
+        if assignment is None or batch is None:
+            return False
+        partition = TopicPartition(topic, number)
+        if partition not in assignment.tps:
+            # It belongs to another consumer.
+            return True
+        state = assignment.state_value(partition)
+        if state.has_valid_position and batch.end_offset <= state.position:
+            # A fetch was faster.
+            return True
+        is_next = state.has_valid_position and not state.paused and self._waiting.add(partition, batch)
+        if is_next and partition not in self._records:
+            is_next = self._bring(partition)
+            self.wake_caller()
+        if not is_next:
+            self._waiting.drop(partition)
+            return False
+        state.highwater, state.lso = (max(known or 0, batch.end_offset) for known in (state.highwater, state.lso))
+        return True
+
+    def is_outdated(self, assignment: Any, request: Any) -> bool:
+        """Return whether something was handed since the request was made, which would be fetched once more."""
+        return any(
+            (partition := TopicPartition(topic, number)) in self._records
+            or assignment.state_value(partition).position != position
+            for topic, parts in request.topics
+            for number, position, _ in parts
+        )
+
+    def _bring(self, partition: TopicPartition) -> bool:
+        """Let what was handed for the partition be returned next; False if that is nothing."""
+        assignment = self._assignment()
+        if assignment is None or partition not in assignment.tps:
+            return False
+        state = assignment.state_value(partition)
+        raw = self._waiting.take(partition, state.position) if state.has_valid_position else None
+        if raw is None:
+            return False
+        records = fetcher.PartitionRecords(
+            partition,
+            fetcher.MemoryRecords(raw),
+            [],
+            state.position,
+            self._key_deserializer,
+            self._value_deserializer,
+            self._check_crcs,
+            self._isolation_level,
+        )
+        self._records[partition] = fetcher.FetchResult(
+            partition, partition_records=records, assignment=assignment, backoff=self._prefetch_backoff
+        )
+        return True
+
+    def _assignment(self) -> Any:
+        """Return the assignment that is in force, if any; what was handed for an earlier one is forgotten."""
+        subscription = self._subscriptions.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is not self._waiting_for:
+            self._waiting.clear()
+            self._waiting_for = assignment
+        return assignment if assignment is not None and assignment.active else None
+
+
+def handed_to(consumer: "AIOKafkaConsumer") -> "Taker":
+    """Return what takes batches that a producer beside the consumer has written, instead of a fetch."""
+    take: Taker = consumer._fetcher.take  # noqa: SLF001 - made by aiokafka, of the class above
+    return take

@@ -1,0 +1,201 @@
+"""A batch that comes with its signal is returned as if it had been fetched: in order, once, or not at all."""
+
+import random
+
+import pytest
+from aiokafka import TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferlane.runtime.kafka import handed_batches
+from inferlane.runtime.kafka.assigned_positions import known_backlog, positions
+from inferlane.runtime.kafka.fetcher import guard_fetches
+from inferlane.runtime.kafka.handed_batches import HandedBatch
+from tests.support.fakes.batches import HEADER_BYTES, FetchingConsumer, batch
+
+ONE, TWO = (TopicPartition("topic", number) for number in range(2))
+
+
+@pytest.fixture(autouse=True)
+def guarded() -> None:
+    guard_fetches(batch_limit_bytes=1_000_000)
+
+
+def hand(consumer: FetchingConsumer, raw: bytes, partition: TopicPartition = ONE) -> bool:
+    taken: bool = consumer.fetcher.take(partition.topic, partition.partition, bytes(raw))
+    return taken
+
+
+async def returned(consumer: FetchingConsumer, *, max_records: int | None = None) -> list[bytes]:
+    """The values of the next call."""
+    found = await consumer.fetcher.fetched_records((), max_records=max_records)
+    return [record.value for records in found.values() for record in records]
+
+
+async def test_a_batch_at_the_position_is_returned_without_a_fetch() -> None:
+    consumer = FetchingConsumer(ONE)
+    assert hand(consumer, batch(b"0", b"1"))
+    assert known_backlog(consumer) == 2
+    assert await returned(consumer) == [b"0", b"1"]
+    assert positions(consumer) == {ONE: 2}
+    assert known_backlog(consumer) == 0
+    assert await returned(consumer) == []
+
+
+async def test_batches_that_follow_wait_until_those_before_are_taken() -> None:
+    consumer = FetchingConsumer(ONE)
+    assert hand(consumer, batch(b"0", b"1"))
+    assert await returned(consumer, max_records=1) == [b"0"]
+    assert hand(consumer, batch(b"2", base=2))
+    assert hand(consumer, batch(b"3", base=3))
+    assert known_backlog(consumer) == 3
+    assert await returned(consumer) == [b"1"]
+    assert await returned(consumer) == [b"2", b"3"]
+
+
+async def test_after_a_gap_the_broker_is_asked_and_its_answer_is_returned_once() -> None:
+    consumer = FetchingConsumer(ONE)
+    assert not hand(consumer, batch(b"1", base=1))
+    assert await returned(consumer) == []
+    await consumer.bring({ONE: batch(b"0") + batch(b"1", base=1)})
+    assert await returned(consumer) == [b"0", b"1"]
+    # What was handed late was fetched already.
+    assert hand(consumer, batch(b"0"))
+    assert await returned(consumer) == []
+    assert hand(consumer, batch(b"2", base=2))
+    assert await returned(consumer) == [b"2"]
+
+
+async def test_a_gap_behind_what_waits_drops_what_waits() -> None:
+    """Or the consumer would go on from what waits, and never see what lies in the gap."""
+    consumer = FetchingConsumer(ONE)
+    assert hand(consumer, batch(b"0"))
+    assert hand(consumer, batch(b"1", base=1))
+    assert not hand(consumer, batch(b"3", base=3))
+    assert await returned(consumer) == [b"0"]
+    assert await returned(consumer) == []
+    assert positions(consumer) == {ONE: 1}
+
+
+async def test_a_fetch_that_was_under_way_brings_nothing_twice() -> None:
+    consumer = FetchingConsumer(ONE)
+    assert hand(consumer, batch(b"0"))
+    assert hand(consumer, batch(b"1", base=1))
+    await consumer.bring({ONE: batch(b"0") + batch(b"1", base=1) + batch(b"2", base=2)})
+    assert await returned(consumer) == [b"0", b"1", b"2"]
+    assert await returned(consumer) == []
+    assert positions(consumer) == {ONE: 3}
+
+
+async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = batch(b"0" * 100)
+    monkeypatch.setattr(handed_batches, "_MOST_WAITING_BYTES", 2 * len(raw))
+    consumer = FetchingConsumer(ONE, TWO)
+    assert hand(consumer, batch(b"read now"))
+    assert hand(consumer, batch(b"1" * 100, base=1))
+    assert hand(consumer, batch(b"2" * 100, base=2))
+    assert not hand(consumer, batch(b"3" * 100, base=3))
+    # The room is there again.
+    assert hand(consumer, batch(b"0" * 100), TWO)
+
+
+async def test_a_partition_of_another_consumer_costs_this_one_nothing() -> None:
+    consumer = FetchingConsumer(ONE)
+    assert hand(consumer, batch(b"0"), TWO)
+    assert await returned(consumer) == []
+
+
+async def test_what_was_handed_before_the_partitions_were_assigned_anew_is_forgotten() -> None:
+    consumer = FetchingConsumer(ONE)
+    assert hand(consumer, batch(b"0"))
+    assert hand(consumer, batch(b"1", base=1))
+    consumer.assign(ONE, position=0)
+    assert await returned(consumer) == []
+    assert not hand(consumer, batch(b"1", base=1))
+    assert hand(consumer, batch(b"0"))
+    assert await returned(consumer) == [b"0"]
+
+
+async def test_after_a_seek_the_records_from_there_on_are_returned() -> None:
+    consumer = FetchingConsumer(ONE)
+    assert hand(consumer, batch(b"0", b"1"))
+    assert hand(consumer, batch(b"2", base=2))
+    consumer.seek(ONE, 1)
+    assert await returned(consumer) == []
+    await consumer.bring({ONE: batch(b"0", b"1") + batch(b"2", base=2)})
+    assert await returned(consumer) == [b"1", b"2"]
+
+
+async def test_a_request_that_was_made_before_a_batch_was_handed_is_outdated() -> None:
+    consumer = FetchingConsumer(ONE, TWO)
+    request = consumer.request(ONE, TWO)
+    assert not consumer.fetcher.is_outdated(consumer.assignment, request)
+    assert hand(consumer, batch(b"0"), TWO)
+    assert consumer.fetcher.is_outdated(consumer.assignment, request)
+    assert await returned(consumer) == [b"0"]
+    assert consumer.fetcher.is_outdated(consumer.assignment, request)
+    assert not consumer.fetcher.is_outdated(consumer.assignment, consumer.request(ONE, TWO))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", bytes(batch(b"0"))[:-1], bytes(batch(b"0")) + b"0", bytes(HEADER_BYTES), bytes(batch(b"0"))[:20]],
+    ids=["nothing", "cut", "more than one", "zeros", "a part of the header"],
+)
+async def test_what_is_no_whole_batch_is_not_taken(raw: bytes) -> None:
+    assert HandedBatch.of(raw) is None
+    assert not FetchingConsumer(ONE).fetcher.take("topic", 0, raw)
+
+
+class _Traffic:
+    """A partition that two producers write to, whose signals come late, out of order or never, and its consumer."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.consumer = FetchingConsumer(ONE)
+        self.stored: list[bytes] = []
+        self.signals: list[bytes] = []
+        self.end = 0
+        self.found: list[bytes] = []
+
+    async def write(self) -> None:
+        count = self.chance.randint(1, 3)
+        raw = bytes(batch(*(b"%d" % (self.end + at) for at in range(count)), base=self.end))
+        self.end += count
+        self.stored.append(raw)
+        if self.chance.random() < 0.9:
+            self.signals.append(raw)
+
+    async def hand(self) -> None:
+        if self.signals:
+            hand(self.consumer, self.signals.pop(0))
+
+    async def hand_late(self) -> None:
+        if self.signals:
+            hand(self.consumer, self.signals.pop(self.chance.randrange(len(self.signals))))
+
+    async def fetch(self) -> None:
+        if self.consumer.position(ONE) < self.end:
+            await self.consumer.bring({ONE: b"".join(self.stored)})
+
+    async def read(self) -> None:
+        self.found += await returned(self.consumer, max_records=self.chance.choice([1, 2, None]))
+
+    async def read_all(self) -> None:
+        while more := await returned(self.consumer):
+            self.found += more
+
+
+@given(seed=st.integers(0, 2**32), steps=st.integers(1, 60))
+async def test_whatever_is_handed_fetched_or_lost_every_record_is_returned_once_and_in_order(
+    seed: int, steps: int
+) -> None:
+    guard_fetches(batch_limit_bytes=1_000_000)
+    traffic = _Traffic(random.Random(seed))
+    for _ in range(steps):
+        step = traffic.chance.choice(["write", "write", "hand", "hand", "hand_late", "fetch", "read"])
+        await getattr(traffic, step)()
+    await traffic.read_all()
+    await traffic.fetch()
+    await traffic.read_all()
+    assert traffic.found == [b"%d" % number for number in range(traffic.end)]
