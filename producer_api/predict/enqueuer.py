@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# The requests of clients that were answered together are read in two or three turns of the event loop. Fewer turns make
+# smaller batches; without a limit a steady stream of requests would never be sent.
+_TURNS_TO_JOIN = 4
+
 OnAcknowledged = Callable[[InferlaneError | None], None]
 """Called once with None when the record is acknowledged, or with the error for which it may not have been written."""
 
 
 class Enqueuer:
-    """Hands records to the broker without making any of them wait for a fuller batch. One event loop."""
+    """Hands records to the broker; none waits for a batch fuller than what comes with it. One event loop."""
 
     def __init__(self, producer: BatchProducer, *, max_pending: int, max_pending_bytes: int) -> None:
         self._producer = producer
@@ -88,15 +92,19 @@ class Enqueuer:
         self._pending_bytes -= len(entry[0].value)
         return True
 
+    async def _let_others_join(self) -> None:
+        """Return when a turn of the event loop brings no further record, or after a few turns."""
+        for _ in range(_TURNS_TO_JOIN):
+            before = len(self._pending)
+            await asyncio.sleep(0)
+            if len(self._pending) <= before:
+                return
+
     async def _send_for_ever(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            held = 0
-            while len(self._pending) > held:
-                # Requests that are read in the next turn of the event loop came with these.
-                held = len(self._pending)
-                await asyncio.sleep(0)
+            await self._let_others_join()
             batch, self._pending = list(self._pending.values()), {}
             # A record that is refused does not fail the others of its batch.
             answers: Sequence[InferlaneError | None] = [stopping()] * len(batch)

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.errors import InferlaneError, OverloadedError
 from producer_api.predict.enqueuer import Enqueuer
@@ -38,3 +40,44 @@ async def test_closing_answers_what_is_under_way_and_what_waits_behind_it() -> N
         "waiting": OverloadedError,
     }
     assert enqueuer._pending_bytes == 0
+
+
+class NotingProducer:
+    """A broker that takes all at once, and what it was sent."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.has_sent = asyncio.Event()
+
+    async def send_each(self, records: Sequence[OutRecord]) -> Sequence[InferlaneError | None]:
+        self.batches.append(len(records))
+        self.has_sent.set()
+        return [None] * len(records)
+
+
+@pytest.mark.parametrize(("turns", "batches"), [(1, [1]), (3, [3])])
+async def test_requests_that_come_turn_after_turn_are_sent_together(turns: int, batches: list[int]) -> None:
+    """Clients that were answered together send again together, over a few turns of the event loop."""
+    producer = NotingProducer()
+    enqueuer = Enqueuer(producer, max_pending=10, max_pending_bytes=1_000)  # type: ignore[arg-type]  # as above
+    await enqueuer.start()
+    for _ in range(turns):
+        enqueuer.enqueue(RECORD, lambda _: None)
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await producer.has_sent.wait()
+    await enqueuer.close()
+    assert producer.batches == batches
+
+
+async def test_a_stream_of_requests_that_never_ends_is_sent() -> None:
+    """Guards the limit of turns: at a high rate every turn brings a request."""
+    producer = NotingProducer()
+    enqueuer = Enqueuer(producer, max_pending=10_000, max_pending_bytes=1_000_000)  # type: ignore[arg-type]  # as above
+    await enqueuer.start()
+    for _ in range(100):
+        enqueuer.enqueue(RECORD, lambda _: None)
+        await asyncio.sleep(0)
+    await enqueuer.close()
+    assert len(producer.batches) > 10
+    assert max(producer.batches) < 10
