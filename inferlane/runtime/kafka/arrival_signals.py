@@ -1,6 +1,7 @@
 """The sending side of `inferlane.runtime.kafka.arrivals`."""
 
 import asyncio
+import errno
 import os
 import socket
 import time
@@ -94,6 +95,7 @@ class _Peer:
     def send(self, datagram: "Sequence[bytes | memoryview]") -> None:
         if self._is_gone or self._is_behind:
             return
+        was_connected = self._socket is not None
         try:
             self._connected().sendmsg(datagram)
         except BlockingIOError:
@@ -101,14 +103,19 @@ class _Peer:
             self._is_behind = True
             asyncio.get_running_loop().add_writer(self._connected(), self._tell)
         except (ConnectionRefusedError, FileNotFoundError):
+            self.close()
+            if was_connected:
+                # The path may be that of another listener by now.
+                self.send(datagram)
+                return
             # The socket of a process that was killed.
             self._is_gone = True
             with suppress(OSError):
                 Path(self._path).unlink(missing_ok=True)
-        except OSError:
+        except OSError as error:
             if datagram is not _SIGNAL_ALONE:
-                # Larger than this system's datagrams.
-                self.takes_batches = False
+                # A size that this system does not send will not be sent later either.
+                self.takes_batches = error.errno != errno.EMSGSIZE
                 self.send(_SIGNAL_ALONE)
 
     def close(self) -> None:

@@ -166,6 +166,10 @@ class ArrivalListeners:
         """As `ArrivalListener.forget`."""
         self._arrived.clear()
 
+    def wake(self) -> None:
+        """End a wait, as a signal does."""
+        self._arrived.set()
+
     async def wait(self, wait_s: float) -> None:
         """Return once one of the topics has a signal, or after so many seconds."""
         await wait_for_arrival(self._arrived, wait_s)

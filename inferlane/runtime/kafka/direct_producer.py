@@ -147,9 +147,12 @@ class _Request:
             waiter.set_result(None)
 
 
-def written_batch(builder: BatchBuilder, written: Any) -> WrittenBatch:
-    """Return a batch that the broker has acknowledged, from its builder and the result of its future."""
-    return WrittenBatch(written.partition, written.offset, builder._build())  # noqa: SLF001 - what was sent
+def written_batch(builder: BatchBuilder, written: Any) -> WrittenBatch | None:
+    """Return a batch that the broker has acknowledged, from its builder and the result of its future.
+
+    None if the broker did not say where it lies: it had the batch already.
+    """
+    return None if written.offset < 0 else WrittenBatch(written.partition, written.offset, builder._build())  # noqa: SLF001 - what was sent
 
 
 class _AnsweringClient:

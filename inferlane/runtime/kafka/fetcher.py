@@ -75,8 +75,11 @@ def set_fetch_wait(consumer: "AIOKafkaConsumer", wait_ms: int) -> None:
     inner = consumer._fetcher  # noqa: SLF001 - no setter; read anew for each fetch
     if inner.arrivals is None:
         inner._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - as above
-    else:
-        inner.rest_s = wait_ms / 1000
+        return
+    is_shorter, inner.rest_s = wait_ms / 1000 < inner.rest_s, wait_ms / 1000
+    if is_shorter:
+        # Records of producers without signals may have come during the long one.
+        inner.arrivals.wake()
 
 
 def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener | ArrivalListeners) -> None:
@@ -129,7 +132,7 @@ class _Fetcher(HandedFetcher):
             self.wake_caller()
         if not found and assignment.active:
             await start_over_past_end(self, assignment, request)
-        if self.arrivals is not None:
+        if self.arrivals is not None and (found or not self.is_outdated(assignment, request)):
             is_behind = not all(
                 _is_at_end(assignment, topic, part) for topic, parts in request.topics for part in parts
             )
@@ -148,7 +151,8 @@ class _Fetcher(HandedFetcher):
             # Records that are fetched during a rebalance may belong to another consumer after it.
             if self._subscriptions.reassignment_in_progress:
                 await self._subscriptions.wait_for_assignment()
-            drained = self._drain(partitions, max_records)
+            # What holds no record may have made room for a batch that was handed.
+            drained = self._drain(partitions, max_records) or self._drain(partitions, max_records)
             left_s = deadline_s - time.monotonic()
             if drained or left_s <= 0:
                 return drained

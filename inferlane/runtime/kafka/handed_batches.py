@@ -106,26 +106,34 @@ class HandedFetcher(LoopedFetcher):
             return True
         state = assignment.state_value(partition)
         if state.has_valid_position and batch.end_offset <= state.position:
-            # A fetch was faster.
-            return True
+            # A fetch was faster; or the topic was deleted and created again, which a fetch finds.
+            return batch.base_offset > 0 or partition in self._records
         is_next = state.has_valid_position and not state.paused and self._waiting.add(partition, batch)
         if is_next and partition not in self._records:
             is_next = self._bring(partition)
             self.wake_caller()
         if not is_next:
             self._waiting.drop(partition)
-            return False
+        # Also of a batch that was not taken: the partition does not rest before it was fetched.
         state.highwater, state.lso = (max(known or 0, batch.end_offset) for known in (state.highwater, state.lso))
-        return True
+        return is_next
 
     def is_outdated(self, assignment: Any, request: Any) -> bool:
         """Return whether something was handed since the request was made, which would be fetched once more."""
         return any(
-            (partition := TopicPartition(topic, number)) in self._records
-            or assignment.state_value(partition).position != position
+            self._is_elsewhere(assignment, TopicPartition(topic, number), position)
             for topic, parts in request.topics
             for number, position, _ in parts
         )
+
+    def _is_elsewhere(self, assignment: Any, partition: TopicPartition, position: int) -> bool:
+        state = assignment.state_value(partition)
+        return partition in self._records or not state.has_valid_position or state.position != position
+
+    def _set_error(self, partition: TopicPartition, error: Exception) -> None:
+        # A fetch failed while the partition was handed something, where aiokafka expects nothing.
+        self._records.pop(partition, None)
+        super()._set_error(partition, error)
 
     def _bring(self, partition: TopicPartition) -> bool:
         """Let what was handed for the partition be returned next; False if that is nothing."""
@@ -146,8 +154,9 @@ class HandedFetcher(LoopedFetcher):
             self._check_crcs,
             self._isolation_level,
         )
+        # Without a backoff, or no other partition would be fetched while this one is always handed more.
         self._records[partition] = fetcher.FetchResult(
-            partition, partition_records=records, assignment=assignment, backoff=self._prefetch_backoff
+            partition, partition_records=records, assignment=assignment, backoff=0
         )
         return True
 

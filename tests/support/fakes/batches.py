@@ -1,7 +1,8 @@
 """Batches as a broker stores them, and a fetch that brings them to a real consumer's fetcher."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import aiokafka.consumer.consumer as consumer_module
@@ -57,8 +58,11 @@ class _Client:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.response: Any = None
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
     async def send(self, _node: int, _request: Any) -> Any:
+        if self.meanwhile is not None:
+            await self.meanwhile()
         return self.response
 
     def force_metadata_update(self) -> None:
@@ -115,6 +119,19 @@ class FetchingConsumer:
         )
         request = self.request(*fetched)
         assert await self.fetcher._proc_fetch_request(self.assignment, NODE, request)
+
+    async def bring_nothing(self, partition: TopicPartition, *, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        """Let the broker answer a fetch with no record, after something that happened meanwhile."""
+        end = self.position(partition)
+        answer = (partition.partition, 0, end, end, 0, [], -1, b"")
+        self._client.response = _Response([(partition.topic, [answer])])
+        self._client.meanwhile = meanwhile
+        await self.fetcher._proc_fetch_request(self.assignment, NODE, self.request(partition))
+        self._client.meanwhile = None
+
+    def as_consumer(self) -> Any:
+        """What has this fetcher where aiokafka's consumer has it."""
+        return SimpleNamespace(_fetcher=self.fetcher)
 
     def request(self, *partitions: TopicPartition) -> Any:
         """A fetch of these partitions from their positions on."""

@@ -201,6 +201,22 @@ async def test_a_listener_that_does_not_read_is_told_to_ask_once_it_does_and_hol
     other.listener.close()
 
 
+async def test_a_new_listener_at_the_path_of_an_earlier_one_is_told(folder: Path, signals: ArrivalSignals) -> None:
+    """A process that gets the number of one that was killed listens where that did."""
+    earlier = listening(folder, "requests")
+    signals.send("requests")
+    assert await is_told(earlier)
+    earlier.close()
+    later = listening(folder, "requests")
+    assert later._socket is not None
+    path = later._path.rename(earlier._path)
+    signals.send("requests")
+    assert await is_told(later)
+    assert path.exists()
+    later.close()
+    path.unlink()
+
+
 async def test_the_socket_of_a_process_that_was_killed_is_taken_away(folder: Path, signals: ArrivalSignals) -> None:
     killed = listening(folder, "requests")
     # As the kernel does it: the socket is closed, its file stays.

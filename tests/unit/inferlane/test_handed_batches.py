@@ -1,19 +1,30 @@
 """A batch that comes with its signal is returned as if it had been fetched: in order, once, or not at all."""
 
+import asyncio
 import random
+import tempfile
+from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.structs import RecordMetadata
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.runtime.kafka import handed_batches
+from inferlane.runtime.kafka.arrivals import ArrivalListener, WrittenBatch
 from inferlane.runtime.kafka.assigned_positions import known_backlog, positions
-from inferlane.runtime.kafka.fetcher import guard_fetches
+from inferlane.runtime.kafka.direct_producer import written_batch
+from inferlane.runtime.kafka.fetcher import guard_fetches, set_fetch_wait
 from inferlane.runtime.kafka.handed_batches import HandedBatch
-from tests.support.fakes.batches import HEADER_BYTES, FetchingConsumer, batch
+from inferlane.runtime.kafka.record_writer import make_builder
+from tests.support.fakes.batches import HEADER_BYTES, FetchingConsumer, batch, marker
+from tests.support.fakes.handing import ReadingConsumer
 
 ONE, TWO = (TopicPartition("topic", number) for number in range(2))
+# Far longer than anything here takes, and shorter than a rest that is not ended.
+SOON_S, LONG_S = 60.0, 120.0
+MANY = 20
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +67,13 @@ async def test_batches_that_follow_wait_until_those_before_are_taken() -> None:
 async def test_after_a_gap_the_broker_is_asked_and_its_answer_is_returned_once() -> None:
     consumer = FetchingConsumer(ONE)
     assert not hand(consumer, batch(b"1", base=1))
+    # So that the partition is fetched also if another one is fetched first.
+    assert known_backlog(consumer) == 2
     assert await returned(consumer) == []
     await consumer.bring({ONE: batch(b"0") + batch(b"1", base=1)})
     assert await returned(consumer) == [b"0", b"1"]
     # What was handed late was fetched already.
-    assert hand(consumer, batch(b"0"))
+    assert hand(consumer, batch(b"1", base=1))
     assert await returned(consumer) == []
     assert hand(consumer, batch(b"2", base=2))
     assert await returned(consumer) == [b"2"]
@@ -124,6 +137,99 @@ async def test_after_a_seek_the_records_from_there_on_are_returned() -> None:
     assert await returned(consumer) == []
     await consumer.bring({ONE: batch(b"0", b"1") + batch(b"2", base=2)})
     assert await returned(consumer) == [b"1", b"2"]
+
+
+async def test_the_first_batch_of_a_topic_that_was_created_again_asks_the_broker() -> None:
+    """Or the consumer would take its records for old ones up to its position, and go on there."""
+    consumer = FetchingConsumer(ONE, position=2)
+    assert not hand(consumer, batch(b"new 0"))
+    assert hand(consumer, batch(b"1", base=1))
+
+
+async def test_a_fetch_that_brought_no_record_holds_up_nothing_that_was_handed() -> None:
+    consumer = FetchingConsumer(ONE)
+    await consumer.bring({ONE: marker(base=0, producer=7, is_commit=True)})
+    assert hand(consumer, batch(b"1", base=1))
+    assert await returned(consumer) == [b"1"]
+
+
+async def test_a_fetch_that_was_overtaken_does_not_make_the_next_ones_wait_longer() -> None:
+    """It looks as if the broker had given nothing of what it has, for which a fetch waits up to a second."""
+    with tempfile.TemporaryDirectory() as name:
+        consumer = FetchingConsumer(ONE)
+        consumer.fetcher.arrivals = listener = ArrivalListener(Path(name), "topic")
+
+        async def overtaken() -> None:
+            assert hand(consumer, batch(b"%d" % consumer.position(ONE), base=consumer.position(ONE)))
+            await returned(consumer)
+
+        consumer.fetcher._fetch_max_wait_ms = 4
+        for _ in range(5):
+            listener.wake()
+            await consumer.bring_nothing(ONE, meanwhile=overtaken)
+        assert consumer.fetcher._fetch_max_wait_ms == 4
+
+
+async def test_a_rest_that_began_in_a_pause_ends_when_there_is_work() -> None:
+    """What is handed ends no rest, and records of producers without signals may have come during a long one."""
+    with tempfile.TemporaryDirectory() as name:
+        consumer = FetchingConsumer(ONE)
+        consumer.fetcher.arrivals = listener = ArrivalListener(Path(name), "topic")
+        set_fetch_wait(consumer.as_consumer(), 2_000)
+        resting = asyncio.create_task(listener.wait(LONG_S))
+        await asyncio.sleep(0)
+        set_fetch_wait(consumer.as_consumer(), 50)
+        async with asyncio.timeout(SOON_S):
+            await resting
+        # A wait that is no shorter ends nothing.
+        listener.forget()
+        set_fetch_wait(consumer.as_consumer(), 50)
+        resting = asyncio.create_task(listener.wait(LONG_S))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not resting.done()
+        resting.cancel()
+
+
+async def test_a_partition_that_is_always_handed_more_does_not_keep_others_from_being_fetched() -> None:
+    consumer = ReadingConsumer(ONE, TWO)
+    found: dict[TopicPartition, list[bytes]] = {ONE: [], TWO: []}
+    is_busy = asyncio.Event()
+
+    async def hand_for_ever() -> None:
+        while True:
+            consumer.hand(ONE, b"handed")
+            await asyncio.sleep(0.001)
+
+    async def read_for_ever() -> None:
+        while not found[TWO]:
+            for partition, records in (await consumer.fetcher.fetched_records((), timeout=1)).items():
+                found[partition] += [record.value for record in records]
+            if len(found[ONE]) > MANY:
+                is_busy.set()
+            # Work on what was returned, meanwhile more is handed.
+            await asyncio.sleep(0.005)
+
+    handing = asyncio.create_task(hand_for_ever())
+    reading = asyncio.create_task(read_for_ever())
+    try:
+        await is_busy.wait()
+        consumer.tell(TWO, b"told")
+        async with asyncio.timeout(LONG_S):
+            await reading
+    finally:
+        handing.cancel()
+        await consumer.fetcher.close()
+    assert found[TWO] == [b"told"]
+
+
+async def test_a_batch_that_the_broker_had_already_is_not_handed_on() -> None:
+    """The broker does not say where it lies, so aiokafka says -1."""
+    builder = make_builder(1_000)
+    assert builder.append(key=b"k", value=b"v", timestamp=0) is not None
+    written = RecordMetadata("topic", 1, ONE, 7, None, None, None)
+    assert written_batch(builder, written) == WrittenBatch(1, 7, builder._build())
+    assert written_batch(builder, written._replace(offset=-1)) is None
 
 
 async def test_a_request_that_was_made_before_a_batch_was_handed_is_outdated() -> None:
