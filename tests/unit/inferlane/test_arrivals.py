@@ -1,14 +1,17 @@
 """Signals between processes of one machine that a topic has new records."""
 
 import asyncio
+import errno
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from control_plane.local.profile import StackOptions, stack_profile
 from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka import arrival_signals
 from inferlane.runtime.kafka.arrival_signals import ArrivalSignals
 from inferlane.runtime.kafka.arrivals import LONGEST_BYTES, ArrivalListener, WrittenBatch, can_hold_signals
 from inferlane.runtime.kafka.fetcher import wait_after
@@ -199,6 +202,28 @@ async def test_a_listener_that_does_not_read_is_told_to_ask_once_it_does_and_hol
     assert 0 < len(still.taken) < 2_000
     still.listener.close()
     other.listener.close()
+
+
+@pytest.mark.parametrize(("code", "is_handed_later"), [(errno.ENOBUFS, True), (errno.EMSGSIZE, False)])
+async def test_a_batch_that_the_system_does_not_send_is_told_and_only_a_size_is_never_tried_again(
+    folder: Path, signals: ArrivalSignals, monkeypatch: pytest.MonkeyPatch, code: int, is_handed_later: bool
+) -> None:
+    taking = Taking(folder, "requests")
+    send, failing = socket.socket.sendmsg, [True]
+
+    def fail_once(self: socket.socket, parts: Sequence[bytes]) -> int:
+        if failing and failing.pop():
+            raise OSError(code, "not sent")
+        return send(self, parts)
+
+    monkeypatch.setattr(arrival_signals.socket, "socket", type("Socket", (socket.socket,), {"sendmsg": fail_once}))
+    signals.send("requests", [WRITTEN])
+    assert await is_told(taking.listener)
+    taking.listener.forget()
+    signals.send("requests", [WRITTEN])
+    assert await is_told(taking.listener) is not is_handed_later
+    assert bool(taking.taken) is is_handed_later
+    taking.listener.close()
 
 
 async def test_a_new_listener_at_the_path_of_an_earlier_one_is_told(folder: Path, signals: ArrivalSignals) -> None:
