@@ -18,6 +18,7 @@ settings.register_profile("inferlane", deadline=None, max_examples=50)
 settings.load_profile("inferlane")
 
 EMBEDDED = "embedded"
+_LONGEST_REPORT = 8_000
 # What is off by default, so that every metric of it can be looked at.
 _ALL_PARTS = {
     "INFERLANE_RESPONSE_CACHE": "digits=1",
@@ -41,6 +42,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     others = [item for item in items if "broker_kind" not in getattr(item, "fixturenames", ())]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what a test failed with that was given a second go; what the second one fails with may follow from it."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.section(f"the first go of {report.nodeid}")
+        terminalreporter.line(report.longreprtext[-_LONGEST_REPORT:])
 
 
 @pytest.fixture(scope="session")

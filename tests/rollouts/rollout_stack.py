@@ -19,6 +19,7 @@ import confluent_kafka
 
 from control_plane.local.profile import attached_settings
 from inferlane.contracts.naming import Lane, Names
+from inferlane.contracts.rollout import Phase
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.runfile import RunFile
 from inferlane_client import AsyncClient, CallError, Retries
@@ -36,6 +37,7 @@ ODD_ROW = [3 * ODD, 1.0, 0.0]
 """What a broken candidate breaks on."""
 _ONE_EACH = {"INFERLANE_INGRESS_PARTITIONS": "2", "INFERLANE_WORK_PARTITIONS": "2"}
 _WITHIN_S = 150.0
+_FINAL = tuple(phase for phase in Phase if phase.is_final)
 
 
 class RolloutStack(FolderStack):
@@ -116,6 +118,14 @@ class RolloutStack(FolderStack):
         except AssertionError:
             raise AssertionError(f"not {phases}: {summary_of(found)}") from None
         return found
+
+    async def end_rollouts(self) -> None:
+        """Abort what an earlier test left under way, as one that failed does."""
+        for found in (await self.get("/v1/rollouts"))["rollouts"]:
+            if found["phase"] not in _FINAL:
+                # It may have ended meanwhile, or be rolling back already; in the end it is over.
+                await asyncio.to_thread(self.call, f"/v1/rollouts/{found['id']}/abort", {"reason": "left over"})
+                await self.reaches(found["id"], *_FINAL)
 
     async def weights(self, model: str) -> dict[str, float]:
         """The split of a model without what has none."""

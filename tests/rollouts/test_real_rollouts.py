@@ -37,6 +37,12 @@ SMALL = {"steps": ["5%", "50%"]}
 DEFAULT_WAIT_S = 10.0
 
 
+@pytest.fixture(autouse=True)
+async def nothing_under_way(stack: RolloutStack) -> None:
+    """A test that fails leaves rollouts under way, which would refuse what comes after it."""
+    await stack.end_rollouts()
+
+
 @asynccontextmanager
 async def answered_by(
     stack: RolloutStack, model: str, *versions: str, wait_s: float = 60.0, keys: int = 0
