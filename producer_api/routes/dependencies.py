@@ -1,5 +1,6 @@
 """Dependencies of the routes: the services of the process, and the check for repeated parameters."""
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
     from producer_api.predict.submitter import Submitter
 
+_CATCH_UP_S = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -77,6 +80,17 @@ class Services:
     # What a call needs before it is looked at: keys that can be read, a certificate that is valid.
     edge_checks: "Callable[[], Mapping[str, bool]]" = dict
     tracing: "Tracing | None" = None
+
+
+async def catch_up_on_rollouts(services: Services) -> None:
+    """Return when this process knows the rollouts and splits that were written before the call.
+
+    An answer of another API process, or of a router, may be older than what was read here. Where the broker does not
+    answer in time, the call goes on with what is known.
+    """
+    followers = (services.rollout_follower, services.follower)
+    timeout_s = min(_CATCH_UP_S, services.settings.api.default_wait_s / 2)
+    await asyncio.gather(*(follower.catch_up(timeout_s=timeout_s) for follower in followers))
 
 
 async def services_of(request: Request) -> Services:

@@ -28,7 +28,7 @@ from producer_api.predict.call_options import check_callback_url
 from producer_api.predict.endpoint import encode_json
 from producer_api.predict.event_streams import MEDIA_TYPE
 from producer_api.predict.pending import answer_within
-from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
+from producer_api.routes.dependencies import AppServices, Services, catch_up_on_rollouts, refuse_repeated
 
 if TYPE_CHECKING:
     from inferlane.runtime.service_settings import FeedbackSettings, RolloutSettings
@@ -70,6 +70,7 @@ async def read_schema() -> Response:
 async def start_rollout(request: Request, services: AppServices) -> Response:
     """Start a rollout; `GET /v1/rollouts/schema` has the body. Responds once a router has it."""
     asked = read_request(_decoded(await request.body()))
+    await catch_up_on_rollouts(services)
     model = services.catalog.model(asked.model or None)
     candidate = model.version(asked.candidate)
     shares = shares_of(model.weights(services.splits.get(model.name)))
@@ -119,7 +120,7 @@ def _refuse_unreadable_checks(spec: RolloutSpec, feedback: "FeedbackSettings", r
 @router.get("/v1/rollouts/{rollout}")
 async def read_rollout(rollout: str, services: AppServices) -> Response:
     """Where a rollout stands, what each check says, and its history."""
-    return _json(_about(services.rollouts.get(rollout)))
+    return _json(_about(await _known(services, rollout)))
 
 
 @router.get(
@@ -131,11 +132,19 @@ async def read_rollout(rollout: str, services: AppServices) -> Response:
 )
 async def stream_rollout(rollout: str, services: AppServices) -> Response:
     """Server-sent events: `rollout` now and with every change, until it is over."""
-    services.rollouts.get(rollout)
+    await _known(services, rollout)
     return StreamingResponse(_events(services, rollout), media_type=MEDIA_TYPE, headers=_HEADERS)
 
 
+async def _known(services: Services, rollout: str) -> RolloutState:
+    """The state of a rollout, also of one whose start another API process has just answered."""
+    if services.rollouts.find(rollout) is None:
+        await catch_up_on_rollouts(services)
+    return services.rollouts.get(rollout)
+
+
 async def _command(services: Services, request: Request, rollout: str, action: Action) -> Response:
+    await catch_up_on_rollouts(services)
     state = services.rollouts.get(rollout)
     if refusal := refusal_of(state, action):
         raise InvalidRolloutError(refusal)

@@ -14,8 +14,8 @@ from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, la
 from inferlane.contracts.traffic_split import Split
 from inferlane.errors import InvalidRequestError, InvalidRolloutError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.rollout_table import RolloutTable
-from inferlane.runtime.split_table import SplitTable, encode_split
+from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
+from inferlane.runtime.split_table import SplitFollower, SplitTable, encode_split
 from producer_api.http.auth import Scope, required_scope
 from producer_api.predict.enqueuer import FeedbackSender
 from producer_api.routes.rollouts import start_rollout
@@ -86,8 +86,15 @@ async def start(asked: dict[str, object], *, splits: SplitTable) -> None:
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
 
+    settings, rollouts = load_settings(), RolloutTable()
+    # Neither is started: the tables hold what they hold.
     services = SimpleNamespace(
-        catalog=make_catalog("v1", "v2", "v3"), splits=splits, rollouts=RolloutTable(), settings=load_settings()
+        catalog=make_catalog("v1", "v2", "v3"),
+        splits=splits,
+        follower=SplitFollower(settings.kafka, settings.stack.names, splits),
+        rollouts=rollouts,
+        rollout_follower=RolloutFollower(settings.kafka, settings.stack.names, rollouts),
+        settings=settings,
     )
     await start_rollout(Request({"type": "http"}, receive), services)  # type: ignore[arg-type]  # what it gets to
 
