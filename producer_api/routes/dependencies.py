@@ -1,4 +1,4 @@
-"""Dependencies of the routes: the services of the process, and the check for repeated parameters."""
+"""What routes share: the services of the process, tables that are up to date, and the check for repeated parameters."""
 
 import asyncio
 from collections import Counter
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from inferlane.runtime.catalog_table import CatalogFollower
+    from inferlane.runtime.compacted_table import TableFollower
     from inferlane.runtime.config import Settings
     from inferlane.runtime.redis.cancellations import Cancellations
     from inferlane.runtime.redis.feedback_store import FeedbackStore
@@ -82,13 +83,12 @@ class Services:
     tracing: "Tracing | None" = None
 
 
-async def catch_up_on_rollouts(services: Services) -> None:
-    """Return when this process knows the rollouts and splits that were written before the call.
+async def catch_up(services: Services, *followers: "TableFollower") -> None:
+    """Return when the tables of these followers hold what was written to their topics before the call.
 
-    An answer of another API process, or of a router, may be older than what was read here. Where the broker does not
+    What another API process or a router has answered may be newer than what was read here. Where the broker does not
     answer in time, the call goes on with what is known.
     """
-    followers = (services.rollout_follower, services.follower)
     timeout_s = min(_CATCH_UP_S, services.settings.api.default_wait_s / 2)
     await asyncio.gather(*(follower.catch_up(timeout_s=timeout_s) for follower in followers))
 

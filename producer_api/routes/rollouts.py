@@ -28,7 +28,7 @@ from producer_api.predict.call_options import check_callback_url
 from producer_api.predict.endpoint import encode_json
 from producer_api.predict.event_streams import MEDIA_TYPE
 from producer_api.predict.pending import answer_within
-from producer_api.routes.dependencies import AppServices, Services, catch_up_on_rollouts, refuse_repeated
+from producer_api.routes.dependencies import AppServices, Services, catch_up, refuse_repeated
 
 if TYPE_CHECKING:
     from inferlane.runtime.service_settings import FeedbackSettings, RolloutSettings
@@ -70,9 +70,9 @@ async def read_schema() -> Response:
 async def start_rollout(request: Request, services: AppServices) -> Response:
     """Start a rollout; `GET /v1/rollouts/schema` has the body. Responds once a router has it."""
     asked = read_request(_decoded(await request.body()))
-    await catch_up_on_rollouts(services)
     model = services.catalog.model(asked.model or None)
     candidate = model.version(asked.candidate)
+    await catch_up(services, services.rollout_follower, services.follower)
     shares = shares_of(model.weights(services.splits.get(model.name)))
     stable = model.version(asked.stable or max(shares, key=lambda version: shares[version]))
     spec = spec_of(asked, model=model.name, stable=stable.version)
@@ -139,12 +139,12 @@ async def stream_rollout(rollout: str, services: AppServices) -> Response:
 async def _known(services: Services, rollout: str) -> RolloutState:
     """The state of a rollout, also of one whose start another API process has just answered."""
     if services.rollouts.find(rollout) is None:
-        await catch_up_on_rollouts(services)
+        await catch_up(services, services.rollout_follower)
     return services.rollouts.get(rollout)
 
 
 async def _command(services: Services, request: Request, rollout: str, action: Action) -> Response:
-    await catch_up_on_rollouts(services)
+    await catch_up(services, services.rollout_follower)
     state = services.rollouts.get(rollout)
     if refusal := refusal_of(state, action):
         raise InvalidRolloutError(refusal)

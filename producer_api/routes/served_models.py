@@ -18,7 +18,7 @@ from models.catalog import Fault, Model, ModelVersion
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weights
 from producer_api.predict.pending import answer_within
-from producer_api.routes.dependencies import AppServices, Services, catch_up_on_rollouts, refuse_repeated
+from producer_api.routes.dependencies import AppServices, Services, catch_up, refuse_repeated
 
 router = APIRouter(tags=["models"], dependencies=[Depends(refuse_repeated)])
 log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ async def change_split(request: Request, services: AppServices) -> dict[str, Any
         shadow=None if isinstance(change.shadow, msgspec.UnsetType) else change.shadow,
     )
     model.check_together(split)
-    await catch_up_on_rollouts(services)
+    await catch_up(services, services.rollout_follower, services.follower)
     time_s = services.settings.api.default_wait_s
     started_s = services.clock.monotonic_s()
     await _wait_for_last_split(services, model.name, timeout_s=time_s)
