@@ -16,6 +16,7 @@ from benchmarks.usage import usage_of
 from benchmarks.wrk import run_wrk
 
 _WINDOW_S = 1
+_WARM_UP_CONCURRENCY = 64
 _MIB = 1024 * 1024
 
 
@@ -29,12 +30,14 @@ class Plan:
 
 
 def measure_closed(running: Running, case: Case, plan: Plan, *, number: int) -> Closed:
-    """Load the system as planned; `number` is the round, for the windows."""
+    """Load the system as planned, once it is warm; `number` is the round, for the windows."""
     windows: dict[int, list[Window]] = {}
     probe = Probe(running, case)
     with tempfile.TemporaryDirectory() as folder, StallGauge() as gauge:
         body = Path(folder) / "body.json"
         body.write_bytes(running.body(case.rows[0]))
+        if running.warm_up_s:
+            run_wrk(running.url, body, concurrency=_WARM_UP_CONCURRENCY, seconds=running.warm_up_s)
         for concurrency in plan.concurrencies:
             taken = []
             for _ in range(plan.warm_up + plan.windows):

@@ -11,7 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from benchmarks.cases import Case
-from benchmarks.systems.running import NAME, NAME_ON_APACHE, NotReadyError, Running, process, wait_ready
+from benchmarks.systems.running import (
+    APACHE_WARM_UP_S,
+    NAME,
+    NAME_ON_APACHE,
+    NotReadyError,
+    Running,
+    process,
+    wait_ready,
+)
 from benchmarks.venvs import STATE
 from inferlane.runtime.runfile import RunFile, RunRecord
 from tests.support.brokers import ApacheCluster
@@ -35,6 +43,8 @@ def serve_inferlane_on_apache(case: Case, *, environment: Mapping[str, str] = _N
             name=NAME_ON_APACHE,
             title="Inferlane on Apache Kafka",
             parts_pids=(*running.parts_pids, *broker.pids),
+            processes={**running.processes, "broker": broker.pids[0]},
+            warm_up_s=APACHE_WARM_UP_S,
         )
 
 

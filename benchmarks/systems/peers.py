@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -12,9 +13,19 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from benchmarks.cases import Case
-from benchmarks.systems.running import Protocol, Running, answers_get, post, process, wait_ready
+from benchmarks.systems.running import (
+    APACHE_WARM_UP_S,
+    ON_APACHE,
+    Protocol,
+    Running,
+    answers_get,
+    post,
+    process,
+    wait_ready,
+)
 from benchmarks.venvs import STATE, environment_of, versions_in
 from control_plane.local.embedded_parts import broker_argv, store_argv
+from tests.support.brokers import ApacheCluster
 from tests.support.brokers.processes import ask_node, free_ports
 
 PEERS = Path(__file__).parents[1] / "peers"
@@ -25,7 +36,7 @@ _STORE_MIB = 512
 class PeerFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`peer.toml`. `{bin}`, `{port}` and `{port1}` stand for the environment's programs and two free ports.
 
-    A peer with `topics` is given the embedded broker, one with `needs_store` the embedded store.
+    A peer with `topics` is given the embedded broker or an Apache Kafka, one with `needs_store` the embedded store.
     """
 
     title: str
@@ -54,16 +65,18 @@ def read_peer(name: str) -> PeerFile:
 
 @contextmanager
 def serve_peer(name: str, case: Case) -> Iterator[Running]:
-    """The peer, serving the model of the case."""
-    peer, folder = read_peer(name), PEERS / name
+    """The peer, serving the model of the case; a name that ends with `ON_APACHE` gives it an Apache Kafka."""
+    is_on_apache = name.endswith(ON_APACHE)
+    peer, folder = read_peer(name.removesuffix(ON_APACHE)), PEERS / name.removesuffix(ON_APACHE)
     programs = environment_of(folder)
-    port, port1, kafka, redis = free_ports(4)
+    port, port1, own_broker, redis = free_ports(4)
     places = {"bin": str(programs), "port": str(port), "port1": str(port1)}
     environment = {
         **os.environ,
         "BENCH_MODEL": str(case.onnx),
         "BENCH_PORT": str(port),
-        "BENCH_KAFKA": f"127.0.0.1:{kafka}",
+        # The embedded broker does not wake a waiting fetch.
+        "BENCH_FETCH_WAIT_MS": "500" if is_on_apache else "2",
         "BENCH_REDIS": f"redis://127.0.0.1:{redis}/0",
         **{key: value.format(**places) for key, value in peer.environment.items()},
     }
@@ -72,7 +85,14 @@ def serve_peer(name: str, case: Case) -> Iterator[Running]:
     with ExitStack() as stack:
         parts: list[int] = []
         if peer.topics:
-            parts.append(stack.enter_context(process(broker_argv(kafka), log=log)).pid)
+            if is_on_apache:
+                apache = stack.enter_context(ApacheCluster(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+                kafka, pids = apache.bootstrap_servers, apache.pids
+            else:
+                kafka = f"127.0.0.1:{own_broker}"
+                pids = (stack.enter_context(process(broker_argv(own_broker), log=log)).pid,)
+            parts += pids
+            environment["BENCH_KAFKA"] = kafka
             wait_ready(lambda: _has_topics(kafka, peer.topics), within_s=60, what="the broker", logs=[log])
         if peer.needs_store:
             argv = store_argv(redis, maxmemory_mib=_STORE_MIB)
@@ -88,12 +108,13 @@ def serve_peer(name: str, case: Case) -> Iterator[Running]:
         wait(lambda: answers_get(base + peer.ready), what=name)
         running = Running(
             name=name,
-            title=peer.title,
+            title=peer.title + (", on Apache Kafka" if is_on_apache else ""),
             url=base + peer.predict,
             protocol=peer.protocol,
             own_pids=tuple(each.pid for each in own),
             parts_pids=tuple(parts),
             versions=tuple(versions_in(programs)),
+            warm_up_s=APACHE_WARM_UP_S if is_on_apache else 0,
         )
         wait(lambda: _predicts(running, case), what=f"{name}'s worker")
         yield running
@@ -107,8 +128,7 @@ def _predicts(running: Running, case: Case) -> bool:
     return True
 
 
-def _has_topics(port: int, topics: tuple[str, ...]) -> bool:
-    server = f"127.0.0.1:{port}"
+def _has_topics(server: str, topics: tuple[str, ...]) -> bool:
     return bool(ask_node(server).brokers) and asyncio.run(_create(server, topics))
 
 

@@ -17,8 +17,13 @@ import numpy as np
 
 NAME = "inferlane"
 """What we are called among the systems."""
-NAME_ON_APACHE = "inferlane-apache"
-"""The same with an Apache Kafka in place of the embedded broker; not among the default systems, as it needs Java."""
+ON_APACHE = "-apache"
+"""Behind the name of a system: with an Apache Kafka in place of the embedded broker. Not among the default systems, as
+it needs Java."""
+NAME_ON_APACHE = NAME + ON_APACHE
+
+# A JVM compiles what it runs often: for a request the broker takes twice the CPU in its first seconds.
+APACHE_WARM_UP_S = 20
 
 _STOP_WITHIN_S = 30.0
 _POLL_S = 0.1
@@ -36,7 +41,7 @@ class Running:
     """`own_pids` are the roots of the system's own processes, `parts_pids` those of its broker and store.
 
     `processes` names the pids where that is known. `knows_deadlines` is whether a request may say how long it may take.
-    `environment` is what a command needs to find the system.
+    `environment` is what a command needs to find the system. It is loaded for `warm_up_s` before it is measured.
     """
 
     name: str
@@ -49,6 +54,7 @@ class Running:
     processes: Mapping[str, int] = field(default_factory=dict)
     knows_deadlines: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    warm_up_s: int = 0
 
     def body(self, row: np.ndarray, *, within_s: float | None = None) -> bytes:
         """The HTTP body that asks for `row`, `(features,) float32`, and says, where it can, how long that may take."""

@@ -11,11 +11,12 @@ from fastapi import FastAPI
 from faststream.kafka import KafkaBroker
 from pydantic import BaseModel
 
+FETCH_WAIT_MS = int(os.environ["BENCH_FETCH_WAIT_MS"])
 broker = KafkaBroker(os.environ["BENCH_KAFKA"])
 waiting: dict[str, asyncio.Future[Any]] = {}
 
 
-@broker.subscriber("replies", batch=True, fetch_max_wait_ms=2)
+@broker.subscriber("replies", batch=True, fetch_max_wait_ms=FETCH_WAIT_MS)
 async def on_replies(answers: list[dict[str, Any]]) -> None:
     for answer in answers:
         future = waiting.get(answer.pop("id"))

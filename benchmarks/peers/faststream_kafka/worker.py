@@ -12,11 +12,14 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession(os.environ["BENCH_MODEL"], options, providers=["CPUExecutionProvider"])
 # The answers to a poll go as one batch, which may be larger than the 16 KiB of the default.
+FETCH_WAIT_MS = int(os.environ["BENCH_FETCH_WAIT_MS"])
 broker = KafkaBroker(os.environ["BENCH_KAFKA"], max_batch_size=1024 * 1024)
 app = FastStream(broker)
 
 
-@broker.subscriber("requests", batch=True, group_id="workers", auto_offset_reset="earliest", fetch_max_wait_ms=2)
+@broker.subscriber(
+    "requests", batch=True, group_id="workers", auto_offset_reset="earliest", fetch_max_wait_ms=FETCH_WAIT_MS
+)
 async def infer(asked: list[dict[str, Any]]) -> None:
     rows = np.array([row for one in asked for row in one["instances"]], dtype=np.float32)
     labels, probabilities = session.run(None, {"input": rows})

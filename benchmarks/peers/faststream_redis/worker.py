@@ -11,6 +11,7 @@ from faststream.kafka import KafkaBroker
 from redis.asyncio import Redis
 
 CHANNEL = "replies"
+FETCH_WAIT_MS = int(os.environ["BENCH_FETCH_WAIT_MS"])
 # Each record is the id of its request and the body as it came.
 ID_BYTES = 32
 
@@ -33,7 +34,7 @@ async def as_it_came(message: Any) -> Any:
     batch=True,
     group_id="workers",
     auto_offset_reset="earliest",
-    fetch_max_wait_ms=2,
+    fetch_max_wait_ms=FETCH_WAIT_MS,
     decoder=as_it_came,
 )
 async def infer(records: list[bytes]) -> None:

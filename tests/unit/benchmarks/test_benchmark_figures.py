@@ -1,6 +1,8 @@
 import json
 import math
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from benchmarks.measured import Checked, Closed, Comparison, Machine, Measured, 
 from benchmarks.report import to_markdown
 from benchmarks.systems.peers import peer_names, read_peer
 from benchmarks.systems.running import Running, probabilities_in
+from benchmarks.targets import read_targets
 from benchmarks.wrk import WrkError, parse_wrk
 
 MACHINE = Machine(cpu="x", cores=2, memory_gib=1.0, kernel="x", python="x", measured_at="x")
@@ -122,6 +125,16 @@ def test_the_table_says_how_many_times_a_peer_inferlane_is_and_how_many_answers_
     (row,) = [line for line in to_markdown(comparison).splitlines() if line.startswith("| other")]
     assert "| 2.00x |" in row
     assert "| 1 of 10 |" in row
+
+
+def test_each_of_ours_is_beside_the_peer_on_the_same_broker(tmp_path: Path) -> None:
+    rates = {"inferlane": 300, "inferlane-apache": 200, "faststream_redis": 150, "faststream_redis-apache": 160}
+    systems = tuple(measured(name, answered=rate) for name, rate in rates.items())
+    comparison = Comparison(case="mlp", machine=MACHINE, rounds=1, bounds=(), systems=systems)
+    (tmp_path / "mlp.json").write_bytes(msgspec.json.encode(comparison))
+    (target,) = [target for target in read_targets(tmp_path) if target.what.startswith("MLP, concurrency 64")]
+    assert target.measured == "2.00x embedded (faststream_redis), 1.25x on Apache Kafka (faststream_redis-apache)"
+    assert not target.is_met
 
 
 def test_the_body_asks_in_the_protocol_of_the_system() -> None:
