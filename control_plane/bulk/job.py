@@ -156,8 +156,8 @@ class BulkJob:
             await consumer.start()
             consumer.assign(partitions)
             await consumer.seek_to_end()
-        if self._kafka.arrivals_dir is not None:
-            arrivals = ArrivalListener(self._kafka.arrivals_dir, self._names.results)
+        if self._kafka.rests_dir is not None:
+            arrivals = ArrivalListener(self._kafka.rests_dir, self._names.results)
             stack.callback(arrivals.close)
             rest_until_told(consumer, arrivals, topic=self._names.results, effect="results are asked for often")
         return consumer

@@ -79,11 +79,16 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
         "grpc_port": options.grpc_port,
         "dashboard_port": options.dashboard_port,
     }
+    if has_broker or (options.workers == 1 and options.autoscale is None):
+        # Between several workers long runs would go to one of them; for one, short ones only cost CPU. The embedded
+        # broker spends more on them than several workers gain.
+        values["sticky_records"] = 64
     if has_broker:
         values |= {
             "kafka_bootstrap_servers": f"127.0.0.1:{options.broker_port}",
             # Tansu does not wake a waiting fetch, and has no InitProducerId.
             "fetch_max_wait_ms": 2,
+            "kafka_wakes_fetches": False,
             "kafka_idempotence": False,
             # The first member of a group waits for half of it, rounded up to seconds.
             "session_timeout_ms": 6_000,
@@ -91,10 +96,9 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
             # partition that it is asked for: few batches, in some partitions.
             "ingress_partitions": 4,
             "work_partitions": 4,
-            "sticky_records": 64,
         }
-        if can_hold_signals(arrivals := chosen.stack.state_dir.absolute() / "arrivals"):
-            values["arrivals_dir"] = arrivals
+    if can_hold_signals(arrivals := chosen.stack.state_dir.absolute() / "arrivals"):
+        values["arrivals_dir"] = arrivals
     if has_store:
         values["redis_url"] = f"redis://127.0.0.1:{options.store_port}/0"
     # Who gives the secret wants callbacks.
@@ -112,6 +116,9 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
 def attached_settings(chosen: "Settings", environment: Mapping[str, str]) -> "Settings":
     """Complete the user's settings with those of a running stack, to reach its parts from outside."""
     values = {name.removeprefix("INFERLANE_").lower(): value for name, value in environment.items()}
+    if chosen.chosen().get("kafka_bootstrap_servers") not in (None, values.get("kafka_bootstrap_servers")):
+        # What is written to another broker must not be handed to the consumers of this stack.
+        values.pop("arrivals_dir", None)
     return load_settings(**(values | chosen.chosen()))
 
 

@@ -130,7 +130,7 @@ class TableFollower:
         self._table = table
         self._may_be_missing = may_be_missing
         self._consumer: AIOKafkaConsumer | None = None
-        self._arrivals = None if kafka.arrivals_dir is None else ArrivalListener(kafka.arrivals_dir, topic)
+        self._arrivals = None if kafka.rests_dir is None else ArrivalListener(kafka.rests_dir, topic)
         self._is_there = False
         self._following: Background | None = None
 

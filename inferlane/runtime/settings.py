@@ -105,9 +105,12 @@ class KafkaSettings(SettingsPart):
     # The wait that `fetch_max_wait_ms` grows to while a lane stays empty, by 10 ms a second. Longer spares an idle
     # machine; it is what the first request after a pause may wait at each of its two hops.
     idle_fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 250
-    # Where consumers on this machine listen for signals of producers beside them that a topic has new records; None: no
-    # signals. Only for a broker that does not wake a waiting fetch, and only where all processes share the folder.
+    # Where consumers on this machine listen for producers beside them, which hand on what they have written; None: they
+    # fetch it. Only where all processes share the folder.
     arrivals_dir: Path | None = None
+    # Whether the broker answers a waiting fetch at the moment a record arrives, as Apache Kafka does. If not, and there
+    # are signals (`arrivals_dir`), consumers rest until there is one instead of fetching often.
+    wakes_fetches: Annotated[bool, Field(alias="kafka_wakes_fetches")] = True
     # How long a group waits for a silent member before it gives its partitions to others: after a kill of a router or
     # worker clients wait this long. Heartbeats run on the event loop several times within it, and none of our code
     # blocks the loop for a second. Too long makes every crash an outage, too short treats a pause as a crash.
@@ -123,6 +126,11 @@ class KafkaSettings(SettingsPart):
     max_deaths: Annotated[int, Field(ge=1)] = 3
     # How long a process that is told to stop, or a consumer that loses a partition, may finish what it has begun.
     drain_deadline_s: Seconds = 20.0
+
+    @property
+    def rests_dir(self) -> Path | None:
+        """Where consumers listen that fetch nothing until a signal; None: they wait at the broker."""
+        return None if self.wakes_fetches else self.arrivals_dir
 
 
 class StoreSettings(SettingsPart):

@@ -113,8 +113,8 @@ def transport_class(kafka: "KafkaSettings", *, topic: str, fetch_max_wait_ms: in
 
         async def on_start(self) -> None:
             await super().on_start()
-            if kafka.arrivals_dir is not None:
-                self.arrivals = ArrivalListener(kafka.arrivals_dir, topic)
+            if kafka.rests_dir is not None:
+                self.arrivals = ArrivalListener(kafka.rests_dir, topic)
                 if rest_until_told(self._consumer, self.arrivals, topic=topic):
                     set_fetch_wait(self._consumer, _REST_MS)
 

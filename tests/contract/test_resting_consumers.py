@@ -63,6 +63,7 @@ async def test_a_resting_consumer_gets_what_a_producer_beside_it_writes_without_
         ingress_partitions=1,
         work_partitions=2,
         arrivals_dir=arrivals_dir,
+        kafka_wakes_fetches=False,
         fetch_max_wait_ms=REST_MS,
         idle_fetch_max_wait_ms=REST_MS,
     )
@@ -122,6 +123,44 @@ async def test_what_several_producers_write_is_is_returned_once(broker: Broker, 
         await foreign.stop()
 
 
+async def test_beside_a_broker_that_wakes_a_fetch_there_are_fewer_fetches_than_batches_and_none_is_missed(
+    broker: Broker, arrivals_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One producer hands its batches on, the other writes between them."""
+    fetches: list[int] = []
+    request = Fetcher._proc_fetch_request
+
+    async def counted(fetcher: Fetcher, assignment: Any, node: int, asked: Any) -> Any:
+        fetches.append(node)
+        return await request(fetcher, assignment, node, asked)
+
+    monkeypatch.setattr(Fetcher, "_proc_fetch_request", counted)
+    settings = broker.settings(
+        ingress_partitions=1, work_partitions=1, arrivals_dir=arrivals_dir, kafka_wakes_fetches=True
+    )
+    await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
+    producer, foreign = BatchProducer(settings.kafka), make_producer(settings.kafka)
+    await producer.start()
+    await foreign.start()
+    consumer = await consuming(settings)
+    try:
+        await producer.send([OutRecord(TOPIC, b"first", b"first", [])])
+        assert await values(consumer, 1) == [b"first"]
+        fetches.clear()
+        for at in range(ROUNDS):
+            value = b"%d" % at
+            if at % 50 == 25:
+                await foreign.send_and_wait(TOPIC, value)
+            else:
+                await producer.send([OutRecord(TOPIC, value, value, [])])
+            assert await values(consumer, 1) == [value]
+        assert len(fetches) < ROUNDS
+    finally:
+        await consumer.close()
+        await producer.close()
+        await foreign.stop()
+
+
 async def test_records_of_a_producer_that_sends_no_signal_are_found_after_the_rest(
     broker: Broker, arrivals_dir: Path
 ) -> None:
@@ -143,7 +182,9 @@ async def test_a_consumer_that_rests_turns_only_for_its_fetches(
     broker: Broker, arrivals_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards the poll of the fetcher: with that of aiokafka it turned five times a second."""
-    settings = broker.settings(work_partitions=2, arrivals_dir=arrivals_dir, fetch_max_wait_ms=1_000)
+    settings = broker.settings(
+        work_partitions=2, arrivals_dir=arrivals_dir, kafka_wakes_fetches=False, fetch_max_wait_ms=1_000
+    )
     await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
     turns: list[int] = []
     turn, rest = Fetcher._get_actions_per_node, ArrivalListener.wait
@@ -187,7 +228,7 @@ async def test_a_table_that_rests_gets_what_is_published_and_misses_nothing_when
     broker: Broker, arrivals_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compacted_table, "_REST_MS", REST_MS)
-    settings = broker.settings(arrivals_dir=arrivals_dir)
+    settings = broker.settings(arrivals_dir=arrivals_dir, kafka_wakes_fetches=False)
     topic = settings.stack.names.splits
     await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
     table = Values()

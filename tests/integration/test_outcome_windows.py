@@ -159,7 +159,12 @@ async def test_a_router_that_rests_counts_what_a_worker_beside_it_tells(
     # Longer than the test may take: what is counted was told by a signal.
     monkeypatch.setattr(router.faust_app.faust_transport, "_REST_MS", 1_000_000)
     with tempfile.TemporaryDirectory() as folder:
-        told = broker.settings(redis_url=settings.store.redis_url, outcome_interval_s=0.1, arrivals_dir=Path(folder))
+        told = broker.settings(
+            redis_url=settings.store.redis_url,
+            outcome_interval_s=0.1,
+            arrivals_dir=Path(folder),
+            kafka_wakes_fetches=False,
+        )
         worker = BatchProducer(told.kafka)
         await worker.start()
         async with running_router(told, worker, store):

@@ -1,9 +1,10 @@
-"""Signals between processes of one machine that a topic has new records, for a broker that does not wake a fetch.
+"""Signals between processes of one machine that a topic has new records, and which.
 
-Such a broker (Tansu) must be polled, which is a floor of the latency and most of the CPU of a small request. With
-signals a consumer waits until a producer on the same machine has written. A signal is only a hint: if it is lost, or if
-a producer sends none, the record waits for the consumer's next regular fetch. A signal may carry the batch that was
-written, for listeners that take it (`inferlane.runtime.kafka.handed_batches`): they need no fetch then.
+A broker that does not wake a fetch (Tansu) must be polled, which is a floor of the latency and most of the CPU of a
+small request. With signals a consumer waits until a producer on the same machine has written. A signal is only a hint:
+if it is lost, or if a producer sends none, the record waits for the consumer's next regular fetch. A signal may carry
+the batch that was written, for listeners that take it (`inferlane.runtime.kafka.handed_batches`): they need no fetch
+then, whatever the broker.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ from inferlane.runtime.kafka.arrivals import ArrivalListener
 from inferlane.runtime.kafka.assigned_positions import known_backlog, positions
 from inferlane.runtime.kafka.attempts import AttemptLog, Attempts
 from inferlane.runtime.kafka.clients import broker_errors, existing_only, make_consumer
-from inferlane.runtime.kafka.fetch_wait import FetchWait, rest_until_told
+from inferlane.runtime.kafka.fetch_wait import FetchWait, take_what_is_handed
 from inferlane.runtime.kafka.fetcher import has_failed, set_fetch_wait
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState, Progress, watch_progress
 from inferlane.runtime.kafka.offsets import OffsetTracker, Ticket
@@ -105,7 +105,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             raise
         self._consumer = consumer
         if self._arrivals is not None:
-            rest_until_told(consumer, self._arrivals, topic=self._topic, takes_batches=True)
+            take_what_is_handed(consumer, self._arrivals, topic=self._topic, wakes_fetches=self._kafka.wakes_fetches)
         watch = watch_progress(
             consumer, self._progress, stuck_after_s=self._kafka.stuck_after_s, is_blocked=self._is_blocked
         )

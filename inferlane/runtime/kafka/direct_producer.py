@@ -22,6 +22,9 @@ from aiokafka.producer.sender import SendProduceReqHandler
 
 from inferlane.runtime.kafka.arrivals import WrittenBatch
 
+# What aiokafka calls the time of a topic whose broker replaces that of the producer.
+_LOG_APPEND_TIME = 1
+
 _Batches = dict[TopicPartition, MessageBatch]
 # The event loop alone would let the garbage collector take a task.
 _handed_on: "set[asyncio.Task[None]]" = set()
@@ -150,9 +153,11 @@ class _Request:
 def written_batch(builder: BatchBuilder, written: Any) -> WrittenBatch | None:
     """Return a batch that the broker has acknowledged, from its builder and the result of its future.
 
-    None if the broker did not say where it lies: it had the batch already.
+    None if the broker did not say where it lies: it had the batch already; or if it stores another time in it.
     """
-    return None if written.offset < 0 else WrittenBatch(written.partition, written.offset, builder._build())  # noqa: SLF001 - what was sent
+    if written.offset < 0 or written.timestamp_type == _LOG_APPEND_TIME:
+        return None
+    return WrittenBatch(written.partition, written.offset, builder._build())  # noqa: SLF001 - what was sent
 
 
 class _AnsweringClient:

@@ -12,7 +12,7 @@ from inferlane.runtime.kafka.handed_batches import handed_to
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
-    from inferlane.runtime.kafka.arrivals import ArrivalListener
+    from inferlane.runtime.kafka.arrivals import ArrivalListener, Taker
     from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -28,6 +28,7 @@ _SIGNALLED_IDLE_MS = 2_000
 # No client waits for a single bulk record.
 _BULK_BUSY_MS = 50
 _BULK_IDLE_MS = 1_000
+_OFTEN = "the broker is asked often"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class FetchWait:
     def for_lane(cls, kafka: "KafkaSettings", lane: Lane) -> Self:
         """Return the waits of this lane by the settings."""
         busy_ms, idle_ms, share = kafka.fetch_max_wait_ms, kafka.idle_fetch_max_wait_ms, _SHARE_OF_PAUSE
-        if kafka.arrivals_dir is not None:
+        if kafka.rests_dir is not None:
             busy_ms, idle_ms = max(busy_ms, _SIGNALLED_BUSY_MS), max(idle_ms, _SIGNALLED_IDLE_MS)
             share = _SIGNALLED_SHARE_OF_PAUSE
         if lane is Lane.BULK:
@@ -60,22 +61,34 @@ class FetchWait:
 
 
 def rest_until_told(
-    consumer: "AIOKafkaConsumer",
-    arrivals: "ArrivalListener",
-    *,
-    topic: str,
-    effect: str = "the broker is asked often",
-    takes_batches: bool = False,
+    consumer: "AIOKafkaConsumer", arrivals: "ArrivalListener", *, topic: str, effect: str = _OFTEN
 ) -> bool:
     """Listen for signals and rest between fetches; where no socket can be created the broker is asked as before.
 
     Returns whether the consumer rests. `effect` says in the log what it means for whoever waits for a record if not.
-    `takes_batches`: small batches come with their signals, without a fetch.
     """
+    is_told = _is_heard(arrivals, None, topic=topic, effect=effect)
+    if is_told:
+        rest_between_fetches(consumer, arrivals, wakes_fetches=False)
+    return is_told
+
+
+def take_what_is_handed(
+    consumer: "AIOKafkaConsumer", arrivals: "ArrivalListener", *, topic: str, wakes_fetches: bool
+) -> None:
+    """Take small batches with their signals, and rest between fetches; where no socket can be created, fetch as before.
+
+    If the broker `wakes_fetches`, the consumer rests only while batches come so.
+    """
+    effect = "every batch is fetched" if wakes_fetches else _OFTEN
+    if _is_heard(arrivals, handed_to(consumer), topic=topic, effect=effect):
+        rest_between_fetches(consumer, arrivals, wakes_fetches=wakes_fetches)
+
+
+def _is_heard(arrivals: "ArrivalListener", take: "Taker | None", *, topic: str, effect: str) -> bool:
     try:
-        arrivals.open(handed_to(consumer) if takes_batches else None)
+        arrivals.open(take)
     except OSError as error:
         log.warning("arrivals_not_heard", topic=topic, reason=str(error), effect=effect)
         return False
-    rest_between_fetches(consumer, arrivals)
     return True

@@ -25,6 +25,7 @@ from inferlane.contracts.kafka_record import is_unreadable, unreadable_headers
 from inferlane.errors import DecodeError, clipped
 from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalListeners
 from inferlane.runtime.kafka.batch_decoder import DECOMPRESSORS, Frame, Frames
+from inferlane.runtime.kafka.fetch_loop import SHORTEST_WAIT_MS, wait_after
 from inferlane.runtime.kafka.handed_batches import HandedFetcher
 from inferlane.runtime.kafka.recreated_topics import start_over_past_end
 
@@ -36,9 +37,9 @@ log = structlog.get_logger(__name__)
 # Keys and values that one call returns, beyond which it returns no further record. Too small makes many small batches
 # of large records; too large lets compressed records fill the memory, and decoding them holds up the event loop.
 _RETURNED_BYTES = 8 * 1024 * 1024
-# Tansu gives no record to a fetch that waits for 0.
-_SHORTEST_WAIT_MS = 1
-_LONGEST_WAIT_MS = 1_000
+# On a broker that wakes a fetch, after a batch that was handed on: so long do records of others wait meanwhile. Shorter
+# fetches what will be handed on.
+_REST_WHEN_HANDED_MS = 50
 _REASON_CHARS = 500
 _YEAR_3000_MS = 32_503_680_000_000
 
@@ -73,7 +74,7 @@ def has_failed(consumer: "AIOKafkaConsumer") -> bool:
 def set_fetch_wait(consumer: "AIOKafkaConsumer", wait_ms: int) -> None:
     """Set how long each empty fetch waits from now on: at the broker, or before the next fetch."""
     inner = consumer._fetcher  # noqa: SLF001 - no setter; read anew for each fetch
-    if inner.arrivals is None:
+    if inner.wakes_fetches:
         inner._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - as above
         return
     is_shorter, inner.rest_s = wait_ms / 1000 < inner.rest_s, wait_ms / 1000
@@ -82,43 +83,35 @@ def set_fetch_wait(consumer: "AIOKafkaConsumer", wait_ms: int) -> None:
         inner.arrivals.wake()
 
 
-def rest_between_fetches(consumer: "AIOKafkaConsumer", arrivals: ArrivalListener | ArrivalListeners) -> None:
+def rest_between_fetches(
+    consumer: "AIOKafkaConsumer", arrivals: ArrivalListener | ArrivalListeners, *, wakes_fetches: bool
+) -> None:
     """Let the broker hold no fetch any more; rest before the next one instead, until a signal or for the fetch wait.
 
+    A broker that wakes a fetch holds it as before, and there is a short rest only after a batch that was handed on.
     Listeners of many topics hand on the batches that come with the signals.
     """
     inner = consumer._fetcher  # noqa: SLF001 - made by aiokafka, of the class below
-    inner.arrivals, inner.rest_s = arrivals, inner._fetch_max_wait_ms / 1000  # noqa: SLF001 - as above
-    inner._fetch_max_wait_ms = _SHORTEST_WAIT_MS  # noqa: SLF001 - as above
+    inner.arrivals, inner.wakes_fetches = arrivals, wakes_fetches
+    if not wakes_fetches:
+        inner.rest_s = inner._fetch_max_wait_ms / 1000  # noqa: SLF001 - as above
+        inner._fetch_max_wait_ms = SHORTEST_WAIT_MS  # noqa: SLF001 - as above
     if isinstance(arrivals, ArrivalListeners):
         arrivals.take = inner.take
-
-
-def wait_after(*, found: bool, is_behind: bool, wait_ms: int) -> int:
-    """Return the wait of the next fetch, in ms: longer each time that the broker gave nothing although it has more.
-
-    Tansu searches for records within the wait, and returns none if a long log or a busy machine makes that longer: of
-    6,000 batches none within 2 ms, most within 8. With a constant short wait the same fetch would return nothing for
-    ever. A sufficient wait is kept, because the log only grows; it shrinks again when there is nothing to read, because
-    a signal is not noticed before the fetch returns.
-    """
-    if found:
-        return wait_ms
-    return min(2 * wait_ms, _LONGEST_WAIT_MS) if is_behind else max(wait_ms // 2, _SHORTEST_WAIT_MS)
 
 
 class _Fetcher(HandedFetcher):
     """Returns what was fetched, within a number of records and of bytes."""
 
     arrivals: ArrivalListener | ArrivalListeners | None = None
-    rest_s = 0.0
-    # Read for each fetch.
-    _fetch_max_wait_ms: int
+    wakes_fetches = True
+    rest_s = _REST_WHEN_HANDED_MS / 1000
+    _fetch_max_wait_ms: int  # read for each fetch
 
     async def _proc_fetch_request(self, assignment: Any, node_id: Any, request: Any) -> bool:
         """As aiokafka's, after a rest if the broker had no more the last time that it was asked."""
         if self.arrivals is not None:
-            if all(_is_at_end(assignment, topic, part) for topic, parts in request.topics for part in parts):
+            if (self.was_handed or not self.wakes_fetches) and _is_at_end(assignment, request):
                 try:
                     await self.arrivals.wait(self.rest_s)
                 except asyncio.CancelledError:
@@ -127,15 +120,18 @@ class _Fetcher(HandedFetcher):
             if self.is_outdated(assignment, request):
                 return False
             self.arrivals.forget()
+            self.was_handed = False
+            if self.wakes_fetches and self._records:
+                # Partitions that hold unread records are not asked for: not for longer than a rest.
+                request._max_wait_ms = min(request._max_wait_ms, _REST_WHEN_HANDED_MS)  # noqa: SLF001 - no setter
         found: bool = await super()._proc_fetch_request(assignment, node_id, request)
+        self.note_answer(request)
         if found:
             self.wake_caller()
         if not found and assignment.active:
             await start_over_past_end(self, assignment, request)
-        if self.arrivals is not None and (found or not self.is_outdated(assignment, request)):
-            is_behind = not all(
-                _is_at_end(assignment, topic, part) for topic, parts in request.topics for part in parts
-            )
+        if not self.wakes_fetches and (found or not self.is_outdated(assignment, request)):
+            is_behind = not _is_at_end(assignment, request)
             self._fetch_max_wait_ms = wait_after(found=found, is_behind=is_behind, wait_ms=self._fetch_max_wait_ms)
         return found
 
@@ -165,6 +161,7 @@ class _Fetcher(HandedFetcher):
     ) -> dict[TopicPartition, list[ConsumerRecord]]:
         drained: dict[TopicPartition, list[ConsumerRecord]] = {}
         room_records, room_bytes = max_records, _RETURNED_BYTES
+        self.drop_what_has_no_position()
         for partition in list(self._records):
             if partitions and partition not in partitions:
                 if not self._subscriptions.is_assigned(partition):
@@ -196,11 +193,14 @@ class _Fetcher(HandedFetcher):
             self._notify(self._wait_consume_future)
 
 
-def _is_at_end(assignment: Any, topic: str, part: tuple[int, int, int]) -> bool:
-    """Return whether the position that is asked for was the end of the partition when the broker last told it."""
-    partition, position, _ = part
-    end: int | None = assignment.state_value(TopicPartition(topic, partition)).lso
-    return end is not None and position >= end
+def _is_at_end(assignment: Any, request: Any) -> bool:
+    """Return whether each position that is asked for was the end of its partition when the broker last told it."""
+    for topic, parts in request.topics:
+        for number, position, _ in parts:
+            end: int | None = assignment.state_value(TopicPartition(topic, number)).lso
+            if end is None or position < end:
+                return False
+    return True
 
 
 class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # as above

@@ -94,6 +94,10 @@ class HandedFetcher(LoopedFetcher):
         super().__init__(*args, **options)
         self._waiting = WaitingBatches()
         self._waiting_for: Any = None
+        # Partitions whose topic seems to have been created again: the broker is asked first.
+        self._doubted: set[TopicPartition] = set()
+        self.was_handed = False
+        """Whether a batch was taken since this was last set to False."""
 
     def take(self, topic: str, number: int, raw: bytes) -> bool:
         """Take a batch of the partition of that number; return False if the broker must be asked instead."""
@@ -105,10 +109,17 @@ class HandedFetcher(LoopedFetcher):
             # It belongs to another consumer.
             return True
         state = assignment.state_value(partition)
+        if partition in self._doubted:
+            return False
         if state.has_valid_position and batch.end_offset <= state.position:
-            # A fetch was faster; or the topic was deleted and created again, which a fetch finds.
-            return batch.base_offset > 0 or partition in self._records
+            if batch.base_offset > 0 or partition in self._records:
+                # A fetch was faster.
+                return True
+            # The topic was deleted and created again, which a fetch finds.
+            self._doubted.add(partition)
+            return False
         is_next = state.has_valid_position and not state.paused and self._waiting.add(partition, batch)
+        self.was_handed = self.was_handed or is_next
         if is_next and partition not in self._records:
             is_next = self._bring(partition)
             self.wake_caller()
@@ -117,6 +128,22 @@ class HandedFetcher(LoopedFetcher):
         # Also of a batch that was not taken: the partition does not rest before it was fetched.
         state.highwater, state.lso = (max(known or 0, batch.end_offset) for known in (state.highwater, state.lso))
         return is_next
+
+    def note_answer(self, request: Any) -> None:
+        """Note that the broker was asked for these partitions."""
+        if self._doubted:
+            self._doubted -= {TopicPartition(topic, part[0]) for topic, parts in request.topics for part in parts}
+
+    def drop_what_has_no_position(self) -> None:
+        """Forget what was brought for partitions whose position is looked for anew, as a fetch meanwhile found it gone.
+
+        aiokafka asks for no partition of which it holds records, so its position would never be found.
+        """
+        assignment = self._assignment()
+        for partition in list(self._records) if assignment is not None else ():
+            if partition in assignment.tps and not assignment.state_value(partition).has_valid_position:
+                del self._records[partition]
+                self._notify(self._wait_consume_future)
 
     def is_outdated(self, assignment: Any, request: Any) -> bool:
         """Return whether something was handed since the request was made, which would be fetched once more."""
@@ -166,6 +193,7 @@ class HandedFetcher(LoopedFetcher):
         assignment = None if subscription is None else subscription.assignment
         if assignment is not self._waiting_for:
             self._waiting.clear()
+            self._doubted.clear()
             self._waiting_for = assignment
         return assignment if assignment is not None and assignment.active else None
 

@@ -81,7 +81,7 @@ class SharedConsumer:
             raise
         self._consumer, self._offsets = consumer, GroupOffsets(consumer)
         if self._arrivals is not None:
-            rest_between_fetches(consumer, self._arrivals)
+            rest_between_fetches(consumer, self._arrivals, wakes_fetches=self._kafka.wakes_fetches)
         loops = {"fetch": self._fetch_for_ever, "commit": self._commit_for_ever, "tend": self._tend_for_ever}
         self._tasks = tuple(
             essential(asyncio.create_task(loop(), name=f"{name}:{self._lane}")) for name, loop in loops.items()

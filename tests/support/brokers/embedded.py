@@ -60,5 +60,10 @@ class EmbeddedBroker(Broker):
 
         It is asked less often than `inferlane up` does: lanes that find nothing would take the CPU of those that do.
         """
-        embedded = {"kafka_idempotence": False, "fetch_max_wait_ms": 20, "idle_fetch_max_wait_ms": 100}
+        embedded = {
+            "kafka_idempotence": False,
+            "kafka_wakes_fetches": False,
+            "fetch_max_wait_ms": 20,
+            "idle_fetch_max_wait_ms": 100,
+        }
         return super().overrides(**embedded | more)

@@ -120,14 +120,16 @@ class FetchingConsumer:
         request = self.request(*fetched)
         assert await self.fetcher._proc_fetch_request(self.assignment, NODE, request)
 
-    async def bring_nothing(self, partition: TopicPartition, *, meanwhile: Callable[[], Awaitable[None]]) -> None:
-        """Let the broker answer a fetch with no record, after something that happened meanwhile."""
+    async def bring_nothing(self, partition: TopicPartition, *, meanwhile: Callable[[], Awaitable[None]]) -> Any:
+        """Let the broker answer a fetch with no record, after something that happened meanwhile; return the fetch."""
         end = self.position(partition)
         answer = (partition.partition, 0, end, end, 0, [], -1, b"")
         self._client.response = _Response([(partition.topic, [answer])])
         self._client.meanwhile = meanwhile
-        await self.fetcher._proc_fetch_request(self.assignment, NODE, self.request(partition))
+        request = self.request(partition)
+        await self.fetcher._proc_fetch_request(self.assignment, NODE, request)
         self._client.meanwhile = None
+        return request
 
     def as_consumer(self) -> Any:
         """What has this fetcher where aiokafka's consumer has it."""

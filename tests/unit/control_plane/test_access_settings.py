@@ -129,6 +129,19 @@ def test_processes_of_the_stack_get_the_password_and_so_does_who_attaches() -> N
     assert client_arguments(attached.kafka)["sasl_plain_password"] == "s3cret"  # noqa: S105 - of nobody
 
 
+def test_what_is_written_to_another_broker_is_not_handed_to_the_stack() -> None:
+    profile = stack_profile(load_settings(state_dir=Path("/srv")), StackOptions())
+    assert attached_settings(load_settings(), profile.environment).kafka.arrivals_dir == Path("/srv/arrivals")
+    elsewhere = load_settings(kafka_bootstrap_servers="kafka:9092")
+    assert attached_settings(elsewhere, profile.environment).kafka.arrivals_dir is None
+
+
+def test_records_go_in_long_runs_where_there_is_one_worker() -> None:
+    own_broker = load_settings(kafka_bootstrap_servers="kafka:9092")
+    assert stack_profile(own_broker, StackOptions()).settings.kafka.sticky_records == 64
+    assert stack_profile(own_broker, StackOptions(workers=2)).settings.kafka.sticky_records == 16
+
+
 def test_the_authority_of_the_store_is_in_its_url_once(tmp_path: Path) -> None:
     authority = tmp_path / "an authority.pem"
     authority.touch()

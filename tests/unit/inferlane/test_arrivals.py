@@ -14,7 +14,7 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka import arrival_signals
 from inferlane.runtime.kafka.arrival_signals import ArrivalSignals
 from inferlane.runtime.kafka.arrivals import LONGEST_BYTES, ArrivalListener, WrittenBatch, can_hold_signals
-from inferlane.runtime.kafka.fetcher import wait_after
+from inferlane.runtime.kafka.fetch_loop import wait_after
 
 # Far longer than any signal takes, and longer than a test may last.
 LONG_S = 300.0
@@ -261,11 +261,16 @@ def test_nobody_to_tell_is_no_error(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_the_local_stack_signals_with_its_own_broker_alone() -> None:
+def test_consumers_of_a_local_stack_rest_with_its_own_broker_alone() -> None:
+    """Another broker wakes a fetch, so only batches of requests are handed on: producers may be anywhere."""
     embedded = stack_profile(load_settings(state_dir=Path("/srv")), StackOptions())
     assert embedded.environment["INFERLANE_ARRIVALS_DIR"] == "/srv/arrivals"
-    foreign = stack_profile(load_settings(kafka_bootstrap_servers="broker:9092"), StackOptions())
-    assert foreign.settings.kafka.arrivals_dir is None
+    assert embedded.settings.kafka.rests_dir == Path("/srv/arrivals")
+    foreign = stack_profile(
+        load_settings(state_dir=Path("/srv"), kafka_bootstrap_servers="broker:9092"), StackOptions()
+    )
+    assert foreign.settings.kafka.arrivals_dir == Path("/srv/arrivals")
+    assert foreign.settings.kafka.rests_dir is None
 
 
 def test_a_folder_whose_path_is_too_long_for_a_socket_holds_none() -> None:

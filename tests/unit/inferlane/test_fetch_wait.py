@@ -20,9 +20,13 @@ def test_a_broker_that_wakes_a_fetch_is_asked_as_seldom_as_the_settings_say() ->
 
 
 def test_with_signals_only_the_records_of_strangers_wait_and_an_idle_lane_asks_every_two_seconds() -> None:
-    settings = load_settings(fetch_max_wait_ms=2, idle_fetch_max_wait_ms=250, arrivals_dir="/srv/arrivals")
+    signalled = {"fetch_max_wait_ms": 2, "idle_fetch_max_wait_ms": 250, "arrivals_dir": "/srv/arrivals"}
+    settings = load_settings(kafka_wakes_fetches=False, **signalled)
     wait = FetchWait.for_lane(settings.kafka, Lane.REQUESTS)
     assert (wait.after(0.0), wait.after(10.0), wait.after(3_600.0)) == (50, 200, 2_000)
+    # A broker that wakes a fetch holds it.
+    wait = FetchWait.for_lane(load_settings(**signalled).kafka, Lane.REQUESTS)
+    assert (wait.after(0.0), wait.after(3_600.0)) == (2, 250)
 
 
 def test_bulk_rests_longer() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.structs import RecordMetadata
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from inferlane.runtime.kafka import handed_batches
 from inferlane.runtime.kafka.arrivals import ArrivalListener, WrittenBatch
 from inferlane.runtime.kafka.assigned_positions import known_backlog, positions
 from inferlane.runtime.kafka.direct_producer import written_batch
-from inferlane.runtime.kafka.fetcher import guard_fetches, set_fetch_wait
+from inferlane.runtime.kafka.fetcher import guard_fetches, rest_between_fetches, set_fetch_wait
 from inferlane.runtime.kafka.handed_batches import HandedBatch
 from inferlane.runtime.kafka.record_writer import make_builder
 from tests.support.fakes.batches import HEADER_BYTES, FetchingConsumer, batch, marker
@@ -35,6 +36,10 @@ def guarded() -> None:
 def hand(consumer: FetchingConsumer, raw: bytes, partition: TopicPartition = ONE) -> bool:
     taken: bool = consumer.fetcher.take(partition.topic, partition.partition, bytes(raw))
     return taken
+
+
+async def nothing() -> None:
+    """What happens during a fetch without news."""
 
 
 async def returned(consumer: FetchingConsumer, *, max_records: int | None = None) -> list[bytes]:
@@ -141,9 +146,41 @@ async def test_after_a_seek_the_records_from_there_on_are_returned() -> None:
 
 async def test_the_first_batch_of_a_topic_that_was_created_again_asks_the_broker() -> None:
     """Or the consumer would take its records for old ones up to its position, and go on there."""
-    consumer = FetchingConsumer(ONE, position=2)
+    consumer = FetchingConsumer(ONE, TWO, position=2)
     assert not hand(consumer, batch(b"new 0"))
-    assert hand(consumer, batch(b"1", base=1))
+    # Also for what follows, or the consumer would go on in the middle.
+    assert not hand(consumer, batch(b"new 1", base=1))
+    assert not hand(consumer, batch(b"new 2", base=2))
+    await consumer.bring({TWO: batch(b"of another", base=2)})
+    assert await returned(consumer) == [b"of another"]
+    assert not hand(consumer, batch(b"new 2", base=2))
+    await consumer.bring({ONE: batch(b"2", base=2)})
+    assert await returned(consumer) == [b"2"]
+    assert hand(consumer, batch(b"3", base=3))
+
+
+async def test_what_was_handed_while_the_position_was_lost_is_read_from_the_broker() -> None:
+    """Or every call would fail, and aiokafka would never look for the position."""
+    consumer = FetchingConsumer(ONE, TWO)
+    assert hand(consumer, batch(b"0"))
+    consumer.assignment.state_value(ONE).await_reset(OffsetResetStrategy.EARLIEST)
+    assert hand(consumer, batch(b"of another"), TWO)
+    assert await returned(consumer) == [b"of another"]
+    consumer.seek(ONE, 0)
+    await consumer.bring({ONE: batch(b"0")})
+    assert await returned(consumer) == [b"0"]
+
+
+async def test_a_fetch_without_a_partition_that_holds_records_does_not_wait_for_long() -> None:
+    """Meanwhile that partition is not asked for, whoever writes to it."""
+    with tempfile.TemporaryDirectory() as name:
+        consumer = FetchingConsumer(ONE, TWO)
+        rest_between_fetches(consumer.as_consumer(), ArrivalListener(Path(name), "topic"), wakes_fetches=True)
+        request = await consumer.bring_nothing(TWO, meanwhile=nothing)
+        assert request._max_wait_ms == 500
+        assert hand(consumer, batch(b"0"))
+        request = await consumer.bring_nothing(TWO, meanwhile=nothing)
+        assert request._max_wait_ms == consumer.fetcher.rest_s * 1000
 
 
 async def test_a_fetch_that_brought_no_record_holds_up_nothing_that_was_handed() -> None:
@@ -157,7 +194,9 @@ async def test_a_fetch_that_was_overtaken_does_not_make_the_next_ones_wait_longe
     """It looks as if the broker had given nothing of what it has, for which a fetch waits up to a second."""
     with tempfile.TemporaryDirectory() as name:
         consumer = FetchingConsumer(ONE)
-        consumer.fetcher.arrivals = listener = ArrivalListener(Path(name), "topic")
+        rest_between_fetches(
+            consumer.as_consumer(), listener := ArrivalListener(Path(name), "topic"), wakes_fetches=False
+        )
 
         async def overtaken() -> None:
             assert hand(consumer, batch(b"%d" % consumer.position(ONE), base=consumer.position(ONE)))
@@ -174,7 +213,9 @@ async def test_a_rest_that_began_in_a_pause_ends_when_there_is_work() -> None:
     """What is handed ends no rest, and records of producers without signals may have come during a long one."""
     with tempfile.TemporaryDirectory() as name:
         consumer = FetchingConsumer(ONE)
-        consumer.fetcher.arrivals = listener = ArrivalListener(Path(name), "topic")
+        rest_between_fetches(
+            consumer.as_consumer(), listener := ArrivalListener(Path(name), "topic"), wakes_fetches=False
+        )
         set_fetch_wait(consumer.as_consumer(), 2_000)
         resting = asyncio.create_task(listener.wait(LONG_S))
         await asyncio.sleep(0)
@@ -189,6 +230,32 @@ async def test_a_rest_that_began_in_a_pause_ends_when_there_is_work() -> None:
         await asyncio.sleep(0)
         assert not resting.done()
         resting.cancel()
+
+
+async def test_beside_a_broker_that_wakes_a_fetch_there_is_a_rest_only_after_what_was_handed() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        consumer = FetchingConsumer(ONE)
+        rest_between_fetches(
+            consumer.as_consumer(), listener := ArrivalListener(Path(name), "topic"), wakes_fetches=True
+        )
+        rests: list[float] = []
+
+        async def noted(wait_s: float) -> None:
+            rests.append(wait_s)
+
+        listener.wait = noted  # type: ignore[method-assign]
+        await consumer.bring_nothing(ONE, meanwhile=nothing)
+        await consumer.bring_nothing(ONE, meanwhile=nothing)
+        assert rests == []
+        assert hand(consumer, batch(b"0"))
+        assert await returned(consumer) == [b"0"]
+        await consumer.bring_nothing(ONE, meanwhile=nothing)
+        await consumer.bring_nothing(ONE, meanwhile=nothing)
+        assert rests == [consumer.fetcher.rest_s]
+        # The waits at the broker are those of the lane, whatever a fetch found.
+        set_fetch_wait(consumer.as_consumer(), 400)
+        await consumer.bring_nothing(ONE, meanwhile=nothing)
+        assert consumer.fetcher._fetch_max_wait_ms == 400
 
 
 async def test_a_partition_that_is_always_handed_more_does_not_keep_others_from_being_fetched() -> None:
@@ -230,6 +297,8 @@ async def test_a_batch_that_the_broker_had_already_is_not_handed_on() -> None:
     written = RecordMetadata("topic", 1, ONE, 7, None, None, None)
     assert written_batch(builder, written) == WrittenBatch(1, 7, builder._build())
     assert written_batch(builder, written._replace(offset=-1)) is None
+    # The broker stores its own time in it.
+    assert written_batch(builder, written._replace(timestamp_type=1)) is None
 
 
 async def test_a_request_that_was_made_before_a_batch_was_handed_is_outdated() -> None:
