@@ -66,10 +66,10 @@ def read_peer(name: str) -> PeerFile:
 @contextmanager
 def serve_peer(name: str, case: Case) -> Iterator[Running]:
     """The peer, serving the model of the case; a name that ends with `ON_APACHE` gives it an Apache Kafka."""
-    is_on_apache = name.endswith(ON_APACHE)
-    peer, folder = read_peer(name.removesuffix(ON_APACHE)), PEERS / name.removesuffix(ON_APACHE)
+    is_on_apache, base = name.endswith(ON_APACHE), name.removesuffix(ON_APACHE)
+    peer, folder = read_peer(base), PEERS / base
     programs = environment_of(folder)
-    port, port1, own_broker, redis = free_ports(4)
+    port, port1, redis = free_ports(3)
     places = {"bin": str(programs), "port": str(port), "port1": str(port1)}
     environment = {
         **os.environ,
@@ -85,12 +85,7 @@ def serve_peer(name: str, case: Case) -> Iterator[Running]:
     with ExitStack() as stack:
         parts: list[int] = []
         if peer.topics:
-            if is_on_apache:
-                apache = stack.enter_context(ApacheCluster(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
-                kafka, pids = apache.bootstrap_servers, apache.pids
-            else:
-                kafka = f"127.0.0.1:{own_broker}"
-                pids = (stack.enter_context(process(broker_argv(own_broker), log=log)).pid,)
+            kafka, pids = stack.enter_context(_apache() if is_on_apache else _embedded(log))
             parts += pids
             environment["BENCH_KAFKA"] = kafka
             wait_ready(lambda: _has_topics(kafka, peer.topics), within_s=60, what="the broker", logs=[log])
@@ -103,13 +98,13 @@ def serve_peer(name: str, case: Case) -> Iterator[Running]:
             )
             for command in peer.commands
         ]
-        base = f"http://127.0.0.1:{port}"
+        address = f"http://127.0.0.1:{port}"
         wait = partial(wait_ready, within_s=_READY_WITHIN_S, logs=[log], processes=own)
-        wait(lambda: answers_get(base + peer.ready), what=name)
+        wait(lambda: answers_get(address + peer.ready), what=name)
         running = Running(
             name=name,
             title=peer.title + (", on Apache Kafka" if is_on_apache else ""),
-            url=base + peer.predict,
+            url=address + peer.predict,
             protocol=peer.protocol,
             own_pids=tuple(each.pid for each in own),
             parts_pids=tuple(parts),
@@ -118,6 +113,21 @@ def serve_peer(name: str, case: Case) -> Iterator[Running]:
         )
         wait(lambda: _predicts(running, case), what=f"{name}'s worker")
         yield running
+
+
+@contextmanager
+def _apache() -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The address of an Apache Kafka, and its processes."""
+    with tempfile.TemporaryDirectory() as folder, ApacheCluster(Path(folder)) as cluster:
+        yield cluster.bootstrap_servers, cluster.pids
+
+
+@contextmanager
+def _embedded(log: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The same of the embedded broker."""
+    (port,) = free_ports(1)
+    with process(broker_argv(port), log=log) as broker:
+        yield f"127.0.0.1:{port}", (broker.pid,)
 
 
 def _predicts(running: Running, case: Case) -> bool:

@@ -41,7 +41,7 @@ class Running:
     """`own_pids` are the roots of the system's own processes, `parts_pids` those of its broker and store.
 
     `processes` names the pids where that is known. `knows_deadlines` is whether a request may say how long it may take.
-    `environment` is what a command needs to find the system. It is loaded for `warm_up_s` before it is measured.
+    `environment` is what a command needs to find the system, which is loaded for `warm_up_s` before it is measured.
     """
 
     name: str

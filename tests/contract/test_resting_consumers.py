@@ -37,6 +37,20 @@ def arrivals_dir() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.fixture
+def fetches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The node of each fetch that was sent."""
+    nodes: list[int] = []
+    request = Fetcher._proc_fetch_request
+
+    async def counted(fetcher: Fetcher, assignment: Any, node: int, asked: Any) -> Any:
+        nodes.append(node)
+        return await request(fetcher, assignment, node, asked)
+
+    monkeypatch.setattr(Fetcher, "_proc_fetch_request", counted)
+    return nodes
+
+
 def names_in(folder: Path) -> list[str]:
     """What lies in the folder."""
     return [path.name for path in folder.iterdir()]
@@ -49,16 +63,8 @@ async def consuming(settings: Settings) -> LaneConsumer:
 
 
 async def test_a_resting_consumer_gets_what_a_producer_beside_it_writes_without_a_fetch(
-    broker: Broker, arrivals_dir: Path, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, arrivals_dir: Path, fetches: list[int]
 ) -> None:
-    fetches: list[int] = []
-    request = Fetcher._proc_fetch_request
-
-    async def counted(fetcher: Fetcher, assignment: Any, node: int, asked: Any) -> Any:
-        fetches.append(node)
-        return await request(fetcher, assignment, node, asked)
-
-    monkeypatch.setattr(Fetcher, "_proc_fetch_request", counted)
     settings = broker.settings(
         ingress_partitions=1,
         work_partitions=2,
@@ -124,17 +130,9 @@ async def test_what_several_producers_write_is_is_returned_once(broker: Broker, 
 
 
 async def test_beside_a_broker_that_wakes_a_fetch_there_are_fewer_fetches_than_batches_and_none_is_missed(
-    broker: Broker, arrivals_dir: Path, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, arrivals_dir: Path, fetches: list[int]
 ) -> None:
     """One producer hands its batches on, the other writes between them."""
-    fetches: list[int] = []
-    request = Fetcher._proc_fetch_request
-
-    async def counted(fetcher: Fetcher, assignment: Any, node: int, asked: Any) -> Any:
-        fetches.append(node)
-        return await request(fetcher, assignment, node, asked)
-
-    monkeypatch.setattr(Fetcher, "_proc_fetch_request", counted)
     settings = broker.settings(
         ingress_partitions=1, work_partitions=1, arrivals_dir=arrivals_dir, kafka_wakes_fetches=True
     )

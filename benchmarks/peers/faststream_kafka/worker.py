@@ -11,8 +11,8 @@ from faststream.kafka import KafkaBroker
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession(os.environ["BENCH_MODEL"], options, providers=["CPUExecutionProvider"])
-# The answers to a poll go as one batch, which may be larger than the 16 KiB of the default.
 FETCH_WAIT_MS = int(os.environ["BENCH_FETCH_WAIT_MS"])
+# The answers to a poll go as one batch, which may be larger than the 16 KiB of the default.
 broker = KafkaBroker(os.environ["BENCH_KAFKA"], max_batch_size=1024 * 1024)
 app = FastStream(broker)
 

@@ -125,7 +125,7 @@ class _Fetcher(HandedFetcher):
                 # Partitions that hold unread records are not asked for: not for longer than a rest.
                 request._max_wait_ms = min(request._max_wait_ms, _REST_WHEN_HANDED_MS)  # noqa: SLF001 - no setter
         found: bool = await super()._proc_fetch_request(assignment, node_id, request)
-        self.note_answer(request)
+        self.note_answer(assignment, request)
         if found:
             self.wake_caller()
         if not found and assignment.active:
@@ -161,7 +161,6 @@ class _Fetcher(HandedFetcher):
     ) -> dict[TopicPartition, list[ConsumerRecord]]:
         drained: dict[TopicPartition, list[ConsumerRecord]] = {}
         room_records, room_bytes = max_records, _RETURNED_BYTES
-        self.drop_what_has_no_position()
         for partition in list(self._records):
             if partitions and partition not in partitions:
                 if not self._subscriptions.is_assigned(partition):

@@ -129,21 +129,17 @@ class HandedFetcher(LoopedFetcher):
         state.highwater, state.lso = (max(known or 0, batch.end_offset) for known in (state.highwater, state.lso))
         return is_next
 
-    def note_answer(self, request: Any) -> None:
-        """Note that the broker was asked for these partitions."""
-        if self._doubted:
-            self._doubted -= {TopicPartition(topic, part[0]) for topic, parts in request.topics for part in parts}
+    def note_answer(self, assignment: Any, request: Any) -> None:
+        """Note that the broker was asked for these partitions; forget what was handed where it refused the position.
 
-    def drop_what_has_no_position(self) -> None:
-        """Forget what was brought for partitions whose position is looked for anew, as a fetch meanwhile found it gone.
-
-        aiokafka asks for no partition of which it holds records, so its position would never be found.
+        aiokafka looks for no position of a partition while it holds records of it.
         """
-        assignment = self._assignment()
-        for partition in list(self._records) if assignment is not None else ():
-            if partition in assignment.tps and not assignment.state_value(partition).has_valid_position:
-                del self._records[partition]
-                self._notify(self._wait_consume_future)
+        for topic, parts in request.topics:
+            for number, _, _ in parts:
+                partition = TopicPartition(topic, number)
+                self._doubted.discard(partition)
+                if partition in self._records and not assignment.state_value(partition).has_valid_position:
+                    del self._records[partition]
 
     def is_outdated(self, assignment: Any, request: Any) -> bool:
         """Return whether something was handed since the request was made, which would be fetched once more."""

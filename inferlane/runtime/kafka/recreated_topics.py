@@ -41,6 +41,8 @@ async def start_over_past_end(fetcher: Any, assignment: Any, request: Any) -> No
         end = max(ends.get(partition, position), state.lso)
         if end < position and state.has_valid_position and state.position == position:
             state.await_reset(OffsetResetStrategy.EARLIEST)
+            # What was handed meanwhile: aiokafka looks for no position of a partition while it holds records of it.
+            fetcher._records.pop(partition, None)  # noqa: SLF001 - aiokafka hides it
             log.warning(
                 "topic_recreated",
                 topic=partition.topic,

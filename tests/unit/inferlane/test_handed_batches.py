@@ -19,6 +19,7 @@ from inferlane.runtime.kafka.direct_producer import written_batch
 from inferlane.runtime.kafka.fetcher import guard_fetches, rest_between_fetches, set_fetch_wait
 from inferlane.runtime.kafka.handed_batches import HandedBatch
 from inferlane.runtime.kafka.record_writer import make_builder
+from inferlane.runtime.kafka.recreated_topics import start_over_past_end
 from tests.support.fakes.batches import HEADER_BYTES, FetchingConsumer, batch, marker
 from tests.support.fakes.handing import ReadingConsumer
 
@@ -36,6 +37,13 @@ def guarded() -> None:
 def hand(consumer: FetchingConsumer, raw: bytes, partition: TopicPartition = ONE) -> bool:
     taken: bool = consumer.fetcher.take(partition.topic, partition.partition, bytes(raw))
     return taken
+
+
+def listening(consumer: FetchingConsumer, folder: str, *, wakes_fetches: bool) -> ArrivalListener:
+    """What tells the consumer, which rests as beside a broker that wakes fetches or does not."""
+    listener = ArrivalListener(Path(folder), "topic")
+    rest_between_fetches(consumer.as_consumer(), listener, wakes_fetches=wakes_fetches)
+    return listener
 
 
 async def nothing() -> None:
@@ -162,10 +170,32 @@ async def test_the_first_batch_of_a_topic_that_was_created_again_asks_the_broker
 async def test_what_was_handed_while_the_position_was_lost_is_read_from_the_broker() -> None:
     """Or every call would fail, and aiokafka would never look for the position."""
     consumer = FetchingConsumer(ONE, TWO)
-    assert hand(consumer, batch(b"0"))
-    consumer.assignment.state_value(ONE).await_reset(OffsetResetStrategy.EARLIEST)
+
+    async def lost() -> None:
+        assert hand(consumer, batch(b"0"))
+        consumer.assignment.state_value(ONE).await_reset(OffsetResetStrategy.EARLIEST)
+
+    await consumer.bring_nothing(ONE, meanwhile=lost)
     assert hand(consumer, batch(b"of another"), TWO)
     assert await returned(consumer) == [b"of another"]
+    consumer.seek(ONE, 0)
+    await consumer.bring({ONE: batch(b"0")})
+    assert await returned(consumer) == [b"0"]
+
+
+async def test_what_was_handed_while_a_topic_was_found_to_be_created_again_is_read_from_the_broker() -> None:
+    consumer = FetchingConsumer(ONE, position=5)
+
+    async def ends(_: list[TopicPartition], _within_ms: int) -> dict[TopicPartition, int]:
+        # Told before the batch was written that is handed here.
+        assert hand(consumer, batch(b"5", base=5))
+        consumer.assignment.state_value(ONE).lso = 2
+        return {ONE: 2}
+
+    consumer.fetcher.end_offsets = ends
+    consumer.assignment.state_value(ONE).lso = 2
+    await start_over_past_end(consumer.fetcher, consumer.assignment, consumer.request(ONE))
+    assert await returned(consumer) == []
     consumer.seek(ONE, 0)
     await consumer.bring({ONE: batch(b"0")})
     assert await returned(consumer) == [b"0"]
@@ -175,7 +205,7 @@ async def test_a_fetch_without_a_partition_that_holds_records_does_not_wait_for_
     """Meanwhile that partition is not asked for, whoever writes to it."""
     with tempfile.TemporaryDirectory() as name:
         consumer = FetchingConsumer(ONE, TWO)
-        rest_between_fetches(consumer.as_consumer(), ArrivalListener(Path(name), "topic"), wakes_fetches=True)
+        listening(consumer, name, wakes_fetches=True)
         request = await consumer.bring_nothing(TWO, meanwhile=nothing)
         assert request._max_wait_ms == 500
         assert hand(consumer, batch(b"0"))
@@ -194,9 +224,7 @@ async def test_a_fetch_that_was_overtaken_does_not_make_the_next_ones_wait_longe
     """It looks as if the broker had given nothing of what it has, for which a fetch waits up to a second."""
     with tempfile.TemporaryDirectory() as name:
         consumer = FetchingConsumer(ONE)
-        rest_between_fetches(
-            consumer.as_consumer(), listener := ArrivalListener(Path(name), "topic"), wakes_fetches=False
-        )
+        listener = listening(consumer, name, wakes_fetches=False)
 
         async def overtaken() -> None:
             assert hand(consumer, batch(b"%d" % consumer.position(ONE), base=consumer.position(ONE)))
@@ -213,9 +241,7 @@ async def test_a_rest_that_began_in_a_pause_ends_when_there_is_work() -> None:
     """What is handed ends no rest, and records of producers without signals may have come during a long one."""
     with tempfile.TemporaryDirectory() as name:
         consumer = FetchingConsumer(ONE)
-        rest_between_fetches(
-            consumer.as_consumer(), listener := ArrivalListener(Path(name), "topic"), wakes_fetches=False
-        )
+        listener = listening(consumer, name, wakes_fetches=False)
         set_fetch_wait(consumer.as_consumer(), 2_000)
         resting = asyncio.create_task(listener.wait(LONG_S))
         await asyncio.sleep(0)
@@ -235,9 +261,7 @@ async def test_a_rest_that_began_in_a_pause_ends_when_there_is_work() -> None:
 async def test_beside_a_broker_that_wakes_a_fetch_there_is_a_rest_only_after_what_was_handed() -> None:
     with tempfile.TemporaryDirectory() as name:
         consumer = FetchingConsumer(ONE)
-        rest_between_fetches(
-            consumer.as_consumer(), listener := ArrivalListener(Path(name), "topic"), wakes_fetches=True
-        )
+        listener = listening(consumer, name, wakes_fetches=True)
         rests: list[float] = []
 
         async def noted(wait_s: float) -> None:
