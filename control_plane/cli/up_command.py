@@ -185,7 +185,7 @@ def _served(profile: "Profile") -> "tuple[tuple[Target, ...], tuple[FaultRecord,
 def _up_here(profile: "Profile", options: "StackOptions") -> None:
     import structlog
 
-    # Import first what the supervisor needs too: these modules are shared with the services.
+    # Import first what the supervisor needs: pages written after the fork are not shared.
     import control_plane.local.local_stack  # noqa: F401
     from control_plane.local.fork_server import ForkServer, ForkServerError
     from control_plane.services import load_all, run_forked

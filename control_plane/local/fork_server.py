@@ -1,10 +1,10 @@
 """The fork server: a process that has loaded the modules of all services, and forks a service on request.
 
 A service that is executed imports the same 60 MB of modules as the others, in a second of CPU. Forked processes share
-those pages. The server is forked from the supervisor before the supervisor has threads or an event loop, so the server
-has none either; it loads the modules while the supervisor starts broker and store. A service is forked twice, and the
-supervisor, a subreaper of its descendants, becomes the parent of the grandchild: it waits for it and signals it, and
-the kernel kills it with the supervisor, as if it had been executed. Services go on if the server ends.
+those pages. The supervisor loads the modules, and forks the server before it has threads or an event loop, so the
+server has none either. A service is forked twice, and the supervisor, a subreaper of its descendants, becomes the
+parent of the grandchild: it waits for it and signals it, and the kernel kills it with the supervisor, as if it had been
+executed. Services go on if the server ends.
 """
 
 import asyncio
@@ -29,8 +29,6 @@ log = structlog.get_logger(__name__)
 _MOST_ANSWER_BYTES = 4096
 # The wait for a server that may hang. Too short executes a service that a busy machine would soon have forked.
 _ANSWER_WITHIN_S = 10.0
-# The wait while the server may still load the modules, a second of CPU.
-_FIRST_ANSWER_WITHIN_S = 60.0
 # The code that asyncio reports for a child whose exit status was already collected.
 _UNKNOWN_EXIT_CODE = 255
 
@@ -48,11 +46,13 @@ class ForkServer:
         # One request at a time: an answer does not name its request.
         self._turn = asyncio.Lock()
         self._is_lost = False
-        self._patience_s = _FIRST_ANSWER_WITHIN_S
+        self._patience_s = _ANSWER_WITHIN_S
 
     @classmethod
     def start(cls, load: Callable[[], None], run: Callable[[Sequence[str]], int]) -> Self:
-        """Fork the server, which then loads the modules of the services.
+        """Load the modules of the services and fork the server.
+
+        Both processes keep them: pages that only one of them had loaded to would be copied.
 
         In a service that is forked later this does not return: it raises SystemExit with what `run` returned.
 
@@ -65,6 +65,7 @@ class ForkServer:
             os.close(os.pidfd_open(os.getpid()))
         except OSError as error:
             raise ForkServerError(f"the kernel has no pidfd_open ({error.strerror})") from error
+        load()
         if fault := thread_fault():
             raise ForkServerError(fault)
         # Exclude what is loaded so far from garbage collection, which would write to all its pages.
@@ -81,7 +82,7 @@ class ForkServer:
             raise ForkServerError(f"the system forks no process ({error.strerror})") from error
         if pid == 0:
             ours.close()
-            sys.exit(serve_forks(theirs, supervisor=supervisor, load=load, run=run))
+            sys.exit(serve_forks(theirs, supervisor=supervisor, run=run))
         theirs.close()
         ours.setblocking(False)
         return cls(pid, ours)
@@ -120,7 +121,6 @@ class ForkServer:
             self._send(request, output, may_begin)
             found = await asyncio.get_running_loop().sock_recv(self._control, _MOST_ANSWER_BYTES)
             answer = msgspec.msgpack.decode(found, type=ForkAnswer)
-            self._patience_s = _ANSWER_WITHIN_S
             if answer.error:
                 raise ForkServerError(answer.error)
             process = ForkedProcess(answer.pid)

@@ -1,6 +1,5 @@
 """The fork server's own side: it forks, and prepares each service before the service begins."""
 
-import gc
 import os
 import socket
 import sys
@@ -13,7 +12,7 @@ from typing import BinaryIO
 import msgspec
 import setproctitle
 
-from control_plane.local.linux_process import die_with, thread_fault
+from control_plane.local.linux_process import die_with
 
 _DESCRIPTORS = 3
 _MOST_ANSWER_BYTES = 4096
@@ -52,9 +51,7 @@ class _Descriptors:
             os.close(descriptor)
 
 
-def serve_forks(
-    control: socket.socket, *, supervisor: int, load: Callable[[], None], run: Callable[[Sequence[str]], int]
-) -> int:
+def serve_forks(control: socket.socket, *, supervisor: int, run: Callable[[Sequence[str]], int]) -> int:
     """Fork a service for each message until the supervisor is gone. Returns in the services, with what `run` returned.
 
     A message carries three file descriptors: the request, where output goes, and a pipe that says when to begin.
@@ -64,16 +61,12 @@ def serve_forks(
     die_with(supervisor)
     # This also overwrites the inherited environment, which `/proc` would otherwise show for each service.
     setproctitle.setproctitle("inferlane fork-server")
-    load()
-    fault = thread_fault()
-    gc.collect()
-    gc.freeze()
     while True:
         _, found, _, _ = socket.recv_fds(control, 1, _DESCRIPTORS)
         if len(found) != _DESCRIPTORS:
             os._exit(0)
         descriptors = _Descriptors(request=found[0], output=found[1], may_begin=found[2])
-        answer = ForkAnswer(error=fault) if fault else _fork_twice()
+        answer = _fork_twice()
         if answer is None:
             control.close()
             return _become(descriptors, supervisor, run)

@@ -90,6 +90,8 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
             "fetch_max_wait_ms": 2,
             "kafka_wakes_fetches": False,
             "kafka_idempotence": False,
+            # It keeps every record in memory.
+            "kafka_compression_type": "zstd",
             # The first member of a group waits for half of it, rounded up to seconds.
             "session_timeout_ms": 6_000,
             # It walks through all batches of a partition for each fetch that finds a record, and spends CPU on each

@@ -1,9 +1,9 @@
 """Observe every part of a deployment and stream the newest snapshot to all open pages."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import structlog
@@ -71,9 +71,12 @@ class DeploymentObserver:
         """The points of recent snapshots."""
         return self._history.points
 
-    async def look(self) -> Snapshot:
-        """Observe every part once; the snapshot names the parts that do not answer."""
-        api_error, broker_error = await asyncio.gather(_said(self._ask_api()), _said(self._ask_broker()))
+    async def look(self, *, is_watched: bool) -> Snapshot:
+        """Observe every part once; the snapshot names the parts that do not answer.
+
+        Unless it `is_watched`, only what the charts will show of this moment is asked.
+        """
+        api_error, broker_error = await asyncio.gather(_said(self._ask_api(is_watched)), _said(self._ask_broker()))
         now_s = self._clock.monotonic_s()
         run = self._parts.run_file.read()
         seen = Sighting(
@@ -92,16 +95,16 @@ class DeploymentObserver:
         )
         return build_snapshot(seen, rates=self._rates, history=self._history)
 
-    async def _ask_api(self) -> None:
+    async def _ask_api(self, is_watched: bool) -> None:
         api = self._parts.api
         listed = await api.models()
         self._models, self._unusable = listed.models, listed.unusable
         self._rollouts = await api.rollouts()
-        if self._examples is None:
+        if is_watched and self._examples is None:
             self._examples = await self._ask_examples()
         self._reports = await self._ask_reports(WINDOW_S)
         now_s = self._clock.monotonic_s()
-        if now_s - self._failures_at_s >= _FAILURES_EVERY_S:
+        if is_watched and now_s - self._failures_at_s >= _FAILURES_EVERY_S:
             reports = await self._ask_reports(FAILURES_OVER_S)
             self._failures = {key: report.failures for key, report in reports.items()}
             self._failures_at_s = now_s
@@ -151,17 +154,23 @@ def _age(at_s: float | None, now_s: float) -> float | None:
 _WATCHED_EVERY_S = 1.0
 # Without viewers the charts still get a point now and then, so that a page shows what was before it was opened. More
 # often costs an idle machine, less often hides a burst.
-_UNWATCHED_EVERY_S = 10.0
+_UNWATCHED_EVERY_S = 30.0
 # A browser keeps at most six connections to a server, so this is many people, or a script that forgets to close.
 _MAX_VIEWERS = 100
 
 _encode = msgspec.json.Encoder().encode
 
 
+class Look(Protocol):
+    """Takes a snapshot: `DeploymentObserver.look`."""
+
+    async def __call__(self, *, is_watched: bool) -> Snapshot: ...
+
+
 class SnapshotFeed:
     """Take snapshots and send the newest to every viewer as an event of `text/event-stream`."""
 
-    def __init__(self, look: Callable[[], Awaitable[Snapshot]], history: Callable[[], Sequence[Point]]) -> None:
+    def __init__(self, look: "Look", history: Callable[[], Sequence[Point]]) -> None:
         self._look = look
         self._history = history
         self._event = b""
@@ -201,7 +210,7 @@ class SnapshotFeed:
         """The events of one page: the history, then each new snapshot. A page that reads slowly misses some."""
         self._viewers += 1
         self._came.set()
-        # The newest may be ten seconds old: the next is on its way.
+        # The newest may be half a minute old: the next is on its way.
         seen = self._number
         try:
             # After this many milliseconds without an answer the browser tries again by itself.
@@ -223,7 +232,7 @@ class SnapshotFeed:
             loop = asyncio.get_running_loop()
             started_s = loop.time()
             try:
-                snapshot = await self._look()
+                snapshot = await self._look(is_watched=self._viewers > 0)
             except Exception:
                 # One snapshot that cannot be made must not end the page for everybody; the next may be well.
                 log.exception("snapshot_failed")

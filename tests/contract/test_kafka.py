@@ -23,6 +23,7 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_producer, record_limit_bytes
 from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.kafka.record_writer import CODECS
 from inferlane.runtime.kafka.topic_reader import read_since
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from tests.support.brokers import Broker
@@ -141,6 +142,32 @@ async def test_what_was_acknowledged_is_taken_whole_and_in_the_order_of_its_part
     for key in {record.key for record in found}:
         of_key = [int(record.value) for record in found if record.key == key]
         assert of_key == sorted(of_key)
+
+
+@pytest.mark.parametrize("compression_type", list(CODECS))
+async def test_small_requests_that_go_together_are_read_as_they_were_sent(
+    settings: Settings, compression_type: str
+) -> None:
+    kafka = settings.kafka.model_copy(update={"compression_type": compression_type})
+    headers = [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
+    sent = [
+        OutRecord(TOPIC, b"key-%d" % n, b"%d" % n, [("ce_id", b"%d" % n), *headers], timestamp_ms=1000 + n, max_run=64)
+        for n in range(50)
+    ]
+    producer = BatchProducer(kafka)
+    await producer.start()
+    try:
+        # The connection that a first record opens lets the others go in one batch.
+        await producer.send(sent[:1])
+        await producer.send(sent[1:])
+    finally:
+        await producer.close()
+    async with consuming(settings) as consumer:
+        found = records_of(await take_until(consumer, 50))
+    assert values(found) == list(range(50))
+    for record in found:
+        out = sent[int(record.value)]
+        assert (record.key, list(record.headers), record.timestamp) == (out.key, out.headers, out.timestamp_ms)
 
 
 async def test_nothing_is_committed_past_unfinished_work(settings: Settings, producer: BatchProducer) -> None:

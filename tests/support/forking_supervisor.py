@@ -128,14 +128,6 @@ async def hang(folder: Path, forks: ForkServer) -> None:
     _say(json.dumps({"code": await child.wait(), "log": (folder / "log").read_text()}))
 
 
-async def refuse(folder: Path, forks: ForkServer) -> None:
-    """Two services of a server that has a thread."""
-    for name in ("first", "second"):
-        child = await start_child(spec(["wait"], folder / name, forks, {}))
-        await child.wait()
-    _say(json.dumps([(folder / name).read_text() for name in ("first", "second")]))
-
-
 async def be_killed(folder: Path, forks: ForkServer) -> None:
     """Wait, with a service, for whoever kills this process."""
     child = await _waiting(folder / "log", forks)
@@ -148,18 +140,28 @@ def load_a_thread() -> None:
     threading.Thread(target=time.sleep, args=(WAIT_S,), daemon=True).start()
 
 
-def with_a_thread(_folder: Path) -> None:
+def with_a_thread() -> None:
     """Start a fork server beside a thread."""
     load_a_thread()
+    _start_refused(load)
+
+
+def loading_a_thread() -> None:
+    """Start a fork server with such modules."""
+    _start_refused(load_a_thread)
+
+
+def _start_refused(load_modules: Callable[[], None]) -> None:
     try:
-        ForkServer.start(load, run)
+        ForkServer.start(load_modules, run)
     except ForkServerError as error:
         _say(json.dumps({"error": str(error)}))
 
 
 CASES: dict[str, Callable[[Path, ForkServer], Awaitable[None]]] = {
-    case.__name__: case for case in (describe, fail, outlive, hang, refuse, be_killed)
+    case.__name__: case for case in (describe, fail, outlive, hang, be_killed)
 }
+REFUSED: dict[str, Callable[[], None]] = {case.__name__: case for case in (with_a_thread, loading_a_thread)}
 
 
 async def _run_case(name: str, folder: Path, forks: ForkServer) -> None:
@@ -168,9 +170,9 @@ async def _run_case(name: str, folder: Path, forks: ForkServer) -> None:
 
 if __name__ == "__main__":
     name, folder = sys.argv[1], Path(sys.argv[2])
-    if name == with_a_thread.__name__:
-        with_a_thread(folder)
+    if name in REFUSED:
+        REFUSED[name]()
     else:
-        forks = ForkServer.start(load_a_thread if name == refuse.__name__ else load, run)
+        forks = ForkServer.start(load, run)
         asyncio.run(_run_case(name, folder, forks))
         forks.close()

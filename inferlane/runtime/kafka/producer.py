@@ -17,6 +17,7 @@ from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, record
 from inferlane.runtime.kafka.direct_producer import written_batch
 from inferlane.runtime.kafka.producer_connection import RenewableProducer, TopicFacts, write_failure
 from inferlane.runtime.kafka.record_writer import (
+    CODECS,
     OutBatch,
     PlacedRecords,
     SentBatch,
@@ -55,6 +56,7 @@ class BatchProducer:
         self._facts = TopicFacts(kafka)
         self._arrivals = None if kafka.arrivals_dir is None else ArrivalSignals(kafka.arrivals_dir)
         self._limit_bytes = record_limit_bytes(kafka)
+        self._codec = CODECS[kafka.compression_type]
         # Past this the broker has not answered although the client still waits: an idempotent producer never
         # gives up by itself.
         self._timeout_s = kafka.request_timeout_ms / 1000
@@ -146,7 +148,7 @@ class BatchProducer:
         producer = self._producer.current
         batches: dict[TopicPartition, OutBatch] = {}
         for group in groups:
-            batch = one_small_batch(records, group.numbers, producer.create_batch)
+            batch = one_small_batch(records, group.numbers, producer.create_batch, codec=self._codec)
             if batch is None:
                 return groups
             batches[TopicPartition(group.topic, group.partition)] = batch

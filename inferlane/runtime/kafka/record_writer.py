@@ -87,8 +87,8 @@ async def write_each(
     return outcomes
 
 
-# Not compressed: tensors hardly compress, and so the size of a batch is known before it is sent.
-_NO_COMPRESSION = 0
+# Kafka's numbers of the codecs.
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 
 def over_topic_limit(topic: str, size_bytes: int, limit_bytes: int) -> PayloadTooLargeError:
@@ -129,11 +129,12 @@ class PlacedRecords:
     sent: SentBatch | None = None
 
 
-def make_builder(limit_bytes: int) -> BatchBuilder:
-    """Return an empty batch that takes records up to the limit, and one of any size if it is the first."""
-    return BatchBuilder(
-        limit_bytes, _NO_COMPRESSION, is_transactional=False, key_serializer=None, value_serializer=None
-    )
+def make_builder(limit_bytes: int, *, codec: int = CODECS["none"]) -> BatchBuilder:
+    """Return an empty batch that takes records up to the limit, and one of any size if it is the first.
+
+    The limit is of the size before compression.
+    """
+    return BatchBuilder(limit_bytes, codec, is_transactional=False, key_serializer=None, value_serializer=None)
 
 
 def cut_into_batches(
@@ -156,15 +157,31 @@ def cut_into_batches(
 
 # Larger batches gain nothing from being sent at once.
 _SMALL_BYTES = 256 * 1024
+# With keys and headers.
+_SMALL_BATCH_BYTES = 1024 * 1024
+# Small requests are mostly headers, which repeat from record to record; tensors hardly compress for what it costs.
+_FEWEST_COMPRESSED, _MOST_COMPRESSED_MEAN_BYTES = 4, 1024
 
 
 def one_small_batch(
-    records: Sequence[OutRecord], numbers: Sequence[int], make: Callable[[], BatchBuilder]
+    records: Sequence[OutRecord], numbers: Sequence[int], make: Callable[[], BatchBuilder], *, codec: int
 ) -> OutBatch | None:
-    """Return the records of these numbers as one batch; None if they are large."""
-    if sum([len(records[number].value) for number in numbers]) > _SMALL_BYTES:
+    """Return the records of these numbers, which go to one partition, as one batch; None if they are large.
+
+    Requests that go together (`max_run`) are compressed with `codec` if there are some and they are small. Records of
+    other topics are not, since clients read those, and not every client has every codec.
+    """
+    size_bytes = sum([len(records[number].value) for number in numbers])
+    if size_bytes > _SMALL_BYTES:
         return None
-    batch, *more = cut_into_batches(records, numbers, make)
+    if (
+        len(numbers) >= _FEWEST_COMPRESSED
+        and records[numbers[0]].max_run
+        and size_bytes <= _MOST_COMPRESSED_MEAN_BYTES * len(numbers)
+    ):
+        batch, *more = cut_into_batches(records, numbers, lambda: make_builder(_SMALL_BATCH_BYTES, codec=codec))
+    else:
+        batch, *more = cut_into_batches(records, numbers, make)
     return None if more else batch
 
 

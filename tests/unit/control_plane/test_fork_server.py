@@ -40,9 +40,9 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run_case("describe", tmp_path_factory.mktemp("described"), INFERLANE_API_KEY=OTHERS)
 
 
-def test_a_forked_service_has_what_the_server_has_loaded(described: Any) -> None:
+def test_a_forked_service_has_what_the_supervisor_has_loaded(described: Any) -> None:
     (loader,) = described["service"]["loaded_by"]
-    assert loader not in {described["supervisor"], described["service"]["pid"]}
+    assert loader == described["supervisor"] != described["service"]["pid"]
 
 
 def test_the_supervisor_is_the_parent_of_a_forked_service_and_gets_its_exit_code(described: Any) -> None:
@@ -100,13 +100,10 @@ def test_a_supervisor_that_is_killed_takes_server_and_services_along(tmp_path: P
     assert alive == []
 
 
-def test_services_are_executed_where_the_modules_start_a_thread(tmp_path: Path) -> None:
-    assert run_case("refuse", tmp_path) == ["executed\n", "executed\n"]
-
-
-def test_no_fork_server_starts_beside_a_thread(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["with_a_thread", "loading_a_thread"])
+def test_no_fork_server_starts_beside_a_thread(case: str, tmp_path: Path) -> None:
     """A lock that the thread holds would stay locked in each service."""
-    assert "1 threads" in run_case("with_a_thread", tmp_path)["error"]
+    assert "1 threads" in run_case(case, tmp_path)["error"]
 
 
 def test_arguments_of_no_service_end_a_forked_process(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,8 @@ def test_building_without_the_extra_says_how_to_install_it(tmp_path: Path, monke
         ("control_plane.local.stack_report", {"numpy", "aiokafka", "redis", "aiohttp", "fastapi", "structlog", "yaml"}),
         ("inferlane.runtime.config", {"numpy", "aiokafka", "redis", "aiohttp", "fastapi", "structlog", "yaml"}),
         ("models.build", {"sklearn", "onnx", "skl2onnx"}),
+        # A client of 12 MiB, which would stay in the supervisor.
+        ("control_plane.local.embedded_parts as parts; parts.store_argv(1, maxmemory_mib=1)", {"valkey"}),
     ],
 )
 def test_nothing_heavy_is_loaded_before_there_is_something_to_build(module: str, heavy: set[str]) -> None:

@@ -14,9 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboards import live
-from dashboards.live.api_client import ApiModel, ApiTensor, ApiVersion, Guard, refusal, refuse_open_network
+from dashboards.live.api_client import (
+    ApiModel,
+    ApiModelList,
+    ApiTensor,
+    ApiVersion,
+    Example,
+    Guard,
+    refusal,
+    refuse_open_network,
+)
 from dashboards.live.dead_letter_tally import DeadLetterSummary, DeadLetterTally
-from dashboards.live.observer import SnapshotFeed
+from dashboards.live.observer import DeploymentObserver, Parts, SnapshotFeed
 from dashboards.live.rollout_card import RolloutCard
 from dashboards.live.snapshot import (
     KEPT_S,
@@ -44,10 +53,10 @@ from dashboards.live.traffic import (
 from inferlane.contracts.dead_letters import Cause, dead_letter
 from inferlane.contracts.naming import Names
 from inferlane.contracts.windows import LatencyReport, Percentiles, ResourceReport, WindowReport
-from inferlane.errors import ConfigurationError, OverloadedError
+from inferlane.errors import ConfigurationError, OverloadedError, UnavailableError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.offsets import Position, Subscription
-from inferlane.runtime.runfile import ProcessRecord
+from inferlane.runtime.runfile import ProcessRecord, RunFile
 from inferlane.runtime.service_settings import ApiSettings, DashboardSettings
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord
@@ -373,9 +382,11 @@ class Looking:
     def __init__(self) -> None:
         self.looks = 0
         self.fails = False
+        self.watched: list[bool] = []
 
-    async def look(self) -> Snapshot:
+    async def look(self, *, is_watched: bool) -> Snapshot:
         self.looks += 1
+        self.watched.append(is_watched)
         if self.fails:
             raise ZeroDivisionError
         return build_snapshot(Sighting(at_s=float(self.looks)), rates=QueueRates(), history=History())
@@ -402,6 +413,63 @@ async def test_open_pages_share_one_look_and_a_failing_look_ends_nobody() -> Non
         assert (await anext(one)).startswith(b"event: snapshot")
         await feed.close()
         assert [event async for event in two] == []
+
+
+async def test_a_look_knows_whether_a_page_is_open() -> None:
+    looking = Looking()
+    feed = SnapshotFeed(looking.look, tuple)
+    feed.start()
+    async with asyncio.timeout(20):
+        while not looking.watched:  # noqa: ASYNC110 - the feed tells nobody of a look
+            await asyncio.sleep(0.01)
+        async with aclosing(feed.events()) as page:
+            await anext(page)
+            await anext(page)
+        await feed.close()
+    assert looking.watched[:2] == [False, True]
+
+
+class AskedApi:
+    """The API of a deployment with one version; notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def models(self) -> ApiModelList:
+        self.asked.append("models")
+        return ApiModelList(models=(msgspec.structs.replace(IRIS, versions=(version_info("v1", 1.0),)),))
+
+    async def rollouts(self) -> tuple[()]:
+        return ()
+
+    async def report(self, _model: str, version: str, *, window_s: float) -> WindowReport:
+        self.asked.append(f"{window_s:g} s")
+        return report(version)
+
+    async def examples(self) -> tuple[Example, ...]:
+        self.asked.append("examples")
+        return (Example(instances=[[1.0]]),)
+
+
+class SilentBroker:
+    """Does not answer."""
+
+    async def read(self, _subscriptions: object) -> None:
+        raise UnavailableError("no broker")
+
+
+async def test_what_only_an_open_page_shows_is_asked_once_one_is_open(tmp_path: Path) -> None:
+    """Guards `is_watched`: without it an idle API makes its whole OpenAPI document, 13 MiB, for nobody."""
+    api = AskedApi()
+    parts = Parts(api=api, backlog=SilentBroker(), letters=None, run_file=RunFile(tmp_path), names=NAMES)  # type: ignore[arg-type]
+    observer = DeploymentObserver(parts, clock=FakeClock())
+    unwatched = await observer.look(is_watched=False)
+    assert api.asked == ["models", "60 s"]
+    api.asked.clear()
+    watched = await observer.look(is_watched=True)
+    assert api.asked == ["models", "examples", "60 s", "300 s"]
+    assert [model.example for model in unwatched.models] == [None]
+    assert [model.example for model in watched.models] == [[[1.0]]]
 
 
 async def test_more_pages_than_the_limit_are_told_so() -> None:
