@@ -157,8 +157,6 @@ def cut_into_batches(
 
 # Larger batches gain nothing from being sent at once.
 _SMALL_BYTES = 256 * 1024
-# With keys and headers.
-_SMALL_BATCH_BYTES = 1024 * 1024
 # Small requests are mostly headers, which repeat from record to record; tensors hardly compress for what it costs.
 _FEWEST_COMPRESSED, _MOST_COMPRESSED_MEAN_BYTES = 4, 1024
 
@@ -179,9 +177,11 @@ def one_small_batch(
         and records[numbers[0]].max_run
         and size_bytes <= _MOST_COMPRESSED_MEAN_BYTES * len(numbers)
     ):
-        batch, *more = cut_into_batches(records, numbers, lambda: make_builder(_SMALL_BATCH_BYTES, codec=codec))
-    else:
-        batch, *more = cut_into_batches(records, numbers, make)
+        # No more than consumers decompress with the smallest limits (`batch_limit_bytes`).
+        batch, *more = cut_into_batches(records, numbers, lambda: make_builder(_SMALL_BYTES, codec=codec))
+        if not more:
+            return batch
+    batch, *more = cut_into_batches(records, numbers, make)
     return None if more else batch
 
 

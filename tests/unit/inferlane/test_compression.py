@@ -3,11 +3,15 @@
 import random
 from collections.abc import Sequence
 
+import cramjam
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from inferlane.contracts.kafka_record import OutRecord
+from inferlane.runtime.config import load_settings
+from inferlane.runtime.kafka.clients import batch_limit_bytes
 from inferlane.runtime.kafka.record_writer import CODECS, make_builder, one_small_batch
+from tests.support.fakes.batches import HEADER_BYTES
 
 _HEADERS = [("ce_specversion", b"1.0"), ("ce_type", b"inferlane.request"), ("content-type", b"application/json")]
 
@@ -47,6 +51,18 @@ def test_small_requests_that_go_together_are_compressed(codec: int) -> None:
 )
 def test_others_are_not(records: list[OutRecord]) -> None:
     assert DefaultRecordBatch(built(records)).compression_type == CODECS["none"]
+
+
+def test_no_batch_is_larger_than_what_the_smallest_limits_let_a_consumer_decompress() -> None:
+    """Guards the limit of the compressed batch: the records of a larger one would become a dead letter."""
+    smallest = load_settings(max_body_bytes=1024, max_result_bytes=1024).kafka
+    raws = [built(requests(count, value_bytes=1)) for count in (500, 1_000, 4_000)]
+    kinds = {DefaultRecordBatch(raw).compression_type for raw in raws}
+    assert kinds == {CODECS["none"], CODECS["zstd"]}
+    for raw in raws:
+        batch = DefaultRecordBatch(raw)
+        if batch.compression_type:
+            assert len(cramjam.zstd.decompress(raw[HEADER_BYTES:])) <= batch_limit_bytes(smallest)
 
 
 def test_large_requests_are_no_small_batch() -> None:
