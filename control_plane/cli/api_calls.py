@@ -1,14 +1,14 @@
 """Calls of our own commands to the API, with the key of the settings."""
 
 import json
-import urllib.error
-import urllib.request
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from inferlane.errors import ConfigurationError, InferlaneError, InvalidRequestError, UnavailableError, clipped
 
 if TYPE_CHECKING:
+    import urllib.error
+
     from inferlane.runtime.config import Settings
 
 # Longer than the API takes to say that it could not do what was asked.
@@ -20,6 +20,8 @@ class ApiCalls:
 
     def __init__(self, settings: "Settings", *, within_s: float = _WITHIN_S) -> None:
         # Loaded by the commands that call (PLC0415).
+        import urllib.request  # noqa: PLC0415
+
         from inferlane.runtime.http.api_address import ApiAddress  # noqa: PLC0415
 
         address = ApiAddress(settings.api, settings.client)
@@ -45,6 +47,9 @@ class ApiCalls:
         return self._call("POST", path, json.dumps(body).encode())
 
     def _call(self, method: str, path: str, body: bytes | None) -> Any:
+        import urllib.error  # noqa: PLC0415 - as above
+        import urllib.request  # noqa: PLC0415 - as above
+
         request = urllib.request.Request(self._url + path, data=body, method=method)  # noqa: S310 - the operator's own server
         request.add_header("content-type", "application/json")
         if self._key is not None:
@@ -60,7 +65,7 @@ class ApiCalls:
             ) from error
 
 
-def _refusal(error: urllib.error.HTTPError, url: str) -> InferlaneError:
+def _refusal(error: "urllib.error.HTTPError", url: str) -> InferlaneError:
     try:
         problem = json.loads(error.read(64 * 1024))
         _, detail = problem["code"], str(problem["detail"])

@@ -5,7 +5,6 @@ or be read as markup: there is no markup here at all, styles are given as `rich.
 terminal is written out (`inferlane.errors.printable`) whatever it is part of.
 """
 
-import asyncio
 import sys
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -89,7 +88,10 @@ def run_work(work: Coroutine[Any, Any, T]) -> T:
     Raises:
         UnavailableError: a part does not answer; a note of the error has the cause that a library logged.
     """
-    from inferlane.runtime.logs import logs_of_a_command  # noqa: PLC0415 - loads structlog, as what is run does
+    # Loaded as what is run loads them, not by `--help`.
+    import asyncio  # noqa: PLC0415
+
+    from inferlane.runtime.logs import logs_of_a_command  # noqa: PLC0415
 
     with logs_of_a_command() as lines:
         try:

@@ -1,6 +1,5 @@
 """A version of the store put in service on a running stack: told to the catalogue, then probed until it answers."""
 
-import asyncio
 import shlex
 import time
 from contextlib import suppress
@@ -106,6 +105,8 @@ async def _serve(target: "Target", settings: "Settings", *, within_s: float, gra
 
 
 async def _answers(target: "Target", settings: "Settings", *, until_s: float) -> None:
+    import asyncio
+
     from control_plane.local.probe import predict
     from inferlane.runtime.http.api_address import ApiAddress
 
