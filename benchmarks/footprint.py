@@ -24,7 +24,7 @@ COMMANDS = ("inferlane --help", "inferlane status")
 _MIB = 1024 * 1024
 # Broker and store keep what they were sent, so memory depends on the number: as many as the stack first answered in the
 # 20 s of this load.
-_REQUESTS = 80_000
+REQUESTS = 80_000
 _LOAD_S = 2
 _CONCURRENCIES = (64, 256)
 _TRIES = 5
@@ -65,7 +65,7 @@ def _measure_stack(case: Case, environment: Mapping[str, str]) -> Stack:
         answered = 0
         for concurrency in itertools.cycle(_CONCURRENCIES):
             answered += run_wrk(running.url, body, concurrency=concurrency, seconds=_LOAD_S).answered
-            if answered >= _REQUESTS:
+            if answered >= REQUESTS:
                 break
         processes = {**running.processes, **_unnamed(running.processes)}
         memory = {name: psutil.Process(pid).memory_full_info().pss / _MIB for name, pid in processes.items()}
@@ -95,7 +95,7 @@ def footprint_to_markdown(footprint: Footprint) -> str:
     for title, stack in footprint.stacks.items():
         lines += ["", f"### {title}: ready after {stack.ready_s:.1f} s", ""]
         lines += [f"| process | PSS after {stack.answered:,} requests, MiB |", "|---|---:|"]
-        lines += [*(f"| {name} | {mib:.0f} |" for name, mib in stack.pss_mib.items())]
+        lines += [f"| {name} | {mib:.0f} |" for name, mib in stack.pss_mib.items()]
         lines += [f"| all | {sum(stack.pss_mib.values()):.0f} |"]
     lines += ["", "| command | CPU-s |", "|---|---:|"]
     lines += [f"| `{command}` | {spent:.2f} |" for command, spent in footprint.commands_s.items()]

@@ -12,7 +12,7 @@ from benchmarks.beside import Beside
 from benchmarks.bulk import ALONE, ROWS_A_RECORD, WORKER, Bulk
 from benchmarks.burst import Burst
 from benchmarks.figures import Figure
-from benchmarks.footprint import COMMANDS, ONE_VERSION, SAMPLES, Footprint
+from benchmarks.footprint import COMMANDS, ONE_VERSION, REQUESTS, SAMPLES, Footprint
 from benchmarks.hops import Hops
 from benchmarks.idle import Idle
 from benchmarks.measured import Comparison
@@ -167,7 +167,8 @@ def _footprint(results: Path) -> Iterator[Target]:
     found = _read(results / "footprint.json", Footprint)
     for title, most in ((ONE_VERSION, 300.0), (SAMPLES, 450.0)):
         mib = sum(found.stacks[title].pss_mib.values()) if found else None
-        yield _bound(f"memory (PSS) after 80,000 requests, {title}", mib, f"{mib or 0:.0f} MiB", most=most, unit=" MiB")
+        what = f"memory (PSS) after {REQUESTS:,} requests, {title}"
+        yield _bound(what, mib, f"{mib or 0:.0f} MiB", most=most, unit=" MiB")
     ready_s = found.stacks[SAMPLES].ready_s if found else None
     yield _bound(f"`inferlane up` until ready, {SAMPLES}", ready_s, f"{ready_s or 0:.1f} s", most=8, unit=" s")
     for command, spent in (found.commands_s if found else dict.fromkeys(COMMANDS, None)).items():

@@ -74,7 +74,7 @@ class DeploymentObserver:
     async def look(self, *, is_watched: bool) -> Snapshot:
         """Observe every part once; the snapshot names the parts that do not answer.
 
-        Unless it `is_watched`, only what the charts will show of this moment is asked.
+        Unless it `is_watched`, examples and failures are not asked for: what is kept for the charts has neither.
         """
         api_error, broker_error = await asyncio.gather(_said(self._ask_api(is_watched)), _said(self._ask_broker()))
         now_s = self._clock.monotonic_s()
@@ -170,7 +170,7 @@ class Look(Protocol):
 class SnapshotFeed:
     """Take snapshots and send the newest to every viewer as an event of `text/event-stream`."""
 
-    def __init__(self, look: "Look", history: Callable[[], Sequence[Point]]) -> None:
+    def __init__(self, look: Look, history: Callable[[], Sequence[Point]]) -> None:
         self._look = look
         self._history = history
         self._event = b""

@@ -84,7 +84,7 @@ class KafkaSettings(SettingsPart):
     sasl_password: Annotated[SecretStr | None, Field(alias="kafka_sasl_password")] = None
     idempotence: Annotated[bool, Field(alias="kafka_idempotence")] = True
     # The codec of batches of small requests. With zstd they take a third of the broker's disk, memory and network, and
-    # a few per cent more CPU. Whatever else reads the topics of requests must know it.
+    # up to a tenth more CPU. Whatever else reads the topics of requests must know it.
     compression_type: Annotated[
         Literal["none", "gzip", "snappy", "lz4", "zstd"], Field(alias="kafka_compression_type")
     ] = "none"

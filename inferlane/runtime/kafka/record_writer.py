@@ -173,7 +173,8 @@ def one_small_batch(
     if size_bytes > _SMALL_BYTES:
         return None
     if (
-        len(numbers) >= _FEWEST_COMPRESSED
+        codec != CODECS["none"]
+        and len(numbers) >= _FEWEST_COMPRESSED
         and records[numbers[0]].max_run
         and size_bytes <= _MOST_COMPRESSED_MEAN_BYTES * len(numbers)
     ):
