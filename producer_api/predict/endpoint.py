@@ -14,7 +14,7 @@ from producer_api.http.asgi import CALLER, PREDICT_PATH, PlainResponse, header
 from producer_api.http.error_responses import result_problem
 from producer_api.http.request_body import BodyMemory, content_length, read_body, single_header
 from producer_api.http.responses import JSON
-from producer_api.predict.call_options import CallOrigin, read_preferences
+from producer_api.predict.call_options import CallOrigin, Preferences, read_preferences
 from producer_api.predict.cancellation import ClientDisconnect
 from producer_api.predict.direct_predict import DirectPredict
 from producer_api.predict.exchange import Exchange
@@ -96,6 +96,11 @@ _TRACE_PARENT = TRACE_PARENT.encode()
 _NEED_ASGI = frozenset({b"content-encoding", b"idempotency-key"})
 
 
+def _preferences(scope: Any) -> Preferences:
+    # They may come in several headers (RFC 7240, section 2).
+    return read_preferences(b", ".join([value for name, value in scope["headers"] if name == b"prefer"]))
+
+
 class PredictEndpoint:
     """The ASGI app of the predict call in one format."""
 
@@ -135,7 +140,7 @@ class PredictEndpoint:
         """
         headers = {name for name, _ in scope["headers"]}
         length = content_length(scope)
-        preferred = read_preferences(header(scope, b"prefer") or b"")
+        preferred = _preferences(scope)
         if (
             self._tracing is not None
             or self._cancels_on_disconnect
@@ -162,8 +167,7 @@ class PredictEndpoint:
             InferlaneError: the call is not valid, or its request was not accepted.
         """
         body = await read_body(scope, receive, self._max_body_bytes)
-        # Preferences may come in several headers (RFC 7240, section 2).
-        preferred = read_preferences(b", ".join([value for name, value in scope["headers"] if name == b"prefer"]))
+        preferred = _preferences(scope)
         origin = CallOrigin(preferred.wait_s, exchange.trace_parent, scope.get(CALLER, ""))
         exchange.call = await self._read(scope, body, origin)
         exchange.idempotency_key = single_header(scope, b"idempotency-key")

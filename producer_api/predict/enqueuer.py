@@ -118,7 +118,10 @@ class Enqueuer:
             finally:
                 self._pending_bytes -= sum(len(record.value) for record, _ in batch)
                 for (_, on_acknowledged), answer in zip(batch, answers, strict=True):
-                    on_acknowledged(answer)
+                    try:
+                        on_acknowledged(answer)
+                    except Exception:  # a fault in one call must not leave the others of the batch unanswered
+                        log.exception("acknowledgement_failed")
 
 
 _HEADERS = [("content-type", JSON_CONTENT)]

@@ -91,7 +91,8 @@ class Submission:
     def acknowledge(self, error: InferlaneError | None) -> None:
         """Note the outcome of the record: None once the broker has it. An error ends the wait."""
         self._outcome = (error,)
-        if self._acknowledged is not None:
+        # Done before: the call has ended without it, because the broker took longer than the call had.
+        if self._acknowledged is not None and not self._acknowledged.done():
             self._acknowledged.set_result(error)
         if error is not None and not self._is_done:
             self.set_result(None)

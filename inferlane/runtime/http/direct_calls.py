@@ -152,14 +152,22 @@ class DirectProtocol(LimitedProtocol):
         super().connection_lost(exc)
 
     def _receive_body(self, head: bytes, data: bytes) -> None:
-        self._held_head, self._in_body = None, False
         if self._refusal is not None or self.transport.is_closing():
             return
+        self._held_head, self._in_body = None, False
         known = self.known_heads.get(head)
         if known is None or not self._begin(known, data):
+            ends_s = self.loop.time() if self._timer is None else self._timer.when()
             # The parser has seen neither.
             super().data_received(head)
+            if self._timer is not None and self._in_body:
+                # The time for the body began with the head.
+                self._start_timer(ends_s - self.loop.time(), self._on_body_timeout)
             super().data_received(data)
+
+    def _answers_head(self) -> bool:
+        # A held head is of a POST, and the parser has not seen it.
+        return self._held_head is None and super()._answers_head()
 
     def end_direct_call(self) -> None:
         """Refuse the direct call that is under way: the server ends, and waits for it no longer."""

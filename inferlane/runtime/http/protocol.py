@@ -232,8 +232,11 @@ class LimitedProtocol(DrainingProtocol):
         else:
             self._send_refusal(refusal)
 
+    def _answers_head(self) -> bool:
+        return self.parser.get_method() == b"HEAD"
+
     def _send_refusal(self, refusal: Refusal) -> None:
-        self.transport.write(closing_answer(refusal, with_body=self.parser.get_method() != b"HEAD"))
+        self.transport.write(closing_answer(refusal, with_body=not self._answers_head()))
         self.transport.close()
 
     def _note_head(self, received_bytes: int, *, has_begun: bool) -> None:

@@ -174,6 +174,50 @@ async def test_a_body_that_does_not_follow_its_known_head_ends_the_connection() 
             client.writer.close()
 
 
+async def test_a_refusal_of_a_held_head_has_its_body_after_a_head_call() -> None:
+    """Guards `_answers_head`: the parser's last call was a HEAD, whose response has no body."""
+    app = App()
+    ports = load_settings(body_timeout_s=0.05).ports
+    async with serve_http(app, ports, max_body_bytes=1024, host="127.0.0.1", port=0) as port:
+        async with asyncio.timeout(LIMIT_S):
+            client = Client(*await asyncio.open_connection("127.0.0.1", port))
+            await client.teach()
+            client.writer.write(b"HEAD /h HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await client.reader.readuntil(b"\r\n\r\n")
+            client.writer.write(HEAD)
+            head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
+            client.writer.close()
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert f"content-length: {len(body)}".encode() in head
+    assert body
+
+
+async def test_the_time_for_a_body_begins_with_its_held_head() -> None:
+    """Guards `ends_s` in `_receive_body`: the first byte of the body began it anew."""
+    app = App()
+    ports = load_settings(body_timeout_s=LIMIT_S * 10).ports
+    async with serve_http(app, ports, max_body_bytes=1024, host="127.0.0.1", port=0) as port:
+        async with asyncio.timeout(LIMIT_S):
+            client = Client(*await asyncio.open_connection("127.0.0.1", port))
+            await client.teach()
+            app.holds = True
+            client.writer.write(HEAD + b"two")
+            await eventually_open(app, 1)
+            protocol = app.open[0]._protocol
+            app.end(app.open[0], b"two")
+            await client.answer()
+            client.writer.write(HEAD)
+            await eventually_held(protocol, True)
+            ends_s = protocol._timer.when()
+            client.writer.write(b"o")
+            await eventually_held(protocol, False)
+            assert protocol._timer.when() == pytest.approx(ends_s, abs=0.001)
+            app.serves_direct = False
+            client.writer.write(b"ne")
+            assert (await client.answer()).endswith(b'{"body": "one"}')
+            client.writer.close()
+
+
 async def test_two_requests_behind_a_held_head_are_two() -> None:
     """Guards the length in `_begin`: what follows the body belongs to the next request."""
     app = App()
@@ -184,6 +228,13 @@ async def test_two_requests_behind_a_held_head_are_two() -> None:
         await asyncio.sleep(0)
         client.writer.write(b"one" + HEAD + b"two")
         assert [(await client.answer())[-5:-2] for _ in range(2)] == [b"one", b"two"]
+
+
+async def eventually_held(protocol: Any, holds_head: bool) -> None:
+    async def is_so() -> bool:
+        return (protocol._held_head is not None) is holds_head
+
+    await eventually(is_so)
 
 
 async def eventually_open(app: App, count: int) -> None:

@@ -251,6 +251,37 @@ async def test_a_preferred_wait_is_that_of_the_call() -> None:
     assert all(response.startswith(b"HTTP/1.1 202 ") for response in responses)
 
 
+async def test_preferences_in_several_headers_are_those_of_one() -> None:
+    """Guards `_preferences` in `PredictEndpoint.direct`, which read the first header alone."""
+    scene = Scene(default_wait_s=LIMIT_S * 10, max_wait_s=LIMIT_S * 10)
+    scene.answer = unanswered
+    async with serving(scene) as ask:
+        waits = [await ask(ROW, b"Prefer: other", b"Prefer: wait=0") for _ in range(3)]
+        assert scene.asgi_calls == 2
+        asynchronous = [await ask(ROW, b"Prefer: wait=5", b"Prefer: respond-async") for _ in range(3)]
+    assert scene.asgi_calls == 5
+    assert all(response.startswith(b"HTTP/1.1 202 ") for response in waits + asynchronous)
+
+
+@pytest.mark.parametrize("outcome", [None, UnavailableError("the broker was away")], ids=["accepted", "refused"])
+async def test_a_broker_that_answers_after_the_call_has_ended_is_heeded_by_nobody(
+    outcome: InferlaneError | None,
+) -> None:
+    """Guards `done` in `Submission.acknowledge`: its error ended the task that sends all requests, and the process."""
+    scene = Scene(answer_grace_s=0.02)
+    held: list[Callable[[InferlaneError | None], None]] = []
+    scene.holds_back = held.append
+    async with serving(scene) as ask:
+        answers = [await ask(ROW | {"timeout_s": 0.01}) for _ in range(3)]
+        for on_acknowledged in held:
+            on_acknowledged(outcome)
+        assert all(answer.startswith(b"HTTP/1.1 503 ") and b"unconfirmed" in answer for answer in answers)
+        scene.holds_back = None
+        assert (await ask(ROW)).startswith(b"HTTP/1.1 200 ")
+    assert scene.asgi_calls in {2, 3}  # the last body has a length, and so a head, of its own
+    assert (len(held), scene.waiting, scene.held.held_bytes) == (3, 0, 0)
+
+
 async def test_bodies_of_direct_calls_count_against_the_limit_of_all() -> None:
     """Guards `has_room` in `DirectPredict`."""
     scene = Scene()

@@ -81,3 +81,26 @@ async def test_a_stream_of_requests_that_never_ends_is_sent() -> None:
     await enqueuer.close()
     assert len(producer.batches) > 10
     assert max(producer.batches) < 10
+
+
+async def test_a_fault_in_one_call_leaves_no_other_without_its_outcome() -> None:
+    """Guards the `try` around each callback: the first fault ended the task, and with it the process."""
+    producer = NotingProducer()
+    enqueuer = Enqueuer(producer, max_pending=10, max_pending_bytes=1_000)  # type: ignore[arg-type]  # as far as it is used
+    await enqueuer.start()
+    told: list[str] = []
+
+    def fails(_error: InferlaneError | None) -> None:
+        raise asyncio.InvalidStateError
+
+    for number in range(2):
+        all_told = asyncio.Event()
+        enqueuer.enqueue(RECORD, fails)
+        enqueuer.enqueue(
+            RECORD, lambda _error, name=f"batch {number}", event=all_told: (told.append(name), event.set())
+        )
+        async with asyncio.timeout(10):
+            await all_told.wait()
+    await enqueuer.close()
+    assert told == ["batch 0", "batch 1"]
+    assert producer.batches == [2, 2]
