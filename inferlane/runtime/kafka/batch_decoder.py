@@ -83,34 +83,34 @@ class Frames:
     """
 
     def __init__(self, raw: bytes | memoryview | None) -> None:
-        self._raw = memoryview(raw or b"")
+        self.raw = memoryview(raw or b"")
         self._start = 0
 
     def size_in_bytes(self) -> int:
         """Return what the fetch holds."""
-        return len(self._raw)
+        return len(self.raw)
 
     def has_next(self) -> bool:
         """Return whether there is another batch."""
-        return self._end() is not None or (self._start == 0 and len(self._raw) > 0)
+        return self._end() is not None or (self._start == 0 and len(self.raw) > 0)
 
     def next_batch(self) -> "Frame":
         """Return the next batch; call it only while there is one."""
         start, end = self._start, self._end()
-        self._start = len(self._raw) if end is None else end
+        self._start = len(self.raw) if end is None else end
         following = self._base_offset() if self._end() is not None else None
-        return Frame(self._raw[start : self._start], is_whole=end is not None, following=following)
+        return Frame(self.raw[start : self._start], is_whole=end is not None, following=following)
 
     def _end(self) -> int | None:
         """Return where the batch that begins here ends; None if it is not all there."""
-        if len(self._raw) - self._start < _OVERHEAD.size:
+        if len(self.raw) - self._start < _OVERHEAD.size:
             return None
-        _, length_bytes = _OVERHEAD.unpack_from(self._raw, self._start)
+        _, length_bytes = _OVERHEAD.unpack_from(self.raw, self._start)
         end = self._start + _OVERHEAD.size + length_bytes
-        return end if length_bytes >= 0 and end <= len(self._raw) else None
+        return end if length_bytes >= 0 and end <= len(self.raw) else None
 
     def _base_offset(self) -> int:
-        base_offset: int = _OVERHEAD.unpack_from(self._raw, self._start)[0]
+        base_offset: int = _OVERHEAD.unpack_from(self.raw, self._start)[0]
         return base_offset
 
 

@@ -10,10 +10,9 @@ Only this module, `fetch_loop`, `handed_batches` and `recreated_topics` reach in
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.consumer import consumer as consumer_module
 from aiokafka.consumer import fetcher
@@ -21,18 +20,16 @@ from aiokafka.record import default_records, legacy_records
 from aiokafka.record._crecords import default_records as c_default_records
 from aiokafka.record._crecords import legacy_records as c_legacy_records
 
-from inferlane.contracts.kafka_record import is_unreadable, unreadable_headers
-from inferlane.errors import DecodeError, clipped
+from inferlane.contracts.kafka_record import is_unreadable
 from inferlane.runtime.kafka.arrivals import ArrivalListener, ArrivalListeners
-from inferlane.runtime.kafka.batch_decoder import DECOMPRESSORS, Frame, Frames
+from inferlane.runtime.kafka.batch_decoder import DECOMPRESSORS, Frames
 from inferlane.runtime.kafka.fetch_loop import SHORTEST_WAIT_MS, wait_after
 from inferlane.runtime.kafka.handed_batches import HandedFetcher
+from inferlane.runtime.kafka.partition_records import LenientPartitionRecords
 from inferlane.runtime.kafka.recreated_topics import start_over_past_end
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
-
-log = structlog.get_logger(__name__)
 
 # Keys and values that one call returns, beyond which it returns no further record. Too small makes many small batches
 # of large records; too large lets compressed records fill the memory, and decoding them holds up the event loop.
@@ -40,8 +37,6 @@ _RETURNED_BYTES = 8 * 1024 * 1024
 # On a broker that wakes a fetch, after a batch that was handed on: so long do records of others wait meanwhile. Shorter
 # fetches what will be handed on.
 _REST_WHEN_HANDED_MS = 50
-_REASON_CHARS = 500
-_YEAR_3000_MS = 32_503_680_000_000
 
 
 def guard_fetches(*, batch_limit_bytes: int) -> None:
@@ -53,7 +48,7 @@ def guard_fetches(*, batch_limit_bytes: int) -> None:
     consumer_module.Fetcher = _Fetcher
     fetcher.FetchResult = _FetchResult
     fetcher.MemoryRecords = Frames
-    fetcher.PartitionRecords = _PartitionRecords
+    fetcher.PartitionRecords = LenientPartitionRecords
     for name, inflate in DECOMPRESSORS.items():
 
         def decompress_within(raw: Any, inflate: Any = inflate) -> bytes:
@@ -172,9 +167,7 @@ class _Fetcher(HandedFetcher):
                     continue
                 self._forget(partition)
                 result.check_raise()
-            records, size_bytes = result.drain(room_records, room_bytes)
-            if not result.has_more():
-                self._forget(partition)
+            records, size_bytes = self._drain_one(partition, result, room_records, room_bytes)
             if not records:
                 continue
             drained[partition] = records
@@ -184,6 +177,18 @@ class _Fetcher(HandedFetcher):
             if room_records == 0 or room_bytes <= 0:
                 break
         return drained
+
+    def _drain_one(
+        self, partition: TopicPartition, result: "_FetchResult", max_records: int | None, max_bytes: int
+    ) -> tuple[list[ConsumerRecord], int]:
+        if result.is_new and not self.goes_on(partition, result.first_batch):
+            return [], 0
+        result.is_new = False
+        records, size_bytes = result.drain(max_records, max_bytes)
+        if not result.has_more():
+            self.note_end(partition, result.read_to)
+            self._forget(partition)
+        return records, size_bytes
 
     def _forget(self, partition: TopicPartition) -> None:
         """Go on with what was handed for the partition, or let it be fetched again."""
@@ -206,6 +211,14 @@ class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # as above
     """The records of one partition in one fetch, decoded as they are drained."""
 
     _partition_records: Any
+    is_new = True
+    read_to: int | None = None
+
+    @property
+    def first_batch(self) -> "memoryview | None":
+        """The bytes from the first batch on, before records were taken."""
+        raw: memoryview | None = self._partition_records.raw if self.has_more() else None
+        return raw
 
     def drain(self, max_records: int | None, max_bytes: int) -> tuple[list[ConsumerRecord], int]:
         """Return the next records and what they hold in bytes, the first one however large it is."""
@@ -224,76 +237,5 @@ class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # as above
                 self._update_position()
                 return records, size_bytes
         self._update_position()
-        self._partition_records = None
+        self.read_to, self._partition_records = self._partition_records.read_to, None
         return records, size_bytes
-
-
-class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # as above
-    """The records of one partition in one fetch, in their order; a batch that cannot be read is one of them.
-
-    `next_fetch_offset` is past what was yielded, and past what is skipped because nobody should see it: markers of
-    transactions, and records of aborted ones.
-    """
-
-    next_fetch_offset: int
-
-    def _unpack_records(self) -> Iterator[ConsumerRecord]:
-        while self._records.has_next():
-            frame: Frame = self._records.next_batch()
-            try:
-                yield from self._read(frame)
-            except Exception as error:  # noqa: BLE001 - whatever the bytes of a stranger make a decoder raise
-                reason = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
-                yield self._stand_in(frame, clipped(reason, limit_chars=_REASON_CHARS))
-
-    def _read(self, frame: Frame) -> Iterator[ConsumerRecord]:
-        batch = frame.open(check_crc=self._check_crcs)
-        # A marker may be the last record of a partition, and is passed like any other.
-        for record in () if self._is_aborted(batch) or batch.is_control_batch else batch:
-            if record.offset < self.next_fetch_offset:
-                # The batch begins before the position.
-                continue
-            if record.offset >= batch.next_offset:
-                raise DecodeError(f"offset {record.offset} in a batch that ends before {batch.next_offset}")
-            found = self._consumer_record(self._tp, record)
-            self.next_fetch_offset = record.offset + 1
-            yield found
-        # Compaction may have taken the last records of a batch away.
-        self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
-
-    def _is_aborted(self, batch: Any) -> bool:
-        """Whether the batch belongs to a transaction that was aborted; notes where each of them begins and ends."""
-        if self._isolation_level != fetcher.READ_COMMITTED or batch.producer_id is None:
-            return False
-        self._consume_aborted_up_to(batch.base_offset)
-        if batch.is_control_batch and self._contains_abort_marker(batch):
-            self._aborted_producers.discard(batch.producer_id)
-        return batch.is_transactional and batch.producer_id in self._aborted_producers
-
-    def _stand_in(self, frame: Frame, reason: str) -> ConsumerRecord:
-        """Return the record that takes the place of what could not be read of a batch."""
-        first, last = frame.offsets(self.next_fetch_offset)
-        self.next_fetch_offset = last + 1
-        log.error(
-            "batch_unreadable",
-            topic=self._tp.topic,
-            partition=self._tp.partition,
-            first_offset=first,
-            last_offset=last,
-            reason=reason,
-        )
-        value = bytes(frame.raw)
-        stamped_ms = frame.first_timestamp_ms
-        return ConsumerRecord(
-            topic=self._tp.topic,
-            partition=self._tp.partition,
-            offset=first,
-            timestamp=stamped_ms if 0 < stamped_ms < _YEAR_3000_MS else int(time.time() * 1000),
-            timestamp_type=0,
-            key=None,
-            value=value,
-            checksum=None,
-            serialized_key_size=-1,
-            serialized_value_size=len(value),
-            headers=unreadable_headers(reason, last_offset=last),
-        )

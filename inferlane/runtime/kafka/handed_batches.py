@@ -13,6 +13,7 @@ from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 
 from inferlane.runtime.kafka.fetch_loop import LoopedFetcher
+from inferlane.runtime.kafka.recreated_topics import KnownLogs, start_over
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -94,8 +95,7 @@ class HandedFetcher(LoopedFetcher):
         super().__init__(*args, **options)
         self._waiting = WaitingBatches()
         self._waiting_for: Any = None
-        # Partitions whose topic seems to have been created again: the broker is asked first.
-        self._doubted: set[TopicPartition] = set()
+        self._logs = KnownLogs()
         self.was_handed = False
         """Whether a batch was taken since this was last set to False."""
 
@@ -109,15 +109,15 @@ class HandedFetcher(LoopedFetcher):
             # It belongs to another consumer.
             return True
         state = assignment.state_value(partition)
-        if partition in self._doubted:
-            return False
-        if state.has_valid_position and batch.end_offset <= state.position:
-            if batch.base_offset > 0 or partition in self._records:
+        if state.has_valid_position and batch.base_offset < state.position:
+            is_first = batch.base_offset == 0 and partition not in self._records
+            if is_first and not self._logs.has_read_first(partition, raw):
+                # We are behind the first batch of a log, and have not read it: the topic was created again.
+                self._start_over(state, partition, end=batch.end_offset)
+                return False
+            if batch.end_offset <= state.position:
                 # A fetch was faster.
                 return True
-            # The topic was deleted and created again, which a fetch finds.
-            self._doubted.add(partition)
-            return False
         is_next = state.has_valid_position and not state.paused and self._waiting.add(partition, batch)
         self.was_handed = self.was_handed or is_next
         if is_next and partition not in self._records:
@@ -129,6 +129,27 @@ class HandedFetcher(LoopedFetcher):
         state.highwater, state.lso = (max(known or 0, batch.end_offset) for known in (state.highwater, state.lso))
         return is_next
 
+    def goes_on(self, partition: TopicPartition, first_batch: "bytes | memoryview | None") -> bool:
+        """Return whether what was brought of a partition goes on where it was read last; if not, it starts over."""
+        assignment = self._assignment()
+        if first_batch is None or assignment is None or partition not in assignment.tps:
+            return True
+        state = assignment.state_value(partition)
+        if not state.has_valid_position or not self._logs.is_other(partition, first_batch, state.position):
+            return True
+        self._start_over(state, partition, end=state.position)
+        return False
+
+    def note_end(self, partition: TopicPartition, read_to: int | None) -> None:
+        """Note where the last batch ended that was read whole, if one was."""
+        if read_to is not None:
+            self._logs.note_end(partition, read_to)
+
+    def _start_over(self, state: Any, partition: TopicPartition, *, end: int) -> None:
+        self._waiting.drop(partition)
+        start_over(self, state, partition, end=end)
+        self._notify(self._wait_consume_future)
+
     def note_answer(self, assignment: Any, request: Any) -> None:
         """Note that the broker was asked for these partitions; forget what was handed where it refused the position.
 
@@ -137,7 +158,6 @@ class HandedFetcher(LoopedFetcher):
         for topic, parts in request.topics:
             for number, _, _ in parts:
                 partition = TopicPartition(topic, number)
-                self._doubted.discard(partition)
                 if partition in self._records and not assignment.state_value(partition).has_valid_position:
                     del self._records[partition]
 
@@ -189,7 +209,7 @@ class HandedFetcher(LoopedFetcher):
         assignment = None if subscription is None else subscription.assignment
         if assignment is not self._waiting_for:
             self._waiting.clear()
-            self._doubted.clear()
+            self._logs.clear()
             self._waiting_for = assignment
         return assignment if assignment is not None and assignment.active else None
 

@@ -1,9 +1,12 @@
 """Notice that a topic was deleted and created again, or that its broker forgot it, and read it from its first record.
 
-A position past the end of the log is the sign. Apache Kafka refuses such a fetch, and aiokafka then starts over; Tansu
-answers that there is nothing, so the consumer would stay silent until as many records have come again.
+A position past the end of the log is one sign. Apache Kafka refuses such a fetch, and aiokafka then starts over; Tansu
+answers that there is nothing, so the consumer would stay silent until as many records have come again. Where as many
+have come before the consumer asked, it is the first batch of the new log, or one that begins before a position and ends
+behind it although the batch before was read to its end.
 """
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -40,17 +43,23 @@ async def start_over_past_end(fetcher: Any, assignment: Any, request: Any) -> No
         state = assignment.state_value(partition)
         end = max(ends.get(partition, position), state.lso)
         if end < position and state.has_valid_position and state.position == position:
-            state.await_reset(OffsetResetStrategy.EARLIEST)
-            # What was handed meanwhile: aiokafka looks for no position of a partition while it holds records of it.
-            fetcher._records.pop(partition, None)  # noqa: SLF001 - aiokafka hides it
-            log.warning(
-                "topic_recreated",
-                topic=partition.topic,
-                partition=partition.partition,
-                position=position,
-                end=end,
-                effect="it is read from its first record",
-            )
+            start_over(fetcher, state, partition, end=end)
+
+
+def start_over(fetcher: Any, state: Any, partition: TopicPartition, *, end: int) -> None:
+    """Read the partition from its first record, because its log, which ends at `end` or behind, is another one."""
+    position = state.position
+    state.await_reset(OffsetResetStrategy.EARLIEST)
+    # What was handed meanwhile: aiokafka looks for no position of a partition while it holds records of it.
+    fetcher._records.pop(partition, None)  # noqa: SLF001 - aiokafka hides it
+    log.warning(
+        "topic_recreated",
+        topic=partition.topic,
+        partition=partition.partition,
+        position=position,
+        end=end,
+        effect="it is read from its first record",
+    )
 
 
 def _past_end(assignment: Any, request: Any) -> "Mapping[TopicPartition, int]":
@@ -63,3 +72,47 @@ def _past_end(assignment: Any, request: Any) -> "Mapping[TopicPartition, int]":
             if end is not None and 0 <= end < position:
                 found[partition] = position
     return found
+
+
+# Of a batch of format 2: base offset, magic byte, CRC, and the distance of the last offset.
+_HEAD = struct.Struct(">q8xB4s2xi")
+_FORMAT_2 = 2
+
+
+class KnownLogs:
+    """What was read of the partitions of an assignment, by which another log in the place of one is noticed."""
+
+    def __init__(self) -> None:
+        # The ends of batches that were read whole, and the CRC of each first batch.
+        self._ends: dict[TopicPartition, int] = {}
+        self._first: dict[TopicPartition, bytes] = {}
+
+    def clear(self) -> None:
+        """Forget all partitions: the assignment is another."""
+        self._ends.clear()
+        self._first.clear()
+
+    def note_end(self, partition: TopicPartition, end: int) -> None:
+        """Note that the batch that ends there was read whole."""
+        self._ends[partition] = end
+
+    def has_read_first(self, partition: TopicPartition, raw: "bytes | memoryview") -> bool:
+        """Return whether this batch was the first of the log."""
+        return _crc_of_first(raw) == self._first.get(partition, b"")
+
+    def is_other(self, partition: TopicPartition, raw: "bytes | memoryview", position: int) -> bool:
+        """Return whether a fetch at this position that begins with these bytes is of another log; note the log."""
+        if crc := _crc_of_first(raw):
+            self._first[partition] = crc
+        if len(raw) < _HEAD.size or position != self._ends.get(partition):
+            return False
+        base_offset, magic, _, last_delta = _HEAD.unpack_from(raw)
+        return bool(magic == _FORMAT_2 and base_offset < position <= base_offset + last_delta)
+
+
+def _crc_of_first(raw: "bytes | memoryview") -> bytes:
+    """Return the CRC of a batch if it is the first of its log, else nothing."""
+    if len(raw) < _HEAD.size:
+        return b""
+    base_offset, magic, crc, _ = _HEAD.unpack_from(raw)
+    return bytes(crc) if base_offset == 0 and magic == _FORMAT_2 else b""

@@ -152,19 +152,55 @@ async def test_after_a_seek_the_records_from_there_on_are_returned() -> None:
     assert await returned(consumer) == [b"1", b"2"]
 
 
-async def test_the_first_batch_of_a_topic_that_was_created_again_asks_the_broker() -> None:
+@pytest.mark.parametrize("values", [(b"new 0",), (b"new 0", b"new 1", b"new 2")], ids=["before us", "around us"])
+async def test_the_first_batch_of_a_topic_that_was_created_again_lets_it_start_over(values: tuple[bytes, ...]) -> None:
     """Or the consumer would take its records for old ones up to its position, and go on there."""
     consumer = FetchingConsumer(ONE, TWO, position=2)
-    assert not hand(consumer, batch(b"new 0"))
-    # Also for what follows, or the consumer would go on in the middle.
-    assert not hand(consumer, batch(b"new 1", base=1))
-    assert not hand(consumer, batch(b"new 2", base=2))
+    assert not hand(consumer, batch(*values))
+    assert consumer.assignment.state_value(ONE).reset_strategy == OffsetResetStrategy.EARLIEST
+    # Also what follows is fetched, or the consumer would go on in the middle.
+    assert not hand(consumer, batch(b"next", base=len(values)))
     await consumer.bring({TWO: batch(b"of another", base=2)})
     assert await returned(consumer) == [b"of another"]
-    assert not hand(consumer, batch(b"new 2", base=2))
-    await consumer.bring({ONE: batch(b"2", base=2)})
+    consumer.seek(ONE, 0)
+    await consumer.bring({ONE: batch(*values)})
+    assert await returned(consumer) == list(values)
+    assert hand(consumer, batch(b"next", base=len(values)))
+
+
+async def test_the_first_batch_that_a_fetch_brought_before_is_not_read_again() -> None:
+    """Guards `has_read_first`: its signal comes when the fetch has returned it."""
+    consumer = FetchingConsumer(ONE)
+    await consumer.bring({ONE: batch(b"0", b"1")})
+    assert await returned(consumer) == [b"0", b"1"]
+    assert hand(consumer, batch(b"0", b"1"))
+    assert hand(consumer, batch(b"2", base=2))
     assert await returned(consumer) == [b"2"]
-    assert hand(consumer, batch(b"3", base=3))
+
+
+@pytest.mark.parametrize("is_handed", [True, False], ids=["handed", "fetched"])
+async def test_a_batch_around_the_end_of_what_was_read_whole_is_of_another_log(*, is_handed: bool) -> None:
+    """Guards `KnownLogs.is_other`: its records before our position were lost, and all was green."""
+    consumer = FetchingConsumer(ONE, position=2)
+    await consumer.bring({ONE: batch(b"old 2", base=2)})
+    assert await returned(consumer) == [b"old 2"]
+    around = batch(b"new 1", b"new 2", b"new 3", base=1)
+    if is_handed:
+        assert hand(consumer, around)
+    else:
+        await consumer.bring({ONE: around})
+    assert await returned(consumer) == []
+    assert consumer.assignment.state_value(ONE).reset_strategy == OffsetResetStrategy.EARLIEST
+
+
+async def test_a_batch_of_which_a_part_was_read_goes_on_where_it_was_left() -> None:
+    """The same bytes as above, but the batch before was not read to its end: a commit or a seek led here."""
+    consumer = FetchingConsumer(ONE, position=2)
+    await consumer.bring({ONE: batch(b"1", b"2", b"3", base=1)})
+    assert await returned(consumer) == [b"2", b"3"]
+    consumer.seek(ONE, 3)
+    await consumer.bring({ONE: batch(b"1", b"2", b"3", base=1)})
+    assert await returned(consumer) == [b"3"]
 
 
 async def test_what_was_handed_while_the_position_was_lost_is_read_from_the_broker() -> None:
