@@ -268,6 +268,7 @@ def _arguments(options: "StackOptions") -> "Sequence[str]":
         "--ops-port": options.first_ops_port,
         "--store-memory": options.store_maxmemory_mib,
         "--dashboard-port": options.dashboard_port,
+        "--share-below": options.shared_worker_max_model_bytes,
     }
     if options.autoscale:
         values |= {

@@ -27,6 +27,7 @@ from control_plane.local.trial_pools import TrialPools
 from control_plane.local.version_pools import VersionPools
 from inferlane import __version__
 from inferlane.errors import ConfigurationError, InferlaneError, clipped
+from inferlane.runtime.kafka.arrival_signals import remove_dead_listeners
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.runfile import FaultRecord, PoolRecord, ProcessRecord, RunFile, RunRecord, base_url
@@ -121,6 +122,8 @@ class LocalStack:
                 when_ready(self._record)
 
         self._state.write_first(self._record)
+        if (arrivals := self._profile.settings.kafka.arrivals_dir) is not None:
+            remove_dead_listeners(arrivals)
         stopping = asyncio.create_task(self._note_stop(stop))
         rotating = asyncio.create_task(keep_small(self._logs), name="stack:logs")
         try:

@@ -19,8 +19,9 @@ NAMES = Names()
 TOPIC = NAMES.work_topic("iris", "v1", Lane.REQUESTS)
 
 
-async def test_a_group_reads_on_after_its_topic_was_recreated(broker: Broker) -> None:
-    """Its position, and on some brokers its committed offset, is past the end of the new log."""
+@pytest.mark.parametrize("records", [1, 8], ids=["fewer than before", "more than before"])
+async def test_a_group_reads_on_after_its_topic_was_recreated(broker: Broker, records: int) -> None:
+    """Its position, and on some brokers its committed offset, is past the end of the new log, or inside its batch."""
     settings = broker.settings(ingress_partitions=1, work_partitions=1)
     await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [("iris", "v1")])
     producer = BatchProducer(settings.kafka)
@@ -32,8 +33,9 @@ async def test_a_group_reads_on_after_its_topic_was_recreated(broker: Broker) ->
         await producer.send([OutRecord(TOPIC, b"", value, []) for value in old])
         assert await values(consumer, len(old)) == old
         await recreate(settings, TOPIC)
-        await producer.send([OutRecord(TOPIC, b"", b"new", [])])
-        assert await values(consumer, 1) == [b"new"]
+        new = [b"new %d" % number for number in range(records)]
+        await producer.send([OutRecord(TOPIC, b"", value, []) for value in new])
+        assert await values(consumer, len(new)) == new
     finally:
         await consumer.close()
         await producer.close()

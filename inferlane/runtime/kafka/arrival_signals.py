@@ -78,8 +78,10 @@ class ArrivalSignals:
             self._by_topic = _by_topic(self._folder)
             self._listed_s = now_s
             there = {path for paths in self._by_topic.values() for path in paths}
-            for path in self._peers.keys() - there:
-                self._peers.pop(path).close()
+            for path, peer in list(self._peers.items()):
+                if peer.is_gone or path not in there:
+                    # What listens there by now is told through a socket of its own.
+                    self._peers.pop(path).close()
         return self._by_topic.get(topic_part(topic), [])
 
 
@@ -90,10 +92,10 @@ class _Peer:
         self.takes_batches = path.endswith(TAKES_BATCHES)
         self._path = path
         self._socket: socket.socket | None = None
-        self._is_gone = self._is_behind = False
+        self.is_gone = self._is_behind = False
 
     def send(self, datagram: "Sequence[bytes | memoryview]") -> None:
-        if self._is_gone or self._is_behind:
+        if self.is_gone or self._is_behind:
             return
         was_connected = self._socket is not None
         try:
@@ -109,7 +111,7 @@ class _Peer:
                 self.send(datagram)
                 return
             # The socket of a process that was killed.
-            self._is_gone = True
+            self.is_gone = True
             with suppress(OSError):
                 Path(self._path).unlink(missing_ok=True)
         except OSError as error:
@@ -157,3 +159,16 @@ def _by_topic(folder: Path) -> dict[str, list[str]]:
         for name in names:
             listeners.setdefault(name.partition(".")[0], []).append(f"{folder}/{name}")
     return listeners
+
+
+def remove_dead_listeners(folder: Path) -> None:
+    """Remove the sockets of processes that were killed; those of topics that nobody writes to would stay for ever."""
+    for name in [name for names in _by_topic(folder.absolute()).values() for name in names]:
+        path = Path(name)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe, suppress(OSError):
+            try:
+                probe.connect(name)
+            except ConnectionRefusedError:
+                # So does a file that is no socket.
+                if path.is_socket():
+                    path.unlink()

@@ -94,6 +94,8 @@ class Attempts:
         self._topic = topic
         self._max_deaths = max_deaths
         self._known: set[int] = set()
+        # What this process has noted last of each partition, also of those that it lost.
+        self._noted: dict[int, Attempt] = {}
         self._careful: dict[int, Attempt] = {}
         self._hurried_until_s = 0.0
 
@@ -124,18 +126,27 @@ class Attempts:
         try:
             async with asyncio.timeout(_READ_TIMEOUT_S):
                 last = await self._log.read(self._topic, list(new))
+                # Our own note, and we live: the group was joined anew, or the broker has forgotten the topic.
+                ours = {
+                    partition
+                    for partition, attempt in last.items()
+                    if attempt == self._noted.get(partition) and attempt.offset == new[partition]
+                }
                 noted = {
-                    partition: judge(last.get(partition), offset, max_deaths=self._max_deaths, window=window)
+                    partition: last[partition]
+                    if partition in ours
+                    else judge(last.get(partition), offset, max_deaths=self._max_deaths, window=window)
                     for partition, offset in new.items()
                 }
                 self._careful.update(
                     {partition: attempt for partition, attempt in noted.items() if attempt.careful_until}
                 )
                 await self._log.write(self._topic, noted)
+                self._noted.update(noted)
         except (UnavailableError, TimeoutError) as error:
             log.warning("attempts_not_counted", topic=self._topic, partitions=sorted(new), error=repr(error))
             return
-        died = {partition: last[partition] for partition in noted if noted[partition].begun > 1}
+        died = {partition: last[partition] for partition in noted.keys() - ours if noted[partition].begun > 1}
         if died:
             self._hurried_until_s = time.monotonic() + _HURRY_S
             log.warning(
@@ -165,12 +176,13 @@ class Attempts:
             )
         noted = replace(attempt, offset=offset, alone=tried + 1)
         await self._log.write(self._topic, {partition: noted})
-        self._careful[partition] = noted
+        self._careful[partition] = self._noted[partition] = noted
         return None
 
     async def leave(self, partition: int) -> None:
         """Note that the partition has no suspect record any more."""
         self._careful.pop(partition, None)
+        self._noted.pop(partition, None)
         if self._log is not None:
             try:
                 await self._log.forget(self._topic, partition)

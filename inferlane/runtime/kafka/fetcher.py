@@ -4,8 +4,8 @@ aiokafka raises on such a batch after it has moved the positions of other partit
 returned, and it raises again for ever. Here the contents of a fetch never raise: a record that stands for the batch
 takes its place (`inferlane.contracts.kafka_record`) and is answered like any other.
 
-Only this module, `fetch_loop`, `handed_batches` and `recreated_topics` reach into aiokafka's fetcher; the tests
-`test_fetching.py`, `test_fetch_loop.py` and `test_handed_batches.py` fail when that changes.
+Only this module, `fetch_loop`, `handed_batches`, `partition_records` and `recreated_topics` reach into aiokafka's
+fetcher; the tests `test_fetching.py`, `test_fetch_loop.py` and `test_handed_batches.py` fail when that changes.
 """
 
 import asyncio

@@ -3,14 +3,18 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from control_plane.cli import up_command
+from control_plane.cli.main import app
 from control_plane.local.detached_stack import ready_lines, stop_detached
-from control_plane.local.profile import StackOptions, stack_profile
+from control_plane.local.profile import AutoscaleOptions, StackOptions, stack_profile
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.runfile import ProcessRecord, RunFile, RunRecord, base_url
 
@@ -107,3 +111,29 @@ def up_again(folder: Path, **environment: str) -> subprocess.CompletedProcess[st
     command = [sys.executable, "-m", "control_plane", "up", "--detach"]
     environment |= {"PYTHONPATH": str(Path(__file__).parents[3]), "INFERLANE_STATE_DIR": str(folder)}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_detached_stack_has_the_options_of_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards `_arguments`, which left out `--share-below`: the stack came up, with a process for each version."""
+    chosen = StackOptions(
+        workers=2,
+        api_port=18000,
+        grpc_port=18001,
+        broker_port=19092,
+        store_port=16379,
+        first_ops_port=18100,
+        store_maxmemory_mib=64,
+        dashboard_port=13000,
+        shared_worker_max_model_bytes=1_000_000,
+        autoscale=AutoscaleOptions(scaled_objects=Path("other.yaml"), max_workers=3, hpa_sync_s=0.5),
+        forks=False,
+    )
+    defaults = StackOptions()
+    same = [part.name for part in fields(chosen) if getattr(chosen, part.name) == getattr(defaults, part.name)]
+    assert same == [], "give each option a value here that is not its default"
+    seen: list[StackOptions] = []
+    monkeypatch.setattr(up_command, "_up_here", lambda _profile, options: seen.append(options))
+    for options in (chosen, replace(chosen, autoscale=None, forks=True)):
+        ran = CliRunner().invoke(app, ["up", *up_command._arguments(options)])
+        assert ran.exit_code == 0, ran.output
+        assert seen.pop() == options

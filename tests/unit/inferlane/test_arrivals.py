@@ -12,7 +12,7 @@ import pytest
 from control_plane.local.profile import StackOptions, stack_profile
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka import arrival_signals
-from inferlane.runtime.kafka.arrival_signals import ArrivalSignals
+from inferlane.runtime.kafka.arrival_signals import ArrivalSignals, remove_dead_listeners
 from inferlane.runtime.kafka.arrivals import LONGEST_BYTES, ArrivalListener, WrittenBatch, can_hold_signals
 from inferlane.runtime.kafka.fetch_loop import wait_after
 
@@ -254,6 +254,37 @@ async def test_the_socket_of_a_process_that_was_killed_is_taken_away(folder: Pat
     assert len(names_in(folder)) == 1
     alive.close()
     assert not names_in(folder)
+
+
+async def test_a_path_that_was_found_dead_is_told_once_somebody_listens_there(
+    folder: Path, signals: ArrivalSignals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards `is_gone` in `_listeners_of`: who bound the path before the next listing was never told."""
+    monkeypatch.setattr(arrival_signals, "_LISTED_S", 0.0)
+    killed = listening(folder, "requests")
+    path = killed._path
+    assert killed._socket is not None
+    asyncio.get_running_loop().remove_reader(killed._socket.fileno())
+    killed._socket.close()
+    signals.send("requests")
+    assert not names_in(folder)
+    later = listening(folder, "requests")
+    later._path.rename(path)
+    signals.send("requests")
+    assert await is_told(later)
+    later.close()
+    path.unlink()
+
+
+async def test_the_sockets_of_the_dead_are_removed_and_those_of_the_living_stay(folder: Path) -> None:
+    alive, killed = listening(folder, "requests"), listening(folder, "bulk")
+    assert killed._socket is not None
+    asyncio.get_running_loop().remove_reader(killed._socket.fileno())
+    killed._socket.close()
+    (folder / "other").write_text("no socket")
+    remove_dead_listeners(folder)
+    assert sorted(names_in(folder)) == sorted([alive._path.name, "other"])
+    alive.close()
 
 
 def test_nobody_to_tell_is_no_error(folder: Path) -> None:

@@ -133,6 +133,22 @@ async def test_a_process_that_lives_notes_a_partition_once() -> None:
     assert not attempts.is_hurried
 
 
+async def test_a_process_that_lives_does_not_suspect_its_own_note() -> None:
+    """Guards `ours`: a broker that restarts empty begins at 0 again, and each restart counted as a death."""
+    log = FakeLog()
+    attempts = Attempts(log, topic=TOPIC, max_deaths=MAX_DEATHS)
+    for _ in range(2 * MAX_DEATHS):
+        await attempts.begin({0: 0}, window=WINDOW)
+        attempts.start_over()
+    assert not attempts.careful
+    assert not attempts.is_hurried
+    for _ in range(MAX_DEATHS - 1):
+        # Another process has it, and dies; then the first one gets it again.
+        await Attempts(log, topic=TOPIC, max_deaths=MAX_DEATHS).begin({0: 0}, window=WINDOW)
+    await attempts.begin({0: 0}, window=WINDOW)
+    assert 0 in attempts.careful
+
+
 async def test_progress_between_deaths_is_no_suspicion() -> None:
     """Processes that are killed for another reason, each after some records, never make one go record by record."""
     log = FakeLog()
