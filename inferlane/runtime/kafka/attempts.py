@@ -133,7 +133,7 @@ class Attempts:
                     if attempt == self._noted.get(partition) and attempt.offset == new[partition]
                 }
                 noted = {
-                    partition: last[partition]
+                    partition: replace(last[partition], alone=max(0, last[partition].alone - 1))
                     if partition in ours
                     else judge(last.get(partition), offset, max_deaths=self._max_deaths, window=window)
                     for partition, offset in new.items()

@@ -209,7 +209,7 @@ class HandedFetcher(LoopedFetcher):
         assignment = None if subscription is None else subscription.assignment
         if assignment is not self._waiting_for:
             self._waiting.clear()
-            self._logs.clear()
+            self._logs.forget_ends()
             self._waiting_for = assignment
         return assignment if assignment is not None and assignment.active else None
 

@@ -80,17 +80,19 @@ _FORMAT_2 = 2
 
 
 class KnownLogs:
-    """What was read of the partitions of an assignment, by which another log in the place of one is noticed."""
+    """What a consumer has read of its partitions, by which another log in the place of one is noticed."""
 
     def __init__(self) -> None:
-        # The ends of batches that were read whole, and the CRC of each first batch.
+        # Of the last result of each partition, the end of its last batch, if that was read whole.
         self._ends: dict[TopicPartition, int] = {}
+        # The CRC of each first batch.
         self._first: dict[TopicPartition, bytes] = {}
+        # What was taken for another log before, position and CRC: a batch with a damaged offset comes again.
+        self._taken_for_other: dict[TopicPartition, tuple[int, bytes]] = {}
 
-    def clear(self) -> None:
-        """Forget all partitions: the assignment is another."""
+    def forget_ends(self) -> None:
+        """Forget where partitions were read last: the assignment is another."""
         self._ends.clear()
-        self._first.clear()
 
     def note_end(self, partition: TopicPartition, end: int) -> None:
         """Note that the batch that ends there was read whole."""
@@ -101,13 +103,22 @@ class KnownLogs:
         return _crc_of_first(raw) == self._first.get(partition, b"")
 
     def is_other(self, partition: TopicPartition, raw: "bytes | memoryview", position: int) -> bool:
-        """Return whether a fetch at this position that begins with these bytes is of another log; note the log."""
+        """Return whether a fetch at this position that begins with these bytes is of another log; note the log.
+
+        To be called once for each result.
+        """
         if crc := _crc_of_first(raw):
             self._first[partition] = crc
-        if len(raw) < _HEAD.size or position != self._ends.get(partition):
+        end = self._ends.pop(partition, None)
+        if len(raw) < _HEAD.size or position != end:
             return False
-        base_offset, magic, _, last_delta = _HEAD.unpack_from(raw)
-        return bool(magic == _FORMAT_2 and base_offset < position <= base_offset + last_delta)
+        base_offset, magic, crc, last_delta = _HEAD.unpack_from(raw)
+        seen = position, bytes(crc)
+        if magic != _FORMAT_2 or not base_offset < position <= base_offset + last_delta:
+            return False
+        is_new = self._taken_for_other.get(partition) != seen
+        self._taken_for_other[partition] = seen
+        return is_new
 
 
 def _crc_of_first(raw: "bytes | memoryview") -> bytes:

@@ -149,6 +149,18 @@ async def test_a_process_that_lives_does_not_suspect_its_own_note() -> None:
     assert 0 in attempts.careful
 
 
+async def test_a_process_that_lives_does_not_condemn_what_it_tried_alone() -> None:
+    log = FakeLog()
+    for _ in range(MAX_DEATHS):
+        attempts = Attempts(log, topic=TOPIC, max_deaths=MAX_DEATHS)
+        await attempts.begin({0: 0}, window=WINDOW)
+    for _ in range(5):
+        assert 0 in attempts.careful
+        assert await attempts.begin_alone(0, 0) is None
+        attempts.start_over()
+        await attempts.begin({0: 0}, window=WINDOW)
+
+
 async def test_progress_between_deaths_is_no_suspicion() -> None:
     """Processes that are killed for another reason, each after some records, never make one go record by record."""
     log = FakeLog()

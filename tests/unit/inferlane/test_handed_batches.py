@@ -193,6 +193,34 @@ async def test_a_batch_around_the_end_of_what_was_read_whole_is_of_another_log(*
     assert consumer.assignment.state_value(ONE).reset_strategy == OffsetResetStrategy.EARLIEST
 
 
+async def test_a_batch_whose_offset_is_damaged_lets_a_partition_start_over_once() -> None:
+    """Guards `_taken_for_other`: the partition was read from its first record again and again."""
+    consumer = FetchingConsumer(ONE)
+    damaged = batch(b"1", b"2", b"3", base=1)
+    outcomes = []
+    for _ in range(3):
+        consumer.seek(ONE, 0)
+        await consumer.bring({ONE: batch(b"0", b"1")})
+        assert await returned(consumer) == [b"0", b"1"]
+        await consumer.bring({ONE: damaged})
+        outcomes.append(await returned(consumer))
+    assert outcomes == [[], [b"2", b"3"], [b"2", b"3"]]
+
+
+async def test_where_a_partition_was_read_to_counts_for_the_next_result_alone() -> None:
+    """Guards `pop` in `is_other`: a part that was read of a batch may end where a batch of long ago ended."""
+    consumer = FetchingConsumer(ONE, position=2)
+    await consumer.bring({ONE: batch(b"old 2", base=2)})
+    assert await returned(consumer) == [b"old 2"]
+    consumer.seek(ONE, 1)
+    around = batch(b"1", b"2", b"3", base=1)
+    await consumer.bring({ONE: around})
+    assert await returned(consumer, max_records=2) == [b"1", b"2"]
+    consumer.fetcher._records.clear()
+    await consumer.bring({ONE: around})
+    assert await returned(consumer) == [b"3"]
+
+
 async def test_a_batch_of_which_a_part_was_read_goes_on_where_it_was_left() -> None:
     """The same bytes as above, but the batch before was not read to its end: a commit or a seek led here."""
     consumer = FetchingConsumer(ONE, position=2)
