@@ -215,9 +215,9 @@ class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # as above
     read_to: int | None = None
 
     @property
-    def first_batch(self) -> "memoryview | None":
-        """The bytes from the first batch on, before records were taken."""
-        raw: memoryview | None = self._partition_records.raw if self.has_more() else None
+    def first_batch(self) -> memoryview:
+        """The bytes from the first batch on; only while it is new."""
+        raw: memoryview = self._partition_records.raw
         return raw
 
     def drain(self, max_records: int | None, max_bytes: int) -> tuple[list[ConsumerRecord], int]:

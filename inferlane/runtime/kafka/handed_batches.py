@@ -5,26 +5,24 @@ broker gave it, and is taken only where the consumer's position lies or where th
 gap, a seek or a rebalance, or when too much waits, the consumer fetches.
 """
 
-import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import structlog
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 
+from inferlane.runtime.kafka.batch_head import BatchHead
 from inferlane.runtime.kafka.fetch_loop import LoopedFetcher
-from inferlane.runtime.kafka.recreated_topics import KnownLogs, start_over
+from inferlane.runtime.kafka.recreated_topics import KnownLogs
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
     from inferlane.runtime.kafka.arrivals import Taker
 
-# Of a batch of format 2: base offset, length of what follows and, behind the leader's epoch, the magic byte; behind CRC
-# and attributes, the distance of the last offset.
-_HEADER = struct.Struct(">qi4xb6xi")
-_BEHIND_LENGTH = 12
-_FORMAT_2 = 2
+log = structlog.get_logger(__name__)
+
 # Of one consumer, beyond what it is reading.
 _MOST_WAITING_BYTES = 1024 * 1024
 
@@ -39,12 +37,10 @@ class HandedBatch(NamedTuple):
     @classmethod
     def of(cls, raw: bytes) -> "HandedBatch | None":
         """Return what the bytes are; None if they are not one whole batch of format 2."""
-        if len(raw) < _HEADER.size:
+        head = BatchHead.of(raw)
+        if head is None or head.size_bytes != len(raw) or head.end_offset <= head.base_offset:
             return None
-        base_offset, length_bytes, magic, last_delta = _HEADER.unpack_from(raw)
-        if magic != _FORMAT_2 or length_bytes != len(raw) - _BEHIND_LENGTH or last_delta < 0:
-            return None
-        return cls(base_offset, base_offset + last_delta + 1, raw)
+        return cls(head.base_offset, head.end_offset, raw)
 
 
 class WaitingBatches:
@@ -113,7 +109,7 @@ class HandedFetcher(LoopedFetcher):
             is_first = batch.base_offset == 0 and partition not in self._records
             if is_first and not self._logs.has_read_first(partition, raw):
                 # We are behind the first batch of a log, and have not read it: the topic was created again.
-                self._start_over(state, partition, end=batch.end_offset)
+                self.start_over(state, partition, end=batch.end_offset)
                 return False
             if batch.end_offset <= state.position:
                 # A fetch was faster.
@@ -129,15 +125,15 @@ class HandedFetcher(LoopedFetcher):
         state.highwater, state.lso = (max(known or 0, batch.end_offset) for known in (state.highwater, state.lso))
         return is_next
 
-    def goes_on(self, partition: TopicPartition, first_batch: "bytes | memoryview | None") -> bool:
+    def goes_on(self, partition: TopicPartition, first_batch: memoryview) -> bool:
         """Return whether what was brought of a partition goes on where it was read last; if not, it starts over."""
         assignment = self._assignment()
-        if first_batch is None or assignment is None or partition not in assignment.tps:
+        if assignment is None or partition not in assignment.tps:
             return True
         state = assignment.state_value(partition)
         if not state.has_valid_position or not self._logs.is_other(partition, first_batch, state.position):
             return True
-        self._start_over(state, partition, end=state.position)
+        self.start_over(state, partition, end=state.position)
         return False
 
     def note_end(self, partition: TopicPartition, read_to: int | None) -> None:
@@ -145,9 +141,20 @@ class HandedFetcher(LoopedFetcher):
         if read_to is not None:
             self._logs.note_end(partition, read_to)
 
-    def _start_over(self, state: Any, partition: TopicPartition, *, end: int) -> None:
+    def start_over(self, state: Any, partition: TopicPartition, *, end: int) -> None:
+        """Read the partition from its first record, because its log, which ends at `end` or behind, is another one."""
+        log.warning(
+            "topic_recreated",
+            topic=partition.topic,
+            partition=partition.partition,
+            position=state.position,
+            end=end,
+            effect="it is read from its first record",
+        )
+        state.await_reset(fetcher.OffsetResetStrategy.EARLIEST)
+        # aiokafka looks for no position of a partition while it holds records of it.
+        self._records.pop(partition, None)
         self._waiting.drop(partition)
-        start_over(self, state, partition, end=end)
         self._notify(self._wait_consume_future)
 
     def note_answer(self, assignment: Any, request: Any) -> None:

@@ -6,13 +6,13 @@ have come before the consumer asked, it is the first batch of the new log, or on
 behind it although the batch before was read to its end.
 """
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import KafkaError
+
+from inferlane.runtime.kafka.batch_head import BatchHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,23 +43,7 @@ async def start_over_past_end(fetcher: Any, assignment: Any, request: Any) -> No
         state = assignment.state_value(partition)
         end = max(ends.get(partition, position), state.lso)
         if end < position and state.has_valid_position and state.position == position:
-            start_over(fetcher, state, partition, end=end)
-
-
-def start_over(fetcher: Any, state: Any, partition: TopicPartition, *, end: int) -> None:
-    """Read the partition from its first record, because its log, which ends at `end` or behind, is another one."""
-    position = state.position
-    state.await_reset(OffsetResetStrategy.EARLIEST)
-    # What was handed meanwhile: aiokafka looks for no position of a partition while it holds records of it.
-    fetcher._records.pop(partition, None)  # noqa: SLF001 - aiokafka hides it
-    log.warning(
-        "topic_recreated",
-        topic=partition.topic,
-        partition=partition.partition,
-        position=position,
-        end=end,
-        effect="it is read from its first record",
-    )
+            fetcher.start_over(state, partition, end=end)
 
 
 def _past_end(assignment: Any, request: Any) -> "Mapping[TopicPartition, int]":
@@ -72,11 +56,6 @@ def _past_end(assignment: Any, request: Any) -> "Mapping[TopicPartition, int]":
             if end is not None and 0 <= end < position:
                 found[partition] = position
     return found
-
-
-# Of a batch of format 2: base offset, magic byte, CRC, and the distance of the last offset.
-_HEAD = struct.Struct(">q8xB4s2xi")
-_FORMAT_2 = 2
 
 
 class KnownLogs:
@@ -100,30 +79,22 @@ class KnownLogs:
 
     def has_read_first(self, partition: TopicPartition, raw: "bytes | memoryview") -> bool:
         """Return whether this batch was the first of the log."""
-        return _crc_of_first(raw) == self._first.get(partition, b"")
+        head = BatchHead.of(raw)
+        return head is not None and head.base_offset == 0 and head.crc == self._first.get(partition)
 
     def is_other(self, partition: TopicPartition, raw: "bytes | memoryview", position: int) -> bool:
         """Return whether a fetch at this position that begins with these bytes is of another log; note the log.
 
         To be called once for each result.
         """
-        if crc := _crc_of_first(raw):
-            self._first[partition] = crc
-        end = self._ends.pop(partition, None)
-        if len(raw) < _HEAD.size or position != end:
+        end, head = self._ends.pop(partition, None), BatchHead.of(raw)
+        if head is None:
             return False
-        base_offset, magic, crc, last_delta = _HEAD.unpack_from(raw)
-        seen = position, bytes(crc)
-        if magic != _FORMAT_2 or not base_offset < position <= base_offset + last_delta:
+        if head.base_offset == 0:
+            self._first[partition] = head.crc
+        if position != end or not head.base_offset < position < head.end_offset:
             return False
+        seen = position, head.crc
         is_new = self._taken_for_other.get(partition) != seen
         self._taken_for_other[partition] = seen
         return is_new
-
-
-def _crc_of_first(raw: "bytes | memoryview") -> bytes:
-    """Return the CRC of a batch if it is the first of its log, else nothing."""
-    if len(raw) < _HEAD.size:
-        return b""
-    base_offset, magic, crc, _ = _HEAD.unpack_from(raw)
-    return bytes(crc) if base_offset == 0 and magic == _FORMAT_2 else b""

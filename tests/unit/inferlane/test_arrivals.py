@@ -36,6 +36,13 @@ def signals(folder: Path) -> Iterator[ArrivalSignals]:
     signals.close()
 
 
+def kill(listener: ArrivalListener) -> None:
+    """As the kernel does it: the socket is closed, its file stays."""
+    assert listener._socket is not None
+    asyncio.get_running_loop().remove_reader(listener._socket.fileno())
+    listener._socket.close()
+
+
 def names_in(folder: Path) -> list[str]:
     """What lies in the folder."""
     return [path.name for path in folder.iterdir()]
@@ -243,11 +250,7 @@ async def test_a_new_listener_at_the_path_of_an_earlier_one_is_told(folder: Path
 
 
 async def test_the_socket_of_a_process_that_was_killed_is_taken_away(folder: Path, signals: ArrivalSignals) -> None:
-    killed = listening(folder, "requests")
-    # As the kernel does it: the socket is closed, its file stays.
-    assert killed._socket is not None
-    asyncio.get_running_loop().remove_reader(killed._socket.fileno())
-    killed._socket.close()
+    kill(listening(folder, "requests"))
     alive = listening(folder, "requests")
     signals.send("requests")
     assert await is_told(alive)
@@ -263,9 +266,7 @@ async def test_a_path_that_was_found_dead_is_told_once_somebody_listens_there(
     monkeypatch.setattr(arrival_signals, "_LISTED_S", 0.0)
     killed = listening(folder, "requests")
     path = killed._path
-    assert killed._socket is not None
-    asyncio.get_running_loop().remove_reader(killed._socket.fileno())
-    killed._socket.close()
+    kill(killed)
     signals.send("requests")
     assert not names_in(folder)
     later = listening(folder, "requests")
@@ -277,10 +278,8 @@ async def test_a_path_that_was_found_dead_is_told_once_somebody_listens_there(
 
 
 async def test_the_sockets_of_the_dead_are_removed_and_those_of_the_living_stay(folder: Path) -> None:
-    alive, killed = listening(folder, "requests"), listening(folder, "bulk")
-    assert killed._socket is not None
-    asyncio.get_running_loop().remove_reader(killed._socket.fileno())
-    killed._socket.close()
+    alive = listening(folder, "requests")
+    kill(listening(folder, "bulk"))
     (folder / "other").write_text("no socket")
     remove_dead_listeners(folder)
     assert sorted(names_in(folder)) == sorted([alive._path.name, "other"])

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.support.parts import eventually
 
 HEAD = b"POST /p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
 JSON = b"application/json"
+NO_LIMITS: Mapping[str, float] = MappingProxyType({})
 
 
 class App:
@@ -84,8 +86,9 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(app: Any, **options: Any) -> AsyncIterator[Client]:
-    async with serve_http(app, load_settings().ports, max_body_bytes=1024, host="127.0.0.1", port=0, **options) as port:
+async def serving(app: Any, *, limits: Mapping[str, float] = NO_LIMITS, **options: Any) -> AsyncIterator[Client]:
+    ports = load_settings(**limits).ports
+    async with serve_http(app, ports, max_body_bytes=1024, host="127.0.0.1", port=0, **options) as port:
         async with asyncio.timeout(LIMIT_S):
             client = Client(*await asyncio.open_connection("127.0.0.1", port))
             yield client
@@ -164,29 +167,21 @@ async def test_a_body_in_a_packet_of_its_own_is_direct_too() -> None:
 async def test_a_body_that_does_not_follow_its_known_head_ends_the_connection() -> None:
     """Guards the timer of `_held_head`; the connection stays when it is taken out."""
     app = App()
-    ports = load_settings(body_timeout_s=0.05).ports
-    async with serve_http(app, ports, max_body_bytes=1024, host="127.0.0.1", port=0) as port:
-        async with asyncio.timeout(LIMIT_S):
-            client = Client(*await asyncio.open_connection("127.0.0.1", port))
-            await client.teach()
-            client.writer.write(HEAD)
-            assert (await client.reader.read()).startswith(b"HTTP/1.1 408 ")
-            client.writer.close()
+    async with serving(app, limits={"body_timeout_s": 0.05}) as client:
+        await client.teach()
+        client.writer.write(HEAD)
+        assert (await client.reader.read()).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_a_refusal_of_a_held_head_has_its_body_after_a_head_call() -> None:
     """Guards `_answers_head`: the parser's last call was a HEAD, whose response has no body."""
     app = App()
-    ports = load_settings(body_timeout_s=0.05).ports
-    async with serve_http(app, ports, max_body_bytes=1024, host="127.0.0.1", port=0) as port:
-        async with asyncio.timeout(LIMIT_S):
-            client = Client(*await asyncio.open_connection("127.0.0.1", port))
-            await client.teach()
-            client.writer.write(b"HEAD /h HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            await client.reader.readuntil(b"\r\n\r\n")
-            client.writer.write(HEAD)
-            head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
-            client.writer.close()
+    async with serving(app, limits={"body_timeout_s": 0.05}) as client:
+        await client.teach()
+        client.writer.write(b"HEAD /h HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await client.reader.readuntil(b"\r\n\r\n")
+        client.writer.write(HEAD)
+        head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 408 ")
     assert f"content-length: {len(body)}".encode() in head
     assert body
@@ -195,27 +190,23 @@ async def test_a_refusal_of_a_held_head_has_its_body_after_a_head_call() -> None
 async def test_the_time_for_a_body_begins_with_its_held_head() -> None:
     """Guards `ends_s` in `_receive_body`: the first byte of the body began it anew."""
     app = App()
-    ports = load_settings(body_timeout_s=LIMIT_S * 10).ports
-    async with serve_http(app, ports, max_body_bytes=1024, host="127.0.0.1", port=0) as port:
-        async with asyncio.timeout(LIMIT_S):
-            client = Client(*await asyncio.open_connection("127.0.0.1", port))
-            await client.teach()
-            app.holds = True
-            client.writer.write(HEAD + b"two")
-            await eventually_open(app, 1)
-            protocol = app.open[0]._protocol
-            app.end(app.open[0], b"two")
-            await client.answer()
-            client.writer.write(HEAD)
-            await eventually_held(protocol, True)
-            ends_s = protocol._timer.when()
-            client.writer.write(b"o")
-            await eventually_held(protocol, False)
-            assert protocol._timer.when() == pytest.approx(ends_s, abs=0.001)
-            app.serves_direct = False
-            client.writer.write(b"ne")
-            assert (await client.answer()).endswith(b'{"body": "one"}')
-            client.writer.close()
+    async with serving(app, limits={"body_timeout_s": LIMIT_S * 10}) as client:
+        await client.teach()
+        app.holds = True
+        client.writer.write(HEAD + b"two")
+        await eventually_open(app, 1)
+        protocol = app.open[0]._protocol
+        app.end(app.open[0], b"two")
+        await client.answer()
+        client.writer.write(HEAD)
+        await eventually_held(protocol, True)
+        ends_s = protocol._timer.when()
+        client.writer.write(b"o")
+        await eventually_held(protocol, False)
+        assert protocol._timer.when() == pytest.approx(ends_s, abs=0.001)
+        app.serves_direct = False
+        client.writer.write(b"ne")
+        assert (await client.answer()).endswith(b'{"body": "one"}')
 
 
 async def test_two_requests_behind_a_held_head_are_two() -> None:
