@@ -192,12 +192,7 @@ async def test_the_time_for_a_body_begins_with_its_held_head() -> None:
     app = App()
     async with serving(app, limits={"body_timeout_s": LIMIT_S * 10}) as client:
         await client.teach()
-        app.holds = True
-        client.writer.write(HEAD + b"two")
-        await eventually_open(app, 1)
-        protocol = app.open[0]._protocol
-        app.end(app.open[0], b"two")
-        await client.answer()
+        protocol = await protocol_of(app, client)
         client.writer.write(HEAD)
         await eventually_held(protocol, True)
         ends_s = protocol._timer.when()
@@ -219,6 +214,16 @@ async def test_two_requests_behind_a_held_head_are_two() -> None:
         await asyncio.sleep(0)
         client.writer.write(b"one" + HEAD + b"two")
         assert [(await client.answer())[-5:-2] for _ in range(2)] == [b"one", b"two"]
+
+
+async def protocol_of(app: App, client: Client) -> Any:
+    """Return the server's end of the connection, after one more direct call; the app holds the next ones back."""
+    app.holds = True
+    client.writer.write(HEAD + b"one")
+    await eventually_open(app, 1)
+    app.end(app.open[0], b"one")
+    await client.answer()
+    return app.open[0]._protocol
 
 
 async def eventually_held(protocol: Any, holds_head: bool) -> None:
@@ -381,12 +386,7 @@ async def test_a_connection_ends_when_it_was_idle_for_the_whole_limit() -> None:
     app = App()
     async with serving(app, timeout_keep_alive=LIMIT_S * 10) as client:
         await client.teach()
-        app.holds = True
-        client.writer.write(HEAD + b"one")
-        await eventually_open(app, 1)
-        protocol = app.open[0]._protocol
-        app.end(app.open[0], b"one")
-        await client.answer()
+        protocol = await protocol_of(app, client)
         protocol._on_keep_alive_timer()
         assert protocol.timeout_keep_alive_task is not None
         assert not protocol.transport.is_closing()
