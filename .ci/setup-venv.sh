@@ -52,5 +52,5 @@ fi
 .venv/bin/uv pip install --quiet --python .venv --no-deps --editable . --editable ./client
 # Compiled once here, not by each of the processes that start at the same time; also where the environment says not to.
 env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c \
-  'import control_plane.cli.main, control_plane.local.local_stack, producer_api.main, router.main, workers.main, dashboards.live.main, inferlane_client'
+  'import control_plane.cli.main as commands; commands.command_line(); import control_plane.local.local_stack, producer_api.main, router.main, workers.main, dashboards.live.main, inferlane_client'
 fingerprint "$LOCK" >"$STAMP"

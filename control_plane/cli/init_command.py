@@ -3,31 +3,24 @@
 The Compose file is the project's own, so what is started from it is what the project tests.
 """
 
-import difflib
 import os
 import re
 import secrets
 import shutil
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_type_hints
+from typing import Annotated
 
 import typer
-from dotenv import dotenv_values
 
 from control_plane.cli.console import out
 from control_plane.services import SETTINGS_FILE
 from inferlane import __version__
 from inferlane.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
 _COMPOSE_FILE = "docker-compose.yml"
 # Compose stops where such a variable is not set; each is a password.
 _PASSWORD = re.compile(r"\$\{(\w+):\?")
-# A letter or two of a name differ; names of other programs' variables differ by more.
-_NEARLY = 0.93
 _DASHBOARDS = ("prometheus", "grafana", "compose")
 _DOCKERFILE = f"""\
 # The image of docker-compose.yml. It serves the sample model iris; put models of your own into the store
@@ -90,61 +83,6 @@ def init(
     there = "" if folder == Path() else f"cd {folder} && "
     out.print(f"On this machine: {there}inferlane up --samples --detach", soft_wrap=True)
     out.print(f"With Docker: {there}docker compose up -d", soft_wrap=True)
-
-
-def read_settings_file(folder: Path, *, commands: "Iterable[Callable[..., None]]") -> None:
-    """Put the values of `inferlane.env` into the environment, where a variable is not set there.
-
-    `commands`: those whose options have variables of their own, which are no settings of a process.
-
-    Raises:
-        ConfigurationError: the file cannot be read, or sets a variable that is no setting.
-    """
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        return
-    try:
-        values = dotenv_values(path, interpolate=False)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}. Mend or remove it.") from error
-    known = _known_variables(commands)
-    for name, value in values.items():
-        if name.startswith("INFERLANE_") and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigurationError(f"{path} sets {name}, which is no setting.{meant} Change or remove the line.")
-        if value is None:
-            raise ConfigurationError(f"{path} has a line {name!r} without a value. Write NAME=value, or remove it.")
-        os.environ.setdefault(name, value)
-
-
-def misspelt_variables(
-    names: "Iterable[str]", *, commands: "Iterable[Callable[..., None]]"
-) -> "Iterator[tuple[str, str]]":
-    """Return each name that is no setting and nearly one, with the setting: nothing else says that it has no effect."""
-    known = _known_variables(commands)
-    for name in sorted(set(names) - known):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=_NEARLY)
-        if name.startswith("INFERLANE_") and near:
-            yield name, near[0]
-
-
-def _known_variables(commands: "Iterable[Callable[..., None]]") -> set[str]:
-    return {*_setting_variables(), *(name for command in commands for name in _option_variables(command))}
-
-
-def _setting_variables() -> "Iterator[str]":
-    # Pydantic is loaded for a settings file only: most folders have none.
-    from inferlane.runtime.config import setting_fields, variable_of  # noqa: PLC0415 - as above
-
-    return (variable_of(name) for name in setting_fields())
-
-
-def _option_variables(command: "Callable[..., None]") -> "Iterator[str]":
-    for hint in get_type_hints(command, include_extras=True).values():
-        for option in getattr(hint, "__metadata__", ()):
-            if isinstance(name := getattr(option, "envvar", None), str):
-                yield name
 
 
 def _starter_files() -> "dict[str, str | Path]":

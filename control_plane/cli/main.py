@@ -1,118 +1,62 @@
-"""The `inferlane` command: its groups, and `api`, `router`, `worker`, `webhooks` and `dashboard`, one process each."""
+"""The `inferlane` command: where each of its commands is, and what becomes of an error."""
 
 import errno
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
-from control_plane import services
-from control_plane.cli import (
-    batch_commands,
-    catalog_commands,
-    dead_letter_commands,
-    models_commands,
-    rollout_commands,
-    scale_commands,
-)
-from control_plane.cli.console import err, out, reachable_settings, styled, write_json
-from control_plane.cli.doctor import doctor
-from control_plane.cli.init_command import init, misspelt_variables, read_settings_file
-from control_plane.cli.keys_commands import keys_app
-from control_plane.cli.kubernetes_commands import k8s_app
-from control_plane.cli.provisioning_commands import acls_app, topics_app
-from control_plane.cli.quantize_command import quantize_model
-from control_plane.cli.stack_commands import down, restart, status
-from control_plane.cli.trial_commands import replay, reroute, shadow
-from control_plane.cli.up_command import up
+from control_plane.cli.console import err, out, styled
+from control_plane.services import SETTINGS_FILE
 from inferlane import __version__
-from inferlane.errors import ConfigurationError, InferlaneError
+from inferlane.errors import InferlaneError
 
 # What is added to the niceness of work on models, whose child processes inherit it. At 5 a busy process of a stack gets
 # three times as much CPU: less delays the stack's requests, more makes `models add` take minutes on a busy machine.
 _GIVES_WAY = 5
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
-app = typer.Typer(name="inferlane", no_args_is_help=True)
-
 STACK, PROCESSES, TRIALS = "The stack on this machine", "One process of it", "A version under trial"
-for command in (init, up, down, restart, status, doctor):
-    app.command(rich_help_panel=STACK)(command)
-models_commands.app.command("quantize")(quantize_model)
-catalog_commands.add_to(models_commands.app)
-app.command(rich_help_panel=TRIALS)(replay)
-app.command(rich_help_panel=TRIALS)(shadow)
-app.command(rich_help_panel=TRIALS)(reroute)
-app.add_typer(models_commands.app, name="models")
-app.add_typer(rollout_commands.app, name="rollout", rich_help_panel=TRIALS)
-app.add_typer(batch_commands.app, name="batch")
-app.add_typer(topics_app, name="topics")
-app.add_typer(acls_app, name="acls")
-app.add_typer(dead_letter_commands.app, name="dead-letters")
-app.add_typer(keys_app, name="keys")
-app.add_typer(scale_commands.app, name="scale")
-app.add_typer(k8s_app, name="k8s")
 
 
-@app.command()
-def asyncapi() -> None:
-    """Print the AsyncAPI 3 document of the topics as JSON."""
-    import msgspec  # noqa: PLC0415 - used here alone
+class _Command(NamedTuple):
+    """Where a command or a group of commands is: `attribute` of `control_plane.cli.module`."""
 
-    from inferlane.runtime.topic_document import topic_document  # noqa: PLC0415 - loads every contract
-
-    settings = reachable_settings()
-    write_json(msgspec.json.decode(topic_document(settings.kafka, settings.stack.names)))
+    module: str
+    attribute: str
+    panel: str | None = None
 
 
-@app.command(rich_help_panel=PROCESSES)
-def api() -> None:
-    """Run the HTTP API: produce requests to Kafka, return results to clients."""
-    services.run_api()
-
-
-@app.command(rich_help_panel=PROCESSES)
-def router() -> None:
-    """Run the router: forward requests to the topic of a version, aggregate outcomes."""
-    services.run_router()
-
-
-@app.command(rich_help_panel=PROCESSES)
-def worker(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="The model to serve; with no --version MODEL/VERSION, and again for each further one."),
-    ] = None,
-    version: Annotated[str | None, typer.Option(help="The version to serve.")] = None,
-    roster: Annotated[
-        Path | None, typer.Option(help="A file of MODEL/VERSION lines, followed while the process runs.")
-    ] = None,
-) -> None:
-    """Run one worker of the pool of a version, or one process that serves many versions."""
-    names = model or []
-    if version is None and (names or roster):
-        services.run_shared_worker(names=names, roster=roster)
-    elif version is not None and len(names) == 1 and roster is None:
-        services.run_worker(model=names[0], version=version)
-    else:
-        raise ConfigurationError(
-            "a worker serves one version (--model NAME --version VERSION) or many in one process "
-            "(--model NAME/VERSION --model NAME/VERSION …, or --roster FILE)"
-        )
-
-
-@app.command(rich_help_panel=PROCESSES)
-def webhooks() -> None:
-    """Send the results of requests to the URLs that they named, signed, until each is delivered."""
-    services.run_webhooks()
-
-
-@app.command(rich_help_panel=PROCESSES)
-def dashboard() -> None:
-    """Serve the live dashboard, updated once per second."""
-    services.run_dashboard()
+# In the order of `--help`. A command loads its own module alone: those of all take as much CPU as Typer and rich.
+_COMMANDS = {
+    "init": _Command("init_command", "init", STACK),
+    "up": _Command("up_command", "up", STACK),
+    "down": _Command("stack_commands", "down", STACK),
+    "restart": _Command("stack_commands", "restart", STACK),
+    "status": _Command("stack_commands", "status", STACK),
+    "doctor": _Command("doctor", "doctor", STACK),
+    "replay": _Command("trial_commands", "replay", TRIALS),
+    "shadow": _Command("trial_commands", "shadow", TRIALS),
+    "reroute": _Command("trial_commands", "reroute", TRIALS),
+    "asyncapi": _Command("provisioning_commands", "asyncapi"),
+    "api": _Command("service_commands", "api", PROCESSES),
+    "router": _Command("service_commands", "router", PROCESSES),
+    "worker": _Command("service_commands", "worker", PROCESSES),
+    "webhooks": _Command("service_commands", "webhooks", PROCESSES),
+    "dashboard": _Command("service_commands", "dashboard", PROCESSES),
+    "models": _Command("models_commands", "app"),
+    "rollout": _Command("rollout_commands", "app", TRIALS),
+    "batch": _Command("batch_commands", "app"),
+    "topics": _Command("provisioning_commands", "topics_app"),
+    "acls": _Command("provisioning_commands", "acls_app"),
+    "dead-letters": _Command("dead_letter_commands", "app"),
+    "keys": _Command("keys_commands", "keys_app"),
+    "scale": _Command("scale_commands", "app"),
+    "k8s": _Command("kubernetes_commands", "k8s_app"),
+}
 
 
 def _print_version(asked: bool) -> None:
@@ -121,7 +65,6 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def inferlane(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -130,22 +73,42 @@ def inferlane(
     """Queue-based model server."""
 
 
-def _warn_of_misspelt_variables() -> None:
-    for name, near in misspelt_variables(os.environ, commands=(up, doctor)):
-        warning = styled(("warning", "bold yellow"), f" {name} is no setting and has no effect. Did you mean {near}?")
-        err.print(warning, soft_wrap=True)
+def command_line(name: str | None = None) -> typer.Typer:
+    """Return the command `inferlane` with the command of that name alone; with all of them if there is none."""
+    app = typer.Typer(name="inferlane", no_args_is_help=True)
+    app.callback()(inferlane)
+    for each in [name] if name in _COMMANDS else _COMMANDS:
+        module, attribute, panel = _COMMANDS[each]
+        command = getattr(import_module(f"control_plane.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=each, rich_help_panel=panel)
+        else:
+            app.command(each, rich_help_panel=panel)(command)
+    return app
+
+
+def _read_settings(name: str | None) -> None:
+    """Put `inferlane.env` into the environment; warn of variables that look like settings and are none."""
+    warns = name in {"up", "doctor"}
+    if not warns and not Path(SETTINGS_FILE).is_file():
+        return
+    from control_plane.cli.settings_file import misspelt_variables, read_settings_file  # noqa: PLC0415 - loads dotenv
+
+    read_settings_file(Path.cwd())
+    for variable, near in misspelt_variables(os.environ) if warns else ():
+        said = f" {variable} is no setting and has no effect. Did you mean {near}?"
+        err.print(styled(("warning", "bold yellow"), said), soft_wrap=True)
 
 
 def main() -> None:
     """Run the command; an error of ours is one line on standard error and exit code 1."""
+    name = next(iter(sys.argv[1:]), None)
     try:
-        if sys.argv[1:2] == ["models"]:
+        if name == "models":
             # Beside a stack that answers clients meanwhile.
             os.nice(_GIVES_WAY)
-        read_settings_file(Path.cwd(), commands=(up, doctor))
-        if sys.argv[1:2] in (["up"], ["doctor"]):
-            _warn_of_misspelt_variables()
-        app()
+        _read_settings(name)
+        command_line(name)()
     except InferlaneError as error:
         causes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         line = styled(("error", "bold red"), " ", (f"({error.code})", "dim"), f" {error}{causes}")

@@ -7,8 +7,10 @@ import msgspec
 import typer
 from rich.table import Table
 
+from control_plane.cli import catalog_commands
 from control_plane.cli.console import err, missing_extra_explained, out, styled
 from control_plane.cli.model_listing import ModelsDir, list_models, settings_of, verify_models
+from control_plane.cli.quantize_command import quantize_model
 from control_plane.cli.serving import check_access, show_next_step
 from inferlane.errors import clipped
 
@@ -212,3 +214,7 @@ def build_samples(models_dir: ModelsDir = None, force: Force = False) -> None:
             built += not step.skipped
             progress.update(task, advance=1, description=f"{step.model} {step.version}")
     out.print(f"{built} built, {total - built} left as they were, in {folder}", soft_wrap=True)
+
+
+app.command("quantize")(quantize_model)
+catalog_commands.add_to(app)

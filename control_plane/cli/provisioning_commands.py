@@ -1,4 +1,4 @@
-"""`inferlane topics` and `acls`: what must exist on the broker before the services run."""
+"""`inferlane topics`, `acls` and `asyncapi`: what must exist on the broker first, and what the topics carry."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from control_plane.broker_acls import rights_by_service, user_name
-from control_plane.cli.console import out, reachable_settings, run_work
+from control_plane.cli.console import out, reachable_settings, run_work, write_json
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.errors import ConfigurationError, InvalidNameError, quoted
 
@@ -132,3 +132,13 @@ def acls_list(version: NamedVersions = None) -> None:
                 user_name(settings.stack.names, service), right.resource, right.name, ", ".join(right.operations)
             )
     out.print(table)
+
+
+def asyncapi() -> None:
+    """Print the AsyncAPI 3 document of the topics as JSON."""
+    import msgspec
+
+    from inferlane.runtime.topic_document import topic_document
+
+    settings = reachable_settings()
+    write_json(msgspec.json.decode(topic_document(settings.kafka, settings.stack.names)))

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from typer.testing import CliRunner
 
-from control_plane.cli.main import app
+from control_plane.cli.main import command_line
 from tests.zoo.conftest import Zoo
 from tests.zoo.menagerie import ANIMALS, BROKEN, Animal, Broken
 
@@ -132,7 +132,7 @@ def test_a_file_of_rows_is_answered_by_batch_submit_as_the_library_predicts(
         _FILES[suffix](animal, rows)
         # The command itself, in this process: each of its own would spend a second on imports.
         arguments = ["batch", "submit", str(rows), "--out", str(out), "--model", name, "--stall-timeout-s", _PATIENCE_S]
-        ran = CliRunner().invoke(app, arguments, env=zoo.stack.environment)
+        ran = CliRunner().invoke(command_line(), arguments, env=zoo.stack.environment)
 
         assert ran.exit_code == 0, f"{ran.output}{ran.exception!r}"
         found = [json.loads(line)["prediction"] for line in out.read_text().splitlines()]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from control_plane.broker_acls import Operation, Resource, Right, Service, rights_by_service, user_name
 from control_plane.cli.console import out
-from control_plane.cli.main import app
+from control_plane.cli.main import command_line
 from control_plane.topic_admin import topic_specs
 from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime.service_settings import WebhookSettings
@@ -85,11 +85,13 @@ def test_topics_and_rights_are_listed_without_a_models_folder(monkeypatch: pytes
     for group in ("topics", "acls"):
         environment = {"INFERLANE_MODELS_DIR": "/nowhere"}
         asked = [group, "list", "--version", "digits/v7", "--version", "v8"]
-        ran = CliRunner().invoke(app, asked, env=environment)
+        ran = CliRunner().invoke(command_line(), asked, env=environment)
         assert ran.exit_code == 0, ran.output
         assert "inferlane.digits.v7.requests" in ran.output
         assert "inferlane.iris.v8.bulk" in ran.output
         for wrong in (["a/b/c"], ["/v1"], ["v1", "iris/v1"]):
             named = [part for name in wrong for part in ("--version", name)]
-            assert CliRunner().invoke(app, [group, "list", *named], env=environment).exit_code == 1
-        assert "--version MODEL/VERSION" in str(CliRunner().invoke(app, [group, "list"], env=environment).exception)
+            assert CliRunner().invoke(command_line(), [group, "list", *named], env=environment).exit_code == 1
+        assert "--version MODEL/VERSION" in str(
+            CliRunner().invoke(command_line(), [group, "list"], env=environment).exception
+        )

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from control_plane.cli import doctor as doctor_command
 from control_plane.cli.doctor import DoctorCheck, _checks, _same_release
-from control_plane.cli.main import app
+from control_plane.cli.main import command_line
 from control_plane.local import doctor_checks as checks
 from control_plane.local.hop_progress import own_word
 from control_plane.local.readiness import failing_checks, is_ready
@@ -160,7 +160,7 @@ def test_doctor_for_programs_has_a_state_of_each_check_and_the_same_exit_code(
         "INFERLANE_DEFAULT_MODEL": "tiny",
         "INFERLANE_STATE_DIR": str(tmp_path / "state"),
     }
-    outcome = CliRunner().invoke(app, ["doctor", "--json"], env=environment)
+    outcome = CliRunner().invoke(command_line(), ["doctor", "--json"], env=environment)
     said = json.loads(outcome.stdout)
     assert (outcome.exit_code, said["is_well"]) == (1, False)
     assert [(check["name"], check["state"]) for check in said["checks"]] == [
@@ -172,5 +172,5 @@ def test_doctor_for_programs_has_a_state_of_each_check_and_the_same_exit_code(
     ]
     assert [check["detail"] for check in said["checks"]][2:] == ["no broker at a:1", "it needs broker", "seen"]
     del checks_of_test[0]
-    well = CliRunner().invoke(app, ["doctor", "--json"], env=environment)
+    well = CliRunner().invoke(command_line(), ["doctor", "--json"], env=environment)
     assert (well.exit_code, json.loads(well.stdout)["is_well"]) == (0, True)

@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from control_plane.cli.doctor import doctor
-from control_plane.cli.init_command import misspelt_variables, read_settings_file
-from control_plane.cli.main import app
-from control_plane.cli.up_command import up
+from control_plane.cli.main import command_line
+from control_plane.cli.settings_file import misspelt_variables, read_settings_file
 from control_plane.services import SETTINGS_FILE
 from inferlane import __version__
 from inferlane.errors import ConfigurationError
@@ -25,7 +23,7 @@ REPOSITORY = Path(__file__).parents[3]
 @pytest.fixture
 def starter(tmp_path: Path) -> Path:
     folder = tmp_path / "starter"
-    outcome = CliRunner().invoke(app, ["init", str(folder)])
+    outcome = CliRunner().invoke(command_line(), ["init", str(folder)])
     assert outcome.exit_code == 0, outcome.output
     return folder
 
@@ -40,7 +38,7 @@ def _environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _read(folder: Path, text: str) -> None:
     (folder / SETTINGS_FILE).write_text(text)
-    read_settings_file(folder, commands=(up, doctor))
+    read_settings_file(folder)
 
 
 def test_the_compose_file_is_the_projects_own_and_finds_all_that_it_mounts(starter: Path) -> None:
@@ -58,14 +56,14 @@ def test_each_password_that_compose_asks_for_is_random_and_for_the_owner_alone(s
     assert len(set(lines.values())) == len(asked)
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in lines.values())
     assert stat.S_IMODE((starter / ".env").stat().st_mode) == 0o600
-    CliRunner().invoke(app, ["init", str(tmp_path / "other")])
+    CliRunner().invoke(command_line(), ["init", str(tmp_path / "other")])
     assert (tmp_path / "other" / ".env").read_text() != (starter / ".env").read_text()
 
 
 def test_what_is_there_is_kept(starter: Path) -> None:
     (starter / ".env").write_text("INFERLANE_REDIS_PASSWORD=mine\n")
     (starter / "Dockerfile").unlink()
-    outcome = CliRunner().invoke(app, ["init", str(starter)])
+    outcome = CliRunner().invoke(command_line(), ["init", str(starter)])
     assert outcome.exit_code == 0
     assert (starter / ".env").read_text() == "INFERLANE_REDIS_PASSWORD=mine\n"
     assert (starter / "Dockerfile").is_file()
@@ -74,7 +72,7 @@ def test_what_is_there_is_kept(starter: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    outcome = CliRunner().invoke(app, ["init", str(tmp_path / "file")])
+    outcome = CliRunner().invoke(command_line(), ["init", str(tmp_path / "file")])
     assert isinstance(outcome.exception, ConfigurationError)
 
 
@@ -112,7 +110,7 @@ def test_a_value_of_the_file_is_a_setting_and_the_environment_wins(
 def test_a_line_that_would_have_no_effect_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / SETTINGS_FILE).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ConfigurationError, match=re.escape(said)):
-        read_settings_file(tmp_path, commands=(up, doctor))
+        read_settings_file(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +123,7 @@ def test_a_line_that_would_have_no_effect_is_refused(tmp_path: Path, text: str, 
     ],
 )
 def test_a_misspelt_variable_is_named_with_the_setting_that_was_meant(name: str, meant: str) -> None:
-    assert list(misspelt_variables(["PATH", name, meant], commands=(up, doctor))) == [(name, meant)]
+    assert list(misspelt_variables(["PATH", name, meant])) == [(name, meant)]
     program = "import sys; sys.argv = ['inferlane', 'doctor']; from control_plane.cli.main import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", program], env=os.environ | {name: "1"}, capture_output=True, text=True, check=False
@@ -137,11 +135,11 @@ def test_variables_of_other_programs_are_not_taken_for_misspelt_ones() -> None:
     others = ["PYTHON", "IMAGE", "TEST_BROKER", "FAULT_RATE", "FAULT_NODES", "HPA_SYNC_S", "SCALED_OBJECTS"]
     # Kubernetes names the parts of a service so.
     others += ["API_SERVICE_PORT", "API_SERVICE_HOST", "API_PORT_8000_TCP", "VALKEY_PORT"]
-    assert not list(misspelt_variables([f"INFERLANE_{name}" for name in others], commands=(up, doctor)))
+    assert not list(misspelt_variables([f"INFERLANE_{name}" for name in others]))
 
 
 def test_version_is_an_option() -> None:
-    outcome = CliRunner().invoke(app, ["--version"])
+    outcome = CliRunner().invoke(command_line(), ["--version"])
     assert outcome.output == f"inferlane {__version__}\n"
 
 

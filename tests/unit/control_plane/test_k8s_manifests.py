@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from control_plane.autoscaling.capacity_plan import WorkerPace
 from control_plane.autoscaling.scaled_object import read_scaled_objects
-from control_plane.cli.main import app
+from control_plane.cli.main import command_line
 from control_plane.kubernetes.backing_services import user_lines
 from control_plane.kubernetes.deployment_plan import (
     DeploymentPlan,
@@ -373,7 +373,7 @@ def test_with_a_broker_of_ones_own_each_service_may_have_its_user_too() -> None:
 
 
 def test_the_secret_of_the_store_is_new_each_time_and_holds_its_users() -> None:
-    made = [yaml.safe_load(CliRunner().invoke(app, ["k8s", "store-secret"]).output) for _ in range(2)]
+    made = [yaml.safe_load(CliRunner().invoke(command_line(), ["k8s", "store-secret"]).output) for _ in range(2)]
     passwords = [each["stringData"]["password"] for each in made]
     assert len(set(passwords)) == 2
     assert min(len(password) for password in passwords) >= 32
@@ -385,7 +385,7 @@ def test_the_secret_of_the_store_is_new_each_time_and_holds_its_users() -> None:
 def test_render_writes_another_version_and_wait(tmp_path: Path) -> None:
     out = tmp_path / "out"
     asked = ["k8s", "render", "--out", str(out), "--version", "digits/v1", "--target-wait", "9"]
-    ran = CliRunner().invoke(app, asked)
+    ran = CliRunner().invoke(command_line(), asked)
     assert ran.exit_code == 0, ran.output
     numbers = read_scaled_objects((out / "hpa.yaml").read_text(), source="hpa.yaml")[0]
     assert [trigger.topic for trigger in numbers.triggers] == [
@@ -398,7 +398,7 @@ def test_render_writes_another_version_and_wait(tmp_path: Path) -> None:
 
 
 def test_a_version_that_the_catalogue_lacks_is_not_rendered(tmp_path: Path) -> None:
-    ran = CliRunner().invoke(app, ["k8s", "render", "--out", str(tmp_path), "--version", "v99"])
+    ran = CliRunner().invoke(command_line(), ["k8s", "render", "--out", str(tmp_path), "--version", "v99"])
     assert isinstance(ran.exception, UnknownModelError)
     assert not list(tmp_path.iterdir())
 
@@ -409,7 +409,7 @@ def test_the_objects_and_topics_of_one_version_are_printed_alone(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INFERLANE_MODELS_DIR", str(REPOSITORY / ".inferlane" / "models"))
     asked = ["k8s", "render", "--model", "digits", "--version", "v1"]
-    printed = CliRunner().invoke(app, asked)
+    printed = CliRunner().invoke(command_line(), asked)
     assert printed.exit_code == 0, printed.output
     documents = list(yaml.safe_load_all(printed.stdout))
     name = "inference-service-digits-v1"
@@ -420,17 +420,19 @@ def test_the_objects_and_topics_of_one_version_are_printed_alone(
         ("PodDisruptionBudget", name),
         ("ScaledObject", name),
     ]
-    whole = CliRunner().invoke(app, ["k8s", "render", "--out", str(tmp_path / "k8s"), "--version", "digits/v1"])
+    whole = CliRunner().invoke(
+        command_line(), ["k8s", "render", "--out", str(tmp_path / "k8s"), "--version", "digits/v1"]
+    )
     assert whole.exit_code == 0, whole.output
     of_pool = (tmp_path / "k8s" / "components" / name / "deployment.yaml").read_text()
     assert documents[2:4] == list(yaml.safe_load_all(of_pool))
-    other = CliRunner().invoke(app, asked, env={"INFERLANE_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"})
+    other = CliRunner().invoke(command_line(), asked, env={"INFERLANE_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"})
     assert "KafkaTopic" not in other.output
 
 
 def test_a_model_without_a_version_prints_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    ran = CliRunner().invoke(app, ["k8s", "render", "--model", "digits"])
+    ran = CliRunner().invoke(command_line(), ["k8s", "render", "--model", "digits"])
     assert isinstance(ran.exception, ConfigurationError)
     assert not list(tmp_path.iterdir())
 
@@ -518,7 +520,7 @@ def test_versions_that_ask_for_a_gpu_are_rendered_with_one(tmp_path: Path, monke
     arguments = ["k8s", "render", "--out", str(tmp_path / "k8s"), "--image", "repo/inferlane:1"]
     options = ["--gpu", "3", "--gpu-resource", "nvidia.com/mig-1g.10gb", "--gpu-node", "zone=a"]
 
-    result = CliRunner().invoke(app, [*arguments, *options])
+    result = CliRunner().invoke(command_line(), [*arguments, *options])
 
     assert result.exit_code == 0, result.output
     texts = {name: (tmp_path / "k8s" / f"inference-service-{name}.yaml").read_text() for name in ("v1", "v2")}
@@ -649,7 +651,7 @@ def test_versions_that_share_a_pool_have_one_deployment_that_wakes_for_each_of_t
 
 
 def rendered(tmp_path: Path, *argv: str) -> Any:
-    return CliRunner().invoke(app, ["k8s", "render", "--out", str(tmp_path), *argv])
+    return CliRunner().invoke(command_line(), ["k8s", "render", "--out", str(tmp_path), *argv])
 
 
 def test_users_are_printed_with_their_rights_for_every_version_of_the_store(tmp_path: Path) -> None:

@@ -76,8 +76,14 @@ def test_building_without_the_extra_says_how_to_install_it(tmp_path: Path, monke
     [
         ("control_plane.cli.models_commands", {"sklearn", "onnx", "skl2onnx", "onnxruntime"}),
         (
-            "control_plane.cli.main",
+            "control_plane.cli.main as main; main.command_line()",
             {"numpy", "aiokafka", "redis", "aiohttp", "fastapi", "pydantic", "structlog", "asyncio", "urllib.request"},
+        ),
+        # A command loads its own module alone.
+        (
+            "control_plane.cli.main as main; main.command_line('status')",
+            {f"control_plane.cli.{name}" for name in ("up_command", "doctor", "models_commands", "batch_commands")}
+            | {"dotenv"},
         ),
         ("control_plane.command", {"typer", "rich", "pydantic", "numpy", "asyncio"}),
         # What `inferlane status` needs.

@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from control_plane.cli.api_calls import ApiCalls
-from control_plane.cli.main import app
+from control_plane.cli.main import command_line
 from control_plane.cli.rollout_checks import checks_of, planned_checks
 from control_plane.cli.rollout_screens import verdict_table
 
@@ -88,7 +88,7 @@ def test_a_plan_for_programs_has_numbers_and_none_for_what_has_no_end(
     argv = ["rollout", "plan", "iris", "v2", "--json", "--steps", "5,50,100", "--check", "prometheus=up >= 1"]
     if not rate:
         argv += ["--min-requests", "1"]
-    said = json.loads(CliRunner().invoke(app, argv).stdout)
+    said = json.loads(CliRunner().invoke(command_line(), argv).stdout)
     assert (said["model"], said["stable"], said["candidate"]) == ("iris", "v1", "v2")
     assert (said["rate_per_s"], said["error_rate"]) == (rate, 0.01)
     assert [step["takes_s"] for step in said["steps"]] == takes_s

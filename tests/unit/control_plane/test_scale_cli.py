@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from control_plane.cli.main import app
+from control_plane.cli.main import command_line
 from inferlane.errors import ConfigurationError
 
 SHORT = ("--duration", "120", "--rate", "500")
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["scale", *arguments], catch_exceptions=False, env={"COLUMNS": "200"})
+    result = CliRunner().invoke(command_line(), ["scale", *arguments], catch_exceptions=False, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     return result.stdout
 

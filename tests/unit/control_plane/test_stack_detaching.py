@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from control_plane.cli import up_command
-from control_plane.cli.main import app
+from control_plane.cli.main import command_line
 from control_plane.local.detached_stack import ready_lines, stop_detached
 from control_plane.local.profile import AutoscaleOptions, StackOptions, stack_profile
 from inferlane.runtime.config import load_settings
@@ -134,6 +134,6 @@ def test_a_detached_stack_has_the_options_of_its_command(monkeypatch: pytest.Mon
     seen: list[StackOptions] = []
     monkeypatch.setattr(up_command, "_up_here", lambda _profile, options: seen.append(options))
     for options in (chosen, replace(chosen, autoscale=None, forks=True)):
-        ran = CliRunner().invoke(app, ["up", *up_command._arguments(options)])
+        ran = CliRunner().invoke(command_line(), ["up", *up_command._arguments(options)])
         assert ran.exit_code == 0, ran.output
         assert seen.pop() == options

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from control_plane.cli.main import app
+from control_plane.cli.main import command_line
 from inferlane.runtime.runfile import FaultRecord, ProcessRecord, RunFile, RunRecord
 
 
@@ -47,7 +47,7 @@ def write(folder: Path, *, state: str = "ready", faults: tuple[FaultRecord, ...]
 
 def test_a_stack_that_is_well_is_one_object_with_the_readiness_of_each_process(state_dir: Path) -> None:
     write(state_dir)
-    ran = CliRunner().invoke(app, ["status", "--json"])
+    ran = CliRunner().invoke(command_line(), ["status", "--json"])
     assert ran.exit_code == 0, ran.output
     assert "s3cret" not in ran.stdout
     found = json.loads(ran.stdout)
@@ -68,7 +68,7 @@ def test_a_stack_that_is_not_well_exits_with_one_and_says_why(
     state_dir: Path, state: str, faults: tuple[FaultRecord, ...]
 ) -> None:
     write(state_dir, state=state, faults=faults)
-    ran = CliRunner().invoke(app, ["status", "--json"])
+    ran = CliRunner().invoke(command_line(), ["status", "--json"])
     assert ran.exit_code == 1
     found = json.loads(ran.stdout)
     assert found["processes"][0]["readiness"] == state
@@ -77,5 +77,5 @@ def test_a_stack_that_is_not_well_exits_with_one_and_says_why(
 
 @pytest.mark.usefixtures("state_dir")
 def test_where_no_stack_runs_the_phase_says_so() -> None:
-    ran = CliRunner().invoke(app, ["status", "--json"])
+    ran = CliRunner().invoke(command_line(), ["status", "--json"])
     assert (ran.exit_code, json.loads(ran.stdout)) == (1, {"phase": "absent", "processes": []})

@@ -277,7 +277,7 @@ NOTHING_FOREIGN = {
 
 def commands() -> Iterator[str]:
     """Every command, as it is typed."""
-    root: Any = typer.main.get_command(main_module.app)
+    root: Any = typer.main.get_command(main_module.command_line())
     for name, command in root.commands.items():
         inner = getattr(command, "commands", None)
         yield from (f"{name} {other}" for other in inner) if inner else (name,)
