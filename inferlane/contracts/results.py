@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from inferlane.contracts.record import RequestHeaders
+from inferlane.contracts.wire.short_heads import short_head, whole_head
 from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError, clipped
 
 _T = TypeVar("_T")
@@ -125,8 +126,15 @@ _decode_wake_up = msgspec.msgpack.Decoder(list[Result]).decode
 
 
 def encode_result(result: Result) -> bytes:
-    """Return the bytes that the store keeps of a result."""
-    return _encode(result)
+    """Return the bytes that the store keeps of a result: with a short form of its JSON part, where there is one.
+
+    A negative `json_length` says so: it is that of the short form.
+    """
+    short = short_head(result.content, result.json_length, result.model, result.version)
+    if short is None:
+        return _encode(result)
+    content = short + result.content[result.json_length :]
+    return _encode(msgspec.structs.replace(result, content=content, json_length=-len(short)))
 
 
 def encode_accepted(accepted: Accepted) -> bytes:
@@ -145,7 +153,7 @@ def decode_result(raw: bytes) -> Result:
     Raises:
         DecodeError: the bytes cannot be decoded.
     """
-    return _decoded(_decode_result, raw)
+    return _decoded(_whole_result, raw)
 
 
 def decode_accepted(raw: bytes) -> Accepted:
@@ -164,6 +172,15 @@ def decode_wake_up(raw: bytes) -> list[Result]:
         DecodeError: the bytes cannot be decoded.
     """
     return _decoded(_decode_wake_up, raw)
+
+
+def _whole_result(raw: bytes) -> Result:
+    result = _decode_result(raw)
+    if result.json_length is None or result.json_length >= 0:
+        return result
+    length = -result.json_length
+    head = whole_head(result.content[:length], result.model, result.version)
+    return msgspec.structs.replace(result, content=head + result.content[length:], json_length=len(head))
 
 
 def _decoded(decode: Callable[[bytes], _T], raw: bytes) -> _T:
