@@ -21,7 +21,10 @@ _USAGE = 2
 
 Rollout = Annotated[
     str,
-    typer.Argument(help="The rollout's id, or a model: then its newest one.", autocompletion=complete_rollout),
+    typer.Argument(
+        help="The rollout's id, or a model: then its rollout under way, or else the one that ended last.",
+        autocompletion=complete_rollout,
+    ),
 ]
 
 
@@ -83,8 +86,14 @@ def _end_of(rollout: str, until_s: float) -> dict[str, Any]:
 
 
 def id_of(api: ApiCalls, given: str) -> str:
-    """Return the id of a rollout by its id, or of the newest one of a model."""
+    """Return the id of a rollout by its id, or by its model: the one under way, else the one that ended last."""
+    from inferlane.contracts.rollout import Phase
+    from inferlane.contracts.rollout_actions import precedence
+
     found = api.get("/v1/rollouts")["rollouts"]
     if given in {one["id"] for one in found}:
         return given
-    return next((str(one["id"]) for one in found if one["spec"]["model"] == given), given)
+    of_model = [one for one in found if one["spec"]["model"] == given]
+    if not of_model:
+        return given
+    return str(max(of_model, key=lambda one: precedence(Phase(one["phase"]), one.get("phase_since_s", 0.0)))["id"])

@@ -62,7 +62,7 @@ PAGE = Page(
             panels=(
                 Panel(
                     title="Phase",
-                    about="The phase that the newest rollout of a model is in.",
+                    about="The phase of each model's rollout under way, or else of the one that ended last.",
                     unit="short",
                     queries=(
                         Query(

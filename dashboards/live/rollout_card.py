@@ -37,10 +37,9 @@ class RolloutCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rollout_cards(rollouts: Sequence[RolloutState], *, now_s: float) -> tuple[RolloutCard, ...]:
-    """The rollouts that are not over, and those that ended a little before."""
-    return tuple(
-        _card(state) for state in rollouts if not state.phase.is_final or now_s - state.phase_since_s < _SHOWN_AFTER_S
-    )
+    """The rollouts that are not over, then those that ended a little before."""
+    shown = [one for one in rollouts if not one.phase.is_final or now_s - one.phase_since_s < _SHOWN_AFTER_S]
+    return tuple(_card(state) for state in sorted(shown, key=lambda one: one.phase.is_final))
 
 
 def _card(state: RolloutState) -> RolloutCard:

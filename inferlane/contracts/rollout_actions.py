@@ -1,4 +1,9 @@
-"""Which commands a rollout obeys in which phase: the API refuses the others, and a router passes them over. Pure."""
+"""Which rollout a model's name stands for, and which commands a rollout obeys in which phase. Pure.
+
+The API refuses the other commands, and a router passes them over.
+"""
+
+from collections.abc import Iterable
 
 from inferlane.contracts.rollout import Action, Phase, RolloutState
 
@@ -25,3 +30,19 @@ def refusal_of(state: RolloutState, action: Action) -> str:
 def is_overtaken(state: RolloutState, action: Action) -> bool:
     """Whether the rollout ended otherwise before it was decided on a command."""
     return state.phase is Phase.PROMOTED if action is Action.ABORT else state.phase in _ENDED_BADLY
+
+
+def precedence(phase: Phase, phase_since_s: float) -> tuple[bool, float]:
+    """Return what orders the rollouts of one model: its name stands for the largest, see `current_rollouts`.
+
+    Of several that are started at once all but one fail at the start: they are newer than the one that goes on.
+    """
+    return not phase.is_final, phase_since_s
+
+
+def current_rollouts(states: Iterable[RolloutState]) -> dict[str, RolloutState]:
+    """Return the rollout that each model's name stands for: the one under way, else the one that ended last."""
+    found: dict[str, RolloutState] = {}
+    for state in sorted(states, key=lambda one: precedence(one.phase, one.phase_since_s)):
+        found[state.spec.model] = state
+    return found

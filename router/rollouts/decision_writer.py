@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.rollout import Command, Phase, RolloutState, encode_rollout, key_of
+from inferlane.contracts.rollout_actions import current_rollouts
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_EVIDENCE, ROLLOUT_PAUSED, ROLLOUT_PHASE
 from inferlane.runtime.rollout_table import remove_command
 from inferlane.runtime.split_table import encode_split
@@ -47,13 +48,8 @@ class RolloutWriter:
 
 
 def show_rollouts(states: Sequence[RolloutState], *, now_s: float) -> None:
-    """Set the gauges of each model to those of its newest rollout; `states` has the newest first."""
-    shown: set[str] = set()
-    for state in states:
-        model = state.spec.model
-        if model in shown:
-            continue
-        shown.add(model)
+    """Set the gauges of each model to those of its rollout under way, or else of the one that ended last."""
+    for model, state in current_rollouts(states).items():
         for phase in Phase:
             ROLLOUT_PHASE.labels(model, phase).set(phase is state.phase)
         for verdict in state.verdicts:

@@ -43,7 +43,7 @@ SPLIT_WEIGHT = gauge(
 )
 ROLLOUT_PHASE = gauge(
     "inferlane_rollout_phase_ratio",
-    "1 for the phase that the newest rollout of a model is in, 0 for the others; only the router that decides has it.",
+    "1 for the phase of a model's rollout (under way, else ended last), 0 for others; only the deciding router has it.",
     ("model", "phase"),
 )
 ROLLOUT_EVIDENCE = gauge(

@@ -13,6 +13,7 @@ from control_plane.cli.api_calls import ApiCalls
 from control_plane.cli.main import command_line
 from control_plane.cli.rollout_checks import checks_of, planned_checks
 from control_plane.cli.rollout_screens import verdict_table
+from control_plane.cli.rollout_wait import id_of
 
 
 def test_a_check_is_named_with_its_number() -> None:
@@ -101,3 +102,20 @@ def test_a_plan_for_programs_has_numbers_and_none_for_what_has_no_end(
     else:
         # One request shows no failure.
         assert said["steps"][0]["sees_failures_from"] is None
+
+
+@pytest.mark.parametrize(
+    ("ended", "expected"), [(None, "iris-won"), ("promoted", "iris-won"), ("absent", "iris-lost2")]
+)
+def test_a_model_stands_for_the_rollout_that_was_not_refused_at_its_start(
+    monkeypatch: pytest.MonkeyPatch, ended: str | None, expected: str
+) -> None:
+    spec = {"model": "iris", "candidate": "v2", "stable": "v1"}
+    won = {"id": "iris-won", "spec": spec, "phase": ended or "stepping", "phase_since_s": 20.0 if ended else 5.0}
+    lost = [{"id": f"iris-lost{n}", "spec": spec, "phase": "failed", "phase_since_s": 10.0 + n} for n in (2, 1)]
+    found = lost if ended == "absent" else [*lost, won]
+    monkeypatch.setattr(ApiCalls, "get", lambda *_: {"rollouts": found})
+    api = ApiCalls.__new__(ApiCalls)
+    assert id_of(api, "iris") == expected
+    assert id_of(api, "iris-lost1") == "iris-lost1"
+    assert id_of(api, "fraud") == "fraud"

@@ -41,3 +41,8 @@ def test_a_rollout_that_is_over_leaves_the_page_after_ten_minutes() -> None:
     over = replace(STATE, phase=Phase.ROLLED_BACK, phase_since_s=1_000.0)
     assert [card.phase for card in rollout_cards([over], now_s=1_500.0)] == ["rolled back"]
     assert rollout_cards([over], now_s=1_700.0) == ()
+
+
+def test_a_rollout_under_way_is_above_those_that_are_over() -> None:
+    refused = replace(STATE, id="iris-2", phase=Phase.FAILED, phase_since_s=990.0)
+    assert [card.id for card in rollout_cards([refused, STATE], now_s=1_000.0)] == ["iris-1", "iris-2"]

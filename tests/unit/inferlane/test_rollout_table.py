@@ -1,8 +1,10 @@
 """The table of rollouts: which are kept when it is full, and commands of a topic that begins anew."""
 
 import pytest
+from msgspec.structs import replace
 
 from inferlane.contracts.rollout import Action, Command, Phase, RolloutSpec, RolloutState, Step, encode_rollout, key_of
+from inferlane.contracts.rollout_actions import current_rollouts
 from inferlane.errors import DecodeError
 from inferlane.runtime.rollout_table import RolloutTable
 
@@ -52,3 +54,11 @@ async def test_a_command_decided_on_in_a_forgotten_topic_hides_none_of_the_new_o
     command = Command(id="c", rollout=held.id, action=Action.ABORT)
     await table.apply(0, key_of(command), encode_rollout(command))
     assert table.on_this_topic(held).commands_through < table.commands[0].offset
+
+
+def test_a_model_stands_for_its_rollout_under_way_and_then_for_the_one_that_ended_last() -> None:
+    won = RolloutState(id="won", spec=SPEC, phase=Phase.PAUSED, created_s=1.0, phase_since_s=2.0)
+    lost = RolloutState(id="lost", spec=SPEC, phase=Phase.FAILED, created_s=3.0, phase_since_s=3.0)
+    assert current_rollouts([lost, won])["iris"].id == "won"
+    ended = replace(won, phase=Phase.PROMOTED, phase_since_s=4.0)
+    assert current_rollouts([lost, ended])["iris"].id == "won"
