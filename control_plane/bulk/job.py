@@ -20,7 +20,7 @@ from inferlane.contracts.wire.v2 import decode_response, encode_binary_request
 from inferlane.errors import DecodeError, UnavailableError
 from inferlane.runtime.kafka.arrivals import ArrivalListener
 from inferlane.runtime.kafka.clients import broker_errors, make_consumer, partitions_of
-from inferlane.runtime.kafka.fetch_wait import rest_until_told
+from inferlane.runtime.kafka.fetcher import rest_between_fetches
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_reader import read_added_partitions
 
@@ -159,7 +159,8 @@ class BulkJob:
         if self._kafka.rests_dir is not None:
             arrivals = ArrivalListener(self._kafka.rests_dir, self._names.results)
             stack.callback(arrivals.close)
-            rest_until_told(consumer, arrivals, topic=self._names.results, effect="results are asked for often")
+            arrivals.listen(effect="results are asked for often")
+            rest_between_fetches(consumer, arrivals, wakes_fetches=False)
         return consumer
 
     async def _send(self, chunks: Iterator[Chunk], producer: BatchProducer, tasks: asyncio.TaskGroup) -> None:

@@ -15,7 +15,7 @@ from inferlane.errors import DecodeError, InferlaneError, UnavailableError
 from inferlane.runtime.kafka.arrival_signals import ArrivalSignals
 from inferlane.runtime.kafka.arrivals import ArrivalListener
 from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer
-from inferlane.runtime.kafka.fetch_wait import rest_until_told
+from inferlane.runtime.kafka.fetcher import rest_between_fetches
 from inferlane.runtime.service import Background
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ class TableFollower:
         self._table = table
         self._may_be_missing = may_be_missing
         self._consumer: AIOKafkaConsumer | None = None
-        self._arrivals = None if kafka.rests_dir is None else ArrivalListener(kafka.rests_dir, topic)
+        self._arrivals: ArrivalListener | None = None
+        if kafka.rests_dir is not None:
+            self._arrivals = ArrivalListener(kafka.rests_dir, topic, unheard_s=_FETCH_WAIT_MS / 1000)
         self._is_there = False
         self._following: Background | None = None
 
@@ -146,8 +148,8 @@ class TableFollower:
             with broker_errors(self._kafka.bootstrap_servers):
                 await consumer.start()
                 if self._arrivals is not None:
-                    topic, effect = self._partition.topic, "changes come some seconds late"
-                    rest_until_told(consumer, self._arrivals, topic=topic, effect=effect)
+                    self._arrivals.listen()
+                    rest_between_fetches(consumer, self._arrivals, wakes_fetches=False)
                 end = await self._assign(consumer)
             self._following = Background(partial(self._follow, consumer), name=self._table.what)
             self._following.start()

@@ -16,8 +16,7 @@ from inferlane.runtime.kafka.clients import (
     batch_limit_bytes,
     client_arguments,
 )
-from inferlane.runtime.kafka.fetch_wait import rest_until_told
-from inferlane.runtime.kafka.fetcher import guard_fetches, set_fetch_wait
+from inferlane.runtime.kafka.fetcher import guard_fetches, rest_between_fetches, set_fetch_wait
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
@@ -115,8 +114,9 @@ def transport_class(kafka: "KafkaSettings", *, topic: str, fetch_max_wait_ms: in
             await super().on_start()
             if kafka.rests_dir is not None:
                 self.arrivals = ArrivalListener(kafka.rests_dir, topic)
-                if rest_until_told(self._consumer, self.arrivals, topic=topic):
-                    set_fetch_wait(self._consumer, _REST_MS)
+                self.arrivals.listen()
+                rest_between_fetches(self._consumer, self.arrivals, wakes_fetches=False)
+                set_fetch_wait(self._consumer, _REST_MS)
 
         async def on_thread_stop(self) -> None:
             await super().on_thread_stop()

@@ -12,7 +12,9 @@ import itertools
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,6 +40,11 @@ _TOPIC_BYTES = 8
 TAKES_BATCHES = "+"
 _NAME_BYTES = 2 * _TOPIC_BYTES + len(".4194304.1000000") + len(TAKES_BATCHES)
 _numbers = itertools.count()
+# Seconds after which a listener looks whether its socket is still there, and tries again where it could not be made.
+_LOOK_S = 5.0
+# The longest wait for signals that cannot come, in seconds.
+_UNHEARD_S = 0.02
+_OFTEN = "the broker is asked often"
 
 
 class WrittenBatch(NamedTuple):
@@ -71,24 +78,56 @@ async def wait_for_arrival(arrived: asyncio.Event, wait_s: float) -> None:
 class ArrivalListener:
     """Receives the signals of one topic, in a socket of its own. Used from one event loop."""
 
-    def __init__(self, folder: Path, topic: str, *, arrived: asyncio.Event | None = None) -> None:
-        """`arrived` is set by a signal; listeners that share it are waited for together."""
+    def __init__(
+        self, folder: Path, topic: str, *, arrived: asyncio.Event | None = None, unheard_s: float = _UNHEARD_S
+    ) -> None:
+        """`arrived` is set by a signal; listeners that share it are waited for together.
+
+        While no signal can come, no wait is longer than `unheard_s`.
+        """
         self._topic = topic
         self._path = folder.absolute() / f"{topic_part(topic)}.{os.getpid()}.{next(_numbers)}"
         self._socket: socket.socket | None = None
         self._arrived = asyncio.Event() if arrived is None else arrived
+        self._unheard_s = unheard_s
         self._take: Taker | None = None
         self._received = memoryview(bytearray(len(SIGNAL)))
+        self._looked_s = 0.0
 
-    def open(self, take: Taker | None = None) -> None:
+    @property
+    def is_heard(self) -> bool:
+        """Whether a signal can come, as far as this listener knows."""
+        return self._socket is not None
+
+    def listen(self, take: Taker | None = None, *, effect: str = _OFTEN) -> None:
         """Start listening; hand each batch that comes with a signal to `take`.
 
-        Raises:
-            OSError: the socket cannot be created; signals are only a hint, so go on without.
+        Signals are only a hint: where the socket cannot be made, waits are short until it can be, and the log says so
+        with the `effect`. A socket that somebody has removed is made again.
         """
         if take is not None:
             self._take, self._path = take, self._path.with_name(self._path.name + TAKES_BATCHES)
             self._received = memoryview(bytearray(LONGEST_BYTES))
+        self._looked_s = time.monotonic()
+        try:
+            self._bind()
+        except OSError as error:
+            log.warning("arrivals_not_heard", topic=self._topic, reason=str(error), effect=effect)
+
+    def look(self) -> None:
+        """Make the socket where it is not there, at most every few seconds; call it before the broker is asked."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < _LOOK_S:
+            return
+        self._looked_s = now_s
+        if self.is_heard and self._path.exists():
+            return
+        self.close()
+        with suppress(OSError):
+            self._bind()
+            log.info("arrivals_heard_again", topic=self._topic)
+
+    def _bind(self) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -112,6 +151,7 @@ class ArrivalListener:
     def forget(self) -> None:
         """Forget earlier signals, because the broker is asked now: its answer has the records up to then."""
         self._arrived.clear()
+        self.look()
 
     def wake(self) -> None:
         """End a wait, as a signal does."""
@@ -119,7 +159,7 @@ class ArrivalListener:
 
     async def wait(self, wait_s: float) -> None:
         """Return once there was a signal since `forget`, or after this many seconds."""
-        await wait_for_arrival(self._arrived, wait_s)
+        await wait_for_arrival(self._arrived, wait_s if self.is_heard else min(wait_s, self._unheard_s))
 
     def _read(self) -> None:
         if self._socket is None:
@@ -147,17 +187,12 @@ class ArrivalListeners:
         """What the batches of topics that are listened to from now on are handed to."""
 
     def listen_to(self, topics: "Collection[str]") -> None:
-        """Listen to exactly these topics; a topic whose socket cannot be created is polled often."""
+        """Listen to exactly these topics."""
         for topic in self._listeners.keys() - set(topics):
             self._listeners.pop(topic).close()
         for topic in set(topics) - self._listeners.keys():
-            listener = ArrivalListener(self._folder, topic, arrived=self._arrived)
-            try:
-                listener.open(self.take)
-            except OSError as error:
-                log.warning("arrivals_not_heard", topic=topic, reason=str(error))
-            else:
-                self._listeners[topic] = listener
+            listener = self._listeners[topic] = ArrivalListener(self._folder, topic, arrived=self._arrived)
+            listener.listen(self.take)
 
     def close(self) -> None:
         """Stop listening."""
@@ -166,6 +201,8 @@ class ArrivalListeners:
     def forget(self) -> None:
         """As `ArrivalListener.forget`."""
         self._arrived.clear()
+        for listener in self._listeners.values():
+            listener.look()
 
     def wake(self) -> None:
         """End a wait, as a signal does."""
@@ -173,7 +210,8 @@ class ArrivalListeners:
 
     async def wait(self, wait_s: float) -> None:
         """Return once one of the topics has a signal, or after so many seconds."""
-        await wait_for_arrival(self._arrived, wait_s)
+        are_heard = all(listener.is_heard for listener in self._listeners.values())
+        await wait_for_arrival(self._arrived, wait_s if are_heard else min(wait_s, _UNHEARD_S))
 
 
 def topic_part(topic: str) -> str:

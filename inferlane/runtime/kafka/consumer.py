@@ -105,7 +105,7 @@ class LaneConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             raise
         self._consumer = consumer
         if self._arrivals is not None:
-            take_what_is_handed(consumer, self._arrivals, topic=self._topic, wakes_fetches=self._kafka.wakes_fetches)
+            take_what_is_handed(consumer, self._arrivals, wakes_fetches=self._kafka.wakes_fetches)
         watch = watch_progress(
             consumer, self._progress, stuck_after_s=self._kafka.stuck_after_s, is_blocked=self._is_blocked
         )

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-import structlog
-
 from inferlane.contracts.naming import Lane
 from inferlane.runtime.kafka.fetcher import rest_between_fetches
 from inferlane.runtime.kafka.handed_batches import handed_to
@@ -12,10 +10,8 @@ from inferlane.runtime.kafka.handed_batches import handed_to
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
-    from inferlane.runtime.kafka.arrivals import ArrivalListener, Taker
+    from inferlane.runtime.kafka.arrivals import ArrivalListener
     from inferlane.runtime.settings import KafkaSettings
-
-log = structlog.get_logger(__name__)
 
 # The next record may wait at the broker for this share of the time that the lane has been empty, on top of the pause
 # that the client made anyway. A larger share adds latency, a smaller one wakes an idle machine more often.
@@ -28,7 +24,6 @@ _SIGNALLED_IDLE_MS = 2_000
 # No client waits for a single bulk record.
 _BULK_BUSY_MS = 50
 _BULK_IDLE_MS = 1_000
-_OFTEN = "the broker is asked often"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +55,13 @@ class FetchWait:
         return min(self.idle_ms, max(self.busy_ms, int(empty_s * 1000 * self.share_of_pause)))
 
 
-def rest_until_told(
-    consumer: "AIOKafkaConsumer", arrivals: "ArrivalListener", *, topic: str, effect: str = _OFTEN
-) -> bool:
-    """Listen for signals and rest between fetches; where no socket can be created the broker is asked as before.
-
-    Returns whether the consumer rests. `effect` says in the log what it means for whoever waits for a record if not.
-    """
-    is_told = _is_heard(arrivals, None, topic=topic, effect=effect)
-    if is_told:
-        rest_between_fetches(consumer, arrivals, wakes_fetches=False)
-    return is_told
-
-
-def take_what_is_handed(
-    consumer: "AIOKafkaConsumer", arrivals: "ArrivalListener", *, topic: str, wakes_fetches: bool
-) -> None:
-    """Take small batches with their signals, and rest between fetches; where no socket can be created, fetch as before.
+def take_what_is_handed(consumer: "AIOKafkaConsumer", arrivals: "ArrivalListener", *, wakes_fetches: bool) -> None:
+    """Take small batches with their signals, and rest between fetches.
 
     If the broker `wakes_fetches`, the consumer rests only while batches come so.
     """
-    effect = "every batch is fetched" if wakes_fetches else _OFTEN
-    if _is_heard(arrivals, handed_to(consumer), topic=topic, effect=effect):
-        rest_between_fetches(consumer, arrivals, wakes_fetches=wakes_fetches)
-
-
-def _is_heard(arrivals: "ArrivalListener", take: "Taker | None", *, topic: str, effect: str) -> bool:
-    try:
-        arrivals.open(take)
-    except OSError as error:
-        log.warning("arrivals_not_heard", topic=topic, reason=str(error), effect=effect)
-        return False
-    return True
+    if wakes_fetches:
+        arrivals.listen(handed_to(consumer), effect="every batch is fetched")
+    else:
+        arrivals.listen(handed_to(consumer))
+    rest_between_fetches(consumer, arrivals, wakes_fetches=wakes_fetches)

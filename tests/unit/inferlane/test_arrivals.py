@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,15 @@ import pytest
 
 from control_plane.local.profile import StackOptions, stack_profile
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.kafka import arrival_signals
+from inferlane.runtime.kafka import arrival_signals, arrivals
 from inferlane.runtime.kafka.arrival_signals import ArrivalSignals, remove_dead_listeners
-from inferlane.runtime.kafka.arrivals import LONGEST_BYTES, ArrivalListener, WrittenBatch, can_hold_signals
+from inferlane.runtime.kafka.arrivals import (
+    LONGEST_BYTES,
+    ArrivalListener,
+    ArrivalListeners,
+    WrittenBatch,
+    can_hold_signals,
+)
 from inferlane.runtime.kafka.fetch_loop import wait_after
 
 # Far longer than any signal takes, and longer than a test may last.
@@ -43,6 +50,15 @@ def kill(listener: ArrivalListener) -> None:
     listener._socket.close()
 
 
+def block(folder: Path) -> None:
+    """No socket can be made there, as on a full disk."""
+    folder.write_text("in the way")
+
+
+def unblock(folder: Path) -> None:
+    folder.unlink()
+
+
 def names_in(folder: Path) -> list[str]:
     """What lies in the folder."""
     return [path.name for path in folder.iterdir()]
@@ -50,11 +66,11 @@ def names_in(folder: Path) -> list[str]:
 
 def listening(folder: Path, topic: str) -> ArrivalListener:
     listener = ArrivalListener(folder, topic)
-    listener.open()
+    listener.listen()
     return listener
 
 
-async def is_told(listener: ArrivalListener) -> bool:
+async def is_told(listener: ArrivalListener | ArrivalListeners) -> bool:
     """Whether a wait ends well before its time."""
     try:
         async with asyncio.timeout(SHORT_S):
@@ -138,7 +154,7 @@ class Taking:
         self.taken: list[tuple[str, int, bytes]] = []
         self._has_taken = asyncio.Event()
         self.listener = ArrivalListener(folder, topic)
-        self.listener.open(self.take)
+        self.listener.listen(self.take)
 
     def take(self, topic: str, partition: int, batch: bytes) -> bool:
         self.taken.append((topic, partition, batch))
@@ -284,6 +300,51 @@ async def test_the_sockets_of_the_dead_are_removed_and_those_of_the_living_stay(
     remove_dead_listeners(folder)
     assert sorted(names_in(folder)) == sorted([alive._path.name, "other"])
     alive.close()
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one topic", "many topics"])
+async def test_a_socket_that_was_removed_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    monkeypatch.setattr(arrivals, "_LOOK_S", 0.0)
+    if many:
+        listener = ArrivalListeners(folder)
+        listener.listen_to(["requests"])
+    else:
+        listener = listening(folder, "requests")
+    (removed,) = names_in(folder)
+    shutil.rmtree(folder)
+    # As before each fetch.
+    listener.forget()
+    assert names_in(folder) == [removed]
+    signals = ArrivalSignals(folder)
+    signals.send("requests")
+    assert await is_told(listener)
+    signals.close()
+    listener.close()
+
+
+async def test_a_socket_that_could_not_be_made_is_made_later_and_no_wait_is_long_until_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, signals: ArrivalSignals
+) -> None:
+    monkeypatch.setattr(arrivals, "_LOOK_S", 0.0)
+    block(folder)
+    listener = listening(folder, "requests")
+    listeners = ArrivalListeners(folder)
+    listeners.listen_to(["requests"])
+    for unheard in (listener, listeners):
+        unheard.forget()
+        async with asyncio.timeout(LONG_S / 2):
+            await unheard.wait(LONG_S)
+    unblock(folder)
+    for heard in (listener, listeners):
+        heard.forget()
+        assert not await is_told(heard)
+    signals.send("requests")
+    assert await is_told(listener)
+    assert await is_told(listeners)
+    listener.close()
+    listeners.close()
 
 
 def test_nobody_to_tell_is_no_error(folder: Path) -> None:
