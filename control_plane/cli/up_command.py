@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
     workers: Annotated[
-        int, typer.Option(min=1, envvar="INFERLANE_WORKERS", help="Worker processes for each model version.")
+        int, typer.Option(min=1, max=1024, envvar="INFERLANE_WORKERS", help="Worker processes for each model version.")
     ] = 1,
     api_port: Annotated[
         int, typer.Option(min=1, max=65535, envvar="INFERLANE_API_PORT", help="TCP port of the HTTP API.")
@@ -56,7 +56,10 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         ),
     ] = 8100,
     store_memory: Annotated[
-        int, typer.Option(min=16, envvar="INFERLANE_STORE_MEMORY", help="Memory limit of the embedded store, MiB.")
+        int,
+        typer.Option(
+            min=16, max=2**20, envvar="INFERLANE_STORE_MEMORY", help="Memory limit of the embedded store, MiB."
+        ),
     ] = 512,
     dashboard_port: Annotated[
         int,
@@ -79,6 +82,7 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
         int | None,
         typer.Option(
             min=1,
+            max=1024,
             envvar="INFERLANE_MAX_WORKERS",
             help="Maximum of workers per pool when scaled, whatever its ScaledObject says.",
             show_default="the number of CPUs",
@@ -86,12 +90,15 @@ def up(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads them
     ] = None,
     hpa_sync: Annotated[
         float,
-        typer.Option(min=0.1, envvar="INFERLANE_HPA_SYNC_S", help="Seconds from one step of the HPA to the next."),
+        typer.Option(
+            min=0.1, max=3_600, envvar="INFERLANE_HPA_SYNC_S", help="Seconds from one step of the HPA to the next."
+        ),
     ] = 15.0,
     share_below: Annotated[
         int,
         typer.Option(
             min=0,
+            max=2**40,
             envvar="INFERLANE_SHARED_WORKER_MAX_MODEL_BYTES",
             help="Versions whose files take at most so many bytes share one process; 0: each has its own.",
         ),

@@ -1,5 +1,6 @@
 """The settings of single services, by part: API, its clients, dashboard, workers, webhooks, rollouts and outcomes."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,9 +10,20 @@ from inferlane.contracts.callback_addresses import Network, parse_networks
 from inferlane.contracts.naming import is_model_name
 from inferlane.contracts.outcome_token import OutcomeTokens
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.settings import Port, Seconds, SettingsPart
+from inferlane.runtime.settings import (
+    Count,
+    FewCount,
+    LongSeconds,
+    MemoryBytes,
+    MessageBytes,
+    Port,
+    Seconds,
+    SettingsPart,
+)
 
 _READ_WAIT_S = 60.0
+_MAX_CACHED_S = 366 * 86_400
+_WHOLE_SECONDS = re.compile(r"0*[1-9][0-9]{0,8}")
 
 
 def _seconds_by_name(text: str) -> dict[str, int]:
@@ -23,8 +35,8 @@ def _seconds_by_name(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         name, _, seconds = part.partition("=")
-        if not is_model_name(name) or not seconds.isascii() or not seconds.isdigit() or not int(seconds):
-            raise ValueError(f"{part[:80]!r} is not MODEL=SECONDS, as in iris=60")
+        if not is_model_name(name) or not _WHOLE_SECONDS.fullmatch(seconds) or int(seconds) > _MAX_CACHED_S:
+            raise ValueError(f"{part[:80]!r} is not MODEL=SECONDS, as in iris=60, with 1 to {_MAX_CACHED_S} seconds")
         found[name] = int(seconds)
     return found
 
@@ -66,16 +78,16 @@ class ApiSettings(SettingsPart):
     # knows its id. Off, it is computed as any other.
     cancel_on_disconnect: bool = False
     # The default deadline: after this time a result is no longer worth computing.
-    default_deadline_s: Seconds = 300.0
-    max_deadline_s: Seconds = 86_400.0
-    max_rows: Annotated[int, Field(ge=1)] = 10_000
+    default_deadline_s: LongSeconds = 300.0
+    max_deadline_s: LongSeconds = 86_400.0
+    max_rows: Count = 10_000
     # Calls that one API process holds open. Too small refuses bursts that the queue could take, too large spends memory
     # on clients that will time out anyway.
-    max_waiting_requests: Annotated[int, Field(ge=1)] = 10_000
+    max_waiting_requests: Count = 10_000
     # Bytes in one API process: bodies of calls under way, and records that the broker has not acknowledged.
-    max_pending_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024 * 1024
+    max_pending_bytes: MemoryBytes = 256 * 1024 * 1024
     # The backlog of one version past which new requests are refused whatever their deadline.
-    max_backlog_records: Annotated[int, Field(ge=1)] = 200_000
+    max_backlog_records: Annotated[int, Field(ge=1, le=10**12)] = 200_000
     # How often the backlog of each version is read while requests come. Too often costs the broker calls for
     # each version, too seldom judges a burst by numbers from before it.
     backlog_poll_s: Seconds = 0.5
@@ -85,8 +97,8 @@ class ApiSettings(SettingsPart):
     # iris=60,fraud=5. Only for models that always answer the same rows the same.
     response_cache: str = ""
     # Answers that all replicas keep together, and the largest that is kept: their product bounds the memory.
-    response_cache_entries: Annotated[int, Field(ge=1, le=10_000_000)] = 4_096
-    response_cache_entry_bytes: Annotated[int, Field(ge=64)] = 16 * 1024
+    response_cache_entries: Count = 4_096
+    response_cache_entry_bytes: MessageBytes = 16 * 1024
 
     @property
     def longest_read_wait_s(self) -> float:
@@ -140,9 +152,9 @@ class DashboardSettings(SettingsPart):
 class WorkerSettings(SettingsPart):
     """The workers: batches, lanes, and when a model has failed too often."""
 
-    max_batch_rows: Annotated[int, Field(ge=1)] = 256
-    intra_op_num_threads: Annotated[int, Field(ge=1)] = 1
-    batches_in_flight: Annotated[int, Field(ge=1)] = 2
+    max_batch_rows: Count = 256
+    intra_op_num_threads: FewCount = 1
+    batches_in_flight: FewCount = 2
     # The share of time that bulk gets while both lanes have work.
     bulk_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     # The share of waiting clients' results that is copied to `inferlane.results`.
@@ -151,7 +163,7 @@ class WorkerSettings(SettingsPart):
     # tries a few again after `failure_pause_s`. A small window halts on a burst of bad luck, a large one sends more
     # requests into the dead letters first.
     failure_share_limit: Annotated[float, Field(gt=0, le=1)] = 0.5
-    failure_window_requests: Annotated[int, Field(ge=1)] = 200
+    failure_window_requests: Count = 200
     failure_pause_s: Seconds = 10.0
     # How long a run may take whose requests another version answers otherwise (a rollout, a fallback, a shadow), unless
     # earlier runs were as long. Longer runs are ended and the worker halts. Too short ends slow models, too long keeps
@@ -177,7 +189,7 @@ class WebhookSettings(SettingsPart):
     # How long a callback is tried. Its topics keep records for three days, so no longer than two.
     give_up_s: Annotated[float, Field(gt=0, le=172_800, alias="webhook_give_up_s")] = 86_400.0
     # Calls at once to one receiver. Too few are slow for a receiver with many results, too many are an attack on it.
-    calls_per_host: Annotated[int, Field(ge=1, alias="webhook_calls_per_host")] = 8
+    calls_per_host: Annotated[FewCount, Field(alias="webhook_calls_per_host")] = 8
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -192,7 +204,7 @@ class FeedbackSettings(SettingsPart):
     # between: the first signs, all are accepted.
     secret: Annotated[SecretStr | None, Field(alias="feedback_secret")] = None
     # How old a token may be when its feedback is given, and for how long repeated feedback is known as such.
-    max_age_s: Annotated[Seconds, Field(alias="feedback_max_age_s")] = 30 * 86_400.0
+    max_age_s: Annotated[LongSeconds, Field(alias="feedback_max_age_s")] = 30 * 86_400.0
 
     @property
     def tokens(self) -> OutcomeTokens | None:
@@ -213,6 +225,6 @@ class OutcomeSettings(SettingsPart):
     """The windows behind `GET /v1/metrics/{version}`."""
 
     interval_s: Annotated[Seconds, Field(alias="outcome_interval_s")] = 1.0
-    slot_s: Annotated[int, Field(ge=1, alias="outcome_slot_s")] = 5
+    slot_s: Annotated[int, Field(ge=1, le=86_400, alias="outcome_slot_s")] = 5
     # The topic of outcomes keeps a day, and a router that starts builds its windows from it.
     window_s: Annotated[int, Field(ge=10, le=86_400, alias="outcome_window_s")] = 3_600

@@ -12,7 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from inferlane.contracts.naming import DEFAULT_PREFIX, PREFIX_RULE, Names
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+# Upper bounds that no use comes near. Past them timers, the store's times, the broker's int32 or the machine's memory
+# fail later, and without the name of the setting.
+_DAY_S = 86_400
+# A wait, a timeout or an interval.
+Seconds = Annotated[float, Field(gt=0, le=_DAY_S)]
+# How long something is kept or may be asked for.
+LongSeconds = Annotated[float, Field(gt=0, le=366 * _DAY_S)]
+Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
+# What is counted one by one: records, rows, calls.
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+# What each costs a thread, a task or a copy.
+FewCount = Annotated[int, Field(ge=1, le=1_024)]
+# A message of the broker or the store, and a list of them in memory.
+MessageBytes = Annotated[int, Field(ge=64, le=2**30)]
+MemoryBytes = Annotated[int, Field(ge=1024, le=2**40)]
 
 
 class SettingsPart(BaseModel):
@@ -50,15 +64,15 @@ class PortSettings(SettingsPart):
     allowed_hosts: str = ""
     # The size of request line and headers, and the time that a client has to send head and body. Too short cuts off
     # clients on slow lines, too long lets idle connections pile up.
-    max_head_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024
-    max_headers: Annotated[int, Field(ge=8)] = 100
+    max_head_bytes: Annotated[int, Field(ge=1024, le=2**24)] = 32 * 1024
+    max_headers: Annotated[int, Field(ge=8, le=100_000)] = 100
     head_timeout_s: Seconds = 10.0
     body_timeout_s: Seconds = 60.0
     # How long a client may leave an answer unread before its connection is closed. Too short cuts off slow lines in the
     # middle of a large answer, too long lets unread answers pile up.
     write_timeout_s: Seconds = 60.0
     # Open connections of one process; never more than three quarters of its limit of open files.
-    max_connections: Annotated[int, Field(ge=1)] = 12_000
+    max_connections: Count = 12_000
 
     @property
     def known_hosts(self) -> frozenset[str]:
@@ -88,28 +102,28 @@ class KafkaSettings(SettingsPart):
     compression_type: Annotated[
         Literal["none", "gzip", "snappy", "lz4", "zstd"], Field(alias="kafka_compression_type")
     ] = "none"
-    request_timeout_ms: Annotated[int, Field(ge=100, alias="kafka_request_timeout_ms")] = 10_000
+    request_timeout_ms: Annotated[Milliseconds, Field(ge=100, alias="kafka_request_timeout_ms")] = 10_000
     # Few partitions on the embedded broker, as many as maxReplicaCount on a cluster.
-    ingress_partitions: Annotated[int, Field(ge=1)] = 12
-    work_partitions: Annotated[int, Field(ge=1)] = 12
+    ingress_partitions: Annotated[int, Field(ge=1, le=100_000)] = 12
+    work_partitions: Annotated[int, Field(ge=1, le=100_000)] = 12
     # Records without an order that the router writes to one partition in a row (sticky partitioner). Fewer make small
     # batches for broker and worker; more give all waiting records to one worker of the pool.
-    sticky_records: Annotated[int, Field(ge=1)] = 16
-    replication_factor: Annotated[int, Field(ge=1)] = 1
+    sticky_records: Count = 16
+    replication_factor: FewCount = 1
     # How long topics keep requests and results, for topics that are created from now on: existing ones keep theirs. No
     # shorter than `max_deadline_s`, and shorter than the broker keeps offsets (7 days): a pool that was scaled to zero
     # for longer than that would infer all of them again. Longer takes more disk.
     request_retention_s: Annotated[float, Field(ge=3_600, le=518_400)] = 259_200.0
     # The largest body of a call, and of a record.
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    max_body_bytes: Annotated[MessageBytes, Field(ge=1024)] = 8 * 1024 * 1024
     # The largest result; topics and store must hold it.
-    max_result_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    max_result_bytes: Annotated[MessageBytes, Field(ge=1024)] = 8 * 1024 * 1024
     # How long the broker holds a fetch that found nothing. Apache Kafka wakes a waiting fetch at once, so long
     # is cheap; Tansu does not, so there this is a floor of the latency.
-    fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 500
+    fetch_max_wait_ms: Milliseconds = 500
     # The wait that `fetch_max_wait_ms` grows to while a lane stays empty, by 10 ms a second. Longer spares an idle
     # machine; it is what the first request after a pause may wait at each of its two hops.
-    idle_fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 250
+    idle_fetch_max_wait_ms: Milliseconds = 250
     # Where consumers on this machine listen for producers beside them, which hand on what they have written; None: they
     # fetch it. Only where all processes share the folder.
     arrivals_dir: Path | None = None
@@ -118,17 +132,18 @@ class KafkaSettings(SettingsPart):
     wakes_fetches: Annotated[bool, Field(alias="kafka_wakes_fetches")] = True
     # How long a group waits for a silent member before it gives its partitions to others: after a kill of a router or
     # worker clients wait this long. Heartbeats run on the event loop several times within it, and none of our code
-    # blocks the loop for a second. Too long makes every crash an outage, too short treats a pause as a crash.
-    session_timeout_ms: Annotated[int, Field(ge=6_000)] = 7_000
+    # blocks the loop for a second. Too long makes every crash an outage, too short treats a pause as a crash. A broker
+    # takes half an hour at most.
+    session_timeout_ms: Annotated[int, Field(ge=6_000, le=1_800_000)] = 7_000
     # The shortest time between two commits. Too short costs the broker a write for each batch, too long redelivers more
     # after a crash.
     commit_interval_s: Seconds = 0.2
     # A consumer with waiting records that makes no progress, without an outside cause, is replaced after this long. Too
     # short kills one that works on a long batch, too long keeps clients waiting for a stuck one.
-    stuck_after_s: Annotated[float, Field(ge=1)] = 120.0
+    stuck_after_s: Annotated[Seconds, Field(ge=1)] = 120.0
     # Deaths of a process at the same record after which the records there are tried one at a time; one that kills
     # again becomes a dead letter. Small tries one by one after kills of another cause, large costs more restarts.
-    max_deaths: Annotated[int, Field(ge=1)] = 3
+    max_deaths: Count = 3
     # How long a process that is told to stop, or a consumer that loses a partition, may finish what it has begun.
     drain_deadline_s: Seconds = 20.0
 
@@ -148,6 +163,6 @@ class StoreSettings(SettingsPart):
     redis_password: SecretStr | None = None
     redis_ssl_cafile: Path | None = None
     # The store counts whole seconds: of less than one it keeps nothing, and refuses to.
-    result_ttl_s: Annotated[float, Field(ge=1)] = 3_600.0
+    result_ttl_s: Annotated[LongSeconds, Field(ge=1)] = 3_600.0
     # How long a result stays that a waiting client received, of a call without an Idempotency-Key.
-    delivered_result_ttl_s: Annotated[float, Field(ge=1)] = 300.0
+    delivered_result_ttl_s: Annotated[LongSeconds, Field(ge=1)] = 300.0

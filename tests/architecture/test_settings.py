@@ -8,6 +8,7 @@ from subprocess import run
 
 import pytest
 
+from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import Settings, load_settings, setting_fields, variable_of
 from tests.architecture.test_modules import REPOSITORY, modules
 
@@ -72,6 +73,35 @@ def test_each_value_stands_in_one_part() -> None:
 def test_the_variables_are_those_that_users_have_set() -> None:
     """A name that is missing here breaks a deployment that sets it; a new one is added to the file."""
     assert sorted(map(variable_of, setting_fields())) == VARIABLES.read_text().splitlines()
+
+
+NUMBERS = sorted(name for name, info in setting_fields().items() if info.annotation in {int, float})
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e30", "999999999999999999999999", "-1"])
+def test_every_number_has_bounds_and_what_is_outside_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """Past its bounds a timer, the store or the broker failed later, without the name of the setting."""
+    assert len(NUMBERS) > 45
+    for name in NUMBERS:
+        with monkeypatch.context() as context:
+            context.setenv(variable_of(name), value)
+            with pytest.raises(ConfigurationError) as caught:
+                load_settings()
+        assert f"{variable_of(name)}={value!r}: Input should be" in str(caught.value)
+
+
+def test_a_lower_bound_of_its_own_wins_over_that_of_its_type() -> None:
+    for name, value in {"kafka_request_timeout_ms": 50, "max_body_bytes": 100, "result_ttl_s": 0.5}.items():
+        with pytest.raises(ConfigurationError, match=variable_of(name)):
+            load_settings(**{name: value})
+
+
+def test_a_response_cache_has_a_bound_for_its_seconds() -> None:
+    for seconds in ("0", "99999999999", "9" * 50):
+        with pytest.raises(ConfigurationError, match=r"INFERLANE_RESPONSE_CACHE=.* is not MODEL=SECONDS"):
+            load_settings(response_cache=f"iris={seconds}")
 
 
 def test_every_variable_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
