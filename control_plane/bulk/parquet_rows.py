@@ -50,6 +50,7 @@ class ParquetRows:
         self._made: ColumnTensors | None = None
         # Whether a row is the value of the only column, such as a list of numbers.
         self._is_whole = len(signature.inputs) == len(self.names) == 1 and self._holds_lists()
+        self._of_numbers = {field.name for field in self._file.schema_arrow if _holds_numbers(field.type)}
         if self._is_whole:
             return
         if any(len(spec.row_shape) > 1 or spec.row_shape == (-1,) for spec in signature.inputs) or self._holds_lists():
@@ -120,19 +121,26 @@ class ParquetRows:
 
     def _row(self, row: Mapping[str, Any]) -> tuple[str, str]:
         try:
-            if self._is_whole:
-                return _encode(next(iter(row.values()))).decode(), ""
-            if self._columns is None:
-                return _encode(row).decode(), ""
-            return _encode(self._values(row, self._columns)).decode(), ""
+            for name, value in row.items():
+                _check_finite(name, value)
+            if self._columns is not None:
+                return _encode(self._values(row, self._columns)).decode(), ""
+            filled = {name: self._filled_value(name, value) for name, value in row.items()}
+            return _encode(next(iter(filled.values())) if self._is_whole else filled).decode(), ""
         except (TypeError, ValueError) as error:
             return "", str(error)
+
+    def _filled_value(self, name: str, value: Any) -> Any:
+        """A value or list of an input, with a number for each missing one; a list that is missing stays so."""
+        if self._missing is None or name not in self._of_numbers or (value is None and self._is_whole):
+            return value
+        return _with_number(value, self._missing)
 
     def _values(self, row: Mapping[str, Any], columns: CsvColumns) -> Any:
         values: dict[str, Any] = {}
         for name, column in zip(self.names, columns.columns, strict=True):
             value = row[name]
-            if value is None or (isinstance(value, float) and math.isnan(value)):
+            if _is_missing(value):
                 if self._missing is not None and not column.holds_text:
                     value = self._missing
                 elif column.may_lack:
@@ -159,6 +167,39 @@ class ParquetRows:
             raise ConfigurationError(
                 f"{self._path} has the column {quoted(min(unknown))}; the model takes: {', '.join(sorted(wanted))}"
             )
+
+
+def _holds_numbers(kind: Any) -> bool:
+    """Whether a column of this type, or of lists of it at any depth, holds numbers or nothing."""
+    from pyarrow import types  # noqa: PLC0415 - an extra
+
+    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return any(test(kind) for test in (types.is_integer, types.is_floating, types.is_decimal, types.is_null))
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _with_number(value: Any, number: float) -> Any:
+    """The value with `number` for each missing one in it, at any depth."""
+    if isinstance(value, list):
+        return [_with_number(each, number) for each in value]
+    return number if _is_missing(value) else value
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Return if no number is infinite at any depth: JSON has none, and its encoder would write null for it.
+
+    Raises:
+        ValueError: one is; the message has the column and the value.
+    """
+    if isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_finite(name, each)
+    elif isinstance(value, float) and math.isinf(value):
+        raise ValueError(f"column {quoted(name)}: {quoted(str(value))} is no number; give a finite one")
 
 
 def _array_of(values: Any) -> np.ndarray | None:

@@ -54,6 +54,11 @@ class RowFile:
             raise ConfigurationError(
                 f"{path} ends in {path.suffix!r}; rows are read from .csv, .tsv, .jsonl or .parquet"
             )
+        if suffix in _JSONL and self._options.missing is not None:
+            raise ConfigurationError(
+                f"--missing has no effect on {path}: a row of JSON lines is sent as it is. Write the number in the "
+                "place of each null, or leave --missing out"
+            )
         # Lines with nothing in them that were passed over so far.
         self.empty_lines = 0
         self._parquet = ParquetRows(path, signature, missing=self._options.missing) if suffix in _PARQUET else None

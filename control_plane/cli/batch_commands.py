@@ -47,7 +47,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     missing: Annotated[
         float | None,
         typer.Option(
-            help="Number for missing values of a CSV (empty, NA, null, …).", show_default="their rows are invalid"
+            help="Number for missing values of a CSV (empty, NA, null, …) or Parquet file (null, NaN).",
+            show_default="their rows are invalid",
         ),
     ] = None,
     rejects: Annotated[

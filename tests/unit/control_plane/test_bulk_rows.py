@@ -324,3 +324,8 @@ def test_lines_of_numbers_are_read_without_an_object_for_each(tmp_path: Path, mo
     assert np.allclose(values(read(tmp_path, ROWS)[1]), EXPECTED)
     assert np.allclose(values(read(tmp_path, ROWS.replace(",", ";"))[1]), EXPECTED)
     assert len(read(tmp_path, "1\n2.0\n", signature=WHOLE)[1][0].positions) == 2
+
+
+def test_a_number_for_missing_values_is_refused_where_rows_are_sent_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"--missing has no effect on .*rows\.jsonl"):
+        read(tmp_path, "[1, null, 3, 4]\n", name="rows.jsonl", missing=0.0)

@@ -29,6 +29,7 @@ MIXED = signature(
     TensorSpec(name="amount", datatype="FP32", shape=(-1, 1), allow_nan=True),
 )
 PAIRS = signature(TensorSpec(name="input", datatype="FP32", shape=(-1, 2)))
+MANY = signature(TensorSpec(name="input", datatype="FP32", shape=(-1, 2), allow_nan=True))
 NAMED = signature(
     TensorSpec(
         name="input",
@@ -134,6 +135,36 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"cannot read .* as Parquet"):
         RowFile(tmp_path / "rows.parquet", PAIRS)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf])
+@pytest.mark.parametrize("model", [PAIRS, MANY], ids=["finite", "allow_nan"])
+@pytest.mark.parametrize("are_lists", [False, True], ids=["columns", "lists"])
+def test_an_infinite_number_is_a_fault_and_no_missing_value(
+    tmp_path: Path, number: float, model: Signature, *, are_lists: bool
+) -> None:
+    columns = {"a": [[number, 2.0], [3.0, 4.0]]} if are_lists else {"a": [number, 3.0], "b": [2.0, 4.0]}
+
+    chunk = read(tmp_path, columns, model, missing=0.0)
+
+    assert chunk.tensors["input"].tolist() == [[3.0, 4.0]]
+    assert chunk.faults[0] == f"row 1: column 'a': '{number}' is no number; give a finite one"
+
+
+def test_a_number_stands_for_the_missing_values_in_lists(tmp_path: Path) -> None:
+    lists = {"anything": [[1.0, None], [math.nan, 4.0], None]}
+
+    chunk = read(tmp_path, lists, PAIRS, missing=-1.0)
+    assert chunk.tensors["input"].tolist() == [[1.0, -1.0], [-1.0, 4.0]]
+    assert list(chunk.faults) == [2]
+
+    named = {"input_ids": [[5, None, 7], [8]], "attention_mask": [[1, 1, 1], [None]]}
+    tensors = read(tmp_path, named, TOKENS, missing=0).tensors
+    assert tensors["input_ids"].tolist() == [[5, 0, 7], [8, 0, 0]]
+    assert tensors["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 0]]
+
+    texts = signature(TensorSpec(name="text", datatype="BYTES", shape=(-1, 2)))
+    assert list(read(tmp_path, {"text": [["a", None], ["b", "c"]]}, texts, missing=0.0).faults) == [0]
 
 
 WIDE = signature(TensorSpec(name="input", datatype="FP64", shape=(-1, 2), allow_nan=True))
