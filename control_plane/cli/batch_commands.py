@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.bulk.formats import HeaderLine, ReadOptions
+from control_plane.cli.batch_files import check_files, results_written
 from control_plane.cli.console import err, reachable_settings, run_work
 from inferlane.errors import ConfigurationError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 # As many rows as a record may have at most; the first few that do not fit tell what is wrong with the file.
 _CHECKED_AT_ONCE, _SHOWN_REJECTS = 10_000, 5
-_OTHER_FORMATS = {".csv", ".tsv", ".parquet"}
 
 app = typer.Typer(no_args_is_help=True, help="Score files through the bulk lane.")
 
@@ -73,7 +73,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     from control_plane.bulk.rows import RowFile  # noqa: PLC0415 - as above
     from models.store_reader import load_catalog  # noqa: PLC0415 - as above
 
-    _check_output(out)
+    check_files(rows, out=out, rejects=rejects)
     settings = reachable_settings()
     known = load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model).model(model)
     served = known.version(version or known.default_version)
@@ -83,7 +83,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     file = RowFile(rows, served.signature, options)
     err.print(f"{rows}: {file.format}", soft_wrap=True)
     if refuse_invalid:
-        _refuse_invalid(file, rows)
+        _refuse_invalid(file, rows, rejects)
     report = _run(
         settings.kafka,
         settings.stack.names,
@@ -107,34 +107,24 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
         raise typer.Exit(1)
 
 
-def _check_output(out: Path) -> None:
-    """Return if JSON lines can be written there.
-
-    Raises:
-        ConfigurationError: it is a folder, or its name says that it holds something else.
-    """
-    if out.is_dir():
-        raise ConfigurationError(f"--out {str(out)!r} is a folder; name a file, such as {str(out / 'results.jsonl')!r}")
-    if out.suffix.lower() in _OTHER_FORMATS:
-        raise ConfigurationError(
-            f"--out {str(out)!r} ends in {out.suffix!r}, and results are JSON lines; name it "
-            f"{str(out.with_suffix('.jsonl'))!r}"
-        )
-
-
-def _refuse_invalid(file: "RowFile", rows: Path) -> None:
-    """Return if every row fits.
+def _refuse_invalid(file: "RowFile", rows: Path, rejects: Path | None) -> None:
+    """Return if every row fits; those that do not are written to `rejects`, if given.
 
     Raises:
         ConfigurationError: the message has the first ones that do not.
     """
-    found = [reject for chunk in file.chunks(rows_per_chunk=_CHECKED_AT_ONCE) for reject in chunk.rejects]
+    from control_plane.bulk.result_lines import rejects_written  # noqa: PLC0415 - keep `inferlane --help` fast
+
+    with rejects_written(rejects) as write_rejects:
+        chunks = map(write_rejects, file.chunks(rows_per_chunk=_CHECKED_AT_ONCE))
+        found = [reject for chunk in chunks for reject in chunk.rejects]
     if found:
         first = "; ".join(reject.detail for reject in found[:_SHOWN_REJECTS])
         more = f"; and {len(found) - _SHOWN_REJECTS:,} more" if len(found) > _SHOWN_REJECTS else ""
+        listed = "" if rejects is None else f" All are in {rejects}."
         raise ConfigurationError(
-            f"{len(found):,} rows of {rows} do not fit the model: {first}{more}. Nothing was sent; mend them, or leave "
-            "--refuse-invalid out to send the others."
+            f"{len(found):,} rows of {rows} do not fit the model: {first}{more}. Nothing was sent; correct them, or "
+            f"leave --refuse-invalid out to send the others.{listed}"
         )
 
 
@@ -170,9 +160,7 @@ def _run(  # noqa: PLR0913 - two files in, two out
         console=err,
         disable=not err.is_terminal,
     )
-    # Results appear under their own name only when all are there.
-    partial = out.with_name(out.name + ".partial")
-    with progress, partial.open("wb") as results, rejects_written(rejects) as write_rejects:
+    with progress, results_written(out) as results, rejects_written(rejects) as write_rejects:
         bar = progress.add_task("scoring", total=count_rows(rows), rate="")
         started_s = time.monotonic()
 
@@ -182,6 +170,4 @@ def _run(  # noqa: PLR0913 - two files in, two out
             progress.update(bar, rate=f"{done / max(1e-9, time.monotonic() - started_s):,.0f} rows/s")
 
         chunks = map(write_rejects, file.chunks(rows_per_chunk=rows_per_record))
-        report = run_work(BulkJob(kafka, names, spec, on_progress=advance).run(chunks, results))
-    partial.replace(out)
-    return report
+        return run_work(BulkJob(kafka, names, spec, on_progress=advance).run(chunks, results))
