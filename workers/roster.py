@@ -65,8 +65,10 @@ class Roster:
         Raises:
             ConfigurationError: the file cannot be read at the start.
         """
-        names = self._read()
+        # Before the file is read, so that a change meanwhile is not missed.
         seen = self._stamp()
+        names = self._read()
+        reported = ""
         yield names
         while not stop.is_set():
             with suppress(TimeoutError):
@@ -74,12 +76,14 @@ class Roster:
                     await stop.wait()
             if (stamp := self._stamp()) == seen:
                 continue
-            seen = stamp
             try:
                 fresh = self._read()
             except ConfigurationError as error:
-                log.warning("roster_not_read", error=str(error), effect="the versions stay as they are")
+                if reported != str(error):
+                    reported = str(error)
+                    log.warning("roster_not_read", error=reported, effect="the versions stay as they are")
                 continue
+            seen, reported = stamp, ""
             if fresh != names:
                 names = fresh
                 yield names

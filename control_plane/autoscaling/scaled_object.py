@@ -214,7 +214,7 @@ def read_scaled_objects(text: str, *, source: str) -> tuple[ScaledObject, ...]:
     """
     try:
         documents = [document for document in yaml.safe_load_all(text) if isinstance(document, dict)]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{source} is no YAML: {error}. Mend the file.") from error
     return tuple(
         _scaled_object(document, source=source)

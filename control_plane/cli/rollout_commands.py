@@ -107,7 +107,7 @@ def read_file(file: Path) -> Any:
                 f"{file} has over {_MAX_FILE_BYTES:,} bytes; a rollout needs no more than a few lines"
             )
         return yaml.safe_load(raw.decode())
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InvalidRolloutError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from inferlane.errors import UnavailableError, clipped
+from inferlane.errors import UNDECODABLE, UnavailableError, clipped
 from inferlane.runtime.http.local_get import local_get
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def hosted_versions(base_url: str) -> dict[str, HostedStatus]:
     _, body = await local_get(base_url, "/readyz")
     try:
         return msgspec.json.decode(body, type=_Hosted).versions
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise UnavailableError(f"GET {base_url}/readyz: the answer is no JSON ({clipped(str(error))})") from error
 
 
@@ -82,7 +82,7 @@ def failing_of(url: str, status: int, body: bytes) -> tuple[str, ...]:
     """
     try:
         checks = msgspec.json.decode(body, type=_Checks).checks
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise UnavailableError(
             f"GET {url}: the answer is other JSON than checks, or none ({clipped(str(error))})"
         ) from error

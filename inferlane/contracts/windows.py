@@ -12,7 +12,7 @@ from inferlane.contracts.feedback import FeedbackReport
 from inferlane.contracts.lane_tallies import LaneTally, merge_tallies
 from inferlane.contracts.outcomes import OTHER, TERMINAL, LatencySketches, OutcomeSummary, merge_sketches, quantiles
 from inferlane.contracts.results import Status
-from inferlane.errors import DecodeError, clipped
+from inferlane.errors import UNDECODABLE, DecodeError, clipped
 
 # Names of classes and of failures that a slot counts one by one. Models may have more classes, but a window does not
 # show more, and a writer to the topic could invent any number of names.
@@ -129,7 +129,7 @@ def decode_slot(raw: bytes | str) -> Slot:
     """
     try:
         return _decode_slot(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise DecodeError(f"stored bytes hold no outcome slot: {clipped(str(error))}") from error
 
 

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import msgspec
 
-from inferlane.errors import ConfigurationError
+from inferlane.errors import ConfigurationError, clipped
 from inferlane.runtime.runfile import write_whole
 
 # Lets people and scanners for leaked secrets recognise a key.
@@ -54,7 +54,11 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    keys: tuple[ApiKey, ...] = ()
+    # Required: a file that was cut off at its start must not be taken for one whose keys were all revoked.
+    keys: tuple[ApiKey, ...]
+
+
+_NO_KEYS = b"keys = []\n"
 
 
 def digest_of(key: bytes) -> bytes:
@@ -63,10 +67,10 @@ def digest_of(key: bytes) -> bytes:
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
-    """Return the entries of the file.
+    """Return the entries of the file; none if it says `keys = []`, as it does once the last key is revoked.
 
     Raises:
-        ConfigurationError: the file is missing, cannot be read, or does not hold keys.
+        ConfigurationError: the file is missing, empty, cannot be read, or is not of the form.
     """
     try:
         keys = msgspec.toml.decode(path.read_bytes(), type=_File).keys
@@ -75,9 +79,9 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
             f"there is no keys file {path} (INFERLANE_API_KEYS_FILE); make one with "
             "`inferlane keys create --name NAME --scope predict`"
         ) from error
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(
-            f"the keys file {path} cannot be read: {error}. docs/security.md has its format."
+            f"the keys file {path} cannot be read: {clipped(str(error))}. docs/security.md has its format."
         ) from error
     for field in ("name", "sha256"):
         values = [getattr(key, field) for key in keys]
@@ -100,7 +104,8 @@ def create_key(path: Path, *, name: str, scopes: Sequence[Scope]) -> str:
         raise ConfigurationError(f"the key {name!r} has no scope; name one of: {', '.join(Scope)}")
     key = _PREFIX + secrets.token_urlsafe(_KEY_BYTES)
     with _changing(path):
-        present = read_keys(path) if path.exists() else ()
+        # An empty file may have been made for its owner and mode.
+        present = read_keys(path) if path.exists() and path.stat().st_size else ()
         if any(other.name == name for other in present):
             raise ConfigurationError(f"there is a key named {name!r} in {path}; revoke it or choose another name")
         entry = ApiKey(
@@ -145,7 +150,7 @@ def _changing(path: Path) -> Iterator[None]:
 def _write(path: Path, keys: Sequence[ApiKey]) -> None:
     """Replace the file atomically, so that nobody reads half of it; its permissions stay."""
     mode = path.stat().st_mode & 0o777 if path.exists() else _FILE_MODE
-    write_whole(path, "\n".join(_entry(key) for key in keys).encode(), mode=mode)
+    write_whole(path, "\n".join(_entry(key) for key in keys).encode() or _NO_KEYS, mode=mode)
 
 
 def _entry(key: ApiKey) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from inferlane.errors import ConfigurationError
+from inferlane.errors import UNDECODABLE, ConfigurationError
 
 
 def write_whole(path: Path, content: bytes, *, mode: int) -> None:
@@ -167,7 +167,7 @@ class RunFile:
         with file:
             try:
                 return msgspec.json.decode(file.read(), type=RunRecord)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except UNDECODABLE:
                 return None
 
     def _refuse_foreign(self, status: os.stat_result) -> None:

@@ -56,7 +56,7 @@ def read_steps(path: Path) -> DeclaredSteps:
     """
     try:
         steps = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8-sig")), DeclaredSteps)
-    except (OSError, ValueError, msgspec.ValidationError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"--steps {str(path)!r} holds no steps: {clipped(str(error))}") from error
     return msgspec.structs.replace(steps, seen=(f"steps of {path.name}",))
 

@@ -79,7 +79,7 @@ def _number_or_text(value: str) -> float | str:
 def _columns_of(path: Path) -> tuple[Column, ...]:
     try:
         return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8-sig")), _ColumnsFile).columns
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"--columns {str(path)!r} holds no [[columns]], as version.toml has them: {clipped(str(error))}"
         ) from error

@@ -44,13 +44,15 @@ class KeyRing:
     """The API keys of one file, read again when the file changes. One event loop.
 
     Raises:
-        ConfigurationError: the file is missing or holds no keys.
+        ConfigurationError: the file is missing, empty or cannot be read.
     """
 
     def __init__(self, path: Path, *, clock: "Clock") -> None:
         self._path = path
         self._clock = clock
+        # Of the file that was read; None from when it changes until it can be read.
         self._stamp = _stamp_of(path)
+        self._reported = ""
         self._entries: dict[bytes, _Entry] | None = _load(path)
         self._checked_s = clock.monotonic_s()
 
@@ -82,15 +84,18 @@ class KeyRing:
             return
         self._checked_s = now_s
         stamp = _stamp_of(self._path)
-        if stamp == self._stamp:
+        if stamp is not None and stamp == self._stamp:
             return
-        self._stamp = stamp
+        # First of all: whatever reading raises, the keys of before are not good any more.
+        self._entries = self._stamp = None
         try:
             self._entries = _load(self._path)
         except ConfigurationError as error:
-            self._entries = None
-            log.error("keys_unreadable", path=str(self._path), error=str(error))  # noqa: TRY400 - the message says all
+            if self._reported != str(error):
+                self._reported = str(error)
+                log.error("keys_unreadable", path=str(self._path), error=str(error))  # noqa: TRY400 - the message says all
         else:
+            self._stamp, self._reported = stamp, ""
             log.info("keys_read", path=str(self._path), keys=[key.name for _, key in self._entries.values()])
 
 

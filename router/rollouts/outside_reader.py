@@ -14,7 +14,7 @@ import structlog
 
 from inferlane.contracts.outcome_token import day_of
 from inferlane.contracts.rollout import Check, RolloutState
-from inferlane.errors import InferlaneError, clipped
+from inferlane.errors import UNDECODABLE, InferlaneError, clipped
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_UNREAD
 from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, FeedbackStore
 from router.rollouts.outside_checks import FeedbackReading, MetricReading, Reading, feedback_reading
@@ -73,7 +73,7 @@ def _reading_of(status: int, raw: bytes) -> MetricReading:
             says = "the query has no series" if not found else f"the query has {len(found):,} series, it must have one"
             return MetricReading(missing=says)
         value = float(found[0]["value"][1] if kind == "vector" else found[1])
-    except (msgspec.DecodeError, AttributeError, KeyError, IndexError, TypeError, ValueError):
+    except (*UNDECODABLE, AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError):
         return MetricReading(missing=f"what answers at INFERLANE_PROMETHEUS_URL is no Prometheus: status {status}")
     if not math.isfinite(value):
         return MetricReading(missing=f"the value of the query is {value}")

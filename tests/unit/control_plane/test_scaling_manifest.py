@@ -75,6 +75,8 @@ def test_a_scaled_object_is_read_with_kedas_defaults_for_what_it_leaves_out() ->
         ("name: inferlane-iris-v1", "name: iris\n  annotations: {autoscaling.keda.sh/paused: 'true'}", "paused"),
         ("type: kafka", "type: cpu", "cpu"),
         ("pollingInterval: 5", "pollingInterval: [", "no YAML"),
+        ("pollingInterval: 5", "pollingInterval: 2026-99-99", "no YAML"),
+        ("pollingInterval: 5", "pollingInterval: " + "[" * 3_000, "no YAML"),
     ],
 )
 def test_a_mistake_is_refused_and_named(written: str, mistaken: str, named: str) -> None:

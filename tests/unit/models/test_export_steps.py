@@ -12,6 +12,7 @@ from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from models.adding.addition import Added, Addition, add
 from models.adding.export_steps import infer_steps, read_steps
+from models.adding.graph_notes import parsed_notes
 from models.steps.image_step import ImageStep
 from models.steps.pooling_steps import FirstToken, MeanPool, Normalize
 from models.steps.score_steps import Argmax, Select, Sigmoid, Softmax, Threshold
@@ -278,3 +279,15 @@ def test_a_file_of_steps_that_holds_none_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"holds no steps: Invalid value 'resize'"):
         read_steps(path)
+
+
+# What the TOML parser raises errors of other kinds for.
+@pytest.mark.parametrize("text", ["x = " + "9" * 5_000, "x = " + "[" * 3_000 + "]" * 3_000], ids=["long", "deep"])
+def test_a_file_with_a_long_number_or_deep_nesting_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "described.toml"
+    path.write_text(text)
+
+    with pytest.raises(ConfigurationError, match="holds no steps"):
+        read_steps(path)
+    with pytest.raises(ConfigurationError, match="holds no"):
+        parsed_notes(has_row_axis=True, columns=path)

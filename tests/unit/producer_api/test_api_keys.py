@@ -1,6 +1,7 @@
 """API keys: made once, kept as digests, found in constant time, gone when they are revoked."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.api_keys import Scope, create_key, digest_of, read_keys, revoke_key
 from inferlane.runtime.config import load_settings
+from producer_api.http import auth
 from producer_api.http.auth import OPEN_PATHS, KeyRing, open_key_ring, required_scope, sent_key
 from producer_api.http.error_responses import UnauthorizedError
 from tests.support.fakes.clock import FakeClock
@@ -63,6 +65,12 @@ def test_a_name_is_taken_once(path: Path) -> None:
         "[[keys]]\nname = 'x'\nscopes = []\nsha256 = '" + "0" * 64 + "'\ncreated = 2026-01-01T00:00:00Z",
         "[[keys]]\nname = 'x'\nscopes = ['admin']\nsha256 = 'short'\ncreated = 2026-01-01T00:00:00Z",
         "not toml",
+        # An empty file, as one that was cut off is.
+        "",
+        # What the TOML parser raises errors of other kinds for.
+        "keys = []\n[more]\nx = " + "9" * 5_000,
+        "keys = " + "[" * 3_000 + "]" * 3_000,
+        "keys = []\nx = 9999-99-99",
     ],
 )
 def test_a_file_that_holds_no_keys_is_refused(path: Path, text: str) -> None:
@@ -136,7 +144,11 @@ def test_a_revoked_key_ends_and_a_new_one_works_without_a_restart(path: Path) ->
     assert ring.find(new.encode()) is not None
 
 
-@pytest.mark.parametrize("text", [None, "not toml"])
+@pytest.mark.parametrize(
+    "text",
+    [None, "not toml", "", "keys = []\n[more]\nx = " + "9" * 5_000, "keys = " + "[" * 3_000 + "]" * 3_000],
+    ids=["missing", "malformed", "empty", "long number", "deep nesting"],
+)
 def test_keys_that_cannot_be_read_let_nobody_in_until_they_can(path: Path, text: str | None) -> None:
     """Guards `self._entries = None` in `KeyRing._follow_file`; fails when the keys of before stay in force."""
     clock = FakeClock()
@@ -148,11 +160,73 @@ def test_keys_that_cannot_be_read_let_nobody_in_until_they_can(path: Path, text:
     else:
         path.write_text(text)
     clock.advance(1.0)
-    with pytest.raises(UnavailableError):
-        ring.find(key.encode())
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            ring.find(key.encode())
+        assert not ring.is_readable
+        clock.advance(1.0)
     path.write_text(good)
     clock.advance(1.0)
     assert ring.find(key.encode()) is not None
+
+
+def test_keys_are_not_good_while_reading_them_fails_in_a_way_nobody_expected(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the order in `KeyRing._follow_file`: the keys of before end first, whatever reading raises."""
+    clock = FakeClock()
+    key = create_key(path, name="shop", scopes=[Scope.PREDICT])
+    ring = KeyRing(path, clock=clock)
+    revoke_key(path, "shop")
+
+    def fail(_path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(auth, "read_keys", fail)
+    clock.advance(1.0)
+    with pytest.raises(MemoryError):
+        ring.find(key.encode())
+    with pytest.raises(UnavailableError):
+        ring.find(key.encode())
+
+
+def test_a_file_that_may_be_read_again_is_read_though_it_has_not_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mode that is repaired changes neither the size nor the time of a file."""
+    clock = FakeClock()
+    key = create_key(path, name="shop", scopes=[Scope.PREDICT])
+    ring = KeyRing(path, clock=clock)
+
+    def refuse(_path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    os.utime(path, (1, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refuse)
+        clock.advance(1.0)
+        assert not ring.is_readable
+    clock.advance(1.0)
+    assert ring.find(key.encode()) is not None
+
+
+def test_the_last_key_can_be_revoked_and_another_one_created(path: Path) -> None:
+    clock = FakeClock()
+    key = create_key(path, name="shop", scopes=[Scope.PREDICT])
+    ring = KeyRing(path, clock=clock)
+    revoke_key(path, "shop")
+    clock.advance(1.0)
+    assert (read_keys(path), ring.is_readable, ring.find(key.encode())) == ((), True, None)
+    new = create_key(path, name="other", scopes=[Scope.PREDICT])
+    clock.advance(1.0)
+    assert ring.find(new.encode()) is not None
+
+
+def test_the_first_key_may_be_created_in_an_empty_file_whose_mode_stays(path: Path) -> None:
+    path.touch(mode=0o640)
+    create_key(path, name="shop", scopes=[Scope.PREDICT])
+    assert [key.name for key in read_keys(path)] == ["shop"]
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 METHODS = st.sampled_from(["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE"])

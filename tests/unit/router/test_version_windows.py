@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inferlane.contracts.outcomes import LatencySketches, OutcomeSummary, Sketch
@@ -107,6 +107,8 @@ def test_decoding_an_encoded_slot_gives_it_back() -> None:
 
 
 @given(st.binary())
+@example(b"[" * 5_000)
+@example(b'{"x":' + b"[" * 5_000)
 def test_a_slot_of_arbitrary_bytes_raises_only_decode_error(raw: bytes) -> None:
     with pytest.raises(DecodeError):
         decode_slot(raw)

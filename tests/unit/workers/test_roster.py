@@ -35,6 +35,29 @@ async def test_a_file_is_followed_and_one_that_cannot_be_read_any_more_changes_n
         assert [names async for names in changes] == []
 
 
+async def test_a_file_that_may_be_read_again_is_read_though_it_has_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mode that is repaired changes neither the size nor the time of a file."""
+    file, refused = tmp_path / "roster", asyncio.Event()
+    file.write_text("a/v1\n")
+    read_text = Path.read_text
+
+    def refuse_once(path: Path, encoding: str) -> str:
+        if refused.is_set():
+            return read_text(path, encoding)
+        refused.set()
+        raise PermissionError(13, "Permission denied")
+
+    async with asyncio.timeout(60):
+        changes = Roster(file=file).follow(asyncio.Event())
+        assert await anext(changes) == {("a", "v1")}
+        monkeypatch.setattr(Path, "read_text", refuse_once)
+        _replace(file, "a/v1\nb/v1\n")
+        assert await anext(changes) == {("a", "v1"), ("b", "v1")}
+        assert refused.is_set()
+
+
 async def test_a_file_that_is_not_there_at_the_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot read the versions"):
         await anext(Roster(file=tmp_path / "none").follow(asyncio.Event()))
