@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from inferlane.contracts.traffic_split import make_split, shares_of
 from inferlane.contracts.wire.json_numbers import refuse_repeats
 from inferlane.contracts.wire.tensors import TensorSpec
-from inferlane.errors import UNDECODABLE, DecodeError, RolloutUnderWayError, UnavailableError, clipped
+from inferlane.errors import UNDECODABLE, DecodeError, RolloutUnderWayError, UnavailableError, clipped, quoted
 from inferlane.runtime.split_table import publish_split
 from models.catalog import Fault, Model, ModelVersion
 from producer_api.http.error_responses import InvalidParameterError
-from producer_api.http.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weights
+from producer_api.http.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weight, Weights
 from producer_api.predict.pending import answer_within
 from producer_api.routes.dependencies import AppServices, Services, catch_up, refuse_repeated
 
@@ -28,6 +28,8 @@ _FAULTS_WITHIN_S = 1.0
 
 _decode_named = msgspec.json.Decoder(ModelWeights).decode
 _decode_default = msgspec.json.Decoder(Weights).decode
+_BESIDE_WEIGHTS = set(ModelWeights.__struct_fields__) - {"weights"}
+_decode_weight = msgspec.json.Decoder(Weight).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -152,7 +154,7 @@ def _change_of(body: bytes) -> ModelWeights:
         change = _decode_named(body) if is_named else ModelWeights(weights=_decode_default(body))
     except msgspec.ValidationError as error:
         raise InvalidParameterError(
-            f"the body holds no weights: {clipped(str(error))}; it looks like "
+            f"the body holds no weights: {_fault_in(body) or clipped(str(error))}; it looks like "
             '{"v1": 90, "v2": 10} or {"model": "digits", "weights": {"v1": 1, "v2": 1}}, with at most '
             f"{MAX_WEIGHTS} weights from 0 to {MAX_WEIGHT:g}"
         ) from error
@@ -160,6 +162,32 @@ def _change_of(body: bytes) -> ModelWeights:
         raise DecodeError(f"the body is not valid JSON: {clipped(str(error))}") from error
     refuse_repeats(body, change if is_named else change.weights)
     return change
+
+
+def _fault_in(body: bytes) -> str:
+    """Return which weight of a refused body is none, with its value; empty if the fault is elsewhere."""
+    try:
+        weights = _decode_fields(body)
+        others = sorted(weights.keys() & _BESIDE_WEIGHTS)
+        named = weights.get("weights")
+        if named is not None and bytes(named).lstrip().startswith(b"{"):
+            weights = _decode_fields(named)
+        elif named is not None and others:
+            return f'"weights" is {_shown(named)}, and must be an object'
+        elif others:
+            return f'it has "{others[0]}" and no "weights"'
+    except UNDECODABLE:
+        return ""
+    for version, raw in weights.items():
+        try:
+            _decode_weight(raw)
+        except UNDECODABLE:
+            return f"the weight of {quoted(version)} is {_shown(raw)}"
+    return ""
+
+
+def _shown(raw: msgspec.Raw) -> str:
+    return clipped(bytes(raw).decode(errors="backslashreplace"), limit_chars=80)
 
 
 def _given(model: str | msgspec.UnsetType | None) -> str | None:

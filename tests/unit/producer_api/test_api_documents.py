@@ -90,6 +90,23 @@ def test_what_holds_no_weights_is_told_so_in_a_line(body: bytes) -> None:
     assert len(str(refused.value)) < 600
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"v1": 1, "v2": -1}', "the weight of 'v2' is -1; it looks like"),
+        (b'{"v1": 1, "v2": 1e10}', "the weight of 'v2' is 1e10; it looks like"),
+        (b'{"model": "iris", "weights": {"v1": "much"}}', "the weight of 'v1' is \"much\"; it looks like"),
+        (b'{"model": "iris"}', 'it has "model" and no "weights"; it looks like'),
+        (b'{"model": "iris", "weights": [1]}', '"weights" is [1], and must be an object; it looks like'),
+        (b'{"weights": {"v1": 1}, "force": 1}', "Expected `bool`, got `int` - at `$.force`; it looks like"),
+    ],
+)
+def test_a_weight_that_is_none_is_named_with_its_version_and_value(body: bytes, says: str) -> None:
+    with pytest.raises(InvalidParameterError) as refused:
+        _change_of(body)
+    assert f"the body holds no weights: {says}" in str(refused.value)
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"v1": NaN}', b"{'v1': 1}"])
 def test_what_is_no_json_is_told_so(body: bytes) -> None:
     with pytest.raises(DecodeError):
