@@ -201,7 +201,7 @@ def _fitted(path: str, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{path}: {spec.name} wants {spec.datatype}: {error}") from error
     if spec.is_binary:
-        values = from_base64(values, f"--check {str(path)!r}: column {spec.name}")
+        values = from_base64(values, f"{path}: column {spec.name}")
     if values.shape[1:] == spec.row_shape:
         return values
     try:

@@ -72,7 +72,7 @@ def form_path(target: Path, method: str) -> Path:
 
 def _measure(order: MeasurementOrder) -> Measurement:
     # onnxruntime is loaded in the child alone: the command itself must not crash with a model.
-    from models.quantizing.held_out import agreement, deciding_output, read_split  # noqa: PLC0415
+    from models.quantizing.held_out import agreement, check_answered, deciding_output, read_split  # noqa: PLC0415
     from models.quantizing.methods import Approach, fitting_methods, operators_of  # noqa: PLC0415
     from models.store_reader import load_model  # noqa: PLC0415
     from workers.model_check import load_verified  # noqa: PLC0415
@@ -88,10 +88,12 @@ def _measure(order: MeasurementOrder) -> Measurement:
     deciding = deciding_output(version.signature)
     split = read_split(Path(order.data), version.signature, {deciding.name: version.classes}, labels=order.labels)
     source = load_verified(version, intra_op_num_threads=order.threads, rows=_BATCH_ROWS)
+    wanted = _answers(source, split.held_out)[deciding.name]
+    if split.labels is not None:
+        check_answered(Path(order.data), split.labels, wanted, deciding)
     forms = [_form(order, source, split, method) for method in methods]
     models = [source, *(form.model for form in forms if form.model)]
     latencies_us = dict(zip(map(id, models), _latencies_us(models, split.held_out), strict=True))
-    wanted = _answers(source, split.held_out)[deciding.name]
 
     def measured(model: "OnnxModel", method: str) -> MeasuredForm:
         answers = wanted if model is source else _answers(model, split.held_out)[deciding.name]

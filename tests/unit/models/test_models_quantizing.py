@@ -1,6 +1,8 @@
 """`inferlane models quantize` on real graphs: what is published, what is refused, and that nothing is left behind."""
 
+import math
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -188,6 +190,46 @@ def test_what_cannot_be_done_is_refused_with_the_reason(tmp_path: Path, options:
 
     with pytest.raises(ConfigurationError, match=reason):
         quantized(store, **({"data": rows_file(tmp_path, (FEATURES,))} | options))
+
+
+def labelled() -> onnx.ModelProto:
+    """A perceptron whose only output is the index of a class, which nothing names."""
+    model = perceptron()
+    model.graph.node.append(helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("label", onnx.TensorProto.INT64, [None]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "truth", "reason"),
+    [
+        (perceptron, [0.0] * 79 + [3.0], r"the label of row 80 is 3.0; give the index of a class, from 0 to 2"),
+        (perceptron, [0] * 79 + [-1], r"the label of row 80 is -1; give the index of a class"),
+        (perceptron, [1.0, math.nan] * 40, r"the label of row 2 is nan; give the index of a class"),
+        (perceptron, [1.0, 0.5] * 40, r"the label of row 2 is 0.5; give the index of a class"),
+        (labelled, [math.nan] * 80, r"the label of row 1 is nan; give a class"),
+        (labelled, [100, 101] * 40, r"no label is an answer of the model by 'label': the labels are '100, 101'"),
+    ],
+)
+def test_labels_that_the_model_cannot_answer_are_refused(
+    tmp_path: Path, model: Callable[[], onnx.ModelProto], truth: list[float], reason: str
+) -> None:
+    store = stored(tmp_path, model())
+
+    with pytest.raises(ConfigurationError, match=reason):
+        quantized(store, rows_file(tmp_path, (FEATURES,), truth=np.array(truth)), labels="truth", approach="dynamic")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_rows_that_the_model_refuses_are_no_rows_to_quantize_with(tmp_path: Path, number: float) -> None:
+    store = stored(tmp_path, perceptron())
+    rows = np.zeros((80, FEATURES), np.float32)
+    rows[4, 2] = number
+    np.savez(tmp_path / "odd.npz", input=rows)
+
+    with pytest.raises(ConfigurationError, match=f"value 3 of row 5 of the input 'input' is {number}, and the model"):
+        quantized(store, tmp_path / "odd.npz")
 
 
 def test_few_rows_are_refused(tmp_path: Path) -> None:
